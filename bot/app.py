@@ -33,11 +33,15 @@ from bot.privacy.retention import Retention, RetentionPeriods
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings, SettingsError
 from bot.store import HOME_DATABASE, Store, TrainingJob
+from bot.training.backend_protocol import TrainingBackend
+from bot.training.backends.job_folder_backend import JobFolderOptions
+from bot.training.backends.subprocess_backend import SubprocessBackend
+from bot.training.backends.trainer_environment import evaluation_environ
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import JobQueue, TrainingBackend
+from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle, shares_processor
-from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend
-from bot.training.training_plan import PREVIEWS_FOLDER, RunLimits, evaluation_environ
+from bot.training.run_limits import RunLimits
+from bot.training.training_plan import PREVIEWS_FOLDER
 from bot.versions.actions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
 from bot.web_server import WebServer, run_server
@@ -389,7 +393,9 @@ def _create_backend(
         limits=RunLimits.of(settings),
     )
     if settings.trainer == "ray":
-        from bot.training.ray_backend import open_ray_backend  # only where the setting names it
+        from bot.training.backends.ray_backend import (
+            open_ray_backend,  # only where the setting names it
+        )
 
         return open_ray_backend(settings, catalogue, **options)
     threads = settings.trainer_threads

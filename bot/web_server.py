@@ -55,7 +55,7 @@ from bot.playground.web import pages as playground_page
 from bot.playground.web.actions import set_up_playground
 from bot.services import Services
 from bot.store import StoreError
-from bot.training.queue import QueueConflictError
+from bot.training.guild_turns import QueueConflictError
 from bot.training.request_checks import CheckLock
 from bot.training.web import http as job_routes
 from bot.training.web import pages as training_pages

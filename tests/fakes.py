@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bot.store import TrainingJob
-from bot.training.queue import OnEvent, RunResult, TrainingInterrupted, TrainingSucceeded
+from bot.training.backend_protocol import OnEvent, RunResult, TrainingInterrupted, TrainingSucceeded
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import UnderstudyError
 from personas.schemas.training import TrainingRequest

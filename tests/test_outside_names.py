@@ -75,7 +75,7 @@ REVIEWED = {
         "bot/training/dataset_catalog.py",
         "self._home / 'lore' / own.parent.parent.name / persona_id",
     ),
-    ("bot/training/subprocess_backend.py", "home / 'jobs' / job.job_id"),
+    ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
     ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
     ("bot/training/web/run_details.py", "home / 'jobs' / job_id"),
     ("bot/training/web/run_details.py", "run_folder(home, job_id) / run_history.EVENTS_FILE"),

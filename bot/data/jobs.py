@@ -22,9 +22,9 @@ from bot.personas.card_import import IMPORT_JOB_NAME, RequestOrigin, install_for
 from bot.platform.errors import redact_paths
 from bot.settings import FetchPolicy
 from bot.store import Store, TrainingJob
+from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import GuildTurns, QueueConflictError
-from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
+from bot.training.guild_turns import GuildTurns, QueueConflictError
 from personas.errors import AdapterError, EngineBusyError, RequestError, UnderstudyError
 from personas.home.adapters import verify_adapter
 from personas.models.base_model import locate

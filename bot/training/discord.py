@@ -31,7 +31,7 @@ from bot.training.discord_progress import (
     offer_fetch,
     resume_job,
 )
-from bot.training.training_plan import plan_text
+from bot.training.status_text import plan_text
 from bot.versions.discord import usable_versions
 from personas.errors import RequestError
 from personas.home.datasets import DatasetNotFetchedError
@@ -226,7 +226,12 @@ async def preview(
     is_training = bool(services.store.jobs.in_state("running"))
     conflict = str(services.queue.conflict(request, guild_id) or "")
     position = services.queue.position_for_guild(guild_id)
-    await respond(interaction, plan_text(plan, request.recipe, position, is_training, conflict))
+    await respond(
+        interaction,
+        plan_text(
+            plan, request.recipe, position=position, is_training=is_training, conflict=conflict
+        ),
+    )
 
 
 def _parse_request(interaction: Interaction, **body: Any) -> TrainingRequest:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from bot.settings import Settings
 from bot.store import TrainingJob
-from bot.training.queue import OnEvent, RunResult, TrainingBackend
+from bot.training.backend_protocol import OnEvent, RunResult, TrainingBackend
 from personas.engine import Engine, ReplyStream
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import UnderstudyError

@@ -1,10 +1,11 @@
-"""Describes a training job in text, for its progress message and `/finetune status`."""
+"""Texts of trainings: a job's progress and result, and the plan of a run."""
 
 from collections.abc import Sequence
 from textwrap import shorten
 
 from bot.platform.errors import hide_paths
 from bot.store import TrainingJob
+from bot.training.training_plan import TrainingPlan
 from personas.schemas.training_events import (
     Epoch,
     Evaluation,
@@ -22,6 +23,10 @@ follow.
 """
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
+MAX_PLAN_LINES = 6
+"""Lines of a plan on one topic."""
+MAX_PLAN_LINE_CHARS = 200
+"""Characters of a line of the import's report: a Discord message takes 2,000."""
 VERDICT_TEXTS = {
     "promote": "The gate says **promote**.",
     "hold": "The gate says **hold**: a moderator decides.",
@@ -193,3 +198,41 @@ def job_title(job: TrainingJob, what: str) -> str:
     """Title of a job's message: state, version and job."""
     name = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
     return f"{what}: {name} (`{job.job_id}`)"
+
+
+def plan_text(
+    plan: TrainingPlan, recipe: str, *, position: int, is_training: bool, conflict: str = ""
+) -> str:
+    """Describe a plan; `position` 1 is next in the queue, `conflict` is why it could not be queued
+    now.
+    """
+    lines = [
+        f"**{plan.samples['train']:,}** replies to learn from, {plan.samples['eval']:,} held out; "
+        f"{plan.tokens:,} tokens.",
+        f"{plan.rows_used:,} of {plan.rows:,} records are used.",
+    ]
+    if plan.lore_pairs_text:
+        lines.append(plan.lore_pairs_text)
+    for reason, rows in list(plan.dropped.items())[:MAX_PLAN_LINES]:
+        lines.append(f"- {rows:,}: {reason}")
+    for line in plan.import_lines[:MAX_PLAN_LINES]:
+        lines.append(shorten(line, MAX_PLAN_LINE_CHARS, placeholder=" …"))
+    for estimate in plan.recipes:
+        if estimate.recipe != recipe:
+            continue
+        lines += [
+            f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)}, "
+            f"{estimate.memory_bytes / 2**30:.1f} GiB of memory.",
+            f"-# estimated from {estimate.basis}; the score card takes as long again at most, or a "
+            "few minutes",
+        ]
+        lines += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_PLAN_LINES]]
+    if conflict:
+        lines.append(f"It could not be started now: {conflict} Nothing has been queued.")
+    else:
+        behind = " after the running one" if is_training else ""
+        lines.append(
+            f"Started now, it would be number {position} in the queue{behind}. Nothing has been "
+            "queued."
+        )
+    return "\n".join(lines)

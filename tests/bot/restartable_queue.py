@@ -29,7 +29,7 @@ class TrainingHome:
         """As far as the store can tell: nothing is said any more."""
         self.store.close()
         if worker := self.queue.worker._task:
-            tasks = {worker, *self.queue._attempts.values()}
+            tasks = {worker, *(attempt.task for attempt in self.queue._attempts.values())}
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

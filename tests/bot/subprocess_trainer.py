@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from bot.store import Store
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.store import NewTrainingJob
-from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeClock

@@ -7,11 +7,12 @@ import pytest
 
 from bot.privacy.store import ConsentDecision
 from bot.store import Store
+from bot.training.backends.job_folder_backend import write_job_folder
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.store import NewTrainingJob
 from bot.training.stored_datasets import write_history
-from bot.training.subprocess_backend import SubprocessBackend, write_job_folder
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent, read_consent, write_consent
 from personas.home.job_folder import fill_job_folder
@@ -233,10 +234,10 @@ def test_who_opts_out_while_a_job_is_being_done_again_is_out(store, shipped, tmp
     write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
     job = store.jobs.add(NewTrainingJob("j1", GUILD, CHANNEL, 1, HISTORY), 1.0)
     materials = DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
-    folder = write_job_folder(home, job, materials, "float32")
+    folder = write_job_folder(home, job, materials, precision="float32")
     assert read_consent(folder).opted_in == {MIRA}
     write_consent(home, STATED)
-    assert write_job_folder(home, job, materials, "float32") == folder
+    assert write_job_folder(home, job, materials, precision="float32") == folder
     assert read_consent(folder) == STATED, (
         "the trainer reads it each time, and leaves out who is not in it"
     )

@@ -4,8 +4,8 @@ import pytest
 
 from bot.personas.registry import PersonaRegistry
 from bot.store import JobResult, Store
+from bot.training.backends.job_folder_backend import write_job_folder
 from bot.training.store import NewTrainingJob
-from bot.training.subprocess_backend import write_job_folder
 from bot.versions.member_feedback import comparison_targets
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.job_folder import NO_COMPARISON, read_comparison_targets
@@ -66,12 +66,20 @@ def test_compared_are_the_live_version_and_the_neighbours_that_are_live(store, p
 def test_the_folder_of_a_job_says_what_is_live_today(store, personas, tmp_path):
     job = new_job(store, "ballast")
     folder = write_job_folder(
-        tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job)
+        tmp_path,
+        job,
+        (),
+        precision="float32",
+        compare=comparison_targets(tmp_path, store, personas, job),
     )
     assert read_comparison_targets(folder) == NO_COMPARISON
     speaking(store, "oda", "j2")
     again = write_job_folder(
-        tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job)
+        tmp_path,
+        job,
+        (),
+        precision="float32",
+        compare=comparison_targets(tmp_path, store, personas, job),
     )
     assert again == folder and [
         it.persona for it in read_comparison_targets(folder).neighbours

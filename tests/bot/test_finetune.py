@@ -7,7 +7,7 @@ import pytest
 from discord import app_commands
 
 from bot.store import InstalledVersion
-from bot.training.queue import TrainingFailed
+from bot.training.backend_protocol import TrainingFailed
 from personas.errors import AdapterError, RequestError
 from personas.schemas.training_events import Progress
 from sandbox import SandboxRefusal

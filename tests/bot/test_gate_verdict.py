@@ -11,8 +11,8 @@ import pytest
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
 from bot.store import Store
+from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.discord_progress import AUTOMATIC_PROMOTION_TEXT, ProgressMessages
-from bot.training.queue import TrainingFailed, TrainingSucceeded
 from bot.versions.actions import LiveVersions
 from personas.errors import AdapterError
 from personas.schemas.training_events import Epoch

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.training.queue import TrainingInterrupted
+from bot.training.backend_protocol import TrainingInterrupted
 from bot.training.resource_sharing import OFFLOAD_TEXT, GpuOffloadBackend
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import BaseModelError, TrainingError

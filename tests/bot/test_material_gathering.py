@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from bot.store import Lesson, Store
 from bot.training import stored_datasets
+from bot.training.backend_protocol import TrainingFailed
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.store import NewTrainingJob
 from bot.training.stored_datasets import MASKED_NAME, MIN_NAME_CHARS, NameMask, history_lines
-from bot.training.subprocess_backend import SubprocessBackend, TrainingFailed
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_material import ShippedData

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.training.queue import MAX_QUEUED_PER_GUILD, TrainingFailed, TrainingSucceeded, fair_order
+from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
+from bot.training.guild_turns import fair_order
+from bot.training.queue import MAX_QUEUED_PER_GUILD
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Phase

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bot.privacy.home_files import discard_pending_history_folders, discard_pending_job_folders
-from bot.training.queue import TrainingFailed
+from bot.training.backend_protocol import TrainingFailed
 from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
 

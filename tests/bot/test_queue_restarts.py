@@ -6,7 +6,8 @@ import pytest
 
 from bot.platform.clock import RETRY_DELAY_S
 from bot.store import StoreError
-from bot.training.queue import MAX_ATTEMPTS, TrainingInterrupted
+from bot.training.backend_protocol import TrainingInterrupted
+from bot.training.queue import MAX_ATTEMPTS
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until

@@ -14,8 +14,9 @@ import pytest
 
 from bot.platform.clock import SystemClock
 from bot.store import Store
-from bot.training.queue import JobQueue, TrainingSucceeded
-from bot.training.training_plan import ETA_AFTER_S, MIN_WALL_S, RunLimits, RunWatch
+from bot.training.backend_protocol import TrainingSucceeded
+from bot.training.queue import JobQueue
+from bot.training.run_limits import ETA_AFTER_S, MIN_WALL_S, RunLimits, RunWatch
 from personas.errors import RunLimitError
 from personas.home.job_folder import TRAINER_FILE, TrainerProcess, find_trainer
 from personas.schemas.training import TrainingRequest
@@ -35,7 +36,7 @@ def workshop(tmp_path, monkeypatch):
         "KILL_TIMEOUT_S": 0.3,
         "OUTPUT_TIMEOUT_S": 0.3,
     }.items():
-        monkeypatch.setattr(f"bot.training.subprocess_backend.{name}", seconds)
+        monkeypatch.setattr(f"bot.training.backends.trainer_process.{name}", seconds)
     workshop = Workshop(tmp_path)
     yield workshop
     workshop.store.close()
@@ -214,7 +215,7 @@ asyncio.run(main())
 async def test_the_trainer_of_a_killed_bot_is_ended_and_the_next_attempt_trains(
     workshop, monkeypatch
 ):
-    monkeypatch.setattr("bot.training.subprocess_backend.MAX_LOCK_ATTEMPTS", 1)
+    monkeypatch.setattr("bot.training.backends.subprocess_backend.MAX_LOCK_ATTEMPTS", 1)
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     workshop.store.close()  # the home is the other bot's
     bot = await asyncio.create_subprocess_exec(

@@ -19,7 +19,7 @@ from bot.settings import (
     load_settings,
     set_hub_token,
 )
-from bot.training.training_plan import evaluation_environ
+from bot.training.backends.trainer_environment import evaluation_environ
 from personas.schemas.chat import DEFAULT_CANDIDATES
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"

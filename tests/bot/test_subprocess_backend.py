@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.training.queue import TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.backend_protocol import TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import WEIGHTS_FILE, verify_adapter
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, holdout_file

@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from bot.platform.clock import SystemClock
-from bot.training.queue import JobQueue, TrainingInterrupted, TrainingSucceeded
-from bot.training.subprocess_backend import KILL_TIMEOUT_S, LOCK_RETRY_DELAY_S, MAX_LOCK_ATTEMPTS
+from bot.training.backend_protocol import TrainingInterrupted, TrainingSucceeded
+from bot.training.backends.subprocess_backend import LOCK_RETRY_DELAY_S, MAX_LOCK_ATTEMPTS
+from bot.training.backends.trainer_process import KILL_TIMEOUT_S
+from bot.training.queue import JobQueue
 from personas.home.adapters import MANIFEST_FILE
 from personas.schemas.training import TrainingRequest
 from tests.bot.subprocess_trainer import ROOT, STANDIN, Workshop
@@ -107,7 +109,7 @@ async def test_a_folder_that_is_still_locked_is_tried_again(workshop):
 
 
 async def test_a_folder_that_stays_locked(workshop, monkeypatch):
-    monkeypatch.setattr("bot.training.subprocess_backend.MAX_LOCK_ATTEMPTS", 2)
+    monkeypatch.setattr("bot.training.backends.subprocess_backend.MAX_LOCK_ATTEMPTS", 2)
     run = asyncio.create_task(workshop.run("locked"))
     for _ in range(2):
         await until(lambda: workshop.clock.sleepers)

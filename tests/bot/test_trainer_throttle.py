@@ -6,7 +6,7 @@ import pytest
 
 from bot.settings import load_settings
 from bot.training import resource_sharing
-from bot.training.queue import TrainingSucceeded
+from bot.training.backend_protocol import TrainingSucceeded
 from bot.training.resource_sharing import TrainerThrottle
 from bot.training.status_text import job_status_text
 from personas.engine.llm_engine import LLMEngine

@@ -12,9 +12,9 @@ from bot.platform.clock import SystemClock
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import Store
-from bot.training import training_plan
+from bot.training import status_text, training_plan
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.subprocess_backend import SubprocessBackend
 from personas.errors import RequestError, TrainingError
 from personas.schemas.training import TrainingRequest
 from tests.bot.subprocess_trainer import ship
@@ -146,13 +146,13 @@ def test_a_plan_lists_what_is_taken_and_what_is_not():
         ],
         "not_taken": [{"what": "column alama", "why": "it has no role"}],
     }
-    text = training_plan.plan_text(
-        PLAN.model_copy(update={"import_report": taken}), "demo-cpu", 1, is_training=False
+    text = status_text.plan_text(
+        PLAN.model_copy(update={"import_report": taken}), "demo-cpu", position=1, is_training=False
     )
     assert "\nTaken as is: column neno (what is said)\n" in text
     assert "\nTaken with another meaning: SillyTavern chat – of several swipes" in text
     assert "\nNot taken: column alama – it has no role\n" in text
-    assert "Taken" not in training_plan.plan_text(PLAN, "demo-cpu", 1, is_training=False)
+    assert "Taken" not in status_text.plan_text(PLAN, "demo-cpu", position=1, is_training=False)
 
 
 def test_a_histogram_has_few_bars_and_loses_no_sample():

@@ -11,9 +11,9 @@ import pytest
 
 from bot.platform.clock import SystemClock
 from bot.store import Store
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
-from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.adapters import WEIGHTS_FILE
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Phase, Progress

@@ -26,7 +26,7 @@ from bot.settings import Settings
 from bot.store import TrainingJob
 from bot.training import discord as finetune_cog
 from bot.training import discord_progress as progress_messages
-from bot.training.subprocess_backend import OnEvent, RunResult, TrainingSucceeded
+from bot.training.backend_protocol import OnEvent, RunResult, TrainingSucceeded
 from personas.lore.index import LoreIndex
 from personas.models.base_model import BaseModel, locate
 from personas.schemas.chat import ChatRequest

@@ -25,17 +25,16 @@ from pathlib import Path
 
 from bot.platform.clock import SystemClock
 from bot.store import JobResult, TrainingJob
-from bot.training import subprocess_backend
-from bot.training.queue import (
-    MAX_ATTEMPTS,
-    JobQueue,
-    QueueConflictError,
+from bot.training.backend_protocol import (
     RunResult,
     TrainingFailed,
     TrainingInterrupted,
     TrainingSucceeded,
 )
-from bot.training.training_plan import RunLimits
+from bot.training.backends import subprocess_backend, trainer_process
+from bot.training.guild_turns import QueueConflictError
+from bot.training.queue import MAX_ATTEMPTS, JobQueue
+from bot.training.run_limits import RunLimits
 from personas.home.atomic_files import delete_abandoned_folders
 from personas.home.job_folder import find_trainer
 from personas.schemas.training_events import Phase
@@ -65,8 +64,8 @@ def run_bot(folder: Path) -> None:
     """Run a queue over the real backend and a stand-in trainer, resuming what fails, until its job
     has ended.
     """
-    subprocess_backend.WATCH_INTERVAL_S = 0.1
-    subprocess_backend.KILL_TIMEOUT_S = 0.3
+    trainer_process.WATCH_INTERVAL_S = 0.1
+    trainer_process.KILL_TIMEOUT_S = 0.3
     subprocess_backend.LOCK_RETRY_DELAY_S = 0.1
 
     async def serve() -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from bot.operations.web.sign_in_pages import SIGN_IN
 from bot.settings import SETTINGS_BY_NAME, Settings, load_settings
-from bot.training.ray_backend import STOP_WAIT_S
+from bot.training.backends.ray_attempts import STOP_WAIT_S
 from tests.bot.ray_jobs.cluster import RAY
 from tests.docs.kubernetes_manifests import find_problems, named, read_manifests, workloads
 from tests.docs.reading import ROOT

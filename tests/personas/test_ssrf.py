@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bot.training.ray_jobs import RayJobsClient
+from bot.training.backends.ray_jobs import RayJobsClient
 from personas.engine.remote.vllm_client import VllmClient
 from personas.errors import AdapterError, MaterialError, UnderstudyError
 from personas.home import hub_download

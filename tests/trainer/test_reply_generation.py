@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bot.settings import load_settings
-from bot.training.training_plan import evaluation_environ
+from bot.training.backends.trainer_environment import evaluation_environ
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec

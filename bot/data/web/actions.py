@@ -47,7 +47,7 @@ from bot.platform.web_kit.problems import Problem, field_error, retry_headers
 from bot.platform.web_kit.sse import stream_events
 from bot.services import Services
 from bot.training.dataset_catalog import DatasetPlace
-from bot.training.queue import QueueConflictError
+from bot.training.guild_turns import QueueConflictError
 from bot.training.training_plan import TrainingPlan
 from personas.errors import EngineBusyError, MaterialError
 from personas.home.column_maps import write_mapping

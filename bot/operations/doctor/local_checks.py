@@ -25,14 +25,14 @@ from bot.operations.shards import ShardRange
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.settings import Settings
 from bot.store import Store, StoreError, find_databases, is_in_use
-from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
+from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from personas.errors import BaseModelError, UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import list_shipped_lore
 from personas.models import base_model
 
 if TYPE_CHECKING:
-    from bot.training.ray_jobs import RayJob, RayJobsClient
+    from bot.training.backends.ray_jobs import RayJob, RayJobsClient
 
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
@@ -384,8 +384,8 @@ async def check_cluster(settings: Settings) -> list[BotCheck]:
     """
     if settings.trainer != "ray":
         return []
-    from bot.training.ray_backend import worker_resources  # only with TRAINER=ray
-    from bot.training.ray_jobs import RayJobsClient
+    from bot.training.backends.ray_backend import worker_resources  # only with TRAINER=ray
+    from bot.training.backends.ray_jobs import RayJobsClient
 
     client = RayJobsClient(settings.ray_address, settings.ray_auth_token)
     resources = worker_resources(settings)

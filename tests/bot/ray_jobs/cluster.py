@@ -21,7 +21,7 @@ import aiohttp
 import psutil
 from aiohttp.test_utils import unused_port
 
-from bot.training.ray_jobs import RayJobsClient, RayUnreachableError
+from bot.training.backends.ray_jobs import RayJobsClient, RayUnreachableError
 
 ROOT = Path(__file__).parents[3]
 RAY = "ray[default]==2.60.0"

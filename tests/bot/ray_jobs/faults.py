@@ -26,10 +26,10 @@ import psutil
 
 from bot.platform.clock import SystemClock
 from bot.store import Store, TrainingJob
+from bot.training.backends.ray_backend import RayBackend
+from bot.training.backends.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
-from bot.training.ray_backend import RayBackend
-from bot.training.ray_jobs import RayJobsClient, WorkerResources
 from personas.home.adapters import WEIGHTS_FILE, adapter_ref
 from personas.home.job_folder import home_id, list_checkpoint_names, read_attempt
 from personas.home.job_material import ShippedData

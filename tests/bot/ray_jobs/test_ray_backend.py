@@ -17,18 +17,13 @@ from bot.personas.registry import PersonaRegistry
 from bot.platform.clock import SystemClock
 from bot.privacy.home_files import walk_home
 from bot.store import Store
-from bot.training import ray_backend, ray_jobs
+from bot.training.backend_protocol import TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.backends import ray_attempts, ray_jobs, ray_run
+from bot.training.backends.ray_backend import RayBackend
+from bot.training.backends.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import (
-    MAX_ATTEMPTS,
-    JobQueue,
-    TrainingFailed,
-    TrainingInterrupted,
-    TrainingSucceeded,
-)
-from bot.training.ray_backend import RayBackend
-from bot.training.ray_jobs import RayJobsClient, WorkerResources
-from bot.training.training_plan import RunLimits
+from bot.training.queue import MAX_ATTEMPTS, JobQueue
+from bot.training.run_limits import RunLimits
 from bot.versions.member_feedback import comparison_targets
 from bot.versions.store import InstalledVersion
 from personas.errors import RequestError
@@ -89,8 +84,9 @@ class RayWorkshop(Workshop):
         """As `kill -9`: nothing is stored, nothing is said to Ray."""
         path = self.home / "understudy.sqlite"
         self.store.close()
-        for task in (queue.worker._task, *queue._attempts.values()):
-            task.cancel()
+        queue.worker._task.cancel()
+        for attempt in queue._attempts.values():
+            attempt.task.cancel()
         self.store = Store.open(path)
 
 
@@ -250,7 +246,7 @@ async def test_a_submission_whose_answer_was_lost_is_attached_to(tmp_path, monke
             await submit(client, *arguments, **more)
             tries.append(arguments[0])
             if len(tries) == 1:
-                raise ray_backend.RayUnreachableError("cut off")
+                raise ray_jobs.RayUnreachableError("cut off")
 
         monkeypatch.setattr(RayJobsClient, "submit", cut_off)
         assert isinstance(
@@ -307,7 +303,7 @@ async def test_a_lost_worker_without_a_new_checkpoint_uses_an_attempt_and_with_o
 async def test_a_lost_head_is_waited_for_and_the_run_submitted_to_the_new_one(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ray_backend, "REPORT_AFTER_S", 0.1)
+    monkeypatch.setattr(ray_run, "REPORT_AFTER_S", 0.1)
     async with cluster(tmp_path, "course") as works:
         queue = works.queue()
         queue.start()
@@ -337,7 +333,7 @@ async def test_a_run_that_ends_while_the_head_is_away_is_done_by_its_adapter_alo
 
 
 async def test_a_job_that_waits_for_a_worker_is_reported_with_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_backend, "REPORT_AFTER_S", 0.1)
+    monkeypatch.setattr(ray_run, "REPORT_AFTER_S", 0.1)
     async with cluster(tmp_path, "good") as works:
         works.ray.has_workers = False
         backend = works.ray_backend(resources=WorkerResources(threads=4, gpus=2))
@@ -389,7 +385,7 @@ async def test_a_failure_is_told_as_the_trainer_tells_it_and_a_resumed_job_is_a_
 
 
 async def test_success_without_an_adapter_is_an_error_of_the_shared_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_backend, "ADAPTER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ray_run, "ADAPTER_TIMEOUT_S", 0.1)
     async with cluster(tmp_path, "nothing") as works:
         failed = await works.ray_backend().run(works.job(), works.events.append)
         assert (
@@ -482,7 +478,7 @@ async def test_cancelling_what_waits_for_a_worker_or_for_the_head(tmp_path):
 
 
 async def test_a_trainer_that_cannot_be_reached_is_fenced_off(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(ray_backend, "STOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ray_attempts, "STOP_TIMEOUT_S", 0.2)
     async with cluster(tmp_path, "polite") as works:
         backend = works.ray_backend()
         running = asyncio.create_task(backend.run(works.job(), works.events.append))
@@ -497,11 +493,11 @@ async def test_a_trainer_that_cannot_be_reached_is_fenced_off(tmp_path, monkeypa
 
 
 async def test_a_wrong_address_is_warned_about_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(ray_backend, "SWEEP_RETRY_S", 0.0)
+    monkeypatch.setattr(ray_attempts, "SWEEP_RETRY_S", 0.0)
     async with cluster(tmp_path, "polite") as works:
         await works.ray.stop()
         with caplog.at_level(logging.WARNING):
-            sweep = asyncio.create_task(works.ray_backend()._stop_others(()))
+            sweep = asyncio.create_task(works.ray_backend().attempts.stop_others((), followed=()))
             await asyncio.sleep(0.2)
         sweep.cancel()
         warnings = [

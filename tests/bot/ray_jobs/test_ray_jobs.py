@@ -13,15 +13,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from bot.app import _create_backend
+from bot.compose import create_backend
 from bot.operations.doctor import local_checks
-from bot.platform.clock import SystemClock
 from bot.settings import SettingsError, load_settings
-from bot.training import ray_jobs
+from bot.training.backends import ray_jobs
+from bot.training.backends.ray_backend import RayBackend
+from bot.training.backends.ray_jobs import RayJobsClient, RayRefusedError, RayUnreachableError
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.ray_backend import RayBackend
-from bot.training.ray_jobs import RayJobsClient, RayRefusedError, RayUnreachableError
-from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_folder import NO_COMPARISON
 from tests.bot.ray_jobs.replay import RECORDINGS, ReplayedRay
 from tests.fake_engine import FakeEngine
@@ -249,9 +248,7 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
         catalogue = DatasetCatalog(
             local_checks.ShippedData.from_source_tree(), "embedded", settings.home
         )
-        return _create_backend(
-            settings, catalogue, SystemClock(), engine, lambda job: NO_COMPARISON
-        )
+        return create_backend(settings, catalogue, engine, lambda job: NO_COMPARISON)
 
     assert isinstance(backend(), SubprocessBackend) and not (tmp_path / "home" / "jobs").exists()
     assert backend(MAX_REPLY_CANDIDATES="2")._environ["REPLY_CANDIDATES"] == "2", (
@@ -261,8 +258,11 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
         TRAINER="ray", TRAINER_SLOTS="3", TRAINER_THREADS="2", SHARED=str(tmp_path / "mnt")
     )
     assert isinstance(on_ray, RayBackend) and on_ray.slots == 3
-    assert (on_ray._resources.options, on_ray._resources.gpus) == (("--threads", "2"), 1)
-    assert on_ray._environ_of_workers["REPLY_CANDIDATES"] == "4"
+    assert (on_ray.attempts.resources.options, on_ray.attempts.resources.gpus) == (
+        ("--threads", "2"),
+        1,
+    )
+    assert on_ray.attempts.environ["REPLY_CANDIDATES"] == "4"
     assert (tmp_path / "home" / "jobs").is_symlink() and on_ray.hold("hold") is None
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bot.platform.clock import SystemClock
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_material import ShippedData
 
 pytestmark = pytest.mark.slow

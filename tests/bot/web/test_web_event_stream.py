@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from bot.training.queue import TrainingFailed, TrainingSucceeded
+from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from tests.bot.web.training_runs import epoch, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
 from tests.samples import SCORECARD

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.training.queue import TrainingFailed, TrainingSucceeded
+from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress

@@ -16,7 +16,7 @@ from bot.platform.web_kit.templating import (
     format_time,
 )
 from bot.store import Channel
-from bot.training.queue import TrainingFailed
+from bot.training.backend_protocol import TrainingFailed
 from tests.bot.version_rows import install
 from tests.fakes import until
 from tests.samples import SCORECARD

@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from bot.training.queue import TrainingFailed, TrainingSucceeded
+from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.web.run_details import LOG_TAIL_BYTES
 from personas.schemas.training_events import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run

@@ -20,9 +20,9 @@ from bot.personas.base_model_compat import IncompatibleVersions
 from bot.platform.clock import SystemClock
 from bot.services import Services
 from bot.store import Store
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
-from bot.training.subprocess_backend import SubprocessBackend
 from bot.training.training_plan import TrainingPlan
 from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bot.training.subprocess_backend import SECRET_NAME_PATTERN
+from bot.training.backends.trainer_environment import SECRET_NAME_PATTERN
 from personas.errors import UnderstudyError
 
 REQUEST_TIMEOUT_S = 10.0

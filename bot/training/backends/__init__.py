@@ -1,0 +1,1 @@
+"""Backends that run trainings: on this machine, or on a Ray cluster."""
