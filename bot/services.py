@@ -25,6 +25,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.platform.clock import BackgroundTask
 from bot.settings import FetchPolicy
 from bot.store import Store
+from bot.training.actions import Trainings
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.request_checks import RequestChecks
@@ -131,10 +132,11 @@ class Services:
         """The reader of what members write."""
         return MessageReader(self.store)
 
-    @property
-    def request_checks(self) -> RequestChecks:
-        """Checks of training requests."""
-        return RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
+    @cached_property
+    def trainings(self) -> Trainings:
+        """Trainings: start, plan, cancel, resume."""
+        checks = RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
+        return Trainings(self.store, self.queue, checks, self.training_notes)
 
     def training_notes(self, request: TrainingRequest) -> list[str]:
         """List warnings about a job before it starts, such as that its version cannot be served

@@ -55,14 +55,13 @@ from bot.playground.web import pages as playground_page
 from bot.playground.web.actions import set_up_playground
 from bot.services import Services
 from bot.store import StoreError
+from bot.training.actions import UnknownJobError
 from bot.training.guild_turns import QueueConflictError
-from bot.training.request_checks import CheckLock
 from bot.training.web import http as job_routes
 from bot.training.web import pages as training_pages
 from bot.training.web import plan_pages
 from bot.training.web import rerun_pages as rerun_page
 from bot.training.web import run_http as run_routes
-from bot.training.web.actions import CHECK_LOCK
 from bot.versions.web import blind_test_pages, scorecard_pages
 from bot.versions.web import http as version_routes
 from bot.versions.web import pages as version_pages
@@ -125,7 +124,7 @@ class WebServer:
         """Add the routes to an application, whose own ones stay as they are; unknown paths get a
         problem.
         """
-        app[APP_CONTEXT], app[CHECK_LOCK] = self._context, CheckLock()
+        app[APP_CONTEXT] = self._context
         app[system_routes.WRITE_PROBE] = WriteProbe()
         app[PERMISSION_REPORT] = PermissionReport()
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
@@ -211,6 +210,8 @@ class WebServer:
                     slug = "busy"
                 elif isinstance(error, QueueConflictError):
                     slug = "conflict"
+                elif isinstance(error, UnknownJobError):
+                    slug = "not-found"
                 home = self._context.services.home if self._context.services else None
                 return Problem(slug, *redacted_texts(error, home), headers=retry_headers(error))
             case web.RequestPayloadError():

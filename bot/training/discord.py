@@ -179,7 +179,7 @@ async def start(
         ),
     )
     try:
-        job = services.queue.enqueue(
+        started = services.trainings.start(
             request,
             guild_id=channel.guild.id,
             channel_id=channel.id,
@@ -187,10 +187,9 @@ async def start(
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    notes = [redact_paths(note, services.home) for note in services.training_notes(request)]
-    await respond(
-        interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes])
-    )
+    lines = [f"Queued as `{started.job.job_id}`. Its progress is below."]
+    lines += [redact_paths(note, services.home) for note in started.notes]
+    await respond(interaction, "\n".join(lines))
 
 
 @FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
@@ -206,8 +205,6 @@ async def preview(
     lore_pairs: ShareOption | None = None,
 ) -> None:
     await defer(interaction, ephemeral=True)
-    services = interaction.client.services
-    guild_id = interaction.guild_id or 0
     request = _parse_request(
         interaction,
         job_name="preview",
@@ -220,27 +217,27 @@ async def preview(
         lore_pairs=lore_pairs,
     )
     try:
-        plan = await services.queue.plan(request, guild_id)
+        planned = await interaction.client.services.trainings.plan(
+            request, interaction.guild_id or 0
+        )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    is_training = bool(services.store.jobs.in_state("running"))
-    conflict = str(services.queue.conflict(request, guild_id) or "")
-    position = services.queue.position_for_guild(guild_id)
-    await respond(
-        interaction,
-        plan_text(
-            plan, request.recipe, position=position, is_training=is_training, conflict=conflict
-        ),
+    text = plan_text(
+        planned.plan,
+        request.recipe,
+        position=planned.position,
+        is_training=planned.is_another_running,
+        conflict=str(planned.conflict or ""),
     )
+    await respond(interaction, text)
 
 
-def _parse_request(interaction: Interaction, **body: Any) -> TrainingRequest:
+def _parse_request(interaction: Interaction, **options: Any) -> TrainingRequest:
     """Build a request from a command's options; those left out (None) take their defaults. Raises
     `RequestError`.
     """
-    return interaction.client.services.request_checks.parse(
-        {key: it for key, it in body.items() if it is not None}
-    )
+    body = {name: value for name, value in options.items() if value is not None}
+    return interaction.client.services.trainings.parse(body)
 
 
 def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:

@@ -228,14 +228,14 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
 async def cancel_job(interaction: Interaction, job_id: str) -> None:
     """Cancel a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
-    interaction.client.services.queue.cancel(job_id)
+    interaction.client.services.trainings.cancel(job_id)
     await respond_privately(interaction, f"`{job_id}` is cancelled.")
 
 
 async def resume_job(interaction: Interaction, job_id: str) -> None:
     """Resume a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
-    interaction.client.services.queue.resume(job_id)
+    interaction.client.services.trainings.resume(job_id)
     await respond_privately(interaction, f"`{job_id}` is resumed.")
 
 

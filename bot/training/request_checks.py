@@ -41,7 +41,6 @@ MEMORY_FIELDS = (
 """Settings that determine a run's memory; a proposal with another recipe leaves them to that
 recipe.
 """
-MAX_WAITING_CHECKS = 8
 RequestJson = dict[str, Any]
 
 
@@ -75,32 +74,6 @@ class InsufficientMemoryError(TrainingError):
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
         self.proposal = proposal
-
-
-class TooManyChecksError(TrainingError):
-    """Too many requests wait to be checked."""
-
-
-class CheckLock:
-    """Lets one check run at a time: each is a process that reads all of the material."""
-
-    def __init__(self) -> None:
-        self._semaphore = asyncio.Semaphore()
-        self._waiting = 0
-
-    async def __aenter__(self) -> None:
-        if self._waiting >= MAX_WAITING_CHECKS:
-            raise TooManyChecksError("Other requests are being checked.", "Try again.")
-        self._waiting += 1
-        try:
-            await self._semaphore.acquire()
-        except BaseException:
-            self._waiting -= 1
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._waiting -= 1
-        self._semaphore.release()
 
 
 @dataclass(frozen=True)

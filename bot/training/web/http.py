@@ -30,7 +30,14 @@ from bot.platform.web_kit.request_body import read_json_object
 from bot.services import Services
 from bot.store import JobResult, JobState, TrainingJob
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
-from bot.training.web import actions as training_service
+from bot.training.web.requests import (
+    JOB_STATE_NAMES,
+    job_path,
+    job_state_query,
+    require_job,
+    start_training,
+)
+from bot.training.web.requests import plan_training as plan_body
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 
@@ -154,7 +161,7 @@ def queue_positions(services: Services) -> dict[str, int]:
 
 def _job_links(job: TrainingJob) -> dict[str, str]:
     """The addresses of a job, its events and the actions it allows now."""
-    path = training_service.job_path(job.job_id)
+    path = job_path(job.job_id)
     can = {
         "events": True,
         "curves": True,
@@ -216,20 +223,21 @@ async def post_training(request: web.Request) -> web.Response:
     job_id = _idempotent_job_id(request)
     get_services(request)
     body = await read_json_object(request)
-    job, plan = await training_service.queue_training(request, body, job_id=job_id)
+    started = await start_training(request, body, job_id=job_id)
+    job = started.job
     answer = dict(JobResponse.of(get_services(request), job))
-    if plan:
-        own = requested_recipe_plan(plan, job.request.recipe)
-        answer["plan"] = PlanSummary.model_validate(plan.model_dump() | own.model_dump())
-    return AcceptedJob(**answer).response(202, {"Location": training_service.job_path(job.job_id)})
+    if started.plan:
+        own = requested_recipe_plan(started.plan, job.request.recipe)
+        answer["plan"] = PlanSummary.model_validate(started.plan.model_dump() | own.model_dump())
+    return AcceptedJob(**answer).response(202, {"Location": job_path(job.job_id)})
 
 
-def _idempotent_job_id(request: web.Request) -> str | None:
-    """The job id of an Idempotency-Key; it stays the same across restarts."""
+def _idempotent_job_id(request: web.Request) -> str:
+    """The job id of an Idempotency-Key, the same across restarts; empty without a key."""
     key = idempotency_key(request)
-    return (
-        hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
-    )
+    if key is None:
+        return ""
+    return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16]
 
 
 @routes.operation(
@@ -244,10 +252,10 @@ def _idempotent_job_id(request: web.Request) -> str | None:
 )
 async def plan_training(request: web.Request) -> web.Response:
     """The trainer reads the material, which takes seconds or more."""
-    wanted, plan = await training_service.plan_request(request, await read_json_object(request))
-    conflict = get_services(request).queue.conflict(wanted)
-    more = {"free_bytes": available_memory_bytes(), "conflict": str(conflict) if conflict else None}
-    return web.json_response({**plan.model_dump(mode="json"), **more})
+    planned = await plan_body(request, await read_json_object(request))
+    conflict = str(planned.conflict) if planned.conflict else None
+    more = {"free_bytes": available_memory_bytes(), "conflict": conflict}
+    return web.json_response({**planned.plan.model_dump(mode="json"), **more})
 
 
 @routes.operation(
@@ -261,7 +269,7 @@ async def plan_training(request: web.Request) -> web.Response:
         **PAGE_PARAMETERS,
         "guild": integer_parameter(0, MAX_DISCORD_ID, "Of this server; 0 are the operator's own."),
         "persona": "Only of this persona, by its id; a dialogue adapter is `dialogue/<job name>`.",
-        "state": enum_parameter(training_service.JOB_STATE_NAMES, "In this state."),
+        "state": enum_parameter(JOB_STATE_NAMES, "In this state."),
     },
 )
 async def get_jobs(request: web.Request) -> web.Response:
@@ -272,10 +280,8 @@ async def get_jobs(request: web.Request) -> web.Response:
         page.limit + 1,
         guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
         name=request.query.get("persona"),
-        state=training_service.job_state_query(request),
-        after=training_service.require_job(services, page.after)
-        if page.after is not None
-        else None,
+        state=job_state_query(request),
+        after=services.trainings.find(page.after) if page.after is not None else None,
     )
     last = found[page.limit - 1].job_id if len(found) > page.limit else None
     positions = queue_positions(services)
@@ -291,9 +297,7 @@ async def get_jobs(request: web.Request) -> web.Response:
 async def get_job(request: web.Request) -> web.Response:
     """Returns its state, the trainer's latest message, and its result."""
     services = get_services(request)
-    return JobResponse.of(
-        services, training_service.require_job(services, request.match_info["job_id"])
-    ).response()
+    return JobResponse.of(services, require_job(request)).response()
 
 
 @routes.operation(
@@ -308,8 +312,8 @@ async def get_job(request: web.Request) -> web.Response:
 async def cancel_job(request: web.Request) -> web.Response:
     """Cancels a queued or running job for good; live versions do not change."""
     services = get_services(request)
-    job = training_service.require_job(services, request.match_info["job_id"])
-    return JobResponse.of(services, services.queue.cancel(job.job_id)).response()
+    job = services.trainings.cancel(request.match_info["job_id"])
+    return JobResponse.of(services, job).response()
 
 
 @routes.operation(
@@ -325,5 +329,5 @@ async def cancel_job(request: web.Request) -> web.Response:
 async def resume_job(request: web.Request) -> web.Response:
     """Continues a failed job from its last checkpoint, once the cause is fixed."""
     services = get_services(request)
-    job = training_service.require_job(services, request.match_info["job_id"])
-    return JobResponse.of(services, services.queue.resume(job.job_id)).response()
+    job = services.trainings.resume(request.match_info["job_id"])
+    return JobResponse.of(services, job).response()

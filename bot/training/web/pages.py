@@ -27,7 +27,12 @@ from bot.platform.web_kit.templating import (
 from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.training.web import run_view
-from bot.training.web.actions import JOB_STATE_NAMES, job_state_query, require_job, smoothing_query
+from bot.training.web.requests import (
+    JOB_STATE_NAMES,
+    job_state_query,
+    require_job,
+    smoothing_query,
+)
 from bot.training.web.run_details import RunDetails, read_log_tail, read_run_details, run_seconds
 from bot.training.web.run_history import MAX_SMOOTHING, STAGE_NAMES, smoothing_formula
 from personas.errors import RequestError, UnderstudyError
@@ -43,7 +48,7 @@ routes = Routes()
 async def cancel_run(request: web.Request) -> web.Response:
     """Cancel an open run. Raises `QueueConflictError` for one that has ended."""
     services = get_services(request)
-    job = services.queue.cancel(require_job(services, request.match_info["job_id"]).job_id)
+    job = services.trainings.cancel(request.match_info["job_id"])
     return redirect_to(
         request, run_view.run_path(job.job_id), f"{job.name} {job.version} is cancelled."
     )
@@ -53,7 +58,7 @@ async def cancel_run(request: web.Request) -> web.Response:
 async def resume_run(request: web.Request) -> web.Response:
     """Resume a failed run. Raises an `UnderstudyError` for one that cannot be."""
     services = get_services(request)
-    job = services.queue.resume(require_job(services, request.match_info["job_id"]).job_id)
+    job = services.trainings.resume(request.match_info["job_id"])
     message = f"{job.name} {job.version} waits again, and goes on where it was."
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
@@ -67,7 +72,7 @@ async def get_run_list(request: web.Request) -> web.Response:
     state = (
         job_state_query(request) if request.query.get("state") else None
     )  # forms send empty fields too
-    after = require_job(services, request.query["after"]) if "after" in request.query else None
+    after = services.trainings.find(request.query["after"]) if "after" in request.query else None
     jobs = services.store.jobs
     page = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
     shown = page[:DEFAULT_PAGE_SIZE]
@@ -116,7 +121,7 @@ def _list_path(persona: str | None, state: JobState | None, after: TrainingJob |
 @routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}")
 async def get_run(request: web.Request) -> web.Response:
     services = get_services(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = require_job(request)
     weight = smoothing_query(request)
     record, charts = await asyncio.to_thread(_draw_charts, services.home, job, weight)
     position = services.queue.position(job.job_id)
@@ -214,7 +219,7 @@ async def get_comparison(request: web.Request) -> web.Response:
     services = get_services(request)
     weight = smoothing_query(request)
     jobs = [
-        require_job(services, request.query[name]) if request.query.get(name) else None
+        services.trainings.find(request.query[name]) if request.query.get(name) else None
         for name in "ab"
     ]
     pair = (

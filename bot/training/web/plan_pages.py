@@ -20,7 +20,7 @@ from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from bot.services import Services
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
-from bot.training.web.actions import plan_request, queue_training
+from bot.training.web.requests import plan_training, start_training
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line
@@ -143,14 +143,16 @@ async def post_plan_form(request: web.Request) -> web.Response:
     try:
         body = form_to_request(given)
         if given.get("start"):
-            job, _ = await queue_training(request, body)
+            job = (await start_training(request, body)).job
             return redirect_to(
                 request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued."
             )
-        wanted, plan = await plan_request(request, body)
+        planned = await plan_training(request, body)
     except UnderstudyError as error:
         return await _render_plan_form(request, given, problem=_as_problem(error, services))
-    id = get_data_state(request).plans.keep(StoredPlan(given, body, wanted, plan, erasure_count))
+    id = get_data_state(request).plans.keep(
+        StoredPlan(given, body, planned.request, planned.plan, erasure_count)
+    )
     return redirect_to(request, f"{DATA_PATH}/plans/{id}")
 
 

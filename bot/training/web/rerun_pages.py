@@ -19,7 +19,7 @@ from bot.store import TrainingJob
 from bot.training.request_checks import requested_recipe_plan
 from bot.training.status_text import format_duration
 from bot.training.web import run_view
-from bot.training.web.actions import queue_training, require_job
+from bot.training.web.requests import require_job, start_training
 from bot.training.web.run_details import read_run_settings, run_folder
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_material import ShippedData
@@ -104,13 +104,14 @@ async def post_rerun_form(request: web.Request) -> web.Response:
     if form.get("do") != "start" or draft.errors:
         return _render_rerun(request, services, before, draft, compared=not draft.errors)
     try:
-        job, plan = await queue_training(request, draft.body, guild_id=before.job.guild_id)
+        started = await start_training(request, draft.body, guild_id=before.job.guild_id)
     except UnderstudyError as error:
         draft.errors = _field_errors(error, services)
         return _render_rerun(request, services, before, draft, refused=_error_text(error, services))
+    job = started.job
     message = f"Queued as {job.job_id}."
-    if plan:
-        own = requested_recipe_plan(plan, job.request.recipe)
+    if started.plan:
+        own = requested_recipe_plan(started.plan, job.request.recipe)
         duration = format_duration(own.seconds)
         memory = format_bytes(own.memory_bytes)
         message += f" About {own.steps:,} steps, {duration} and {memory} of memory."
@@ -261,7 +262,7 @@ FIELD_HINTS = {
 
 async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
     services = get_services(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = require_job(request)
     try:
         original = job.request
     except RequestError as error:

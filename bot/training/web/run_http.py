@@ -24,7 +24,6 @@ from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.training.web import run_history
-from bot.training.web.actions import job_path, require_job, smoothing_query
 from bot.training.web.http import (
     NO_JOB_TEXT,
     OPEN_STATES,
@@ -32,6 +31,7 @@ from bot.training.web.http import (
     JobResponse,
     queue_positions,
 )
+from bot.training.web.requests import job_path, require_job, smoothing_query
 from bot.training.web.run_details import events_file, read_log_tail, read_run_details
 
 POLL_INTERVAL_S = 1.0
@@ -176,7 +176,7 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
     """
     services = get_services(request)
     page = parse_page_query(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = require_job(request)
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         last_id = request.headers.get("Last-Event-ID") or page.after or "0"
         return await stream_events(
@@ -238,7 +238,7 @@ async def get_curves(request: web.Request) -> web.Response:
     """Every logged step, raw and smoothed; after a resume, the latest values count."""
     require_known_parameters(request, "smoothing")
     services = get_services(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = require_job(request)
     weight = smoothing_query(request)
     record = await asyncio.to_thread(read_run_details, services.home, job)
     took = record.took
@@ -295,7 +295,7 @@ async def get_log(request: web.Request) -> web.Response:
     """Returns the trainer's standard error over all attempts."""
     require_known_parameters(request)
     services = get_services(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = require_job(request)
     text = await asyncio.to_thread(read_log_tail, services.home, job.job_id)
     return web.Response(text=text, content_type="text/plain")
 

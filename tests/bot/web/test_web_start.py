@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.training import request_checks
+from bot.training import actions, request_checks
 from bot.training.training_plan import MemoryOption, RecipeEstimate
 from personas.errors import TrainingError
 from personas.schemas.training import TrainingRequest
@@ -437,7 +437,7 @@ async def test_too_many_at_once_are_reported_to_wait(dashboard, monkeypatch):
         return PLAN
 
     monkeypatch.setattr(dashboard.backend, "plan", plan)
-    monkeypatch.setattr(request_checks, "MAX_WAITING_CHECKS", 2)
+    monkeypatch.setattr(actions, "MAX_WAITING_CHECKS", 2)
     first = [asyncio.create_task(dashboard.start(job_name=f"j{n}")) for n in range(2)]
     await asyncio.sleep(0.05)
     status, _, headers = await dashboard.start(job_name="third")

@@ -1,0 +1,195 @@
+"""Starts, plans, cancels and resumes trainings, for commands, pages and the API alike."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from bot.store import Store, TrainingJob
+from bot.training.guild_turns import QueueConflictError
+from bot.training.queue import JobQueue
+from bot.training.request_checks import RequestChecks, RequestJson
+from bot.training.training_plan import TrainingPlan
+from personas.errors import RequestError, TrainingError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.training import TrainingRequest
+
+MAX_WAITING_CHECKS = 8
+NO_CHANNEL_ID = 0
+NO_USER_ID = 0
+log = logging.getLogger(__name__)
+
+
+class UnknownJobError(RequestError):
+    """There is no job with this id."""
+
+
+class ReusedJobIdError(RequestError):
+    """The id is that of a job with another request."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        super().__init__(f"The job {job.job_id} has another request.", "Choose another id.")
+        self.job = job
+
+
+class TooManyChecksError(TrainingError):
+    """Too many requests wait to be checked."""
+
+
+@dataclass(frozen=True)
+class StartedTraining:
+    """A queued job, its plan if it was planned first, and warnings about it."""
+
+    job: TrainingJob
+    plan: TrainingPlan | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """A plan. `position` is the job's place in the queue if it were started now, 1 for the next;
+    `conflict` is why it could not be.
+    """
+
+    request: TrainingRequest
+    plan: TrainingPlan
+    position: int
+    is_another_running: bool
+    conflict: QueueConflictError | None
+
+
+class Trainings:
+    """The trainings of this bot. All methods raise `UnderstudyError`s.
+
+    Requests of servers name what the catalogue has and are queued at once: the trainer refuses a
+    run that does not fit. Bodies of the operator may name paths and other base models. These are
+    checked first, which takes a trainer process and seconds or more; the errors have a proposal
+    that would run.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: JobQueue,
+        checks: RequestChecks,
+        notes: Callable[[TrainingRequest], list[str]],
+    ) -> None:
+        """`notes` lists warnings about a request, such as that its version cannot be served."""
+        self._store = store
+        self._queue = queue
+        self._checks = checks
+        self._notes = notes
+        # Each check reads all of the material.
+        self._checking = asyncio.Semaphore()
+        self._waiting_checks = 0
+
+    def parse(self, body: RequestJson) -> TrainingRequest:
+        """Parse a body; the base model defaults to the served one."""
+        return self._checks.parse(body)
+
+    def start(
+        self,
+        request: TrainingRequest,
+        *,
+        guild_id: int,
+        channel_id: int = NO_CHANNEL_ID,
+        requested_by: int = NO_USER_ID,
+        job_id: str = "",
+        plan: TrainingPlan | None = None,
+    ) -> StartedTraining:
+        """Queue a request, under a new id unless one is given. The job is stored when this
+        returns.
+        """
+        job = self._queue.enqueue(
+            request,
+            guild_id=guild_id,
+            channel_id=channel_id,
+            requested_by=requested_by,
+            job_id=job_id,
+        )
+        notes = self._notes(request)
+        for note in notes:
+            log.warning("the job %s: %s", job.job_id, note)
+        return StartedTraining(job, plan, notes)
+
+    async def start_checked(
+        self,
+        body: RequestJson,
+        *,
+        guild_id: int = OPERATOR_GUILD_ID,
+        job_id: str = "",
+        require_open: Callable[[], object] = lambda: None,
+    ) -> StartedTraining:
+        """Check and plan a body, then queue it. If there is a job with this id and request already,
+        that is returned, without a plan.
+
+        `require_open` raises if the bot has stopped during the checks.
+        """
+        request = self.parse(body)
+        async with self._check_turn():
+            if job := self._find_same(job_id, request):
+                return StartedTraining(job, None, self._notes(request))
+            await self._checks.require_startable(body, guild_id)
+            plan = await self._checks.require_memory(body, guild_id)
+            require_open()
+            return self.start(request, guild_id=guild_id, job_id=job_id, plan=plan)
+
+    async def plan(self, request: TrainingRequest, guild_id: int) -> PlannedTraining:
+        """Plan a request; nothing is queued."""
+        plan = await self._queue.plan(request, guild_id)
+        return PlannedTraining(
+            request,
+            plan,
+            position=self._queue.position_for_guild(guild_id),
+            is_another_running=bool(self._store.jobs.in_state("running")),
+            conflict=self._queue.conflict(request, guild_id),
+        )
+
+    async def plan_checked(self, body: RequestJson) -> PlannedTraining:
+        """Check that everything a body names is here, and plan it, whatever is in the queue."""
+        request = self.parse(body)
+        async with self._check_turn():
+            await self._checks.require_available(body)
+            return await self.plan(request, OPERATOR_GUILD_ID)
+
+    def find(self, job_id: str) -> TrainingJob:
+        """Return a job. Raises `UnknownJobError`."""
+        job = self._store.jobs.get(job_id)
+        if job is None:
+            advice = "The page Training shows all jobs, GET /finetune/jobs lists them."
+            raise UnknownJobError(f"There is no job {job_id!r}.", advice)
+        return job
+
+    def cancel(self, job_id: str) -> TrainingJob:
+        """Cancel a queued or running job for good."""
+        return self._queue.cancel(self.find(job_id).job_id)
+
+    def resume(self, job_id: str) -> TrainingJob:
+        """Queue a failed job again, from its last checkpoint."""
+        return self._queue.resume(self.find(job_id).job_id)
+
+    @asynccontextmanager
+    async def _check_turn(self) -> AsyncIterator[None]:
+        """Wait until no other request is checked. Raises `TooManyChecksError`."""
+        if self._waiting_checks >= MAX_WAITING_CHECKS:
+            raise TooManyChecksError("Other requests are being checked.", "Try again.")
+        self._waiting_checks += 1
+        try:
+            async with self._checking:
+                yield
+        finally:
+            self._waiting_checks -= 1
+
+    def _find_same(self, job_id: str, request: TrainingRequest) -> TrainingJob | None:
+        """Return the job with this id. Raises `ReusedJobIdError` if its request is another."""
+        job = self._store.jobs.get(job_id) if job_id else None
+        if job is None:
+            return None
+        try:
+            is_same = job.request == request
+        except RequestError:  # it was stored by another version of the bot
+            is_same = False
+        if not is_same:
+            raise ReusedJobIdError(job)
+        return job

@@ -1,0 +1,117 @@
+"""Reads jobs, bodies and parameters from web requests, and answers failed checks with problems."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast, get_args
+
+from aiohttp import web
+
+from bot.platform.errors import redact_paths
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.idempotency import reused_key_problem
+from bot.platform.web_kit.paging import enum_query
+from bot.platform.web_kit.problems import Problem, field_error
+from bot.platform.web_kit.request_body import parse_body
+from bot.services import Services
+from bot.store import JobState, TrainingJob
+from bot.training.actions import (
+    PlannedTraining,
+    ReusedJobIdError,
+    StartedTraining,
+    TooManyChecksError,
+)
+from bot.training.request_checks import InsufficientMemoryError, UnavailableRequestError
+from bot.training.web.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.training import TrainingRequest
+
+JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
+
+
+async def start_training(
+    request: web.Request,
+    body: dict[str, Any],
+    *,
+    guild_id: int = OPERATOR_GUILD_ID,
+    job_id: str = "",
+) -> StartedTraining:
+    """Check a body and queue it for a guild. Raises `UnderstudyError`s, most of them problems."""
+    services = get_services(request)
+    _require_valid(services, body)
+    with _as_problems(services):
+        return await services.trainings.start_checked(
+            body,
+            guild_id=guild_id,
+            job_id=job_id,
+            require_open=lambda: get_services(request),
+        )
+
+
+async def plan_training(request: web.Request, body: dict[str, Any]) -> PlannedTraining:
+    """Plan a body's run, whatever is in the queue. Raises `UnderstudyError`s."""
+    services = get_services(request)
+    _require_valid(services, body)
+    with _as_problems(services):
+        return await services.trainings.plan_checked(body)
+
+
+def require_job(request: web.Request) -> TrainingJob:
+    """Return the job of the address. Raises `UnknownJobError`."""
+    return get_services(request).trainings.find(request.match_info["job_id"])
+
+
+def job_path(job_id: str) -> str:
+    return f"/finetune/jobs/{job_id}"
+
+
+def job_state_query(request: web.Request) -> JobState | None:
+    return cast(JobState | None, enum_query(request, "state", JOB_STATE_NAMES))
+
+
+def smoothing_query(request: web.Request) -> float:
+    text = request.query.get("smoothing")
+    if text is None:
+        return DEFAULT_SMOOTHING
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= MAX_SMOOTHING:
+        raise Problem(
+            "bad-query",
+            f"smoothing is {text[:20]!r}.",
+            f"It is a number from 0 to {MAX_SMOOTHING}.",
+        )
+    return weight
+
+
+def _require_valid(services: Services, body: dict[str, Any]) -> None:
+    """Raise a problem that names the wrong fields of a body."""
+    parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+
+
+@contextmanager
+def _as_problems(services: Services) -> Iterator[None]:
+    """Raise failed checks as problems, with their fields and proposals."""
+    try:
+        yield
+    except ReusedJobIdError as error:
+        raise reused_key_problem(job=job_path(error.job.job_id)) from error
+    except TooManyChecksError as error:
+        raise Problem("busy", error.message, error.advice, headers={"Retry-After": "10"}) from error
+    except UnavailableRequestError as error:
+        errors = [
+            field_error(field, redact_paths(str(wrong), services.home))
+            for field, wrong in error.fields.items()
+        ]
+        message = redact_paths(error.message, services.home)
+        more = {"would_work": error.proposal} if error.proposal else None
+        raise Problem("cannot-train", message, error.advice, errors=errors, more=more) from error
+    except InsufficientMemoryError as error:
+        figures: dict[str, Any] = {
+            "needed_bytes": error.needed_bytes,
+            "free_bytes": error.free_bytes,
+        }
+        if error.proposal:
+            figures["would_work"] = error.proposal
+        raise Problem("no-memory", error.message, error.advice, more=figures) from error
