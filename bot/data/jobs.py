@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import psutil
 
-from bot.personas.card_import import IMPORT_JOB_NAME, RequestOrigin, install_foreign_adapter
+from bot.personas.card_import import IMPORT_JOB_NAME, install_foreign_adapter
 from bot.platform.errors import redact_paths
+from bot.platform.request_origin import RequestOrigin
 from bot.settings import FetchPolicy
 from bot.store import Store, TrainingJob
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment

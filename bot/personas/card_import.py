@@ -21,6 +21,7 @@ from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, re
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
 from bot.platform.errors import RefusedError, hide_paths
+from bot.platform.request_origin import RequestOrigin
 from bot.store import CARD_CONTRIBUTION, Contribution, JobResult, MemberRecords, Store, TrainingJob
 from bot.training.store import NewTrainingJob
 from personas.card.card_markdown import card_book
@@ -67,7 +68,6 @@ them.
 """
 MAX_SHOWN_CHARS = 80
 RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-RequestOrigin = tuple[int, int, int]  # guild, channel and moderator
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,16 @@ async def contribute_card(
     """Import a moderator's card, recorded as theirs from before it is on the disk. Raises as
     `import_card` does.
     """
-    guild_id, _, user_id = origin
+    guild_id = origin.guild_id
 
     def contributing(persona_id: str) -> AbstractContextManager[None]:
-        contribution = Contribution(guild_id, persona_id, CARD_CONTRIBUTION, user_id, time.time())
+        contribution = Contribution(
+            guild_id=guild_id,
+            persona_id=persona_id,
+            what=CARD_CONTRIBUTION,
+            user_id=origin.user_id,
+            at=time.time(),
+        )
         return people.contributing(contribution, lambda: personas.card_bytes(guild_id, persona_id))
 
     return await import_card(
@@ -270,7 +276,9 @@ async def install_foreign_adapter(
     installation. Raises `RefusedError` where the guild has no room for it.
     """
     manifest = await asyncio.to_thread(verify_adapter, folder)
-    if version := await _find_installed(home, store, origin[0], request.persona or "", manifest):
+    if version := await _find_installed(
+        home, store, origin.guild_id, request.persona or "", manifest
+    ):
         return version, f"{name} is installed already: it is {version}.", None
     scorecard = manifest.metrics.model_copy(
         update={"verdict": "", "reasons": (), "advice": ()}
@@ -289,7 +297,7 @@ async def install_dialogue_adapter(
     it.
     """
     manifest = await asyncio.to_thread(verify_adapter, adapter.folder, NAME_ADAPTER_ADVICE)
-    if version := await _find_installed(home, store, origin[0], persona_id, manifest):
+    if version := await _find_installed(home, store, origin.guild_id, persona_id, manifest):
         return version
     request = _import_request(manifest.base_model, persona_id, manifest, adapter.name)
     request = request.model_copy(update={"start_from": adapter.name})
@@ -309,7 +317,13 @@ async def _install_version(
     """Install an adapter folder as the next version of the request's persona; returns the job that
     stands for it.
     """
-    new = NewTrainingJob(secrets.token_hex(5), *origin, request)
+    new = NewTrainingJob(
+        job_id=secrets.token_hex(5),
+        guild_id=origin.guild_id,
+        channel_id=origin.channel_id,
+        requested_by=origin.user_id,
+        request=request,
+    )
     async with store.versions.imports[new.guild_id]:
         imported = [
             job

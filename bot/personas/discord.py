@@ -35,6 +35,7 @@ from bot.platform.discord_kit.transformers import (
     Interaction,
     PersonaOption,
     guild_moderators_only,
+    request_origin,
     require_moderator,
 )
 from bot.platform.discord_kit.ui import button_view, defer, edit_response, respond
@@ -149,9 +150,8 @@ async def _import_card(
     interaction: Interaction, card: discord.Attachment, persona_id: str
 ) -> tuple[Persona, list[str], discord.ui.View | None, ImportReport]:
     services = interaction.client.services
-    guild_id = interaction.guild_id or 0
-    user_id = interaction.user.id
-    origin = (guild_id, interaction.channel_id or 0, user_id)
+    origin = request_origin(interaction)
+    guild_id = origin.guild_id
     imported = await contribute_card(
         services.personas, services.store.people, services.base_model, origin, await card.read(), card.filename,
         persona_id,
@@ -183,7 +183,7 @@ async def _import_adapter(
     """
     services = interaction.client.services
     said = [f"Importing an adapter for **{persona.name}** …"]
-    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
+    origin = request_origin(interaction)
     with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
         if isinstance(source, discord.Attachment):
             path = Path(scratch) / last_part(source.filename, "adapter.zip")
@@ -200,7 +200,7 @@ async def _import_adapter(
         )
 
         async def import_in_turn() -> tuple[str, list[str], TrainingJob | None]:
-            async with services.data_jobs.guild_imports.of(origin[0]):
+            async with services.data_jobs.guild_imports.of(origin.guild_id):
                 return await import_adapter_version(*inputs)
 
         task = asyncio.create_task(import_in_turn())
@@ -216,7 +216,7 @@ async def _import_adapter(
         finally:
             task.cancel()
     return notes, job_buttons(
-        job, services.store.versions.live(persona.id, origin[0])
+        job, services.store.versions.live(persona.id, origin.guild_id)
     ) if job else None
 
 

@@ -13,21 +13,19 @@ from dataclasses import dataclass
 
 from bot.chat.request import ChatRequestBuilder
 from bot.personas.base_model_compat import explain_unserved, require_servable
-from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
+from bot.personas.card_import import install_dialogue_adapter
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
 from bot.versions.member_feedback import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DialogueAdapter
-from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
-OPERATOR_USER_ID = 0
-"""`promoted_by` of a change from the dashboard or over the API, and of an automatic promotion."""
 PROMOTE_VERDICT = "promote"
 REJECT_VERDICT = "reject"
 VersionListener = Callable[[int, str], object]
@@ -55,9 +53,30 @@ class PromotionObjectedError(RequestError):
 
 
 @dataclass(frozen=True)
+class PromotionResult:
+    """`is_new` is False for a version that was live already. `dialogue` is the name of the dialogue
+    adapter that the version is a copy of, None for all others.
+    """
+
+    version: str
+    is_new: bool
+    dialogue: str | None
+
+
+@dataclass(frozen=True)
+class RollbackResult:
+    """The stored change, and the version that answers from the next reply on (None: the base
+    model).
+    """
+
+    change: Promotion
+    live: str | None
+
+
+@dataclass(frozen=True)
 class LiveVersions:
     """Changes the live versions of all personas: in one guild, or, by the operator, in all without
-    one of their own.
+    one of their own. Commands, buttons, pages and the API call it.
 
     A guild may use the versions of its own and the operator's jobs, and those that were live for
     all guilds. `notify` is called after each change, once per guild concerned.
@@ -107,28 +126,27 @@ class LiveVersions:
         self,
         persona_id: str,
         version: str,
-        guild_id: int,
-        channel_id: int,
-        by: int,
+        origin: RequestOrigin,
         *,
         anyway: bool = False,
-    ) -> bool:
-        """Make a version live in a guild after loading it. False when it is live there already.
+    ) -> PromotionResult:
+        """Make a version live in the origin's guild after loading it; the operator promotes for all
+        guilds without a live version of their own.
 
-        `guild_id` and `channel_id` are where that was requested; 0 is the operator, who promotes
-        for all guilds without a live version of their own. Raises `PromotionObjectedError` unless
-        `anyway`, `RequestError` for a version that cannot be served or that the guild may not use,
-        and `AdapterError` for a damaged one.
+        Raises `PromotionObjectedError` unless `anyway`, `RequestError` for a version that cannot be
+        served or that the guild may not use, and `AdapterError` for a damaged one.
         """
-        self.require_servable(persona_id, version, guild_id)
-        if not anyway and (objections := await self.objections(persona_id, version, guild_id)):
-            raise PromotionObjectedError(version, objections)
-        await self.load(persona_id, version, guild_id)
-        new = NewRollout(persona_id, version, guild_id, channel_id, by, share=100)
-        if self.store.rollouts.promote(new, time.time()) is None:
-            return False
-        self._notify_all(guild_id, persona_id)
-        return True
+        self.require_servable(persona_id, version, origin.guild_id)
+        if not anyway:
+            objections = await self.objections(persona_id, version, origin.guild_id)
+            if objections:
+                raise PromotionObjectedError(version, objections)
+        await self.load(persona_id, version, origin.guild_id)
+        promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
+        if promotion:
+            self._notify_all(origin.guild_id, persona_id)
+        dialogue = self.builder.dialogue_of(self.builder.adapter(persona_id, version))
+        return PromotionResult(version, is_new=promotion is not None, dialogue=dialogue)
 
     async def decide(self, job: TrainingJob) -> TrainingJob | None:
         """Decide whether a finished job's version is promoted automatically, and store the decision
@@ -146,36 +164,42 @@ class LiveVersions:
                 "%s of %s was not promoted automatically: %s", job.version, job.persona, error
             )
             return self.store.jobs.decide(job.job_id, "manual")
-        new = NewRollout(
-            job.persona, job.version, job.guild_id, job.channel_id, OPERATOR_USER_ID, share=100
-        )
-        with self.store.atomic(shared=True):
+        origin = RequestOrigin(job.guild_id, job.channel_id, OPERATOR_ORIGIN.user_id)
+        new = _live(job.persona, job.version, origin)
+        with self.store.atomic(shared=True):  # a crash stores both or neither
             promoted = self.store.rollouts.promote(new, time.time(), kind="automatic promotion")
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
         if promoted:
             self._notify_all(job.guild_id, job.persona)
         return decided
 
-    def roll_back(self, persona: Persona, guild_id: int, by: int) -> Promotion:
-        """Make the previous version of a guild live again, or (0) of all. Raises `RequestError`
-        when there is none.
+    def roll_back(self, persona: Persona, origin: RequestOrigin) -> RollbackResult:
+        """Make the previous version live again in the origin's guild, or (the operator's) in all.
+
+        Raises `RequestError` when there is none.
         """
+        guild_id = origin.guild_id
         try:
-            row = self.store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
-        except RequestError as error:
-            installed = self.store.versions.installed(persona.id, guild_id or None)
-            advice = (
-                "Make one live with `/finetune promote`." if installed else "Train a version first."
+            change = self.store.rollouts.roll_back(
+                persona.id, by=origin.user_id, at=time.time(), guild_id=guild_id
             )
-            message = f"{persona.name} has no earlier version to roll back to."
-            if guild_id and (live := self.store.versions.live(persona.id, guild_id)):
-                message = (
-                    f"{live} of {persona.name} was made live for all servers: only the operator "
-                    "can roll it back."
-                )
-            raise RequestError(message, advice) from error
+        except RequestError as error:
+            raise self._no_earlier_version(persona, guild_id) from error
         self._notify_all(guild_id, persona.id)
-        return row
+        return RollbackResult(change, self.store.versions.live(persona.id, guild_id))
+
+    def _no_earlier_version(self, persona: Persona, guild_id: int) -> RequestError:
+        message = f"{persona.name} has no earlier version to roll back to."
+        live = self.store.versions.live(persona.id, guild_id)
+        if guild_id and live:
+            message = (
+                f"{live} of {persona.name} was made live for all servers: only the operator can "
+                "roll it back."
+            )
+        advice = "Train a version first."
+        if self.store.versions.installed(persona.id, guild_id or None):
+            advice = "Make one live with `/finetune promote`."
+        return RequestError(message, advice)
 
     # ------------------------------------------------------------------------------------------
     # rollouts
@@ -208,12 +232,14 @@ class LiveVersions:
     # ------------------------------------------------------------------------------------------
     # removal
 
-    def require_unused(self, job: TrainingJob) -> None:
-        """Raise `RefusedError` if the version of a job is live anywhere, being compared, or trained
-        further.
+    def require_removable(self, job: TrainingJob) -> None:
+        """Raise `RefusedError` if the version of a job is deleted already, live anywhere, being
+        compared, or trained further.
         """
         persona_id = job.name
         version = job.version
+        if self.store.versions.is_withdrawn(persona_id, version):
+            raise RefusedError(f"{version} of {persona_id} is deleted already.")
         for other in (*self.store.jobs.in_state("queued"), *self.store.jobs.in_state("running")):
             if other.name == persona_id and other.request.start_from == version:
                 advice = (
@@ -240,14 +266,13 @@ class LiveVersions:
                 )
 
     async def remove(self, job: TrainingJob) -> None:
-        """Delete the version of a job for good. Raises `RefusedError` for one that is used, and
-        `StoreError`.
+        """Delete the version of a job for good. Raises `RefusedError` for one that is used or
+        deleted already, and `StoreError`.
         """
-        self.require_unused(job)
+        self.require_removable(job)
         adapter = self.builder.adapter(job.name, job.version)
-        removed = adapter.folder.with_name(
-            f".{job.version}.{secrets.token_hex(4)}"
-        )  # deleted also after a crash
+        # A folder with such a name is deleted at the next start, if this process ends before that.
+        removed = adapter.folder.with_name(f".{job.version}.{secrets.token_hex(4)}")
         with self.store.atomic(shared=True):
             self.store.versions.withdraw(job.name, job.version, time.time(), "removed")
             with suppress(FileNotFoundError):
@@ -267,18 +292,21 @@ class LiveVersions:
         if self.store.versions.live(persona_id, guild_id) == version:
             return None
         members = await self._member_objections(persona_id, version, guild_id)
-        installed = self.store.versions.installed(persona_id)
-        card = next((it.scorecard for it in installed if it.version == version), None)
-        if card and card.verdict == REJECT_VERDICT:
-            return PromotionObjections("The gate rejects", (*members, *card.reasons))
-        return PromotionObjections("Members speak against", members) if members else None
+        for installed in self.store.versions.installed(persona_id):
+            card = installed.scorecard
+            if installed.version == version and card.verdict == REJECT_VERDICT:
+                return PromotionObjections("The gate rejects", (*members, *card.reasons))
+        if members:
+            return PromotionObjections("Members speak against", members)
+        return None
 
     async def _member_objections(
         self, persona_id: str, version: str, guild_id: int
     ) -> tuple[str, ...]:
-        return vote_objections(
-            await summarise_votes(self.store, persona_id, version, time.time(), guild_id or None)
+        feedback = await summarise_votes(
+            self.store, persona_id, version, time.time(), guild_id or None
         )
+        return vote_objections(feedback)
 
     async def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
         """Report whether the job's guild promotes automatically, the gate would promote, and no
@@ -295,14 +323,25 @@ class LiveVersions:
         """Notify the guild; for a change by the operator, every guild that trained a version of the
         persona, too.
         """
-        trained_in: set[int] = set()
-        if guild_id == OPERATOR_GUILD_ID:
-            jobs = (
-                self.store.jobs.get(one.job_id) for one in self.store.versions.installed(persona_id)
-            )
-            trained_in = {job.guild_id for job in jobs if job}
-        for one in {guild_id} | trained_in:
-            self.notify(one, persona_id)
+        concerned = {guild_id}
+        if guild_id == OPERATOR_ORIGIN.guild_id:
+            for installed in self.store.versions.installed(persona_id):
+                if job := self.store.jobs.get(installed.job_id):
+                    concerned.add(job.guild_id)
+        for concerned_id in concerned:
+            self.notify(concerned_id, persona_id)
+
+
+def _live(persona_id: str, version: str, origin: RequestOrigin) -> NewRollout:
+    """A version that is to answer everything."""
+    return NewRollout(
+        persona_id=persona_id,
+        version=version,
+        guild_id=origin.guild_id,
+        channel_id=origin.channel_id,
+        started_by=origin.user_id,
+        share=100,
+    )
 
 
 class AutomaticPromotion:
@@ -343,8 +382,7 @@ class AutomaticPromotion:
             return await self._versions.decide(job)
         except StoreError:
             raise
-        except (
-            Exception
-        ):  # one job must not hold up the others: a moderator can still promote its version
+        except Exception:
+            # One job must not hold up the others. A moderator can still promote its version.
             log.exception("the automatic promotion of %s %s failed", job.name, job.version)
             return self._store.jobs.decide(job.job_id, "manual")

@@ -14,6 +14,7 @@ from bot.platform.discord_kit.transformers import (
     SuggestionTransformer,
     channel_persona,
     persona_option,
+    request_origin,
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
@@ -102,7 +103,7 @@ async def rollback(interaction: Interaction, persona: PersonaOption | None = Non
 @app_commands.describe(version="Which version; one that is live or on trial stays")
 async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
     job = select_job(_jobs_of_versions(interaction), version, "version of this server")
-    interaction.client.services.versions.require_unused(job)
+    interaction.client.services.versions.require_removable(job)
     question = f"Delete {job.version} of `{job.name}` for good? Only importing or training it again brings it back."
     await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
 
@@ -127,14 +128,12 @@ async def promote_with_reply(
     """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless
     `anyway`.
     """
-    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
-    if not await interaction.client.services.versions.promote(
-        persona.id, version, *origin, anyway=anyway
-    ):
+    result = await interaction.client.services.versions.promote(
+        persona.id, version, request_origin(interaction), anyway=anyway
+    )
+    if not result.is_new:
         return f"{version} of **{persona.name}** is live already."
-    builder = interaction.client.services.request_builder
-    dialogue = builder.dialogue_of(builder.adapter(persona.id, version))
-    note = f" It is the dialogue adapter `{dialogue}`." if dialogue else ""
+    note = f" It is the dialogue adapter `{result.dialogue}`." if result.dialogue else ""
     return f"{version} of **{persona.name}** is live from the next reply on.{note}"
 
 
@@ -148,11 +147,10 @@ async def install_named_dialogue(interaction: Interaction, persona: Persona, ver
     if not version.startswith(DIALOGUE_PREFIX):
         return version
     services = interaction.client.services
-    guild_id = interaction.guild_id or 0
+    origin = request_origin(interaction)
     adapter = services.catalogue.find_dialogue_adapter(
-        version.removeprefix(DIALOGUE_PREFIX), guild_id
+        version.removeprefix(DIALOGUE_PREFIX), origin.guild_id
     )
-    origin = guild_id, interaction.channel_id or 0, interaction.user.id
     return await services.versions.install_dialogue(persona.id, adapter, origin)
 
 
@@ -176,11 +174,11 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
 
 def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     """Roll a persona back; returns the reply to the moderator."""
-    services = interaction.client.services
-    guild_id = interaction.guild_id or 0
-    services.versions.roll_back(persona, guild_id, interaction.user.id)
-    live = version_label(services.store.versions.live(persona.id, guild_id))
-    return f"Rolled back: {live} answers for **{persona.name}** from the next reply on."
+    versions = interaction.client.services.versions
+    live = versions.roll_back(persona, request_origin(interaction)).live
+    return (
+        f"Rolled back: {version_label(live)} answers for **{persona.name}** from the next reply on."
+    )
 
 
 class PromoteButton(

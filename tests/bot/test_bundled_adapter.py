@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from bot.app import open_app
 from bot.personas import card_import
 from bot.platform.errors import RefusedError
+from bot.platform.request_origin import RequestOrigin
 from bot.settings import load_settings
 from bot.store import NewRollout, StoreError
 from bot.training.store import NewTrainingJob
@@ -314,7 +315,7 @@ async def install(stage, folder, guild_id, persona="oda"):
     inputs = (
         stage.client.services.home,
         stage.store,
-        (guild_id, 1, 2),
+        RequestOrigin(guild_id, 1, 2),
         request,
         folder,
         "The adapter",

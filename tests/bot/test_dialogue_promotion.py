@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from bot.personas.card_import import install_dialogue_adapter
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.privacy.retention import delete_guild
 from bot.store import JobResult, Store
 from bot.training.store import NewTrainingJob
@@ -256,7 +257,9 @@ async def test_one_trained_on_an_erased_person_is_unloaded_and_its_card_goes_bac
         for version, name in (("v1", "clean"), ("v2", "manners")):
             adapter = find_dialogue_adapters(home)[name]
             assert (
-                await install_dialogue_adapter(home, store, (GUILD, 1, 2), "thrip", adapter)
+                await install_dialogue_adapter(
+                    home, store, RequestOrigin(GUILD, 1, 2), "thrip", adapter
+                )
                 == version
             )
             store.versions.promote("thrip", version, 2, 50.0)
@@ -287,7 +290,7 @@ async def test_with_a_server_its_adapters_and_their_copies_go(tmp_path):
         claimed = store.jobs.claim(store.jobs.get("j8"), "token", 2.0)
         result = JobResult(adapter="", seconds=1.0, scorecard=SCORECARD)
         store.jobs.complete("j8", claimed.attempt_token, result, 3.0)
-        for name, origin in (("operators", (8, 1, 2)), ("theirs", (0, 0, 0))):
+        for name, origin in (("operators", RequestOrigin(8, 1, 2)), ("theirs", OPERATOR_ORIGIN)):
             adapter = find_dialogue_adapters(tmp_path)[name]
             version = await install_dialogue_adapter(tmp_path, store, origin, "oda", adapter)
             store.versions.promote("oda", version, 2, 50.0)

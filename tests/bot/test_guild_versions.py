@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.demo_guild import MODERATOR, SKERROW_SEED
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import Channel, NewRollout
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
@@ -65,19 +66,18 @@ async def test_a_moderators_promotion_is_heard_in_that_server_alone_until_the_op
 ):
     here, there = servers
     versions = here.stage.client.services.versions
-    operator = (0, 0, 0)
     v1 = install(here.stage.store, guild=here.id)
     await here.command("v1 of **Ballast** is live from the next reply on.", "finetune promote")
     assert (await here.version(), await there.version()) == (v1, "base model")
     v2 = install(here.stage.store)
-    await versions.promote("ballast", v2, *operator)
+    await versions.promote("ballast", v2, OPERATOR_ORIGIN)
     assert (await here.version(), await there.version()) == (v1, v2)
     await there.command(
         "v2 of Ballast was made live for all servers: only the operator can", "finetune rollback"
     )
     await here.command("Rolled back: v2 answers for **Ballast**", "finetune rollback")
     assert (await here.version(), await there.version()) == (v2, v2)
-    await versions.promote("ballast", v1, *operator)
+    await versions.promote("ballast", v1, OPERATOR_ORIGIN)
     assert (await here.version(), await there.version()) == (v1, v1)
     await there.command("v2 of **Ballast** is live", "finetune promote", version=v2)
     assert (await here.version(), await there.version()) == (v1, v2)
@@ -118,7 +118,8 @@ async def test_a_button_of_another_servers_version_is_refused(servers):
     shown = await here.command("v1", "finetune rollout start", share=20)
     services = here.stage.client.services
     with pytest.raises(RequestError, match=OTHERS):
-        await services.versions.promote("ballast", "v1", there.id, 0, 7, anyway=True)
+        origin = RequestOrigin(there.id, channel_id=0, user_id=7)
+        await services.versions.promote("ballast", "v1", origin, anyway=True)
     with pytest.raises(RequestError, match=OTHERS):
         await services.versions.start_rollout(NewRollout("ballast", "v1", there.id, 2, 7, 20))
     assert here.stage.store.versions.history("ballast") == []

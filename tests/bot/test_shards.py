@@ -18,6 +18,7 @@ from bot.operations.shards.shard_process import RateBudget, open_shard_store
 from bot.operations.shards.shared_state import SharedStateError
 from bot.personas.card_import import remove_persona
 from bot.personas.guild_lore import GuildLore
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import Channel, ConsentDecision, JobResult, Memory, Store, StoreError
 from bot.versions.member_feedback import record_vote, share_votes, summarise_votes
 from personas.card.formats import parse_card
@@ -117,14 +118,16 @@ async def test_a_promotion_reaches_the_other_process(cluster):
     install(cluster.low.store)
     await until(lambda: cluster.high.store.versions.installed(PERSONA))
     guild_id = cluster.guild_of(cluster.high)
-    assert await cluster.high.services.versions.promote(PERSONA, "v1", guild_id, 0, 5, anyway=True)
+    versions = cluster.high.services.versions
+    origin = RequestOrigin(guild_id, channel_id=0, user_id=5)
+    assert (await versions.promote(PERSONA, "v1", origin, anyway=True)).is_new
     await until(lambda: cluster.low.store.versions.live(PERSONA, guild_id) == "v1")
     assert "AI-written · v1" in (await cluster.ask(guild_id, "who is live?"))["content"]
     assert (
         "AI-written · base model"
         in (await cluster.ask(cluster.guild_of(cluster.low), "and here?"))["content"]
     )
-    assert await cluster.high.services.versions.promote(PERSONA, "v1", 0, 0, 0, anyway=True)
+    assert (await versions.promote(PERSONA, "v1", OPERATOR_ORIGIN, anyway=True)).is_new
     await until(lambda: cluster.low.store.versions.live(PERSONA, 0) == "v1")
     reply = await cluster.ask(cluster.guild_of(cluster.low), "who is live?")
     assert "AI-written · v1" in reply["content"]

@@ -13,6 +13,7 @@ import pytest
 from bot.personas.card_import import contribute_card
 from bot.personas.guild_lore import GuildLore, contribute_lore, remove_stale_contributions
 from bot.personas.registry import PersonaRegistry
+from bot.platform.request_origin import RequestOrigin
 from bot.store import HOME_DATABASE, Contribution, Store
 from personas.errors import LoreError
 from personas.lore.index import LoreIndex
@@ -37,7 +38,7 @@ def contribute(home, what, content, user_id):
             )
         else:
             personas = PersonaRegistry(home / "shipped", home)
-            origin = (GUILD, 1, user_id)
+            origin = RequestOrigin(GUILD, 1, user_id)
             done = contribute_card(personas, store.people, "", origin, content, "mira.json", "mira")
         asyncio.run(done)
 

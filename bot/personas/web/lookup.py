@@ -10,12 +10,12 @@ from aiohttp import web
 
 from bot.data.jobs import import_adapter_version
 from bot.personas.base_model_compat import explain_unserved
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
 from bot.store import ALL_GUILDS, Channel, InstalledVersion, TrainingJob
-from bot.versions.actions import OPERATOR_USER_ID
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -69,9 +69,7 @@ class OwnedPersona:
         `AdapterError`.
         """
         adapter = self.services.catalogue.find_dialogue_adapter(name)
-        return await self.services.versions.install_dialogue(
-            self.id, adapter, (OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID)
-        )
+        return await self.services.versions.install_dialogue(self.id, adapter, OPERATOR_ORIGIN)
 
     async def import_adapter(
         self, source: str, say: Callable[[str], None] = lambda text: None
@@ -82,7 +80,7 @@ class OwnedPersona:
         Raises `AdapterError` and `BaseModelError`.
         """
         services = self.services
-        origin = (self.guild_id, 0, OPERATOR_USER_ID)
+        origin = RequestOrigin(self.guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
         version, notes, _ = await import_adapter_version(
             services.home, services.store, services.base_model, origin, self.id, source, say
         )
@@ -93,10 +91,10 @@ class OwnedPersona:
         deleted already.
         """
         job = self.services.store.jobs.get(made.job_id)
-        if job is None or self.services.store.versions.is_withdrawn(self.id, made.version):
-            raise Problem("conflict", f"{made.version} of {self.persona.name} is deleted already.")
+        if job is None:
+            raise Problem("conflict", f"{made.version} of {self.id} is deleted already.")
         with errors_as_problems("conflict"):
-            self.services.versions.require_unused(job)
+            self.services.versions.require_removable(job)
         return job
 
     async def remove_version(self, made: InstalledVersion) -> None:

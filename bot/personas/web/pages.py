@@ -14,13 +14,13 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
 )
 from bot.personas.web.lore_files import lore_store
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FileForm, errors_as_problems, read_file_form
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from bot.services import Services
-from bot.versions.actions import OPERATOR_USER_ID
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
 routes = Routes()
@@ -172,7 +172,7 @@ async def _install_attachments(
     lore_notes, _ = await card_import.import_character_book(
         lore_store(services), guild_id, found.persona, card
     )
-    owner = (guild_id, 0, OPERATOR_USER_ID)
+    owner = RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
     adapter_notes, _ = await card_import.install_bundled_adapter(
         services.home, services.store, services.base_model, owner, found.id, card, file
     )

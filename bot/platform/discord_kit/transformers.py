@@ -10,6 +10,7 @@ from bot.chat.places import SpeakChannel, channel_ref
 from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
+from bot.platform.request_origin import RequestOrigin
 from bot.services import Bot
 from personas.errors import RequestError
 from personas.schemas.chat import Persona
@@ -20,6 +21,15 @@ Choices = list[app_commands.Choice[str]]
 MAX_CHOICES = 25
 MAX_LABEL_CHARS = 100
 CHANNEL_PERSONA_HELP = "Which persona (this channel's if left out)"
+
+
+def request_origin(interaction: Interaction) -> RequestOrigin:
+    """Return the origin of a command, a press or a form."""
+    return RequestOrigin(
+        guild_id=interaction.guild_id or 0,
+        channel_id=interaction.channel_id or 0,
+        user_id=interaction.user.id,
+    )
 
 
 def require_moderator(interaction: Interaction) -> None:

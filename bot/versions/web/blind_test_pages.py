@@ -12,13 +12,13 @@ from aiohttp import web
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import remove_links
 from bot.personas.web.lookup import persona_choices
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
-from bot.versions.actions import OPERATOR_USER_ID
 from bot.versions.blind_test.assignment import Contest
 from bot.versions.blind_test.judgement import judge_votes
 from bot.versions.blind_test.judgement_text import (
@@ -74,7 +74,9 @@ async def post_comparison(request: web.Request) -> web.Response:
     contest = services.blind_tests.contest(
         persona, form.get("version") or None, form.get("against") or None
     )
-    await services.blind_tests.assign(contest, OPERATOR_USER_ID, _guild_id(services, persona))
+    await services.blind_tests.assign(
+        contest, OPERATOR_ORIGIN.user_id, _guild_id(services, persona)
+    )
     return redirect_to(request, _contest_path(contest))
 
 
@@ -88,7 +90,7 @@ async def post_vote(request: web.Request) -> web.Response:
     if choice not in VOTES:
         raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
     now = time.time()
-    is_new = services.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
+    is_new = services.store.comparisons.vote(one.seq, OPERATOR_ORIGIN.user_id, choice, now)
     if is_new:
         await record_vote(services.home, services.store, services.personas, one)
     elif one.has_expired(now):
@@ -162,7 +164,7 @@ def _open_comparison(services: Services, contest: Contest) -> BlindComparison | 
     versions = (contest.version, contest.against)
     guild_id = _guild_id(services, contest.persona)
     return services.store.comparisons.find_open(
-        OPERATOR_USER_ID, guild_id, contest.persona.id, versions, time.time()
+        OPERATOR_ORIGIN.user_id, guild_id, contest.persona.id, versions, time.time()
     )
 
 
@@ -172,7 +174,7 @@ def _require_comparison(services: Services, number: str) -> BlindComparison:
         if number.isascii() and number.isdecimal()
         else None
     )
-    if one is None or one.user_id != OPERATOR_USER_ID:
+    if one is None or one.user_id != OPERATOR_ORIGIN.user_id:
         raise Problem(
             "not-found",
             "This comparison is not yours, or it is no longer kept.",

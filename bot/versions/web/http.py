@@ -21,6 +21,7 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import (
     ApiModel,
@@ -35,10 +36,8 @@ from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_qu
 from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion
-from bot.versions.actions import OPERATOR_USER_ID
 from bot.versions.store import PromotionKind
 from personas.home.adapters import MANIFEST_FILE
-from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, AdapterManifest
@@ -427,7 +426,7 @@ async def post_promote(request: web.Request) -> web.Response:
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
     with errors_as_problems("conflict"):
         await found.services.versions.promote(
-            found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=body.anyway
+            found.id, made.version, OPERATOR_ORIGIN, anyway=body.anyway
         )
     return VersionResponse.of(found.services, made).response()
 
@@ -447,7 +446,5 @@ async def post_rollback(request: web.Request) -> web.Response:
     """
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        change = found.services.versions.roll_back(
-            found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID
-        )
-    return VersionChange.of(change).response()
+        result = found.services.versions.roll_back(found.persona, OPERATOR_ORIGIN)
+    return VersionChange.of(result.change).response()

@@ -27,6 +27,7 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.charts import format_figure
 from bot.platform.web_kit.problems import Problem
@@ -40,11 +41,9 @@ from bot.platform.web_kit.request_body import (
 from bot.platform.web_kit.templating import format_time, redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion, Rollout
-from bot.versions.actions import OPERATOR_USER_ID
 from bot.versions.rollout.history import ENDING_LABELS
 from bot.versions.rollout.report import compare_rollout, tally_text
 from personas.errors import RequestError
-from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.outside_names import last_part
 
 WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
@@ -385,7 +384,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
     """Page to confirm a promotion, with the gate's verdict."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
-    objections = await found.services.versions.objections(found.id, made.version, OPERATOR_GUILD_ID)
+    objections = await found.services.versions.objections(found.id, made.version, ALL_GUILDS)
     live = found.services.store.versions.live(found.id, ALL_GUILDS)
     return render_page(
         request,
@@ -412,10 +411,10 @@ async def post_promote_page(request: web.Request) -> web.Response:
     made = require_version_in_path(request, found)
     anyway = (await read_form(request)).get("anyway", "") == "yes"
     with errors_as_problems("conflict"):
-        changed = await found.services.versions.promote(
-            found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=anyway
+        result = await found.services.versions.promote(
+            found.id, made.version, OPERATOR_ORIGIN, anyway=anyway
         )
-    outcome = "is live from the next reply on." if changed else "is live already."
+    outcome = "is live from the next reply on." if result.is_new else "is live already."
     return redirect_to(
         request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}"
     )
@@ -473,8 +472,8 @@ async def confirm_rollback(request: web.Request) -> web.Response:
 async def post_rollback_page(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        row = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
-    label = version_label(row.version)
+        result = found.services.versions.roll_back(found.persona, OPERATOR_ORIGIN)
+    label = version_label(result.live)
     message = (
         f"{label[0].upper()}{label[1:]} answers for {found.persona.name} from the next reply on."
     )
