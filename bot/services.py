@@ -31,7 +31,7 @@ from bot.training.queue import JobQueue
 from bot.training.request_checks import RequestChecks
 from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.actions import LiveVersions
-from bot.versions.blind_test.assignment import BlindTests
+from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine
 from personas.schemas.training import TrainingRequest
 

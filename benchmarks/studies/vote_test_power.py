@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER
+from bot.versions.statistics.judgement import MAX_VOTES_PER_MEMBER
 from bot.versions.statistics.sequential_test import ALPHA, MAX_CONTAMINATED_SHARE, decide_ruling
 
 RESULT_FILE = Path("build/bench/votes.json")

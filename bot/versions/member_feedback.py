@@ -22,8 +22,8 @@ from bot.store import (
     StoreError,
     TrainingJob,
 )
-from bot.versions.blind_test.judgement import completed_scores
 from bot.versions.rollout.report import compare_rollout
+from bot.versions.statistics.judgement import completed_scores
 from bot.versions.statistics.sequential_test import (
     E_VALUE_THRESHOLD,
     MIN_RULING_MEMBERS,

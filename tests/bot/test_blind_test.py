@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bot.store import NewBlindComparison
-from bot.versions.blind_test.assignment import prompts_for
+from bot.versions.blind_test.prompts import prompts_for
 from bot.versions.blind_test.store import COMPARISON_LIFETIME_S
 from personas.errors import AdapterError
 from personas.lore.index import guild_owner

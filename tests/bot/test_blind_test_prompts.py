@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from bot.versions.blind_test.assignment import (
+from bot.versions.blind_test.prompts import (
     MAX_PROMPT_CHARACTERS,
     SHIPPED_PROMPTS_FOLDER,
     PromptsError,

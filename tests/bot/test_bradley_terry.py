@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from bot.versions.blind_test.judgement import find_outliers
 from bot.versions.statistics.bradley_terry import fit_strengths, win_probability
+from bot.versions.statistics.judgement import find_outliers
 from tests.bot.simulated_votes import START, a_vote, prefers, votes_of
 
 

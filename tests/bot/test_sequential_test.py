@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.vote_test_power import honest_members, measure, with_brigade
-from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER, MEMBER_WINDOW_S, member_scores
+from bot.versions.statistics.judgement import MAX_VOTES_PER_MEMBER, MEMBER_WINDOW_S, member_scores
 from bot.versions.statistics.sequential_test import (
     ALPHA,
     MIN_RULING_MEMBERS,

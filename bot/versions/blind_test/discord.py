@@ -1,8 +1,5 @@
 """`/finetune compare` and `/finetune judgement`: members compare two versions in a blind test."""
 
-import asyncio
-import time
-
 import discord
 from discord import app_commands
 
@@ -25,9 +22,8 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
-from bot.versions.blind_test.assignment import Contest
-from bot.versions.blind_test.judgement import judge_votes
+from bot.store import VoteChoice
+from bot.versions.blind_test.actions import Contest
 from bot.versions.blind_test.judgement_text import (
     expired_text,
     invitation_text,
@@ -35,7 +31,6 @@ from bot.versions.blind_test.judgement_text import (
     question_text,
     revealed_text,
 )
-from bot.versions.member_feedback import record_vote
 from personas.schemas.chat import Persona
 
 VERSION_PATTERN = r"base|v[0-9]+"
@@ -92,14 +87,10 @@ async def judgement(
     against: VersionOption | None = None,
 ) -> None:
     await defer(interaction, ephemeral=True)
-    services = interaction.client.services
-    guild_id = interaction.guild_id or 0
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
-    comparisons = services.store.comparisons
-    persona_id = contest.persona.id
-    votes = comparisons.voted(persona_id, guild_id)
-    result = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
-    counts = comparisons.judgement_counts(persona_id, contest.version, contest.against, guild_id)
+    result, counts = await interaction.client.services.blind_tests.judge(
+        contest, interaction.guild_id or 0
+    )
     await respond(interaction, judgement_text(contest.persona, result, counts))
 
 
@@ -131,27 +122,21 @@ class ComparisonVoteButton(
     choice: VoteChoice
 
     async def pressed(self, interaction: Interaction) -> None:
-        services = interaction.client.services
-        now = time.time()
-        seq = int(self.seq)
-        is_counted = services.store.comparisons.vote(seq, interaction.user.id, self.choice, now)
-        comparison = services.store.comparisons.get(seq)
-        if comparison is None or comparison.user_id != interaction.user.id:
-            raise RefusedError(
-                "This comparison is not yours, or it is no longer kept.",
-                "Press Compare for your own.",
-            )
+        blind_tests = interaction.client.services.blind_tests
+        result = blind_tests.vote(int(self.seq), interaction.user.id, self.choice)
+        comparison = result.comparison
         persona = require_persona(interaction, comparison.persona_id)
-        is_late = comparison.has_expired(now)
-        if not (is_counted or is_late):
+        if result.outcome == "repeated":
             raise RefusedError(
                 "You have voted on these two.", revealed_text(comparison, persona).splitlines()[-1]
             )
-        again = CompareButton(comparison.persona_id, *_version_order(comparison), label="Another")
-        text = (expired_text if is_late else revealed_text)(comparison, persona)
-        await update_message(interaction, content=text, view=button_view(again))
-        if is_counted:
-            await record_vote(services.home, services.store, services.personas, comparison)
+        text_of = expired_text if result.outcome == "late" else revealed_text
+        names = Contest.of(persona, comparison).names
+        again = CompareButton(persona.id, *names, label="Another")
+        await update_message(
+            interaction, content=text_of(comparison, persona), view=button_view(again)
+        )
+        await blind_tests.record_feedback(result)
 
 
 COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
@@ -187,13 +172,4 @@ def _find_contest(
     """Resolve two versions that the server may use."""
     return interaction.client.services.blind_tests.contest(
         persona, version, against, interaction.guild_id or 0
-    )
-
-
-def _version_order(comparison: BlindComparison) -> list[str]:
-    """Both versions in an order that does not depend on which was A: the later one first."""
-    return sorted(
-        comparison.versions,
-        key=lambda it: 0 if it == BASE_MODEL_NAME else int(it.removeprefix("v")),
-        reverse=True,
     )

@@ -5,13 +5,13 @@ import textwrap
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import discord_text
 from bot.store import BlindComparison, JudgementCounts
-from bot.versions.blind_test.assignment import Contest
-from bot.versions.blind_test.judgement import BlindTestJudgement, OutlierMember
+from bot.versions.blind_test.actions import Contest
 from bot.versions.statistics.bradley_terry import (
     MIN_INTERVAL_MEMBERS,
     VersionStrength,
     win_probability,
 )
+from bot.versions.statistics.judgement import BlindTestJudgement, OutlierMember
 from bot.versions.statistics.sequential_test import (
     ALPHA,
     EQUIVALENCE_MARGIN,

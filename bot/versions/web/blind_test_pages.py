@@ -2,8 +2,6 @@
 compare`.
 """
 
-import asyncio
-import time
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -15,19 +13,17 @@ from bot.personas.web.lookup import persona_choices
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import read_form
+from bot.platform.web_kit.request_body import errors_as_problems, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
-from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
-from bot.versions.blind_test.assignment import Contest
-from bot.versions.blind_test.judgement import judge_votes
+from bot.store import BlindComparison, VoteChoice
+from bot.versions.blind_test.actions import Contest
 from bot.versions.blind_test.judgement_text import (
     CHOICE_LABELS,
     required_votes_text,
     ruling_text,
     strength_text,
 )
-from bot.versions.member_feedback import record_vote
 from bot.versions.web.scorecard_pages import SCORECARDS_PATH
 from personas.errors import RequestError
 from personas.schemas.chat import Persona
@@ -46,8 +42,6 @@ async def get_comparison_form(request: web.Request) -> web.Response:
     persona = _find_persona(services, request.query.get("persona"))
     contest, why_not = _requested_contest(services, persona, request) if persona else (None, "")
     shown = _open_comparison(services, contest) if contest else None
-    if shown:
-        services.store.comparisons.mark_shown_again(shown.seq, time.time())
     return render_page(
         request,
         "cards/compare.html",
@@ -85,44 +79,42 @@ async def post_vote(request: web.Request) -> web.Response:
     """Store the operator's vote, which is final, and reveal the versions."""
     services = get_services(request)
     form = await read_form(request)
-    one = _require_comparison(services, form.get("comparison", ""))
+    comparison = _require_comparison(services, form.get("comparison", ""))
     choice = form.get("choice", "")
     if choice not in VOTES:
         raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
-    now = time.time()
-    is_new = services.store.comparisons.vote(one.seq, OPERATOR_ORIGIN.user_id, choice, now)
-    if is_new:
-        await record_vote(services.home, services.store, services.personas, one)
-    elif one.has_expired(now):
+    result = services.blind_tests.vote(comparison.seq, OPERATOR_ORIGIN.user_id, choice)
+    await services.blind_tests.record_feedback(result)
+    if result.outcome == "late":
         message = "These two had waited for a day: the vote does not count. Ask for another."
-        return redirect_to(
-            request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", message
-        )
-    message = "" if is_new else "You had voted on these two; that vote stays."
-    return redirect_to(request, f"{COMPARE_PATH}/{one.seq}", message)
+        query = urlencode({"persona": comparison.persona_id})
+        return redirect_to(request, f"{COMPARE_PATH}?{query}", message)
+    message = ""
+    if result.outcome == "repeated":
+        message = "You had voted on these two; that vote stays."
+    return redirect_to(request, f"{COMPARE_PATH}/{comparison.seq}", message)
 
 
 @routes.add(f"GET {COMPARE_PATH}/{{comparison:[0-9]+}}")
 async def get_revealed(request: web.Request) -> web.Response:
     """Page of a comparison after the vote, with the versions revealed."""
     services = get_services(request)
-    one = _require_comparison(services, request.match_info["comparison"])
-    if one.choice is None:
+    comparison = _require_comparison(services, request.match_info["comparison"])
+    if comparison.choice is None:
         raise Problem("conflict", "This comparison has not been voted on yet.", "Vote first.")
-    persona = _find_persona(services, one.persona_id)
+    persona = _find_persona(services, comparison.persona_id)
     if persona is None:
         raise Problem("not-found", "The persona of this comparison is gone.")
-    names = sorted(one.versions, key=_version_number, reverse=True)
-    contest = Contest(persona, *(None if name == BASE_MODEL_NAME else name for name in names))
+    contest = Contest.of(persona, comparison)
     return render_page(
         request,
         "cards/revealed.html",
-        title=f"Blind comparison {one.seq}: {persona.name}",
+        title=f"Blind comparison {comparison.seq}: {persona.name}",
         persona=persona,
-        one=one,
-        texts=(remove_links(one.text_a), remove_links(one.text_b)),
-        makers=tuple(map(version_label, one.versions)),
-        vote=CHOICE_LABELS[one.choice],
+        comparison=comparison,
+        texts=(remove_links(comparison.text_a), remove_links(comparison.text_b)),
+        makers=tuple(version_label(name) for name in comparison.versions),
+        vote=CHOICE_LABELS[comparison.choice],
         contest=contest,
         again=_contest_path(contest),
         standing=await _vote_summary(services, contest),
@@ -131,15 +123,11 @@ async def get_revealed(request: web.Request) -> web.Response:
 
 async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
     """Members' votes from every server, as template variables."""
-    comparisons = services.store.comparisons
-    votes = comparisons.voted(contest.persona.id)
-    judgement = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
+    judgement, counts = await services.blind_tests.judge(contest)
     one, other = (version_label(name) for name in contest.names)
     return {
         "judgement": judgement,
-        "counts": comparisons.judgement_counts(
-            contest.persona.id, contest.version, contest.against
-        ),
+        "counts": counts,
         "one": one,
         "other": other,
         "strength": strength_text(judgement.strength) if judgement.strength else "",
@@ -161,30 +149,14 @@ def _requested_contest(
 
 
 def _open_comparison(services: Services, contest: Contest) -> BlindComparison | None:
-    versions = (contest.version, contest.against)
     guild_id = _guild_id(services, contest.persona)
-    return services.store.comparisons.find_open(
-        OPERATOR_ORIGIN.user_id, guild_id, contest.persona.id, versions, time.time()
-    )
+    return services.blind_tests.find_open(contest, OPERATOR_ORIGIN.user_id, guild_id)
 
 
 def _require_comparison(services: Services, number: str) -> BlindComparison:
-    one = (
-        services.store.comparisons.get(int(number))
-        if number.isascii() and number.isdecimal()
-        else None
-    )
-    if one is None or one.user_id != OPERATOR_ORIGIN.user_id:
-        raise Problem(
-            "not-found",
-            "This comparison is not yours, or it is no longer kept.",
-            "Ask for another.",
-        )
-    return one
-
-
-def _version_number(name: str) -> int:
-    return 0 if name == BASE_MODEL_NAME else int(name.removeprefix("v"))
+    seq = int(number) if number.isascii() and number.isdecimal() else 0
+    with errors_as_problems("not-found"):
+        return services.blind_tests.get(seq, OPERATOR_ORIGIN.user_id)
 
 
 def _find_persona(services: Services, persona_id: str | None) -> Persona | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from bot.store import NewBlindComparison
-from bot.versions.blind_test.assignment import prompts_for
+from bot.versions.blind_test.prompts import prompts_for
 from bot.versions.web.scorecard_view import score_sections
 from personas.home.adapters import adapter_ref
 from personas.schemas.scorecard import SENSE_SECTIONS, Criterion, GateVerdict

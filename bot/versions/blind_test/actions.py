@@ -1,15 +1,14 @@
-"""Assigns blind comparisons to members: a prompt, two replies in random order, and a daily
-limit.
+"""Blind comparisons of two versions: assigns them to members, takes votes, and judges.
+
+Commands, buttons and pages call `BlindTests`; each member has a daily limit.
 """
 
 import asyncio
-import hashlib
 import random
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, Self
 
 from bot.chat.reply_text import remove_links
 from bot.chat.request import ChatRequestBuilder
@@ -19,75 +18,24 @@ from bot.store import (
     ALL_GUILDS,
     BASE_MODEL_NAME,
     BlindComparison,
+    JudgementCounts,
     NewBlindComparison,
     Store,
+    VoteChoice,
     guild_suffix,
 )
 from bot.training.resource_sharing import TrainerThrottle
+from bot.versions.blind_test.prompts import ComparisonPrompt, draw_prompt, prompts_for
+from bot.versions.member_feedback import record_vote
+from bot.versions.statistics.judgement import BlindTestJudgement, judge_votes
 from personas.engine import Engine
-from personas.errors import RequestError, UnderstudyError
+from personas.errors import RequestError
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
 
-SHIPPED_PROMPTS_FOLDER = Path(__file__).resolve().parents[3] / "data" / "evaluation" / "prompts"
-GENERAL_PROMPTS_NAME = "general"
-MAX_PROMPT_CHARACTERS = 300
-"""Characters of a prompt: it stands above two replies in one message."""
 MAX_GENERATION_ATTEMPTS = 3
 """Pairs of replies that are generated before two versions count as saying the same."""
 VOTE_LIMIT_WINDOW_S = 86_400.0
-
-
-class PromptsError(UnderstudyError):
-    """A file of prompts that cannot be used."""
-
-
-@dataclass(frozen=True)
-class ComparisonPrompt:
-    """A prompt. The id is a hash of the text, so that it does not depend on the line's number."""
-
-    id: str
-    text: str
-
-
-def prompts_for(
-    persona_id: str, home: Path, shipped: Path = SHIPPED_PROMPTS_FOLDER
-) -> list[ComparisonPrompt]:
-    """The prompts for a persona, in the file's order, each once. Raises `PromptsError`."""
-    for folder in (home / "prompts", shipped):
-        for name in (persona_id, GENERAL_PROMPTS_NAME):
-            if (file := folder / f"{name}.txt").is_file():
-                return _read_prompts(file)
-    raise PromptsError(
-        "There are no prompts to compare versions by.",
-        "The operator can write some into prompts/general.txt.",
-    )
-
-
-def draw_prompt(prompts: Sequence[ComparisonPrompt], seen: Counter[str]) -> ComparisonPrompt:
-    """A random prompt of those that a member has seen least."""
-    fewest = min(seen[prompt.id] for prompt in prompts)
-    return random.choice([prompt for prompt in prompts if seen[prompt.id] == fewest])  # nosec B311  # guards nothing
-
-
-def _read_prompts(file: Path) -> list[ComparisonPrompt]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptsError(
-            f"{file.name} cannot be read.", "It has to be a text file in UTF-8."
-        ) from error
-    prompts = {}
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if len(text) > MAX_PROMPT_CHARACTERS and not text.startswith("#"):
-            advice = f"{MAX_PROMPT_CHARACTERS} are the most that fit."
-            raise PromptsError(f"Line {number} of {file.name} has {len(text)} characters.", advice)
-        if text and not text.startswith("#"):
-            prompts[text] = ComparisonPrompt(hashlib.sha256(text.encode()).hexdigest()[:16], text)
-    if not prompts:
-        raise PromptsError(f"There is no prompt in {file.name}.", "Write one a line.")
-    return list(prompts.values())
 
 
 @dataclass(frozen=True)
@@ -103,12 +51,32 @@ class Contest:
         """Names of both versions."""
         return self.version or BASE_MODEL_NAME, self.against or BASE_MODEL_NAME
 
+    @classmethod
+    def of(cls, persona: Persona, comparison: BlindComparison) -> Self:
+        """Return the contest of a comparison: the later version first, whichever was A."""
+        versions = (comparison.version_a, comparison.version_b)
+        version, against = sorted(versions, key=_version_number, reverse=True)
+        return cls(persona, version, against)
+
+
+def _version_number(version: str | None) -> int:
+    return int(version.removeprefix("v")) if version else 0
+
+
+@dataclass(frozen=True)
+class VoteResult:
+    """A comparison after a member has pressed a choice.
+
+    `outcome`: "late" where it had expired, "repeated" where the member had voted on it before.
+    """
+
+    comparison: BlindComparison
+    outcome: Literal["counted", "late", "repeated"]
+
 
 @dataclass(frozen=True)
 class BlindTests:
-    """Generates and assigns the comparisons. `per_day` is how many votes a member has in 24
-    hours.
-    """
+    """Assigns and judges the comparisons. `per_day` is how many votes a member has in 24 hours."""
 
     store: Store
     engine: Engine
@@ -135,24 +103,24 @@ class BlindTests:
         """
         live = self.builder.speaking(persona.id, guild_id or ALL_GUILDS)
         other = self._resolve(persona, against, guild_id) if against else live
-        one = (
+        tested = (
             self._resolve(persona, version, guild_id)
             if version
             else self._newest(persona, other, guild_id)
         )
-        if one == other:
+        if tested == other:
             advice = "Name two versions, with `version` and `against`."
-            raise RequestError(f"Both are {one or 'the base model'}.", advice)
-        return Contest(persona, one, other)
+            raise RequestError(f"Both are {tested or 'the base model'}.", advice)
+        return Contest(persona, tested, other)
 
     def version_names(self, persona: Persona, guild_id: int | None = None) -> list[str]:
         """The versions that can be compared (in a guild), newest first, the base model last."""
         incompatible = self.builder.incompatible_versions
-        installed = [it.version for it in self.store.versions.installed(persona.id, guild_id)]
-        return [
-            *(it for it in reversed(installed) if not incompatible.model_of(persona.id, it)),
-            BASE_MODEL_NAME,
-        ]
+        names = []
+        for installed in reversed(self.store.versions.installed(persona.id, guild_id)):
+            if not incompatible.model_of(persona.id, installed.version):
+                names.append(installed.version)
+        return [*names, BASE_MODEL_NAME]
 
     async def assign(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
         """Return the comparison that a member has not voted on yet, else a new one, stored as shown
@@ -163,13 +131,30 @@ class BlindTests:
         generated.
         """
         self.require_votes_left(user_id)
+        if comparison := self.find_open(contest, user_id, guild_id):
+            return comparison
+        if user_id in self._pending:
+            raise RefusedError("Your two replies are being written.", "They appear in a moment.")
+        self._pending.add(user_id)
+        try:
+            generated = await self.generate(contest, user_id, guild_id)
+        finally:
+            self._pending.discard(user_id)
+        return self.store.comparisons.show(generated, time.time())
+
+    def find_open(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison | None:
+        """Find the comparison that a member has not voted on yet; its time to vote starts anew."""
         now = time.time()
-        pair = (contest.version, contest.against)
-        one = self.store.comparisons.find_open(user_id, guild_id, contest.persona.id, pair, now)
-        if one is None:
-            return await self._assign_new(contest, user_id, guild_id)
-        self.store.comparisons.mark_shown_again(one.seq, now)
-        return one
+        comparison = self.store.comparisons.find_open(
+            user_id=user_id,
+            guild_id=guild_id,
+            persona_id=contest.persona.id,
+            versions=(contest.version, contest.against),
+            at=now,
+        )
+        if comparison:
+            self.store.comparisons.mark_shown_again(comparison.seq, now)
+        return comparison
 
     def require_votes_left(self, user_id: int) -> None:
         """Raise `RefusedError` where a member has used all votes of the last 24 hours."""
@@ -195,28 +180,69 @@ class BlindTests:
         seen = self.store.comparisons.prompts_seen(user_id, contest.persona.id)
         for _ in range(MAX_GENERATION_ATTEMPTS):
             prompt = draw_prompt(prompts, seen)
-            one, other = await self._generate_both(contest, prompt, user_id, guild_id)
-            if remove_links(one.text) != remove_links(other.text):
-                pair = [(contest.version, one), (contest.against, other)]
+            reply, other = await self._generate_both(contest, prompt, user_id, guild_id)
+            if remove_links(reply.text) != remove_links(other.text):
+                pair = [(contest.version, reply), (contest.against, other)]
                 random.shuffle(pair)
                 (version_a, a), (version_b, b) = pair
                 return NewBlindComparison(
-                    guild_id, contest.persona.id, user_id, prompt.id, prompt.text, version_a, version_b, a.text, b.text,
-                    a.seed, b.seed,
-                )  # fmt: skip
+                    guild_id=guild_id,
+                    persona_id=contest.persona.id,
+                    user_id=user_id,
+                    prompt_id=prompt.id,
+                    prompt=prompt.text,
+                    version_a=version_a,
+                    version_b=version_b,
+                    text_a=a.text,
+                    text_b=b.text,
+                    seed_a=a.seed,
+                    seed_b=b.seed,
+                )
         raise RequestError(
             "Both versions say the same, word for word.", "There is nothing to choose between them."
         )
 
-    async def _assign_new(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
-        if user_id in self._pending:
-            raise RefusedError("Your two replies are being written.", "They appear in a moment.")
-        self._pending.add(user_id)
-        try:
-            generated = await self.generate(contest, user_id, guild_id)
-        finally:
-            self._pending.discard(user_id)
-        return self.store.comparisons.show(generated, time.time())
+    def get(self, seq: int, user_id: int) -> BlindComparison:
+        """Return a member's comparison. Raises `RefusedError` for another member's."""
+        comparison = self.store.comparisons.get(seq)
+        if comparison is None or comparison.user_id != user_id:
+            raise RefusedError(
+                "This comparison is not yours, or it is no longer kept.", "Ask for one of your own."
+            )
+        return comparison
+
+    def vote(self, seq: int, user_id: int, choice: VoteChoice) -> VoteResult:
+        """Store a member's vote; the first one counts. Raises `RefusedError` for another member's
+        comparison.
+        """
+        now = time.time()
+        is_counted = self.store.comparisons.vote(seq, user_id, choice, now)
+        comparison = self.get(seq, user_id)
+        if is_counted:
+            return VoteResult(comparison, "counted")
+        return VoteResult(comparison, "late" if comparison.has_expired(now) else "repeated")
+
+    async def record_feedback(self, result: VoteResult) -> None:
+        """Write a vote that counted into the feedback that the gate reads. That takes longer than
+        the vote, so members see the result first.
+        """
+        if result.outcome == "counted":
+            await record_vote(self.home, self.store, self.builder.personas, result.comparison)
+
+    async def judge(
+        self, contest: Contest, guild_id: int | None = None
+    ) -> tuple[BlindTestJudgement, JudgementCounts]:
+        """Judge the votes between two versions, in a guild or in all; count them, the tested version
+        first.
+        """
+        comparisons = self.store.comparisons
+        persona_id = contest.persona.id
+        votes = comparisons.voted(persona_id, guild_id)
+        judgement = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
+        counts = comparisons.judgement_counts(
+            persona_id, contest.version, contest.against, guild_id
+        )
+        return judgement, counts
 
     def _resolve(self, persona: Persona, name: str, guild_id: int | None) -> str | None:
         if name == BASE_MODEL_NAME:
@@ -236,20 +262,19 @@ class BlindTests:
         self, contest: Contest, prompt: ComparisonPrompt, user_id: int, guild_id: int
     ) -> tuple[ChatReply, ChatReply]:
         """Generate both replies at once; when one fails, the other is cancelled."""
-        pair = (contest.version, contest.against)
-        built = [
-            await self._request(contest.persona, version, prompt, guild_id) for version in pair
-        ]
-        requests = [replace(request, member_id=user_id) for request in built]
+        requests = []
+        for version in (contest.version, contest.against):
+            request = await self._request(contest.persona, version, prompt, guild_id)
+            requests.append(replace(request, member_id=user_id))
         tasks = [asyncio.ensure_future(self._complete(request)) for request in requests]
         try:
-            one, other = await asyncio.gather(*tasks)
+            reply, other = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        if "cancelled" in (one.finish, other.finish):
+        if "cancelled" in (reply.finish, other.finish):
             raise RefusedError("The replies were stopped before they were complete.", "Try again.")
-        return one, other
+        return reply, other
 
     async def _complete(self, request: ChatRequest) -> ChatReply:
         stream = self.throttle.submit(self.engine, request)
