@@ -18,7 +18,12 @@ from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 from tools.tiny_models import TINY_MODELS, make_model
 from trainer.dataset.data_mixture import general_sample_count
 from trainer.recipe.resolve import load_recipe
-from trainer.study.sweep import StrategyRun, strategies_markdown, strategy_points, write_strategies
+from trainer.study.strategies import (
+    StrategyRun,
+    strategies_markdown,
+    strategy_points,
+    write_strategies,
+)
 
 RUNS = [
     StrategyRun("persona", 0, 40, 0, 2.0, 3.0, 3.3, 3.0, 60.0),
@@ -47,7 +52,7 @@ def test_three_strategies_with_the_same_seeds_differ_in_their_use_of_general_dia
 
 @pytest.mark.parametrize("setting", ["general_share=0.5", "first_stage_epochs=2", "seed=3"])
 def test_what_the_study_sets_is_refused(setting):
-    with pytest.raises(RequestError, match=f"{setting} is what the study itself sets"):
+    with pytest.raises(RequestError, match=f"{setting} is set by the study itself"):
         strategy_points(0.8, 1, [setting])
     with pytest.raises(RequestError, match="general_share cannot be '1'"):
         strategy_points(1.0, 1, [])

@@ -186,7 +186,7 @@ def test_smaller_parts_lie_in_larger_ones_and_what_is_held_out_is_the_same(tiny_
 def test_what_a_study_cannot_be_made_of_is_refused():
     with pytest.raises(RequestError, match="sizes from 1 on"):
         scale_points([0, 5], 3, ())
-    with pytest.raises(RequestError, match="seed=3 is what the study itself sets"):
+    with pytest.raises(RequestError, match="seed=3 is set by the study itself"):
         scale_points([5], 3, ("lora_r=4", "seed=3"))
     assert [point.name for point in scale_points([9, 5, 5], 2, ())] == [
         "samples=5,seed=0", "samples=5,seed=1", "samples=9,seed=0", "samples=9,seed=1",

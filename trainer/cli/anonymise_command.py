@@ -19,9 +19,20 @@ from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic
-from trainer.cli.argtypes import Commands, add_command, add_review_days, column_mapping, key_value
+from trainer.cli.argtypes import Commands, add_command, column_mapping
 from trainer.cli.dataset_args import load_lore_index, load_persona
 from trainer.cli.error_handling import require_writable
+from trainer.cli.options import (
+    COLUMNS,
+    CORRECTIONS,
+    NAMES,
+    PERSONA,
+    REVIEW_DAYS,
+    add_options,
+    flag,
+    listed,
+    option,
+)
 from trainer.cli.progress_view import ProgressCounter
 from trainer.process.environment import find_home
 from trainer.sources.source_format import ReadOptions
@@ -43,63 +54,37 @@ docs/privacy.md lists what is found and what is not. Pseudonymised is not anonym
 def add_anonymise(commands: Commands) -> argparse.ArgumentParser:
     """Add `anonymise` and return its parser."""
     parser = add_command(commands, "anonymise", "replace personal data in a file", HELP)
-    add = parser.add_argument
-    add(
-        "--in",
-        dest="source",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the file to anonymise; not changed",
-    )
-    add("--out", type=Path, required=True, metavar="FILE", help="the result; replaced")
-    add(
-        "--report",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="counts of what was replaced (JSON); replaced",
-    )
-    add(
-        "--review",
-        action="store_true",
-        help="list what was replaced beside the report, for you alone to check",
-    )
-    add_review_days(parser)
-    add(
-        "--persona",
-        metavar="P",
-        help="keep this persona's name and its lore's names: an id, a name or a card file",
-    )
-    add(
-        "--as",
-        dest="names",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="P's name in chat logs",
-    )
-    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
-        help="columns by role, as for `dataset inspect`")  # fmt: skip
-    add(
-        "--format",
-        metavar="F",
-        help="read the file as this format (default: detected from its content)",
-    )
-    add("--keep", nargs="+", action="extend", default=[], metavar="NAME", help="names to keep")
-    add(
-        "--also",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="names to replace everywhere",
-    )
-    add(
-        "--corrections",
-        type=Path,
-        metavar="FILE",
-        help="more of both, one per line: `keep NAME` or `also NAME`",
+    add_options(
+        parser,
+        option(
+            "--in",
+            "FILE",
+            "the file to anonymise; not changed",
+            dest="source",
+            type=Path,
+            required=True,
+        ),
+        option("--out", "FILE", "the result; replaced", type=Path, required=True),
+        option(
+            "--report",
+            "FILE",
+            "counts of what was replaced (JSON); replaced",
+            type=Path,
+            required=True,
+        ),
+        flag("--review", "list what was replaced beside the report, for you alone to check"),
+        REVIEW_DAYS,
+        PERSONA.but(
+            help="keep this persona's name and its lore's names: an id, a name or a card file"
+        ),
+        NAMES.but(help="P's name in chat logs"),
+        COLUMNS,
+        option(
+            "--format", "F", "read the file as this format (default: detected from its content)"
+        ),
+        listed("--keep", "NAME", "names to keep"),
+        listed("--also", "NAME", "names to replace everywhere"),
+        CORRECTIONS.but(help="more of both, one per line: `keep NAME` or `also NAME`"),
     )
     return parser
 

@@ -1,8 +1,7 @@
-"""Argument types and options that several commands share."""
+"""Types of arguments, and how a command is added."""
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from personas.errors import RequestError
@@ -10,12 +9,6 @@ from personas.schemas.base import right_error
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-DEFAULT_REVIEW_DAYS = 14  # days until a list of replaced personal data is deleted
-LORE_PAIRS_HELP = (
-    "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone "
-    "(default: 0)"
-)
-SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
 
 
 def add_command(
@@ -59,33 +52,8 @@ def unit_fraction(text: str) -> float:
     return share
 
 
-def add_home(parser: argparse.ArgumentParser) -> None:
-    """Add `--home`."""
-    text = "the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
-    parser.add_argument("--home", type=Path, metavar="DIR", help=text)
-
-
-def add_review_days(parser: argparse.ArgumentParser) -> None:
-    """Add `--review-days`."""
-    text = f"delete that list after so many days (default: {DEFAULT_REVIEW_DAYS})"
-    days = int_up_to(365, "days")
-    parser.add_argument(
-        "--review-days", type=days, default=DEFAULT_REVIEW_DAYS, metavar="N", help=text
-    )
-
-
-def add_progress_interval(parser: argparse.ArgumentParser) -> None:
-    """Add the interval of progress lines without a terminal."""
-    parser.add_argument(
-        "--tell-every",
-        type=_positive_seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="interval of progress lines when standard error is not a terminal (default: 10)",
-    )
-
-
-def _positive_seconds(text: str) -> float:
+def positive_seconds(text: str) -> float:
+    """Parse a number of seconds. Raises `ArgumentTypeError`."""
     try:
         seconds = float(text)
     except ValueError:
@@ -93,13 +61,6 @@ def _positive_seconds(text: str) -> float:
     if not 0 <= seconds < 1e6:
         raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
     return seconds
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add `--set`."""
-    parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=SET_HELP
-    )
 
 
 def parse_setting_args(options: argparse.Namespace) -> Hyperparameters:

@@ -36,8 +36,9 @@ from personas.home.hub_download import (
 from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
 from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 from personas.schemas.formatting import format_size
-from trainer.cli.argtypes import Commands, add_command, add_home, add_progress_interval
+from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import resolve_home, with_error_handling
+from trainer.cli.options import HOME, JSON, PROGRESS_INTERVAL, add_options, option
 from trainer.sources.source_file import HUB_FILE_PATTERNS
 
 CATALOGUE_HELP = """\
@@ -72,17 +73,20 @@ def add_catalogue(commands: Commands) -> None:
             name, help=summary, description=description, argument_default=argparse.SUPPRESS
         )
         add_examples(parser, f"python -m trainer catalogue {name} oasst2")
-        parser.add_argument("name", metavar="NAME", help="a name that `catalogue` lists")
+        add_options(parser, option("name", "NAME", "a name that `catalogue` lists"))
         _add_common(parser, command)
         if name == "fetch":
-            add_progress_interval(parser)
+            add_options(parser, PROGRESS_INTERVAL)
 
 
 def _add_common(
     parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None]
 ) -> None:
-    add_home(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(
+        parser,
+        HOME,
+        JSON,
+    )
     parser.set_defaults(command=with_error_handling(command))
 
 

@@ -23,22 +23,32 @@ from personas.home.data_subjects import ErasureFence
 from personas.home.external_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
 from personas.home.shared_personas import read_shared_personas
-from personas.schemas.base import DISCORD_API, RIGHTS
+from personas.schemas.base import DISCORD_API
 from personas.schemas.import_report import ImportReport
 from trainer.anonymise.output_files import ReviewLog
-from trainer.cli.argtypes import (
-    Commands,
-    add_command,
-    add_progress_interval,
-    add_review_days,
-    add_settings,
-    column_mapping,
-    key_value,
-    positive_int,
-    right_name,
-)
+from trainer.cli.argtypes import Commands, add_command, column_mapping, positive_int
 from trainer.cli.dataset_args import make_build_spec
 from trainer.cli.error_handling import log_export, require_writable, with_error_handling
+from trainer.cli.options import (
+    BASE_MODEL,
+    COLUMNS,
+    CORRECTIONS,
+    JSON,
+    LORE,
+    NAMES,
+    OUT,
+    PERSONA,
+    PROGRESS_INTERVAL,
+    RECIPE,
+    REVIEW_DAYS,
+    RIGHT,
+    SET,
+    add_options,
+    choice,
+    flag,
+    option,
+    repeated,
+)
 from trainer.cli.progress_view import ProgressCounter
 from trainer.dataset.dataset_export import export_dataset
 from trainer.dataset.inspection import format_question, format_summary, inspect_source
@@ -110,17 +120,16 @@ def add_build(subcommands: Commands) -> argparse.ArgumentParser:
         BUILD_HELP,
     )
     add_sources(build, required=True)
-    add = build.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
-    add(
-        "--review",
-        type=Path,
-        metavar="FILE",
-        help="list what was replaced in it, for you alone to check",
+    add_options(
+        build,
+        OUT.but(required=True, help="the data set's folder"),
+        option(
+            "--review", "FILE", "list what was replaced in it, for you alone to check", type=Path
+        ),
+        REVIEW_DAYS,
+        JSON,
+        PROGRESS_INTERVAL,
     )
-    add_review_days(build)
-    add("--json", action="store_true", help="print one JSON object")
-    add_progress_interval(build)
     return build
 
 
@@ -128,18 +137,14 @@ def add_export(subcommands: Commands) -> argparse.ArgumentParser:
     """Add `dataset export` and return its parser."""
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
     add_examples(export, EXPORT_EXAMPLE)
-    add = export.add_argument
-    add(
-        "folder", type=Path, metavar="DIR", help="the folder of a data set built by `dataset build`"
+    add_options(
+        export,
+        option("folder", "DIR", "the folder of a data set built by `dataset build`", type=Path),
+        choice("--to", EXPORT_FORMATS, "the format", required=True),
+        option("--out", "FILE", "the file; replaced", type=Path, required=True),
+        flag("--eval", "write the held-out samples (default: the training samples)"),
+        JSON,
     )
-    add("--to", choices=EXPORT_FORMATS, required=True, help="the format")
-    add("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
-    add(
-        "--eval",
-        action="store_true",
-        help="write the held-out samples (default: the training samples)",
-    )
-    add("--json", action="store_true", help="print one JSON object")
     return export
 
 
@@ -147,146 +152,79 @@ def add_openai(subcommands: Commands) -> argparse.ArgumentParser:
     """Add `dataset openai` and return its parser."""
     text = "fine-tune a model at OpenAI on a data set: cost estimate, upload, job, events"
     openai = add_command(subcommands, "openai", text, OPENAI_HELP)
-    add = openai.add_argument
-    add(
-        "folder",
-        type=Path,
-        nargs="?",
-        metavar="DIR",
-        help="the folder of a data set built by `dataset build`",
+    add_options(
+        openai,
+        option(
+            "folder",
+            "DIR",
+            "the folder of a data set built by `dataset build`",
+            type=Path,
+            nargs="?",
+        ),
+        option("--model", "M", "the model to train, such as gpt-4.1-mini-2025-04-14"),
+        option(
+            "--epochs", "N", "passes over the samples (default: 3)", type=positive_int, default=3
+        ),
+        option(
+            "--price",
+            "USD",
+            "price per million training tokens (default: a dated table)",
+            type=_price,
+        ),
+        option("--suffix", "TEXT", "part of the new model's name, up to 64 letters", default=""),
+        flag("--estimate", "only say what would be sent and its cost; needs no key"),
+        flag("--yes", "spend it without being asked"),
+        flag("--no-follow", "end as soon as the job is created"),
     )
-    add("--model", metavar="M", help="the model to train, such as gpt-4.1-mini-2025-04-14")
-    add(
-        "--epochs",
-        type=positive_int,
-        default=3,
-        metavar="N",
-        help="passes over the samples (default: 3)",
-    )
-    add(
-        "--price",
-        type=_price,
-        metavar="USD",
-        help="price per million training tokens (default: a dated table)",
-    )
-    add(
-        "--suffix",
-        default="",
-        metavar="TEXT",
-        help="part of the new model's name, up to 64 letters",
-    )
-    add(
-        "--estimate",
-        action="store_true",
-        help="only say what would be sent and its cost; needs no key",
-    )
-    add("--yes", action="store_true", help="spend it without being asked")
-    add("--no-follow", action="store_true", help="end as soon as the job is created")
     existing = openai.add_mutually_exclusive_group()
-    existing.add_argument("--follow", metavar="JOB_ID", help="follow this job to its end")
-    existing.add_argument("--cancel", metavar="JOB_ID", help="cancel this job")
-    existing.add_argument(
-        "--delete-files", metavar="JOB_ID", help="delete this job's files at OpenAI"
+    add_options(
+        existing,
+        option("--follow", "JOB_ID", "follow this job to its end"),
+        option("--cancel", "JOB_ID", "cancel this job"),
+        option("--delete-files", "JOB_ID", "delete this job's files at OpenAI"),
     )
-    add(
-        "--json",
-        action="store_true",
-        help="print the job as one JSON object at the end, the rest to standard error",
+    add_options(
+        openai,
+        JSON.but(help="print the job as one JSON object at the end, the rest to standard error"),
     )
     return openai
 
 
 def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options for sources and samples that `build`, `plan` and `mask` share."""
-    add = parser.add_argument
-    add(
-        "--persona",
-        metavar="P",
-        help="a persona's id or name, or a card file (default: none, dialogue)",
-    )
-    add(
-        "--as",
-        dest="names",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="P's name, id or role in the sources",
-    )
-    add(
-        "--source",
-        action="append",
-        default=[],
-        required=required,
-        metavar="PATH[=FORMAT][:COUNT]",
-        help="may repeat",
-    )
-    add(
-        "--mix",
-        metavar="80:20",
-        help="ratio of general to own conversations, or one number per source",
-    )
-    add("--two-stage", action="store_true", help="general samples first, then the persona's")
-    add(
-        "--lore",
-        type=Path,
-        metavar="DIR",
-        help="lore folders by persona (default: the shipped ones)",
-    )
-    add(
-        "--right",
-        type=right_name,
-        metavar="R",
-        help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}",
-    )
-    add(
-        "--map",
-        type=key_value,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ROLE=COLUMN",
-        help="as for `inspect`",
-    )
-    add(
-        "--tree-paths",
-        choices=("best", "all"),
-        default="best",
-        help="paths to use of message trees (default: best)",
-    )
-    add("--languages", default="", metavar="en,vi", help="keep only these languages")
-    add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
-    add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")
-    add(
-        "--recipe",
-        default="demo-cpu",
-        metavar="R",
-        help="recipe with lengths and shares (default: demo-cpu)",
-    )
-    add_settings(parser)
-    add(
-        "--max-length",
-        type=int,
-        metavar="TOKENS",
-        help="maximum tokens per sample (default: the recipe's)",
-    )
-    add(
-        "--base-model",
-        default="embedded",
-        metavar="M",
-        help="base model for the tokenizer (default: embedded)",
-    )
-    add(
-        "--corrections",
-        type=Path,
-        metavar="FILE",
-        help="names to keep or to replace, as for `anonymise`",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed for sampling from limited sources (default: 0)",
+    add_options(
+        parser,
+        PERSONA.but(help="a persona's id or name, or a card file (default: none, dialogue)"),
+        NAMES.but(help="P's name, id or role in the sources"),
+        repeated("--source", "PATH[=FORMAT][:COUNT]", "may repeat", required=required),
+        option("--mix", "80:20", "ratio of general to own conversations, or one number per source"),
+        flag("--two-stage", "general samples first, then the persona's"),
+        LORE.but(help="lore folders by persona (default: the shipped ones)"),
+        RIGHT,
+        COLUMNS.but(help="as for `inspect`"),
+        choice(
+            "--tree-paths",
+            ("best", "all"),
+            "paths to use of message trees (default: best)",
+            default="best",
+        ),
+        option("--languages", "en,vi", "keep only these languages", default=""),
+        option("--min-reply-words", "N", "drop shorter replies", type=int, default=0),
+        option("--max-reply-words", "N", "drop longer replies", type=int, default=1_000_000),
+        RECIPE.but(help="recipe with lengths and shares (default: demo-cpu)"),
+        SET,
+        option(
+            "--max-length", "TOKENS", "maximum tokens per sample (default: the recipe's)", type=int
+        ),
+        BASE_MODEL.but(help="base model for the tokenizer (default: embedded)"),
+        CORRECTIONS,
+        option(
+            "--seed",
+            "N",
+            "seed for sampling from limited sources (default: 0)",
+            type=int,
+            default=0,
+        ),
     )
 
 
@@ -506,32 +444,24 @@ def add_dataset(commands: Commands) -> None:
     subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
     text = "summarise a file or folder: format, conversations, unusable records with reasons"
     inspect = add_examples(subcommands.add_parser("inspect", help=text), *INSPECT_EXAMPLES)
-    add = inspect.add_argument
-    text = "a file, a folder, or the id of a data set on the hub"
-    add("path", type=_nonempty_path, metavar="PATH", help=text)
-    add("--format", metavar="F", help="read it as this format (default: detected)")
-    text = (
-        "columns by role, such as speaker=User text=Message time=Date, or user=question "
-        "assistant=reply"
+    add_options(
+        inspect,
+        option(
+            "path",
+            "PATH",
+            "a file, a folder, or the id of a data set on the hub",
+            type=_nonempty_path,
+        ),
+        option("--format", "F", "read it as this format (default: detected)"),
+        COLUMNS.but(
+            help="columns by role, such as speaker=User text=Message time=Date, or user=question "
+            "assistant=reply"
+        ),
+        NAMES.but(help="character or author whose lines are the persona's; may repeat"),
+        flag("--keep-map", "store --map in columns.toml beside PATH, for later builds"),
+        JSON,
+        PROGRESS_INTERVAL,
     )
-    add(
-        "--map",
-        type=key_value,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ROLE=COLUMN",
-        help=text,
-    )
-    text = "character or author whose lines are the persona's; may repeat"
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help=text)
-    add(
-        "--keep-map",
-        action="store_true",
-        help="store --map in columns.toml beside PATH, for later builds",
-    )
-    add("--json", action="store_true", help="print one JSON object")
-    add_progress_interval(inspect)
     inspect.set_defaults(command=with_error_handling(_inspect))
     add_build(subcommands).set_defaults(command=with_error_handling(build_dataset))
     add_export(subcommands).set_defaults(command=with_error_handling(export_dataset_file))

@@ -13,6 +13,7 @@ from personas.cli_common import supports_colour
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
 from trainer.cli.argtypes import Commands, add_command
+from trainer.cli.options import BASE_MODEL, JSON, OUT, add_options, flag
 from trainer.doctor.doctor_report import remedy_lines, report_lines, run_checks
 from trainer.estimate.calibration import (
     CASES,
@@ -47,12 +48,13 @@ def add_doctor(commands: Commands) -> argparse.ArgumentParser:
     doctor = add_command(
         commands, "doctor", "check this machine, with remedies, and what it can train", DOCTOR_HELP
     )
-    doctor.add_argument(
-        "--base-model", default=EMBEDDED, metavar="M", help="base model (default: embedded)"
-    )
+    add_options(doctor, BASE_MODEL.but(default=EMBEDDED, help="base model (default: embedded)"))
     output = doctor.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print one JSON object")
-    output.add_argument("--fix-hints", action="store_true", help="print only the remedies")
+    add_options(
+        output,
+        JSON,
+        flag("--fix-hints", "print only the remedies"),
+    )
     return doctor
 
 
@@ -88,11 +90,12 @@ def add_predictions(commands: Commands) -> argparse.ArgumentParser:
     predictions = add_command(
         commands, "predictions", "compare predicted with measured memory and time", PREDICTIONS_HELP
     )
-    predictions.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the tables as a Markdown page"
+    add_options(
+        predictions,
+        OUT.but(metavar="FILE", help="write the tables as a Markdown page"),
+        flag("--quick", "only three configurations"),
+        JSON,
     )
-    predictions.add_argument("--quick", action="store_true", help="only three configurations")
-    predictions.add_argument("--json", action="store_true", help="print one JSON object")
     return predictions
 
 

@@ -18,8 +18,19 @@ from personas.home.job_folder import (
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
-from trainer.cli.argtypes import Commands, add_command, add_home
+from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import require_writable, resolve_home
+from trainer.cli.options import (
+    ADAPTER,
+    HOME,
+    JOB,
+    JSON,
+    OUT,
+    add_options,
+    flag,
+    option,
+    repeated,
+)
 from trainer.cli.progress_view import EventPrinter, print_line
 from trainer.report.scorecard_files import write_scorecard
 from trainer.report.scorecard_markdown import render_markdown
@@ -50,37 +61,23 @@ def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
         "evaluate an adapter: score card and the gate's verdict",
         EVALUATE_HELP,
     )
-    add = evaluate.add_argument
-    add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
-    add("--against", type=Path, metavar="DIR", help="the live version (default: the job folder's)")
-    add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
-    text = "another persona with its adapter and job folders; may repeat"
-    add(
-        "--neighbour",
-        type=_neighbour_arg,
-        action="append",
-        default=[],
-        metavar="PERSONA=ADAPTER,JOB",
-        help=text,
+    add_options(
+        evaluate,
+        ADAPTER,
+        option("--against", "DIR", "the live version (default: the job folder's)", type=Path),
+        JOB,
+        repeated(
+            "--neighbour",
+            "PERSONA=ADAPTER,JOB",
+            "another persona with its adapter and job folders; may repeat",
+            type=_neighbour_arg,
+        ),
+        flag("--quick", "all sections in a fifth of the time, from fewer prompts"),
+        flag("--audit", "train a copy with planted texts, and measure what it memorises"),
+        HOME,
+        OUT.but(help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)"),
+        JSON.but(help="print scorecard.json"),
     )
-    add(
-        "--quick",
-        action="store_true",
-        help="all sections in a fifth of the time, from fewer prompts",
-    )
-    add(
-        "--audit",
-        action="store_true",
-        help="train a copy with planted texts, and measure what it memorises",
-    )
-    add_home(evaluate)
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)",
-    )
-    add("--json", action="store_true", help="print scorecard.json")
     return evaluate
 
 

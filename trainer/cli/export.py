@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from personas.errors import RequestError
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import log_export, with_failure_report
+from trainer.cli.options import ADAPTER, BASE_MODEL, JSON, OUT, add_options, choice, flag, option
 from trainer.cli.progress_view import print_line
 from trainer.export.hub_push import HubTarget, PushRefusedError, check_target, push_export
 
@@ -51,35 +52,22 @@ TARGET_NAMES = ("adapter", "merged", "gguf", "gguf-lora", "ollama", "charx")
 def add_export_command(commands: Commands) -> argparse.ArgumentParser:
     """Add `export`."""
     command = add_command(commands, "export", "export an adapter for other programs", HELP)
-    add = command.add_argument
-    add(
-        "--adapter",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the folder of a version, or a CHARX card",
+    add_options(
+        command,
+        ADAPTER.but(help="the folder of a version, or a CHARX card"),
+        choice("--to", TARGET_NAMES, "the format", required=True),
+        OUT.but(metavar="PATH", help="the file or folder to create; may be left out with --push"),
+        option(
+            "--push",
+            "OWNER/NAME",
+            "upload it to this repository of a hub; new ones are private",
+            default="",
+        ),
+        flag("--yes", "push to a public repository without asking"),
+        choice("--quantise", ("f16", "q8_0"), "how gguf and ollama store weights (default: f16)"),
+        option("--card", "FILE", "the persona's card, unless it is a shipped one", type=Path),
+        JSON.but(help="print export.json"),
     )
-    add("--to", choices=TARGET_NAMES, required=True, help="the format")
-    add(
-        "--out",
-        type=Path,
-        metavar="PATH",
-        help="the file or folder to create; may be left out with --push",
-    )
-    add(
-        "--push",
-        default="",
-        metavar="OWNER/NAME",
-        help="upload it to this repository of a hub; new ones are private",
-    )
-    add("--yes", action="store_true", help="push to a public repository without asking")
-    add(
-        "--quantise",
-        choices=("f16", "q8_0"),
-        help="how gguf and ollama store weights (default: f16)",
-    )
-    add("--card", type=Path, metavar="FILE", help="the persona's card, unless it is a shipped one")
-    add("--json", action="store_true", help="print export.json")
     command.set_defaults(command=with_failure_report(_run_export))
     return command
 
@@ -153,19 +141,16 @@ def add_import_command(commands: Commands) -> argparse.ArgumentParser:
     command = add_command(
         commands, "import", "check an adapter from a hub or of peft, and write it here", IMPORT_HELP
     )
-    add = command.add_argument
-    add(
-        "--adapter",
-        required=True,
-        metavar="SOURCE",
-        help="a peft folder, a zip of one, or owner/name[@revision]",
-    )
-    add("--out", type=Path, required=True, metavar="FOLDER", help="the folder to create")
-    add(
-        "--base-model",
-        default="",
-        metavar="M",
-        help="its base model (default: the one that it names)",
+    add_options(
+        command,
+        option(
+            "--adapter",
+            "SOURCE",
+            "a peft folder, a zip of one, or owner/name[@revision]",
+            required=True,
+        ),
+        option("--out", "FOLDER", "the folder to create", type=Path, required=True),
+        BASE_MODEL.but(default="", help="its base model (default: the one that it names)"),
     )
     command.set_defaults(command=with_failure_report(_run_import))
     return command

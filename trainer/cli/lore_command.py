@@ -18,6 +18,7 @@ from personas.schemas.chat import Persona
 from trainer.cli.argtypes import Commands, add_command, positive_int
 from trainer.cli.dataset_args import SHIPPED_DATA, load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
+from trainer.cli.options import ADAPTER, JSON, LORE, OUT, PERSONA, add_options, flag, option
 from trainer.dataset.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
 from trainer.dataset.synthetic.lore_extraction import extract_lore, write_extraction
 from trainer.dataset.synthetic.reply_backends import ReplyBackend, choose_backend
@@ -65,41 +66,38 @@ def add_lore(commands: Commands) -> None:
     files.set_defaults(command=with_error_handling(_list_files))
     ask = lore.add_parser("ask", help="show which passages a question finds, and why")
     add_examples(ask, *ASK_EXAMPLES)
-    ask.add_argument("question", metavar="QUESTION")
-    ask.add_argument(
-        "--all",
-        action="store_true",
-        help=f"show every passage (default: the best {MAX_SHOWN_PASSAGES})",
+    add_options(
+        ask,
+        option("question", "QUESTION", None),
+        flag("--all", f"show every passage (default: the best {MAX_SHOWN_PASSAGES})"),
     )
     ask.set_defaults(command=with_error_handling(_ask))
     extract = lore.add_parser(
         "extract", help="extract an addition to the card and question-answer pairs, by rules"
     )
     add_examples(extract, *EXTRACT_EXAMPLES)
-    extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
+    add_options(extract, OUT.but(required=True))
     extract.set_defaults(command=with_error_handling(_extract))
     synthesise = add_command(
         lore, "synthesise", "generate in-character dialogues with a model", SYNTHESISE_HELP
     )
-    add = synthesise.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="the output folder")
-    add(
-        "--count", type=positive_int, required=True, metavar="N", help="number of dialogues to keep"
+    add_options(
+        synthesise,
+        OUT.but(required=True),
+        option("--count", "N", "number of dialogues to keep", type=positive_int, required=True),
+        option("--endpoint", "URL", "an OpenAI-compatible API (default: the local engine)"),
+        option("--model", "M", "the model's name, folder or hub id", default="embedded"),
+        ADAPTER.but(help="an adapter folder, for the local engine", required=False),
+        option("--seed", "S", "random seed (default: 0)", type=int, default=0),
     )
-    add("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
-    add("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
-    add("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
-    add("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     synthesise.set_defaults(command=with_error_handling(_synthesise))
     for command in (files, ask, extract, synthesise):
-        persona_help = "its id or name, or a card file"
-        command.add_argument(
-            "--persona", required=command is not files, metavar="P", help=persona_help
+        add_options(
+            command,
+            PERSONA.but(required=command is not files, help="its id or name, or a card file"),
+            LORE.but(help="a folder of Markdown (default: the bot's)"),
+            JSON,
         )
-        command.add_argument(
-            "--lore", type=Path, metavar="DIR", help="a folder of Markdown (default: the bot's)"
-        )
-        command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _list_files(options: argparse.Namespace) -> None:

@@ -76,7 +76,17 @@ from trainer.cli.evaluate_command import add_evaluate, evaluate
 from trainer.cli.export import add_export_command, add_import_command
 from trainer.cli.lore_command import add_lore
 from trainer.cli.mask_command import add_mask, show_mask
-from trainer.cli.plan_command import add_plan, add_plan_output, show_plan, show_run_plan
+from trainer.cli.options import (
+    DRY_RUN,
+    JSON,
+    PLAN_OUTPUT,
+    add_options,
+    choice,
+    flag,
+    option,
+    repeated,
+)
+from trainer.cli.plan_command import add_plan, show_plan, show_run_plan
 from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
 from trainer.cli.study_command import add_study, run_quality_command
@@ -113,12 +123,26 @@ MATRIX_EXAMPLES = (
     "python -m trainer matrix --adapter oda=runs/oda/adapter --adapter thrip=runs/thrip/adapter "
     "--job oda=runs/oda --job thrip=runs/thrip",
 )
-CARD_HELP = (
-    "extent of the evaluation: everything, the same in a fifth of the time, or losses alone "
-    "(default: full; losses for "
-    "each run of a sweep)"
+RUN_OPTIONS = (
+    option(
+        "--checkpoint-every",
+        "SECONDS",
+        f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})",
+        type=positive_int,
+        default=CHECKPOINT_INTERVAL_S,
+    ),
+    choice(
+        "--card",
+        ("full", "quick", "losses"),
+        "extent of the evaluation: everything, the same in a fifth of the time, or losses alone "
+        "(default: full; losses for each run of a sweep)",
+    ),
+    flag("--ignore-memory", "start even if too little memory is free"),
 )
-NICE_HELP = "niceness added to the process (default: 0)"
+PROCESS_OPTIONS = (
+    option("--threads", None, "number of threads (default: all cores)", type=positive_int),
+    option("--nice", None, "niceness added to the process (default: 0)", type=int, default=0),
+)
 log = logging.getLogger("trainer")
 
 
@@ -136,7 +160,7 @@ def add_completion(commands: Commands, parser: Callable[[str], argparse.Argument
         "python -m trainer completion zsh > ~/.zfunc/_understudy-trainer",
         "python -m trainer completion fish > ~/.config/fish/completions/understudy-trainer.fish",
     )
-    command.add_argument("shell", choices=SHELLS, help="which shell")
+    add_options(command, choice("shell", SHELLS, "which shell"))
     command.set_defaults(
         command=with_error_handling(
             lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell))
@@ -279,29 +303,38 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train the job in a folder")
     add_examples(run, *RUN_EXAMPLES)
-    text = "has request.json and material/; dataset/, adapter/ and events.jsonl are written to it"
-    run.add_argument("folder", type=_existing_folder, help=text)
-    run.add_argument(
-        "--stop-on-eof",
-        action="store_true",
-        help="pause and resume by standard input; stop at its end",
+    add_options(
+        run,
+        option(
+            "folder",
+            None,
+            "has request.json and material/; dataset/, adapter/ and events.jsonl are written to it",
+            type=_existing_folder,
+        ),
+        flag("--stop-on-eof", "pause and resume by standard input; stop at its end"),
+        option(
+            "--attempt",
+            "N",
+            "number of this attempt; it ends once FOLDER/attempt.json has a higher one",
+            type=positive_int,
+            default=0,
+        ),
+        DRY_RUN,
+        *PLAN_OUTPUT,
     )
-    text = "number of this attempt; it ends once FOLDER/attempt.json has a higher one"
-    run.add_argument("--attempt", type=positive_int, default=0, metavar="N", help=text)
-    run.add_argument("--dry-run", action="store_true", help="only plan the run, as `plan` does")
-    add_plan_output(run)
     run.set_defaults(command=_run)
 
     matrix = commands.add_parser(
         "matrix", help="compute the loss of each persona's held-out replies under each adapter"
     )
     add_examples(matrix, *MATRIX_EXAMPLES)
-    for name in ("adapter", "job"):
-        metavar = f"PERSONA={name.upper()}_FOLDER"
-        matrix.add_argument(
-            f"--{name}", type=_persona_folder, action="append", required=True, metavar=metavar
-        )
-    matrix.add_argument("--json", action="store_true", help="print one JSON object")
+    folder = {"type": _persona_folder, "required": True, "default": None}
+    add_options(
+        matrix,
+        repeated("--adapter", "PERSONA=ADAPTER_FOLDER", None, **folder),
+        repeated("--job", "PERSONA=JOB_FOLDER", None, **folder),
+        JSON,
+    )
     matrix.set_defaults(command=with_failure_report(_matrix))
 
     add_dataset(commands)
@@ -329,11 +362,9 @@ def _add_runs(
     """
     for command in (run, *computing):
         command.set_defaults(computes=True)
-    train, preference, (*studies, quality) = (
-        add_train(commands),
-        add_preference(commands),
-        add_study(commands),
-    )
+    train = add_train(commands)
+    preference = add_preference(commands)
+    *studies, quality = add_study(commands)
     train_command = with_error_handling(partial(run_train_command, run=_run))
     train.set_defaults(command=train_command, draft=draft_job)
     preference.set_defaults(command=train_command, draft=draft_preference_job)
@@ -346,22 +377,9 @@ def _add_runs(
     for command in drafting:
         command.set_defaults(stop_on_eof=False, attempt=0)
     for command in (run, *drafting):
-        add = command.add_argument
-        text = f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})"
-        add(
-            "--checkpoint-every",
-            type=positive_int,
-            default=CHECKPOINT_INTERVAL_S,
-            metavar="SECONDS",
-            help=text,
-        )
-        add("--card", choices=("full", "quick", "losses"), help=CARD_HELP)
-        add("--ignore-memory", action="store_true", help="start even if too little memory is free")
+        add_options(command, *RUN_OPTIONS)
     for command in (run, quality, *computing, *drafting):
-        command.add_argument(
-            "--threads", type=positive_int, help="number of threads (default: all cores)"
-        )
-        command.add_argument("--nice", type=int, default=0, help=NICE_HELP)
+        add_options(command, *PROCESS_OPTIONS)
 
 
 def _existing_folder(text: str) -> Path:

@@ -7,10 +7,11 @@ from pathlib import Path
 from personas.cli_common import supports_colour
 from personas.errors import RequestError
 from personas.home.datasets import is_built_dataset
-from trainer.cli.argtypes import Commands, add_command, add_home
+from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.dataset_args import default_source, make_build_spec
 from trainer.cli.dataset_command import add_sources
 from trainer.cli.error_handling import resolve_home
+from trainer.cli.options import HOME, JSON, add_options, option
 from trainer.cli.progress_view import ProgressCounter
 from trainer.report.loss_mask_view import (
     MaskedSample,
@@ -38,16 +39,23 @@ DEFAULT_SHOWN_SAMPLES = 10
 def add_mask(commands: Commands) -> argparse.ArgumentParser:
     """Add `mask`."""
     mask = add_command(commands, "mask", "show which part of each sample carries loss", MASK_HELP)
-    mask.add_argument(
-        "dataset", metavar="DATASET", help="a data set's or a job's folder, a source, or a name"
-    )
-    text = f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})"
-    mask.add_argument(
-        "--limit", type=_sample_count, default=DEFAULT_SHOWN_SAMPLES, metavar="N", help=text
+    add_options(
+        mask,
+        option("dataset", "DATASET", "a data set's or a job's folder, a source, or a name"),
+        option(
+            "--limit",
+            "N",
+            f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})",
+            type=_sample_count,
+            default=DEFAULT_SHOWN_SAMPLES,
+        ),
     )
     add_sources(mask, required=False)
-    add_home(mask)
-    mask.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(
+        mask,
+        HOME,
+        JSON,
+    )
     return mask
 
 

@@ -12,18 +12,12 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import read_consent
 from personas.home.datasets import STATS_FILE, is_built_dataset
 from personas.home.job_folder import MATERIAL_FOLDER
-from trainer.cli.argtypes import (
-    LORE_PAIRS_HELP,
-    Commands,
-    add_command,
-    add_home,
-    parse_setting_args,
-    unit_fraction,
-)
+from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.create_job import draft_job
 from trainer.cli.dataset_args import default_source, load_persona, make_build_spec
 from trainer.cli.dataset_command import add_sources, record_lines
 from trainer.cli.error_handling import resolve_home
+from trainer.cli.options import LORE_PAIRS, PLAN_OUTPUT, add_options, option
 from trainer.cli.progress_view import ProgressCounter
 from trainer.dataset.layout import read_stats
 from trainer.estimate.memory_check import settings_as_options
@@ -52,23 +46,15 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
     """Add `plan`."""
     plan = add_command(commands, "plan", "plan a run without executing it", PLAN_HELP)
     add_sources(plan, required=False)
-    plan.add_argument(
-        "--dataset", metavar="D", help="a built data set's folder, a source, or a catalogue entry"
+    add_options(
+        plan,
+        option("--dataset", "D", "a built data set's folder, a source, or a catalogue entry"),
+        LORE_PAIRS,
+        *PLAN_OUTPUT,
     )
-    plan.add_argument("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
-    add_plan_output(plan)
     defaults = {name: plan.get_default(name) for name in SOURCE_OPTIONS}
     plan.set_defaults(source_defaults=defaults, dialogue=False, general=None, start_from=None)
     return plan
-
-
-def add_plan_output(parser: argparse.ArgumentParser) -> None:
-    """Add the options for printing a plan, and the home with earlier runs."""
-    add_home(parser)
-    parser.add_argument(
-        "--samples", action="store_true", help="show three samples, with trained text in ⟦ ⟧"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def show_plan(options: argparse.Namespace) -> None:

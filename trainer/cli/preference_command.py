@@ -12,9 +12,22 @@ from personas.home.datasets import combine_rights
 from personas.home.job_material import SourceMaterial, modification_date
 from personas.home.preferences import read_preferences
 from personas.home.rights import RightsStatement
-from trainer.cli.argtypes import Commands, add_command, add_settings, right_name
+from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.create_job import draft_job
-from trainer.cli.plan_command import add_plan_output
+from trainer.cli.options import (
+    ADAPTER,
+    NAMES,
+    PERSONA,
+    PLAN_OUTPUT,
+    RECIPE,
+    RIGHT,
+    RUN_FOLDER_OPTIONS,
+    SET,
+    add_options,
+    choice,
+    option,
+    repeated,
+)
 from trainer.train.job_folder import JobDraft
 
 PREFERENCE_HELP = """\
@@ -40,54 +53,23 @@ def add_preference(commands: Commands) -> argparse.ArgumentParser:
     parser = add_command(
         commands, "preference", "continue training an adapter on preferences", PREFERENCE_HELP
     )
-    add = parser.add_argument
-    text = "the adapter to continue, which is also the reference"
-    add("--adapter", required=True, type=Path, metavar="DIR", help=text)
-    add(
-        "--pairs",
-        required=True,
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="preferences; may repeat",
+    add_options(
+        parser,
+        ADAPTER.but(help="the adapter to continue, which is also the reference"),
+        repeated(
+            "--pairs", "FILE", "preferences; may repeat", required=True, type=Path, default=None
+        ),
+        PERSONA.but(help="the adapter's persona, or a card file (default: the adapter's)"),
+        option("--dataset", "D", "its conversations, as for `train` (default: the shipped ones)"),
+        NAMES.but(help="P's name in them; may repeat"),
+        choice("--method", ("kto", "dpo"), "preference_method (default: the recipe's, kto)"),
+        RECIPE.but(default="preference", help="default: preference; `recipes` lists them"),
+        SET,
+        option("--base-model", "M", "default: the adapter's base model"),
+        RIGHT.but(help="the right to conversations without rights.toml"),
+        *RUN_FOLDER_OPTIONS,
+        *PLAN_OUTPUT,
     )
-    add(
-        "--persona",
-        metavar="P",
-        help="the adapter's persona, or a card file (default: the adapter's)",
-    )
-    add(
-        "--dataset",
-        metavar="D",
-        help="its conversations, as for `train` (default: the shipped ones)",
-    )
-    add(
-        "--as",
-        dest="names",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="P's name in them; may repeat",
-    )
-    add("--method", choices=("kto", "dpo"), help="preference_method (default: the recipe's, kto)")
-    add(
-        "--recipe",
-        default="preference",
-        metavar="R",
-        help="default: preference; `recipes` lists them",
-    )
-    add_settings(parser)
-    add("--base-model", metavar="M", help="default: the adapter's base model")
-    add(
-        "--right",
-        type=right_name,
-        metavar="R",
-        help="the right to conversations without rights.toml",
-    )
-    add("--out", type=Path, metavar="DIR", help="the run's folder")
-    add("--make-only", action="store_true", help="create the folder without running it")
-    add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
-    add_plan_output(parser)
     parser.set_defaults(
         sweep=[],
         general=None,

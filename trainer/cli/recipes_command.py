@@ -10,16 +10,17 @@ from typing import Any
 
 from personas.models.base_model import locate
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
-from trainer.cli.argtypes import (
-    Commands,
-    add_command,
-    add_settings,
-    parse_setting_args,
-    positive_int,
-)
+from trainer.cli.argtypes import Commands, add_command, parse_setting_args, positive_int
+from trainer.cli.options import BASE_MODEL, JSON, SET, add_options, option
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import probe_machine_without_torch, total_memory_bytes
+<<<<<<< trainer/cli/recipes_command.py
+from trainer.recipe.auto_recipe import SampleStats, choose_sample_settings, choose_settings
+from trainer.recipe.machine_fit import fit_notes, fit_to_hardware, recipe_warnings
+from trainer.recipe.recipe_file import RECIPES_FOLDER, load_recipe, recipe_names
+from trainer.schemas import format_setting
+=======
 from trainer.recipe.auto_recipe import SampleStats
 from trainer.recipe.parent_adapter import format_setting
 from trainer.recipe.resolve import (
@@ -31,6 +32,7 @@ from trainer.recipe.resolve import (
     resolve_for_data,
     resolve_for_run,
 )
+>>>>>>> /tmp/v/src/m/head_recipes_command.py
 
 RECIPES_HELP = """\
 Lists the recipes, or explains the values of one, its cost, and what is unavailable on this machine.
@@ -51,16 +53,20 @@ def add_recipes(commands: Commands) -> argparse.ArgumentParser:
     recipes = add_command(
         commands, "recipes", "list recipes, their values and their cost", RECIPES_HELP
     )
-    recipes.add_argument("name", nargs="?", metavar="NAME", help="a recipe (default: list all)")
-    recipes.add_argument(
-        "--base-model", default="embedded", metavar="M", help="base model (default: embedded)"
+    add_options(
+        recipes,
+        option("name", "NAME", "a recipe (default: list all)", nargs="?"),
+        BASE_MODEL.but(help="base model (default: embedded)"),
+        option(
+            "--samples",
+            "N",
+            f"number of samples (default: {DEFAULT_SAMPLES:,})",
+            type=positive_int,
+            default=DEFAULT_SAMPLES,
+        ),
+        SET,
+        JSON,
     )
-    text = f"number of samples (default: {DEFAULT_SAMPLES:,})"
-    recipes.add_argument(
-        "--samples", type=positive_int, default=DEFAULT_SAMPLES, metavar="N", help=text
-    )
-    add_settings(recipes)
-    recipes.add_argument("--json", action="store_true", help="print one JSON object")
     return recipes
 
 

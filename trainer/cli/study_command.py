@@ -10,24 +10,39 @@ from personas.cli_common import add_examples
 from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import (
-    Commands,
-    add_command,
-    add_home,
-    add_settings,
-    int_up_to,
-    positive_int,
-    right_name,
-)
+from trainer.cli.argtypes import Commands, add_command, int_up_to, positive_int
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.evaluate_command import find_job
+from trainer.cli.options import (
+    ADAPTER,
+    BASE_MODEL,
+    HOME,
+    JOB,
+    JSON,
+    NAMES,
+    OUT,
+    PERSONA,
+    RECIPE,
+    RIGHT,
+    SET,
+    add_options,
+    flag,
+    option,
+    repeated,
+)
 from trainer.cli.progress_view import EventPrinter, print_line
 from trainer.cli.train_command import JobRunner
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
-from trainer.study import sweep
+from trainer.study.strategies import (
+    STRATEGIES_FILE,
+    read_strategy_run,
+    strategies_folder,
+    strategy_points,
+    write_strategies,
+)
+from trainer.study.sweep import make_sweep_folders, run_sweep
 
 STUDY_HELP = """\
 Studies consist of many runs. `scale` measures how much data is needed: it trains on increasing amounts, each with
@@ -92,49 +107,50 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
         "scale", help="held-out loss and ROUGE by the number of samples trained on"
     )
     add_examples(scale, *SCALE_EXAMPLES)
-    add = scale.add_argument
-    add("--persona", metavar="P", help="a persona's id or name, or a card file")
-    add(
-        "--dialogue",
-        action="store_true",
-        help="train no persona: dialogue in general, measured on four tasks",
-    )
-    add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="numbers of training samples")
-    text = "with --dialogue: conversations to use once those before are exhausted; may repeat"
-    add("--more", action="append", default=[], metavar="D", help=text)
-    text = (
-        "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a "
-        "task of its own"
-    )
-    add(
-        "--task",
-        dest="tasks",
-        action="append",
-        type=_task_file,
-        default=[],
-        metavar="NAME=FILE",
-        help=text,
-    )
-    add(
-        "--prompts",
-        type=positive_int,
-        default=24,
-        metavar="N",
-        help="use at most N prompts per task (default: 24)",
+    add_options(
+        scale,
+        PERSONA,
+        flag("--dialogue", "train no persona: dialogue in general, measured on four tasks"),
+        option("--sizes", "N,N,…", "numbers of training samples", required=True, type=_sizes),
+        repeated(
+            "--more",
+            "D",
+            "with --dialogue: conversations to use once those before are exhausted; may repeat",
+        ),
+        repeated(
+            "--task",
+            "NAME=FILE",
+            "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a "
+            "task of its own",
+            dest="tasks",
+            type=_task_file,
+        ),
+        option(
+            "--prompts",
+            "N",
+            "use at most N prompts per task (default: 24)",
+            type=positive_int,
+            default=24,
+        ),
     )
     _add_study_options(scale)
     scale.set_defaults(general=None, study=run_scale_command)
     text = "held-out and general loss with the persona's data alone, mixed, and in two stages"
     strategies = kinds.add_parser("strategies", help=text)
     add_examples(strategies, *STRATEGY_EXAMPLES)
-    add = strategies.add_argument
-    text = "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)"
-    add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
-    add("--share", type=float, default=0.8, metavar="S", help=text)
-    add(
-        "--general",
-        metavar="G",
-        help="general dialogue to train on (default: two thirds of the shipped)",
+    add_options(
+        strategies,
+        PERSONA.but(required=True),
+        option(
+            "--share",
+            "S",
+            "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)",
+            type=float,
+            default=0.8,
+        ),
+        option(
+            "--general", "G", "general dialogue to train on (default: two thirds of the shipped)"
+        ),
     )
     _add_study_options(strategies)
     strategies.set_defaults(dialogue=False, study=run_strategies_command)
@@ -145,70 +161,56 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     text = "sense, lore, style, long talks and pressure by sampling settings, with paired intervals"
     quality = add_command(kinds, "quality", text, QUALITY_HELP)
     add_examples(quality, *QUALITY_EXAMPLES)
-    add = quality.add_argument
-    add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
-    add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
-    text = "sampling settings to compare with those that the bot serves with; may repeat"
-    add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
-    text = "another version of the persona to compare with; may repeat"
-    add("--against", type=Path, action="append", default=[], metavar="DIR", help=text)
-    add(
-        "--runs",
-        type=RUN_COUNT,
-        default=3,
-        metavar="N",
-        help="seeds for each combination of settings (default: 3)",
+    add_options(
+        quality,
+        ADAPTER,
+        JOB,
+        repeated(
+            "--try",
+            "NAME=VALUE,…",
+            "sampling settings to compare with those that the bot serves with; may repeat",
+            dest="tried",
+        ),
+        repeated(
+            "--against",
+            "DIR",
+            "another version of the persona to compare with; may repeat",
+            type=Path,
+        ),
+        option(
+            "--runs",
+            "N",
+            "seeds for each combination of settings (default: 3)",
+            type=RUN_COUNT,
+            default=3,
+        ),
+        OUT.but(help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"),
+        HOME,
+        JSON.but(help="print one JSON object at the end"),
     )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)",
-    )
-    add_home(quality)
-    add("--json", action="store_true", help="print one JSON object at the end")
     return quality
 
 
 def _add_study_options(study: argparse.ArgumentParser) -> None:
-    add = study.add_argument
-    add(
-        "--runs",
-        type=RUN_COUNT,
-        default=3,
-        metavar="N",
-        help="runs of each, each with its own seed (default: 3)",
+    add_options(
+        study,
+        option(
+            "--runs",
+            "N",
+            "runs of each, each with its own seed (default: 3)",
+            type=RUN_COUNT,
+            default=3,
+        ),
+        option("--dataset", "D", "its conversations, as for `train` (default: the shipped ones)"),
+        NAMES.but(help="P's name in them; may repeat"),
+        RECIPE,
+        SET,
+        BASE_MODEL,
+        RIGHT,
+        OUT.but(help="the study's folder (default: in the bot's home)"),
+        HOME,
+        JSON.but(help="print one JSON object at the end"),
     )
-    add(
-        "--dataset",
-        metavar="D",
-        help="its conversations, as for `train` (default: the shipped ones)",
-    )
-    add(
-        "--as",
-        dest="names",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="P's name in them; may repeat",
-    )
-    add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")
-    add_settings(study)
-    add(
-        "--base-model",
-        default="embedded",
-        metavar="M",
-        help="`embedded`, a model folder, or a hub id",
-    )
-    add(
-        "--right",
-        type=right_name,
-        metavar="R",
-        help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}",
-    )
-    add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
-    add_home(study)
-    add("--json", action="store_true", help="print one JSON object at the end")
     study.set_defaults(start_from=None, lore_pairs=None, lore=None)
 
 
@@ -217,9 +219,8 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     stream.
     """
     home, named = _prepare(options)
-    from trainer.study import (
-        scale,
-    )  # loads torch, which takes seconds and reads the number of threads
+    # Loads torch, which takes seconds and reads the number of threads.
+    from trainer.study import scale
 
     points = scale.scale_points(options.sizes, options.runs, options.settings)
     draft = draft_job(options, home)
@@ -231,7 +232,13 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     output = _StudyOutput(options, run)
     output.report(str(folder))
     results, code = scale.run_scale_study(
-        draft, points, options.settings, folder, output.run_one, measure, output.report
+        draft,
+        points,
+        settings=options.settings,
+        out=folder,
+        run=output.run_one,
+        measure=measure,
+        report=output.report,
     )
     if code:
         return output.report_stopped(code)
@@ -243,18 +250,22 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
 def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `study strategies`; `run` as in `run_scale_command`."""
     home, named = _prepare(options)
-    points = sweep.strategy_points(options.share, options.runs, options.settings)
+    points = strategy_points(options.share, options.runs, options.settings)
     draft = draft_job(options, home)
-    folder = named or sweep.strategies_folder(draft, options.share)
-    jobs = sweep.make_sweep_folders(draft, points, folder)
+    folder = named or strategies_folder(draft, options.share)
+    jobs = make_sweep_folders(draft, points, folder)
     output = _StudyOutput(options, run)
     output.report(str(folder))
-    _, code = sweep.run_sweep(jobs, output.run_one, output.report)
-    results = [result for point, job in jobs if (result := sweep.read_strategy_run(point, job))]
+    _, code = run_sweep(jobs, output.run_one, output.report)
+    results = []
+    for point, job in jobs:
+        result = read_strategy_run(point, job)
+        if result:
+            results.append(result)
     if code or not results:
         return output.report_stopped(code or EXIT_FAILED)
-    text = sweep.write_strategies(folder, draft.request.persona, results)
-    return output.report_results(text, folder / "strategies.svg", folder / sweep.STRATEGIES_FILE)
+    text = write_strategies(folder, draft.request.persona, results)
+    return output.report_results(text, folder / "strategies.svg", folder / STRATEGIES_FILE)
 
 
 def run_quality_command(options: argparse.Namespace) -> None:
@@ -263,35 +274,36 @@ def run_quality_command(options: argparse.Namespace) -> None:
     adapter = options.adapter.expanduser().absolute()
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
     folder, spec = find_job(adapter, manifest, options)
-    out = (
-        options.out
-        or DEFAULT_QUALITY_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
-    )
-    require_writable(out := out.expanduser().absolute())
+    default_out = DEFAULT_QUALITY_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
+    out = (options.out or default_out).expanduser().absolute()
+    require_writable(out)
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
     from trainer.study import quality
     from trainer.train.job import prepare_job
 
     points = quality.quality_points(options.tried, options.runs)
-    rivals = [
-        Candidate(_rival_version(path, manifest.persona), path)
-        for path in (it.expanduser().absolute() for it in options.against)
-    ]
+    rivals = []
+    for path in options.against:
+        rival = path.expanduser().absolute()
+        rivals.append(Candidate(_rival_version(rival, manifest.persona), rival))
     with quality.lock_study(out):
         job = prepare_job(folder, spec)
         try:
             results = quality.measure_versions(
-                out, points, job, Candidate(manifest.version, adapter), rivals, print_line
+                out,
+                points,
+                job=job,
+                adapter=Candidate(manifest.version, adapter),
+                rivals=rivals,
+                report=print_line,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Run the same command again to resume.") from None
         text = quality.write_quality(out, manifest.persona or "", results)
-    print(
-        (out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "")
-        if options.json
-        else text
-    )
+    if options.json:
+        text = (out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "")
+    print(text)
     print_line(str(out))
 
 
@@ -324,7 +336,9 @@ class _StudyOutput:
     """
 
     def __init__(self, options: argparse.Namespace, run: JobRunner) -> None:
-        self._options, self._run, self._out = options, run, claim_stdout()
+        self._options = options
+        self._run = run
+        self._out = claim_stdout()
         logging.getLogger().setLevel(logging.WARNING)
 
     def report(self, line: str) -> None:

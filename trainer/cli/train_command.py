@@ -13,19 +13,26 @@ from personas.errors import RequestError
 from personas.home.adapters import read_epochs
 from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_settings
-from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import (
-    LORE_PAIRS_HELP,
-    Commands,
-    add_command,
-    add_settings,
-    key_value,
-    parse_setting_args,
-    right_name,
-    unit_fraction,
-)
+from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.error_handling import require_writable, resolve_home
-from trainer.cli.plan_command import add_plan_output, show_draft_plan
+from trainer.cli.options import (
+    BASE_MODEL,
+    COLUMNS,
+    LORE,
+    LORE_PAIRS,
+    NAMES,
+    PERSONA,
+    PLAN_OUTPUT,
+    RECIPE,
+    RIGHT,
+    RUN_FOLDER_OPTIONS,
+    SET,
+    add_options,
+    flag,
+    option,
+    repeated,
+)
+from trainer.cli.plan_command import show_draft_plan
 from trainer.cli.progress_view import EventPrinter
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
@@ -71,61 +78,37 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     train = add_command(
         commands, "train", "train a persona's adapter, or one for dialogue", TRAIN_HELP
     )
-    add = train.add_argument
-    add("--persona", metavar="P", help="a persona's id or name, or a card file")
-    add("--dialogue", action="store_true", help="train no persona: dialogue in general")
-    add(
-        "--dataset",
-        metavar="D",
-        help="a built data set's folder, a file or folder of chats, or a catalogue entry",
+    add_options(
+        train,
+        PERSONA,
+        flag("--dialogue", "train no persona: dialogue in general"),
+        option(
+            "--dataset",
+            "D",
+            "a built data set's folder, a file or folder of chats, or a catalogue entry",
+        ),
+        NAMES,
+        COLUMNS.but(help="D's columns by role, as for `dataset inspect`"),
+        option(
+            "--general",
+            "G",
+            "general dialogue for recipes that mix it in: a file, a folder, or a name",
+        ),
+        LORE_PAIRS,
+        LORE,
+        option(
+            "--start-from",
+            "A",
+            "train this adapter further: its folder, or a dialogue adapter's name",
+        ),
+        RECIPE.but(help="the recipe (default: demo-cpu); `recipes` lists them"),
+        SET,
+        repeated("--sweep", "NAME=V,V,…", "run each value and select the best; may repeat"),
+        BASE_MODEL,
+        RIGHT,
+        *RUN_FOLDER_OPTIONS,
+        *PLAN_OUTPUT,
     )
-    add(
-        "--as",
-        dest="names",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="P's name in the chats; may repeat",
-    )
-    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
-        help="D's columns by role, as for `dataset inspect`")  # fmt: skip
-    add(
-        "--general",
-        metavar="G",
-        help="general dialogue for recipes that mix it in: a file, a folder, or a name",
-    )
-    add("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
-    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the bot's)")
-    add(
-        "--start-from",
-        metavar="A",
-        help="train this adapter further: its folder, or a dialogue adapter's name",
-    )
-    add(
-        "--recipe",
-        default="demo-cpu",
-        metavar="R",
-        help="the recipe (default: demo-cpu); `recipes` lists them",
-    )
-    add_settings(train)
-    text = "run each value and select the best; may repeat"
-    add("--sweep", action="append", default=[], metavar="NAME=V,V,…", help=text)
-    add(
-        "--base-model",
-        default="embedded",
-        metavar="M",
-        help="`embedded`, a model folder, or a hub id",
-    )
-    add(
-        "--right",
-        type=right_name,
-        metavar="R",
-        help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}",
-    )
-    add("--out", type=Path, metavar="DIR", help="the run's folder")
-    add("--make-only", action="store_true", help="create the folder without running it")
-    add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
-    add_plan_output(train)
     return train
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,6 +49,7 @@ from trainer.evaluate.generation.lore_facts import lore_questions
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
+    GeneratedReply,
     MeasuredShares,
     ReplyValue,
     mean_interval,
@@ -55,7 +57,8 @@ from trainer.evaluate.generation.reply_tasks import (
     reply_values,
     select_replies,
 )
-from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
+from trainer.evaluate.generation.sense_inputs import SenseInputs
+from trainer.evaluate.generation.sense_sections import measure_sense
 from trainer.evaluate.generation.voice_classifier import AuthorTexts, usable_voices
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
@@ -63,11 +66,14 @@ from trainer.train.job import PreparedJob
 QUALITY_RESULTS_FOLDER = "results"
 RIVALS_FOLDER = "against"
 QUALITY_FILE = "quality.json"
-# Of the results; another one where they are measured otherwise, or lore or talk is found otherwise.
+# Part of a study's key: raise it when results change at the same settings, such as by another search
+# of lore. Results of different formats are never compared.
 QUALITY_FORMAT = 6
 SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
-    it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)
+    param.name: type(param.default)
+    for param in fields(SamplingParams)
+    if type(param.default) in (int, float)
 }
 SAMPLING_RANGES = {
     **RECOMMENDED_SAMPLING,
@@ -79,12 +85,17 @@ largest.
 """
 ENDED = "end by themselves"
 COMPARED_MEASURES = (
-    *(BELONGS, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_WRONG, VOICE, MASKED_VOICE),
-    *(
-        measure.format(TALK_TURNS[-1])
-        for measure in (VOICE_AT_TURN, WRONG_AT_TURN, REPETITION_AT_TURN)
-    ),
-    *(IN_CHARACTER, ENDED),
+    BELONGS,
+    LORE_RIGHT,
+    LORE_RIGHT_REWORDED,
+    LORE_WRONG,
+    VOICE,
+    MASKED_VOICE,
+    VOICE_AT_TURN.format(TALK_TURNS[-1]),
+    WRONG_AT_TURN.format(TALK_TURNS[-1]),
+    REPETITION_AT_TURN.format(TALK_TURNS[-1]),
+    IN_CHARACTER,
+    ENDED,
 )
 MeasurePoint = Callable[["QualityPoint"], "QualityResult"]
 
@@ -147,51 +158,45 @@ class QualityRow:
 
     def certain(self) -> Iterator[tuple[str, Interval]]:
         """Yield the measures whose difference is certain: its interval excludes 0."""
-        for measure, it in self.differences.items():
-            if it.low > 0 or it.high < 0:
-                yield measure, it
+        for measure, difference in self.differences.items():
+            if difference.low > 0 or difference.high < 0:
+                yield measure, difference
 
 
 def parse_sampling(text: str) -> dict[str, Any]:
     """Parse `name=value,name=value`; `SERVED` changes nothing. Raises `RequestError`."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for pair in text.split(",") if text != SERVED else ():
         name, _, value = (part.strip() for part in pair.partition("="))
-        if name in found:
+        if name in settings:
             raise RequestError(
                 f"{text!r} sets {name} twice.", "Give --try once for each value to compare."
             )
         try:
-            found[name] = SAMPLING_TYPES[name](value)
+            settings[name] = SAMPLING_TYPES[name](value)
             least, largest = SAMPLING_RANGES[name]
-            is_possible = least <= found[name] <= largest
+            is_possible = least <= settings[name] <= largest
         except (KeyError, ValueError):
             is_possible = False
         if not is_possible:
-            ranges = (
-                f"{name} from {least} to {largest}"
-                for name, (least, largest) in SAMPLING_RANGES.items()
-            )
+            ranges = [f"{key} from {low} to {high}" for key, (low, high) in SAMPLING_RANGES.items()]
             raise RequestError(
                 f"{pair!r} is no setting of sampling, or out of its range.",
                 f"Write NAME=VALUE: {', '.join(ranges)}.",
             )
-    return found
+    return settings
 
 
 def quality_points(tried: Sequence[str], runs: int) -> list[QualityPoint]:
     """Return all points, the first seed of each first. Raises `RequestError` for settings that
     cannot be tried.
     """
-    rows = [SERVED]
+    combinations = {SERVED: None}  # a dict keeps the order and drops repetitions
     for text in tried:
-        found = parse_sampling(text)
-        rows.append(
-            ",".join(f"{name}={value:g}" for name, value in sorted(found.items())) or SERVED
-        )
-    return [
-        QualityPoint(settings, seed) for seed in range(runs) for settings in dict.fromkeys(rows)
-    ]
+        pairs = sorted(parse_sampling(text).items())
+        written = ",".join(f"{name}={value:g}" for name, value in pairs)
+        combinations[written or SERVED] = None
+    return [QualityPoint(settings, seed) for seed in range(runs) for settings in combinations]
 
 
 @contextmanager
@@ -226,42 +231,44 @@ def run_quality_study(
     for number, point in enumerate(points, 1):
         result = read_quality_result(out, point)
         if result is None:
-            left = (
-                f", about {fmean(spent) * (len(points) - number + 1) / 60:.0f} min left"
-                if spent
-                else ""
-            )
-            report(f"{number} of {len(points)}: {point.name}{left}")
+            time_left = ""
+            if spent:
+                minutes = fmean(spent) * (len(points) - number + 1) / 60
+                time_left = f", about {minutes:.0f} min left"
+            report(f"{number} of {len(points)}: {point.name}{time_left}")
             result = measure(point)
             spent.append(result.seconds)
             file = out / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_private_file(file, json.dumps(asdict(result)).encode() + b"\n")
         if result.key != key:
-            what = f"{out} has a study of another adapter, or of other data or defaults."
-            raise RequestError(what, "Name another --out.")
+            raise RequestError(
+                f"{out} has a study of another adapter, or of other data or defaults.",
+                "Name another --out.",
+            )
         results.append(result)
-    named = {point.settings for point in points}
+    requested = {point.settings for point in points}
     for point in _stored_points(out):
-        if point.settings not in named:
-            try:
-                stored = read_quality_result(out, point)
-            except RequestError as error:
-                report(f"{error.message} It is left out.")
-                continue
-            results += [stored] if stored and stored.key == key else []
+        if point.settings in requested:
+            continue
+        try:
+            result = read_quality_result(out, point)
+        except RequestError as error:
+            report(f"{error.message} It is left out.")
+            continue
+        if result and result.key == key:
+            results.append(result)
     return results
 
 
 def _stored_points(out: Path) -> list[QualityPoint]:
     """List the points that have a file, by name; other files, such as copies, are no results."""
-    files = sorted((out / QUALITY_RESULTS_FOLDER).glob("*,seed=*.json"))
-    named = (file.stem.rpartition(",seed=") for file in files)
-    return [
-        QualityPoint(settings, int(seed))
-        for settings, _, seed in named
-        if seed.isascii() and seed.isdecimal()
-    ]
+    points = []
+    for file in sorted((out / QUALITY_RESULTS_FOLDER).glob("*,seed=*.json")):
+        settings, _, seed = file.stem.rpartition(",seed=")
+        if seed.isascii() and seed.isdecimal():
+            points.append(QualityPoint(settings, int(seed)))
+    return points
 
 
 def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
@@ -271,7 +278,7 @@ def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
     file = out / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
     try:
         result = STORED_RESULT.validate_json(file.read_bytes())
-        values = [it.value for of in result.values.values() for it in of]
+        values = [reply.value for replies in result.values.values() for reply in replies]
         if QualityPoint(result.settings, result.seed) != point:
             raise ValueError("it has other settings or another seed than its name")
         if not values or not all(map(math.isfinite, (*values, result.seconds, result.tokens))):
@@ -280,9 +287,9 @@ def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise RequestError(
-            f"{file} is damaged: {why}.", "Remove it, and it is measured again."
+            f"{file} is damaged: {cause}.", "Remove it, and it is measured again."
         ) from error
 
 
@@ -302,30 +309,37 @@ def measure_versions(
 
     A rival's results have its version as their settings. Raises `UnderstudyError`, `OSError`.
     """
-    results = _measure_version(out, points, job, adapter, report)
+    results = _measure_version(out, points, job=job, adapter=adapter, report=report)
     served = [point for point in points if point.settings == SERVED]
     for rival in rivals:
         weights = rival.stamp.weights
-        named = f"{rival.version} ({weights[:8]})"
-
-        def report_rival(text: str, named: str = named) -> None:
-            report(f"{named}: {text}")
-
-        found = _measure_version(out / RIVALS_FOLDER / weights, served, job, rival, report_rival)
-        results += [replace(it, settings=named) for it in found]
+        label = f"{rival.version} ({weights[:8]})"
+        rival_results = _measure_version(
+            out / RIVALS_FOLDER / weights,
+            served,
+            job=job,
+            adapter=rival,
+            report=partial(_report_rival, report, label),
+        )
+        results += [replace(result, settings=label) for result in rival_results]
     return results
+
+
+def _report_rival(report: Callable[[str], None], label: str, line: str) -> None:
+    report(f"{label}: {line}")
 
 
 def _measure_version(
     out: Path,
     points: Sequence[QualityPoint],
+    *,
     job: PreparedJob,
     adapter: Candidate,
     report: Callable[[str], None],
 ) -> list[QualityResult]:
     meter = QualityMeter(job, adapter)
     try:
-        return run_quality_study(out, points, meter.key, meter.measure, report)
+        return run_quality_study(out, points, key=meter.key, measure=meter.measure, report=report)
     finally:
         meter.close()
 
@@ -355,63 +369,82 @@ class QualityMeter:
         started = time.monotonic()
         data = self._job.data
         assert self._sides.parts and data.persona  # checked when loading
-        refs = {NEW: self._sides.ref(NEW)}
         sampling = point.sampling(served_sampling(self._job.base))
-        generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), sampling)
-        builder = PromptBuilder(self._renderer, data.persona, data.lore, sampling.max_new_tokens)
-        prompts = heldout_prompts(builder, data, (point.seed,)) + fact_prompts(
-            builder, self._questions
+        generator = ReplyGenerator(
+            self._sides.parts,
+            self._renderer,
+            adapters={NEW: self._sides.ref(NEW)},
+            seeds=(point.seed,),
+            sampling=sampling,
         )
+        builder = PromptBuilder(self._renderer, data.persona, data.lore, sampling.max_new_tokens)
+        prompts = heldout_prompts(builder, data, (point.seed,))
+        prompts += fact_prompts(builder, self._questions)
         unlimited = TimeBudget(math.inf)
         answers = generator.answers(prompts, unlimited)
         inputs = SenseInputs(
-            data, data.persona, builder, self._questions, self._voices, self._sides, generator
+            data=data,
+            persona=data.persona,
+            builder=builder,
+            questions=self._questions,
+            voices=self._voices,
+            sides=self._sides,
+            generator=generator,
         )
         sections, left_out = measure_sense(inputs, answers, unlimited)
         heldout = select_replies(answers, HELDOUT_TASK, side=NEW)
-        units = [data.heldout_prompt_replies[it.prompt.number].talk for it in heldout]
-        ends = MeasuredShares()
-        ends.add(ENDED, NEW, reply_values(heldout, [it.ended for it in heldout], units))
-        found = [*sections.values(), ends]
+        shares = [*sections.values(), self._measure_endings(heldout)]
+        values: dict[str, list[ReplyValue]] = {}
+        ceiling: dict[str, float] = {}
+        floor: dict[str, float] = {}
+        for section in shares:
+            for measure, by_side in section.values.items():
+                values[measure] = by_side[NEW]
+            for measure, bound in section.ceiling.items():
+                ceiling[measure] = mean_interval(bound).estimate
+            for measure, bound in section.floor.items():
+                floor[measure] = mean_interval(bound).estimate
         return QualityResult(
-            *(self.key, point.settings, point.seed, round(time.monotonic() - started, 1)),
-            values={measure: by[NEW] for of in found for measure, by in of.values.items()},
-            ceiling={
-                measure: mean_interval(values).estimate
-                for of in found
-                for measure, values in of.ceiling.items()
-            },
-            floor={
-                measure: mean_interval(values).estimate
-                for of in found
-                for measure, values in of.floor.items()
-            },
+            key=self.key,
+            settings=point.settings,
+            seed=point.seed,
+            seconds=round(time.monotonic() - started, 1),
+            values=values,
+            ceiling=ceiling,
+            floor=floor,
             left_out=left_out,
-            tokens=fmean(it.tokens for it in heldout),
+            tokens=fmean(reply.tokens for reply in heldout),
         )
+
+    def _measure_endings(self, heldout: Sequence[GeneratedReply]) -> MeasuredShares:
+        """Measure how many replies to held-out prompts end by themselves, not at the limit."""
+        talks = self._job.data.heldout_prompt_replies
+        units = [talks[reply.prompt.number].talk for reply in heldout]
+        endings = MeasuredShares()
+        endings.add(ENDED, NEW, reply_values(heldout, [reply.ended for reply in heldout], units))
+        return endings
 
 
 def study_key(job: PreparedJob, adapter: Candidate, voices: Mapping[str, AuthorTexts]) -> str:
     """Hash all that a point depends on besides its settings and seed."""
-    passages = (
-        [(passage.heading, passage.text) for passage in job.data.lore.passages]
-        if job.data.lore
-        else []
-    )
-    served = asdict(served_sampling(job.base))
-    encoder = read_setting("LORE_ENCODER")
-    model = (
+    lore = job.data.lore
+    passages = [(passage.heading, passage.text) for passage in lore.passages] if lore else []
+    texts = {name: (author.trained, author.heldout) for name, author in voices.items()}
+    parts = (
+        QUALITY_FORMAT,
         adapter.stamp.weights,
         fingerprint(job.base),
         job.spec.serving_precision,
         PROMPT_VERSION,
-    )
-    texts = {name: (known.trained, known.heldout) for name, known in voices.items()}
-    rest = json.dumps(
-        (QUALITY_FORMAT, *model, job.data.hash, passages, served, encoder, texts), sort_keys=True
+        job.data.hash,
+        passages,
+        asdict(served_sampling(job.base)),
+        read_setting("LORE_ENCODER"),
+        texts,
     )
     files = [file.read_bytes() for file in sorted(EVALUATION_FOLDER.rglob("*")) if file.is_file()]
-    return hashlib.sha256(b"\0".join((rest.encode(), *files))).hexdigest()
+    encoded = json.dumps(parts, sort_keys=True).encode()
+    return hashlib.sha256(b"\0".join((encoded, *files))).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -426,17 +459,23 @@ def compare_settings(results: Sequence[QualityResult]) -> list[QualityRow]:
     for result in results:
         by_settings.setdefault(result.settings, []).append(result)
     first = _pool_values(next(iter(by_settings.values())))
-    rows = []
-    for place, (settings, own) in enumerate(by_settings.items()):
-        pooled = _pool_values(own)
-        means = {measure: mean_interval(values) for measure, values in pooled.items()}
-        both = [measure for measure in COMPARED_MEASURES if measure in means and measure in first]
-        found = {measure: paired_difference(pooled[measure], first[measure]) for measure in both}
-        differences = {measure: it for measure, it in found.items() if it} if place else {}
-        tokens, seconds = (
-            fmean(values) for values in zip(*((it.tokens, it.seconds) for it in own), strict=True)
+    rows: list[QualityRow] = []
+    for settings, seeds in by_settings.items():
+        pooled = _pool_values(seeds)
+        differences = {}
+        for measure in COMPARED_MEASURES:
+            if rows and measure in pooled and measure in first:
+                difference = paired_difference(pooled[measure], first[measure])
+                if difference:
+                    differences[measure] = difference
+        row = QualityRow(
+            settings=settings,
+            means={measure: mean_interval(values) for measure, values in pooled.items()},
+            differences=differences,
+            tokens=fmean(result.tokens for result in seeds),
+            seconds=fmean(result.seconds for result in seeds),
         )
-        rows.append(QualityRow(settings, means, differences, tokens, seconds))
+        rows.append(row)
     return rows
 
 
@@ -455,66 +494,70 @@ def quality_markdown(
     """Render a line for each measure with its bounds and the results' rows, and the differences
     that are certain.
     """
-    bounds = _mean_bounds(results)
-    lines = [
-        (
-            measure,
-            *(f"{of[measure]:.1%}" if measure in of else "–" for of in bounds),
-            *(_cell(it, measure) for it in rows),
-        )
-        for measure in rows[0].means
-    ]
+    ceiling, floor = _mean_bounds(results)
+    lines = []
+    for measure in rows[0].means:
+        bounds = [
+            f"{bound[measure]:.1%}" if measure in bound else "–" for bound in (ceiling, floor)
+        ]
+        lines.append((measure, *bounds, *(_cell(row, measure) for row in rows)))
     lines.append(("tokens of a reply", "–", "–", *(f"{row.tokens:.1f}" for row in rows)))
     lines.append(("time of a seed", "–", "–", *(f"{row.seconds:,.0f} s" for row in rows)))
-    certain = [
-        f"- {row.settings}: {measure} {it.estimate * 100:+.1f} points ({it.low * 100:+.1f} to "
-        f"{it.high * 100:+.1f})"
-        for row in rows
-        for measure, it in row.certain()
-    ]
+    certain = []
+    for row in rows:
+        for measure, difference in row.certain():
+            certain.append(
+                f"- {row.settings}: {measure} {difference.estimate * 100:+.1f} points "
+                f"({difference.low * 100:+.1f} to {difference.high * 100:+.1f})"
+            )
     seeds = len({result.seed for result in results})
     note = (
         f"Shares of replies over {count_of(seeds, 'seed')}, with 95 % intervals. * marks a "
-        "difference "
-        f"from {SERVED!r} that is certain: the 95 % interval of a paired bootstrap over "
-        "conversations or questions "
-        "excludes 0. One of twenty does so by chance. Compared are: "
+        f"difference from {SERVED!r} that is certain: the 95 % interval of a paired bootstrap over "
+        "conversations or questions excludes 0. One of twenty does so by chance. Compared are: "
         f"{'; '.join(COMPARED_MEASURES)}."
     )
-    table = markdown_table(("measure", "ceiling", "floor", *(row.settings for row in rows)), lines)
     parts = [
         f"# Quality: {persona}",
-        table,
+        markdown_table(("measure", "ceiling", "floor", *(row.settings for row in rows)), lines),
         note,
         "## Certain differences",
         "\n".join(certain) or "None.",
     ]
-    left_out = [f"- {name}: {why}" for name, why in _left_out(results).items()]
-    return "\n\n".join([*parts, *(("## Not measured", "\n".join(left_out)) if left_out else ())])
+    left_out = [f"- {name}: {reason}" for name, reason in _left_out(results).items()]
+    if left_out:
+        parts += ["## Not measured", "\n".join(left_out)]
+    return "\n\n".join(parts)
 
 
 def _left_out(results: Sequence[QualityResult]) -> dict[str, str]:
-    return {name: why for result in results for name, why in result.left_out.items()}
+    reasons: dict[str, str] = {}
+    for result in results:
+        reasons |= result.left_out
+    return reasons
 
 
 def _mean_bounds(results: Sequence[QualityResult]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the mean ceiling and floor of each measure over the first settings' seeds."""
     first = [result for result in results if result.settings == results[0].settings]
+    ceiling = _mean_of_seeds([result.ceiling for result in first])
+    floor = _mean_of_seeds([result.floor for result in first])
+    return ceiling, floor
 
-    def mean(bounds: Sequence[dict[str, float]]) -> dict[str, float]:
-        return {
-            measure: fmean(of[measure] for of in bounds if measure in of) for measure in bounds[0]
-        }
 
-    return mean([result.ceiling for result in first]), mean([result.floor for result in first])
+def _mean_of_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    means = {}
+    for measure in seeds[0]:
+        means[measure] = fmean(bounds[measure] for bounds in seeds if measure in bounds)
+    return means
 
 
 def _cell(row: QualityRow, measure: str) -> str:
     if measure not in row.means:
         return "–"
-    it = row.means[measure]
+    mean = row.means[measure]
     mark = "*" if measure in dict(row.certain()) else ""
-    return f"{it.estimate:.1%}{mark} ({it.low * 100:.0f} to {it.high * 100:.0f})"
+    return f"{mean.estimate:.1%}{mark} ({mean.low * 100:.0f} to {mean.high * 100:.0f})"
 
 
 def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> str:
@@ -527,11 +570,13 @@ def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> 
         "ceiling": ceiling,
         "floor": floor,
         "rows": [
-            {"settings": row.settings, "tokens": row.tokens, "seconds": row.seconds}
-            | {"certain": [measure for measure, _ in row.certain()]}
-            | {
-                name: _as_json(of)
-                for name, of in (("means", row.means), ("differences", row.differences))
+            {
+                "settings": row.settings,
+                "tokens": row.tokens,
+                "seconds": row.seconds,
+                "certain": [measure for measure, _ in row.certain()],
+                "means": _as_json(row.means),
+                "differences": _as_json(row.differences),
             }
             for row in rows
         ],
@@ -544,7 +589,7 @@ def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> 
 
 
 def _as_json(intervals: Mapping[str, Interval]) -> dict[str, object]:
-    return {measure: it.model_dump() for measure, it in intervals.items()}
+    return {measure: interval.model_dump() for measure, interval in intervals.items()}
 
 
 def _draw_quality(out: Path, rows: Sequence[QualityRow]) -> None:
@@ -554,16 +599,16 @@ def _draw_quality(out: Path, rows: Sequence[QualityRow]) -> None:
     measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
     figure, axes = new_figure(height=1.2 + 0.2 * len(measures) * (len(rows) + 1))
     for place, row in enumerate(rows):
-        shown = [
-            (n, row.means[measure]) for n, measure in enumerate(measures) if measure in row.means
-        ]
-        means = [it.estimate for _, it in shown]
-        errors = [
-            [it.estimate - it.low for _, it in shown],
-            [it.high - it.estimate for _, it in shown],
-        ]
-        ys = [n + place / (len(rows) + 1) for n, _ in shown]
-        colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
+        ys = []
+        means = []
+        errors: tuple[list[float], list[float]] = ([], [])
+        for number, measure in enumerate(measures):
+            if measure in row.means:
+                mean = row.means[measure]
+                ys.append(number + place / (len(rows) + 1))
+                means.append(mean.estimate)
+                errors[0].append(mean.estimate - mean.low)
+                errors[1].append(mean.high - mean.estimate)
         axes.errorbar(
             means,
             ys,
@@ -571,7 +616,7 @@ def _draw_quality(out: Path, rows: Sequence[QualityRow]) -> None:
             fmt="o",
             capsize=2,
             markersize=4,
-            color=colour,
+            color=SERIES_COLOURS[place % len(SERIES_COLOURS)],
             label=row.settings,
         )
     axes.set_yticks(

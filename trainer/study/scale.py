@@ -25,7 +25,7 @@ from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import parse_settings
 from personas.schemas.scorecard import MeanStd
 from trainer.dataset.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
-from trainer.dataset.sample_renderer import SampleRenderer
+from trainer.dataset.sample_renderer import RenderedSample, SampleRenderer
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
@@ -37,6 +37,7 @@ from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, mean_std, 
 from trainer.evaluate.generation.text_metrics import score_texts
 from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
 from trainer.machine import release_memory
+from trainer.report.adapter_docs import read_run_seconds
 from trainer.schemas import PromptReply, Recipe
 from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
@@ -125,12 +126,13 @@ def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> li
     if not sizes or min(sizes) < 1 or runs < 1:
         raise RequestError(
             "A study takes sizes from 1 on, and one run or more.",
-            "Such as --sizes 50,100 --runs 3.",
+            "Example: --sizes 50,100 --runs 3.",
         )
-    if own := [pair for pair in settings if pair.partition("=")[0].strip() in STUDY_SETTINGS]:
-        raise RequestError(
-            f"{own[0]} is what the study itself sets.", "Leave it out: --sizes and --runs say it."
-        )
+    for pair in settings:
+        if pair.partition("=")[0].strip() in STUDY_SETTINGS:
+            raise RequestError(
+                f"{pair} is set by the study itself.", "Leave it out: use --sizes and --runs."
+            )
     return [ScalePoint(size, seed) for size in sorted(set(sizes)) for seed in range(runs)]
 
 
@@ -164,9 +166,9 @@ def run_scale_study(
             left = remaining.words(missing)
             report(f"{number} of {len(points)}: {point.samples} samples, seed {point.seed}{left}")
             started = clock()
-            own = draft.with_settings(parse_settings([*settings, *point.settings]))
+            varied = draft.with_settings(parse_settings([*settings, *point.settings]))
             (out / RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
-            folder = make_job_folder(own, out / RUNS_FOLDER / point.name)
+            folder = make_job_folder(varied, out / RUNS_FOLDER / point.name)
             if code := run(folder):
                 return results, code
             release_memory()
@@ -176,12 +178,10 @@ def run_scale_study(
             remaining.add(result, clock() - started)
         results.append(result)
         if (result.prompts, result.task_prompts) != (results[0].prompts, results[0].task_prompts):
-            text = (
-                f"{point.name} was measured on other prompts than {points[0].name}, so they cannot "
-                "be compared."
-            )
             raise RequestError(
-                text, "Give the same --prompts and --task as before, or name another --out."
+                f"{point.name} was measured on other prompts than {points[0].name}, so they cannot "
+                "be compared.",
+                "Give the same --prompts and --task as before, or name another --out.",
             )
     return results, 0
 
@@ -233,21 +233,20 @@ def read_scale_result(out: Path, point: ScalePoint) -> ScaleResult | None:
 def _score_run(point: ScalePoint, folder: Path, measure: ScoreFunction) -> ScaleResult:
     manifest = verify_adapter(folder / "adapter")
     scores = measure(folder)
-    seconds = json.loads(
-        (folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8")
-    )["seconds"]
-    trained = manifest.dataset["samples_train"]
-    losses = (manifest.metrics.loss_tuned, manifest.metrics.loss_base)
+    further_scores = dict(scores.tasks)
+    further_prompts = dict(scores.prompts)
     return ScaleResult(
-        *(point.samples, point.seed, trained, *losses),
-        scores=scores.tasks[HELDOUT_REPLIES],
-        prompts=scores.prompts[HELDOUT_REPLIES],
-        seconds=seconds,
-        tasks={task: of for task, of in scores.tasks.items() if task != HELDOUT_REPLIES},
+        samples=point.samples,
+        seed=point.seed,
+        trained=manifest.dataset["samples_train"],
+        loss=manifest.metrics.loss_tuned,
+        loss_base=manifest.metrics.loss_base,
+        scores=further_scores.pop(HELDOUT_REPLIES),
+        prompts=further_prompts.pop(HELDOUT_REPLIES),
+        seconds=read_run_seconds(folder / "adapter"),
+        tasks=further_scores,
         untrained=scores.untrained,
-        task_prompts={
-            task: count for task, count in scores.prompts.items() if task != HELDOUT_REPLIES
-        },
+        task_prompts=further_prompts,
     )
 
 
@@ -269,15 +268,16 @@ def require_enough_samples(
     trained.
     """
     largest = points[-1]
-    own = draft.with_settings(parse_settings([*settings, *largest.settings]))
+    varied = draft.with_settings(parse_settings([*settings, *largest.settings]))
     with tempfile.TemporaryDirectory(prefix="understudy-study-") as place:
-        data = prepare_job_without_torch(make_job_folder(own, Path(place) / largest.name)).data
-    if (available := len(data.trained)) < largest.samples:
-        text = (
+        data = prepare_job_without_torch(make_job_folder(varied, Path(place) / largest.name)).data
+    available = len(data.trained)
+    if available < largest.samples:
+        raise RequestError(
             f"--sizes asks for {largest.samples:,} samples, and the data has {available:,} to "
-            "train on."
+            "train on.",
+            f"Give sizes up to {available:,}, or more data.",
         )
-        raise RequestError(text, f"Give sizes up to {available:,}, or more data.")
 
 
 def require_untrained_tasks(draft: JobDraft, tasks: Mapping[str, Path]) -> None:
@@ -291,10 +291,10 @@ def require_untrained_tasks(draft: JobDraft, tasks: Mapping[str, Path]) -> None:
                 "Check the path after --task NAME=.",
             )
         for material in draft.materials:
-            used = [
-                path for path, _ in material.copies if material.kind != "general" and path.is_file()
-            ]
-            if any(cmp(path, file, shallow=False) for path in used):
+            if material.kind == "general":  # every job has it, to measure forgetting
+                continue
+            sources = [path for path, _ in material.copies if path.is_file()]
+            if any(cmp(path, file, shallow=False) for path in sources):
                 raise RequestError(
                     f"{file} cannot measure {task}: it is trained on.", "Name another data set."
                 )
@@ -323,31 +323,35 @@ def score_adapter(
     data = job.data
     renderer = Renderer(job.tokenizer)
     builder = PromptBuilder(renderer, data.persona, data.lore)
-    prompts = [
-        replace(it, own_seeds=(job.recipe.seed,))
-        for it in heldout_prompts(builder, data, (0,))[:most]
-    ]
+    seeds = (job.recipe.seed,)
+    heldout = heldout_prompts(builder, data, (0,))[:most]
+    prompts = [replace(prompt, own_seeds=seeds) for prompt in heldout]
     pairs: dict[str, Sequence[PromptReply]] = {prompts[0].task: data.heldout_prompt_replies}
     names = {prompts[0].task: HELDOUT_REPLIES}
     for task, file in tasks.items():
-        own, pairs[task] = _task_prompts(task, file, builder, job.recipe, most)
-        prompts, names[task] = prompts + own, task
+        task_prompts, pairs[task] = _task_prompts(
+            task, file, builder=builder, recipe=job.recipe, most=most
+        )
+        prompts += task_prompts
+        names[task] = task
     sides = Candidates.load(job.base, job.tokenizer, spec.serving_precision, prompts[0].ids)
     sides.add(NEW, Candidate.sealed(folder / "adapter"))
     assert sides.parts  # the candidates were loaded to generate
-    refs = {side: sides.ref(side) for side in ((NEW, BASE) if with_base else (NEW,))}
+    refs = {NEW: sides.ref(NEW)}
+    if with_base:
+        refs[BASE] = sides.ref(BASE)
     generator = ReplyGenerator(
-        sides.parts, renderer, refs, (job.recipe.seed,), recommended_sampling(job.base)
+        sides.parts, renderer, refs, seeds=seeds, sampling=recommended_sampling(job.base)
     )
     answers = generator.answers(prompts, TimeBudget(math.inf))
     scores: dict[str, TaskScores] = {NEW: {}, BASE: {}}
     for side in refs:
         for task, name in names.items():
             replies = select_replies(answers, task, side=side)
-            references = [pairs[task][it.prompt.number].reply for it in replies]
-            scores[side][name] = score_texts(references, [it.text for it in replies])
-    counts = Counter(names[it.task] for it in prompts)
-    return StudyScores(scores[NEW], dict(counts), scores[BASE])
+            references = [pairs[task][reply.prompt.number].reply for reply in replies]
+            scores[side][name] = score_texts(references, [reply.text for reply in replies])
+    counts = Counter(names[prompt.task] for prompt in prompts)
+    return StudyScores(tasks=scores[NEW], prompts=dict(counts), untrained=scores[BASE])
 
 
 def _task_prompts(
@@ -357,16 +361,18 @@ def _task_prompts(
     messages and replies.
     """
     maker = SampleRenderer(builder.renderer, None, None, recipe, None)
-    talks = [it for it in read_usable(file, ReadOptions()) if isinstance(it, Conversation)]
-    made = [sample for talk in talks for sample in maker.render(talk, {})]
-    pairs = [PromptReply(it.talk, it.turns[-1].text, it.reply) for it in made]
+    samples: list[RenderedSample] = []
+    for talk in read_usable(file, ReadOptions()):
+        if isinstance(talk, Conversation):
+            samples += maker.render(talk, {})
+    pairs = [PromptReply(it.talk, it.turns[-1].text, it.reply) for it in samples]
     if not pairs:
         raise RequestError(
             f"No reply in {file} fits max_length {recipe.max_length}.", "Set a higher max_length."
         )
     bare = replace(builder, persona=None)
-    chosen = select_places(range(len(pairs)), pairs, most)
-    return [bare.from_sample(task, n, made[n].sample, pairs[n]) for n in chosen], pairs
+    selected = select_places(range(len(pairs)), pairs, most)
+    return [bare.from_sample(task, n, samples[n].sample, pairs[n]) for n in selected], pairs
 
 
 # ------------------------------------------------------------------------------------------------
@@ -389,22 +395,26 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
     """Return mean and standard deviation over the runs of each size, smallest first."""
     sizes = []
     for samples in sorted({result.samples for result in results}):
-        own = [result for result in results if result.samples == samples]
-        scores = {name: mean_std([result.scores[name] for result in own]) for name in own[0].scores}
-        runs = [{HELDOUT_REPLIES: result.scores, **result.tasks} for result in own if result.tasks]
-        sizes.append(
-            SizeSummary(
-                samples, mean_std([result.loss for result in own]), scores, _summarise_tasks(runs)
-            )
+        runs = [result for result in results if result.samples == samples]
+        by_task = [{HELDOUT_REPLIES: run.scores, **run.tasks} for run in runs if run.tasks]
+        summary = SizeSummary(
+            samples=samples,
+            loss=mean_std([run.loss for run in runs]),
+            scores=_summarise_metrics([run.scores for run in runs]),
+            tasks=_summarise_tasks(by_task),
         )
+        sizes.append(summary)
     return sizes
+
+
+def _summarise_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, MeanStd]:
+    return {metric: mean_std([run[metric] for run in runs]) for metric in runs[0]}
 
 
 def summarise_untrained(results: Sequence[ScaleResult]) -> dict[str, dict[str, MeanStd]]:
     """Return the base model's scores by task over the seeds; empty in studies of a persona."""
-    return _summarise_tasks(
-        [*{result.seed: result.untrained for result in results if result.untrained}.values()]
-    )
+    by_seed = {result.seed: result.untrained for result in results if result.untrained}
+    return _summarise_tasks(list(by_seed.values()))
 
 
 def _summarise_tasks(runs: Sequence[TaskScores]) -> dict[str, dict[str, MeanStd]]:
@@ -413,14 +423,13 @@ def _summarise_tasks(runs: Sequence[TaskScores]) -> dict[str, dict[str, MeanStd]
     """
     if not runs:
         return {}
-    means = [
-        {name: fmean(of[name] for of in run.values()) for name in CHARTED_METRICS} for run in runs
-    ]
-    by_task = {task: [run[task] for run in runs] for task in runs[0]} | {ALL_TASKS: means}
-    return {
-        task: {name: mean_std([run[name] for run in of]) for name in of[0]}
-        for task, of in by_task.items()
-    }
+    summary = {task: _summarise_metrics([run[task] for run in runs]) for task in runs[0]}
+    means = []
+    for run in runs:
+        tasks = run.values()
+        means.append({name: fmean(scores[name] for scores in tasks) for name in CHARTED_METRICS})
+    summary[ALL_TASKS] = _summarise_metrics(means)
+    return summary
 
 
 CHARTED_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -437,14 +446,15 @@ def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) 
         "loss_base": results[0].loss_base,
         "prompts": results[0].prompts,
         "sizes": [
-            {"samples": size.samples, "loss": size.loss.model_dump()}
-            | {
+            {
+                "samples": size.samples,
+                "loss": size.loss.model_dump(),
                 "scores": _as_json(size.scores),
-                "tasks": {task: _as_json(of) for task, of in size.tasks.items()},
+                "tasks": {task: _as_json(scores) for task, scores in size.tasks.items()},
             }
             for size in sizes
         ],
-        "untrained": {task: _as_json(of) for task, of in untrained.items()},
+        "untrained": {task: _as_json(scores) for task, scores in untrained.items()},
         "runs": [asdict(result) for result in results],
     }
     write_private_file(out / STUDY_FILE, json.dumps(study, indent=2).encode() + b"\n")
@@ -465,20 +475,22 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
     for size in sizes:
         scores = [size.scores[name].format() for name in METRIC_LABELS]
         rows.append((f"{size.samples:,}", str(size.loss.runs), size.loss.format(4), *scores))
-    fewer = [result for result in results if result.trained < result.samples]
-    notes = [
-        "Mean ± standard deviation over the runs of a size. The held-out loss is in nats per "
-        "token (untrained: "
-        f"{first.loss_base:.4f}); the scores compare replies to {first.prompts} held-out prompts "
-        "with those that were "
-        "really given, and length is that of these replies for each word of those.",
-        *(
-            f"With {it.samples:,} asked for there were {it.trained:,} samples (seed {it.seed})."
-            for it in fewer
-        ),
-    ]
-    parts = [f"# Growing data: {persona or 'dialogue'}", markdown_table(head, rows), *notes]
-    return "\n\n".join([*parts, _tasks_markdown(sizes, results)] if sizes[0].tasks else parts)
+    note = (
+        "Mean ± standard deviation over the runs of a size. The held-out loss is in nats per token "
+        f"(untrained: {first.loss_base:.4f}); the scores compare replies to {first.prompts} "
+        "held-out prompts with those that were really given, and length is that of these replies "
+        "for each word of those."
+    )
+    parts = [f"# Growing data: {persona or 'dialogue'}", markdown_table(head, rows), note]
+    for result in results:
+        if result.trained < result.samples:
+            parts.append(
+                f"With {result.samples:,} asked for there were {result.trained:,} samples "
+                f"(seed {result.seed})."
+            )
+    if sizes[0].tasks:
+        parts.append(_tasks_markdown(sizes, results))
+    return "\n\n".join(parts)
 
 
 def _tasks_markdown(sizes: Sequence[SizeSummary], results: Sequence[ScaleResult]) -> str:
@@ -488,13 +500,13 @@ def _tasks_markdown(sizes: Sequence[SizeSummary], results: Sequence[ScaleResult]
     prompts = {HELDOUT_REPLIES: first.prompts, **first.task_prompts}
     rows = []
     for task in sizes[0].tasks:
+        lines = [(f"{size.samples:,}", size.tasks[task]) for size in sizes]
+        if untrained:
+            lines.insert(0, ("untrained", untrained[task]))
         label = f"{task} ({prompts[task]} prompts)" if task in prompts else task
-        lines = [("untrained", untrained[task])] if untrained else []
-        for place, (samples, scores) in enumerate(
-            [*lines, *((f"{it.samples:,}", it.tasks[task]) for it in sizes)]
-        ):
-            rouge = [scores[name].format() for name in CHARTED_METRICS]
-            rows.append(("" if place else label, samples, *rouge))
+        for samples, scores in lines:
+            rows.append((label, samples, *(scores[name].format() for name in CHARTED_METRICS)))
+            label = ""  # the task is named once
     note = (
         "The same prompts for every run; mean ± standard deviation of F1 over the runs of a size."
     )

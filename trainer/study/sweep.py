@@ -1,13 +1,10 @@
-"""Sweeps settings over several runs for the lowest held-out loss, and compares strategies of using
-general dialogue.
-"""
+"""Sweeps settings over several runs for the lowest held-out loss."""
 
 import hashlib
 import itertools
 import json
 import math
 import shutil
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +14,6 @@ from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.atomic_files import atomic_folder, replace_durably, write_private_file
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
-from personas.schemas.scorecard import MeanStd
 from personas.schemas.training_events import TRAINER_EVENT, Failed
 from trainer.dataset.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.machine import release_memory
@@ -114,12 +110,12 @@ def sweep_points(
     """Return all combinations of `name=value,value…`, with their settings. Raises `RequestError`
     for invalid values.
     """
-    names = []
-    values = []
+    names: list[str] = []
+    values: list[list[str]] = []
     for text in sweeps:
         name, _, listed = (part.strip() for part in text.partition("="))
-        each = list(dict.fromkeys(value.strip() for value in listed.split(",") if value.strip()))
-        if len(each) < 2:
+        distinct = dict.fromkeys(value.strip() for value in listed.split(",") if value.strip())
+        if len(distinct) < 2:
             raise RequestError(
                 f"{text!r} is no sweep.", "Write name=value,value such as learning_rate=1e-4,2e-4."
             )
@@ -128,14 +124,13 @@ def sweep_points(
                 "target_modules cannot be swept: its values are lists.", "Start a run for each."
             )
         names.append(name)
-        values.append(each)
-    points = [
-        SweepPoint(tuple(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)
-    ]
-    return [
-        (point, parse_settings([*settings, *(f"{n}={v}" for n, v in point.pairs)]))
-        for point in points
-    ]
+        values.append(list(distinct))
+    points = []
+    for combination in itertools.product(*values):
+        point = SweepPoint(tuple(zip(names, combination, strict=True)))
+        varied = [f"{name}={value}" for name, value in point.pairs]
+        points.append((point, parse_settings([*settings, *varied])))
+    return points
 
 
 def sweep_folder(draft: JobDraft, points: Sequence[SweepPoint]) -> Path:
@@ -154,11 +149,11 @@ def make_sweep_folders(
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no sweep.", "Name another --out.")
     (out / SWEEP_RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
-    runs = out / SWEEP_RUNS_FOLDER
-    return [
-        (point, make_job_folder(draft.with_settings(own), runs / point.name))
-        for point, own in points
-    ]
+    folders = []
+    for point, settings in points:
+        folder = out / SWEEP_RUNS_FOLDER / point.name
+        folders.append((point, make_job_folder(draft.with_settings(settings), folder)))
+    return folders
 
 
 def run_sweep(
@@ -171,16 +166,16 @@ def run_sweep(
     """
     results: list[SweepResult] = []
     for number, (point, folder) in enumerate(folders, 1):
-        if not (result := read_sweep_result(point, folder)):
+        result = read_sweep_result(point, folder)
+        if result is None:
             report(f"{number} of {len(folders)}: {point.name}")
             code = run(folder)
             release_memory()
             failure = _read_failure(folder)
             if code and not failure.is_final:
                 return results, code
-            result = read_sweep_result(point, folder) or SweepResult(
-                point.name, dict(point.pairs), why=failure.cause
-            )
+            result = read_sweep_result(point, folder)
+            result = result or SweepResult(point.name, dict(point.pairs), why=failure.cause)
         results.append(result)
     return results, 0
 
@@ -189,15 +184,23 @@ def read_sweep_result(point: SweepPoint, folder: Path) -> SweepResult | None:
     """Read the result of a finished or diverged run. Raises `AdapterError` for a damaged
     adapter.
     """
-    of = (point.name, dict(point.pairs))
-    if (folder / SWEEP_ADAPTER_FOLDER).is_dir():
-        metrics = verify_adapter(folder / SWEEP_ADAPTER_FOLDER).metrics
-        losses = (metrics.loss_tuned, metrics.loss_base, metrics.general_loss_tuned)
+    settings = dict(point.pairs)
+    adapter = folder / SWEEP_ADAPTER_FOLDER
+    if adapter.is_dir():
+        metrics = verify_adapter(adapter).metrics
         return SweepResult(
-            *of, *losses, metrics.heldout_tokens, read_run_seconds(folder / SWEEP_ADAPTER_FOLDER)
+            point.name,
+            settings,
+            loss=metrics.loss_tuned,
+            loss_base=metrics.loss_base,
+            general_loss=metrics.general_loss_tuned,
+            heldout_tokens=metrics.heldout_tokens,
+            seconds=read_run_seconds(adapter),
         )
     cause = _read_failure(folder).cause
-    return SweepResult(*of, why=cause) if DIVERGED_CAUSE in cause else None
+    if DIVERGED_CAUSE in cause:  # the same settings would diverge again
+        return SweepResult(point.name, settings, why=cause)
+    return None
 
 
 def best_result(results: Sequence[SweepResult]) -> SweepResult:
@@ -220,15 +223,11 @@ def write_sweep_results(out: Path, results: Sequence[SweepResult], best: SweepRe
 
 def sweep_results_table(results: Sequence[SweepResult], best: SweepResult | None = None) -> str:
     """Format all runs with the best one marked, for terminals and model cards."""
-    rows = [
-        (
-            f"{result.name}{' (best)' if result is best else ''}",
-            "–" if result.loss is None else f"{result.loss:.4f}",
-            "–" if result.general_loss is None else f"{result.general_loss:.4f}",
-            result.why or f"{result.seconds:,.0f} s",
-        )
-        for result in results
-    ]
+    rows = []
+    for result in results:
+        name = f"{result.name} (best)" if result is best else result.name
+        time = result.why or f"{result.seconds:,.0f} s"
+        rows.append((name, _format_loss(result.loss), _format_loss(result.general_loss), time))
     lines = [markdown_table(("setting", "held-out loss", "general loss", "time"), rows)]
     if len({result.heldout_tokens for result in results if result.loss is not None}) > 1:
         note = (
@@ -237,6 +236,10 @@ def sweep_results_table(results: Sequence[SweepResult], best: SweepResult | None
         )
         lines.append(note)
     return "\n\n".join(lines)
+
+
+def _format_loss(loss: float | None) -> str:
+    return "–" if loss is None else f"{loss:.4f}"
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,9 @@ def _read_failure(folder: Path) -> _RunFailure:
         event = TRAINER_EVENT.validate_json(last)
     except (OSError, IndexError, ValueError):
         return _RunFailure()
-    return _RunFailure(event.cause, not event.retry) if isinstance(event, Failed) else _RunFailure()
+    if not isinstance(event, Failed):
+        return _RunFailure()
+    return _RunFailure(event.cause, is_final=not event.retry)
 
 
 def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
@@ -261,8 +266,7 @@ def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: Sweep
     source = out / SWEEP_RUNS_FOLDER / best.name / SWEEP_ADAPTER_FOLDER
     text = (
         f"\n## Sweep\n\nChosen among {len(results)} runs by its loss on held-out replies, which is "
-        "therefore a little "
-        f"lower than on others.\n\n{sweep_results_table(results, best)}\n"
+        f"therefore a little lower than on others.\n\n{sweep_results_table(results, best)}\n"
     )
     card = (source / "README.md").read_text(encoding="utf-8") + text
     if target.is_dir() and (target / "README.md").read_text(encoding="utf-8") == card:
@@ -285,171 +289,3 @@ def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: Sweep
         target.rename(earlier)
     replace_durably(fresh, target)
     shutil.rmtree(earlier, ignore_errors=True)
-
-
-# ------------------------------------------------------------------------------------------------
-# strategies
-
-STRATEGIES_FILE = "strategies.json"
-STRATEGY_SETTING = "strategy"
-STRATEGY_NAMES = {
-    "persona": "A: the persona's data alone",
-    "mixed": "B: general dialogue mixed in",
-    "two-stage": "C: general dialogue first, then the persona's data",
-}
-FIXED_SETTINGS = ("general_share", "first_stage_epochs", "seed")
-NO_GENERAL_SHARE = 1e-9
-"""Rounds to no samples, yet sets the general dialogue for measuring aside as a mixing run does: all
-measure alike.
-"""
-
-
-@dataclass(frozen=True)
-class StrategyRun:
-    """A finished run of a strategy. `general` counts the samples of general dialogue that it
-    trained on.
-    """
-
-    strategy: str
-    seed: int
-    samples: int
-    general: int
-    loss: float
-    loss_base: float
-    general_loss: float
-    general_loss_base: float
-    seconds: float
-
-
-def strategy_points(
-    share: float, runs: int, settings: Sequence[str]
-) -> list[tuple[SweepPoint, Hyperparameters]]:
-    """Return the runs of the three strategies, a seed of each first. Raises `RequestError`."""
-    if own := [pair for pair in settings if pair.partition("=")[0].strip() in FIXED_SETTINGS]:
-        raise RequestError(
-            f"{own[0]} is what the study itself sets.", "Leave it out: --share and --runs say it."
-        )
-    uses = {
-        "persona": (f"general_share={NO_GENERAL_SHARE:g}",),
-        "mixed": (f"general_share={share:g}",),
-        "two-stage": ("first_stage_epochs=1",),
-    }
-    return [
-        (
-            SweepPoint(((STRATEGY_SETTING, strategy), ("seed", str(seed)))),
-            parse_settings([*settings, *own, f"seed={seed}"]),
-        )
-        for seed in range(runs)
-        for strategy, own in uses.items()
-    ]
-
-
-def strategies_folder(draft: JobDraft, share: float) -> Path:
-    """Return a study's folder in the home, the same for further runs."""
-    digest = hashlib.sha256(f"{job_id_of_draft(draft)} {share:g}".encode()).hexdigest()[:ID_DIGITS]
-    return draft.home / RUNS_FOLDER / f"{draft.request.job_name}-strategies-{digest}"
-
-
-def read_strategy_run(point: SweepPoint, folder: Path) -> StrategyRun | None:
-    """Read a finished run's figures; None without an adapter. Raises `AdapterError` for a damaged
-    one.
-    """
-    if not (adapter := folder / SWEEP_ADAPTER_FOLDER).is_dir():
-        return None
-    manifest, (_, strategy), (_, seed) = verify_adapter(adapter), *point.pairs
-    metrics = manifest.metrics
-    general = manifest.dataset.get("samples_general", 0)
-    losses = (
-        metrics.loss_tuned,
-        metrics.loss_base,
-        metrics.general_loss_tuned,
-        metrics.general_loss_base,
-    )
-    samples = manifest.dataset["samples_train"] - general
-    return StrategyRun(strategy, int(seed), samples, general, *losses, read_run_seconds(adapter))
-
-
-def write_strategies(out: Path, persona: str | None, runs: Sequence[StrategyRun]) -> str:
-    """Write `strategies.md`, its JSON and chart; return the Markdown. Raises `OSError`."""
-    text = strategies_markdown(persona, runs)
-    study = {"persona": persona, "runs": [asdict(run) for run in runs]}
-    write_private_file(out / STRATEGIES_FILE, json.dumps(study, indent=2).encode() + b"\n")
-    write_private_file(out / "strategies.md", f"{text}\n".encode())
-    _draw_strategies(out, runs)
-    return text
-
-
-def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str:
-    """Render the table: mean and standard deviation over the seeds of each strategy."""
-    head = (
-        "strategy",
-        "samples",
-        "general",
-        "runs",
-        "held-out loss",
-        "general loss",
-        "change",
-        "time",
-    )
-    rows = []
-    for strategy, own in _by_strategy(runs).items():
-        loss = _mean_std([run.loss for run in own])
-        general = _mean_std([run.general_loss for run in own])
-        change = general.mean / statistics.fmean(run.general_loss_base for run in own) - 1
-        counts = (f"{own[0].samples:,}", f"{own[0].general:,}", str(len(own)))
-        spent = f"{statistics.fmean(run.seconds for run in own):,.0f} s"
-        rows.append(
-            (
-                STRATEGY_NAMES[strategy],
-                *counts,
-                loss.format(4),
-                general.format(4),
-                f"{change:+.1%}",
-                spent,
-            )
-        )
-    first = runs[0]
-    note = (
-        "Losses in nats per reply token, mean ± standard deviation over seeds; the untrained base "
-        "model's are "
-        f"{first.loss_base:.4f} on held-out replies and {first.general_loss_base:.4f} on general "
-        "dialogue; change is "
-        "relative to the latter. All strategies measure with the same dialogue, which none trains "
-        "on."
-    )
-    return "\n\n".join([f"# Strategies: {persona or 'dialogue'}", markdown_table(head, rows), note])
-
-
-def _by_strategy(runs: Sequence[StrategyRun]) -> dict[str, list[StrategyRun]]:
-    return {
-        name: own
-        for name in STRATEGY_NAMES
-        if (own := [run for run in runs if run.strategy == name])
-    }
-
-
-def _mean_std(values: Sequence[float]) -> MeanStd:
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return MeanStd(mean=statistics.fmean(values), sd=sd, runs=len(values))
-
-
-def _draw_strategies(out: Path, runs: Sequence[StrategyRun]) -> None:
-    """Draw `strategies.svg` and `.png`: each run's losses on the persona's replies and on general
-    dialogue.
-    """
-    figure, axes = new_figure(height=3.6)
-    for colour, (strategy, own) in zip(SERIES_COLOURS, _by_strategy(runs).items(), strict=False):
-        points = [run.loss for run in own], [run.general_loss for run in own]
-        axes.scatter(*points, color=colour, label=STRATEGY_NAMES[strategy])
-    axes.axhline(
-        runs[0].general_loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained"
-    )
-    axes.set(
-        title="Strategies",
-        xlabel="held-out loss, nats per token",
-        ylabel="general loss, nats per token",
-    )
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    save_figure(
-        figure, out / "strategies", "Losses by strategy; strategies.md has the figures as a table"
-    )
