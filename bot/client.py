@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Literal
 
 import aiohttp
 import discord
@@ -23,6 +23,8 @@ from bot.lessons.discord import TEACH_FORM_PREFIX, UnteachButton, store_lesson
 from bot.memory.discord import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
 from bot.operations.doctor.connection_checks import missing_permissions
 from bot.operations.shards import ShardRange
+from bot.operations.shards.shard_process import RequestLimiter
+from bot.operations.shards.shared_state import SharedRow
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.platform import permissions
 from bot.platform.discord_kit.request_locks import release_locks
@@ -58,36 +60,6 @@ FORM_HANDLERS = {
 }
 
 
-class ShardLimiter(Protocol):
-    """The budget of all processes of the application
-    (`bot.operations.shards.shard_process.RequestLimiter`).
-    """
-
-    max_concurrency: int
-
-    @property
-    def edit_stretch_s(self) -> float:
-        """Seconds by which edits of streamed replies are postponed."""
-
-    def trace(self) -> aiohttp.TraceConfig:
-        """Return the trace that delays requests."""
-
-    async def identify(self, shard_id: int) -> None:
-        """Wait until a shard may identify."""
-
-
-class SharedChange(Protocol):
-    """A row that another process wrote (`bot.operations.shards.shared_state.SharedRow`)."""
-
-    @property
-    def table(self) -> str:
-        """Its table."""
-
-    @property
-    def row(self) -> str | None:
-        """Its columns as JSON; None for a deleted one."""
-
-
 class BotClient(Bot):
     """The bot. Answers slash commands, mentions and, with the message content intent, plain
     messages.
@@ -95,34 +67,31 @@ class BotClient(Bot):
 
     def __init__(
         self,
-        create_services: Callable[..., Services],
         *,
         message_content: bool,
         guilds_settle_s: float,
-        **options: Any,
+        shards: ShardRange | None = None,
+        http_trace: aiohttp.TraceConfig | None = None,
     ) -> None:
-        """`create_services` is called with this `client`; `guilds_settle_s` is the time to wait for
-        further guilds.
-
-        `options` are discord.py's, for a client with shards.
-        """
-        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = (
-            False  # it has no voice features
-        )
-        intents = discord.Intents(
-            guilds=True, guild_messages=True, dm_messages=True, message_content=message_content
-        )
+        """`guilds_settle_s` is the time to wait for further guilds before the client is ready."""
+        # discord.py warns that libraries for voice are missing; there are no voice features here.
+        discord.VoiceClient.warn_nacl = False
+        discord.VoiceClient.warn_dave = False
         super().__init__(
             commands.when_mentioned,
-            intents=intents,
+            intents=discord.Intents(
+                guilds=True, guild_messages=True, dm_messages=True, message_content=message_content
+            ),
             tree_cls=BotCommandTree,
             help_command=None,
             allowed_mentions=discord.AllowedMentions.none(),
             chunk_guilds_at_startup=False,
             guild_ready_timeout=guilds_settle_s,
-            **options,
+            shard_ids=shards.ids if shards else None,
+            shard_count=shards.count if shards else None,
+            http_trace=http_trace,
         )
-        self.services = create_services(client=self)
+        self.shard_range = shards
 
     async def connect(self, *, reconnect: bool = True) -> None:
         """Connect, and stay connected until closed. A first connection that fails is tried again
@@ -132,14 +101,13 @@ class BotClient(Bot):
         while True:
             try:
                 return await super().connect(reconnect=reconnect)
-            except (
-                AttributeError
-            ) as error:  # discord.py resumes what it has not had yet: `None.sequence`
+            except AttributeError as error:
+                # discord.py resumes a session that it never had: `None.sequence`.
                 if error.name != "sequence" or error.obj is not None or self.is_closed():
                     raise
-                why = (
-                    connection_error(error.__context__).message if error.__context__ else str(error)
-                )
+                why = str(error)
+                if error.__context__:
+                    why = connection_error(error.__context__).message
                 delay_s = backoff.delay()
                 log.warning(
                     "The first connection failed, the next attempt is in %.2f s: %s", delay_s, why
@@ -254,24 +222,21 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
 
     def __init__(
         self,
-        create_services: Callable[..., Services],
         *,
+        message_content: bool,
+        guilds_settle_s: float,
         shards: ShardRange,
-        limiter: ShardLimiter,
-        **options: Any,
+        limiter: RequestLimiter,
     ) -> None:
         """`limiter` keeps all processes of the application within Discord's limits."""
-        self.shard_range = shards
+        super().__init__(
+            message_content=message_content,
+            guilds_settle_s=guilds_settle_s,
+            shards=shards,
+            http_trace=limiter.trace(),
+        )
         self._limiter = limiter
         self._background: list[asyncio.Task[None]] = []
-        trace = limiter.trace()
-        super().__init__(
-            create_services,
-            shard_ids=shards.ids,
-            shard_count=shards.count,
-            http_trace=trace,
-            **options,
-        )
 
     async def setup_hook(self) -> None:
         self._limiter.max_concurrency = max(
@@ -305,37 +270,39 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
         """Seconds by which edits of streamed replies are postponed."""
         return self._limiter.edit_stretch_s
 
-    def take_up(self, rows: Sequence[SharedChange]) -> None:
+    def take_up(self, rows: Sequence[SharedRow]) -> None:
         """React to rows of the shared state that other processes have written."""
         for row in rows:
-            values = json.loads(row.row or "{}")
-            match row.table:
-                case "jobs" if values:
-                    self._background.append(
-                        asyncio.create_task(self._take_up_job(values["job_id"]))
-                    )
-                case "promotions" if values:
-                    self.dispatch("version_changed", values["guild_id"], values["persona_id"])
-                case "withdrawn" if values:
-                    version = values["persona_id"], values["version"]
-                    self._background.append(asyncio.create_task(self._take_up_withdrawal(*version)))
-                case "removed_personas" if values:
-                    self._background.append(
-                        asyncio.create_task(self._take_up_removal(values["persona_id"]))
-                    )
-                case "forgettings":
-                    self.dispatch("forgetting_changed", bool(values) and not values["step"])
+            self._take_up_row(row.table, json.loads(row.row or "{}"))
         self._background = [task for task in self._background if not task.done()]
 
+    def _take_up_row(self, table: str, values: dict[str, Any]) -> None:
+        match table:
+            case "jobs" if values:
+                self._start(self._take_up_job(values["job_id"]))
+            case "promotions" if values:
+                self.dispatch("version_changed", values["guild_id"], values["persona_id"])
+            case "withdrawn" if values:
+                self._start(self._take_up_withdrawal(values["persona_id"], values["version"]))
+            case "removed_personas" if values:
+                self._start(self._take_up_removal(values["persona_id"]))
+            case "forgettings":
+                self.dispatch("forgetting_changed", bool(values) and not values["step"])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background.append(asyncio.create_task(work))
+
     async def _take_up_job(self, job_id: str) -> None:
-        if self.is_primary:  # the persona may have been changed on another shard
+        if self.is_primary:
+            # The persona may have been changed on another shard.
             await asyncio.to_thread(self.services.personas.reload_guild_cards)
         self.services.queue.take_up(job_id)
 
     async def _take_up_removal(self, persona_id: str) -> None:
         await asyncio.to_thread(self.services.personas.reload_guild_cards)
         self.services.reply_service.stop_replies(of=persona_id)
-        if self.services.personas.get(persona_id, 0) is None:  # whatever the clocks say
+        if self.services.personas.get(persona_id, 0) is None:
+            # Decided by the card, not by times: the clocks of two hosts may differ.
             self.services.store.guilds.forget_persona(persona_id)
 
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:

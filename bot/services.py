@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +14,6 @@ from bot.chat.message_reader import IncomingMessage, MessageReader
 from bot.chat.places import ChannelCache
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
-from bot.chat.streaming_reply import ReplyViews
-from bot.chat.webhooks import SenderRegistry
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
 from bot.operations.metrics import BotMetrics
@@ -23,7 +21,7 @@ from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.registry import PersonaRegistry
 from bot.platform.clock import BackgroundTask
-from bot.settings import FetchPolicy
+from bot.settings import FetchPolicy, Settings
 from bot.store import Store
 from bot.training.actions import Trainings
 from bot.training.dataset_catalog import DatasetCatalog
@@ -36,17 +34,18 @@ from personas.engine import Engine
 from personas.schemas.training import TrainingRequest
 
 MAX_NOTED_INTERACTIONS = 10_000
-"""Interactions by whose ids repeated events are told; a gateway repeats what was sent since a lost
-connection.
+"""Ids of recent interactions. After a reconnect the gateway resends events; known ids are
+ignored.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrivacyServices:
     """The operator's privacy settings (`bot.settings.Settings`).
 
-    `forget_in_sandbox` erases a person (`bot.privacy.identifiers.PersonIdentifiers`) from the
-    sandbox; None on Discord. `engine_hosts` are other machines that compute replies.
+    `forget_in_sandbox` erases a person (`bot.privacy.identifiers.PersonIdentifiers`, which stands
+    above this module) from the sandbox; None on Discord. `engine_hosts` are other machines that
+    compute replies.
     """
 
     permission: str = ""
@@ -55,10 +54,20 @@ class PrivacyServices:
     forget_in_sandbox: Callable[..., None] | None = None
     engine_hosts: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, settings: Settings, forget_in_sandbox: Callable[..., None] | None = None) -> Self:
+        return cls(
+            permission=settings.discord_permission,
+            history_days=settings.history_days,
+            in_sandbox=settings.in_sandbox,
+            forget_in_sandbox=forget_in_sandbox,
+            engine_hosts=settings.engine_hosts,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """Everything that cogs, pages and the API work with; created once, in `bot.app`."""
+    """Everything that cogs, pages and the API work with; `bot.compose` makes it."""
 
     store: Store
     engine: Engine
@@ -72,60 +81,23 @@ class Services:
     catalogue: DatasetCatalog
     base_model: str
     home: Path
-    unanswered: ChannelCache[IncomingMessage] = field(default_factory=partial(ChannelCache, 1000))
-    """By direct-message channel: the message of a member who has not chosen a persona yet."""
-    privacy: PrivacyServices = field(default_factory=PrivacyServices)
-    max_upload_bytes: int = 8 * 2**30
+    privacy: PrivacyServices
+    max_upload_bytes: int
     """Size limit of an uploaded file."""
-    data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
-    fetch_datasets: FetchPolicy = "operator"
-    fetch_adapters: FetchPolicy = "operator"
+    fetch_datasets: FetchPolicy
+    fetch_adapters: FetchPolicy
     """Settings: those who may make the bot fetch from a hub."""
-    dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
-    client: discord.Client | None = None
+    client: discord.Client | None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None
     without one.
     """
-    metrics: BotMetrics = field(default_factory=BotMetrics)
+    metrics: BotMetrics
+    unanswered: ChannelCache[IncomingMessage] = field(default_factory=lambda: ChannelCache(1000))
+    """By direct-message channel: the message of a member who has not chosen a persona yet."""
+    data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
+    dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     background: list[BackgroundTask] = field(default_factory=list)
     """The background tasks whose errors `/healthz` and the dashboard show."""
-
-    @classmethod
-    def create(
-        cls,
-        *,
-        builder: ChatRequestBuilder,
-        engine: Engine,
-        throttle: TrainerThrottle,
-        views: ReplyViews,
-        client: discord.Client | None,
-        comparisons_per_day: int = 20,
-        **more: Any,
-    ) -> Self:
-        """Build the services that follow from these parts; `more` are the remaining fields of this
-        class.
-        """
-        store = builder.store
-        dispatch = partial(client.dispatch, "version_changed") if client else None
-        return cls(
-            store=store,
-            engine=engine,
-            personas=builder.personas,
-            throttle=throttle,
-            request_builder=builder,
-            reply_service=ReplyService(
-                store, engine, builder, SenderRegistry(client, store), views, throttle
-            ),
-            versions=LiveVersions(
-                store, engine, builder, dispatch or (lambda guild_id, persona_id: None)
-            ),
-            blind_tests=BlindTests(
-                store, engine, throttle, builder, builder.home, comparisons_per_day
-            ),
-            home=builder.home,
-            client=client,
-            **more,
-        )
 
     @cached_property
     def message_reader(self) -> MessageReader:
@@ -147,16 +119,16 @@ class Services:
 
 
 class Bot(commands.Bot):
-    """A client whose cogs reach everything through `services`."""
+    """A client whose cogs reach everything through `services`, which are set before it connects."""
 
     services: Services
     shard_range: ShardRange | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Arguments and options are discord.py's."""
         super().__init__(*arguments, **options)
-        self._lost_at: dict[
-            int | None, float
-        ] = {}  # by shard, None without shards: since when it is not connected
+        self._lost_at: dict[int | None, float] = {}
+        """Time at which each shard without a session lost it; by None for a bot without shards."""
         self._interaction_ids: dict[int, None] = {}
 
     def connection_lost(self, shard_id: int | None = None) -> None:
@@ -167,25 +139,28 @@ class Bot(commands.Bot):
 
     @property
     def disconnected_s(self) -> float:
-        """Seconds since which the gateway, or one of its shards, has no session; 0 while all have
-        one.
+        """Seconds for which the gateway, or one of its shards, has had no session; 0 while all
+        have one.
         """
-        return time.monotonic() - min(self._lost_at.values()) if self._lost_at else 0.0
+        if not self._lost_at:
+            return 0.0
+        return time.monotonic() - min(self._lost_at.values())
 
     def note_interaction(self, interaction_id: int) -> bool:
         """Remember an interaction for a while. Returns False if it was noted before."""
         if interaction_id in self._interaction_ids:
             return False
         if len(self._interaction_ids) == MAX_NOTED_INTERACTIONS:
-            del self._interaction_ids[next(iter(self._interaction_ids))]
+            oldest = next(iter(self._interaction_ids))
+            del self._interaction_ids[oldest]
         self._interaction_ids[interaction_id] = None
         return True
 
     def serves(self, guild_id: int) -> bool:
-        """Report whether a guild is served by this process; guild 0 is by the one with shard 0."""
+        """Report whether this process serves a guild. The process with shard 0 serves guild 0."""
         return self.shard_range is None or self.shard_range.has(guild_id)
 
     @property
     def is_primary(self) -> bool:
-        """This process does what is done once for all shards."""
+        """Whether this process does the work that is done once for all shards."""
         return self.shard_range is None or self.shard_range.has_first

@@ -411,6 +411,11 @@ class Settings(BaseSettings):
         return not self.discord_token
 
     @property
+    def is_whole_bot(self) -> bool:
+        """No other process serves a part of the guilds."""
+        return self.shards is None or self.shards.is_whole
+
+    @property
     def is_local(self) -> bool:
         """The web server is reached from this machine alone."""
         return is_loopback(self.web_host)

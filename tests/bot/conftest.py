@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from bot.app import DASHBOARD_LINK
-from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.request import ChatRequestBuilder
 from bot.client import BotClient
+from bot.compose import Dependencies, compose
 from bot.demo_guild import (
     MEMBER,
     MODERATOR,
@@ -28,18 +27,16 @@ from bot.demo_guild import (
 )
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.services import PrivacyServices, Services
+from bot.services import PrivacyServices
+from bot.settings import Settings
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import JobQueue
-from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.actions import AutomaticPromotion
 from bot.web_server import WebServer
 from personas.home.job_material import ShippedData
 from personas.lore import semantic
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage, read_lore
-from personas.schemas.chat import SamplingParams
 from sandbox import Sandbox, patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
@@ -130,9 +127,13 @@ async def on_stage(
     served_hash: str = "",
     candidates: tuple[int, int] = (1, 4),
 ) -> AsyncIterator[Stage]:
-    """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life
-    of it.
-    """
+    """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
+    settings = Settings(
+        home=home,
+        discord_permission=permission,
+        reply_candidates=candidates[0],
+        max_reply_candidates=candidates[1],
+    )
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02, more_guilds=more_guilds)
@@ -141,29 +142,22 @@ async def on_stage(
     engine = engine or FakeEngine()
     backend = FakeTrainingBackend()
     with Store.open(home / "understudy.sqlite") as store, patch_discord(sandbox):
-        from bot.platform.clock import SystemClock
-
-        queue = JobQueue(store, backend, SystemClock())
         passages = tuple(read_lore(shipped.lore, [*personas.of(0), WORLD]))
         semantic._VECTOR_CACHE.update(_lore_vectors(passages))
         lore = LoreIndex(passages)
-        incompatible = IncompatibleVersions(served_hash=served_hash)
-        builder = ChatRequestBuilder(
-            store, personas, lore, SamplingParams(), home, incompatible, *candidates
-        )
-
-        create_services = partial(
-            Services.create,
-            builder=builder,
+        dependencies = Dependencies(
+            store=store,
+            personas=personas,
+            lore=lore,
+            catalogue=DatasetCatalog(shipped, settings.base_model, home, store),
             engine=engine,
-            throttle=TrainerThrottle(backend.hold),
-            views=ReplyButtonViews(),
-            queue=queue,
-            catalogue=DatasetCatalog(shipped, "embedded", home, store),
-            base_model="embedded",
-            privacy=PrivacyServices(permission, 90, True, partial(forget_in_sandbox, sandbox)),
+            backend=backend,
+            privacy=PrivacyServices.of(settings, partial(forget_in_sandbox, sandbox)),
+            incompatible_versions=IncompatibleVersions(served_hash=served_hash),
         )
-        client = BotClient(create_services, message_content=message_content, guilds_settle_s=0.1)
+        client = BotClient(message_content=message_content, guilds_settle_s=0.1)
+        client.services = compose(settings, dependencies, client)
+        queue = client.services.queue
         running = asyncio.create_task(client.start(sandbox.token))
         ready = asyncio.create_task(client.wait_until_ready())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)

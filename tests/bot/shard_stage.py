@@ -1,5 +1,4 @@
-"""A bot process with some of the shards, as `bot.app` composes it; fakes stand for model and
-trainer alone.
+"""A bot process with some of the shards; fakes stand for model and trainer alone.
 
 `python -m tests.bot.shard_stage HOME URL TOKEN SHARDS [SHARED_DB [HOLD_S]]` runs one as a process
 until SIGTERM.
@@ -15,12 +14,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.request import ChatRequestBuilder
 from bot.client import ShardedBotClient
+from bot.compose import Dependencies, compose
 from bot.operations.shards import ShardRange, shard_process
 from bot.operations.shards.shard_process import (
     RateBudget,
@@ -31,18 +28,14 @@ from bot.operations.shards.shard_process import (
 from bot.operations.shards.shared_state import SharedConnection
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.platform.clock import SystemClock
 from bot.privacy.erasure_service import resume_erasures
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings
 from bot.store import Channel, Store
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import JobQueue
-from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.actions import AutomaticPromotion
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
-from personas.schemas.chat import SamplingParams
 from sandbox import patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
@@ -73,39 +66,36 @@ async def shard_stage(
 ) -> AsyncIterator[ShardStage]:
     """Run the process; discord.py must be patched to the sandbox."""
     settings = Settings(
-        home=home, discord_token=token, shards=ShardRange.parse(shards), shared_db=shared_db
+        home=home,
+        discord_token=token,
+        discord_permission="Granted by Discord to the test, 2026",
+        shards=ShardRange.parse(shards),
+        shared_db=shared_db,
     )
     shipped = ShippedData.from_source_tree()
     engine = FakeEngine()
     backend = FakeTrainingBackend()
     personas = PersonaRegistry(shipped.cards, home)
     store, mirror = open_shard_store(home, settings.shards, shared_db)
-    privacy = PrivacyServices("Granted by Discord to the test, 2026", 90, True)
+    privacy = PrivacyServices.of(settings)
     await resume_erasures(home, store, privacy, personas.all_names(), settings.shards)
-    queue = JobQueue(store, backend, SystemClock())
     lore = LoreIndex([])
-    builder = ChatRequestBuilder(
-        store, personas, lore, SamplingParams(), home, IncompatibleVersions(served_hash="")
-    )
-    create_services = partial(
-        Services.create,
-        builder=builder,
+    dependencies = Dependencies(
+        store=store,
+        personas=personas,
+        lore=lore,
+        catalogue=DatasetCatalog(shipped, settings.base_model, home, store),
         engine=engine,
-        throttle=TrainerThrottle(backend.hold),
-        views=ReplyButtonViews(),
-        queue=queue,
-        catalogue=DatasetCatalog(shipped, "embedded", home, store),
-        base_model="embedded",
+        backend=backend,
         privacy=privacy,
+        incompatible_versions=IncompatibleVersions(served_hash=""),
     )
     limiter = open_limiter(home, shared_db)
     client = ShardedBotClient(
-        create_services,
-        message_content=True,
-        guilds_settle_s=0.1,
-        shards=settings.shards,
-        limiter=limiter,
+        message_content=True, guilds_settle_s=0.1, shards=settings.shards, limiter=limiter
     )
+    client.services = compose(settings, dependencies, client)
+    queue = client.services.queue
     running = asyncio.create_task(client.start(token))
     ready = asyncio.create_task(client.wait_until_ready())
     await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)

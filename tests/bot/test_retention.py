@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from bot.chat.request import ChatRequestBuilder
+from bot.compose import Dependencies, compose
 from bot.personas.guild_lore import read_all_guild_lore
 from bot.personas.registry import PersonaRegistry
 from bot.privacy import retention
@@ -21,16 +21,18 @@ from bot.privacy.retention import (
     Retention,
     RetentionPeriods,
 )
-from bot.services import Services
+from bot.services import PrivacyServices
+from bot.settings import Settings
 from bot.store import CARD_CONTRIBUTION, Contribution, Store, guild_suffix
-from bot.training.queue import JobQueue
+from bot.training.dataset_catalog import DatasetCatalog
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
 from personas.home.atomic_files import atomic_folder
 from personas.home.external_files import record_review_file
+from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
-from personas.schemas.chat import SamplingParams
 from tests.bot.sample_home import DATABASE, put, say, train, where
+from tests.fake_engine import FakeEngine
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
 HERE = 1_234_567_890_123_456
@@ -48,22 +50,21 @@ class Bench:
         self.store = Store.open(home / DATABASE)
         personas = PersonaRegistry(SHIPPED_CARDS, home)
         self.lore = LoreIndex(read_all_guild_lore(home), home / "cache" / "lore.sqlite")
-        self.queue = JobQueue(self.store, self.backend, self.clock)
-        builder = ChatRequestBuilder(self.store, personas, self.lore, SamplingParams(), home)
-        self.services = Services(
+        settings = Settings(home=home)
+        dependencies = Dependencies(
             store=self.store,
-            engine=None,
             personas=personas,
-            throttle=None,
-            request_builder=builder,
-            reply_service=None,
-            versions=None,
-            blind_tests=None,
-            queue=self.queue,
-            catalogue=None,
-            base_model="embedded",
-            home=home,
+            lore=self.lore,
+            catalogue=DatasetCatalog(
+                ShippedData.from_source_tree(), settings.base_model, home, self.store
+            ),
+            engine=FakeEngine(),
+            backend=self.backend,
+            privacy=PrivacyServices(),
+            clock=self.clock,
         )
+        self.services = compose(settings, dependencies)
+        self.queue = self.services.queue
         self.retention = Retention(self.services, self.clock, limits)
 
     @property

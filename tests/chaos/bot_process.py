@@ -8,7 +8,6 @@ a second.
 from __future__ import annotations
 
 import asyncio
-import functools
 import multiprocessing
 import os
 import sys
@@ -21,14 +20,11 @@ import discord
 from bot import app
 from bot.chat import delivery, held_events, streaming_reply
 from bot.cli import run
-from bot.client import BotClient
-from bot.settings import Settings
 from bot.store import TrainingJob
 from bot.training import discord as finetune_cog
 from bot.training import discord_progress as progress_messages
 from bot.training.backend_protocol import OnEvent, RunResult, TrainingSucceeded
 from personas.lore.index import LoreIndex
-from personas.models.base_model import BaseModel, locate
 from personas.schemas.chat import ChatRequest
 from personas.schemas.training_events import Progress
 from sandbox import patch_discord
@@ -74,10 +70,8 @@ class ScriptedBackend(FakeTrainingBackend):
         return TrainingSucceeded(Path("adapter"), 1.0, SCORECARD)
 
 
-async def _open_engine(
-    settings: Settings, metrics: Any, stack: Any
-) -> tuple[BaseModel, ScriptedEngine]:
-    return locate(settings.base_model), ScriptedEngine(script)
+async def _create_engine(*parts: Any) -> ScriptedEngine:
+    return ScriptedEngine(script)
 
 
 def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> int:
@@ -87,10 +81,10 @@ def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, bas
     `base` is the folder of a base model, which is served and trained for real.
     """
     if not base:
-        app._open_engine = _open_engine  # type: ignore[assignment]
-        app._create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
+        app.create_engine = _create_engine
+        app.create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
     app._open_lore = _no_lore  # type: ignore[assignment]
-    app._client_factory = lambda *parts: functools.partial(_client)  # type: ignore[assignment,return-value]
+    app.GUILDS_SETTLE_S = 0.02
     streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
     _shorten_pauses()
     points = failpoints.install(plan, trace)
@@ -133,10 +127,6 @@ def _shorten_pauses() -> None:
     delivery.MAX_PAUSE_S /= HASTE
     held_events.RETRY_DELAY_S /= HASTE
     held_events.MAX_RETRY_DELAY_S /= HASTE
-
-
-def _client(*parts: Any, **options: Any) -> BotClient:
-    return BotClient(*parts, **options | {"guilds_settle_s": 0.02})
 
 
 async def _no_lore(*parts: Any) -> LoreIndex:

@@ -12,21 +12,19 @@ from typing import Any
 import aiohttp
 import pytest
 
-from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.request import ChatRequestBuilder
+from bot.compose import Dependencies, compose
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.platform.web_kit.auth import Authenticator
-from bot.services import Services
+from bot.services import PrivacyServices, Services
+from bot.settings import Settings
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
-from bot.training.resource_sharing import TrainerThrottle
 from bot.training.training_plan import TrainingPlan
 from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
-from personas.schemas.chat import SamplingParams
 from personas.schemas.training import TrainingRequest
 from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, FakeClock, FakeTrainingBackend
@@ -144,31 +142,30 @@ async def dashboard_in(
     **more: Any,
 ) -> AsyncIterator[DashboardClient]:
     """A dashboard over a home, which may hold an earlier life of it; with the fake engine if none
-    is given.
+    is given. `more` are settings.
     """
+    settings = Settings(home=home, **more)
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.from_source_tree()
-        catalogue = DatasetCatalog(shipped, "embedded", home, store)
+        catalogue = DatasetCatalog(shipped, settings.base_model, home, store)
         backend = Backend(catalogue)
         clock = FakeClock()
-        queue = JobQueue(store, backend, clock)
-        personas = PersonaRegistry(shipped.cards, home)
         engine = engine or FakeEngine()
         lore = LoreIndex([])
-        incompatible = IncompatibleVersions(served_hash=served_hash)
-        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible)
-        front = WebServer(door)
-        services = Services.create(
-            builder=builder,
-            engine=engine,
-            throttle=TrainerThrottle(backend.hold),
-            views=ReplyButtonViews(),
-            client=None,
-            queue=queue,
+        dependencies = Dependencies(
+            store=store,
+            personas=PersonaRegistry(shipped.cards, home),
+            lore=lore,
             catalogue=catalogue,
-            base_model="embedded",
-            **more,
+            engine=engine,
+            backend=backend,
+            privacy=PrivacyServices(),
+            clock=clock,
+            incompatible_versions=IncompatibleVersions(served_hash=served_hash),
         )
+        services = compose(settings, dependencies)
+        queue = services.queue
+        front = WebServer(door)
         front.open(services)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address
         async with (

@@ -9,16 +9,17 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from bot.personas.base_model_compat import IncompatibleVersions
+from bot.compose import Dependencies, compose
+from bot.personas.registry import PersonaRegistry
 from bot.platform.clock import SystemClock
-from bot.services import Services
+from bot.services import PrivacyServices, Services
+from bot.settings import Settings
 from bot.store import Store
 from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
@@ -26,9 +27,11 @@ from bot.training.queue import JobQueue
 from bot.training.training_plan import TrainingPlan
 from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
+from personas.lore.index import LoreIndex
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
+from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -79,9 +82,9 @@ class Hall:
 @pytest_asyncio.fixture(loop_scope="session")
 async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
     home = tmp_path
-    nobody = cast(Any, None)
     with Store.open(home / "understudy.sqlite") as store:
-        catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", home, store)
+        shipped = ShippedData.from_source_tree()
+        catalogue = DatasetCatalog(shipped, "embedded", home, store)
         clock = SystemClock()
         command = (sys.executable, str(STANDIN), "course")
         backend = Backend(
@@ -94,24 +97,20 @@ async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
             environ=os.environ,
             command=command,
         )
-        queue = JobQueue(store, backend, clock)
         front = WebServer()
-        services = Services(
+        lore = LoreIndex([])
+        dependencies = Dependencies(
             store=store,
-            engine=nobody,
-            personas=nobody,
-            throttle=nobody,
-            request_builder=cast(
-                Any, SimpleNamespace(incompatible_versions=IncompatibleVersions())
-            ),
-            reply_service=nobody,
-            versions=nobody,
-            blind_tests=nobody,
-            queue=queue,
+            personas=PersonaRegistry(shipped.cards, home),
+            lore=lore,
             catalogue=catalogue,
-            base_model="embedded",
-            home=home,
+            engine=FakeEngine(),
+            backend=backend,
+            privacy=PrivacyServices(),
+            clock=clock,
         )
+        services = compose(Settings(home=home), dependencies)
+        queue = services.queue
         front.open(services)
         queue.start()
         async with run_server(front, 0) as url:
@@ -119,6 +118,7 @@ async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
             yield Hall(home, store, queue, services, front, dashboard)
             await dashboard.close()
         await queue.stop()
+        lore.close()
 
 
 def figure(page: Page, name: str) -> Any:

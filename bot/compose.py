@@ -1,0 +1,203 @@
+"""The composition root: makes the services, the engine and the training backend that the settings
+ask for.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import discord
+
+from bot.chat.discord_buttons import ReplyButtonViews
+from bot.chat.reply_service import ReplyService
+from bot.chat.request import ChatRequestBuilder
+from bot.chat.webhooks import SenderRegistry
+from bot.operations.metrics import BotMetrics
+from bot.personas.base_model_compat import IncompatibleVersions
+from bot.personas.registry import PersonaRegistry
+from bot.platform.clock import Clock, SystemClock
+from bot.services import PrivacyServices, Services
+from bot.settings import Settings
+from bot.store import Store, TrainingJob
+from bot.training.backend_protocol import TrainingBackend
+from bot.training.backends.job_folder_backend import JobFolderOptions
+from bot.training.backends.subprocess_backend import SubprocessBackend
+from bot.training.backends.trainer_environment import evaluation_environ
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import JobQueue
+from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
+from bot.training.run_limits import RunLimits
+from bot.versions.actions import LiveVersions
+from bot.versions.blind_test.actions import BlindTests
+from personas.engine import Engine, MetricsCallback
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.serving_precision import PRECISION_BY_SETTING, choose_precision
+from personas.home.job_folder import ComparisonTargets
+from personas.lore.index import LoreIndex
+from personas.models.base_model import BaseModel
+from personas.schemas.chat import SamplingParams
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+GATEWAY_HEALTH_INTERVAL_S = 5.0  # a gateway may count the requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependencies:
+    """The parts that are opened before the services: by `bot.app`, or by a test, with fakes.
+
+    `shares_processor` tells whether replies and trainings slow each other down.
+    """
+
+    store: Store
+    personas: PersonaRegistry
+    lore: LoreIndex
+    catalogue: DatasetCatalog
+    engine: Engine
+    backend: TrainingBackend
+    privacy: PrivacyServices
+    clock: Clock = field(default_factory=SystemClock)
+    metrics: BotMetrics = field(default_factory=BotMetrics)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
+    shares_processor: Callable[[], bool] = lambda: True
+
+
+def compose(
+    settings: Settings, dependencies: Dependencies, client: discord.Client | None = None
+) -> Services:
+    """Make the services of a client, or of a dashboard without one. Nothing is started."""
+    store = dependencies.store
+    engine = dependencies.engine
+    builder = ChatRequestBuilder(
+        store=store,
+        personas=dependencies.personas,
+        lore=dependencies.lore,
+        sampling=dependencies.sampling,
+        home=settings.home,
+        incompatible_versions=dependencies.incompatible_versions,
+        candidates=settings.reply_candidates,
+        max_candidates=settings.max_reply_candidates,
+    )
+    throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
+
+    def notify_of_version(guild_id: int | None, persona_id: str) -> None:
+        if client:
+            client.dispatch("version_changed", guild_id, persona_id)
+
+    return Services(
+        store=store,
+        engine=engine,
+        personas=dependencies.personas,
+        throttle=throttle,
+        request_builder=builder,
+        reply_service=ReplyService(
+            store=store,
+            engine=engine,
+            request_builder=builder,
+            senders=SenderRegistry(client, store),
+            views=ReplyButtonViews(),
+            throttle=throttle,
+        ),
+        versions=LiveVersions(store, engine, builder, notify_of_version),
+        blind_tests=BlindTests(
+            store=store,
+            engine=engine,
+            throttle=throttle,
+            builder=builder,
+            home=settings.home,
+            per_day=settings.comparisons_per_day,
+        ),
+        queue=JobQueue(store, dependencies.backend, dependencies.clock),
+        catalogue=dependencies.catalogue,
+        base_model=settings.base_model,
+        home=settings.home,
+        privacy=dependencies.privacy,
+        max_upload_bytes=settings.max_upload_gib * GIB,
+        fetch_datasets=settings.fetch_datasets,
+        fetch_adapters=settings.fetch_adapters,
+        client=client,
+        metrics=dependencies.metrics,
+    )
+
+
+async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCallback) -> Engine:
+    """Create the engine that ENGINE names; it loads the model, or connects, when it starts."""
+    if settings.engine == "local":
+        log.info("loading the base model (%s) …", settings.base_model)
+        choice = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
+        log.info("the base model serves in %s: %s", choice.precision, choice.reason)
+        return LLMEngine(
+            base, choice.precision, max_waiting=settings.max_waiting_replies, on_reply=on_reply
+        )
+
+    # What works with servers is imported only where the setting names them.
+    from personas.engine.remote.openai_engine import OpenAIEngine
+    from personas.engine.remote.replicas import ReplicaLimits
+    from personas.engine.remote.vllm_engine import VllmEngine
+
+    log.info("connecting to %s …", ", ".join(settings.engine_urls))
+    precision = PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16"
+    limits = ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras)
+    if settings.engine == "openai":
+        limits = replace(limits, adapters=0, health_interval_s=GATEWAY_HEALTH_INTERVAL_S)
+        return OpenAIEngine(
+            base,
+            precision,
+            settings.engine_urls,
+            settings.home,
+            model=settings.engine_model,
+            key=settings.engine_key,
+            limits=limits,
+            max_waiting=settings.max_waiting_replies,
+            on_reply=on_reply,
+        )
+    return VllmEngine(
+        base,
+        precision,
+        settings.engine_urls,
+        settings.home,
+        server_home=settings.engine_home,
+        key=settings.engine_key,
+        limits=limits,
+        max_waiting=settings.max_waiting_replies,
+        on_reply=on_reply,
+    )
+
+
+def create_backend(
+    settings: Settings,
+    catalogue: DatasetCatalog,
+    engine: Engine,
+    compare: Callable[[TrainingJob], ComparisonTargets],
+) -> TrainingBackend:
+    """Create the training backend that TRAINER names; `compare` names the versions that a new one
+    is measured beside.
+    """
+    options = JobFolderOptions(
+        serving_precision=engine.precision,
+        environ=os.environ | evaluation_environ(settings),
+        secrets=settings.wandb,
+        compare=compare,
+        limits=RunLimits.of(settings),
+    )
+    if settings.trainer == "ray":
+        from bot.training.backends.ray_backend import (
+            open_ray_backend,  # only where the setting names it
+        )
+
+        return open_ray_backend(settings, catalogue, **options)
+    backend = SubprocessBackend(
+        settings.home,
+        catalogue,
+        SystemClock(),
+        threads=settings.trainer_threads,
+        nice=settings.trainer_nice,
+        card=settings.trainer_card,
+        **options,
+    )
+    # A training takes the GPU if there is one, so the engine in this process has to be able to leave.
+    return GpuOffloadBackend(backend, engine) if isinstance(engine, LLMEngine) else backend
