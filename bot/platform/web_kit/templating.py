@@ -41,15 +41,18 @@ NAVIGATION = {
 """Labels of the sections, each with its addresses."""
 TEMPLATE_FOLDERS = {
     "personas": "personas",
+    "versions": "versions",
     "data": "data",
     "training": "training",
     "cards": "versions",
     "play": "playground",
     "system": "operations",
 }
-"""The feature that has a section's templates: "training/run.html" is
-bot/training/web/templates/run.html.
+"""The feature that has the templates of a prefix: "cards/one.html" is
+bot/versions/web/templates/one.html.
 """
+SECTION_OF_PREFIX = {"versions": "personas"}
+"""The section of a prefix where they differ: a persona's versions are part of its pages."""
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
@@ -95,8 +98,8 @@ HAS_SANDBOX_PAGE = web.AppKey(
 _FEATURES = Path(__file__).parents[2]
 _TEMPLATES = PrefixLoader(
     {
-        section: FileSystemLoader(_FEATURES / feature / "web" / "templates")
-        for section, feature in TEMPLATE_FOLDERS.items()
+        prefix: FileSystemLoader(_FEATURES / feature / "web" / "templates")
+        for prefix, feature in TEMPLATE_FOLDERS.items()
     }
 )
 _ENVIRONMENT = Environment(
@@ -118,8 +121,8 @@ def render_page(
     ids: Mapping[str, str] = MappingProxyType({}),
     **context: Any,
 ) -> web.Response:
-    """Render a template, whose folder is the section of the dashboard, with `title` and the other
-    variables.
+    """Render a template with `title` and the other variables; its prefix decides on the section of
+    the dashboard.
 
     `faults` are listed at the top, each with a link to its field, and in the title. A form's
     `problem` decides on them and on `status`, and gives `wrong`, the errors by field; `ids` are
@@ -127,8 +130,9 @@ def render_page(
     be filled.
     """
     number = request.cookies.get(FLASH_COOKIE, "")
+    prefix = template.partition("/")[0]
     frame = {
-        "section": template.partition("/")[0],
+        "section": SECTION_OF_PREFIX.get(prefix, prefix),
         "faults": _form_errors(problem, ids) if problem else faults,
         "sections": NAVIGATION,
         "flash": request.app[FLASH_MESSAGES].take(number) if number else "",

@@ -1,19 +1,14 @@
-"""`/dashboard/personas/ID/versions`: a timeline of the versions; promotion and rollback with
-confirmation.
+"""`/dashboard/personas/ID/versions`: the versions; promotion, rollback and removal with
+confirmation, and imports.
 """
 
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 from aiohttp import BodyPartReader, web
-from markupsafe import Markup
 
 from bot.chat.model_names import servable_dialogue_adapters, version_label
 from bot.data.jobs import DataJob
@@ -29,7 +24,6 @@ from bot.personas.web.lookup import (
 )
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
-from bot.platform.web_kit.charts import format_figure
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
     FORM_CHUNK_BYTES,
@@ -38,242 +32,18 @@ from bot.platform.web_kit.request_body import (
     read_form_part,
     read_multipart,
 )
-from bot.platform.web_kit.templating import format_time, redirect_to, render_page
+from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
-from bot.store import ALL_GUILDS, InstalledVersion, Promotion, Rollout
-from bot.versions.rollout.history import ENDING_LABELS
+from bot.store import ALL_GUILDS
 from bot.versions.rollout.report import compare_rollout, tally_text
+from bot.versions.web.timeline import score_text, timeline_chart, version_timelines
 from personas.errors import RequestError
 from personas.outside_names import last_part
 
-WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
-"""Of the drawing, in units of the viewBox."""
-HALF_BAR = 6
-MIN_BAR_WIDTH = 2.0
-TICK_COUNT = 2
 MAX_SOURCE_BYTES = 512
-MAX_DRAWN_VERSIONS = 20
-"""Rows of versions in the drawing; the table has all of them."""
-CHANGE_TEXTS = {
-    "promotion": "promoted",
-    "automatic promotion": "promoted automatically, as its score card was good",
-    "rollback": "rolled back to",
-    "automatic rollback": "rolled back to automatically",
-    "withdrawal": "the other was withdrawn",
-}
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
 REMOVE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/remove"
 routes = Routes()
-
-
-@dataclass(frozen=True)
-class VersionPeriod:
-    """A period (seconds since 1970; `end` None: still) in which a version gave a share of the
-    replies.
-
-    `share` is in percent; `how` says how it began, `ended` how it ended.
-    """
-
-    begin: float
-    end: float | None
-    share: int
-    how: str
-    ended: str = ""
-
-
-@dataclass
-class VersionTimeline:
-    """History of a version; `made` is None for the base model.
-
-    `is_live`: in all servers without a live version of their own; `live_in` are servers of which it
-    is the own one.
-    """
-
-    made: InstalledVersion | None
-    is_live: bool = False
-    is_withdrawn: bool = False
-    live_in: list[str] = field(default_factory=list)
-    live_periods: list[VersionPeriod] = field(default_factory=list)
-    trials: list[VersionPeriod] = field(default_factory=list)
-
-    @property
-    def version(self) -> str | None:
-        return self.made.version if self.made else None
-
-    @property
-    def name(self) -> str:
-        """Its name for people."""
-        return version_label(self.version)
-
-    @property
-    def better(self) -> float | None:
-        """Relative difference of its held-out loss to the base model's; below 0 is better."""
-        if self.made is None or not self.made.scorecard.is_measured:
-            return None
-        return self.made.scorecard.loss_tuned / self.made.scorecard.loss_base - 1
-
-
-def version_timelines(services: Services, persona_id: str) -> list[VersionTimeline]:
-    """Every version of a persona, even withdrawn ones, newest first, and the base model last."""
-    versions = services.store.versions
-    live = versions.live(persona_id, ALL_GUILDS)
-    changes = versions.history(persona_id)
-    found = {
-        made.version: VersionTimeline(
-            made, made.version == live, versions.is_withdrawn(persona_id, made.version)
-        )
-        for made in reversed(versions.ever_installed(persona_id))
-    }
-    base = VersionTimeline(None, live is None)
-    for server, version in live_in_servers(services, persona_id):
-        found[version].live_in.append(server)
-    for guild_id in {change.for_guild: None for change in changes}:
-        server = f" in {guild_name(services, guild_id)}" if guild_id else ""
-        for began, after in pairwise([*(it for it in changes if it.for_guild == guild_id), None]):
-            if began is not None and (began.version or not guild_id):
-                found.get(began.version or "", base).live_periods.append(
-                    _live_period(began, after, server)
-                )
-    for one in (*found.values(), base):
-        one.live_periods.sort(key=lambda period: period.begin)
-    for tried in services.store.rollouts.of_persona(persona_id):
-        if not tried.is_promoted and tried.version in found:
-            found[tried.version].trials.append(_rollout_period(tried))
-    first = next((change for change in changes if change.for_guild == ALL_GUILDS), None)
-    if first is None or first.version is not None:
-        base.live_periods.insert(
-            0, VersionPeriod(0.0, first.at if first else None, 100, "from the beginning")
-        )
-    return [*found.values(), base]
-
-
-def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) -> Markup:
-    """A row per version with its score: a dot where it was made, a bar while it was live, a thin
-    bar while on trial.
-    """
-    times = [
-        period.begin
-        for one in timelines
-        for period in (*one.live_periods, *one.trials)
-        if period.begin
-    ]
-    times += [one.made.installed_at for one in timelines if one.made]
-    if not times:
-        return Markup("")
-    begin = min(times)
-    pad = max((now - begin) * 0.03, 60.0)
-    axis = _TimeAxis(begin - pad, now + pad)
-    is_long = len(timelines) > MAX_DRAWN_VERSIONS
-    shown = [*timelines[: MAX_DRAWN_VERSIONS - 1], timelines[-1]] if is_long else list(timelines)
-    height = TOP + ROW_HEIGHT * len(shown) + FOOT_HEIGHT
-    rows = [part for row, one in enumerate(shown) for part in _timeline_row(one, row, axis, now)]
-    drawn = [*_time_ticks(axis, height), *rows]
-    label = Markup("The versions of {} in time. {}").format(
-        name, Markup(" ").join(_row_description(one) for one in shown)
-    )
-    return Markup(
-        '<figure class="chart lives"><figcaption>{}</figcaption><svg role="img" aria-labelledby="lives" '
-        'viewBox="0 0 {} {}">{}</svg><p id="lives" hidden>{}</p></figure>'
-    ).format(f"Who spoke for {name}", WIDTH, height, Markup("").join(drawn), label)
-
-
-def score_text(made: InstalledVersion) -> str:
-    card = made.scorecard
-    if not card.is_measured:
-        return "not measured"
-    return f"{format_figure(card.loss_base)} → {format_figure(card.loss_tuned)}"
-
-
-@dataclass(frozen=True)
-class _TimeAxis:
-    begin: float
-    end: float
-
-    def at(self, time: float) -> float:
-        share = (max(time, self.begin) - self.begin) / (self.end - self.begin)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
-
-
-def _live_period(began: Promotion, after: Promotion | None, server: str) -> VersionPeriod:
-    ended = ""
-    if after is not None:
-        ended = (
-            "rolled back"
-            if "rollback" in after.kind
-            else f"{version_label(after.version)} followed"
-        )
-        ended = "withdrawn" if after.kind == "withdrawal" else ended
-    return VersionPeriod(
-        began.at, after.at if after else None, 100, f"{CHANGE_TEXTS[began.kind]}{server}", ended
-    )
-
-
-def _rollout_period(one: Rollout) -> VersionPeriod:
-    where = " in one channel" if one.only_channel else ""
-    ended = (
-        ENDING_LABELS.get(one.ending, f"rolled back automatically, {one.why}") if one.ending else ""
-    )
-    return VersionPeriod(one.started_at, one.ended_at, one.share, f"on trial{where}", ended)
-
-
-def _time_ticks(axis: _TimeAxis, height: int) -> Iterator[Markup]:
-    bottom = height - FOOT_HEIGHT
-    for n in range(TICK_COUNT):
-        time = axis.begin + (axis.end - axis.begin) * (n + 0.5) / TICK_COUNT
-        x = f"{axis.at(time):.1f}"
-        moment = datetime.fromtimestamp(time, UTC)
-        label = f"{moment.day} {moment:%b %H:%M} UTC"  # scripts turn it into the reader's own time
-        yield Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-            x, x, TOP, bottom
-        )
-        yield Markup('<text x="{}" y="{}" text-anchor="middle" data-at="{}">{}</text>').format(
-            x, height - 10, moment.isoformat(timespec="seconds"), label
-        )
-
-
-def _timeline_row(one: VersionTimeline, row: int, axis: _TimeAxis, now: float) -> Iterator[Markup]:
-    middle = TOP + ROW_HEIGHT * row + ROW_HEIGHT // 2
-    colour = 0 if one.is_live or one.live_in else 5
-    yield Markup('<text class="{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
-        "" if colour else "value", LEFT - 8, middle + 4, _row_label(one)
-    )
-    for period in one.trials:
-        yield _period_bar(period, middle, HALF_BAR // 3, "dot s1", axis, now)
-    for period in one.live_periods:
-        yield _period_bar(period, middle, HALF_BAR, f"dot s{colour}", axis, now)
-    if one.made:
-        yield Markup('<circle class="dot s3" cx="{:.1f}" cy="{}" r="4"/>').format(
-            axis.at(one.made.installed_at), middle
-        )
-
-
-def _row_label(one: VersionTimeline) -> str:
-    """The version and its score, the relative difference of its held-out loss to the base
-    model's.
-    """
-    return f"{one.version or 'base'}" + (f"  {one.better:+.0%}" if one.better is not None else "")
-
-
-def _period_bar(
-    period: VersionPeriod, middle: int, half: int, style: str, axis: _TimeAxis, now: float
-) -> Markup:
-    left = axis.at(period.begin)
-    right = axis.at(now if period.end is None else period.end)
-    return Markup('<rect class="{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}" rx="1"/>').format(
-        style, left, middle - half, max(right - left, MIN_BAR_WIDTH), 2 * half
-    )
-
-
-def _row_description(one: VersionTimeline) -> Markup:
-    made = Markup("made {}").format(format_time(one.made.installed_at)) if one.made else ""
-    score = f"held-out loss {one.better:+.0%}" if one.better is not None else ""
-    begins = [period.begin for period in one.live_periods]
-    live = [
-        Markup("live from {}").format(format_time(begin)) if begin else "live at first"
-        for begin in begins
-    ]
-    facts = filter(None, [made, score, *live, "answers now" if one.is_live or one.live_in else ""])
-    return Markup("{}: {}.").format(one.name, Markup(", ").join(facts))
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/versions")
@@ -282,14 +52,16 @@ async def get_versions_page(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     now = time.time()
     timelines = version_timelines(found.services, found.id)
-    jobs = [
-        (one.version, found.services.store.jobs.get(one.made.job_id))
-        for one in timelines
-        if one.made
-    ]
+    copies = {}  # by version: the dialogue adapter that it is a copy of
+    for timeline in timelines:
+        job = (
+            found.services.store.jobs.get(timeline.installed.job_id) if timeline.installed else None
+        )
+        if job and job.dialogue:
+            copies[timeline.version] = job.dialogue
     return render_page(
         request,
-        "personas/versions.html",
+        "versions/versions.html",
         title=f"{found.persona.name}: versions",
         tab="versions",
         found=found,
@@ -301,7 +73,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
         before=_previous_version(found),
         rollouts=_rollout_rows(found, now),
         behind=found.services.request_builder.incompatible_versions,
-        copies={version: job.dialogue for version, job in jobs if job and job.dialogue},
+        copies=copies,
         dialogues=servable_dialogue_adapters(found.services.request_builder),
         importing=found.services.data_jobs.latest("import", found.id),
         may_fetch=found.services.fetch_adapters != "off",
@@ -388,7 +160,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
     live = found.services.store.versions.live(found.id, ALL_GUILDS)
     return render_page(
         request,
-        "personas/promote.html",
+        "versions/promote.html",
         title=f"Promote {made.version} of {found.persona.name}",
         found=found,
         made=made,
@@ -428,7 +200,7 @@ async def confirm_remove_version(request: web.Request) -> web.Response:
     found.require_removable(made)
     return render_page(
         request,
-        "personas/remove_version.html",
+        "versions/remove.html",
         title=f"Delete {made.version} of {found.persona.name}",
         made=made,
         score=score_text(made),
@@ -459,7 +231,7 @@ async def confirm_rollback(request: web.Request) -> web.Response:
         )
     return render_page(
         request,
-        "personas/rollback.html",
+        "versions/rollback.html",
         title=f"Roll {found.persona.name} back",
         live=version_label(found.services.store.versions.live(found.id, ALL_GUILDS)),
         before=before,
