@@ -15,12 +15,6 @@ from trainer.cli.options import BASE_MODEL, JSON, SET, add_options, option
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import probe_machine_without_torch, total_memory_bytes
-<<<<<<< trainer/cli/recipes_command.py
-from trainer.recipe.auto_recipe import SampleStats, choose_sample_settings, choose_settings
-from trainer.recipe.machine_fit import fit_notes, fit_to_hardware, recipe_warnings
-from trainer.recipe.recipe_file import RECIPES_FOLDER, load_recipe, recipe_names
-from trainer.schemas import format_setting
-=======
 from trainer.recipe.auto_recipe import SampleStats
 from trainer.recipe.parent_adapter import format_setting
 from trainer.recipe.resolve import (
@@ -32,7 +26,6 @@ from trainer.recipe.resolve import (
     resolve_for_data,
     resolve_for_run,
 )
->>>>>>> /tmp/v/src/m/head_recipes_command.py
 
 RECIPES_HELP = """\
 Lists the recipes, or explains the values of one, its cost, and what is unavailable on this machine.
