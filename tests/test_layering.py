@@ -73,7 +73,7 @@ def test_importing_loads_no_model_library(module):
 
     Nothing for several machines is imported unless a setting names it.
     """
-    unwanted = ("torch", "transformers", "personas.engine.remote")
+    unwanted = ("torch", "transformers", "pandas", "personas.engine.remote")
     code = f"import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

@@ -3,16 +3,36 @@
 import errno
 import logging
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlite_utils import Database
-
 from bot.platform.db.schema import MIGRATIONS
 from personas.errors import UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE
+
+
+@contextmanager
+def _without_pandas() -> Iterator[None]:
+    """Make the import of pandas fail inside the block."""
+    modules: dict[str, Any] = sys.modules
+    pandas = modules.get("pandas")
+    modules["pandas"] = None
+    try:
+        yield
+    finally:
+        if pandas is None:
+            del modules["pandas"]
+        else:
+            modules["pandas"] = pandas
+
+
+# sqlite_utils imports pandas where it is installed, to store its types: a third of a second of CPU
+# at every start. No row here has such a type.
+with _without_pandas():
+    from sqlite_utils import Database
 
 HOME_DATABASE = "understudy.sqlite"
 Row = dict[str, Any]
