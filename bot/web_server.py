@@ -27,6 +27,7 @@ from bot.operations.web import sign_in_pages as sign_in_page
 from bot.operations.web.system_state import PERMISSION_REPORT, WriteProbe
 from bot.personas.web import card_http as card_routes
 from bot.personas.web import card_pages, lore_pages
+from bot.personas.web import http as persona_routes
 from bot.personas.web import lore_http as lore_routes
 from bot.personas.web import pages as persona_pages
 from bot.platform.errors import is_disk_full
@@ -79,8 +80,8 @@ PROBLEM_BY_STATUS = {
     413: "too-large",
 }
 API_MODULES = (
-    system_routes, job_routes, run_routes, openapi, version_routes, card_routes, lore_routes, upload_routes,
-    dataset_routes, playground_routes, openai_routes,
+    system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes,
+    lore_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, version_pages, source_pages,

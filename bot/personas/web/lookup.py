@@ -86,20 +86,20 @@ class OwnedPersona:
         )
         return version, notes
 
-    def require_removable(self, made: InstalledVersion) -> TrainingJob:
+    def require_removable(self, installed: InstalledVersion) -> TrainingJob:
         """Return the job of a version that can be deleted. Raises `Problem` if it is used or
         deleted already.
         """
-        job = self.services.store.jobs.get(made.job_id)
+        job = self.services.store.jobs.get(installed.job_id)
         if job is None:
-            raise Problem("conflict", f"{made.version} of {self.id} is deleted already.")
+            raise Problem("conflict", f"{installed.version} of {self.id} is deleted already.")
         with errors_as_problems("conflict"):
             self.services.versions.require_removable(job)
         return job
 
-    async def remove_version(self, made: InstalledVersion) -> None:
+    async def remove_version(self, installed: InstalledVersion) -> None:
         """Delete a version for good. Raises `Problem` if it is used or deleted already."""
-        job = self.require_removable(made)
+        job = self.require_removable(installed)
         with errors_as_problems("conflict"):
             await self.services.versions.remove(job)
 
@@ -138,17 +138,15 @@ class PersonaStatus:
     @property
     def unserved(self) -> tuple[str, str]:
         """Why the live version cannot be served, and what to do; empty texts if it can."""
-        return (
-            explain_unserved(self.live, self.made_for) if self.live and self.made_for else ("", "")
-        )
+        if self.live and self.made_for:
+            return explain_unserved(self.live, self.made_for)
+        return "", ""
 
 
 def owned_personas(services: Services) -> list[OwnedPersona]:
     """Every persona of every server, those of all servers first."""
-    return [
-        OwnedPersona(services, guild_id, persona)
-        for guild_id, persona in services.personas.everybody()
-    ]
+    everybody = services.personas.everybody()
+    return [OwnedPersona(services, guild_id, persona) for guild_id, persona in everybody]
 
 
 def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, Any]:
@@ -160,8 +158,10 @@ def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, An
     found = services.personas.search(find)
     shown = [persona for _, persona in found[:MAX_CHOICES]]
     listed = {persona.id for persona in shown}
-    missing = (services.personas.find_owner(persona_id) for persona_id in dict.fromkeys(chosen))
-    shown += [entry[1] for entry in missing if entry and entry[1].id not in listed]
+    for persona_id in dict.fromkeys(chosen):
+        entry = services.personas.find_owner(persona_id)
+        if entry and persona_id not in listed:
+            shown.append(entry[1])
     is_long = bool(find.strip()) or len(found) > MAX_CHOICES
     return {"personas": shown, "find": find.strip(), "is_long": is_long}
 
@@ -198,12 +198,18 @@ def require_lore_owner(request: web.Request) -> OwnedPersona:
 
 def require_version_in_path(request: web.Request, found: OwnedPersona) -> InstalledVersion:
     """The version in the address, even a withdrawn one. Raises `Problem` if there is none."""
-    wanted = request.match_info["version"]
-    made = {one.version: one for one in found.services.store.versions.ever_installed(found.id)}
-    if wanted not in made:
-        advice = f"There are: {', '.join(made)}." if made else "Train a version first."
-        raise Problem("not-found", f"{found.persona.name} has no version {wanted[:80]!r}.", advice)
-    return made[wanted]
+    return require_version(found, request.match_info["version"])
+
+
+def require_version(found: OwnedPersona, wanted: str) -> InstalledVersion:
+    """A version of a persona, even a withdrawn one. Raises `Problem` if there is none."""
+    installed = found.services.store.versions.ever_installed(found.id)
+    for version in installed:
+        if version.version == wanted:
+            return version
+    names = ", ".join(version.version for version in installed)
+    advice = f"There are: {names}." if names else "Train a version first."
+    raise Problem("not-found", f"{found.persona.name} has no version {wanted[:80]!r}.", advice)
 
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
@@ -241,14 +247,17 @@ def channels_by_persona(
     services: Services, persona_ids: Collection[str]
 ) -> dict[str, list[ChannelSummary]]:
     """Channels in which these personas speak, by their ids."""
-    present = (
-        {guild.id for guild in services.client.guilds} if services.client else None
-    )  # before it is connected: all
+    present = None  # all, before the client is connected
+    if services.client:
+        present = {guild.id for guild in services.client.guilds}
     by_persona: dict[str, list[Channel]] = {}
     for channel in services.store.channels.with_personas(persona_ids):
         if present is None or channel.guild_id in present:
             by_persona.setdefault(channel.persona_id, []).append(channel)
-    return {id: _summarise_channels(services, id, channels) for id, channels in by_persona.items()}
+    summaries = {}
+    for persona_id, channels in by_persona.items():
+        summaries[persona_id] = _summarise_channels(services, persona_id, channels)
+    return summaries
 
 
 def _summarise_channels(
@@ -262,22 +271,24 @@ def _summarise_channels(
     summaries = []
     for channel in channels:
         version = own.get(channel.guild_id, live)
-        summaries.append(
-            _describe_channel(
-                services, channel, None if other_model(persona_id, version) else version
-            )
-        )
+        if other_model(persona_id, version):
+            version = None
+        summaries.append(_describe_channel(services, channel, version))
     return summaries
 
 
 def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
     guild = services.client.get_guild(channel.guild_id) if services.client else None
-    found = guild.get_channel_or_thread(channel.channel_id) if guild else None
-    answers = (
-        "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
+    place = guild.get_channel_or_thread(channel.channel_id) if guild else None
+    answers = "answers when it is mentioned"
+    if channel.answers == "everything":
+        answers = "answers everything"
+    return ChannelSummary(
+        guild=guild_name(services, channel.guild_id),
+        channel=f"#{place.name}" if place else "a channel that is gone",
+        answers=answers,
+        version=version,
     )
-    name = f"#{found.name}" if found else "a channel that is gone"
-    return ChannelSummary(guild_name(services, channel.guild_id), name, answers, version)
 
 
 def live_in_servers(services: Services, persona_id: str) -> list[tuple[str, str]]:

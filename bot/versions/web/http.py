@@ -1,9 +1,9 @@
-"""`/personas`, their versions, promotion and rollback."""
+"""`/personas/ID/versions`: the versions of a persona, their promotion, rollback and removal."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -11,18 +11,15 @@ from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bot.personas.web.card_http import NO_PERSONA_TEXT
+from bot.personas.web.http import guild_ids_as_text, persona_path
 from bot.personas.web.lookup import (
-    ChannelSummary,
     OwnedPersona,
-    channels_by_persona,
-    owned_personas,
-    persona_status,
     require_hub_name,
     require_persona_in_path,
+    require_version,
     require_version_in_path,
 )
 from bot.platform.request_origin import OPERATOR_ORIGIN
-from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import (
     ApiModel,
     ApiRoutes,
@@ -48,10 +45,6 @@ DISCONNECT_INTERVAL_S = 1.0
 """Time between two checks whether the client still waits."""
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 routes = ApiRoutes("personas")
-
-
-def persona_path(persona_id: str, *more: str) -> str:
-    return "/".join(("/personas", persona_id, *more))
 
 
 class VersionResponse(ApiModel):
@@ -90,85 +83,29 @@ class VersionResponse(ApiModel):
         name = version.version
         path = persona_path(persona_id, "versions", name)
         versions = services.store.versions
+        job = services.store.jobs.get(version.job_id)
+        live_in = []
+        for guild_id, live in versions.live_by_guild(persona_id).items():
+            if live == name:
+                live_in.append(str(guild_id))
+        scorecard = None
+        if version.scorecard.is_measured:
+            scorecard = version.scorecard.model_dump(mode="json")
         return cls.describe(
             version,
             job=version.job_id,
-            dialogue=job.dialogue if (job := services.store.jobs.get(version.job_id)) else None,
+            dialogue=job.dialogue if job else None,
             live=versions.live(persona_id, ALL_GUILDS) == name,
-            live_in=[
-                str(guild_id)
-                for guild_id, live in versions.live_by_guild(persona_id).items()
-                if live == name
-            ],
+            live_in=live_in,
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
-            scorecard=version.scorecard.model_dump(mode="json")
-            if version.scorecard.is_measured
-            else None,
+            scorecard=scorecard,
             links={
                 "self": path,
                 "promote": f"{path}/promote",
                 "job": f"/finetune/jobs/{version.job_id}",
             },
             **files,
-        )
-
-
-class NewestVersion(ApiModel):
-    """The latest version of a persona, with the gate's verdict."""
-
-    version: str
-    verdict: str
-
-
-class PersonaResponse(ApiModel):
-    """A persona. Discord's ids are text, as they exceed JSON's numbers."""
-
-    id: str
-    name: str
-    nickname: str
-    tagline: str
-    tags: list[str]
-    guild: str
-    """The server that owns it; 0 for a persona of all servers."""
-    ships: bool
-    """True for a card that ships with the bot."""
-    edited: bool
-    """True for an operator's card that replaces a shipped one."""
-    live: str | None
-    """The version that was promoted last for all servers without one of their own; null is the base
-    model.
-    """
-    live_by_guild: dict[str, str]
-    """The live versions of the servers that have their own."""
-    speaks: str | None
-    """The version that answers: a version of another base model cannot."""
-    since: Timestamp
-    """Time of the last promotion or rollback."""
-    versions: int
-    """Number of versions that can be served."""
-    newest: NewestVersion | None
-    channels: list[dict[str, str | None]]
-    links: Links
-
-    @classmethod
-    def of(cls, found: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
-        persona = found.persona
-        status = persona_status(found.services, found.id)
-        newest = status.newest
-        return cls.describe(
-            persona,
-            status,
-            ships=found.ships,
-            guild=str(found.guild_id),
-            edited=found.is_edited,
-            live_by_guild=_live_by_guild(status.live_by_guild),
-            newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict)
-            if newest
-            else None,
-            channels=[vars(channel) for channel in channels],
-            links={"self": persona_path(found.id), "page": found.page}
-            | {what: persona_path(found.id, what) for what in ("card", "versions", "lore")},
         )
 
 
@@ -190,13 +127,6 @@ class VersionChange(ApiModel):
         return cls.describe(change, guild=str(change.for_guild))
 
 
-class PersonaListResponse(ApiModel):
-    """A page of personas."""
-
-    personas: list[PersonaResponse]
-    links: Links
-
-
 class VersionListResponse(ApiModel):
     """A page of versions, newest first, and every change of the live one, oldest first."""
 
@@ -205,10 +135,6 @@ class VersionListResponse(ApiModel):
     versions: list[VersionResponse]
     changes: list[VersionChange]
     links: Links
-
-
-def _live_by_guild(versions: dict[int, str]) -> dict[str, str]:
-    return {str(guild_id): version for guild_id, version in versions.items()}
 
 
 def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
@@ -237,43 +163,6 @@ class PromoteBody(FrozenModel):
 
 
 @routes.operation(
-    "GET /personas",
-    "Personas",
-    {
-        200: ResponseSpec(
-            "A page of personas; `links.next` leads to the next ones.", PersonaListResponse
-        ),
-        404: "There is no persona `after`.",
-    },
-    query=PAGE_PARAMETERS,
-)
-async def get_personas(request: web.Request) -> web.Response:
-    """Lists the personas of all servers, shared ones first."""
-    services = get_services(request)
-    page = parse_page_query(request)
-    shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
-    channels = channels_by_persona(services, [one.id for one in shown])
-    personas = []
-    for one in shown:
-        personas.append(PersonaResponse.of(one, channels.get(one.id, ())))
-        await asyncio.sleep(0)  # some queries each: others have their turn in between
-    return PersonaListResponse(personas=personas, links=links).response()
-
-
-@routes.operation(
-    "GET /personas/{persona_id}",
-    "Get a persona",
-    {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT},
-)
-async def get_persona(request: web.Request) -> web.Response:
-    """Returns its owner, its channels and its live version."""
-    found = require_persona_in_path(request)
-    return PersonaResponse.of(
-        found, channels_by_persona(found.services, [found.id]).get(found.id, ())
-    ).response()
-
-
-@routes.operation(
     "GET /personas/{persona_id}/versions",
     "List a persona's versions, newest first",
     {
@@ -290,11 +179,11 @@ async def get_versions(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     versions = found.services.store.versions
     installed = versions.ever_installed(found.id)[::-1]
-    shown, links = paginate(request, page, installed, lambda one: one.version, "version")
+    shown, links = paginate(request, page, installed, lambda version: version.version, "version")
     return VersionListResponse(
         live=versions.live(found.id, ALL_GUILDS),
-        live_by_guild=_live_by_guild(versions.live_by_guild(found.id)),
-        versions=[VersionResponse.of(found.services, one) for one in shown],
+        live_by_guild=guild_ids_as_text(versions.live_by_guild(found.id)),
+        versions=[VersionResponse.of(found.services, version) for version in shown],
         changes=[VersionChange.of(change) for change in versions.history(found.id)],
         links=links,
     ).response()
@@ -348,10 +237,7 @@ async def post_version(request: web.Request) -> web.Response:
             version = await found.install_dialogue(body.dialogue)
         else:
             version = await _import_adapter(request, found, body.adapter or "")
-    made = next(
-        one for one in found.services.store.versions.installed(found.id) if one.version == version
-    )
-    response = VersionResponse.of(found.services, made)
+    response = VersionResponse.of(found.services, require_version(found, version))
     return response.response(201, headers={"Location": persona_path(found.id, "versions", version)})
 
 
@@ -379,9 +265,9 @@ async def _import_adapter(request: web.Request, found: OwnedPersona, source: str
 async def get_version(request: web.Request) -> web.Response:
     """Returns the version with its score card and manifest."""
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
-    files = await asyncio.to_thread(read_version_files, found.services, made)
-    return VersionResponse.of(found.services, made, **files).response()
+    installed = require_version_in_path(request, found)
+    files = await asyncio.to_thread(read_version_files, found.services, installed)
+    return VersionResponse.of(found.services, installed, **files).response()
 
 
 @routes.operation(
@@ -398,9 +284,9 @@ async def delete_version(request: web.Request) -> web.Response:
     short.
     """
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
-    await found.remove_version(made)
-    return VersionResponse.of(found.services, made).response()
+    installed = require_version_in_path(request, found)
+    await found.remove_version(installed)
+    return VersionResponse.of(found.services, installed).response()
 
 
 @routes.operation(
@@ -422,13 +308,13 @@ async def post_promote(request: web.Request) -> web.Response:
     The version is loaded first, so that a damaged one never goes live.
     """
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
+    installed = require_version_in_path(request, found)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
     with errors_as_problems("conflict"):
         await found.services.versions.promote(
-            found.id, made.version, OPERATOR_ORIGIN, anyway=body.anyway
+            found.id, installed.version, OPERATOR_ORIGIN, anyway=body.anyway
         )
-    return VersionResponse.of(found.services, made).response()
+    return VersionResponse.of(found.services, installed).response()
 
 
 @routes.operation(

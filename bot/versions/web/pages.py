@@ -155,24 +155,24 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
 async def confirm_promote(request: web.Request) -> web.Response:
     """Page to confirm a promotion, with the gate's verdict."""
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
-    objections = await found.services.versions.objections(found.id, made.version, ALL_GUILDS)
+    installed = require_version_in_path(request, found)
+    objections = await found.services.versions.objections(found.id, installed.version, ALL_GUILDS)
     live = found.services.store.versions.live(found.id, ALL_GUILDS)
     return render_page(
         request,
         "versions/promote.html",
-        title=f"Promote {made.version} of {found.persona.name}",
+        title=f"Promote {installed.version} of {found.persona.name}",
         found=found,
-        made=made,
+        installed=installed,
         live=version_label(live),
-        is_live=live == made.version,
+        is_live=live == installed.version,
         own=live_in_servers(found.services, found.id),
-        verdict=made.scorecard.verdict,
+        verdict=installed.scorecard.verdict,
         objections=objections,
-        reasons=objections.reasons if objections else made.scorecard.reasons,
-        advice=made.scorecard.advice,
-        score=score_text(made),
-        action=f"{found.page}/versions/{made.version}/promote",
+        reasons=objections.reasons if objections else installed.scorecard.reasons,
+        advice=installed.scorecard.advice,
+        score=score_text(installed),
+        action=f"{found.page}/versions/{installed.version}/promote",
         back=f"{found.page}/versions",
     )
 
@@ -180,15 +180,15 @@ async def confirm_promote(request: web.Request) -> web.Response:
 @routes.add(f"POST {PROMOTE_PATH}")
 async def post_promote_page(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
+    installed = require_version_in_path(request, found)
     anyway = (await read_form(request)).get("anyway", "") == "yes"
     with errors_as_problems("conflict"):
         result = await found.services.versions.promote(
-            found.id, made.version, OPERATOR_ORIGIN, anyway=anyway
+            found.id, installed.version, OPERATOR_ORIGIN, anyway=anyway
         )
     outcome = "is live from the next reply on." if result.is_new else "is live already."
     return redirect_to(
-        request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}"
+        request, f"{found.page}/versions", f"{installed.version} of {found.persona.name} {outcome}"
     )
 
 
@@ -196,14 +196,14 @@ async def post_promote_page(request: web.Request) -> web.Response:
 async def confirm_remove_version(request: web.Request) -> web.Response:
     """Page to confirm that a version is deleted. Raises `Problem` if it is in use."""
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
-    found.require_removable(made)
+    installed = require_version_in_path(request, found)
+    found.require_removable(installed)
     return render_page(
         request,
         "versions/remove.html",
-        title=f"Delete {made.version} of {found.persona.name}",
-        made=made,
-        score=score_text(made),
+        title=f"Delete {installed.version} of {found.persona.name}",
+        installed=installed,
+        score=score_text(installed),
         back=f"{found.page}/versions",
     )
 
@@ -211,10 +211,12 @@ async def confirm_remove_version(request: web.Request) -> web.Response:
 @routes.add(f"POST {REMOVE_PATH}")
 async def post_remove_version(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
-    made = require_version_in_path(request, found)
-    await found.remove_version(made)
+    installed = require_version_in_path(request, found)
+    await found.remove_version(installed)
     return redirect_to(
-        request, f"{found.page}/versions", f"{made.version} of {found.persona.name} is deleted."
+        request,
+        f"{found.page}/versions",
+        f"{installed.version} of {found.persona.name} is deleted.",
     )
 
 
