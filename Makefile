@@ -105,6 +105,9 @@ docs: $(READY)  ## Generate the pages on settings, recipes and commands from the
 chromium: $(READY)  ## Install Chromium if it is missing: Debian's as root, else Playwright's (or set CHROMIUM=/path).
 	@$(BIN)/python -m tests.browser.chromium
 
+# The tests start some hundred processes; without stored bytecode, each compiles the project again.
+test test-slow: export PYTHONDONTWRITEBYTECODE =
+
 # At most four workers, because each loads torch and models.
 test: $(READY) chromium  ## Run the tests.
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
