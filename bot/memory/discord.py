@@ -2,7 +2,6 @@
 alone.
 """
 
-import time
 from collections import defaultdict
 from dataclasses import astuple
 
@@ -14,6 +13,7 @@ from bot.chat.memory_text import MAX_MEMORY_CHARS, clean_memory, shorten_memory
 from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, channel_name, has_words, raw_text
 from bot.chat.places import channel_ref
 from bot.chat.reply_text import discord_text, remove_links
+from bot.memory.actions import MemberMemories
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -43,32 +43,26 @@ from personas.schemas.formatting import count_of
 
 MEMORY_FORM_PREFIX = "memory:"
 """Prefix of the form's custom id; the memory's number follows."""
-MAX_MEMORIES = 24
-"""Memories of a member with one persona of a server, one less than a Discord menu can show."""
 ALL_MEMORIES = "all"
 CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
 ALL_TEXT = (
     "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
 )
-CUT_TEXT = " What is cut, `/memory edit` shows whole."
+CUT_TEXT = " `/memory edit` shows the full text."
 MAX_SHOWN_CHARS = 1500  # of a text that was too long
 MARGIN_CHARS = 16  # number and markup of a line of the list
 
 
 def _suggest_memories(interaction: Interaction) -> dict[str, str]:
-    return {
-        f"{it.seq}: {it.text}": str(it.seq)
-        for it in _memories(interaction, _find_persona(interaction))
-    }
+    memories = _memories(interaction).of_persona(_find_persona(interaction))
+    return {f"{memory.seq}: {memory.text}": str(memory.seq) for memory in memories}
 
 
 def _suggest_forgettable(interaction: Interaction) -> dict[str, str]:
     memories = _suggest_memories(interaction)
-    return (
-        {f"all {len(memories)}": ALL_MEMORIES, **memories}
-        if memories and _find_persona(interaction)
-        else memories
-    )
+    if memories and _find_persona(interaction):
+        return {f"all {len(memories)}": ALL_MEMORIES, **memories}
+    return memories
 
 
 def _find_persona(interaction: Interaction) -> Persona | None:
@@ -110,7 +104,8 @@ class MemoryCog(
     )
     async def show(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
         persona = persona or find_channel_persona(interaction)
-        for text in [_persona_text(interaction, persona)] if persona else _all_texts(interaction):
+        texts = [_persona_text(interaction, persona)] if persona else _all_texts(interaction)
+        for text in texts:
             await respond(interaction, text, suppress_embeds=True)
 
     @app_commands.command(description="Change what a persona remembers for you, in a form.")
@@ -120,7 +115,7 @@ class MemoryCog(
     async def edit(
         self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None
     ) -> None:
-        await send_form(interaction, _memory_form(_require_memory(interaction, memory, persona)))
+        await send_form(interaction, _memory_form(_memories(interaction).require(memory, persona)))
 
     @app_commands.command(description="Have a persona forget what it remembers for you.")
     @app_commands.describe(
@@ -136,16 +131,9 @@ class MemoryCog(
             await respond(interaction, _forget(interaction, memory, persona))
             return
         persona = persona or channel_persona(interaction)
-        memories = _memories(interaction, persona)
-        if not memories:
-            raise RefusedError(
-                f"{persona.name} remembers nothing for you here.",
-                "`/remember` lets it keep something.",
-            )
-        interaction.client.services.store.memories.forget(it.seq for it in memories)
+        count = _memories(interaction).forget_all(persona)
         await respond(
-            interaction,
-            f"{persona.name} has forgotten all it remembered for you here ({len(memories)}).",
+            interaction, f"{persona.name} has forgotten all it remembered for you here ({count})."
         )
 
 
@@ -187,14 +175,16 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
             by_persona=True,
         )
         return
-    # What a command or form said stands in the bot's response to it, whose id the store may not
-    # know.
-    asked = message.interaction_metadata
-    text_of = services.store.messages.text_of
-    author, event_id = (asked.user, asked.id) if asked else (message.author, message.id)
-    text = (
-        text_of(message.id) or text_of(event_id) if asked else own_words(message, interaction.user)
-    )
+    # The text of a command or form stands in the bot's response to it. The store may know it by
+    # the id of the command alone.
+    command = message.interaction_metadata
+    author = command.user if command else message.author
+    event_id = command.id if command else message.id
+    if command:
+        text_of = services.store.messages.text_of
+        text = text_of(message.id) or text_of(event_id)
+    else:
+        text = own_words(message, interaction.user)
     if author != interaction.user or not text:
         raise RefusedError(
             "Personas remember their replies to you and your own messages.",
@@ -210,13 +200,10 @@ async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]
     """Store a submitted form. Raises `RefusedError` where the memory is gone, or for a text as
     `_store` does.
     """
-    memory = _require_memory(interaction, seq)
-    memories = interaction.client.services.store.memories
+    memories = _memories(interaction)
+    memory = memories.require(seq)
     text = check_memory(interaction, values["text"])
-    known = memories.of_member(memory.user_id, memory.guild_id, memory.persona_id)
-    if any(it.text.casefold() == text.casefold() and it.seq != memory.seq for it in known):
-        raise RefusedError("The persona remembers that already.", "`/memory show` lists it.")
-    memories.edit(memory.seq, text)
+    memories.edit(memory, text)
     await respond(
         interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True
     )
@@ -229,7 +216,7 @@ class EditMemoryButton(PersistentButton, template=r"edit-memory:(?P<seq>[0-9]+)"
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await send_form(interaction, _memory_form(_require_memory(interaction, self.seq)))
+        await send_form(interaction, _memory_form(_memories(interaction).require(self.seq)))
 
 
 class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9]+)"):
@@ -293,20 +280,15 @@ async def _store(
     or one too many.
     """
     text = check_memory(interaction, text)
-    known = _memories(interaction, persona)
-    if any(it.text.casefold() == text.casefold() for it in known):
-        raise RefusedError(f"{persona.name} remembers that already.", "`/memory show` lists it.")
-    if len(known) >= MAX_MEMORIES:
-        what = f"{persona.name} remembers {MAX_MEMORIES} things for you here, as many as it can."
-        raise RefusedError(what, "Let it forget one: `/memory forget`.")
-    owner = (interaction.guild_id or 0, persona.id, interaction.user.id)
-    channel_id = interaction.channel_id
-    memory = Memory(
-        *owner, text, by_persona, message_id, time.time(), channel_id=message_id and channel_id
-    )
     store = interaction.client.services.store
     with store.atomic():
-        seq = store.memories.add(memory)
+        seq = _memories(interaction).add(
+            persona,
+            text,
+            by_persona=by_persona,
+            message_id=message_id,
+            channel_id=interaction.channel_id,
+        )
         if isinstance(interaction.channel, discord.Thread):
             store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
     where = "in this server" if interaction.guild_id else "in this conversation"
@@ -315,8 +297,7 @@ async def _store(
         interaction,
         f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
         f"-# It is used only for replies to you {where}, never for training.{readers} `/memory "
-        "show` lists what "
-        f"{persona.name} remembers.",
+        f"show` lists what {persona.name} remembers.",
         _buttons(seq),
         suppress_embeds=True,
     )
@@ -331,34 +312,17 @@ def _persona_of(interaction: Interaction, reply: StoredReply) -> Persona:
     return persona
 
 
-def _memories(interaction: Interaction, persona: Persona | None) -> list[Memory]:
-    """List what the member asked a persona, or None for all, to keep here."""
-    memories = interaction.client.services.store.memories
-    return memories.of_member(
-        interaction.user.id, interaction.guild_id or 0, persona.id if persona else None
+def _memories(interaction: Interaction) -> MemberMemories:
+    """The member's memories in this server, or in direct messages."""
+    return MemberMemories(
+        interaction.client.services.store,
+        user_id=interaction.user.id,
+        guild_id=interaction.guild_id or 0,
     )
 
 
-def _require_memory(interaction: Interaction, seq: str, persona: Persona | None = None) -> Memory:
-    """Find one of the member's memories here, the persona's if one is named.
-
-    Raises `RefusedError` for others', other servers', other personas' and unknown ones.
-    """
-    number = int(seq) if seq.isascii() and seq.isdecimal() and len(seq) < 19 else 0
-    memory = interaction.client.services.store.memories.get(number, interaction.user.id)
-    if memory is None or memory.guild_id != (interaction.guild_id or 0):
-        raise RefusedError(f"There is no memory {seq} of yours here.", "`/memory show` lists them.")
-    if persona and memory.persona_id != persona.id:
-        raise RefusedError(
-            f"Memory {seq} is not {persona.name}'s.",
-            "Leave out `persona`, or name a memory of theirs.",
-        )
-    return memory
-
-
 def _forget(interaction: Interaction, seq: str, persona: Persona | None = None) -> str:
-    memory = _require_memory(interaction, seq, persona)
-    interaction.client.services.store.memories.forget([memory.seq])
+    _memories(interaction).forget(seq, persona)
     return f"Forgotten (number {seq}). Replies that used it stay as they are."
 
 
@@ -378,8 +342,8 @@ def _quote(text: str) -> str:
 
 def _persona_text(interaction: Interaction, persona: Persona) -> str:
     """Text of what a persona remembers for the member here, and how much others do."""
-    memories = _memories(interaction, persona)
-    others = len(_memories(interaction, None)) - len(memories)
+    memories = _memories(interaction).of_persona(persona)
+    others = len(_memories(interaction).of_persona(None)) - len(memories)
     look = "name one with `persona`; a channel without a persona lists all"
     more = f"Others remember {count_of(others, 'thing')}: {look}." if others else ""
     if not memories:
@@ -391,7 +355,7 @@ def _all_texts(interaction: Interaction) -> list[str]:
     """Texts of what all personas remember for the member here, also those that are gone; one for
     each message.
     """
-    memories = _memories(interaction, None)
+    memories = _memories(interaction).of_persona(None)
     guild_id = interaction.guild_id or 0
     if not memories:
         return ["No persona remembers anything for you here. `/remember` asks one to."]
@@ -399,10 +363,13 @@ def _all_texts(interaction: Interaction) -> list[str]:
     texts = [ALL_TEXT]
     for memory in memories:
         by_persona[memory.persona_id].append(memory)
-    for persona_id, kept in by_persona.items():
+    for persona_id, own in by_persona.items():
         persona = interaction.client.services.personas.get(persona_id, guild_id)
-        name = persona.name if persona else short_id(Persona(persona_id, persona_id), guild_id)
-        text = _list_text(name, kept, "" if persona else "The persona is no longer here.")
+        if persona:
+            text = _list_text(persona.name, own, "")
+        else:
+            name = short_id(Persona(persona_id, persona_id), guild_id)
+            text = _list_text(name, own, "The persona is no longer here.")
         if len(texts[-1]) + len(text) < MAX_MESSAGE_CHARS:
             texts[-1] += f"\n{text}"
         else:
@@ -413,12 +380,14 @@ def _all_texts(interaction: Interaction) -> list[str]:
 def _list_text(name: str, memories: list[Memory], note: str) -> str:
     """List a persona's memories, each as long as a message has room for."""
     head = f"**{name}** remembers {count_of(len(memories), 'thing')} for you here. {note}".rstrip()
-    lengths = [len(_quote(it.text)) for it in memories]
+    lengths = [len(_quote(memory.text)) for memory in memories]
     room = _fair_room(
         lengths, MAX_MESSAGE_CHARS - len(head) - len(CUT_TEXT) - MARGIN_CHARS * len(memories)
     )
-    cut = CUT_TEXT if max(lengths) > room else ""
-    return "\n".join([f"{head}{cut}", *(f"`{it.seq}` {_excerpt(it, room)}" for it in memories)])
+    if max(lengths) > room:
+        head += CUT_TEXT
+    lines = [f"`{memory.seq}` {_excerpt(memory, room)}" for memory in memories]
+    return "\n".join([head, *lines])
 
 
 def _fair_room(lengths: list[int], room: int) -> int:

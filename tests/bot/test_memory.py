@@ -13,7 +13,7 @@ import discord
 import pytest
 
 from bot.chat.memory_text import clean_memory
-from bot.memory.discord import MAX_MEMORIES
+from bot.memory.actions import MAX_MEMORIES
 from bot.store import Memory, Store
 from personas.lore import semantic
 from personas.lore.index import LoreIndex
