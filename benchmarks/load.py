@@ -45,7 +45,7 @@ from bot.demo_guild import MODERATOR
 from bot.settings import Settings, load_settings
 from personas.engine import Engine, ReplyStream
 from personas.errors import EngineBusyError, UnderstudyError
-from personas.home.job_folder import find_trainer
+from personas.home.job_attempt import find_trainer
 from personas.home.job_material import ShippedData
 from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import ChatReply, ChatRequest

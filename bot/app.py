@@ -43,7 +43,7 @@ from bot.versions.actions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
 from bot.web_server import WebServer, run_server
 from personas.engine import Engine
-from personas.home.job_folder import ComparisonTargets
+from personas.home.comparison_targets import ComparisonTargets
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.models import base_model

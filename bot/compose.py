@@ -34,7 +34,7 @@ from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine, MetricsCallback
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import PRECISION_BY_SETTING, choose_precision
-from personas.home.job_folder import ComparisonTargets
+from personas.home.comparison_targets import ComparisonTargets
 from personas.lore.index import LoreIndex
 from personas.models.base_model import BaseModel
 from personas.schemas.chat import SamplingParams

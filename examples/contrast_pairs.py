@@ -28,7 +28,7 @@ from typing import TextIO
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.errors import RequestError, UnderstudyError
-from personas.home.datasets import TRAIN_FILE
+from personas.home.built_dataset import TRAIN_FILE
 from personas.home.job_folder import DATASET_FOLDER, read_spec
 from personas.home.preferences import COMPARISON, PreferenceRecord, PromptTurn, preferences_to_jsonl
 from personas.models.base_model import BaseModel, locate, recommended_sampling

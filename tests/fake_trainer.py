@@ -255,7 +255,7 @@ def deaf() -> None:
     """
     from filelock import FileLock, Timeout
 
-    from personas.home.job_folder import TRAINER_FILE, record_trainer
+    from personas.home.job_attempt import TRAINER_FILE, record_trainer
 
     try:
         lock = FileLock(FOLDER / "lock", timeout=0)
@@ -279,7 +279,7 @@ def stepping() -> None:
 
     from filelock import FileLock, Timeout
 
-    from personas.home.job_folder import record_trainer
+    from personas.home.job_attempt import record_trainer
 
     try:
         lock = FileLock(FOLDER / "lock", timeout=0)

@@ -63,7 +63,7 @@ REVIEWED = {
     ("personas/home/job_folder.py", "home / name"),
     ("personas/home/job_folder.py", "shared / home_id(home)"),
     (
-        "personas/home/job_folder.py",
+        "personas/home/comparison_targets.py",
         "folder.absolute() / path",
     ),  # compare.json, which the bot writes for its trainer
     ("personas/home/job_material.py", "shipped.synthetic / f'{name}.jsonl'"),

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import atomic_folder
+from personas.home.comparison_targets import read_comparison_targets
 from personas.home.data_subjects import write_people
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
-from personas.home.job_folder import (
-    ADAPTER_FOLDER,
-    CHECKPOINTS_FOLDER,
-    people_in_material,
-    read_comparison_targets,
-    read_spec,
-)
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
+from personas.home.job_folder import ADAPTER_FOLDER, people_in_material, read_spec
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from trainer.dataset.dataset import add_counts

@@ -24,13 +24,13 @@ from benchmarks.engine.engine_workload import (
     BenchChat,
     load_chats,
 )
-from personas.engine.admission import SchedulerLimits
 from personas.engine.cpu_kernel import kernel_runner
-from personas.engine.engine_core import build_engine_parts
+from personas.engine.detokenizer import StreamingDetokenizer
+from personas.engine.engine_parts import build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.lora_slots import read_unverified_adapter
-from personas.engine.model_runner import Sequence as EngineSequence
 from personas.engine.peft_runner import PeftSwitcher
-from personas.engine.sequence import StreamingDetokenizer
+from personas.engine.sequence import Sequence as EngineSequence
 from personas.engine.serving_precision import choose_precision
 from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.models.serving_model import load_serving_model

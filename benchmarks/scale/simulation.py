@@ -20,11 +20,13 @@ from benchmarks.scale.simulated_replica import (
     ServedSequence,
     SimulatedReplica,
 )
-from personas.engine.admission import AdmissionControl, SchedulerLimits
+from personas.engine.admission import AdmissionControl
+from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.remote.replica_scheduler import ReplicaScheduler, scheduler_limits
 from personas.engine.remote.replicas import Lease, Replica, ReplicaLimits, Replicas
-from personas.engine.remote.vllm_client import ReplicaError, ServedModels, VllmClient
+from personas.engine.remote.server_errors import ReplicaError
+from personas.engine.remote.vllm_client import ServedModels, VllmClient
 from personas.engine.remote.vllm_engine import SWEEP_INTERVAL_S
-from personas.engine.remote.vllm_sequence import ReplicaScheduler, scheduler_limits
 from personas.errors import EngineBusyError
 
 WAIT_S = 120.0

@@ -16,7 +16,8 @@ from bot.platform.errors import RefusedError
 from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, StoreError
 from personas.engine import Engine
 from personas.home.adapters import adapter_ref
-from personas.lore.index import MAX_EARLIER_LOOKED_AT, LoreIndex, earlier_hits
+from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
+from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
 from personas.schemas.chat import (

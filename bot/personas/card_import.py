@@ -24,7 +24,7 @@ from bot.platform.errors import RefusedError, hide_paths
 from bot.platform.request_origin import RequestOrigin
 from bot.store import CARD_CONTRIBUTION, Contribution, JobResult, MemberRecords, Store, TrainingJob
 from bot.training.store import NewTrainingJob
-from personas.card.card_markdown import card_book
+from personas.card.card_book import card_book
 from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.spec_card import Card
 from personas.errors import AdapterError, BaseModelError, CardError, UnderstudyError
@@ -41,7 +41,8 @@ from personas.home.external_files import record_export
 from personas.home.lora_checks import base_linear_shapes
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore.lorebooks import Lorebook, describe_uses, lorebook_as_markdown
+from personas.lore.lorebook_markdown import describe_uses, lorebook_as_markdown
+from personas.lore.lorebooks import Lorebook
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
 from personas.schemas.formatting import count_of

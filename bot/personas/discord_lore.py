@@ -22,8 +22,8 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import defer, form, respond, send_form, text_field
 from bot.platform.errors import RefusedError
 from bot.services import Services
-from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.lore.index_terms import has_words
+from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
 from personas.schemas.formatting import count_of
 

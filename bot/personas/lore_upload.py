@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from personas.errors import LoreError
+from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import (
     LOREBOOK_SUFFIXES,
     MAX_LOREBOOK_BYTES,
     NAMES,
-    lorebook_as_markdown,
     parse_lorebook,
     read_lorebook,
 )

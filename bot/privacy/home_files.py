@@ -16,7 +16,7 @@ from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
-from personas.home.datasets import FETCHED_FOLDER
+from personas.home.dataset_catalogue import FETCHED_FOLDER
 from personas.home.external_files import list_review_files
 from personas.home.job_folder import SHARED_FOLDERS
 

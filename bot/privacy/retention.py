@@ -25,13 +25,8 @@ from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.atomic_files import delete_abandoned_files, delete_abandoned_folders
 from personas.home.external_files import delete_expired_reviews
 from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, holdout_file
-from personas.home.job_folder import (
-    ADAPTER_FOLDER,
-    CHECKPOINTS_FOLDER,
-    DATASET_FOLDER,
-    MATERIAL_FOLDER,
-    REQUEST_FILE,
-)
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
+from personas.home.job_folder import ADAPTER_FOLDER, DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
 from personas.lore.index import guild_owner
 from personas.schemas.base import DISCORD_API
 

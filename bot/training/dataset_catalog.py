@@ -25,15 +25,14 @@ from bot.training.stored_datasets import (
 )
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
+from personas.home.built_dataset import dataset_statement, is_built_dataset
+from personas.home.catalogue_edit import edit_catalogue
 from personas.home.column_maps import MAP_FIELD, read_mapping
 from personas.home.data_subjects import Consent, read_consent
-from personas.home.datasets import (
+from personas.home.dataset_catalogue import (
     CATALOGUE_FILE,
     CatalogueEntry,
     DatasetCatalogue,
-    dataset_statement,
-    edit_catalogue,
-    is_built_dataset,
     read_catalogue,
 )
 from personas.home.hub_download import HUB_ID_PATTERN

@@ -34,7 +34,7 @@ from bot.training.discord_progress import (
 from bot.training.status_text import plan_text
 from bot.versions.discord import usable_versions
 from personas.errors import RequestError
-from personas.home.datasets import DatasetNotFetchedError
+from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 

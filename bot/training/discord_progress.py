@@ -29,7 +29,7 @@ from bot.training.status_text import job_result_text, job_status_text, job_title
 from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackButton
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DIALOGUE_PREFIX
-from personas.home.datasets import DatasetNotFetchedError
+from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.models.base_model import find_hub_error
 
 log = logging.getLogger(__name__)

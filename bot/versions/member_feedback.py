@@ -30,7 +30,7 @@ from bot.versions.statistics.sequential_test import (
     confidence_range,
 )
 from personas.home.adapters import adapter_ref
-from personas.home.job_folder import (
+from personas.home.comparison_targets import (
     NO_COMPARISON,
     ComparisonTargets,
     NeighbourPaths,

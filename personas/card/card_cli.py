@@ -22,18 +22,19 @@ import os
 import sys
 from pathlib import Path
 
-from personas.card.card_markdown import book_as_lore, card_book, draft_card
+from personas.card.card_book import book_as_lore, card_book
+from personas.card.card_draft import draft_card
 from personas.card.card_summary import format_summary, summarise_card, token_counter
 from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_picture, write_card
 from personas.card.spec_card import Card
 from personas.card.toml_card import card_from_table
 from personas.cli_common import CommandParsers, add_examples
 from personas.errors import CardError, LoreError, UnderstudyError
+from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import (
     MAX_LOREBOOK_BYTES,
     NAMES,
     known_lorebooks,
-    lorebook_as_markdown,
     parse_lorebook,
     read_lorebook,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from personas.card.card_markdown import card_book
+from personas.card.card_book import card_book
 from personas.card.formats import to_persona
 from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
 from personas.card.toml_card import EXTENSION_KEY, normalise_examples

@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from personas.card.card_markdown import book_entries
+from personas.card.card_book import book_entries
 from personas.card.card_report import report_card
 from personas.card.formats import card_picture, picture_type, to_persona
 from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates

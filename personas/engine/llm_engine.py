@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from personas.engine import EngineState, MetricsCallback, RequestMetrics
-from personas.engine.admission import AdmissionControl, SchedulerLimits
+from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
-from personas.engine.scheduler import run_or_log
+from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
 from personas.home.prompt_version import prompt_version_of
 from personas.models import base_model
 from personas.models.base_model import BaseModel
@@ -29,21 +29,20 @@ from personas.schemas.training import ServingPrecision
 if TYPE_CHECKING:
     from ctypes import CDLL
 
-    from personas.engine.engine_core import BatchGenerator, EngineParts
-    from personas.engine.model_runner import StackedLoraRunner
+    from personas.engine.engine_parts import EngineParts
+    from personas.engine.lora_runner import StackedLoraRunner
+    from personas.engine.step import BatchGenerator
 
 log = logging.getLogger(__name__)
 # Interval in which the engine's thread looks for read adapters while all requests wait for one.
 ADAPTER_POLL_S = 1.0
-CPU_BUSY_PREFILL_TOKENS = (
-    128  # of a step with many replies: on CPUs, prompt tokens are no cheaper in larger numbers
-)
-PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES, MAX_PREFIX_BYTES = 1 / 24, 256 * 2**20, 2**30
-"""Size of the prefix cache: this share of the machine's memory, within these bounds.
-
-On GPUs, it is the least size. Under overload on twelve channels, 256 MiB of the bundled model's
-were too small.
-"""
+# Prompt tokens of a step with many replies: on CPUs, they are no cheaper in larger numbers.
+CPU_BUSY_PREFILL_TOKENS = 128
+# Size of the prefix cache: this share of the machine's memory, within these bounds. On GPUs, it is
+# the least size. Under overload on twelve channels, 256 MiB were too small for the bundled model.
+PREFIX_MEMORY_SHARE = 1 / 24
+MIN_PREFIX_BYTES = 256 * 2**20
+MAX_PREFIX_BYTES = 2**30
 _END_OF_STREAM = object()
 
 
@@ -51,12 +50,8 @@ def default_prefix_bytes(device: str) -> int:
     """Return the size of a device's prefix cache in bytes."""
     if device != "cpu":
         return MIN_PREFIX_BYTES
-    return round(
-        min(
-            max(psutil.virtual_memory().total * PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES),
-            MAX_PREFIX_BYTES,
-        )
-    )
+    share = psutil.virtual_memory().total * PREFIX_MEMORY_SHARE
+    return round(min(max(share, MIN_PREFIX_BYTES), MAX_PREFIX_BYTES))
 
 
 class QueuedReplyStream:
@@ -77,11 +72,16 @@ class QueuedReplyStream:
     def metrics(self) -> RequestMetrics:
         """Measurements of the request, once it has ended."""
         reply = self._reply
-        total_s = time.monotonic() - self._submitted_at
-        first_s = None if self._first_text_at is None else self._first_text_at - self._submitted_at
-        if reply is None:
-            return RequestMetrics(first_s, total_s, 0, 0, "failed")
-        return RequestMetrics(first_s, total_s, reply.prompt_tokens, reply.new_tokens, reply.finish)
+        first_s = None
+        if self._first_text_at is not None:
+            first_s = self._first_text_at - self._submitted_at
+        return RequestMetrics(
+            first_s=first_s,
+            whole_s=time.monotonic() - self._submitted_at,
+            prompt_tokens=reply.prompt_tokens if reply else 0,
+            new_tokens=reply.new_tokens if reply else 0,
+            finish=reply.finish if reply else "failed",
+        )
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while (piece := await self._pieces.get()) is not _END_OF_STREAM:
@@ -97,10 +97,18 @@ class QueuedReplyStream:
 
     def cancel(self) -> None:
         with self._lock:
-            if (
-                not self._has_begun and not self.cancelled.is_set()
-            ):  # the engine ends only requests that have begun
-                self.finish(ChatReply("", self._version, 0, 0, 0, "cancelled"))
+            # The engine ends only requests that have begun.
+            if not self._has_begun and not self.cancelled.is_set():
+                self.finish(
+                    ChatReply(
+                        text="",
+                        version=self._version,
+                        seed=0,
+                        prompt_tokens=0,
+                        new_tokens=0,
+                        finish="cancelled",
+                    )
+                )
             self.cancelled.set()
 
     def begin(self) -> bool:
@@ -187,9 +195,8 @@ class LLMEngine:
 
     def submit(self, request: ChatRequest) -> QueuedReplyStream:
         self._admission.acquire(request.guild_id, request.member_id)
-        stream = QueuedReplyStream(
-            asyncio.get_running_loop(), request.adapter.version if request.adapter else None
-        )
+        version = request.adapter.version if request.adapter else None
+        stream = QueuedReplyStream(asyncio.get_running_loop(), version)
         self._streams.add(stream)
 
         def on_end() -> None:
@@ -302,10 +309,9 @@ class LLMEngine:
         after a last step.
         """
         while True:
+            timeout_s = ADAPTER_POLL_S if self._parts.batch.waiting else None
             try:
-                task = self._tasks.get(
-                    block=wait, timeout=ADAPTER_POLL_S if self._parts.batch.waiting else None
-                )
+                task = self._tasks.get(block=wait, timeout=timeout_s)
             except queue.Empty:
                 return True
             if task is None:
@@ -327,9 +333,8 @@ class LLMEngine:
         self.device = self._parts.peft.model.device.type
 
     def _load_parts(self, device: Device | None) -> "EngineParts":
-        from personas.engine.engine_core import (
-            build_engine_parts,
-        )  # imports torch and peft, which takes seconds
+        # Imports torch and peft, which takes seconds.
+        from personas.engine.engine_parts import build_engine_parts
 
         model = load_serving_model(self.base, self.precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
@@ -356,13 +361,12 @@ class LLMEngine:
         """
         from personas.engine.cpu_kernel import kernel_runner  # imports torch
 
+        def fail(error: Exception) -> None:
+            log.info("the compiled kernel is not used: %s", error)
+
         def enable(library: "CDLL") -> None:
-            task = partial(kernel_runner.enable_kernel, library, runner)
-            self._tasks.put(
-                _EngineTask(
-                    task, lambda error: log.info("the compiled kernel is not used: %s", error)
-                )
-            )
+            run = partial(kernel_runner.enable_kernel, library, runner)
+            self._tasks.put(_EngineTask(run, fail))
 
         if not kernel_runner.supports_model(runner.model):
             return
@@ -378,21 +382,30 @@ class LLMEngine:
     ) -> None:
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
-        more = {"instructions": request.instructions, "prefill": request.prefill}
-        prompt = renderer.prompt(request.persona, request.turns, request.lore, max_tokens, **more)
+        prompt = renderer.prompt(
+            request.persona,
+            request.turns,
+            request.lore,
+            max_tokens,
+            instructions=request.instructions,
+            prefill=request.prefill,
+        )
         if request.sampling.candidates > 1:
-            user = request.turns[-1].name
-            instructions = request.instructions
-            card = renderer.card_prompt(request.persona, user, instructions, max_tokens)
+            card = renderer.card_prompt(
+                request.persona,
+                user=request.turns[-1].name,
+                instructions=request.instructions,
+                max_tokens=max_tokens,
+            )
             prompt = replace(prompt, card=card)
-        self._parts.batch.submit(request, prompt, self._renderer, stream, on_end)
+        self._parts.batch.submit(request, prompt, self._renderer, sink=stream, on_end=on_end)
 
     def _clear_prefix_cache(self) -> None:
         for parts in self._all_parts():
             parts.batch.clear_prefix_cache()
 
     def _all_parts(self) -> "list[EngineParts]":
-        return [self._parts, *([self._draining.parts] if self._draining else [])]
+        return [self._parts, self._draining.parts] if self._draining else [self._parts]
 
     def _move(self, device: Device, done: Callable[[], None]) -> None:
         if device == self.device:
@@ -416,9 +429,8 @@ class LLMEngine:
 def _step_or_fail(batch: "BatchGenerator") -> bool:
     try:
         return batch.step()
-    except (
-        Exception
-    ) as error:  # a defect of the engine: report it to all instead of leaving them waiting
+    except Exception as error:
+        # A defect of the engine: report it to all requests instead of leaving them waiting.
         log.exception("the engine's step failed; all its replies end")
         batch.scheduler.fail_all(error)
         return False

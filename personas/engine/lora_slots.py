@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personas.engine import AdapterStatus
-from personas.engine.admission import AdapterState
+from personas.engine.fair_scheduler import AdapterState
 from personas.engine.hugepages import packed_zeros_in_huge_pages
 from personas.home.adapters import verify_for_base_model
 from personas.home.lora_checks import PLAIN_LORA_SETTINGS, LayerShapes, lora_scale, read_lora
@@ -56,8 +56,9 @@ def read_unverified_adapter(
     """Check and read an adapter whose folder is not sealed yet. Raises `AdapterError`."""
     config, tensors = read_lora(ref.folder, layers, f"{ref.persona_id} {ref.version}")
     pairs = _lora_pairs(config, tensors) if can_stack and _is_stackable(config) else None
-    is_large = pairs and max(a.shape[0] for a, _ in pairs.values()) > MAX_STACKED_RANK
-    return AdapterWeights(ref, None if is_large else pairs)
+    if pairs and max(a.shape[0] for a, _ in pairs.values()) > MAX_STACKED_RANK:
+        pairs = None
+    return AdapterWeights(ref, pairs)
 
 
 def _is_stackable(config: Mapping[str, Any]) -> bool:
@@ -70,9 +71,11 @@ def _lora_pairs(
     """Return A and scale · Bᵀ of each layer of checked tensors."""
     pairs = {}
     for name in {key.rpartition(".lora_")[0] for key in tensors}:
-        a, b = (tensors[f"{name}.lora_{side}.weight"].float() for side in "AB")
+        a = tensors[f"{name}.lora_A.weight"].float()
+        b = tensors[f"{name}.lora_B.weight"].float()
         layer = name.removeprefix(PEFT_KEY_PREFIX)
-        pairs[layer] = a, (b * lora_scale(config, layer, a.shape[0])).T.contiguous()
+        scaled_b = b * lora_scale(config, layer, a.shape[0])
+        pairs[layer] = (a, scaled_b.T.contiguous())
     return pairs
 
 
@@ -95,13 +98,11 @@ class StackedLora:
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
         assert weights.pairs is not None  # peft computes the others
-        self.version += (
-            1  # first: the kernel must not keep the addresses of tensors that grew before an error
-        )
+        # First: the kernel must not keep the addresses of tensors that grew before an error.
+        self.version += 1
         ranks = {layer: a.shape[0] for layer, (a, _) in weights.pairs.items()}
-        self._grow(
-            slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())}
-        )
+        layers = sorted(self.pairs.keys() | ranks.keys())
+        self._grow(slot, {layer: ranks.get(layer, 1) for layer in layers})
         for layer, (a, b) in weights.pairs.items():
             for stack, part in zip(self.pairs[layer], (a, b), strict=True):
                 stack[slot, : a.shape[0]] = part
@@ -114,22 +115,20 @@ class StackedLora:
         """Grow the tensors of the layers that have too few slots or ranks; the new ones lie side by
         side.
         """
-        sizes = {layer: self._size(layer, slot, rank) for layer, rank in ranks.items()}
-        grown = [
-            layer
-            for layer, size in sizes.items()
-            if layer not in self.pairs or size != self._size_of(layer)
-        ]
-        widths = {
-            layer: (self._linears[layer].in_features, self._linears[layer].out_features)
-            for layer in grown
-        }
-        shapes = [(*sizes[layer], width) for layer in grown for width in widths[layer]]
+        grown = []
+        shapes = []
+        for layer, rank in ranks.items():
+            slots_and_rank = self._size(layer, slot, rank)
+            if layer not in self.pairs or slots_and_rank != self._size_of(layer):
+                linear = self._linears[layer]
+                grown.append(layer)
+                shapes.append((*slots_and_rank, linear.in_features))
+                shapes.append((*slots_and_rank, linear.out_features))
         tensors = packed_zeros_in_huge_pages(shapes, **self._options)
-        for layer, pair in zip(grown, zip(tensors[::2], tensors[1::2], strict=True), strict=True):
-            for new, before in zip(pair, self.pairs.get(layer, ()), strict=False):
+        for layer, a, b in zip(grown, tensors[::2], tensors[1::2], strict=True):
+            for new, before in zip((a, b), self.pairs.get(layer, ()), strict=False):
                 new[: before.shape[0], : before.shape[1]] = before
-            self.pairs[layer] = pair
+            self.pairs[layer] = (a, b)
 
     def _size(self, layer: str, slot: int, rank: int) -> tuple[int, int]:
         """Return the slots and ranks that a layer needs; slots double up to the expected number."""
@@ -191,9 +190,8 @@ class LoraSlots:
         self._read = read
         self._on_read = on_read
         self._free = list(range(stack.slots if stack else 0, 0, -1))
-        self._resident: OrderedDict[str, _ResidentAdapter] = (
-            OrderedDict()
-        )  # least recently used first
+        # Least recently used first.
+        self._resident: OrderedDict[str, _ResidentAdapter] = OrderedDict()
         self.reads: dict[str, Future[AdapterWeights]] = {}
         """Adapters that are being read, or were read and have no slot yet, by name."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
@@ -201,9 +199,12 @@ class LoraSlots:
     @property
     def resident(self) -> tuple[AdapterStatus, ...]:
         """The adapters in memory, least recently used first. Thread-safe."""
-        adapters = list(self._resident.values())
+        adapters = list(self._resident.values())  # a copy: the engine's thread may change it
         return tuple(
-            AdapterStatus(it.slot.name, it.pins, it.slot.index is not None) for it in adapters
+            AdapterStatus(
+                name=adapter.slot.name, replies=adapter.pins, in_slot=adapter.slot.index is not None
+            )
+            for adapter in adapters
         )
 
     def state(self, ref: AdapterRef | None) -> AdapterState:
@@ -218,11 +219,9 @@ class LoraSlots:
         if read.exception():
             return AdapterState.FAILED
         needs_slot = read.result().pairs is not None
-        return (
-            AdapterState.NO_SLOT
-            if needs_slot and not self._has_evictable_slot()
-            else AdapterState.READY
-        )
+        if needs_slot and not self._has_evictable_slot():
+            return AdapterState.NO_SLOT
+        return AdapterState.READY
 
     def prefetch(self, refs: Sequence[AdapterRef]) -> None:
         """Read the first adapters that are not in memory; discard what was read for others."""
@@ -294,8 +293,10 @@ class LoraSlots:
         return bool(self._free) or self._least_recently_used() is not None
 
     def _least_recently_used(self) -> str | None:
-        unused = (name for name, it in self._resident.items() if not it.pins and it.slot.index)
-        return next(unused, None)
+        for name, adapter in self._resident.items():
+            if adapter.slot.index and not adapter.pins:
+                return name
+        return None
 
     def _fill_slot(self, weights: AdapterWeights) -> int:
         assert self._stack is not None  # weights have pairs only where there is a stack

@@ -29,8 +29,8 @@ CACHE_PARAMETERS = ("past_key_values", "cache_params")
 Mamba.
 """
 LOGITS_PARAMETER = "logits_to_keep"
-PROBE_TOKENS, PROBE_STEPS = 18, 3
-"""Tokens of each of a probe's two texts, and how many of them are decoded one by one."""
+PROBE_TOKENS = 18  # of each of a probe's two texts
+PROBE_STEPS = 3  # tokens of them that are decoded one by one
 log = logging.getLogger(__name__)
 
 
@@ -45,9 +45,8 @@ class PeftSwitcher:
         self._base_hash = base_hash
         self._keep = keep
         self.layers = linear_shapes(base)
-        self.peft_model: Any = (
-            None  # the base model with the loaded adapters; None while there are none
-        )
+        # The base model with the loaded adapters; None while there are none.
+        self.peft_model: Any = None
         self._loaded: dict[str, None] = {}  # by name, least recently used first
 
     @property
@@ -93,9 +92,8 @@ class PeftSwitcher:
         what = f"{adapter.persona_id} {adapter.version}"
         check_lora_and_values(adapter.folder, self.layers, what)
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
-        warnings.filterwarnings(
-            "ignore", "`is_gradient_checkpointing`", FutureWarning
-        )  # raised by peft's own call
+        # Raised by peft's own call.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         try:
             if self.peft_model is None:
                 self.peft_model = PeftModel.from_pretrained(
@@ -127,9 +125,8 @@ class PeftSwitcher:
     def _delete(self, name: str) -> None:
         del self._loaded[name]
         if self._loaded:
-            self.peft_model.set_adapter(
-                next(reversed(self._loaded))
-            )  # otherwise peft activates any other
+            # Otherwise peft activates any other adapter.
+            self.peft_model.set_adapter(next(reversed(self._loaded)))
             self.peft_model.delete_adapter(name)
         else:
             self._base = self.peft_model.unload()
@@ -224,9 +221,9 @@ class PeftRunner:
         text = [*item.kv.tokens, *item.tokens]
         # A cache that is ahead of its tokens stems from a batch that failed. States cannot be
         # rolled back.
-        can_go_on = (
-            kv.cached == len(kv.tokens) if use == CacheUse.PARTS else 0 < kv.cached == len(text) - 1
-        )
+        can_go_on = 0 < kv.cached == len(text) - 1
+        if use == CacheUse.PARTS:
+            can_go_on = kv.cached == len(kv.tokens)
         if not can_go_on or kv.memory is None:
             kv.memory = self._new_memory(use)
             kv.cached = 0
@@ -248,12 +245,13 @@ class PeftRunner:
         model = self._switcher.model
         texts = [probe_tokens(model, PROBE_TOKENS, first) for first in (0, PROBE_TOKENS)]
         expected = torch.cat([plain_logits(model, text)[-PROBE_STEPS:] for text in texts])
-        uses = (
-            [CacheUse.WHOLE_PROMPTS]
-            if _keeps_state(model)
-            else [CacheUse.PARTS, CacheUse.WHOLE_PROMPTS]
-        )
-        for use in uses if self._cache_name else ():
+        uses = [CacheUse.PARTS, CacheUse.WHOLE_PROMPTS]
+        # A prompt in parts may continue a state wrongly.
+        if getattr(model, "_is_stateful", False):
+            uses = [CacheUse.WHOLE_PROMPTS]
+        if not self._cache_name:
+            uses = []
+        for use in uses:
             try:
                 if not differs(model, self._decode(texts, use), expected):
                     return use
@@ -270,23 +268,16 @@ class PeftRunner:
         caches = [PeftKVCache() for _ in texts]
         half = PROBE_TOKENS // 3
         prompt = PROBE_TOKENS - PROBE_STEPS
-        parts = [
-            (0, half),
-            (half, prompt + 1),
-            *((at, at + 1) for at in range(prompt + 1, PROBE_TOKENS)),
-        ]
+        parts = [(0, half), (half, prompt + 1)]
         if use != CacheUse.PARTS:
-            parts[:2] = [(0, prompt + 1)]
-        found: list[list[Any]] = [[] for _ in texts]
+            parts = [(0, prompt + 1)]
+        parts += [(at, at + 1) for at in range(prompt + 1, PROBE_TOKENS)]
+        logits: list[list[Any]] = [[] for _ in texts]
         for first, last in parts:
-            for kv, text, logits in zip(caches, texts, found, strict=True):
-                logits.append(self._compute(ScheduledTokens(kv, text[first:last]), use))
+            for kv, text, text_logits in zip(caches, texts, logits, strict=True):
+                text_logits.append(self._compute(ScheduledTokens(kv, text[first:last]), use))
                 kv.tokens += text[first:last]
-        return torch.cat([part for logits in found for part in logits[-PROBE_STEPS:]])
-
-
-def _keeps_state(model: Any) -> bool:
-    """Report whether a model's layers keep a state, which a prompt in parts may continue
-    wrongly.
-    """
-    return bool(getattr(model, "_is_stateful", False))
+        last_logits = []
+        for text_logits in logits:
+            last_logits += text_logits[-PROBE_STEPS:]
+        return torch.cat(last_logits)

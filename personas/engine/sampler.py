@@ -9,12 +9,10 @@ import torch
 
 from personas.schemas.chat import SamplingParams
 
-MIN_TEMPERATURE = (
-    1e-5  # sampling is greedy below this temperature: dividing by less exceeds the range of float32
-)
-DEFAULT_CANDIDATES = (
-    256  # number of likeliest tokens considered first; top-p rarely reaches beyond them
-)
+# Sampling is greedy below this temperature: dividing by less exceeds the range of float32.
+MIN_TEMPERATURE = 1e-5
+# Number of likeliest tokens considered first; top-p rarely reaches beyond them.
+DEFAULT_TOP_K = 256
 
 
 @dataclass
@@ -116,19 +114,21 @@ def _apply_repetition_penalty(logits: Any, state: SamplerState) -> Any:
 
 
 def _sample_from_logits(logits: Any, sampling: SamplingParams, uniform: float) -> int:
-    """Invert the cumulative distribution of the candidates, the likeliest first, at `uniform`."""
+    """Invert the cumulative distribution of the likeliest tokens at `uniform`."""
     vocabulary = logits.shape[-1]
-    count = min(vocabulary, sampling.top_k or DEFAULT_CANDIDATES)
-    candidates, tokens = logits.topk(count)
-    probabilities = torch.exp(candidates - (candidates if sampling.top_k else logits).logsumexp(-1))
+    count = min(vocabulary, sampling.top_k or DEFAULT_TOP_K)
+    likeliest, tokens = logits.topk(count)
+    # Top-k comes before top-p, as in transformers: probabilities are those among the k.
+    normaliser = likeliest if sampling.top_k else logits
+    probabilities = torch.exp(likeliest - normaliser.logsumexp(-1))
     if not sampling.top_k and count < vocabulary and float(probabilities.sum()) < sampling.top_p:
         probabilities, tokens = logits.softmax(-1).sort(descending=True, stable=True)
     in_top_p = probabilities.cumsum(-1) - probabilities < sampling.top_p
-    is_candidate = in_top_p & (probabilities >= sampling.min_p * probabilities[0])
-    cumulative = probabilities[is_candidate].cumsum(-1)
+    is_possible = in_top_p & (probabilities >= sampling.min_p * probabilities[0])
+    cumulative = probabilities[is_possible].cumsum(-1)
     if not len(cumulative) or not cumulative[-1].isfinite():
         raise ArithmeticError(
             "No token can be sampled: the logits or the sampling settings are out of range."
         )
     index = int(torch.searchsorted(cumulative, uniform * float(cumulative[-1]), right=True))
-    return int(tokens[is_candidate][min(index, len(cumulative) - 1)])
+    return int(tokens[is_possible][min(index, len(cumulative) - 1)])

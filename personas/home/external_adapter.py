@@ -32,16 +32,15 @@ from personas.home.adapters import (
 )
 from personas.home.atomic_files import atomic_folder, lock_folder
 from personas.home.card_adapter import require_plain_lora
+from personas.home.hub_addresses import restrict_hub_client
 from personas.home.hub_download import (
     HUB_ID_PATTERN,
     HUB_TIMEOUT_S,
     HubFile,
     download,
-    hub_errors_as,
     list_hub_files,
-    restrict_hub_client,
-    shorten_message,
 )
+from personas.home.hub_errors import hub_errors_as, shorten_message
 from personas.home.lora_checks import PLAIN_LORA_SETTINGS, base_linear_shapes
 from personas.models.base_model import (
     EMBEDDED,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from personas.errors import MaterialError
 from personas.home.atomic_files import write_private_file
 
-HOLDOUT_FILE, NEW_HOLDOUT_FILE = "heldout.bin", "heldout_new.bin"
+HOLDOUT_FILE = "heldout.bin"
+NEW_HOLDOUT_FILE = "heldout_new.bin"
 """File names in a job folder: the hold-out before the run, and after it."""
 HOLDOUT_FOLDER = "heldout"
 LSH_BANDS = 16

@@ -1,22 +1,17 @@
-"""Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison
-targets, attempts.
-"""
+"""Job folders: `request.json`, copied material and its digests, consent, and the hold-out."""
 
 import hashlib
 import os
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Literal
 
-import psutil
 from pydantic import ValidationError
 
 from personas.errors import MaterialError, RequestError
-from personas.home.atomic_files import atomic_folder, read_model, write_model
+from personas.home.atomic_files import atomic_folder
 from personas.home.data_subjects import (
     Storing,
     read_consent,
@@ -35,28 +30,19 @@ from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
 from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
 from personas.outside_names import UnsafeNameError, path_inside
-from personas.schemas.base import FrozenModel, explain_validation_error
-from personas.schemas.scorecard import MemberFeedback
+from personas.schemas.base import explain_validation_error
 from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
 
-COMPARE_FILE = "compare.json"
 REQUEST_FILE = "request.json"
 MATERIAL_FOLDER = "material"
 ADAPTER_FOLDER = "adapter"
 DATASET_FOLDER = "dataset"
 MAX_LOG_BYTES = 16 * 2**20
 KEPT_LOG_BYTES = 4 * 2**20
-EVENTS_FILE = "events.jsonl"
-TRAINER_LOG_FILE = "trainer.log"
-ATTEMPT_FILE = "attempt.json"
-TRAINER_FILE = "process.json"
-BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 SHARED_FOLDERS = ("jobs", "models")
 """Folders of a home that workers on other machines need: the job's own, and the adapters that it is
 compared with.
 """
-CHECKPOINTS_FOLDER = "checkpoints"
-CHECKPOINT_PREFIX = "checkpoint-"
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -93,148 +79,6 @@ def _sha256_of_file(file: Path) -> bytes:
         return hashlib.file_digest(content, "sha256").digest()
 
 
-class NeighbourPaths(FrozenModel):
-    """Another persona of the bot: the folders of its live adapter and of that adapter's job."""
-
-    persona: str
-    adapter: str
-    job: str
-
-
-class ComparisonTargets(FrozenModel):
-    """Adapters to compare a new version with: folder of the live one, neighbours, and the version's
-    own feedback.
-    """
-
-    format: Literal[1] = 1
-    live: str | None = None
-    neighbours: tuple[NeighbourPaths, ...] = ()
-    heard: MemberFeedback | None = None
-
-
-NO_COMPARISON = ComparisonTargets()
-
-
-def write_comparison_targets(folder: Path, compare: ComparisonTargets) -> None:
-    """Write the file, with paths relative to the folder. Raises `OSError`."""
-
-    def relative(path: str) -> str:
-        return Path(os.path.relpath(Path(path).absolute(), folder.absolute())).as_posix()
-
-    write_model(folder / COMPARE_FILE, _with_paths(compare, relative))
-
-
-def read_comparison_targets(folder: Path) -> ComparisonTargets:
-    """Read the targets with absolute paths; none without a file. Raises `MaterialError`."""
-    advice = "Remove it: then the adapter is compared with the base model only."
-    stored = read_model(folder / COMPARE_FILE, ComparisonTargets, advice) or NO_COMPARISON
-    return _with_paths(stored, lambda path: os.path.normpath(folder.absolute() / path))
-
-
-def _with_paths(targets: ComparisonTargets, convert: Callable[[str], str]) -> ComparisonTargets:
-    neighbours = tuple(
-        NeighbourPaths(persona=one.persona, adapter=convert(one.adapter), job=convert(one.job))
-        for one in targets.neighbours
-    )
-    return targets.model_copy(
-        update={"live": targets.live and convert(targets.live), "neighbours": neighbours}
-    )
-
-
-class JobAttempt(FrozenModel):
-    """The latest attempt to run a job on another machine, and what was in the folder when it was
-    recorded.
-
-    `events_from` and `log_from` are the sizes in bytes of the events and of the log.
-    """
-
-    format: Literal[1] = 1
-    attempt: int = 0
-    events_from: int = 0
-    log_from: int = 0
-    checkpoints: tuple[str, ...] = ()
-
-
-def read_attempt(folder: Path) -> JobAttempt:
-    """Read the latest attempt; number 0 where there was none. Raises `MaterialError` for a damaged
-    file.
-    """
-    return (
-        read_model(folder / ATTEMPT_FILE, JobAttempt, "Remove it, and resume the job.")
-        or JobAttempt()
-    )
-
-
-def begin_attempt(folder: Path) -> JobAttempt:
-    """Record the next attempt: earlier ones that still run write nothing from now on. Raises as
-    `read_attempt`.
-    """
-    begun = JobAttempt(
-        attempt=read_attempt(folder).attempt + 1,
-        events_from=_file_bytes(folder / EVENTS_FILE),
-        log_from=_file_bytes(folder / TRAINER_LOG_FILE),
-        checkpoints=tuple(sorted(list_checkpoint_names(folder))),
-    )
-    write_model(folder / ATTEMPT_FILE, begun)
-    return begun
-
-
-class TrainerProcess(FrozenModel):
-    """The process that trains a folder for a bot. `started` tells it from a later process with the
-    same number.
-    """
-
-    format: Literal[1] = 1
-    pid: int
-    started: str
-
-    @property
-    def is_running(self) -> bool:
-        """Tell whether this very process still runs."""
-        return bool(self.started) and _process_start(self.pid) == self.started
-
-
-def record_trainer(folder: Path) -> None:
-    """Record this process as the one that trains a folder. To be called by the holder of its lock.
-    Raises `OSError`.
-    """
-    write_model(
-        folder / TRAINER_FILE, TrainerProcess(pid=os.getpid(), started=_process_start(os.getpid()))
-    )
-
-
-def find_trainer(folder: Path) -> TrainerProcess | None:
-    """Return the process that was recorded last, if it still runs."""
-    try:
-        found = read_model(folder / TRAINER_FILE, TrainerProcess, "")
-    except MaterialError:  # damaged: the folder's lock still keeps others out
-        return None
-    return found if found and found.is_running else None
-
-
-def _process_start(pid: int) -> str:
-    """Identify the start of a process, whatever the clock says; empty if it has ended."""
-    try:
-        if sys.platform != "linux":
-            return str(psutil.Process(pid).create_time())
-        state, *fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        )
-        return (
-            ""
-            if state == "Z"
-            else f"{BOOT_ID_FILE.read_text(encoding='ascii').strip()} {fields[18]}"
-        )
-    except (OSError, psutil.Error):
-        return ""
-
-
-def list_checkpoint_names(folder: Path) -> set[str]:
-    """List the checkpoints of a job, those of a first stage too, by path from the job's folder."""
-    found = (folder / CHECKPOINTS_FOLDER).rglob(f"{CHECKPOINT_PREFIX}*")
-    return {path.relative_to(folder).as_posix() for path in found}
-
-
 def home_id(home: Path) -> str:
     """Return the id of a home among those that share a cluster or a file system: 8 hex digits."""
     return hashlib.sha256(b"ray\0" + HomeKey.of(home).people()).hexdigest()[:8]
@@ -263,10 +107,6 @@ def link_shared_folders(home: Path, shared: Path) -> None:
                 f"{link} is not on the shared file system of SHARED.",
                 f"Move what it contains to {target}; remove it.",
             )
-
-
-def _file_bytes(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
 
 
 def ensure_job_folder(

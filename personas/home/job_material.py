@@ -13,14 +13,9 @@ from personas.home.adapters import (
     require_manifest,
     verify_adapter,
 )
+from personas.home.built_dataset import combine_rights, dataset_statement, is_built_dataset
 from personas.home.data_subjects import Consent
-from personas.home.datasets import (
-    CatalogueEntry,
-    combine_rights,
-    dataset_statement,
-    is_built_dataset,
-    read_catalogue,
-)
+from personas.home.dataset_catalogue import CatalogueEntry, read_catalogue
 from personas.home.rights import RightsStatement, decide_right, read_statement
 from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import Any
@@ -256,31 +257,23 @@ class ChatTemplate:
         next turn's token there.
         """
         conversation = [_user("hello"), _assistant(REPLY_PROBE)]
-        after = (
-            self.render(conversation, add_generation_prompt=False)
-            .rpartition(REPLY_PROBE)[2]
-            .strip()
-        )
-        found = [
+        rendered = self.render(conversation, add_generation_prompt=False)
+        after = rendered.rpartition(REPLY_PROBE)[2].strip()
+        middle = self.render([*conversation, _user("hello")]).partition(REPLY_PROBE)[2].lstrip()
+        # The first control token; of two at one place, the longer one.
+        places = [
             (after.find(token), -len(token)) for token in self._control_tokens if token in after
         ]
-        middle = self.render([*conversation, _user("hello")]).partition(REPLY_PROBE)[2].lstrip()
-        if not found:
-            next_turn = (
-                token for token in _special_tokens(self._tokenizer) if middle.startswith(token)
-            )
-            return after or next(next_turn, str(self._tokenizer.eos_token))
-        first, size = min(found)
-        end = after[: first - size]
-        rest = after[first - size :]
-        while following := next(
-            (token for token in self._control_tokens if rest.startswith(token)), ""
-        ):
-            if not middle.startswith(end + following):
+        if not places:
+            next_turn = _leading_token(middle, _special_tokens(self._tokenizer))
+            return after or next_turn or str(self._tokenizer.eos_token)
+        start, negative_length = min(places)
+        end_at = start - negative_length
+        while following := _leading_token(after[end_at:], self._control_tokens):
+            if not middle.startswith(after[:end_at] + following):
                 break
-            end = end + following
-            rest = rest.removeprefix(following)
-        return end
+            end_at += len(following)
+        return after[:end_at]
 
 
 def default_template_text(kind: DefaultTemplate, tokenizer: Any) -> str:
@@ -301,13 +294,25 @@ def bind_speaker(template: str, name: str) -> str:
     return f"{{% set {SPEAKER_VARIABLE} = {json.dumps(name, ensure_ascii=False)} %}}{template}"
 
 
+def _leading_token(text: str, tokens: Iterable[str]) -> str:
+    """Return the first of the tokens that the text begins with; empty if there is none."""
+    for token in tokens:
+        if text.startswith(token):
+            return token
+    return ""
+
+
 def _close_thought(opened: str) -> str:
-    """Return what closes a thought that a generation prompt ends with; empty for any other text."""
+    """Return the closing tag of a thought that a generation prompt opens; empty for other text."""
     match = OPEN_THOUGHT_PATTERN.search(opened)
     if not match:
         return ""
     tag, upper, bracket, blank = match.group("tag", "upper", "bracket", "blank")
-    closing = f"</{tag}>" if tag else f"<|END_{upper}|>" if upper else f"[/{bracket}]"
+    closing = f"[/{bracket}]"
+    if tag:
+        closing = f"</{tag}>"
+    elif upper:
+        closing = f"<|END_{upper}|>"
     return f"\n{closing}\n\n" if blank else closing
 
 

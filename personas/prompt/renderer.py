@@ -4,7 +4,6 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import Any
 
 from personas.prompt.chat_template import ChatTemplate, Message
@@ -153,17 +152,21 @@ class Renderer:
         while True:
             messages = self.messages(persona, kept, hits, instructions)
             opening = self._opening(chat, messages)
-            begun = self.prefill_ids(prefill)
-            text = opening + chat.sanitise(prefill).rstrip()
-            ids = (*chat.encode(opening), *begun)
+            ids = (*chat.encode(opening), *self.prefill_ids(prefill))
             if len(ids) <= max_tokens:
                 return RenderedPrompt(
-                    ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits)
+                    ids,
+                    text=opening + chat.sanitise(prefill).rstrip(),
+                    turns_kept=len(kept),
+                    shortened=kept[-1] != turns[-1],
+                    messages=tuple(messages),
+                    lore=tuple(hits),
                 )
-            if least := [hit for hit in hits if hit.source == EARLIER_SOURCE] or (
-                hits if len(kept) == 1 else []
-            ):
-                hits.remove(min(least, key=lambda hit: hit.score))
+            droppable = [hit for hit in hits if hit.source == EARLIER_SOURCE]
+            if not droppable and len(kept) == 1:
+                droppable = hits
+            if droppable:
+                hits.remove(min(droppable, key=lambda hit: hit.score))
                 continue
             try:
                 kept = self._shorten(kept, len(ids) - max_tokens)
@@ -202,18 +205,17 @@ class Renderer:
 
         Raises `ValueError` for a card too long.
         """
-        lasts = (
-            [replace(talk[-1], text=probe.text) for probe in PROBE_TURNS] if talk else PROBE_TURNS
-        )
-        one, other = (
-            self.prompt(persona, [*talk[:-1], last], max_tokens=max_tokens).ids for last in lasts
-        )
-        return tuple(
-            token
-            for token, _ in takewhile(
-                lambda pair: pair[0] == pair[1], zip(one, other, strict=False)
-            )
-        )
+        prompts = []
+        for probe in PROBE_TURNS:
+            last = replace(talk[-1], text=probe.text) if talk else probe
+            turns = [*talk[:-1], last]
+            prompts.append(self.prompt(persona, turns, max_tokens=max_tokens).ids)
+        prefix = []
+        for token, other in zip(*prompts, strict=False):
+            if token != other:
+                break
+            prefix.append(token)
+        return tuple(prefix)
 
     def sample(
         self,
@@ -234,9 +236,8 @@ class Renderer:
         prompt = self.prompt(persona, turns, lore, max_tokens=max_tokens - len(answer))
         if thought and chat.thought_frame:
             opened = chat.encode(chat.render(list(prompt.messages), thinks=True))
-            return TokenizedSample(
-                (*opened, *answer), (False,) * len(opened) + (True,) * len(answer)
-            )
+            mask = (False,) * len(opened) + (True,) * len(answer)
+            return TokenizedSample((*opened, *answer), mask)
         return self._masked_sample(chat, list(prompt.messages), prompt.ids, answer)
 
     def answer_tokens(self, persona: Persona | None, reply: str, thought: str = "") -> int:
@@ -287,8 +288,9 @@ class Renderer:
         """
         if not self._chat.prints_speaker:
             return ()
-        members = (turn.name for turn in turns if not turn.by_persona)
-        names = (persona.name, *members) if persona else CHAT_ROLES
+        names = list(CHAT_ROLES)
+        if persona:
+            names = [persona.name, *(turn.name for turn in turns if not turn.by_persona)]
         return tuple(f"\n{name.strip()}:" for name in dict.fromkeys(names) if name.strip())
 
     def _chat_of(self, persona: Persona | None) -> ChatTemplate:
@@ -330,13 +332,13 @@ class Renderer:
         alone.
         """
         room = MAX_CARD_TOKENS - len(self._chat.encode(system_text(persona, EXAMPLE_USER)))
-        kept: list[Turn] = []
+        examples: list[Turn] = []
         for conversation in _example_conversations(persona):
             room -= sum(len(self._chat.encode(turn.text)) for turn in conversation)
             if room < 0:
                 break
-            kept += conversation
-        return kept
+            examples += conversation
+        return examples
 
     def _with_system(self, system: str, messages: list[Message]) -> list[Message]:
         if not system:
@@ -370,11 +372,8 @@ class Renderer:
         inserted: list[Message] = []
         for place, message in enumerate(messages):
             is_answer = place and messages[place - 1]["role"] == "user"
-            if (
-                message["role"] == "assistant"
-                and not is_answer
-                and (place or not self._chat.may_open)
-            ):
+            may_stand = is_answer or (place == 0 and self._chat.may_open)
+            if message["role"] == "assistant" and not may_stand:
                 inserted.append({"role": "user", "content": OPENING_MESSAGE})
             inserted.append(message)
         return inserted
@@ -396,7 +395,8 @@ class Renderer:
         start = len(prompt)
         if chat.forces_prefix and not self._is_before_4:
             opened = chat.encode(chat.render(messages))
-            start = len(opened) if list(prompt[: len(opened)]) == opened else start
+            if list(prompt[: len(opened)]) == opened:
+                start = len(opened)
         mask = (False,) * start + (True,) * (len(prompt) - start + len(answer))
         return TokenizedSample((*prompt, *answer), mask)
 
@@ -416,10 +416,11 @@ def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
     """Fill in the names of a file's lore; what people have said stays as it is."""
     if hit.source in (MEMORY_SOURCE, EARLIER_SOURCE) or "{{" not in hit.heading + hit.text:
         return hit
-    heading, text = (
-        fill_macros(normalise_macros(part), persona, user) for part in (hit.heading, hit.text)
+    return replace(
+        hit,
+        heading=fill_macros(normalise_macros(hit.heading), persona, user),
+        text=fill_macros(normalise_macros(hit.text), persona, user),
     )
-    return replace(hit, heading=heading, text=text)
 
 
 def _format_lore(chat: ChatTemplate, lore: Sequence[LoreHit]) -> str:

@@ -79,8 +79,8 @@ class SamplingParams:
     `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters.
     `logprobs` requests the log-probabilities of the reply's tokens; `alternatives` the tokens
     themselves and that many of the likeliest tokens at each position. `stop_loops` ends a reply
-    that repeats itself at the end of its sentence (`personas.engine.sequence`). The reply's
-    beginning is chosen among at most `candidates` (`personas.engine.engine_core.best_candidate`).
+    that repeats itself at the end of its sentence (`personas.engine.detokenizer`). The reply's
+    beginning is chosen among at most `candidates` (`personas.engine.candidates`).
     """
 
     temperature: float = 0.6

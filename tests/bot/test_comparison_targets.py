@@ -8,7 +8,7 @@ from bot.training.backends.job_folder_backend import write_job_folder
 from bot.training.store import NewTrainingJob
 from bot.versions.member_feedback import comparison_targets
 from personas.card.toml_card import SHIPPED_CARDS
-from personas.home.job_folder import NO_COMPARISON, read_comparison_targets
+from personas.home.comparison_targets import NO_COMPARISON, read_comparison_targets
 from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 

@@ -12,7 +12,7 @@ from bot.chat.request import MAX_MISSING_VECTORS
 from bot.chat.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from bot.store import EarlierTalk, Store, StoreError
 from personas.home.job_material import ShippedData
-from personas.lore.index import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS, earlier_hits
+from personas.lore.earlier_talk import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS, earlier_hits
 from personas.lore.minilm import load_minilm
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import EARLIER_SOURCE

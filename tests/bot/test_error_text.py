@@ -14,13 +14,12 @@ from bot.store import Store, StoreError
 from bot.training.status_text import job_result_text
 from bot.training.store import NewTrainingJob
 from personas.engine.remote.openai_engine import ReplyCutOffError
-from personas.engine.remote.vllm_client import (
+from personas.engine.remote.server_errors import (
     AdapterNotServedError,
     OnlyThoughtError,
     ReplicaTimeoutError,
-    ServerAnswer,
-    VllmClient,
 )
+from personas.engine.remote.vllm_client import ServerAnswer, VllmClient
 from personas.errors import UnderstudyError
 from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
 from personas.prompt.renderer import PromptTooLongError

@@ -18,7 +18,7 @@ from bot.training.backend_protocol import TrainingSucceeded
 from bot.training.queue import JobQueue
 from bot.training.run_limits import ETA_AFTER_S, MIN_WALL_S, RunLimits, RunWatch
 from personas.errors import RunLimitError
-from personas.home.job_folder import TRAINER_FILE, TrainerProcess, find_trainer
+from personas.home.job_attempt import TRAINER_FILE, TrainerProcess, find_trainer
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Estimate, Heartbeat, Progress
 from tests import fake_trainer

@@ -8,7 +8,7 @@ import pytest
 
 from bot.store import JobResult, NewBlindComparison, NewRollout
 from bot.versions.member_feedback import record_vote, summarise_votes, vote_objections
-from personas.home.job_folder import COMPARE_FILE, read_comparison_targets
+from personas.home.comparison_targets import COMPARE_FILE, read_comparison_targets
 from personas.schemas.scorecard import MemberFeedback
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.version_rows import dislike, install, reply

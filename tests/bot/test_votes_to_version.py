@@ -13,7 +13,7 @@ from bot.app import open_app
 from bot.demo_guild import MODERATOR, SKERROW_HARBOUR, SKERROW_SEED
 from bot.settings import load_settings
 from personas.home.adapters import adapter_ref, verify_adapter
-from personas.home.job_folder import read_comparison_targets
+from personas.home.comparison_targets import read_comparison_targets
 from personas.home.job_material import ShippedData
 from personas.schemas.scorecard import ScoreCard
 from sandbox import MemberSeed

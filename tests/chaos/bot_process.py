@@ -146,7 +146,7 @@ class BotProcesses:
     def __init__(self, *, has_model: bool = False) -> None:
         self._context = multiprocessing.get_context("forkserver")
         engine = (
-            ["personas.engine.engine_core", "transformers"] if has_model else []
+            ["personas.engine.engine_parts", "transformers"] if has_model else []
         )  # with torch, which takes seconds
         self._context.set_forkserver_preload(["tests.chaos.bot_process", *engine])
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from personas.errors import AdapterError
 from personas.home.adapters import adapter_ref, verify_adapter
-from personas.home.job_folder import find_trainer
+from personas.home.job_attempt import find_trainer
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from tests.chaos.conversation import Conversation, Outcome, conversation, report, wait_for
 

@@ -36,7 +36,7 @@ from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import MAX_ATTEMPTS, JobQueue
 from bot.training.run_limits import RunLimits
 from personas.home.atomic_files import delete_abandoned_folders
-from personas.home.job_folder import find_trainer
+from personas.home.job_attempt import find_trainer
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome
 from tests.bot.subprocess_trainer import Workshop

@@ -40,7 +40,8 @@ from bot.platform.web_kit.request_body import (
 from bot.settings import SettingsError, load_settings
 from bot.web_server import ROUTES
 from personas.card import charx
-from personas.card.card_markdown import book_as_lore, draft_card
+from personas.card.card_book import book_as_lore
+from personas.card.card_draft import draft_card
 from personas.card.formats import parse_card, to_persona, with_picture, write_card
 from personas.errors import (
     AdapterError,
@@ -58,10 +59,11 @@ from personas.home.card_adapter import (
     has_adapter,
     unpack_card_adapter,
 )
-from personas.home.datasets import CATALOGUE_FILE, read_catalogue
+from personas.home.dataset_catalogue import CATALOGUE_FILE, read_catalogue
 from personas.home.job_folder import REQUEST_FILE, read_spec
 from personas.lore.entry_rules import KeySearch
-from personas.lore.lorebooks import lorebook_as_markdown, parse_lorebook, read_lorebook
+from personas.lore.lorebook_markdown import lorebook_as_markdown
+from personas.lore.lorebooks import parse_lorebook, read_lorebook
 from personas.lore.passages import parse_lore, read_lore_file, scan_lore, split_passages
 from personas.models.base_model import load_torch
 from personas.schemas.chat import Persona

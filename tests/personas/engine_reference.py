@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import EngineParts, build_engine_parts
+from personas.engine.engine_parts import EngineParts, build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import CacheShape
 from personas.engine.lora_slots import StackedLora
-from personas.engine.model_runner import Sequence
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.scheduler import Scheduler
+from personas.engine.sequence import Sequence
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model

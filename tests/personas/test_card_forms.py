@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from personas.card import charx as zips
 from personas.card import png as pictures
-from personas.card.card_markdown import book_as_lore, book_entries
+from personas.card.card_book import book_as_lore, book_entries
 from personas.card.formats import parse_card, read_card_file, to_persona, with_picture, write_card
 from personas.card.toml_card import SHIPPED_CARDS, parse_table, persona_from_table, read_card
 from personas.errors import CardError

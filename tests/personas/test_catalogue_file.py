@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personas.errors import MaterialError
-from personas.home.datasets import _edited, edit_catalogue, read_catalogue
+from personas.home.catalogue_edit import _edited, edit_catalogue
+from personas.home.dataset_catalogue import read_catalogue
 
 FIELDS = {
     "path": "uploads/talk.jsonl",

@@ -3,7 +3,7 @@
 import pytest
 
 from personas.errors import MaterialError
-from personas.home.job_folder import (
+from personas.home.comparison_targets import (
     COMPARE_FILE,
     NO_COMPARISON,
     ComparisonTargets,

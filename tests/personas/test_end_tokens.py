@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from personas.engine.sequence import StreamingDetokenizer
+from personas.engine.detokenizer import StreamingDetokenizer
 from personas.errors import BaseModelError
 from personas.models.base_model import end_token_ids, load_model, load_tokenizer, locate
 from personas.prompt.renderer import Renderer

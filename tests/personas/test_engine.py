@@ -10,8 +10,8 @@ import pytest
 import torch
 from peft import PeftModel
 
+from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.sequence import StreamingDetokenizer
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.base_model import load_model
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams, Turn

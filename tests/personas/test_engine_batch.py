@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from personas.engine import engine_core
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import build_engine_parts
+from personas.engine import step
+from personas.engine.engine_parts import build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import MAX_STACKED_RANK
 from personas.engine.peft_runner import PeftSwitcher
@@ -161,7 +161,7 @@ def test_an_architecture_that_is_not_known_is_served_one_by_one(reference, caplo
 
 
 def test_who_comes_during_a_prompt_is_next_but_not_for_ever(reference, monkeypatch):
-    monkeypatch.setattr(engine_core, "MAX_PREFILL_TOKENS_IN_A_ROW", 100)
+    monkeypatch.setattr(step, "MAX_PREFILL_TOKENS_IN_A_ROW", 100)
     parts = reference.parts(SchedulerLimits(), 4, 0)
     question = next(it for it in reference.questions if len(it.prompt) > 20 and it.adapter is None)
     replying = RecordedReply(question, 12)

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personas.engine import engine_core
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import CARD_WEIGHT, build_engine_parts
-from personas.engine.model_runner import CANDIDATE_TOKENS, candidate_seed
+from personas.engine import candidates
+from personas.engine.candidates import CANDIDATE_TOKENS, CARD_WEIGHT, candidate_seed
+from personas.engine.engine_parts import build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.sequence import Sequence
 from personas.models.base_model import fingerprint, load_model
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import run_to_end
@@ -151,13 +152,13 @@ def best_of(model, renderer, tokens_of) -> int:
 def sampled(monkeypatch):
     """Record the tokens of all sequences by seed."""
     tokens: dict[int, list[int]] = {}
-    append = engine_core.Sequence.append
+    append = Sequence.append
 
     def recorded(seq, token):
         tokens.setdefault(seq.sampler.seed, []).append(token.token)
         append(seq, token)
 
-    monkeypatch.setattr(engine_core.Sequence, "append", recorded)
+    monkeypatch.setattr(Sequence, "append", recorded)
     return tokens
 
 
@@ -190,7 +191,7 @@ def test_the_same_seed_says_the_same_under_an_adapter_too(reply, adapter):
 def test_one_candidate_is_what_was_always_said(reply, monkeypatch):
     plain = [reply(replace(SAMPLING, seed=seed)) for seed in SEEDS]
     forks = []
-    monkeypatch.setattr(engine_core.Sequence, "fork", lambda seq, count: forks.append(count))
+    monkeypatch.setattr(Sequence, "fork", lambda seq, seed: forks.append(seed))
     assert [reply(choosing(seed), candidate_rows=1) for seed in SEEDS] == plain
     greedy = replace(SAMPLING, temperature=0.0, seed=1)
     assert reply(replace(greedy, candidates=8)) == reply(greedy) and not forks
@@ -221,15 +222,16 @@ def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled)
 
 def test_a_candidate_of_signs_alone_is_not_chosen():
     def candidate(text):
-        seq = engine_core.Sequence.__new__(engine_core.Sequence)
+        seq = Sequence.__new__(Sequence)
         seq._detokenizer = SimpleNamespace(text=text)
-        seq.rivals = []
         return seq
 
-    seq, *seq.rivals = map(candidate, ("*", "*bows*", "…", "Да", "7"))
-    assert [one._detokenizer.text for one in seq.compared] == ["*bows*", "Да", "7"]
-    del seq.rivals[0], seq.rivals[1:]
-    assert seq.compared == [seq]
+    seq, *others = map(candidate, ("*", "*bows*", "…", "Да", "7"))
+    seq.other_candidates = tuple(others)
+    compared = candidates.comparable_candidates(seq)
+    assert [candidate.text for candidate in compared] == ["*bows*", "Да", "7"]
+    seq.other_candidates = (others[1],)
+    assert candidates.comparable_candidates(seq) == [seq]
 
 
 def test_others_who_need_the_rows_end_the_choice(start, reply):
@@ -251,10 +253,10 @@ def test_no_text_is_shown_before_the_choice(start):
     parts, (recorder,) = start(choosing(0))
     while not parts.batch.scheduler.running or not recorder.pieces:
         for seq in parts.batch.scheduler.running:
-            assert not seq.is_choosing or not recorder.pieces
+            assert not seq.is_candidate or not recorder.pieces
         parts.batch.step()
     (seq,) = parts.batch.scheduler.running
-    assert not seq.is_choosing and seq.reply_ids and len(seq.reply_ids) <= CANDIDATE_TOKENS
+    assert not seq.is_candidate and seq.reply_ids and len(seq.reply_ids) <= CANDIDATE_TOKENS
     run_to_end(parts)
     assert recorder.reply.candidates == CANDIDATES
 
@@ -264,8 +266,8 @@ def test_a_cancelled_choice_ends_with_the_first_candidate_and_frees_all(start, a
     while not any(len(seq.reply_ids) > 4 for seq in parts.batch.scheduler.running):
         parts.batch.step()
     (seq,) = parts.batch.scheduler.running
-    memories = [weakref.ref(one.kv) for one in (seq, *seq.rivals)]
-    text = seq._detokenizer.text
+    memories = [weakref.ref(one.kv) for one in (seq, *seq.other_candidates)]
+    text = seq.text
     assert len(memories) == CANDIDATES and not recorder.pieces
     del seq
     recorder.cancelled.set()
@@ -281,17 +283,17 @@ def test_a_cancelled_choice_ends_with_the_first_candidate_and_frees_all(start, a
 def test_a_candidate_that_fails_is_left_out(start, reply):
     expected = reply(choosing(0))
     parts, (recorder,) = start(choosing(0))
-    while not any(seq.rivals for seq in parts.batch.scheduler.running):
+    while not any(seq.other_candidates for seq in parts.batch.scheduler.running):
         parts.batch.step()
     (seq,) = parts.batch.scheduler.running
-    seq.rivals[0].sampler.sampling = replace(SAMPLING, repetition_penalty=1e-45)
+    seq.other_candidates[0].sampler.sampling = replace(SAMPLING, repetition_penalty=1e-45)
     run_to_end(parts)
     assert expected.candidates == CANDIDATES and recorder.reply.candidates == CANDIDATES - 1
 
 
 def test_a_choice_that_fails_is_the_first_candidate(reply, monkeypatch, caplog):
     expected = reply(replace(SAMPLING, seed=5))
-    monkeypatch.setattr(engine_core, "_card_logprobs", lambda *_: 1 / 0)
+    monkeypatch.setattr(candidates, "_card_logprobs", lambda *_: 1 / 0)
     assert reply(choosing(5)) == expected and "cannot be compared" in caplog.text
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from personas.engine.admission import SchedulerLimits
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import AdapterError, NoMemoryError
 from personas.prompt.renderer import PromptTooLongError

@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import STACKED_ARCHITECTURES, build_engine_parts
+from personas.engine.engine_parts import STACKED_ARCHITECTURES, build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.peft_runner import PeftSwitcher
 from personas.models.base_model import fingerprint, load_model
 from tests.model_families import FAMILIES, SLIDING

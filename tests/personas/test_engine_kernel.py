@@ -12,8 +12,9 @@ from personas.engine.cpu_kernel import build, kernel_runner
 from personas.engine.cpu_kernel.build import KernelUnavailableError
 from personas.engine.cpu_kernel.kernel_runner import KernelRunner
 from personas.engine.kv_cache import CacheShape, SequenceKVCache
+from personas.engine.lora_runner import StackedLoraRunner
 from personas.engine.lora_slots import AdapterWeights, LoraSlot
-from personas.engine.model_runner import ScheduledTokens, StackedLoraRunner
+from personas.engine.model_runner import ScheduledTokens
 from personas.models.int8_linear import quantise_model
 from personas.schemas.chat import AdapterRef
 

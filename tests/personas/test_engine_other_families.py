@@ -7,8 +7,8 @@ import logging
 import pytest
 import torch
 
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import build_engine_parts
+from personas.engine.engine_parts import build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import CacheUse, PeftKVCache, PeftRunner, PeftSwitcher
 from personas.errors import BaseModelError
@@ -115,7 +115,7 @@ def test_a_batch_that_gives_other_results_is_given_up(tmp_path, monkeypatch, cap
 
     assert build(load_model(base, "float32")).stacked
     monkeypatch.setattr(
-        "personas.engine.model_runner._attend", lambda query, memory, cached, settings: query * 0
+        "personas.engine.lora_runner._attend", lambda query, memory, cached, settings: query * 0
     )
     assert not build(load_model(base, "float32")).stacked
     assert "a batch gives other results than this model alone" in caplog.text

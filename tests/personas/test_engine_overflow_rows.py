@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from personas.engine.admission import SchedulerLimits
+from personas.engine.fair_scheduler import SchedulerLimits
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 
 

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
+from personas.engine.lora_runner import StackedLoraRunner
 from personas.engine.lora_slots import AdapterWeights
-from personas.engine.model_runner import ScheduledTokens, StackedLoraRunner
+from personas.engine.model_runner import ScheduledTokens
 from personas.models.base_model import locate
 from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import AdapterRef

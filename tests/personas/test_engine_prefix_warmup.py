@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import (
+from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.kv_cache import BLOCK_TOKENS
+from personas.engine.llm_engine import LLMEngine, default_prefix_bytes
+from personas.engine.prefix_warmer import (
     CHUNK_TOKENS_BESIDE_REPLIES,
     MAX_QUEUED_PREFIXES,
     MAX_QUEUED_TALKS,
     PrefixWarmer,
 )
-from personas.engine.kv_cache import BLOCK_TOKENS
-from personas.engine.llm_engine import LLMEngine, default_prefix_bytes
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 

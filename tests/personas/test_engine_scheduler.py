@@ -7,15 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from personas.engine.admission import AdapterState, AdmissionControl, SchedulerLimits
+from personas.engine.admission import AdmissionControl
+from personas.engine.fair_scheduler import MAX_OVERTAKEN, AdapterState, SchedulerLimits
 from personas.engine.lora_slots import (
     BASE_MODEL_SLOT,
     MAX_PREFETCHED_ADAPTERS,
     AdapterWeights,
     LoraSlots,
 )
-from personas.engine.model_runner import Sequence
-from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler
+from personas.engine.scheduler import Scheduler
+from personas.engine.sequence import Sequence
 from personas.errors import AdapterError, EngineBusyError, NoMemoryError
 from personas.schemas.chat import AdapterRef, ChatRequest
 
@@ -304,7 +305,7 @@ class TestAdmission:
         for member in range(1, 500):
             places.acquire(member % 9, member)
             places.release(member % 9, member)
-        assert not places._requests and not places._of_members
+        assert not places._requests and not places._member_requests
 
     def test_the_estimate_follows_what_is_measured(self):
         now = [0.0]

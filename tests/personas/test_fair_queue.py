@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.engine.scheduler import NEW_TOKEN_COST_IN_PROMPT_TOKENS, FairQueue
+from personas.engine.fair_queue import NEW_TOKEN_COST_IN_PROMPT_TOKENS, FairQueue
 
 MAX_PROMPT = 60
 MAX_TOKENS = 30

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from personas.engine import peft_runner
-from personas.engine.admission import SchedulerLimits
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError
 from personas.home import external_adapter

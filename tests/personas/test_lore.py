@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index import LoreIndex
 from personas.lore.passages import MAX_PASSAGE_WORDS, Passage, read_lore, split_markdown
+from personas.lore.ranking import MAX_LORE_PASSAGES
 
 
 @pytest.fixture

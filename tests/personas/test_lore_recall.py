@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personas.lore.index import STATEMENT_WEIGHT, LoreIndex
+from personas.lore.index import LoreIndex
 from personas.lore.index_terms import is_statement
 from personas.lore.minilm import MODEL, load_minilm
 from personas.lore.passages import WORLD, Passage, read_lore
+from personas.lore.ranking import STATEMENT_WEIGHT
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERSONAS = ("ballast", "oda", "thrip")

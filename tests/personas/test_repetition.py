@@ -1,6 +1,6 @@
 """A reply that repeats itself ends with its last whole sentence; short repetitions stay."""
 
-from personas.engine.sequence import (
+from personas.engine.detokenizer import (
     REPETITION_TOKENS,
     StreamingDetokenizer,
     is_repeating,

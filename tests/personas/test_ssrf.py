@@ -19,9 +19,9 @@ from aiohttp import web
 from bot.training.backends.ray_jobs import RayJobsClient
 from personas.engine.remote.vllm_client import VllmClient
 from personas.errors import AdapterError, MaterialError, UnderstudyError
-from personas.home import hub_download
+from personas.home import hub_addresses
 from personas.home.external_adapter import import_adapter
-from personas.home.hub_download import is_public_address
+from personas.home.hub_addresses import is_public_address
 from tests.hub_server import COMMIT, Hub, Repository, reach
 from tests.trainer.test_catalogue import ask as run_catalogue
 from tests.trainer.test_catalogue import enter
@@ -400,7 +400,7 @@ def test_a_proxy_resolves_names_and_gets_no_literal_of_this_network(
         hub.statuses[PLACES["a file"]] = 302, {"Location": f"https://{host}/"}
         with pytest.raises(AdapterError, match="leads to"):
             import_adapter(f"hf://{NAME}", tmp_path / "out", "embedded", lambda text: None)
-    assert trap.count == before and hub_download._is_proxied("cdn.example")
+    assert trap.count == before and hub_addresses._is_proxied("cdn.example")
 
 
 def test_there_are_a_hundred_vectors_and_the_trap_counts(trap):

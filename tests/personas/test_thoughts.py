@@ -2,7 +2,7 @@
 
 import pytest
 
-from personas.engine.sequence import StreamingDetokenizer
+from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.thoughts import END_TOKENS, remove_thoughts
 
 SPOKEN = [

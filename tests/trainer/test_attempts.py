@@ -10,7 +10,7 @@ from filelock import FileLock
 from personas.errors import MaterialError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import atomic_folder
-from personas.home.job_folder import ATTEMPT_FILE, JobAttempt, begin_attempt, read_attempt
+from personas.home.job_attempt import ATTEMPT_FILE, JobAttempt, begin_attempt, read_attempt
 from personas.schemas.training_events import Phase
 from tests.trainer.job_folders import events, persona_job, stopping
 from tests.trainer.test_run import FOREVER, run, start, wait_for_step

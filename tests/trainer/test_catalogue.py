@@ -17,7 +17,8 @@ import pytest
 from filelock import FileLock
 
 from personas.errors import MaterialError, RequestError
-from personas.home.datasets import published_datasets, read_catalogue
+from personas.home.dataset_catalogue import read_catalogue
+from personas.home.published_datasets import published_datasets
 from personas.schemas.base import right_error
 from tests.hub_server import CHUNK_BYTES, COMMIT, Hub, Repository, reach
 from trainer.cli.catalogue_command import fetch_dataset, list_datasets, remove_dataset, show_dataset

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.model_runner import Sequence
+from personas.engine.sequence import Sequence
 from personas.errors import AdapterError, BaseModelError
 from personas.home.adapters import verify_adapter, verify_for_base_model
 from personas.models.base_model import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from personas.home.adapters import verify_adapter, write_manifest
-from personas.home.job_folder import COMPARE_FILE
+from personas.home.comparison_targets import COMPARE_FILE
 from personas.schemas.scorecard import ScoreCard
 from trainer.cli.error_handling import with_error_handling
 from trainer.cli.evaluate_command import add_evaluate, evaluate

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import build_engine_parts
+from personas.engine.engine_parts import build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.errors import BaseModelError
 from personas.models.base_model import fingerprint, load_model, load_tokenizer, locate
 from personas.prompt.renderer import Renderer

@@ -9,7 +9,8 @@ import torch
 
 from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import verify_adapter
-from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_spec
+from personas.home.comparison_targets import ComparisonTargets, NeighbourPaths
+from personas.home.job_folder import read_spec
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import ScoreCard

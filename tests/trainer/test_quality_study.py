@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from personas.engine.model_runner import Sequence
+from personas.engine.sequence import Sequence
 from personas.errors import RequestError
 from personas.home.job_folder import read_spec
 from personas.schemas.chat import SamplingParams

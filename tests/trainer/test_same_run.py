@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from personas.card.toml_card import SHIPPED_CARDS
-from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
+from personas.home.job_folder import read_spec
 from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.run_control import RunCancelled

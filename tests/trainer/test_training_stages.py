@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from personas.errors import TrainingError
 from personas.home.adapters import verify_adapter
-from personas.home.job_folder import CHECKPOINTS_FOLDER
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.schemas.training_events import Epoch, Phase, Progress
 from tests.trainer.job_folders import mixing_job, stopping
 from trainer.process.run_control import RunCancelled

@@ -17,22 +17,16 @@ from tqdm import tqdm
 from personas.cli_common import LogProgress, add_examples
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import fsync_tree, replace_durably, write_model
-from personas.home.datasets import (
+from personas.home.dataset_catalogue import (
     FETCH_RECORD,
     CatalogueEntry,
     DatasetCatalogue,
     FetchRecord,
     read_catalogue,
 )
-from personas.home.hub_download import (
-    HUB_TIMEOUT_S,
-    ByteReport,
-    HubFile,
-    download,
-    hub_errors_as,
-    list_hub_files,
-    restrict_hub_client,
-)
+from personas.home.hub_addresses import restrict_hub_client
+from personas.home.hub_download import HUB_TIMEOUT_S, ByteReport, HubFile, download, list_hub_files
+from personas.home.hub_errors import hub_errors_as
 from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
 from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 from personas.schemas.formatting import format_size

@@ -7,8 +7,8 @@ from pathlib import Path
 from personas.card.formats import read_card_file
 from personas.card.toml_card import dump_toml, table_from_card
 from personas.errors import MaterialError, RequestError
+from personas.home.built_dataset import combine_rights, is_built_dataset
 from personas.home.data_subjects import Consent, ErasureFence, read_consent
-from personas.home.datasets import combine_rights, is_built_dataset
 from personas.home.job_material import (
     ShippedData,
     SourceMaterial,

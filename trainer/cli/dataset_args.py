@@ -13,7 +13,7 @@ from personas.card.toml_card import SHIPPED_CARDS, find_persona
 from personas.cli_common import read_setting
 from personas.errors import MaterialError, RequestError
 from personas.home.data_subjects import read_consent
-from personas.home.datasets import read_catalogue
+from personas.home.dataset_catalogue import read_catalogue
 from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
 from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files

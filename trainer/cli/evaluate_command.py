@@ -9,12 +9,12 @@ from pathlib import Path
 
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-from personas.home.job_folder import (
+from personas.home.comparison_targets import (
     ComparisonTargets,
     NeighbourPaths,
     read_comparison_targets,
-    read_spec,
 )
+from personas.home.job_folder import read_spec
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec

@@ -53,7 +53,8 @@ from filelock import FileLock, Timeout
 from personas.cli_common import SHELLS, add_examples, completion_script
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError, UnderstudyError
-from personas.home.job_folder import EVENTS_FILE, record_trainer, store_holdout_at_home
+from personas.home.job_attempt import EVENTS_FILE, record_trainer
+from personas.home.job_folder import store_holdout_at_home
 from personas.schemas.training_events import Failed
 from trainer.cli.anonymise_command import add_anonymise, anonymise
 from trainer.cli.argtypes import Commands, positive_int

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from personas.cli_common import supports_colour
 from personas.errors import RequestError
-from personas.home.datasets import is_built_dataset
+from personas.home.built_dataset import is_built_dataset
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.dataset_args import default_source, make_build_spec
 from trainer.cli.dataset_command import add_sources

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import RequestError, UnderstudyError
+from personas.home.built_dataset import STATS_FILE, is_built_dataset
 from personas.home.data_subjects import read_consent
-from personas.home.datasets import STATS_FILE, is_built_dataset
 from personas.home.job_folder import MATERIAL_FOLDER
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.create_job import draft_job

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import verify_adapter
-from personas.home.datasets import combine_rights
+from personas.home.built_dataset import combine_rights
 from personas.home.job_material import SourceMaterial, modification_date
 from personas.home.preferences import read_preferences
 from personas.home.rights import RightsStatement

@@ -11,7 +11,7 @@ from typing import TextIO
 from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.adapters import read_epochs
-from personas.home.job_folder import CHECKPOINTS_FOLDER
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_settings
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.error_handling import require_writable, resolve_home

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import RequestError
-from personas.home.data_subjects import Storing
-from personas.home.datasets import (
+from personas.home.built_dataset import (
     EVAL_FILE,
     TRAIN_FILE,
     combine_rights,
     format_right_counts,
     is_built_dataset,
 )
+from personas.home.data_subjects import Storing
 from personas.home.rights import RIGHTS_FILE
 from personas.home.toml_text import toml_table
 from trainer.anonymise.output_files import open_atomic, write_rows

@@ -12,14 +12,14 @@ from typing import Any
 
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import lock_folder, replace_durably
-from personas.home.data_subjects import PEOPLE_FILE, read_people
-from personas.home.datasets import (
+from personas.home.built_dataset import (
     EVAL_FILE,
     REBUILD_ADVICE,
     STATS_FILE,
     TRAIN_FILE,
     is_built_dataset,
 )
+from personas.home.data_subjects import PEOPLE_FILE, read_people
 from personas.home.holdout_index import HOLDOUT_FILE
 
 DROPPED_FILE = "dropped.jsonl"

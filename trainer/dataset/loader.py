@@ -19,8 +19,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from personas.errors import MaterialError
+from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.home.data_subjects import Consent
-from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
 from personas.home.pseudonyms import keyed_person
 from personas.home.rights import decide_right

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from personas.errors import MaterialError
 from personas.home.preferences import TAUGHT, PreferenceRecord
-from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index import LoreIndex
+from personas.lore.ranking import MAX_LORE_PASSAGES
 from personas.prompt.renderer import EXAMPLE_USER, Renderer, TokenizedSample
 from personas.schemas.chat import Persona, Turn
 from trainer.dataset.dataset import SampleRecord, SampleSets, add_counts

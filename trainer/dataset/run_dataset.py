@@ -21,8 +21,8 @@ from typing import Any
 from personas.cli_common import read_setting
 from personas.errors import MaterialError
 from personas.home.atomic_files import atomic_folder
+from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.home.data_subjects import CONSENT_FILE
-from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.holdout_index import HOLDOUT_FILE
 from personas.home.job_folder import DATASET_FOLDER
 from personas.home.preferences import (

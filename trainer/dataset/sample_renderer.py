@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from personas.errors import MaterialError
-from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index import LoreIndex
 from personas.lore.index_terms import query_terms
 from personas.lore.passages import WORLD
+from personas.lore.ranking import MAX_LORE_PASSAGES
 from personas.prompt.renderer import DATASET_USER, Renderer, TokenizedSample, system_card
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.dataset.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from personas.home.atomic_files import atomic_folder
+from personas.home.built_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE
 from personas.home.data_subjects import Storing, write_people
-from personas.home.datasets import EVAL_FILE, STATS_FILE, TRAIN_FILE
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.pseudonyms import keyed_person
 from personas.home.rights import RightsStatement

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import EngineParts, build_engine_parts
+from personas.engine.engine_parts import EngineParts, build_engine_parts
+from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import NAME_ADAPTER_ADVICE, WEIGHTS_FILE, verify_adapter
 from personas.models.base_model import BaseModel, fingerprint

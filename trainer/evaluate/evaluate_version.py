@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.errors import UnderstudyError
-from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
+from personas.home.comparison_targets import NO_COMPARISON, ComparisonTargets
 from personas.models.base_model import fingerprint
 from personas.prompt.renderer import Renderer
 from personas.schemas.scorecard import (

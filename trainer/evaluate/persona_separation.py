@@ -20,7 +20,8 @@ from personas.cli_common import LogProgress
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, RequestError, UnderstudyError
 from personas.home.adapters import verify_adapter
-from personas.home.job_folder import NeighbourPaths, read_spec
+from personas.home.comparison_targets import NeighbourPaths
+from personas.home.job_folder import read_spec
 from personas.models.base_model import fingerprint
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef, Turn

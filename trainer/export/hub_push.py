@@ -16,7 +16,8 @@ from pathlib import Path
 from personas.errors import ExportError
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE
 from personas.home.external_adapter import README_FILE
-from personas.home.hub_download import HUB_ID_PATTERN, describe_hub_error
+from personas.home.hub_download import HUB_ID_PATTERN
+from personas.home.hub_errors import describe_hub_error
 
 TEXT_FILES = (README_FILE, CONFIG_FILE, MANIFEST_FILE)
 """Files of an export that name the base model."""

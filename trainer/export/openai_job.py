@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from personas.errors import RequestError, UnderstudyError
-from personas.home.datasets import EVAL_FILE, TRAIN_FILE, format_right_counts, is_built_dataset
+from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE, format_right_counts, is_built_dataset
 from trainer.dataset.layout import read_samples
 
 KEY_VARIABLE = "OPENAI_API_KEY"

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, cast, get_args
 
 from personas.errors import TrainingError
-from personas.home.job_folder import read_attempt
+from personas.home.job_attempt import read_attempt
 from personas.schemas.training_events import PauseDemand
 
 SIGNAL_RETRY_DELAY_S = 0.05

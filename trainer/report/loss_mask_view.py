@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from personas.home.datasets import EVAL_FILE, TRAIN_FILE
+from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.models.base_model import locate
 from personas.prompt.renderer import Renderer, TokenizedSample
 from trainer.dataset.builder import DatasetBuilder

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.home.column_maps import split_pairs
 from personas.home.data_subjects import Consent
-from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.rights import decide_right
 from personas.models.base_model import (
     BaseModel,

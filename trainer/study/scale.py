@@ -18,7 +18,8 @@ from statistics import fmean
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import write_private_file
-from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
+from personas.home.job_folder import read_spec
 from personas.models.base_model import recommended_sampling
 from personas.prompt.renderer import Renderer
 from personas.schemas.formatting import markdown_table

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from personas.errors import TrainingError
-from personas.home.job_folder import CHECKPOINT_PREFIX
+from personas.home.job_attempt import CHECKPOINT_PREFIX
 
 log = logging.getLogger(__name__)
 MALFORMED_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)

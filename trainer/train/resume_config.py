@@ -14,7 +14,7 @@ from pydantic import ValidationError, field_validator
 
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
-from personas.home.job_folder import CHECKPOINTS_FOLDER
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.base import FrozenModel
 from personas.schemas.training import JobSpec

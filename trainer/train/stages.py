@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas.errors import TrainingError, is_out_of_memory
 from personas.home.atomic_files import atomic_folder
-from personas.home.job_folder import CHECKPOINTS_FOLDER
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.models.base_model import fingerprint
 from personas.models.probe import Float16OverflowError
 from personas.prompt.renderer import TokenizedSample

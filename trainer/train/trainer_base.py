@@ -19,7 +19,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
 from personas.home.atomic_files import atomic_folder
-from personas.home.job_folder import CHECKPOINT_PREFIX
+from personas.home.job_attempt import CHECKPOINT_PREFIX
 from personas.prompt.renderer import TokenizedSample
 from trainer.process.events import StepEvent, failed_event
 from trainer.process.run_control import PauseControl

@@ -50,8 +50,8 @@ from bot.training.dataset_catalog import DatasetPlace
 from bot.training.guild_turns import QueueConflictError
 from bot.training.training_plan import TrainingPlan
 from personas.errors import EngineBusyError, MaterialError
+from personas.home.built_dataset import dataset_statement
 from personas.home.column_maps import write_mapping
-from personas.home.datasets import dataset_statement
 from personas.home.rights import RightsStatement
 from personas.schemas.training import TrainingRequest
 

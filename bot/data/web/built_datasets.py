@@ -13,14 +13,14 @@ from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 from bot.training.training_plan import TokenHistogram
 from personas.errors import MaterialError
-from personas.home.datasets import (
+from personas.home.built_dataset import (
     EVAL_FILE,
     REBUILD_ADVICE,
     STATS_FILE,
     TRAIN_FILE,
     is_built_dataset,
-    read_catalogue,
 )
+from personas.home.dataset_catalogue import read_catalogue
 
 DATASHEET_FILE = "README.md"
 SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE))

@@ -17,8 +17,8 @@ import orjson
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
+from personas.home.built_dataset import EVAL_FILE, REBUILD_ADVICE, TRAIN_FILE
 from personas.home.data_subjects import PEOPLE_FILE
-from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, TRAIN_FILE
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.sqlite"

@@ -22,14 +22,13 @@ from bot.training.dataset_catalog import CatalogueListing
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError, UnderstudyError
 from personas.home.atomic_files import write_private_file
+from personas.home.built_dataset import dataset_statement, is_built_dataset
 from personas.home.column_maps import MAX_PAIR_CHARACTERS, MAX_PAIRS, pairs_error, read_mapping
 from personas.home.data_subjects import Consent, read_consent
-from personas.home.datasets import (
+from personas.home.dataset_catalogue import (
     CATALOGUE_FILE,
     ENTRY_NAME_PATTERN,
     CatalogueEntry,
-    dataset_statement,
-    is_built_dataset,
     read_catalogue,
 )
 from personas.home.rights import (

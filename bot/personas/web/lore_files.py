@@ -21,15 +21,15 @@ from bot.services import Services
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
-from personas.lore.index import (
+from personas.lore.index import guild_owner
+from personas.lore.passages import Passage
+from personas.lore.ranking import (
     MAX_LORE_PASSAGES,
     MIN_SCORE,
     MIN_SHARE_OF_BEST,
     LoreRanking,
     PassageMatch,
-    guild_owner,
 )
-from personas.lore.passages import Passage
 
 MeasureFile = Callable[[str, str], tuple[int, int]]
 """Returns passages and tokens of an owner's file."""

@@ -12,7 +12,7 @@ from bot.personas.web.lookup import require_lore_owner
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import parse_body, read_json_object
-from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE
+from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 
 MAX_LOREBOOK_CHARS = 2 * 2**20

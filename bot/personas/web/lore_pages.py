@@ -17,9 +17,10 @@ from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID, list_shipped_lore
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
-from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, guild_owner
+from personas.lore.index import guild_owner
 from personas.lore.lorebooks import MAX_LOREBOOK_BYTES
 from personas.lore.passages import WORLD
+from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""

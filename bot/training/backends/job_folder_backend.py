@@ -29,15 +29,13 @@ from personas.home.adapters import (
     read_epochs,
     verify_adapter,
 )
-from personas.home.data_subjects import ErasureFence, Storing
-from personas.home.job_folder import (
-    ADAPTER_FOLDER,
+from personas.home.comparison_targets import (
     NO_COMPARISON,
     ComparisonTargets,
-    ensure_job_folder,
-    store_new_holdout,
     write_comparison_targets,
 )
+from personas.home.data_subjects import ErasureFence, Storing
+from personas.home.job_folder import ADAPTER_FOLDER, ensure_job_folder, store_new_holdout
 from personas.home.job_material import SourceMaterial
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
 from personas.schemas.training_events import Done

@@ -24,13 +24,8 @@ from bot.training.backends.ray_jobs import (
 )
 from bot.training.backends.trainer_environment import TRAINER_SECRETS
 from personas.errors import UnderstudyError
-from personas.home.job_folder import (
-    TRAINER_LOG_FILE,
-    JobAttempt,
-    begin_attempt,
-    home_id,
-    read_attempt,
-)
+from personas.home.job_attempt import TRAINER_LOG_FILE, JobAttempt, begin_attempt, read_attempt
+from personas.home.job_folder import home_id
 
 STOP_WAIT_S = 20
 """Time in which a trainer has to stop before Ray kills it; Ray's default of 3 s is too short for a

@@ -18,8 +18,7 @@ from bot.training.backends.trainer_events import EventFileReader
 from bot.training.run_limits import RunLimits, RunWatch
 from bot.training.status_text import format_duration
 from personas.home.adapters import MANIFEST_FILE
-from personas.home.job_folder import (
-    ADAPTER_FOLDER,
+from personas.home.job_attempt import (
     EVENTS_FILE,
     TRAINER_LOG_FILE,
     JobAttempt,
@@ -27,6 +26,7 @@ from personas.home.job_folder import (
     list_checkpoint_names,
     read_attempt,
 )
+from personas.home.job_folder import ADAPTER_FOLDER
 from personas.schemas.training_events import Done, Estimate, Failed, Heartbeat, Phase
 
 REPORT_AFTER_S = 60.0

@@ -19,7 +19,7 @@ from bot.training.backends.trainer_process import TrainerProcess, end_orphan, wa
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.run_limits import RunWatch
 from personas.errors import RunLimitError
-from personas.home.job_folder import TRAINER_LOG_FILE
+from personas.home.job_attempt import TRAINER_LOG_FILE
 from personas.schemas.training_events import Done, PauseDemand, Phase
 
 LOCKED_EXIT_CODE = 3

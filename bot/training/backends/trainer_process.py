@@ -16,7 +16,8 @@ import psutil
 from bot.platform.clock import Clock
 from bot.training.backends.trainer_events import MAX_LINE_BYTES, OutputReader
 from personas.errors import RunLimitError
-from personas.home.job_folder import find_trainer, limit_log
+from personas.home.job_attempt import find_trainer
+from personas.home.job_folder import limit_log
 from personas.schemas.training_events import PauseDemand
 
 KILL_TIMEOUT_S = 20.0

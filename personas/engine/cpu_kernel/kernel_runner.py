@@ -13,8 +13,9 @@ from personas.engine.cpu_kernel.build import (
     compile_and_load,
     require_supported_cpu,
 )
+from personas.engine.lora_runner import StackedLoraRunner
 from personas.engine.lora_slots import StackedLora
-from personas.engine.model_runner import ForwardBackend, ScheduledTokens, StackedLoraRunner
+from personas.engine.model_runner import ForwardBackend, ScheduledTokens
 from personas.models.int8_linear import Int8Linear
 
 log = logging.getLogger(__name__)

@@ -12,24 +12,29 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from personas.engine.remote import error_text
+from personas.engine.remote.server_checks import (
+    PROBE_TEXT,
+    ExpectedModel,
+    ServerCheck,
+    Topic,
+    check_cancel,
+    failed_check,
+    limited,
+)
+from personas.engine.remote.server_errors import (
+    REASONING_ADVICE,
+    OnlyThoughtError,
+    ReplicaError,
+    VllmError,
+    error_text,
+)
 from personas.engine.remote.vllm_client import (
     BUSY_STATUSES,
     CALL_TIMEOUT_S,
-    PROBE_TEXT,
-    REASONING_ADVICE,
-    ExpectedModel,
-    OnlyThoughtError,
-    ReplicaError,
     ServedModels,
     ServerAnswer,
-    ServerCheck,
     TokenChunk,
-    Topic,
     VllmClient,
-    VllmError,
-    check_cancel,
-    limited,
 )
 from personas.engine.thoughts import remove_thoughts
 from personas.errors import UnderstudyError
@@ -146,19 +151,17 @@ class OpenAIServerClient(VllmClient):
         answer = await self._call("POST", "/tokenize", body)
         if answer.status in BUSY_STATUSES:
             raise self._status_error(answer)
-        tokens = (
-            answer.body.get("tokens")
-            if answer.status == 200 and isinstance(answer.body, dict)
-            else None
-        )
+        if answer.status != 200 or not isinstance(answer.body, dict):
+            return ()
+        tokens = answer.body.get("tokens")
         return tuple(tokens) if isinstance(tokens, list) else ()
 
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
         """Stream a reply to `prompt` or `messages`; closing the iterator cancels it."""
         path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
-        wanted = (
-            {"stream": True, "return_token_ids": True} if "prompt" in body else {"stream": True}
-        )
+        wanted = {"stream": True}
+        if "prompt" in body:
+            wanted["return_token_ids"] = True
         has_text = has_reasoned = False
         async with aclosing(self._stream(path, {**body, **wanted})) as chunks:
             async for chunk in chunks:
@@ -177,17 +180,13 @@ class OpenAIServerClient(VllmClient):
         delta = choice.get("delta")
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
-        content = (choice.get("text") if delta is None else delta.get("content")) or ""
-        parts = content if isinstance(content, list) else []
-        text = (
-            "".join(part["text"] for part in parts if part.get("type") == "text")
-            if parts
-            else content
-        )
+        text = (choice.get("text") if delta is None else delta.get("content")) or ""
+        is_reasoning = any((delta or choice).get(name) for name in REASONING_FIELDS)
+        if isinstance(text, list):  # parts with types, as Mistral's
+            is_reasoning |= any(part.get("type") in REASONING_PARTS for part in text)
+            text = "".join(part["text"] for part in text if part.get("type") == "text")
         if not isinstance(text, str):
             raise TypeError(f"a text is expected, not {type(text).__name__}")
-        is_reasoning = any(part.get("type") in REASONING_PARTS for part in parts)
-        is_reasoning |= any((delta or choice).get(name) for name in REASONING_FIELDS)
         return TokenChunk((), finish=finish, text=text, is_reasoning=is_reasoning)
 
     def _foreign_answer(self, path: str) -> VllmError:
@@ -222,11 +221,12 @@ class OpenAIChecker:
         assert isinstance(client, OpenAIServerClient)
         async with limited(client):
             name, max_tokens = await self._choose_model(client)
-            if max_tokens and max_tokens < (need := self.expected.context_tokens):
-                found = (
-                    f"{client.url} takes {max_tokens} tokens; a prompt and its reply have {need}."
+            need = self.expected.context_tokens
+            if max_tokens and max_tokens < need:
+                raise VllmError(
+                    f"{client.url} takes {max_tokens} tokens; a prompt and its reply have {need}.",
+                    f"Start it with a context of {need} tokens or more.",
                 )
-                raise VllmError(found, f"Start it with a context of {need} tokens or more.")
             served = ServedByOpenAI(name, name, max_tokens)
             return await self._with_ids(client, served) or await self._with_messages(client, served)
 
@@ -238,9 +238,15 @@ class OpenAIChecker:
             length = f", up to {served.max_tokens} tokens" if served.max_tokens else ""
             checks.append(ServerCheck(client.url, "model", "ok", f"{served.base}{length}"))
             checks.append(ServerCheck(client.url, "prompts", "ok", served.prompts))
-            found = "none: personas speak without their tuned voices"
-            remedy = "ENGINE=vllm serves versions"
-            checks.append(ServerCheck(client.url, "adapters", "warn", found, remedy))
+            checks.append(
+                ServerCheck(
+                    client.url,
+                    topic="adapters",
+                    state="warn",
+                    found="none: personas speak without their tuned voices",
+                    remedy="ENGINE=vllm serves versions",
+                )
+            )
             if served.returns_ids:  # only vLLM counts the replies that it computes
                 async with limited(client):
                     await check_cancel(client, served.base, self.expected.probe_ids)
@@ -249,7 +255,7 @@ class OpenAIChecker:
                 )
         except VllmError as error:
             topic: Topic = "cancel" if checks else "model"
-            checks.append(ServerCheck(client.url, topic, "fail", error.message, error.advice))
+            checks.append(failed_check(client, topic, error))
         return checks
 
     async def _choose_model(self, client: OpenAIServerClient) -> tuple[str, int]:
@@ -276,7 +282,8 @@ class OpenAIChecker:
         for takes_sampling in (True, False):
             found = replace(served, takes_ids=True, takes_sampling=takes_sampling)
             try:
-                chunks = [it async for it in client.generate(found.body(ids, (), self._probe, 0))]
+                body = found.body(ids, (), self._probe, 0)
+                chunks = [chunk async for chunk in client.generate(body)]
             except VllmError as error:
                 if isinstance(error, ReplicaError) and error.kind != "failed":
                     raise
@@ -340,15 +347,15 @@ def _longest_sequence(card: Mapping[str, Any]) -> int:
 
 
 def break_turn_markers(messages: Sequence[Message]) -> list[Message]:
-    """Break up what looks like a model's control token: the server's template is unknown, and so
-    are its tokens.
+    """Break up text that looks like a model's control token: the server's template is unknown, and
+    so are its tokens.
     """
-    return [
-        {
-            **message,
-            "content": re.sub(
-                TURN_MARKER_PATTERN, lambda it: f"{it[0][0]} {it[0][1:]}", message["content"]
-            ),
-        }
-        for message in messages
-    ]
+
+    def break_up(marker: re.Match[str]) -> str:
+        return f"{marker[0][0]} {marker[0][1:]}"
+
+    broken_up = []
+    for message in messages:
+        content = re.sub(TURN_MARKER_PATTERN, break_up, message["content"])
+        broken_up.append({**message, "content": content})
+    return broken_up

@@ -11,15 +11,9 @@ from personas.engine.remote.openai_client import (
     break_turn_markers,
 )
 from personas.engine.remote.replicas import Replica
-from personas.engine.remote.vllm_client import (
-    ExpectedModel,
-    ReplicaError,
-    ServedModels,
-    ServerCheck,
-    TokenChunk,
-    VllmClient,
-    VllmError,
-)
+from personas.engine.remote.server_checks import ExpectedModel, ServerCheck
+from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.vllm_client import ServedModels, TokenChunk, VllmClient
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import AdapterError, PrefillError
@@ -68,7 +62,7 @@ class OpenAISequence(VllmSequence):
         if self.is_finished:
             return
         self.append_text(chunk.text)
-        self.received = list(self._detokenizer.ids)
+        self.received = tuple(self._detokenizer.ids)
         if chunk.finish and chunk.finish != "length":
             self._detokenizer.end_given()
             self._detokenizer.stop()
@@ -129,7 +123,7 @@ class OpenAIEngine(VllmEngine):
         stream: VllmReplyStream,
         on_end: Callable[[], None],
     ) -> VllmSequence:
-        seq = OpenAISequence.create(request, prompt, self._renderer, stream, on_end)
+        seq = OpenAISequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
         seq.messages = prompt.messages
         return seq
 
@@ -159,11 +153,15 @@ class OpenAIEngine(VllmEngine):
 
     def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
         """Queue a reply again; one that has begun goes on only where a server takes token ids."""
-        served = [replica.served for replica in self._replicas.all]
-        can_go_on = any(isinstance(it, ServedByOpenAI) and it.takes_ids for it in served)
-        if not seq.received or can_go_on or seq.is_finished:
+        if not seq.received or seq.is_finished or self._can_continue_replies():
             super()._resume(seq, error, has_progress=has_progress)
         else:
-            self._scheduler.fail(
-                seq, ReplyCutOffError(f"The reply broke off: {error.message}", CUT_OFF_ADVICE)
-            )
+            message = f"The reply broke off: {error.message}"
+            self._scheduler.fail(seq, ReplyCutOffError(message, CUT_OFF_ADVICE))
+
+    def _can_continue_replies(self) -> bool:
+        """Tell whether a server takes token ids: others would begin a reply anew."""
+        for replica in self._replicas.all:
+            if isinstance(replica.served, ServedByOpenAI) and replica.served.takes_ids:
+                return True
+        return False

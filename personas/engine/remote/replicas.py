@@ -1,32 +1,23 @@
-"""Replicas of a served model: health, circuit breaker with backoff, choice of one for a reply, and
-their adapters.
-"""
+"""Replicas of a served model: choice of one for a reply, circuit breaker with backoff, health."""
 
 import asyncio
 import hashlib
-import json
 import logging
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path, PurePosixPath
 
-from personas.engine.remote.vllm_client import (
+from personas.engine.remote.server_errors import (
     ACCOUNT_KINDS,
-    AdapterNotServedError,
     FailureKind,
     ReplicaError,
-    ServedModels,
-    VllmClient,
     VllmError,
 )
-from personas.home.atomic_files import write_private_file
-from personas.schemas.chat import AdapterRef
+from personas.engine.remote.vllm_client import ServedModels, VllmClient
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +78,10 @@ class Replica:
     """One server: the adapters it has, by name with their paths, and the replies on it.
 
     `active` is the number of replies by adapter, without those of the base model. `is_checked`
-    until the server was away, because another one may have taken its place; `served` is what the
-    check found. `error` says why it gets no replies. `told` is what the operator has been told and
-    has not passed since: it is logged once. `refusals` are the failures at which it refused the
-    account, and `failures` all others, since it finished a reply.
+    until the server was away, because another one may have taken its place; `served` is the check's
+    result. `error` is the reason why it gets no replies. `told` is the error that was logged and
+    has not passed since: each is logged once. `refusals` counts the failures at which it refused
+    the account, and `failures` all others, since it finished a reply.
     """
 
     client: VllmClient
@@ -111,6 +102,14 @@ class Replica:
     @property
     def url(self) -> str:
         return self.client.url
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The reason why no server takes requests, and the seconds until one is asked again."""
+
+    error: ReplicaError
+    wait_s: float
 
 
 class Replicas:
@@ -140,7 +139,7 @@ class Replicas:
         self._monitors: list[asyncio.Task[None]] = []
         self._jitter = jitter or random.Random()  # nosec B311  # spreads retries
         self._released = asyncio.Event()
-        self._orders: dict[str, list[Replica]] = {}
+        self._orders: dict[str, list[Replica]] = {}  # `_order` by key
 
     @property
     def ready(self) -> list[Replica]:
@@ -170,16 +169,19 @@ class Replicas:
             ready = [replica for replica in ready if replica.url not in avoided]
         if not ready:
             return None
-        bound = math.ceil(
-            LOAD_FACTOR * (sum([len(replica.leases) for replica in ready]) + 1) / len(ready)
-        )
+        replies = sum([len(replica.leases) for replica in ready])
+        bound = math.ceil(LOAD_FACTOR * (replies + 1) / len(ready))
         below = [replica for replica in ready if len(replica.leases) < bound]
         if not anywhere:
-            del below[1 + sum([adapter in replica.active for replica in below]) :]
-        found = next((replica for replica in below if self._has_room(replica, adapter)), None)
-        if found or not anywhere:
-            return found
-        return next((replica for replica in ready if self._has_room(replica, adapter)), None)
+            with_adapter = sum([adapter in replica.active for replica in below])
+            return self._first_with_room(below[: with_adapter + 1], adapter)
+        return self._first_with_room(below, adapter) or self._first_with_room(ready, adapter)
+
+    def _first_with_room(self, replicas: Sequence[Replica], adapter: str) -> Replica | None:
+        for replica in replicas:
+            if self._has_room(replica, adapter):
+                return replica
+        return None
 
     def preferred(self, key: str) -> list[Replica]:
         """Return the ready replicas on which a new version is loaded at once; others load it when
@@ -197,7 +199,7 @@ class Replicas:
             if len(self._orders) >= MAX_CACHED_ORDERS:
                 self._orders.clear()
             self._orders[key] = sorted(
-                self.all, key=lambda it: rendezvous_score(key, it.url), reverse=True
+                self.all, key=lambda replica: rendezvous_score(key, replica.url), reverse=True
             )
         return self._orders[key]
 
@@ -259,12 +261,12 @@ class Replicas:
         limits = self.limits
         kind = _failure_kind(error)
         if kind in ACCOUNT_KINDS:
-            return min(
-                limits.max_refused_s, limits.misconfigured_s * 2.0 ** min(replica.refusals, 16)
-            )
-        longest_s = limits.max_busy_backoff_s if kind == "busy" else limits.max_backoff_s
+            doubled_s = limits.misconfigured_s * 2.0 ** min(replica.refusals, 16)
+            return min(limits.max_refused_s, doubled_s)
+        is_busy = kind == "busy"
+        longest_s = limits.max_busy_backoff_s if is_busy else limits.max_backoff_s
         longest_s = min(longest_s, limits.backoff_s * 2.0 ** min(replica.failures, 16))
-        backoff_s = self._jitter.uniform(longest_s / 2 if kind == "busy" else 0, longest_s)
+        backoff_s = self._jitter.uniform(longest_s / 2 if is_busy else 0, longest_s)
         if isinstance(error, ReplicaError) and error.retry_after_s is not None:
             # "At once" is not believed: some servers say it and go on to refuse.
             return max(backoff_s, error.retry_after_s + self._jitter.uniform(0, limits.backoff_s))
@@ -277,8 +279,8 @@ class Replicas:
         if str(error) != replica.told:
             replica.told = str(error)
             is_passing = isinstance(error, ReplicaError) and error.kind not in ACCOUNT_KINDS
-            log.log(logging.WARNING if is_passing else logging.ERROR, "%s gets no replies for now: %s",
-                    replica.url, error)  # fmt: skip
+            level = logging.WARNING if is_passing else logging.ERROR
+            log.log(level, "%s gets no replies for now: %s", replica.url, error)
 
     def succeed(self, replica: Replica) -> None:
         """Reset the backoff of a replica that finished a reply."""
@@ -287,20 +289,29 @@ class Replicas:
             log.warning("%s replies again", replica.url)
             replica.told = ""
 
-    def refusal(self) -> tuple[ReplicaError, float] | None:
-        """Return why all servers refuse or limit requests for now, and the seconds until one is
-        asked again.
+    def refusal(self) -> Refusal | None:
+        """Return the refusal of a request while all servers refuse or limit requests.
 
-        None while one takes them, will within `patience_s`, or is away for another reason.
+        None while a server takes them, will within `patience_s`, or is away for another reason.
         """
-        refused = [(it.retry_at, it.error) for it in self.all if isinstance(it.error, ReplicaError)]
-        limited = [it for it in refused if it[1].kind in ("busy", *ACCOUNT_KINDS)]
-        if self.ready or not limited or len(limited) < len(self.all):
+        if self.ready:
             return None
-        busy = [it for it in limited if it[1].kind == "busy"]
-        retry_at, error = min(busy or limited, key=lambda it: it[0])
-        wait_s = max(0.0, retry_at - self._clock())
-        return None if busy and wait_s <= self.limits.patience_s else (error, wait_s)
+        limiting = []
+        refusing = []
+        for replica in self.all:
+            kind = replica.error.kind if isinstance(replica.error, ReplicaError) else "broken"
+            if kind == "busy":
+                limiting.append(replica)
+            elif kind in ACCOUNT_KINDS:
+                refusing.append(replica)
+            else:
+                return None
+        next_replica = min(limiting or refusing, key=lambda replica: replica.retry_at)
+        wait_s = max(0.0, next_replica.retry_at - self._clock())
+        if limiting and wait_s <= self.limits.patience_s:
+            return None
+        assert isinstance(next_replica.error, ReplicaError)
+        return Refusal(next_replica.error, wait_s)
 
     # ------------------------------------------------------------------------------------------
     # health
@@ -314,9 +325,8 @@ class Replicas:
         await asyncio.gather(*(self.probe(replica) for replica in self.all))
         for replica in self.all:
             error = replica.error
-            if isinstance(error, VllmError) and not (
-                isinstance(error, ReplicaError) and error.kind != "key"
-            ):
+            may_pass = isinstance(error, ReplicaError) and error.kind != "key"
+            if isinstance(error, VllmError) and not may_pass:
                 raise error
         self._monitors = [
             asyncio.create_task(self._monitor(replica), name=replica.url) for replica in self.all
@@ -335,11 +345,9 @@ class Replicas:
 
     async def _monitor(self, replica: Replica) -> None:
         while True:
-            delay_s = (
-                self.limits.health_interval_s
-                if replica.is_ready
-                else replica.retry_at - self._clock()
-            )
+            delay_s = replica.retry_at - self._clock()
+            if replica.is_ready:
+                delay_s = self.limits.health_interval_s
             replica.wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, delay_s)):
@@ -356,11 +364,9 @@ class Replicas:
             replica.missed = 0
         except ReplicaError as error:
             replica.missed += 1
-            if (
-                error.kind in ("gone", *ACCOUNT_KINDS)
-                or not replica.is_ready
-                or replica.missed >= MAX_MISSED_HEALTH_CHECKS
-            ):
+            is_certain = error.kind in ("gone", *ACCOUNT_KINDS)
+            has_missed_all = replica.missed >= MAX_MISSED_HEALTH_CHECKS
+            if is_certain or has_missed_all or not replica.is_ready:
                 self.fail(replica, error)
                 self._abandon_silent(replica)
         except Exception as error:  # not set up for this bot, or its adapters cannot be loaded
@@ -378,11 +384,10 @@ class Replicas:
                 replica.served.root,
                 len(replica.adapters),
             )
-        if isinstance(replica.error, ReplicaError) and replica.error.kind not in (
-            "busy",
-            *ACCOUNT_KINDS,
-        ):
-            replica.told = ""  # whether one accepts requests again, the next reply shows
+        error = replica.error
+        if isinstance(error, ReplicaError) and error.kind not in ("busy", *ACCOUNT_KINDS):
+            # Whether a server accepts requests again shows only with the next reply.
+            replica.told = ""
         replica.is_ready = True
         replica.error = None
         self._on_change()
@@ -395,141 +400,6 @@ class Replicas:
         for lease in replica.leases:
             if lease.deadline and not lease.deadline.expired() and lease.heard_at < silent_since:
                 lease.deadline.reschedule(0)
-
-
-class ReplicaAdapters:
-    """Loads adapters on replicas and unloads them, and brings those up to date that were away. Used
-    on the event loop.
-
-    The servers read adapters from `home`, which they see under `server_home` if that is not empty.
-    """
-
-    def __init__(self, verify: Callable[[AdapterRef], None], home: Path, server_home: str) -> None:
-        """`verify` checks an adapter's files before a server loads them. Raises `AdapterError`."""
-        self._verify = verify
-        self._home = home
-        self._server_home = server_home
-        self._wanted: dict[str, AdapterRef] = {}
-        self._dropped: set[str] = set()
-        self._loads: dict[tuple[str, str], asyncio.Task[None]] = {}
-
-    def path(self, folder: Path) -> str:
-        """Return a folder's path on the servers. Raises `AdapterNotServedError` if they do not see
-        it.
-        """
-        if not self._server_home:
-            return str(folder.absolute())
-        try:
-            return str(PurePosixPath(self._server_home) / folder.relative_to(self._home).as_posix())
-        except ValueError:
-            why = (
-                f"The adapter in {folder} is outside UNDERSTUDY_HOME, so the vLLM servers do not "
-                "see it."
-            )
-            raise AdapterNotServedError(why, "Install it in the home.") from None
-
-    async def load(self, replicas: Sequence[Replica], adapter: AdapterRef) -> None:
-        """Load an adapter on replicas, and from now on also on those that return. Raises
-        `AdapterError`.
-        """
-        if not replicas:
-            raise ReplicaError("No vLLM server can be reached now.", "Try again once one is back.")
-        loads = (self.ensure(replica, adapter) for replica in replicas)
-        errors = [error for error in await asyncio.gather(*loads, return_exceptions=True) if error]
-        refused = [error for error in errors if not isinstance(error, ReplicaError)]
-        if refused or len(errors) == len(replicas):
-            raise (refused or errors)[0]
-        self._wanted[adapter.name] = adapter
-
-    async def ensure(self, replica: Replica, adapter: AdapterRef) -> None:
-        """Load an adapter unless the replica has it. Raises `AdapterError`."""
-        path = self.path(adapter.folder)
-        key = (replica.url, adapter.name)
-        if replica.adapters.get(adapter.name) == path:
-            return
-        if key not in self._loads:
-            task = self._loads[key] = asyncio.create_task(self._load(replica, adapter, path))
-            task.add_done_callback(partial(self._end_load, key))
-        await asyncio.shield(self._loads[key])  # others wait for it, too
-
-    async def _load(self, replica: Replica, adapter: AdapterRef, path: str) -> None:
-        await asyncio.to_thread(self._verify, adapter)
-        self._dropped.discard(adapter.name)
-        await replica.client.load_adapter(adapter.name, path)
-        replica.adapters[adapter.name] = path
-
-    def _end_load(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        del self._loads[key]
-        if not task.cancelled() and (error := task.exception()):
-            log.info("an adapter was not loaded: %s", error)  # raised where it is needed
-
-    def forget(self, adapter: AdapterRef) -> None:
-        """Have replicas that return not load an adapter, and unload it if they have it."""
-        self._wanted.pop(adapter.name, None)
-        self._dropped.add(adapter.name)
-
-    async def unload(self, replica: Replica, name: str) -> None:
-        replica.adapters.pop(name, None)
-        await replica.client.unload_adapter(name)
-
-    async def update(
-        self, client: VllmClient, found: Mapping[str, str], prefers: Callable[[str, str], bool]
-    ) -> dict[str, str]:
-        """Unload what was dropped while a server was away, and load what was loaded elsewhere;
-        returns its adapters.
-
-        `prefers` says whether an adapter, by name, is to be loaded on a server, by address, before
-        it is used.
-        """
-        adapters = dict(found)
-        for name in self._dropped & adapters.keys():
-            await client.unload_adapter(name)
-            del adapters[name]
-        for name, adapter in list(self._wanted.items()):
-            if not prefers(name, client.url):
-                continue
-            try:
-                await client.load_adapter(name, self.path(adapter.folder))
-                adapters[name] = self.path(adapter.folder)
-            except AdapterNotServedError as error:
-                log.error("%s", error)
-        return adapters
-
-
-class RestartNotices:
-    """Servers to restart: vLLM keeps the weights of unloaded adapters in memory (vllm-project/vllm
-    issue 54839).
-
-    The file outlives the bot; a notice is removed once the server has been started again.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def read(self) -> dict[str, dict[str, float]]:
-        """Return, by address, the names of the dropped adapters, and when they were dropped
-        (seconds since 1970).
-        """
-        try:
-            found = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def add(self, url: str, name: str) -> None:
-        log.warning("%s keeps the weights of %s in memory until it is restarted", url, name)
-        found = self.read()
-        found.setdefault(url, {})[name] = time.time()
-        write_private_file(self._file, json.dumps(found).encode())
-
-    def clear(self, url: str, started_at: float) -> None:
-        """Remove a server's notices of what was dropped before it started."""
-        found = self.read()
-        if url in found:
-            kept = {name: at for name, at in found.pop(url).items() if at > started_at}
-            write_private_file(
-                self._file, json.dumps(found | ({url: kept} if kept else {})).encode()
-            )
 
 
 def _failure_kind(error: Exception) -> FailureKind:

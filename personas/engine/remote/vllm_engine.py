@@ -10,39 +10,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from personas.engine import AdapterStatus, EngineState, MetricsCallback
-from personas.engine.admission import AdmissionControl, SchedulerLimits
-from personas.engine.remote.replicas import (
-    Replica,
-    ReplicaAdapters,
-    ReplicaLimits,
-    Replicas,
-    RestartNotices,
-    cancel_tasks,
-)
-from personas.engine.remote.vllm_client import (
-    START_METRIC,
-    AdapterNotServedError,
+from personas.engine.admission import AdmissionControl
+from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.remote.replica_adapters import ReplicaAdapters, RestartNotices
+from personas.engine.remote.replica_scheduler import ReplicaScheduler, scheduler_limits
+from personas.engine.remote.replicas import Replica, ReplicaLimits, Replicas, cancel_tasks
+from personas.engine.remote.server_checks import (
     ExpectedModel,
     ReplicaChecker,
-    ReplicaError,
-    ReplicaTimeoutError,
-    ServedModels,
     ServerCheck,
     ServerChecker,
-    VllmClient,
+)
+from personas.engine.remote.server_errors import (
+    AdapterNotServedError,
+    ReplicaError,
+    ReplicaTimeoutError,
     VllmError,
-    open_session,
 )
-from personas.engine.remote.vllm_sequence import (
-    ReplicaScheduler,
-    VllmReplyStream,
-    VllmSequence,
-    scheduler_limits,
-)
+from personas.engine.remote.vllm_client import START_METRIC, ServedModels, VllmClient, open_session
+from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import EngineBusyError, ServerError, UnderstudyError
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
@@ -57,10 +48,8 @@ from personas.schemas.training import ServingPrecision
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0  # interval in which requests that waited too long are failed
+# Attempts of one reply that may fail without a new token: the request itself may kill a server.
 MAX_FAILED_ATTEMPTS = 5
-"""Attempts of one reply that may fail without a new token: a request may itself be what kills a
-server.
-"""
 MAX_QUEUED_PREFIXES = 256
 MIN_RANK = 16
 """LoRA rank of the recipes, which each server has to accept."""
@@ -136,18 +125,23 @@ class VllmEngine:
             await self._session.close()
         finally:
             self._executor.shutdown(wait=False)
-        return [check for of_server in checks for check in of_server]
+        return list(chain.from_iterable(checks))
 
     async def _inspect(self, client: VllmClient) -> list[ServerCheck]:
         checks = await self._checker.inspect(client)
         with suppress(VllmError):  # it was reported already
             await self._clear_notices(client)
         if dropped := self._notices.read().get(client.url):
-            found = (
-                f"the weights of {', '.join(sorted(dropped))} were dropped, but are still in its "
-                "memory"
+            names = ", ".join(sorted(dropped))
+            checks.append(
+                ServerCheck(
+                    client.url,
+                    topic="restart",
+                    state="warn",
+                    found=f"the weights of {names} were dropped, but are still in its memory",
+                    remedy="restart this server",
+                )
             )
-            checks.append(ServerCheck(client.url, "restart", "warn", found, "restart this server"))
         return checks
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
@@ -177,20 +171,14 @@ class VllmEngine:
         """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a
         request of its own, and the servers keep what they computed of it.
         """
-        if (
-            not talk
-            and len(self._prefixes) < MAX_QUEUED_PREFIXES
-            and (persona, adapter) not in self._prefixes
-        ):
+        if talk or (persona, adapter) in self._prefixes:
+            return
+        if len(self._prefixes) < MAX_QUEUED_PREFIXES:
             self._prefixes.append((persona, adapter))
 
     async def drop(self, adapter: AdapterRef) -> None:
         self._adapters.forget(adapter)
-        while any(
-            lease.adapter == adapter.name
-            for replica in self._replicas.all
-            for lease in replica.leases
-        ):
+        while any(adapter.name in replica.active for replica in self._replicas.all):
             await self._replicas.wait_for_release()
         for replica in self._replicas.all:
             if adapter.name in replica.adapters or not replica.is_ready:
@@ -198,7 +186,7 @@ class VllmEngine:
         for replica in self._replicas.ready:
             try:
                 await self._adapters.unload(replica, adapter.name)
-            except ReplicaError as error:  # it does so before it gets replies again
+            except ReplicaError as error:  # the check before its next replies unloads it
                 self._replicas.fail(replica, error)
 
     async def clear_prefix_cache(self) -> None:
@@ -233,8 +221,8 @@ class VllmEngine:
         await self._session.close()
         self._executor.shutdown(wait=False)
 
-    # ------------------------------------------------------------------------------------------ one
-    # reply
+    # ------------------------------------------------------------------------------------------
+    # one reply
 
     async def _add(self, request: ChatRequest, stream: VllmReplyStream) -> None:
         """Render a request's prompt, and queue it."""
@@ -245,17 +233,18 @@ class VllmEngine:
             self.on_reply(stream.metrics)
 
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
-        inputs = (
+        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        render = partial(
+            renderer.prompt,
             request.persona,
             request.turns,
-            request.lore,
-            max_tokens,
-            request.instructions,
-            request.prefill,
+            lore=request.lore,
+            max_tokens=max_tokens,
+            instructions=request.instructions,
+            prefill=request.prefill,
         )
-        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         try:
-            prompt = await self._in_thread(renderer.prompt, *inputs)
+            prompt = await self._in_thread(render)
         except Exception as error:  # of this request, such as a card that is too long
             stream.push(error)
             on_end()
@@ -264,16 +253,16 @@ class VllmEngine:
         self._sweep()
 
     def _refusal(self) -> UnderstudyError | None:
-        """Return what members are told while all servers limit or refuse requests; the reason is
-        the operator's.
+        """Return the members' error while all servers limit or refuse requests. It names no reason:
+        that is for the operator.
         """
-        if (found := self._replicas.refusal()) is None:
+        refusal = self._replicas.refusal()
+        if refusal is None:
             return None
-        error, wait_s = found
-        if error.kind == "busy":
-            advice = f"Try again in {math.ceil(wait_s)} seconds."
+        if refusal.error.kind == "busy":
+            advice = f"Try again in {math.ceil(refusal.wait_s)} seconds."
             return EngineBusyError(
-                "The service that computes replies takes none for now.", advice, wait_s
+                "The service that computes replies takes none for now.", advice, refusal.wait_s
             )
         advice = "The operator finds the reason on the dashboard's System page and in the log."
         return ServerError(
@@ -281,12 +270,13 @@ class VllmEngine:
         )
 
     def _refuse_waiting(self) -> None:
-        """Answer those who wait at once where all servers limit or refuse requests; a reply that
-        has begun waits.
+        """Fail waiting requests at once while all servers limit or refuse them. A reply that has
+        begun goes on waiting.
         """
         if error := self._refusal():
-            for seq in [seq for seq in self._scheduler.queue if not seq.received]:
-                self._scheduler.fail_waiting(seq, error)
+            for seq in list(self._scheduler.queue):
+                if not seq.received:
+                    self._scheduler.fail_waiting(seq, error)
 
     def _create_sequence(
         self,
@@ -295,7 +285,7 @@ class VllmEngine:
         stream: VllmReplyStream,
         on_end: Callable[[], None],
     ) -> VllmSequence:
-        return VllmSequence.create(request, prompt, self._renderer, stream, on_end)
+        return VllmSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
 
     def _start_attempt(self, seq: VllmSequence) -> None:
         seq.task = self._start_task(self._run_attempt(seq))
@@ -321,14 +311,19 @@ class VllmEngine:
 
     def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
         """Queue a reply again whose replica failed, with the tokens that it has."""
-        seq.failed_attempts = 0 if has_progress else seq.failed_attempts + (error.kind != "busy")
+        if has_progress:
+            seq.failed_attempts = 0
+        elif error.kind != "busy":
+            seq.failed_attempts += 1
         if seq.is_finished:
             self._scheduler.finish(seq)
         elif seq.failed_attempts >= MAX_FAILED_ATTEMPTS:
             self._scheduler.fail(seq, error)
         else:
             log.info("a reply goes on elsewhere after %d tokens: %s", len(seq.received), error)
-            self._scheduler.requeue(seq, self._scheduler.clock() if has_progress else seq.queued_at)
+            # A reply that got tokens waits anew; others keep their place.
+            queued_at = self._scheduler.clock() if has_progress else seq.queued_at
+            self._scheduler.requeue(seq, queued_at)
 
     def _do_without(
         self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError
@@ -340,7 +335,7 @@ class VllmEngine:
         version's.
         """
         seq.avoided |= {replica.url}
-        if not self._replicas.ready or {one.url for one in self._replicas.ready} <= seq.avoided:
+        if all(ready.url in seq.avoided for ready in self._replicas.ready):
             if seq.received:
                 self._scheduler.fail(seq, error)
                 return
@@ -438,13 +433,16 @@ class VllmEngine:
             prefix = await self._in_thread(renderer.common_prefix, persona, self.context_tokens)
             if adapter:
                 await self._adapters.ensure(replica, adapter)
-            body = {"model": name or replica.served.base, "prompt": list(prefix), "max_tokens": 1}
-            async with (
-                asyncio.timeout(self.stall_s),
-                aclosing(replica.client.generate({**body, "cache_salt": self._salt})) as chunks,
-            ):
-                async for _ in chunks:
-                    pass
+            body = {
+                "model": name or replica.served.base,
+                "prompt": list(prefix),
+                "max_tokens": 1,
+                "cache_salt": self._salt,
+            }
+            async with asyncio.timeout(self.stall_s):
+                async with aclosing(replica.client.generate(body)) as chunks:
+                    async for _ in chunks:
+                        pass
         except Exception as error:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
         finally:
@@ -469,7 +467,8 @@ class VllmEngine:
 
     def _read_files(self) -> None:
         tokenizer = base_model.load_tokenizer(self.base)
-        self._renderer, self._layers = Renderer(tokenizer), stored_linear_shapes(self.base)
+        self._renderer = Renderer(tokenizer)
+        self._layers = stored_linear_shapes(self.base)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
@@ -484,12 +483,8 @@ class VllmEngine:
 
     def _verify(self, adapter: AdapterRef) -> None:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)
-        check_lora(
-            adapter.folder,
-            self._layers,
-            f"{adapter.persona_id} {adapter.version}",
-            has_all_layers=False,
-        )
+        name = f"{adapter.persona_id} {adapter.version}"
+        check_lora(adapter.folder, self._layers, name, has_all_layers=False)
 
     def _read_salt(self) -> str:
         """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored

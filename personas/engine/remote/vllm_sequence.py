@@ -1,27 +1,17 @@
-"""One request on its way over servers, the stream of its reply, and the scheduler that starts it on
-a replica.
-"""
+"""One request on its way over servers, and the stream of its reply."""
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from personas.engine.admission import AdapterState, QueuedSequence, SchedulerLimits
 from personas.engine.llm_engine import QueuedReplyStream
-from personas.engine.remote.replicas import Lease, Replica, ReplicaLimits, Replicas
-from personas.engine.remote.vllm_client import REASONING_ADVICE, OnlyThoughtError, TokenChunk
-from personas.engine.scheduler import MAX_OVERTAKEN, FairScheduler
-from personas.engine.sequence import ReplySequence
+from personas.engine.remote.replicas import Lease
+from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
+from personas.engine.remote.vllm_client import TokenChunk
+from personas.engine.reply_sequence import ReplySequence
 from personas.schemas.chat import ChatReply
-
-PATIENCE_SHARE = 0.25
-"""Share of the longest wait after which a reply goes to any replica, not only to those that its
-adapter prefers.
-"""
-OVERFLOW_SHARE = 3  # a third of the rows is left to guilds that have less than their share
 
 
 class VllmReplyStream(QueuedReplyStream):
@@ -45,13 +35,10 @@ class VllmSequence(ReplySequence):
     """
 
     lease: Lease
-    task: asyncio.Task[None]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.received: list[int] = []
-        self.failed_attempts = 0
-        self.avoided: frozenset[str] = frozenset()
+    task: asyncio.Task[None] | None = None
+    received: tuple[int, ...] = ()
+    failed_attempts: int = 0
+    avoided: frozenset[str] = frozenset()
 
     @property
     def adapter_name(self) -> str:
@@ -107,17 +94,17 @@ class VllmSequence(ReplySequence):
         for at, token in enumerate(chunk.tokens):
             if self.is_finished:
                 return
-            self.received.append(token)
+            self.received += (token,)
             logprob = chunk.logprobs[at] if chunk.logprobs else None
-            self.append_token(
-                token, logprob, chunk.alternatives[at][:count] if chunk.alternatives else ()
-            )
+            alternatives = chunk.alternatives[at][:count] if chunk.alternatives else ()
+            self.append_token(token, logprob, alternatives)
         if chunk.finish == "stop":
             self._detokenizer.stop()
 
     def use_base_model(self) -> None:
         """Have the base model reply; the reply then has no version."""
-        self.request, self.avoided = replace(self.request, adapter=None), frozenset()
+        self.request = replace(self.request, adapter=None)
+        self.avoided = frozenset()
 
     def finish(self) -> None:
         super().finish()
@@ -136,74 +123,5 @@ class VllmSequence(ReplySequence):
 
     def _cancel_task(self) -> None:
         """End the attempt, which closes its connection."""
-        if hasattr(self, "task") and self.task is not asyncio.current_task():
+        if self.task and self.task is not asyncio.current_task():
             self.task.cancel()
-
-
-class RoutedSequence(QueuedSequence, Protocol):
-    """A sequence as a `ReplicaScheduler` sees it."""
-
-    lease: Lease
-    avoided: frozenset[str]
-
-    @property
-    def adapter_name(self) -> str: ...
-
-    @property
-    def routing_key(self) -> str: ...
-
-
-RoutedT = TypeVar("RoutedT", bound=RoutedSequence)
-
-
-class ReplicaScheduler(FairScheduler[RoutedT]):
-    """Starts sequences on replicas that have room for them and for their adapters."""
-
-    def __init__(
-        self,
-        limits: SchedulerLimits,
-        replicas: Replicas,
-        run: Callable[[RoutedT], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`run` starts an attempt on the replica of the sequence's lease, and returns at once."""
-        super().__init__(limits, clock)
-        self._replicas = replicas
-        self._run = run
-
-    @property
-    def max_overtaken(self) -> int:
-        """As many as on one replica, for each of them: with more of them, more replies start in the
-        same time.
-        """
-        return MAX_OVERTAKEN * max(1, len(self._replicas.ready))
-
-    def _choose(self, seq: RoutedT) -> Replica | None:
-        waited_s = self.clock() - seq.queued_at
-        anywhere = (
-            seq.overtaken >= self.max_overtaken or waited_s > PATIENCE_SHARE * self.limits.wait_s
-        )
-        return self._replicas.choose(
-            seq.routing_key, seq.adapter_name, seq.avoided, anywhere=anywhere
-        )
-
-    def _state(self, seq: RoutedT) -> AdapterState:
-        return AdapterState.READY if self._choose(seq) else AdapterState.NO_SLOT
-
-    def _acquire(self, seq: RoutedT) -> None:
-        replica = self._choose(seq)
-        assert replica is not None  # its state was READY
-        seq.lease, seq.started_at = self._replicas.lease(replica, seq.adapter_name), self.clock()
-        self._run(seq)
-
-    def _release(self, seq: RoutedT) -> None:
-        self._replicas.release(seq.lease)
-
-
-def scheduler_limits(
-    replicas: int, limits: ReplicaLimits, wait_s: float, reply_s: float
-) -> SchedulerLimits:
-    """Return the bounds of the replies on so many replicas together."""
-    rows = limits.rows * replicas
-    overflow = rows // OVERFLOW_SHARE
-    return SchedulerLimits(rows - overflow, overflow, wait_s=wait_s, reply_s=reply_s)

@@ -31,7 +31,8 @@ from bot.training.backends.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from personas.home.adapters import WEIGHTS_FILE, adapter_ref
-from personas.home.job_folder import home_id, list_checkpoint_names, read_attempt
+from personas.home.job_attempt import list_checkpoint_names, read_attempt
+from personas.home.job_folder import home_id
 from personas.home.job_material import ShippedData
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from personas.schemas.training import TrainingRequest

@@ -28,13 +28,9 @@ from bot.versions.member_feedback import comparison_targets
 from bot.versions.store import InstalledVersion
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
-from personas.home.job_folder import (
-    begin_attempt,
-    home_id,
-    link_shared_folders,
-    read_attempt,
-    read_comparison_targets,
-)
+from personas.home.comparison_targets import read_comparison_targets
+from personas.home.job_attempt import begin_attempt, read_attempt
+from personas.home.job_folder import home_id, link_shared_folders
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Phase, Progress
 from tests.bot.ray_jobs import faults

@@ -21,7 +21,7 @@ from bot.training.backends.ray_backend import RayBackend
 from bot.training.backends.ray_jobs import RayJobsClient, RayRefusedError, RayUnreachableError
 from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
-from personas.home.job_folder import NO_COMPARISON
+from personas.home.comparison_targets import NO_COMPARISON
 from tests.bot.ray_jobs.replay import RECORDINGS, ReplayedRay
 from tests.fake_engine import FakeEngine
 

@@ -19,7 +19,7 @@ from bot.data.web.sources import parse_rights_form
 from bot.platform.web_kit.problems import Problem
 from personas.home.column_maps import read_mapping
 from personas.home.data_subjects import NO_CONSENT
-from personas.home.datasets import read_catalogue
+from personas.home.dataset_catalogue import read_catalogue
 from personas.home.job_material import catalogue_material
 from tests.bot.web.dataset_folders import TRAINER
 

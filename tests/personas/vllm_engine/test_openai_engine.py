@@ -11,7 +11,9 @@ from aiohttp.test_utils import TestServer
 
 from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
 from personas.engine.remote.openai_engine import OpenAIEngine, ReplyCutOffError
-from personas.engine.remote.vllm_client import ExpectedModel, VllmError, open_session
+from personas.engine.remote.server_checks import ExpectedModel
+from personas.engine.remote.server_errors import VllmError
+from personas.engine.remote.vllm_client import open_session
 from personas.errors import AdapterError, PrefillError
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, Turn
 from tests.personas.vllm_engine.conftest import ADA, answer, ask, undisturbed

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from personas.engine.remote import vllm_client
+from personas.engine.remote import server_checks
 from personas.engine.remote.replicas import (
     LOAD_FACTOR,
     PRELOADED_REPLICAS,
@@ -15,13 +15,9 @@ from personas.engine.remote.replicas import (
     ReplicaLimits,
     Replicas,
 )
-from personas.engine.remote.vllm_client import (
-    ReplicaError,
-    VllmClient,
-    VllmError,
-    check_cancel,
-    open_session,
-)
+from personas.engine.remote.server_checks import check_cancel
+from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.vllm_client import VllmClient, open_session
 from tests.personas.vllm_engine.conftest import FAST, answer, ask
 from tests.personas.vllm_engine.server import VllmServer
 from tests.personas.vllm_engine.test_vllm_engine import until
@@ -146,7 +142,7 @@ class TestStart:
     async def test_a_server_whose_engine_is_stuck_does_not_stop_the_start(
         self, open_engine, servers, monkeypatch
     ):
-        monkeypatch.setattr(vllm_client, "CHECK_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(server_checks, "CHECK_TIMEOUT_S", 0.2)
         servers[0].faults.hang_completions = True
         engine = await open_engine(stall_s=0.3)
         assert engine.state().device == "1 of 2 vLLM servers" and await answer(engine, ask())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from personas.engine.remote.vllm_client import AdapterNotServedError, ReplicaError, VllmError
+from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError, VllmError
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import write_manifest

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from personas.engine.remote.openai_client import ServedByOpenAI
-from personas.engine.remote.vllm_client import PROBE_TEXT
+from personas.engine.remote.server_checks import PROBE_TEXT
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn

@@ -12,7 +12,7 @@ from typing import Any
 
 from personas.cli_common import read_setting
 from personas.engine.cpu_kernel import kernel_runner
-from personas.engine.engine_core import EngineParts
+from personas.engine.engine_parts import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
 from personas.models.base_model import RECOMMENDED_SAMPLING, BaseModel, recommended_sampling
 from personas.prompt.renderer import RenderedPrompt, Renderer

@@ -11,7 +11,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from personas.lore.index import MAX_EARLIER_LOOKED_AT, earlier_hits
+from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.minilm import load_minilm
 from personas.lore.semantic import match_earlier, pack_vectors
 from personas.prompt.renderer import EXAMPLE_USER, Renderer, recent_start

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from personas.card.card_markdown import book_entries
+from personas.card.card_book import book_entries
 from personas.card.formats import parse_card, to_persona
 from personas.card.spec_card import V1_TEXT_FIELDS, Card
 from personas.card.toml_card import normalise_examples, slug
 from personas.errors import CardError, MaterialError
-from personas.lore.lorebooks import LorebookEntry
+from personas.lore.lorebook_entry import LorebookEntry
 from personas.prompt.macros import settle_macros
 from personas.prompt.renderer import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
 from personas.schemas.chat import Persona, fold_name

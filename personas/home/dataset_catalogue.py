@@ -1,24 +1,18 @@
-"""Data sets a job may name: built folders, the operator's `catalogue.toml`, and published ones on a
-hub.
-"""
+"""The catalogue of data sets: the operator's `catalogue.toml`, and published ones on a hub."""
 
-import functools
-import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from personas.errors import MaterialError
-from personas.home.atomic_files import read_model, write_file
+from personas.home.atomic_files import read_model
 from personas.home.column_maps import MAP_FIELD, pairs_error, read_mapping
-from personas.home.data_subjects import PEOPLE_FILE, Consent
+from personas.home.data_subjects import Consent
 from personas.home.hub_download import HUB_ID_PATTERN
+from personas.home.published_datasets import PublishedDataset, published_datasets
 from personas.home.rights import (
     RightsDecision,
     RightsStatement,
@@ -26,106 +20,17 @@ from personas.home.rights import (
     parse_statement,
     statement_error,
 )
-from personas.home.toml_text import toml_table
-from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
+from personas.schemas.base import FrozenModel
 from personas.schemas.formatting import format_size
 
-TRAIN_FILE = "train.jsonl"
-EVAL_FILE = "eval.jsonl"
-STATS_FILE = "stats.json"
-REBUILD_ADVICE = "Build the data set again."
-# Right of a data set with samples under several rights, none of them Discord's.
-MIXED_RIGHT = "licensed:mixed"
 CATALOGUE_FILE = "catalogue.toml"
 CATALOGUE_FIELDS = {
     "path", "hub", "files", "right", "stated_by", "stated_on", "why", "format", "persona_names", "language",
     MAP_FIELD,
 }  # fmt: skip
-PUBLISHED_FILE = Path(__file__).with_name("published_datasets.toml")
 FETCHED_FOLDER = "fetched"
 FETCH_RECORD = ".fetched.json"
-CATALOGUE_LOCK = f".{CATALOGUE_FILE}.lock"
-LOCK_TIMEOUT_S = 10.0
 ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
-
-
-def is_built_dataset(folder: Path) -> bool:
-    """Return True if a folder was built by `dataset build`, complete or damaged."""
-    samples = (TRAIN_FILE, EVAL_FILE)
-    about = (STATS_FILE, PEOPLE_FILE)
-    return all(any((folder / name).is_file() for name in names) for names in (samples, about))
-
-
-def combine_rights(rights: Mapping[str, int]) -> Right:
-    """Return the right that covers all of several, given with counts: `discord-api` if it is among
-    them.
-    """
-    if DISCORD_API in rights:
-        return DISCORD_API
-    return next(iter(rights)) if len(rights) == 1 else MIXED_RIGHT
-
-
-def format_right_counts(rights: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(rights.items()))
-
-
-def dataset_statement(folder: Path) -> RightsStatement:
-    """Read the right stated in a built data set. Raises `MaterialError` if there is none."""
-    file = folder / STATS_FILE
-    try:
-        rights = json.loads(file.read_text(encoding="utf-8"))["by_right"]
-        counts = {str(right): int(count) for right, count in rights.items()}
-        day = datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
-    except FileNotFoundError:
-        raise MaterialError(
-            f"The data set {folder.name} is damaged: it has no {STATS_FILE}.", REBUILD_ADVICE
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MaterialError(
-            f"{folder.name} does not state the rights to its samples.", REBUILD_ADVICE
-        ) from error
-    if not counts or any(right_error(right) for right in counts):
-        raise MaterialError(f"{folder.name} has samples without a right.", REBUILD_ADVICE)
-    why = f"Samples by right: {format_right_counts(counts)}. Its data sheet says who states them."
-    return RightsStatement(combine_rights(counts), f"the data set {folder.name}", day, why)
-
-
-class PublishedDataset(FrozenModel):
-    """Facts about a published data set, as its page on the hub stated them on the day `read_on`.
-
-    `files` are patterns of the files to fetch, of `bytes` in all. `licence` is empty where the page
-    states none.
-    """
-
-    title: str
-    hub: str
-    files: tuple[str, ...]
-    bytes: int
-    rows: str
-    language: str
-    licence: str
-    good_for: str
-    not_for: str
-    read_on: date
-
-    @property
-    def statement(self) -> RightsStatement:
-        """The right under its licence; empty without one."""
-        if not self.licence:
-            return NO_STATEMENT
-        publisher = self.hub.partition("/")[0]
-        why = f"The licence on the page of {self.hub} on the hub."
-        return RightsStatement(f"licensed:{self.licence}", publisher, self.read_on.isoformat(), why)
-
-
-NO_STATEMENT = RightsStatement("", "", "", "")
-
-
-@functools.cache
-def published_datasets() -> Mapping[str, PublishedDataset]:
-    """Return the published data sets that ship as entries, by name."""
-    tables = tomllib.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))
-    return {name: PublishedDataset.model_validate(table) for name, table in tables.items()}
 
 
 class FetchRecord(FrozenModel):
@@ -281,7 +186,7 @@ def read_catalogue(home: Path) -> DatasetCatalogue:
         for name, of in published_datasets().items()
     }
     try:
-        tables = _parse_catalogue(_read_bytes(home), home)
+        tables = parse_catalogue(read_catalogue_bytes(home), home)
     except MaterialError as error:
         return DatasetCatalogue(entries, {"": error.message})
     faults = {}
@@ -294,7 +199,7 @@ def read_catalogue(home: Path) -> DatasetCatalogue:
     return DatasetCatalogue(entries, faults)
 
 
-def _read_bytes(home: Path) -> bytes:
+def read_catalogue_bytes(home: Path) -> bytes:
     """Read the catalogue; empty where there is none. Raises `MaterialError`."""
     try:
         return (home / CATALOGUE_FILE).read_bytes()
@@ -304,7 +209,7 @@ def _read_bytes(home: Path) -> bytes:
         raise _unreadable(home, error.strerror or type(error).__name__) from error
 
 
-def _parse_catalogue(content: bytes, home: Path) -> dict[str, Any]:
+def parse_catalogue(content: bytes, home: Path) -> dict[str, Any]:
     """Parse the catalogue of a home. Raises `MaterialError`, which names the file and the line."""
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
@@ -373,88 +278,3 @@ def _entry_error(name: str, table: object) -> str:
         ):
             return f"has {key} that are not a list of {example}"
     return pairs_error(table.get(MAP_FIELD, [])) or statement_error(table)
-
-
-# ------------------------------------------------------------------------------------------------
-# editing
-
-
-def edit_catalogue(home: Path, name: str, fields: Mapping[str, Any] | None) -> None:
-    """Write an entry of `catalogue.toml`, or remove it (None); comments and the other entries stay
-    as they are.
-
-    Raises `MaterialError` if the file cannot be read or is being edited, and `OSError`.
-    """
-    file = (home / CATALOGUE_FILE).resolve()  # a link stays a link
-    try:
-        with FileLock(home / CATALOGUE_LOCK, timeout=LOCK_TIMEOUT_S):
-            while True:
-                old = _read_bytes(home)
-                new = _edited(old, _parse_catalogue(old, home), name, fields)
-                if _read_bytes(home) == old:  # nobody has saved it in an editor meanwhile
-                    write_file(file, new, file.stat().st_mode & 0o777 if file.exists() else 0o600)
-                    return
-    except Timeout:
-        raise MaterialError(
-            f"{CATALOGUE_FILE} is being edited by another process.", "Try again."
-        ) from None
-
-
-def _edited(
-    old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, Any] | None
-) -> bytes:
-    """Return the file's content with an entry written or removed; each result is parsed to make
-    sure.
-    """
-    wanted = {key: table for key, table in tables.items() if key != name} | (
-        {name: dict(fields)} if fields else {}
-    )
-    text = old.decode()
-    newline = "\r\n" if "\r\n" in text else "\n"
-    block = toml_table(name, fields).replace("\n", newline) if fields else ""
-    if name not in tables:
-        gap = newline if text and not text.endswith("\n") else ""
-        return f"{text}{gap}{newline if text and fields else ''}{block}".encode()
-    for before, after in _splits_at_entry(text, name):
-        kept = (
-            before
-            if fields
-            else before.removesuffix(newline)
-            if before.endswith(2 * newline)
-            else before
-        )
-        new = f"{kept}{block}{after}"
-        try:
-            if tomllib.loads(new.removeprefix("\ufeff")) == wanted:
-                return new.encode()
-        except (ValueError, RecursionError):
-            continue
-    raise MaterialError(
-        f"{CATALOGUE_FILE}: {name!r} is not a table of its own under [{name}].",
-        "Edit it by hand; it was not changed.",
-    )
-
-
-def _splits_at_entry(text: str, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the text before and after what may be the entry; comments before the next table stay
-    with that.
-    """
-    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
-    headers = [number for number, line in enumerate(lines) if _header(line) is not None]
-    for start in (number for number in headers if _header(lines[number]) == name):
-        for end in [*(number for number in headers if number > start), len(lines)]:
-            last = end
-            while lines[last - 1].strip() == "" or lines[last - 1].lstrip().startswith("#"):
-                last -= 1
-            for cut in (last, end):
-                yield "".join(lines[:start]), "".join(lines[cut:])
-
-
-def _header(line: str) -> str | None:
-    """Return the first part of a table's name; None if the line is not the head of a table."""
-    if not line.lstrip("\ufeff \t").startswith("["):
-        return None
-    try:
-        return next(iter(tomllib.loads(line.lstrip("\ufeff"))))
-    except (ValueError, RecursionError):
-        return None

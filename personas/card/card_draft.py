@@ -1,7 +1,5 @@
-"""Cards and markdown: drafts a card from markdown, and converts a card's character book (lorebook)
-to markdown lore.
-
-A draft follows rules, without a model: headings, labelled lines, lists and quotations.
+"""Drafts a card from markdown by rules, without a model: headings, labelled lines, lists and
+quotations.
 """
 
 import re
@@ -10,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personas.card.spec_card import Card, JsonObject, replace_surrogates
+from personas.card.spec_card import JsonObject
 from personas.card.toml_card import slug
 from personas.errors import CardError, LoreError
-from personas.lore.lorebooks import Lorebook, LorebookEntry, lorebook_as_markdown, read_book
 from personas.lore.passages import (
     CONTAINER_KEYS,
     LABEL_PATTERN,
@@ -24,7 +21,6 @@ from personas.lore.passages import (
     read_front_matter,
     split_sentences,
 )
-from personas.prompt.renderer import EXAMPLE_USER
 
 FIELD_HEADINGS = {
     "first_mes": r"greetings?|first (?:message|words|mes)|opening(?: line)?|lời chào|问候|开场白|開場白",
@@ -38,7 +34,8 @@ FIELD_HEADINGS = {
 }
 """Headings and labels of each field of a card, in English, Vietnamese and Chinese."""
 FIELD_PATTERNS = {
-    key: re.compile(rf"(?:{it})\W*", re.IGNORECASE) for key, it in FIELD_HEADINGS.items()
+    key: re.compile(rf"(?:{headings})\W*", re.IGNORECASE)
+    for key, headings in FIELD_HEADINGS.items()
 }
 LABELLED_PATTERN = re.compile(
     r"^[\s>*+-]*\**(?P<label>[^\W\d_{}][^:：*\n]{0,39}|\{\{(?:user|char)\}\})\**[:：]\**\s*(?P<text>\S.*)$"
@@ -68,17 +65,24 @@ QUOTE_MARK = "\ua64a"
 rare one).
 """
 NEUTRAL_PROMPTS = ("Hello.", "How are you today?", "What do you think?", "Go on.")
+MAIN_FILE_KEYS = ("profile", "index", "readme", "character")
+"""Names of files that are about the character of their folder."""
 MAX_FIELD_CHARS = 700
 MAX_EXAMPLES = 6
 MIN_QUOTE_CHARS = 8
+FIELD_LABELS = {
+    "description": "a description",
+    "personality": "a personality",
+    "scenario": "a scenario",
+    "first_mes": "a greeting",
+    "mes_example": "example lines",
+}
 LICENSE_KEYS = ("license", "licence", "right", "rights")
 
 
 @dataclass
 class DraftedCard:
-    """Fields of a card that were found in markdown, and `notes` on what was not found or is left
-    out.
-    """
+    """Fields of a card that were found in markdown, and `notes` on missing and omitted parts."""
 
     name: str
     fields: dict[str, list[str]] = field(default_factory=dict)
@@ -96,28 +100,26 @@ class DraftedCard:
         """Return the table of a TOML card, and note what is missing in it."""
         self._fill_from_prose()
         texts = {key: self._shorten(key, "\n".join(parts)) for key, parts in self.fields.items()}
-        lines = [
-            "\n".join(["<START>", *(f"{{{{{side}}}}}: {text}" for side, text in turns)])
-            for turns in self.examples[:MAX_EXAMPLES]
-        ]
-        license = license or next(
-            (str(self.stated[key]) for key in LICENSE_KEYS if self.stated.get(key)), ""
-        )
+        example_lines = []
+        for turns in self.examples[:MAX_EXAMPLES]:
+            example_lines.append("<START>")
+            example_lines += [f"{{{{{side}}}}}: {text}" for side, text in turns]
+        for key in LICENSE_KEYS:
+            license = license or str(self.stated.get(key) or "")
         tags = self.stated.get("tags") or []
+        if not isinstance(tags, list):
+            tags = str(tags).split(",")
         table = {
             "id": persona_id or slug(self.name),
             "name": self.name,
             "nickname": str(self.stated.get("nickname") or ""),
             **texts,
-            "mes_example": "\n".join(lines),
-            "tags": [
-                str(tag) for tag in (tags if isinstance(tags, list) else str(tags).split(","))
-            ],
+            "mes_example": "\n".join(example_lines),
+            "tags": [str(tag) for tag in tags],
             "license": license,
         }
-        wanted = {"description": "a description", "personality": "a personality", "scenario": "a scenario",
-                  "first_mes": "a greeting", "mes_example": "example lines"}  # fmt: skip
-        if missing := [f"{what} ({key})" for key, what in wanted.items() if not table.get(key)]:
+        missing = [f"{label} ({key})" for key, label in FIELD_LABELS.items() if not table.get(key)]
+        if missing:
             self.notes.append(f"not found, to be written by hand: {', '.join(missing)}")
         if self.unclear_quotes:
             self.notes.append(
@@ -126,40 +128,43 @@ class DraftedCard:
         if not license:
             self.notes.append(
                 "no right or licence to the text is stated: add --license, or `license:` in front "
-                "matter; "
-                "training needs rights.toml as well"
+                "matter; training needs rights.toml as well"
             )
         return table
 
     def _fill_from_prose(self) -> None:
-        """Take what no heading names from the running text: the first sentences, and those about
+        """Take missing fields from the running text: the description, and sentences about
         manner.
         """
-        sentences = [
-            it
-            for section in self.rest
-            for it in split_sentences(section.text)
-            if not QUOTE_PATTERN.search(it)
-        ]
+        sentences: list[str] = []
+        for section in self.rest:
+            for sentence in split_sentences(section.text):
+                if not QUOTE_PATTERN.search(sentence):
+                    sentences.append(sentence)
         if "personality" not in self.fields:
-            self.add("personality", " ".join(it for it in sentences if MANNER_PATTERN.search(it)))
+            manner = [sentence for sentence in sentences if MANNER_PATTERN.search(sentence)]
+            self.add("personality", " ".join(manner))
         if "description" not in self.fields and sentences:
-            taken = "".join(self.fields.get("personality", ()))
-            others = [it for it in sentences if it not in taken] or sentences
-            about = [it for it in others if it.startswith(tuple(self.name.split()))]
+            personality = "".join(self.fields.get("personality", ()))
+            others = [sentence for sentence in sentences if sentence not in personality]
+            others = others or sentences
+            names = tuple(self.name.split())
+            about = [sentence for sentence in others if sentence.startswith(names)]
             self.add("description", " ".join(about if len(about) > 2 else others))
 
     def _shorten(self, key: str, text: str) -> str:
         """Cut a field after a sentence."""
-        kept = ""
-        for sentence in split_sentences(text) if len(text) > MAX_FIELD_CHARS else ():
-            if kept and len(kept) + len(sentence) >= MAX_FIELD_CHARS:
+        if len(text) <= MAX_FIELD_CHARS:
+            return text
+        short = ""
+        for sentence in split_sentences(text):
+            if short and len(short) + len(sentence) >= MAX_FIELD_CHARS:
                 self.notes.append(
-                    f"{key} is cut to {len(kept)} of {len(text)} characters: leave the rest to lore"
+                    f"{key} is cut to {len(short)} of {len(text)} characters: leave the rest to lore"
                 )
-                return kept
-            kept = f"{kept} {sentence}".strip()
-        return kept[:MAX_FIELD_CHARS] if kept else text
+                return short
+            short = f"{short} {sentence}".strip()
+        return short[:MAX_FIELD_CHARS] if short else text
 
 
 def draft_card(path: Path, name: str = "") -> DraftedCard:
@@ -178,10 +183,9 @@ def draft_card(path: Path, name: str = "") -> DraftedCard:
         texts.append(text)
     draft = DraftedCard(name or _find_name(path, files, texts, stated), stated=stated)
     for key in ("description", "personality", "scenario", "first_mes"):
-        draft.add(
-            key,
-            str(stated.get(key) or (stated.get("greeting") if key == "first_mes" else "") or ""),
-        )
+        draft.add(key, str(stated.get(key) or ""))
+    if not stated.get("first_mes"):
+        draft.add("first_mes", str(stated.get("greeting") or ""))
     for text in texts:
         for section in parse_sections(_take_dialogues(draft, text)):
             _take_section(draft, section)
@@ -195,30 +199,28 @@ def _markdown_files(path: Path) -> list[Path]:
         raise CardError(f"There is no {path}.", "Name a markdown file, or a folder of them.")
     if path.is_file():
         return [path]
-    files = [
-        it for it in sorted(path.rglob("*")) if it.suffix.lower() in LORE_SUFFIXES and it.is_file()
-    ]
-    files = [
-        it for it in files if not any(part.startswith(".") for part in it.relative_to(path).parts)
-    ]
+    files = []
+    characters = set()
+    for file in sorted(path.rglob("*")):
+        first, *others = file.relative_to(path).parts
+        is_hidden = any(part.startswith(".") for part in (first, *others))
+        if is_hidden or file.suffix.lower() not in LORE_SUFFIXES or not file.is_file():
+            continue
+        files.append(file)
+        if LABEL_PATTERN.match(first):
+            characters.add(first)
+        if others and fold_key(first) in CONTAINER_KEYS:
+            characters.add(others[0])
     if not files:
         raise CardError(f"There is no markdown in {path}.", "Name the folder of one character.")
-    parts = [it.relative_to(path).parts for it in files]
-    several = {it[0] for it in parts if LABEL_PATTERN.match(it[0])}
-    several |= {it[1] for it in parts if len(it) > 1 and fold_key(it[0]) in CONTAINER_KEYS}
-    if len(several) > 1:
-        names = ", ".join(sorted(several)[:8])
+    if len(characters) > 1:
+        names = ", ".join(sorted(characters)[:8])
         raise CardError(
             f"{path} holds several characters: {names}.", "Name the file or folder of one."
         )
-    own = fold_key(path.resolve().name)
-    return sorted(
-        files,
-        key=lambda it: (
-            fold_key(it.stem) not in (own, "profile", "index", "readme", "character"),
-            it,
-        ),
-    )
+    # A file about the character comes first: its title may be the name.
+    about = (fold_key(path.resolve().name), *MAIN_FILE_KEYS)
+    return sorted(files, key=lambda file: (fold_key(file.stem) not in about, file))
 
 
 def _find_name(path: Path, files: list[Path], texts: list[str], stated: Mapping[str, Any]) -> str:
@@ -230,18 +232,15 @@ def _find_name(path: Path, files: list[Path], texts: list[str], stated: Mapping[
             return value.strip()
     own = LABEL_PATTERN.sub("", path.resolve().stem if path.is_file() else path.resolve().name)
     title = re.search(r"^# +(.+?) *#*$", texts[0], re.MULTILINE)
-    keys = {fold_key(own), "profile", "index", "readme", "character"}
-    is_about = (
-        path.is_file()
-        or fold_key(files[0].stem) in keys
-        or (title and fold_key(own) in fold_key(title[1]))
-    )
-    is_about = is_about or (
-        title and len(files) == 1 and title[1].istitle() and not title[1].startswith("The ")
-    )
-    if title and is_about and len(title[1].split()) <= 5:
-        return re.sub(r"[*_`]", "", title[1]).strip()
-    return " ".join(it if it[:1].isupper() else it.capitalize() for it in re.split(r"[\s_-]+", own))
+    if title:
+        is_main_file = path.is_file() or fold_key(files[0].stem) in (fold_key(own), *MAIN_FILE_KEYS)
+        has_name = fold_key(own) in fold_key(title[1])
+        is_like_name = title[1].istitle() and not title[1].startswith("The ")
+        is_about = is_main_file or has_name or (len(files) == 1 and is_like_name)
+        if is_about and len(title[1].split()) <= 5:
+            return re.sub(r"[*_`]", "", title[1]).strip()
+    words = re.split(r"[\s_-]+", own)
+    return " ".join(word if word[:1].isupper() else word.capitalize() for word in words)
 
 
 def _take_dialogues(draft: DraftedCard, text: str) -> str:
@@ -249,37 +248,36 @@ def _take_dialogues(draft: DraftedCard, text: str) -> str:
     without them.
     """
     own = {fold_key(draft.name), *map(fold_key, draft.name.split()), "char"}
-    kept: list[str] = []
+    rest: list[str] = []
     turns: list[tuple[str, str]] = []
-    lines: list[str] = []
+    dialogue_lines: list[str] = []
     for line in [*text.splitlines(), ""]:
         match = LABELLED_PATTERN.match(line)
         if match and not _field_of(match["label"]):
-            turns.append(
-                (
-                    "char" if fold_key(match["label"]) in own else "user",
-                    match["text"].strip(' "“”*'),
-                )
-            )
-            lines.append(line)
+            side = "char" if fold_key(match["label"]) in own else "user"
+            turns.append((side, match["text"].strip(' "“”*')))
+            dialogue_lines.append(line)
             continue
-        first, last = (
-            [n for n, turn in enumerate(turns) if turn[0] == side] for side in ("user", "char")
-        )
-        if first and last and first[0] < last[-1]:
-            draft.examples.append(turns[first[0] : last[-1] + 1])
+        # A dialogue has ended: it goes from the first turn of the user to the last of the character.
+        user_turns = [at for at, (side, _) in enumerate(turns) if side == "user"]
+        character_turns = [at for at, (side, _) in enumerate(turns) if side == "char"]
+        if user_turns and character_turns and user_turns[0] < character_turns[-1]:
+            draft.examples.append(turns[user_turns[0] : character_turns[-1] + 1])
         else:
-            kept += lines
+            rest += dialogue_lines
         turns = []
-        lines = []
-        kept.append(line)
-    return "\n".join(kept)
+        dialogue_lines = []
+        rest.append(line)
+    return "\n".join(rest)
 
 
 def _field_of(heading: str) -> str:
     """Return the field that a heading or label names; empty if none."""
     last = heading.rpartition(": ")[2].strip()
-    return next((key for key, pattern in FIELD_PATTERNS.items() if pattern.fullmatch(last)), "")
+    for key, pattern in FIELD_PATTERNS.items():
+        if pattern.fullmatch(last):
+            return key
+    return ""
 
 
 def _take_section(draft: DraftedCard, section: MarkdownSection) -> None:
@@ -294,13 +292,10 @@ def _take_section(draft: DraftedCard, section: MarkdownSection) -> None:
     text = "\n".join(rest)
     if key in ("", "mes_example") and text.strip():
         draft.rest.append(MarkdownSection(section.heading, text))
+    elif key == "first_mes":
+        draft.add(key, text.strip('"“”'))
     elif key:
-        draft.add(
-            key,
-            text.strip('"“”')
-            if key == "first_mes"
-            else re.sub(r"^- ", "", text, flags=re.MULTILINE),
-        )
+        draft.add(key, re.sub(r"^- ", "", text, flags=re.MULTILINE))
 
 
 def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quotes: bool) -> bool:
@@ -345,38 +340,13 @@ def _add_quote(
         draft.add("first_mes", said)
     else:
         topic = "" if is_quotes else section.heading.rpartition(": ")[2]
-        neutral = NEUTRAL_PROMPTS[len(draft.examples) % len(NEUTRAL_PROMPTS)]
-        prompt = (
-            neutral if topic in ("", draft.name) else f"What about {topic[:1].lower() + topic[1:]}?"
-        )
+        if topic in ("", draft.name):
+            prompt = NEUTRAL_PROMPTS[len(draft.examples) % len(NEUTRAL_PROMPTS)]
+        else:
+            prompt = f"What about {topic[:1].lower() + topic[1:]}?"
         draft.examples.append([("user", prompt), ("char", said)])
 
 
 def _names_character(text: str, name: str) -> bool:
-    return bool(PRONOUN_PATTERN.search(text)) or any(
-        word in text for word in name.split() if len(word) > 1
-    )
-
-
-# ------------------------------------------------------------------------------------------
-# character books
-
-
-def card_book(card: Card) -> Lorebook:
-    """Read the card's book, with names filled in; it has no entries if the card has no book."""
-    name = card.text("nickname").strip() or card.name.strip()
-    book = card.data.get("character_book")
-    settings = book if isinstance(book, dict) else {}
-    return read_book(card.book, settings, "card", replace_surrogates(name), EXAMPLE_USER)
-
-
-def book_entries(card: Card) -> list[LorebookEntry]:
-    """Return the entries of the card's book in order, with names filled in."""
-    return list(card_book(card).entries)
-
-
-def book_as_lore(card: Card, max_bytes: int = 2**30) -> list[str]:
-    """Convert the book to markdown files of at most `max_bytes`, a section per usable entry; longer
-    entries are cut.
-    """
-    return lorebook_as_markdown(book_entries(card), replace_surrogates(card.name), max_bytes)
+    words = [word for word in name.split() if len(word) > 1]
+    return bool(PRONOUN_PATTERN.search(text)) or any(word in text for word in words)

@@ -1,0 +1,149 @@
+"""Chooses the beginning of a reply among candidates.
+
+A reply that begins with candidates is several sequences: its own, which is the first candidate, and
+forks of it with other seeds. The scheduler computes them like all sequences. Once each of them is
+long enough, the reply continues as the best one. No text is streamed before that.
+"""
+
+import hashlib
+import logging
+from collections import abc
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from personas.engine.fair_scheduler import run_or_log
+from personas.engine.model_runner import ScheduledTokens
+from personas.engine.scheduler import Sampled, Scheduler
+from personas.engine.sequence import Sequence
+from personas.errors import is_out_of_memory
+
+log = logging.getLogger(__name__)
+# Length of the beginning that is chosen; whole sentences cost more and choose little better.
+CANDIDATE_TOKENS = 12
+CARD_WEIGHT = 0.7  # λ of the score, see `best_candidate`
+
+
+class CandidateChooser:
+    """Lets replies begin with candidates as far as there are rows for them, and chooses among them.
+
+    Candidates have to leave room for others: with them, at most `SchedulerLimits.candidate_rows`
+    sequences run or wait. `free_memory` is called before a choice is given up for lack of memory.
+    """
+
+    def __init__(self, scheduler: Scheduler, free_memory: Callable[[], None]) -> None:
+        self._scheduler = scheduler
+        self._free_memory = free_memory
+
+    def begin(self, sampled: list[Sampled]) -> None:
+        """Fork the sequences that get their first token, if their replies are to be chosen."""
+        for seq, token in sampled:
+            if not seq.is_prefilling or seq.is_candidate or isinstance(token, Exception):
+                continue
+            sampling = seq.request.sampling
+            free_rows = self._scheduler.limits.candidate_rows - self._rows()
+            count = min(sampling.candidates, 1 + free_rows)
+            # Greedy candidates would be equal, and a runner without a prefix cache computes one
+            # sequence at a time.
+            can_choose = seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes
+            if count > 1 and can_choose:
+                run_or_log(partial(fork_candidates, seq, count))
+
+    def make_room(self) -> None:
+        """Let all replies go on as their first candidates once other requests need the rows."""
+        if self._rows() > self._scheduler.limits.candidate_rows:
+            for seq in self._scheduler.running:
+                if seq.is_candidate:
+                    seq.end_choice(seq)
+
+    def choose(self) -> None:
+        """Choose the beginnings whose candidates are all long enough."""
+        for seq in self._scheduler.running:
+            if not seq.is_candidate or seq.is_cancelled:
+                continue
+            if not any(candidate.needs_token for candidate in (seq, *seq.other_candidates)):
+                self._choose(seq)
+
+    def _choose(self, seq: Sequence) -> None:
+        candidates = comparable_candidates(seq)
+        try:
+            best = best_candidate(seq, candidates)
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._free_memory()
+            log.warning("the candidates of a reply cannot be compared", exc_info=True)
+            candidates = [seq]
+            best = seq
+        seq.end_choice(best, compared=len(candidates))
+
+    def _rows(self) -> int:
+        """Count the sequences that run, candidates included, and those that wait."""
+        running = self._scheduler.running
+        return sum(1 + len(seq.other_candidates) for seq in running) + len(self._scheduler.queue)
+
+
+def fork_candidates(seq: Sequence, count: int) -> None:
+    """Let a reply begin with `count` candidates."""
+    forks = [seq.fork(candidate_seed(seq.seed, number)) for number in range(1, count)]
+    seq.begin_choice(tuple(forks), CANDIDATE_TOKENS)
+
+
+def candidate_seed(seed: int, number: int) -> int:
+    """Return the seed of a further candidate of the reply with this seed."""
+    text = f"{seed}:candidate:{number}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+
+
+def comparable_candidates(seq: Sequence) -> list[Sequence]:
+    """Return a reply's candidates with a letter or digit; the first one if none has any.
+
+    A candidate that ends at once is one token, whose likelihood may be anything.
+    """
+    candidates = [
+        candidate
+        for candidate in (seq, *seq.other_candidates)
+        if any(map(str.isalnum, candidate.text))
+    ]
+    return candidates or [seq]
+
+
+def best_candidate(seq: Sequence, candidates: abc.Sequence[Sequence]) -> Sequence:
+    """Return the candidate with the highest log p(text | talk) − λ log p(text | card alone) per
+    token.
+
+    A text that would fit any talk loses against a text that fits this one (arXiv 1510.03055,
+    anti-language model).
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    replies = [candidate.reply_ids for candidate in candidates]
+    scores = []
+    for candidate, reply, card_logprob in zip(
+        candidates, replies, _card_logprobs(seq, replies), strict=True
+    ):
+        score = candidate.reply_logprob - CARD_WEIGHT * card_logprob
+        scores.append(score / len(reply))
+    return candidates[scores.index(max(scores))]
+
+
+def _card_logprobs(seq: Sequence, replies: list[list[int]]) -> list[float]:
+    """Compute the log-probability of each reply after the card's prompt, which is computed once."""
+    runner = seq.runner
+    slot = seq.slot
+    *prompt, last = seq.card_prompt
+    card = runner.new_kv_cache(len(prompt))
+    if runner.prefixes:
+        runner.prefixes.load_prefix(slot.name, seq.card_prompt, card)
+    if rest := prompt[len(card.tokens) :]:
+        runner.backend.forward([ScheduledTokens(card, rest, slot, logits=0)])
+    scheduled = []
+    for reply in replies:
+        kv = runner.new_kv_cache(len(prompt) + len(reply))
+        kv.copy_from(card, len(prompt))
+        scheduled.append(ScheduledTokens(kv, (last, *reply[:-1]), slot, logits=len(reply)))
+    logprobs = runner.backend.forward(scheduled).cpu().log_softmax(-1)
+    tokens = torch.tensor([token for reply in replies for token in reply])
+    token_logprobs = logprobs.gather(1, tokens[:, None])[:, 0]
+    by_reply = token_logprobs.split([len(reply) for reply in replies])
+    return [float(part.sum()) for part in by_reply]

@@ -1,0 +1,231 @@
+"""Turns generated tokens into streamed text, and stops it at stop strings and repetition.
+
+The local engine and those over servers share it. Imports no model library.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from personas.engine.thoughts import SpokenText, remove_thoughts
+from personas.prompt.renderer import Renderer
+
+# A reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter.
+REPETITION_TOKENS = 8
+SENTENCE_ENDS = (".", "!", "?", "…", "*", '"', "”", "。", "！", "？", "\n")
+REPLACEMENT_CHARACTER = "\ufffd"
+
+
+class StreamingDetokenizer:
+    """Turns generated tokens into text and pushes the text that can no longer change, without
+    thoughts.
+
+    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of
+    turn, `ids` are those that are text. `stopped` is set by an end of turn, a stop string or, with
+    `stop_loops`, by repetition, which also sets `repeated`. `prefill` is the beginning of the
+    reply, which is not pushed again. While it `is_held`, no text is pushed until `release`.
+    `speaker` and a colon are left out at the very beginning. `starts_in_thought`: the server's
+    template opened one. `spoken` says what thoughts there were.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        stop: Iterable[str],
+        push: Callable[[str], None],
+        *,
+        stop_loops: bool = False,
+        prefill: str = "",
+        speaker: str = "",
+    ) -> None:
+        self._renderer = renderer
+        self._stop = [s for s in stop if s]
+        self._push = push
+        self._stop_loops = stop_loops
+        self._prefill = prefill
+        self._speaker = speaker
+        self._prefill_ids = list(renderer.prefill_ids(prefill)) if prefill else []
+        self.ids: list[int] = []
+        self.text = ""
+        self.tokens = 0
+        self.stopped = False
+        self.repeated = False
+        self.is_held = False
+        self.starts_in_thought = False
+        self.spoken = SpokenText("")
+        self._given: str | None = None  # text from a server, with thoughts
+
+    def fork(self) -> "StreamingDetokenizer":
+        """Return the detokenizer of another candidate of this reply, which is held."""
+        other = StreamingDetokenizer(
+            self._renderer,
+            self._stop,
+            self._push,
+            stop_loops=self._stop_loops,
+            prefill=self._prefill,
+            speaker=self._speaker,
+        )
+        other.is_held = True
+        return other
+
+    def release(self) -> None:
+        """Push the text that was held."""
+        self.is_held = False
+        if self.text:
+            self._push(self.text)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a reply."""
+        return self._renderer.stop_ids
+
+    def append(self, token: int) -> None:
+        """Decode the next token, then look for a stop string and repetition. Ignored once
+        stopped.
+        """
+        if self.stopped:
+            return
+        self.tokens += 1
+        if token in self._renderer.stop_ids:
+            self.stop()
+            return
+        self.ids.append(token)
+        self._advance()
+
+    def append_text(self, piece: str) -> None:
+        """Add the next token as text, where a server returns no ids; `ids` are then our tokens for
+        the whole text.
+        """
+        if self.stopped or not piece:
+            return
+        self.tokens += 1
+        if self._given is None:
+            self._given = self._renderer.tokenizer.decode(self.ids, skip_special_tokens=True)
+        self._given += piece
+        self._encode_given(is_whole=False)
+        self._advance()
+
+    def end_given(self) -> None:
+        """Take the text of a server for spoken if it was to begin with a thought, and ended without
+        the end of that thought.
+        """
+        if self.starts_in_thought and not self.spoken.lone_closings and self.spoken.is_open:
+            self.starts_in_thought = False
+
+    def forget_open_thought(self) -> None:
+        """Forget a thought without an end: another attempt begins after the text before it."""
+        if self._given is not None and self.spoken.is_open:
+            self._given = self.spoken.text
+
+    def _encode_given(self, *, is_whole: bool) -> None:
+        """Set `ids` to the server's text without thoughts: a reply that goes on elsewhere must not
+        contain them.
+        """
+        assert self._given is not None  # callers have checked it
+        self._remove_thoughts(self._given, is_whole=is_whole)
+        text = self.spoken.text
+        self.ids = self._renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _remove_thoughts(self, text: str, *, is_whole: bool) -> str:
+        before = self.spoken.lone_closings
+        starts = self.starts_in_thought
+        self.spoken = remove_thoughts(text, starts_in_thought=starts, is_whole=is_whole)
+        if self.spoken.lone_closings > before:  # the text pushed so far was a thought
+            self.text = ""
+        return self.spoken.text
+
+    def _advance(self) -> None:
+        decoded = self._decode(self.ids, is_whole=False)
+        stops = [at for stop in self._stop if (at := decoded.find(stop)) >= 0]
+        if stops:
+            self._push_up_to(decoded[: min(stops)].rstrip())
+            self.stopped = True
+        elif not decoded.endswith(REPLACEMENT_CHARACTER):  # the character may be incomplete
+            self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
+            if self._stop_loops and is_repeating(self.ids):
+                before = self._decode(self.ids[:-REPETITION_TOKENS])
+                self.text = trim_repetition(before) or self.text
+                self.stopped = self.repeated = True
+        if self.spoken.has_ended and not self.stopped:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the reply with the text that it has."""
+        self.flush()
+        self.stopped = True
+
+    def flush(self) -> None:
+        """Push text held back for stop strings, without an incomplete character or white space. May
+        be called twice.
+        """
+        if self.stopped:
+            return
+        if self._given is not None:
+            self._encode_given(is_whole=True)
+        self._push_up_to(self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
+
+    def piece(self, token: int) -> str:
+        """Decode one token alone; control tokens are included."""
+        return self._renderer.decode_token(token)
+
+    def _decode(self, ids: list[int], *, is_whole: bool = True) -> str:
+        text = self._continuation(ids)
+        if self._given is None:
+            text = self._remove_thoughts(text, is_whole=is_whole)
+        goes_on = self._prefill and not self._prefill[-1].isspace()
+        return text if goes_on else self._without_speaker(text.lstrip(), is_whole=is_whole)
+
+    def _without_speaker(self, text: str, *, is_whole: bool) -> str:
+        """Leave out the persona's own name with a colon, or what may become it, at the beginning of
+        a reply.
+        """
+        label = f"{self._speaker}:".lower()
+        if not self._speaker or self._prefill:
+            return text
+        if text[: len(label)].lower() == label:
+            return text[len(label) :].lstrip()
+        return "" if not is_whole and label.startswith(text.lower()) else text
+
+    def _continuation(self, ids: list[int]) -> str:
+        """Decode tokens after the prefill, where the first may begin with a blank, or within a
+        character.
+        """
+        decode: Callable[[list[int]], str] = partial(
+            self._renderer.tokenizer.decode, skip_special_tokens=True
+        )
+        if not self._prefill_ids:
+            return decode(ids)
+        return decode([*self._prefill_ids, *ids])[len(decode(self._prefill_ids)) :]
+
+    def _held_back(self, decoded: str) -> int:
+        """Count the characters at the end that may begin a stop string, or are white space."""
+        held = len(decoded) - len(decoded.rstrip())
+        for stop in self._stop:
+            for length in range(held + 1, min(len(stop), len(decoded) + 1)):
+                if decoded.endswith(stop[:length]):
+                    held = length
+        return held
+
+    def _push_up_to(self, text: str) -> None:
+        if len(text) > len(self.text):
+            if not self.is_held:
+                self._push(text[len(self.text) :])
+            self.text = text
+
+
+def is_repeating(reply: list[int]) -> bool:
+    """Return whether the last `REPETITION_TOKENS` tokens occur earlier in the reply; the two may
+    overlap.
+    """
+    run = reply[-REPETITION_TOKENS:]
+    if len(run) < REPETITION_TOKENS:
+        return False
+    starts = range(len(reply) - REPETITION_TOKENS)
+    return any(reply[at : at + REPETITION_TOKENS] == run for at in starts)
+
+
+def trim_repetition(text: str) -> str:
+    """Cut a text that broke off at its first repetition after its last whole sentence, if it has
+    one.
+    """
+    end = max((text.rfind(mark) + len(mark) for mark in SENTENCE_ENDS if mark in text), default=0)
+    return (text[:end] or text).strip()

@@ -1,0 +1,191 @@
+"""Builds an engine around a loaded model: runner, LoRA slots, peft as the fallback, and the batch."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+
+from personas.engine import EngineState
+from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.hugepages import move_weights_to_huge_pages
+from personas.engine.lora_runner import StackedLoraRunner
+from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlots, read_adapter
+from personas.engine.model_runner import ScheduledTokens
+from personas.engine.peft_runner import PROBE_TOKENS, PeftRunner, PeftSwitcher
+from personas.engine.step import BatchGenerator
+from personas.errors import BaseModelError, is_out_of_memory
+from personas.models.probe import differs, plain_logits, probe_tokens
+from personas.models.serving_model import precision_of
+from personas.schemas.chat import AdapterRef
+
+log = logging.getLogger(__name__)
+STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Architectures whose linear layers see each token once and whose attention is the usual one."""
+SLOT_MEMORY_FRACTION = 0.2
+"""Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
+ROUNDING_ALLOWANCE = 3.0
+"""A batch is given up where it differs by so many times the limit of rounding: one at a time is
+many times slower.
+"""
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """A loaded model, its adapters and its batch. `read` may run on any thread, the rest on the
+    model's thread.
+    """
+
+    batch: BatchGenerator
+    stacked: StackedLoraRunner | None
+    lora: LoraSlots
+    peft: PeftSwitcher
+    read: Callable[[AdapterRef], AdapterWeights]
+
+    def state(self, name: str, context_tokens: int, rows: int) -> EngineState:
+        """Return the current load. Thread-safe."""
+        prefixes = self.stacked.prefixes if self.stacked else None
+        return EngineState(
+            model=name,
+            device=self.peft.model.device.type,
+            precision=precision_of(self.peft.model),
+            context_tokens=context_tokens,
+            running=self.batch.running,
+            rows=rows,
+            waiting=self.batch.waiting,
+            slots=self.stacked.stack.slots if self.stacked else 0,
+            adapters=self.lora.resident,
+            kept_bytes=prefixes.bytes if prefixes else 0,
+            kept_most_bytes=prefixes.max_bytes if prefixes else 0,
+        )
+
+    def load_adapter(self, weights: AdapterWeights) -> None:
+        """Load an adapter before it is needed, if a slot is free. Raises `AdapterError` when it
+        does not fit.
+        """
+        if weights.pairs is None:
+            self.peft.load(weights.ref)
+        self.lora.add(weights)
+
+    def drop_adapter(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
+        """Remove an adapter and the prefixes computed with it once its replies have ended."""
+        self.batch.warmer.drop_adapter(ref)
+
+        def forget() -> None:
+            try:
+                self.peft.drop(ref)
+                if self.stacked and self.stacked.prefixes:
+                    self.stacked.prefixes.drop_adapter(ref.name)
+            finally:
+                on_dropped()
+
+        self.lora.drop(ref, forget)
+
+    def close(self) -> None:
+        """Stop the threads of the adapter reader and of the compiled kernel."""
+        self.lora.close()
+        if self.stacked:
+            self.stacked.close()
+
+
+def build_engine_parts(
+    model: Any,
+    base_hash: str,
+    limits: SchedulerLimits,
+    *,
+    slots: int,
+    prefix_bytes: int,
+    on_adapter_read: Callable[[], None] = lambda: None,
+) -> EngineParts:
+    """Build an engine around a loaded model. `on_adapter_read` is called on the thread that reads
+    adapters.
+
+    Its short cuts are compared with the plain model first. Raises `BaseModelError` if that gives no
+    numbers.
+    """
+    peft = PeftSwitcher(model, base_hash)
+    fallback = PeftRunner(peft)
+    stacked = _build_stacked_runner(model, peft, slots, prefix_bytes)
+    if stacked is None:
+        fallback.probe()
+    read = partial(
+        read_adapter, base_hash=base_hash, layers=peft.layers, can_stack=stacked is not None
+    )
+    lora = LoraSlots(stacked.stack if stacked else None, read, on_adapter_read)
+    batch = BatchGenerator(stacked or fallback, fallback, lora, limits)
+    batch.vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    return EngineParts(batch, stacked, lora, peft, read)
+
+
+def _build_stacked_runner(
+    model: Any, peft: PeftSwitcher, slots: int, prefix_bytes: int
+) -> StackedLoraRunner | None:
+    if model.config.model_type not in STACKED_ARCHITECTURES:
+        log.warning(
+            "replies are generated one at a time: %s models cannot be batched",
+            model.config.model_type,
+        )
+        return None
+    move_weights_to_huge_pages(model)
+
+    def without_peft() -> AbstractContextManager[Any]:
+        return peft.peft_model.disable_adapter() if peft.peft_model else nullcontext()
+
+    runner = StackedLoraRunner(
+        model, min(slots, _max_slots_in_memory(model)), prefix_bytes, without_peft
+    )
+    if _differs_from_plain_model(runner):
+        log.warning(
+            "replies are generated one at a time: a batch gives other results than this model alone"
+        )
+        return None
+    return runner
+
+
+def _differs_from_plain_model(runner: StackedLoraRunner) -> bool:
+    """Compare two texts that are prefilled in parts and decoded together with a full pass over
+    each.
+    """
+    model = runner.model
+    half = PROBE_TOKENS // 2
+    texts = [probe_tokens(model, PROBE_TOKENS, first) for first in (0, PROBE_TOKENS)]
+    first_text, second_text = texts
+    first_kv = runner.new_kv_cache(PROBE_TOKENS)
+    second_kv = runner.new_kv_cache(PROBE_TOKENS)
+    try:
+        with torch.inference_mode():
+            expected = torch.stack([plain_logits(model, text)[-1] for text in texts])
+            runner.forward([ScheduledTokens(first_kv, first_text[:half], logits=0)])
+            runner.forward(
+                [
+                    ScheduledTokens(first_kv, first_text[half:-1]),
+                    ScheduledTokens(second_kv, second_text[:-1]),
+                ]
+            )
+            logits = runner.forward(
+                [
+                    ScheduledTokens(first_kv, first_text[-1:]),
+                    ScheduledTokens(second_kv, second_text[-1:]),
+                ]
+            )
+    except BaseModelError:
+        raise
+    except Exception as error:  # such as a layer with other arguments: the fallback computes then
+        if is_out_of_memory(error):
+            raise
+        log.info("a batch that does not work here", exc_info=True)
+        return True
+    return differs(model, logits, expected, ROUNDING_ALLOWANCE)
+
+
+def _max_slots_in_memory(model: Any) -> int:
+    widths = 0
+    for module in model.modules():
+        if hasattr(module, "in_features"):
+            widths += module.in_features + module.out_features
+    adapter_bytes = widths * MAX_STACKED_RANK * model.dtype.itemsize
+    return max(2, int(psutil.virtual_memory().available * SLOT_MEMORY_FRACTION / adapter_bytes))

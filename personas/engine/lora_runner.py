@@ -1,0 +1,237 @@
+"""Forward pass over a batch of sequences with different lengths and LoRA adapters."""
+
+from collections import abc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+from personas.engine.kv_cache import CacheShape, PrefixCache, SequenceKVCache
+from personas.engine.lora_slots import StackedLora
+from personas.engine.model_runner import ForwardBackend, KernelBackend, ScheduledTokens
+
+ATTENTION_NAME = "understudy-ragged"
+
+
+@dataclass
+class _FlatBatch:
+    """Scheduled tokens laid end to end, ordered by LoRA slot; `groups` holds (slot, start, end) per
+    slot.
+    """
+
+    scheduled: list[ScheduledTokens]
+    starts: list[int] = field(default_factory=list)
+    groups: list[tuple[int, int, int]] = field(default_factory=list)
+    gathered: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        end = 0
+        for item in self.scheduled:
+            self.starts.append(end)
+            begin = end
+            end = end + len(item.tokens)
+            slot = item.slot.index or 0
+            if self.groups and self.groups[-1][0] == slot:
+                begin = self.groups.pop()[1]
+            self.groups.append((slot, begin, end))
+        self.length = end
+
+    @property
+    def is_decoding(self) -> bool:
+        """True if every sequence has one token: then all adapters are applied in one batched
+        product.
+        """
+        return self.length == len(self.scheduled)
+
+
+class StackedLoraRunner:
+    """Computes batches with a transformers model, whose modules are patched within `forward`, and
+    stacked adapters.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        slots: int,
+        prefix_bytes: int,
+        without_peft: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """Stack up to `slots` adapters beside the base model; `without_peft` disables peft's for a
+        `with` block.
+        """
+        self.model = model
+        self._without_peft = without_peft
+        self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
+        self.linears = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        self.stack = StackedLora(self.linears, model.dtype, model.device, slots)
+        self.shape = _cache_shape(model)
+        self.kernel: KernelBackend | None = None
+        """The compiled forward pass once it is enabled
+        (`personas.engine.cpu_kernel.kernel_runner`).
+        """
+        self._batch: _FlatBatch | None = None
+        self._gathered: tuple[object, dict[str, tuple[Any, Any]]] = (None, {})
+        AttentionInterface.register(ATTENTION_NAME, ragged_attention)
+        for name, linear in self.linears.items():
+            setattr(linear, "forward", self._with_adapters(name, linear.forward))  # noqa: B010 (mypy forbids assignment)
+
+    @property
+    def backend(self) -> ForwardBackend:
+        """The compiled kernel once it is enabled, otherwise the model's own modules."""
+        return self.kernel or self
+
+    def new_kv_cache(self, capacity: int) -> SequenceKVCache:
+        return SequenceKVCache(self.shape, capacity)
+
+    def close(self) -> None:
+        """Close the compiled kernel; the model's own modules compute from then on."""
+        if self.kernel:
+            self.kernel.close()
+            self.kernel = None
+
+    def forward(self, scheduled: abc.Sequence[ScheduledTokens]) -> Any:
+        # Sequences of one adapter lie side by side, so that it is applied to all of them at once.
+        order = sorted(range(len(scheduled)), key=lambda at: scheduled[at].slot.index or 0)
+        batch = _FlatBatch([scheduled[at] for at in order])
+        ends = [0] * len(scheduled)
+        for at, start in zip(order, batch.starts, strict=True):
+            ends[at] = start + len(scheduled[at].tokens)
+        with torch.inference_mode(), self._without_peft(), self._patched(batch):
+            hidden = self._hidden_states(batch)
+            rows: list[int] = []
+            for item, end in zip(scheduled, ends, strict=True):
+                item.kv.tokens += item.tokens
+                rows += range(end - item.logits, end)
+            return self.model.get_output_embeddings()(hidden[rows]).float()
+
+    def _hidden_states(self, batch: _FlatBatch) -> Any:
+        ids: list[int] = []
+        positions: list[int] = []
+        for item in batch.scheduled:
+            computed = len(item.kv.tokens)
+            ids += item.tokens
+            positions += range(computed, computed + len(item.tokens))
+        output = self.model.base_model(
+            input_ids=torch.tensor([ids], device=self.model.device),
+            position_ids=torch.tensor([positions], device=self.model.device),
+            use_cache=False,
+            batch=batch,
+        )
+        return output.last_hidden_state[0]
+
+    @contextmanager
+    def _patched(self, batch: _FlatBatch) -> Iterator[None]:
+        """Let attention read the sequences' KV caches and linear layers add adapters, for a `with`
+        block.
+        """
+        attention = self.model.config._attn_implementation
+        self.model.set_attn_implementation(ATTENTION_NAME)
+        self._batch = batch
+        if batch.is_decoding:
+            batch.gathered = self._gather_adapters(batch)
+        try:
+            yield
+        finally:
+            self._batch = None
+            self.model.set_attn_implementation(attention)
+
+    def _gather_adapters(self, batch: _FlatBatch) -> dict[str, tuple[Any, Any]]:
+        """Gather each sequence's adapter per layer, `[sequences, rank, width]`; cached while the
+        batch is the same.
+        """
+        slots = [item.slot.index for item in batch.scheduled if item.slot.index]
+        key = (self.stack.version, tuple(slots))
+        if self._gathered[0] != key:
+            gathered = {}
+            if slots:
+                for name, (a, b) in self.stack.pairs.items():
+                    gathered[name] = (a[slots], b[slots])
+            self._gathered = (key, gathered)
+        return self._gathered[1]
+
+    def _with_adapters(self, name: str, linear: Any) -> Any:
+        def forward(x: Any) -> Any:
+            y = linear(x)
+            batch = self._batch
+            if batch is None or name not in self.stack.pairs:
+                return y
+            flat = x.reshape(batch.length, -1)
+            out = y.view(batch.length, -1)
+            if batch.is_decoding:
+                if name in batch.gathered:
+                    a, b = batch.gathered[name]
+                    first = batch.length - len(a)  # sequences without an adapter come first
+                    inner = torch.bmm(flat[first:, None], a.transpose(1, 2))
+                    out[first:] += torch.bmm(inner, b)[:, 0]
+                return y
+            a, b = self.stack.pairs[name]
+            for slot, begin, end in batch.groups:
+                if slot:
+                    out[begin:end] += (flat[begin:end] @ a[slot].T) @ b[slot]
+            return y
+
+        return forward
+
+
+def ragged_attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *,
+    batch: _FlatBatch,
+    **settings: Any,
+) -> tuple[Any, None]:
+    """Store keys and values, then attend per sequence: `[1, heads, tokens, width]` → `[1, tokens,
+    heads, width]`.
+    """
+    parts = []
+    for start, item in zip(batch.starts, batch.scheduled, strict=True):
+        tokens = slice(start, start + len(item.tokens))
+        cached = len(item.kv.tokens)
+        memory = item.kv.memory[module.layer_idx]
+        memory[0, :, cached : cached + len(item.tokens)] = key[0, :, tokens]
+        memory[1, :, cached : cached + len(item.tokens)] = value[0, :, tokens]
+        parts.append(_attend(query[:, :, tokens], memory[:, None], cached, settings))
+    return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -> Any:
+    """Attend from the tokens after `cached` others to all of them, in `memory` `[2, 1, heads,
+    capacity, width]`.
+    """
+    length = query.shape[2]
+    window = settings.get("sliding_window")
+    first = max(0, cached + 1 - window) if window else 0
+    keys, values = memory[:, :, :, first : cached + length]
+    mask = None
+    if length > 1:
+        queried = torch.arange(cached, cached + length, device=query.device)[:, None]
+        attended = torch.arange(first, cached + length, device=query.device)[None]
+        mask = attended <= queried
+        if window:
+            mask &= attended > queried - window
+    return F.scaled_dot_product_attention(
+        query,
+        keys,
+        values,
+        attn_mask=mask,
+        scale=settings.get("scaling"),
+        enable_gqa=query.shape[1] != keys.shape[1],
+    )
+
+
+def _cache_shape(model: Any) -> CacheShape:
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return CacheShape(config.num_hidden_layers, heads, width, model.dtype, model.device)
