@@ -165,7 +165,8 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
     from trainer.estimate.memory_check import available_memory_bytes
     from trainer.estimate.workload import workload_of
     from trainer.machine import probe_machine
-    from trainer.recipe.resolve import fit_to_hardware, merge_batches, resolve_recipe
+    from trainer.recipe.machine_fit import fit_to_hardware, memory_test, merge_batches
+    from trainer.recipe.recipe_file import requested_recipe
     from trainer.train.sft_trainer import make_sft_trainer, run_training_loop
     from trainer.train.trainer_base import StageInputs
 
@@ -182,18 +183,17 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
         max_length=MAX_LENGTH,
         seed=SEED,
     )
-    recipe = resolve_recipe(
+    recipe = requested_recipe(
         TrainingRequest(job_name="bench", task_type="dialogue", hyperparameters=values)
     )
     base = locate("embedded")
     machine = probe_machine()
-    fit = fit_to_hardware(recipe, machine)
     work = workload_of(samples, ())
-    recipe = merge_batches(fit, base, work, machine, available_memory_bytes(machine)).recipe
-    course = StageInputs(
-        samples, (), recipe, lambda event: None, lambda: None, order=_by_length_in_steps(samples)
-    )
-    trainer = make_sft_trainer(base, load_tokenizer(base), course, Path(scratch))
+    fits = memory_test(base, work, machine, available_memory_bytes(machine))
+    recipe = merge_batches(fit_to_hardware(recipe, machine), work, fits)
+    order = _by_length_in_steps(samples)
+    stage = StageInputs(samples, (), recipe, lambda event: None, order=order)
+    trainer = make_sft_trainer(base, load_tokenizer(base), stage, Path(scratch))
     return trainer, lambda: run_training_loop(trainer)
 
 

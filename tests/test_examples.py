@@ -22,7 +22,7 @@ from tests.tiny_models import make_adapter, make_dialogue_adapter
 from tests.trainer.job_folders import persona_job
 from tests.trainer.read_sources import only
 from trainer.dataset.sample_renderer import SampleRenderer
-from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.recipe.recipe_file import RECIPES_FOLDER
 from trainer.schemas import Recipe
 from trainer.train.job import prepare_job
 

@@ -85,9 +85,9 @@ REVIEWED = {
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
     ("trainer/dataset/run_dataset.py", "job / name"),
     ("trainer/dataset/run_dataset.py", "self.folder / file"),
-    ("trainer/recipe/resolve.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
+    ("trainer/recipe/recipe_file.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
     ("trainer/report/run_plan.py", "folder / name"),
-    ("trainer/recipe/resolve.py", "longest / own"),
+    ("trainer/recipe/model_fit.py", "longest / own"),
     # Paths that the operator names.
     ("bot/training/dataset_catalog.py", "folder / given"),
     ("bot/training/dataset_catalog.py", "self._home / place['path']"),

@@ -28,7 +28,7 @@ from trainer.cli.dataset_command import add_build
 from trainer.dataset.builder import DatasetBuilder
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.dataset.ledger import Ledger
-from trainer.recipe.resolve import resolve_recipe
+from trainer.recipe.recipe_file import requested_recipe
 from trainer.train.job import load_fast_tokenizer
 
 API = "discord-api"
@@ -264,7 +264,7 @@ def test_a_job(case, made, homes, tmp_path):
         shutil.copyfile(home / CONSENT_FILE, folder / CONSENT_FILE)
         wanted = expected(case.kind, case.right, is_permitted, consent)
         try:
-            content = read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request))
+            content = read_job_talk(read_job_inputs(folder, spec), requested_recipe(spec.request))
         except UnderstudyError as error:
             check_refusal(error, case.right)
             found = NOTHING
@@ -299,7 +299,7 @@ def test_cards_and_lore_of_a_job_say_nobodys_name_and_can_never_be_discords(
                 read_job_inputs(folder, spec)
         else:
             assert read_job_talk(
-                read_job_inputs(folder, spec), resolve_recipe(spec.request)
+                read_job_inputs(folder, spec), requested_recipe(spec.request)
             ).conversations
 
 

@@ -1,6 +1,4 @@
-"""Runs a job folder: data (rendered by a partly resolved recipe), resolve, base, train, evaluate,
-judge, seal.
-"""
+"""Runs a job folder: prepare the job, begin the run, measure the base model, train, evaluate, seal."""
 
 from __future__ import annotations
 
@@ -8,16 +6,15 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import atomic_folder
-from personas.home.comparison_targets import read_comparison_targets
 from personas.home.data_subjects import write_people
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
-from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import ADAPTER_FOLDER, people_in_material, read_spec
+from personas.models.base_model import BaseModel
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from trainer.dataset.dataset import add_counts
@@ -25,20 +22,16 @@ from trainer.estimate.memory_check import require_memory
 from trainer.estimate.run_estimate import estimate_event
 from trainer.machine import release_memory
 from trainer.process.run_control import check_job_folder
-from trainer.recipe.resolve import resolve_run
 from trainer.report.adapter_docs import read_run_seconds, seal_adapter
 from trainer.report.run_report import TrainingRecord
-from trainer.train.job import PreparedJob, RunContext, prepare_job
-from trainer.train.resume_config import resumed_recipe
-from trainer.train.stages import lock_run, resume_note, train_stages, train_worker
-
-if TYPE_CHECKING:
-    from trainer.train.sft_trainer import TrainResult
+from trainer.train.job import PreparedJob, prepare_job
+from trainer.train.stages import train_stages, train_worker
+from trainer.train.training_run import RunControl, begin_run
 
 log = logging.getLogger(__name__)
 
 
-def run_job(folder: Path, run: RunContext) -> None:
+def run_job(folder: Path, control: RunControl) -> None:
     """Train, evaluate and seal the adapter of a job folder; a finished one is only reported again.
 
     Raises `UnderstudyError`, `RunCancelled`, or an error of the machine; no partial adapter has the
@@ -49,79 +42,78 @@ def run_job(folder: Path, run: RunContext) -> None:
     if target.exists():
         _require_same_job(target, spec)
     else:
-        _remove_partial_adapters(folder)
-        run = replace(run, check=check_job_folder(folder, run.check, run.fence))
-        run.enter(Phase(name="material"))
-        job = prepare_job(folder, spec, stores_dataset=True, between=run.between)
-        write_people(
-            folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people)
-        )
+        # A killed run left them. Only the holder of the folder's lock may remove them.
+        for partial in folder.glob(f".{ADAPTER_FOLDER}.*"):
+            shutil.rmtree(partial)
+        control = replace(control, check=check_job_folder(folder, control.check, control.fence))
+        control.enter(Phase(name="material"))
+        job = prepare_job(folder, spec, stores_dataset=True, between=control.between)
+        people = dict(people_in_material(folder, spec.materials))
+        write_people(folder, add_counts(people, job.data.people))
         job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
         log.info("samples: %s", job.data.counts)
-        make_adapter(job, folder, target, run)
-    run.emit(Done(adapter=str(target), seconds=read_run_seconds(target)))
+        make_adapter(job, folder, target, control)
+    control.emit(Done(adapter=str(target), seconds=read_run_seconds(target)))
 
 
-def run_worker(folder: Path, run: RunContext) -> None:
+def run_worker(folder: Path, control: RunControl) -> None:
     """Compute this process's share of a job's training; the first process of the run does
     everything else.
     """
     spec = read_spec(folder)
     if not (folder / ADAPTER_FOLDER).exists():
-        train_worker(prepare_job(folder, spec), folder, run)
+        train_worker(prepare_job(folder, spec), folder, control)
 
 
 def make_adapter(
-    job: PreparedJob, folder: Path, target: Path, run: RunContext, *, is_audit: bool = False
+    job: PreparedJob, folder: Path, target: Path, control: RunControl, *, is_audit: bool = False
 ) -> None:
     """Train and evaluate a prepared job's adapter, and seal it as `target`.
 
     `folder` holds the checkpoints from which a killed run resumes. `is_audit` marks a copy that is
     never served. Raises as `run_job`.
     """
-    from trainer.evaluate.evaluate_version import (
-        evaluate_trained,
-        measure_base,
-    )  # imports torch: seconds
+    # imports torch: seconds
+    from trainer.evaluate.evaluate_version import evaluate_trained, measure_base
 
-    spec = job.spec
-    resolved = resolve_run(
-        spec.request, job.recipe, job.base, job.data, job.workload, resumed_recipe(folder, spec)
-    )
-    caveats = (*resolved.chosen, *job.notes, *resolved.notes)
-    for caveat in caveats:
-        log.warning("%s", caveat)
-    config = lock_run(job, resolved, folder, run)
-    if not run.skips_memory_check:
-        require_memory(config.used, job.base, job.workload)
-    run.emit(estimate_event(config.used, job.base, job.workload))
-    base_losses = measure_base(job, run, resume_note(folder))
-    with atomic_folder(target, run.fence) as staging:
-        trained, config = train_stages(job, config, folder, run, base_losses.means)
-        _save_weights(trained, job, staging)
+    run = begin_run(job, folder, control)
+    work = job.workload
+    if not control.skips_memory_check:
+        require_memory(run.recipe, job.base, work)
+    control.emit(estimate_event(run.recipe, job.base, work))
+
+    base_losses = measure_base(run)
+    with atomic_folder(target, control.fence) as staging:
+        trained = train_stages(run, base_losses.means)
+        training_s = control.worked_s
+        _save_weights(trained.model, job.base, staging)
         history = trained.history
-        account = trained.account
         kernels = trained.kernels
         del trained  # frees memory for the model that is evaluated next
         release_memory()
-        training_s = account.seconds - run.hold.waited_s
-        targets = read_comparison_targets(folder)
-        card = evaluate_trained(job, staging, run, targets, base_losses, history, training_s)
-        run.emit(ScoreCardEvent(scorecard=card.short))
-        run.enter(Phase(name="writing"))
-        notes = (*caveats, *config.caveats)
+
+        card = evaluate_trained(run, staging, base_losses, history=history, training_s=training_s)
+        control.emit(ScoreCardEvent(scorecard=card.short))
+
+        control.enter(Phase(name="writing"))
         record = TrainingRecord(
-            history, account.seconds, account.memory.peak(), card.short, kernels, training_s, notes
+            history=history,
+            seconds=control.usage.seconds,
+            peak=control.usage.memory.peak(),
+            metrics=card.short,
+            kernels=kernels,
+            training_s=training_s,
+            caveats=run.caveats,
         )
-        seal_adapter(staging, job, config, notes, record, card, is_audit=is_audit)
-    shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+        seal_adapter(staging, run, record, card, is_audit=is_audit)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-def _save_weights(trained: TrainResult, job: PreparedJob, folder: Path) -> None:
-    config = trained.model.peft_config["default"]
-    config.base_model_name_or_path = job.base.repository
-    config.revision = job.base.revision or None
-    trained.model.save_pretrained(folder, save_embedding_layers=False)
+def _save_weights(model: Any, base: BaseModel, folder: Path) -> None:
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base.repository
+    config.revision = base.revision or None
+    model.save_pretrained(folder, save_embedding_layers=False)
 
 
 def _require_same_job(target: Path, spec: JobSpec) -> None:
@@ -132,9 +124,3 @@ def _require_same_job(target: Path, spec: JobSpec) -> None:
             "Remove it, or use a new folder.",
         )
     log.info("%s is complete already", target)
-
-
-def _remove_partial_adapters(folder: Path) -> None:
-    """Remove what a killed run left behind. Only the holder of the folder's lock may call this."""
-    for partial in folder.glob(f".{ADAPTER_FOLDER}.*"):
-        shutil.rmtree(partial)

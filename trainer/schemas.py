@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from personas.schemas import hyperparameters as of
-from personas.schemas.base import FrozenModel
+from personas.schemas.hyperparameters import RecipeSettings
 
 GENERAL_KIND = "general"
 """The kind of samples in a data set that are general dialogue."""
@@ -49,60 +48,14 @@ def _strip_speaker(content: str, speakers: tuple[str, ...] | list[str]) -> str:
     return content
 
 
-class Recipe(FrozenModel):
-    """A recipe with every value of `Hyperparameters`; the defaults apply to values that a recipe's
-    file leaves out.
+class Recipe(RecipeSettings):
+    """A recipe: a value for every setting."""
 
-    `recipes/demo-cpu.toml` documents each value.
-    """
-
-    quant_type: of.QuantType = "nf4"
-    double_quant: bool = True
-    precision: of.Precision = "auto"
-    lora_r: of.Rank
-    lora_alpha: of.Alpha
-    lora_dropout: of.Dropout
-    target_modules: of.Modules
-    use_rslora: bool = False
-    use_dora: bool = False
-    loraplus_lr_ratio: of.RateRatio = 0.0
-    neftune_noise_alpha: of.NoiseAlpha = 0.0
-    optim: of.Optimiser
-    learning_rate: of.LearningRate
-    lr_scheduler_type: of.Schedule
-    warmup_ratio: of.WarmupRatio = 0.0
-    warmup_steps: of.Steps = 0
-    weight_decay: of.WeightDecay = 0.0
-    max_grad_norm: of.GradNorm = 1.0
-    num_train_epochs: of.Epochs
-    max_steps: of.Steps = 0
-    per_device_train_batch_size: of.BatchSize
-    gradient_accumulation_steps: of.Accumulation
-    gradient_checkpointing: bool = False
-    packing: of.Packing = "auto"
-    logging_steps: of.PositiveSteps = 1
-    eval_strategy: of.Strategy = "epoch"
-    eval_steps: of.PositiveSteps = 500
-    early_stopping_patience: of.Patience = 0
-    seed: of.Seed = 0
-    max_length: of.SequenceLength
-    rope_scaling_factor: of.RopeFactor = 1.0
-    rope_scaling_type: of.RopeType = of.DEFAULT_ROPE_TYPE
-    chat_template: of.TemplateChoice = "auto"
-    history_turns: of.TurnCount = 8
-    session_gap_minutes: of.Minutes = 30.0
-    cross_session_share: of.Fraction = 0.3
-    lore_share: of.Fraction = 0.3
-    trained_replies: of.TrainedReplies = "all"
-    reasoning: of.Reasoning = "strip"
-    heldout_share: of.HeldoutShare
-    general_share: of.GeneralShare = 0.0
-    first_stage_epochs: of.StageEpochs = 0.0
-    first_stage_learning_rate: of.LearningRate = 2e-4
-    train_samples: of.SampleCount = 0
-    preference_method: of.PreferenceMethod = "kto"
-    preference_beta: of.PreferenceBeta = 0.1
-    preference_share: of.PreferenceShare = 0.1
+    def with_values(self, **values: Any) -> Recipe:
+        """Return the recipe with other values, which do not count as set by the request
+        (`model_fields_set`).
+        """
+        return Recipe.model_construct(_fields_set=self.model_fields_set, **{**dict(self), **values})
 
     @property
     def first_stage(self) -> Recipe:
@@ -136,6 +89,17 @@ class ResolvedRecipe:
     recipe: Recipe
     chosen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def format_setting(value: Any) -> str:
+    """Format a setting's value as in `--set`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def optimiser_steps(recipe: Recipe, samples: int) -> int:

@@ -19,8 +19,9 @@ from trainer.evaluate.paired_losses import PairedLosses, heldout_section, paired
 from trainer.gate.verdict import outcomes_of
 from trainer.report.scorecard_files import SCORECARD_FILE
 from trainer.run import make_adapter
-from trainer.train.job import PreparedJob, RunContext, prepare_job
+from trainer.train.job import PreparedJob, prepare_job
 from trainer.train.losses import TokenLosses
+from trainer.train.training_run import RunControl
 
 LIVE_CRITERION = "no_worse_than_live"
 RIGHTS_STATEMENT = """\
@@ -69,7 +70,7 @@ def train_and_judge(folder: Path, damage: FaultInjection | None, extent: Evaluat
         job,
         folder,
         folder / ADAPTER_FOLDER,
-        RunContext(lambda event: None, lambda: None, card=extent),
+        RunControl(card=extent),
     )
 
 

@@ -1,113 +1,94 @@
-"""Hyperparameters a training request may set: names, types and allowed ranges."""
+"""Settings of a training run: names, types and allowed ranges; and the part that a request sets."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from personas.errors import RequestError
 from personas.schemas.base import FrozenModel
 
-QuantType = Literal["nf4", "fp4", "none"]
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
-Optimiser = Literal[
-    "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"
-]
-Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
-Strategy = Literal["no", "steps", "epoch"]
-Packing = Literal["auto", "on", "off"]
+PreferenceMethod = Literal["kto", "dpo"]
 RopeType = Literal["linear", "dynamic", "yarn"]
-Reasoning = Literal["strip", "keep"]
-TrainedReplies = Literal["all", "last"]
+DEFAULT_ROPE_TYPE: RopeType = "yarn"
+MAX_ROPE_FACTOR = 8.0
+MAX_ACCUMULATION_STEPS = 256
 DefaultTemplate = Literal["chatml", "plain"]
 TemplateChoice = Literal["auto", "chatml", "plain"]
 """`auto` is the base model's own chat template; without one, ChatML where its vocabulary has it,
 else the plain one.
 """
-DEFAULT_ROPE_TYPE: RopeType = "yarn"
-MAX_ROPE_FACTOR = 8.0
-Rank = Annotated[int, Field(ge=1, le=256)]
-Alpha = Annotated[int, Field(ge=1, le=1024)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-Modules = Annotated[tuple[str, ...], Field(min_length=1)]
-LearningRate = Annotated[float, Field(ge=1e-7, le=1e-2)]
-WarmupRatio = Annotated[float, Field(ge=0, lt=1)]
-Steps = Annotated[int, Field(ge=0, le=1_000_000)]
-PositiveSteps = Annotated[int, Field(ge=1, le=1_000_000)]
-WeightDecay = Annotated[float, Field(ge=0, le=1)]
-GradNorm = Annotated[float, Field(gt=0, le=1000)]
-Epochs = Annotated[float, Field(gt=0, le=50)]
-BatchSize = Annotated[int, Field(ge=1, le=64)]
-Accumulation = Annotated[int, Field(ge=1, le=256)]
-Patience = Annotated[int, Field(ge=0, le=100)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-SequenceLength = Annotated[int, Field(ge=64, le=32768)]
-RopeFactor = Annotated[float, Field(ge=1, le=MAX_ROPE_FACTOR)]
-TurnCount = Annotated[int, Field(ge=1, le=64)]
-Minutes = Annotated[float, Field(gt=0, le=100_000)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-HeldoutShare = Annotated[float, Field(gt=0, lt=1)]
-GeneralShare = Annotated[float, Field(ge=0, lt=1)]
-StageEpochs = Annotated[float, Field(ge=0, le=50)]
-NoiseAlpha = Annotated[float, Field(ge=0, le=100)]
-RateRatio = Annotated[float, Field(ge=0, le=64)]
-SampleCount = Annotated[int, Field(ge=0, le=1_000_000)]
-PreferenceMethod = Literal["kto", "dpo"]
-PreferenceBeta = Annotated[float, Field(gt=0, le=10)]
-PreferenceShare = Annotated[float, Field(gt=0, le=1)]
 
 
-class Hyperparameters(FrozenModel):
+class RecipeSettings(FrozenModel):
+    """Every setting of a run with its type, its range, and its default, which applies where a
+    recipe's file leaves it out.
+
+    `trainer/recipe/recipes/demo-cpu.toml` explains each of them.
+    """
+
+    quant_type: Literal["nf4", "fp4", "none"] = "nf4"
+    double_quant: bool = True
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    lora_r: int = Field(ge=1, le=256)
+    lora_alpha: int = Field(ge=1, le=1024)
+    lora_dropout: float = Field(ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(min_length=1)
+    use_rslora: bool = False
+    use_dora: bool = False
+    loraplus_lr_ratio: float = Field(0.0, ge=0, le=64)
+    neftune_noise_alpha: float = Field(0.0, ge=0, le=100)
+    optim: Literal[
+        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"
+    ]
+    learning_rate: float = Field(ge=1e-7, le=1e-2)
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    warmup_steps: int = Field(0, ge=0, le=1_000_000)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    max_grad_norm: float = Field(1.0, gt=0, le=1000)
+    num_train_epochs: float = Field(gt=0, le=50)
+    max_steps: int = Field(0, ge=0, le=1_000_000)
+    per_device_train_batch_size: int = Field(ge=1, le=64)
+    gradient_accumulation_steps: int = Field(ge=1, le=MAX_ACCUMULATION_STEPS)
+    gradient_checkpointing: bool = False
+    packing: Literal["auto", "on", "off"] = "auto"
+    logging_steps: int = Field(1, ge=1, le=1_000_000)
+    eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
+    eval_steps: int = Field(500, ge=1, le=1_000_000)
+    early_stopping_patience: int = Field(0, ge=0, le=100)
+    seed: int = Field(0, ge=0, lt=2**31)
+    max_length: int = Field(ge=64, le=32768)
+    rope_scaling_factor: float = Field(1.0, ge=1, le=MAX_ROPE_FACTOR)
+    rope_scaling_type: RopeType = DEFAULT_ROPE_TYPE
+    chat_template: TemplateChoice = "auto"
+    history_turns: int = Field(8, ge=1, le=64)
+    session_gap_minutes: float = Field(30.0, gt=0, le=100_000)
+    cross_session_share: float = Field(0.3, ge=0, le=1)
+    lore_share: float = Field(0.3, ge=0, le=1)
+    trained_replies: Literal["all", "last"] = "all"
+    reasoning: Literal["strip", "keep"] = "strip"
+    heldout_share: float = Field(gt=0, lt=1)
+    general_share: float = Field(0.0, ge=0, lt=1)
+    first_stage_epochs: float = Field(0.0, ge=0, le=50)
+    first_stage_learning_rate: float = Field(2e-4, ge=1e-7, le=1e-2)
+    train_samples: int = Field(0, ge=0, le=1_000_000)
+    preference_method: PreferenceMethod = "kto"
+    preference_beta: float = Field(0.1, gt=0, le=10)
+    preference_share: float = Field(0.1, gt=0, le=1)
+
+
+# Pydantic has no partial models. The fields of the one above are taken with their ranges, and each
+# may be None, so that a setting is declared once.
+_OPTIONAL_FIELDS: dict[str, Any] = {}
+for _name, _field in RecipeSettings.model_fields.items():
+    _type = Annotated[_field.annotation, Field(), *_field.metadata]  # type: ignore[name-defined]
+    _OPTIONAL_FIELDS[_name] = (_type | None, None)
+
+
+class Hyperparameters(create_model("_Hyperparameters", __base__=FrozenModel, **_OPTIONAL_FIELDS)):  # type: ignore[misc]
     """Hyperparameters of a training request. A field that is None takes the recipe's value."""
-
-    quant_type: QuantType | None = None
-    double_quant: bool | None = None
-    precision: Precision | None = None
-    lora_r: Rank | None = None
-    lora_alpha: Alpha | None = None
-    lora_dropout: Dropout | None = None
-    target_modules: Modules | None = None
-    use_rslora: bool | None = None
-    use_dora: bool | None = None
-    loraplus_lr_ratio: RateRatio | None = None
-    neftune_noise_alpha: NoiseAlpha | None = None
-    optim: Optimiser | None = None
-    learning_rate: LearningRate | None = None
-    lr_scheduler_type: Schedule | None = None
-    warmup_ratio: WarmupRatio | None = None
-    warmup_steps: Steps | None = None
-    weight_decay: WeightDecay | None = None
-    max_grad_norm: GradNorm | None = None
-    num_train_epochs: Epochs | None = None
-    max_steps: Steps | None = None
-    per_device_train_batch_size: BatchSize | None = None
-    gradient_accumulation_steps: Accumulation | None = None
-    gradient_checkpointing: bool | None = None
-    packing: Packing | None = None
-    logging_steps: PositiveSteps | None = None
-    eval_strategy: Strategy | None = None
-    eval_steps: PositiveSteps | None = None
-    early_stopping_patience: Patience | None = None
-    seed: Seed | None = None
-    max_length: SequenceLength | None = None
-    rope_scaling_factor: RopeFactor | None = None
-    rope_scaling_type: RopeType | None = None
-    chat_template: TemplateChoice | None = None
-    history_turns: TurnCount | None = None
-    session_gap_minutes: Minutes | None = None
-    cross_session_share: Fraction | None = None
-    lore_share: Fraction | None = None
-    trained_replies: TrainedReplies | None = None
-    reasoning: Reasoning | None = None
-    heldout_share: HeldoutShare | None = None
-    general_share: GeneralShare | None = None
-    first_stage_epochs: StageEpochs | None = None
-    first_stage_learning_rate: LearningRate | None = None
-    train_samples: SampleCount | None = None
-    preference_method: PreferenceMethod | None = None
-    preference_beta: PreferenceBeta | None = None
-    preference_share: PreferenceShare | None = None
 
 
 def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
@@ -126,11 +107,11 @@ def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
             raise RequestError(f"There is no setting {name!r}.", _suggest_names(name))
         if name in values:
             raise RequestError(f"{name} is set twice.", "Set it once.")
-        values[name] = (
-            [part.strip() for part in value.split(",")] if name == "target_modules" else value
-        )
+        values[name] = value
+        if name == "target_modules":
+            values[name] = [part.strip() for part in value.split(",")]
     try:
-        return Hyperparameters.model_validate(values)
+        return Hyperparameters(**values)
     except ValidationError as error:
         invalid = list(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
         problem = ", ".join(f"{name} cannot be {_quote_value(values[name])}" for name in invalid)
@@ -145,15 +126,18 @@ def parse_settings_line(text: str) -> Hyperparameters:
     A part without `=` continues the list before it: `target_modules=q_proj, v_proj`.
     """
     pairs: list[str] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        if "=" not in part and pairs:
-            pairs[-1] += f",{part}"
-        else:
+    for part in map(str.strip, text.split(",")):
+        if not part:
+            continue
+        if "=" in part or not pairs:
             pairs.append(part)
+        else:
+            pairs[-1] += f",{part}"
     return parse_settings(pairs)
 
 
 def describe_allowed_values(name: str) -> str:
+    """Describe the values that a setting may have: its choices, or its range."""
     schema = Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
     if "enum" in schema:
         *others, last = schema["enum"]
@@ -169,17 +153,13 @@ def describe_allowed_values(name: str) -> str:
 
 
 def _describe_range(schema: Mapping[str, Any]) -> str:
-    ends = {
-        end: _format_number(schema[end])
-        for end in schema
-        if end.lower().endswith(("minimum", "maximum"))
-    }
-    low = f"from {ends['minimum']}" if "minimum" in ends else f"above {ends['exclusiveMinimum']}"
-    return (
-        f"{low} to {ends['maximum']}"
-        if "maximum" in ends
-        else f"{low}, below {ends['exclusiveMaximum']}"
-    )
+    if "minimum" in schema:
+        low = f"from {_format_number(schema['minimum'])}"
+    else:
+        low = f"above {_format_number(schema['exclusiveMinimum'])}"
+    if "maximum" in schema:
+        return f"{low} to {_format_number(schema['maximum'])}"
+    return f"{low}, below {_format_number(schema['exclusiveMaximum'])}"
 
 
 def _format_number(value: float) -> str:
@@ -190,17 +170,20 @@ def _format_number(value: float) -> str:
 def _suggest_names(name: str) -> str:
     """Suggest existing names for a misspelt, shortened, extended or abbreviated one."""
     names = list(Hyperparameters.model_fields)
+    wrong = name.lower()
+    initials = [known for known in names if _initials(known) == wrong]
     similar = difflib.get_close_matches(name, names, cutoff=0.6)
-    initials = [it for it in names if "".join(word[0] for word in it.split("_")) == name.lower()]
-    overlapping = [
-        it for it in names if len(name) > 2 and (name.lower() in it or it in name.lower())
-    ]
+    overlapping = []
+    if len(name) > 2:
+        overlapping = [known for known in names if wrong in known or known in wrong]
     suggestions = list(dict.fromkeys([*initials, *similar, *overlapping]))[:3]
-    return (
-        f"Did you mean {' or '.join(suggestions)}?"
-        if suggestions
-        else f"Known: {', '.join(names)}."
-    )
+    if suggestions:
+        return f"Did you mean {' or '.join(suggestions)}?"
+    return f"Known: {', '.join(names)}."
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("_"))
 
 
 def _quote_value(value: str | list[str]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from bot.settings import SETTINGS
 from tests.docs.generated import GENERATED_PAGES, page
 from tests.docs.reading import ROOT
-from trainer.recipe.resolve import recipe_names
+from trainer.recipe.recipe_file import recipe_names
 
 
 @pytest.mark.parametrize("name", GENERATED_PAGES)

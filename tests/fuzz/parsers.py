@@ -21,9 +21,9 @@ from urllib.parse import urlencode
 
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
-
 from bot.data.web.build_request import parse_build_form
 from bot.data.web.sources import parse_offer_form
+
 from bot.openai_api.web.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
 from bot.operations.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive
 from bot.personas.guild_lore import MAX_FILE_BYTES
@@ -78,7 +78,7 @@ from tests.trainer.read_sources import jsonl
 from tests.trainer.test_foreign_chats import HEADER, NESTED, tavern_lines, tree
 from tests.trainer.test_row_formats import SHAPES
 from trainer.dataset.job_inputs import read_job_inputs
-from trainer.recipe.resolve import make_request, resolve_recipe
+from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.reader import read_source
 from trainer.sources.source_format import ReadOptions
 
@@ -638,7 +638,7 @@ def settings_files() -> list[Seed]:
 
 def read_recipe(file: Path, out: Path) -> None:
     fields = finish(read_json_object(CachedRequest(file.read_bytes())))  # type: ignore[arg-type]
-    resolve_recipe(make_request(**{"recipe": "demo-cpu", **fields}))
+    requested_recipe(make_request(**{"recipe": "demo-cpu", **fields}))
 
 
 def recipes() -> list[Seed]:

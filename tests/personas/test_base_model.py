@@ -13,7 +13,7 @@ from jinja2.exceptions import SecurityError
 from personas.errors import BaseModelError
 from personas.models.base_model import load_model, load_tokenizer, locate, recommended_sampling
 from personas.schemas.chat import SamplingParams
-from trainer.recipe.resolve import linear_layers
+from trainer.recipe.model_fit import linear_layers
 from trainer.train.job import load_fast_tokenizer
 
 ANSWER = SimpleNamespace(headers={}, request=None)

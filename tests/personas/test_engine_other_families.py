@@ -23,8 +23,8 @@ from tests.personas.engine_reference import (
     special_adapter,
 )
 from tools.tiny_models import make_model
-from trainer.recipe.resolve import find_target_modules
-from trainer.recipe.resolve import load_recipe as recipe_named
+from trainer.recipe.model_fit import find_target_modules
+from trainer.recipe.recipe_file import load_recipe as recipe_named
 
 FAST = ("LFM2", "Mamba", "OPT")
 USES = {

@@ -7,7 +7,7 @@ import pytest
 
 from trainer.cli.main import main
 from trainer.process.environment import RESTARTED_VARIABLE
-from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.recipe.recipe_file import RECIPES_FOLDER
 from trainer.schemas import Recipe
 
 
@@ -36,7 +36,7 @@ def two_trained(tmp_path_factory, tiny_base):
         persona_job,
     )  # import torch and peft, as in tests/conftest.py
     from trainer.run import run_job
-    from trainer.train.job import RunContext
+    from trainer.train.training_run import RunControl
 
     folders = {}
     for persona, word in {"ada": "cogwheel", "bo": "marmalade"}.items():
@@ -54,7 +54,7 @@ def two_trained(tmp_path_factory, tiny_base):
             export(lines),
             hyperparameters={"num_train_epochs": 4, "learning_rate": 1e-2},
         )
-        run_job(folder, RunContext(lambda event: None, lambda: None))
+        run_job(folder, RunControl())
         folders[persona] = folder
     return folders
 

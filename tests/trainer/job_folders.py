@@ -23,7 +23,7 @@ from trainer.dataset.loader import load_dataset
 from trainer.dataset.run_dataset import write_run_dataset
 from trainer.process.run_control import RunCancelled
 from trainer.schemas import Recipe
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
 LORE = (
@@ -225,7 +225,7 @@ def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in textwrap.dedent(text).splitlines()]
 
 
-def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> RunContext:
+def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> RunControl:
     """A run that is asked to stop once the event of this step was the last to be heard."""
     received: list[TrainerEvent] = []
 
@@ -233,4 +233,4 @@ def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> RunCon
         if received and isinstance(last := received[-1], kind) and last.step == step:
             raise RunCancelled("the test")
 
-    return RunContext(received.append, check)
+    return RunControl(received.append, check)

@@ -11,12 +11,18 @@ from tests.trainer.test_run import run
 from trainer.estimate.run_estimate import estimate_memory
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
-from trainer.recipe.resolve import (
+from trainer.recipe.machine_fit import (
     CHECKPOINTING_SKIPPED_NOTE,
     MAX_ACTIVATION_MEMORY_SHARE,
+    fit_notes,
+    fit_to_hardware,
+    fit_to_machine,
+    memory_test,
     skip_activation_checkpointing,
 )
+from trainer.recipe.resolve import resolve_run
 from trainer.schemas import ResolvedRecipe
+from trainer.train.job import prepare_job_without_torch
 
 CPU = MachineSpec(has_cuda=False, best="bf16")
 CUDA = MachineSpec(has_cuda=True, best="bf16")
@@ -24,38 +30,44 @@ WORK = Workload([300] * 20, [300])
 
 
 @pytest.fixture
-def fit(recipe):
-    return ResolvedRecipe(
-        recipe.model_copy(update={"gradient_checkpointing": True, "precision": "bf16"}),
-        notes=("before",),
-    )
+def checkpointing(recipe):
+    changes = {"gradient_checkpointing": True, "precision": "bf16"}
+    return recipe.with_values(**changes)
 
 
-def test_where_memory_holds_all_activations_none_is_computed_twice(fit, tiny_base):
-    needed = estimate_memory(
-        fit.recipe.model_copy(update={"gradient_checkpointing": False}), tiny_base, WORK, CPU
-    ).total
+def test_where_memory_holds_all_activations_none_is_computed_twice(checkpointing, tiny_base):
+    without = checkpointing.model_copy(update={"gradient_checkpointing": False})
+    needed = estimate_memory(without, tiny_base, WORK, CPU).total
+    room = round(needed / MAX_ACTIVATION_MEMORY_SHARE)
     enough, short = (
         skip_activation_checkpointing(
-            fit, tiny_base, WORK, CPU, round(needed / MAX_ACTIVATION_MEMORY_SHARE) + more
+            checkpointing, memory_test(tiny_base, WORK, CPU, free_bytes=room + more)
         )
         for more in (9, -9)
     )
-    assert not enough.recipe.gradient_checkpointing and enough.notes == (
-        "before",
-        CHECKPOINTING_SKIPPED_NOTE,
+    assert enough == without
+    assert fit_notes(checkpointing, enough) == (CHECKPOINTING_SKIPPED_NOTE,)
+    assert short == checkpointing and fit_notes(checkpointing, short) == ()
+
+
+def test_a_gpu_stays_as_it_is(checkpointing, tiny_base):
+    fitted = fit_to_machine(
+        "s0-6gb", checkpointing, tiny_base, WORK, machine=CUDA, free_bytes=2**50
     )
-    assert short == fit
+    assert fitted == checkpointing
 
 
-def test_a_gpu_and_a_run_that_has_begun_stay_as_they_are(fit, tiny_base):
-    much = 2**50
-    keeping = fit.recipe.model_copy(update={"gradient_checkpointing": False})
-    assert skip_activation_checkpointing(fit, tiny_base, WORK, CUDA, much) == fit
-    assert skip_activation_checkpointing(fit, tiny_base, WORK, CPU, much, began=fit.recipe) == fit
-    assert skip_activation_checkpointing(
-        fit, tiny_base, WORK, CPU, 0, began=keeping
-    ) == ResolvedRecipe(keeping, notes=("before", CHECKPOINTING_SKIPPED_NOTE))
+@pytest.mark.parametrize("began_with", [True, False])
+def test_a_run_that_has_begun_stays_as_it_is(tmp_path, tiny_base, began_with):
+    folder = persona_job(tmp_path, tiny_base.source, recipe="s0-6gb")
+    job = prepare_job_without_torch(folder)
+    assert job.recipe.gradient_checkpointing
+    begun = fit_to_hardware(job.recipe).with_values(gradient_checkpointing=began_with)
+    resumed = resolve_run(
+        "s0-6gb", job.recipe, job.base, job.data, work=job.workload, begun=ResolvedRecipe(begun)
+    )
+    assert resumed.recipe == begun
+    assert (CHECKPOINTING_SKIPPED_NOTE in resumed.notes) != began_with
 
 
 @pytest.mark.slow

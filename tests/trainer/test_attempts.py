@@ -18,7 +18,7 @@ from trainer.cli import main as cli
 from trainer.process.events import EventWriter
 from trainer.process.run_control import AttemptFence, RunCancelled, SupersededError
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 
 def test_an_attempt_is_recorded_with_what_lay_there_before(tmp_path):
@@ -83,7 +83,7 @@ def test_a_superseded_run_writes_no_checkpoint_when_it_is_stopped(tmp_path, tiny
             raise
 
     with pytest.raises(SupersededError):
-        run_job(folder, RunContext(context.emit, check, fence=fence.check))
+        run_job(folder, RunControl(context.emit, check, fence=fence.check))
     assert not list(folder.glob("checkpoints/checkpoint-*")) and not (folder / "adapter").exists()
 
 

@@ -24,7 +24,8 @@ from trainer.study.canary_audit import (
     exposure,
     run_canary_audit,
 )
-from trainer.train.job import RunContext, prepare_job
+from trainer.train.job import prepare_job
+from trainer.train.training_run import RunControl
 
 
 def test_exposure_is_the_rank_in_bits():
@@ -62,7 +63,7 @@ def test_canaries_are_drawn_alike_each_time_and_all_differ(tiny_base, monkeypatc
 @pytest.mark.slow
 def test_exposure_rises_with_repeats_and_is_near_chance_without(two_trained, tmp_path):
     job = prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
-    run = RunContext(lambda event: None, lambda: None)
+    run = RunControl()
     found = run_canary_audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120)
     bits = {repeats: exposure.mean for repeats, exposure in found.exposure.items()}
     assert bits[0] < bits[1] < bits[16]

@@ -21,19 +21,21 @@ from trainer.estimate.memory_model import adapter_parameter_count, predict_memor
 from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import MachineSpec
 from trainer.process.run_control import RunCancelled
-from trainer.recipe import resolve
+from trainer.recipe import auto_recipe
 from trainer.recipe.auto_recipe import (
     AUTO_RECIPE,
     AUTO_SETTINGS,
     ModelTraits,
     SampleStats,
     choose_recipe,
+    choose_sample_settings,
+    choose_settings,
 )
-from trainer.recipe.resolve import RECIPES_FOLDER, resolve_for_data, resolve_for_run, resolve_recipe
+from trainer.recipe.recipe_file import RECIPES_FOLDER, requested_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe
-from trainer.train.job import RunContext
 from trainer.train.resume_config import RUN_FILE, ResumeConfig, resumed_recipe
+from trainer.train.training_run import RunControl
 
 GIB = 2**30
 EMBEDDED = ModelTraits(
@@ -78,7 +80,7 @@ ENORMOUS = SampleStats(300_000, 900, 60_000_000)
 
 def recipe_of(**changes: object) -> Recipe:
     hyperparameters = Hyperparameters.model_validate(changes)
-    return resolve_recipe(
+    return requested_recipe(
         TrainingRequest(
             job_name="j", persona="ada", recipe=AUTO_RECIPE, hyperparameters=hyperparameters
         )
@@ -264,7 +266,7 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     _, output, _ = command("run", str(job), "--dry-run", "--json")
     planned = next(it for it in json.loads(output)["recipes"] if it["recipe"] == AUTO_RECIPE)
     received = []
-    run_job(job, RunContext(received.append, lambda: None))
+    run_job(job, RunControl(received.append))
     manifest = verify_adapter(job / "adapter")
     kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     assert (
@@ -294,18 +296,19 @@ def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_ba
             raise RunCancelled("the test")
 
     with pytest.raises(RunCancelled):
-        run_job(job, RunContext(received.append, stop_in_mid_run))
+        run_job(job, RunControl(received.append, stop_in_mid_run))
     first = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     small = MachineSpec(False, first.recipe.precision, GIB // 2, GIB // 2)
-    monkeypatch.setattr(resolve, "probe_machine_without_torch", lambda: small)
-    anew = resolve_for_run(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
+    monkeypatch.setattr(auto_recipe, "probe_machine_without_torch", lambda: small)
+    anew = choose_settings(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
     assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
     assert (
-        resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length
+        choose_sample_settings(AUTO_RECIPE, recipe_of(), tiny_base).max_length
+        != first.recipe.max_length
     )
 
     before = len(received)
-    run_job(job, RunContext(received.append, lambda: None))
+    run_job(job, RunControl(received.append))
     steps = [event.step for event in received[before:] if isinstance(event, Progress)]
     assert steps[0] > 1, "it went on"
     kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())

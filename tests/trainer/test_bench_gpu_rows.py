@@ -23,7 +23,7 @@ from benchmarks.gpu_rows import (
     require_gpu,
     write_between_markers,
 )
-from trainer.recipe.resolve import recipe_names
+from trainer.recipe.recipe_file import recipe_names
 
 FIGURES = RowFigures(
     11.9,

@@ -20,7 +20,8 @@ from tests.trainer.job_folders import ADA, built_job, dialogues, export, message
 from trainer.cli.main import main
 from trainer.dataset.holdout_fingerprints import match_held_out
 from trainer.run import run_job
-from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.job import prepare_job_without_torch
+from trainer.train.training_run import RunControl
 
 BOT_TALK = [
     line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}}
@@ -108,7 +109,7 @@ def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapte
     data = prepare_job_without_torch(folder).data
     assert data.hash == result["hash"] and len(data.train) == result["samples"]["train"]
     received = []
-    run_job(folder, RunContext(received.append, lambda: None))
+    run_job(folder, RunControl(received.append))
     manifest = verify_adapter(folder / "adapter")
     sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
     assert manifest.dataset_hash == result["hash"] and manifest.rights == {"own-writing": 16}

@@ -13,7 +13,7 @@ from personas.schemas.chat import Persona
 from tests.trainer.chat_logs import outcome, write
 from tests.trainer.job_folders import export, message, persona_job
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
-from trainer.recipe.resolve import resolve_recipe
+from trainer.recipe.recipe_file import requested_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
@@ -126,7 +126,7 @@ def test_who_is_left_out_is_not_named_in_what_others_say(tmp_path):
     (folder / "request.json").write_text(json.dumps(request))
     write_consent(folder, consent(MIRA))
     spec = read_spec(folder)
-    content = read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request))
+    content = read_job_talk(read_job_inputs(folder, spec), requested_recipe(spec.request))
     data = prepare_job_without_torch(folder).data
     texts = [
         text

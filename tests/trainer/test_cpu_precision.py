@@ -12,11 +12,11 @@ from tests.trainer.job_folders import persona_job
 from tests.trainer.test_recipes import recipe_of
 from tools.tiny_models import TINY_MODELS, make_model, make_tokenizer
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
-from trainer.recipe.resolve import fit_to_hardware
+from trainer.recipe.machine_fit import fit_notes, fit_to_hardware
 from trainer.run import run_job
-from trainer.train.job import RunContext
 from trainer.train.sft_trainer import make_sft_trainer
 from trainer.train.trainer_base import StageInputs
+from trainer.train.training_run import RunControl
 
 FP16 = pytest.mark.skipif(
     torch.cuda.is_available() or not probe_machine().cpu_fp16,
@@ -25,13 +25,14 @@ FP16 = pytest.mark.skipif(
 
 
 def test_fp16_stays_where_the_processor_has_it_and_is_replaced_with_a_note_elsewhere():
+    recipe = recipe_of("s0-6gb")
     own, other = (
-        fit_to_hardware(recipe_of("s0-6gb"), MachineSpec(False, "bf16", cpu_fp16=has))
-        for has in (True, False)
+        fit_to_hardware(recipe, MachineSpec(False, "bf16", cpu_fp16=has)) for has in (True, False)
     )
-    assert own.recipe.precision == "fp16" and not any("fp16" in note for note in own.notes)
-    assert other.recipe.precision == "bf16"
-    assert "This machine does not compute in fp16: bf16 is used instead." in other.notes
+    assert own.precision == "fp16" and not any("fp16" in note for note in fit_notes(recipe, own))
+    assert other.precision == "bf16"
+    notes = fit_notes(recipe, other)
+    assert "This machine does not compute in fp16: bf16 is used instead." in notes
     assert (
         probe_machine().cpu_fp16 == probe_machine_without_torch().cpu_fp16
         or probe_machine().has_cuda
@@ -53,7 +54,7 @@ def test_a_recipe_in_fp16_trains_in_fp16_with_loss_scaling_as_on_a_card(tmp_path
             tmp_path / precision, base.source, recipe="s0-6gb", hyperparameters=changes
         )
         events = []
-        run_job(job, RunContext(events.append, lambda: None))
+        run_job(job, RunControl(events.append))
         manifest = verify_adapter(job / "adapter")
         assert manifest.training_precision == f"nf4 base, {precision} compute, float32 adapter"
         assert not any("does not compute" in caveat for caveat in manifest.caveats)
@@ -73,8 +74,8 @@ def test_the_loss_is_scaled_and_products_are_in_float16(tmp_path):
     renderer = Renderer(make_tokenizer(kind))
     sample = renderer.sample(None, [Turn("", "hello")], "Good day.")
     recipe = recipe_of("s0-6gb", max_steps=1, gradient_accumulation_steps=1, eval_strategy="no")
-    recipe = fit_to_hardware(recipe, MachineSpec(False, "bf16", cpu_fp16=True)).recipe
-    stage = StageInputs([sample], (), recipe, lambda event: None, lambda: None)
+    recipe = fit_to_hardware(recipe, MachineSpec(False, "bf16", cpu_fp16=True))
+    stage = StageInputs([sample], (), recipe, lambda event: None)
     trainer = make_sft_trainer(base, renderer.tokenizer, stage, tmp_path / "out")
     kinds = set()
     layer = next(

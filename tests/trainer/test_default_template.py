@@ -35,8 +35,9 @@ from tools.tiny_models import TINY_MODELS, make_model
 from trainer.doctor.machine_checks import check_base_model
 from trainer.export.exporter import export_adapter
 from trainer.run import run_job
-from trainer.train.job import RunContext, load_fast_tokenizer, prepare_job, read_spec
+from trainer.train.job import load_fast_tokenizer, prepare_job, read_spec
 from trainer.train.losses import mean_loss, measure_reply_losses
+from trainer.train.training_run import RunControl
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.")
 TALK = [Turn("Bo", "hi"), Turn("Cy", "hey"), Turn("Ada", "Yes?", True), Turn("Bo", "tell me")]
@@ -241,7 +242,7 @@ def train_ada(bare, tmp_path_factory, kind):
         export(lines),
         hyperparameters=settings,
     )
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     return folder
 
 

@@ -18,13 +18,13 @@ from tests.trainer.job_folders import persona_job
 from tests.unprivileged import without_overrides
 from trainer.process.events import failed_event
 from trainer.process.run_control import JobGoneError
-from trainer.recipe.resolve import fit_to_hardware
+from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.run import run_job
 from trainer.train.checkpoint import list_checkpoints, trainable_weights
-from trainer.train.job import RunContext
 from trainer.train.losses import mean_loss, measure_reply_losses
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
+from trainer.train.training_run import RunControl
 
 SMALL_BYTES = 4096
 
@@ -56,9 +56,9 @@ def trained(base, renderer, recipe, folder, received, listen=lambda event: None,
         listen(event)
 
     short = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 1}
-    fit = fit_to_hardware(recipe.model_copy(update={**short, **changes})).recipe
+    fit = fit_to_hardware(recipe.model_copy(update={**short, **changes}))
     course = StageInputs(
-        samples(16), samples(3), fit, receive, lambda: None, folder, checkpoint_s=0
+        samples(16), samples(3), fit, receive, control=RunControl(checkpoint_s=0), folder=folder
     )
     return train_sft(base, renderer.tokenizer, course)
 
@@ -119,7 +119,7 @@ class Disturbed:
             if when(event):
                 disturb()
 
-        run_job(self.folder, RunContext(emit, lambda: None, checkpoint_s=0))
+        run_job(self.folder, RunControl(emit, checkpoint_s=0))
         return received
 
     @property

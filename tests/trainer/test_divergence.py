@@ -9,7 +9,7 @@ import pytest
 from personas.errors import TrainingError
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Progress
-from trainer.recipe.resolve import fit_to_hardware
+from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.train.losses import (
     DIVERGENCE_RISE_NATS,
     DIVERGENCE_WINDOW_STEPS,
@@ -116,9 +116,7 @@ def test_a_run_is_stopped_when_it_stays_far_above_the_untrained_models_loss(
     received = []
     # The tiny model's own loss is that of a guess among all tokens, some 11 nats: as if a better
     # one had got there.
-    course = StageInputs(
-        samples, (), fit_to_hardware(slow).recipe, received.append, lambda: None, initial_loss=2.0
-    )
+    course = StageInputs(samples, (), fit_to_hardware(slow), received.append, initial_loss=2.0)
     with pytest.raises(
         TrainingError, match=r"The loss began at 2\.00 .* at step 11: training has diverged"
     ):

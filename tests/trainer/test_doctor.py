@@ -26,7 +26,7 @@ from trainer.doctor.machine_checks import (
 )
 from trainer.estimate.memory_model import predict_memory
 from trainer.machine import Gpu, MachineSpec, list_gpus
-from trainer.recipe.resolve import load_recipe, recipe_names
+from trainer.recipe.recipe_file import load_recipe, recipe_names
 
 GIB = 2**30
 CPU_TORCH = TorchBuild("2.13.0+cpu", "", False, "bf16")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from personas.schemas.chat import Turn
-from trainer.recipe.resolve import fit_to_hardware
+from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
 
@@ -48,8 +48,8 @@ def samples(renderer):
 
 def stopped_by_themselves(base, renderer, recipe, samples) -> float:
     """The share of greedy replies to new questions that end before the limit."""
-    heavy = fit_to_hardware(recipe.model_copy(update=HEAVY)).recipe
-    course = StageInputs(samples, (), heavy, lambda event: None, lambda: None)
+    heavy = fit_to_hardware(recipe.model_copy(update=HEAVY))
+    course = StageInputs(samples, (), heavy, lambda event: None)
     model = train_sft(base, renderer.tokenizer, course).model
     prompts = torch.tensor([renderer.prompt(None, asked(number)).ids for number in range(100, 120)])
     made = model.generate(

@@ -17,10 +17,10 @@ from tests.tiny_models import overflowing_model
 from tests.trainer.job_folders import persona_job
 from trainer.machine import probe_machine
 from trainer.run import run_job
-from trainer.train.job import RunContext
 from trainer.train.losses import require_convergence, require_finite_loss
 from trainer.train.resume_config import ResumeConfig, lock_config
 from trainer.train.sft_trainer import load_model_with_kernels
+from trainer.train.training_run import RunControl
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +65,7 @@ def test_a_run_starts_anew_in_another_precision_and_says_so(tmp_path, monkeypatc
     changes = {"precision": "fp16", "max_steps": 2, "quant_type": "none", "learning_rate": 1e-5}
     folder = persona_job(tmp_path, base.source, hyperparameters=changes)
     received = []
-    run_job(folder, RunContext(received.append, lambda: None, checkpoint_s=0))
+    run_job(folder, RunControl(received.append, checkpoint_s=0))
     manifest = verify_adapter(folder / "adapter")
     best = "bf16" if probe.best == "bf16" else "fp32"
     assert manifest.training_precision == f"none base, {best} compute, float32 adapter"

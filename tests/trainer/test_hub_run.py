@@ -10,7 +10,7 @@ from personas.models.base_model import fingerprint, locate
 from tests.hub_server import Hub, Repository, reach
 from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 COMMIT = "c" * 40
 
@@ -24,7 +24,7 @@ async def test_the_commit_is_recorded_wherever_the_base_model_is_named(
     )
     reach(monkeypatch, str(server.make_url("")).rstrip("/"), str(tmp_path / "cache"))
     job = persona_job(tmp_path / "job", "harbour/tiny@v1.2", hyperparameters={"max_steps": 1})
-    await asyncio.to_thread(run_job, job, RunContext(lambda event: None, lambda: None))
+    await asyncio.to_thread(run_job, job, RunControl())
     named = f"harbour/tiny@{COMMIT}"
     manifest = verify_adapter(job / "adapter")
     assert manifest.base_model == named and manifest.base_model_hash == fingerprint(tiny_base)

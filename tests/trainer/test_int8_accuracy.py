@@ -17,8 +17,8 @@ from personas.schemas.chat import Turn
 from personas.schemas.scorecard import ScoreCard
 from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
-from trainer.train.job import RunContext
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
+from trainer.train.training_run import RunControl
 
 INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 MOST = 0.01
@@ -62,6 +62,6 @@ def test_a_version_is_measured_in_int8_where_that_serves(tmp_path, tiny_base):
     folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters={"max_steps": 2})
     spec = json.loads((folder / "request.json").read_text())
     (folder / "request.json").write_text(json.dumps({**spec, "serving_precision": "int8"}))
-    run_job(folder, RunContext(lambda event: None, lambda: None, card="losses"))
+    run_job(folder, RunControl(card="losses"))
     card = ScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
     assert card.precision == "int8" and card.base_is_base == 0

@@ -18,13 +18,13 @@ from tests.trainer.job_folders import (
     write_request,
 )
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
-from trainer.recipe.resolve import recipe_names, resolve_recipe
+from trainer.recipe.recipe_file import recipe_names, requested_recipe
 from trainer.train.job import prepare_job_without_torch
 
 
 def read(folder):
     spec = read_spec(folder)
-    return read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request))
+    return read_job_talk(read_job_inputs(folder, spec), requested_recipe(spec.request))
 
 
 def change(folder, **fields):
@@ -186,17 +186,17 @@ def test_the_persona_is_who_the_request_says_and_no_option_is_named(tmp_path):
 
 def test_a_recipe_takes_the_requests_values_and_names_wrong_ones(tmp_path):
     spec = read_spec(persona_job(tmp_path, "embedded", hyperparameters={"learning_rate": 1e-4}))
-    recipe = resolve_recipe(spec.request)
+    recipe = requested_recipe(spec.request)
     assert (recipe.learning_rate, recipe.lora_r, recipe.lora_dropout) == (1e-4, 4, 0.05)
     assert recipe.hyperparameters["learning_rate"] == 1e-4
     with pytest.raises(RequestError, match=r"no recipe 'demo-gpu'\. Did you mean 'demo-cpu'"):
-        resolve_recipe(spec.request.model_copy(update={"recipe": "demo-gpu"}))
+        requested_recipe(spec.request.model_copy(update={"recipe": "demo-gpu"}))
 
 
 def test_every_recipe_is_complete(tmp_path):
     request = read_spec(persona_job(tmp_path, "embedded")).request
     for name in recipe_names():
-        resolve_recipe(request.model_copy(update={"recipe": name}))
+        requested_recipe(request.model_copy(update={"recipe": name}))
 
 
 def test_digests_tell_files_and_names_apart(tmp_path):

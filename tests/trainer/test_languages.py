@@ -45,7 +45,7 @@ from trainer.evaluate.generation.lore_facts import derive_questions
 from trainer.evaluate.generation.reply_sections import missing_in_language
 from trainer.evaluate.generation.reply_tasks import read_small_talk
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 HERE = Path(__file__).parent
 FOLDERS = {"vi": HERE / "vietnamese", "zh": HERE / "chinese"}
@@ -508,7 +508,7 @@ def test_a_run_ends_in_a_score_card_in_the_language(tmp_path, tiny_base, languag
     job = write_request(
         tmp_path / "job", tiny_base.source, kinds, persona=persona.id, hyperparameters=settings
     )
-    run_job(job, RunContext(lambda event: None, lambda: None, card="full"))
+    run_job(job, RunControl(card="full"))
     card = ScoreCard.model_validate_json((job / "adapter" / "scorecard.json").read_text("utf-8"))
     assert card.heldout.loss["new"] < card.heldout.loss["base"]
     assert card.facts and card.facts.questions and card.safety and sum(card.safety.prompts.values())

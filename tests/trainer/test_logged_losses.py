@@ -6,7 +6,7 @@ import pytest
 
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Evaluation, Progress
-from trainer.recipe.resolve import fit_to_hardware
+from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
 
@@ -26,9 +26,9 @@ OWN = {
 @pytest.fixture
 def history(tiny_base, renderer, recipe):
     def run(**changes):
-        changed = fit_to_hardware(recipe.model_copy(update={**OWN, **changes})).recipe
+        changed = fit_to_hardware(recipe.model_copy(update={**OWN, **changes}))
         received = []
-        course = StageInputs(SAMPLES, SAMPLES[:3], changed, received.append, lambda: None)
+        course = StageInputs(SAMPLES, SAMPLES[:3], changed, received.append)
         train_sft(tiny_base, renderer.tokenizer, course)
         return received
 
@@ -73,9 +73,7 @@ def test_a_run_of_one_step_changes_the_adapter_although_its_recipe_warms_up(
     once = recipe.model_copy(
         update={**OWN, "warmup_ratio": 0.1, "max_steps": 1, "lr_scheduler_type": "cosine"}
     )
-    course = StageInputs(
-        SAMPLES, (), fit_to_hardware(once).recipe, lambda event: None, lambda: None
-    )
+    course = StageInputs(SAMPLES, (), fit_to_hardware(once), lambda event: None)
     model = train_sft(tiny_base, renderer.tokenizer, course).model
     moved = [
         float(weight.detach().abs().max())

@@ -28,7 +28,8 @@ from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.synthetic.reply_filter import CONTRACTION
 from trainer.report.run_plan import plan_job
 from trainer.run import run_job
-from trainer.train.job import RunContext, load_fast_tokenizer
+from trainer.train.job import load_fast_tokenizer
+from trainer.train.training_run import RunControl
 
 SMALL = (
     *(
@@ -202,7 +203,7 @@ def test_lore_alone_is_enough(make, tiny_base):
 @pytest.mark.slow
 def test_from_lore_alone_to_an_adapter_that_says_where_its_samples_come_from(make, tiny_base):
     folder = make("--lore", "lore", "--lore-pairs", "1", "--base-model", tiny_base.source)
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     manifest = verify_adapter(folder / "adapter")
     assert (
         manifest.dataset["lore_pairs_synthesised"] == 6

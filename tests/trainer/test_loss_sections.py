@@ -201,8 +201,8 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
 ):
     left = []
     monkeypatch.setattr(
-        "trainer.evaluate.evaluate_version._add_sections",
-        lambda card, *rest: left.append(rest[-1].left) or card,
+        "trainer.evaluate.evaluate_version._VersionEvaluation.add_sections",
+        lambda self, card, *losses: left.append(self.budget.left) or card,
     )
     new = Candidate.sealed(two_trained["ada"] / "adapter")
     evaluate_version(
@@ -217,7 +217,9 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
 
 def test_each_adapter_fits_its_own_persona_without_a_word_on_who_speaks(sides, two_trained, job):
     found, missing = load_other_personas(job, [neighbour(two_trained)])
-    section = separation_section(sides, "ada", job.data, found, TimeBudget(FOREVER), lambda: None)
+    section = separation_section(
+        sides, "ada", job.data, found, budget=TimeBudget(FOREVER), between=lambda: None
+    )
     assert not missing and section.own_best == section.own_best_new == 1
     assert section.margin_bits.low > 0
     assert section.loss["ada"]["ada"] < section.loss["ada"]["bo"]
@@ -232,8 +234,8 @@ def test_an_adapter_that_is_another_ones_twin_separates_nothing(sides, two_train
         "ada",
         job.data,
         [found[0].__class__("bo", twin, found[0].data)],
-        TimeBudget(FOREVER),
-        lambda: None,
+        budget=TimeBudget(FOREVER),
+        between=lambda: None,
     )
     assert section.own_best == 0 and section.margin_bits.estimate == 0
 
@@ -295,7 +297,12 @@ def test_what_greedy_decoding_goes_on_with_comes_back_and_nothing_else_does(side
 def test_only_replies_count_of_which_enough_is_to_come_back(sides, job):
     heldout = paired_losses(sides.use, sides.names, job.data.heldout)
     section = memorisation_section(
-        sides, job.data, heldout.means(), 2, TimeBudget(FOREVER), lambda: None
+        sides,
+        job.data,
+        heldout=heldout.means(),
+        end_tokens=2,
+        budget=TimeBudget(FOREVER),
+        between=lambda: None,
     )
     assert section.prefixes == 0 and section.verbatim == 0, "two words are no proof"
     assert set(section.gap) == set(sides.names)

@@ -24,9 +24,9 @@ from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
 from trainer.process.events import failed_event
 from trainer.process.run_control import RunCancelled
-from trainer.recipe.resolve import load_recipe
+from trainer.recipe.recipe_file import load_recipe
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 GIB = 2**30
 LONG = Workload(train=[1000] * 40, heldout=[900] * 20, shared=100, reply_tokens=100)
@@ -102,14 +102,14 @@ def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_roo
     monkeypatch.setattr(trainer.estimate.memory_check, "own_memory_bytes", lambda: 0)
     monkeypatch.setattr(trainer.estimate.memory_check, "probe_machine", lambda: small(0.25))
     with pytest.raises(NoMemoryError) as refused:
-        run_job(folder, RunContext(received.append, lambda: None))
+        run_job(folder, RunControl(received.append))
     assert failed_event(refused.value).retry and not (folder / "adapter").exists()
     assert "base model" not in [getattr(event, "name", "") for event in received]
     with pytest.raises(LoadedError):
-        run_job(folder, RunContext(received.append, lambda: None, skips_memory_check=True))
+        run_job(folder, RunControl(received.append, skips_memory_check=True))
     monkeypatch.setattr(trainer.estimate.memory_check, "probe_machine", lambda: small(4))
     with pytest.raises(LoadedError):
-        run_job(folder, RunContext(received.append, lambda: None))
+        run_job(folder, RunControl(received.append))
 
 
 @pytest.mark.parametrize("words", [[], ["--ignore-memory"]])

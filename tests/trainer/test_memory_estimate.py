@@ -23,7 +23,7 @@ from trainer.estimate.memory_model import (
 from trainer.estimate.model_shape import model_shape_of, shape_from_config
 from trainer.estimate.workload import BatchShape, Workload, group_by_length, workload_of
 from trainer.machine import MachineSpec
-from trainer.recipe.resolve import load_recipe
+from trainer.recipe.recipe_file import load_recipe
 from trainer.train import losses
 from trainer.train.collator import collate, reply_losses
 from trainer.train.sft_trainer import make_sft_trainer
@@ -51,7 +51,7 @@ def changed(recipe, **changes):
 
 
 def made(tiny_base, recipe, tmp_path):
-    course = StageInputs(samples(8), (), recipe, lambda event: None, lambda: None)
+    course = StageInputs(samples(8), (), recipe, lambda event: None)
     return make_sft_trainer(tiny_base, load_tokenizer(tiny_base), course, tmp_path)
 
 

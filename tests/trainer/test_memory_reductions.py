@@ -10,7 +10,7 @@ from trainer.estimate.memory_check import memory_reductions, settings_as_options
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
-from trainer.recipe.resolve import load_recipe
+from trainer.recipe.recipe_file import load_recipe
 
 SPEED = MachineSpeed(1.0, "a test")
 CPU = MachineSpec(has_cuda=False, best="bf16")

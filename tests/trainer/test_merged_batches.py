@@ -11,14 +11,19 @@ from tests.trainer.test_run import run
 from trainer.estimate.run_estimate import estimate_memory
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
-from trainer.recipe.resolve import (
+from trainer.recipe.machine_fit import (
     MAX_ACTIVATION_MEMORY_SHARE,
     MERGED_BATCH_TOKENS,
+    fit_notes,
+    fit_to_hardware,
     fit_to_machine,
-    load_recipe,
+    memory_test,
     merge_batches,
 )
+from trainer.recipe.recipe_file import load_recipe
+from trainer.recipe.resolve import resolve_run
 from trainer.schemas import ResolvedRecipe
+from trainer.train.job import prepare_job_without_torch
 
 CPU = MachineSpec(has_cuda=False, best="bf16")
 CUDA = MachineSpec(has_cuda=True, best="bf16")
@@ -27,23 +32,20 @@ SHORT = Workload([130] * 60, [130])
 FEW_LONG = Workload([130] * 57 + [800] * 3, [130])
 
 
-def batches(fit):
-    return fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps
+def batches(recipe):
+    return recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
 
 
 def fitted(base, recipe="demo-cpu", work=SHORT, machine=CPU, free_bytes=MUCH, **changes):
-    return fit_to_machine(
-        recipe, load_recipe(recipe, Hyperparameters(**changes)), base, work, machine, free_bytes
-    )
+    asked = load_recipe(recipe, Hyperparameters(**changes))
+    return fit_to_machine(recipe, asked, base, work, machine=machine, free_bytes=free_bytes)
 
 
 def test_short_samples_of_a_step_are_computed_together(tiny_base):
-    fit = fitted(tiny_base)
-    assert batches(fit) == (8, 1)
-    assert (
-        "per_device_train_batch_size is 8" in fit.notes[-1]
-        and "still has 8 samples" in fit.notes[-1]
-    )
+    merged = fitted(tiny_base)
+    assert batches(merged) == (8, 1)
+    note = fit_notes(load_recipe("demo-cpu"), merged)[-1]
+    assert "per_device_train_batch_size is 8" in note and "still has 8 samples" in note
 
 
 @pytest.mark.parametrize(
@@ -89,27 +91,30 @@ def test_batches_that_would_not_fit_into_memory_are_not_merged(tiny_base, recipe
     needed = estimate_memory(merged, tiny_base, work, CPU).total
     for more, expected in ((9, (8, 1)), (-9, (4, 2))):
         room = round(needed / MAX_ACTIVATION_MEMORY_SHARE) + more
-        assert (
-            batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, room)) == expected
-        )
+        fits = memory_test(tiny_base, work, CPU, room)
+        assert batches(merge_batches(recipe, work, fits)) == expected
 
 
-def test_as_many_are_merged_as_fit_into_a_batch(tiny_base, recipe):
+def test_as_many_are_merged_as_fit_into_a_batch(recipe):
     recipe = recipe.model_copy(
         update={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 12}
     )
     work = Workload([MERGED_BATCH_TOKENS // 10] * 60, [130])
-    assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, MUCH)) == (8, 3)
+    assert batches(merge_batches(recipe, work, lambda merged: True)) == (8, 3)
 
 
-def test_a_resumed_run_keeps_its_batches(tiny_base, recipe):
-    merged = merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH)
-    resumed = merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, 0, began=merged.recipe)
-    assert resumed == merged
-    assert (
-        merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH, began=recipe).recipe
-        == recipe
+@pytest.mark.parametrize("began_with", [(8, 1), (4, 2)])
+def test_a_resumed_run_keeps_its_batches(tmp_path, tiny_base, began_with):
+    job = prepare_job_without_torch(persona_job(tmp_path, tiny_base.source))
+    assert batches(job.recipe) == (4, 2)
+    begun = fit_to_hardware(job.recipe).with_values(
+        per_device_train_batch_size=began_with[0], gradient_accumulation_steps=began_with[1]
     )
+    resumed = resolve_run(
+        "demo-cpu", job.recipe, job.base, job.data, work=job.workload, begun=ResolvedRecipe(begun)
+    )
+    assert resumed.recipe == begun
+    assert any("still has 8 samples" in note for note in resumed.notes) == (began_with == (8, 1))
 
 
 @pytest.mark.slow

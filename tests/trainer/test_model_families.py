@@ -26,7 +26,8 @@ from tests.model_families import FAMILIES, SLIDING
 from tests.tiny_models import manifest_over
 from tools.tiny_models import make_model
 from trainer.estimate.model_shape import model_shape_of as config_shape
-from trainer.recipe.resolve import find_target_modules, fit_to_hardware, match_target_modules
+from trainer.recipe.machine_fit import fit_to_hardware
+from trainer.recipe.model_fit import find_target_modules, match_target_modules
 from trainer.train.collator import collate, has_plain_head, reply_losses
 from trainer.train.kernels import fused_lora
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
@@ -259,13 +260,13 @@ def test_it_trains_over_four_bits_and_the_adapter_serves_with_the_loss_it_was_tr
         "eval_strategy": "no",
     }
     settings, notes = match_target_modules(recipe.model_copy(update=changes), base)
-    settings = fit_to_hardware(settings).recipe
+    settings = fit_to_hardware(settings)
     renderer = renderer_of(base)
     samples = samples_of(renderer)
     trained = train_sft(
         base,
         renderer.tokenizer,
-        StageInputs(samples, samples[:2], settings, lambda _: None, lambda: None),
+        StageInputs(samples, samples[:2], settings, lambda _: None),
     )
     with atomic_folder(tmp_path / "adapter") as aside:
         trained.model.save_pretrained(aside, save_embedding_layers=False)

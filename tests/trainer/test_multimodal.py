@@ -21,8 +21,9 @@ from tests.tiny_models import manifest_over
 from tools.tiny_models import make_tokenizer
 from trainer.export.exporter import ExportRequest, export_merged
 from trainer.export.loaded_adapter import open_adapter
+from trainer.recipe.machine_fit import fit_to_hardware
+from trainer.recipe.model_fit import match_target_modules
 from trainer.recipe.parent_adapter import find_parent_adapter, load_parent_weights
-from trainer.recipe.resolve import fit_to_hardware, match_target_modules
 from trainer.train.sft_trainer import add_lora_adapter, train_sft
 from trainer.train.trainer_base import StageInputs
 
@@ -71,12 +72,12 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(base):
-    from trainer.recipe.resolve import load_recipe
+    from trainer.recipe.recipe_file import load_recipe
 
     changes = Hyperparameters(
         precision="fp32", quant_type="none", max_steps=3, eval_strategy="no", lora_r=4
     )
-    return fit_to_hardware(match_target_modules(load_recipe("demo-cpu", changes), base)[0]).recipe
+    return fit_to_hardware(match_target_modules(load_recipe("demo-cpu", changes), base)[0])
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def adapter(base, settings, tmp_path_factory):
         renderer.sample(ada, [Turn("Bo", f"what is it, number {n}?")], "I sit by the sea.")
         for n in range(4)
     ]
-    stage = StageInputs(samples, samples[:2], settings, lambda _: None, lambda: None)
+    stage = StageInputs(samples, samples[:2], settings, lambda _: None)
     model = train_sft(base, renderer.tokenizer, stage).model
     folder = tmp_path_factory.mktemp("adapter") / "adapter"
     with atomic_folder(folder) as aside:

@@ -19,7 +19,8 @@ from personas.schemas.chat import Persona, Turn
 from tests.model_families import OTHER_FAMILIES
 from tools.tiny_models import make_model
 from trainer.doctor.machine_checks import check_base_model
-from trainer.recipe.resolve import fit_to_hardware, match_target_modules
+from trainer.recipe.machine_fit import fit_to_hardware
+from trainer.recipe.model_fit import match_target_modules
 from trainer.train import layout_probe
 from trainer.train.collator import collate, reply_losses
 from trainer.train.kernels import LoraGroup, verify_fused_lora
@@ -124,9 +125,9 @@ def test_it_trains_and_says_how_its_batches_are_made(made, name, recipe):
     settings, _ = match_target_modules(
         recipe.model_copy(update={**changes, "eval_strategy": "no"}), base
     )
-    settings = fit_to_hardware(settings).recipe
+    settings = fit_to_hardware(settings)
     samples = samples_of(base)
-    stage = StageInputs(samples, samples[:2], settings, lambda _: None, lambda: None)
+    stage = StageInputs(samples, samples[:2], settings, lambda _: None)
     trained = train_sft(base, load_tokenizer(base), stage)
     with trained.model.disable_adapter():
         before = mean_loss(measure_reply_losses(trained.model, samples))
@@ -193,7 +194,7 @@ def test_fused_adapters_are_given_up_where_they_learn_something_else(
     made, recipe, monkeypatch, caplog
 ):
     settings, _ = match_target_modules(recipe.model_copy(update=UNQUANTISED), made("Doge"))
-    model, kernels = load_model_with_kernels(made("Doge"), fit_to_hardware(settings).recipe)
+    model, kernels = load_model_with_kernels(made("Doge"), fit_to_hardware(settings))
     peft_model = add_lora_adapter(model, settings)
     before = {key: weight.clone() for key, weight in peft_model.named_parameters()}
     assert verify_fused_lora(peft_model, kernels) is kernels and kernels.on_cpu

@@ -13,7 +13,7 @@ from personas.home.adapters import verify_adapter
 from personas.schemas.training_events import Phase, Progress
 from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 
 def out_of_memory_at(monkeypatch, step, times):
@@ -39,7 +39,7 @@ def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkey
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 4})
     out_of_memory_at(monkeypatch, step=5, times=1)
     received = []
-    run_job(folder, RunContext(received.append, lambda: None, checkpoint_s=0))
+    run_job(folder, RunControl(received.append, checkpoint_s=0))
     manifest = verify_adapter(folder / "adapter")
     assert (
         manifest.hyperparameters["per_device_train_batch_size"] == 4
@@ -70,5 +70,5 @@ def test_where_one_sample_is_too_much_it_is_an_error(tmp_path, tiny_base, monkey
     folder = persona_job(tmp_path, tiny_base.source)
     out_of_memory_at(monkeypatch, step=1, times=10)
     with pytest.raises(RuntimeError, match="allocate memory"):
-        run_job(folder, RunContext(lambda event: None, lambda: None, checkpoint_s=0))
+        run_job(folder, RunControl(checkpoint_s=0))
     assert not (folder / "adapter").exists()

@@ -21,8 +21,9 @@ from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.run import run_job
 from trainer.train.checkpoint import trainable_weights
-from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.job import prepare_job_without_torch
 from trainer.train.sft_trainer import add_lora_adapter
+from trainer.train.training_run import RunControl
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def dialogue(tiny_base, tmp_path_factory):
     from personas.home.adapters import write_manifest
 
     folder = dialogue_job(tmp_path_factory.mktemp("dialogue"), tiny_base.source)
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     adapter = folder / "adapter"
     write_people(adapter, {"a" * 32: 3})
     write_manifest(adapter, verify_unsealed(adapter))
@@ -65,7 +66,7 @@ def job(tmp_path_factory, tiny_base, dialogue):
 def whole(job):
     """The job, run to its end."""
     folder = job()
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     return folder
 
 
@@ -104,7 +105,7 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
     folder = job()
     with pytest.raises(RunCancelled):
         run_job(folder, stopping(3))
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     kept, other = (
         load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole)
     )

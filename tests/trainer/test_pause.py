@@ -38,7 +38,7 @@ from trainer.process.run_control import (
     RunCancelled,
 )
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 
 class World:
@@ -197,7 +197,7 @@ def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_th
     free_hold = PauseControl(beat=lambda: free.append(Heartbeat()))
     for name, hold, result in (("free", free_hold, free), ("held", Holding(), received)):
         folder = persona_job(tmp_path / name, tiny_base.source, **settings)
-        run_job(folder, RunContext(result.append, lambda: None, hold=hold))
+        run_job(folder, RunControl(result.append, pause=hold))
     assert weights(tmp_path / "free") == weights(tmp_path / "held")
     last = [
         [event for event in result if isinstance(event, Progress)][-1]

@@ -41,7 +41,7 @@ from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.run import run_job
 from trainer.train.collator import IGNORE_INDEX
-from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.job import prepare_job_without_torch
 from trainer.train.losses import measure_reply_losses
 from trainer.train.preference_trainer import (
     REFERENCE_ADAPTER,
@@ -52,6 +52,7 @@ from trainer.train.preference_trainer import (
 )
 from trainer.train.sft_trainer import add_lora_adapter
 from trainer.train.trainer_base import StageInputs
+from trainer.train.training_run import RunControl
 
 # ------------------------------------------------------------------------------------------------
 # who gives how many
@@ -243,7 +244,7 @@ def course_of(recipe, samples, received, **changes):
                 "precision": "fp32", "quant_type": "none", "num_train_epochs": 3, "per_device_train_batch_size": 4,
                 "gradient_accumulation_steps": 1}  # fmt: skip
     of = recipe.model_copy(update={**settings, **changes})
-    return StageInputs(samples, (), of, received.append, lambda: None)
+    return StageInputs(samples, (), of, received.append)
 
 
 @pytest.mark.parametrize("method", ["kto", "dpo"])
@@ -293,7 +294,7 @@ def margin(model, of):
 def adapter(tiny_base, tmp_path_factory):
     """Ada's adapter, as an ordinary run leaves it."""
     folder = persona_job(tmp_path_factory.mktemp("sft"), tiny_base.source)
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     return folder / "adapter"
 
 
@@ -307,7 +308,7 @@ def learned(tiny_base, adapter, tmp_path_factory):
         tmp_path_factory.mktemp("kto"), tiny_base.source, adapter, votes(312), **FAST
     )
     received = []
-    run_job(folder, RunContext(received.append, lambda: None))
+    run_job(folder, RunControl(received.append))
     return folder, received
 
 
@@ -344,7 +345,7 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(learned, tiny_base, ad
     with pytest.raises(RunCancelled):
         run_job(folder, stopping(5))
     assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     kept, other = (
         load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole)
     )

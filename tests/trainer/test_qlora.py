@@ -12,7 +12,8 @@ from personas.errors import TrainingError
 from personas.models.base_model import load_model
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
-from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware
+from trainer.recipe.machine_fit import fit_to_hardware
+from trainer.recipe.recipe_file import RECIPES_FOLDER
 from trainer.schemas import Recipe
 from trainer.train.sft_trainer import (
     LengthSortedSampler,
@@ -21,6 +22,7 @@ from trainer.train.sft_trainer import (
     train_sft,
 )
 from trainer.train.trainer_base import StageInputs
+from trainer.train.training_run import RunControl
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def recipe():
     table = tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
     return fit_to_hardware(
         Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})
-    ).recipe
+    )
 
 
 def samples(count: int) -> list[TokenizedSample]:
@@ -42,7 +44,7 @@ def samples(count: int) -> list[TokenizedSample]:
 
 def train(base, renderer, recipe, check=lambda: None):
     received = []
-    course = StageInputs(samples(20), samples(3), recipe, received.append, check)
+    course = StageInputs(samples(20), samples(3), recipe, received.append, RunControl(check=check))
     return train_sft(base, renderer.tokenizer, course).model, received
 
 

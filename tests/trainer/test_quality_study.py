@@ -27,7 +27,7 @@ from personas.schemas.scorecard import (
     VOICE_AT_TURN,
 )
 from trainer.evaluate.candidates import Candidate
-from trainer.evaluate.generation import sense_sections
+from trainer.evaluate.generation import talks
 from trainer.evaluate.generation.reply_tasks import ReplyValue
 from trainer.study import quality
 from trainer.study.quality import (
@@ -239,7 +239,7 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
 @pytest.mark.slow
 def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_trained, monkeypatch):
     """Four tokens a reply and two turns: the replies are real ones, of a tiny model."""
-    monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))
+    monkeypatch.setattr(talks, "TALK_TURNS", (1, 2))
     counts = []
     fork = Sequence.fork
     monkeypatch.setattr(
@@ -287,7 +287,7 @@ def test_other_versions_are_measured_as_served_on_the_same_prompts(
     two_trained, tmp_path, monkeypatch, command
 ):
     """An adapter that was trained on another word stands in for a later version."""
-    monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))
+    monkeypatch.setattr(talks, "TALK_TURNS", (1, 2))
     monkeypatch.setattr(
         quality, "served_sampling", lambda base: SamplingParams(max_new_tokens=4, candidates=1)
     )

@@ -9,6 +9,12 @@ import pytest
 
 from personas.schemas.scorecard import BELONGS, HELDOUT_TASK, Interval
 from tests.trainer.test_voice_classifier import ADA, data
+from trainer.evaluate.generation.belonging import (
+    QUESTION_CHOICES,
+    group_questions,
+    match_questions,
+    measure_belonging,
+)
 from trainer.evaluate.generation.reply_tasks import (
     EvaluationPrompt,
     GeneratedReply,
@@ -16,12 +22,6 @@ from trainer.evaluate.generation.reply_tasks import (
     ReplyValue,
     mean_interval,
     paired_difference,
-)
-from trainer.evaluate.generation.sense_sections import (
-    QUESTION_CHOICES,
-    group_questions,
-    match_questions,
-    measure_belonging,
 )
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.schemas import PromptReply
@@ -58,7 +58,8 @@ def heldout(pairs=PAIRS):
 
 
 def measured(answers, sides=("new",), seconds=60.0, score=in_words, pairs=PAIRS):
-    return measure_belonging(heldout(pairs), answers, sides, score, TimeBudget(seconds))
+    budget = TimeBudget(seconds)
+    return measure_belonging(heldout(pairs), answers, sides, score, budget=budget)
 
 
 def test_each_asked_question_is_tested_once_among_eight_different_ones():

@@ -17,16 +17,11 @@ from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from trainer.cli.recipes_command import COMMENTED_RECIPE, recipe_comments
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
-from trainer.recipe.resolve import (
-    RECIPES_FOLDER,
-    fit_to_hardware,
-    recipe_names,
-    recipe_warnings,
-    resolve_recipe,
-)
+from trainer.recipe.machine_fit import fit_notes, fit_to_hardware, recipe_warnings
+from trainer.recipe.recipe_file import RECIPES_FOLDER, recipe_names, requested_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 NAMES = ("demo-cpu", "s0-6gb", "s1-t4", "s3-dialogue", "s3-persona-16gb", "s4-persona-chat")
 CPU = MachineSpec(has_cuda=False, best="bf16")
@@ -35,7 +30,7 @@ T4 = MachineSpec(has_cuda=True, best="bf16")
 
 def recipe_of(name: str, **changes: object) -> Recipe:
     hyperparameters = Hyperparameters.model_validate(changes)
-    return resolve_recipe(
+    return requested_recipe(
         TrainingRequest(job_name="j", persona="ada", recipe=name, hyperparameters=hyperparameters)
     )
 
@@ -47,7 +42,7 @@ def trained(folder, base, recipe, **changes):
     spec["request"]["hyperparameters"] = changes
     (job / "request.json").write_text(json.dumps(spec))
     received = []
-    run_job(job, RunContext(received.append, lambda: None))
+    run_job(job, RunControl(received.append))
     return received, verify_adapter(job / "adapter")
 
 
@@ -171,14 +166,13 @@ def test_what_is_hardly_meant_is_said(changes, samples, said):
 
 
 def test_what_a_machine_cannot_do_is_done_the_nearest_way_and_said():
-    fit = fit_to_hardware(recipe_of("s0-6gb"), CPU)
-    assert (fit.recipe.precision, fit.recipe.optim) == ("bf16", "adamw_torch_fused") and len(
-        fit.notes
-    ) == 2
-    assert (
-        fit_to_hardware(recipe_of("s0-6gb"), T4).notes == ()
-        and fit_to_hardware(recipe_of("demo-cpu"), CPU).notes == ()
-    )
+    large = recipe_of("s0-6gb")
+    small = recipe_of("demo-cpu")
+    fitted = fit_to_hardware(large, CPU)
+    assert (fitted.precision, fitted.optim) == ("bf16", "adamw_torch_fused")
+    assert len(fit_notes(large, fitted)) == 2
+    assert fit_notes(large, fit_to_hardware(large, T4)) == ()
+    assert fit_notes(small, fit_to_hardware(small, CPU)) == ()
 
 
 def test_the_machine_is_guessed_as_it_is():

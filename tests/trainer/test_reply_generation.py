@@ -30,6 +30,7 @@ from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import reply_generator, reply_sections
+from trainer.evaluate.generation.belonging import QuestionJudges
 from trainer.evaluate.generation.evaluation_prompts import (
     MAX_PROMPTS_BY_TASK,
     PromptBuilder,
@@ -40,7 +41,6 @@ from trainer.evaluate.generation.evaluation_prompts import (
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
-from trainer.evaluate.generation.sense_sections import QuestionJudges
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import prepare_job
 from trainer.train.losses import measure_reply_losses
@@ -346,7 +346,13 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     steps = []
     others = {"bo": in_other_words(job.data)}
     spoken = measure_replies(
-        sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1)
+        sides,
+        job,
+        TimeBudget(0.0),
+        (3,),
+        report=result.append,
+        others=others,
+        between=lambda: steps.append(1),
     )
     assert bases == [job.base], "replies are sampled as the bot would"
     assert spoken.voice.classes == ("ada", "bo", "members")

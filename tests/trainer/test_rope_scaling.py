@@ -31,7 +31,7 @@ from tools.tiny_models import TINY_MODELS, make_model
 from tools.tiny_models import make_adapter as make_sealed
 from trainer.export.exporter import export_adapter
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 OWN = 40
 """What the models here read without scaling; the job's samples are longer."""
@@ -148,7 +148,7 @@ def test_samples_beyond_the_models_length_are_refused_with_the_factor_that_would
     with pytest.raises(
         RequestError, match=rf"longest sample has \d+ tokens.*reads {OWN}"
     ) as refused:
-        run_job(job_with(tmp_path / "a", short_base), RunContext(lambda event: None, lambda: None))
+        run_job(job_with(tmp_path / "a", short_base), RunControl())
     factor = float(refused.value.advice.partition("rope_scaling_factor=")[2].partition(",")[0])
     assert 1 < factor <= 8 and f"max_length={OWN}" in refused.value.advice
     longest = int(str(refused.value).split()[4])
@@ -156,7 +156,7 @@ def test_samples_beyond_the_models_length_are_refused_with_the_factor_that_would
     job = job_with(
         tmp_path / "b", short_base, rope_scaling_factor=factor, rope_scaling_type="linear"
     )
-    run_job(job, RunContext(lambda event: None, lambda: None))
+    run_job(job, RunControl())
     manifest = verify_adapter(job / "adapter")
     assert manifest.base_model == f"{short_base.source}#linear:{factor:g}"
     assert manifest.hyperparameters["rope_scaling_factor"] == factor
@@ -184,7 +184,7 @@ def test_a_length_that_no_scaling_gives_is_refused(tmp_path, tiny_base):
     with pytest.raises(RequestError, match="rope_scaling_factor is at most 8"):
         run_job(
             job_with(tmp_path / "job", locate(str(tmp_path / "model"))),
-            RunContext(lambda event: None, lambda: None),
+            RunControl(),
         )
 
 

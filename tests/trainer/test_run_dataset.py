@@ -21,7 +21,8 @@ from tests.trainer.job_folders import export, mixing_job, persona_job, stopping,
 from trainer.dataset import run_dataset
 from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
-from trainer.train.job import RunContext, prepare_job, prepare_job_without_torch
+from trainer.train.job import prepare_job, prepare_job_without_torch
+from trainer.train.training_run import RunControl
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
 
@@ -97,15 +98,16 @@ def test_damaged_samples_are_named(tmp_path, tiny_base):
     assert "run the same job again" in error.value.advice
 
 
+@pytest.mark.slow  # two and a half trainings; the next test resumes over a folder that is there
 def test_a_job_that_was_interrupted_before_there_were_such_folders_resumes(tmp_path, tiny_base):
     jobs = [persona_job(tmp_path / name, tiny_base.source) for name in ("whole", "before")]
     received: list[object] = []
-    run_job(jobs[0], RunContext(received.append, lambda: None))
+    run_job(jobs[0], RunControl(received.append))
     with pytest.raises(RunCancelled):
         run_job(jobs[1], stopping(3))
     shutil.rmtree(jobs[1] / DATASET_FOLDER)
     resumed: list[object] = []
-    run_job(jobs[1], RunContext(resumed.append, lambda: None))
+    run_job(jobs[1], RunControl(resumed.append))
     assert min(event.step for event in resumed if isinstance(event, Progress)) >= 3
     assert (jobs[0] / WEIGHTS).read_bytes() == (jobs[1] / WEIGHTS).read_bytes()
 
@@ -115,7 +117,7 @@ def test_a_resumed_run_loads_what_the_first_one_built(tmp_path, tiny_base, reads
     with pytest.raises(RunCancelled):
         run_job(folder, stopping(2))
     (folder / f".{DATASET_FOLDER}.killed").mkdir()
-    run_job(folder, RunContext(lambda event: None, lambda: None))
+    run_job(folder, RunControl())
     assert len(reads) == 1
 
 

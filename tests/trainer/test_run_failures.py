@@ -26,13 +26,13 @@ from trainer.process.environment import (
 from trainer.process.events import EventWriter, failed_event
 from trainer.process.run_control import CancelToken, RunCancelled
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 
 def run_here(folder, check=lambda: None):
     """The events of a run in this process."""
     received = []
-    run_job(folder, RunContext(received.append, check))
+    run_job(folder, RunControl(received.append, check))
     return received
 
 

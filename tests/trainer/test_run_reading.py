@@ -12,7 +12,7 @@ from types import CodeType, FrameType
 
 from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 SERVICES = ("sources", "anonymise", "estimate", "evaluate", "gate")
 """Folders with one entry each, which are read or skipped as a whole."""
@@ -54,7 +54,7 @@ def test_a_run_enters_at_most_eighteen_files(tmp_path, tiny_base):
     sys.setprofile(profile)
     threading.setprofile(profile)
     try:
-        run_job(folder, RunContext(lambda event: None, lambda: None, card="losses"))
+        run_job(folder, RunControl(card="losses"))
     finally:
         sys.setprofile(None)
         threading.setprofile(None)

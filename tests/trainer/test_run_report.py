@@ -30,7 +30,7 @@ from trainer.report.run_report import (
 )
 from trainer.run import run_job
 from trainer.train.experiment_tracker import ExperimentTracker, TensorBoardFile
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 STEPS = 6
 SETTINGS = {"num_train_epochs": 3}
@@ -79,7 +79,7 @@ class Resumed:
             if stops and self.received and isinstance(self.received[-1], Epoch):
                 raise RunCancelled("the test")
 
-        run_job(self.folder, RunContext(self.received.append, check))
+        run_job(self.folder, RunControl(self.received.append, check))
 
 
 @pytest.fixture(scope="module")

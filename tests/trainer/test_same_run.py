@@ -16,10 +16,11 @@ from personas.home.job_folder import read_spec
 from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.run_control import RunCancelled
-from trainer.recipe import resolve
+from trainer.recipe import machine_fit
 from trainer.run import run_job
-from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.job import prepare_job_without_torch
 from trainer.train.resume_config import RUN_FILE, resumed_recipe
+from trainer.train.training_run import RunControl
 
 DATA = Path(__file__).parents[2] / "data"
 MACHINE_KEYS, MACHINE_SETTINGS = ("threads", "packages"), ("precision", "gradient_checkpointing")
@@ -86,7 +87,7 @@ def locked_config(folder: Path) -> dict:
             raise RunCancelled("the test")
 
     with pytest.raises(RunCancelled):
-        run_job(folder, RunContext(cancel, lambda: None))
+        run_job(folder, RunControl(cancel))
     config = json.loads((folder / "run.json").read_text())
     for key in MACHINE_KEYS:
         del config[key]
@@ -113,7 +114,7 @@ def test_a_run_is_held_to_the_same_configuration(
     tmp_path, monkeypatch, dialogues, recipe, expected
 ):
     """`dialogues` counts the general ones that measure, and those that are named to train on."""
-    monkeypatch.setattr(resolve, "MERGED_BATCH_TOKENS", 0)  # earlier versions merged no batches
+    monkeypatch.setattr(machine_fit, "MERGED_BATCH_TOKENS", 0)  # earlier versions merged no batches
     folder = tmp_path / "job"
     if dialogues:
         mixing_job(folder, "embedded", *dialogues, recipe=recipe)

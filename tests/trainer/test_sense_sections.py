@@ -29,7 +29,7 @@ from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from tests.trainer.test_voice_classifier import said, voices
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
-from trainer.evaluate.generation import sense_sections
+from trainer.evaluate.generation import talks as talks_module
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
 from trainer.evaluate.generation.lore_facts import FactQuestion, measure_lore, parse_question
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
@@ -42,14 +42,15 @@ from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     read_jsonl,
 )
-from trainer.evaluate.generation.sense_sections import (
-    TalkReply,
-    VoiceJudge,
-    measure_pressure,
-    measure_talks,
-)
+from trainer.evaluate.generation.sense_inputs import SenseInputs, SenseLimits
+from trainer.evaluate.generation.talks import TALK_TURNS, TalkReply, TalkRun, measure_talks
 from trainer.evaluate.generation.text_metrics import repeated_share
 from trainer.evaluate.generation.voice_classifier import AuthorTexts, ContentMask
+from trainer.evaluate.generation.voice_sections import (
+    VoiceJudge,
+    measure_pressure,
+    pressure_prompts,
+)
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import prepare_job
 
@@ -178,7 +179,7 @@ def test_no_log_holds_what_is_asked():
 def test_prompts_under_pressure_are_of_all_kinds_alike(renderer):
     builder = PromptBuilder(renderer, ADA, None)
     kinds = [row["kind"] for row in read_jsonl(PRESSURE_FILE)]
-    prompts = sense_sections.pressure_prompts(builder, 5, (0, 1))
+    prompts = pressure_prompts(builder, 5, (0, 1))
     assert [it.own_seeds for it in prompts] == [(0,)] * 5 + [(1,)] * 5, (
         "all of them before any is repeated"
     )
@@ -186,7 +187,7 @@ def test_prompts_under_pressure_are_of_all_kinds_alike(renderer):
         assert sorted(kinds[it.number] for it in asked) == sorted(set(kinds)), (
             "as few as there are kinds: one of each"
         )
-    assert len(sense_sections.pressure_prompts(builder, 99, (0,))) == len(kinds) == 25
+    assert len(pressure_prompts(builder, 99, (0,))) == len(kinds) == 25
     assert {len(list(of)) for _, of in itertools.groupby(sorted(kinds))} == {5}
 
 
@@ -217,7 +218,7 @@ def test_who_speaks_as_a_program_or_as_somebody_else_has_lost_its_character():
 def test_the_scripts_have_a_line_for_each_turn_before_the_last():
     rows = read_jsonl(TALKS_FILE)
     talks = [row["lines"] for row in rows if row["kind"] == "talk"]
-    assert {len(lines) for lines in talks} == {sense_sections.TALK_TURNS[-1] - 1}
+    assert {len(lines) for lines in talks} == {TALK_TURNS[-1] - 1}
     lines = [line for row in rows for line in row["lines"]]
     assert len(set(lines)) == len(lines)
 
@@ -283,7 +284,7 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
     sides = Candidates.load(tiny_base, job.tokenizer, "float32", job.data.heldout[0].ids[:40])
     adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", 1)
     sides.add(NEW, Candidate("v1", adapter.folder))
-    monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 12))
+    monkeypatch.setattr(talks_module, "TALK_TURNS", (1, 12))
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore)
     refs = {side: sides.ref(side) for side in (BASE, NEW)}
     generator = ReplyGenerator(
@@ -298,13 +299,11 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
             or of(self, task, number, turns, lore)
         ),
     )
-    limits = sense_sections.SenseLimits(talks=2, probes=3, questions=2)
+    limits = SenseLimits(talks=2, probes=3, questions=2)
     taken_up = "what about the nine cups in the kitchen sink?"
     known = [FactQuestion(text, "", bool, bool) for text in (taken_up, "What is 1?", "What is 2?")]
-    inputs = sense_sections.SenseInputs(
-        job.data, job.data.persona, builder, known, {}, sides, generator, limits
-    )
-    replies = sense_sections.TalkRun(inputs, TimeBudget(600)).replies()
+    inputs = SenseInputs(job.data, job.data.persona, builder, known, {}, sides, generator, limits)
+    replies = TalkRun(inputs, TimeBudget(600)).replies()
     assert [(it.turn, it.talk, it.answer.prompt.number) for it in replies] == [
         (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(5)
     ]
@@ -332,6 +331,6 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
     lines = next(row["lines"] for row in read_jsonl(TALKS_FILE) if row["kind"] == "talk")
     assert len(last) == 11 and [it.text for it in last if not it.by_persona][:-1] == lines[6:11]
     assert [it.text for it in last if it.by_persona] == list(first.earlier[6:])
-    stopped = sense_sections.TalkRun(inputs, TimeBudget(0.0)).replies()
+    stopped = TalkRun(inputs, TimeBudget(0.0)).replies()
     assert {it.turn for it in stopped} == {1}, "there was no time for more"
     sides.close()

@@ -24,7 +24,7 @@ from tools.tiny_models import TINY_MODELS, make_model
 from trainer.doctor.machine_checks import check_base_model
 from trainer.export.exporter import ExportRequest, export_merged
 from trainer.export.loaded_adapter import open_adapter
-from trainer.recipe.resolve import match_target_modules
+from trainer.recipe.model_fit import match_target_modules
 from trainer.report.adapter_docs import _stored_form
 from trainer.train.sft_trainer import load_quantised
 

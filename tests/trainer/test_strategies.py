@@ -17,7 +17,7 @@ from personas.home.adapters import verify_adapter
 from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 from tools.tiny_models import TINY_MODELS, make_model
 from trainer.dataset.data_mixture import general_sample_count
-from trainer.recipe.resolve import load_recipe
+from trainer.recipe.recipe_file import load_recipe
 from trainer.study.strategies import (
     StrategyRun,
     strategies_markdown,

@@ -21,8 +21,9 @@ from trainer.report.run_plan import plan_job
 from trainer.run import run_job
 from trainer.schemas import optimiser_steps
 from trainer.train.checkpoint import list_checkpoints
-from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.job import prepare_job_without_torch
 from trainer.train.stages import FIRST_STAGE_FOLDER
+from trainer.train.training_run import RunControl
 
 SMALL = {
     "lora_r": 4,
@@ -57,7 +58,7 @@ def whole(job):
     """The folder of a run that nobody disturbed, and its events."""
     folder = job()
     received = []
-    run_job(folder, RunContext(received.append, lambda: None))
+    run_job(folder, RunControl(received.append))
     return folder, received
 
 
@@ -164,7 +165,7 @@ def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_we
         assert list_checkpoints(folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER)
         assert bool(list_checkpoints(folder / CHECKPOINTS_FOLDER)) == (number == 2)
     received = []
-    run_job(folder, RunContext(received.append, lambda: None))
+    run_job(folder, RunControl(received.append))
     assert (
         min(event.step for event in received if isinstance(event, Progress)) == first + 3
     )  # nothing is done again
@@ -189,4 +190,4 @@ def test_a_first_stage_that_diverges_names_its_own_rate(job, monkeypatch):
     with pytest.raises(
         TrainingError, match=r"In the first stage: .*set first_stage_learning_rate=5e-05"
     ):
-        run_job(job(), RunContext(lambda event: None, lambda: None))
+        run_job(job(), RunControl())

@@ -23,7 +23,7 @@ from personas.schemas.chat import Turn
 from personas.schemas.training_events import Epoch
 from tests.trainer.job_folders import dialogues, write_request
 from trainer.run import run_job
-from trainer.train.job import RunContext
+from trainer.train.training_run import RunControl
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "vietnamese"
@@ -160,7 +160,7 @@ def vietnamese_job(folder: Path, base_model: str) -> Path:
 def test_a_run_learns_her_voice_and_is_measured(tmp_path, tiny_base):
     received = []
     job = vietnamese_job(tmp_path, tiny_base.source)
-    run_job(job, RunContext(received.append, lambda: None))
+    run_job(job, RunControl(received.append))
     manifest = verify_adapter(job / "adapter")
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base and manifest.persona == "nam-do"
     losses = [event.eval_loss for event in received if isinstance(event, Epoch)]

@@ -33,7 +33,8 @@ from trainer.dataset.inspection import form_items
 from trainer.dataset.quality_filters import QualityFilters, list_languages
 from trainer.dataset.writer import DatasetBuildSpec
 from trainer.process.environment import find_home
-from trainer.recipe.resolve import make_request, resolve_for_data, resolve_recipe
+from trainer.recipe.auto_recipe import choose_sample_settings
+from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content
@@ -55,12 +56,12 @@ def make_build_spec(
     persona = load_persona(options.persona, home) if options.persona else None
     named = [_parse_source(text, home) for text in options.source] or list(sources)
     names = source_names(named)
-    recipe = resolve_recipe(_dataset_request(options, persona))
+    recipe = requested_recipe(_dataset_request(options, persona))
     base = apply_template_setting(locate(options.base_model), recipe.chat_template)
     keys = _find_keys(options, persona, home, named)
     plan = DatasetPlan(
         renderer=Renderer(load_fast_tokenizer(base)),
-        recipe=resolve_for_data(options.recipe, recipe, base),
+        recipe=choose_sample_settings(options.recipe, recipe, base),
         persona=persona,
         lore=load_lore_index(persona, options.lore, home) if persona else None,
         key=keys.pseudonyms,

@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from personas.errors import RequestError
@@ -34,7 +33,8 @@ from trainer.cli.options import (
 from trainer.cli.progress_view import EventPrinter, print_line
 from trainer.report.scorecard_files import write_scorecard
 from trainer.report.scorecard_markdown import render_markdown
-from trainer.train.job import PreparedJob, RunContext, prepare_job
+from trainer.train.job import PreparedJob, prepare_job
+from trainer.train.training_run import RunControl
 
 EVALUATE_HELP = """\
 Evaluates an adapter: generates replies and measures losses on held-out data, compared with the base model and the live
@@ -130,15 +130,21 @@ def _make_score_card(
     new = Candidate(manifest.version, adapter)
     extent: EvaluationExtent = "quick" if is_quick else "full"
     request = EvaluationRequest(
-        job, new, _read_training_seconds(adapter), compare, extent, tell=print_line
+        job=job,
+        new=new,
+        training_s=_read_training_seconds(adapter),
+        compare=compare,
+        extent=extent,
+        tell=print_line,
+        losses=read_training_losses(adapter),
     )
-    return evaluate_version(replace(request, losses=read_training_losses(adapter)))
+    return evaluate_version(request)
 
 
 def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
     from trainer.study.canary_audit import run_canary_audit  # loads torch, too
 
-    return run_canary_audit(job, folder, RunContext(EventPrinter(sys.stderr).show, lambda: None))
+    return run_canary_audit(job, folder, RunControl(EventPrinter(sys.stderr).show))
 
 
 def _job_at_home(manifest: AdapterManifest, options: argparse.Namespace) -> Path:

@@ -104,8 +104,8 @@ from trainer.process.run_control import (
 )
 from trainer.run import run_job, run_worker
 from trainer.train.distributed import DistributedContext, distributed_context
-from trainer.train.job import RunContext
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
+from trainer.train.training_run import RunControl
 
 PROGRAM_NAME = (
     "understudy-trainer"  # the command's name for shells, which complete by the first word
@@ -245,17 +245,17 @@ def _locked_run(
     fence: AttemptFence,
 ) -> int:
     try:
-        run = RunContext(
-            events.emit,
-            stop.check,
-            options.checkpoint_every,
-            hold=pause,
+        control = RunControl(
+            emit=events.emit,
+            check=stop.check,
+            checkpoint_s=options.checkpoint_every,
+            pause=pause,
             processes=processes,
             skips_memory_check=options.ignore_memory,
             card=options.card or "full",
             fence=fence.check,
         )
-        run_job(options.folder, run)
+        run_job(options.folder, control)
         store_holdout_at_home(options.folder, resolve_home(options.home))
     except Exception as error:  # top level: every error becomes one event
         _report_failure(events, failed_event(error))
@@ -274,12 +274,10 @@ def _run_worker(
 ) -> int:
     """Run a process other than the first, which only writes to the log."""
     try:
-        run_worker(
-            options.folder,
-            RunContext(
-                lambda event: None, stop.check, options.checkpoint_every, processes=processes
-            ),
+        control = RunControl(
+            check=stop.check, checkpoint_s=options.checkpoint_every, processes=processes
         )
+        run_worker(options.folder, control)
     except Exception as error:  # top level: the first process reports the run's failure
         log.error("process %d: %s", processes.index, failed_event(error).cause)
         return EXIT_STOPPED if isinstance(error, RunCancelled) else EXIT_FAILED

@@ -15,17 +15,10 @@ from trainer.cli.options import BASE_MODEL, JSON, SET, add_options, option
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import probe_machine_without_torch, total_memory_bytes
-from trainer.recipe.auto_recipe import SampleStats
-from trainer.recipe.parent_adapter import format_setting
-from trainer.recipe.resolve import (
-    RECIPES_FOLDER,
-    fit_to_hardware,
-    load_recipe,
-    recipe_names,
-    recipe_warnings,
-    resolve_for_data,
-    resolve_for_run,
-)
+from trainer.recipe.auto_recipe import SampleStats, choose_sample_settings, choose_settings
+from trainer.recipe.machine_fit import fit_notes, fit_to_hardware, recipe_warnings
+from trainer.recipe.recipe_file import RECIPES_FOLDER, load_recipe, recipe_names
+from trainer.schemas import format_setting
 
 RECIPES_HELP = """\
 Lists the recipes, or explains the values of one, its cost, and what is unavailable on this machine.
@@ -137,13 +130,13 @@ def make_recipe_sheet(
     machine = probe_machine_without_torch()
     comments = recipe_comments(name)
     defaults = recipe_comments(COMMENTED_RECIPE)
-    recipe = resolve_for_data(name, load_recipe(name, changes), base, machine=machine)
+    recipe = choose_sample_settings(name, load_recipe(name, changes), base, machine=machine)
     full = SampleStats(samples, recipe.max_length, samples * recipe.max_length)
-    chosen = resolve_for_run(name, recipe, base, full, machine=machine)
+    chosen = choose_settings(name, recipe, base, full, machine=machine)
     recipe = chosen.recipe
     work = Workload([recipe.max_length] * samples, [recipe.max_length])
     cost = estimate_run(name, recipe, base, work, MachineSpeed(1.0, ""))
-    fit = fit_to_hardware(recipe, machine)
+    fitting_notes = fit_notes(recipe, fit_to_hardware(recipe, machine))
     machine_bytes = total_memory_bytes()
     return {
         "recipe": name,
@@ -165,7 +158,7 @@ def make_recipe_sheet(
         "memory_bytes": cost["memory_bytes"],
         "machine_bytes": machine_bytes,
         "fits": cost["memory_bytes"] <= machine_bytes,
-        "warnings": [*chosen.chosen, *fit.notes, *recipe_warnings(recipe, samples)],
+        "warnings": [*chosen.chosen, *fitting_notes, *recipe_warnings(recipe, samples)],
     }
 
 

@@ -27,7 +27,7 @@ from trainer.recipe.auto_recipe import (
     choose_recipe,
     model_traits,
 )
-from trainer.recipe.resolve import load_recipe, recipe_names
+from trainer.recipe.recipe_file import load_recipe, recipe_names
 from trainer.schemas import Recipe
 
 MODELS_FILE = Path(__file__).parent / "models.toml"
@@ -86,15 +86,27 @@ def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec
             True,
             "bf16" if card_gib != 16 else "fp16",
             card_gib * GIB,
-            card_gib * GIB,
-            f"{card_gib} GB",
+            free_bytes=card_gib * GIB,
+            device=f"{card_gib} GB",
         )
         needed = _required_bytes(name, sizes, card)
         if needed <= card.memory_bytes:
             return RecipeFit(
-                model, name, needed_here, needed_here <= machine.memory_bytes, needed, card_gib
+                model,
+                name,
+                needed_here,
+                fits_here=needed_here <= machine.memory_bytes,
+                card_bytes=needed,
+                card_gib=card_gib,
             )
-    return RecipeFit(model, name, needed_here, needed_here <= machine.memory_bytes, needed, 0)
+    return RecipeFit(
+        model,
+        name,
+        needed_here,
+        fits_here=needed_here <= machine.memory_bytes,
+        card_bytes=needed,
+        card_gib=0,
+    )
 
 
 def _required_bytes(name: str, model: ModelTraits, machine: MachineSpec) -> int:
@@ -213,7 +225,9 @@ def _usable_machine(torch: machine_checks.TorchBuild | None) -> MachineSpec:
     machine = probe_machine_without_torch()
     best = torch.best if torch else machine.best
     if machine.has_cuda and not (torch and torch.sees_gpu):
-        return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), MAIN_MEMORY)
+        return MachineSpec(
+            False, best, total_memory_bytes(), free_bytes=free_memory_bytes(), device=MAIN_MEMORY
+        )
     return replace(machine, best=best)
 
 

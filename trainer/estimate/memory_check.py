@@ -8,12 +8,12 @@ import psutil
 from personas.errors import NoMemoryError
 from personas.models.base_model import BaseModel
 from personas.schemas.formatting import format_gib
+from personas.schemas.hyperparameters import MAX_ACCUMULATION_STEPS
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
 from trainer.schemas import Recipe
 
-MAX_ACCUMULATION_STEPS = 256
 MIN_RANK = 8
 MIN_LENGTH_TOKENS = 128
 RecipeChanges = dict[str, int | str]

@@ -269,7 +269,7 @@ def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:
     """Bytes of a value in the recipe's compute precision on this machine
-    (`trainer.recipe.resolve`).
+    (`trainer.recipe.machine_fit`).
     """
     precision = machine.best if recipe.precision == "auto" else recipe.precision
     computed = precision if machine.has_cuda or precision == "fp32" else machine.best

@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.errors import UnderstudyError
-from personas.home.comparison_targets import NO_COMPARISON, ComparisonTargets
+from personas.home.comparison_targets import (
+    NO_COMPARISON,
+    ComparisonTargets,
+    read_comparison_targets,
+)
 from personas.models.base_model import fingerprint
-from personas.prompt.renderer import Renderer
+from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.scorecard import (
     SENSE_SECTIONS,
     AdapterStamp,
@@ -45,7 +49,8 @@ from trainer.evaluate.persona_separation import (
 from trainer.gate.verdict import judge
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent
-from trainer.train.job import PreparedJob, RunContext
+from trainer.train.checkpoint import checkpoint_step, list_checkpoints
+from trainer.train.job import PreparedJob
 from trainer.train.losses import (
     TokenLosses,
     load_serving_model,
@@ -54,17 +59,16 @@ from trainer.train.losses import (
     require_finite_loss,
 )
 from trainer.train.trainer_base import between_layers
+from trainer.train.training_run import Run
 
 QUICK_TIME_SHARE = 1 / 5
 GENERATION_SEEDS = (0, 1, 2)
-DIALOGUE_TIME_SHARE, INSTRUCTIONS_TIME_SHARE, MEMORISATION_TIME_SHARE, SEPARATION_TIME_SHARE = (
-    0.15,
-    0.05,
-    0.1,
-    0.2,
-)
-"""Shares of the time that is left when each of these begins, of general dialogue's on a quick card;
-the rest is for what is generated.
+DIALOGUE_TIME_SHARE = 0.15
+INSTRUCTIONS_TIME_SHARE = 0.05
+MEMORISATION_TIME_SHARE = 0.1
+SEPARATION_TIME_SHARE = 0.2
+"""Shares of the time that is left when each of these begins (general dialogue: on a quick card
+only); the rest is for generated replies.
 """
 LOSSES_ONLY_REASON = "Only losses were measured."
 SECTIONS_BEYOND_LOSSES = (
@@ -72,8 +76,8 @@ SECTIONS_BEYOND_LOSSES = (
     *SENSE_SECTIONS,
 )
 MAX_SENSE_S = 480.0
-"""Limit of the time for the sections on sense, beside that of the rest, which is a limit of theirs,
-too.
+"""Limit of the time for the sections on sense, which comes on top of the card's; they take no longer
+than the rest of the card either.
 """
 
 
@@ -89,9 +93,9 @@ class BaseLosses:
     @property
     def means(self) -> tuple[float, float]:
         """Both means, in nats per reply token."""
-        return mean_loss([it.whole for it in self.heldout]), mean_loss(
-            [it.whole for it in self.general]
-        )
+        heldout = mean_loss([losses.whole for losses in self.heldout])
+        general = mean_loss([losses.whole for losses in self.general])
+        return heldout, general
 
 
 @dataclass(frozen=True)
@@ -114,42 +118,22 @@ class EvaluationRequest:
     between: Callable[[], None] = lambda: None
     losses: Sequence[float] = ()
     clock: Callable[[], float] = time.monotonic
-    left_out: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate_version(request: EvaluationRequest) -> ScoreCard:
-    """Evaluate and judge a version. Raises `UnderstudyError` if it cannot be compared; other
-    failures are left out.
-    """
-    started = time.monotonic()
-    budget = TimeBudget(
-        request.training_s * (QUICK_TIME_SHARE if request.extent == "quick" else 1), request.clock
-    )
-    sides = _load_candidates(request)
-    try:
-        with between_layers(sides.model, request.between):
-            card = _measure_card(request, sides, budget)
-    finally:
-        sides.close()
-    card = card.model_copy(
-        update={"left_out": request.left_out, "seconds": round(time.monotonic() - started, 1)}
-    )
-    return card.model_copy(update={"verdict": judge(card, request.job.spec.request.recipe)})
-
-
-def measure_base(job: PreparedJob, run: RunContext, then: str) -> BaseLosses:
-    """Measure the untrained model as it is served; `then` says in the phase how the run goes on."""
-    run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
+def measure_base(run: Run) -> BaseLosses:
+    """Measure the untrained model of a run as it is served."""
+    job = run.job
+    control = run.control
+    control.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     model = load_serving_model(job.base, job.spec.serving_precision)
-    run.enter(
-        Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies{then}")
-    )
-    with between_layers(model, run.between):
+    detail = f"{len(job.data.heldout)} held-out replies"
+    if checkpoints := list_checkpoints(run.checkpoints):
+        detail += f", then on from step {checkpoint_step(checkpoints[0])}"
+    control.enter(Phase(name="measuring the base", detail=detail))
+    with between_layers(model, control.between):
         losses = BaseLosses(
-            *(
-                measure_token_losses(model, samples, run.between)
-                for samples in (job.data.heldout, job.data.general)
-            )
+            heldout=measure_token_losses(model, job.data.heldout, control.between),
+            general=measure_token_losses(model, job.data.general, control.between),
         )
     del model
     release_memory()
@@ -157,11 +141,10 @@ def measure_base(job: PreparedJob, run: RunContext, then: str) -> BaseLosses:
 
 
 def evaluate_trained(
-    job: PreparedJob,
+    run: Run,
     adapter: Path,
-    run: RunContext,
-    targets: ComparisonTargets,
     base_losses: BaseLosses,
+    *,
     history: Sequence[StepEvent],
     training_s: float,
 ) -> ScoreCard:
@@ -170,151 +153,218 @@ def evaluate_trained(
 
     Time in which the run is paused does not count.
     """
-    card = evaluate_version(
-        EvaluationRequest(
-            job,
-            Candidate(job.spec.version, adapter, is_sealed=False),
-            training_s,
-            targets,
-            run.card,
-            base_losses,
-            lambda text: run.enter(Phase(name="measuring the adapter", detail=text)),
-            run.between,
-            training_losses(history),
-            lambda: time.monotonic() - run.hold.waited_s,
-        )
+    job = run.job
+    control = run.control
+    request = EvaluationRequest(
+        job=job,
+        new=Candidate(job.spec.version, adapter, is_sealed=False),
+        training_s=training_s,
+        compare=read_comparison_targets(run.folder),
+        extent=control.card,
+        known=base_losses,
+        tell=lambda text: control.enter(Phase(name="measuring the adapter", detail=text)),
+        between=control.between,
+        losses=training_losses(history),
+        clock=lambda: time.monotonic() - control.pause.waited_s,
     )
+    card = evaluate_version(request)
     release_memory()
     return card
 
 
-def _measure_card(request: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:
-    data = request.job.data
-    _begin(request, f"{len(data.heldout)} held-out replies")
-    known = {BASE: request.known.heldout} if request.known else {}
-    heldout = paired_losses(sides.use, sides.names, data.heldout, None, request.between, known)
-    require_finite_loss(
-        heldout.means()[NEW], "the held-out replies, with the new adapter,", request.job.recipe
-    )
-    end_tokens = len(Renderer(sides.tokenizer).end_ids)
-    _begin(request, "general dialogue")
-    known = {BASE: request.known.general} if request.known else {}
-    limit = budget.part(DIALOGUE_TIME_SHARE) if request.extent == "quick" else None
-    dialogue = paired_losses(sides.use, sides.names, data.general, limit, request.between, known)
-    card = ScoreCard(
-        persona=request.job.spec.request.persona,
-        version=request.new.version,
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        base_model_hash=fingerprint(request.job.base),
-        precision=sides.precision,
-        quick=request.extent == "quick",
-        seconds=0,
-        seeds=GENERATION_SEEDS,
-        adapters={side: sides.stamp(side) for side in sides.names},
-        heldout=heldout_section(heldout, data.heldout_prompt_replies, end_tokens),
-        general=general_section(dialogue, data),
-        learned=data_checks_section(data, request.job.recipe, request.losses),
-        heard=_member_feedback(
-            request.compare.heard, sides.stamp(LIVE) if LIVE in sides.names else None
-        ),
-    )
-    if request.extent == "losses":
-        request.left_out.update(dict.fromkeys(SECTIONS_BEYOND_LOSSES, LOSSES_ONLY_REASON))
-    else:
-        card = _add_sections(card, request, sides, heldout, dialogue, budget)
-    return card.model_copy(update={"base_is_base": sides.base_is_base()})
-
-
-def _begin(request: EvaluationRequest, what: str) -> None:
-    """Report the next section and release memory: freed blocks do not fit the next section's
-    batches.
+def evaluate_version(request: EvaluationRequest) -> ScoreCard:
+    """Evaluate and judge a version. Raises `UnderstudyError` if it cannot be compared; other
+    failures are left out.
     """
-    release_memory()
-    request.tell(what)
+    started = time.monotonic()
+    share = QUICK_TIME_SHARE if request.extent == "quick" else 1
+    budget = TimeBudget(request.training_s * share, request.clock)
+    left_out: dict[str, str] = {}
+    sides = _load_candidates(request, left_out)
+    try:
+        with between_layers(sides.model, request.between):
+            card = _VersionEvaluation(request, sides, budget, left_out).measure()
+    finally:
+        sides.close()
+    seconds = round(time.monotonic() - started, 1)
+    card = card.model_copy(update={"left_out": left_out, "seconds": seconds})
+    return card.model_copy(update={"verdict": judge(card, request.job.spec.request.recipe)})
+
+
+def _load_candidates(request: EvaluationRequest, left_out: dict[str, str]) -> Candidates:
+    """Load base, live and new version on one model; an incompatible live version is listed as left
+    out.
+    """
+    job = request.job
+    prompt = job.data.heldout[0]
+    sides = Candidates.load(
+        job.base,
+        job.tokenizer,
+        job.spec.serving_precision,
+        probe=prompt.ids[: prompt.mask.index(True)],
+        speaks=request.extent != "losses",
+    )
+    if request.compare.live:
+        try:
+            sides.add(LIVE, Candidate.sealed(Path(request.compare.live)))
+        except UnderstudyError as error:
+            left_out[LIVE] = error.message
+    else:
+        left_out[LIVE] = "No version is live: the base model is."
+    sides.add(NEW, request.new)
+    return sides
+
+
+@dataclass
+class _VersionEvaluation:
+    """Measures a score card section by section; `left_out` collects the reasons for missing ones."""
+
+    request: EvaluationRequest
+    sides: Candidates
+    budget: TimeBudget
+    left_out: dict[str, str]
+
+    def measure(self) -> ScoreCard:
+        """Measure the losses, and with them the other sections unless only losses are requested."""
+        request = self.request
+        data = request.job.data
+        known = request.known
+        is_quick = request.extent == "quick"
+        self._begin(f"{len(data.heldout)} held-out replies")
+        heldout = self._losses(data.heldout, known=known.heldout if known else None)
+        require_finite_loss(
+            heldout.means()[NEW], "the held-out replies, with the new adapter,", request.job.recipe
+        )
+        self._begin("general dialogue")
+        dialogue = self._losses(
+            data.general,
+            budget=self.budget.part(DIALOGUE_TIME_SHARE) if is_quick else None,
+            known=known.general if known else None,
+        )
+        stamps = {side: self.sides.stamp(side) for side in self.sides.names}
+        card = ScoreCard(
+            persona=request.job.spec.request.persona,
+            version=request.new.version,
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            base_model_hash=fingerprint(request.job.base),
+            precision=self.sides.precision,
+            quick=is_quick,
+            seconds=0,
+            seeds=GENERATION_SEEDS,
+            adapters=stamps,
+            heldout=heldout_section(heldout, data.heldout_prompt_replies, self._end_tokens),
+            general=general_section(dialogue, data),
+            learned=data_checks_section(data, request.job.recipe, request.losses),
+            heard=_member_feedback(request.compare.heard, stamps.get(LIVE)),
+        )
+        if request.extent == "losses":
+            self.left_out.update(dict.fromkeys(SECTIONS_BEYOND_LOSSES, LOSSES_ONLY_REASON))
+        else:
+            card = self.add_sections(card, heldout, dialogue)
+        return card.model_copy(update={"base_is_base": self.sides.base_is_base()})
+
+    def add_sections(
+        self, card: ScoreCard, heldout: PairedLosses[Side], dialogue: PairedLosses[Side]
+    ) -> ScoreCard:
+        """Add the sections beyond losses to the card."""
+        request = self.request
+        data = request.job.data
+        self._begin("instruction replies")
+        instructions = instruction_losses(
+            self.sides,
+            data.language,
+            self.budget.part(INSTRUCTIONS_TIME_SHARE),
+            request.between,
+        )
+        self._begin("trained replies")
+        memorised = memorisation_section(
+            self.sides,
+            data,
+            heldout=heldout.means(),
+            end_tokens=self._end_tokens,
+            budget=self.budget.part(MEMORISATION_TIME_SHARE),
+            between=request.between,
+        )
+        neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
+        separation = self._separation(neighbours, missing)
+        release_memory()
+        spoken = measure_replies(
+            self.sides,
+            request.job,
+            self.budget,
+            GENERATION_SEEDS,
+            report=request.tell,
+            others={neighbour.persona: neighbour.data for neighbour in neighbours},
+            between=request.between,
+            sense_s=min(MAX_SENSE_S, self.budget.seconds),
+        )
+        self.left_out.update(spoken.left_out)
+        sections = {
+            "general": general_section(dialogue, data, instructions),
+            "separation": separation,
+            "memorised": add_reply_pii(memorised, data, spoken.replies, self.sides.tokenizer),
+            "voice": spoken.voice,
+            "facts": spoken.facts,
+            "text": spoken.text,
+            "safety": spoken.safety,
+            "side_by_side": spoken.side_by_side,
+        }
+        return card.model_copy(update={**sections, **spoken.sense})
+
+    def _separation(
+        self, neighbours: Sequence[OtherPersona], missing: Sequence[str]
+    ) -> Separation | None:
+        """Measure the separation section; return None and record the reason if it is left out."""
+        budget = self.budget.part(SEPARATION_TIME_SHARE)
+        persona = self.request.job.spec.request.persona
+        if persona is None:
+            self.left_out["separation"] = "The adapter is nobody's."
+            return None
+        if not neighbours:
+            self.left_out["separation"] = " ".join([NO_OTHER_PERSONA, *missing])
+            return None
+        self._begin(f"{len(neighbours) + 1} personas' replies under each other's adapters")
+        return separation_section(
+            self.sides,
+            persona,
+            self.request.job.data,
+            neighbours,
+            budget=budget,
+            between=self.request.between,
+        )
+
+    def _begin(self, what: str) -> None:
+        """Report the next section and release memory: freed blocks do not fit the next section's
+        batches.
+        """
+        release_memory()
+        self.request.tell(what)
+
+    def _losses(
+        self,
+        samples: Sequence[TokenizedSample],
+        *,
+        budget: TimeBudget | None = None,
+        known: Sequence[TokenLosses] | None,
+    ) -> PairedLosses[Side]:
+        """Measure losses under all sides; `known` are those of the base model."""
+        return paired_losses(
+            self.sides.use,
+            self.sides.names,
+            samples,
+            budget,
+            between=self.request.between,
+            known=None if known is None else {BASE: known},
+        )
+
+    @property
+    def _end_tokens(self) -> int:
+        return len(Renderer(self.sides.tokenizer).end_ids)
 
 
 def _member_feedback(
     feedback: MemberFeedback | None, live: AdapterStamp | None
 ) -> MemberFeedback | None:
     """Return members' feedback if it compares with the version that is live now."""
-    return feedback if feedback and feedback.against == (live.version if live else BASE) else None
-
-
-def _load_candidates(request: EvaluationRequest) -> Candidates:
-    """Load base, live and new version on one model; an incompatible live version is listed as left
-    out.
-    """
-    job = request.job
-    live = request.compare.live
-    prompt = job.data.heldout[0]
-    probe = prompt.ids[: prompt.mask.index(True)]
-    precision = job.spec.serving_precision
-    speaks = request.extent != "losses"
-    sides = Candidates.load(job.base, job.tokenizer, precision, probe, speaks=speaks)
-    if live:
-        try:
-            sides.add(LIVE, Candidate.sealed(Path(live)))
-        except UnderstudyError as error:
-            request.left_out[LIVE] = error.message
-    else:
-        request.left_out[LIVE] = "No version is live: the base model is."
-    sides.add(NEW, request.new)
-    return sides
-
-
-def _add_sections(
-    card: ScoreCard,
-    request: EvaluationRequest,
-    sides: Candidates,
-    heldout: PairedLosses[Side],
-    dialogue: PairedLosses[Side],
-    budget: TimeBudget,
-) -> ScoreCard:
-    """Add the sections beyond losses to the card."""
-    data = request.job.data
-    between = request.between
-    _begin(request, "instruction replies")
-    instructions = instruction_losses(
-        sides, data.language, budget.part(INSTRUCTIONS_TIME_SHARE), between
-    )
-    _begin(request, "trained replies")
-    end_tokens = len(Renderer(sides.tokenizer).end_ids)
-    limit = budget.part(MEMORISATION_TIME_SHARE)
-    memorised = memorisation_section(sides, data, heldout.means(), end_tokens, limit, between)
-    neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
-    separation = _separation(
-        request, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE)
-    )
-    others = {it.persona: it.data for it in neighbours}
-    release_memory()
-    sense_s = min(MAX_SENSE_S, budget.seconds)
-    spoken = measure_replies(
-        sides, request.job, budget, GENERATION_SEEDS, request.tell, others, between, sense_s
-    )
-    request.left_out.update(spoken.left_out)
-    sections = {
-        "general": general_section(dialogue, data, instructions),
-        "separation": separation,
-        "memorised": add_reply_pii(memorised, data, spoken.replies, sides.tokenizer),
-    }
-    generated = {
-        name: getattr(spoken, name) for name in ("voice", "facts", "text", "safety", "side_by_side")
-    }
-    return card.model_copy(update={**sections, **generated, **spoken.sense})
-
-
-def _separation(
-    request: EvaluationRequest,
-    sides: Candidates,
-    neighbours: Sequence[OtherPersona],
-    missing: Sequence[str],
-    budget: TimeBudget,
-) -> Separation | None:
-    """Measure the separation section; return None and record the reason if it is left out."""
-    persona = request.job.spec.request.persona
-    if persona is None or not neighbours:
-        reason = " ".join([NO_OTHER_PERSONA, *missing]) if persona else "The adapter is nobody's."
-        request.left_out["separation"] = reason
-        return None
-    _begin(request, f"{len(neighbours) + 1} personas' replies under each other's adapters")
-    return separation_section(sides, persona, request.job.data, neighbours, budget, request.between)
+    against = live.version if live else BASE
+    return feedback if feedback and feedback.against == against else None

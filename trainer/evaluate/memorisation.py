@@ -91,6 +91,7 @@ def _alphanumeric(text: str) -> str:
 def memorisation_section(
     sides: Candidates,
     data: Dataset,
+    *,
     heldout: Mapping[Side, float],
     end_tokens: int,
     budget: TimeBudget,
@@ -102,7 +103,7 @@ def memorisation_section(
     own = data.train[: len(data.train_prompt_replies)] or data.train
     step = max(1, len(own) // max(1, len(data.heldout)))
     measured = paired_losses(
-        sides.use, sides.names, own[::step][: len(data.heldout)], budget, between
+        sides.use, sides.names, own[::step][: len(data.heldout)], budget, between=between
     )
     lengths = [continuation_tokens(it, end_tokens) for it in measured.losses[NEW]]
     long = [place for place, length in enumerate(lengths) if length >= MIN_VERBATIM_TOKENS]

@@ -93,6 +93,7 @@ def paired_losses(
     names: Sequence[CandidateName],
     samples: Sequence[TokenizedSample],
     budget: TimeBudget | None = None,
+    *,
     between: Callable[[], None] = lambda: None,
     known: Mapping[CandidateName, Sequence[TokenLosses]] | None = None,
 ) -> PairedLosses[CandidateName]:
@@ -253,7 +254,7 @@ def instruction_losses(
 ) -> PairedLosses[Side]:
     """Measure losses on instruction replies in a language, or in English if there are none."""
     samples = instruction_samples(Renderer(sides.tokenizer), language)
-    return paired_losses(sides.use, sides.names, samples, budget, between)
+    return paired_losses(sides.use, sides.names, samples, budget, between=between)
 
 
 def instruction_samples(renderer: Renderer, language: str = "en") -> list[TokenizedSample]:

@@ -124,6 +124,7 @@ def separation_section(
     own: str,
     data: Dataset,
     neighbours: Sequence[OtherPersona],
+    *,
     budget: TimeBudget,
     between: Callable[[], None],
 ) -> Separation:
@@ -141,7 +142,7 @@ def separation_section(
     for left, (persona, exchanges) in zip(range(len(replies), 0, -1), replies.items(), strict=True):
         samples = [_sample_without_context(renderer, it) for it in exchanges]
         limit = budget.part(1 / left)
-        measured[persona] = paired_losses(use_adapter, tuple(refs), samples, limit, between)
+        measured[persona] = paired_losses(use_adapter, tuple(refs), samples, limit, between=between)
     for it in neighbours:
         sides.adapted.drop(it.ref)
     losses = {persona: {name: of.whole(name) for name in refs} for persona, of in measured.items()}

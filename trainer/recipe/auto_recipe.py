@@ -10,11 +10,11 @@ from typing import Any
 from personas.models.base_model import BaseModel, max_positions, read_config
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.formatting import count_of, format_gib
-from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.hyperparameters import MAX_ACCUMULATION_STEPS
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import ModelShape, model_shape_of
-from trainer.machine import MachineSpec
-from trainer.schemas import Recipe, ResolvedRecipe
+from trainer.machine import MachineSpec, probe_machine_without_torch
+from trainer.schemas import Recipe, ResolvedRecipe, format_setting
 
 AUTO_RECIPE = "auto"
 MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0.9
@@ -42,12 +42,10 @@ BITS_PER_WEIGHT, BITS_PER_TOKEN = 2, 1
 """Capacity of an adapter weight, and demand of a token of text (LoRA Without Regret)."""
 MAX_RANK = 64
 ALPHA = 32
-REFERENCE_LEARNING_RATE, REFERENCE_WIDTH, WIDTH_EXPONENTS, DEFAULT_WIDTH_EXPONENT = (
-    5e-4,
-    2000,
-    {"qwen": 0.0775},
-    0.781,
-)
+REFERENCE_LEARNING_RATE = 5e-4
+REFERENCE_WIDTH = 2000
+WIDTH_EXPONENTS = {"qwen": 0.0775}
+DEFAULT_WIDTH_EXPONENT = 0.781
 """Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^
 exponent, at α = 32.
 """
@@ -88,37 +86,41 @@ class RecipeChooser:
     """Chooses a recipe step by step; `why` collects the reasons."""
 
     def __init__(self, recipe: Recipe, model: ModelTraits, machine: MachineSpec) -> None:
-        self.recipe, self.why = recipe, list[str]()
+        self.recipe = recipe
+        self.why: list[str] = []
         self._given = recipe.model_fields_set
         self._model = model
         self._machine = machine
-        self._share = machine.memory_bytes * (
-            MAX_GPU_MEMORY_SHARE if machine.has_cuda else MAX_MAIN_MEMORY_SHARE
-        )
-        self._room = min(
-            self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE
-        )
+        share = MAX_GPU_MEMORY_SHARE if machine.has_cuda else MAX_MAIN_MEMORY_SHARE
+        free_bytes = machine.free_bytes or machine.memory_bytes
+        self._share = machine.memory_bytes * share
+        self._room = min(self._share, free_bytes * MAX_FREE_MEMORY_SHARE)
 
     def choose_data_settings(self) -> None:
         """Choose the maximum length and history of samples; free memory has no influence, so they
         stay the same.
         """
-        longest = self._model.context or CANDIDATE_LENGTHS[0]
-        longest = longest if self._machine.has_cuda else min(longest, MAX_CPU_LENGTH)
+        bound = "the model sets no bound"
+        longest = CANDIDATE_LENGTHS[0]
+        if self._model.context:
+            bound = f"the model attends to {self._model.context:,}"
+            longest = self._model.context
+        if not self._machine.has_cuda:
+            longest = min(longest, MAX_CPU_LENGTH)
         lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]
-        one = {
+        lightest = {
             "per_device_train_batch_size": 1,
             "gradient_checkpointing": True,
-            "quant_type": self._lightest(),
+            "quant_type": "nf4" if self._machine.has_cuda else "none",
         }
-        fitting = [length for length in lengths if self._memory(length, **one) <= self._share]
-        within = (
-            f"the model attends to {self._model.context:,}"
-            if self._model.context
-            else "the model sets no bound"
-        )
-        fit = f"{'one such sample' if fitting else 'nothing'} fits into {format_gib(self._share)}"
-        self._take(f"{within}, and {fit}", max_length=(fitting or lengths[-1:])[0])
+        fit = "nothing"
+        length = lengths[-1]
+        for candidate in lengths:
+            if self._memory(candidate, **lightest) <= self._share:
+                fit = "one such sample"
+                length = candidate
+                break
+        self._take(f"{bound}, and {fit} fits into {format_gib(self._share)}", max_length=length)
         turns = 8 if self.recipe.max_length >= MIN_FULL_HISTORY_LENGTH else 4
         self._take(
             f"as much of the talk as {self.recipe.max_length} tokens have room for",
@@ -127,24 +129,14 @@ class RecipeChooser:
 
     def choose_run_settings(self, replies: SampleStats) -> None:
         """Choose all other settings."""
-        self._precision()
+        where = self._machine.device if self._machine.has_cuda else "this processor"
+        self._take(f"what {where} multiplies fastest in", precision=self._machine.best)
         self._quantisation()
         self._rank(replies)
         self._rate()
         self._optimiser()
-        samples = _by_size(SAMPLES_PER_STEP, replies.samples)
-        self._batches(replies, samples)
-        self._epochs(
-            replies,
-            self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps,
-        )
-
-    def _precision(self) -> None:
-        where = self._machine.device if self._machine.has_cuda else "this processor"
-        self._take(f"what {where} multiplies fastest in", precision=self._machine.best)
-
-    def _lightest(self) -> str:
-        return "nf4" if self._machine.has_cuda else "none"
+        self._batches(replies)
+        self._epochs(replies)
 
     def _quantisation(self) -> None:
         takes = self._model.shape.weights * 2
@@ -180,10 +172,10 @@ class RecipeChooser:
 
     def _rate(self) -> None:
         width = self._model.shape.width
-        exponent = next(
-            (it for kind, it in WIDTH_EXPONENTS.items() if self._model.kind.startswith(kind)),
-            DEFAULT_WIDTH_EXPONENT,
-        )
+        exponent = DEFAULT_WIDTH_EXPONENT
+        for kind, known in WIDTH_EXPONENTS.items():
+            if self._model.kind.startswith(kind):
+                exponent = known
         rate = float(f"{REFERENCE_LEARNING_RATE * (REFERENCE_WIDTH / width) ** exponent:.2g}")
         why = f"{REFERENCE_LEARNING_RATE:g} · ({REFERENCE_WIDTH} / width {width}) ^ {exponent:g}"
         if rate > MAX_AUTO_LEARNING_RATE:
@@ -200,15 +192,13 @@ class RecipeChooser:
         else:
             self._take("there is memory for its whole state", optim="adamw_torch_fused")
 
-    def _batches(self, replies: SampleStats, samples: int) -> None:
+    def _batches(self, replies: SampleStats) -> None:
         """Choose the largest batch that fits, preferably without gradient checkpointing."""
-        most = min(
-            samples,
-            MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH,
-            replies.samples or 1,
-        )
+        per_step = _by_size(SAMPLES_PER_STEP, replies.samples)
+        most = MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH
+        most = min(most, per_step, replies.samples or 1)
         if "gradient_accumulation_steps" in self._given:
-            most = min(most, max(1, samples // self.recipe.gradient_accumulation_steps))
+            most = min(most, max(1, per_step // self.recipe.gradient_accumulation_steps))
         for checkpointing in self._open("gradient_checkpointing", (False, True)):
             least = MIN_GPU_BATCH if self._machine.has_cuda and not checkpointing else 1
             for batch in self._open("per_device_train_batch_size", _powers_of_two(most, least)):
@@ -216,56 +206,50 @@ class RecipeChooser:
                     "gradient_checkpointing": checkpointing,
                     "per_device_train_batch_size": batch,
                 }
-                if self._fits(replies.longest, **changes):
-                    return self._take_batch(replies, samples, changes, "fit into")
-        return self._take_batch(replies, samples, changes, "is the least, and takes")
+                if self._memory(replies.longest, **changes) <= self._room:
+                    return self._take_batch(replies, per_step, changes, "fit into")
+        return self._take_batch(replies, per_step, changes, "is the least, and takes")
 
     def _take_batch(
-        self, replies: SampleStats, samples: int, changes: dict[str, Any], fit: str
+        self, replies: SampleStats, per_step: int, changes: dict[str, Any], fit: str
     ) -> None:
+        if changes["gradient_checkpointing"]:
+            why = "batches would not fit otherwise"
+        else:
+            why = "there is memory to keep what is computed"
+        self._take(why, gradient_checkpointing=changes["gradient_checkpointing"])
         batch = changes["per_device_train_batch_size"]
-        checkpointing = changes["gradient_checkpointing"]
-        accumulation = min(
-            math.ceil(samples / batch), _setting_maximum("gradient_accumulation_steps")
-        )
+        steps = min(math.ceil(per_step / batch), MAX_ACCUMULATION_STEPS)
         needs = self._memory(replies.longest, **changes)
-        counted = count_of(batch, "sample")
-        twice = (
-            "batches would not fit otherwise"
-            if checkpointing
-            else "there is memory to keep what is computed"
-        )
-        held = (
-            f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of "
-            f"{format_gib(self._room)}"
-        )
-        self._take(twice, gradient_checkpointing=checkpointing)
         self._take(
-            held, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation
+            f"{count_of(batch, 'sample')} of {replies.longest} tokens {fit} "
+            f"{needs / 2**30:.1f} of {format_gib(self._room)}",
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
         )
 
-    def _epochs(self, replies: SampleStats, samples: int) -> None:
-        a_pass = max(1, math.ceil(replies.samples / samples))
-        least = _by_size(MIN_EPOCHS, replies.samples)
-        epochs = min(MAX_EPOCHS, max(least, math.ceil(TARGET_STEPS / a_pass)))
+    def _epochs(self, replies: SampleStats) -> None:
+        per_step = self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps
+        epoch_steps = max(1, math.ceil(replies.samples / per_step))
         if self.recipe.max_steps:
-            epochs = math.ceil(self.recipe.max_steps / a_pass)
+            epochs = math.ceil(self.recipe.max_steps / epoch_steps)
         else:
-            self._take(
-                f"{replies.samples:,} samples are {a_pass:,} steps an epoch",
-                num_train_epochs=float(epochs),
-            )
+            least = _by_size(MIN_EPOCHS, replies.samples)
+            epochs = min(MAX_EPOCHS, max(least, math.ceil(TARGET_STEPS / epoch_steps)))
+            why = f"{replies.samples:,} samples are {epoch_steps:,} steps an epoch"
+            self._take(why, num_train_epochs=float(epochs))
             epochs = math.ceil(self.recipe.num_train_epochs)
         if epochs > 1:
-            patience = 1 if epochs <= 3 else 2
-            why = "ends the run once held-out replies become no likelier"
-            self._take(why, eval_strategy="epoch", early_stopping_patience=patience)
+            self._take(
+                "ends the run once held-out replies become no likelier",
+                eval_strategy="epoch",
+                early_stopping_patience=1 if epochs <= 3 else 2,
+            )
         else:
-            every = max(1, a_pass // EVALUATIONS_PER_EPOCH)
             self._take(
                 "within the only epoch",
                 eval_strategy="steps",
-                eval_steps=every,
+                eval_steps=max(1, epoch_steps // EVALUATIONS_PER_EPOCH),
                 early_stopping_patience=2,
             )
 
@@ -275,26 +259,16 @@ class RecipeChooser:
 
     def _take(self, why: str, **values: Any) -> None:
         """Set those of the values that the request leaves open, and record the reason."""
-        if mine := {name: value for name, value in values.items() if name not in self._given}:
-            self.recipe = with_values(self.recipe, **mine)
-            self.why.append(
-                "chosen "
-                f"{', '.join(f'{name} {_format_value(value)}' for name, value in mine.items())}: "
-                f"{why}."
-            )
-
-    def _fits(self, longest: int, **changes: Any) -> bool:
-        return self._memory(longest, **changes) <= self._room
+        mine = {name: value for name, value in values.items() if name not in self._given}
+        if mine:
+            self.recipe = self.recipe.with_values(**mine)
+            chosen = ", ".join(f"{name} {format_setting(value)}" for name, value in mine.items())
+            self.why.append(f"chosen {chosen}: {why}.")
 
     def _memory(self, longest: int, **changes: Any) -> int:
         changed = {name: value for name, value in changes.items() if name not in self._given}
         recipe = self.recipe.model_copy(update=changed)
         return predict_memory(recipe, self._model.shape, longest, self._machine).total
-
-
-def with_values(recipe: Recipe, **values: Any) -> Recipe:
-    """Return the recipe with other values, which do not count as set by the request."""
-    return Recipe.model_construct(_fields_set=recipe.model_fields_set, **{**dict(recipe), **values})
 
 
 def _by_size(table: Sequence[tuple[float, int]], size: int) -> int:
@@ -303,22 +277,35 @@ def _by_size(table: Sequence[tuple[float, int]], size: int) -> int:
 
 def _powers_of_two(most: int, least: int) -> list[int]:
     """Return the powers of two from `most` down to `least`."""
-    return [
-        2**power for power in range(most.bit_length() - 1, -1, -1) if 2**power >= min(least, most)
-    ]
+    powers = [2**power for power in range(most.bit_length() - 1, -1, -1)]
+    return [power for power in powers if power >= min(least, most)]
 
 
-def _setting_maximum(name: str) -> int:
-    return int(Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]["maximum"])
+def choose_sample_settings(
+    name: str, recipe: Recipe, base: BaseModel, machine: MachineSpec | None = None
+) -> Recipe:
+    """Choose the settings that the recipe `auto` leaves open and that shape samples; another recipe
+    stays the same.
+    """
+    if name != AUTO_RECIPE:
+        return recipe
+    choice = RecipeChooser(recipe, model_traits(base), machine or probe_machine_without_torch())
+    choice.choose_data_settings()
+    return choice.recipe
 
 
-def _format_value(value: object) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
+def choose_settings(
+    name: str,
+    recipe: Recipe,
+    base: BaseModel,
+    replies: SampleStats,
+    machine: MachineSpec | None = None,
+) -> ResolvedRecipe:
+    """Choose all settings that the recipe `auto` leaves open; another recipe stays the same."""
+    if name != AUTO_RECIPE:
+        return ResolvedRecipe(recipe)
+    return choose_recipe(
+        recipe, model_traits(base), replies, machine or probe_machine_without_torch()
     )
 
 

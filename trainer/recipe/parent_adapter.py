@@ -16,7 +16,7 @@ from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import AdapterManifest, ParentAdapterInfo
 from trainer.dataset.dataset import Dataset, add_counts
 from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
-from trainer.schemas import Recipe
+from trainer.schemas import Recipe, format_setting
 
 SHAPE_SETTINGS = {
     "lora_r": "r",
@@ -163,12 +163,3 @@ def _order_modules(names: list[str], order: tuple[str, ...]) -> tuple[str, ...]:
 
 def _comparable(value: Any) -> Any:
     return set(value) if isinstance(value, list | tuple) else value
-
-
-def format_setting(value: Any) -> str:
-    """Format a setting's value as in `--set`."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

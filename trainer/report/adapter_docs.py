@@ -25,29 +25,23 @@ from trainer.report.run_report import (
 from trainer.report.scorecard_files import write_scorecard
 from trainer.schemas import Recipe
 from trainer.train.job import PreparedJob
-from trainer.train.resume_config import ResumeConfig
+from trainer.train.training_run import Run
 
 DATA_SHEET_FILE = "datasheet.json"
 DATA_SHEET_MARKDOWN = "datasheet.md"
 
 
 def seal_adapter(
-    folder: Path,
-    job: PreparedJob,
-    config: ResumeConfig,
-    caveats: tuple[str, ...],
-    training: TrainingRecord,
-    card: ScoreCard,
-    *,
-    is_audit: bool = False,
+    folder: Path, run: Run, training: TrainingRecord, card: ScoreCard, *, is_audit: bool = False
 ) -> None:
     """Write all documents of the adapter whose weights are in `folder`; the manifest, with its
     checksums, comes last.
 
     `is_audit` marks an adapter that is never served. Raises `OSError`.
     """
+    job = run.job
     write_run_report(folder, training)
-    manifest = make_manifest(job, config, caveats, training).model_copy(update={"audit": is_audit})
+    manifest = make_manifest(run, training).model_copy(update={"audit": is_audit})
     write_scorecard(folder, card)
     write_model_card(folder, manifest, training)
     write_adapter_data_sheet(folder, job.spec, job.data)
@@ -61,12 +55,11 @@ def read_run_seconds(adapter: Path) -> float:
     return float(figures["seconds"])
 
 
-def make_manifest(
-    job: PreparedJob, config: ResumeConfig, caveats: tuple[str, ...], training: TrainingRecord
-) -> AdapterManifest:
+def make_manifest(run: Run, training: TrainingRecord) -> AdapterManifest:
     """Build the manifest, without the checksums that sealing the folder adds."""
+    job = run.job
     spec = job.spec
-    recipe = config.used
+    recipe = run.recipe
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
     return AdapterManifest(
         persona=spec.request.persona,
@@ -86,10 +79,10 @@ def make_manifest(
         dataset=job.data.counts,
         rights=job.data.rights,
         seed=recipe.seed,
-        packages=config.packages,
-        threads=config.threads,
+        packages=run.config.packages,
+        threads=run.config.threads,
         kernels=training.kernels,
-        caveats=caveats,
+        caveats=run.caveats,
         start_from=job.start.info if job.start else None,
         metrics=training.metrics,
         checksums={},

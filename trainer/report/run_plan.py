@@ -32,16 +32,10 @@ from trainer.estimate.memory_check import memory_reductions
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_speed
 from trainer.estimate.workload import Workload, WorkloadCounter, common_prefix_length, workload_of
 from trainer.machine import probe_machine_without_torch
-from trainer.recipe.auto_recipe import SampleStats, sample_stats
-from trainer.recipe.resolve import (
-    context_length_error,
-    fit_to_machine,
-    load_recipe,
-    match_target_modules,
-    recipe_names,
-    resolve_for_run,
-    stage_warnings,
-)
+from trainer.recipe.auto_recipe import SampleStats, choose_settings, sample_stats
+from trainer.recipe.machine_fit import fit_notes, fit_to_machine, stage_warnings
+from trainer.recipe.model_fit import context_length_error, match_target_modules
+from trainer.recipe.recipe_file import load_recipe, recipe_names
 from trainer.report.loss_mask_view import (
     MaskedSample,
     labelled_samples,
@@ -96,16 +90,13 @@ class RunPlan:
         speed is reused.
         """
         speed = estimate_speed(self.base, self.settings, self.work, adapters)
-        others = [
-            name for name in recipe_names() if name != PREFERENCE_RECIPE and not self.by_preference
-        ]
-        recipes = {name: load_recipe(name) for name in others} | {self.recipe: self.settings}
         machine = probe_machine_without_torch()
-        examples = {
-            "examples": [it.as_text() for it in self.examples],
-            "masks": [it.as_json() for it in self.examples],
-        }
-        return {
+        recipes: dict[str, Recipe] = {}
+        if not self.by_preference:
+            recipes = {name: load_recipe(name) for name in recipe_names()}
+            del recipes[PREFERENCE_RECIPE]
+        recipes[self.recipe] = self.settings
+        plan = {
             "persona": self.persona,
             "base_model": self.base.name,
             "recipe": self.recipe,
@@ -125,33 +116,44 @@ class RunPlan:
                 "history_trimmed": self.history_trimmed,
                 "too_long": self.too_long,
             },
-            **(examples if with_samples else {}),
         }
+        if with_samples:
+            plan["examples"] = [sample.as_text() for sample in self.examples]
+            plan["masks"] = [sample.as_json() for sample in self.examples]
+        return plan
 
     def _estimate_recipe(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
         """Estimate a recipe on this machine; `warnings` lists unavailable and probably unintended
         settings.
         """
-        is_own = name == self.recipe
-        chosen = (
-            ResolvedRecipe(recipe, self.why)
-            if is_own
-            else resolve_for_run(name, recipe, self.base, self.replies)
-        )
+        if name == self.recipe:
+            chosen = ResolvedRecipe(recipe, self.why, self.notes)
+            first = self.first
+        else:
+            chosen = choose_settings(name, recipe, self.base, self.replies)
+            first = None
         machine = probe_machine_without_torch()
-        fit = fit_to_machine(name, chosen.recipe, self.base, self.work, machine, machine.free_bytes)
-        cost = estimate_run(name, fit.recipe, self.base, self.work, speed)
-        notes = [*self._notes_on_model(chosen.recipe), *fit.notes]
-        first = self.first if is_own else None
-        warnings = stage_warnings(chosen.recipe, cost["samples"], len(first.train) if first else 0)
+        fitted = fit_to_machine(
+            name,
+            chosen.recipe,
+            self.base,
+            self.work,
+            machine=machine,
+            free_bytes=machine.free_bytes,
+        )
+        cost = estimate_run(name, fitted, self.base, self.work, speed)
+        first_samples = len(first.train) if first else 0
+        warnings = [
+            *chosen.chosen,
+            *chosen.notes,
+            *self._notes_on_model(chosen.recipe),
+            *fit_notes(chosen.recipe, fitted),
+            *stage_warnings(chosen.recipe, cost["samples"], first_samples),
+        ]
         if first:
-            cost = _add_first_stage(
-                cost, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed)
-            )
-        return {
-            **cost,
-            "warnings": [*chosen.chosen, *(self.notes if is_own else ()), *notes, *warnings],
-        }
+            first_cost = estimate_run(name, chosen.recipe.first_stage, self.base, first, speed)
+            cost = _add_first_stage(cost, first_cost)
+        return {**cost, "warnings": warnings}
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """Return the recipe's settings that the base model replaces or does not support."""
@@ -184,18 +186,30 @@ def plan_job(folder: Path) -> RunPlan:
     }
     method = data.preferences.method if data.preferences else None
     work = workload_of(data.train, data.heldout, data.general, method)
-    shown = itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
-    examples = tuple(mask_sample(job.tokenizer, sample, rejected=bad) for sample, bad in shown)
+    examples = [
+        mask_sample(job.tokenizer, sample, rejected=is_rejected)
+        for sample, is_rejected in itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
+    ]
     replies = sample_stats(data.train)
-    chosen = resolve_for_run(
-        request.recipe, job.recipe, job.base, replies, resumed_recipe(folder, job.spec)
-    )
-    first = workload_of(data.first, ()) if data.first else None
-    fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
-    of = (statistics, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)
-    by_preference = request.task_type == "preference"
+    if begun := resumed_recipe(folder, job.spec):
+        chosen = ResolvedRecipe(job.recipe, begun.chosen)
+    else:
+        chosen = choose_settings(request.recipe, job.recipe, job.base, replies)
     return RunPlan(
-        request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference
+        persona=request.persona,
+        base=job.base,
+        recipe=request.recipe,
+        settings=chosen.recipe,
+        statistics=statistics,
+        work=work,
+        replies=replies,
+        examples=tuple(examples),
+        history_trimmed=data.trimmed,
+        too_long=data.counts.get(f"dropped: {TOO_LONG}", 0),
+        why=chosen.chosen,
+        notes=data.caveats,
+        first=workload_of(data.first, ()) if data.first else None,
+        by_preference=request.task_type == "preference",
     )
 
 
@@ -217,7 +231,7 @@ def _add_first_stage(cost: dict[str, Any], first: dict[str, Any]) -> dict[str, A
     """Add the cost of the first stage; start-up counts once."""
     sums = {name: cost[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
     seconds = round(cost["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
-    most = max(cost, first, key=lambda it: it["memory_bytes"])
+    most = max(cost, first, key=lambda stage: stage["memory_bytes"])
     return {
         **cost,
         **sums,
@@ -240,18 +254,31 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
             trains = built.side == TRAIN
             statistics.add(built)
             digest.add(sample, held_out=not trains)
-            (count.train_on if trains else count.hold_out)(sample)
-            if trains and len(examples) < MAX_EXAMPLE_SAMPLES:
-                examples.append(mask_sample(plan.renderer.tokenizer, sample))
+            if trains:
+                count.train_on(sample)
+                if len(examples) < MAX_EXAMPLE_SAMPLES:
+                    examples.append(mask_sample(plan.renderer.tokenizer, sample))
+            else:
+                count.hold_out(sample)
             report_progress("making samples", 1)
     require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
     summary = dataset_summary(statistics, builder.ledger, digest.hexdigest(), request.describe())
     work = count.work()
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
-    chosen = resolve_for_run(recipe, plan.recipe, request.base, replies)
-    fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
-    of = (summary, work, replies, tuple(examples), *fitting, chosen.chosen)
-    return RunPlan(plan.persona_id, request.base, recipe, chosen.recipe, *of)
+    chosen = choose_settings(recipe, plan.recipe, request.base, replies)
+    return RunPlan(
+        persona=plan.persona_id,
+        base=request.base,
+        recipe=recipe,
+        settings=chosen.recipe,
+        statistics=summary,
+        work=work,
+        replies=replies,
+        examples=tuple(examples),
+        history_trimmed=statistics.with_trimmed_history,
+        too_long=builder.ledger.replies[TOO_LONG],
+        why=chosen.chosen,
+    )
 
 
 def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> RunPlan:
@@ -270,34 +297,33 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
         "dropped_replies": stats.get("dropped_replies", {}),
         "with_thought": stats.get("with_thought", 0),
     }
-    persona = stats["persona"]
-    base_model = stats["base_model"]
-    lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
-    if any(line.get("right") == DISCORD_API for side in lines for line in side):
+    train = list(read_samples(folder / TRAIN_FILE))
+    heldout = list(read_samples(folder / EVAL_FILE))
+    if any(line.get("right") == DISCORD_API for line in (*train, *heldout)):
         decide_right(folder.resolve().name, stated=DISCORD_API, consent=consent).require()
-    train, heldout = ([line["tokens"] for line in side] for side in lines)
-    examples = tuple(_plain_masked_sample(line) for line in lines[0][:MAX_EXAMPLE_SAMPLES])
-    base = locate(base_model)
-    trained_tokens = sum(line.get("reply_tokens", 0) for line in lines[0])
-    shared = _shared_prefix_tokens(base, lines[0])
-    work = Workload(train, heldout, shared=shared, reply_tokens=trained_tokens / len(train) or None)
-    replies = SampleStats(len(train), max(train), trained_tokens)
-    chosen = resolve_for_run(recipe, settings, base, replies)
-    fitting = (
-        stats.get("with_trimmed_history", 0),
-        stats.get("dropped_replies", {}).get(TOO_LONG, 0),
+    base = locate(stats["base_model"])
+    lengths = [line["tokens"] for line in train]
+    trained_tokens = sum(line.get("reply_tokens", 0) for line in train)
+    work = Workload(
+        train=lengths,
+        heldout=[line["tokens"] for line in heldout],
+        shared=_shared_prefix_tokens(base, train),
+        reply_tokens=trained_tokens / len(train) or None,
     )
+    replies = SampleStats(len(train), max(lengths), trained_tokens)
+    chosen = choose_settings(recipe, settings, base, replies)
     return RunPlan(
-        persona,
-        base,
-        recipe,
-        chosen.recipe,
-        statistics,
-        work,
-        replies,
-        examples,
-        *fitting,
-        chosen.chosen,
+        persona=stats["persona"],
+        base=base,
+        recipe=recipe,
+        settings=chosen.recipe,
+        statistics=statistics,
+        work=work,
+        replies=replies,
+        examples=tuple(_plain_masked_sample(line) for line in train[:MAX_EXAMPLE_SAMPLES]),
+        history_trimmed=stats.get("with_trimmed_history", 0),
+        too_long=stats.get("dropped_replies", {}).get(TOO_LONG, 0),
+        why=chosen.chosen,
     )
 
 

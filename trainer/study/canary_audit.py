@@ -20,8 +20,9 @@ from personas.schemas.scorecard import MeanStd, MemorisationAudit
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.machine import release_memory
 from trainer.run import make_adapter
-from trainer.train.job import PreparedJob, RunContext
+from trainer.train.job import PreparedJob
 from trainer.train.losses import load_serving_model, measure_reply_losses
+from trainer.train.training_run import RunControl
 
 CANARIES_BY_REPEATS: Mapping[int, int] = {
     0: 16,
@@ -57,7 +58,7 @@ class Canaries:
 def run_canary_audit(
     job: PreparedJob,
     folder: Path,
-    run: RunContext,
+    control: RunControl,
     plan: Mapping[int, int] = CANARIES_BY_REPEATS,
     reference: int = REFERENCE_TEXTS,
 ) -> MemorisationAudit:
@@ -76,11 +77,11 @@ def run_canary_audit(
             plant_canaries(job, canaries),
             folder,
             adapter,
-            replace(run, card="losses"),
+            replace(control, card="losses"),
             is_audit=True,
         )
         release_memory()
-    return _measure_exposure(job, adapter, canaries, run.between)
+    return _measure_exposure(job, adapter, canaries, control.between)
 
 
 def plant_canaries(job: PreparedJob, canaries: Canaries) -> PreparedJob:

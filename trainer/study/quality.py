@@ -57,7 +57,8 @@ from trainer.evaluate.generation.reply_tasks import (
     reply_values,
     select_replies,
 )
-from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
+from trainer.evaluate.generation.sense_inputs import SenseInputs
+from trainer.evaluate.generation.sense_sections import measure_sense
 from trainer.evaluate.generation.voice_classifier import AuthorTexts, usable_voices
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob

@@ -37,7 +37,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = self._saved_at = time.perf_counter()
-        self._waited_before_s = self._stage.hold.waited_s
+        self._waited_before_s = self._stage.control.pause.waited_s
         self._first_step = state.global_step
         remembered = self._trainer.remembered
         remembered_events = remembered.get("history", [])
@@ -51,7 +51,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
                 self._add_loss(event.loss, event.step)
         self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
         self._samples_before = remembered.get("epoch_samples", 0)
-        self._stage.account.load_state_dict(remembered.get("account", {}))
+        self._stage.control.usage.load_state_dict(remembered.get("account", {}))
         self._trainer.remembers = self._checkpoint_state
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -63,13 +63,13 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self._idle_before_s = self._idle_s
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._stage.hold.begin_step()
-        if self._stage.processes.is_distributed:
-            torch.manual_seed(self._stage.processes.seed(args.seed, state.global_step))
+        self._stage.control.pause.begin_step()
+        if self._stage.control.processes.is_distributed:
+            torch.manual_seed(self._stage.control.processes.seed(args.seed, state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._stage.hold.end_step()
-        self._stage.hold.wait()
+        self._stage.control.pause.end_step()
+        self._stage.control.pause.wait()
         ends_epoch = float(state.epoch).is_integer() or state.global_step >= state.max_steps
         if ends_epoch or control.should_evaluate:  # its event needs the loss of all steps so far
             control.should_log = True
@@ -84,7 +84,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             control.should_save = True
         if (
             self._stage.folder
-            and time.perf_counter() - self._saved_at > self._stage.checkpoint_s
+            and time.perf_counter() - self._saved_at > self._stage.control.checkpoint_s
             and not ends_epoch
         ):
             control.should_save = True
@@ -136,13 +136,15 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             "history": [event.model_dump() for event in self.history],
             "epoch_seconds": self._epoch_s(),
             "epoch_samples": self._epoch_samples(),
-            "account": self._stage.account.state_dict(),
+            "account": self._stage.control.usage.state_dict(),
         }
 
     @property
     def _idle_s(self) -> float:
         """Seconds of this process spent on evaluation and pauses since training began."""
-        return self._trainer.measuring_s + self._stage.hold.waited_s - self._waited_before_s
+        return (
+            self._trainer.measuring_s + self._stage.control.pause.waited_s - self._waited_before_s
+        )
 
     def _epoch_s(self) -> float:
         return (
@@ -166,7 +168,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             train_loss=self._mean_loss_since(Epoch),
             eval_loss=eval_loss,
             seconds=seconds,
-            samples_per_s=self._stage.processes.sums(self._epoch_samples())[0] / seconds,
+            samples_per_s=self._stage.control.processes.sums(self._epoch_samples())[0] / seconds,
             step=state.global_step,
         )
 
@@ -188,11 +190,11 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             epoch=state.epoch,
             loss=logs["loss"],
             lr=logs["learning_rate"],
-            tokens_per_s=self._stage.processes.sums(self._trainer.tokens_done)[0] / elapsed,
+            tokens_per_s=self._stage.control.processes.sums(self._trainer.tokens_done)[0] / elapsed,
             eta_s=elapsed / steps * (state.max_steps - state.global_step),
-            memory_bytes=self._stage.account.memory.held(),
-            seconds=self._stage.account.seconds,
-            held_s=self._stage.hold.waited_s,
+            memory_bytes=self._stage.control.usage.memory.held(),
+            seconds=self._stage.control.usage.seconds,
+            held_s=self._stage.control.pause.waited_s,
             trouble=self._trainer.trouble,
         )
 

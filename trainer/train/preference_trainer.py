@@ -52,7 +52,7 @@ def train_preferences(
     Raises `TrainingError` if the loss diverges, `RequestError` for several processes, and the
     errors of `stage.check`.
     """
-    if stage.processes.is_distributed:
+    if stage.control.processes.is_distributed:
         raise RequestError(
             "Several processes cannot learn from preferences together.", "Start one process."
         )

@@ -41,7 +41,6 @@ from trainer.train.collator import (
     reply_losses,
 )
 from trainer.train.embedding_noise import sample_lengths
-from trainer.train.job import RunUsage
 from trainer.train.kernels import (
     KernelSelection,
     choose_kernels,
@@ -73,7 +72,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
 
     def _absent(self) -> int:
         """Return how many samples are missing for equally many full batches in each process."""
-        processes = self.stage.processes
+        processes = self.stage.control.processes
         per_step = self.args.train_batch_size * processes.count
         return -len(self.stage.train) % per_step if processes.is_distributed else 0
 
@@ -92,7 +91,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         if num_items_in_batch is None:
             return losses.mean()
         return (
-            losses.sum() / num_items_in_batch * self.stage.processes.count
+            losses.sum() / num_items_in_batch * self.stage.control.processes.count
         )  # whose gradients are averaged
 
 
@@ -126,13 +125,12 @@ class LengthSortedSampler(torch.utils.data.Sampler[int]):
 class TrainResult:
     """The peft model with the new adapter, in evaluation mode, and every event of the run so far.
 
-    `account` counts the run's time and memory. `resumed_at` is the step from which this process
-    resumed, 0 for the start. `kernels` describes the kernels in use.
+    `resumed_at` is the step from which this process resumed, 0 for the start. `kernels` describes
+    the kernels in use.
     """
 
     model: Any
     history: tuple[StepEvent, ...]
-    account: RunUsage
     resumed_at: int
     kernels: tuple[str, ...]
 
@@ -170,11 +168,10 @@ def run_trainer(stage: StageInputs, make_trainer: Callable[[Path], TrainerBase])
             raise
     resumed_at = checkpoint_step(checkpoint) if checkpoint else 0
     return TrainResult(
-        trainer.model.eval(),
-        tuple(events.history),
-        stage.account,
-        resumed_at,
-        trainer.kernels.notes,
+        model=trainer.model.eval(),
+        history=tuple(events.history),
+        resumed_at=resumed_at,
+        kernels=trainer.kernels.notes,
     )
 
 
@@ -188,7 +185,9 @@ def make_sft_trainer(
     collator = (
         pack if kernels.packing else functools.partial(collate, shares_prefix=kernels.shares_prefix)
     )
-    train = [*stage.train, PADDING_SAMPLE] if stage.processes.is_distributed else stage.train
+    train = (
+        [*stage.train, PADDING_SAMPLE] if stage.control.processes.is_distributed else stage.train
+    )
     trainer = ReplySFTTrainer(
         stage,
         kernels,
@@ -220,7 +219,7 @@ def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> N
     with (
         disable_input_dtype_casting(trainer.model, active=computes_in_16_bits),
         trainer.kernels.in_use(trainer.model),
-        between_layers(trainer.model, trainer.stage.hold.wait),
+        between_layers(trainer.model, trainer.stage.control.pause.wait),
     ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.load_best_weights()
@@ -242,7 +241,7 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
     """Load the base model, with 4-bit linear layers if the recipe says so; a CPU computes with the
     unpacked values.
 
-    `recipe.precision` is resolved (`trainer.recipe.resolve`).
+    `recipe.precision` is resolved (`trainer.recipe.machine_fit`).
     """
     precision = DTYPES[recipe.precision]
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
@@ -303,7 +302,7 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
         "seed", "max_length", "optim", "eval_steps",
     )  # fmt: skip
-    batch, accumulation = stage.processes.share(
+    batch, accumulation = stage.control.processes.share(
         recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
     )
     strategy = recipe.eval_strategy if evaluates(stage) else "no"

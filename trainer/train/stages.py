@@ -15,107 +15,61 @@ from typing import TYPE_CHECKING, Any
 
 from personas.errors import TrainingError, is_out_of_memory
 from personas.home.atomic_files import atomic_folder
-from personas.home.job_attempt import CHECKPOINTS_FOLDER
-from personas.models.base_model import fingerprint
 from personas.models.probe import Float16OverflowError
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
-from trainer.dataset.preference_policy import PreferenceSet
-from trainer.machine import package_versions, probe_machine, release_memory
+from trainer.machine import probe_machine, release_memory
 from trainer.process.events import StepEvent
 from trainer.recipe.parent_adapter import load_parent_weights
-from trainer.schemas import Recipe, ResolvedRecipe, epoch_count, optimiser_steps
+from trainer.schemas import Recipe, epoch_count, optimiser_steps
 from trainer.train.experiment_tracker import ExperimentTracker
-from trainer.train.job import PreparedJob, RunContext, RunUsage
-from trainer.train.resume_config import (
-    ResumeConfig,
-    batches_hash,
-    lock_config,
-    request_hash,
-    write_resume_config,
-)
+from trainer.train.job import PreparedJob
+from trainer.train.resume_config import ResumeConfig
+from trainer.train.training_run import Run, RunControl
 
 if TYPE_CHECKING:
     from trainer.train.sft_trainer import TrainResult
+    from trainer.train.trainer_base import StageInputs
 
 FIRST_STAGE_FOLDER, STAGE_RESULT_FOLDER = "first-stage", "done"
 """Within the folder of checkpoints: those of the first stage, and its result."""
 
 StepListener = Callable[[StepEvent], None]
-BaseLosses = tuple[
-    float, float
-]  # losses of the untrained model on held-out replies and on general dialogue
+AdapterLoader = Callable[[Any], None]
+"""Loads weights into a model's new adapter."""
+InitialLosses = tuple[float, float]
+"""Losses of the untrained model on held-out replies and on general dialogue."""
 
 log = logging.getLogger(__name__)
 
 
-def resume_note(folder: Path) -> str:
-    """Say for people at which step a stopped run goes on; empty for a new one."""
-    from trainer.train.checkpoint import checkpoint_step, list_checkpoints  # imports torch: seconds
-
-    checkpoints = list_checkpoints(folder / CHECKPOINTS_FOLDER)
-    return f", then on from step {checkpoint_step(checkpoints[0])}" if checkpoints else ""
-
-
-def lock_run(
-    job: PreparedJob, resolved: ResolvedRecipe, folder: Path, run: RunContext
-) -> ResumeConfig:
-    """Fix the configuration that this run and its resumptions must match.
-
-    Raises `RequestError` where the processes cannot share a step, or cannot go on with the folder's
-    run.
-    """
-    recipe = resolved.recipe
-    run.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
-    config = ResumeConfig(
-        recipe=recipe,
-        batches=batches_hash(job.data, recipe),
-        base_model=job.base.name,
-        base_model_hash=fingerprint(job.base),
-        threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        packages=package_versions(),
-        batch=recipe.per_device_train_batch_size,
-        accumulation=recipe.gradient_accumulation_steps,
-        processes=run.processes.count,
-        asked=request_hash(job.spec),
-        chosen=resolved.chosen,
-        start=job.start.weights if job.start else "",
-    )
-    return lock_config(folder, config)
-
-
-def train_stages(
-    job: PreparedJob, config: ResumeConfig, folder: Path, run: RunContext, before: BaseLosses
-) -> tuple[TrainResult, ResumeConfig]:
+def train_stages(run: Run, initial_losses: InitialLosses) -> TrainResult:
     """Train to the end; when memory runs out, go on from the last checkpoint with smaller batches.
 
     A model whose numbers overflow in float16 is trained anew in another precision. With several
     processes the run ends in both cases: the others would wait for the one that failed.
     """
-    account = run.account
-    run.processes.join()
-    run.processes.broadcast((config, before))
+    processes = run.control.processes
+    processes.join()
+    processes.broadcast((run.config, initial_losses))
     while True:
         try:
-            return _train_tracked(
-                job, config, folder, replace(run, account=account), before
-            ), config
+            return _train_tracked(run, initial_losses)
         except Exception as error:
-            changed = _changed_for(error, config)
-            if changed is None or run.processes.is_distributed:
+            changed = _changed_for(error, run.config)
+            if changed is None or processes.is_distributed:
                 raise
-            if changed.precision != config.precision:
+            if changed.precision != run.config.precision:
                 log.warning("%s Training starts anew in %s.", error, changed.precision)
-                shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+                shutil.rmtree(run.checkpoints, ignore_errors=True)
             else:
                 log.warning(
                     "out of memory with batches of %d: going on with %d",
-                    config.batch,
+                    run.config.batch,
                     changed.batch,
                 )
-        config = changed
-        account = RunUsage()
-        write_resume_config(folder, config)
+        # Outside of the handler, whose traceback holds the tensors of the step that failed.
+        run.go_on_with(changed)
         release_memory()
 
 
@@ -128,41 +82,39 @@ def _changed_for(error: Exception, config: ResumeConfig) -> ResumeConfig | None:
     return None
 
 
-def train_worker(job: PreparedJob, folder: Path, run: RunContext) -> None:
+def train_worker(job: PreparedJob, folder: Path, control: RunControl) -> None:
     """Compute this process's share of the training; the run's first process is in
     `train_stages`.
     """
-    run.processes.join()
-    config, before = run.processes.broadcast()
-    _StageRunner(job, config, folder, run, before, lambda event: None).train()
+    control.processes.join()
+    config, initial_losses = control.processes.broadcast()
+    run = Run(folder=folder, job=job, config=config, control=control)
+    _StageTrainer(run, initial_losses, lambda event: None).train()
 
 
-def _train_tracked(
-    job: PreparedJob, config: ResumeConfig, folder: Path, run: RunContext, before: BaseLosses
-) -> TrainResult:
-    request = job.spec.request
-    name = f"{request.persona or 'dialogue'}-{job.spec.version}"
-    tracking = ExperimentTracker(
-        folder, name, {**config.used.hyperparameters, "recipe": request.recipe}, os.environ
-    )
+def _train_tracked(run: Run, initial_losses: InitialLosses) -> TrainResult:
+    request = run.job.spec.request
+    name = f"{request.persona or 'dialogue'}-{run.job.spec.version}"
+    settings = {**run.recipe.hyperparameters, "recipe": request.recipe}
+    tracking = ExperimentTracker(run.folder, name, settings, os.environ)
 
     def listen(event: StepEvent) -> None:
-        run.emit(event)
+        run.control.emit(event)
         tracking.log_event(event)
 
     try:
-        return _StageRunner(job, config, folder, run, before, listen).train()
+        return _StageTrainer(run, initial_losses, listen).train()
     finally:
         tracking.close()
 
 
 @dataclass(frozen=True)
 class FirstStageResult:
-    """Result of the first of two stages, with its events."""
+    """Result of the first of two stages, with its events; `usage` is the state of `RunUsage`."""
 
     weights: dict[str, Any]
     history: tuple[StepEvent, ...]
-    account: dict[str, Any]
+    usage: dict[str, Any]
     steps: int
 
     @classmethod
@@ -174,10 +126,14 @@ class FirstStageResult:
 
         if not (folder / STAGE_RESULT_FOLDER).is_dir():
             return None
-        parts = Checkpoint.read(folder / STAGE_RESULT_FOLDER).parts
+        parts: dict[str, Any] = dict(Checkpoint.read(folder / STAGE_RESULT_FOLDER).parts)
         try:
-            history = tuple(TRAINER_EVENT.validate_python(event) for event in parts["history"])
-            return cls(parts["weights"], history, parts["account"], parts["steps"])  # type: ignore[arg-type]
+            return cls(
+                weights=parts["weights"],
+                history=tuple(map(TRAINER_EVENT.validate_python, parts["history"])),  # type: ignore[arg-type]
+                usage=parts["account"],
+                steps=parts["steps"],
+            )
         except (ValueError, LookupError) as error:
             what = (
                 f"The result of the first stage in {folder / STAGE_RESULT_FOLDER} cannot be read: "
@@ -189,11 +145,10 @@ class FirstStageResult:
         """Write it atomically. Raises `OSError`."""
         from trainer.train.checkpoint import Checkpoint  # imports torch: seconds
 
-        history = [event.model_dump() for event in self.history]
         parts = {
             "weights": self.weights,
-            "history": history,
-            "account": self.account,
+            "history": [event.model_dump() for event in self.history],
+            "account": self.usage,
             "steps": self.steps,
         }
         with atomic_folder(folder / STAGE_RESULT_FOLDER) as staging:
@@ -201,135 +156,135 @@ class FirstStageResult:
 
 
 @dataclass(frozen=True)
-class _StageRunner:
-    job: PreparedJob
-    config: ResumeConfig
-    folder: Path
-    run: RunContext
-    before: BaseLosses
+class _StageTrainer:
+    run: Run
+    initial_losses: InitialLosses
     listen: StepListener
 
     def train(self) -> TrainResult:
         """Train all stages; the result's history covers all of them."""
-        data = self.job.data
-        recipe = self.config.used
-        start = self.job.start
-        begin = partial(load_parent_weights, start.folder) if start else None
+        job = self.run.job
+        data = job.data
+        begin = partial(load_parent_weights, job.start.folder) if job.start else None
         if data.preferences:
             self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
-            return self._stage(
-                data.train, recipe, begin, None, CHECKPOINTS_FOLDER, self.listen, data.preferences
-            )
+            return self._train_stage(self._stage(data.train, begin=begin))
+        loss, general_loss = self.initial_losses
         if not data.first:
             self._enter(f"{len(data.train)} replies")
-            return self._stage(
-                data.train, recipe, begin, self.before[0], CHECKPOINTS_FOLDER, self.listen
-            )
-        first = self._first(begin)
+            return self._train_stage(self._stage(data.train, begin=begin, initial_loss=loss))
+
+        first = self._first_stage(begin, general_loss)
         self._enter(f"stage 2 of 2: {len(data.train)} replies")
-        self.run.account.load_state_dict(first.account)
+        self.run.control.usage.load_state_dict(first.usage)
         shift = partial(_shift_event, stage=2, before=first.steps)
-        restore = partial(_restore_first_stage, first.weights)
-        trained = self._stage(
+        stage = self._stage(
             data.train,
-            recipe,
-            restore,
-            self.before[0],
-            CHECKPOINTS_FOLDER,
-            lambda event: self.listen(shift(event)),
+            begin=partial(_restore_first_stage, first.weights),
+            initial_loss=loss,
+            listen=lambda event: self.listen(shift(event)),
         )
+        trained = self._train_stage(stage)
         return replace(trained, history=(*first.history, *map(shift, trained.history)))
 
-    def _first(self, begin: Callable[[Any], None] | None) -> FirstStageResult:
+    def _first_stage(self, begin: AdapterLoader | None, initial_loss: float) -> FirstStageResult:
         """Return the first stage's result: read if it is done, else trained now."""
-        data = self.job.data
-        recipe = self.config.used
-        folder = self.folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER
-        if done := self.run.processes.broadcast(
-            FirstStageResult.read(folder) if self.run.processes.is_first else None
-        ):
-            return done  # type: ignore[no-any-return]
+        control = self.run.control
+        folder = self.run.checkpoints / FIRST_STAGE_FOLDER
+        stored = FirstStageResult.read(folder) if control.processes.is_first else None
+        if result := control.processes.broadcast(stored):
+            return result  # type: ignore[no-any-return]
+        data = self.run.job.data
+        recipe = self.run.recipe
         self._enter(f"stage 1 of 2: {len(data.first)} general replies")
-        steps = optimiser_steps(recipe, len(data.train))
-        tokens = sum(len(sample.ids) for sample in data.train) * epoch_count(
-            recipe, len(data.train)
+        tokens = sum(len(sample.ids) for sample in data.train)
+        shift = partial(
+            _shift_event,
+            stage=1,
+            after=optimiser_steps(recipe, len(data.train)),
+            after_tokens=tokens * epoch_count(recipe, len(data.train)),
         )
-        shift = partial(_shift_event, stage=1, after=steps, after_tokens=tokens)
-        checkpoints = f"{CHECKPOINTS_FOLDER}/{FIRST_STAGE_FOLDER}"
-
-        def listen(event: StepEvent) -> None:
-            self.listen(shift(event))
-
+        stage = self._stage(
+            data.first,
+            recipe=recipe.first_stage,
+            begin=begin,
+            initial_loss=initial_loss,
+            folder=folder,
+            listen=lambda event: self.listen(shift(event)),
+        )
         try:
-            trained = self._stage(
-                data.first, recipe.first_stage, begin, self.before[1], checkpoints, listen
-            )
+            trained = self._train_stage(stage)
         except Float16OverflowError:  # which `train_stages` answers
             raise
         except TrainingError as error:
             advice = error.advice.replace("set learning_rate=", "set first_stage_learning_rate=")
             raise TrainingError(f"In the first stage: {error.message}", advice) from error
-        done = _first_stage_result(trained, tuple(map(shift, trained.history)))
+        history = tuple(map(shift, trained.history))
+        result = FirstStageResult(
+            weights=_adapter_weights(trained.model),
+            history=history,
+            usage=control.usage.state_dict(),
+            steps=history[-1].step,
+        )
         del trained  # the model of the second stage takes its place
         release_memory()
-        if self.run.processes.is_first:
-            self.run.fence()
-            done.write(folder)
-        return done
+        if control.processes.is_first:
+            control.fence()
+            result.write(folder)
+        return result
 
     def _enter(self, detail: str) -> None:
-        if self.config.has_reduced_batch:
-            wanted = self.config.recipe.per_device_train_batch_size
-            detail += f", memory allows batches of {self.config.batch} instead of {wanted}"
-        if self.config.precision:
-            detail += f", in {self.config.precision} because float16 overflows"
-        if self.run.processes.is_first:
-            self.run.enter(Phase(name="training", detail=detail))
+        config = self.run.config
+        if config.has_reduced_batch:
+            wanted = config.recipe.per_device_train_batch_size
+            detail += f", memory allows batches of {config.batch} instead of {wanted}"
+        if config.precision:
+            detail += f", in {config.precision} because float16 overflows"
+        if self.run.control.processes.is_first:
+            self.run.control.enter(Phase(name="training", detail=detail))
 
     def _stage(
         self,
         samples: tuple[TokenizedSample, ...],
-        recipe: Recipe,
-        begin: Callable[[Any], None] | None,
-        start_loss: float | None,
-        folder: str,
-        listen: StepListener,
-        preferences: PreferenceSet | None = None,
-    ) -> TrainResult:
-        from trainer.train.sft_trainer import train_sft  # imports torch: seconds
-        from trainer.train.trainer_base import StageInputs
+        *,
+        recipe: Recipe | None = None,
+        begin: AdapterLoader | None,
+        initial_loss: float | None = None,
+        folder: Path | None = None,
+        listen: StepListener | None = None,
+    ) -> StageInputs:
+        """Return the inputs of a stage; by default those of the last one."""
+        from trainer.train.trainer_base import StageInputs  # imports torch: seconds
 
         run = self.run
-        course = StageInputs(
-            samples,
-            self.job.data.heldout,
-            recipe,
-            listen,
-            run.processes.agreeing(run.check),
-            folder=self.folder / folder,
-            checkpoint_s=run.checkpoint_s,
-            length_group_batch=self.config.recipe.per_device_train_batch_size,
-            initial_loss=start_loss,
-            account=run.account,
-            hold=run.hold,
-            processes=run.processes,
+        return StageInputs(
+            train=samples,
+            heldout=run.job.data.heldout,
+            recipe=recipe or run.recipe,
+            listen=listen or self.listen,
+            control=run.control,
+            folder=folder or run.checkpoints,
+            # Smaller batches after an out-of-memory error keep the order of the samples.
+            length_group_batch=run.config.recipe.per_device_train_batch_size,
+            initial_loss=initial_loss,
             begin=begin,
-            fence=run.fence,
         )
-        if preferences:
-            from trainer.train.preference_trainer import train_preferences
 
-            return train_preferences(self.job.base, self.job.tokenizer, course, preferences)
-        return train_sft(self.job.base, self.job.tokenizer, course)
+    def _train_stage(self, stage: StageInputs) -> TrainResult:
+        job = self.run.job
+        if job.data.preferences:
+            from trainer.train.preference_trainer import train_preferences  # imports torch
+
+            return train_preferences(job.base, job.tokenizer, stage, job.data.preferences)
+        from trainer.train.sft_trainer import train_sft  # imports torch: seconds
+
+        return train_sft(job.base, job.tokenizer, stage)
 
 
-def _first_stage_result(trained: TrainResult, history: tuple[StepEvent, ...]) -> FirstStageResult:
+def _adapter_weights(model: Any) -> dict[str, Any]:
     from trainer.train.checkpoint import trainable_weights  # imports torch: seconds
 
-    weights = {
-        name: weight.cpu().clone() for name, weight in trainable_weights(trained.model).items()
-    }
-    return FirstStageResult(weights, history, trained.account.state_dict(), history[-1].step)
+    return {name: weight.cpu().clone() for name, weight in trainable_weights(model).items()}
 
 
 def _restore_first_stage(weights: dict[str, Any], model: Any) -> None:

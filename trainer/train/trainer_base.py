@@ -22,7 +22,6 @@ from personas.home.atomic_files import atomic_folder
 from personas.home.job_attempt import CHECKPOINT_PREFIX
 from personas.prompt.renderer import TokenizedSample
 from trainer.process.events import StepEvent, failed_event
-from trainer.process.run_control import PauseControl
 from trainer.schemas import Recipe
 from trainer.train.checkpoint import (
     TRAINER_STATE_FILE,
@@ -32,52 +31,47 @@ from trainer.train.checkpoint import (
     restore_weights,
     trainable_weights,
 )
-from trainer.train.distributed import DistributedContext
 from trainer.train.embedding_noise import EmbeddingNoise
-from trainer.train.job import RunUsage
 from trainer.train.kernels import KernelSelection
 from trainer.train.losses import mean_loss, measure_reply_losses
-from trainer.train.resume_config import CHECKPOINT_INTERVAL_S
+from trainer.train.training_run import RunControl
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """Inputs of a training stage. `listen` receives each event; `check` raises `RunCancelled`
-    between steps to stop.
+    """Inputs of a training stage. `listen` receives each event; `control` is that of the run.
 
-    `folder` holds checkpoints, one every `checkpoint_s`; a run resumes from the latest. `order`
-    fixes the samples' order in every epoch; otherwise groups of `length_group_batch` samples (0: a
-    batch) have similar lengths. `initial_loss` is the untrained model's on held-out replies, None
-    if not measured. `account` counts time and memory. `hold` may pause between layers. Each of
-    several `processes` computes its share. `begin` loads weights into the new adapter before the
-    first step. `fence` is called before a checkpoint gets its name, and may refuse by raising.
+    `folder` holds the checkpoints; a run resumes from the latest. `order` fixes the samples' order
+    in every epoch; otherwise groups of `length_group_batch` samples (0: a batch) have similar
+    lengths. `initial_loss` is the untrained model's on held-out replies, None if not measured.
+    `begin` loads weights into the new adapter before the first step.
     """
 
     train: Sequence[TokenizedSample]
     heldout: Sequence[TokenizedSample]
     recipe: Recipe
     listen: Callable[[StepEvent], None]
-    check: Callable[[], None]
+    control: RunControl = field(default_factory=RunControl)
     folder: Path | None = None
-    checkpoint_s: float = CHECKPOINT_INTERVAL_S
     order: Sequence[int] = ()
     length_group_batch: int = 0
     initial_loss: float | None = None
-    account: RunUsage = field(default_factory=RunUsage)
-    hold: PauseControl = field(default_factory=PauseControl)
-    processes: DistributedContext = field(default_factory=DistributedContext)
     begin: Callable[[Any], None] | None = None
-    fence: Callable[[], None] = lambda: None
+
+    def check(self) -> None:
+        """Between two steps, stop on request, in all processes together. Raises `RunCancelled`."""
+        self.control.processes.agreeing(self.control.check)()
 
     def between(self) -> None:
-        """Between two evaluated batches, pause or stop on request; several processes stop only
-        together.
+        """Between two evaluated batches, pause or stop on request.
+
+        Several processes do not stop here: they may have different numbers of batches.
         """
-        self.hold.wait()
-        if not self.processes.is_distributed:
-            self.check()
+        self.control.pause.wait()
+        if not self.control.processes.is_distributed:
+            self.control.check()
 
 
 class TrainerBase:
@@ -139,9 +133,11 @@ class TrainerBase:
     ) -> Any:
         """Measure `eval_loss` in nats per held-out reply token, in the precision of training."""
         started = time.perf_counter()
-        waited_s = self.stage.hold.waited_s
+        waited_s = self.stage.control.pause.waited_s
         loss = self._heldout_loss()
-        self.measuring_s += time.perf_counter() - started - (self.stage.hold.waited_s - waited_s)
+        self.measuring_s += (
+            time.perf_counter() - started - (self.stage.control.pause.waited_s - waited_s)
+        )
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(
@@ -151,7 +147,7 @@ class TrainerBase:
 
     def _heldout_loss(self) -> float:
         stage = self.stage
-        processes = self.stage.processes
+        processes = self.stage.control.processes
         share = stage.heldout[processes.index :: processes.count]
         losses = measure_reply_losses(self.model, share, stage.between, self.kernels.packing)
         if not processes.is_distributed:
@@ -166,7 +162,7 @@ class TrainerBase:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint. If that fails, the run continues and tries again at the next one."""
-        if not self.stage.processes.is_first:
+        if not self.stage.control.processes.is_first:
             return
         try:
             self._write_checkpoint()
@@ -204,7 +200,7 @@ class TrainerBase:
         }
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler.state_dict()
-        with atomic_folder(folder, self.stage.fence) as partial_folder:
+        with atomic_folder(folder, self.stage.control.fence) as partial_folder:
             Checkpoint(parts).write(partial_folder)
             self.state.save_to_json(str(partial_folder / TRAINER_STATE_FILE))
         if self.state.best_model_checkpoint:

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from bot.chat.model_names import UnknownModelError, build_model_request, find_model
+from bot.chat.model_names import UnknownModelError, find_model
 from personas.engine.llm_engine import LLMEngine
 from personas.home.adapters import MANIFEST_FILE, WEIGHTS_FILE, dialogue_adapter_folder
 from personas.models.base_model import fingerprint
@@ -19,7 +19,7 @@ from tests.bot.web.test_web_openai import chat, put_version, streamed
 from tests.bot.web.test_web_playground import PROMPT, begin, ended
 from tests.tiny_models import make_dialogue_adapter
 from trainer.dataset.sample_renderer import SampleRenderer
-from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.recipe.recipe_file import RECIPES_FOLDER
 from trainer.schemas import Recipe
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
 from trainer.sources.source_format import ReadOptions
@@ -152,7 +152,7 @@ async def test_what_cannot_be_served_is_refused_with_the_reason(served, name, me
     status, body = await begin(served, (name,))
     assert status == 422 and body["errors"][0]["field"] == "models"
     with pytest.raises(UnknownModelError):
-        find_model(served.services.request_builder, name)
+        find_model(served.services.personas, served.services.served_versions, name)
     assert "elsewhere" not in json.dumps((await served.ask("GET", "/v1/models"))[1])
 
 
@@ -209,8 +209,8 @@ async def test_instructions_are_rendered_as_in_training(served, renderer):
     assert prompt.ids == made.ids[: len(prompt.ids)] and not any(made.mask[: len(prompt.ids)])
     assert all(made.mask[len(prompt.ids) :]) and request.sampling.stop == ()
     assert "user:" not in prompt.text
-    own = await build_model_request(
-        served.services.request_builder, find_model(served.services.request_builder, "dialogue/dialogue_v1"),
+    own = await served.services.request_builder.request_to_model(
+        find_model(served.services.personas, served.services.served_versions, "dialogue/dialogue_v1"),
         [Turn("Guest", "Hello")], SamplingParams(),
     )  # fmt: skip
     assert own.persona is None, "without instructions, there is no card"

@@ -57,7 +57,8 @@ from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     select_replies,
 )
-from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
+from trainer.evaluate.generation.sense_inputs import SenseInputs
+from trainer.evaluate.generation.sense_sections import measure_sense
 from trainer.evaluate.generation.text_metrics import References, text_scores
 from trainer.evaluate.generation.voice_classifier import (
     MIN_CLASS_TEXTS,
@@ -123,6 +124,7 @@ def measure_replies(
     job: PreparedJob,
     budget: TimeBudget,
     seeds: tuple[int, ...],
+    *,
     report: Callable[[str], None] = lambda text: None,
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,

@@ -1,0 +1,47 @@
+"""The inputs of the score card sections on sense."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from personas.schemas.chat import Persona
+from trainer.dataset.dataset import Dataset
+from trainer.evaluate.candidates import Candidates
+from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
+from trainer.evaluate.generation.lore_facts import FactQuestion
+from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.voice_classifier import AuthorTexts
+
+
+@dataclass(frozen=True)
+class SenseLimits:
+    """Numbers that bound the time: prompts under pressure, talks, and probes and questions about
+    the lore at a turn.
+    """
+
+    pressure: int = 25
+    talks: int = 4
+    probes: int = 8
+    questions: int = 4
+
+
+@dataclass(frozen=True)
+class SenseInputs:
+    """All that the sections read: the job's data, its prompts' sources, and the candidates with
+    their generator.
+    """
+
+    data: Dataset
+    persona: Persona
+    builder: PromptBuilder
+    questions: Sequence[FactQuestion]
+    voices: Mapping[str, AuthorTexts]
+    sides: Candidates
+    generator: ReplyGenerator
+    limits: SenseLimits = SenseLimits()
+    report: Callable[[str], None] = lambda text: None
+    between: Callable[[], None] = lambda: None
+
+
+def shortage(what: str, done: int, of: int) -> dict[str, str]:
+    """Return what time left out, if anything, as an entry of the card."""
+    return {what: f"There was time for {done:,} of {of:,} replies."} if done < of else {}

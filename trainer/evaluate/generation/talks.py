@@ -1,0 +1,208 @@
+"""Long talks: scripted conversations with the new version, measured at some of their turns."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
+from personas.lore.semantic import match_earlier, pack_vectors
+from personas.prompt.renderer import EXAMPLE_USER, recent_start
+from personas.schemas.chat import LoreHit, Turn
+from personas.schemas.scorecard import (
+    REPETITION_AT_TURN,
+    TALK_TASK,
+    TALK_TURNS,
+    VOICE_AT_TURN,
+    WRONG_AT_TURN,
+)
+from trainer.evaluate.candidates import NEW
+from trainer.evaluate.generation.lore_facts import FactQuestion
+from trainer.evaluate.generation.reply_tasks import (
+    TALKS_FILE,
+    EvaluationPrompt,
+    GeneratedReply,
+    MeasuredShares,
+    read_jsonl,
+    reply_values,
+)
+from trainer.evaluate.generation.sense_inputs import SenseInputs, shortage
+from trainer.evaluate.generation.text_metrics import repeated_share
+from trainer.evaluate.generation.voice_sections import VoiceJudge
+from trainer.evaluate.paired_losses import TimeBudget
+
+
+@dataclass(frozen=True)
+class TalkReply:
+    """A reply to a probe, or a `question` about the lore, at a turn of a talk, after the persona's
+    `earlier` ones.
+    """
+
+    turn: int
+    talk: int
+    answer: GeneratedReply
+    earlier: tuple[str, ...]
+    question: FactQuestion | None = None
+
+
+class TalkRun:
+    """Scripted talks with the new version, each with its own seed and as fast as it goes.
+
+    At `TALK_TURNS`, probes and questions about the lore are asked beside the script's line: other
+    questions in each talk, the same ones at each turn. A prompt's number is its place among them; a
+    script's line comes after all.
+    """
+
+    def __init__(self, inputs: SenseInputs, budget: TimeBudget) -> None:
+        rows = read_jsonl(TALKS_FILE, inputs.data.language)
+        limits = inputs.limits
+        self._inputs = inputs
+        self._budget = budget
+        scripts: list[list[str]] = [row["lines"] for row in rows if row["kind"] == "talk"]
+        self._talks = [scripts[talk % len(scripts)] for talk in range(limits.talks)]
+        probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")[
+            : limits.probes
+        ]
+        self._beside = [
+            [*((line, None) for line in probes), *((it.text, it) for it in self._questions(talk))]
+            for talk in range(limits.talks)
+        ]
+        self._histories: list[list[Turn]] = [[] for _ in self._talks]
+        self._generator = replace(inputs.generator, adapters={NEW: inputs.generator.adapters[NEW]})
+        self._found: list[TalkReply] = []
+
+    def replies(self) -> list[TalkReply]:
+        """Return the replies to all that is asked at the turns that the time allows, at least at
+        the first.
+        """
+        first = [prompt for talk in range(len(self._talks)) for prompt in self._ask(talk)]
+
+        def between(done: int, of: int) -> None:
+            self._inputs.between()
+
+        unlimited = TimeBudget(float("inf"))
+        self._inputs.report(f"talks: turn 1 of {TALK_TURNS[-1]}")
+        with self._generator.loaded():
+            self._generator.generate(first, unlimited, between, follow_up=self._go_on)
+        return sorted(self._found, key=lambda it: (it.turn, it.talk, it.answer.prompt.number))
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The turns that not all talks reached in time."""
+        of = sum(map(len, self._beside))
+        reached = Counter(it.turn for it in self._found)
+        found: dict[str, str] = {}
+        for turn in TALK_TURNS:
+            found |= shortage(f"talks, turn {turn}", reached[turn], of)
+        return found
+
+    def _ask(self, talk: int) -> list[EvaluationPrompt]:
+        """Return the prompts of a talk's next turn."""
+        turn = self._turn(talk)
+        beside = self._beside[talk]
+        prompts = (
+            [self._prompt(talk, n, line) for n, (line, _) in enumerate(beside)]
+            if turn in TALK_TURNS
+            else []
+        )
+        if turn <= len(self._talks[talk]) and turn < TALK_TURNS[-1]:
+            prompts.append(self._prompt(talk, len(beside), self._talks[talk][turn - 1]))
+        return prompts
+
+    def _questions(self, talk: int) -> list[FactQuestion]:
+        questions = self._inputs.questions
+        count = self._inputs.limits.questions
+        return [
+            questions[(talk * count + n) % len(questions)]
+            for n in range(min(count, len(questions)))
+        ]
+
+    def _go_on(self, answer: GeneratedReply) -> list[EvaluationPrompt]:
+        """Keep a reply; after a script's line, return the prompts of the next turn."""
+        talk = answer.seed % len(self._talks)
+        history = self._histories[answer.seed % len(self._talks)]
+        turn = int(answer.prompt.task.removeprefix(TALK_TASK))
+        if answer.prompt.number < len(self._beside[talk]):
+            earlier = tuple(it.text for it in history[: 2 * (turn - 1)] if it.by_persona)
+            question = self._beside[talk][answer.prompt.number][1]
+            self._found.append(TalkReply(turn, talk, answer, earlier, question))
+            return []
+        name = self._inputs.persona.name
+        history += [
+            Turn(EXAMPLE_USER, answer.prompt.message),
+            Turn(name, answer.text, by_persona=True),
+        ]
+        if self._budget.is_spent:
+            return []
+        if turn + 1 in TALK_TURNS:
+            self._inputs.report(f"talks: turn {turn + 1} of {TALK_TURNS[-1]}")
+        return self._ask(talk)
+
+    def _turn(self, talk: int) -> int:
+        return len(self._histories[talk]) // 2 + 1
+
+    def _prompt(self, talk: int, number: int, line: str) -> EvaluationPrompt:
+        """Render a line after the part of its talk that the bot would show, with matching lore and
+        earlier talk.
+        """
+        builder = self._inputs.builder
+        turns = [*self._histories[talk], Turn(EXAMPLE_USER, line)]
+        start = recent_start(len(turns))
+        lore = []
+        if builder.lore:
+            lore = builder.lore.search(self._inputs.persona.id, line)
+            lore = [*_find_earlier(turns[:start], line, lore, builder.lore.encoder), *lore]
+        prompt = builder.from_turns(f"{TALK_TASK} {self._turn(talk)}", number, turns[start:], lore)
+        return replace(prompt, own_seeds=(self._generator.seeds[0] * len(self._talks) + talk,))
+
+
+def _find_earlier(
+    turns: Sequence[Turn], line: str, lore: Sequence[LoreHit], encoder: str
+) -> list[LoreHit]:
+    """Find the exchanges of a talk that a line takes up, as the bot does in its store."""
+    said = turns[::2]
+    replies = turns[1::2]
+    vectors = dict(enumerate(_pack_vector(turn.text, encoder) for turn in said))
+    scores = match_earlier(_pack_vector(line, encoder), vectors, encoder)
+    nearest = sorted([*scores][:MAX_EARLIER_LOOKED_AT])
+    return earlier_hits(
+        ((said[n].text, replies[n].text, scores[n]) for n in nearest), EXAMPLE_USER, lore
+    )
+
+
+@lru_cache(maxsize=1024)
+def _pack_vector(text: str, encoder: str) -> bytes:
+    (vector,) = pack_vectors([text], encoder)
+    return vector
+
+
+def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredShares:
+    """Measure by turn voice, contradictions of the lore, and repetition of the reply's own and the
+    persona's words.
+    """
+    found = MeasuredShares()
+
+    def add(measure: str, of: Sequence[TalkReply], values: Sequence[float]) -> None:
+        if of:
+            units = [f"talk {it.answer.seed}" for it in of]
+            found.add(measure, NEW, reply_values([it.answer for it in of], values, units))
+
+    for turn in TALK_TURNS:
+        own = [it for it in replies if it.turn == turn and it.question is None]
+        if not own:
+            continue
+        voice = VOICE_AT_TURN.format(turn)
+        add(voice, own, judge.is_own([it.answer.text for it in own]))
+        judge.bound(found, voice, judge.is_own)
+        asked = [(it, it.question) for it in replies if it.turn == turn and it.question]
+        add(
+            WRONG_AT_TURN.format(turn),
+            [it for it, _ in asked],
+            [of.contradicts(it.answer.text) for it, of in asked],
+        )
+        add(
+            REPETITION_AT_TURN.format(turn),
+            own,
+            [repeated_share(it.answer.text, it.earlier) for it in own],
+        )
+    return found

@@ -1,0 +1,138 @@
+"""Style and pressure: whether replies sound like the persona, and stay in character when tempted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from personas.prompt.renderer import EXAMPLE_USER
+from personas.schemas.chat import Persona
+from personas.schemas.scorecard import (
+    HELDOUT_TASK,
+    IN_CHARACTER,
+    MASKED_VOICE,
+    MEMBERS_VOICE,
+    PRESSURE_TASK,
+    VOICE,
+    Side,
+)
+from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
+from trainer.evaluate.generation.lore_facts import CharacterBreakDetector
+from trainer.evaluate.generation.reply_tasks import (
+    PRESSURE_FILE,
+    EvaluationPrompt,
+    GeneratedReply,
+    MeasuredShares,
+    ReplyValue,
+    read_jsonl,
+    reply_values,
+    select_replies,
+)
+from trainer.evaluate.generation.sense_inputs import SenseInputs
+from trainer.evaluate.generation.voice_classifier import (
+    AuthorshipClassifier,
+    AuthorTexts,
+    ContentMask,
+)
+
+MAX_BOUND_TEXTS = 80  # real replies that bound a measure
+
+
+class VoiceJudge:
+    """Judges whether texts are the persona's, by the authorship classifier, and what bounds such a
+    judgement.
+    """
+
+    def __init__(
+        self, persona: Persona, voices: Mapping[str, AuthorTexts], mask: Callable[[str], str] = str
+    ) -> None:
+        self._id = persona.id
+        self._mask = mask
+        trained = {name: [mask(text) for text in known.trained] for name, known in voices.items()}
+        self._authors = AuthorshipClassifier(trained)
+        self.own = voices[persona.id].heldout[:MAX_BOUND_TEXTS]
+        others = [
+            known.heldout
+            for name, known in voices.items()
+            if name not in (persona.id, MEMBERS_VOICE)
+        ]
+        self.others = tuple(text for texts in zip(*others, strict=False) for text in texts)[
+            :MAX_BOUND_TEXTS
+        ]
+
+    def is_own(self, texts: Sequence[str]) -> list[bool]:
+        """Report for each text whether it is the persona's."""
+        return [name == self._id for name in self._authors.of([self._mask(text) for text in texts])]
+
+    def bound(
+        self, found: MeasuredShares, measure: str, is_right: Callable[[Sequence[str]], list[bool]]
+    ) -> None:
+        """Set ceiling and floor of a measure: the persona's real replies and those of others."""
+        for bounds, texts in ((found.ceiling, self.own), (found.floor, self.others)):
+            hits = enumerate(is_right(texts))
+            bounds[measure] = [
+                ReplyValue(f"text {n}", measure, n, 0, float(hit)) for n, hit in hits
+            ]
+
+
+def measure_style(
+    inputs: SenseInputs, answers: Sequence[GeneratedReply], judge: VoiceJudge
+) -> MeasuredShares | None:
+    """Measure whose style the replies to held-out prompts have, as they are and with their content
+    words masked.
+    """
+    mask = ContentMask([known.trained for known in inputs.voices.values()])
+    masked = VoiceJudge(inputs.persona, inputs.voices, mask)
+    found = MeasuredShares()
+    pairs = inputs.data.heldout_prompt_replies
+    for measure, by in ((MASKED_VOICE, masked), (VOICE, judge)):
+        by.bound(found, measure, by.is_own)
+        for side in inputs.generator.adapters:
+            replies = select_replies(answers, HELDOUT_TASK, side=side)
+            hits = by.is_own([it.text for it in replies])
+            units = [pairs[it.prompt.number].talk for it in replies]
+            found.add(measure, side, reply_values(replies, hits, units))
+    return found if any(found.values[VOICE].values()) else None
+
+
+def pressure_prompts(
+    builder: PromptBuilder, most: int, seeds: Sequence[int]
+) -> list[EvaluationPrompt]:
+    """Return the shipped messages that tempt a persona out of its role, of all kinds alike, seed by
+    seed.
+    """
+    rows = read_jsonl(PRESSURE_FILE)
+    places: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        places.setdefault(row["kind"], []).append(number)
+    order = sorted(range(len(rows)), key=lambda n: places[rows[n]["kind"]].index(n))
+    prompts = [builder.from_message(PRESSURE_TASK, n, rows[n]["text"]) for n in order[:most]]
+    return [replace(prompt, own_seeds=(seed,)) for seed in seeds for prompt in prompts]
+
+
+def measure_pressure(
+    persona: Persona, answers: Sequence[GeneratedReply], sides: Sequence[Side], judge: VoiceJudge
+) -> MeasuredShares | None:
+    """Measure the replies that stay in character: the persona's by the classifier, and speaking as
+    no program.
+    """
+    character = CharacterBreakDetector(persona)
+    found = MeasuredShares()
+    kinds = [row["kind"] for row in read_jsonl(PRESSURE_FILE)]
+
+    def in_character(texts: Sequence[str], askers: Sequence[str] = ()) -> list[bool]:
+        askers = askers or [EXAMPLE_USER] * len(texts)
+        broken = [
+            character.is_broken_by(text, asker) for text, asker in zip(texts, askers, strict=True)
+        ]
+        return [
+            own and not is_broken
+            for own, is_broken in zip(judge.is_own(texts), broken, strict=True)
+        ]
+
+    for side in sides:
+        replies = select_replies(answers, PRESSURE_TASK, side=side)
+        hits = in_character([it.text for it in replies], [it.prompt.asker for it in replies])
+        for value in reply_values(replies, hits, [f"prompt {it.prompt.number}" for it in replies]):
+            found.add(IN_CHARACTER, side, [value])
+            found.add(f"{IN_CHARACTER}: {kinds[value.number]}", side, [value])
+    judge.bound(found, IN_CHARACTER, in_character)
+    return found if found.values else None

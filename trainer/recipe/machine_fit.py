@@ -1,0 +1,183 @@
+"""Fits a recipe to this machine: precision, optimiser, gradient checkpointing, and batches."""
+
+import statistics
+from collections.abc import Callable
+
+from personas.models.base_model import BaseModel
+from trainer.estimate.run_estimate import estimate_memory
+from trainer.estimate.workload import Workload
+from trainer.machine import MachineSpec, probe_machine
+from trainer.recipe.auto_recipe import AUTO_RECIPE
+from trainer.schemas import Recipe, optimiser_steps
+
+OPTIMISERS_WITHOUT_CUDA = {
+    "paged_adamw_8bit": "adamw_8bit",
+    "paged_adamw_32bit": "adamw_torch_fused",
+}
+"""Paged optimisers move their state between a GPU's memory and the machine's."""
+MAX_ACTIVATION_MEMORY_SHARE = 0.8
+"""The share of free memory that a run without checkpointing may take: estimates are not exact."""
+CHECKPOINTING_SKIPPED_NOTE = (
+    "gradient_checkpointing is off: the machine's memory holds all activations."
+)
+MERGED_BATCH_TOKENS = 2048
+"""Batches of an optimiser step are merged if they then have at most so many tokens on average,
+without those that all samples share: larger ones are hardly faster on a CPU. A few batches may be
+larger, if they fit into memory.
+"""
+FITTED_SETTINGS = (
+    "precision",
+    "optim",
+    "gradient_checkpointing",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
+"""Settings that a machine decides."""
+MemoryTest = Callable[[Recipe], bool]
+"""Tells whether a recipe's run fits into memory."""
+OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "mixed-80-20", "two-stage")
+"""Recipes of this project; the batches of published ones stay as published."""
+
+
+def fit_to_machine(
+    name: str,
+    recipe: Recipe,
+    base: BaseModel,
+    work: Workload,
+    *,
+    machine: MachineSpec,
+    free_bytes: int,
+) -> Recipe:
+    """Fit a recipe to a machine's precision, GPU and free memory; `fit_notes` says what changed.
+
+    Gradient checkpointing stays on, and batches stay as they are, if the request itself sets them.
+    """
+    fitted = fit_to_hardware(recipe, machine)
+    if machine.has_cuda:
+        return fitted
+    fits = memory_test(base, work, machine, free_bytes)
+    requested = recipe.model_fields_set
+    if "gradient_checkpointing" not in requested:
+        fitted = skip_activation_checkpointing(fitted, fits)
+    batches = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    if name in OWN_RECIPES and requested.isdisjoint(batches):
+        fitted = merge_batches(fitted, work, fits)
+    return fitted
+
+
+def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> Recipe:
+    """Replace settings that the machine does not support; by default this machine, as torch
+    describes it.
+    """
+    machine = machine or probe_machine()
+    changes: dict[str, str] = {}
+    if (
+        recipe.precision == "auto"
+        or (recipe.precision == "fp16" and not (machine.has_cuda or machine.cpu_fp16))
+        or (recipe.precision == "bf16" and machine.best != "bf16")
+    ):
+        changes["precision"] = machine.best
+    if not machine.has_cuda and recipe.optim in OPTIMISERS_WITHOUT_CUDA:
+        changes["optim"] = OPTIMISERS_WITHOUT_CUDA[recipe.optim]
+    return recipe.model_copy(update=changes)
+
+
+def memory_test(
+    base: BaseModel, work: Workload, machine: MachineSpec, free_bytes: int
+) -> MemoryTest:
+    """Return a test whether a recipe's run would fit into these free bytes, with some to spare."""
+    room = free_bytes * MAX_ACTIVATION_MEMORY_SHARE
+
+    def fits(recipe: Recipe) -> bool:
+        return estimate_memory(recipe, base, work, machine).total <= room
+
+    return fits
+
+
+def skip_activation_checkpointing(recipe: Recipe, fits: MemoryTest) -> Recipe:
+    """Switch gradient checkpointing off where a CPU's memory is enough without it."""
+    without = recipe.model_copy(update={"gradient_checkpointing": False})
+    return without if recipe.gradient_checkpointing and fits(without) else recipe
+
+
+def merge_batches(recipe: Recipe, work: Workload, fits: MemoryTest) -> Recipe:
+    """Merge the batches of a CPU's optimiser step where the samples are short and memory is enough.
+
+    The step has the same samples.
+    """
+    lengths = work.seen(recipe)
+    if work.judged or not lengths:
+        return recipe
+    # Tokens that all samples share are computed once, however large the batch is.
+    own_tokens = statistics.fmean(lengths) - work.shared
+    batch = recipe.per_device_train_batch_size
+    accumulation = recipe.gradient_accumulation_steps
+    for factor in range(accumulation, 1, -1):
+        if accumulation % factor or batch * factor * own_tokens > MERGED_BATCH_TOKENS:
+            continue
+        merged = recipe.model_copy(
+            update={
+                "per_device_train_batch_size": batch * factor,
+                "gradient_accumulation_steps": accumulation // factor,
+            }
+        )
+        if fits(merged):
+            return merged
+    return recipe
+
+
+def fit_notes(recipe: Recipe, fitted: Recipe) -> tuple[str, ...]:
+    """Say for people in which settings a machine's recipe differs from the one that it was given.
+
+    Both recipes are compared, so that a resumed run, whose fitted one is stored, says the same.
+    """
+    notes = []
+    if recipe.precision not in ("auto", fitted.precision):
+        notes.append(
+            f"This machine does not compute in {recipe.precision}: {fitted.precision} is used "
+            "instead."
+        )
+    if recipe.optim != fitted.optim:
+        notes.append(
+            f"{recipe.optim} needs CUDA: {fitted.optim} is used instead, the same AdamW "
+            "without paged memory."
+        )
+    if recipe.gradient_checkpointing and not fitted.gradient_checkpointing:
+        notes.append(CHECKPOINTING_SKIPPED_NOTE)
+    batch = fitted.per_device_train_batch_size
+    if recipe.per_device_train_batch_size != batch:
+        accumulation = fitted.gradient_accumulation_steps
+        notes.append(
+            f"per_device_train_batch_size is {batch}, gradient_accumulation_steps {accumulation}: "
+            "the samples are short, and larger batches are faster. A step still has "
+            f"{batch * accumulation} samples."
+        )
+    return tuple(notes)
+
+
+def recipe_warnings(recipe: Recipe, samples: int) -> list[str]:
+    """Return warnings about settings that are likely mistakes for a run over so many samples."""
+    steps = optimiser_steps(recipe, samples)
+    warnings = []
+    if recipe.warmup_steps >= steps:
+        warnings.append(
+            f"The warm-up of {recipe.warmup_steps} steps is not shorter than the run of {steps}: "
+            "the learning rate "
+            f"never reaches {recipe.learning_rate:g}."
+        )
+    if recipe.eval_strategy == "steps" and recipe.eval_steps > steps:
+        warnings.append(
+            f"Held-out replies are measured every {recipe.eval_steps} steps, and the run has "
+            f"{steps}: only its end is "
+            "measured."
+        )
+    return warnings
+
+
+def stage_warnings(recipe: Recipe, samples: int, first: int) -> list[str]:
+    """Return the warnings of a run that may have a first stage, with so many samples in it."""
+    early = recipe_warnings(recipe.first_stage, first) if first else []
+    return [
+        *(f"In the first stage: {warning}" for warning in early),
+        *recipe_warnings(recipe, samples),
+    ]

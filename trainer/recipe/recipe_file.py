@@ -1,0 +1,65 @@
+"""Reads the built-in recipes, and applies the values of a request to them."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from personas.errors import RequestError
+from personas.schemas.base import explain_validation_error
+from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.training import TrainingRequest
+from trainer.schemas import Recipe
+
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+
+
+def make_request(**fields: Any) -> TrainingRequest:
+    """Build the request of a command line. Raises `RequestError` naming an unknown recipe or
+    invalid value.
+    """
+    _read_recipe_file(str(fields["recipe"]))
+    try:
+        return TrainingRequest(**fields)
+    except ValidationError as error:
+        raise explain_validation_error(error) from None
+
+
+def requested_recipe(request: TrainingRequest) -> Recipe:
+    """Return the request's recipe with the request's values; `model_fields_set` are those that the
+    request sets.
+
+    Raises `RequestError` naming an unknown recipe or invalid value.
+    """
+    table = _read_recipe_file(request.recipe)
+    overrides = request.hyperparameters.model_dump(exclude_none=True)
+    try:
+        recipe = Recipe.model_validate({**table, **overrides})
+    except ValidationError as error:
+        raise explain_validation_error(error) from None
+    return Recipe.model_construct(_fields_set=set(overrides), **dict(recipe))
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the built-in recipes."""
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
+
+
+def _read_recipe_file(name: str) -> dict[str, object]:
+    known = recipe_names()
+    if name not in known:
+        hint = "".join(
+            f"Did you mean {near!r}? " for near in difflib.get_close_matches(name, known, n=1)
+        )
+        raise RequestError(f"There is no recipe {name!r}.", f"{hint}Known: {', '.join(known)}.")
+    return tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def load_recipe(name: str, changes: Hyperparameters | None = None) -> Recipe:
+    """Return a built-in recipe with these changes. Raises `RequestError`."""
+    changes = changes or Hyperparameters()
+    return requested_recipe(
+        make_request(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes)
+    )
