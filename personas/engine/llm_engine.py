@@ -6,24 +6,24 @@ import asyncio
 import logging
 import queue
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
-from personas.engine import EngineState, MetricsCallback, RequestMetrics
+from personas.engine import EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
+from personas.engine.reply_stream import QueuedReplyStream
 from personas.home.prompt_version import prompt_version_of
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
 from personas.prompt.renderer import CONTEXT_TOKENS, Renderer
-from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ CPU_BUSY_PREFILL_TOKENS = 128
 PREFIX_MEMORY_SHARE = 1 / 24
 MIN_PREFIX_BYTES = 256 * 2**20
 MAX_PREFIX_BYTES = 2**30
-_END_OF_STREAM = object()
 
 
 def default_prefix_bytes(device: str) -> int:
@@ -52,81 +51,6 @@ def default_prefix_bytes(device: str) -> int:
         return MIN_PREFIX_BYTES
     share = psutil.virtual_memory().total * PREFIX_MEMORY_SHARE
     return round(min(max(share, MIN_PREFIX_BYTES), MAX_PREFIX_BYTES))
-
-
-class QueuedReplyStream:
-    """A `ReplyStream` whose pieces come from the engine's thread through a queue."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None) -> None:
-        self._loop = loop
-        self._version = version
-        self._pieces: asyncio.Queue[Any] = asyncio.Queue()
-        self._reply: ChatReply | None = None
-        self._lock = threading.Lock()
-        self._has_begun = False
-        self.cancelled = threading.Event()
-        self._submitted_at = time.monotonic()
-        self._first_text_at: float | None = None
-
-    @property
-    def metrics(self) -> RequestMetrics:
-        """Measurements of the request, once it has ended."""
-        reply = self._reply
-        first_s = None
-        if self._first_text_at is not None:
-            first_s = self._first_text_at - self._submitted_at
-        return RequestMetrics(
-            first_s=first_s,
-            whole_s=time.monotonic() - self._submitted_at,
-            prompt_tokens=reply.prompt_tokens if reply else 0,
-            new_tokens=reply.new_tokens if reply else 0,
-            finish=reply.finish if reply else "failed",
-        )
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        while (piece := await self._pieces.get()) is not _END_OF_STREAM:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
-
-    @property
-    def reply(self) -> ChatReply:
-        if self._reply is None:
-            raise RuntimeError("the reply is not finished")
-        return self._reply
-
-    def cancel(self) -> None:
-        with self._lock:
-            # The engine ends only requests that have begun.
-            if not self._has_begun and not self.cancelled.is_set():
-                self.finish(
-                    ChatReply(
-                        text="",
-                        version=self._version,
-                        seed=0,
-                        prompt_tokens=0,
-                        new_tokens=0,
-                        finish="cancelled",
-                    )
-                )
-            self.cancelled.set()
-
-    def begin(self) -> bool:
-        """Mark the request as started. Returns False when it was cancelled before."""
-        with self._lock:
-            self._has_begun = not self.cancelled.is_set()
-            return self._has_begun
-
-    def push(self, piece: object) -> None:
-        """Deliver a piece of text, an exception or the end to the event loop."""
-        if self._first_text_at is None and isinstance(piece, str):
-            self._first_text_at = time.monotonic()
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-
-    def finish(self, reply: ChatReply) -> None:
-        self._reply = reply
-        self.push(_END_OF_STREAM)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ NO_MEMORY_ADVICE = (
 
 
 class ReplySink(Protocol):
-    """Receives one reply from the engine's thread; `llm_engine.QueuedReplyStream` is the bot's."""
+    """Receives one reply from the engine's thread; `reply_stream.QueuedReplyStream` is the bot's."""
 
     @property
     def cancelled(self) -> Any:

@@ -160,7 +160,8 @@ def install(plan: str, trace: Path | None = None) -> Failpoints:
 
 def install_in_engine(points: Failpoints) -> None:
     """Wrap the real engine's hand-overs and steps, too."""
-    from personas.engine.llm_engine import LLMEngine, QueuedReplyStream
+    from personas.engine.llm_engine import LLMEngine
+    from personas.engine.reply_stream import QueuedReplyStream
     from personas.engine.step import BatchGenerator  # imports torch
 
     points.wrap(LLMEngine, "submit", "engine.submit")

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from personas.engine.llm_engine import QueuedReplyStream
 from personas.engine.remote.replicas import Lease
 from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.engine.remote.vllm_client import TokenChunk
 from personas.engine.reply_sequence import ReplySequence
+from personas.engine.reply_stream import QueuedReplyStream
 from personas.schemas.chat import ChatReply
 
 
