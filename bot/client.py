@@ -143,7 +143,7 @@ class BotClient(Bot):
         await super().close()
 
     async def on_ready(self) -> None:
-        await self.services.reply_service.resume_interrupted(self)
+        await self.services.reply_service.recovery.resume_interrupted(self)
         for lack in await missing_permissions(self, self.services.store):
             log.warning("%s", lack.description)
         if not self.guilds and self.application_id:
@@ -160,7 +160,7 @@ class BotClient(Bot):
 
     async def on_resumed(self) -> None:
         self.connection_restored()
-        await self.services.reply_service.resume_interrupted(self)
+        await self.services.reply_service.recovery.resume_interrupted(self)
 
     async def on_message(self, message: discord.Message) -> None:
         """Ignore prefix commands: there are none, and the chat cog has its own listener."""

@@ -23,7 +23,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words, join_words, raw_text, unread_parts
 from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
-from bot.chat.reply_service import ReplyTask
+from bot.chat.reply import Reply
 from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
@@ -288,15 +288,12 @@ class ChatCog(commands.Cog):
         unread = unread_parts(message)
         if not has_words(incoming.text) and (unread or not (quoted and quoted.text)):
             return partial(self._say_unread, message, persona, unread)
-        task = reply_service.accept(incoming, persona, channel)
-        if task is None:
+        reply = reply_service.accept(incoming, persona, channel)
+        if reply is None:
             return None
-        is_hidden = quoted is not None and quoted.text is None
-        return (
-            partial(self._reply_beside_hidden, message, task)
-            if is_hidden
-            else partial(reply_service.reply, task)
-        )
+        if quoted and quoted.text is None:
+            return partial(self._reply_beside_hidden, message, reply)
+        return reply.answer
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
@@ -491,11 +488,11 @@ class ChatCog(commands.Cog):
         elif not self._errors.update_rate_limit(message):
             await _notify(channel, " ".join(NO_PERSONA_TEXTS))
 
-    async def _reply_beside_hidden(self, message: discord.Message, task: ReplyTask) -> None:
+    async def _reply_beside_hidden(self, message: discord.Message, reply: Reply) -> None:
         """Reply to a message, and say that the one that it replies to cannot be read."""
         if not self._hints.update_rate_limit(message):
             await _notify(message.channel, HIDDEN_QUOTE_TEXT)
-        await self.bot.services.reply_service.reply(task)
+        await reply.answer()
 
     async def _say_unread(
         self, message: discord.Message, persona: Persona, unread: list[str]

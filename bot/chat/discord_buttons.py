@@ -10,7 +10,7 @@ from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words
 from bot.chat.places import SpeakChannel, channel_ref
-from bot.chat.reply_service import ReplyTask
+from bot.chat.reply import Reply
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
     PersistentButton,
@@ -182,16 +182,16 @@ async def ask_publicly(
     quoted = quote_member(author.display_name, text)
     message_id = await respond_first(interaction, quoted, suppress_embeds=True)
 
-    def accept(message: IncomingMessage) -> ReplyTask | None:
+    def accept(message: IncomingMessage) -> Reply | None:
         if not has_words(message.text):
             raise RefusedError(
                 "Your message has no words.", f"Write something that {persona.name} can answer."
             )
         with reply_service.store.atomic():
-            task = reply_service.accept(message, persona, channel)
-            if task and message_id:
+            reply = reply_service.accept(message, persona, channel)
+            if reply and message_id:
                 reply_service.store.messages.record_response(interaction.id, message_id)
-        return task
+        return reply
 
     async def retract() -> None:
         with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
@@ -201,12 +201,12 @@ async def ask_publicly(
         message = await interaction.client.services.message_reader.read_interaction(
             interaction, text
         )
-        task = await reply_service.events.store(lambda: accept(message))
+        reply = await reply_service.events.store(lambda: accept(message))
     except Exception:
         await retract()
         raise
-    if task:
-        await reply_service.reply(task, retract=retract)
+    if reply:
+        await reply.answer(retract)
 
 
 def _require_reply(

@@ -9,18 +9,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import discord
 
 from bot.chat.model_names import ChatModel, build_model_request
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
-from bot.chat.reply_service import ReplyService
-from bot.chat.streaming_reply import StreamingReply
+from bot.chat.reply import Reply, ReplyContext
 from bot.platform.errors import error_text
 from bot.store import StoreError
-from personas.engine import ReplyStream
 from personas.schemas.chat import ChatReply, Persona, Turn
 
 log = logging.getLogger(__name__)
@@ -123,7 +120,7 @@ class ChannelDialogue:
     buttons: Callable[[], discord.ui.View]
     on_end: Callable[[str], Awaitable[None]]
     stopped: str = ""
-    stream: ReplyStream | None = None
+    line: Reply | None = None
 
     @property
     def place(self) -> ChannelRef:
@@ -133,8 +130,35 @@ class ChannelDialogue:
     def stop(self, why: str = STOPPED_TEXT) -> None:
         """End it now, even in the middle of a line; the first reason counts."""
         self.stopped = self.stopped or why
-        if self.stream:
-            self.stream.cancel()
+        if self.line:
+            self.line.cancel()
+
+
+class DialogueLine(Reply):
+    """A line of a duet. Its event id is that of its first message, since no event requested it.
+
+    Like a greeting it answers nobody, so statistics of replies do not count it.
+    """
+
+    def __init__(self, context: ReplyContext, talk: ChannelDialogue, persona: Persona) -> None:
+        super().__init__(context, persona, talk.channel)
+        self._talk = talk
+
+    def growing_view(self) -> discord.ui.View:
+        return self._talk.buttons()
+
+    def record_parts(self, parts: list[int]) -> None:
+        replies = self.context.store.replies
+        if not self.event_id:
+            replies.begin(
+                parts[0],
+                guild_id=self.place.guild_id,
+                channel_id=self.place.channel_id,
+                persona_id=self.persona.id,
+                at=time.time(),
+            )
+            self.event_id = parts[0]
+        replies.record_parts(self.event_id, parts)
 
 
 @dataclass
@@ -158,9 +182,9 @@ class DialogueRunner:
         finally:
             del self._talks[talk.place.guild_id]
 
-    async def perform(self, talk: ChannelDialogue, reply_service: ReplyService) -> None:
+    async def perform(self, talk: ChannelDialogue, context: ReplyContext) -> None:
         """Run the duet to its end."""
-        task = asyncio.create_task(_DialogueRun(talk, reply_service, self.pause_s).run())
+        task = asyncio.create_task(_DialogueRun(talk, context, self.pause_s).run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await task
@@ -184,7 +208,7 @@ class _DialogueRun:
     """One duet being performed."""
 
     talk: ChannelDialogue
-    reply_service: ReplyService
+    context: ReplyContext
     pause_s: float
 
     async def run(self) -> None:
@@ -218,75 +242,52 @@ class _DialogueRun:
 
     def _stop_reason(self) -> str:
         talk = self.talk
-        store = self.reply_service.store
-        place = self.talk.place
+        store = self.context.store
+        place = talk.place
         latest = store.messages.recent(place.channel_id, keep=4, block=4)
         if any(message.persona_id is None and message.seq > talk.opening_seq for message in latest):
             return MEMBER_SPOKE_TEXT
-        if any(self.reply_service.rules.muted(persona, place) for persona in talk.personas):
+        if any(self.context.rules.muted(persona, place) for persona in talk.personas):
             return MUTED_TEXT
-        known = self.reply_service.request_builder.personas
-        return (
-            ""
-            if all(known.get(persona.id, place.guild_id) for persona in talk.personas)
-            else PERSONA_REMOVED_TEXT
-        )
+        known = self.context.request_builder.personas
+        if not all(known.get(persona.id, place.guild_id) for persona in talk.personas):
+            return PERSONA_REMOVED_TEXT
+        return ""
 
     async def _generate_line(self, persona: Persona) -> str | None:
         """Post and store the next line. Returns None where that failed."""
-        talk = self.talk
-        live = await self.reply_service.begin_message(
-            persona,
-            talk.channel,
-            growing=talk.buttons,
-            ended=discord.ui.View,
-            on_parts=partial(self._record_parts, persona, []),
-        )
-        event_id = live.parts[0]
+        line = DialogueLine(self.context, self.talk, persona)
+        await line.message.begin()
         try:
-            reply = await self._stream_line(persona, live)
-            await self.reply_service.end_reply(persona, talk.place, event_id, live, reply)
+            generated = await self._stream_line(line)
+            await line.end(generated)
         except discord.NotFound:
-            talk.stop(LINE_DELETED_TEXT)
-            self.reply_service.store.replies.record_deleted(event_id)
+            self.talk.stop(LINE_DELETED_TEXT)
+            self.context.store.replies.record_deleted(line.event_id)
             return ""
         except Exception as error:  # shown in its place
-            await self.reply_service.fail_reply(
-                event_id, live, error, persona=persona, place=talk.place
-            )
+            await line.fail(error)
             return None
-        return reply.text
+        return generated.text
 
-    async def _stream_line(self, persona: Persona, live: StreamingReply) -> ChatReply:
-        builder = self.reply_service.request_builder
+    async def _stream_line(self, line: DialogueLine) -> ChatReply:
+        builder = self.context.request_builder
         talk = self.talk
+        persona = line.persona
         guild_id = talk.place.guild_id
         model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
         request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
-        live.dialogue = builder.dialogue_of(request.adapter)
-        fair = replace(request, guild_id=model.guild_id, member_id=talk.requested_by)
-        talk.stream = stream = self.reply_service.throttle.submit(self.reply_service.engine, fair)
+        line.dialogue = builder.dialogue_of(request.adapter)
+        line.submit(replace(request, guild_id=guild_id, member_id=talk.requested_by))
+        talk.line = line
         watching = asyncio.create_task(self._watch())
         try:
-            return await live.follow(stream)
+            return await line.message.follow(line.stream)
         finally:
             watching.cancel()
-            stream.cancel()
-            talk.stream = None
+            line.cancel()
+            talk.line = None
 
     async def _watch(self) -> None:
         while not self._check():  # noqa: ASYNC110  the store is checked, and sends no events
             await asyncio.sleep(POLL_INTERVAL_S)
-
-    def _record_parts(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
-        """Store the line's messages. Its event id is that of its first message, since no event
-        requested it.
-
-        Like a greeting it answers nobody, so statistics of replies do not count it.
-        """
-        replies = self.reply_service.store.replies
-        place = self.talk.place
-        if not seen:
-            seen.append(parts[0])
-            replies.begin(seen[0], place.guild_id, place.channel_id, persona.id, time.time())
-        replies.record_parts(seen[0], parts)

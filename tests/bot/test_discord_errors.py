@@ -339,7 +339,7 @@ async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_ma
     growing = await stage.sees("…", by="Ballast")
     await until(lambda: stage.store.replies.unfinished())
     await service.close()  # as a kill leaves it: half written, with a button
-    service._is_closed = False
+    service.is_closed = False
     stage.engine.free.set()
     with monkeypatch.context() as broken:
         if fault == "discord":

@@ -71,7 +71,7 @@ async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start
         stage.sandbox.fail_requests(EDIT, "blocked", 10_000)
         event = int((await stage.member.say(QUAY, "hello"))["id"])
         await until(lambda: stage.store.replies.get(event))
-        await until(lambda: not stage.client.services.reply_service._tasks)
+        await until(lambda: not stage.client.services.reply_service.tasks)
         assert texts(stage, QUAY)[-1] == "…" and stage.store.replies.get(event).state == "done"
     async with on_stage(tmp_path) as stage:
         await until(lambda: not stage.store.replies.unfinished())
@@ -100,13 +100,23 @@ async def test_edits_that_fail_are_left_out_and_follow_more_slowly(monkeypatch):
                 yield "word "
 
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+
+    class Senders:
+        async def of(self, persona, channel):
+            return Refusing()
+
     live = streaming_reply.StreamingReply(
-        Refusing(), lambda: None, lambda: None, lambda parts: None, lambda one: one
+        senders=Senders(),
+        persona=None,
+        channel=None,
+        growing=lambda: None,
+        ended=lambda: None,
+        on_parts=lambda parts: None,
     )
     await live.begin()
     await live.follow(Words())
     gaps = [round(later - earlier) for earlier, later in pairwise(tried)]
-    assert gaps == [2, 4, 8, 16] and live.text_so_far == "word " * 600
+    assert gaps == [2, 4, 8, 16] and live.generated == "word " * 600
 
 
 # ------------------------------------------------------------------------------------------ the
@@ -145,7 +155,7 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             )
             monkeypatch.setattr("bot.operations.web.system_state.WRITE_PROBE_INTERVAL_S", 0.0)
         await until(lambda: not len(service.events) and not stage.store.replies.unfinished())
-        await until(lambda: not service._tasks)
+        await until(lambda: not service.tasks)
         channel_id = int(said[0]["channel_id"])
         asked = [
             one.text
@@ -184,7 +194,7 @@ async def test_what_was_deleted_or_edited_meanwhile_is_in_no_prompt_as_it_was(
                 stage.store.replies.get(int(edited["id"])) and not stage.store.replies.unfinished()
             )
         )
-        await until(lambda: not service._tasks and not len(service.events))
+        await until(lambda: not service.tasks and not len(service.events))
         shown = texts(stage, QUAY)
     prompts = str([request.turns for request in stage.engine.requests])
     assert "the new text" in prompts and "secret" not in prompts and "the old text" not in prompts
@@ -250,7 +260,7 @@ async def test_no_prompt_is_built_while_a_deletion_is_held(tmp_path, monkeypatch
         mark = stage.mark
         await stage.member.say(QUAY, "another question")
         reply = await stage.finished(QUAY, mark)
-        await until(lambda: not service._tasks)
+        await until(lambda: not service.tasks)
         asked = len(stage.engine.requests)
         with locked(tmp_path):
             await stage.member.delete(gone)

@@ -13,6 +13,7 @@ import psutil
 from bot.chat import discord as chat_cog
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import ChannelCache
+from bot.chat.reply import Reply
 from bot.chat.unfinished import MAX_REPLIES_IN_CHANNEL, MAX_REPLIES_TO_MEMBER
 from bot.chat.webhooks import SenderRegistry
 from sandbox.channel_messages import EPHEMERAL
@@ -42,7 +43,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
     service = stage.client.services.reply_service
     stage.engine.free.clear()
     said = await stage.member.say(QUAY, "hello")
-    await until(lambda: service._running)
+    await until(lambda: service.running)
     gc.collect()
     memory = psutil.Process().memory_info().rss
     for _ in range(EVENTS // 1000):
@@ -53,7 +54,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
     await until(lambda: posted(stage, QUAY, "as many as one may have"))
     await until(lambda: len(stage.engine.requests) >= MAX_REPLIES_TO_MEMBER)
     assert len(asyncio.all_tasks()) < 100 and grown < 15 * 2**20
-    assert len(stage.engine.requests) == len(service._running) == MAX_REPLIES_TO_MEMBER
+    assert len(stage.engine.requests) == len(service.running) == MAX_REPLIES_TO_MEMBER
     rows = stage.store._connection.value(int, "select count(*) from replies where asked_by > 0")
     assert rows == MAX_REPLIES_TO_MEMBER
     async with asyncio.timeout(5):
@@ -61,7 +62,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
         await until(lambda: stage.engine.requests[-1].turns[-1].text == "and I?")
     assert stage.engine.requests[-1].member_id == int(stage.moderator.id)
     stage.engine.free.set()
-    await until(lambda: not service._running and not service.unfinished._counts)
+    await until(lambda: not service.running and not service.unfinished._counts)
     assert posted(stage, QUAY, "Ballast hears") == MAX_REPLIES_TO_MEMBER + 1
     assert posted(stage, QUAY, "as many as one may have") == 1
     mark = stage.mark
@@ -141,7 +142,8 @@ async def test_an_interrupted_reply_waits_for_a_place_after_the_restart(tmp_path
 async def test_replies_of_one_channel_share_its_rate_of_edits(stage):
     service = stage.client.services.reply_service
     channel = stage.client.guilds[0].text_channels[0]
-    live = service.live_message(None, channel, growing=None, ended=None, on_parts=None)
+    persona = stage.client.services.personas.get("ballast", 0)
+    live = Reply(service, persona, channel).message
     stretches = []
     with ExitStack() as replies:
         for number in range(8):

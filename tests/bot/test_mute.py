@@ -24,7 +24,7 @@ async def test_mute_stops_a_reply_in_the_middle_and_the_next_before_it_begins(st
     stage.engine.free.clear()
     await stage.member.say(QUAY, "a long story")
     await stage.sees("…", by="Ballast")
-    await until(lambda: stage.client.services.reply_service._running)
+    await until(lambda: stage.client.services.reply_service.running)
     answer = await stage.moderator.slash(QUAY, "persona mute")
     assert answer.ephemeral and "Muted: all personas in <#" in answer.message["content"]
     stopped = await stage.sees("· stopped")

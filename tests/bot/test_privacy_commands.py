@@ -12,9 +12,9 @@ import aiohttp
 import discord
 import pytest
 
-from bot.chat import places as discord_channels
+from bot.chat import unfinished
 from bot.chat.message_reader import IncomingMessage
-from bot.chat.reply_service import ReplyService
+from bot.chat.reply import Reply
 from bot.privacy import erasure_service
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.translations import TEXTS
@@ -207,21 +207,21 @@ async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
 @pytest.fixture
 def ending(monkeypatch):
     """Replies end, and are stored, only when this is set."""
-    end_reply = ReplyService.end_reply
+    end = Reply.end
     ending = asyncio.Event()
 
     async def late(*arguments):
         await ending.wait()
-        await end_reply(*arguments)
+        await end(*arguments)
 
-    monkeypatch.setattr(ReplyService, "end_reply", late)
+    monkeypatch.setattr(Reply, "end", late)
     return ending
 
 
 async def test_a_reply_that_ends_after_who_it_answers_was_forgotten_is_not_kept(
     stage, ending, monkeypatch
 ):
-    monkeypatch.setattr(discord_channels, "QUEUE_WAIT_S", 0.05)
+    monkeypatch.setattr(unfinished, "QUEUE_WAIT_S", 0.05)
     await stage.member.say(QUAY, SAID)
     await stage.sees("…", by="Ballast")
     message = await response_text(

@@ -115,8 +115,8 @@ async def test_a_regeneration_that_begins_while_discord_confirms_the_end_is_not_
     end = StreamingReply.end
     confirmed = asyncio.Event()
 
-    async def end_slowly(live, reply):
-        await end(live, reply)
+    async def end_slowly(live, text, footer):
+        await end(live, text, footer)
         await confirmed.wait()
 
     monkeypatch.setattr(StreamingReply, "end", end_slowly)
@@ -126,7 +126,7 @@ async def test_a_regeneration_that_begins_while_discord_confirms_the_end_is_not_
     await stage.member.click(reply, f"again:{_event(stage)}")
     await until(lambda: len(stage.engine.requests) == 2)
     confirmed.set()
-    await until(lambda: len(stage.client.services.reply_service._tasks) == 1)
+    await until(lambda: len(stage.client.services.reply_service.tasks) == 1)
     stage.engine.free.set()
     again = await stage.finished(QUAY, mark)
     assert (
@@ -295,7 +295,7 @@ async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(
         await asyncio.sleep(0.1)
         go_on.set()
         await until(lambda: "Deleted." in (answer.message or {}).get("content", ""))
-        await until(lambda: not stage.client.services.reply_service._tasks)
+        await until(lambda: not stage.client.services.reply_service.tasks)
         assert [m["content"] for m in stage.sandbox.messages(QUAY)][before:] == [
             "everything, please"
         ]
@@ -326,7 +326,7 @@ async def test_stop_before_a_reply_has_begun_leaves_no_empty_turn_in_the_history
         stage.engine.free.clear()
         await stage.member.say(QUAY, "wait")
         growing = await stage.sees("…", by="Ballast")
-        await until(lambda: stage.client.services.reply_service._running)
+        await until(lambda: stage.client.services.reply_service.running)
         await stage.member.click(growing, "Stop")
         await stage.sees("-# stopped before it began")
         await asyncio.sleep(0.05)

@@ -8,8 +8,11 @@ import dataclasses
 import aiohttp
 import pytest
 
-from bot.chat import delivery, reply_service
-from bot.chat import places as discord_channels
+from bot.chat import delivery, recovery, unfinished
+from bot.chat.recovery import ReplyRecovery
+from bot.chat.reply import Reply
+from bot.chat.senders import BotSender
+from bot.chat.webhooks import SenderRegistry
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
 from bot.store import StoreError
@@ -54,19 +57,19 @@ async def test_a_new_connection_leaves_the_replies_alone_that_are_being_made(sta
 async def test_the_oldest_are_finished_first_and_some_at_once(tmp_path, monkeypatch):
     events = await interrupted(tmp_path, 11)
     begun = []
-    resume = reply_service.ReplyService._resume
+    resume = ReplyRecovery.resume
 
-    async def held(self, reply, channel):
-        begun.append(reply.event_id)
+    async def held(self, stored, client):
+        begun.append(stored.event_id)
         await free.wait()
-        await resume(self, reply, channel)
+        await resume(self, stored, client)
 
     free = asyncio.Event()
-    monkeypatch.setattr(reply_service.ReplyService, "_resume", held)
+    monkeypatch.setattr(ReplyRecovery, "resume", held)
     async with on_stage(tmp_path) as stage:
-        await until(lambda: len(begun) == reply_service.MAX_RESUMED_AT_ONCE)
+        await until(lambda: len(begun) == recovery.MAX_RESUMED_AT_ONCE)
         await asyncio.sleep(0.1)
-        assert begun == events[: reply_service.MAX_RESUMED_AT_ONCE]
+        assert begun == events[: recovery.MAX_RESUMED_AT_ONCE]
         free.set()
         await until(lambda: not stage.store.replies.unfinished())
         assert begun == events and all(
@@ -79,16 +82,16 @@ async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(
     tmp_path, monkeypatch, is_deleted
 ):
     first, second = await interrupted(tmp_path, 2)
-    resume = reply_service.ReplyService._resume
+    resume = ReplyRecovery.resume
     free = asyncio.Event()
 
     async def held(*parts):
         await free.wait()
         await resume(*parts)
 
-    monkeypatch.setattr(reply_service, "MAX_RESUMED_AT_ONCE", 1)
-    monkeypatch.setattr(discord_channels, "END_WAIT_S", 0.05)
-    monkeypatch.setattr(reply_service.ReplyService, "_resume", held)
+    monkeypatch.setattr(recovery, "MAX_RESUMED_AT_ONCE", 1)
+    monkeypatch.setattr(unfinished, "END_WAIT_S", 0.05)
+    monkeypatch.setattr(ReplyRecovery, "resume", held)
     async with on_stage(tmp_path) as stage:
         service = stage.client.services.reply_service
         await until(lambda: service.unfinished.holds(second))
@@ -115,13 +118,13 @@ async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(
         stage.engine.free.clear()
         asked = int((await stage.member.say(QUAY, "question 1"))["id"])
         await until(lambda: len(stage.engine.requests) == 2)
-    of = discord_channels.SenderRegistry.of
+    of = SenderRegistry.of
 
     async def of_a_deleted_message(registry, persona, channel):
         registry._store.messages.delete(asked)
         return await of(registry, persona, channel)
 
-    monkeypatch.setattr(discord_channels.SenderRegistry, "of", of_a_deleted_message)
+    monkeypatch.setattr(SenderRegistry, "of", of_a_deleted_message)
     async with on_stage(tmp_path) as stage:
         await until(lambda: stage.store.replies.get(asked).state not in ("waiting", "streaming"))
         (left,) = stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
@@ -141,7 +144,7 @@ async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(
     async with on_stage(tmp_path) as stage:
         with monkeypatch.context() as failing:
             failing.setattr(delivery, "MAX_DELIVERY_S", 0.0)
-            failing.setattr(discord_channels.SenderRegistry, "of", fail)
+            failing.setattr(SenderRegistry, "of", fail)
             event = int((await stage.member.say(QUAY, "hello"))["id"])
             await until(lambda: stage.store.replies.get(event))
             await until(lambda: stage.store.replies.get(event).state == "failed")
@@ -156,16 +159,16 @@ async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(
 
 async def test_a_reply_that_cannot_be_stored_is_shown_and_stored_later(stage, monkeypatch):
     refused = []
-    store_reply = reply_service.ReplyService._store_reply
+    store_end = Reply._store_end
 
     def fail_twice(*parts):
         if len(refused) < 2:
             refused.append(stage.sandbox.messages(QUAY)[-1]["content"])
             raise StoreError("The database is full.", "Free disk space.")
-        store_reply(*parts)
+        store_end(*parts)
 
     monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(reply_service.ReplyService, "_store_reply", fail_twice)
+    monkeypatch.setattr(Reply, "_store_end", fail_twice)
     event = int((await stage.member.say(QUAY, "hello"))["id"])
     await stage.finished(QUAY, 0)
     await until(lambda: not stage.store.replies.unfinished())
@@ -184,7 +187,7 @@ async def test_the_bots_own_message_that_was_posted_although_the_connection_brok
     ) as stage:
         faults = [RequestFault.CUT_AFTER]
         posted = []
-        send = discord_channels.BotSender.say
+        send = BotSender.say
 
         async def disturbed(*parts):
             monkeypatch.setattr(
@@ -194,7 +197,7 @@ async def test_the_bots_own_message_that_was_posted_although_the_connection_brok
             return posted[-1]
 
         monkeypatch.setattr(delivery, "RETRY_PAUSES_S", (0.01, 0.01))
-        monkeypatch.setattr(discord_channels.BotSender, "say", disturbed)
+        monkeypatch.setattr(BotSender, "say", disturbed)
         before = len(stage.sandbox.messages(QUAY))
         await stage.member.say(QUAY, "hello")
         await stage.finished(QUAY, 0)

@@ -94,7 +94,7 @@ async def test_a_next_prompt_that_cannot_be_prepared_leaves_the_reply_as_it_is(s
     mark = stage.mark
     message = await stage.member.say(QUAY, "hello")
     assert "hears: hello" in (await stage.finished(QUAY, mark))["content"]
-    await until(lambda: not stage.client.services.reply_service._tasks)
+    await until(lambda: not stage.client.services.reply_service.tasks)
     assert (
         stage.store.replies.get(int(message["id"])).state == "done"
         and not stage.engine.prepared_talks
@@ -412,7 +412,7 @@ async def test_a_reply_that_was_cut_off_long_ago_says_so_and_can_be_regenerated(
         await stage.member.say(QUAY, "too late")
         growing = await stage.sees("…", by="Ballast")
         await until(lambda: stage.store.replies.unfinished())
-    monkeypatch.setattr("bot.chat.reply_service.MAX_RESUME_AGE_S", 0.0)
+    monkeypatch.setattr("bot.chat.recovery.MAX_RESUME_AGE_S", 0.0)
     async with on_stage(tmp_path) as stage:
         result = await stage.sees("This reply was cut off. Ask again.", since=0)
         assert result["id"] == growing["id"] and "stop:" not in str(result["components"])
@@ -423,7 +423,7 @@ async def test_stop_under_a_reply_that_is_gone_only_takes_the_button_away(stage)
     stage.engine.free.clear()
     await stage.member.say(QUAY, "hello")
     growing = await stage.sees("…", by="Ballast")
-    stage.client.services.reply_service._running.clear()
+    stage.client.services.reply_service.running.clear()
     await stage.member.click(growing, "Stop")
     await until(lambda: not stage.sandbox.messages(QUAY)[-1]["components"])
 
@@ -486,8 +486,7 @@ async def test_where_the_bot_may_say_nothing_at_all_a_reply_fails_and_is_not_tri
         lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["failed"]
     )
     assert (
-        stage.store.replies.unfinished() == []
-        and stage.client.services.reply_service._running == {}
+        stage.store.replies.unfinished() == [] and stage.client.services.reply_service.running == {}
     )
 
 
@@ -510,7 +509,7 @@ async def test_a_reply_whose_message_is_deleted_ends_quietly(stage, caplog):
     stage.engine.free.clear()
     await stage.member.say(QUAY, "never mind")
     growing = await stage.sees("…", by="Ballast")
-    await until(lambda: stage.client.services.reply_service._running)
+    await until(lambda: stage.client.services.reply_service.running)
     await stage.moderator.delete(growing)
     stage.engine.free.set()
     await until(

@@ -326,7 +326,7 @@ async def test_stopping_counts_for_who_asked_and_not_for_a_moderator(stage):
         mark = stage.mark
         await stage.member.say(QUAY, "go on")
         growing = await stage.sees("…", kind="message", since=mark, by="Ballast")
-        await until(lambda: stage.client.services.reply_service._running)
+        await until(lambda: stage.client.services.reply_service.running)
         await who.click(growing, "Stop")
         await stage.sees("stopped", kind="edit", since=mark)
         event = stage.store._connection.first("select max(event_id) as id from replies")["id"]

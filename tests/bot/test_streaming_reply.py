@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.chat.reply_text import LINK_PATTERN, LINK_PLACEHOLDER, LinkFilter, remove_links
+from bot.chat.reply_text import (
+    LINK_PATTERN,
+    LINK_PLACEHOLDER,
+    LinkFilter,
+    remove_links,
+    reply_footer,
+)
 from bot.chat.senders import MAX_HISTORY_MESSAGES
 from bot.chat.streaming_reply import EDIT_INTERVAL_S, FIRST_EDIT_DELAY_S, StreamingReply
 from personas.schemas.chat import ChatReply
@@ -30,6 +36,21 @@ class Shown:
 
     async def change(self, message_id, text, view=None):
         self.says.append((self.clock[0], text))
+
+
+def reply_shown_by(sender) -> StreamingReply:
+    class Senders:
+        async def of(self, persona, channel):
+            return sender
+
+    return StreamingReply(
+        senders=Senders(),
+        persona=None,
+        channel=None,
+        growing=lambda: None,
+        ended=lambda: None,
+        on_parts=lambda parts: None,
+    )
 
 
 class Stream:
@@ -54,14 +75,12 @@ async def test_edits_follow_later_while_requests_wait(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
     shown = Shown(clock)
-    live = StreamingReply(
-        shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice
-    )
+    live = reply_shown_by(shown)
     live.stretch_s = lambda: 3.0
     await live.begin()
-    await live.end(
-        await live.follow(Stream(clock, [f"word{number}" for number in range(200)], 0.1))
-    )
+    words = [f"word{number}" for number in range(200)]
+    reply = await live.follow(Stream(clock, words, 0.1))
+    await live.end(reply.text, reply_footer(reply))
     times = [at for at, _ in shown.says[1:-1]]
     assert (
         all(later - at >= EDIT_INTERVAL_S + 3.0 - 1e-6 for at, later in pairwise(times))
@@ -77,11 +96,10 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
     shown = Shown(clock)
     words = [f"word{number}" for number in range(120)]
-    live = StreamingReply(
-        shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice
-    )
+    live = reply_shown_by(shown)
     await live.begin()
-    await live.end(await live.follow(Stream(clock, words, every_s)))
+    reply = await live.follow(Stream(clock, words, every_s))
+    await live.end(reply.text, reply_footer(reply))
     (begun, placeholder), *grown, (_, whole) = shown.says
     assert (
         placeholder == "…"

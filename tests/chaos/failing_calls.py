@@ -117,7 +117,7 @@ class Trial:
             await until(
                 lambda: (
                     not (
-                        service._tasks
+                        service.tasks
                         or len(service.events)
                         or self.stage.store.replies.unfinished()
                     )
@@ -225,7 +225,7 @@ async def fail_response(trial: Trial, fault: str, times: int) -> None:
     await trial.stage.member.slash(QUAY, "chat", message=trial.question)
     trial.stage.sandbox.fail_requests(RESPONSE, fault, 0)
     service = trial.stage.client.services.reply_service
-    await until(lambda: not trial.stage.client.services.reply_service._tasks)
+    await until(lambda: not trial.stage.client.services.reply_service.tasks)
     await trial.settle()
     sql = (
         "select event_id from replies where trigger_seq in (select seq from messages where text = "

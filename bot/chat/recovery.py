@@ -1,0 +1,165 @@
+"""Finishes the replies that a crash, a restart or a lost connection interrupted."""
+
+import asyncio
+import logging
+import time
+from contextlib import ExitStack, suppress
+
+import discord
+
+from bot.chat.delivery import (
+    MAX_DELIVERY_S,
+    growing_pauses,
+    is_temporary,
+    store_when_possible,
+)
+from bot.chat.places import fetch_channel
+from bot.chat.reply import CUT_OFF_NOTE, Reply, ReplyContext
+from bot.store import StoredReply, StoreError
+from personas.errors import EngineBusyError
+
+log = logging.getLogger(__name__)
+MAX_RESUME_AGE_S = MAX_DELIVERY_S
+"""Maximum age of an interrupted reply that is made; an older one is ended with a note."""
+MAX_RESUMED_AT_ONCE = 8
+
+
+class ReplyRecovery:
+    """Finishes interrupted replies, oldest first, some at once."""
+
+    def __init__(self, context: ReplyContext) -> None:
+        self._context = context
+        self._trying_again: asyncio.Task[None] | None = None
+
+    async def resume_interrupted(self, client: discord.Client) -> None:
+        """Finish all interrupted replies; those that fail for a while again after growing
+        pauses.
+        """
+        is_trying_again = self._trying_again is not None and not self._trying_again.done()
+        if not await self._resume_all(client) and not is_trying_again:
+            self._trying_again = asyncio.create_task(self._try_again(client))
+
+    async def close(self) -> None:
+        """End the further attempts; the next start makes them."""
+        if self._trying_again:
+            self._trying_again.cancel()
+            await asyncio.gather(self._trying_again, return_exceptions=True)
+
+    async def _try_again(self, client: discord.Client) -> None:
+        for pause_s in growing_pauses():
+            await asyncio.sleep(pause_s)
+            if await self._resume_all(client):
+                return
+
+    async def _resume_all(self, client: discord.Client) -> bool:
+        """Finish all replies that are interrupted. False if some have to be tried again."""
+        unfinished = self._context.unfinished
+        free = asyncio.Semaphore(MAX_RESUMED_AT_ONCE)
+        after = -1
+        is_done = True
+        try:
+            while page := self._context.store.replies.unfinished(after):
+                after = page[-1].event_id
+                interrupted = [it for it in page if not unfinished.holds(it.event_id)]
+                with ExitStack() as counted:  # also those that wait for their turn
+                    for stored in interrupted:
+                        counted.enter_context(unfinished.counting(stored.event_id))
+                    results = await asyncio.gather(
+                        *(self._resume_guarded(stored, client, free) for stored in interrupted)
+                    )
+                is_done = is_done and all(results)
+        except StoreError as error:
+            log.warning("interrupted replies are finished later: %s", error)
+            return False
+        return is_done
+
+    async def _resume_guarded(
+        self, stored: StoredReply, client: discord.Client, free: asyncio.Semaphore
+    ) -> bool:
+        """Finish a reply. False if it has to be tried again."""
+        replies = self._context.store.replies
+        async with free:
+            try:
+                # It may have been erased, deleted or ended while it waited for its turn.
+                current = replies.get(stored.event_id)
+                if current and current.is_unfinished:
+                    await self.resume(current, client)
+            except Exception as error:  # one failure must not affect the other replies
+                log.exception("the reply %d could not be finished", stored.event_id)
+                if is_temporary(error):
+                    return False
+                await store_when_possible(
+                    f"the failure of the reply {stored.event_id}",
+                    lambda: replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE),
+                )
+            return True
+
+    async def resume(self, stored: StoredReply, client: discord.Client) -> None:
+        """Make an interrupted reply, or show how it ended."""
+        context = self._context
+        replies = context.store.replies
+        channel = await fetch_channel(client, stored.channel_id)
+        persona = context.request_builder.personas.get(stored.persona_id, stored.guild_id)
+        if persona is None or channel is None:
+            replies.finish(stored.event_id, "failed")
+            replies.record_end_shown(stored.event_id)
+            return
+        reply = Reply(
+            context,
+            persona,
+            channel,
+            event_id=stored.event_id,
+            asked_by=stored.asked_by,
+            trigger_seq=stored.trigger_seq,
+            parts=stored.parts,
+        )
+        await self._find_parts(reply)
+        if stored.end_note is not None:
+            first_part = next(iter(reply.message.parts), 0)
+            text = context.store.messages.text_of(first_part) or ""
+            await self._show_end(reply, text, stored.end_note)
+        elif stored.trigger_seq is None or not await self._make(reply, stored.created_at):
+            replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE)
+            await self._show_end(reply, "", CUT_OFF_NOTE)
+
+    async def _find_parts(self, reply: Reply) -> None:
+        """Find the messages whose ids could not be stored by their buttons, which carry the event's
+        id.
+
+        They are stored before they change, because an end without buttons is not found again.
+        """
+        await reply.message.find_sender()
+        known = reply.message.parts
+        parts = list(dict.fromkeys([*known, *await reply.message.sender.find(reply.event_id)]))
+        if parts != known:
+            self._context.store.replies.record_parts(reply.event_id, parts)
+            reply.message.parts = parts
+
+    async def _make(self, reply: Reply, created_at: float) -> bool:
+        """Make the reply once the engine has a place: it had one, and lost it in the restart.
+
+        False if it is too old, or gets too old.
+        """
+        with self._context.holding(reply):
+            while time.time() - created_at <= MAX_RESUME_AGE_S:
+                request = await reply.build_request()
+                try:
+                    reply.submit(request)
+                except EngineBusyError as error:
+                    await asyncio.sleep(error.wait_s)
+                    continue
+                log.info(
+                    "finishing an interrupted reply of %s in #%s",
+                    reply.persona.name,
+                    reply.channel,
+                )
+                await reply.write()
+                return True
+        return False
+
+    async def _show_end(self, reply: Reply, text: str, note: str) -> None:
+        """Show how a reply ended in the messages that it has."""
+        with suppress(discord.NotFound):
+            if reply.message.parts:
+                await reply.message.restore(text, note)
+        self._context.store.replies.record_end_shown(reply.event_id)

@@ -1,0 +1,437 @@
+"""A reply of a persona: it takes a place in the engine's queue, is posted and streamed, and ends
+once.
+
+The message and the row of its reply are stored in one transaction (`ReplyService.accept`), then the
+reply takes its place in the queue, and only then is anything posted. So a refused reply leaves
+nothing on Discord, and a killed bot finds every reply that it owes (`bot.chat.recovery`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import discord
+
+from bot.chat.delivery import (
+    DELIVERY_ERRORS,
+    UNCERTAIN_ERRORS,
+    deliver,
+    store_when_possible,
+)
+from bot.chat.held_events import HeldEvents
+from bot.chat.memory_text import edit_memory_copies
+from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.policy import ReplyPolicy
+from bot.chat.reply_text import MAX_FOOTER_CHARS, remove_links, reply_footer
+from bot.chat.request import ChatRequestBuilder
+from bot.chat.streaming_reply import ReplyViews, StreamingReply
+from bot.chat.unfinished import UnfinishedReplies
+from bot.chat.webhooks import SenderRegistry
+from bot.platform.errors import error_text
+from bot.store import Store, StoreError
+from bot.training.resource_sharing import TrainerThrottle
+from personas.engine import Engine, ReplyStream
+from personas.errors import AdapterError
+from personas.schemas.chat import ChatReply, ChatRequest, Persona
+
+log = logging.getLogger(__name__)
+CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
+
+
+@dataclass
+class ReplyContext:
+    """The parts that all replies share, and the replies that are being made."""
+
+    store: Store
+    engine: Engine
+    request_builder: ChatRequestBuilder
+    senders: SenderRegistry
+    views: ReplyViews
+    throttle: TrainerThrottle
+    redacted: Callable[[str], str] = str
+    """Applied to stored texts. While people are being erased, it removes their names."""
+    events: HeldEvents = field(default_factory=HeldEvents)
+    unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
+    running: dict[int, "Reply"] = field(default_factory=dict)
+    """By event, the replies that are being generated or shown."""
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    is_closed: bool = False
+
+    @property
+    def rules(self) -> ReplyPolicy:
+        """The rules that are checked before a reply."""
+        return ReplyPolicy(self.store)
+
+    @contextmanager
+    def holding(self, reply: "Reply") -> Iterator[None]:
+        """Count a reply, and let a shutdown cancel it: it stays unfinished, for the next start."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine always runs in one
+        if self.is_closed:
+            raise asyncio.CancelledError
+        self.tasks.add(task)
+        try:
+            with self.unfinished.counting(
+                reply.event_id, member=reply.asked_by, channel=reply.place.home_id
+            ):
+                yield
+        finally:
+            self.tasks.discard(task)
+
+
+@dataclass(frozen=True)
+class ReplyEnd:
+    """How a reply ended: its text, written by a version, and the note that is shown below it."""
+
+    state: Literal["done", "stopped", "failed"]
+    note: str
+    text: str = ""
+    version: str | None = None
+    seed: int | None = None
+
+
+class Reply:
+    """A reply to an event. `trigger_seq` is the stored message that it answers, None for a line
+    that answers nobody.
+
+    `parts` are the messages of an earlier attempt, `before` is its text.
+    """
+
+    def __init__(
+        self,
+        context: ReplyContext,
+        persona: Persona,
+        channel: SpeakChannel,
+        *,
+        event_id: int = 0,
+        asked_by: int = 0,
+        trigger_seq: int | None = None,
+        parts: Sequence[int] = (),
+        before: str = "",
+    ) -> None:
+        self.context = context
+        self.persona = persona
+        self.channel = channel
+        self.place = channel_ref(channel)
+        self.event_id = event_id
+        self.asked_by = asked_by
+        self.trigger_seq = trigger_seq
+        self.request: ChatRequest  # from `submit` on
+        self.stream: ReplyStream
+        self.version: str | None = None
+        """The version that writes, from `submit` on; None is the base model."""
+        self.wanted = ""
+        """The version that should answer, even if the base model answers in its place."""
+        self.damaged = ""
+        """The version that should answer, if its adapter cannot be read."""
+        self.dialogue: str | None = None
+        """The dialogue adapter that the version is a copy of."""
+        self.message = StreamingReply(
+            senders=context.senders,
+            persona=persona,
+            channel=channel,
+            growing=self.growing_view,
+            ended=self.ended_view,
+            on_parts=self.record_parts,
+            parts=list(parts),
+            before=before,
+            stretch_s=self._edit_stretch_s,
+        )
+
+    async def answer(self, retract: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Make the reply to an accepted message. Raises `EngineBusyError` and others before
+        anything is posted.
+
+        A question that stands in the bot's own response is taken back if its reply is refused:
+        `retract` deletes it.
+        """
+        with self.context.holding(self):
+            try:
+                request = await deliver(
+                    f"the prompt of the reply {self.event_id}", self.build_request
+                )
+                self.submit(request)
+            except Exception:
+                await self._refuse(retract)
+                raise
+            await self.write()
+
+    async def build_request(self) -> ChatRequest:
+        """Build the prompt. Raises `StoreError` while edits and deletions are held, which it would
+        not show.
+        """
+        assert self.trigger_seq is not None  # a line that answers nobody has another request
+        if len(self.context.events):
+            raise StoreError("Edits and deletions of messages wait for the database.")
+        builder = self.context.request_builder
+        request = await builder.request(
+            self.persona,
+            self.place,
+            self.trigger_seq,
+            event_id=self.event_id,
+            member_id=self.asked_by,
+        )
+        # Read now, while the database can be read: the end must not wait for it.
+        self.dialogue = builder.dialogue_of(request.adapter)
+        self.wanted = builder.unserved(self.persona.id, self.place.guild_id)
+        if request.adapter:
+            self.wanted = request.adapter.version
+        return request
+
+    def submit(self, request: ChatRequest) -> None:
+        """Take a place in the engine's queue. Raises `EngineBusyError`."""
+        self.request = request
+        self.version = request.adapter.version if request.adapter else None
+        try:
+            self.stream = self.context.throttle.submit(self.context.engine, request)
+        except AdapterError as error:
+            self._submit_without_adapter(error)
+
+    def _submit_without_adapter(self, error: AdapterError) -> None:
+        """Have the base model answer: a damaged adapter costs the voice, not the reply."""
+        if self.version is None:
+            raise error
+        log.error("the base model answers instead: %s", error)
+        self.damaged = self.version
+        self.version = None
+        self.request = replace(self.request, adapter=None)
+        self.stream = self.context.throttle.submit(self.context.engine, self.request)
+
+    async def write(self) -> None:
+        """Post the submitted reply, stream it, and end it."""
+        running = self.context.running
+        running[self.event_id] = self
+        try:
+            await self._post()
+            try:
+                generated = await self._stream()
+                await self.end(generated)
+            except discord.NotFound:  # the message was deleted: nobody waits for the reply any more
+                log.info("the message of the reply %d is gone", self.event_id)
+                self.forget()
+            except Exception as error:  # shown in the reply's place
+                await self.fail(error)
+            else:
+                self._prepare_next()
+        finally:
+            if running.get(self.event_id) is self:  # no regeneration began since
+                del running[self.event_id]
+            self.cancel()
+
+    async def _post(self) -> None:
+        """Post the message, as soon as Discord takes it; the generated text waits meanwhile."""
+        try:
+            await deliver(f"the message of the reply {self.event_id}", self.message.begin)
+        except Exception as error:
+            # The next start looks for a copy that Discord may have posted in spite of the error.
+            note = CUT_OFF_NOTE if isinstance(error, UNCERTAIN_ERRORS) else None
+            await self._store_failure(note)
+            raise
+
+    async def _stream(self) -> ChatReply:
+        is_muted = await store_when_possible(
+            f"whether {self.persona.name} may speak",
+            lambda: self.context.rules.muted(self.persona, self.place),
+        )
+        if is_muted:  # since the request
+            self.stream.cancel()
+        try:
+            return await self.message.follow(self.stream)
+        except AdapterError as error:  # the engine reads an adapter when its first reply begins
+            self._submit_without_adapter(error)
+            return await self.message.follow(self.stream)
+
+    def cancel(self) -> None:
+        """Stop generating; the text so far is the reply."""
+        self.stream.cancel()
+
+    def _prepare_next(self) -> None:
+        """Have the engine compute the next prompt while the member reads."""
+        if len(self.context.events):  # edits and deletions, which the prompt would not show
+            return
+        try:
+            self.context.request_builder.prepare_next(
+                self.context.engine,
+                self.persona,
+                self.place,
+                event_id=self.event_id,
+                author=self.request.turns[-1].name,
+            )
+        except Exception:  # the reply is whole; only time is lost
+            log.exception("the prompt after the reply %d is not computed in advance", self.event_id)
+
+    # ---------------------------------------------------------------------------------------------
+    # ends
+
+    async def end(self, generated: ChatReply) -> None:
+        """Store the finished reply, then show it. Raises `discord.NotFound` if its message was
+        deleted.
+        """
+        footer = reply_footer(
+            generated, dialogue=self.dialogue, damaged=self.damaged, wanted=self.wanted
+        )
+        end = ReplyEnd(
+            state="stopped" if generated.finish == "cancelled" else "done",
+            note=footer,
+            text=generated.text,
+            version=generated.version,
+            seed=generated.seed,
+        )
+        await self._store_and_show(end, lambda: self.message.end(generated.text, footer))
+
+    async def fail(self, error: Exception) -> None:
+        """End the reply with an error below the text so far, which members see: it is stored."""
+        text = error_text(error)  # logs it
+        note = f"-# {text}"[:MAX_FOOTER_CHARS]
+        if isinstance(error, StoreError):  # the operator's to mend, and members need not read of it
+            note = CUT_OFF_NOTE
+        end = ReplyEnd("failed", note, text=self.message.generated, version=self.version)
+        try:
+            await self._store_and_show(end, lambda: self.message.fail(note, self.event_id))
+        except discord.NotFound:
+            log.info("the message of the reply %d, which failed, is gone", self.event_id)
+            self.forget()
+
+    async def _refuse(self, retract: Callable[[], Awaitable[None]] | None) -> None:
+        """End a reply of which nothing was posted."""
+        if retract is None:
+            await self._store_failure()
+            return
+        # Nobody sees the question any more, so a later prompt must not contain it.
+        await store_when_possible(
+            f"the refusal of the reply {self.event_id}", self._take_back_question
+        )
+        await retract()
+
+    def _take_back_question(self) -> None:
+        store = self.context.store
+        with store.atomic():
+            if self.trigger_seq is not None:
+                store.messages.take_back(self.trigger_seq)
+            store.replies.take_back(self.event_id)
+
+    async def _store_failure(self, note: str | None = None) -> None:
+        """Store that a reply failed before its message was posted; `note` has yet to be shown in a
+        copy.
+        """
+        await store_when_possible(
+            f"the failure of the reply {self.event_id}",
+            lambda: self.context.store.replies.finish(self.event_id, "failed", end_note=note),
+        )
+
+    def forget(self) -> None:
+        """End a reply whose message was deleted."""
+        forget_reply(self.context.store, self.event_id, self.message.parts)
+
+    async def _store_and_show(self, end: ReplyEnd, show: Callable[[], Awaitable[None]]) -> None:
+        """Store how a reply ends, then show it, each as soon as that works.
+
+        Neither waits for the other to recover: a text that was generated is lost only if both the
+        database and Discord are away until the bot ends.
+        """
+        try:
+            self._store_end(end)
+        except StoreError as error:
+            log.error(
+                "the end of the reply %d is shown before it is stored: %s", self.event_id, error
+            )
+            is_shown = await self._show_end(show)
+            await self._store_in_any_case(end)
+        else:
+            is_shown = await self._show_end(show)
+        if is_shown:
+            with suppress(StoreError):  # the next start shows the end again
+                await store_when_possible(
+                    f"the row of the reply {self.event_id}",
+                    lambda: self.context.store.replies.record_end_shown(self.event_id),
+                )
+
+    async def _show_end(self, show: Callable[[], Awaitable[None]]) -> bool:
+        """Show the end, however long Discord is away. False: a later connection or start has to
+        show it.
+        """
+        try:
+            await deliver(f"the end of the reply {self.event_id}", show)
+        except discord.NotFound:
+            raise
+        except DELIVERY_ERRORS as error:
+            log.error(
+                "the end of the reply %d is stored, and shown at the next connection: %s",
+                self.event_id,
+                error,
+            )
+            return False
+        return True
+
+    async def _store_in_any_case(self, end: ReplyEnd) -> None:
+        """Store the end as soon as the database takes it, for as long as the bot runs."""
+        while True:
+            with suppress(StoreError):
+                return await store_when_possible(
+                    f"the end of the reply {self.event_id}", lambda: self._store_end(end)
+                )
+
+    def _store_end(self, end: ReplyEnd) -> None:
+        """Store the text and the end at once; nothing if its member was erased meanwhile."""
+        store = self.context.store
+        with store.atomic():
+            if store.replies.get(self.event_id) is None:
+                return
+            store.replies.record_parts(self.event_id, self.message.parts)
+            if text := self.context.redacted(end.text):  # an empty text is no message
+                first_part = self.message.parts[0]  # stands for the whole text
+                store.messages.append(
+                    guild_id=self.place.guild_id,
+                    channel_id=self.place.channel_id,
+                    author_id=0,
+                    author_name=self.persona.name,
+                    text=text,
+                    at=time.time(),
+                    discord_message_id=first_part,
+                    persona_id=self.persona.id,
+                    adapter_version=end.version,
+                )
+                edit_memory_copies(store, first_part, remove_links(text))
+            store.replies.finish(self.event_id, end.state, end.version, end.seed, end_note=end.note)
+
+    # ---------------------------------------------------------------------------------------------
+    # the message on Discord
+
+    def growing_view(self) -> discord.ui.View:
+        """The buttons under the reply while it is written."""
+        return self.context.views.growing(self.event_id)
+
+    def ended_view(self) -> discord.ui.View:
+        """The buttons under the ended reply; a line that answers nobody has none."""
+        if self.trigger_seq is None:
+            return discord.ui.View()
+        votes = self.context.store.replies.votes(self.event_id)
+        return self.context.views.ended(self.event_id, votes)
+
+    def record_parts(self, parts: list[int]) -> None:
+        """Store the messages of the reply. Its end stores them too, and after a kill they are found
+        by their buttons.
+        """
+        try:
+            self.context.store.replies.record_parts(self.event_id, parts)
+        except StoreError as error:
+            log.warning(
+                "the messages of the reply %d are stored at its end: %s", self.event_id, error
+            )
+
+    def _edit_stretch_s(self) -> float:
+        """Return by how much edits are postponed, for all of the bot's and of the channel's."""
+        in_channel_s = self.context.unfinished.edit_stretch_s(self.place.home_id)
+        return self.context.senders.edit_stretch_s + in_channel_s
+
+
+def forget_reply(store: Store, event_id: int, parts: Iterable[int]) -> None:
+    """Delete a reply from the history, whose messages are gone from Discord."""
+    for message_id in parts:
+        store.messages.delete(message_id)
+        store.replies.delete_part(message_id)
+    store.replies.record_deleted(event_id)
