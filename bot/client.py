@@ -16,7 +16,8 @@ from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
 import bot.personas.discord  # noqa: F401  registers its commands
-from bot.chat.discord import ChatCog, PersonaSelect
+from bot.chat.discord import ChatCog
+from bot.chat.discord_answers import PersonaSelect
 from bot.chat.discord_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
 from bot.dialogue.discord import DialogueStopButton
 from bot.lessons.discord import TEACH_FORM_PREFIX, UnteachButton, store_lesson
@@ -307,7 +308,7 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
 
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
         self.services.reply_service.stop_replies(of=persona_id)
-        await self.services.engine.drop(self.services.request_builder.adapter(persona_id, version))
+        await self.services.engine.drop(self.services.served_versions.adapter(persona_id, version))
 
 
 class ChannelPrefixWarmup:
@@ -331,8 +332,6 @@ class ChannelPrefixWarmup:
         self._prepare(guild_id or 0, persona_id)
 
     def _prepare(self, guild_id: int, persona_id: str) -> None:
-        request_builder = self._services.request_builder
         if persona := self._services.personas.get(persona_id, guild_id):
-            version = request_builder.speaking(persona_id, guild_id)
-            adapter = request_builder.adapter(persona_id, version) if version else None
+            adapter = self._services.served_versions.speaking_adapter(persona_id, guild_id)
             self._services.engine.prepare(persona, adapter)

@@ -14,9 +14,11 @@ from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
 from bot.chat.webhooks import SenderRegistry
+from bot.guilds.reply_candidates import ReplyCandidates
 from bot.operations.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
+from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import Clock, SystemClock
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings
@@ -72,15 +74,18 @@ def compose(
     """Make the services of a client, or of a dashboard without one. Nothing is started."""
     store = dependencies.store
     engine = dependencies.engine
+    personas = dependencies.personas
+    lore = dependencies.lore
+    served_versions = ServedVersions(store, settings.home, dependencies.incompatible_versions)
+    candidates = ReplyCandidates(
+        store, default=settings.reply_candidates, maximum=settings.max_reply_candidates
+    )
     builder = ChatRequestBuilder(
         store=store,
-        personas=dependencies.personas,
-        lore=dependencies.lore,
+        served_versions=served_versions,
+        lore=lore,
         sampling=dependencies.sampling,
-        home=settings.home,
-        incompatible_versions=dependencies.incompatible_versions,
-        candidates=settings.reply_candidates,
-        max_candidates=settings.max_reply_candidates,
+        candidates=candidates,
     )
     throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
 
@@ -91,23 +96,37 @@ def compose(
     return Services(
         store=store,
         engine=engine,
-        personas=dependencies.personas,
+        personas=personas,
         throttle=throttle,
+        served_versions=served_versions,
+        lore=lore,
+        reply_candidates=candidates,
         request_builder=builder,
         reply_service=ReplyService(
             store=store,
             engine=engine,
+            personas=personas,
+            served_versions=served_versions,
             request_builder=builder,
             senders=SenderRegistry(client, store),
             views=ReplyButtonViews(),
             throttle=throttle,
         ),
-        versions=LiveVersions(store, engine, builder, notify_of_version),
+        versions=LiveVersions(
+            store=store,
+            engine=engine,
+            personas=personas,
+            served_versions=served_versions,
+            notify=notify_of_version,
+        ),
         blind_tests=BlindTests(
             store=store,
             engine=engine,
             throttle=throttle,
-            builder=builder,
+            personas=personas,
+            served_versions=served_versions,
+            lore=lore,
+            sampling=dependencies.sampling,
             home=settings.home,
             per_day=settings.comparisons_per_day,
         ),

@@ -202,7 +202,7 @@ class DemoSession:
         )
         figures.verdict[persona_id] = card.verdict
         file = (
-            services.request_builder.adapter(persona_id, newest.version).folder / "scorecard.json"
+            services.served_versions.adapter(persona_id, newest.version).folder / "scorecard.json"
         )
         whole = ScoreCard.model_validate_json(file.read_bytes())
         for by_persona, section, measure in (
@@ -253,7 +253,7 @@ async def run_demo(
         folders = {}
         for persona_id in personas:
             newest = app.services.store.versions.installed(persona_id)[-1]
-            adapter = app.services.request_builder.adapter(persona_id, newest.version).folder
+            adapter = app.services.served_versions.adapter(persona_id, newest.version).folder
             folders[persona_id] = (settings.home / "jobs" / newest.job_id, adapter)
     return session.figures, folders
 

@@ -111,7 +111,7 @@ async def assign_channel_personas(
     guild = client.get_guild(sandbox.guild_id)
     assert guild is not None  # the sandbox's only guild, and the client is ready
     for channel in guild.text_channels:
-        persona = reply_service.request_builder.personas.get(homes.get(channel.name, ""), guild.id)
+        persona = reply_service.personas.get(homes.get(channel.name, ""), guild.id)
         if persona and not reply_service.store.channels.get(guild.id, channel.id):
             setting = Channel(
                 guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time()

@@ -11,15 +11,17 @@ import discord
 from discord.ext import commands
 
 from bot.chat.message_reader import IncomingMessage, MessageReader
-from bot.chat.places import ChannelCache
+from bot.chat.places import ChannelCache, ChannelRef
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
+from bot.guilds.reply_candidates import ReplyCandidates
 from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.registry import PersonaRegistry
+from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
 from bot.settings import FetchPolicy, Settings
 from bot.store import Store
@@ -31,6 +33,8 @@ from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine
+from personas.lore.index import LoreIndex
+from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
 MAX_NOTED_INTERACTIONS = 10_000
@@ -73,6 +77,9 @@ class Services:
     engine: Engine
     personas: PersonaRegistry
     throttle: TrainerThrottle
+    served_versions: ServedVersions
+    lore: LoreIndex
+    reply_candidates: ReplyCandidates
     request_builder: ChatRequestBuilder
     reply_service: ReplyService
     versions: LiveVersions
@@ -99,6 +106,11 @@ class Services:
     background: list[BackgroundTask] = field(default_factory=list)
     """The background tasks whose errors `/healthz` and the dashboard show."""
 
+    def persona_in(self, place: ChannelRef) -> Persona | None:
+        """Return the persona of a channel or, for a thread without its own, of its parent."""
+        channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+        return self.personas.get(channel.persona_id, place.guild_id) if channel else None
+
     @cached_property
     def message_reader(self) -> MessageReader:
         """The reader of what members write."""
@@ -114,7 +126,7 @@ class Services:
         """List warnings about a job before it starts, such as that its version cannot be served
         here.
         """
-        has_adapters = self.request_builder.incompatible_versions.has_adapters
+        has_adapters = self.served_versions.incompatible.has_adapters
         return compatibility_notes(request, self.base_model, has_adapters=has_adapters)
 
 

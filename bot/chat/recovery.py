@@ -99,7 +99,7 @@ class ReplyRecovery:
         context = self._context
         replies = context.store.replies
         channel = await fetch_channel(client, stored.channel_id)
-        persona = context.request_builder.personas.get(stored.persona_id, stored.guild_id)
+        persona = context.personas.get(stored.persona_id, stored.guild_id)
         if persona is None or channel is None:
             replies.finish(stored.event_id, "failed")
             replies.record_end_shown(stored.event_id)

@@ -31,6 +31,8 @@ from bot.chat.request import ChatRequestBuilder
 from bot.chat.streaming_reply import ReplyViews, StreamingReply
 from bot.chat.unfinished import UnfinishedReplies
 from bot.chat.webhooks import SenderRegistry
+from bot.personas.registry import PersonaRegistry
+from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import error_text
 from bot.store import Store, StoreError
 from bot.training.resource_sharing import TrainerThrottle
@@ -48,6 +50,8 @@ class ReplyContext:
 
     store: Store
     engine: Engine
+    personas: PersonaRegistry
+    served_versions: ServedVersions
     request_builder: ChatRequestBuilder
     senders: SenderRegistry
     views: ReplyViews
@@ -167,8 +171,8 @@ class Reply:
         assert self.trigger_seq is not None  # a line that answers nobody has another request
         if len(self.context.events):
             raise StoreError("Edits and deletions of messages wait for the database.")
-        builder = self.context.request_builder
-        request = await builder.request(
+        versions = self.context.served_versions
+        request = await self.context.request_builder.request(
             self.persona,
             self.place,
             self.trigger_seq,
@@ -176,8 +180,8 @@ class Reply:
             member_id=self.asked_by,
         )
         # Read now, while the database can be read: the end must not wait for it.
-        self.dialogue = builder.dialogue_of(request.adapter)
-        self.wanted = builder.unserved(self.persona.id, self.place.guild_id)
+        self.dialogue = versions.dialogue_of(request.adapter)
+        self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
         if request.adapter:
             self.wanted = request.adapter.version
         return request

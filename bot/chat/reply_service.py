@@ -107,7 +107,7 @@ class ReplyService(ReplyContext):
         """Report whether an author was erased after an event of theirs."""
         if not self.store.erasure_requests.count():
             return False
-        person = keyed_person(HomeKey.of(self.request_builder.home).people(), str(author_id))
+        person = keyed_person(HomeKey.of(self.served_versions.home).people(), str(author_id))
         return event_id <= self.store.erasure_requests.last_event(person)
 
     # ---------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class ReplyService(ReplyContext):
         stored = self.store.replies.get(event_id)
         persona = None
         if stored:
-            persona = self.request_builder.personas.get(stored.persona_id, stored.guild_id)
+            persona = self.personas.get(stored.persona_id, stored.guild_id)
         if stored is None or persona is None or stored.trigger_seq is None:
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
         self.rules.require_owner(stored.asked_by, user, "regenerate this reply")
@@ -184,7 +184,7 @@ class ReplyService(ReplyContext):
 
     async def _delete(self, stored: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, stored.channel_id)
-        persona = self.request_builder.personas.get(stored.persona_id, stored.guild_id)
+        persona = self.personas.get(stored.persona_id, stored.guild_id)
         if reply := self.running.get(stored.event_id):
             reply.cancel()
         await self.unfinished.wait_for_end(stored.event_id)  # it may be posting a further message

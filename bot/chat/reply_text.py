@@ -111,9 +111,9 @@ def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
     """
     last_word = LAST_WORD_PATTERN.search(text)
     assert last_word is not None  # it matches at least the empty end
-    if prefixes is LINK_PREFIXES:
-        if link := LINK_PREFIX_PATTERN.search(text, last_word.start()):
-            return link.start()
+    link = LINK_PREFIX_PATTERN.search(text, last_word.start())
+    if link and prefixes is LINK_PREFIXES:
+        return link.start()
     partial = 0
     for prefix in prefixes:
         for size in range(1, min(len(prefix), len(last_word.group()) + 1)):

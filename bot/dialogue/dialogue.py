@@ -13,7 +13,7 @@ from typing import Literal
 
 import discord
 
-from bot.chat.model_names import ChatModel, build_model_request
+from bot.chat.model_names import ChatModel
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply, ReplyContext
 from bot.platform.errors import error_text
@@ -249,7 +249,7 @@ class _DialogueRun:
             return MEMBER_SPOKE_TEXT
         if any(self.context.rules.muted(persona, place) for persona in talk.personas):
             return MUTED_TEXT
-        known = self.context.request_builder.personas
+        known = self.context.personas
         if not all(known.get(persona.id, place.guild_id) for persona in talk.personas):
             return PERSONA_REMOVED_TEXT
         return ""
@@ -272,12 +272,13 @@ class _DialogueRun:
 
     async def _stream_line(self, line: DialogueLine) -> ChatReply:
         builder = self.context.request_builder
+        versions = self.context.served_versions
         talk = self.talk
         persona = line.persona
         guild_id = talk.place.guild_id
-        model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
-        request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
-        line.dialogue = builder.dialogue_of(request.adapter)
+        model = ChatModel(persona, versions.speaking(persona.id, guild_id), guild_id)
+        request = await builder.request_to_model(model, talk.duet.turns(), builder.sampling)
+        line.dialogue = versions.dialogue_of(request.adapter)
         line.submit(replace(request, guild_id=guild_id, member_id=talk.requested_by))
         talk.line = line
         watching = asyncio.create_task(self._watch())

@@ -357,7 +357,7 @@ async def show(interaction: Interaction) -> None:
     services = interaction.client.services
     place = channel_ref(_channel(interaction))
     setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-    persona = services.request_builder.persona_in(place)
+    persona = services.persona_in(place)
     if setting is None or persona is None:
         raise RefusedError(
             "No persona lives here.", "A moderator can change that with `/persona set`."
@@ -420,7 +420,7 @@ async def fresh(interaction: Interaction) -> None:
 async def _possible_candidates(
     interaction: Interaction, typed: str
 ) -> list[app_commands.Choice[int]]:
-    most = interaction.client.services.request_builder.max_candidates
+    most = interaction.client.services.reply_candidates.maximum
     names = {OPERATORS_NUMBER: "the operator's number"} | {
         count: str(count) for count in range(1, most + 1)
     }
@@ -448,13 +448,13 @@ async def candidates(
 ) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
-    builder = services.request_builder
+    possible = services.reply_candidates
     guilds = services.store.guilds
     if count == OPERATORS_NUMBER:
         guilds.clear_reply_candidates(guild_id)
     elif count is not None:
-        builder.choose_candidates(guild_id, count)
-    current = builder.candidates_in(guild_id)
+        possible.choose(guild_id, count)
+    current = possible.in_guild(guild_id)
     choice = (
         f"chosen among {current} while the engine is not busy"
         if current > 1
@@ -464,15 +464,14 @@ async def candidates(
     whose = f"This server has chosen {chosen}" if chosen else "That is the operator's number"
     await respond(
         interaction,
-        f"The beginning of a reply here is {choice}. {whose}; the most is "
-        f"{builder.max_candidates}.",
+        f"The beginning of a reply here is {choice}. {whose}; the most is {possible.maximum}.",
     )
 
 
 def _live_text(services: Services, persona: Persona, guild_id: int) -> str:
     """The live version of a server, and whether it cannot be served. Empty for the base model."""
     live = services.store.versions.live(persona.id, guild_id) or ""
-    model = services.request_builder.incompatible_versions.model_of(persona.id, live)
+    model = services.served_versions.incompatible.model_of(persona.id, live)
     if model == NO_ADAPTERS:
         return f"base model, because this engine serves no adapters; {live} is kept"
     return (

@@ -100,7 +100,7 @@ async def lore_ask(
     if not has_words(question):
         raise RefusedError("The question has no words.", "Write what a member might ask.")
     persona = persona or channel_persona(interaction)
-    lore = interaction.client.services.request_builder.lore
+    lore = interaction.client.services.lore
     guild_id = interaction.guild_id or 0
     await defer(interaction, ephemeral=True)
     ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
@@ -156,7 +156,7 @@ async def _add_lore(
 
 def guild_lore(services: Services) -> GuildLore:
     """The lore of all guilds."""
-    return GuildLore(services.home, services.request_builder.lore)
+    return GuildLore(services.home, services.lore)
 
 
 def _matches_text(persona: Persona, ranking: LoreRanking) -> str:

@@ -75,23 +75,21 @@ class LiveBotHooks:
     async def unload_version(self, persona_id: str, version: str) -> None:
         services = self.client.services
         services.reply_service.stop_replies(of=persona_id)
-        await services.engine.drop(services.request_builder.adapter(persona_id, version))
+        await services.engine.drop(services.served_versions.adapter(persona_id, version))
 
     async def files_changed(self, paths: Collection[str]) -> None:
         services = self.client.services
         parts = [Path(path).parts for path in paths]
         if any(part[0] == "personas" for part in parts):
             await asyncio.to_thread(services.personas.reload_guild_cards)
-        lore = GuildLore(
-            services.home, services.request_builder.lore, services.catalogue.shipped.lore
-        )
+        lore = GuildLore(services.home, services.lore, services.catalogue.shipped.lore)
         lore_files = (
             part for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
         )
         owners = {(int(part[1]), part[2]) for part in lore_files}
         for guild_id, persona_id in sorted(owners):
             await lore.refresh(guild_id, persona_id)
-        await asyncio.to_thread(services.request_builder.lore.compact)
+        await asyncio.to_thread(services.lore.compact)
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
         await _clear_caches(self.client)

@@ -328,9 +328,7 @@ class Retention:
                 )  # fails while its trainer still writes, and is tried again
         services.personas.remove_guild(guild_id)
         for folder in (services.home / "lore" / str(guild_id)).glob("*/"):
-            await asyncio.to_thread(
-                services.request_builder.lore.replace, guild_owner(guild_id, folder.name), ()
-            )
+            await asyncio.to_thread(services.lore.replace, guild_owner(guild_id, folder.name), ())
         deletion = GuildDeletion.of(services.home, services.store, guild_id)
         deletion.withdraw(now)
         await asyncio.to_thread(deletion.delete_files)

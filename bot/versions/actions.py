@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bot.chat.request import ChatRequestBuilder
 from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.card_import import install_dialogue_adapter
+from bot.personas.registry import PersonaRegistry
+from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
@@ -84,7 +85,8 @@ class LiveVersions:
 
     store: Store
     engine: Engine
-    builder: ChatRequestBuilder
+    personas: PersonaRegistry
+    served_versions: ServedVersions
     notify: VersionListener = lambda guild_id, persona_id: None
 
     def require_servable(self, persona_id: str, version: str, guild_id: int) -> None:
@@ -94,7 +96,7 @@ class LiveVersions:
         Also for one that the guild may not use; the operator (0) may use all.
         """
         require_servable(
-            self.store, self.builder.incompatible_versions, persona_id, version, guild_id or None
+            self.store, self.served_versions.incompatible, persona_id, version, guild_id or None
         )
 
     async def load(self, persona_id: str, version: str, guild_id: int) -> None:
@@ -102,7 +104,7 @@ class LiveVersions:
         `AdapterError`.
         """
         self.require_servable(persona_id, version, guild_id)
-        await self.engine.load(self.builder.adapter(persona_id, version))
+        await self.engine.load(self.served_versions.adapter(persona_id, version))
 
     async def install_dialogue(
         self, persona_id: str, adapter: DialogueAdapter, origin: RequestOrigin
@@ -113,10 +115,10 @@ class LiveVersions:
         Raises `RequestError` for one made for another base model, and `AdapterError` for a damaged
         one.
         """
-        if model := self.builder.incompatible_versions.model_of_dialogue(adapter):
+        if model := self.served_versions.incompatible.model_of_dialogue(adapter):
             raise RequestError(*explain_unserved(adapter.id, model))
         return await install_dialogue_adapter(
-            self.builder.home, self.store, origin, persona_id, adapter
+            self.served_versions.home, self.store, origin, persona_id, adapter
         )
 
     # ------------------------------------------------------------------------------------------
@@ -145,7 +147,9 @@ class LiveVersions:
         promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
         if promotion:
             self._notify_all(origin.guild_id, persona_id)
-        dialogue = self.builder.dialogue_of(self.builder.adapter(persona_id, version))
+        dialogue = self.served_versions.dialogue_of(
+            self.served_versions.adapter(persona_id, version)
+        )
         return PromotionResult(version, is_new=promotion is not None, dialogue=dialogue)
 
     async def decide(self, job: TrainingJob) -> TrainingJob | None:
@@ -247,7 +251,7 @@ class LiveVersions:
                     "cancel`."
                 )
                 raise RefusedError(f"{version} of {persona_id} is being trained further.", advice)
-        if self.builder.personas.get(persona_id, job.guild_id) is None:
+        if self.personas.get(persona_id, job.guild_id) is None:
             return  # a persona that was removed speaks nowhere
         if version in self.store.versions.live_anywhere(persona_id):
             advice = (
@@ -270,7 +274,7 @@ class LiveVersions:
         deleted already, and `StoreError`.
         """
         self.require_removable(job)
-        adapter = self.builder.adapter(job.name, job.version)
+        adapter = self.served_versions.adapter(job.name, job.version)
         # A folder with such a name is deleted at the next start, if this process ends before that.
         removed = adapter.folder.with_name(f".{job.version}.{secrets.token_hex(4)}")
         with self.store.atomic(shared=True):

@@ -150,7 +150,7 @@ async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(
     shutil.copytree(SHIPPED.lore, data.lore)
     (data.lore / "oda" / "bad.md").write_bytes(b"caf\xe9")
     async with open_app(settings, data) as app:
-        assert app.services.request_builder.lore.search("oda", "the damp lantern", 3)
+        assert app.services.lore.search("oda", "the damp lantern", 3)
     assert "bad.md" in caplog.text and "not UTF-8" in caplog.text
 
 

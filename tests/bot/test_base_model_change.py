@@ -67,7 +67,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(
             f"{tmp_path / 'other'}). The base"
         )
         assert result in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
-        assert app.services.request_builder.speaking("oda", 0) == "v1"
+        assert app.services.served_versions.speaking("oda", 0) == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
         assert (
@@ -87,7 +87,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(
         channel = app.sandbox.channel(QUAY)["id"]
         stored = app.services.store.messages.recent(int(channel))
         assert {m.adapter_version for m in stored if m.persona_id == "ballast"} == {None}
-        assert app.services.request_builder.speaking("ballast", 0) is None
+        assert app.services.served_versions.speaking("ballast", 0) is None
 
 
 def test_a_version_is_left_behind_by_its_manifest(home, tmp_path, tiny_base):

@@ -256,7 +256,7 @@ async def test_versions_can_be_named_and_members_left_alone(stage):
 async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_of_all(stage):
     services = stage.client.services
     owner = guild_owner(stage.sandbox.guild_id, "ballast")
-    services.request_builder.lore.replace(
+    services.lore.replace(
         owner, [Passage(owner, "z.md", "Zephyrine", "The zephyrine leaks at the rivet.")]
     )
     (services.home / "prompts").mkdir()

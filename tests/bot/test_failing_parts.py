@@ -224,7 +224,7 @@ async def test_what_is_deleted_while_it_is_being_read_is_not_answered(stage, mon
     await stage.member.delete(gone)
     mark = stage.mark
     await stage.member.edit(edited, "the new text")
-    await until(lambda: stage.client.cogs["ChatCog"]._answering.get(int(edited["id"])))
+    await until(lambda: stage.client.cogs["ChatCog"].answerer.answering.get(int(edited["id"])))
     go_on.set()
     await stage.finished(QUAY, mark)
     assert stage.engine.requests[-1].turns[-1].text == "the new text"

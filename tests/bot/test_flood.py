@@ -10,7 +10,7 @@ from typing import Any
 import discord
 import psutil
 
-from bot.chat import discord as chat_cog
+from bot.chat import discord_answers
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import ChannelCache
 from bot.chat.reply import Reply
@@ -102,12 +102,12 @@ async def test_a_full_queue_is_reported_once_a_minute_in_each_channel(stage):
         )
         assert "hello" not in notice["content"]
     await until(lambda: not posted(stage, QUAY, ":** hello"))
-    cog = stage.client.get_cog("ChatCog")
+    notices = stage.client.get_cog("ChatCog").answerer._busy_notices
     assert [posted(stage, channel, "are waiting already") for channel in (QUAY, INN)] == [1, 1]
     assert len(stage.sandbox.messages(QUAY)) - before == 3 + 1, "nothing but the notice is posted"
-    later = discord.utils.utcnow().timestamp() + chat_cog.BUSY_NOTICE_INTERVAL_S + 1
-    cog._busy_notices._verify_cache_integrity(later)
-    assert not cog._busy_notices._cache, "what is kept of a channel expires"
+    later = discord.utils.utcnow().timestamp() + discord_answers.BUSY_NOTICE_INTERVAL_S + 1
+    notices._verify_cache_integrity(later)
+    assert not notices._cache, "what is kept of a channel expires"
     await stage.member.say(QUAY, "hello")
     await until(lambda: posted(stage, QUAY, "are waiting already") == 2)
 
@@ -117,7 +117,7 @@ async def test_mentions_where_nobody_lives_are_answered_a_few_times(stage):
     arrive(stage, said, 200)
     await stage.sees("`/persona set`")
     await asyncio.sleep(0.3)
-    assert posted(stage, OFFICE, "`/persona set`") == chat_cog.MAX_ERRORS_PER_MINUTE
+    assert posted(stage, OFFICE, "`/persona set`") == discord_answers.MAX_ERRORS_PER_MINUTE
 
 
 async def test_an_interrupted_reply_waits_for_a_place_after_the_restart(tmp_path):

@@ -106,11 +106,11 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
         await stage.moderator.slash(QUAY, "persona candidates", count=4)
     async with on_stage(tmp_path, candidates=(1, 3)) as stage:
         assert await asked(stage) == 3, "chosen before the operator allowed less"
-        builder = stage.client.services.request_builder
+        possible = stage.client.services.reply_candidates
         here = stage.sandbox.guild_id
-        assert [builder.candidates_in(guild) for guild in (here, here + 1, 0)] == [3, 1, 1]
+        assert [possible.in_guild(guild) for guild in (here, here + 1, 0)] == [3, 1, 1]
         stage.store.guilds.delete(here)
-        assert builder.candidates_in(here) == 1
+        assert possible.in_guild(here) == 1
 
 
 async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one(tmp_path):

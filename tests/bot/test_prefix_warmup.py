@@ -24,17 +24,16 @@ class Client(SimpleNamespace):
 
 
 def house_of(store, home, live):
-    request_builder = SimpleNamespace(
+    def speaking_adapter(persona, guild_id):
+        version = live.get((persona, guild_id))
+        return adapter_ref(home, persona, version) if version else None
+
+    return SimpleNamespace(
+        store=store,
+        served_versions=SimpleNamespace(speaking_adapter=speaking_adapter),
         personas=SimpleNamespace(
             get=lambda persona, guild: PEOPLE.get((0, persona)) or PEOPLE.get((guild, persona))
         ),
-        speaking=lambda persona, guild_id: live.get((persona, guild_id)),
-        adapter=lambda persona, version: adapter_ref(home, persona, version),
-    )
-    return SimpleNamespace(
-        store=store,
-        request_builder=request_builder,
-        personas=request_builder.personas,
         engine=FakeEngine(),
     )
 

@@ -153,7 +153,7 @@ async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(clus
                 at.store.memories.add(
                     Memory(guild_id, persona_id, 5, "I sail.", False, None, stored_at)
                 )
-    lore = GuildLore(low.services.home, low.services.request_builder.lore)
+    lore = GuildLore(low.services.home, low.services.lore)
     await remove_persona(low.services.personas, low.store, lore, 0, mira)
     await until(lambda: high.store.channels.get(cluster.guild_of(high), 9) is None)
     assert (

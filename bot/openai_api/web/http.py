@@ -14,15 +14,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 from bot.chat.filtered_reply import FilteredReply, stream_filtered_reply
-from bot.chat.model_names import (
-    ChatModel,
-    UnknownModelError,
-    VersionTable,
-    build_model_request,
-    find_model,
-    servable_dialogue_adapters,
-)
-from bot.chat.request import ChatRequestBuilder
+from bot.chat.model_names import ChatModel, UnknownModelError, VersionTable, find_model
 from bot.openai_api.web import completion_request
 from bot.openai_api.web.responses import (
     ChatCompletion,
@@ -111,7 +103,7 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
 def require_model(services: Services, model: str) -> ChatModel:
     """Find the model a client names. Raises `OpenAIError`."""
     try:
-        return find_model(services.request_builder, model)
+        return find_model(services.personas, services.served_versions, model)
     except UnknownModelError as error:
         raise OpenAIError(
             error.message,
@@ -133,8 +125,8 @@ async def _chat_request(
     completion_request.require_prompt_fits(
         talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
     )
-    request = await build_model_request(
-        services.request_builder, model, talk.turns, sampling, talk.instructions
+    request = await services.request_builder.request_to_model(
+        model, talk.turns, sampling, talk.instructions
     )
     return replace(request, prefill=talk.prefill)
 
@@ -253,30 +245,31 @@ async def get_models(request: web.Request) -> web.Response:
     """List each persona with its live version, then each of its versions, dialogue adapters, and
     the base model.
     """
-    builder = get_services(request).request_builder
+    services = get_services(request)
+    versions = VersionTable.read(services.served_versions)
     # Some thousand personas make megabytes of JSON: in a thread, the event loop goes on meanwhile.
-    text = await asyncio.to_thread(_model_list_json, builder, VersionTable.read(builder))
+    text = await asyncio.to_thread(_model_list_json, services, versions)
     return web.Response(body=text, content_type=JSON_TYPE)
 
 
-def _model_list_json(builder: ChatRequestBuilder, versions: VersionTable) -> bytes:
+def _model_list_json(services: Services, versions: VersionTable) -> bytes:
     # Written one by one: each step is short, and other threads have their turn in between.
-    models = (ModelResponse.of(*row).model_dump_json() for row in _list_rows(builder, versions))
+    models = (ModelResponse.of(*row).model_dump_json() for row in _list_rows(services, versions))
     return f'{{"object": "list", "data": [{", ".join(models)}]}}'.encode()
 
 
 def _list_rows(
-    builder: ChatRequestBuilder, versions: VersionTable
+    services: Services, versions: VersionTable
 ) -> Iterator[tuple[str, ChatModel, float]]:
     """Yield id, model and time of creation: each persona for its live version, then with each of
     its versions.
     """
-    for guild_id, persona in builder.personas.everybody():
+    for guild_id, persona in services.personas.everybody():
         found = versions.models(guild_id, persona)
         yield persona.id, found.live, found.live_since
         for model, installed_at in found.models:
             yield model.id, model, installed_at
-    for adapter in servable_dialogue_adapters(builder):
+    for adapter in services.served_versions.dialogue_adapters():
         yield adapter.id, ChatModel.of_dialogue(adapter), _created_at(adapter)
     yield BASE_MODEL_NAME, ChatModel(), 0.0
 

@@ -80,7 +80,7 @@ async def get_overview(request: web.Request) -> web.Response:
 def summarise_personas(services: Services, personas: Sequence[Persona]) -> list[PersonaSummary]:
     channels = channels_by_persona(services, [persona.id for persona in personas])
     training = {job.persona for job in services.store.jobs.in_state("running")}
-    speaking = services.request_builder.speaking
+    speaking = services.served_versions.speaking
     return [
         PersonaSummary(
             one, speaking(one.id, ALL_GUILDS), one.id in training, tuple(channels.get(one.id, ()))
@@ -130,9 +130,9 @@ def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
 
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
     """Live versions that cannot be served."""
-    request_builder = services.request_builder
+    incompatible = services.served_versions.incompatible
     for persona_id, live in services.store.versions.all_live():
-        if model := request_builder.incompatible_versions.model_of(persona_id, live):
+        if model := incompatible.model_of(persona_id, live):
             what, advice = explain_unserved(f"{persona_id} {live}", model)
             path = f"{DASHBOARD}/personas/{persona_id}"
             yield DashboardAlert("bad", f"{what} The base model answers instead.", advice, path)

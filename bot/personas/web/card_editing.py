@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field as Limit
 
 from bot.chat.filtered_reply import FilteredReply, stream_filtered_reply
-from bot.chat.model_names import ChatModel, build_model_request, find_model
+from bot.chat.model_names import ChatModel, find_model
 from bot.openai_api.web.responses import lore_json
 from bot.personas.base_model_compat import (
     MAX_GREETING_CHARS,
@@ -206,7 +206,9 @@ def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatMod
     """
     require_valid_card(card)
     with errors_as_problems("not-found"):
-        speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
+        speaker = find_model(
+            found.services.personas, found.services.served_versions, f"{found.id}@{version}"
+        )
     return replace(speaker, persona=card.persona)
 
 
@@ -221,7 +223,7 @@ def require_valid_card(card: CardCheck) -> None:
 async def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
     turns = [Turn(EXAMPLE_USER, message)]
     builder = found.services.request_builder
-    return await build_model_request(builder, speaker, turns, builder.sampling)
+    return await builder.request_to_model(speaker, turns, builder.sampling)
 
 
 def reply_json(speech: FilteredReply) -> dict[str, Any]:
@@ -294,7 +296,5 @@ async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
 
 def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
     """Warm the prefix cache with the persona's new prompt."""
-    request_builder = found.services.request_builder
-    version = request_builder.speaking(found.id, found.guild_id)
-    adapter = request_builder.adapter(found.id, version) if version else None
+    adapter = found.services.served_versions.speaking_adapter(found.id, found.guild_id)
     found.services.engine.prepare(persona, adapter)

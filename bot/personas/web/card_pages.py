@@ -7,7 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.chat.model_names import servable_versions
 from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
@@ -179,7 +178,7 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
 
 
 async def _stored_card(found: OwnedPersona) -> StoredCard:
-    voices = servable_versions(found.services.request_builder, found.persona)
+    voices = found.services.served_versions.of_persona(found.id)
 
     def read() -> StoredCard:
         personas = found.services.personas

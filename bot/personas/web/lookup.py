@@ -216,7 +216,7 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
     versions = services.store.versions
     live = versions.live(persona_id, ALL_GUILDS)
     installed = versions.installed(persona_id)
-    made_for = services.request_builder.incompatible_versions.model_of(persona_id, live)
+    made_for = services.served_versions.incompatible.model_of(persona_id, live)
     changed_at = [
         change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS
     ]
@@ -267,7 +267,7 @@ def _summarise_channels(
     versions = services.store.versions
     live = versions.live(persona_id, ALL_GUILDS)
     own = versions.live_by_guild(persona_id)
-    other_model = services.request_builder.incompatible_versions.model_of
+    other_model = services.served_versions.incompatible.model_of
     summaries = []
     for channel in channels:
         version = own.get(channel.guild_id, live)

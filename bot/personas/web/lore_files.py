@@ -57,9 +57,7 @@ class LoreFile:
 
 def lore_store(services: Services) -> GuildLore:
     """The store of lore files, which keeps revisions of changed files."""
-    return GuildLore(
-        services.home, services.request_builder.lore, services.catalogue.shipped.lore, keeping=True
-    )
+    return GuildLore(services.home, services.lore, services.catalogue.shipped.lore, keeping=True)
 
 
 def lore_guild_ids(found: OwnedPersona) -> list[int]:
@@ -81,7 +79,7 @@ def lore_guild_ids(found: OwnedPersona) -> list[int]:
 def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
     """Every file, shipped ones first. To be called in a thread."""
     owners = [found.id, *(guild_owner(guild_id, found.id) for guild_id in lore_guild_ids(found))]
-    by_source = _passages_by_source(found.services.request_builder.lore.passages_of(*owners))
+    by_source = _passages_by_source(found.services.lore.passages_of(*owners))
     count = token_counter_or_estimate(found.services.base_model)
 
     def measured(owner: str, name: str) -> tuple[int, int]:
@@ -269,9 +267,7 @@ async def match_lore(
     found: OwnedPersona, message: str, guild_id: int
 ) -> tuple[LoreRanking, list[MatchExplanation]]:
     """Match a message against all lore of the persona in a server, best first."""
-    ranking = await asyncio.to_thread(
-        found.services.request_builder.lore.rank, found.id, message, guild_id
-    )
+    ranking = await asyncio.to_thread(found.services.lore.rank, found.id, message, guild_id)
     count = await asyncio.to_thread(token_counter_or_estimate, found.services.base_model)
     return ranking, await asyncio.to_thread(explain_matches, ranking, count)
 

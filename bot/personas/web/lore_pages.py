@@ -162,7 +162,7 @@ async def _render_lore(
         if draft.question
         else (None, [])
     )
-    world = services.request_builder.lore.passages_of(WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD))
+    world = services.lore.passages_of(WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD))
     guild_ids = filter(None, lore_files.lore_guild_ids(found))
     return render_page(
         request,

@@ -127,7 +127,7 @@ async def remove_persona_page(request: web.Request) -> web.Response:
     found = _require_removable(request)
     lore = GuildLore(
         found.services.home,
-        found.services.request_builder.lore,
+        found.services.lore,
         found.services.catalogue.shipped.lore,
     )
     await card_import.remove_persona(

@@ -95,7 +95,7 @@ def find_channel_persona(interaction: Interaction) -> Persona | None:
     channel = interaction.channel
     if not isinstance(channel, SpeakChannel):
         return None
-    return interaction.client.services.request_builder.persona_in(channel_ref(channel))
+    return interaction.client.services.persona_in(channel_ref(channel))
 
 
 def channel_persona(

@@ -142,7 +142,9 @@ def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel,
     if not names:
         raise _field_problem("models", "No model was chosen.", "Choose at least one persona.")
     try:
-        return tuple(find_model(services.request_builder, name) for name in names)
+        return tuple(
+            find_model(services.personas, services.served_versions, name) for name in names
+        )
     except UnknownModelError as error:
         raise _field_problem("models", error.message, error.advice) from None
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from bot.chat.model_names import LIVE_VERSION, ChatModel, VersionTable, servable_dialogue_adapters
+from bot.chat.model_names import LIVE_VERSION, ChatModel, VersionTable
 from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.personas.web.lookup import persona_choices
 from bot.platform.web_kit.app_context import Routes, get_services
@@ -207,14 +207,13 @@ def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict
     """Template variables of the menus: model names and labels by persona, each card also with the
     dialogue adapters.
     """
-    builder = services.request_builder
     menu = persona_choices(services, find, *(name.partition("@")[0] for name in chosen))
-    adapters = servable_dialogue_adapters(builder)
+    adapters = services.served_versions.dialogue_adapters()
     choices: dict[str, list[tuple[str, str]]] = {}
     owned = [
         entry for one in menu.pop("personas") if (entry := services.personas.find_owner(one.id))
     ]
-    versions = VersionTable.read(builder)
+    versions = VersionTable.read(services.served_versions)
     for guild_id, persona in owned:
         listed = versions.models(guild_id, persona)
         label = f"{persona.name}, {LIVE_VERSION} ({listed.live.version or 'base model'})"

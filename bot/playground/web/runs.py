@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bot.chat.filtered_reply import FilteredReply, reply_error_text, stream_filtered_reply
-from bot.chat.model_names import ChatModel, build_model_request
+from bot.chat.model_names import ChatModel
 from bot.dialogue.dialogue import DIALOGUE_END_TEXTS, Dialogue
 from bot.openai_api.web.responses import lore_json, usage_json
 from bot.platform.web_kit.openapi import ApiModel, Json, Links, Timestamp
@@ -215,8 +215,8 @@ class PlaygroundRun:
         return self._stopped
 
     async def _written(self, services: Services, line: PlaygroundReply) -> None:
-        request = await build_model_request(
-            services.request_builder, line.speaker, line.turns, self.sampling
+        request = await services.request_builder.request_to_model(
+            line.speaker, line.turns, self.sampling
         )
         line.lore = request.lore
         async with stream_filtered_reply(services.engine, services.throttle, request) as speech:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from bot.chat.reply_text import remove_links
-from bot.chat.request import ChatRequestBuilder
 from bot.personas.base_model_compat import require_servable
+from bot.personas.registry import PersonaRegistry
+from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
 from bot.store import (
     ALL_GUILDS,
@@ -30,8 +31,9 @@ from bot.versions.member_feedback import record_vote
 from bot.versions.statistics.judgement import BlindTestJudgement, judge_votes
 from personas.engine import Engine
 from personas.errors import RequestError
+from personas.lore.index import LoreIndex
 from personas.prompt.renderer import EXAMPLE_USER
-from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
+from personas.schemas.chat import ChatReply, ChatRequest, Persona, SamplingParams, Turn
 
 MAX_GENERATION_ATTEMPTS = 3
 """Pairs of replies that are generated before two versions count as saying the same."""
@@ -81,7 +83,10 @@ class BlindTests:
     store: Store
     engine: Engine
     throttle: TrainerThrottle
-    builder: ChatRequestBuilder
+    personas: PersonaRegistry
+    served_versions: ServedVersions
+    lore: LoreIndex
+    sampling: SamplingParams
     home: Path
     per_day: int = 20
     _pending: set[int] = field(
@@ -101,7 +106,7 @@ class BlindTests:
         A `guild_id` limits them to those that the guild may use; None is the operator. Raises
         `RequestError` where there is none, and for a version that cannot be served.
         """
-        live = self.builder.speaking(persona.id, guild_id or ALL_GUILDS)
+        live = self.served_versions.speaking(persona.id, guild_id or ALL_GUILDS)
         other = self._resolve(persona, against, guild_id) if against else live
         tested = (
             self._resolve(persona, version, guild_id)
@@ -115,7 +120,7 @@ class BlindTests:
 
     def version_names(self, persona: Persona, guild_id: int | None = None) -> list[str]:
         """The versions that can be compared (in a guild), newest first, the base model last."""
-        incompatible = self.builder.incompatible_versions
+        incompatible = self.served_versions.incompatible
         names = []
         for installed in reversed(self.store.versions.installed(persona.id, guild_id)):
             if not incompatible.model_of(persona.id, installed.version):
@@ -227,7 +232,7 @@ class BlindTests:
         the vote, so members see the result first.
         """
         if result.outcome == "counted":
-            await record_vote(self.home, self.store, self.builder.personas, result.comparison)
+            await record_vote(self.home, self.store, self.personas, result.comparison)
 
     async def judge(
         self, contest: Contest, guild_id: int | None = None
@@ -247,7 +252,7 @@ class BlindTests:
     def _resolve(self, persona: Persona, name: str, guild_id: int | None) -> str | None:
         if name == BASE_MODEL_NAME:
             return None
-        require_servable(self.store, self.builder.incompatible_versions, persona.id, name, guild_id)
+        require_servable(self.store, self.served_versions.incompatible, persona.id, name, guild_id)
         return name
 
     def _newest(self, persona: Persona, other: str | None, guild_id: int | None) -> str:
@@ -293,13 +298,12 @@ class BlindTests:
         Guild lore is used for the guild's personas only: replies of a shared persona may train it,
         for all guilds.
         """
-        builder = self.builder
         lore_guild_id = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0
         return ChatRequest(
             persona=persona,
             turns=(Turn(EXAMPLE_USER, prompt.text),),
-            lore=tuple(await builder.lore.find(persona.id, prompt.text, lore_guild_id)),
-            adapter=builder.adapter(persona.id, version) if version else None,
-            sampling=replace(builder.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
+            lore=tuple(await self.lore.find(persona.id, prompt.text, lore_guild_id)),
+            adapter=self.served_versions.adapter(persona.id, version) if version else None,
+            sampling=replace(self.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
             guild_id=guild_id,
         )

@@ -207,7 +207,7 @@ async def history(interaction: Interaction, persona: PersonaOption | None = None
 def require_speaks_in(services: Services, persona: Persona, channel: discord.TextChannel) -> None:
     """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
     places: list[SpeakChannel] = [channel, *channel.threads]
-    residents = [services.request_builder.persona_in(channel_ref(place)) for place in places]
+    residents = [services.persona_in(channel_ref(place)) for place in places]
     if not any(it and it.id == persona.id for it in residents):
         raise RequestError(
             f"{persona.name} does not live in #{channel.name}, so none of its versions would "

@@ -98,7 +98,7 @@ class VersionResponse(ApiModel):
             live=versions.live(persona_id, ALL_GUILDS) == name,
             live_in=live_in,
             withdrawn=versions.is_withdrawn(persona_id, name),
-            made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
+            made_for=services.served_versions.incompatible.model_of(persona_id, name),
             scorecard=scorecard,
             links={
                 "self": path,
@@ -141,7 +141,7 @@ def read_version_files(services: Services, version: InstalledVersion) -> dict[st
     """Read a version's score card and manifest; None for a damaged file. To be called in a
     thread.
     """
-    folder = services.request_builder.adapter(version.persona_id, version.version).folder
+    folder = services.served_versions.adapter(version.persona_id, version.version).folder
     scorecard = _read_model(folder / "scorecard.json", ScoreCard)
     manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
     return {"full_scorecard": scorecard, "manifest": manifest}

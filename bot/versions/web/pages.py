@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import BodyPartReader, web
 
-from bot.chat.model_names import servable_dialogue_adapters, version_label
+from bot.chat.model_names import version_label
 from bot.data.jobs import DataJob
 from bot.data.web.upload_stream import receive_file
 from bot.personas.web.lookup import (
@@ -72,9 +72,9 @@ async def get_versions_page(request: web.Request) -> web.Response:
         score_text=score_text,
         before=_previous_version(found),
         rollouts=_rollout_rows(found, now),
-        behind=found.services.request_builder.incompatible_versions,
+        behind=found.services.served_versions.incompatible,
         copies=copies,
-        dialogues=servable_dialogue_adapters(found.services.request_builder),
+        dialogues=found.services.served_versions.dialogue_adapters(),
         importing=found.services.data_jobs.latest("import", found.id),
         may_fetch=found.services.fetch_adapters != "off",
     )

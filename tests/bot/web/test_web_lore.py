@@ -24,7 +24,7 @@ PAGE = "/dashboard/personas/ballast/lore"
 
 
 def lore_in(dashboard):
-    return dashboard.front._context.services.request_builder.lore
+    return dashboard.front._context.services.lore
 
 
 async def furnish(dashboard):

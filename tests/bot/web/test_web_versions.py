@@ -244,7 +244,7 @@ async def test_a_version_is_deleted_over_rest_and_by_its_page_unless_it_is_used(
     for _ in range(3):
         install(dashboard.store, card=GOOD)
     folders = [
-        dashboard.services.request_builder.adapter("ballast", name).folder
+        dashboard.services.served_versions.adapter("ballast", name).folder
         for name in ("v1", "v2", "v3")
     ]
     for folder in folders:

@@ -1,0 +1,34 @@
+"""The number of candidates among which a reply's beginning is chosen, by guild."""
+
+from dataclasses import dataclass
+
+from bot.platform.errors import RefusedError
+from bot.store import Store
+
+
+@dataclass(frozen=True)
+class ReplyCandidates:
+    """A guild has `default` candidates unless its moderators have chosen, at most `maximum`."""
+
+    store: Store
+    default: int = 1
+    maximum: int = 1
+
+    def in_guild(self, guild_id: int) -> int:
+        """Return the number in a guild; guild 0 stands for direct messages."""
+        return min(self.store.guilds.reply_candidates(guild_id) or self.default, self.maximum)
+
+    def choose(self, guild_id: int, candidates: int) -> None:
+        """Store a guild's choice. Raises `RefusedError` for more than `maximum`."""
+        if candidates > self.maximum == 1:
+            raise RefusedError(
+                "Every reply of this bot begins with one candidate.",
+                "The operator can allow more with MAX_REPLY_CANDIDATES; only ENGINE=local compares "
+                "several.",
+            )
+        if candidates > self.maximum:
+            raise RefusedError(
+                f"A server may choose at most {self.maximum} candidates.",
+                "The operator can allow more with MAX_REPLY_CANDIDATES.",
+            )
+        self.store.guilds.set_reply_candidates(guild_id, candidates)

@@ -1,0 +1,65 @@
+"""The versions of personas that the engine can serve, and the one that answers in a guild."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot.personas.base_model_compat import IncompatibleVersions
+from bot.store import Store
+from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
+from personas.schemas.chat import AdapterRef
+
+
+@dataclass(frozen=True)
+class ServedVersions:
+    """Finds versions and their adapters. `home` is UNDERSTUDY_HOME, with the adapters."""
+
+    store: Store
+    home: Path
+    incompatible: IncompatibleVersions = field(default_factory=IncompatibleVersions)
+
+    def speaking(self, persona_id: str, guild_id: int) -> str | None:
+        """Return the version that answers in a guild: the live one, unless it was made for another
+        base model.
+        """
+        live = self.store.versions.live(persona_id, guild_id)
+        return None if self.incompatible.model_of(persona_id, live) else live
+
+    def unserved(self, persona_id: str, guild_id: int) -> str:
+        """Return the live version of a guild if it cannot be served, else an empty name."""
+        live = self.store.versions.live(persona_id, guild_id)
+        return live if live and self.incompatible.model_of(persona_id, live) else ""
+
+    def adapter(self, persona_id: str, version: str) -> AdapterRef:
+        """Return a version of a persona's adapter."""
+        return adapter_ref(self.home, persona_id, version)
+
+    def speaking_adapter(self, persona_id: str, guild_id: int) -> AdapterRef | None:
+        """Return the adapter of the version that answers in a guild; None for the base model."""
+        version = self.speaking(persona_id, guild_id)
+        return self.adapter(persona_id, version) if version else None
+
+    def of_persona(self, persona_id: str) -> list[str]:
+        """List the versions of a persona that can be served, oldest first."""
+        return [
+            installed.version
+            for installed in self.store.versions.installed(persona_id)
+            if not self.incompatible.model_of(persona_id, installed.version)
+        ]
+
+    def dialogue_of(self, adapter: AdapterRef | None) -> str | None:
+        """Return the name of the dialogue adapter that a version is a copy of; None for other
+        versions.
+        """
+        if adapter is None:
+            return None
+        job_id = self.store.versions.job_of(adapter.persona_id, adapter.version)
+        job = self.store.jobs.get(job_id or "")
+        return job.dialogue if job else None
+
+    def dialogue_adapters(self) -> list[DialogueAdapter]:
+        """List the dialogue adapters that can be served."""
+        return [
+            adapter
+            for adapter in find_dialogue_adapters(self.home).values()
+            if adapter.version and not self.incompatible.model_of_dialogue(adapter)
+        ]
