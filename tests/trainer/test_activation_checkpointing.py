@@ -64,7 +64,7 @@ def test_a_run_that_has_begun_stays_as_it_is(tmp_path, tiny_base, began_with):
     assert job.recipe.gradient_checkpointing
     begun = fit_to_hardware(job.recipe).with_values(gradient_checkpointing=began_with)
     resumed = resolve_run(
-        "s0-6gb", job.recipe, job.base, job.data, work=job.workload, begun=ResolvedRecipe(begun)
+        "s0-6gb", job.recipe, job.base, job.data, work=job.workload, stored=ResolvedRecipe(begun)
     )
     assert resumed.recipe == begun
     assert (CHECKPOINTING_SKIPPED_NOTE in resumed.notes) != began_with

@@ -111,7 +111,7 @@ def test_a_resumed_run_keeps_its_batches(tmp_path, tiny_base, began_with):
         per_device_train_batch_size=began_with[0], gradient_accumulation_steps=began_with[1]
     )
     resumed = resolve_run(
-        "demo-cpu", job.recipe, job.base, job.data, work=job.workload, begun=ResolvedRecipe(begun)
+        "demo-cpu", job.recipe, job.base, job.data, work=job.workload, stored=ResolvedRecipe(begun)
     )
     assert resumed.recipe == begun
     assert any("still has 8 samples" in note for note in resumed.notes) == (began_with == (8, 1))

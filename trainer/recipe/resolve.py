@@ -72,8 +72,10 @@ class JobRecipe:
             raise error
 
 
-def resolve_job(spec: JobSpec, inputs: JobInputs, begun: ResolvedRecipe | None = None) -> JobRecipe:
-    """Resolve what a job's samples are made by; `begun` is the recipe of a run that is resumed.
+def resolve_job(
+    spec: JobSpec, inputs: JobInputs, stored: ResolvedRecipe | None = None
+) -> JobRecipe:
+    """Resolve what a job's samples are made by; `stored` is the recipe of a run that is resumed.
 
     Raises `UnderstudyError`.
     """
@@ -93,8 +95,8 @@ def resolve_job(spec: JobSpec, inputs: JobInputs, begun: ResolvedRecipe | None =
             recipe = parent.trained_by(recipe, request.hyperparameters, default)
             parent = None
 
-    if begun and request.recipe == AUTO_RECIPE:
-        recipe = _keep(recipe, begun, AUTO_SETTINGS - recipe.model_fields_set)
+    if stored and request.recipe == AUTO_RECIPE:
+        recipe = _keep(recipe, stored, AUTO_SETTINGS - recipe.model_fields_set)
     else:
         recipe = choose_sample_settings(request.recipe, recipe, base)
     if parent:
@@ -116,19 +118,19 @@ def resolve_run(
     data: Dataset,
     *,
     work: Workload,
-    begun: ResolvedRecipe | None = None,
+    stored: ResolvedRecipe | None = None,
 ) -> ResolvedRecipe:
-    """Resolve the recipe of a run over these samples on this machine; `begun` is that of a run that
-    is resumed.
+    """Resolve the recipe of a run over these samples on this machine.
 
-    The notes end with warnings about settings that are likely mistakes.
+    `stored` is the recipe of a run that is resumed. The notes end with warnings about settings that
+    are likely mistakes.
     """
     machine = probe_machine()
-    if begun:
+    if stored:
         # `resolve_job` has kept what the recipe `auto` chose. The machine may be another one, which
         # does not support all that the first one did.
-        chosen = ResolvedRecipe(recipe, begun.chosen)
-        fitted = fit_to_hardware(_keep(recipe, begun, FITTED_SETTINGS), machine)
+        chosen = ResolvedRecipe(recipe, stored.chosen)
+        fitted = fit_to_hardware(_keep(recipe, stored, FITTED_SETTINGS), machine)
     else:
         chosen = choose_settings(name, recipe, base, sample_stats(data.train))
         free_bytes = available_memory_bytes(machine)
@@ -143,6 +145,6 @@ def resolve_run(
     )
 
 
-def _keep(recipe: Recipe, begun: ResolvedRecipe, names: Iterable[str]) -> Recipe:
+def _keep(recipe: Recipe, stored: ResolvedRecipe, names: Iterable[str]) -> Recipe:
     """Return the recipe with these settings as the run began with them."""
-    return recipe.with_values(**{name: getattr(begun.recipe, name) for name in names})
+    return recipe.with_values(**{name: getattr(stored.recipe, name) for name in names})

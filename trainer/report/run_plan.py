@@ -191,8 +191,8 @@ def plan_job(folder: Path) -> RunPlan:
         for sample, is_rejected in itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
     ]
     replies = sample_stats(data.train)
-    if begun := resumed_recipe(folder, job.spec):
-        chosen = ResolvedRecipe(job.recipe, begun.chosen)
+    if stored := resumed_recipe(folder, job.spec):
+        chosen = ResolvedRecipe(job.recipe, stored.chosen)
     else:
         chosen = choose_settings(request.recipe, job.recipe, job.base, replies)
     return RunPlan(

@@ -28,9 +28,9 @@ class TensorBoardFile:
     blocks the caller, and its file names contain the machine's name.
     """
 
-    def __init__(self, folder: Path, begun: float, first_step: int = 0) -> None:
-        """`begun`: seconds since the epoch. Records of other files for `first_step` and later steps
-        become void.
+    def __init__(self, folder: Path, started_at: float, first_step: int = 0) -> None:
+        """`started_at`: seconds since the epoch. Records of other files for `first_step` and later
+        steps become void.
         """
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
         from tensorboardX.record_writer import RecordWriter  # type: ignore[import-untyped]
@@ -38,11 +38,11 @@ class TensorBoardFile:
         folder.mkdir(parents=True, exist_ok=True)
         taken = sum(1 for _ in folder.iterdir())
         self._event = Event
-        self._writer = RecordWriter(str(folder / f"events.out.tfevents.{begun:.0f}.{taken}"))
-        self._write(Event(wall_time=begun, file_version="brain.Event:2"))
+        self._writer = RecordWriter(str(folder / f"events.out.tfevents.{started_at:.0f}.{taken}"))
+        self._write(Event(wall_time=started_at, file_version="brain.Event:2"))
         if first_step:
             void = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=begun, step=first_step, session_log=void))
+            self._write(Event(wall_time=started_at, step=first_step, session_log=void))
 
     def add(self, step: int, figures: Mapping[str, float], at: float) -> None:
         """Add figures by name; `at` in seconds since the epoch."""
@@ -90,11 +90,11 @@ def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: fl
     """Write a run's whole history as one event file. Raises `OSError`."""
     history = list(history)
     seconds = [event.seconds for event in history if isinstance(event, Progress)]
-    begun = ended - (seconds[-1] if seconds else 0.0)
-    file = TensorBoardFile(folder, begun)
-    at = begun
+    started_at = ended - (seconds[-1] if seconds else 0.0)
+    file = TensorBoardFile(folder, started_at)
+    at = started_at
     for event in history:
-        at = begun + event.seconds if isinstance(event, Progress) else at
+        at = started_at + event.seconds if isinstance(event, Progress) else at
         step, figures = event_metrics(event)
         file.add(step, figures, at)
     file.close()

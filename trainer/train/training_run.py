@@ -43,13 +43,13 @@ class RunUsage:
     def restart(self) -> None:
         """Count from now on; the last checkpoint adds what came before."""
         self.memory = MemoryWatch()
-        self._begun = time.perf_counter()
+        self._started_at = time.perf_counter()
         self._seconds_before = 0.0
 
     @property
     def seconds(self) -> float:
         """Seconds since the run began, without the time in which no process ran."""
-        return self._seconds_before + time.perf_counter() - self._begun
+        return self._seconds_before + time.perf_counter() - self._started_at
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to store in a checkpoint."""
@@ -153,7 +153,7 @@ def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
         job.base,
         job.data,
         work=job.workload,
-        begun=resumed_recipe(folder, job.spec),
+        stored=resumed_recipe(folder, job.spec),
     )
     notes = (*resolved.chosen, *job.notes, *resolved.notes)
     for note in notes:
