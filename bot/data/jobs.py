@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import psutil
 
-from bot.personas.card_import import IMPORT_JOB_NAME, install_foreign_adapter
 from bot.platform.errors import redact_paths
 from bot.platform.request_origin import RequestOrigin
 from bot.settings import FetchPolicy
@@ -26,6 +25,7 @@ from bot.store import Store, TrainingJob
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.guild_turns import GuildTurns, QueueConflictError
+from bot.versions.installation import IMPORT_JOB_NAME, VersionInstaller
 from personas.errors import AdapterError, EngineBusyError, RequestError, UnderstudyError
 from personas.home.adapters import verify_adapter
 from personas.models.base_model import locate
@@ -347,10 +347,8 @@ async def import_adapter_version(
             job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id
         )
         name = f"The adapter of {manifest.source.name}" if manifest.source else "The adapter"
-        version, note, job = await install_foreign_adapter(
-            home, store, origin, request, folder, name
-        )
-    return version, [note, *manifest.caveats], job
+        result = await VersionInstaller(home, store).install_folder(origin, request, folder, name)
+    return result.version, [result.note, *manifest.caveats], result.job
 
 
 async def _run_import(source: str, out: Path, base_model: str, say: Callable[[str], None]) -> None:

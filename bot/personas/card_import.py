@@ -1,54 +1,31 @@
-"""Imports and exports character cards with their lore; installs adapters that were trained
-elsewhere as versions.
-"""
+"""Imports and exports character cards with their lore."""
 
 import asyncio
 import hashlib
-import math
-import re
-import secrets
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
-from bot.platform.errors import RefusedError, hide_paths
+from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
-from bot.store import CARD_CONTRIBUTION, Contribution, JobResult, MemberRecords, Store, TrainingJob
-from bot.training.store import NewTrainingJob
+from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords, Store
 from personas.card.card_book import card_book
 from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.spec_card import Card
-from personas.errors import AdapterError, BaseModelError, CardError, UnderstudyError
-from personas.home.adapters import (
-    MANIFEST_FILE,
-    NAME_ADAPTER_ADVICE,
-    DialogueAdapter,
-    adapter_ref,
-    install_adapter_folder,
-    verify_adapter,
-)
-from personas.home.card_adapter import has_adapter, require_plain_lora, unpack_card_adapter
+from personas.errors import CardError, UnderstudyError
 from personas.home.external_files import record_export
-from personas.home.lora_checks import base_linear_shapes
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.lorebook_markdown import describe_uses, lorebook_as_markdown
 from personas.lore.lorebooks import Lorebook
-from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
 from personas.schemas.formatting import count_of
 from personas.schemas.import_report import ImportReport, not_taken
-from personas.schemas.training import AdapterManifest, TrainingRequest
-from personas.schemas.training_events import ScoreSummary
 
 MAX_CARD_BYTES = 25 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
@@ -62,13 +39,6 @@ FILE_SUFFIXES: dict[CardForm, str] = {
     "charx": "charx",
     "toml": "toml",
 }
-IMPORT_JOB_NAME = "imported"
-MAX_GUILD_IMPORTS, MAX_GUILD_IMPORTED_BYTES = 25, 2_000_000_000
-"""Imported versions of a guild for all its personas: their files stay until somebody removes
-them.
-"""
-MAX_SHOWN_CHARS = 80
-RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -226,197 +196,3 @@ def log_card_export(
         record_export(
             home, "card", f"{file}, {recipient}", people, hashlib.sha256(content).hexdigest()
         )
-
-
-async def install_bundled_adapter(
-    home: Path,
-    store: Store,
-    base_model: str,
-    origin: RequestOrigin,
-    persona_id: str,
-    card: Card,
-    where: str,
-) -> tuple[list[str], TrainingJob | None]:
-    """Install the adapter of a card as the persona's next version, unless it is one already.
-
-    Returns notes for the moderator, none for a card without an adapter, and the job that stands for
-    the installation. An unusable adapter stays in the card; a note says why.
-    """
-    if not has_adapter(card):
-        return [], None
-    with tempfile.TemporaryDirectory(prefix="understudy-card-") as unpacked:
-        try:
-            manifest = await asyncio.to_thread(
-                _unpack_adapter, card, Path(unpacked), where, base_model
-            )
-            request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
-            name = "The adapter in the card"
-            _, note, job = await install_foreign_adapter(
-                home, store, origin, request, Path(unpacked), name
-            )
-        except (AdapterError, BaseModelError, RefusedError) as error:
-            return [
-                "The adapter in the card stays in it, and is not installed: "
-                f"{hide_paths(str(error))}"
-            ], None
-    return [note], job
-
-
-async def install_foreign_adapter(
-    home: Path,
-    store: Store,
-    origin: RequestOrigin,
-    request: TrainingRequest,
-    folder: Path,
-    name: str,
-) -> tuple[str, str, TrainingJob | None]:
-    """Install a checked adapter folder as the next version of the request's persona, unless it is
-    one already.
-
-    Returns the version, a note that calls the adapter by this name, and the job that stands for the
-    installation. Raises `RefusedError` where the guild has no room for it.
-    """
-    manifest = await asyncio.to_thread(verify_adapter, folder)
-    if version := await _find_installed(
-        home, store, origin.guild_id, request.persona or "", manifest
-    ):
-        return version, f"{name} is installed already: it is {version}.", None
-    scorecard = manifest.metrics.model_copy(
-        update={"verdict": "", "reasons": (), "advice": ()}
-    )  # not this gate's
-    job = await _install_version(home, store, origin, request, folder, scorecard)
-    return job.version, f"{name} is its version {job.version}: **Promote** makes it live.", job
-
-
-async def install_dialogue_adapter(
-    home: Path, store: Store, origin: RequestOrigin, persona_id: str, adapter: DialogueAdapter
-) -> str:
-    """Install a copy of a dialogue adapter as the persona's next version; returns it, or the one
-    that it is already.
-
-    Raises `AdapterError` for a damaged adapter, and `RefusedError` where the guild has no room for
-    it.
-    """
-    manifest = await asyncio.to_thread(verify_adapter, adapter.folder, NAME_ADAPTER_ADVICE)
-    if version := await _find_installed(home, store, origin.guild_id, persona_id, manifest):
-        return version
-    request = _import_request(manifest.base_model, persona_id, manifest, adapter.name)
-    request = request.model_copy(update={"start_from": adapter.name})
-    return (
-        await _install_version(home, store, origin, request, adapter.folder, manifest.metrics)
-    ).version
-
-
-async def _install_version(
-    home: Path,
-    store: Store,
-    origin: RequestOrigin,
-    request: TrainingRequest,
-    source: Path,
-    scorecard: ScoreSummary,
-) -> TrainingJob:
-    """Install an adapter folder as the next version of the request's persona; returns the job that
-    stands for it.
-    """
-    new = NewTrainingJob(
-        job_id=secrets.token_hex(5),
-        guild_id=origin.guild_id,
-        channel_id=origin.channel_id,
-        requested_by=origin.user_id,
-        request=request,
-    )
-    async with store.versions.imports[new.guild_id]:
-        imported = [
-            job
-            for job in store.jobs.of_versions(new.guild_id)
-            if job.result and job.result.imported
-        ]
-        await asyncio.to_thread(_require_room, home, new.guild_id, imported, source)
-        version = store.versions.reserve(new.name)
-        folder = adapter_ref(home, new.name, version).folder
-        await asyncio.to_thread(install_adapter_folder, source, folder)
-        result = JobResult(adapter=str(folder), seconds=0.0, scorecard=scorecard, imported=True)
-        return store.jobs.add_imported(new, version, result, time.time())
-
-
-def _require_room(home: Path, guild_id: int, imported: list[TrainingJob], source: Path) -> None:
-    """Raise `RefusedError` if a guild that has these imported versions has no room for an adapter
-    folder.
-    """
-    if guild_id == OPERATOR_GUILD_ID:
-        return
-    sizes = Counter(
-        {
-            f"{it.name} {it.version}": _size_bytes(adapter_ref(home, it.name, it.version).folder)
-            for it in imported
-        }
-    )
-    size = sizes.total() + _size_bytes(source)
-    if len(sizes) >= MAX_GUILD_IMPORTS:
-        wanted = f"{len(sizes) + 1} versions; {MAX_GUILD_IMPORTS} is the most"
-    elif size > MAX_GUILD_IMPORTED_BYTES:
-        wanted = f"{_megabytes(size)}; {_megabytes(MAX_GUILD_IMPORTED_BYTES)} is the most"
-    else:
-        return
-    largest = ", ".join(f"`{name}` ({_megabytes(size)})" for name, size in sizes.most_common(3))
-    raise RefusedError(
-        f"The imported versions of this server would have {wanted}.",
-        f"Remove one with `/finetune remove`. Largest: {largest}."
-        if largest
-        else "Import a smaller one.",
-    )
-
-
-def _megabytes(size: int) -> str:
-    return f"{math.ceil(size / 1e6):,} MB"
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> AdapterManifest:
-    manifest = unpack_card_adapter(card, folder, where)
-    base = locate(served, fetch=False)
-    if manifest.base_model_hash != fingerprint(base):
-        made_for = re.sub(r"[^\w./@:-]", "", manifest.base_model)[:MAX_SHOWN_CHARS]
-        raise AdapterError(f"It was made for another base model ({made_for}) than this bot serves.")
-    require_plain_lora(folder, manifest, base_linear_shapes(base))
-    return manifest
-
-
-async def _find_installed(
-    home: Path, store: Store, guild_id: int, persona_id: str, manifest: AdapterManifest
-) -> str | None:
-    """Find the version of a persona with the files of this manifest that a guild (0: the operator)
-    may use.
-    """
-    versions = [
-        installed.version for installed in store.versions.installed(persona_id, guild_id or None)
-    ]
-    return await asyncio.to_thread(_find_same_files, home, persona_id, versions, manifest)
-
-
-def _find_same_files(
-    home: Path, persona_id: str, versions: list[str], manifest: AdapterManifest
-) -> str | None:
-    for version in versions:
-        try:
-            file = adapter_ref(home, persona_id, version).folder / MANIFEST_FILE
-            installed = AdapterManifest.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError):  # damaged ones are found when they are loaded
-            continue
-        if installed.checksums == manifest.checksums:
-            return version
-    return None
-
-
-def _import_request(
-    base_model: str, persona_id: str, manifest: AdapterManifest, job_name: str
-) -> TrainingRequest:
-    request = TrainingRequest(job_name=job_name, base_model=base_model, persona=persona_id)
-    if not RECIPE_NAME_PATTERN.fullmatch(manifest.recipe):  # another program's
-        return request
-    return TrainingRequest.model_validate(
-        {**request.model_dump(exclude_unset=True), "recipe": manifest.recipe}
-    )

@@ -22,7 +22,6 @@ from bot.personas.card_import import (
     contribute_card,
     export_card,
     import_character_book,
-    install_bundled_adapter,
     log_card_export,
     remove_persona,
 )
@@ -44,6 +43,7 @@ from bot.platform.messages import NO_MENTIONS
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply, TrainingJob
 from bot.training.discord_progress import job_buttons
+from bot.versions.installation import VersionInstaller
 from personas.card.card_report import report_fields
 from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
@@ -162,14 +162,8 @@ async def _import_card(
         guild_lore(services), guild_id, persona, imported.card
     )
     lines += (f"{line} See `/persona lore ask`." for line in book_notes)
-    notes, job = await install_bundled_adapter(
-        services.home,
-        services.store,
-        services.base_model,
-        origin,
-        persona.id,
-        imported.card,
-        card.filename,
+    notes, job = await VersionInstaller(services.home, services.store).install_bundled(
+        origin, persona.id, imported.card, card.filename, base_model=services.base_model
     )
     view = job_buttons(job, services.store.versions.live(persona.id, guild_id)) if job else None
     return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book

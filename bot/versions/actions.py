@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from bot.personas.base_model_compat import explain_unserved, require_servable
-from bot.personas.card_import import install_dialogue_adapter
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
@@ -20,6 +19,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
+from bot.versions.installation import VersionInstaller
 from bot.versions.member_feedback import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
@@ -117,9 +117,8 @@ class LiveVersions:
         """
         if model := self.served_versions.incompatible.model_of_dialogue(adapter):
             raise RequestError(*explain_unserved(adapter.id, model))
-        return await install_dialogue_adapter(
-            self.served_versions.home, self.store, origin, persona_id, adapter
-        )
+        installer = VersionInstaller(self.served_versions.home, self.store)
+        return await installer.install_dialogue(origin, persona_id, adapter)
 
     # ------------------------------------------------------------------------------------------
     # promotion

@@ -14,12 +14,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from bot.app import open_app
-from bot.personas import card_import
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.settings import load_settings
 from bot.store import NewRollout, StoreError
 from bot.training.store import NewTrainingJob
+from bot.versions import installation
+from bot.versions.installation import VersionInstaller
 from personas.card import charx
 from personas.card.formats import parse_card, read_card_file, write_card
 from personas.card.spec_card import json_bytes
@@ -312,21 +313,15 @@ def test_links_in_an_adapter_are_neither_followed_nor_installed(tmp_path):
 async def install(stage, folder, guild_id, persona="oda"):
     """Install a checked adapter folder, as every way into a server does in the end."""
     request = TrainingRequest(job_name="imported", persona=persona)
-    inputs = (
-        stage.client.services.home,
-        stage.store,
-        RequestOrigin(guild_id, 1, 2),
-        request,
-        folder,
-        "The adapter",
-    )
-    return (await card_import.install_foreign_adapter(*inputs))[0]
+    installer = VersionInstaller(stage.client.services.home, stage.store)
+    origin = RequestOrigin(guild_id, 1, 2)
+    return (await installer.install_folder(origin, request, folder, "The adapter")).version
 
 
 async def test_one_moderator_cannot_fill_the_disk_with_versions(
     stage, tmp_path, served, monkeypatch
 ):
-    monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTS", 2)
+    monkeypatch.setattr(installation, "MAX_GUILD_IMPORTS", 2)
     for rank, words in (
         (4, "is its version v1"),
         (5, "is its version v2"),
@@ -349,7 +344,7 @@ async def test_one_moderator_cannot_fill_the_disk_with_versions(
 async def test_versions_that_come_at_once_have_no_more_room_and_other_servers_and_the_operator_their_own(
     stage, tmp_path, served, monkeypatch
 ):
-    monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTED_BYTES", 100_000)
+    monkeypatch.setattr(installation, "MAX_GUILD_IMPORTED_BYTES", 100_000)
     folders = [
         sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}) for rank in range(4, 10)
     ]  # 20 kB and more
@@ -385,7 +380,7 @@ async def offered(stage):
 async def test_a_version_that_is_not_used_is_removed_after_a_second_look_and_makes_room(
     stage, tmp_path, served, monkeypatch
 ):
-    monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTS", 1)
+    monkeypatch.setattr(installation, "MAX_GUILD_IMPORTS", 1)
     card = carrying(sealed(tmp_path / "theirs", served))
     await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
     who, _ = versions(stage)

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from bot.personas.card_import import install_dialogue_adapter
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.privacy.retention import delete_guild
 from bot.store import JobResult, Store
 from bot.training.store import NewTrainingJob
+from bot.versions.installation import VersionInstaller
 from personas.home.adapters import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -256,12 +256,9 @@ async def test_one_trained_on_an_erased_person_is_unloaded_and_its_card_goes_bac
     with Store.open(home / "understudy.sqlite") as store:
         for version, name in (("v1", "clean"), ("v2", "manners")):
             adapter = find_dialogue_adapters(home)[name]
-            assert (
-                await install_dialogue_adapter(
-                    home, store, RequestOrigin(GUILD, 1, 2), "thrip", adapter
-                )
-                == version
-            )
+            installer = VersionInstaller(home, store)
+            origin = RequestOrigin(GUILD, 1, 2)
+            assert await installer.install_dialogue(origin, "thrip", adapter) == version
             store.versions.promote("thrip", version, 2, 50.0)
         runner = forgetter(home, store, hooks=(hooks := Hooks()))
         receipt = await runner.run(begin(home, store))
@@ -292,7 +289,9 @@ async def test_with_a_server_its_adapters_and_their_copies_go(tmp_path):
         store.jobs.complete("j8", claimed.attempt_token, result, 3.0)
         for name, origin in (("operators", RequestOrigin(8, 1, 2)), ("theirs", OPERATOR_ORIGIN)):
             adapter = find_dialogue_adapters(tmp_path)[name]
-            version = await install_dialogue_adapter(tmp_path, store, origin, "oda", adapter)
+            version = await VersionInstaller(tmp_path, store).install_dialogue(
+                origin, "oda", adapter
+            )
             store.versions.promote("oda", version, 2, 50.0)
         assert store.versions.live("oda", 0) == "v2"
         delete_guild(tmp_path, store, 8, 60.0)

@@ -21,6 +21,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FileForm, errors_as_problems, read_file_form
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from bot.services import Services
+from bot.versions.installation import VersionInstaller
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
 routes = Routes()
@@ -173,8 +174,8 @@ async def _install_attachments(
         lore_store(services), guild_id, found.persona, card
     )
     owner = RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
-    adapter_notes, _ = await card_import.install_bundled_adapter(
-        services.home, services.store, services.base_model, owner, found.id, card, file
+    adapter_notes, _ = await VersionInstaller(services.home, services.store).install_bundled(
+        owner, found.id, card, file, base_model=services.base_model
     )
     warm_up_prompt(found, found.persona)
     notes = [
