@@ -15,7 +15,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DASHBOARD, render_page
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
-from bot.versions.web import scorecard_view
+from bot.versions.web import scorecard_comparison, scorecard_view
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.schemas.base import explain_validation_error
 from personas.schemas.formatting import format_value
@@ -64,44 +64,50 @@ class ScoreCardLocation:
         """One of `SCORECARD_FILES`; None if there is none."""
         if name not in SCORECARD_FILES:
             return None
-        found = (place / name for place in (self.folder, self.folder / "report"))
-        return next((file for file in found if file.is_file()), None)
+        for folder in (self.folder, self.folder / "report"):
+            if (folder / name).is_file():
+                return folder / name
+        return None
 
 
 def require_location(services: Services, name: str) -> ScoreCardLocation:
     """The location of `oda/v2` or `dialogue/harbour`. Raises `Problem` if there is none."""
     owner, _, version = name.partition("/")
-    if version in {one.version for one in services.store.versions.ever_installed(owner)}:
-        return ScoreCardLocation(owner, version, adapter_ref(services.home, owner, version).folder)
-    if owner == DIALOGUE_PREFIX and version in {
-        job.request.job_name for job in list_dialogue_jobs(services)
-    }:
-        return ScoreCardLocation(None, version, dialogue_adapter_folder(services.home, version))
+    for installed in services.store.versions.ever_installed(owner):
+        if installed.version == version:
+            folder = adapter_ref(services.home, owner, version).folder
+            return ScoreCardLocation(owner, version, folder)
+    if owner == DIALOGUE_PREFIX:
+        for job in list_dialogue_jobs(services):
+            if job.request.job_name == version:
+                folder = dialogue_adapter_folder(services.home, version)
+                return ScoreCardLocation(None, version, folder)
     raise Problem(
         "not-found", f"There is no version {name}.", "The list of score cards has all of them."
     )
 
 
 def list_dialogue_jobs(services: Services) -> list[TrainingJob]:
-    names = [name for name in services.store.jobs.names() if name.startswith(f"{DIALOGUE_PREFIX}/")]
-    found = [job for name in names for job in services.store.jobs.page(1, name=name, state="done")]
-    return sorted(found, key=lambda job: -job.seq)[:MAX_DIALOGUE_JOBS]
+    """The last finished job of each dialogue adapter, newest first."""
+    jobs = services.store.jobs
+    latest = []
+    for name in jobs.names():
+        if name.startswith(f"{DIALOGUE_PREFIX}/"):
+            latest += jobs.page(1, name=name, state="done")
+    return sorted(latest, key=lambda job: -job.seq)[:MAX_DIALOGUE_JOBS]
 
 
 def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSummary | None:
     """Read the summary of a version's score card from the database."""
     if place.persona:
-        found = services.store.versions.ever_installed(place.persona)
-        return next(
-            (
-                it.scorecard
-                for it in found
-                if it.version == place.version and it.scorecard.is_measured
-            ),
-            None,
-        )
-    made = (job for job in list_dialogue_jobs(services) if job.request.job_name == place.version)
-    return next((job.result.scorecard for job in made if job.result), None)
+        for installed in services.store.versions.ever_installed(place.persona):
+            if installed.version == place.version and installed.scorecard.is_measured:
+                return installed.scorecard
+        return None
+    for job in list_dialogue_jobs(services):
+        if job.request.job_name == place.version and job.result:
+            return job.result.scorecard
+    return None
 
 
 async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
@@ -119,6 +125,16 @@ async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
         raise Problem(
             "failed", message, "Create it again: `python -m trainer evaluate --adapter …`."
         ) from error
+
+
+async def _require_full_card(place: ScoreCardLocation) -> ScoreCard:
+    card = await read_full_card(place)
+    if card is None:
+        command = f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}"
+        raise Problem(
+            "not-found", f"There is no whole card of {place.name}.", f"Make one: `{command}`."
+        )
+    return card
 
 
 @dataclass(frozen=True)
@@ -141,19 +157,23 @@ async def get_card_list(request: web.Request) -> web.Response:
         request, page, found, lambda persona_id: persona_id, "persona with a score card"
     )
     versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
+    persona_names = {}
+    names = []
+    for persona_id in shown:
+        if owned := services.personas.find_owner(persona_id):
+            persona_names[persona_id] = owned[1].name
+        names += [listed.name for listed in versions[persona_id]]
     return render_page(
         request,
         "cards/list.html",
         title="Score cards",
-        persona_names={
-            id: owned[1].name for id in shown if (owned := services.personas.find_owner(id))
-        },
+        persona_names=persona_names,
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
         is_long=bool(find) or len(found) > page.limit,
         find=find,
         versions=versions,
-        names=[listed.name for one in versions.values() for listed in one],
+        names=names,
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
         colours=scorecard_view.VERDICT_CLASSES,
     )
@@ -186,27 +206,21 @@ async def get_card(request: web.Request) -> web.Response:
 @routes.add(f"GET {SCORECARDS_PATH}/two")
 async def get_two_cards(request: web.Request) -> web.Response:
     services = get_services(request)
-    places = [require_location(services, request.query.get(which, "")) for which in ("a", "b")]
-    found = [await read_full_card(place) for place in places]
-    if missing := [place.name for place, card in zip(places, found, strict=True) if card is None]:
-        command = (
-            f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{places[0].version}"
-        )
-        raise Problem(
-            "not-found", f"There is no whole card of {missing[0]}.", f"Make one: `{command}`."
-        )
-    a, b = (card for card in found if card)
+    place_a = require_location(services, request.query.get("a", ""))
+    place_b = require_location(services, request.query.get("b", ""))
+    a = await _require_full_card(place_a)
+    b = await _require_full_card(place_b)
     return render_page(
         request,
         "cards/two.html",
-        title=f"Score cards: {places[0].name} and {places[1].name}",
+        title=f"Score cards: {place_a.name} and {place_b.name}",
         a=a,
         b=b,
-        place_a=places[0],
-        place_b=places[1],
-        rows=list(scorecard_view.compare_metrics(a, b)),
-        outcomes=scorecard_view.compare_outcomes(a, b),
-        prompts=scorecard_view.shared_prompts(a, b),
+        place_a=place_a,
+        place_b=place_b,
+        rows=list(scorecard_comparison.compare_metrics(a, b)),
+        outcomes=scorecard_comparison.compare_outcomes(a, b),
+        prompts=scorecard_comparison.shared_prompts(a, b),
         colours=scorecard_view.VERDICT_CLASSES,
     )
 
@@ -240,46 +254,51 @@ def _scored_personas(services: Services, find: str) -> list[str]:
     matching = {persona.id for _, persona in services.personas.search(find)}
     known = {persona.id for _, persona in services.personas.everybody()} if find else matching
     wanted = find.casefold()
-    found = (id for id in ids if id in matching or (id not in known and wanted in id.casefold()))
-    return sorted(found, key=lambda id: (id not in known, id))
+    scored = []
+    for persona_id in ids:
+        is_removed = persona_id not in known
+        if persona_id in matching or (is_removed and wanted in persona_id.casefold()):
+            scored.append(persona_id)
+    return sorted(scored, key=lambda persona_id: (persona_id not in known, persona_id))
 
 
 def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
     """Versions of a persona, newest first."""
     versions = services.store.versions
     live = versions.live_anywhere(persona_id)
-    served = {one.version for one in versions.installed(persona_id)}
-    return [
-        ScoredVersion(
-            f"{persona_id}/{one.version}", one, one.version in live, one.version not in served
+    served = {installed.version for installed in versions.installed(persona_id)}
+    scored = []
+    for installed in reversed(versions.ever_installed(persona_id)):
+        version = installed.version
+        scored.append(
+            ScoredVersion(
+                name=f"{persona_id}/{version}",
+                version=installed,
+                is_live=version in live,
+                is_withdrawn=version not in served,
+            )
         )
-        for one in reversed(versions.ever_installed(persona_id))
-    ]
+    return scored
 
 
 def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
     if place.persona is None:
         return []
-    return [
-        one.name
-        for one in _list_versions(services, place.persona)
-        if one.version.version != place.version
-    ]
+    names = [listed.name for listed in _list_versions(services, place.persona)]
+    return [name for name in names if name != place.name]
 
 
 def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, object]]:
     """CSS class and label of each outcome, the value, and the criterion itself."""
     if card is None or card.verdict is None:
         return []
-    unmeasured = ("", "– not measured")
-    return [
-        (
-            scorecard_view.OUTCOME_LABELS.get(it.outcome, unmeasured),
-            format_value(it.value, it.unit),
-            it,
+    rows: list[tuple[tuple[str, str], str, object]] = []
+    for criterion in card.verdict.criteria:
+        outcome = scorecard_view.OUTCOME_LABELS.get(
+            criterion.outcome, scorecard_comparison.UNMEASURED
         )
-        for it in card.verdict.criteria
-    ]
+        rows.append((outcome, format_value(criterion.value, criterion.unit), criterion))
+    return rows
 
 
 def _card_title(services: Services, place: ScoreCardLocation) -> str:
