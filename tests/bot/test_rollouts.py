@@ -230,7 +230,7 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     mark = stage.mark
     message, event = await spoken(stage)
     await stage.member.click(message, f"vote-1:{event}")
-    await stage.client.get_cog("RolloutCog")._monitor.look("ballast")
+    await stage.client.get_cog("RolloutCog")._monitor.evaluate("ballast")
     assert running(stage) == [again], "what was counted before counts no more"
     assert not [
         m for kind, m in stage.sandbox.events[mark:] if "was taken back" in m.get("content", "")
@@ -265,7 +265,7 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     assert stage.live("ballast") is None
     await stage.moderator.click(said, "Undo")
     await stage.sees("v1 of **Ballast** is live from the next reply on.", since=mark)
-    await stage.client.get_cog("RolloutCog")._monitor.look("ballast")
+    await stage.client.get_cog("RolloutCog")._monitor.evaluate("ballast")
     assert stage.live("ballast") == "v1", "the evidence begins anew"
 
 

@@ -2,21 +2,15 @@
 replies first.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import aiohttp
 import discord
 from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
-from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel
-from bot.personas.registry import PersonaRegistry
+from bot.chat.places import GuildChannel, SpeakChannel, channel_ref
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -36,13 +30,11 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.messages import NO_MENTIONS
 from bot.services import Bot, Services
-from bot.store import BASE_MODEL_NAME, NewRollout, Rollout, Store
-from bot.versions.actions import LiveVersions
+from bot.store import NewRollout, Rollout
 from bot.versions.discord import PromoteButton, install_named_dialogue, promote_with_reply
-from bot.versions.member_feedback import record_member_feedback, share_votes
 from bot.versions.rollout import report as rollout_report
+from bot.versions.rollout.discord_monitor import RolloutMonitor
 from bot.versions.rollout.history import VersionHistory
 from personas.errors import RequestError
 from personas.schemas.chat import Persona
@@ -59,13 +51,13 @@ class RolloutCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         services = bot.services
         self._monitor = RolloutMonitor(
-            bot,
-            services.home,
-            services.store,
-            services.personas,
-            services.versions,
-            ended_rollout_view,
-            bot.serves,
+            client=bot,
+            home=services.home,
+            store=services.store,
+            personas=services.personas,
+            versions=services.versions,
+            buttons=ended_rollout_view,
+            serves=bot.serves,
         )
 
     @commands.Cog.listener()
@@ -90,11 +82,8 @@ def _other_versions(interaction: Interaction, persona_id: str) -> list[str]:
     versions = interaction.client.services.store.versions
     guild_id = interaction.guild_id or 0
     live = versions.live(persona_id, guild_id)
-    return [
-        it.version
-        for it in reversed(versions.installed(persona_id, guild_id))
-        if it.version != live
-    ]
+    names = [installed.version for installed in versions.installed(persona_id, guild_id)]
+    return [name for name in reversed(names) if name != live]
 
 
 OtherVersionOption = app_commands.Transform[
@@ -132,21 +121,22 @@ async def start_rollout(
     persona = persona or channel_persona(interaction)
     if channel:
         require_speaks_in(services, persona, channel)
-    version = version or next(iter(_other_versions(interaction, persona.id)), None)
     if version is None:
-        raise RequestError(
-            "There is no version that is not live.", "Train one with `/finetune start`."
-        )
+        others = _other_versions(interaction, persona.id)
+        if not others:
+            raise RequestError(
+                "There is no version that is not live.", "Train one with `/finetune start`."
+            )
+        version = others[0]
     version = await install_named_dialogue(interaction, persona, version)
-    only_channel = channel.id if channel else None
     new = NewRollout(
-        persona.id,
-        version,
-        origin.guild.id,
-        origin.id,
-        interaction.user.id,
-        share or 100,
-        only_channel,
+        persona_id=persona.id,
+        version=version,
+        guild_id=origin.guild.id,
+        channel_id=origin.id,
+        started_by=interaction.user.id,
+        share=share or 100,
+        only_channel=channel.id if channel else None,
     )
     rollout = await services.versions.start_rollout(new)
     await respond(
@@ -180,10 +170,12 @@ async def rollout_status(interaction: Interaction) -> None:
     on_trial = []
     for persona in services.personas.of(interaction.guild_id or 0).values():
         for rollout in services.store.rollouts.running(persona.id, now):
-            if rollout.guild_id == interaction.guild_id:
-                comparison = rollout_report.compare_rollout(services.store, rollout)
-                texts.append(rollout_report.status_text(rollout, persona.name, comparison))
-                on_trial += [] if rollout.is_promoted else [rollout]
+            if rollout.guild_id != interaction.guild_id:
+                continue
+            comparison = rollout_report.compare_rollout(services.store, rollout)
+            texts.append(rollout_report.status_text(rollout, persona.name, comparison))
+            if not rollout.is_promoted:
+                on_trial.append(rollout)
     view = running_rollout_view(on_trial[0]) if len(on_trial) == 1 else None
     await respond(
         interaction,
@@ -207,13 +199,15 @@ async def history(interaction: Interaction, persona: PersonaOption | None = None
 def require_speaks_in(services: Services, persona: Persona, channel: discord.TextChannel) -> None:
     """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
     places: list[SpeakChannel] = [channel, *channel.threads]
-    residents = [services.persona_in(channel_ref(place)) for place in places]
-    if not any(it and it.id == persona.id for it in residents):
-        raise RequestError(
-            f"{persona.name} does not live in #{channel.name}, so none of its versions would "
-            "answer there.",
-            "Name the channel in which it lives, or give it that one with `/persona set`.",
-        )
+    for place in places:
+        resident = services.persona_in(channel_ref(place))
+        if resident and resident.id == persona.id:
+            return
+    raise RequestError(
+        f"{persona.name} does not live in #{channel.name}, so none of its versions would answer "
+        "there.",
+        "Name the channel in which it lives, or give it that one with `/persona set`.",
+    )
 
 
 def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:
@@ -237,8 +231,16 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
         )
     if rollout.is_promoted:
         return await promote_with_reply(interaction, persona, rollout.version)
-    new = NewRollout(**{name: getattr(rollout, name) for name in NewRollout.__dataclass_fields__})
-    started = await services.versions.start_rollout(replace(new, started_by=interaction.user.id))
+    new = NewRollout(
+        persona_id=rollout.persona_id,
+        version=rollout.version,
+        guild_id=rollout.guild_id,
+        channel_id=rollout.channel_id,
+        started_by=interaction.user.id,
+        share=rollout.share,
+        only_channel=rollout.only_channel,
+    )
+    started = await services.versions.start_rollout(new)
     return rollout_report.started_text(started, persona.name)
 
 
@@ -259,12 +261,11 @@ def ended_rollout_view(rollout: Rollout) -> discord.ui.View | None:
 
 def history_view(persona_id: str, page: int, pages: int) -> discord.ui.View | None:
     """The buttons to the neighbours of a page, from 0."""
-    neighbours = {"Newer": page - 1, "Older": page + 1}
-    buttons = [
-        HistoryPageButton(persona_id, at, label=label)
-        for label, at in neighbours.items()
-        if 0 <= at < pages
-    ]
+    buttons = []
+    if page > 0:
+        buttons.append(HistoryPageButton(persona_id, page - 1, label="Newer"))
+    if page + 1 < pages:
+        buttons.append(HistoryPageButton(persona_id, page + 1, label="Older"))
     return button_view(*buttons) if buttons else None
 
 
@@ -326,94 +327,3 @@ class HistoryPageButton(
 
 
 ROLLOUT_BUTTONS = (StopRolloutButton, RestartRolloutButton, HistoryPageButton)
-
-
-# ------------------------------------------------------------------------------------------ endings
-
-
-@dataclass
-class RolloutMonitor:
-    """Stores how each rollout ends, then announces it; a failed announcement is repeated at the
-    next occasion.
-
-    `buttons` creates the buttons under the announcement. `serves`: rollouts of other guilds are
-    other processes'.
-    """
-
-    client: discord.Client
-    home: Path
-    store: Store
-    personas: PersonaRegistry
-    versions: LiveVersions
-    buttons: Callable[[Rollout], discord.ui.View | None]
-    serves: Callable[[int], bool] = lambda guild_id: True
-    _announcement_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def on_reply_judged(self, event_id: int) -> None:
-        """Re-evaluate the rollouts of a judged reply, and write the members' feedback for the
-        gate.
-        """
-        if reply := self.store.replies.get(event_id):
-            await self.look(reply.persona_id)
-            rollout = self.store.rollouts.get(reply.rollout) if reply.rollout else None
-            live = self.store.versions.live(reply.persona_id, reply.guild_id) or BASE_MODEL_NAME
-            for version in filter(
-                None, {reply.adapter_version, rollout.version if rollout else None}
-            ):
-                share_votes(self.store, reply.persona_id, version, live, reply.guild_id)
-                await record_member_feedback(
-                    self.home, self.store, self.personas, reply.persona_id, version
-                )
-
-    async def look(self, persona_id: str) -> None:
-        """Roll back each version that turned out worse."""
-        for rollout in filter(self._is_own, self.store.rollouts.running(persona_id, time.time())):
-            comparison = rollout_report.compare_rollout(self.store, rollout)
-            if comparison.worse:
-                self.versions.revert_rollout(
-                    rollout, rollout_report.rollback_reason(rollout, comparison)
-                )
-        await self.announce()
-
-    async def settle(self, persona_id: str) -> None:
-        """End and announce the rollouts that a promotion, rollback or withdrawal has decided."""
-        self.store.rollouts.end_superseded(persona_id, time.time())
-        await self.announce()
-
-    async def settle_all(self) -> None:
-        """Settle and announce, at start-up, everything that ended or turned out worse meanwhile."""
-        for guild_id, persona_id, version, against in self.store.guild_feedback.pairs():
-            share_votes(self.store, persona_id, version, against, guild_id)
-        for persona_id in self.store.rollouts.personas():
-            self.store.rollouts.end_superseded(persona_id, time.time())
-            await self.look(persona_id)
-        await self.announce()
-
-    async def announce(self) -> None:
-        """Announce the ended rollouts that have not been announced."""
-        async with self._announcement_lock:
-            for rollout in filter(self._is_own, self.store.rollouts.unannounced()):
-                try:
-                    await self._announce(rollout)
-                except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
-                    log.warning("the end of a rollout could not be announced yet: %s", error)
-                else:
-                    self.store.rollouts.mark_announced(rollout.seq)
-
-    def _is_own(self, rollout: Rollout) -> bool:
-        return self.serves(rollout.guild_id)
-
-    async def _announce(self, rollout: Rollout) -> None:
-        persona = self.personas.get(rollout.persona_id, rollout.guild_id)
-        channel = await fetch_channel(self.client, rollout.channel_id)
-        if persona is None or channel is None:
-            return  # nobody is left to read it
-        view = self.buttons(rollout) or discord.utils.MISSING
-        try:
-            await channel.send(
-                rollout_report.ended_text(rollout, persona.name),
-                view=view,
-                allowed_mentions=NO_MENTIONS,
-            )
-        except (discord.Forbidden, discord.NotFound) as error:
-            log.warning("the end of a rollout cannot be announced in #%s: %s", channel, error)
