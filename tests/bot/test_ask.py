@@ -35,9 +35,9 @@ def ask(tmp_path, tiny_base, monkeypatch, capsys):
     monkeypatch.setenv("MAX_NEW_TOKENS", "8")
     monkeypatch.delenv("UNDERSTUDY_HOME", raising=False)
 
-    def run(*words):
+    def run(*words, piped=b""):
         monkeypatch.setattr(sys, "argv", ["model_inference", "--env", str(env), *words])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
         try:
             code = one_question.main()
         except SystemExit as end:
@@ -45,6 +45,14 @@ def ask(tmp_path, tiny_base, monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+def test_a_persona_is_named_by_id_or_name_and_the_question_is_piped_or_given(ask):
+    given = ask("--persona", "thrip", "Good evening?")
+    assert given[0] == 0 and given[1].strip(), given[2]
+    assert ask("--persona", "Sir Aurelio Thrip", piped=b"Good evening?\n")[:2] == given[:2]
+    another = ask("Good evening?")
+    assert another[0] == 0 and another[1] != given[1]
 
 
 def answers(ask, *words):
