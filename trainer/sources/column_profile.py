@@ -123,7 +123,12 @@ def profile_column(name: str, cells: Sequence[Any]) -> ColumnProfile:
     kind = _kind(filled, texts, distinct)
     shown = tuple(_shorten(text) for text in list(dict.fromkeys(texts))[:MAX_EXAMPLES])
     return ColumnProfile(
-        name, kind, len(filled), distinct, sum(map(len, texts)) / len(texts), shown
+        name,
+        kind,
+        len(filled),
+        distinct=distinct,
+        characters=sum(map(len, texts)) / len(texts),
+        examples=shown,
     )
 
 

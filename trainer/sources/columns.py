@@ -39,6 +39,11 @@ ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "lang": tuple("lang language locale".split()),
 }
 """Column names by role, likeliest first, in lower case with underscores."""
+CHARACTER_COLUMNS = (
+    *"role character character_name role_name char_name agent_role_name agent_role agent_name bot_name char".split(),
+    *"role_b npc 角色 人物".split(),
+)
+"""Columns that name a character, likeliest first."""
 METADATA_COLUMNS = tuple(
     "act title category topic subject source name id type tag tags task domain url model".split()
 )
@@ -95,6 +100,18 @@ def find_column(row: Iterable[str], role: str) -> str | None:
     """Find the column of a role by name."""
     columns = {normalise_column(column): column for column in row if isinstance(column, str)}
     return next((columns[name] for name in ROLE_COLUMNS[role] if name in columns), None)
+
+
+def find_filled_column(row: Row, names: Sequence[str]) -> str | None:
+    """Find the first column of these names that is not empty."""
+    columns = {normalise_column(column): column for column in row if isinstance(column, str)}
+    return next((columns[name] for name in names if name in columns and row[columns[name]]), None)
+
+
+def column_roles(keys: tuple[str, str] = ("", ""), /, **by_role: str | None) -> ColumnRoles:
+    """Return the roles that have a column; `keys` are those of speaker and text in messages."""
+    filled = {role: column for role, column in by_role.items() if column}
+    return ColumnRoles(filled, from_key=keys[0], value_key=keys[1])
 
 
 def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:

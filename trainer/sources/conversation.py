@@ -115,7 +115,9 @@ def _merge_consecutive(messages: Sequence[SourceMessage]) -> tuple[SourceMessage
             by = tuple(dict.fromkeys((*last.by, *message.by)))
             rows = last.rows + message.rows
             is_trained = last.is_trained and message.is_trained
-            message = SourceMessage(last.speaker, text, last.row, rows, message.at, by, is_trained)
+            message = SourceMessage(
+                last.speaker, text, last.row, rows=rows, at=message.at, by=by, is_trained=is_trained
+            )
         turns.append(message)
     return tuple(turns)
 

@@ -105,9 +105,9 @@ class RawDialogue:
     @classmethod
     def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> RawDialogue:
         """Build a dialogue from pairs of label and text."""
-        return cls(
-            [label for label, _ in turns], [text for _, text in turns], system, rejected, lang
-        )
+        labels = [label for label, _ in turns]
+        texts = [text for _, text in turns]
+        return cls(labels, texts, system=system, rejected=rejected, lang=lang)
 
 
 def build_conversation(
@@ -126,11 +126,9 @@ def build_conversation(
     labels = dialogue.labels
     texts = [to_nfc(text).strip() for text in dialogue.texts]
     if len(texts) > 1 and not dialogue.untrained and all(texts) and _alternates(labels):
-        messages = list(
-            map(
-                SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)
-            )
-        )
+        # Most rows of a large set are such, and are built without a call for each message.
+        speakers = map(SPEAKING_ROLES.__getitem__, labels)
+        messages = list(map(SourceMessage, speakers, texts, itertools.repeat(row)))
     else:
         try:
             messages, texts, later = _messages(labels, texts, row, options, dialogue)
@@ -144,26 +142,26 @@ def build_conversation(
     else:
         return RejectedRecord(row, _fault(messages), rows)
     system += [text for start, text in later if not start]
-    if stated_system := to_nfc(dialogue.system).strip():
+    stated_system = to_nfc(dialogue.system).strip()
+    if stated_system:
         system.insert(0, stated_system)
-    raw_text = "\n".join(texts)
-    system_text = "\n".join(system)
-    rejected = dialogue.rejected.strip()
-    fields = (
-        raw_text,
-        system_text,
-        rows,
-        rejected,
-        dialogue.lang,
-        options.arrived,
-        (),
-        dialogue.roles,
+    conversation = Conversation(
+        tuple(messages),
+        options.source,
+        options.right,
+        raw_text="\n".join(texts),
+        system="\n".join(system),
+        rows=rows,
+        rejected=dialogue.rejected.strip(),
+        lang=dialogue.lang,
+        arrived=options.arrived,
+        roles=dialogue.roles,
+        input_lines=dialogue.input_lines,
+        later_systems=tuple((start, text) for start, text in later if start),
     )
-    made = Conversation(
-        tuple(messages), options.source, options.right, *fields, dialogue.input_lines
-    )
-    made.later_systems = tuple((start, text) for start, text in later if start)
-    return replace_assistant(options.persona, made) if dialogue.is_own and options.persona else made
+    if dialogue.is_own and options.persona:
+        return replace_assistant(options.persona, conversation)
+    return conversation
 
 
 def _undecided_characters(labels: Sequence[str]) -> tuple[str, ...]:

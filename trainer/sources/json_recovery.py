@@ -1,4 +1,8 @@
-"""Recovery from damaged JSON: finds the end of a value and the start of the next record."""
+"""Recovery from damaged JSON: finds the end of a value and the start of the next record.
+
+Not by json-repair: it needs the whole text in memory and completes a damaged record by guesses,
+which would then be trained on. Here nothing is completed: the record is rejected with its reason.
+"""
 
 import json
 import re

@@ -1,4 +1,9 @@
-"""Streams the elements of JSON arrays of any size, at any depth of a file, in bounded memory."""
+"""Streams the elements of JSON arrays of any size, at any depth of a file, in bounded memory.
+
+Not by ijson: it ends at the first error, while here a broken element is one rejected record, and
+the elements after it are read. Whole batches go to orjson; a parser of events would call Python for
+every value.
+"""
 
 import collections
 import io

@@ -8,7 +8,7 @@ from typing import Any
 
 from personas.errors import MaterialError
 from trainer.sources.dates import parse_clock
-from trainer.sources.formats.character_lines import LIST_MARK, QUESTION_END, line_names, peek_texts
+from trainer.sources.formats.text_lists import LIST_MARK, QUESTION_END, line_names, peek_texts
 from trainer.sources.source_file import Peek
 
 HTML_START = re.compile(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from personas.errors import MaterialError
+from trainer.sources.column_usage import describe_columns
 from trainer.sources.columns import ColumnUse, did_you_mean
 from trainer.sources.conversation import RejectedRecord
 from trainer.sources.formats import (
@@ -100,7 +101,7 @@ def describe_content(path: Path, options: ReadOptions, format: str | None = None
         len(parts) == 1
     )  # else an unclear table is listed with the reason, as any other unreadable file
     return SourceContent(
-        counts, tabular.describe_columns(file, found.name, options) if is_alone else ColumnUse()
+        counts, describe_columns(file, found.name, options) if is_alone else ColumnUse()
     )
 
 
@@ -160,7 +161,9 @@ def _find_in_container(
     rejected += _reject_rest(file.name, single[MAX_SINGLE_FILES:])
     for name in single[:MAX_SINGLE_FILES]:
         may_guess = has_data_suffix(name) and not any(part.names for _, part in parts)
-        more, unread = _find_in_member(file, name, formats if may_guess else certain, forced, depth)
+        more, unread = _find_in_member(
+            file, name, formats if may_guess else certain, forced=forced, depth=depth
+        )
         parts += more
         rejected += unread
     return parts, rejected

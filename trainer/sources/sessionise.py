@@ -139,7 +139,7 @@ class _Log:
         if self._has_edits:
             channel.places[entry.id] = len(channel.messages)
         channel.messages.append(
-            LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to)
+            LogMessage(entry.row, at, entry.author, text=entry.text, id=entry.id, reply_to=reply_to)
         )
 
     def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:

@@ -256,7 +256,14 @@ class SourceFile:
             tuple(value for _, value in itertools.islice(self.values(), count)) if is_list else ()
         )
         return Peek(
-            self.kind, self.name, records, head, columns, text, problem=problem, texts=texts
+            self.kind,
+            self.name,
+            records,
+            head=head,
+            columns=columns,
+            text=text,
+            problem=problem,
+            texts=texts,
         )
 
     def _json_lines(self) -> Iterator[Record | RejectedRecord]:
@@ -299,7 +306,15 @@ def open_source(path: Path, name: str = "") -> SourceFile:
                 f"{name} has more than {MAX_ARCHIVE_NAMES:,} files.",
                 "Name the folder with the material.",
             )
-        return SourceFile(path, name, "folder", "", b"", names, lambda: path.open("rb"))
+        return SourceFile(
+            path,
+            name,
+            "folder",
+            delimiter="",
+            start=b"",
+            names=names,
+            opened=lambda: path.open("rb"),
+        )
     if not stat.S_ISREG(mode):  # a pipe may never end, and can be read only once
         raise MaterialError(
             f"{name} is neither a file nor a folder.", "Save its output to a file, and name that."
@@ -348,7 +363,15 @@ def _source(
     text = start.removeprefix(BOM).decode("utf-8", "replace") if delimiter else ""
     named = not delimiter or table_reader.has_header(text, delimiter)
     return SourceFile(
-        path, name, kind, delimiter, start, names, unpacked, is_inside or packed, named
+        path,
+        name,
+        kind,
+        delimiter=delimiter,
+        start=start,
+        names=names,
+        opened=unpacked,
+        is_inside=is_inside or packed,
+        has_header=named,
     )
 
 

@@ -172,5 +172,5 @@ def _is_card(head: dict[str, Any]) -> bool:
 
 EXPECTED = "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name"
 FORMAT = SourceFormat(
-    "character-card", "a character card", EXPECTED, _recognises, read, claims=_claims
+    "character-card", "a character card", EXPECTED, matches=_recognises, read=read, claims=_claims
 )

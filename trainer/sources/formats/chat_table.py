@@ -19,7 +19,7 @@ from trainer.sources.dates import (
     parse_clock,
     parse_moment,
 )
-from trainer.sources.formats.character_lines import (
+from trainer.sources.formats.scripts import (
     MAX_SCENE_TURNS,
     PlacedLine,
     SceneLine,

@@ -126,8 +126,8 @@ FORMAT = SourceFormat(
     "chatgpt",
     "ChatGPT export",
     EXPECTED,
-    _recognises,
-    read,
+    matches=_recognises,
+    read=read,
     meanings=(
         "of edited and regenerated messages, the branch that is shown is read; the others are left "
         "out",

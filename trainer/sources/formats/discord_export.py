@@ -162,7 +162,9 @@ def _log_entry(row: str, line: dict[str, Any]) -> LogEntry:
     names = (text_field(line, "author"),)
     author = make_author(author_id, names, named, is_bot=line.get("is_bot") is True)
     text = normalise_discord(text_field(line, "text"))
-    return LogEntry(row, at, author, text, id, optional_text(line, "reply_to"), channel)
+    return LogEntry(
+        row, at, author, text=text, id=id, reply_to=optional_text(line, "reply_to"), channel=channel
+    )
 
 
 def _is_csv(peek: Peek) -> bool:
@@ -188,7 +190,23 @@ JSON_EXPORT = (
 CSV_EXPORT = "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions"
 LOG = 'one message per line: {"channel", "id", "at", "author", "author_id", "text", "reply_to"?, "is_bot"?}'
 FORMATS = (
-    SourceFormat("discord", "Discord export (JSON)", JSON_EXPORT, _is_json, read_json, DISCORD_API),
-    SourceFormat("discord-csv", "Discord export (CSV)", CSV_EXPORT, _is_csv, read_csv, DISCORD_API),
-    SourceFormat("own-log", "Understudy log", LOG, _is_log, read_log, DISCORD_API),
+    SourceFormat(
+        "discord",
+        "Discord export (JSON)",
+        JSON_EXPORT,
+        matches=_is_json,
+        read=read_json,
+        right=DISCORD_API,
+    ),
+    SourceFormat(
+        "discord-csv",
+        "Discord export (CSV)",
+        CSV_EXPORT,
+        matches=_is_csv,
+        read=read_csv,
+        right=DISCORD_API,
+    ),
+    SourceFormat(
+        "own-log", "Understudy log", LOG, matches=_is_log, read=read_log, right=DISCORD_API
+    ),
 )

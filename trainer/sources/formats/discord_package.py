@@ -129,5 +129,11 @@ EXPECTED = (
     "Messages/c<id>/messages.json"
 )
 FORMAT = SourceFormat(
-    "discord-package", "Discord data package", EXPECTED, _recognises, read, DATA_PACKAGE, _claims
+    "discord-package",
+    "Discord data package",
+    EXPECTED,
+    matches=_recognises,
+    read=read,
+    right=DATA_PACKAGE,
+    claims=_claims,
 )

@@ -123,5 +123,5 @@ EXPECTED = (
     "content}]}"
 )
 FORMAT = SourceFormat(
-    "instagram", "Instagram messages", EXPECTED, _recognises, read, claims=_claims
+    "instagram", "Instagram messages", EXPECTED, matches=_recognises, read=read, claims=_claims
 )

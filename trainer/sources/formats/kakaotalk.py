@@ -153,6 +153,8 @@ def _is_text(peek: Peek) -> bool:
 TEXT_LINES = 'a chat exported from KakaoTalk: "2026년 1월 5일 오전 9:00, Name : text", or "[Name] [오전 9:00] text"'
 CSV_TABLE = "a chat exported from KakaoTalk for Mac: CSV with Date, User, Message"
 FORMATS = (
-    SourceFormat("kakaotalk", "KakaoTalk chat", TEXT_LINES, _is_text, read_text),
-    SourceFormat("kakaotalk-csv", "KakaoTalk chat (CSV)", CSV_TABLE, _is_csv, read_csv),
+    SourceFormat("kakaotalk", "KakaoTalk chat", TEXT_LINES, matches=_is_text, read=read_text),
+    SourceFormat(
+        "kakaotalk-csv", "KakaoTalk chat (CSV)", CSV_TABLE, matches=_is_csv, read=read_csv
+    ),
 )

@@ -122,6 +122,10 @@ def _dialogue_from_verdict(row: Row, columns: ColumnRoles) -> RawDialogue:
 KTO_ROW = '{"prompt", "completion", "label": true}, or {"context": […], "answer": {"role", "content"}, "is_desirable"}'
 KTO_SCHEMAS = (
     RowSchema(
-        "kto", "Answers marked as desirable or not", KTO_ROW, _plan_verdict, _dialogue_from_verdict
+        "kto",
+        "Answers marked as desirable or not",
+        KTO_ROW,
+        plan=_plan_verdict,
+        parse=_dialogue_from_verdict,
     ),
 )

@@ -79,4 +79,4 @@ EXPECTED = (
     "a chat exported from LINE: [LINE] …, the date on a line of its own, then TIME TAB NAME TAB "
     "text"
 )
-FORMAT = SourceFormat("line", "LINE chat", EXPECTED, _recognises, read)
+FORMAT = SourceFormat("line", "LINE chat", EXPECTED, matches=_recognises, read=read)

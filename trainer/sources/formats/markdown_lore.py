@@ -71,4 +71,4 @@ NOTE = (
     "Lore is no dialogue: put it into data/rag-resources, or name its folder with --lore (see "
     "`lore files`)."
 )
-FORMAT = SourceFormat("lore", "Lore", EXPECTED, _recognises, read, note=NOTE)
+FORMAT = SourceFormat("lore", "Lore", EXPECTED, matches=_recognises, read=read, note=NOTE)

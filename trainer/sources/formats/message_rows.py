@@ -257,25 +257,35 @@ SHAREGPT_ROW = '{"conversations": [{"from": "human", "value": "…"}]}'
 ULTRACHAT_ROW = '{"id": "…", "data": ["question", "answer", …]}'
 PAIRS_ROW = '{"conversation": [{"human": "…", "assistant": "…"}]}'
 MESSAGE_SCHEMAS = (
-    RowSchema("openai", "OpenAI messages", OPENAI_ROW, _plan_openai, dialogue_from_messages),
-    RowSchema("sharegpt", "ShareGPT", SHAREGPT_ROW, _plan_messages, dialogue_from_messages),
-    RowSchema("ultrachat", "UltraChat", ULTRACHAT_ROW, _plan_ultrachat, dialogue_from_texts),
-    RowSchema("pairs", "Pairs in a list", PAIRS_ROW, _plan_pairs, _dialogue_from_pairs),
+    RowSchema(
+        "openai", "OpenAI messages", OPENAI_ROW, plan=_plan_openai, parse=dialogue_from_messages
+    ),
+    RowSchema(
+        "sharegpt", "ShareGPT", SHAREGPT_ROW, plan=_plan_messages, parse=dialogue_from_messages
+    ),
+    RowSchema(
+        "ultrachat", "UltraChat", ULTRACHAT_ROW, plan=_plan_ultrachat, parse=dialogue_from_texts
+    ),
+    RowSchema("pairs", "Pairs in a list", PAIRS_ROW, plan=_plan_pairs, parse=_dialogue_from_pairs),
 )
 ANY_MESSAGES_ROW = 'a list of {"speaker": "…", "text": "…"} in any column'
 TEXTS_ROW = '{"dialog": ["one says", "the other says", …]}'
 TRANSCRIPT_ROW = '{"text": "Human: …\\nAssistant: …"}'
 FALLBACK_SCHEMAS = (
     RowSchema(
-        "messages", "Messages in a list", ANY_MESSAGES_ROW, _plan_any_list, dialogue_from_messages
+        "messages",
+        "Messages in a list",
+        ANY_MESSAGES_ROW,
+        plan=_plan_any_list,
+        parse=dialogue_from_messages,
     ),
-    RowSchema("turns", "Turns in a list", TEXTS_ROW, _plan_texts, dialogue_from_texts),
+    RowSchema("turns", "Turns in a list", TEXTS_ROW, plan=_plan_texts, parse=dialogue_from_texts),
     RowSchema(
         "transcript",
         "Transcript in a column",
         TRANSCRIPT_ROW,
-        _plan_transcript,
-        dialogue_from_transcript,
+        plan=_plan_transcript,
+        parse=dialogue_from_transcript,
     ),
 )
 """Schemas that are tried last, as other data uses their columns too."""

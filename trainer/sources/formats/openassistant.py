@@ -64,9 +64,9 @@ def parse_node(row: dict[str, Any]) -> MessageNode:
         str(get("message_id") or ""),
         text.strip() if isinstance(text, str) else "",
         speaker,
-        rank if isinstance(rank, int | float) else float("inf"),
-        lang if isinstance(lang, str) else "",
-        fault,
+        rank=rank if isinstance(rank, int | float) else float("inf"),
+        lang=lang if isinstance(lang, str) else "",
+        fault=fault,
     )
 
 
@@ -118,7 +118,7 @@ def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
                 child = parse_node(reply)
                 open_.append((child, reply))
             else:
-                child = MessageNode("", "", None, float("inf"), "", "no message")
+                child = MessageNode("", "", None, rank=float("inf"), lang="", fault="no message")
             node.replies.append(child)
     return root
 
@@ -308,7 +308,11 @@ MESSAGE_ROW = (
 )
 FORMATS = (
     SourceFormat(
-        "oasst-trees", "OASST conversation trees", TREE_ROW, _recognises_trees, _read_trees
+        "oasst-trees",
+        "OASST conversation trees",
+        TREE_ROW,
+        matches=_recognises_trees,
+        read=_read_trees,
     ),
-    SourceFormat("oasst", "OASST messages", MESSAGE_ROW, _recognises_rows, _read_rows),
+    SourceFormat("oasst", "OASST messages", MESSAGE_ROW, matches=_recognises_rows, read=_read_rows),
 )

@@ -181,8 +181,10 @@ PARTICIPANT_SCHEMAS = (
         "sides",
         "Talks that say which side is the bot's",
         SIDES_ROW,
-        _plan_sides,
-        _dialogue_from_sides,
+        plan=_plan_sides,
+        parse=_dialogue_from_sides,
     ),
-    RowSchema("named-turns", "Turns by name", NAMED_ROW, _plan_named, _dialogue_from_named),
+    RowSchema(
+        "named-turns", "Turns by name", NAMED_ROW, plan=_plan_named, parse=_dialogue_from_named
+    ),
 )

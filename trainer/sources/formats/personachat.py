@@ -122,15 +122,15 @@ PERSONA_SCHEMAS = (
         "personality",
         "PersonaChat with candidates",
         PERSONALITY_ROW,
-        _plan_utterances,
-        _dialogue_from_utterances,
+        plan=_plan_utterances,
+        parse=_dialogue_from_utterances,
     ),
     RowSchema(
         "persona-rows",
         "Facts, dialogue, next line",
         REFERENCE_ROW,
-        _plan_reference,
-        _dialogue_from_reference,
+        plan=_plan_reference,
+        parse=_dialogue_from_reference,
     ),
 )
 
@@ -349,7 +349,7 @@ YAML_ACTS = "YAML: acts: [[{text, labels, episode_done}]]"
 CSV_COLUMNS = f"CSV with user 1 personas, {CSV_PERSONA_COLUMN}, {CSV_DIALOGUE_COLUMN}"
 FORMATS = (
     *(
-        SourceFormat(name, title, expected, recognises, _episode_reader(acts))
+        SourceFormat(name, title, expected, matches=recognises, read=_episode_reader(acts))
         for name, title, expected, recognises, acts in (
             (
                 "convai2",
@@ -363,6 +363,10 @@ FORMATS = (
         )
     ),
     SourceFormat(
-        "synthetic-persona-chat", "Synthetic-Persona-Chat", CSV_COLUMNS, _recognises_csv, _read_csv
+        "synthetic-persona-chat",
+        "Synthetic-Persona-Chat",
+        CSV_COLUMNS,
+        matches=_recognises_csv,
+        read=_read_csv,
     ),
 )

@@ -173,15 +173,17 @@ PREFERENCE_SCHEMAS = (
         "preference",
         "Better and worse answer",
         '{"prompt", "chosen", "rejected"}',
-        _plan_chosen,
-        _dialogue_from_chosen,
+        plan=_plan_chosen,
+        parse=_dialogue_from_chosen,
     ),
-    RowSchema("scored", "Scored answers", SCORED_ROW, _plan_scored, _dialogue_from_scores),
+    RowSchema(
+        "scored", "Scored answers", SCORED_ROW, plan=_plan_scored, parse=_dialogue_from_scores
+    ),
     RowSchema(
         "verdict",
         "Two answers and which is better",
         COMPARISON_ROW,
-        _plan_verdict,
-        _dialogue_from_comparison,
+        plan=_plan_verdict,
+        parse=_dialogue_from_comparison,
     ),
 )

@@ -128,7 +128,7 @@ def _history_item(item: Any, place: int) -> Turns:
 
 
 QA_SCHEMAS = tuple(
-    RowSchema(name, title, expected, plan, dialogue_from_answer)
+    RowSchema(name, title, expected, plan=plan, parse=dialogue_from_answer)
     for name, title, expected, plan in (
         (
             "history",

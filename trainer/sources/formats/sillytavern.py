@@ -99,7 +99,7 @@ FORMAT = SourceFormat(
     "sillytavern",
     "SillyTavern chat",
     EXPECTED,
-    _recognises,
-    read,
+    matches=_recognises,
+    read=read,
     meanings=("of several swipes, the one that is shown is the reply; the others are left out",),
 )

@@ -245,5 +245,10 @@ EXPECTED = (
     "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json"
 )
 FORMAT = SourceFormat(
-    "slack", "Slack export", EXPECTED, lambda peek: bool(_claims(peek.names)), read, claims=_claims
+    "slack",
+    "Slack export",
+    EXPECTED,
+    matches=lambda peek: bool(_claims(peek.names)),
+    read=read,
+    claims=_claims,
 )

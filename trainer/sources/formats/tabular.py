@@ -2,7 +2,8 @@
 columns.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from personas.card.toml_card import ID_PATTERN
@@ -23,7 +24,6 @@ from trainer.sources.columns import (
     METADATA_COLUMNS,
     ROLE_COLUMNS,
     ColumnRoles,
-    ColumnUse,
     Row,
     RowSchema,
     find_column,
@@ -33,22 +33,12 @@ from trainer.sources.columns import (
 )
 from trainer.sources.conversation import Conversation, RejectedRecord, replace_assistant
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
-from trainer.sources.formats.character_lines import (
-    CHARACTER_SCHEMAS,
-    QUOTES_NOTE,
-    TEXT_FORMATS,
-    are_questions,
-    peek_texts,
-    read_texts,
-    script_columns,
-)
 from trainer.sources.formats.chat_table import EXPECTED as CHAT_EXPECTED
 from trainer.sources.formats.chat_table import ChatColumns, read_chat, recognise_chat
 from trainer.sources.formats.kto_rows import KTO_SCHEMAS, are_verdicts, unclear_verdicts
 from trainer.sources.formats.message_rows import (
     FALLBACK_SCHEMAS,
     MESSAGE_SCHEMAS,
-    READ_KEYS,
     dialogue_from_messages,
     dialogue_from_texts,
     dialogue_from_transcript,
@@ -58,8 +48,11 @@ from trainer.sources.formats.participants import PARTICIPANT_SCHEMAS
 from trainer.sources.formats.personachat import PERSONA_SCHEMAS
 from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
 from trainer.sources.formats.qa_rows import QA_SCHEMAS, dialogue_from_answer
+from trainer.sources.formats.quotes import QUOTE_LIST_FORMAT, QUOTE_SCHEMA, QUOTES_NOTE
+from trainer.sources.formats.role_play import ROLE_PLAY_SCHEMAS
+from trainer.sources.formats.scripts import SCRIPT_FORMAT
+from trainer.sources.formats.text_lists import are_questions, peek_texts, read_texts
 from trainer.sources.header_names import chat_roles, normalise_column
-from trainer.sources.message_order import order_key
 from trainer.sources.record_fields import UnusableRecordError, cell_list
 from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -68,7 +61,8 @@ ROW_SCHEMAS = (
     *PREFERENCE_SCHEMAS,
     *KTO_SCHEMAS,
     *PERSONA_SCHEMAS,
-    *CHARACTER_SCHEMAS,
+    *ROLE_PLAY_SCHEMAS,
+    QUOTE_SCHEMA,
     *PARTICIPANT_SCHEMAS,
     *MESSAGE_SCHEMAS,
     *QA_SCHEMAS,
@@ -90,20 +84,9 @@ ANSWER_COLUMNS = tuple(
 )
 """Names of columns that hold answers even if all of them are numbers, or yes and no."""
 CHAT_FORMAT = "chat-table"
-SCRIPT_FORMAT = "script"
 LIST_SCHEMAS = ("turns", "ultrachat")
 MAX_LIST_ITEMS = 8
 """Longer lists hold a talk rather than the parts of one message."""
-ALSO_USED = {
-    "personality": ("utterances", "history", "candidates"),
-    "sides": tuple(
-        "users participants participant1_id participant2_id bot_profile bot_persona "
-        "agent_profile".split()
-    ),
-    "scenes": ("plot", "scenario", "background", "setting", "summary"),
-    "preference": ("conversations", "messages"),
-}
-"""Columns that schemas read without giving them a role."""
 OPTIONAL_ROLES = ("input", "system", "history", "lang")
 SAMPLED_ROWS = 16  # first rows that decide a table's format
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
@@ -113,36 +96,39 @@ def first_rows(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row
     """Return the first rows of a table or of the arrays in a JSON object; the object itself if it
     is a row.
     """
-    rows = [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records)
-    return rows or [
-        dict.fromkeys(peek.columns, "") if peek.columns else peek.head
-    ]  # of a table without rows its names
+    rows = [row for _, rows in row_arrays(peek, mapping or {}) for row in rows]
+    rows = rows or list(peek.records)
+    if rows:
+        return rows
+    # A table without rows is judged by the names of its columns.
+    return [dict.fromkeys(peek.columns, "") if peek.columns else peek.head]
 
 
-def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
+def row_arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
     """Return the members of a JSON object that hold rows; none if the object itself is a row."""
     mapped = set(parse_mapping(mapping).by_role.values()) if mapping else set()
     if mapping and peek.head.keys() >= mapped:
         return []
-    lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
-    arrays = [
-        (name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)
-    ]
-    if has_mapped := [
-        (name, rows) for name, rows in arrays if mapped & set(list_columns(rows[:SAMPLED_ROWS]))
-    ]:
-        return has_mapped
-    certain = [
-        (name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS
-    ]
-    certain = [(name, rows) for name, rows in certain if _are_rows(rows)]
+    arrays: list[tuple[str, list[Row]]] = []
+    for name, rows in peek.head.items():
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            arrays.append((name, rows))
+    with_mapped = []
+    certain = []
+    for name, rows in arrays:
+        if mapped & set(list_columns(rows[:SAMPLED_ROWS])):
+            with_mapped.append((name, rows))
+        if normalise_column(name) not in MESSAGE_LIST_KEYS and _are_rows(rows[:SAMPLED_ROWS]):
+            certain.append((name, rows))
+    if with_mapped:
+        return with_mapped
+    # An object in a known form is one row, and its arrays are its cells.
     return certain if certain or _first_schema(peek.head) else arrays
 
 
 def _are_rows(rows: list[Row]) -> bool:
-    return 2 * sum(_first_schema(row) is not None for row in rows[:SAMPLED_ROWS]) > len(
-        rows[:SAMPLED_ROWS]
-    )
+    """Report whether most of these objects have a known schema."""
+    return 2 * sum(_first_schema(row) is not None for row in rows) > len(rows)
 
 
 def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
@@ -153,15 +139,16 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
     """
     rows = first_rows(peek, options.mapping)
     if not options.mapping:
-        if unclear := unclear_verdicts(rows):
-            raise _unclear_verdict_error(peek, *unclear)
+        unclear = unclear_verdicts(rows)
+        if unclear:
+            column, values = unclear
+            raise _unclear_verdict_error(peek, column, values)
         raise UnclearColumnsError(ask_columns(peek), options.mapped_by)
     columns = parse_mapping(options.mapping)
-    present = {column for row in rows for column in row} | {
-        *list_columns(rows),
-        *(it.name for it in _list_items(rows)),
-    }
-    if missing := [column for column in columns.by_role.values() if column not in present]:
+    present = {*list_columns(rows), *(place.name for place in _list_items(rows))}
+    present = present.union(*rows)
+    missing = [column for column in columns.by_role.values() if column not in present]
+    if missing:
         require_roles(options.mapping, present)
         shown = ", ".join(map(str, sorted(present)[:MAX_SHOWN_COLUMNS]))
         raise MaterialError(f"{peek.name} has no column {missing[0]!r}.", f"It has {shown}.")
@@ -171,11 +158,9 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
 def _unclear_verdict_error(peek: Peek, column: str, values: list[str]) -> MaterialError:
     return MaterialError(
         f"{peek.name}: the column {column!r} has two values, {values[0]!r} and {values[1]!r}, and "
-        "it is not guessed "
-        "which of the answers are good.",
+        "it is not guessed which of the answers are good.",
         "Write 1 for answers to learn and 0 for the others; to learn all of them, rename the "
-        "column, or name the "
-        "columns: user=COLUMN assistant=COLUMN.",
+        "column, or name the columns: user=COLUMN assistant=COLUMN.",
     )
 
 
@@ -188,15 +173,14 @@ def ask_columns(peek: Peek) -> ColumnQuestion:
     proposal: dict[str, str] = {}
     for column in profile_columns(rows):
         columns.append(column)
-        inner = [
-            m for row in rows for m in cell_list(row.get(column.name)) or () if isinstance(m, dict)
-        ]
-        if column.kind == "lists" and inner:
-            profiles = profile_columns(inner)
-            columns += [replace(one, name=f"{column.name}[].{one.name}") for one in profiles]
-            keys = propose_mapping(profiles)
-            if not proposal and {"speaker", "text"} <= keys.keys():
-                proposal = {"messages": column.name, "from": keys["speaker"], "value": keys["text"]}
+        messages = _messages_in(rows, column.name) if column.kind == "lists" else []
+        if not messages:
+            continue
+        profiles = profile_columns(messages)
+        columns += [replace(key, name=f"{column.name}[].{key.name}") for key in profiles]
+        keys = propose_mapping(profiles)
+        if not proposal and {"speaker", "text"} <= keys.keys():
+            proposal = {"messages": column.name, "from": keys["speaker"], "value": keys["text"]}
     is_numbered = peek.columns == tuple(map(str, range(1, len(peek.columns) + 1)))
     columns += _list_items(rows)
     flat = [column for column in columns if "[]." not in column.name]
@@ -206,7 +190,15 @@ def ask_columns(peek: Peek) -> ColumnQuestion:
     )
 
 
-def _chat(peek: Peek) -> tuple[str, ChatColumns] | None:
+def _messages_in(rows: Sequence[Row], column: str) -> list[Row]:
+    """Return the objects in the lists of a column."""
+    messages: list[Row] = []
+    for row in rows:
+        messages += [item for item in cell_list(row.get(column)) or () if isinstance(item, dict)]
+    return messages
+
+
+def find_chat(peek: Peek) -> tuple[str, ChatColumns] | None:
     """Return the columns of a chat, and the array of a JSON object that holds it (empty for a
     table).
     """
@@ -232,9 +224,10 @@ def _is_dialogue(head: Row, columns: ChatColumns, rows: list[Row]) -> bool:
 def _read_chat_table(
     file: SourceFile, options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
-    if (found := _chat(file.peek())) is None:
+    chat = find_chat(file.peek())
+    if chat is None:
         raise UnclearColumnsError(ask_columns(file.peek()), options.mapped_by)
-    name, columns = found
+    name, columns = chat
     wanted = {name} if name else set()
     return read_chat(lambda: _records_of(file, wanted), file.name, columns, options)
 
@@ -245,17 +238,19 @@ def _main_schema(peek: Peek) -> RowSchema | None:
     candidates = ROW_SCHEMAS
     if not are_verdicts(first_rows(peek)):
         candidates = tuple(schema for schema in ROW_SCHEMAS if schema not in KTO_SCHEMAS)
-    schemas = [schema for row in rows if (schema := _first_schema(row, candidates))]
-    return (
-        max(ROW_SCHEMAS, key=schemas.count) if schemas and 2 * len(schemas) >= len(rows) else None
-    )
+    schemas = [_first_schema(row, candidates) for row in rows]
+    known = [schema for schema in schemas if schema]
+    if not known or 2 * len(known) < len(rows):
+        return None
+    return max(ROW_SCHEMAS, key=known.count)
 
 
 def _first_schema(row: Row, candidates: Sequence[RowSchema] = ROW_SCHEMAS) -> RowSchema | None:
-    return next((schema for schema in candidates if _plan(schema, row)), None)
+    return next((schema for schema in candidates if plan_row(schema, row)), None)
 
 
-def _plan(schema: RowSchema, row: Row) -> ColumnRoles | None:
+def plan_row(schema: RowSchema, row: Row) -> ColumnRoles | None:
+    """Find the columns of a row by a schema; None for another shape."""
     try:
         return schema.plan(row)
     except UnusableRecordError:
@@ -268,13 +263,14 @@ def _list_items(rows: list[Row]) -> list[ColumnProfile]:
     """
     profiles: list[ColumnProfile] = []
     for name in rows[0]:
-        lists = [cells for row in rows if (cells := cell_list(row.get(name)))]
-        is_alike = (
-            len(lists) > 1 and len({*map(len, lists)}) == 1 and 1 < len(lists[0]) <= MAX_LIST_ITEMS
-        )
-        if is_alike and not any(isinstance(cell, dict | list) for cells in lists for cell in cells):
-            columns = enumerate(zip(*lists, strict=True), start=1)
-            profiles += [profile_column(f"{name}.{number}", column) for number, column in columns]
+        lists = list(filter(None, (cell_list(row.get(name)) for row in rows)))
+        lengths = {len(cells) for cells in lists}
+        if len(lists) < 2 or len(lengths) > 1 or not 1 < len(lists[0]) <= MAX_LIST_ITEMS:
+            continue
+        if any(isinstance(cell, dict | list) for cell in itertools.chain(*lists)):
+            continue
+        for number, column in enumerate(zip(*lists, strict=True), start=1):
+            profiles.append(profile_column(f"{name}.{number}", column))
     return profiles
 
 
@@ -289,26 +285,26 @@ def _doubts(peek: Peek, schema: RowSchema) -> bool:
         return False
     if unclear_verdicts(rows):
         return True
-    columns = next((columns for row in rows if (columns := _plan(schema, row))), None)
+    columns = next(filter(None, (plan_row(schema, row) for row in rows)), None)
     if columns is None:
         return False
-    asked, answer = (columns.by_role[role] for role in ("user", "assistant"))
-    looks = {
-        name: profile_column(name, [row.get(name) for row in rows]).kind for name in (asked, answer)
-    }
-    is_speaker = looks[asked] == "names" and normalise_column(asked) in SPEAKER_LIKE_COLUMNS
-    is_class = (
-        looks[answer] in ("flags", "numbers", "dates", "ids")
-        and normalise_column(answer) not in ANSWER_COLUMNS
-    )
-    return is_speaker or is_class or looks[asked] == "dates"
+    asked = columns.by_role["user"]
+    answer = columns.by_role["assistant"]
+    asked_kind = profile_column(asked, [row.get(asked) for row in rows]).kind
+    answer_kind = profile_column(answer, [row.get(answer) for row in rows]).kind
+    if asked_kind == "dates":
+        return True
+    if asked_kind == "names" and normalise_column(asked) in SPEAKER_LIKE_COLUMNS:
+        return True
+    is_class = answer_kind in ("flags", "numbers", "dates", "ids")
+    return is_class and normalise_column(answer) not in ANSWER_COLUMNS
 
 
 def _recognises_columns(peek: Peek) -> bool:
     """Report whether a file is a table with texts, or with lists of objects, that somebody could
     map.
     """
-    if peek.kind == "JSON object" and not _arrays(peek, {}):
+    if peek.kind == "JSON object" and not row_arrays(peek, {}):
         return False
     if peek.columns and not peek.records:
         return True
@@ -322,8 +318,8 @@ def _schema_format(schema: RowSchema) -> SourceFormat:
         schema.name,
         schema.title,
         schema.expected,
-        lambda peek: _main_schema(peek) is schema and not _doubts(peek, schema),
-        lambda file, options: read_rows(file, options, schema, None),
+        matches=lambda peek: _main_schema(peek) is schema and not _doubts(peek, schema),
+        read=lambda file, options: read_rows(file, options, schema, None),
         note=QUOTES_NOTE if schema.name == "quotes" else "",
         meanings=MEANINGS.get(schema.name, ()),
     )
@@ -334,12 +330,11 @@ def _read_columns(
 ) -> Iterator[Conversation | RejectedRecord]:
     peek = file.peek()
     if not options.mapping and peek.columns and not peek.records:
-        return read_rows(
-            file, options, None, None
-        )  # a table without rows, or whose first ones are all broken
+        # A table without rows, or whose first rows are all broken.
+        return read_rows(file, options, None, None)
     columns = mapped_roles(peek, options)
     if {"speaker", "text"} <= columns.by_role.keys():
-        return read_chat(lambda: _records(file, options), file.name, columns.by_role, options)
+        return read_chat(lambda: read_records(file, options), file.name, columns.by_role, options)
     return read_rows(file, options, None, (_dialogue_parser(columns), columns))
 
 
@@ -361,9 +356,11 @@ def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a list named by the operator: messages under any known keys, or
     alternating texts.
     """
-    if keys := message_keys(cell_list(columns.get(row, "messages")) or []):
-        return dialogue_from_messages(row, ColumnRoles(columns.by_role, *keys))
-    return dialogue_from_texts(row, columns)
+    keys = message_keys(cell_list(columns.get(row, "messages")) or [])
+    if keys is None:
+        return dialogue_from_texts(row, columns)
+    roles = ColumnRoles(columns.by_role, from_key=keys[0], value_key=keys[1])
+    return dialogue_from_messages(row, roles)
 
 
 def read_rows(
@@ -376,60 +373,62 @@ def read_rows(
     for those that have its columns.
     """
     forced = unknown if options.mapping else None
-    needed = (
-        [it for role, it in unknown[1].by_role.items() if role not in OPTIONAL_ROLES]
-        if unknown
-        else []
-    )
+    needed: list[str] = []
+    if unknown:
+        roles = unknown[1].by_role
+        needed = [column for role, column in roles.items() if role not in OPTIONAL_ROLES]
     plans = _first_plans(file, main) if main else {}
-    for record in _records(file, options):
+    for record in read_records(file, options):
         if isinstance(record, RejectedRecord):
             yield record
             continue
         place, row = record
         key = tuple(row)
-        plan = (
-            forced
-            if all(column.split(".")[0] in row or column in row for column in needed)
-            else None
-        )
-        plan = plan or plans.get(key)
+        has_mapped = all(column in row or column.split(".")[0] in row for column in needed)
+        plan = (forced if has_mapped else None) or plans.get(key)
         if plan is None:
             plan = _plan_for(row, main)
             if plan is None:
                 columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
-                yield RejectedRecord(
-                    place, f"not {main.expected if main else 'of a known schema'}: it has {columns}"
-                )
+                expected = main.expected if main else "of a known schema"
+                yield RejectedRecord(place, f"not {expected}: it has {columns}")
                 continue
             plans[key] = plan
+        parse, columns_of_row = plan
         try:
-            parsed = plan[0](row, plan[1])
+            parsed = parse(row, columns_of_row)
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
             continue
         _exclude_row(row, parsed)
-        if isinstance(parsed, list):
-            items = _build_scenes(parsed, place, options)
-        else:
-            items = [build_conversation(parsed, place, options)]
-        for item in items:
-            if row.get("right") == DISCORD_API and isinstance(
-                item, Conversation
-            ):  # as data sets of ours state it
-                item = replace(item, right=DISCORD_API)
-            yield (
-                _assign_persona(item, row, options)
-                if options.persona and "persona" in row
-                else item
-            )
+        yield from _build_items(row, parsed, place, options)
+
+
+def _build_items(
+    row: Row, parsed: RawDialogue | list[RawDialogue], place: str, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the conversations of a row, with the right and the persona that our own data sets
+    state.
+    """
+    if isinstance(parsed, list):
+        items = _build_scenes(parsed, place, options)
+    else:
+        items = [build_conversation(parsed, place, options)]
+    for item in items:
+        if row.get("right") == DISCORD_API and isinstance(item, Conversation):
+            item = replace(item, right=DISCORD_API)
+        if options.persona and "persona" in row:
+            item = _assign_persona(item, row, options)
+        yield item
 
 
 def _exclude_row(row: Row, parsed: RawDialogue | list[RawDialogue]) -> None:
     """Exclude all turns of a row from training if one of its columns says so."""
-    if is_excluded(row, ROW_LOSS_KEYS):
-        for dialogue in parsed if isinstance(parsed, list) else [parsed]:
-            dialogue.untrained = frozenset(range(len(dialogue.texts)))
+    if not is_excluded(row, ROW_LOSS_KEYS):
+        return
+    dialogues = parsed if isinstance(parsed, list) else [parsed]
+    for dialogue in dialogues:
+        dialogue.untrained = frozenset(range(len(dialogue.texts)))
 
 
 def _build_scenes(
@@ -466,24 +465,28 @@ def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], Row
     """Plan the columns of the first rows by the main schema: a single row may look like one of
     another schema.
     """
-    planned = (
-        (tuple(row), _plan(main, row)) for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS])
-    )
-    return {key: (main.parse, columns) for key, columns in planned if columns}
+    plans: dict[tuple[str, ...], RowParser] = {}
+    for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS]):
+        columns = plan_row(main, row)
+        if columns:
+            plans[tuple(row)] = (main.parse, columns)
+    return plans
 
 
 def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
-    for schema in (*([main] if main else []), *ROW_SCHEMAS):
-        if columns := _plan(schema, row):
+    for schema in (main, *ROW_SCHEMAS):
+        columns = plan_row(schema, row) if schema else None
+        if schema and columns:
             return schema.parse, columns
     return None
 
 
-def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
-    is_object = file.kind == "JSON object"
-    return _records_of(
-        file, {name for name, _ in _arrays(file.peek(), options.mapping)} if is_object else set()
-    )
+def read_records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
+    """Yield the rows of a table, or those of the arrays of a JSON object that hold rows."""
+    wanted: set[str] = set()
+    if file.kind == "JSON object":
+        wanted = {name for name, _ in row_arrays(file.peek(), options.mapping)}
+    return _records_of(file, wanted)
 
 
 def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | RejectedRecord]:
@@ -497,87 +500,11 @@ def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | Rejecte
     for name, records in file.arrays():
         if name in wanted:
             yield from records
-        elif name not in known and not isinstance(
-            first := next(records, None), RejectedRecord | None
-        ):
-            yield first
-            yield from records
-
-
-def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> ColumnUse:
-    """Return what becomes of the columns of a table in one of these formats.
-
-    Raises `MaterialError` for a wrong mapping, and `UnclearColumnsError` without one where it takes
-    one.
-    """
-    peek = file.peek()
-    if format == COLUMNS_FORMAT and (options.mapping or peek.records or not peek.columns):
-        columns = mapped_roles(peek, options)
-        keys = {"from": columns.from_key, "value": columns.value_key}
-        used = {**columns.by_role, **{role: key for role, key in keys.items() if key}}
-        time, inner = _message_fields(first_rows(peek, options.mapping), [columns])
-        unused = (*_unused(peek, columns.by_role.values(), options), *inner)
-        return ColumnUse({**used, **time}, unused, is_mapped=True)
-    if format == CHAT_FORMAT and (chat := _chat(peek)):
-        rows = list(peek.records) or peek.head[chat[0]]
-        return ColumnUse(chat[1], _without(list_columns(rows), chat[1].values()))
-    if format == SCRIPT_FORMAT and (script := script_columns(peek)):
-        return ColumnUse(script, _without(list_columns(list(peek.records)), script.values()))
-    schema = next((schema for schema in ROW_SCHEMAS if schema.name == format), None)
-    planned = [roles for row in first_rows(peek) if (roles := _plan(schema, row))] if schema else []
-    if not planned:
-        return ColumnUse()
-    used = {role: column for roles in planned for role, column in roles.by_role.items()}
-    taken = {
-        *used.values(),
-        *(key for roles in planned for key in (roles.from_key, roles.value_key)),
-    }
-    taken |= {*ALSO_USED.get(format, ()), *ROW_LOSS_KEYS, "persona", "right"}
-    time, inner = _message_fields(first_rows(peek), planned)
-    return ColumnUse({**used, **time}, (*_unused(peek, taken, options), *inner))
-
-
-def _message_fields(
-    rows: list[Row], planned: Sequence[ColumnRoles]
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the field that orders the messages inside lists, by role, and the fields that are not
-    used.
-    """
-    orders: dict[str, str] = {}
-    fields: dict[str, None] = {}
-    read: set[str] = set()
-    for roles in planned:
-        name = roles.by_role.get("messages")
-        if name is None or "scenes" in roles.by_role:
-            continue
-        for row in rows:
-            cells = cell_list(roles.get(row, "messages")) or []
-            messages = [message for message in cells if isinstance(message, dict)]
-            if (
-                keys := (roles.from_key, roles.value_key)
-                if roles.from_key
-                else message_keys(messages)
-            ):
-                read |= {f"{name}[].{key}" for key in (*keys, *READ_KEYS)}
-                fields |= dict.fromkeys(
-                    f"{name}[].{key}" for message in messages for key in message
-                )
-            if key := order_key(messages):
-                orders["order"] = f"{name}[].{key}"
-    return orders, tuple(
-        field for field in fields if field not in read and field not in orders.values()
-    )
-
-
-def _unused(peek: Peek, used: Collection[str], options: ReadOptions) -> tuple[str, ...]:
-    rows = first_rows(peek, options.mapping)
-    return _without(list(dict.fromkeys(str(name) for row in rows for name in row)), used)
-
-
-def _without(columns: Sequence[str], used: Collection[str]) -> tuple[str, ...]:
-    """Return the columns of which no part is used."""
-    parts = {part for name in used for part in (name, name.split(".")[0])}
-    return tuple(name for name in columns if name not in parts and name.split(".")[0] not in used)
+        elif name not in known:
+            first = next(records, None)
+            if first is not None and not isinstance(first, RejectedRecord):
+                yield first
+                yield from records
 
 
 def _recognises_prompts(peek: Peek) -> bool:
@@ -585,14 +512,15 @@ def _recognises_prompts(peek: Peek) -> bool:
     only questions.
     """
     rows = first_rows(peek)
-    talk = cell_list(rows[0].get(find_column(rows[0], "messages") or "")) or []
-    is_talk = all(isinstance(text, str) for text in talk) and (
-        len(talk) == 1 or "question_id" in rows[0]
-    )
-    has_prompts = _has_prompts_alone(rows) or (bool(talk) and is_talk)
-    return (has_prompts and bool(peek.records or _arrays(peek, {}))) or are_questions(
-        peek_texts(peek)
-    )
+    if are_questions(peek_texts(peek)):
+        return True
+    if not peek.records and not row_arrays(peek, {}):
+        return False
+    texts = cell_list(rows[0].get(find_column(rows[0], "messages") or "")) or []
+    are_texts = bool(texts) and all(isinstance(text, str) for text in texts)
+    if are_texts and (len(texts) == 1 or "question_id" in rows[0]):
+        return True
+    return _has_prompts_alone(rows)
 
 
 def _has_prompts_alone(rows: list[Row]) -> bool:
@@ -602,37 +530,34 @@ def _has_prompts_alone(rows: list[Row]) -> bool:
     if asked is None or find_column(rows[0], "assistant"):
         return False
     columns = profile_columns(rows)
-    others = [
-        c
-        for c in columns
-        if c.name not in (asked, given) and normalise_column(c.name) not in METADATA_COLUMNS
-    ]
-    if normalise_column(asked) in SPEAKER_LIKE_COLUMNS and any(
-        chat_roles(column.name) for column in others
-    ):
-        return False  # rather a chat
-    return not any(column.kind in ("texts", "lists") for column in others)
+    is_speaker_like = normalise_column(asked) in SPEAKER_LIKE_COLUMNS
+    for column in columns:
+        if column.name in (asked, given) or normalise_column(column.name) in METADATA_COLUMNS:
+            continue
+        if is_speaker_like and chat_roles(column.name):
+            return False  # rather a chat
+        if column.kind in ("texts", "lists"):
+            return False
+    return True
 
 
 def _read_prompts(
     file: SourceFile, options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
     """Reject every prompt, with the reason."""
-    records = read_texts(file) if peek_texts(file.peek()) else _records(file, options)
+    records = read_texts(file) if peek_texts(file.peek()) else read_records(file, options)
     for item in records:
-        yield (
-            item
-            if isinstance(item, RejectedRecord)
-            else RejectedRecord(item[0], "a prompt without an answer")
-        )
+        if isinstance(item, RejectedRecord):
+            yield item
+        else:
+            yield RejectedRecord(item[0], "a prompt without an answer")
 
 
 EXPECTED = "any other table with texts, or with lists of messages: --map says which column is what"
 PROMPTS = "a column such as prompt or question and none of answers, or a list of questions"
 PROMPTS_NOTE = (
     "Prompts without answers: nothing to train on. Use them as questions to a persona, with "
-    "model_inference or in the "
-    "playground, or add a column with its answers."
+    "model_inference or in the playground, or add a column with its answers."
 )
 WORSE_KEPT = "worse answers are kept as rejected alternatives, which only preference training uses"
 BY_TURNS = (
@@ -652,19 +577,27 @@ FORMATS = (
         CHAT_FORMAT,
         "Chat in a table",
         CHAT_EXPECTED,
-        lambda peek: _chat(peek) is not None,
-        _read_chat_table,
+        matches=lambda peek: find_chat(peek) is not None,
+        read=_read_chat_table,
     ),
     *map(_schema_format, ROW_SCHEMAS),
-    *TEXT_FORMATS,
+    SCRIPT_FORMAT,
+    QUOTE_LIST_FORMAT,
     SourceFormat(
         PROMPTS_FORMAT,
         "Prompts without answers",
         PROMPTS,
-        _recognises_prompts,
-        _read_prompts,
+        matches=_recognises_prompts,
+        read=_read_prompts,
         note=PROMPTS_NOTE,
     ),
-    SourceFormat(COLUMNS_FORMAT, "Mapped columns", EXPECTED, _recognises_columns, _read_columns),
+    SourceFormat(
+        COLUMNS_FORMAT,
+        "Mapped columns",
+        EXPECTED,
+        matches=_recognises_columns,
+        read=_read_columns,
+    ),
 )
-GUESSED_FORMATS = (COLUMNS_FORMAT, PROMPTS_FORMAT, *(format.name for format in TEXT_FORMATS))
+GUESSED_FORMATS = (COLUMNS_FORMAT, PROMPTS_FORMAT, SCRIPT_FORMAT.name, QUOTE_LIST_FORMAT.name)
+"""Formats that a file may have by chance: beside known exports, none of them is read."""

@@ -145,4 +145,4 @@ def _recognises(peek: Peek) -> bool:
 EXPECTED = (
     "a Telegram export in JSON: {name, type, id, messages: [{id, type, date, from, from_id, text}]}"
 )
-FORMAT = SourceFormat("telegram", "Telegram export", EXPECTED, _recognises, read)
+FORMAT = SourceFormat("telegram", "Telegram export", EXPECTED, matches=_recognises, read=read)

@@ -229,4 +229,6 @@ EXPECTED = (
     'a chat exported from WhatsApp: lines such as "15/01/2024, 10:30 - Name: text" '
     'or "[15.01.24, 10:30:12] Name: …"'
 )
-FORMAT = SourceFormat("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read, claims=_claims)
+FORMAT = SourceFormat(
+    "whatsapp", "WhatsApp chat", EXPECTED, matches=_recognises, read=read, claims=_claims
+)
