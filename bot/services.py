@@ -14,6 +14,7 @@ from bot.chat.message_reader import IncomingMessage, MessageReader
 from bot.chat.places import ChannelCache, ChannelRef
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
+from bot.data.actions import DataActions
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
 from bot.guilds.reply_candidates import ReplyCandidates
@@ -115,6 +116,19 @@ class Services:
     def message_reader(self) -> MessageReader:
         """The reader of what members write."""
         return MessageReader(self.store)
+
+    @cached_property
+    def data(self) -> DataActions:
+        """Uploads, data sets and fetches."""
+        return DataActions(
+            self.home,
+            self.catalogue,
+            self.personas,
+            self.data_jobs,
+            base_model=self.base_model,
+            max_upload_bytes=self.max_upload_bytes,
+            fetch_policy=self.fetch_datasets,
+        )
 
     @cached_property
     def trainings(self) -> Trainings:

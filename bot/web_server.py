@@ -12,11 +12,13 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
+from bot.data.errors import DataError
 from bot.data.web import http as dataset_routes
 from bot.data.web import pages as dataset_pages
 from bot.data.web import source_pages
 from bot.data.web import upload_http as upload_routes
-from bot.data.web.actions import set_up_data_state
+from bot.data.web.problems import data_problem
+from bot.data.web.requests import close_jobs_with
 from bot.openai_api.web import http as openai_routes
 from bot.openai_api.web.responses import is_openai_path, openai_error_response
 from bot.operations.doctor.connection_checks import PermissionReport
@@ -63,6 +65,7 @@ from bot.training.web import pages as training_pages
 from bot.training.web import plan_pages
 from bot.training.web import rerun_pages as rerun_page
 from bot.training.web import run_http as run_routes
+from bot.training.web.plan_cache import PLAN_CACHE, PlanCache
 from bot.versions.web import blind_test_pages, scorecard_pages
 from bot.versions.web import http as version_routes
 from bot.versions.web import pages as version_pages
@@ -132,7 +135,8 @@ class WebServer:
         app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR] = ROUTES, self._authenticator
         app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
         set_up_playground(app)
-        set_up_data_state(app)
+        app[PLAN_CACHE] = PlanCache()
+        close_jobs_with(app)
         app[templating.HAS_SANDBOX_PAGE] = any(
             resource.canonical == "/" for resource in app.router.resources()
         )
@@ -189,6 +193,8 @@ class WebServer:
         return await idempotency.respond_once(request, handler)
 
     def _problem(self, request: web.Request, error: Exception) -> Problem:
+        if isinstance(error, DataError):
+            error = data_problem(error)
         match error:
             case Problem() if error.slug == "no-room" or not is_disk_full(error):
                 return error

@@ -20,13 +20,11 @@ import psutil
 
 from bot.platform.errors import redact_paths
 from bot.platform.request_origin import RequestOrigin
-from bot.settings import FetchPolicy
 from bot.store import Store, TrainingJob
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
-from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.guild_turns import GuildTurns, QueueConflictError
 from bot.versions.installation import IMPORT_JOB_NAME, VersionInstaller
-from personas.errors import AdapterError, EngineBusyError, RequestError, UnderstudyError
+from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.home.adapters import verify_adapter
 from personas.models.base_model import locate
 from personas.schemas.training import TrainingRequest
@@ -300,27 +298,6 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
 
 class TrainerProcessError(UnderstudyError):
     """The trainer's process failed; the message is its output."""
-
-
-class FetchRefusedError(UnderstudyError):
-    """The operator's setting does not let the bot fetch data sets."""
-
-
-def start_fetch(
-    jobs: DataJobRunner, catalogue: DatasetCatalog, home: Path, name: str, policy: FetchPolicy
-) -> DataJob:
-    """Queue the fetch of a data set from a hub. Raises `UnderstudyError`."""
-    entry = catalogue.require_entry(name)
-    if policy == "off":
-        advice = f"The operator can: `python -m trainer catalogue fetch {name}`."
-        raise FetchRefusedError(
-            "This bot does not fetch data sets (FETCH_DATASETS is off).", advice
-        )
-    if not entry.hub:
-        raise RequestError(f"{name!r} is not on a hub.", "There is nothing to fetch.")
-    if entry.is_here:
-        raise QueueConflictError(f"{name} is on this machine already.", "Train on it.")
-    return jobs.start(home, "fetch", name, ("catalogue", "fetch", name, *PROGRESS_ARGUMENTS))
 
 
 async def import_adapter_version(

@@ -12,7 +12,7 @@ import aiohttp
 import discord
 
 from bot.chat.places import GuildChannel
-from bot.data.jobs import DataJob, start_fetch
+from bot.data.jobs import DataJob
 from bot.platform.discord_kit.transformers import Interaction, require_moderator
 from bot.platform.discord_kit.ui import (
     PersistentButton,
@@ -322,14 +322,7 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True, thinking=True)
         await _require_fetcher(interaction)
-        services = interaction.client.services
-        job = start_fetch(
-            services.data_jobs,
-            services.catalogue,
-            services.home,
-            self.name,
-            services.fetch_datasets,
-        )
+        job = interaction.client.services.data.fetch(self.name)
         await respond(interaction, f"`{self.name}` is being fetched.")
         if isinstance(interaction.channel, GuildChannel):
             with suppress(discord.HTTPException):  # the fetch goes on where the bot may not write

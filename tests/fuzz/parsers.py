@@ -21,8 +21,7 @@ from urllib.parse import urlencode
 
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
-from bot.data.web.build_request import parse_build_form
-from bot.data.web.sources import parse_offer_form
+from bot.data.web.forms import parse_build_form, parse_offer_form
 
 from bot.openai_api.web.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
 from bot.operations.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive

@@ -1,16 +1,15 @@
 """`/datasets`: data sources, built data sets and their samples."""
 
-import asyncio
 from urllib.parse import quote
 
 from aiohttp import web
 
+from bot.data.build_request import DatasetBuildBody
+from bot.data.folders import parse_dataset_name
 from bot.data.jobs import DataJob
-from bot.data.web import actions as data_service
-from bot.data.web.build_request import DatasetBuildBody
-from bot.data.web.built_datasets import list_datasets, require_dataset
-from bot.data.web.folders import parse_dataset_name
-from bot.data.web.sample_index import SPLITS
+from bot.data.offers import OfferBody
+from bot.data.sample_index import SPLITS
+from bot.data.web.requests import MAX_SAMPLE_NUMBER, parse_sample_query
 from bot.data.web.schemas import (
     DataJobResponse,
     DatasetListResponse,
@@ -19,7 +18,6 @@ from bot.data.web.schemas import (
     SampleResponse,
     SourceResponse,
 )
-from bot.data.web.sources import OfferBody, list_sources
 from bot.platform.web_kit import paging
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import (
@@ -61,21 +59,23 @@ async def get_datasets(request: web.Request) -> web.Response:
     services = get_services(request)
     page = paging.parse_page_query(request, "kind")
     kind = paging.enum_query(request, "kind", ("source", "set"))
-    entries = [
-        one for one in await asyncio.to_thread(_all_datasets, services) if kind in (None, one.kind)
-    ]
-    shown, links = paging.paginate(
-        request, page, sorted(entries, key=lambda one: one.id), lambda one: one.id
-    )
+    entries = await _list_entries(services)
+    if kind:
+        entries = [entry for entry in entries if entry.kind == kind]
+    entries.sort(key=lambda entry: entry.id)
+    shown, links = paging.paginate(request, page, entries, lambda entry: entry.id)
     return DatasetListResponse(datasets=list(shown), links=links).response()
 
 
-def _all_datasets(services: Services) -> list[DatasetResponse | SourceResponse]:
-    built = [DatasetResponse.of(one) for one in list_datasets(services)[0]]
-    return [
-        *built,
-        *(SourceResponse.of(source) for source in list_sources(services) if not source.is_set),
+async def _list_entries(services: Services) -> list[DatasetResponse | SourceResponse]:
+    datasets, _ = await services.data.datasets()
+    entries: list[DatasetResponse | SourceResponse] = [
+        DatasetResponse.of(built) for built in datasets
     ]
+    for source in await services.data.sources():
+        if not source.is_set:
+            entries.append(SourceResponse.of(source))
+    return entries
 
 
 @routes.operation(
@@ -97,11 +97,10 @@ async def get_dataset(request: web.Request) -> web.Response:
 
 
 async def _describe_dataset(services: Services, id: str) -> DatasetResponse | SourceResponse:
-    sources = await asyncio.to_thread(list_sources, services)
-    named = next((one for one in sources if one.id == id and not one.is_set), None)
-    if named:
-        return SourceResponse.of(named)
-    return DatasetResponse.of(await asyncio.to_thread(require_dataset, services, id))
+    for source in await services.data.sources():
+        if source.id == id and not source.is_set:
+            return SourceResponse.of(source)
+    return DatasetResponse.of(await services.data.dataset(id))
 
 
 @routes.operation(
@@ -131,9 +130,8 @@ async def put_dataset_in_catalogue(request: web.Request) -> web.Response:
     """
     services = get_services(request)
     id = request.match_info["id"]
-    await data_service.offer_dataset(
-        services, id, parse_body(OfferBody, await read_json_object(request))
-    )
+    offer = parse_body(OfferBody, await read_json_object(request))
+    await services.data.offer_dataset(id, offer)
     return (await _describe_dataset(services, id)).response()
 
 
@@ -147,7 +145,7 @@ async def remove_dataset_from_catalogue(request: web.Request) -> web.Response:
     services = get_services(request)
     id = request.match_info["id"]
     await _describe_dataset(services, id)
-    await data_service.withdraw(services, dataset=id)
+    await services.data.withdraw_dataset(id)
     return (await _describe_dataset(services, id)).response()
 
 
@@ -169,7 +167,7 @@ async def post_fetch(request: web.Request) -> web.Response:
     """A trainer process downloads it; one that was cancelled resumes. GET the same address for the
     progress.
     """
-    job = await data_service.fetch_dataset(get_services(request), request.match_info["id"])
+    job = get_services(request).data.fetch(request.match_info["id"])
     return _describe_fetch(job).response(202, {"Location": f"/datasets/{quote(job.subject)}/fetch"})
 
 
@@ -183,7 +181,7 @@ async def post_fetch(request: web.Request) -> web.Response:
 )
 async def get_fetch(request: web.Request) -> web.Response:
     """Returns its state, how much is there, and the error if it failed."""
-    return _describe_fetch(data_service.require_fetch(request)).response()
+    return _describe_fetch(_require_fetch(request)).response()
 
 
 @routes.operation(
@@ -196,9 +194,19 @@ async def get_fetch(request: web.Request) -> web.Response:
 )
 async def cancel_fetch(request: web.Request) -> web.Response:
     """Keeps what has arrived: fetching it again resumes."""
-    job = data_service.require_fetch(request)
-    await data_service.get_jobs(request).cancel(job)
+    job = _require_fetch(request)
+    await get_services(request).data_jobs.cancel(job)
     return _describe_fetch(job).response()
+
+
+def _require_fetch(request: web.Request) -> DataJob:
+    name = request.match_info["id"]
+    return get_services(request).data.latest_job(
+        "fetch",
+        name,
+        missing=f"{name} has not been fetched since the bot started.",
+        advice="POST /datasets/NAME/fetch fetches it.",
+    )
 
 
 @routes.operation(
@@ -224,7 +232,7 @@ async def post_dataset(request: web.Request) -> web.Response:
     paging.require_known_parameters(request, "replace")
     replace = paging.flag_query(request, "replace")
     body = parse_body(DatasetBuildBody, await read_json_object(request))
-    job = await data_service.build_dataset(get_services(request), body, replace=replace)
+    job = await get_services(request).data.build_dataset(body, replace=replace)
     return _describe_build(job).response(202, {"Location": f"/datasets/{quote(body.name)}/build"})
 
 
@@ -254,21 +262,19 @@ async def get_build(request: web.Request) -> web.Response:
 async def cancel_build(request: web.Request) -> web.Response:
     """Removes the partial result; an earlier data set of the same name stays."""
     job = _require_build(request)
-    await data_service.get_jobs(request).cancel(job)
+    await get_services(request).data_jobs.cancel(job)
     return _describe_build(job).response()
 
 
 def _require_build(request: web.Request) -> DataJob:
-    get_services(request)
+    data = get_services(request).data
     name = parse_dataset_name(request.match_info["id"])
-    job = data_service.get_jobs(request).latest("build", name)
-    if job is None:
-        raise Problem(
-            "not-found",
-            f"{name} has not been built since the bot started.",
-            "POST /datasets builds one.",
-        )
-    return job
+    return data.latest_job(
+        "build",
+        name,
+        missing=f"{name} has not been built since the bot started.",
+        advice="POST /datasets builds one.",
+    )
 
 
 @routes.operation(
@@ -283,7 +289,7 @@ def _require_build(request: web.Request) -> DataJob:
 )
 async def delete_dataset_route(request: web.Request) -> web.Response:
     """Deletes only data sets built here; jobs that have begun have their own copy."""
-    await data_service.delete_dataset(get_services(request), request.match_info["id"])
+    await get_services(request).data.delete_dataset(request.match_info["id"])
     return web.Response(status=204)
 
 
@@ -309,20 +315,17 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
         ),
         "after": integer_parameter(
             0,
-            data_service.MAX_SAMPLE_NUMBER,
+            MAX_SAMPLE_NUMBER,
             "The number of the last sample of the page before; `links.next` has it.",
         ),
     },
 )
 async def get_samples(request: web.Request) -> web.Response:
     """Returns samples as they are in `train.jsonl`, `eval.jsonl` or `dropped.jsonl`."""
-    services = get_services(request)
-    state = data_service.get_data_state(request)
+    data = get_services(request).data
     page = paging.parse_page_query(request, "query", "split", "source", "talk", "reason")
-    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    hits = await data_service.find_samples(
-        services, state, built, data_service.parse_sample_query(request, page.limit)
-    )
+    built = await data.dataset(request.match_info["id"])
+    hits = await data.find_samples(built, parse_sample_query(request, page.limit))
     if hits is None:
         raise Problem(
             "busy", "The samples are being indexed.", "Try again.", headers={"Retry-After": "2"}

@@ -15,20 +15,22 @@ from aiohttp import web
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from bot.data.web import actions as data_service
-from bot.data.web import anonymisation_review, build_request
-from bot.data.web.built_datasets import BuiltDataset, read_datasheet, require_dataset
-from bot.data.web.folders import DataFolders
-from bot.data.web.sample_index import SPLITS, SampleHit, SampleHits, count_samples, dropped_examples
-from bot.data.web.source_pages import (
-    DATA_PATH,
-    OFFERED_TEXT,
-    WITHDRAWN_TEXT,
+from bot.data import anonymisation_review
+from bot.data.actions import dataset_place, require_own_dataset
+from bot.data.build_request import DatasetBuildBody, build_command
+from bot.data.built_datasets import BuiltDataset, read_datasheet
+from bot.data.folders import DataFolders
+from bot.data.sample_index import SPLITS, SampleHit, SampleHits, count_samples, dropped_examples
+from bot.data.web.forms import (
+    build_fields,
     offer_fields,
-    offer_problem,
+    parse_build_form,
+    parse_offer_form,
     statement_fields,
 )
-from bot.data.web.sources import list_sources, parse_offer_form
+from bot.data.web.problems import FORM_ERRORS, form_problem, offer_problem
+from bot.data.web.requests import MAX_QUERY_CHARS, MAX_SAMPLE_NUMBER, parse_sample_query
+from bot.data.web.source_pages import DATA_PATH, OFFERED_TEXT, WITHDRAWN_TEXT
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.paging import integer_query, require_known_parameters
@@ -36,12 +38,10 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import redirect_to, render_page, shell_command
 from bot.services import Services
-from personas.errors import MaterialError, RequestError
+from personas.errors import MaterialError
 from personas.home.pseudonyms import INVENTED_NAMES
 
-BUILD_FIELDS = tuple(
-    name for name in build_request.DatasetBuildBody.model_fields if name != "sources"
-)
+BUILD_FIELDS = tuple(name for name in DatasetBuildBody.model_fields if name != "sources")
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
 """How long the page of a data set waits for examples of dropped samples."""
@@ -64,30 +64,16 @@ async def get_build_form(request: web.Request) -> web.Response:
     """Page with the form; the query's `again` fills it with a stored request."""
     services = get_services(request)
     again = request.query.get("again")
-    if body := await _stored_request(services, again) if again else None:
+    body = await services.data.stored_build(again) if again else None
+    if body:
         chosen = [selection.source for selection in body.sources]
-        return await _render_build_form(
-            request, services, _request_fields(body), chosen, replace=True
-        )
-    fields = {"recipe": "demo-cpu"} | {
-        name: request.query.get(name, "") for name in ("persona", "name")
+        return await _render_build_form(request, services, build_fields(body), chosen, replace=True)
+    fields = {
+        "recipe": "demo-cpu",
+        "persona": request.query.get("persona", ""),
+        "name": request.query.get("name", ""),
     }
     return await _render_build_form(request, services, fields, request.query.getall("source", []))
-
-
-async def _stored_request(services: Services, name: str) -> build_request.DatasetBuildBody | None:
-    return await asyncio.to_thread(
-        build_request.read_build_request, DataFolders(services.home).build(name)
-    )
-
-
-def _request_fields(body: build_request.DatasetBuildBody) -> dict[str, str]:
-    """A stored request as form fields."""
-    values = body.model_dump(exclude={"sources"}, exclude_none=True)
-    values |= {"names": ", ".join(body.names), "languages": ", ".join(body.languages)}
-    values["two_stage"] = "yes" if body.two_stage else ""
-    values |= {f"limit {selection.source}": selection.limit or "" for selection in body.sources}
-    return {name: str(value) for name, value in values.items()}
 
 
 async def _render_build_form(
@@ -100,8 +86,11 @@ async def _render_build_form(
     problem: Problem | None = None,
     command: str = "",
 ) -> web.Response:
-    known = await asyncio.to_thread(list_sources, services)
-    sources = [it for it in known if it.is_file and not it.is_set and not (it.entry and it.refused)]
+    sources = []
+    for source in await services.data.sources():
+        is_missing = bool(source.entry and source.refused)
+        if source.is_file and not source.is_set and not is_missing:
+            sources.append(source)
     return render_page(
         request,
         "data/build.html",
@@ -128,18 +117,16 @@ async def post_build_form(request: web.Request) -> web.Response:
     chosen = form.getall("source", [])
     replace = form.get("replace") == "yes"
     try:
-        body = build_request.parse_build_form(given, chosen)
+        body = parse_build_form(given, chosen)
         if given.get("show"):
-            await asyncio.to_thread(build_request.require_buildable, body, services)
-            words = await asyncio.to_thread(
-                build_request.build_arguments, body, services, with_review=False
-            )
-            command = shell_command(build_request.build_command(words), services.home)
+            words = await services.data.build_words(body)
+            command = shell_command(build_command(words), services.home)
             return await _render_build_form(
                 request, services, given, chosen, replace=replace, command=command
             )
-        await data_service.build_dataset(services, body, replace=replace)
-    except Problem as problem:
+        await services.data.build_dataset(body, replace=replace)
+    except FORM_ERRORS as error:
+        problem = form_problem(error, services)
         return await _render_build_form(
             request, services, given, chosen, replace=replace, problem=problem
         )
@@ -151,10 +138,10 @@ async def rebuild(request: web.Request) -> web.Response:
     """Build a data set again by its stored request, with reviewers' corrections."""
     services = get_services(request)
     name = request.match_info["name"]
-    body = await _stored_request(services, name)
+    body = await services.data.stored_build(name)
     if body is None:
         raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
-    await data_service.build_dataset(services, body, replace=True)
+    await services.data.build_dataset(body, replace=True)
     return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
 
 
@@ -163,12 +150,12 @@ async def get_build_progress(request: web.Request) -> web.Response:
     services = get_services(request)
     name = request.match_info["name"]
     place = DataFolders(services.home).set(name)
-    job = data_service.get_jobs(request).latest("build", name)
+    job = services.data_jobs.latest("build", name)
     if job is None:
         if place.exists():
             return redirect_to(request, f"{DATA_PATH}/sets/{name}")
         raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
-    command = build_request.build_command([word for word in job.arguments if word != "--json"])
+    command = build_command([word for word in job.arguments if word != "--json"])
     return render_page(
         request,
         "data/making.html",
@@ -202,13 +189,13 @@ async def _render_dataset(
     problem: Problem | None = None,
 ) -> web.Response:
     services = get_services(request)
-    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    built = await services.data.dataset(request.match_info["id"])
     stats = built.stats
-    place = data_service.dataset_place(built.id)
+    place = dataset_place(built.id)
     entry = services.catalogue.entry_at(place)
     sheet = await asyncio.to_thread(read_datasheet, built)
-    examples = await _dropped_samples(services, data_service.get_data_state(request), built)
-    rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
+    examples = await _dropped_samples(services, built)
+    rows = [(name, float(source.samples)) for name, source in stats.by_source.items()]
     return render_page(
         request,
         "data/set.html",
@@ -224,17 +211,15 @@ async def _render_dataset(
         problem=problem,
         given=statement_fields(entry.statement if entry else None) | dict(given),
         offer=offer_fields(services, place, built.id) | dict(given),
-        can_rebuild=built.is_own and await _stored_request(services, built.id) is not None,
+        can_rebuild=built.is_own and await services.data.stored_build(built.id) is not None,
     )
 
 
-async def _dropped_samples(
-    services: Services, state: data_service.DataState, built: BuiltDataset
-) -> dict[str, list[str]]:
+async def _dropped_samples(services: Services, built: BuiltDataset) -> dict[str, list[str]]:
     """Beginnings of some dropped samples by reason; empty while the index is being built."""
     place = DataFolders(services.home).index(built.folder)
     with suppress(MaterialError):  # the page of the samples says what is wrong with them
-        if await state.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
+        if await services.data.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
             return await asyncio.to_thread(
                 dropped_examples, built.folder, place, list(built.stats.dropped)
             )
@@ -259,12 +244,12 @@ async def post_dataset_offer(request: web.Request) -> web.Response:
     given = dict((await read_form(request)).items())
     path = f"{DATA_PATH}/sets/{quote(id)}"
     if given.get("take_back"):
-        await data_service.withdraw(services, dataset=id)
+        await services.data.withdraw_dataset(id)
         return redirect_to(request, path, WITHDRAWN_TEXT)
     try:
         offer = parse_offer_form(given)
-        await data_service.offer_dataset(services, id, offer)
-    except (RequestError, MaterialError, Problem) as error:
+        await services.data.offer_dataset(id, offer)
+    except (*FORM_ERRORS, MaterialError) as error:
         return await _render_dataset(request, given, offer_problem(error, services))
     return redirect_to(request, path, OFFERED_TEXT.format(offer.name))
 
@@ -272,7 +257,7 @@ async def post_dataset_offer(request: web.Request) -> web.Response:
 @routes.add(f"POST {DATA_PATH}/sets/{{id}}/delete")
 async def delete_dataset_page(request: web.Request) -> web.Response:
     id = request.match_info["id"]
-    await data_service.delete_dataset(get_services(request), id)
+    await get_services(request).data.delete_dataset(id)
     return redirect_to(request, DATA_PATH, f"The data set {id} is deleted.")
 
 
@@ -280,11 +265,10 @@ async def delete_dataset_page(request: web.Request) -> web.Response:
 async def get_samples_page(request: web.Request) -> web.Response:
     """Page of samples, filtered by words, split, source, conversation or drop reason."""
     services = get_services(request)
-    state = data_service.get_data_state(request)
     require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
-    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    wanted = data_service.parse_sample_query(request)
-    hits = await data_service.find_samples(services, state, built, wanted)
+    built = await services.data.dataset(request.match_info["id"])
+    wanted = parse_sample_query(request)
+    hits = await services.data.find_samples(built, wanted)
     title = f"Samples of {built.id}"
     if hits is None:
         answer = render_page(request, "data/indexing.html", title=title, built=built)
@@ -317,12 +301,11 @@ async def get_review_page(request: web.Request) -> web.Response:
     """Page of anonymised texts and reviewers' corrections."""
     services = get_services(request)
     require_known_parameters(request, "kind", "query", "first")
-    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    built = await services.data.dataset(request.match_info["id"])
     build = DataFolders(services.home).build(built.id) if built.is_own else None
-    first = integer_query(request, "first", 0, data_service.MAX_SAMPLE_NUMBER) or 0
-    kind, query = (
-        request.query.get(name, "")[: data_service.MAX_QUERY_CHARS] for name in ("kind", "query")
-    )
+    first = integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
+    kind = request.query.get("kind", "")[:MAX_QUERY_CHARS]
+    query = request.query.get("query", "")[:MAX_QUERY_CHARS]
     finds = anonymisation_review.ReplacedTextPage()
     if build:
         finds = await asyncio.to_thread(
@@ -333,7 +316,7 @@ async def get_review_page(request: web.Request) -> web.Response:
             first=first,
             limit=REPLACED_TEXTS_PER_PAGE,
         )
-    after = first + len(finds.found)
+    after = first + len(finds.texts)
     next_query = urlencode({"kind": kind, "query": query, "first": after})
     return render_page(
         request,
@@ -351,7 +334,7 @@ async def get_review_page(request: web.Request) -> web.Response:
         corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build)
         if build
         else [],
-        can_build=built.is_own and await _stored_request(services, built.id) is not None,
+        can_build=built.is_own and await services.data.stored_build(built.id) is not None,
         next=f"{request.path}?{next_query}" if after < finds.count else "",
     )
 
@@ -360,8 +343,8 @@ async def get_review_page(request: web.Request) -> web.Response:
 async def post_correction(request: web.Request) -> web.Response:
     """Store or remove a reviewer's correction: a name to keep, or one that was missed."""
     services = get_services(request)
-    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    data_service.require_own_dataset(built)
+    built = await services.data.dataset(request.match_info["id"])
+    require_own_dataset(built)
     form = await read_form(request)
     build = DataFolders(services.home).build(built.id)
     name = form.get("name", "")

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Literal
 from urllib.parse import quote
 
+from bot.data.built_datasets import BuiltDataset
 from bot.data.jobs import DataJob, DataJobKind, DataJobState
-from bot.data.web.built_datasets import BuiltDataset
-from bot.data.web.sources import DataSource
+from bot.data.sources import DataSource
 from bot.platform.web_kit.openapi import ApiModel, Json, Links, Timestamp
 
 DATASET_FIGURES = {
@@ -78,7 +78,6 @@ class SourceResponse(ApiModel):
         return cls.describe(
             source,
             kind="set" if source.is_set else "source",
-            changed_at=source.at,
             right=vars(source.statement) if source.statement else None,
             may_train=not source.refused,
             refused=source.refused or None,

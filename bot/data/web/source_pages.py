@@ -2,21 +2,24 @@
 
 import asyncio
 import shutil
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import BodyPartReader, web
 
-from bot.data.web import actions as data_service
-from bot.data.web import sources as data_sources
-from bot.data.web.built_datasets import list_datasets
-from bot.data.web.folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
-from bot.data.web.sample_index import prune_indexes
-from bot.data.web.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
+from bot.data import sources as data_sources
+from bot.data.actions import upload_place
+from bot.data.errors import InvalidFieldsError
+from bot.data.folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
+from bot.data.rights import LICENSED_RIGHT, RIGHT_CHOICES, parse_rights
+from bot.data.sample_index import prune_indexes
+from bot.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
+from bot.data.web.forms import offer_fields, parse_map_form, parse_offer_form, statement_fields
+from bot.data.web.problems import FORM_ERRORS, form_problem, offer_problem
+from bot.data.web.requests import require_job, stream_job_progress
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.problems import Problem, field_error, redacted_texts
+from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
     FORM_CHUNK_BYTES,
     read_form,
@@ -24,10 +27,7 @@ from bot.platform.web_kit.request_body import (
     read_multipart,
 )
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
-from bot.services import Services
-from bot.training.dataset_catalog import DatasetPlace
-from personas.errors import MaterialError, RequestError, UnderstudyError
-from personas.home.rights import RightsStatement
+from personas.errors import MaterialError
 
 DATA_PATH = f"{DASHBOARD}/data"
 FOREIGN_ORIGINS = (data_sources.SHIPPED_ORIGIN, data_sources.PUBLISHED_ORIGIN)
@@ -41,12 +41,12 @@ routes = Routes()
 async def get_data_page(request: web.Request) -> web.Response:
     """Page with all sources and data sets, and the upload form."""
     services = get_services(request)
-    jobs = data_service.get_jobs(request)
-    sources = await asyncio.to_thread(data_sources.list_sources, services)
-    sets, faults = await asyncio.to_thread(list_datasets, services)
+    jobs = services.data_jobs
+    sources = await services.data.sources()
+    sets, faults = await services.data.datasets()
     places = DataFolders(services.home)
     await asyncio.to_thread(
-        prune_indexes, services.home / "cache", [places.index(one.folder) for one in sets]
+        prune_indexes, services.home / "cache", [places.index(built.folder) for built in sets]
     )
     return render_page(
         request,
@@ -60,7 +60,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
-        damaged=[*data_sources.catalog_errors(services), *faults],
+        damaged=[*data_sources.catalog_errors(services.home), *faults],
         open_jobs=[job for job in jobs.open() if job.kind != "import"],
         failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
@@ -75,7 +75,7 @@ async def get_data_page(request: web.Request) -> web.Response:
 async def post_upload(request: web.Request) -> web.Response:
     """Store a file, or pasted text, and have the trainer inspect it."""
     name = await _store_form_upload(request)
-    data_service.inspect_upload(get_services(request), name)
+    get_services(request).data.inspect_upload(name)
     return redirect_to(
         request, upload_page_path(name), f"{name} is here. State the right to it below."
     )
@@ -86,8 +86,7 @@ async def _store_form_upload(request: web.Request) -> str:
 
     The parts `name` and `replace`, which decide how it is stored, come before it.
     """
-    services = get_services(request)
-    state = data_service.get_data_state(request)
+    data = get_services(request).data
     fields: dict[str, str] = {}
     stored: list[ReceivedFile] = []
 
@@ -102,9 +101,7 @@ async def _store_form_upload(request: web.Request) -> str:
             name = fields.get("name", "").strip() or part.filename or "pasted.txt"
             replace = fields.get("replace") == "yes"
             chunks = _prepend_chunk(first, read)
-            stored.append(
-                await data_service.store_upload(services, state, chunks, name, replace=replace)
-            )
+            stored.append(await data.store_upload(chunks, name, replace=replace))
 
     await read_multipart(request, read_part)
     if not stored:
@@ -129,10 +126,7 @@ def _prepend_chunk(first: bytes, read: ReadChunk) -> ReadChunk:
 @routes.add(f"GET {DATA_PATH}/uploads/{{name}}")
 async def get_upload_page(request: web.Request) -> web.Response:
     """Page of an upload and the right stated to it."""
-    services = get_services(request)
-    source = await asyncio.to_thread(
-        data_sources.require_upload, services.home, request.match_info["name"]
-    )
+    source = await get_services(request).data.upload(request.match_info["name"])
     return _render_upload(request, source)
 
 
@@ -144,22 +138,22 @@ def _render_upload(
     offer: dict[str, str] | None = None,
     mapping: str | None = None,
 ) -> web.Response:
-    jobs = data_service.get_jobs(request)
-    place = data_service.upload_place(source.name)
+    services = get_services(request)
+    default_name = Path(source.name).stem.partition(".")[0]
+    offered = offer_fields(services, upload_place(source.name), default_name)
     return render_page(
         request,
         "data/upload.html",
         title=source.name,
         problem=problem,
-        ids={"right": f"right-{data_sources.RIGHT_CHOICES[0][0]}"},
+        ids={"right": f"right-{RIGHT_CHOICES[0][0]}"},
         source=source,
-        job=jobs.latest("inspect", source.name),
-        choices=data_sources.RIGHT_CHOICES,
-        licensed=data_sources.LICENSED_RIGHT,
+        job=services.data_jobs.latest("inspect", source.name),
+        choices=RIGHT_CHOICES,
+        licensed=LICENSED_RIGHT,
         given=given or statement_fields(source.statement),
         map=_map_text(source, mapping),
-        offer=offer_fields(get_services(request), place, Path(source.name).stem.partition(".")[0])
-        | (offer or {}),
+        offer=offered | (offer or {}),
     )
 
 
@@ -180,43 +174,17 @@ async def post_columns(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     given = dict((await read_form(request)).items())
     try:
-        pairs = () if given.get("take_back") else data_sources.parse_map_form(given)
-        await data_service.set_columns(services, name, pairs)
+        pairs = () if given.get("take_back") else parse_map_form(given)
+        await services.data.set_columns(name, pairs)
     except Problem as problem:
         if not problem.errors:
             raise
-        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+        source = await services.data.upload(name)
         return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
     message = (
         "The columns are stored; the file is read again." if pairs else "The columns are withdrawn."
     )
     return redirect_to(request, upload_page_path(name), message)
-
-
-def statement_fields(stated: RightsStatement | None) -> dict[str, str]:
-    """A stated right as form fields."""
-    if stated is None:
-        today = datetime.now().astimezone().date().isoformat()
-        return {"right": "", "licence": "", "stated_by": "", "stated_on": today, "why": ""}
-    kind, _, licence = stated.right.partition(":")
-    return {"right": kind, "licence": licence, "stated_by": stated.stated_by, "stated_on": stated.stated_on,
-            "why": stated.why}  # fmt: skip
-
-
-def offer_fields(services: Services, place: DatasetPlace, name: str) -> dict[str, str]:
-    """The entry of a data set in the catalogue as form fields; `name` is proposed where there is
-    none.
-    """
-    entry = services.catalogue.entry_at(place)
-    if entry is None:
-        return {"name": name, "language": "", "format": "", "persona_names": "", "map": ""}
-    return {
-        "name": entry.name,
-        "language": entry.language,
-        "format": entry.format or "",
-        "persona_names": ", ".join(entry.persona_names),
-        "map": "\n".join(entry.mapping),
-    }
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/right")
@@ -226,17 +194,16 @@ async def post_right(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     given = dict((await read_form(request)).items())
     if given.get("take_back"):
-        await data_service.set_right(services, name, None)
+        await services.data.set_right(name, None)
         return redirect_to(
             request, upload_page_path(name), "The right is withdrawn; it cannot be trained on."
         )
     try:
-        source = await data_service.set_right(services, name, data_sources.parse_rights_form(given))
-    except Problem as problem:
-        if not problem.errors:
-            raise
-        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
-        return _render_upload(request, source, statement_fields(source.statement) | given, problem)
+        source = await services.data.set_right(name, parse_rights(given))
+    except InvalidFieldsError as error:
+        source = await services.data.upload(name)
+        fields = statement_fields(source.statement) | given
+        return _render_upload(request, source, fields, form_problem(error, services))
     right = source.statement.right if source.statement else ""
     message = source.refused or f"{source.name} can be trained on: {right}."
     return redirect_to(request, upload_page_path(name), message)
@@ -249,23 +216,16 @@ async def post_upload_offer(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     given = dict((await read_form(request)).items())
     if given.get("take_back"):
-        await data_service.withdraw(services, upload=name)
+        await services.data.withdraw_upload(name)
         return redirect_to(request, upload_page_path(name), WITHDRAWN_TEXT)
     try:
-        offer = data_sources.parse_offer_form(given)
-        await data_service.offer_upload(services, name, offer)
-    except (RequestError, MaterialError, Problem) as error:
-        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
-        return _render_upload(request, source, None, offer_problem(error, services), given)
+        offer = parse_offer_form(given)
+        await services.data.offer_upload(name, offer)
+    except (*FORM_ERRORS, MaterialError) as error:
+        source = await services.data.upload(name)
+        problem = offer_problem(error, services)
+        return _render_upload(request, source, problem=problem, offer=given)
     return redirect_to(request, upload_page_path(name), OFFERED_TEXT.format(offer.name))
-
-
-def offer_problem(error: UnderstudyError, services: Services) -> Problem:
-    """The problem of a form by which a data set is offered to moderators."""
-    if isinstance(error, Problem):
-        return error
-    errors = [field_error("name", str(error))] if isinstance(error, RequestError) else []
-    return Problem("refused", *redacted_texts(error, services.home), errors=errors)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -274,10 +234,8 @@ def offer_problem(error: UnderstudyError, services: Services) -> Problem:
 
 async def _require_published(request: web.Request) -> data_sources.DataSource:
     """The published data set of the address. Raises `Problem`."""
-    services = get_services(request)
     name = request.match_info["name"]
-    sources = await asyncio.to_thread(data_sources.list_sources, services)
-    for source in sources:
+    for source in await get_services(request).data.sources():
         if source.name == name and source.entry and source.entry.about:
             return source
     raise Problem("not-found", f"There is no published data set {name!r}.", f"See {DATA_PATH}.")
@@ -303,16 +261,16 @@ def _render_published(
         "data/published.html",
         title=source.name,
         problem=problem,
-        ids={"right": f"right-{data_sources.RIGHT_CHOICES[0][0]}"},
+        ids={"right": f"right-{RIGHT_CHOICES[0][0]}"},
         source=source,
         entry=entry,
         about=entry.about,
         record=entry.record,
-        job=data_service.get_jobs(request).latest("fetch", source.name),
+        job=services.data_jobs.latest("fetch", source.name),
         policy=services.fetch_datasets,
         room=shutil.disk_usage(services.home).free,
-        choices=data_sources.RIGHT_CHOICES[:-1],
-        licensed=data_sources.LICENSED_RIGHT,
+        choices=RIGHT_CHOICES[:-1],
+        licensed=LICENSED_RIGHT,
         given=statement_fields(source.statement) | (given or {}),
     )
 
@@ -321,7 +279,7 @@ def _render_published(
 async def post_fetch_page(request: web.Request) -> web.Response:
     """Start to fetch a published data set."""
     source = await _require_published(request)
-    await data_service.fetch_dataset(get_services(request), source.name)
+    get_services(request).data.fetch(source.name)
     return redirect_to(request, _published_path(source.name))
 
 
@@ -332,12 +290,12 @@ async def post_published_offer(request: web.Request) -> web.Response:
     source = await _require_published(request)
     given = dict((await read_form(request)).items())
     if given.get("take_back"):
-        await data_service.withdraw(services, dataset=source.name)
+        await services.data.withdraw_dataset(source.name)
         return redirect_to(request, _published_path(source.name), WITHDRAWN_TEXT)
     try:
-        offer = data_sources.parse_offer_form({**given, "name": source.name})
-        await data_service.offer_dataset(services, source.name, offer)
-    except (RequestError, MaterialError, Problem) as error:
+        offer = parse_offer_form({**given, "name": source.name})
+        await services.data.offer_dataset(source.name, offer)
+    except (*FORM_ERRORS, MaterialError) as error:
         return _render_published(request, source, given, offer_problem(error, services))
     return redirect_to(request, _published_path(source.name), OFFERED_TEXT.format(source.name))
 
@@ -348,34 +306,28 @@ def _published_path(name: str) -> str:
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/inspect")
 async def inspect_again(request: web.Request) -> web.Response:
-    services = get_services(request)
-    name = request.match_info["name"]
-    await asyncio.to_thread(data_sources.require_upload, services.home, name)
-    data_service.inspect_upload(services, name)
-    return redirect_to(request, upload_page_path(name))
+    data = get_services(request).data
+    source = await data.upload(request.match_info["name"])
+    data.inspect_upload(source.name)
+    return redirect_to(request, upload_page_path(source.name))
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/delete")
 async def delete_upload_page(request: web.Request) -> web.Response:
     name = request.match_info["name"]
-    await data_service.delete_upload(get_services(request), name)
+    await get_services(request).data.delete_upload(name)
     return redirect_to(request, DATA_PATH, f"{name} is deleted.")
 
 
 @routes.add(f"GET {DATA_PATH}/works/{{work_id}}/events")
 async def get_job_events(request: web.Request) -> web.StreamResponse:
-    get_services(request)
-    return await data_service.stream_job_progress(
-        request, data_service.require_job(request, request.match_info["work_id"])
-    )
+    return await stream_job_progress(request, require_job(request))
 
 
 @routes.add(f"POST {DATA_PATH}/works/{{work_id}}/cancel")
 async def cancel_job(request: web.Request) -> web.Response:
-    get_services(request)
-    jobs = data_service.get_jobs(request)
-    job = data_service.require_job(request, request.match_info["work_id"])
-    await jobs.cancel(job)
+    job = require_job(request)
+    await get_services(request).data_jobs.cancel(job)
     paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
     paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")

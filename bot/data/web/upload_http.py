@@ -7,31 +7,15 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from bot.data.web.actions import (
-    delete_upload,
-    get_data_state,
-    get_jobs,
-    inspect_upload,
-    offer_upload,
-    set_columns,
-    set_right,
-    store_upload,
-    withdraw,
-)
+from bot.data.offers import ColumnMapBody, OfferBody
+from bot.data.rights import parse_rights, statement_error
+from bot.data.sources import list_uploads
 from bot.data.web.schemas import (
     DataJobResponse,
     SourceResponse,
     UploadedFile,
     UploadListResponse,
     upload_path,
-)
-from bot.data.web.sources import (
-    ColumnMapBody,
-    OfferBody,
-    list_uploads,
-    parse_rights_form,
-    require_upload,
-    statement_error,
 )
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import ApiRoutes, BodySpec, ResponseSpec, enum_parameter
@@ -123,14 +107,13 @@ async def put_upload(request: web.Request) -> web.Response:
     """The body is the file, streamed to the disk. Nothing may be trained on until a right is
     stated.
     """
-    services = get_services(request)
-    state = get_data_state(request)
+    data = get_services(request).data
     require_known_parameters(request, "replace")
     replace = flag_query(request, "replace")
     name = request.match_info["name"]
     read = partial(request.content.read, READ_CHUNK_BYTES)
-    received = await store_upload(
-        services, state, read, name, replace=replace, expected_bytes=request.content_length
+    received = await data.store_upload(
+        read, name, replace=replace, expected_bytes=request.content_length
     )
     path = upload_path(received.path.name)
     uploaded = UploadedFile.describe(received, name=received.path.name, links={"self": path})
@@ -150,13 +133,11 @@ async def get_upload(request: web.Request) -> web.Response:
     """Tells if it may be trained on, how a training request names it, and its inspection
     (`looking_into`).
     """
-    source = await asyncio.to_thread(
-        require_upload, get_services(request).home, request.match_info["name"]
-    )
-    job = get_jobs(request).latest("inspect", source.name)
-    return SourceResponse.of(
-        source, looking_into=DataJobResponse.of(job) if job else None
-    ).response()
+    services = get_services(request)
+    source = await services.data.upload(request.match_info["name"])
+    job = services.data_jobs.latest("inspect", source.name)
+    inspection = DataJobResponse.of(job) if job else None
+    return SourceResponse.of(source, looking_into=inspection).response()
 
 
 @routes.operation(
@@ -171,7 +152,7 @@ async def get_upload(request: web.Request) -> web.Response:
 )
 async def delete_upload_route(request: web.Request) -> web.Response:
     """Its rights statement is deleted too; data sets built from it stay."""
-    await delete_upload(get_services(request), request.match_info["name"])
+    await get_services(request).data.delete_upload(request.match_info["name"])
     return web.Response(status=204)
 
 
@@ -185,10 +166,9 @@ async def delete_upload_route(request: web.Request) -> web.Response:
 async def put_right(request: web.Request) -> web.Response:
     """The person who states it is responsible for it; docs/privacy.md explains each right."""
     body = parse_body(RightBody, await read_json_object(request))
-    statement = parse_rights_form(body.model_dump())
-    return SourceResponse.of(
-        await set_right(get_services(request), request.match_info["name"], statement)
-    ).response()
+    statement = parse_rights(body.model_dump())
+    source = await get_services(request).data.set_right(request.match_info["name"], statement)
+    return SourceResponse.of(source).response()
 
 
 @routes.operation(
@@ -203,9 +183,8 @@ async def put_right(request: web.Request) -> web.Response:
 )
 async def remove_right(request: web.Request) -> web.Response:
     """Future runs do not train on it; existing data sets and adapters stay."""
-    return SourceResponse.of(
-        await set_right(get_services(request), request.match_info["name"], None)
-    ).response()
+    source = await get_services(request).data.set_right(request.match_info["name"], None)
+    return SourceResponse.of(source).response()
 
 
 @routes.operation(
@@ -228,7 +207,7 @@ async def put_columns(request: web.Request) -> web.Response:
     the `question`.
     """
     body = parse_body(ColumnMapBody, await read_json_object(request))
-    source = await set_columns(get_services(request), request.match_info["name"], body.map)
+    source = await get_services(request).data.set_columns(request.match_info["name"], body.map)
     return SourceResponse.of(source).response()
 
 
@@ -244,9 +223,8 @@ async def put_columns(request: web.Request) -> web.Response:
 )
 async def remove_columns(request: web.Request) -> web.Response:
     """Data sets that were built with it stay."""
-    return SourceResponse.of(
-        await set_columns(get_services(request), request.match_info["name"], ())
-    ).response()
+    source = await get_services(request).data.set_columns(request.match_info["name"], ())
+    return SourceResponse.of(source).response()
 
 
 @routes.operation(
@@ -268,12 +246,10 @@ async def put_upload_in_catalogue(request: web.Request) -> web.Response:
     """Writes an entry of catalogue.toml. The right is the upload's; a `right` in the body is stated
     to it first.
     """
-    services = get_services(request)
+    data = get_services(request).data
     name = request.match_info["name"]
-    await offer_upload(services, name, parse_body(OfferBody, await read_json_object(request)))
-    return SourceResponse.of(
-        await asyncio.to_thread(require_upload, services.home, name)
-    ).response()
+    await data.offer_upload(name, parse_body(OfferBody, await read_json_object(request)))
+    return SourceResponse.of(await data.upload(name)).response()
 
 
 @routes.operation(
@@ -287,13 +263,10 @@ async def put_upload_in_catalogue(request: web.Request) -> web.Response:
 )
 async def remove_upload_from_catalogue(request: web.Request) -> web.Response:
     """Removes its entry of catalogue.toml; jobs that have begun have their own copy."""
-    services = get_services(request)
-    name = request.match_info["name"]
-    source = await asyncio.to_thread(require_upload, services.home, name)
-    await withdraw(services, upload=source.name)
-    return SourceResponse.of(
-        await asyncio.to_thread(require_upload, services.home, name)
-    ).response()
+    data = get_services(request).data
+    source = await data.upload(request.match_info["name"])
+    await data.withdraw_upload(source.name)
+    return SourceResponse.of(await data.upload(source.name)).response()
 
 
 @routes.operation(
@@ -314,8 +287,7 @@ async def post_inspect(request: web.Request) -> web.Response:
     """The trainer reads the whole file: its format, its usable records, and why others are not
     usable.
     """
-    services = get_services(request)
-    name = request.match_info["name"]
-    source = await asyncio.to_thread(require_upload, services.home, name)
-    job = inspect_upload(services, source.name)
+    data = get_services(request).data
+    source = await data.upload(request.match_info["name"])
+    job = data.inspect_upload(source.name)
     return DataJobResponse.of(job, upload=upload_path(source.name)).response(202)

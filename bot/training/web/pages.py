@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 from markupsafe import Markup
 
-from bot.data.web.built_datasets import require_dataset
+from bot.data.built_datasets import require_dataset
 from bot.platform.errors import redact_paths
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import DEFAULT_PAGE_SIZE
@@ -166,7 +166,7 @@ def _dataset_path(services: Services, requested: Mapping[str, str]) -> str:
         None, (requested.get("dataset"), Path(requested.get("dataset_path", "")).name)
     ):
         with suppress(UnderstudyError):
-            return f"{DASHBOARD}/data/sets/{quote(require_dataset(services, name).id)}"
+            return f"{DASHBOARD}/data/sets/{quote(require_dataset(services.home, name).id)}"
     return ""
 
 

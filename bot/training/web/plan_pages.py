@@ -8,10 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.data.web.actions import StoredPlan, get_data_state
-from bot.data.web.built_datasets import list_datasets
 from bot.data.web.source_pages import DATA_PATH
-from bot.data.web.sources import list_sources
 from bot.platform.errors import redact_paths
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
@@ -20,6 +17,7 @@ from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from bot.services import Services
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
+from bot.training.web.plan_cache import PLAN_CACHE, StoredPlan
 from bot.training.web.requests import plan_training, start_training
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -150,9 +148,8 @@ async def post_plan_form(request: web.Request) -> web.Response:
         planned = await plan_training(request, body)
     except UnderstudyError as error:
         return await _render_plan_form(request, given, problem=_as_problem(error, services))
-    id = get_data_state(request).plans.keep(
-        StoredPlan(given, body, planned.request, planned.plan, erasure_count)
-    )
+    stored = StoredPlan(given, body, planned.request, planned.plan, erasure_count)
+    id = request.app[PLAN_CACHE].add(stored)
     return redirect_to(request, f"{DATA_PATH}/plans/{id}")
 
 
@@ -161,7 +158,7 @@ async def get_plan_page(request: web.Request) -> web.Response:
     """Page of an earlier plan, with its form."""
     erasure_count = get_services(request).store.erasure_requests.count()
     try:
-        stored = get_data_state(request).plans.get(request.match_info["id"], erasure_count)
+        stored = request.app[PLAN_CACHE].get(request.match_info["id"], erasure_count)
     except Problem as gone:
         return await _render_plan_form(request, _default_fields(request), problem=gone)
     return await _render_plan_form(request, stored.given, stored)
@@ -183,11 +180,11 @@ async def _render_plan_form(
 ) -> web.Response:
     services = get_services(request)
     sources = [
-        one
-        for one in await asyncio.to_thread(list_sources, services)
-        if not one.refused and not one.is_set
+        source
+        for source in await services.data.sources()
+        if not source.refused and not source.is_set
     ]
-    sets, _ = await asyncio.to_thread(list_datasets, services)
+    sets, _ = await services.data.datasets()
     plan_context = (
         await asyncio.to_thread(_plan_context, request, stored, services) if stored else None
     )
@@ -203,7 +200,7 @@ async def _render_plan_form(
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipes(),
         sources=sources,
-        sets=[(next(iter(one.request_field.values())), one) for one in sets],
+        sets=[(next(iter(built.request_field.values())), built) for built in sets],
         adapters=services.catalogue.dialogue_adapters(),
         dialogues=services.catalogue.dialogues(),
         served=services.base_model,

@@ -12,7 +12,7 @@ from aiohttp import BodyPartReader, web
 
 from bot.chat.model_names import version_label
 from bot.data.jobs import DataJob
-from bot.data.web.upload_stream import receive_file
+from bot.data.upload_stream import receive_file
 from bot.personas.web.lookup import (
     OwnedPersona,
     guild_name,

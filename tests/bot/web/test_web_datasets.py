@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from bot.data import sample_index
+from bot.data.folders import DataFolders
 from bot.data.web import pages as dataset_pages
-from bot.data.web import sample_index
-from bot.data.web.folders import DataFolders
+from bot.data.web.forms import statement_fields
 from bot.data.web.pages import split_marked_text
-from bot.data.web.source_pages import statement_fields
 from bot.privacy.home_files import HomeFiles
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.data.web.actions import MAX_STORED_PLANS
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import shell_command
 from bot.training.training_plan import MaskPreview, TokenHistogram, Truncation
+from bot.training.web.plan_cache import MAX_STORED_PLANS
 from bot.training.web.plan_pages import default_job_name, form_to_request, trainer_command
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.dataset_folders import put_set

@@ -13,10 +13,10 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
+from bot.data import upload_stream
+from bot.data.errors import InvalidFieldsError
 from bot.data.jobs import OPEN_JOB_STATES
-from bot.data.web import upload_stream
-from bot.data.web.sources import parse_rights_form
-from bot.platform.web_kit.problems import Problem
+from bot.data.rights import parse_rights
 from personas.home.column_maps import read_mapping
 from personas.home.data_subjects import NO_CONSENT
 from personas.home.dataset_catalogue import read_catalogue
@@ -290,9 +290,9 @@ async def test_each_wrong_field_of_a_statement_is_named(dashboard):
     wrong = {"right": "mine", "stated_by": "", "stated_on": "soon", "why": " "}
     status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=wrong)
     assert status == 422 and [error["field"] for error in result["errors"]] == list(wrong)
-    with pytest.raises(Problem) as refused:
-        parse_rights_form(wrong | {"right": "licensed"})
-    assert [error["field"] for error in refused.value.errors] == [
+    with pytest.raises(InvalidFieldsError) as refused:
+        parse_rights(wrong | {"right": "licensed"})
+    assert [name for name, _ in refused.value.errors] == [
         "licence",
         "stated_by",
         "stated_on",

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from bot.platform.web_kit.problems import Problem
+from bot.data.errors import InvalidFieldsError
 from personas.home.atomic_files import write_private_file
 
 REVIEW_FILE = "review.jsonl"
@@ -50,7 +50,7 @@ class ReplacedTextPage:
     are too many.
     """
 
-    found: tuple[ReplacedText, ...] = ()
+    texts: tuple[ReplacedText, ...] = ()
     count: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
     delete_on: str = ""
@@ -67,8 +67,8 @@ def read_review(
     file = build / REVIEW_FILE
     if not file.exists():
         return ReplacedTextPage()
-    places: Counter[tuple[str, str, str]] = Counter()
-    seen: dict[tuple[str, str, str], dict[str, Any]] = {}
+    counts: Counter[tuple[str, str, str]] = Counter()
+    first_lines: dict[tuple[str, str, str], dict[str, Any]] = {}
     by_kind: Counter[str] = Counter()
     head: dict[str, Any] = {}
     is_whole = True
@@ -81,22 +81,21 @@ def read_review(
             is_whole = False
             break
         by_kind[str(line.get("kind"))] += 1
-        of = (str(line.get("kind")), str(line.get("original")), str(line.get("replacement")))
-        if (kind and of[0] != kind) or (
-            wanted and not any(wanted in text.casefold() for text in of[1:])
-        ):
+        key = (str(line.get("kind")), str(line.get("original")), str(line.get("replacement")))
+        if kind and key[0] != kind:
             continue
-        places[of] += 1
-        seen.setdefault(of, line)
-    shown = places.most_common()[first : first + limit]
-    found = tuple(_replaced_text(of, count, seen[of]) for of, count in shown)
+        if wanted and wanted not in key[1].casefold() and wanted not in key[2].casefold():
+            continue
+        counts[key] += 1
+        first_lines.setdefault(key, line)
+    shown = counts.most_common()[first : first + limit]
     return ReplacedTextPage(
-        found,
-        len(places),
-        dict(by_kind.most_common()),
-        str(head.get("delete_on", "")),
-        True,
-        is_whole,
+        texts=tuple(_replaced_text(first_lines[key], count) for key, count in shown),
+        count=len(counts),
+        by_kind=dict(by_kind.most_common()),
+        delete_on=str(head.get("delete_on", "")),
+        is_there=True,
+        is_whole=is_whole,
     )
 
 
@@ -107,13 +106,12 @@ def read_corrections(build: Path) -> list[tuple[str, str]]:
 
 
 def add_correction(build: Path, verdict: str, name: str) -> None:
-    """Keep a name (`keep`) or replace one that was missed (`also`). Raises `Problem`."""
+    """Keep a name (`keep`) or replace one that was missed (`also`). Raises `InvalidFieldsError`."""
     name = " ".join(name.split())
     if verdict not in ("keep", "also"):
-        raise Problem("invalid-request", f"There is no verdict {verdict!r}.", "It is keep or also.")
+        raise InvalidFieldsError(f"There is no verdict {verdict!r}.", "It is keep or also.")
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise Problem(
-            "invalid-request",
+        raise InvalidFieldsError(
             "That is not a valid name.",
             f"Give 1 to {MAX_NAME_CHARS} characters in one line.",
         )
@@ -150,11 +148,13 @@ def _review_lines(file: Path) -> Iterator[dict[str, Any]]:
                     yield line
 
 
-def _replaced_text(of: tuple[str, str, str], count: int, line: dict[str, Any]) -> ReplacedText:
+def _replaced_text(line: dict[str, Any], count: int) -> ReplacedText:
     return ReplacedText(
-        *of,
-        count,
-        str(line.get("source", "")),
-        str(line.get("row", "")),
-        str(line.get("context", "")),
+        kind=str(line.get("kind")),
+        original=str(line.get("original")),
+        replacement=str(line.get("replacement")),
+        count=count,
+        source=str(line.get("source", "")),
+        row=str(line.get("row", "")),
+        context=str(line.get("context", "")),
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bot.data.web.folders import DATASET_NAME_PATTERN, DataFolders
-from bot.platform.web_kit.problems import Problem
-from bot.services import Services
+from bot.data.errors import UnknownDataError
+from bot.data.folders import DATASET_NAME_PATTERN, DataFolders, catalogue_names
 from bot.training.training_plan import TokenHistogram
 from personas.errors import MaterialError
 from personas.home.built_dataset import (
@@ -20,7 +19,6 @@ from personas.home.built_dataset import (
     TRAIN_FILE,
     is_built_dataset,
 )
-from personas.home.dataset_catalogue import read_catalogue
 
 DATASHEET_FILE = "README.md"
 SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE))
@@ -112,52 +110,47 @@ def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "
         ) from error
 
 
-def list_datasets(services: Services) -> tuple[list[BuiltDataset], list[str]]:
+def list_datasets(home: Path) -> tuple[list[BuiltDataset], list[str]]:
     """All data sets, newest first, and the errors of unreadable ones. To be called in a thread."""
-    found: list[BuiltDataset] = []
+    datasets: list[BuiltDataset] = []
     faults: list[str] = []
-    for id, folder, is_own, name in _dataset_folders(services):
+    for id, folder, is_own, name in _dataset_folders(home):
         try:
-            found.append(read_dataset(id, folder, is_own=is_own, catalogue_name=name))
+            datasets.append(read_dataset(id, folder, is_own=is_own, catalogue_name=name))
         except MaterialError as error:
             faults.append(str(error))
-    return sorted(found, key=lambda one: one.built_at, reverse=True), faults
+    return sorted(datasets, key=lambda built: built.built_at, reverse=True), faults
 
 
-def require_dataset(services: Services, id: str) -> BuiltDataset:
-    """A data set by its id. Raises `Problem`, and `MaterialError` for one that is damaged."""
-    for known, folder, is_own, name in _dataset_folders(services, id):
+def require_dataset(home: Path, id: str) -> BuiltDataset:
+    """A data set by its id. Raises `UnknownDataError`, and `MaterialError` for one that is damaged."""
+    for known, folder, is_own, name in _dataset_folders(home, id):
         if known == id:
             return read_dataset(id, folder, is_own=is_own, catalogue_name=name)
     advice = "GET /datasets lists them, with kind set. Build a data set from a source first."
-    raise Problem("not-found", f"There is no built data set {id!r}.", advice)
+    raise UnknownDataError(f"There is no built data set {id!r}.", advice)
 
 
-def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool, str]]:
+def _dataset_folders(home: Path, id: str = "") -> list[tuple[str, Path, bool, str]]:
     """Id, folder, whether it was built here, and the name in the catalogue, of all data sets or of
     one.
     """
-    sets = DataFolders(services.home).sets
+    sets = DataFolders(home).sets
     if id:
         own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
     else:
         own = sorted(
             path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name)
         )
-    names = {
-        entry.path: entry.name
-        for entry in read_catalogue(services.home).entries.values()
-        if entry.path
-    }
-    found = [(path.name, path, True, names.get(path, "")) for path in own if is_built_dataset(path)]
+    names = catalogue_names(home)
+    folders = [
+        (path.name, path, True, names.get(path, "")) for path in own if is_built_dataset(path)
+    ]
+    own_ids = {id for id, *_ in folders}
     for path, name in names.items():
-        if (
-            name not in {known for known, *_ in found}
-            and path.parent != sets
-            and is_built_dataset(path)
-        ):
-            found.append((name, path, False, name))
-    return found
+        if name not in own_ids and path.parent != sets and is_built_dataset(path):
+            folders.append((name, path, False, name))
+    return folders
 
 
 def read_datasheet(built: BuiltDataset) -> str:

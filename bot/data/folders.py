@@ -8,7 +8,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.platform.web_kit.problems import Problem
+from bot.data.errors import InvalidNameError, UnsupportedFileError
+from personas.home.dataset_catalogue import read_catalogue
 from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 
 FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".zip", ".txt", ".md")
@@ -35,11 +36,11 @@ class DataFolders:
         return self.home / "datasets"
 
     def upload(self, name: str) -> Path:
-        """The path of an upload, which need not exist. Raises `Problem` for an invalid name."""
+        """The path of an upload, which need not exist. Raises `InvalidNameError`."""
         return _path_of(self.uploads, parse_file_name(name))
 
     def set(self, name: str) -> Path:
-        """The path of a data set, which need not exist. Raises `Problem` for an invalid name."""
+        """The path of a data set, which need not exist. Raises `InvalidNameError`."""
         return _path_of(self.sets, parse_dataset_name(name))
 
     def build(self, name: str) -> Path:
@@ -53,43 +54,50 @@ class DataFolders:
 
 
 def _path_of(folder: Path, name: str) -> Path:
-    """Return the path of a file or folder. Raises `Problem` for a name of a device, or behind a
-    link.
+    """Return the path of a file or folder. Raises `InvalidNameError` for a name of a device, or
+    behind a link.
     """
     try:
         return path_inside(folder, name)
     except UnsafeNameError as error:
-        raise Problem(
-            "bad-name", f"The name {error}.", "Choose another name, or put the file itself there."
+        raise InvalidNameError(
+            f"The name {error}.", "Choose another name, or put the file itself there."
         ) from None
 
 
 def parse_file_name(text: str) -> str:
-    """The name of an upload. Raises `Problem` for a path and for an unsupported type."""
+    """The name of an upload. Raises `InvalidNameError` for a path, and `UnsupportedFileError`."""
     name = unicodedata.normalize("NFC", text.strip())
     if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         advice = (
             "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit."
         )
-        raise Problem("bad-name", f"A file cannot be called {name[:80]!r}.", advice)
+        raise InvalidNameError(f"A file cannot be called {name[:80]!r}.", advice)
     try:
         require_safe_name(name)
     except UnsafeNameError as error:
-        raise Problem("bad-name", f"A file's name {error}.", "Choose another name.") from None
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
-    kind = (
-        suffixes[-2]
-        if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1
-        else (suffixes or [""])[-1]
-    )
-    if kind not in FILE_SUFFIXES:
+        raise InvalidNameError(f"A file's name {error}.", "Choose another name.") from None
+    if not is_supported_file(Path(name)):
         advice = f"Supported are {', '.join(FILE_SUFFIXES)}, each also compressed as {GZIP_SUFFIX}."
-        raise Problem("wrong-kind", f"{name} is of an unsupported type.", advice)
+        raise UnsupportedFileError(f"{name} is of an unsupported type.", advice)
     return name
 
 
+def is_supported_file(path: Path) -> bool:
+    """Tell by its suffix whether a file, or the file packed in it, is of a type that is read."""
+    inner = path.with_suffix("") if path.suffix.lower() == GZIP_SUFFIX else path
+    return inner.suffix.lower() in FILE_SUFFIXES
+
+
 def parse_dataset_name(text: str) -> str:
+    """The name of a data set. Raises `InvalidNameError`."""
     if not DATASET_NAME_PATTERN.fullmatch(text.strip()):
         advice = "Use letters, digits, - and _, at most 64, the first a letter or digit."
-        raise Problem("bad-name", f"A data set cannot be called {text.strip()[:80]!r}.", advice)
+        raise InvalidNameError(f"A data set cannot be called {text.strip()[:80]!r}.", advice)
     return text.strip()
+
+
+def catalogue_names(home: Path) -> dict[Path, str]:
+    """Map paths to the names by which moderators take the data there."""
+    entries = read_catalogue(home).entries.values()
+    return {entry.path: entry.name for entry in entries if entry.path}

@@ -2,19 +2,18 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from bot.data.web.anonymisation_review import CORRECTIONS_FILE, REVIEW_FILE
-from bot.data.web.folders import DataFolders
-from bot.data.web.sources import list_sources
+from bot.data.anonymisation_review import CORRECTIONS_FILE, REVIEW_FILE
+from bot.data.errors import InvalidFieldsError
+from bot.data.folders import DataFolders
+from bot.data.sources import DataSource
 from bot.personas.registry import guild_card_path
-from bot.platform.web_kit.problems import Problem, field_error
-from bot.platform.web_kit.request_body import parse_body
-from bot.services import Services
 from personas.home.atomic_files import write_private_file
 from personas.schemas.base import FrozenModel
 
@@ -89,85 +88,74 @@ class DatasetBuildBody(FrozenModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len({of.source for of in self.sources}) < len(self.sources):
+        if len({selection.source for selection in self.sources}) < len(self.sources):
             raise ValueError("sources names one twice")
         if self.mix and self.two_stage:
             raise ValueError("give mix or two_stage, not both")
         return self
 
 
-def parse_build_form(form: Mapping[str, str], chosen: list[str]) -> DatasetBuildBody:
-    """Parse the build form; `chosen` are the ids of its sources. Raises `Problem` naming the wrong
-    fields.
-    """
-    texts = {name: form.get(name, "").strip() for name in DatasetBuildBody.model_fields}
-    lists = {
-        name: [part.strip() for part in texts[name].split(",") if part.strip()]
-        for name in ("names", "languages")
-    }
-    body: dict[str, object] = {name: text for name, text in texts.items() if text}
-    body |= {"name": texts["name"], "two_stage": texts["two_stage"] == "yes", **lists}
-    body["sources"] = [
-        {"source": id, "limit": form.get(f"limit {id}", "").strip() or None} for id in chosen
-    ]
-    return parse_body(DatasetBuildBody, body, is_form=True)
+@dataclass(frozen=True)
+class BuildContext:
+    """The home's sources, personas and models: a build request is checked against them."""
+
+    home: Path
+    sources: Mapping[str, DataSource]
+    persona_ids: Collection[str]
+    recipes: Collection[str]
+    base_model: str
 
 
-def require_buildable(body: DatasetBuildBody, services: Services) -> None:
-    """Raise `Problem` for sources that are missing or may not be trained on, and for unknown or
-    taken names.
+def require_buildable(body: DatasetBuildBody, context: BuildContext) -> None:
+    """Raise `InvalidFieldsError` for sources that are missing or may not be trained on, and for
+    unknown or taken names.
     """
-    sources = {source.id: source for source in list_sources(services)}
-    errors = []
+    errors: list[tuple[str, str]] = []
     for selection in body.sources:
-        source = sources.get(selection.source)
-        if source is None or source.is_set or not source.is_file:
-            why = (
-                "is not here"
-                if source is None
-                else "is a built data set"
-                if source.is_set
-                else "is no file"
-            )
-            errors.append(
-                field_error("sources", f"{selection.source} {why}: name logs, dialogue or uploads")
-            )
-        elif source.refused:
-            errors.append(field_error("sources", f"{source.refused} {source.advice}"))
-    if (
-        body.persona
-        and body.persona not in services.personas.of(0)
-        and not _card_path(body, services.home)
-    ):
-        errors.append(field_error("persona", f"There is no persona {body.persona!r}"))
-    if body.recipe not in services.catalogue.recipes():
-        errors.append(field_error("recipe", f"There is no recipe {body.recipe!r}"))
-    if body.name in sources and not DataFolders(services.home).set(body.name).exists():
-        errors.append(field_error("name", f"{body.name} is the name of another data set"))
+        if error := _source_error(selection.source, context.sources.get(selection.source)):
+            errors.append(("sources", error))
+    is_known = body.persona in context.persona_ids or bool(_card_path(body, context.home))
+    if body.persona and not is_known:
+        errors.append(("persona", f"There is no persona {body.persona!r}"))
+    if body.recipe not in context.recipes:
+        errors.append(("recipe", f"There is no recipe {body.recipe!r}"))
+    if body.name in context.sources and not DataFolders(context.home).set(body.name).exists():
+        errors.append(("name", f"{body.name} is the name of another data set"))
     if errors:
-        message = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
-        raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
+        message = " ".join(f"{error.rstrip('.')}." for _, error in errors)
+        raise InvalidFieldsError(message, "Correct what `errors` names.", tuple(errors))
+
+
+def _source_error(id: str, source: DataSource | None) -> str:
+    """Describe why a source cannot be built from; empty if it can."""
+    if source is None:
+        return f"{id} is not here: name logs, dialogue or uploads"
+    if source.is_set:
+        return f"{id} is a built data set: name logs, dialogue or uploads"
+    if not source.is_file:
+        return f"{id} is no file: name logs, dialogue or uploads"
+    if source.refused:
+        return f"{source.refused} {source.advice}"
+    return ""
 
 
 def build_arguments(
-    body: DatasetBuildBody, services: Services, *, with_review: bool = True
+    body: DatasetBuildBody, context: BuildContext, *, with_review: bool = True
 ) -> list[str]:
     """The arguments of `python -m trainer`, with paths relative to the home."""
     words = ["dataset", "build"]
     if body.persona:
-        words += [
-            "--persona",
-            _card_path(body, services.home) or body.persona,
-            *_lore_paths(body, services.home),
-        ]
-    words += [word for name in body.names for word in ("--as", name)]
+        words += ["--persona", _card_path(body, context.home) or body.persona]
+        words += _lore_arguments(body, context.home)
+    for name in body.names:
+        words += ["--as", name]
     for selection in body.sources:
-        words += [
-            "--source",
-            f"{selection.source}:{selection.limit}" if selection.limit else selection.source,
-        ]
-    build = DataFolders(services.home).build(body.name).relative_to(services.home)
-    given = {
+        limit = f":{selection.limit}" if selection.limit else ""
+        words += ["--source", f"{selection.source}{limit}"]
+    build = DataFolders(context.home).build(body.name).relative_to(context.home)
+    corrections = build / CORRECTIONS_FILE
+    has_corrections = (context.home / corrections).exists()
+    options = {
         "--mix": body.mix,
         "--languages": ",".join(body.languages),
         "--min-reply-words": body.min_reply_words,
@@ -176,14 +164,16 @@ def build_arguments(
         "--max-length": body.max_length,
         "--tree-paths": body.tree_paths if body.tree_paths != "best" else "",
         "--seed": body.seed,
-        "--base-model": services.base_model if services.base_model != "embedded" else "",
-        "--corrections": build / CORRECTIONS_FILE
-        if (services.home / build / CORRECTIONS_FILE).exists()
-        else "",
+        "--base-model": context.base_model if context.base_model != "embedded" else "",
+        "--corrections": corrections if has_corrections else "",
         "--review": build / REVIEW_FILE if with_review else "",
     }
-    words += [word for option, value in given.items() if value for word in (option, str(value))]
-    return [*words, *(["--two-stage"] if body.two_stage else []), "--out", f"datasets/{body.name}"]
+    for option, value in options.items():
+        if value:
+            words += [option, str(value)]
+    if body.two_stage:
+        words.append("--two-stage")
+    return [*words, "--out", f"datasets/{body.name}"]
 
 
 def build_command(words: list[str]) -> str:
@@ -211,8 +201,13 @@ def _card_path(body: DatasetBuildBody, home: Path) -> str:
     return str(card.relative_to(home)) if card else ""
 
 
-def _lore_paths(body: DatasetBuildBody, home: Path) -> list[str]:
-    card = guild_card_path(home, body.persona or "")
-    folder = home / "lore" / card.parent.parent.name if card else home
-    has_any = card and (folder / (body.persona or "")).is_dir()
-    return ["--lore", str(folder.relative_to(home))] if has_any else []
+def _lore_arguments(body: DatasetBuildBody, home: Path) -> list[str]:
+    """The lore of a server's persona; none for one that ships, whose lore the trainer finds."""
+    persona_id = body.persona or ""
+    card = guild_card_path(home, persona_id)
+    if card is None:
+        return []
+    folder = home / "lore" / card.parent.parent.name
+    if not (folder / persona_id).is_dir():
+        return []
+    return ["--lore", str(folder.relative_to(home))]

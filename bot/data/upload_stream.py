@@ -14,7 +14,13 @@ from typing import BinaryIO
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from bot.platform.web_kit.problems import Problem
+from bot.data.errors import (
+    DataConflictError,
+    IncompleteUploadError,
+    NoDiskSpaceError,
+    UnsupportedFileError,
+    UploadTooLargeError,
+)
 from personas.home.atomic_files import claim_temporary, replace_durably
 
 MAGIC_BYTES = {
@@ -49,7 +55,7 @@ ReadChunk = Callable[[], Awaitable[bytes]]
 
 
 def require_file_type(name: str, first: bytes | bytearray) -> None:
-    """Raise `Problem` if the first bytes contradict the file's suffix."""
+    """Raise `UnsupportedFileError` if the first bytes contradict the file's suffix."""
     kind = PurePath(name).suffix.lower()
     start = bytes(first[:SNIFFED_BYTES])
     if kind in MAGIC_BYTES:
@@ -63,9 +69,8 @@ def require_file_type(name: str, first: bytes | bytearray) -> None:
         raise _wrong_type(name, "holds zero bytes, and is no text")
 
 
-def _wrong_type(name: str, what: str) -> Problem:
-    return Problem(
-        "wrong-kind",
+def _wrong_type(name: str, what: str) -> UnsupportedFileError:
+    return UnsupportedFileError(
         f"{name} {what}.",
         "Upload another file, or this one with the suffix of its type.",
     )
@@ -86,14 +91,13 @@ class ActiveUploads:
 
     @contextmanager
     def of(self, place: Path) -> Iterator[None]:
-        """Mark a file as being uploaded. Raises `Problem` if it is already."""
+        """Mark a file as being uploaded. Raises `DataConflictError` if it is already."""
         if place in self._paths:
-            raise Problem(
-                "conflict",
+            raise DataConflictError(
                 f"{place.name} is being uploaded already.",
                 "Wait for it, or cancel it there.",
             )
-        if not self._paths:  # then whatever was left half was left by a bot that was killed
+        if not self._paths:  # then partial files stem from a bot that was killed
             for left_over in place.parent.glob(f".*{PARTIAL_SUFFIX}"):
                 left_over.unlink(missing_ok=True)
         self._paths.add(place)
@@ -117,19 +121,19 @@ class UploadLimits:
     most: int
 
     def require(self, place: Path, size: int) -> None:
-        """Raise `Problem` for a larger file."""
+        """Raise `UploadTooLargeError` or `NoDiskSpaceError` for a larger file."""
         if size > self.most:
             message = (
                 f"{place.name} is larger than {self.most / 2**30:.1f} GiB, the limit of uploads "
                 "here."
             )
-            raise Problem("too-large", message, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
+            raise UploadTooLargeError(message, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
         if size > self.room or self.room <= 0:
             free = (
                 f"{self.room / 2**30:.1f} GiB, with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept free"
             )
             message = f"{place.name} is larger than what the disk has room for: {free}."
-            raise Problem("no-room", message, "Free the disk, or bring in a part of it.")
+            raise NoDiskSpaceError(message, "Free the disk, or bring in a part of it.")
 
 
 async def receive_file(
@@ -137,7 +141,7 @@ async def receive_file(
 ) -> ReceivedFile:
     """Write an upload to its path.
 
-    Raises `Problem` for a file that exists and is not to be replaced, and for one that is
+    Raises a `DataError` for a file that exists and is not to be replaced, and for one that is
     incomplete, too large, or of another type than its suffix says.
     """
     require_no_file(place, replace)
@@ -151,20 +155,19 @@ async def receive_file(
         await asyncio.to_thread(replace_durably, partial, place)
         return received
     except CONNECTION_ERRORS as error:
-        raise Problem("not-whole", f"{place.name} is incomplete.", "Send it again.") from error
+        raise IncompleteUploadError(f"{place.name} is incomplete.", "Send it again.") from error
     except OSError as error:
-        raise Problem(
-            "no-room", f"{place.name} cannot be written: {error.strerror}.", "Check the disk."
+        raise NoDiskSpaceError(
+            f"{place.name} cannot be written: {error.strerror}.", "Check the disk."
         ) from error
     finally:
         await asyncio.to_thread(partial.unlink, missing_ok=True)
 
 
 def require_no_file(place: Path, replace: bool) -> None:
-    """Raise `Problem` for a file that exists and is not to be replaced."""
+    """Raise `DataConflictError` for a file that exists and is not to be replaced."""
     if place.exists() and not replace:
-        raise Problem(
-            "conflict",
+        raise DataConflictError(
             f"There is a file {place.name} already.",
             "Choose another name, or replace it.",
         )

@@ -1,0 +1,312 @@
+"""Uploads, data sets and fetches: what commands, pages and the API do with them."""
+
+import asyncio
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+from bot.data.build_request import (
+    BuildContext,
+    DatasetBuildBody,
+    build_arguments,
+    read_build_request,
+    require_buildable,
+    save_build_request,
+)
+from bot.data.built_datasets import BuiltDataset, list_datasets, require_dataset
+from bot.data.errors import (
+    DataConflictError,
+    FetchRefusedError,
+    InvalidFieldsError,
+    UnknownDataError,
+)
+from bot.data.folders import DataFolders
+from bot.data.inspections import delete_inspection, save_inspection
+from bot.data.jobs import PROGRESS_ARGUMENTS, DataJob, DataJobKind, DataJobRunner
+from bot.data.offers import OfferBody
+from bot.data.rights import write_statement
+from bot.data.sample_index import SampleHits, SampleIndexes, SampleQuery, search_samples
+from bot.data.sources import UPLOADS_PREFIX, DataSource, list_sources, require_upload
+from bot.data.upload_stream import (
+    ActiveUploads,
+    ReadChunk,
+    ReceivedFile,
+    receive_file,
+    require_no_file,
+)
+from bot.personas.registry import PersonaRegistry
+from bot.settings import FetchPolicy
+from bot.training.dataset_catalog import DatasetCatalog, DatasetPlace
+from bot.training.guild_turns import QueueConflictError
+from personas.errors import MaterialError, RequestError
+from personas.home.built_dataset import dataset_statement
+from personas.home.column_maps import write_mapping
+from personas.home.rights import RightsStatement
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+
+
+def upload_place(name: str) -> DatasetPlace:
+    """Return the place that the catalogue gives for an upload."""
+    return {"path": f"{UPLOADS_PREFIX}{name}"}
+
+
+def dataset_place(id: str) -> DatasetPlace:
+    """Return the place that the catalogue gives for a data set that was built here."""
+    return {"path": f"datasets/{id}"}
+
+
+def require_own_dataset(built: BuiltDataset) -> None:
+    """Raise `DataConflictError` for a data set outside this home."""
+    if not built.is_own:
+        raise DataConflictError(f"{built.id} lies where catalogue.toml says.", "Delete it there.")
+
+
+class DataActions:
+    """The data of this bot. Methods raise `DataError`s and other `UnderstudyError`s.
+
+    Folders and small files are read in threads: the home may lie on a slow disk.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        catalogue: DatasetCatalog,
+        personas: PersonaRegistry,
+        jobs: DataJobRunner,
+        *,
+        base_model: str,
+        max_upload_bytes: int,
+        fetch_policy: FetchPolicy,
+    ) -> None:
+        self._home = home
+        self._folders = DataFolders(home)
+        self._catalogue = catalogue
+        self._personas = personas
+        self._jobs = jobs
+        self._base_model = base_model
+        self._max_upload_bytes = max_upload_bytes
+        self._fetch_policy = fetch_policy
+        self._uploads = ActiveUploads()
+
+    @cached_property
+    def indexes(self) -> SampleIndexes:
+        """The indexes of data sets' samples."""
+        return SampleIndexes()
+
+    # ---------------------------------------------------------------------------------------------
+    # uploads
+
+    async def sources(self) -> list[DataSource]:
+        """List all sources, shipped ones last."""
+        return await asyncio.to_thread(list_sources, self._home, self._catalogue.shipped)
+
+    async def upload(self, name: str) -> DataSource:
+        """Return an upload."""
+        return await asyncio.to_thread(require_upload, self._home, name)
+
+    async def store_upload(
+        self, read: ReadChunk, name: str, *, replace: bool, expected_bytes: int | None = None
+    ) -> ReceivedFile:
+        """Store an upload, one of each name at a time; an earlier file's inspection, right and name
+        are deleted.
+        """
+        file = self._folders.upload(name)
+        require_no_file(file, replace)
+        with self._uploads.of(file):
+            received = await receive_file(
+                read, file, expected_bytes, replace=replace, most_bytes=self._max_upload_bytes
+            )
+            await asyncio.to_thread(self._catalogue.withdraw, upload_place(file.name))
+            await asyncio.to_thread(_delete_facts, file)
+        return received
+
+    def inspect_upload(self, name: str) -> DataJob:
+        """Queue the trainer's inspection of an upload."""
+        file = self._folders.upload(name)
+
+        async def save(job: DataJob) -> None:
+            await asyncio.to_thread(save_inspection, file, job.result)
+
+        arguments = ("dataset", "inspect", f"{UPLOADS_PREFIX}{file.name}", *PROGRESS_ARGUMENTS)
+        return self._jobs.start(self._home, "inspect", file.name, arguments, after=save)
+
+    async def set_right(self, name: str, statement: RightsStatement | None) -> DataSource:
+        """Store the right stated to an upload; None removes it."""
+        source = await self.upload(name)
+        file = self._folders.upload(source.name)
+        await asyncio.to_thread(write_statement, file, statement)
+        await asyncio.to_thread(self._catalogue.update_right, upload_place(source.name), statement)
+        return await self.upload(name)
+
+    async def set_columns(self, name: str, pairs: tuple[str, ...]) -> DataSource:
+        """Store which column of an upload is what, and have the trainer inspect it; no pairs
+        withdraw it.
+        """
+        source = await self.upload(name)
+        file = self._folders.upload(source.name)
+        try:
+            await asyncio.to_thread(write_mapping, file, pairs)
+        except MaterialError as error:
+            raise DataConflictError(error.message, error.advice) from error
+        await asyncio.to_thread(delete_inspection, file)
+        # A running inspection does not know the pairs yet.
+        running = self._jobs.latest("inspect", source.name)
+        if running and running.is_open:
+            await self._jobs.cancel(running)
+        self.inspect_upload(source.name)
+        return await self.upload(name)
+
+    async def delete_upload(self, name: str) -> None:
+        """Delete an upload and its facts, unless a job uses it."""
+        source = await self.upload(name)
+        for job in self._jobs.open():
+            is_named = f"{UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments)
+            if is_named or job.subject == source.name:
+                raise DataConflictError(
+                    f"{source.name} is in use by a job.", "Wait for it, or cancel it."
+                )
+        file = self._folders.upload(source.name)
+        await asyncio.to_thread(self._catalogue.withdraw, upload_place(source.name))
+        await asyncio.to_thread(file.unlink, missing_ok=True)
+        await asyncio.to_thread(_delete_facts, file)
+
+    # ---------------------------------------------------------------------------------------------
+    # data sets
+
+    async def datasets(self) -> tuple[list[BuiltDataset], list[str]]:
+        """List all data sets, newest first, and the errors of unreadable ones."""
+        return await asyncio.to_thread(list_datasets, self._home)
+
+    async def dataset(self, id: str) -> BuiltDataset:
+        """Return a data set."""
+        return await asyncio.to_thread(require_dataset, self._home, id)
+
+    async def stored_build(self, name: str) -> DatasetBuildBody | None:
+        """Return the request by which a data set was built; None if there is none."""
+        return await asyncio.to_thread(read_build_request, self._folders.build(name))
+
+    async def build_words(self, body: DatasetBuildBody) -> list[str]:
+        """Return the arguments of a build without a review, to be run by hand."""
+        context = await self._build_context()
+        await asyncio.to_thread(require_buildable, body, context)
+        return await asyncio.to_thread(build_arguments, body, context, with_review=False)
+
+    async def build_dataset(self, body: DatasetBuildBody, *, replace: bool) -> DataJob:
+        """Queue the build of a data set."""
+        context = await self._build_context()
+        await asyncio.to_thread(require_buildable, body, context)
+        if self._folders.set(body.name).exists() and not replace:
+            raise DataConflictError(
+                f"There is a data set {body.name} already.", "Choose another name, or replace it."
+            )
+        words = await asyncio.to_thread(build_arguments, body, context)
+        build = self._folders.build(body.name)
+        for folder in (self._folders.sets, build):
+            await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        job = self._jobs.start(self._home, "build", body.name, (*words, *PROGRESS_ARGUMENTS))
+        await asyncio.to_thread(save_build_request, build, body)
+        return job
+
+    async def _build_context(self) -> BuildContext:
+        return BuildContext(
+            home=self._home,
+            sources={source.id: source for source in await self.sources()},
+            persona_ids=self._personas.of(OPERATOR_GUILD_ID).keys(),
+            recipes=self._catalogue.recipes(),
+            base_model=self._base_model,
+        )
+
+    async def delete_dataset(self, id: str) -> None:
+        """Delete a data set that was built here, with its index and build request."""
+        built = await self.dataset(id)
+        require_own_dataset(built)
+        job = self._jobs.latest("build", built.id)
+        if job and job.is_open:
+            raise DataConflictError(f"{built.id} is being built.", "Wait for it, or cancel it.")
+        await asyncio.to_thread(self._catalogue.withdraw, dataset_place(built.id))
+        index = self._folders.index(built.folder)
+        for folder in (index, self._folders.build(built.id), built.folder):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def find_samples(self, built: BuiltDataset, query: SampleQuery) -> SampleHits | None:
+        """Return the matching samples; None while the index is being built."""
+        index = self._folders.index(built.folder)
+        if not await self.indexes.ready(built.folder, index):
+            return None
+        return await asyncio.to_thread(search_samples, built.folder, index, query)
+
+    # ---------------------------------------------------------------------------------------------
+    # data sets on a hub, and offers to moderators
+
+    def fetch(self, name: str) -> DataJob:
+        """Queue the fetch of a data set from a hub."""
+        entry = self._catalogue.require_entry(name)
+        if self._fetch_policy == "off":
+            advice = f"The operator can: `python -m trainer catalogue fetch {name}`."
+            raise FetchRefusedError(
+                "This bot does not fetch data sets (FETCH_DATASETS is off).", advice
+            )
+        if not entry.hub:
+            raise RequestError(f"{name!r} is not on a hub.", "There is nothing to fetch.")
+        if entry.is_here:
+            raise QueueConflictError(f"{name} is on this machine already.", "Train on it.")
+        arguments = ("catalogue", "fetch", name, *PROGRESS_ARGUMENTS)
+        return self._jobs.start(self._home, "fetch", name, arguments)
+
+    def latest_job(self, kind: DataJobKind, subject: str, *, missing: str, advice: str) -> DataJob:
+        """Return the latest job of a kind on a subject; `missing` is the error if there is none."""
+        job = self._jobs.latest(kind, subject)
+        if job is None:
+            raise UnknownDataError(missing, advice)
+        return job
+
+    async def offer_upload(self, name: str, offer: OfferBody) -> None:
+        """Let moderators name an upload, under the right stated to it or by `offer`."""
+        source = await self.upload(name)
+        statement = offer.statement() if offer.right else source.statement
+        if source.about and source.about.question and not (source.mapping or offer.map):
+            raise InvalidFieldsError(
+                f"Nobody has said which column of {name} is what, so nothing of it would be read.",
+                "State it under Columns, or as `map`.",
+                {"map": "say which column is what"},
+            )
+        if statement is None:
+            raise InvalidFieldsError(
+                f"Nobody has stated a right to {name}.",
+                "State it first.",
+                {"right": "nobody has stated a right to it"},
+            )
+        place = upload_place(source.name)
+        await asyncio.to_thread(self._catalogue.offer, place, offer.listing, statement)
+        if offer.right:
+            await self.set_right(source.name, statement)
+
+    async def offer_dataset(self, id: str, offer: OfferBody) -> None:
+        """Let moderators name a data set that was built here, or a fetched one."""
+        if entry := await asyncio.to_thread(self._catalogue.hub_entry, id):
+            place: DatasetPlace = {"hub": entry.hub, "files": [*entry.files]}
+            statement = offer.statement()
+        else:
+            built = await self.dataset(id)
+            require_own_dataset(built)
+            samples = await asyncio.to_thread(dataset_statement, built.folder)
+            place = dataset_place(built.id)
+            statement = offer.statement(samples.right)
+        await asyncio.to_thread(self._catalogue.offer, place, offer.listing, statement)
+
+    async def withdraw_upload(self, name: str) -> None:
+        """Withdraw an upload from moderators, if they can name it."""
+        await asyncio.to_thread(self._catalogue.withdraw, upload_place(name))
+
+    async def withdraw_dataset(self, id: str) -> None:
+        """Withdraw a data set from moderators, if they can name it."""
+        entry = await asyncio.to_thread(self._catalogue.hub_entry, id)
+        place: DatasetPlace = {"hub": entry.hub} if entry else dataset_place(id)
+        await asyncio.to_thread(self._catalogue.withdraw, place)
+
+
+def _delete_facts(file: Path) -> None:
+    """Delete an upload's inspection, right and columns."""
+    delete_inspection(file)
+    write_statement(file, None)
+    write_mapping(file, ())

@@ -1,0 +1,50 @@
+"""Problems of the errors that actions on data raise."""
+
+from bot.data import errors
+from bot.platform.web_kit.problems import Problem, field_error, redacted_texts, retry_headers
+from bot.services import Services
+from bot.training.guild_turns import QueueConflictError
+from personas.errors import EngineBusyError, RequestError, UnderstudyError
+
+SLUGS: dict[type[errors.DataError], str] = {
+    errors.InvalidNameError: "bad-name",
+    errors.UnsupportedFileError: "wrong-kind",
+    errors.UnknownDataError: "not-found",
+    errors.DataConflictError: "conflict",
+    errors.FetchRefusedError: "conflict",
+    errors.IncompleteUploadError: "not-whole",
+    errors.UploadTooLargeError: "too-large",
+    errors.NoDiskSpaceError: "no-room",
+    errors.InvalidFieldsError: "invalid-request",
+}
+FORM_ERRORS = (Problem, RequestError, EngineBusyError)
+"""Errors that the page of a form shows above it."""
+
+
+def data_problem(error: errors.DataError) -> Problem:
+    """Return the problem of an error, with the wrong fields."""
+    wrong = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
+    fields = [field_error(name, reason) for name, reason in wrong]
+    return Problem(SLUGS[type(error)], error.message, error.advice, errors=fields)
+
+
+def form_problem(error: UnderstudyError, services: Services) -> Problem:
+    """Return the problem that a form shows."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, errors.DataError):
+        return data_problem(error)
+    texts = redacted_texts(error, services.home)
+    if isinstance(error, QueueConflictError):
+        return Problem("conflict", *texts)
+    if isinstance(error, EngineBusyError):
+        return Problem("busy", *texts, headers=retry_headers(error))
+    return Problem("refused", *texts)
+
+
+def offer_problem(error: UnderstudyError, services: Services) -> Problem:
+    """Return the problem of an offer to moderators: the catalogue refuses names."""
+    problem = form_problem(error, services)
+    if problem.slug == "refused" and isinstance(error, RequestError):
+        problem.errors = [field_error("name", str(error))]
+    return problem
