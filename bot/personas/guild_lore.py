@@ -20,7 +20,8 @@ from personas.errors import LoreError
 from personas.home.atomic_files import write_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
-from personas.lore.passages import WORLD, Passage, fold_key, parse_lore, split_passages
+from personas.lore.lore_folder import fold_key, parse_lore
+from personas.lore.passages import WORLD, Passage, split_passages
 from personas.outside_names import UnsafeNameError, require_safe_name
 from personas.schemas.chat import Persona, to_nfc
 

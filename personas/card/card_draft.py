@@ -11,16 +11,15 @@ from typing import Any
 from personas.card.spec_card import JsonObject
 from personas.card.toml_card import slug
 from personas.errors import CardError, LoreError
-from personas.lore.passages import (
+from personas.lore.lore_folder import (
     CONTAINER_KEYS,
     LABEL_PATTERN,
     LORE_SUFFIXES,
-    MarkdownSection,
     fold_key,
-    parse_sections,
     read_front_matter,
-    split_sentences,
 )
+from personas.lore.markdown_sections import MarkdownSection, parse_sections
+from personas.lore.passages import split_sentences
 
 FIELD_HEADINGS = {
     "first_mes": r"greetings?|first (?:message|words|mes)|opening(?: line)?|lời chào|问候|开场白|開場白",

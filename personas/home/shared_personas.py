@@ -13,16 +13,14 @@ from personas.home.job_material import (
     stated_material,
 )
 from personas.lore.index import guild_owner
-from personas.lore.passages import (
-    WORLD,
+from personas.lore.lore_folder import (
     LoreDocument,
-    Passage,
     read_lore,
     read_lore_file,
     scan_lore,
     source_name,
-    split_passages,
 )
+from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 
 OPERATOR_GUILD_ID = (

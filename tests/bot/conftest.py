@@ -36,7 +36,8 @@ from bot.web_server import WebServer
 from personas.home.job_material import ShippedData
 from personas.lore import semantic
 from personas.lore.index import LoreIndex
-from personas.lore.passages import WORLD, Passage, read_lore
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD, Passage
 from sandbox import Sandbox, patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend

@@ -35,7 +35,7 @@ from personas.home.data_subjects import write_people
 from personas.home.external_files import record_export, record_review_file
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.lore.index import LoreIndex
-from personas.lore.passages import read_lore
+from personas.lore.lore_folder import read_lore
 from personas.schemas.training import TrainingRequest
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD

@@ -21,8 +21,8 @@ from urllib.parse import urlencode
 
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
-from bot.data.web.forms import parse_build_form, parse_offer_form
 
+from bot.data.web.forms import parse_build_form, parse_offer_form
 from bot.openai_api.web.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
 from bot.operations.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive
 from bot.personas.guild_lore import MAX_FILE_BYTES
@@ -61,9 +61,10 @@ from personas.home.card_adapter import (
 from personas.home.dataset_catalogue import CATALOGUE_FILE, read_catalogue
 from personas.home.job_folder import REQUEST_FILE, read_spec
 from personas.lore.entry_rules import KeySearch
+from personas.lore.lore_folder import parse_lore, read_lore_file, scan_lore
 from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import parse_lorebook, read_lorebook
-from personas.lore.passages import parse_lore, read_lore_file, scan_lore, split_passages
+from personas.lore.passages import split_passages
 from personas.models.base_model import load_torch
 from personas.schemas.chat import Persona
 from tests.fuzz.harness import Parser, Seed

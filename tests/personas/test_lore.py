@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personas.lore.index import LoreIndex
-from personas.lore.passages import MAX_PASSAGE_WORDS, Passage, read_lore, split_markdown
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import MAX_PASSAGE_WORDS, Passage, split_markdown
 from personas.lore.ranking import MAX_LORE_PASSAGES
 
 

@@ -13,7 +13,8 @@ from personas.lore.entry_rules import (
     format_rules,
 )
 from personas.lore.index import LoreIndex
-from personas.lore.passages import scan_lore, split_passages
+from personas.lore.lore_folder import scan_lore
+from personas.lore.passages import split_passages
 
 LORE = """# Mill
 

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.index_terms import extract_terms, query_terms
+from personas.lore.lore_folder import read_lore, scan_lore
 from personas.lore.passages import (
     MAX_PASSAGE_WORDS,
     Passage,
     count_words,
-    read_lore,
-    scan_lore,
     split_markdown,
     split_passages,
     split_sentences,

@@ -12,8 +12,9 @@ import pytest
 
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import is_statement
+from personas.lore.lore_folder import read_lore
 from personas.lore.minilm import MODEL, load_minilm
-from personas.lore.passages import WORLD, Passage, read_lore
+from personas.lore.passages import WORLD, Passage
 from personas.lore.ranking import STATEMENT_WEIGHT
 
 DATA = Path(__file__).resolve().parents[2] / "data"

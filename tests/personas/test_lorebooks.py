@@ -14,10 +14,11 @@ from personas.card.formats import parse_card
 from personas.errors import CardError, LoreError
 from personas.lore.entry_rules import KeySearch
 from personas.lore.index import LoreIndex
+from personas.lore.lore_folder import scan_lore
 from personas.lore.lorebook_entry import MAX_REFUSED_REGEXES
 from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import find_lorebook_kind, parse_lorebook, read_lorebook
-from personas.lore.passages import scan_lore, split_passages
+from personas.lore.passages import split_passages
 from tests.personas.cards import V2, as_json
 from tests.personas.lorebook_samples import (
     AGNAI,

@@ -11,7 +11,7 @@ import pytest
 
 from personas.card.toml_card import read_cards
 from personas.home.job_material import ShippedData
-from personas.lore.passages import read_lore
+from personas.lore.lore_folder import read_lore
 from personas.models.base_model import EMBEDDED, locate
 from personas.schemas.chat import Turn
 from personas.schemas.scorecard import ScoreCard

@@ -22,8 +22,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from personas.card.toml_card import read_card
 from personas.errors import LoreError
 from personas.lore.index import LoreIndex
+from personas.lore.lore_folder import read_lore
 from personas.lore.minilm import load_encoder, load_minilm
-from personas.lore.passages import WORLD, Passage, read_lore, split_passages
+from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import ScoreCard
 from tests.hub_server import reach

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personas.card.toml_card import SHIPPED_CARDS, read_card, read_cards
-from personas.lore.passages import Passage, read_lore, split_passages
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import Passage, split_passages
 from personas.schemas.chat import Persona
 from tests.trainer.lore_server import home, lore_command
 from trainer.dataset.synthetic.first_person import LoreSubject, find_subject

@@ -8,7 +8,8 @@ import pytest
 
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.lore.index import LoreIndex
-from personas.lore.passages import WORLD, Passage, read_lore, split_passages
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK
 from trainer.evaluate.generation.lore_facts import (

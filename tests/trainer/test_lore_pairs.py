@@ -14,7 +14,8 @@ from personas.errors import MaterialError
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
-from personas.lore.passages import WORLD, read_lore
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD
 from personas.models.base_model import locate
 from personas.prompt.renderer import Renderer
 from tests.trainer.job_folders import ADA, export, sign, talks

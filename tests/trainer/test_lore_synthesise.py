@@ -13,7 +13,8 @@ import pytest
 from personas.card.toml_card import read_card
 from personas.errors import MaterialError, RequestError, TrainingError
 from personas.home.data_subjects import mark_erasure
-from personas.lore.passages import read_lore, split_passages
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import split_passages
 from tests.fakes import until
 from tests.trainer.lore_server import home, lore_command, serving
 from trainer.dataset.synthetic import dialogue_synthesis as lore_synthesise

@@ -12,7 +12,8 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import CardError
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import lore_material, read_persona_lore, read_shared_personas
-from personas.lore.passages import WORLD, read_lore
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD
 
 SHIPPED = ShippedData.from_source_tree()
 

@@ -18,7 +18,8 @@ import pytest
 from personas.card.toml_card import find_persona, read_card
 from personas.home.adapters import verify_adapter
 from personas.lore.index import LoreIndex
-from personas.lore.passages import WORLD, read_lore
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD
 from personas.schemas.chat import Turn
 from personas.schemas.training_events import Epoch
 from tests.trainer.job_folders import dialogues, write_request

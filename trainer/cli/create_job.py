@@ -23,7 +23,8 @@ from personas.home.job_material import (
 )
 from personas.home.rights import RightsStatement, read_statement
 from personas.home.shared_personas import card_material, lore_material, shared_card_files
-from personas.lore.passages import WORLD, scan_lore
+from personas.lore.lore_folder import scan_lore
+from personas.lore.passages import WORLD
 from personas.schemas.chat import Persona
 from personas.schemas.training import MaterialKind, TrainingRequest
 from trainer.cli.argtypes import column_mapping, parse_setting_args

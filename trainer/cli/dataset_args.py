@@ -18,7 +18,8 @@ from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
 from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files
 from personas.lore.index import LoreIndex
-from personas.lore.passages import WORLD, Passage, read_lore
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD, Passage
 from personas.models.base_model import apply_template_setting, locate
 from personas.prompt.renderer import Renderer
 from personas.schemas.base import Right

@@ -13,7 +13,8 @@ from personas.home.data_subjects import ErasureFence
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shared_personas
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import has_words
-from personas.lore.passages import Passage, scan_lore, split_passages
+from personas.lore.lore_folder import scan_lore
+from personas.lore.passages import Passage, split_passages
 from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
 from trainer.cli.argtypes import Commands, add_command, positive_int

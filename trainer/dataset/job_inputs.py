@@ -15,7 +15,8 @@ from personas.home.preferences import PreferenceRecord, read_preferences
 from personas.home.pseudonyms import JobKeys
 from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
 from personas.lore.index import LoreIndex
-from personas.lore.passages import WORLD, read_lore
+from personas.lore.lore_folder import read_lore
+from personas.lore.passages import WORLD
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from personas.errors import LoreError, MaterialError
-from personas.lore.passages import OwnerNames, parse_lore, split_markdown
+from personas.lore.lore_folder import OwnerNames, parse_lore
+from personas.lore.passages import split_markdown
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
