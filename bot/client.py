@@ -15,7 +15,8 @@ import discord
 from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
-import bot.personas.discord  # noqa: F401  registers its commands
+import bot.personas.discord
+import bot.personas.discord_cards  # noqa: F401  registers its commands
 from bot.chat.discord import ChatCog
 from bot.chat.discord_answers import PersonaSelect
 from bot.chat.discord_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form

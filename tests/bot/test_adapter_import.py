@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from bot.personas import discord as persona_cog
+from bot.personas import discord_cards
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID
@@ -168,12 +168,12 @@ async def test_a_server_has_one_import_at_a_time(stage, monkeypatch):
     begun = []
     go_on = asyncio.Event()
 
-    async def fail_later(*inputs):
+    async def fail_later(*inputs, **more):
         begun.append(inputs)
         await go_on.wait()
         raise AdapterError("It cannot be read.")
 
-    monkeypatch.setattr(persona_cog, "import_adapter_version", fail_later)
+    monkeypatch.setattr(discord_cards, "import_adapter_version", fail_later)
     first = await importing(stage, id="oda", adapter=zipped())
     await until(lambda: begun)
     refused = (

@@ -1,0 +1,301 @@
+"""`/persona import|export|remove`: character cards, and adapters from outside."""
+
+import asyncio
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import discord
+from discord import app_commands
+
+from bot.data.jobs import import_adapter_version
+from bot.personas.card_import import (
+    FILE_SUFFIXES,
+    MAX_CARD_BYTES,
+    CardImport,
+    contribute_card,
+    export_card,
+    import_character_book,
+    log_card_export,
+    remove_persona,
+)
+from bot.personas.discord_import_list import with_import_list
+from bot.personas.discord_lore import guild_lore
+from bot.personas.registry import short_id
+from bot.platform.discord_kit.transformers import (
+    PERSONA,
+    Interaction,
+    PersonaOption,
+    guild_moderators_only,
+    request_origin,
+)
+from bot.platform.discord_kit.ui import button_view, defer, edit_response, respond
+from bot.platform.errors import RefusedError
+from bot.platform.messages import NO_MENTIONS
+from bot.platform.request_origin import RequestOrigin
+from bot.services import Services
+from bot.store import TrainingJob
+from bot.training.discord_progress import job_buttons
+from bot.versions.installation import VersionInstaller
+from personas.card.card_report import report_fields
+from personas.card.formats import CardForm
+from personas.errors import UnderstudyError
+from personas.home.external_adapter import HUB_PREFIX
+from personas.home.hub_download import HUB_ID_PATTERN
+from personas.outside_names import last_part
+from personas.prompt.renderer import MAX_CARD_TOKENS
+from personas.schemas.chat import Persona
+from personas.schemas.import_report import ImportReport
+
+cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
+PROGRESS_INTERVAL_S = 2.0
+"""Time between two looks at an import's progress."""
+
+
+@cards_are_for_moderators
+@PERSONA.command(name="import", description="Import a character card or an adapter (moderators).")
+@app_commands.describe(
+    card="The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB",
+    persona_id="A short name for the card's persona, or the persona that an adapter without a card is for",
+    adapter="A LoRA adapter for the persona: a zip of a peft folder; at most 25 MB",
+    hub="A LoRA adapter for the persona: owner/name or owner/name@revision on the model hub",
+)
+@app_commands.rename(persona_id="id")
+async def import_(
+    interaction: Interaction,
+    card: discord.Attachment | None = None,
+    persona_id: app_commands.Range[str, 1, 32] | None = None,
+    adapter: discord.Attachment | None = None,
+    hub: app_commands.Range[str, 3, 200] | None = None,
+) -> None:
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    _require_importable(services, card, adapter, hub)
+    persona = services.personas.find(persona_id, guild_id) if persona_id else None
+    if card is None and persona is None:
+        raise RefusedError(
+            "An adapter needs a persona.", "Give a card too, or name the persona in id."
+        )
+    await defer(interaction, ephemeral=True)
+    lines = list[str]()
+    view = None
+    report = ImportReport()
+    if card:
+        persona, lines, view, report = await _import_card(interaction, card, persona_id or "")
+    if persona and (adapter or hub):
+        notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
+        lines += notes
+    text, files = with_import_list(lines, report)
+    await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
+    if files:
+        await respond(interaction, "What became of each part:", files=files)
+
+
+def _require_importable(
+    services: Services,
+    card: discord.Attachment | None,
+    adapter: discord.Attachment | None,
+    hub: str | None,
+) -> None:
+    """Raise `RefusedError` unless one thing or two fitting ones are given, small enough and
+    allowed.
+    """
+    if not (card or adapter or hub):
+        raise RefusedError(
+            "There is nothing to import.",
+            "Give a card, an adapter as a zip, or a hub's owner/name.",
+        )
+    if adapter and hub:
+        raise RefusedError("There are two adapters.", "Give a zip or a hub's owner/name.")
+    if card and card.size > MAX_CARD_BYTES:
+        raise RefusedError(
+            f"{card.filename} has more than 25 MB.", "Leave its largest pictures out."
+        )
+    if adapter and adapter.size > MAX_CARD_BYTES:
+        raise RefusedError(
+            f"{adapter.filename} has more than 25 MB.", "Put it on a hub, or ask the operator."
+        )
+    if hub and services.fetch_adapters != "moderators":
+        advice = "They can set FETCH_ADAPTERS to moderators. A zip of the adapter needs no hub."
+        raise RefusedError(
+            "The operator does not let this bot fetch adapters from a hub here.", advice
+        )
+    if hub and not HUB_ID_PATTERN.fullmatch(hub.partition("@")[0]):
+        raise RefusedError(
+            "That is no repository's name.", "Write it as owner/name, or owner/name@revision."
+        )
+
+
+async def _import_card(
+    interaction: Interaction, card: discord.Attachment, persona_id: str
+) -> tuple[Persona, list[str], discord.ui.View | None, ImportReport]:
+    services = interaction.client.services
+    origin = request_origin(interaction)
+    guild_id = origin.guild_id
+    imported = await contribute_card(
+        services.personas,
+        services.store.people,
+        base_model=services.base_model,
+        origin=origin,
+        data=await card.read(),
+        file=card.filename,
+        wanted_id=persona_id,
+    )
+    persona = imported.brought.persona
+    lines = _import_lines(imported, guild_id)
+    book_notes, book = await import_character_book(
+        guild_lore(services), guild_id, persona, imported.card
+    )
+    lines += (f"{line} See `/persona lore ask`." for line in book_notes)
+    notes, job = await VersionInstaller(services.home, services.store).install_bundled(
+        origin, persona.id, imported.card, card.filename, base_model=services.base_model
+    )
+    view = job_buttons(job, services.store.versions.live(persona.id, guild_id)) if job else None
+    return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
+
+
+async def _import_adapter(
+    interaction: Interaction, persona: Persona, source: discord.Attachment | str
+) -> tuple[list[str], discord.ui.View | None]:
+    """Import an adapter for a persona, a zip or from a hub, with its progress. Returns notes and
+    buttons.
+    """
+    services = interaction.client.services
+    said = [f"Importing an adapter for **{persona.name}** …"]
+    origin = request_origin(interaction)
+    with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
+        if isinstance(source, discord.Attachment):
+            path = Path(scratch) / last_part(source.filename, "adapter.zip")
+            path.write_bytes(await source.read())
+            source = str(path)
+        task = asyncio.create_task(_import_in_turn(services, origin, persona.id, source, said=said))
+        try:
+            await _show_progress(interaction, task, said)
+            _, notes, job = await task
+        except UnderstudyError as error:
+            return [f"No adapter was installed: {error}"], None
+        except asyncio.CancelledError:
+            if not task.cancelled():  # the bot is stopping
+                raise
+            return ["The import was cancelled. A download continues there the next time."], None
+        finally:
+            task.cancel()
+    if job is None:
+        return notes, None
+    live = services.store.versions.live(persona.id, origin.guild_id)
+    return notes, job_buttons(job, live)
+
+
+async def _import_in_turn(
+    services: Services, origin: RequestOrigin, persona_id: str, source: str, *, said: list[str]
+) -> tuple[str, list[str], TrainingJob | None]:
+    """Import an adapter, unless another import of the guild is not done yet."""
+    async with services.data_jobs.guild_imports.of(origin.guild_id):
+        return await import_adapter_version(
+            services.home,
+            services.store,
+            services.base_model,
+            origin=origin,
+            persona_id=persona_id,
+            source=source,
+            say=said.append,
+        )
+
+
+async def _show_progress(
+    interaction: Interaction, task: asyncio.Task[Any], said: list[str]
+) -> None:
+    """Show the last line of progress in the response until the task is done."""
+    cancel: discord.ui.Button[discord.ui.View] = discord.ui.Button(label="Cancel")
+
+    async def pressed(press: discord.Interaction[Any]) -> None:
+        task.cancel()
+        await defer(press)
+
+    cancel.callback = pressed  # type: ignore[method-assign, assignment]
+    shown = ""
+    view = button_view(cancel)
+    while not task.done():
+        if said[-1] != shown:
+            shown = said[-1]
+            await edit_response(interaction, content=f"{said[0]}\n-# {shown}", view=view)
+        await asyncio.wait([task], timeout=PROGRESS_INTERVAL_S)
+    view.stop()
+
+
+@cards_are_for_moderators
+@PERSONA.command(description="Get a persona's character card as a file (moderators).")
+@app_commands.describe(persona="Which persona", form="The format of the file")
+@app_commands.rename(form="format")
+@app_commands.choices(
+    form=[
+        app_commands.Choice(name="PNG: its picture, which carries the card", value="png"),
+        app_commands.Choice(name="JSON, version 2", value="v2"),
+        app_commands.Choice(name="JSON, version 3", value="v3"),
+        app_commands.Choice(name="CHARX: the card and its pictures", value="charx"),
+        app_commands.Choice(name="TOML, as this bot keeps it", value="toml"),
+    ]
+)
+async def export(interaction: Interaction, persona: PersonaOption, form: CardForm = "png") -> None:
+    guild_id = interaction.guild_id or 0
+    services = interaction.client.services
+    await defer(interaction, ephemeral=True)
+    name = short_id(persona, guild_id)
+    file_name = f"{name}.{FILE_SUFFIXES[form]}"
+    card = await asyncio.to_thread(
+        lambda: export_card(services.personas.card(persona, guild_id), form, persona, name)
+    )
+    files = {file_name: card.content, **card.beside}
+    if sum(map(len, files.values())) > interaction.filesize_limit:
+        raise RefusedError(
+            f"The card of {persona.name} is too large for a message here.", "Choose another format."
+        )
+    recipient = f"to a moderator of the server {guild_id}"
+    log_card_export(
+        services.home, services.store, guild_id, persona, file_name, card.content, recipient
+    )
+    await respond(
+        interaction,
+        "\n".join([f"The card of **{persona.name}**.", *card.notes]),
+        files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
+    )
+
+
+@cards_are_for_moderators
+@PERSONA.command(description="Remove a persona that this server has imported (moderators).")
+@app_commands.describe(persona="Which persona")
+async def remove(interaction: Interaction, persona: PersonaOption) -> None:
+    services = interaction.client.services
+    await defer(interaction, ephemeral=True)
+    await remove_persona(
+        services.personas, services.store, guild_lore(services), interaction.guild_id or 0, persona
+    )
+    await respond(
+        interaction,
+        f"**{persona.name}** is removed, and lives nowhere here any more. Importing the card again "
+        "brings them back.",
+    )
+
+
+def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
+    persona = imported.brought.persona
+    tokens = imported.room.prose + imported.room.examples
+    state = "is a persona of this server now." if imported.brought.is_new else "has a new card."
+    lines = [
+        f"**{persona.name}** (`{short_id(persona, guild_id)}`) {state}",
+        f"It takes about {min(tokens, MAX_CARD_TOKENS)} tokens of every prompt. `/persona set` "
+        "gives it a channel.",
+    ]
+    if tokens > MAX_CARD_TOKENS:
+        lines.append(
+            f"Its examples are long: only the first of them fit, of about {tokens} tokens in all."
+        )
+    if persona.speech:
+        lines.append(
+            "Its examples have no lines of `{{user}}:` and `{{char}}:`, so they count as a "
+            "description."
+        )
+    if not persona.avatar:
+        lines.append("The card came without a picture.")
+    return lines
