@@ -163,11 +163,11 @@ def find_addresses(text: str) -> Iterator[EntitySpan]:
     for form in EUROPEAN:
         for match in form.finditer(text):
             if not NON_ADDRESS_CONTEXT.match(text, match.end()):
-                yield EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     if VN_HINT.search(text):
         for form in VIETNAMESE:
             yield from (
-                EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
                 for match in form.finditer(text)
             )
     if CJK_HINT.search(text):
@@ -177,7 +177,7 @@ def find_addresses(text: str) -> Iterator[EntitySpan]:
 def _find_cjk_addresses(text: str) -> Iterator[EntitySpan]:
     for form in JAPANESE:
         yield from (
-            EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+            EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
             for match in form.finditer(text)
         )
     for form in (CHINESE, CHINESE_HOME):

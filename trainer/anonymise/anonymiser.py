@@ -23,7 +23,12 @@ from trainer.anonymise.language_data import blank_quote_marks, normalise_width
 from trainer.anonymise.loose_addresses import extend_to_towns, find_loose_addresses
 from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.name_matcher import NameMatch, NameMatcher
-from trainer.anonymise.name_variants import allowed_forms, full_name_forms, partial_name_forms
+from trainer.anonymise.name_variants import (
+    NameForm,
+    allowed_forms,
+    full_name_forms,
+    partial_name_forms,
+)
 from trainer.anonymise.ner_postprocess import blank_code
 from trainer.anonymise.personal_pages import find_personal_pages
 from trainer.anonymise.phone_numbers import find_phone_numbers
@@ -88,11 +93,9 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     spans = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
     code = network_identifiers.find_code(text) if code is None else code
     spans += network_identifiers.find_handles(text, code)
-    spans += (
-        span
-        for span in find_screen_names(text)
-        if not any(start <= span.start < end for start, end in code)
-    )
+    for span in find_screen_names(text):
+        if not any(start <= span.start < end for start, end in code):
+            spans.append(span)
     if HAS_DIGITS.search(text):
         spans += find_document_numbers(text)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
@@ -143,7 +146,8 @@ class Anonymiser:
         """
         self._key = key
         self._persona = persona
-        self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
+        self._own = (*own_names(persona), *keep_always)
+        self._keep = tuple(keep)
         self._speakers: dict[str, SourceSpeaker] = {}
         self._capitalisation = CapitalisationStats()
         self.non_speakers: Counter[str] = Counter()
@@ -158,10 +162,9 @@ class Anonymiser:
         """Register the speakers of a conversation, those who did not consent, and its
         capitalisation.
         """
-        for speaker in (
-            *(message.speaker for message in conversation.messages),
-            *conversation.unheard,
-        ):
+        for message in conversation.messages:
+            self._add_speaker(message.speaker)
+        for speaker in conversation.unheard:
             self._add_speaker(speaker)
         self._capitalisation.read(conversation.raw_text)
         self._registered = None
@@ -169,9 +172,9 @@ class Anonymiser:
     def _add_speaker(self, speaker: SourceSpeaker) -> None:
         if speaker.is_persona:
             return
-        before = self._speakers.get(speaker.id)
-        names = tuple(dict.fromkeys((*(before.names if before else ()), *speaker.names)))
-        self._speakers[speaker.id] = SourceSpeaker(speaker.id, names)
+        known = self._speakers.get(speaker.id)
+        names = dict.fromkeys((*known.names, *speaker.names) if known else speaker.names)
+        self._speakers[speaker.id] = SourceSpeaker(speaker.id, tuple(names))
 
     @cached_property
     def names(self) -> NameDetector:
@@ -204,41 +207,35 @@ class Anonymiser:
         return self._find_in_chunks(text, self._read_chunk)
 
     def _replace_speaker(self, message: SourceMessage) -> SourceMessage:
-        id = message.speaker.id
-        is_persona = message.speaker.is_persona
-        return (
-            message
-            if is_persona
-            else replace(message, speaker=SourceSpeaker(id, (self._people.pseudonyms[id],)))
-        )
+        if message.speaker.is_persona:
+            return message
+        person_id = message.speaker.id
+        pseudonym = self._people.pseudonyms[person_id]
+        return replace(message, speaker=SourceSpeaker(person_id, (pseudonym,)))
 
     def _mask_text(self, text: str) -> str:
-        entities = self._find_in_chunks(
-            text, lambda chunk, _, code, __: (find_patterns(chunk, code), [])
-        )
-        return replace_entities(text, entities)
+        return replace_entities(text, self._find_in_chunks(text, _read_patterns))
 
     def _read_chunk(
         self, text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
     ) -> tuple[list[EntitySpan], list[NameMatch]]:
         detected = self.names.detect(without_code, self._capitalisation, is_first=is_first)
-        matches = [
-            one
-            for one in self._people.matcher.match(text)
-            if one.is_sure or _is_confirmed(one, detected)
-        ]
-        spans = [*find_patterns(text, code), *detected]
-        spans += find_in_blocks(without_code, spans)
-        spans = [
-            extend_to_towns(text, span) if span.kind == "STREET_ADDRESS" else span for span in spans
-        ]
-        spans = [span for span in spans if not self._is_allowed(span, text, matches)]
-        people = (
-            EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME)
-            for one in matches
-            if one.person_id
-        )
-        return [*spans, *people], matches
+        matches = []
+        for match in self._people.matcher.match(text):
+            if match.is_sure or _is_confirmed(match, detected):
+                matches.append(match)
+        candidates = [*find_patterns(text, code), *detected]
+        candidates += find_in_blocks(without_code, candidates)
+        spans = []
+        for span in candidates:
+            if span.kind == "STREET_ADDRESS":
+                span = extend_to_towns(text, span)
+            if not self._is_allowed(span, text, matches):
+                spans.append(span)
+        for match in matches:
+            if match.person_id:
+                spans.append(EntitySpan("PERSON", match.start, match.end, RANK_LOG_NAME))
+        return spans, matches
 
     def _find_in_chunks(self, text: str, read: ChunkReader) -> list[Entity]:
         """Collect the findings of all chunks with their replacements; of two that overlap the first
@@ -247,25 +244,21 @@ class Anonymiser:
         unquoted = blank_quote_marks(text)
         without_code = blank_code(unquoted)
         code = network_identifiers.find_code(unquoted)
-        entities = list[Entity]()
+        entities: list[Entity] = []
+        end = 0
         for chunk in split_chunks(text):
-            if entities and entities[-1].end >= chunk.last:
+            if entities and end >= chunk.last:
                 continue
-            part = unquoted[chunk.start : chunk.end]
             offset = chunk.start
-            spans, matches = read(
-                part, without_code[offset : chunk.end], chunk.within(code), not offset
-            )
-            for span in select_spans(
-                text, chunk, resolve_overlaps(part, spans), entities[-1].end if entities else 0
-            ):
+            part = unquoted[offset : chunk.end]
+            part_without_code = without_code[offset : chunk.end]
+            spans, matches = read(part, part_without_code, chunk.within(code), not offset)
+            for span in select_spans(text, chunk, resolve_overlaps(part, spans), end):
                 value = text[span.start : span.end]
                 local = EntitySpan(span.kind, span.start - offset, span.end - offset, span.rank)
-                entities.append(
-                    Entity(
-                        span.kind, span.start, span.end, self._replacement(local, value, matches)
-                    )
-                )
+                replacement = self._replacement(local, value, matches)
+                entities.append(Entity(span.kind, span.start, span.end, replacement))
+            end = entities[-1].end if entities else 0
         self.counts.update(entity.kind for entity in entities)
         if self._on_replaced:
             self._on_replaced(text, entities)
@@ -274,11 +267,9 @@ class Anonymiser:
     def _replacement(self, span: EntitySpan, value: str, matches: list[NameMatch]) -> str:
         if span.kind != "PERSON":
             return surrogate_for(span.kind, value, self._key, self._people.members)
-        people = (
-            one.person_id for one in matches if one.person_id and span.start <= one.start < span.end
-        )
-        if person_id := next(people, ""):
-            return self._people.pseudonyms[person_id]
+        for match in matches:
+            if match.person_id and span.start <= match.start < span.end:
+                return self._people.pseudonyms[match.person_id]
         self.non_speakers[" ".join(value.casefold().split())] += 1
         return non_speaker_pseudonym(value, self._key, self._people.barred)
 
@@ -287,11 +278,11 @@ class Anonymiser:
         """Return True if at least half of a finding is an allowed name."""
         if span.kind not in ALLOWLISTED_KINDS:
             return False
-        covered = sum(
-            max(0, min(span.end, one.end) - max(span.start, one.start))
-            for one in matches
-            if not one.person_id and one.start < span.end and span.start < one.end
-        )
+        covered = 0
+        for match in matches:
+            if not match.person_id:
+                overlap = min(span.end, match.end) - max(span.start, match.start)
+                covered += max(0, overlap)
         letters = sum(map(str.isalnum, text[span.start : span.end]))
         return covered > 0 and 2 * covered >= letters
 
@@ -309,26 +300,34 @@ class Anonymiser:
     def _assign_pseudonyms(self) -> _People:
         speakers = list(self._speakers.values())
         people = [speaker for speaker in speakers if not _is_role(speaker)]
-        names = [*self._own, *self._keep, *(name for person in people for name in person.names)]
+        names = [*self._own, *self._keep]
+        full_forms: list[NameForm] = []
+        partial_forms: list[NameForm] = []
+        for person in people:
+            names += person.names
+            full_forms += full_name_forms(person.id, person.names, self._capitalisation)
+            partial_forms += partial_name_forms(person.id, person.names, self._capitalisation)
         barred = frozenset(word.casefold() for name in names for word in TOKEN.findall(name))
+        # Of equal forms the first wins: the persona's whole name, then people's, then what is kept.
         forms = [
             *allowed_forms(self._own),
-            *(
-                form
-                for one in people
-                for form in full_name_forms(one.id, one.names, self._capitalisation)
-            ),
+            *full_forms,
             *allowed_forms(self._keep),
             *allowed_forms(word for name in self._own for word in name.split()),
-            *(
-                form
-                for one in people
-                for form in partial_name_forms(one.id, one.names, self._capitalisation)
-            ),
+            *partial_forms,
         ]
         pseudonyms = assign_pseudonyms(speakers, self._key, barred)
-        own = {self._persona.id: self._persona.name} if self._persona else {}
-        return _People(pseudonyms, {**pseudonyms, **own}, NameMatcher(forms), barred)
+        members = dict(pseudonyms)
+        if self._persona:
+            members[self._persona.id] = self._persona.name
+        return _People(pseudonyms, members, NameMatcher(forms), barred)
+
+
+def _read_patterns(
+    text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
+) -> tuple[list[EntitySpan], list[NameMatch]]:
+    """Read a chunk for values of a pattern alone, without names (a `ChunkReader`)."""
+    return find_patterns(text, code), []
 
 
 def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
@@ -344,10 +343,10 @@ def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> 
     )
 
 
-def _is_confirmed(one: NameMatch, detected: list[EntitySpan]) -> bool:
-    return any(
-        span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in detected
-    )
+def _is_confirmed(match: NameMatch, detected: list[EntitySpan]) -> bool:
+    """Report whether a detector found a person at an unsure match, such as a first name alone."""
+    people = [span for span in detected if span.kind == "PERSON"]
+    return any(person.start < match.end and match.start < person.end for person in people)
 
 
 def _is_role(speaker: SourceSpeaker) -> bool:

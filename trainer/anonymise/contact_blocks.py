@@ -135,7 +135,7 @@ def _number_after(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
     if match:
         group = "number" if match["number"] else "inner"
         if _is_phone_like(text, *match.span(group), is_strict=True):
-            yield EntitySpan("PHONE_NUMBER", *match.span(group), RANK_PATTERN)
+            yield EntitySpan.of_match("PHONE_NUMBER", match, RANK_PATTERN, group=group)
 
 
 def _is_phone_like(text: str, start: int, end: int, *, is_strict: bool) -> bool:
@@ -170,7 +170,12 @@ def _cells(text: str, contacts: Sequence[EntitySpan]) -> list[BlockCell]:
             kinds = frozenset(span.kind for span in inside)
             found.append(
                 BlockCell(
-                    first, last, line, text[first:last], kinds, covered >= 0.8 * (last - first)
+                    first,
+                    last,
+                    line,
+                    value=text[first:last],
+                    kinds=kinds,
+                    is_covered=covered >= 0.8 * (last - first),
                 )
             )
         if match:

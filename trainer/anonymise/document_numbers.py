@@ -108,11 +108,11 @@ def find_document_numbers(text: str) -> Iterator[EntitySpan]:
             yield EntitySpan("ID_NUMBER", start, match.end(), RANK_PATTERN)
     for form in UNMISTAKABLE:
         yield from (
-            EntitySpan("ID_NUMBER", *match.span(), RANK_PATTERN) for match in form.finditer(text)
+            EntitySpan.of_match("ID_NUMBER", match, RANK_PATTERN) for match in form.finditer(text)
         )
     for match in SPANISH_ID.finditer(text):
         if is_spanish_id(match["lead"], match["digits"], match["check"]):
-            yield EntitySpan("ID_NUMBER", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("ID_NUMBER", match, RANK_PATTERN)
 
 
 def _labelled_start(text: str, match: re.Match[str]) -> int | None:

@@ -117,7 +117,7 @@ def find_japanese_names(text: str) -> Iterator[EntitySpan]:
         for match in form.finditer(text):
             name = match["name"]
             if name not in NO_NAMES and not PLACE_AFTER.match(text, match.end("name")):
-                yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+                yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
 
 
 def find_korean_names(text: str) -> Iterator[EntitySpan]:
@@ -125,4 +125,4 @@ def find_korean_names(text: str) -> Iterator[EntitySpan]:
     for form in KOREAN_FORMS:
         for match in form.finditer(text):
             if match["name"] not in KOREAN_NO_NAMES and match["name"][1:] not in KOREAN_TITLES:
-                yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+                yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")

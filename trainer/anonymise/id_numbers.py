@@ -143,7 +143,7 @@ def find_cards(text: str) -> Iterator[EntitySpan]:
         if is_called or (
             is_usual and not NON_CARD_CUE.search(text_before(text, match.start(), 30))
         ):
-            yield EntitySpan("CREDIT_CARD", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("CREDIT_CARD", match, RANK_PATTERN)
 
 
 def _is_grouped(written: str) -> bool:
@@ -179,7 +179,7 @@ def find_ibans(text: str) -> Iterator[EntitySpan]:
 def find_accounts(text: str) -> Iterator[EntitySpan]:
     """Find `IBAN_CODE` for bank accounts without an IBAN: digits after a cue word."""
     for match in ACCOUNT.finditer(text):
-        yield EntitySpan("IBAN_CODE", *match.span("number"), RANK_PATTERN)
+        yield EntitySpan.of_match("IBAN_CODE", match, RANK_PATTERN, group="number")
 
 
 def find_passports(text: str) -> Iterator[EntitySpan]:
@@ -188,7 +188,7 @@ def find_passports(text: str) -> Iterator[EntitySpan]:
     """
     for match in PASSPORT.finditer(text):
         if sum(map(str.isdigit, match["number"])) >= 3:
-            yield EntitySpan("PASSPORT", *match.span("number"), RANK_PATTERN)
+            yield EntitySpan.of_match("PASSPORT", match, RANK_PATTERN, group="number")
 
 
 def find_ssns(text: str) -> Iterator[EntitySpan]:
@@ -198,7 +198,7 @@ def find_ssns(text: str) -> Iterator[EntitySpan]:
         if is_us_ssn(digits) and (
             match[2] == "-" or SSN_CUE.search(text_before(text, match.start(), 40))
         ):
-            yield EntitySpan("US_SSN", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("US_SSN", match, RANK_PATTERN)
 
 
 def find_identity_numbers(text: str) -> Iterator[EntitySpan]:
@@ -207,15 +207,15 @@ def find_identity_numbers(text: str) -> Iterator[EntitySpan]:
     """
     for match in CN_ID.finditer(text):
         if is_cn_id(match[0]):
-            yield EntitySpan("CN_ID", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("CN_ID", match, RANK_PATTERN)
     for match in TWELVE_DIGITS.finditer(text):
         if is_my_number(re.sub("[ -]", "", match[0])) and MY_NUMBER_CUE.search(
             text_before(text, match.start(), 40)
         ):
-            yield EntitySpan("JP_MY_NUMBER", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("JP_MY_NUMBER", match, RANK_PATTERN)
     for match in VN_ID.finditer(text):
         is_whole = len(match[0]) == 9 or is_vn_id(
             match[0]
         )  # nine digits until 2021, of no form that could be checked
         if is_whole and VN_ID_CUE.search(text_before(text, match.start(), 40)):
-            yield EntitySpan("VN_ID", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("VN_ID", match, RANK_PATTERN)

@@ -118,17 +118,17 @@ def find_loose_addresses(text: str) -> Iterator[EntitySpan]:
     if CORNER_HINT.search(text):
         for form in CORNERS:
             for match in form.finditer(text):
-                yield EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     if PAIR_HINT.search(text):
         for form in PAIRS:
             yield from (
-                EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
                 for match in form.finditer(text)
             )
     if HAS_DIGIT.search(text):
         for form in APART:
             yield from (
-                EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
                 for match in form.finditer(text)
             )
 

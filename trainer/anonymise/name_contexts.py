@@ -105,7 +105,7 @@ def find_names_in_context(text: str) -> Iterator[EntitySpan]:
     """Find `PERSON` by words around a name which no title or list of names decides."""
     for match in _candidates(text):
         group = match.lastgroup or "name"
-        yield EntitySpan("PERSON", *match.span(group), RANK_CUE)
+        yield EntitySpan.of_match("PERSON", match, RANK_CUE, group=group)
     yield from _small_names(text)
 
 
@@ -129,10 +129,10 @@ def _small_names(text: str) -> Iterator[EntitySpan]:
     """Find names in lower case, after "mrs.", "i'm" and "call me"; a family name may follow."""
     for match in SMALL_TITLE.finditer(text):
         if match["name"] not in TITLED_WORDS and _may_be_name(match["name"]):
-            yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+            yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in SMALL_GREETING.finditer(text):
         if _is_given_only(match["name"]):
-            yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+            yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in SMALL_NAME.finditer(text):
         first, _, last = match["name"].partition(" ")
         end = match.start("name") + len(first)

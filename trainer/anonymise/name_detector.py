@@ -133,13 +133,13 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
             first = match["name"].split()[0]
             is_word = first.lower() in ENGLISH_WORDS and " " not in match["name"]
             if not (is_word or first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS):
-                yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+                yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in TITLED_NAME.finditer(text):
         if end := _name_end(match["name"]):
             yield EntitySpan("PERSON", match.start("name"), match.start("name") + end, RANK_CUE)
     for match in NAME_WITH_ORDINAL.finditer(text):
         if "g" in load_gazetteer().of(match["first"]):
-            yield EntitySpan("PERSON", *match.span(), RANK_CUE)
+            yield EntitySpan.of_match("PERSON", match, RANK_CUE)
     yield from find_names_in_context(text)
     yield from _find_cjk_names(text)
 
@@ -147,7 +147,7 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
 def _find_cjk_names(text: str) -> Iterator[EntitySpan]:
     for pattern in CJK_CUES:
         for match in pattern.finditer(text):
-            yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+            yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     language = detect_cjk_language(text)
     if language == "zh":
         yield from _find_chinese_names(text)
@@ -165,7 +165,7 @@ def _find_chinese_names(text: str) -> Iterator[EntitySpan]:
         for match in pattern.finditer(text):
             name = match["name"]
             if name[:2] not in CHINESE_NON_NAMES and not CHINESE_PARTICLES.search(name):
-                yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+                yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
 
 
 def _name_end(written: str) -> int:

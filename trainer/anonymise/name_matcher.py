@@ -122,11 +122,13 @@ class NameMatcher:
         """Return the match that begins at a word, and its number of words."""
         for key, cut in _lookup_keys(words[position].folded):
             for form in self._by_word.get(key, ()):
-                end = _match_end(form, text, words, position, key)
+                end = _match_end(form, text, words, position=position, key=key)
                 if end is None:
                     continue
                 end = end - cut if len(form.words) == 1 else end
-                is_meant = _is_mention(form, text, words[position].start, end, words[position])
+                is_meant = _is_mention(
+                    form, text, words[position].start, end=end, word=words[position]
+                )
                 if is_meant or (form.is_full and len(form.words) > 1):
                     match = NameMatch(form.person_id, words[position].start, end, is_meant)
                     yield match, len(form.words) if is_meant else 1

@@ -296,4 +296,4 @@ def _repeated_mentions(text: str, people: list[EntitySpan]) -> Iterator[EntitySp
         for match in re.finditer(
             rf"(?<![{LATIN}0-9_@/.]){re.escape(word)}(?![{LATIN}0-9_@/])", text
         ):
-            yield EntitySpan("PERSON", *match.span(), RANK_MODEL)
+            yield EntitySpan.of_match("PERSON", match, RANK_MODEL)

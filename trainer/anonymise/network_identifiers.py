@@ -95,10 +95,10 @@ def find_emails(text: str) -> Iterator[EntitySpan]:
     """Find `EMAIL_ADDRESS`, written or spelt out: `ann (at) example (dot) com`."""
     if "@" in text:
         for match in EMAIL.finditer(text):
-            yield EntitySpan("EMAIL_ADDRESS", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("EMAIL_ADDRESS", match, RANK_PATTERN)
     if "(" in text or "[" in text:
         for match in OBFUSCATED_EMAIL.finditer(text):
-            yield EntitySpan("EMAIL_ADDRESS", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("EMAIL_ADDRESS", match, RANK_PATTERN)
 
 
 def find_ip_addresses(text: str) -> Iterator[EntitySpan]:
@@ -109,7 +109,7 @@ def find_ip_addresses(text: str) -> Iterator[EntitySpan]:
         return
     for match in IPV4.finditer(text):
         if _is_host(match[0]) and not _is_version(text, match):
-            yield EntitySpan("IP_ADDRESS", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("IP_ADDRESS", match, RANK_PATTERN)
     for match in IPV6.finditer(text):
         written = match[0]
         while written.endswith(":") and not written.endswith("::"):
@@ -151,18 +151,18 @@ def find_handles(text: str, code: Sequence[tuple[int, int]]) -> Iterator[EntityS
                 )
     for match in PLATFORM.finditer(text):
         if _is_named(text, match):
-            yield EntitySpan("HANDLE", *match.span("name"), RANK_HANDLE)
+            yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE, group="name")
     yield from _chinese_contacts(text)
     if "#" in text:
         for match in DISCRIMINATOR_TAG.finditer(text):
             if match["word"].lower() not in NON_TAG_WORDS:
-                yield EntitySpan("HANDLE", *match.span(), RANK_HANDLE)
+                yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE)
 
 
 def _chinese_contacts(text: str) -> Iterator[EntitySpan]:
     for match in CHINESE_CONTACT.finditer(text):
         if match["digits"] or re.search("[0-9_]", match["name"]):
-            yield EntitySpan("HANDLE", *match.span(match.lastgroup or 0), RANK_HANDLE)
+            yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE, group=match.lastgroup or 0)
 
 
 def find_profiles(text: str) -> Iterator[EntitySpan]:
@@ -207,8 +207,8 @@ def find_discord_ids(text: str) -> Iterator[EntitySpan]:
     """
     if "<" in text:
         for match in MENTION.finditer(text):
-            yield EntitySpan("DISCORD_ID", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("DISCORD_ID", match, RANK_PATTERN)
     for match in SNOWFLAKE.finditer(text):
         is_emoji = EMOJI_BEFORE.search(text_before(text, match.start(), 50)) is not None
         if MIN_SNOWFLAKE <= int(match[0]) <= MAX_SNOWFLAKE and not is_emoji:
-            yield EntitySpan("DISCORD_ID", *match.span(), RANK_PATTERN)
+            yield EntitySpan.of_match("DISCORD_ID", match, RANK_PATTERN)

@@ -124,17 +124,16 @@ NUMBERED_WORDS = frozenset(
 def find_screen_names(text: str) -> Iterator[EntitySpan]:
     """Find `HANDLE`: `u/name`, names after a label, and nicknames beside a platform or greeting."""
     names: set[str] = set()
-    for span in (*_in_context(text), *_labelled(text), *_speakers(text)):
-        names.add(text[span[0] : span[1]])
-        yield EntitySpan("HANDLE", *span, RANK_HANDLE)
+    for start, end in (*_in_context(text), *_labelled(text), *_speakers(text)):
+        names.add(text[start:end])
+        yield EntitySpan("HANDLE", start, end, RANK_HANDLE)
     for match in REDDIT.finditer(text) if "u/" in text else ():
-        yield EntitySpan("HANDLE", *match.span(), RANK_HANDLE)
+        yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE)
     for name in names:
         if text.count(name) > 1 and is_nickname(name):
-            for match in re.finditer(
-                rf"(?<![{LATIN}0-9_./@]){re.escape(name)}(?![{LATIN}0-9_@])", text
-            ):
-                yield EntitySpan("HANDLE", *match.span(), RANK_HANDLE)
+            whole = rf"(?<![{LATIN}0-9_./@]){re.escape(name)}(?![{LATIN}0-9_@])"
+            for match in re.finditer(whole, text):
+                yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE)
 
 
 def _in_context(text: str) -> Iterator[tuple[int, int]]:

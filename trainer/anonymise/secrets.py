@@ -113,11 +113,11 @@ def find_secrets(text: str) -> Iterator[EntitySpan]:
     for needle, form in _ISSUER_PATTERNS:
         if needle in text:
             for match in form.finditer(text):
-                yield EntitySpan("SECRET", *match.span(match.lastindex or 0), RANK_SECRET)
+                yield EntitySpan.of_match("SECRET", match, RANK_SECRET, group=match.lastindex or 0)
     if _CUES.search(text):
         yield from _labelled_values(text, PASSWORD, _is_password)
         yield from (
-            EntitySpan("SECRET", *match.span("code"), RANK_SECRET)
+            EntitySpan.of_match("SECRET", match, RANK_SECRET, group="code")
             for match in ONE_TIME.finditer(text)
         )
         yield from _passphrases(text)
@@ -130,7 +130,7 @@ def find_url_secrets(text: str) -> Iterator[EntitySpan]:
     """
     if "://" in text and "@" in text:
         for match in USERINFO.finditer(text):
-            yield EntitySpan("URL_SECRET", *match.span(1), RANK_SECRET)
+            yield EntitySpan.of_match("URL_SECRET", match, RANK_SECRET, group=1)
     if "=" in text:
         for match in URL_PARAMETER.finditer(text):
             start, end = match.span(1)

@@ -45,6 +45,13 @@ class EntitySpan:
     end: int
     rank: int
 
+    @classmethod
+    def of_match(
+        cls, kind: EntityKind, match: re.Match[str], rank: int, group: int | str = 0
+    ) -> "EntitySpan":
+        """Return the span of a match, or of one of its groups."""
+        return cls(kind, match.start(group), match.end(group), rank)
+
 
 @dataclass(frozen=True, slots=True)
 class Entity:
@@ -81,7 +88,7 @@ def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]
             resolved.append(span)
         elif span.kind in ("PERSON", "STREET_ADDRESS"):
             for start, end in rest:
-                _add_uncovered_part(text, span, start, end, resolved)
+                _add_uncovered_part(text, span, start, end=end, resolved=resolved)
     return sorted(resolved, key=lambda span: span.start)
 
 

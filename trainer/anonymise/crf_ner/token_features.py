@@ -109,14 +109,14 @@ class FeatureExtractor:
             key,
             lower,
             own,
-            [f"-w={lower}", f"-k={key}", f"-s={shape}"],
-            [f"+w={lower}", f"+k={key}", f"+s={shape}"],
-            [f"--w={lower}", f"--k={key}"],
-            [f"++w={lower}", f"++k={key}"],
-            is_street,
-            is_number,
-            word[0].isalnum(),
-            "9"
+            before=[f"-w={lower}", f"-k={key}", f"-s={shape}"],
+            after=[f"+w={lower}", f"+k={key}", f"+s={shape}"],
+            two_before=[f"--w={lower}", f"--k={key}"],
+            two_after=[f"++w={lower}", f"++k={key}"],
+            is_street=is_street,
+            is_number=is_number,
+            is_word=word[0].isalnum(),
+            mark="9"
             if is_number
             else "s"
             if is_street
@@ -125,7 +125,7 @@ class FeatureExtractor:
             else ":"
             if word == ":"
             else "",
-            ("w" in groups or "z" in groups) - ("c" in groups),
+            vietnamese=("w" in groups or "z" in groups) - ("c" in groups),
         )
 
 
