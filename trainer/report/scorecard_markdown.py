@@ -77,24 +77,20 @@ def _adapters(card: ScoreCard) -> str:
 
 def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
     """Return a row per side under `ADAPTER_COLUMNS`."""
-    return [
-        (
-            SIDE_NAMES[side],
-            made.version if made else "no adapter",
-            f"{made.weights[:16]}…" if made else "–",
-        )
-        for side, made in card.adapters.items()
-    ]
+    rows = []
+    for side, stamp in card.adapters.items():
+        if stamp:
+            rows.append((SIDE_NAMES[side], stamp.version, f"{stamp.weights[:16]}…"))
+        else:
+            rows.append((SIDE_NAMES[side], "no adapter", "–"))
+    return rows
 
 
 def base_unchanged_text(card: ScoreCard) -> str:
     """State how far the base model's logits moved with adapters loaded; empty if not measured."""
-    differs = card.base_is_base
-    return (
-        ""
-        if differs is None
-        else f"With adapters loaded, the base model's logits differ by {differs:g}."
-    )
+    if card.base_is_base is None:
+        return ""
+    return f"With adapters loaded, the base model's logits differ by {card.base_is_base:g}."
 
 
 def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
@@ -105,10 +101,10 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
     if verdict.advice:
         yield "What to do:"
         yield "\n".join(f"- {advice}" for advice in verdict.advice)
-    rows = [
-        (it.name, it.outcome, format_value(it.value, it.unit), it.threshold)
-        for it in verdict.criteria
-    ]
+    rows = []
+    for criterion in verdict.criteria:
+        value = format_value(criterion.value, criterion.unit)
+        rows.append((criterion.name, criterion.outcome, value, criterion.threshold))
     yield markdown_table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
     yield (
         "A version no worse than its rival fails any of the tests by chance in at most "
@@ -119,22 +115,17 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
 
 def _heldout(section: HoldoutScores) -> Iterator[str]:
     yield "## Held-out replies"
-    rows = [
-        (
-            SIDE_NAMES[side],
-            f"{loss:.4f}",
-            f"{math.exp(loss):.2f}",
-            f"{section.loss_without_end[side]:.4f}",
-        )
-        for side, loss in section.loss.items()
-    ]
-    yield markdown_table(
-        ("side", "loss (nats per token)", "perplexity", "loss without the end of turn"), rows
-    )
-    against = [("the base model", section.against_base), ("the live version", section.against_live)]
-    yield "\n".join(
-        f"- Against {name}: {_interval(it)} nats per token." for name, it in against if it
-    )
+    rows = []
+    for side, loss in section.loss.items():
+        without_end = f"{section.loss_without_end[side]:.4f}"
+        rows.append((SIDE_NAMES[side], f"{loss:.4f}", f"{math.exp(loss):.2f}", without_end))
+    head = ("side", "loss (nats per token)", "perplexity", "loss without the end of turn")
+    yield markdown_table(head, rows)
+    differences = [f"- Against the base model: {_interval(section.against_base)} nats per token."]
+    if section.against_live:
+        difference = _interval(section.against_live)
+        differences.append(f"- Against the live version: {difference} nats per token.")
+    yield "\n".join(differences)
     yield (
         f"{section.replies} replies in {section.conversations} conversations, {section.tokens} "
         "tokens, never trained "
@@ -145,9 +136,9 @@ def _heldout(section: HoldoutScores) -> Iterator[str]:
 def _separation(section: Separation) -> Iterator[str]:
     yield "## Separation"
     names = list(next(iter(section.loss.values())))
-    rows = [
-        (persona, *(f"{row[name]:.4f}" for name in names)) for persona, row in section.loss.items()
-    ]
+    rows = []
+    for persona, losses in section.loss.items():
+        rows.append((persona, *(f"{losses[name]:.4f}" for name in names)))
     yield markdown_table(("replies of", *(f"adapter of {name}" for name in names)), rows)
     yield (
         f"The own adapter is best for {section.own_best:.1%} of {section.replies} replies, and for "
@@ -158,18 +149,13 @@ def _separation(section: Separation) -> Iterator[str]:
 
 def _voice(section: VoiceScores) -> Iterator[str]:
     yield "## Voice"
-    rows = [
-        *(
-            (SIDE_NAMES[side], it.format(), section.similarity[side].format())
-            for side, it in section.right.items()
-        ),
-        (
-            "real replies of the persona",
-            f"{section.ceiling:.3f}",
-            f"{section.similarity_ceiling:.3f}",
-        ),
-        ("others' replies", f"{section.floor:.3f}", f"{section.similarity_floor:.3f}"),
-    ]
+    rows = []
+    for side, right in section.right.items():
+        rows.append((SIDE_NAMES[side], right.format(), section.similarity[side].format()))
+    ceiling = (f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}")
+    floor = (f"{section.floor:.3f}", f"{section.similarity_floor:.3f}")
+    rows.append(("real replies of the persona", *ceiling))
+    rows.append(("others' replies", *floor))
     yield markdown_table(("replies by", "attributed to the persona", "similarity"), rows)
     yield (
         f"{section.replies} generated replies; the classifier's classes are "
@@ -192,10 +178,9 @@ def _facts(section: FactScores) -> Iterator[str]:
 def _text(scores: TextScores) -> Iterator[str]:
     yield f"## Text: {scores.task}"
     sides = list(next(iter(scores.scores.values()), {}))
-    rows = [
-        (name, *(by_side[side].format() for side in sides))
-        for name, by_side in scores.scores.items()
-    ]
+    rows = []
+    for name, by_side in scores.scores.items():
+        rows.append((name, *(by_side[side].format() for side in sides)))
     yield markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
     yield f"{count_of(scores.prompts, 'prompt')}; mean ± standard deviation over the seeds."
 
@@ -204,14 +189,11 @@ def _general(section: GeneralScores) -> Iterator[str]:
     yield "## General ability"
     measures = {"general dialogue": section.dialogue_loss, "instructions": section.instruction_loss}
     yield _by_side({name: losses for name, losses in measures.items() if losses}, "{:.4f}")
-    changes = [
-        f"- Dialogue ({section.dialogue_replies} replies): {_change(section.dialogue_change)}"
-    ]
+    change = _change(section.dialogue_change)
+    changes = [f"- Dialogue ({section.dialogue_replies} replies): {change}"]
     if section.instruction_change:
-        changes.append(
-            f"- Instructions ({section.instruction_replies} replies): "
-            f"{_change(section.instruction_change)}"
-        )
+        change = _change(section.instruction_change)
+        changes.append(f"- Instructions ({section.instruction_replies} replies): {change}")
     yield "\n".join(changes)
 
 
@@ -230,12 +212,10 @@ def _memorised(section: MemorisationScores) -> Iterator[str]:
 
 def _audit(section: MemorisationAudit) -> Iterator[str]:
     yield "## Audit"
-    exposures = {
-        repeats: f"{it.mean:.2f} ± {it.sd:.2f}" for repeats, it in section.exposure.items()
-    }
-    rows = [
-        (repeats, section.canaries[repeats], exposure) for repeats, exposure in exposures.items()
-    ]
+    rows = []
+    for repeats, exposure in section.exposure.items():
+        bits = f"{exposure.mean:.2f} ± {exposure.sd:.2f}"
+        rows.append((repeats, section.canaries[repeats], bits))
     yield markdown_table(("repeated", "canaries", "exposure (bits)"), rows)
     yield (
         f"Canaries of {section.tokens} tokens ranked among {section.reference} random texts of the "
@@ -249,13 +229,11 @@ def _audit(section: MemorisationAudit) -> Iterator[str]:
 def _safety(section: SafetyScores) -> Iterator[str]:
     yield "## Safety"
     sides = list(next(iter(section.failed.values()), {}))
-    rows = [
-        (kind, section.prompts[kind], *(by[side] for side in sides))
-        for kind, by in section.failed.items()
-    ]
-    yield markdown_table(
-        ("replies that fail", "prompts", *(SIDE_NAMES[side] for side in sides)), rows
-    )
+    rows = []
+    for kind, failed in section.failed.items():
+        rows.append((kind, section.prompts[kind], *(failed[side] for side in sides)))
+    names = [SIDE_NAMES[side] for side in sides]
+    yield markdown_table(("replies that fail", "prompts", *names), rows)
 
 
 def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
@@ -263,44 +241,33 @@ def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
         return
     yield f"## {title}"
     sides = list(dict.fromkeys(side for by_side in section.shares.values() for side in by_side))
-    rows = [
-        (
-            name,
-            *(
-                _share(it)
-                for it in (
-                    *map(by_side.get, sides),
-                    section.ceiling.get(name),
-                    section.floor.get(name),
-                )
-            ),
-        )
-        for name, by_side in section.shares.items()
-    ]
-    yield markdown_table(
-        ("share of replies", *(SIDE_NAMES[side] for side in sides), "ceiling", "floor"), rows
-    )
+    rows = []
+    for name, by_side in section.shares.items():
+        shares = [by_side.get(side) for side in sides]
+        shares += [section.ceiling.get(name), section.floor.get(name)]
+        rows.append((name, *map(_share, shares)))
+    names = [SIDE_NAMES[side] for side in sides]
+    yield markdown_table(("share of replies", *names, "ceiling", "floor"), rows)
     yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap."
 
 
-def _share(it: Interval | None) -> str:
-    return f"{it.estimate:.1%} ({it.low:.0%} to {it.high:.0%})" if it else "–"
+def _share(share: Interval | None) -> str:
+    if share is None:
+        return "–"
+    return f"{share.estimate:.1%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _side_by_side(pairs: Sequence[SideBySide]) -> Iterator[str]:
     if not pairs:
         return
     yield "## Side by side"
-    for it in pairs:
-        replies = [
-            f"- **{SIDE_NAMES[side]}** ({one.made_by.version if one.made_by else 'no adapter'}, "
-            f"seed {one.seed}): "
-            f"{_quoted(one.text)}"
-            for side, one in it.replies.items()
-        ]
-        yield "\n".join(
-            [f"> {_quoted(it.prompt)}", "", f"- **real reply**: {_quoted(it.real)}", *replies]
-        )
+    for pair in pairs:
+        lines = [f"> {_quoted(pair.prompt)}", "", f"- **real reply**: {_quoted(pair.real)}"]
+        for side, reply in pair.replies.items():
+            version = reply.made_by.version if reply.made_by else "no adapter"
+            author = f"**{SIDE_NAMES[side]}** ({version}, seed {reply.seed})"
+            lines.append(f"- {author}: {_quoted(reply.text)}")
+        yield "\n".join(lines)
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
@@ -311,19 +278,19 @@ def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
 
 def _by_side(measures: Mapping[str, Mapping[Side, float]], shown: str) -> str:
     sides = list(next(iter(measures.values()), {}))
-    rows = [
-        (name, *(shown.format(by_side[side]) for side in sides))
-        for name, by_side in measures.items()
-    ]
+    rows = []
+    for name, by_side in measures.items():
+        rows.append((name, *(shown.format(by_side[side]) for side in sides)))
     return markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
 
 
-def _interval(it: Interval) -> str:
-    return f"{it.estimate:+.4f} ({it.low:+.4f} to {it.high:+.4f})"
+def _interval(interval: Interval) -> str:
+    return f"{interval.estimate:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
 
 
-def _change(it: Interval) -> str:
-    return f"loss {it.estimate:+.1%} ({it.low:+.1%} to {it.high:+.1%}) against the base model's."
+def _change(interval: Interval) -> str:
+    bounds = f"{interval.low:+.1%} to {interval.high:+.1%}"
+    return f"loss {interval.estimate:+.1%} ({bounds}) against the base model's."
 
 
 def _quoted(text: str) -> str:
