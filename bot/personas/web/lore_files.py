@@ -1,6 +1,4 @@
-"""Lists, reads and writes the lore files of a persona, and explains which passages a message
-matches.
-"""
+"""Lists, reads and writes the lore files of a persona."""
 
 import asyncio
 import os
@@ -8,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import GuildLore, lore_file_name
@@ -20,21 +17,11 @@ from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore.entry_rules import MAX_ALWAYS_WORDS
 from personas.lore.index import guild_owner
 from personas.lore.passages import Passage
-from personas.lore.ranking import (
-    MAX_LORE_PASSAGES,
-    MIN_SCORE,
-    MIN_SHARE_OF_BEST,
-    LoreRanking,
-    PassageMatch,
-)
 
 MeasureFile = Callable[[str, str], tuple[int, int]]
 """Returns passages and tokens of an owner's file."""
-MatchOutcome = Literal["given", "left over", "not found"]
-MAX_QUESTION_CHARS = 4000
 
 
 @dataclass(frozen=True)
@@ -67,12 +54,11 @@ def lore_guild_ids(found: OwnedPersona) -> list[int]:
     if found.guild_id:
         return [found.guild_id]
     lore = found.services.home / "lore"
-    names = [folder.name for folder in lore.iterdir()] if lore.is_dir() else []
-    own = [  # a glob would read the folders of all guilds
-        int(name)
-        for name in names
-        if name.isdecimal() and int(name) and os.path.isdir(f"{lore}/{name}/{found.id}")  # noqa: PTH112
-    ]
+    own = []
+    # A glob would read the folders of all guilds, and a Path for each takes as long again.
+    for name in os.listdir(lore) if lore.is_dir() else ():  # noqa: PTH208
+        if name.isdecimal() and int(name) and os.path.isdir(f"{lore}/{name}/{found.id}"):  # noqa: PTH112
+            own.append(int(name))
     return [OPERATOR_GUILD_ID, *sorted(own)]
 
 
@@ -86,16 +72,14 @@ def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
         passages = by_source.get((owner, f"{short_id(found.persona, found.guild_id)}/{name}"), [])
         return len(passages), sum(count(passage.text) for passage in passages)
 
-    own = [
-        file
-        for guild_id in lore_guild_ids(found)
-        for file in _added_files(found, guild_id, measured)
+    added = list[LoreFile]()
+    for guild_id in lore_guild_ids(found):
+        added += _added_files(found, guild_id, measured)
+    replaced = {file.name for file in added if file.guild_id == OPERATOR_GUILD_ID}
+    shipped = [
+        file for file in _shipped_files(found, by_source, measured) if file.name not in replaced
     ]
-    written = {file.name for file in own if file.guild_id == OPERATOR_GUILD_ID}
-    return [
-        *(file for file in _shipped_files(found, by_source, measured) if file.name not in written),
-        *own,
-    ]
+    return shipped + added
 
 
 def shipped_text(found: OwnedPersona, name: str) -> str | None:
@@ -114,43 +98,52 @@ def _added_files(found: OwnedPersona, guild_id: int, measured: MeasureFile) -> I
     owner = guild_owner(guild_id, found.id)
     for name in lore.files(guild_id, found.id):
         ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(found, name) is not None
-        empty = not lore.text(guild_id, found.id, name)
-        origin = (
-            guild_name(found.services, guild_id)
-            if guild_id
-            else "the operator" + (", in place of what ships" * ships)
-        )
+        is_left_out = not lore.text(guild_id, found.id, name)
+        if is_left_out:
+            origin = "left out"
+        elif guild_id:
+            origin = guild_name(found.services, guild_id)
+        elif ships:
+            origin = "the operator, in place of the file that ships"
+        else:
+            origin = "the operator"
+        passages, tokens = measured(owner, name)
         yield LoreFile(
-            guild_id,
-            name,
-            "left out" if empty else origin,
-            *measured(owner, name),
-            ships,
-            left_out=empty,
+            guild_id=guild_id,
+            name=name,
+            origin=origin,
+            passages=passages,
+            tokens=tokens,
+            ships=ships,
+            left_out=is_left_out,
         )
 
 
-def _shipped_files(found: OwnedPersona, by_source: Mapping[tuple[str, str], Sequence[Passage]], measured: MeasureFile
-             ) -> Iterator[LoreFile]:  # fmt: skip
+def _shipped_files(
+    found: OwnedPersona,
+    by_source: Mapping[tuple[str, str], Sequence[Passage]],
+    measured: MeasureFile,
+) -> Iterator[LoreFile]:
     for owner, source in sorted(by_source):
         if owner == found.id:
             name = source.partition("/")[2]
-            can_edit = _shipped_file(found, name) is not None
+            passages, tokens = measured(owner, name)
             yield LoreFile(
-                OPERATOR_GUILD_ID,
-                name,
-                "came with the bot",
-                *measured(owner, name),
+                guild_id=OPERATOR_GUILD_ID,
+                name=name,
+                origin="came with the bot",
+                passages=passages,
+                tokens=tokens,
                 ships=True,
-                can_edit=can_edit,
+                can_edit=_shipped_file(found, name) is not None,
             )
 
 
 def _passages_by_source(passages: Sequence[Passage]) -> dict[tuple[str, str], list[Passage]]:
-    found: dict[tuple[str, str], list[Passage]] = {}
+    by_source: dict[tuple[str, str], list[Passage]] = {}
     for passage in passages:
-        found.setdefault((passage.owner, passage.source), []).append(passage)
-    return found
+        by_source.setdefault((passage.owner, passage.source), []).append(passage)
+    return by_source
 
 
 def is_plain_file_name(name: str) -> bool:
@@ -159,117 +152,6 @@ def is_plain_file_name(name: str) -> bool:
         return lore_file_name(name) == name
     except LoreError:
         return False
-
-
-@dataclass(frozen=True)
-class MatchExplanation:
-    """A passage compared with a message: the outcome, the reason, and the passage's tokens."""
-
-    match: PassageMatch
-    outcome: MatchOutcome
-    why: str
-    tokens: int
-
-    @property
-    def words(self) -> list[tuple[str, float]]:
-        """Shared words with their weights, heaviest first."""
-        return sorted(self.match.words.items(), key=lambda word: -word[1])
-
-
-def explain_matches(ranking: LoreRanking, count: Callable[[str], int]) -> list[MatchExplanation]:
-    given = {id(match) for match in ranking.selected()}
-    return [
-        _explain_match(match, rank, id(match) in given, count)
-        for rank, match in enumerate(ranking.matches)
-    ]
-
-
-def explanation_json(one: MatchExplanation) -> dict[str, Any]:
-    fields = (
-        (one, ("outcome", "why", "tokens")),
-        (
-            one.match,
-            ("score", "by_words", "by_meaning", "by_keys", "cosine", "words", "keys", "is_always"),
-        ),
-        (one.match.passage, ("source", "heading", "text")),
-    )
-    return {name: getattr(holder, name) for holder, names in fields for name in names}
-
-
-def _explain_match(
-    match: PassageMatch, rank: int, is_given: bool, count: Callable[[str], int]
-) -> MatchExplanation:
-    tokens = count(f"[{match.passage.heading}] {match.passage.text}")
-    if is_given and match.by_keys:
-        return MatchExplanation(match, "given", _key_reason(match), tokens)
-    if is_given:
-        why = (
-            f"A score of {MIN_SCORE:g} or more is found, and it is among the best "
-            f"{MAX_LORE_PASSAGES}."
-        )
-        return MatchExplanation(match, "given", why, tokens)
-    if match.is_match:
-        why = _crowded_reason(match) if match.by_keys else _left_over_reason(rank)
-        return MatchExplanation(match, "left over", why, tokens)
-    return MatchExplanation(match, "not found", _not_found_reason(match), tokens)
-
-
-def _key_reason(match: PassageMatch) -> str:
-    if match.is_always:
-        return (
-            "It is given with every message, as all such passages are that have room in "
-            f"{MAX_ALWAYS_WORDS} words."
-        )
-    return f"The message has its keys: {', '.join(match.keys)}."
-
-
-def _crowded_reason(match: PassageMatch) -> str:
-    return (
-        f"{_key_reason(match)} Others have precedence by their keys: a prompt has room for "
-        f"{MAX_LORE_PASSAGES}."
-    )
-
-
-def _left_over_reason(rank: int) -> str:
-    if rank >= MAX_LORE_PASSAGES:
-        return (
-            f"Found, but a prompt has room for {MAX_LORE_PASSAGES} passages, and others match "
-            "better."
-        )
-    return (
-        f"Found, but it scores less than {MIN_SHARE_OF_BEST:.0%} of the best: it says little "
-        "beside that."
-    )
-
-
-def _not_found_reason(match: PassageMatch) -> str:
-    if match.is_ruled_out:
-        return "It has secondary keys, so only its keys give it, and they do not match."
-    meaning = "its meaning was not compared, as one of the two is not English"
-    if match.cosine is not None:
-        far = (
-            "far off"
-            if match.by_meaning < 0
-            else "near, but not near enough"
-            if match.by_meaning
-            else "no nearer"
-        )
-        meaning = f"in meaning it is {far} ({match.by_meaning:+.2f})"
-    shared = (
-        f"the shared words weigh {match.by_words:.2f}"
-        if match.words
-        else "they share no meaningful word"
-    )
-    return f"It takes {MIN_SCORE:g}: {shared}, and {meaning}."
-
-
-async def match_lore(
-    found: OwnedPersona, message: str, guild_id: int
-) -> tuple[LoreRanking, list[MatchExplanation]]:
-    """Match a message against all lore of the persona in a server, best first."""
-    ranking = await asyncio.to_thread(found.services.lore.rank, found.id, message, guild_id)
-    count = await asyncio.to_thread(token_counter_or_estimate, found.services.base_model)
-    return ranking, await asyncio.to_thread(explain_matches, ranking, count)
 
 
 def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
@@ -306,11 +188,10 @@ async def remove_lore_file(found: OwnedPersona, guild_id: int, name: str) -> Non
     """Remove a file, or exclude a shipped one. Raises `Problem` if there is none."""
     lore = lore_store(found.services)
     text = await asyncio.to_thread(read_lore_file, found, guild_id, name)
-    ships = (
-        guild_id == OPERATOR_GUILD_ID
-        and await asyncio.to_thread(shipped_text, found, name) is not None
-    )
-    if not ships:
+    shipped = None
+    if guild_id == OPERATOR_GUILD_ID:
+        shipped = await asyncio.to_thread(shipped_text, found, name)
+    if shipped is None:
         await lore.remove(guild_id, found.id, name)
     elif text:
         await lore.exclude_file(found.id, name)

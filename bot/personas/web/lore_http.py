@@ -6,7 +6,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field as Limit
 
-from bot.personas.web import lore_files
+from bot.personas.web import lore_files, lore_matches
 from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.lookup import require_lore_owner
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
@@ -26,7 +26,7 @@ routes = ApiRoutes("personas")
 class LoreQuery(FrozenModel):
     """A message, and the server whose lore counts."""
 
-    message: Annotated[str, Limit(min_length=1, max_length=lore_files.MAX_QUESTION_CHARS)]
+    message: Annotated[str, Limit(min_length=1, max_length=lore_matches.MAX_QUESTION_CHARS)]
     guild: GuildId | None = None
 
 
@@ -83,14 +83,14 @@ async def post_lore_query(request: web.Request) -> web.Response:
     found = require_lore_owner(request)
     question = parse_body(LoreQuery, await read_json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
-    ranking, matches = await lore_files.match_lore(found, question.message, guild_id)
+    ranking, matches = await lore_matches.match_lore(found, question.message, guild_id)
     return LoreMatches(
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
         words=ranking.terms,
         small_talk=ranking.small_talk,
         weight=ranking.weight,
-        matches=[lore_files.explanation_json(one) for one in matches],
+        matches=[lore_matches.explanation_json(one) for one in matches],
     ).response()
 
 

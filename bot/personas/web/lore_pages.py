@@ -8,7 +8,7 @@ from aiohttp import web
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILES, lore_file_name
 from bot.personas.lore_upload import AddedLore, max_upload_bytes, titled_text
-from bot.personas.web import lore_files
+from bot.personas.web import lore_files, lore_matches
 from bot.personas.web.lookup import OwnedPersona, guild_name, persona_status, require_lore_owner
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
@@ -56,7 +56,7 @@ async def post_lore_form(request: web.Request) -> web.Response:
             request, found, LoreDraft(name=form.get("name", "").strip(), text=form.get("text", ""))
         )
     draft = LoreDraft(
-        form.get("ask", "").strip()[: lore_files.MAX_QUESTION_CHARS], form.get("guild", "")
+        form.get("ask", "").strip()[: lore_matches.MAX_QUESTION_CHARS], form.get("guild", "")
     )
     if not draft.question:
         draft.wrong = {"ask": "Write what is to be looked for."}
@@ -158,7 +158,7 @@ async def _render_lore(
     )
     query_guild = _require_lore_guild(found, draft.guild or str(found.guild_id))
     ranking, matches = (
-        await lore_files.match_lore(found, draft.question, query_guild)
+        await lore_matches.match_lore(found, draft.question, query_guild)
         if draft.question
         else (None, [])
     )
@@ -189,7 +189,7 @@ async def _render_lore(
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
         always_words=MAX_ALWAYS_WORDS,
-        longest=lore_files.MAX_QUESTION_CHARS,
+        longest=lore_matches.MAX_QUESTION_CHARS,
         most_files=MAX_FILES,
     )
 

@@ -61,17 +61,20 @@ class PlaygroundForm:
 
     def variables(self) -> dict[str, Any]:
         """Template variables of the form."""
-        faults = (
-            [self._fault(one["field"].partition(".")[0], one) for one in self.problem.errors]
-            if self.problem
-            else []
-        )
-        return {
-            "status": self.problem.status if self.problem else 200,
-            "faults": faults or ([FormError(str(self.problem))] if self.problem else []),
-            "wrong": {fault.field: fault.message for fault in faults if fault.field},
-            "texts": {name: self.body.get(name, "") for name in ("prompt", "opening")},
-        }
+        status = 200
+        faults = []
+        wrong = {}
+        if self.problem:
+            status = self.problem.status
+            for error in self.problem.errors:
+                fault = self._fault(error["field"].partition(".")[0], error)
+                faults.append(fault)
+                if fault.field:
+                    wrong[fault.field] = fault.message
+        if self.problem and not faults:
+            faults.append(FormError(str(self.problem)))
+        texts = {name: self.body.get(name, "") for name in ("prompt", "opening")}
+        return {"status": status, "faults": faults, "wrong": wrong, "texts": texts}
 
     def _fault(self, name: str, error: dict[str, str]) -> FormError:
         message = f"must be {error['allowed']}" if "allowed" in error else error["detail"]
@@ -83,11 +86,8 @@ class PlaygroundForm:
 async def get_playground(request: web.Request) -> web.Response:
     """Page with the forms, filled from the query."""
     given: dict[str, Any] = _sampling_fields(request.query)
-    given["models"] = [
-        DIALOGUE_VERSION_PATTERN.sub(r"\1", name)
-        for name in request.query.getall("with", [])
-        if name
-    ]
+    names = filter(None, request.query.getall("with", []))
+    given["models"] = [DIALOGUE_VERSION_PATTERN.sub(r"\1", name) for name in names]
     return _render_playground(request, PlaygroundForm(given))
 
 
@@ -163,10 +163,9 @@ def _render_playground(request: web.Request, draft: PlaygroundForm) -> web.Respo
 
 def _render_run(request: web.Request, run: PlaygroundRun, draft: PlaygroundForm) -> web.Response:
     settings = _sampling_fields(run.settings) | {"seed": run.sampling.seed}
-    link = [
-        *(("with", speaker.id) for speaker in run.speakers),
-        *settings.items(),
-    ]  # no texts: browsers store links
+    # The link has no texts, as browsers store links.
+    link = [("with", speaker.id) for speaker in run.speakers]
+    link += settings.items()
     names = ", ".join(speaker.name for speaker in run.speakers)
     return render_page(
         request,
@@ -184,10 +183,14 @@ def form_to_body(form: Form, text: str) -> dict[str, Any]:
     """Convert a form to a request body without its empty fields; `text` names the message's
     field.
     """
-    fields = (*SamplingBody.model_fields, "after", "turns")
-    body: dict[str, Any] = {name: value for name in fields if (value := form.get(name, "").strip())}
-    body["models"] = [name.strip() for name in form.getall("with", []) if name.strip()]
-    return {**body, text: form.get(text, "").strip()}
+    body: dict[str, Any] = {}
+    for name in (*SamplingBody.model_fields, "after", "turns"):
+        if value := form.get(name, "").strip():
+            body[name] = value
+    models = [name.strip() for name in form.getall("with", [])]
+    body["models"] = list(filter(None, models))
+    body[text] = form.get(text, "").strip()
+    return body
 
 
 def _run_path(run: PlaygroundRun) -> str:
@@ -210,20 +213,22 @@ def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict
     menu = persona_choices(services, find, *(name.partition("@")[0] for name in chosen))
     adapters = services.served_versions.dialogue_adapters()
     choices: dict[str, list[tuple[str, str]]] = {}
-    owned = [
-        entry for one in menu.pop("personas") if (entry := services.personas.find_owner(one.id))
-    ]
     versions = VersionTable.read(services.served_versions)
-    for guild_id, persona in owned:
+    for listed_persona in menu.pop("personas"):
+        owned = services.personas.find_owner(listed_persona.id)
+        if owned is None:
+            continue
+        guild_id, persona = owned
         listed = versions.models(guild_id, persona)
         label = f"{persona.name}, {LIVE_VERSION} ({listed.live.version or 'base model'})"
         group = choices.setdefault(persona.name, [])
         group.append((persona.id, label))
-        group += [(model.id, model.name) for model, _ in listed.models]
-        group += [
-            (f"{persona.id}@{it.id}", ChatModel.of_dialogue(it, persona).name) for it in adapters
-        ]
-    alone = [(it.id, ChatModel.of_dialogue(it).name) for it in adapters]
+        for model, _ in listed.models:
+            group.append((model.id, model.name))
+        for adapter in adapters:
+            name = ChatModel.of_dialogue(adapter, persona).name
+            group.append((f"{persona.id}@{adapter.id}", name))
+    alone = [(adapter.id, ChatModel.of_dialogue(adapter).name) for adapter in adapters]
     choices["No persona"] = [*alone, (BASE_MODEL_NAME, "Base model alone")]
     return {"choices": choices, **menu}
 
@@ -231,18 +236,19 @@ def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict
 def _reply_context(line: PlaygroundReply) -> dict[str, Any]:
     """Template variables of a line: tokens with their surprise and visible blanks."""
     reply = reply_json(line)
-    tokens = [
-        {
-            "text": show_blanks(token["text"]),
-            "probability": token["probability"],
-            "level": surprise_level(token["probability"]),
-            "others": [
-                (show_blanks(other["text"]), other["probability"])
-                for other in token["alternatives"]
-            ],
-        }
-        for token in reply.get("tokens", [])
-    ]
+    tokens = []
+    for token in reply.get("tokens", []):
+        others = []
+        for other in token["alternatives"]:
+            others.append((show_blanks(other["text"]), other["probability"]))
+        tokens.append(
+            {
+                "text": show_blanks(token["text"]),
+                "probability": token["probability"],
+                "level": surprise_level(token["probability"]),
+                "others": others,
+            }
+        )
     return {
         **reply,
         "turns": line.turns,

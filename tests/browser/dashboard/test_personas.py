@@ -125,7 +125,7 @@ async def test_lore_is_written_and_asked(dashboard, phone):
     await assert_accessible(page)
     await page.get_by_role("button", name="Save").click()
     await expect(page.get_by_role("row").filter(has_text="the-piano.md")).to_contain_text(
-        "in place of what ships"
+        "in place of the file that ships"
     )
 
 
