@@ -8,14 +8,22 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 SERIES_COLOURS = 6
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 284, 66, 24, 12, 56
-"""Size of the drawing and its margins, in units of the viewBox."""
-BAR_HEIGHT, BAR_GAP, LABEL_WIDTH, CHARACTER_WIDTH = 20, 10, 190, 11
-"""`CHARACTER_WIDTH` is the widest, on a phone."""
-MAX_DRAWN_POINTS, MAX_TABLE_ROWS = 600, 200
-"""Longer series are thinned out evenly."""
-MAX_LABEL_CHARS = 28
-"""Of a bar's label; the table has the whole text."""
+# Size of the drawing and its margins, in units of the viewBox
+WIDTH = 720
+HEIGHT = 284
+LEFT = 66
+RIGHT = 24
+TOP = 12
+BOTTOM = 56
+BAR_HEIGHT = 20
+BAR_GAP = 10
+LABEL_WIDTH = 190
+CHARACTER_WIDTH = 11  # the widest, on a phone
+# Longer series are thinned out evenly.
+MAX_DRAWN_POINTS = 600
+MAX_TABLE_ROWS = 200
+MAX_LABEL_CHARS = 28  # of a bar's label; the table has the whole text
+MAX_DESCRIBED_BARS = 12  # in the label that screen readers read out
 DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
 """Lines are distinguishable without their colours."""
 
@@ -35,8 +43,11 @@ class Series:
 
     def style(self, place: int) -> tuple[str, str]:
         """CSS class and dashes at a position; a faint line is solid, as dashes would hide it."""
-        number = (place if self.colour is None else self.colour) % SERIES_COLOURS
-        return f"s{number}" + (" faint" if self.faint else ""), "" if self.faint else DASHES[number]
+        colour = place if self.colour is None else self.colour
+        number = colour % SERIES_COLOURS
+        if self.faint:
+            return f"s{number} faint", ""
+        return f"s{number}", DASHES[number]
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,12 @@ class _Scale:
     is_whole: bool = False
 
     def at(self, value: float) -> float:
-        low, high, value = (
-            math.log10(v) if self.is_log else v for v in (self.low, self.high, value)
-        )
+        low = self.low
+        high = self.high
+        if self.is_log:
+            low = math.log10(low)
+            high = math.log10(high)
+            value = math.log10(value)
         return self.begin + (value - low) / (high - low) * (self.end - self.begin)
 
 
@@ -61,16 +75,28 @@ def line_chart(
     """Lines over common axes named `x` and `y`. Values that are infinite or have no logarithm are
     left out.
     """
-    shown = [replace(one, points=_drawable_points(one.points, log_y)) for one in series]
-    points = [point for one in shown for point in one.points]
-    if not points:
+    shown = [replace(line, points=_drawable_points(line.points, log_y)) for line in series]
+    x_values = []
+    y_values = []
+    for line in shown:
+        for x_value, y_value in line.points:
+            x_values.append(x_value)
+            y_values.append(y_value)
+    if not x_values:
         return Markup('<p class="empty">{}: nothing has been measured yet.</p>').format(title)
-    across = _fit_scale([point[0] for point in points], LEFT, WIDTH - RIGHT)
-    up = _fit_scale([point[1] for point in points], HEIGHT - BOTTOM, TOP, log_y)
-    drawn = [*_grid(across, up, x, y), *(_line(one, n, across, up) for n, one in enumerate(shown))]
-    label = f"{title}. " + " ".join(_aria_label(one, x, y) for one in shown if one.points)
-    legend = _legend(shown) if len(shown) > 1 else Markup("")
-    return _figure(title, label, (WIDTH, HEIGHT), drawn, legend + _table(title, x, shown))
+    across = _fit_scale(x_values, LEFT, WIDTH - RIGHT)
+    up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP, is_log=log_y)
+    drawn = list(_grid(across, up, x, y))
+    descriptions = []
+    for number, line in enumerate(shown):
+        drawn.append(_line(line, number, across, up))
+        if line.points:
+            descriptions.append(_aria_label(line, x, y))
+    below = _table(title, x, shown)
+    if len(shown) > 1:
+        below = _legend(shown) + below
+    label = f"{title}. {' '.join(descriptions)}"
+    return _figure(title, label, size=(WIDTH, HEIGHT), drawn=drawn, below=below)
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
@@ -79,25 +105,36 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
     texts = [f"{format_figure(value)} {unit}".strip() for _, value in rows]
-    drawn = []
     room = max(0, WIDTH - LABEL_WIDTH - CHARACTER_WIDTH * max(map(len, texts)) - 6)
     bar = Markup(
-        '<text x="{}" y="{y}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{:.1f}" height="{}" '
-        'rx="2"/><text class="value" x="{:.1f}" y="{y}">{}</text>'
+        '<text x="{label_x}" y="{y}" text-anchor="end">{name}</text><rect class="bar" x="{x}" y="{top}" '
+        'width="{width:.1f}" height="{height}" rx="2"/><text class="value" x="{value_x:.1f}" y="{y}">{value}</text>'
     )
-    for n, (name, value) in enumerate(rows):
-        top = n * (BAR_HEIGHT + BAR_GAP)
-        width = max(0.0, value / most * room) if math.isfinite(value) else 0
-        place = (LABEL_WIDTH - 8, _shorten_label(name), LABEL_WIDTH, top, width, BAR_HEIGHT)
-        drawn.append(bar.format(*place, LABEL_WIDTH + width + 6, texts[n], y=top + 15))
-    cells = Markup("").join(_table_row(name, (value,)) for name, value in rows)
+    drawn = []
+    descriptions = []
+    cells = Markup("")
+    for number, (name, value) in enumerate(rows):
+        top = number * (BAR_HEIGHT + BAR_GAP)
+        width = max(0.0, value / most * room) if math.isfinite(value) else 0.0
+        drawn.append(
+            bar.format(
+                label_x=LABEL_WIDTH - 8,
+                name=_shorten_label(name),
+                x=LABEL_WIDTH,
+                y=top + 15,
+                top=top,
+                width=width,
+                height=BAR_HEIGHT,
+                value_x=LABEL_WIDTH + width + 6,
+                value=texts[number],
+            )
+        )
+        descriptions.append(f"{name}: {texts[number]}")
+        cells += _table_row(name, (value,))
+    size = (WIDTH, len(rows) * (BAR_HEIGHT + BAR_GAP))
+    label = f"{title}. {', '.join(descriptions[:MAX_DESCRIBED_BARS])}."
     table = _details(title, (title, unit or "Value"), cells)
-    label = (
-        f"{title}. "
-        + ", ".join(f"{name}: {text}" for (name, _), text in zip(rows[:12], texts, strict=False))
-        + "."
-    )
-    return _figure(title, label, (WIDTH, len(rows) * (BAR_HEIGHT + BAR_GAP)), drawn, table)
+    return _figure(title, label, size=size, drawn=drawn, below=table)
 
 
 @dataclass(frozen=True)
@@ -112,44 +149,44 @@ def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
     """Estimates with their intervals, one a row, over a common axis with a mark at 0."""
     if not rows:
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
-    scale = _fit_scale(
-        [0.0, *(value for one in rows for value in (one.low, one.high))],
-        LABEL_WIDTH + 10,
-        WIDTH - 70,
-    )
+    values = [0.0]
+    for row in rows:
+        values += [row.low, row.high]
+    scale = _fit_scale(values, LABEL_WIDTH + 10, WIDTH - 70)
     bottom = len(rows) * (BAR_HEIGHT + BAR_GAP)
     zero = Markup(
         '<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
         '<text x="{0:.1f}" y="{2}" text-anchor="middle">0</text>'
     ).format(scale.at(0), bottom, bottom + 14)
-    cells = Markup("").join(_table_row(one.name, (one.estimate, one.low, one.high)) for one in rows)
-    spoken = ", ".join(
-        f"{one.name}: {format_figure(one.estimate)} ({format_figure(one.low)} to "
-        f"{format_figure(one.high)})"
-        for one in rows
+    mark = Markup(
+        '<text x="{label_x}" y="{y}" dy="4" text-anchor="end">{name}</text>'
+        '<line class="line s0" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
+        '<circle class="dot s0" cx="{estimate:.1f}" cy="{y}" r="4"/>'
+        '<text class="value" x="{value_x}" y="{y}" dy="4">{value}</text>'
     )
+    drawn = [zero]
+    descriptions = []
+    cells = Markup("")
+    for number, row in enumerate(rows):
+        value = format_figure(row.estimate)
+        drawn.append(
+            mark.format(
+                label_x=LABEL_WIDTH - 8,
+                name=_shorten_label(row.name),
+                y=number * (BAR_HEIGHT + BAR_GAP) + BAR_HEIGHT / 2,
+                low=scale.at(row.low),
+                high=scale.at(row.high),
+                estimate=scale.at(row.estimate),
+                value_x=WIDTH - 60,
+                value=value,
+            )
+        )
+        interval = f"{format_figure(row.low)} to {format_figure(row.high)}"
+        descriptions.append(f"{row.name}: {value} ({interval})")
+        cells += _table_row(row.name, (row.estimate, row.low, row.high))
+    label = f"{title}. {', '.join(descriptions)}."
     table = _details(title, ("", "Estimate", "From", "To"), cells)
-    drawn = [zero, *(_interval_mark(one, n, scale) for n, one in enumerate(rows))]
-    return _figure(title, f"{title}. {spoken}.", (WIDTH, bottom + 18), drawn, table)
-
-
-def _interval_mark(one: IntervalEstimate, number: int, scale: _Scale) -> Markup:
-    y = number * (BAR_HEIGHT + BAR_GAP) + BAR_HEIGHT / 2
-    low, middle, high = (scale.at(value) for value in (one.low, one.estimate, one.high))
-    return Markup(
-        '<text x="{}" y="{y}" dy="4" text-anchor="end">{}</text>'
-        '<line class="line s0" x1="{:.1f}" x2="{:.1f}" y1="{y}" y2="{y}"/>'
-        '<circle class="dot s0" cx="{:.1f}" cy="{y}" r="4"/><text class="value" x="{}" y="{y}" dy="4">{}</text>'
-    ).format(
-        LABEL_WIDTH - 8,
-        _shorten_label(one.name),
-        low,
-        high,
-        middle,
-        WIDTH - 60,
-        format_figure(one.estimate),
-        y=y,
-    )
+    return _figure(title, label, size=(WIDTH, bottom + 18), drawn=drawn, below=table)
 
 
 def format_figure(value: float) -> str:
@@ -171,18 +208,26 @@ def axis_ticks(low: float, high: float, about: int = 5, *, least: float = 0.0) -
 
 
 def _drawable_points(points: Sequence[Point], log_y: bool) -> list[Point]:
-    return [
-        (a, b) for a, b in points if math.isfinite(a) and math.isfinite(b) and (b > 0 or not log_y)
-    ]
+    drawable = []
+    for x, y in points:
+        if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log_y):
+            drawable.append((x, y))
+    return drawable
 
 
-def _fit_scale(values: Sequence[float], begin: float, end: float, is_log: bool = False) -> _Scale:
+def _fit_scale(
+    values: Sequence[float], begin: float, end: float, *, is_log: bool = False
+) -> _Scale:
     """Scale an axis to the values; a single value is centred on an axis from 0."""
     low = min(values)
     high = max(values)
-    if low == high:
-        low, high = (low / 2, high * 2) if is_log else sorted((0.0, 2 * low or 1.0))
-    return _Scale(low, high, begin, end, is_log, all(value == int(value) for value in values))
+    if low == high and is_log:
+        low /= 2
+        high *= 2
+    elif low == high:
+        low, high = sorted((0.0, 2 * low or 1.0))
+    is_whole = all(value == int(value) for value in values)
+    return _Scale(low, high, begin, end, is_log=is_log, is_whole=is_whole)
 
 
 def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
@@ -194,12 +239,10 @@ def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
             '<line class="rule" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
             '<text x="{}" y="{y:.1f}" dy="4" text-anchor="end">{}</text>'
         ).format(LEFT, right, LEFT - 6, label, y=up.at(value))
-    for value, label in _tick_labels(
-        axis_ticks(across.low, across.high, 7, least=float(across.is_whole))
-    ):
-        x_place = across.at(value)
+    widths = axis_ticks(across.low, across.high, about=7, least=float(across.is_whole))
+    for value, label in _tick_labels(widths):
         yield Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x_place, bottom + 20, label
+            across.at(value), bottom + 20, label
         )
     yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
         LEFT, right, bottom, bottom
@@ -222,22 +265,27 @@ def _tick_label(value: float, digits: int) -> str:
     if value and not 1e-2 <= abs(value) < 1e5:
         figures, _, power = f"{value:.{digits - 1}e}".partition("e")
         return f"{figures.rstrip('0').removesuffix('.')}e{int(power)}"
-    return format_figure(value) if value == int(value) else f"{value:.{digits + 2}g}"
+    if value == int(value):
+        return format_figure(value)
+    return f"{value:.{digits + 2}g}"
 
 
 def _log_ticks(scale: _Scale) -> list[float]:
     powers = range(math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high)) + 1)
-    return [10.0**power for power in powers] if len(powers) > 1 else [scale.low, scale.high]
+    if len(powers) < 2:
+        return [scale.low, scale.high]
+    return [10.0**power for power in powers]
 
 
-def _line(one: Series, number: int, across: _Scale, up: _Scale) -> Markup:
-    kind, dashes = one.style(number)
-    places = [(across.at(a), up.at(b)) for a, b in thin_points(one.points, MAX_DRAWN_POINTS)]
-    if len(places) == 1:
+def _line(line: Series, number: int, across: _Scale, up: _Scale) -> Markup:
+    kind, dashes = line.style(number)
+    points = thin_points(line.points, MAX_DRAWN_POINTS)
+    if len(points) == 1:
+        ((x, y),) = points
         return Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
-            kind, *places[0]
+            kind, across.at(x), up.at(y)
         )
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+    path = " ".join(f"{across.at(x):.1f},{up.at(y):.1f}" for x, y in points)
     return Markup('<polyline class="line {}" points="{}"{}/>').format(
         kind, path, _dash_attribute(dashes)
     )
@@ -254,13 +302,14 @@ def thin_points(points: Sequence[Point], most: int) -> Sequence[Point]:
     return [points[round(n * (len(points) - 1) / (most - 1))] for n in range(most)]
 
 
-def _aria_label(one: Series, x: str, y: str) -> str:
-    (first_x, first_y), (last_x, last_y) = one.points[0], one.points[-1]
-    if len(one.points) == 1:
-        return f"{one.name}: {y} {format_figure(first_y)} at {x} {format_figure(first_x)}."
+def _aria_label(line: Series, x: str, y: str) -> str:
+    first_x, first_y = line.points[0]
+    last_x, last_y = line.points[-1]
     first = f"{format_figure(first_y)} at {x} {format_figure(first_x)}"
+    if len(line.points) == 1:
+        return f"{line.name}: {y} {first}."
     last = f"{format_figure(last_y)} at {format_figure(last_x)}"
-    return f"{one.name}: {y} from {first} to {last}."
+    return f"{line.name}: {y} from {first} to {last}."
 
 
 def _legend(shown: Sequence[Series]) -> Markup:
@@ -268,36 +317,37 @@ def _legend(shown: Sequence[Series]) -> Markup:
         '<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line {}" x1="0" x2="24" y1="6" y2="6"{}/>'
         "</svg>{}</li>"
     )
-    styles = [one.style(n) for n, one in enumerate(shown)]
-    entries = (
-        entry.format(kind, _dash_attribute(dashes), one.name)
-        for one, (kind, dashes) in zip(shown, styles, strict=True)
-    )
-    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(entries))
+    entries = Markup("")
+    for number, line in enumerate(shown):
+        kind, dashes = line.style(number)
+        entries += entry.format(kind, _dash_attribute(dashes), line.name)
+    return Markup('<ul class="legend">{}</ul>').format(entries)
 
 
 def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
-    by_x = [dict(one.points) for one in shown]
-    every = sorted({at for one in by_x for at in one})
-    rows = [at for at, _ in thin_points([(at, 0.0) for at in every], MAX_TABLE_ROWS)]
-    cells = Markup("").join(
-        _table_row(format_figure(at), [one.get(at) for one in by_x]) for at in rows
-    )
-    left_out = f" ({len(rows)} of {len(every):,} rows)" if len(rows) < len(every) else ""
-    return _details(title + left_out, (x, *(one.name for one in shown)), cells)
+    columns = [dict(line.points) for line in shown]
+    x_values = sorted(set().union(*columns))
+    rows = thin_points([(x_value, 0.0) for x_value in x_values], MAX_TABLE_ROWS)
+    cells = Markup("")
+    for x_value, _ in rows:
+        cells += _table_row(format_figure(x_value), [column.get(x_value) for column in columns])
+    if len(rows) < len(x_values):
+        title += f" ({len(rows)} of {len(x_values):,} rows)"
+    return _details(title, [x, *(line.name for line in shown)], cells)
 
 
 def _table_row(head: str, values: Sequence[float | None]) -> Markup:
-    texts = ("" if value is None else format_figure(value) for value in values)
-    cells = Markup("").join(Markup('<td class="number">{}</td>').format(text) for text in texts)
+    cells = Markup("")
+    for value in values:
+        text = "" if value is None else format_figure(value)
+        cells += Markup('<td class="number">{}</td>').format(text)
     return Markup('<tr><th scope="row">{}</th>{}</tr>').format(head, cells)
 
 
 def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
-    columns = Markup("").join(
-        Markup('<th scope="col"{}>{}</th>').format(Markup(' class="number"') if n else "", head)
-        for n, head in enumerate(heads)
-    )
+    columns = Markup('<th scope="col">{}</th>').format(heads[0])
+    for head in heads[1:]:
+        columns += Markup('<th scope="col" class="number">{}</th>').format(head)
     return Markup(
         '<details><summary>Figures</summary><div class="scroll" tabindex="0" role="region" aria-label="{}"><table>'
         "<caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>"
@@ -305,12 +355,13 @@ def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
 
 
 def _figure(
-    title: str, label: str, size: tuple[int, int], drawn: Sequence[Markup], below: Markup
+    title: str, label: str, *, size: tuple[int, int], drawn: Sequence[Markup], below: Markup
 ) -> Markup:
+    width, height = size
     return Markup(
         '<figure class="chart"><figcaption>{}</figcaption><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
         "{}</figure>"
-    ).format(title, label, *size, Markup("").join(drawn), below)
+    ).format(title, label, width, height, Markup("").join(drawn), below)
 
 
 def _shorten_label(text: str) -> str:
