@@ -64,7 +64,7 @@ class DatasetStats(BaseModel):
     statements: dict[str, dict[str, str]] = {}
     permission: str = ""
     replaced: dict[str, int] = {}
-    recipe: dict[str, float] = {}
+    recipe: dict[str, float | str] = {}
 
     @property
     def count(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.data.built_datasets import read_dataset
 from personas.errors import MaterialError
 from personas.home.adapters import verify_adapter
 from personas.home.data_subjects import Consent, read_people, write_consent
@@ -128,6 +129,13 @@ def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapte
     assert read_people(folder / "adapter") == read_people(folder / "material" / "set") != {}
     kept = HoldoutIndex.read(folder / "heldout_new.bin", people)
     assert len(kept) == result["samples"]["eval"]
+
+
+def test_the_bot_reads_the_figures_of_a_set(build, tmp_path):
+    """The trainer writes stats.json, and the bot's model of it is another one."""
+    result = build()
+    shown = read_dataset("talk", tmp_path / "set", is_own=True).stats
+    assert shown.hash == result["hash"] and shown.count == sum(result["samples"].values())
 
 
 def test_a_set_for_somebody_else_is_refused(build, job, tmp_path, home, tiny_base):

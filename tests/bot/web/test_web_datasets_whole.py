@@ -50,6 +50,17 @@ async def until_ended(dashboard, path, is_over):
     raise AssertionError(f"{path} has not ended: {result}")
 
 
+async def indexed_samples(dashboard, path):
+    """The samples once they are indexed; until then, the answer asks to try again."""
+    for _ in range(600):
+        status, found, _ = await dashboard.ask("GET", path)
+        if status != 503:
+            assert status == 200, found
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{path} is not indexed: {found}")
+
+
 async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     home = tmp_path / "home"
     await dashboard.ask("PUT", "/uploads/quay.jsonl", data=log())
@@ -74,7 +85,7 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
         lambda result: result["state"] not in ("waiting", "running"),
     )
     assert result["state"] == "done", result
-    _, found, _ = await dashboard.ask("GET", "/datasets/quay/samples?query=hawser")
+    found = await indexed_samples(dashboard, "/datasets/quay/samples?query=hawser")
     assert (
         found["count"]
         and "Wenda" not in json.dumps(found)
@@ -93,7 +104,7 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
         "/datasets/quay/build",
         lambda result: result["state"] not in ("waiting", "running"),
     )
-    _, found, _ = await dashboard.ask("GET", "/datasets/quay/samples?query=wenda")
+    found = await indexed_samples(dashboard, "/datasets/quay/samples?query=wenda")
     assert found["count"], "the reviewer's word is heeded"
 
     backend = real_backend(home)
