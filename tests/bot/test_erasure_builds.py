@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from bot.training.backend_protocol import TrainingInterrupted, TrainingSucceeded
-from bot.training.backends import job_folder_backend
+from bot.training.backends import job_folder_backend, subprocess_backend
 from personas.errors import ErasedMeanwhileError, MaterialError
 from personas.home import data_subjects
 from personas.home.data_subjects import ErasureFence, mark_erasure
@@ -207,7 +207,7 @@ async def test_the_bots_own_job_gathers_its_material_again(tmp_path, monkeypatch
 
 async def test_a_job_waits_for_an_erasure_that_takes_long_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(data_subjects, "ERASURE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(job_folder_backend, "ERASURE_POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(subprocess_backend, "ERASURE_POLL_INTERVAL_S", 0.1)
     workshop = Workshop(tmp_path)
     mark_erasure(workshop.home, running=True)
     running = asyncio.create_task(workshop.run("good"))
