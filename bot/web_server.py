@@ -110,7 +110,8 @@ class WebServer:
     def __init__(
         self, authenticator: Authenticator | None = None, limits: ConnectionLimits | None = None
     ) -> None:
-        self._context, self._authenticator = AppContext(), authenticator or Authenticator()
+        self._context = AppContext()
+        self._authenticator = authenticator or Authenticator()
         self._limits = limits or ConnectionLimits(is_proxy=self._authenticator.is_proxy)
         self._own: set[web.AbstractRoute] = set()
 
@@ -132,7 +133,8 @@ class WebServer:
         app[system_routes.WRITE_PROBE] = WriteProbe()
         app[PERMISSION_REPORT] = PermissionReport()
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
-        app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR] = ROUTES, self._authenticator
+        app[openapi.MOUNTED_ROUTES] = ROUTES
+        app[AUTHENTICATOR] = self._authenticator
         app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
         set_up_playground(app)
         app[PLAN_CACHE] = PlanCache()
@@ -140,14 +142,14 @@ class WebServer:
         app[templating.HAS_SANDBOX_PAGE] = any(
             resource.canonical == "/" for resource in app.router.resources()
         )
-        at_root: list[Route] = [("GET", "/", templating.redirect_to_dashboard)]
-        for method, path, handler in (
-            *ROUTES,
-            *([] if app[templating.HAS_SANDBOX_PAGE] else at_root),
-        ):
+        routes: list[Route] = list(ROUTES)
+        if not app[templating.HAS_SANDBOX_PAGE]:
+            routes.append(("GET", "/", templating.redirect_to_dashboard))
+        for method, path, handler in routes:
             resource = app.router.add_resource(path)
-            for allowed in (method, "HEAD") if method == "GET" else (method,):
-                self._own.add(resource.add_route(allowed, handler))
+            self._own.add(resource.add_route(method, handler))
+            if method == "GET":
+                self._own.add(resource.add_route("HEAD", handler))
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -201,24 +203,22 @@ class WebServer:
             case _ if is_disk_full(error):
                 return disk_full_problem(error)
             case web.HTTPException():
-                slug = PROBLEM_BY_STATUS.get(
-                    error.status, "bad-request" if error.status < 500 else "failed"
-                )
+                fallback = "bad-request" if error.status < 500 else "failed"
+                slug = PROBLEM_BY_STATUS.get(error.status, fallback)
+                message = f"{request.method} {request.path}: {error.reason}."
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
-                return Problem(
-                    slug,
-                    f"{request.method} {request.path}: {error.reason}.",
-                    NOT_FOUND_ADVICE,
-                    headers=allowed,
-                )
+                return Problem(slug, message, NOT_FOUND_ADVICE, headers=allowed)
             case UnderstudyError():
-                slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
                 if isinstance(error, StoreError | EngineBusyError):
                     slug = "busy"
                 elif isinstance(error, QueueConflictError):
                     slug = "conflict"
                 elif isinstance(error, UnknownJobError):
                     slug = "not-found"
+                elif request.path.startswith("/finetune/"):
+                    slug = "cannot-train"
+                else:
+                    slug = "refused"
                 home = self._context.services.home if self._context.services else None
                 return Problem(slug, *redacted_texts(error, home), headers=retry_headers(error))
             case web.RequestPayloadError():
