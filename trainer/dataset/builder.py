@@ -141,7 +141,7 @@ class DatasetBuilder(ExitStack):
             )
         )
         self._renderer = SampleRenderer(
-            plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters
+            plan.renderer, plan.persona, plan.lore, recipe=plan.recipe, filters=plan.filters
         )
         self.anonymiser = Anonymiser(
             plan.key,
@@ -224,7 +224,7 @@ class DatasetBuilder(ExitStack):
             for conversation in conversations
         ]
         return (
-            BuiltSample(TRAIN, conversation.source, conversation.right, "general", made)
+            BuiltSample(TRAIN, conversation.source, conversation.right, kind="general", made=made)
             for conversation in anonymised
             for made in self._renderer.render(conversation, {})
         )
@@ -358,7 +358,9 @@ class DatasetBuilder(ExitStack):
                 used.update(made.places)
                 replies.add(made.places[-1])
                 self.participants.count_sample(made.people)
-                yield BuiltSample(side, conversation.source, conversation.right, kind, made)
+                yield BuiltSample(
+                    side, conversation.source, conversation.right, kind=kind, made=made
+                )
         finally:
             for place, message in enumerate(conversation.messages):
                 if message.speaker.is_persona and place not in replies:

@@ -158,8 +158,10 @@ class HoldoutFingerprints:
             self._key,
             texts,
             np.stack(bands, axis=1),
-            np.concatenate([np.empty((0, NUM_PERMUTATIONS // 2), np.uint8), *signatures]),
-            np.unique(replies),
+            signatures=np.concatenate(
+                [np.empty((0, NUM_PERMUTATIONS // 2), np.uint8), *signatures]
+            ),
+            replies=np.unique(replies),
         )
 
     def reply_hashes(self, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

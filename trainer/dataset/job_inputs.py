@@ -16,7 +16,7 @@ from personas.home.pseudonyms import JobKeys
 from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
-from personas.lore.passages import WORLD
+from personas.lore.passages import WORLD, Passage
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
@@ -133,12 +133,12 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
         general, to_mix = _split_mixture(
             _read_conversations(paths["messages"], options, []), general, recipe
         )
-    talk = JobTalk(conversations, general, to_mix, rejected, read_job_preferences(inputs))
-    return (
-        _add_lore_pairs(talk, inputs, inputs.persona, options)
-        if inputs.persona and inputs.lore_pairs
-        else talk
+    talk = JobTalk(
+        conversations, general, to_mix, rejected=rejected, preferences=read_job_preferences(inputs)
     )
+    if inputs.persona and inputs.lore_pairs:
+        return _add_lore_pairs(talk, inputs, inputs.persona, options)
+    return talk
 
 
 def _add_lore_pairs(
@@ -159,10 +159,11 @@ def _add_lore_pairs(
             "Add lore, or synthesise some.",
         )
     own = talk.conversations
-    if not any(persona_speaks(persona, one) for one in own):
-        own = [replace_assistant(persona, one) for one in own]
-    used, others = select_lore_pairs(pairs, own, inputs.lore_pairs)
-    rejected += [RejectedRecord(one.messages[0].row, OVER_PAIRS_SHARE, one.rows) for one in others]
+    if not any(persona_speaks(persona, conversation) for conversation in own):
+        own = [replace_assistant(persona, conversation) for conversation in own]
+    used, surplus = select_lore_pairs(pairs, own, inputs.lore_pairs)
+    for pair in surplus:
+        rejected.append(RejectedRecord(pair.messages[0].row, OVER_PAIRS_SHARE, pair.rows))
     counts = {"extracted": len(extracted), "synthesised": len(synthesised), "used": len(used)}
     return replace(
         talk,
@@ -175,34 +176,31 @@ def _add_lore_pairs(
 
 def _extract_pairs(inputs: JobInputs, persona: Persona, options: ReadOptions) -> list[Conversation]:
     """Extract question-answer pairs from the persona's own lore, under the right to it."""
-    passages = [
-        passage
-        for passage in (inputs.lore.passages if inputs.lore else ())
-        if passage.owner == persona.id
-    ]
+    if inputs.lore is None:
+        return []
+    passages = [passage for passage in inputs.lore.passages if passage.owner == persona.id]
     if not passages:
         return []
     material = inputs.paths["lore"][0][1]
     options = replace(options, right=material.right, arrived=material.arrived)
-    found = (
-        build_conversation(
-            RawDialogue.of([(message["role"], message["content"]) for message in pair.messages]),
-            f"{pair.passages[0].source} {pair.passages[0].heading}",
-            options,
-        )
-        for pair in extract_lore(persona, passages).pairs
-    )
-    return [item for item in found if isinstance(item, Conversation)]
+    conversations = []
+    for pair in extract_lore(persona, passages).pairs:
+        turns = [(message["role"], message["content"]) for message in pair.messages]
+        row = f"{pair.passages[0].source} {pair.passages[0].heading}"
+        item = build_conversation(RawDialogue.of(turns), row, options)
+        if isinstance(item, Conversation):
+            conversations.append(item)
+    return conversations
 
 
 def read_job_preferences(inputs: JobInputs) -> list[PreferenceRecord]:
     """Read a job's preferences unchanged. Raises `MaterialError` if training on them is not
     allowed.
     """
-    preferences = [
-        one for path, _ in inputs.paths.get("preferences", ()) for one in read_preferences(path)
-    ]
-    if any(one.right == DISCORD_API for one in preferences):
+    preferences: list[PreferenceRecord] = []
+    for path, _ in inputs.paths.get("preferences", ()):
+        preferences += read_preferences(path)
+    if any(preference.right == DISCORD_API for preference in preferences):
         raise MaterialError(
             "A preference came through Discord's API, and nothing says whose words it holds.",
             "Learn from replies that were taught through a form, and from votes on the operator's "
@@ -228,7 +226,8 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
     few.
     """
     task = spec.request.task_type
-    if foreign := sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]}):
+    foreign = sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]})
+    if foreign:
         raise MaterialError(
             f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out."
         )
@@ -280,21 +279,17 @@ def _check_material(root: Path, material: Material, consent: Consent) -> Path:
     except UnsafeNameError as error:
         what = f"The job names a material whose name {error}."
         raise MaterialError(what, "Copy the material into the job's folder.") from None
+    stated = material.right if material.stated_by else ""
     if material.kind in BUILT_KINDS:
-        decide_right(
-            material.path, stated=material.right if material.stated_by else "", consent=consent
-        ).require()
-    elif material.kind in KINDS_WITHOUT_SPEAKERS and material.right != DISCORD_API:
-        decide_right(
-            material.path, stated=material.right if material.stated_by else "", consent=NO_CONSENT
-        ).require()
+        decide_right(material.path, stated=stated, consent=consent).require()
     elif material.kind in KINDS_WITHOUT_SPEAKERS:
-        raise MaterialError(
-            f"{material.path} came through Discord's API, and nothing in it says who wrote what, "
-            "so nobody can have "
-            "opted in.",
-            "Use your own writing, or text that its authors gave for this through a form.",
-        )
+        if material.right == DISCORD_API:
+            raise MaterialError(
+                f"{material.path} came through Discord's API, and nothing in it says who wrote "
+                "what, so nobody can have opted in.",
+                "Use your own writing, or text that its authors gave for this through a form.",
+            )
+        decide_right(material.path, stated=stated, consent=NO_CONSENT).require()
     try:
         digest = material_digest(path)
     except OSError as error:
@@ -312,13 +307,13 @@ def _check_material(root: Path, material: Material, consent: Consent) -> Path:
 def _find_persona(cards: list[tuple[Path, Material]], spec: JobSpec) -> Persona:
     personas = [read_card(path) for path, _ in cards if path.suffix == ".toml"]
     wanted = spec.request.persona
-    found = next((persona for persona in personas if persona.id == wanted), None)
-    if found is None:
-        held = ", ".join(persona.id for persona in personas) or "none"
-        raise MaterialError(
-            f"The job has no card of {wanted!r} (cards: {held}).", "Add the card to the material."
-        )
-    return found
+    for persona in personas:
+        if persona.id == wanted:
+            return persona
+    held = ", ".join(persona.id for persona in personas) or "none"
+    raise MaterialError(
+        f"The job has no card of {wanted!r} (cards: {held}).", "Add the card to the material."
+    )
 
 
 def _read_conversations(
@@ -329,14 +324,14 @@ def _read_conversations(
     Raises `MaterialError` if training on a file is not allowed, it yields nothing, or the persona
     never speaks in it.
     """
-    found: list[Conversation] = []
+    conversations: list[Conversation] = []
     for path, material in files:
         # A format that implies a right takes precedence over the command line, but not over a
         # signed statement.
         is_claimed = material.stated_by == COMMAND_LINE_STATEMENT
         signed = material.right if material.stated_by and not is_claimed else ""
         claimed = material.right if is_claimed else ""
-        of = replace(
+        reading = replace(
             options,
             right=signed,
             claimed=claimed,
@@ -344,14 +339,16 @@ def _read_conversations(
             persona_names=material.persona_names,
             mapping=split_pairs(material.mapping),
         )
-        for item in read_usable(path, of, material.format):
+        for item in read_usable(path, reading, material.format):
             if isinstance(item, Conversation):
-                found.append(item)
+                conversations.append(item)
             else:
                 rejected.append(item)
-    return found
+    return conversations
 
 
 def _read_lore_index(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:
-    passages = [p for path, _ in folders for p in read_lore(path, (persona, WORLD))]
+    passages: list[Passage] = []
+    for path, _ in folders:
+        passages += read_lore(path, (persona, WORLD))
     return LoreIndex(passages, encoder=read_setting("LORE_ENCODER")) if passages else None

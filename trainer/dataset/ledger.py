@@ -82,7 +82,9 @@ class Ledger:
         messages = conversation.messages
         if conversation.rows > 1 and sum(message.rows for message in messages) == conversation.rows:
             for place, message in enumerate(messages):
-                self._settle(conversation, place, message.rows, place in used, faults)
+                self._settle(
+                    conversation, place, message.rows, is_used=place in used, faults=faults
+                )
             return
         if not used:
             reason = next(iter(faults.values()), LEADS_TO_NO_REPLY)
@@ -90,7 +92,7 @@ class Ledger:
             return
         self._use(conversation.source, conversation.rows)
         for place in faults:
-            self._settle(conversation, place, 0, False, faults)
+            self._settle(conversation, place, 0, is_used=False, faults=faults)
 
     def _settle(
         self,
@@ -104,14 +106,19 @@ class Ledger:
         if is_used:
             self._use(conversation.source, rows)
             rows = 0
-        if (
-            not is_used or place in faults
-        ):  # a reply that is not learned can still be the history of the next
-            reason = faults.get(place, LEADS_TO_NO_REPLY)
-            text = message.text[:PREVIEW_CHARACTERS]
-            arrived = conversation.arrived or day_of(message.at)
-            of = (conversation.right, (message.speaker.name,), arrived)
-            self._drop(DroppedRecord(conversation.source, message.row, reason, rows, text, *of))
+        # A reply that is not learned can still be the history of the next one.
+        if not is_used or place in faults:
+            record = DroppedRecord(
+                conversation.source,
+                message.row,
+                faults.get(place, LEADS_TO_NO_REPLY),
+                rows=rows,
+                text=message.text[:PREVIEW_CHARACTERS],
+                right=conversation.right,
+                speakers=(message.speaker.name,),
+                arrived=conversation.arrived or day_of(message.at),
+            )
+            self._drop(record)
 
     def _use(self, source: str, rows: int) -> None:
         self.rows += rows
@@ -135,11 +142,11 @@ def _drop_all(conversation: Conversation, reason: str) -> DroppedRecord:
         conversation.source,
         messages[0].row if messages else "",
         reason,
-        conversation.rows,
-        "\n".join(message.text for message in messages[:4])[:PREVIEW_CHARACTERS],
-        conversation.right,
-        tuple(dict.fromkeys(message.speaker.name for message in messages)),
-        conversation.arrived or (day_of(messages[-1].at) if messages else ""),
+        rows=conversation.rows,
+        text="\n".join(message.text for message in messages[:4])[:PREVIEW_CHARACTERS],
+        right=conversation.right,
+        speakers=tuple(dict.fromkeys(message.speaker.name for message in messages)),
+        arrived=conversation.arrived or (day_of(messages[-1].at) if messages else ""),
     )
 
 

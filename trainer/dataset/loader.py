@@ -133,7 +133,9 @@ def load_job_dataset(
 
     It stays in the job's folder if it `stores`. Raises `UnderstudyError`.
     """
-    with job_dataset(job, spec, inputs, renderer, recipe, base, stores=stores) as folder:
+    with job_dataset(
+        job, spec, inputs, renderer=renderer, recipe=recipe, base=base, stores=stores
+    ) as folder:
         return load_dataset(folder, inputs, renderer, recipe)
 
 
@@ -197,14 +199,14 @@ def _load_sets(
     too.
     """
     if content.built:
-        sets = _load_built_sets(content.built, run_set, content, renderer, recipe)
+        sets = _load_built_sets(content.built, run_set, content, renderer=renderer, recipe=recipe)
     else:
         sets = _load_run_sets(run_set, content)
     sets, caveats = _limit_samples(sets, recipe, by_source=content.persona is None)
     if not (preferences := run_set.preferences()):
         return sets, None, caveats
     sets, learned, notes = apply_preferences(
-        sets, preferences, content.persona, content.lore, renderer, recipe
+        sets, preferences, content.persona, lore=content.lore, renderer=renderer, recipe=recipe
     )
     return sets, learned, caveats + notes
 
@@ -389,7 +391,13 @@ class _DatasetReader:
     def read(self, file: str) -> list[_LoadedSample]:
         """Read the lines of a file that may be used and fit, in order."""
         lines = filter(self._may_be_used, read_samples(self._folder / file))
-        found = render_lines(lines, self._renderer, self.dropped, self._longest, self._persona_name)
+        found = render_lines(
+            lines,
+            self._renderer,
+            self.dropped,
+            longest=self._longest,
+            persona_name=self._persona_name,
+        )
         return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]
 
     def drop_held_out(

@@ -111,28 +111,36 @@ def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> l
     with replies of the first.
     """
     draw = random.Random(seed)  # nosec B311  # repeatable
-    waiting = {
-        good: draw.sample(of := [it for it in judged if it.is_good is good], len(of))
-        for good in (True, False)
-    }
-    total = {good: max(len(of), 1) for good, of in waiting.items()}
-    replies: list[LabelledReply] = []
+    waiting: dict[bool, list[LabelledReply]] = {}
+    for is_good in (True, False):
+        of_kind = [reply for reply in judged if reply.is_good is is_good]
+        waiting[is_good] = draw.sample(of_kind, len(of_kind))
+    total = {is_good: max(len(replies), 1) for is_good, replies in waiting.items()}
+    arranged: list[LabelledReply] = []
     while any(waiting.values()):
-        prompts = {it.prompt for it in replies[len(replies) // batch * batch :]}
-        good = len(waiting[True]) / total[True] >= len(waiting[False]) / total[False]
-        kinds = [kind for kind in (good, not good) if waiting[kind]]
-        free = (
-            (k, n) for k in kinds for n, it in _last_entries(waiting[k]) if it.prompt not in prompts
-        )
-        kind, number = next(free, (kinds[0], len(waiting[kinds[0]]) - 1))
-        replies.append(waiting[kind].pop(number))
-    missing = -len(replies) % batch
-    return replies + list(itertools.islice(itertools.cycle(replies), missing))
+        batch_start = len(arranged) // batch * batch
+        prompts = {reply.prompt for reply in arranged[batch_start:]}
+        # Take from the kind of which the larger share waits, so that both end together.
+        first = len(waiting[True]) / total[True] >= len(waiting[False]) / total[False]
+        kinds = [kind for kind in (first, not first) if waiting[kind]]
+        for kind in kinds:
+            number = _last_with_other_prompt(waiting[kind], prompts)
+            if number is not None:
+                arranged.append(waiting[kind].pop(number))
+                break
+        else:
+            arranged.append(waiting[kinds[0]].pop())
+    missing = -len(arranged) % batch
+    return arranged + list(itertools.islice(itertools.cycle(arranged), missing))
 
 
-def _last_entries(waiting: Sequence[LabelledReply]) -> list[tuple[int, LabelledReply]]:
+def _last_with_other_prompt(waiting: Sequence[LabelledReply], prompts: set[int]) -> int | None:
+    """Return the index of the last of the next replies whose prompt is none of these."""
     first = max(len(waiting) - MAX_REORDER_LOOKAHEAD, 0)
-    return [(number, waiting[number]) for number in range(len(waiting) - 1, first - 1, -1)]
+    for number in range(len(waiting) - 1, first - 1, -1):
+        if waiting[number].prompt not in prompts:
+            return number
+    return None
 
 
 def shuffle_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
@@ -177,8 +185,8 @@ class PreferencePlan:
             return f"{usable}: {self.method.upper()} learns from these, which {members} gave."
         return (
             f"{usable}, fewer than {MIN_PREFERENCES}: they only filter. The persona is trained "
-            "anew, as the version "
-            "before was, without replies that were voted down and with those that were taught."
+            "anew, as the version before was, without replies that were voted down and with those "
+            "that were taught."
         )
 
     @property
@@ -204,14 +212,21 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
     """Select preferences, oldest first, under a recipe."""
     method = recipe.preference_method
     share = recipe.preference_share
-    once = list(
-        {(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values()
-    )
-    fitting = [one for one in once if one.is_pair or method == "kto"]
+    distinct: dict[tuple[object, ...], PreferenceRecord] = {}
+    for record in preferences:  # of equal ones by a member, the latest
+        distinct[record.by, record.prompt, record.chosen, record.rejected] = record
+    fitting = [record for record in distinct.values() if record.is_pair or method == "kto"]
     used = limit_member_share(fitting, share)
-    counts = {"left_out": len(fitting) - len(used), "alone": len(once) - len(fitting)}
-    counts |= {"again": len(preferences) - len(once), "of_members": len({one.by for one in used})}
-    return PreferencePlan(method, share, tuple(used), len(preferences), **counts)
+    return PreferencePlan(
+        method,
+        share,
+        used=tuple(used),
+        given=len(preferences),
+        left_out=len(fitting) - len(used),
+        alone=len(distinct) - len(fitting),
+        again=len(preferences) - len(distinct),
+        of_members=len({record.by for record in used}),
+    )
 
 
 def limit_member_share(
@@ -222,20 +237,19 @@ def limit_member_share(
 
     None if there are too few members: of nine, each gives at least a ninth.
     """
-    return latest_per_member(
-        preferences, _max_per_member(Counter(one.by for one in preferences), share)
-    )
+    per_member = Counter(preference.by for preference in preferences)
+    return latest_per_member(preferences, _max_per_member(per_member, share))
 
 
 def latest_per_member(given: Sequence[PreferenceT], most: int) -> list[PreferenceT]:
     """Return at most this many of each member, the latest, in their order."""
     seen: Counter[str] = Counter()
-    kept = []
-    for one in reversed(given):
-        seen[one.by] += 1
-        if seen[one.by] <= most:
-            kept.append(one)
-    return kept[::-1]
+    latest = []
+    for preference in reversed(given):
+        seen[preference.by] += 1
+        if seen[preference.by] <= most:
+            latest.append(preference)
+    return latest[::-1]
 
 
 def _max_per_member(counts: Counter[str], share: float) -> int:

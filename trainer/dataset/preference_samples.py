@@ -44,8 +44,7 @@ PREFERENCE_SOURCE = "preferences"
 VOTED_DOWN = "voted down"
 TOO_FEW_ADVICE = (
     f"Gather more: training on votes takes {MIN_PREFERENCES}. Until then, replies that at least "
-    "two members reject, "
-    "and more than choose them, are left out, and taught replies are learned."
+    "two members reject, and more than choose them, are left out, and taught replies are learned."
 )
 
 
@@ -63,32 +62,39 @@ def apply_preferences(
     Raises `MaterialError` if nothing can be learned from them.
     """
     plan = plan_preferences(preferences, recipe)
-    preferred = _PreferenceRenderer(parts, persona, lore, renderer, recipe)
+    preferred = _PreferenceRenderer(parts, persona, lore, renderer=renderer, recipe=recipe)
     if plan.only_filters:
         return _filter_by_votes(parts, preferences, preferred.render(preferences), plan)
     require_preference_recipe(recipe)
     rendered = preferred.render(plan.used)
-    in_pairs = (reply for pair in rendered.pairs for reply in (pair.chosen, pair.rejected))
-    judged = sorted(
-        rendered.judged if plan.method == "kto" else in_pairs, key=lambda reply: not reply.is_good
-    )
+    judged = rendered.judged
+    if plan.method == "dpo":  # of a pair that is left out, neither reply is used
+        judged = []
+        for pair in rendered.pairs:
+            judged += [pair.chosen, pair.rejected]
+    judged = sorted(judged, key=lambda reply: not reply.is_good)
     if not judged:
         reasons = describe_dropped(rendered.dropped)
         raise MaterialError(f"No preference can be learned from.{reasons}", "Raise max_length.")
+    good = sum(reply.is_good for reply in judged)
     counts = {
         "preferences": plan.given,
         "preferences_used": len(plan.used),
         "preferences_members": plan.of_members,
-        GOOD_REPLIES_KEY: sum(it.is_good for it in judged),
-        BAD_REPLIES_KEY: sum(not it.is_good for it in judged),
+        GOOD_REPLIES_KEY: good,
+        BAD_REPLIES_KEY: len(judged) - good,
         "conversations_train": 0,
         "conversations_heldout": parts.counts.get("conversations_heldout", 0),
     }
-    own = [_labelled_record(it) for it in judged]
-    people = _count_people(parts, preferences, judged)
+    samples = replace(
+        parts,
+        own=[_labelled_record(reply) for reply in judged],
+        counts=counts,
+        dropped=rendered.dropped,
+        people=_count_people(parts, preferences, judged),
+    )
     learned = PreferenceSet(plan.method, tuple(judged), tuple(rendered.pairs))
-    parts = replace(parts, own=own, counts=counts, dropped=rendered.dropped, people=people)
-    return parts, learned, (plan.words, *preference_warnings(recipe))
+    return samples, learned, (plan.words, *preference_warnings(recipe))
 
 
 @dataclass
@@ -124,18 +130,19 @@ class _PreferenceRenderer:
         """Render preferences; a pair with an unusable reply is dropped whole."""
         rendered = _RenderedPreferences()
         held_out = self._held_out(used)
-        for one in used:
-            replies = [
-                split_thought(text)[1] for text in (one.chosen, one.rejected) if text is not None
-            ]
-            fault = HELD_OUT_BEFORE if not held_out.isdisjoint(replies) else ""
-            samples = [] if fault else self._samples(one, replies)
-            if any(has_no_targets(self._renderer, sample) for sample in samples):
-                fault = NOTHING_TRAINED
-            if fault or not samples:
-                rendered.dropped[fault or TOO_LONG] += len(replies)
+        for preference in used:
+            texts = [preference.chosen, preference.rejected]
+            replies = [split_thought(text)[1] for text in texts if text is not None]
+            if not held_out.isdisjoint(replies):
+                rendered.dropped[HELD_OUT_BEFORE] += len(replies)
+                continue
+            samples = self._samples(preference, replies)
+            if not samples:
+                rendered.dropped[TOO_LONG] += len(replies)
+            elif any(has_no_targets(self._renderer, sample) for sample in samples):
+                rendered.dropped[NOTHING_TRAINED] += len(replies)
             else:
-                self._add(rendered, one, samples)
+                self._add(rendered, preference, samples)
         return rendered
 
     def _held_out(self, used: Sequence[PreferenceRecord]) -> set[str]:
@@ -143,17 +150,21 @@ class _PreferenceRenderer:
 
         This job's are matched with its pseudonyms. Short replies recur by chance and do not count.
         """
-        replies = sorted({text for one in used for text in (one.chosen, one.rejected) if text})
-        before = match_held_out(replies, self._parts.held_out)
-        held_out = {record.said.reply for record in self._parts.heldout}
-        now = {
-            reply
-            for reply in held_out.intersection(replies)
-            if len(split_words(reply)) >= MIN_REPLY_KEY_WORDS
-        }
-        return now | set(itertools.compress(replies, before))
+        texts: set[str] = set()
+        for preference in used:
+            texts |= {text for text in (preference.chosen, preference.rejected) if text}
+        replies = sorted(texts)
+        earlier = match_held_out(replies, self._parts.held_out)
+        held_out = set(itertools.compress(replies, earlier))
+        for record in self._parts.heldout:
+            reply = record.said.reply
+            if reply in texts and len(split_words(reply)) >= MIN_REPLY_KEY_WORDS:
+                held_out.add(reply)
+        return held_out
 
-    def _samples(self, one: PreferenceRecord, replies: Sequence[str]) -> list[TokenizedSample]:
+    def _samples(
+        self, preference: PreferenceRecord, replies: Sequence[str]
+    ) -> list[TokenizedSample]:
         """Return a sample per reply, with the same prompt tokens, as much of history and lore as
         fits the longest.
 
@@ -161,48 +172,52 @@ class _PreferenceRenderer:
         """
         persona = self._persona
         lore = self._lore
-        turns = _prompt_turns(one)[-self._history :]
-        hits = (
-            lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES) if lore and persona else []
-        )
+        turns = _prompt_turns(preference)[-self._history :]
+        hits = []
+        if lore and persona:
+            hits = lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES)
         whole = [
-            self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
+            self._renderer.sample(persona, turns, reply, lore=hits, max_tokens=UNBOUNDED_TOKENS)
             for reply in replies
         ]
         if max(len(sample.ids) for sample in whole) <= self._longest:
             return whole
         sizes = [self._renderer.answer_tokens(persona, reply) for reply in replies]
         room = self._longest - max(sizes)
-        fitting = fitting_lore(self._renderer, persona, turns[-1], hits, room)
+        fitting = fitting_lore(self._renderer, persona, turns[-1], hits=hits, max_tokens=room)
         if fitting is None:
             return []
         return [
-            self._renderer.sample(persona, turns, reply, fitting, room + size)
+            self._renderer.sample(persona, turns, reply, lore=fitting, max_tokens=room + size)
             for reply, size in zip(replies, sizes, strict=True)
         ]
 
     def _add(
         self,
         rendered: _RenderedPreferences,
-        one: PreferenceRecord,
+        preference: PreferenceRecord,
         samples: Sequence[TokenizedSample],
     ) -> None:
-        prompt = self._prompts.setdefault(_prompt_turns(one), len(self._prompts))
-        labels = [
-            (is_good, text)
-            for is_good, text in ((True, one.chosen), (False, one.rejected))
-            if text is not None
-        ]
-        origin = (prompt, one.by, one.right, one.at)
-        message = one.prompt[-1].text
-        judged = [
-            LabelledReply(sample, is_good, *origin, (message, text))
-            for sample, (is_good, text) in zip(samples, labels, strict=True)
-        ]
+        prompt_turns = _prompt_turns(preference)
+        labels = [(True, preference.chosen), (False, preference.rejected)]
+        given = [(is_good, text) for is_good, text in labels if text is not None]
+        judged = []
+        for sample, (is_good, text) in zip(samples, given, strict=True):
+            reply = LabelledReply(
+                sample,
+                is_good,
+                prompt=self._prompts.setdefault(prompt_turns, len(self._prompts)),
+                by=preference.by,
+                right=preference.right,
+                at=preference.at,
+                texts=(preference.prompt[-1].text, text),
+            )
+            judged.append(reply)
         rendered.judged += judged
         if len(judged) == 2:
-            rendered.pairs.append(PreferencePair(*judged))
-        if one.kind == TAUGHT and judged[0].is_good:
+            chosen, rejected = judged
+            rendered.pairs.append(PreferencePair(chosen, rejected))
+        if preference.kind == TAUGHT and judged[0].is_good:
             rendered.taught.append(judged[0])
 
 
@@ -212,21 +227,25 @@ def _count_people(
     """Count the people in the samples, with all who gave preferences, so that deleting them reaches
     the adapter.
     """
-    everybody = dict.fromkeys((one.by for one in given), 0)
-    return add_counts(parts.people, add_counts(everybody, Counter(it.by for it in judged)))
+    everybody = dict.fromkeys((preference.by for preference in given), 0)
+    learned_from = Counter(reply.by for reply in judged)
+    return add_counts(parts.people, add_counts(everybody, learned_from))
 
 
 def _labelled_record(judged: LabelledReply) -> SampleRecord:
-    texts = PromptReply(f"{PREFERENCE_SOURCE} {judged.prompt}", *judged.texts, by_persona=True)
-    return SampleRecord(judged.sample, judged.right, PREFERENCE_SOURCE, judged.at, texts)
+    message, reply = judged.texts
+    talk = f"{PREFERENCE_SOURCE} {judged.prompt}"
+    said = PromptReply(talk, message, reply, by_persona=True)
+    return SampleRecord(judged.sample, judged.right, PREFERENCE_SOURCE, judged.at, said=said)
 
 
-def _prompt_turns(one: PreferenceRecord) -> tuple[Turn, ...]:
+def _prompt_turns(preference: PreferenceRecord) -> tuple[Turn, ...]:
     """Return the prompt's turns; users are named as in the card's examples."""
-    return tuple(
-        Turn(it.name if it.by_persona else EXAMPLE_USER, it.text, it.by_persona)
-        for it in one.prompt
-    )
+    turns = []
+    for turn in preference.prompt:
+        name = turn.name if turn.by_persona else EXAMPLE_USER
+        turns.append(Turn(name, turn.text, turn.by_persona))
+    return tuple(turns)
 
 
 def _filter_by_votes(
@@ -253,15 +272,18 @@ def _filter_by_votes(
         "replies_voted_down": removed,
         "replies_taught": len(taught),
     }
-    dropped = parts.dropped + rendered.dropped + Counter({VOTED_DOWN: removed} if removed else {})
-    people = _count_people(parts, given, taught)
-    note = f"Voted down and left out: {removed}. Taught and trained on: {len(taught)}."
-    own += map(_labelled_record, taught)
-    return (
-        replace(parts, own=own, counts=counts, dropped=dropped, people=people),
-        None,
-        (plan.words, note),
+    dropped = parts.dropped + rendered.dropped
+    if removed:
+        dropped[VOTED_DOWN] += removed
+    samples = replace(
+        parts,
+        own=[*own, *map(_labelled_record, taught)],
+        counts=counts,
+        dropped=dropped,
+        people=_count_people(parts, given, taught),
     )
+    note = f"Voted down and left out: {removed}. Taught and trained on: {len(taught)}."
+    return samples, None, (plan.words, note)
 
 
 def downvoted_replies(judged: Sequence[LabelledReply]) -> set[tuple[int, ...]]:
@@ -269,6 +291,11 @@ def downvoted_replies(judged: Sequence[LabelledReply]) -> set[tuple[int, ...]]:
     them.
     """
     members: dict[tuple[int, ...], tuple[set[str], set[str]]] = {}
-    for one in judged:
-        members.setdefault(one.reply, (set(), set()))[one.is_good].add(one.by)
-    return {reply for reply, (bad, good) in members.items() if len(bad) > max(len(good), 1)}
+    for vote in judged:
+        against, in_favour = members.setdefault(vote.reply, (set(), set()))
+        (in_favour if vote.is_good else against).add(vote.by)
+    return {
+        reply
+        for reply, (against, in_favour) in members.items()
+        if len(against) > max(len(in_favour), 1)
+    }

@@ -88,13 +88,23 @@ def job_dataset(
             shutil.rmtree(stale, ignore_errors=True)
         with atomic_folder(folder) as staging:
             write_run_dataset(
-                staging, content, read_job_talk(content, recipe), renderer, recipe, key
+                staging,
+                content,
+                read_job_talk(content, recipe),
+                renderer=renderer,
+                recipe=recipe,
+                key=key,
             )
         yield folder
     else:
         with tempfile.TemporaryDirectory(prefix="understudy-dataset-") as temporary:
             write_run_dataset(
-                Path(temporary), content, read_job_talk(content, recipe), renderer, recipe, key
+                Path(temporary),
+                content,
+                read_job_talk(content, recipe),
+                renderer=renderer,
+                recipe=recipe,
+                key=key,
             )
             yield Path(temporary)
 
@@ -221,10 +231,10 @@ def _write_samples(file: Path, samples: Iterable[BuiltSample], keys_of: KeysOf) 
 
 def _measuring_samples(talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Iterator[BuiltSample]:
     """Render general dialogue as it is, to measure forgetting with."""
-    maker = SampleRenderer(renderer, None, None, recipe, None)
+    maker = SampleRenderer(renderer, None, None, recipe=recipe, filters=None)
     for one in talk.general:
         for made in maker.render(one, {}):
-            yield BuiltSample(HELD_OUT, one.source, one.right, "general", made)
+            yield BuiltSample(HELD_OUT, one.source, one.right, kind="general", made=made)
 
 
 def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> PreferenceRecord:
@@ -312,8 +322,8 @@ def _read_record(line: Mapping[str, Any]) -> SampleRecord:
         TokenizedSample(tuple(line["ids"]), (False,) * prompt + (True,) * line["reply_tokens"]),
         line["right"],
         line["source"],
-        line["arrived"],
-        PromptReply(
+        arrived=line["arrived"],
+        said=PromptReply(
             f"{line['source']} {line['talk']}", line["message"], line["reply"], line["by_persona"]
         ),
         has_lore=line["lore"],

@@ -178,22 +178,26 @@ class SampleRenderer:
         turns = [self._turn(message, persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
         learned = thought if self._recipe.reasoning == "keep" else ""
-        sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS, learned)
+        sample = self._renderer.sample(
+            persona, turns, reply, lore=hits, max_tokens=UNBOUNDED_TOKENS, thought=learned
+        )
         kept = len(turns)
         if len(sample.ids) > longest:
             room = longest - self._renderer.answer_tokens(persona, reply, learned)
-            fitting = fitting_lore(self._renderer, persona, turns[-1], hits, room)
+            fitting = fitting_lore(self._renderer, persona, turns[-1], hits=hits, max_tokens=room)
             if fitting is None:
                 return None
             hits = fitting
-            sample = self._renderer.sample(persona, turns, reply, hits, longest, learned)
+            sample = self._renderer.sample(
+                persona, turns, reply, lore=hits, max_tokens=longest, thought=learned
+            )
             kept = self._renderer.prompt(persona, turns, hits, room).turns_kept
         return RenderedSample(
             sample,
             persona,
             tuple(turns[-kept:]),
-            reply,
-            tuple(hits),
+            reply=reply,
+            lore=tuple(hits),
             places=range(max(0, place - kept), place + 1),
             trimmed=len(turns) - kept,
             input=_input_text(conversation, place),

@@ -77,7 +77,12 @@ def _fact(sentence: str, passage: Passage, subject: LoreSubject, clear: bool) ->
     about = subject.is_named_in(sentence) or (clear and subject.has_pronoun(sentence))
     spoken = subject.to_first_person(sentence, clear=clear)
     return LoreFact(
-        subject.fact_kind(sentence, names, about), sentence, spoken, about, names, passage
+        subject.fact_kind(sentence, names, about),
+        sentence,
+        spoken,
+        about_owner=about,
+        names=names,
+        passage=passage,
     )
 
 

@@ -104,7 +104,9 @@ class _EngineGenerator:
         sampling = SamplingParams(
             seed=seed, max_new_tokens=MAX_TOKENS, stop=(f"\n{turns[-1].name}:",)
         )
-        stream = self.engine.submit(ChatRequest(persona, tuple(turns), (lore,), adapter, sampling))
+        stream = self.engine.submit(
+            ChatRequest(persona, tuple(turns), (lore,), adapter=adapter, sampling=sampling)
+        )
         async for _ in stream:
             pass
         return SynthesisedReply(stream.reply.text.strip(), stream.reply.finish == "stop")
