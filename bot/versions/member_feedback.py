@@ -58,15 +58,16 @@ class VoteSummary(FrozenModel):
 
     def plus(self, other: Self) -> Self:
         """Return both together; their members are different ones."""
+        known = [value for value in (self.evidence, other.evidence) if value is not None]
         return self.model_copy(
             update={
                 "votes": self.votes + other.votes,
-                "members": tuple(sorted([*self.members, *other.members], key=lambda one: one[0])),
+                "members": tuple(
+                    sorted(self.members + other.members, key=lambda member: member[0])
+                ),
                 "up": (self.up[0] + other.up[0], self.up[1] + other.up[1]),
                 "down": (self.down[0] + other.down[0], self.down[1] + other.down[1]),
-                "evidence": max(
-                    (it for it in (self.evidence, other.evidence) if it is not None), default=None
-                ),
+                "evidence": max(known, default=None),
             }
         )
 
@@ -80,10 +81,9 @@ def _summarise_stored_votes(
     votes = [
         vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair
     ]
-    selections = (
-        ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, other_version)
-    )
-    own, other = map(store.reply_stats.of, selections)
+    stats = store.reply_stats
+    own = stats.of(ReplySelection(persona_id, version, guild_id=guild_id))
+    other = stats.of(ReplySelection(persona_id, other_version, guild_id=guild_id))
     return VoteSummary(
         votes=len(votes),
         members=tuple(completed_scores(votes, version)),
@@ -99,9 +99,11 @@ def _max_rollout_evidence(
     """The highest evidence of any rollout, ended ones included, of the version beside the live
     one.
     """
-    rollouts = store.rollouts.of_persona(persona_id, guild_id)
-    compared = [it for it in rollouts if (it.version, it.before) == (version, live)]
-    return max((compare_rollout(store, rollout).votes for rollout in compared), default=None)
+    evidence = []
+    for rollout in store.rollouts.of_persona(persona_id, guild_id):
+        if (rollout.version, rollout.before) == (version, live):
+            evidence.append(compare_rollout(store, rollout).votes)
+    return max(evidence, default=None)
 
 
 async def summarise_votes(
@@ -122,26 +124,27 @@ async def summarise_votes(
     if live == version:
         return None
     against = live or BASE_MODEL_NAME
-    found = _summarise_stored_votes(store, persona_id, version, against, guild_id)
+    summary = _summarise_stored_votes(store, persona_id, version, against, guild_id)
     for text in store.guild_feedback.of_others(persona_id, version, against, guild_id):
-        found = found.plus(VoteSummary.model_validate_json(text))
-    if not (found.votes or found.up[0] or found.down[0]):
+        summary = summary.plus(VoteSummary.model_validate_json(text))
+    if not (summary.votes or summary.up[0] or summary.down[0]):
         return None
-    values = [value for at, value in found.members if at <= now]
-    bounds = (
-        await asyncio.to_thread(confidence_range, values)
-        if len(values) >= MIN_RULING_MEMBERS
-        else None
-    )
+    scores = [score for at, score in summary.members if at <= now]
+    least = None
+    most = None
+    if len(scores) >= MIN_RULING_MEMBERS:
+        bounds = await asyncio.to_thread(confidence_range, scores)
+        least = bounds.low
+        most = bounds.high
     return MemberFeedback(
         against=against,
-        votes=found.votes,
-        members=len(values),
-        least=bounds.low if bounds else None,
-        most=bounds.high if bounds else None,
-        up=found.up,
-        down=found.down,
-        evidence=found.evidence,
+        votes=summary.votes,
+        members=len(scores),
+        least=least,
+        most=most,
+        up=summary.up,
+        down=summary.down,
+        evidence=summary.evidence,
     )
 
 
@@ -179,15 +182,18 @@ def share_votes(store: Store, persona_id: str, version: str, against: str, guild
     Where the shared database cannot be reached, they are published later.
     """
     try:
-        for one, other in permutations((version, against)):
-            if one not in (other, BASE_MODEL_NAME):
-                summary = _summarise_stored_votes(store, persona_id, one, other, guild_id)
+        for judged, other in permutations((version, against)):
+            if judged not in (other, BASE_MODEL_NAME):
+                summary = _summarise_stored_votes(store, persona_id, judged, other, guild_id)
                 store.guild_feedback.publish(
-                    guild_id, persona_id, one, other, summary.model_dump_json()
+                    guild_id=guild_id,
+                    persona_id=persona_id,
+                    version=judged,
+                    against=other,
+                    summary=summary.model_dump_json(),
                 )
-    except (
-        StoreError
-    ) as error:  # they are here, and are published with the next one, or at the next start
+    except StoreError as error:
+        # The votes are stored here, and are published with the next one, or at the next start.
         log.warning("votes on %s of %s could not be shared: %s", version, persona_id, error)
 
 
@@ -199,26 +205,26 @@ async def record_member_feedback(
     """
     job_id = store.versions.job_of(persona_id, version)
     job = store.jobs.get(job_id) if job_id else None
-    if job and (
-        feedback := await summarise_votes(
-            store, persona_id, version, time.time(), live_in=job.guild_id
-        )
-    ):
-        folder = home / "jobs" / job.job_id
-        targets = comparison_targets(home, store, personas, job).model_copy(
-            update={"heard": feedback}
-        )
-        try:
-            await asyncio.to_thread(_write_if_folder_exists, folder, targets)
-        except OSError as error:  # the votes are in the store, and are written with the next one
-            log.warning(
-                "the member feedback on a version could not be written to %s: %s", folder, error
-            )
+    if job is None:
+        return
+    feedback = await summarise_votes(store, persona_id, version, time.time(), live_in=job.guild_id)
+    if feedback is None:
+        return
+    folder = home / "jobs" / job.job_id
+    targets = comparison_targets(home, store, personas, job)
+    targets = targets.model_copy(update={"heard": feedback})
 
+    def write_if_folder_exists() -> None:
+        if folder.is_dir():
+            write_comparison_targets(folder, targets)
 
-def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
-    if folder.is_dir():
-        write_comparison_targets(folder, compare)
+    try:
+        await asyncio.to_thread(write_if_folder_exists)
+    except OSError as error:
+        # The votes are in the store, and are written with the next one.
+        log.warning(
+            "the member feedback on a version could not be written to %s: %s", folder, error
+        )
 
 
 def comparison_targets(
@@ -230,10 +236,13 @@ def comparison_targets(
     if job.persona is None:
         return NO_COMPARISON
     live = store.versions.live(job.persona, job.guild_id)
-    others = (persona_id for persona_id in personas.of(job.guild_id) if persona_id != job.persona)
-    neighbours = (_neighbour(home, store, persona_id, job.guild_id) for persona_id in others)
     folder = str(adapter_ref(home, job.persona, live).folder) if live else None
-    return ComparisonTargets(live=folder, neighbours=tuple(it for it in neighbours if it))
+    neighbours = []
+    for persona_id in personas.of(job.guild_id):
+        neighbour = _neighbour(home, store, persona_id, job.guild_id)
+        if neighbour and persona_id != job.persona:
+            neighbours.append(neighbour)
+    return ComparisonTargets(live=folder, neighbours=tuple(neighbours))
 
 
 def _neighbour(home: Path, store: Store, persona_id: str, guild_id: int) -> NeighbourPaths | None:

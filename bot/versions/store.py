@@ -116,11 +116,11 @@ class Versions(Table):
         """Raise `RequestError`, naming the installed versions (of a guild), when this one is not
         among them.
         """
-        known = [installed.version for installed in self.installed(persona_id, guild_id)]
-        if version in known:
+        usable = [installed.version for installed in self.installed(persona_id, guild_id)]
+        if version in usable:
             return
-        names = f"Installed: {', '.join(known)}." if known else "Train a version first."
-        if version in (installed.version for installed in self.installed(persona_id)):
+        names = f"Installed: {', '.join(usable)}." if usable else "Train a version first."
+        if version in [installed.version for installed in self.installed(persona_id)]:
             raise RequestError(
                 f"{version} of {persona_id} was trained by another server and is used there only.",
                 f"The bot's operator can make it live for all servers. {names}",
@@ -176,10 +176,10 @@ class Versions(Table):
         """
         sql = f"""select persona_id, version, installed_at from versions where {NOT_WITHDRAWN}
             order by installed_at, rowid"""
-        found: dict[str, list[tuple[str, float]]] = {}
+        versions: dict[str, list[tuple[str, float]]] = {}
         for row in self._db.read(sql):
-            found.setdefault(row["persona_id"], []).append((row["version"], row["installed_at"]))
-        return found
+            versions.setdefault(row["persona_id"], []).append((row["version"], row["installed_at"]))
+        return versions
 
     def undecided(self, limit: int) -> list[InstalledVersion]:
         """List the newest version of each persona where it was never promoted and the gate does not
@@ -266,10 +266,10 @@ class Versions(Table):
         """
         sql = """select * from promotions where persona_id = :persona and version = :version and guild_id = :guild
             and at = :at order by seq desc limit 1"""
-        made = self._db.one(
+        promotion = self._db.one(
             Promotion, sql, persona=persona_id, version=version, guild=guild_id, at=promoted_at
         )
-        newest = made and self._newest(persona_id, made.for_guild)
+        newest = self._newest(persona_id, promotion.for_guild) if promotion else None
         if newest is None or newest.version != version:
             return None
         change = {"promoted_by": 0, "at": at, "why": why, "guild_id": guild_id}
@@ -295,13 +295,13 @@ class Versions(Table):
                 "withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True
             )
             scopes = [ALL_GUILDS, *self.live_by_guild(persona_id)]
-            newest = [
-                it
-                for scope in scopes
-                if (it := self._newest(persona_id, scope)) and it.version == version
-            ]
             change = {"promoted_by": 0, "at": at, "why": why, "kind": "withdrawal"}
-            return [self._go_back(it, guild_id=it.for_guild, **change) for it in newest]
+            changes = []
+            for scope in scopes:
+                newest = self._newest(persona_id, scope)
+                if newest and newest.version == version:
+                    changes.append(self._go_back(newest, guild_id=newest.for_guild, **change))
+            return changes
 
     def all_installed(self) -> list[tuple[str, str, str]]:
         """List persona, version and job of every version that may be served."""

@@ -2,6 +2,7 @@
 rollbacks.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,33 +50,27 @@ class VersionHistory:
     def pages(self) -> list[str]:
         """The newest versions first; at least one page."""
         entries = list(self._entries())
-        pages = [
-            entries[at : at + VERSIONS_PER_PAGE] for at in range(0, len(entries), VERSIONS_PER_PAGE)
-        ] or [[]]
         live = version_label(self.store.versions.live(self.persona.id, self.guild_id))
-        return [
-            "\n\n".join(
-                [f"**{self.persona.name}**: {live} is live. Page {number} of {len(pages)}.", *page]
-            )
-            for number, page in enumerate(pages, 1)
-        ]
+        count = max(1, math.ceil(len(entries) / VERSIONS_PER_PAGE))
+        pages = []
+        for number in range(count):
+            head = f"**{self.persona.name}**: {live} is live. Page {number + 1} of {count}."
+            first = number * VERSIONS_PER_PAGE
+            pages.append("\n\n".join([head, *entries[first : first + VERSIONS_PER_PAGE]]))
+        return pages
 
     def _entries(self) -> Iterator[str]:
         rollouts = self.store.rollouts.of_persona(self.persona.id, self.guild_id)
         changes = list(self._changes())
-        usable = {
-            it.version for it in self.store.versions.installed(self.persona.id, self.guild_id)
-        }
-        for installed in reversed(self.store.versions.ever_installed(self.persona.id)):
+        versions = self.store.versions
+        usable = [version.version for version in versions.installed(self.persona.id, self.guild_id)]
+        for installed in reversed(versions.ever_installed(self.persona.id)):
             job = self.store.jobs.get(installed.job_id)
-            if (
-                installed.version in usable
-                or job is None
-                or job.guild_id in (ALL_GUILDS, self.guild_id)
-            ):
+            is_here = job is None or job.guild_id in (ALL_GUILDS, self.guild_id)
+            if is_here or installed.version in usable:
                 trials = [rollout for rollout in rollouts if rollout.version == installed.version]
                 head = [*self._origin_lines(installed, job), *self._tally_lines(installed.version)]
-                yield _entry(head, [*self._event_lines(installed.version, changes, trials)])
+                yield _entry(head, list(self._event_lines(installed.version, changes, trials)))
         if base := [*self._tally_lines(None), *self._event_lines(None, changes, [])]:
             yield _entry(["**the base model**"], base)
 
@@ -114,7 +109,9 @@ class VersionHistory:
     def _event_lines(
         self, version: str | None, changes: list[Promotion], trials: list[Rollout]
     ) -> Iterator[str]:
-        yield from (_rollout_line(rollout) for rollout in trials if not rollout.is_promoted)
+        for rollout in trials:
+            if not rollout.is_promoted:
+                yield _rollout_line(rollout)
         for start, end in pairwise([*changes, None]):
             if start is not None and start.version == version:
                 until = f" to <t:{end.at:.0f}:f>: {self._end_text(end)}" if end else ""
@@ -130,21 +127,19 @@ class VersionHistory:
         }[change.kind]
 
     def _end_text(self, change: Promotion) -> str:
+        # The reason has numbers of votes, which only the guild itself may see.
+        why = change.why if change.guild_id == self.guild_id else ""
         ends = {
             "rollback": f"rolled back {self._by(change)}",
-            "automatic rollback": _rollback_reason(
-                change.why if change.guild_id == self.guild_id else ""
-            ),
+            "automatic rollback": _rollback_reason(why),
             "withdrawal": "withdrawn",
         }
         return ends.get(change.kind, f"{version_label(change.version)} followed")
 
     def _by(self, change: Promotion) -> str:
-        return (
-            f"by {_mention(change.promoted_by)}"
-            if change.guild_id == self.guild_id
-            else "elsewhere"
-        )
+        if change.guild_id != self.guild_id:
+            return "elsewhere"
+        return f"by {_mention(change.promoted_by)}"
 
 
 def _score_lines(card: ScoreSummary) -> Iterator[str]:
@@ -188,13 +183,15 @@ def _mention(user_id: int) -> str:
 def _entry(head: list[str], events: list[str]) -> str:
     """The head, and the latest events that fit, oldest first."""
     room = MAX_ENTRY_CHARACTERS - len("\n".join(head))
-    kept = deque[str]()
+    latest = deque[str]()
     for line in reversed(events):
         room -= len(line) + 1
-        if room < 0:
-            kept.appendleft(
-                "…" if kept else shorten(line, max(room + len(line), 1), placeholder=" …")
-            )
-            break
-        kept.appendleft(line)
-    return "\n".join([*head, *kept])
+        if room >= 0:
+            latest.appendleft(line)
+            continue
+        if latest:
+            latest.appendleft("…")
+        else:
+            latest.appendleft(shorten(line, max(room + len(line), 1), placeholder=" …"))
+        break
+    return "\n".join([*head, *latest])

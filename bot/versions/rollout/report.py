@@ -45,11 +45,9 @@ class RolloutComparison:
 
 def compare_rollout(store: Store, rollout: Rollout) -> RolloutComparison:
     """Compare a rollout's versions as of now."""
-    return (
-        _compare_randomised(store, rollout)
-        if rollout.is_randomised
-        else _compare_before_after(store, rollout)
-    )
+    if rollout.is_randomised:
+        return _compare_randomised(store, rollout)
+    return _compare_before_after(store, rollout)
 
 
 def _compare_randomised(store: Store, rollout: Rollout) -> RolloutComparison:
@@ -144,17 +142,18 @@ def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
     new = comparison.new
     before = comparison.before
     if comparison.worse == "votes":
-        counted = [f"{t.down} 👎 and {t.up} 👍 on {t.replies} replies" for t in (new, before)]
         return (
-            f"more 👎 ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: "
-            f"{counted[1]})"
+            f"more 👎 ({rollout.version}: {_votes_text(new)}; {version_label(rollout.before)}: "
+            f"{_votes_text(before)})"
         )
-    counted = [f"{t.interrupted} of {t.replies}" for t in (new, before)]
-    label = version_label(rollout.before)
     return (
-        f"more replies stopped or regenerated ({rollout.version}: {counted[0]}; {label}: "
-        f"{counted[1]})"
+        f"more replies stopped or regenerated ({rollout.version}: {new.interrupted} of "
+        f"{new.replies}; {version_label(rollout.before)}: {before.interrupted} of {before.replies})"
     )
+
+
+def _votes_text(tally: ReplyTally) -> str:
+    return f"{tally.down} 👎 and {tally.up} 👍 on {tally.replies} replies"
 
 
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
@@ -183,8 +182,8 @@ def tally_text(tally: ReplyTally) -> str:
 
 def share_text(rollout: Rollout) -> str:
     """The share of the replies that the version answers."""
-    place = f" in <#{rollout.only_channel}>" if rollout.only_channel else ""
-    return (f"{rollout.share} % of the replies" if rollout.is_randomised else "the replies") + place
+    share = f"{rollout.share} % of the replies" if rollout.is_randomised else "the replies"
+    return f"{share} in <#{rollout.only_channel}>" if rollout.only_channel else share
 
 
 def _scope(rollout: Rollout) -> str:

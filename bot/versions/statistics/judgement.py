@@ -59,16 +59,14 @@ def find_outliers(votes: Sequence[BlindComparison], version: str) -> list[Outlie
         )
         if any(reasons):
             outliers.append(OutlierMember(user_id, tuple(filter(None, reasons))))
-    return sorted(outliers, key=lambda it: -len(it.why))
+    return sorted(outliers, key=lambda outlier: -len(outlier.why))
 
 
 def _haste_reason(own: Sequence[BlindComparison]) -> str:
     taken_s = median(_voted_at(vote) - vote.shown_at for vote in own)
-    return (
-        f"votes after {taken_s:.1f} s"
-        if len(own) >= MIN_OUTLIER_VOTES and taken_s < MIN_READING_TIME_S
-        else ""
-    )
+    if len(own) < MIN_OUTLIER_VOTES or taken_s >= MIN_READING_TIME_S:
+        return ""
+    return f"votes after {taken_s:.1f} s"
 
 
 def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
@@ -84,12 +82,11 @@ def _disagreement_reason(
 ) -> str:
     """Compares shares of decisive votes; each of the others counts once."""
     own = [vote.chosen == version for vote in members[user_id] if vote.chosen]
-    others = [
-        sum(vote.chosen == version for vote in decisive) / len(decisive)
-        for other, votes in members.items()
-        if other != user_id
-        and len(decisive := [vote for vote in votes if vote.chosen]) >= MIN_OTHER_MEMBERS
-    ]
+    others = []
+    for other, votes in members.items():
+        choices = [vote.chosen == version for vote in votes if vote.chosen]
+        if other != user_id and len(choices) >= MIN_OTHER_MEMBERS:
+            others.append(sum(choices) / len(choices))
     if len(own) < MIN_OUTLIER_VOTES or len(others) < MIN_OTHER_MEMBERS:
         return ""
     share = min(max(sum(others) / len(others), 0.05), 0.95)
@@ -102,10 +99,11 @@ def _disagreement_reason(
     return f"{ahead} of {len(own)} votes for {version}, others {share:.0%}" if is_odd else ""
 
 
-def _binomial_tail(hits: int, of: int, share: float) -> float:
+def _binomial_tail(hits: int, trials: int, share: float) -> float:
+    """Probability of at least this many hits."""
     return sum(
-        math.comb(of, count) * share**count * (1 - share) ** (of - count)
-        for count in range(hits, of + 1)
+        math.comb(trials, count) * share**count * (1 - share) ** (trials - count)
+        for count in range(hits, trials + 1)
     )
 
 
@@ -136,18 +134,24 @@ def judge_votes(
     comparisons: Sequence[BlindComparison], version: str, against: str, now: float
 ) -> BlindTestJudgement:
     """Judge the votes on two versions of one persona at a time in seconds since 1970."""
-    pair = [one for one in comparisons if set(one.versions) == {version, against}]
+    pair = [vote for vote in comparisons if set(vote.versions) == {version, against}]
     values = member_scores(pair, version, now)
-    strengths = fit_strengths(comparisons, against)
+    own_strength = None
+    other_strengths = []
+    for strength in fit_strengths(comparisons, against):
+        if strength.version != version:
+            other_strengths.append(strength)
+        elif pair:
+            own_strength = strength
     return BlindTestJudgement(
         version=version,
         against=against,
         votes=len(pair),
-        decisive=sum(one.chosen is not None for one in pair),
-        members=len({one.user_id for one in pair}),
+        decisive=sum(vote.chosen is not None for vote in pair),
+        members=len({vote.user_id for vote in pair}),
         counted=len(values),
-        strength=next((one for one in strengths if one.version == version and pair), None),
-        others=tuple(one for one in strengths if one.version != version),
+        strength=own_strength,
+        others=tuple(other_strengths),
         ruling=decide_ruling(values),
         range=confidence_range(values),
         members_needed=members_needed(values),
@@ -170,19 +174,20 @@ def completed_scores(votes: Iterable[BlindComparison], version: str) -> list[tup
     members: dict[int, list[BlindComparison]] = defaultdict(list)
     for vote in sorted(votes, key=_voted_at):
         members[vote.user_id].append(vote)
-    return sorted((_member_score(own, version) for own in members.values()), key=lambda one: one[0])
+    scores = [_member_score(own, version) for own in members.values()]
+    return sorted(scores, key=lambda score: score[0])
 
 
 def _member_score(own: Sequence[BlindComparison], version: str) -> tuple[float, float]:
     """Compute when a member is complete, and the mean of the votes that count."""
-    ends = _voted_at(own[0]) + MEMBER_WINDOW_S
-    counts = [vote for vote in own[:MAX_VOTES_PER_MEMBER] if _voted_at(vote) <= ends]
-    scores = [
-        UNDECIDED_SCORES.get(vote.choice or "", float(vote.chosen == version)) for vote in counts
-    ]
-    return (_voted_at(counts[-1]) if len(counts) == MAX_VOTES_PER_MEMBER else ends), sum(
-        scores
-    ) / len(scores)
+    complete_at = _voted_at(own[0]) + MEMBER_WINDOW_S
+    counted = [vote for vote in own[:MAX_VOTES_PER_MEMBER] if _voted_at(vote) <= complete_at]
+    if len(counted) == MAX_VOTES_PER_MEMBER:
+        complete_at = _voted_at(counted[-1])
+    total = 0.0
+    for vote in counted:
+        total += UNDECIDED_SCORES.get(vote.choice or "", float(vote.chosen == version))
+    return complete_at, total / len(counted)
 
 
 def _voted_at(vote: BlindComparison) -> float:
