@@ -209,21 +209,25 @@ class WebServer:
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
                 return Problem(slug, message, NOT_FOUND_ADVICE, headers=allowed)
             case UnderstudyError():
-                if isinstance(error, StoreError | EngineBusyError):
-                    slug = "busy"
-                elif isinstance(error, QueueConflictError):
-                    slug = "conflict"
-                elif isinstance(error, UnknownJobError):
-                    slug = "not-found"
-                elif request.path.startswith("/finetune/"):
-                    slug = "cannot-train"
-                else:
-                    slug = "refused"
+                slug = _refusal_slug(request, error)
                 home = self._context.services.home if self._context.services else None
                 return Problem(slug, *redacted_texts(error, home), headers=retry_headers(error))
             case web.RequestPayloadError():
                 return incomplete_body()
         return internal_error(error)
+
+
+def _refusal_slug(request: web.Request, error: UnderstudyError) -> str:
+    match error:
+        case StoreError() | EngineBusyError():
+            return "busy"
+        case QueueConflictError():
+            return "conflict"
+        case UnknownJobError():
+            return "not-found"
+        case _ if request.path.startswith("/finetune/"):
+            return "cannot-train"
+    return "refused"
 
 
 def _problem_response(request: web.Request, problem: Problem) -> web.Response:
