@@ -152,19 +152,32 @@ def measure_replies(
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in sides.names}
     generator = ReplyGenerator(sides.parts, renderer, refs, seeds, sampling)
-    tasks = len({it.task for it in session.prompts})
-    limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
+    tasks = len({prompt.task for prompt in session.prompts})
+    scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
+    limit = budget.part(1 - scoring_share)
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
     report(f"{len(session.answers):,} replies are measured")
     voices = usable_voices(job.data, others or {})
     sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
     if (persona := job.data.persona) is None:
         return sections
-    inputs = SenseInputs(job.data, persona, builder, session.questions, voices, sides, generator)
-    inputs = replace(inputs, report=report, between=between)
+    inputs = SenseInputs(
+        data=job.data,
+        persona=persona,
+        builder=builder,
+        questions=session.questions,
+        voices=voices,
+        sides=sides,
+        generator=generator,
+        report=report,
+        between=between,
+    )
     sense, left_out = measure_sense(inputs, session.answers, TimeBudget(sense_s, budget.clock))
-    found = {name: of.section() for name, of in sense.items()}
-    return replace(sections, sense=found, left_out={**sections.left_out, **left_out})
+    return replace(
+        sections,
+        sense={name: shares.section() for name, shares in sense.items()},
+        left_out={**sections.left_out, **left_out},
+    )
 
 
 def missing_in_language(data: Dataset) -> dict[str, str]:
@@ -175,17 +188,15 @@ def missing_in_language(data: Dataset) -> dict[str, str]:
         return {}
     name = language_name(data.language)
     missing = {}
-    for what, file in (
-        ("safety", EVALUATION_FOLDER / SAFETY_FILE),
-        ("instructions", INSTRUCTIONS_FILE),
-    ):
+    prompts = {"safety": EVALUATION_FOLDER / SAFETY_FILE, "instructions": INSTRUCTIONS_FILE}
+    for measure, file in prompts.items():
         if not find_language_file(file, data.language):
-            missing[f"{what} in {name}"] = f"There are none in {name}: the English ones were used."
+            reason = f"There are none in {name}: the English ones were used."
+            missing[f"{measure} in {name}"] = reason
     if data.persona and not find_language_file(SMALL_TALK_FILE, data.language):
         missing["small talk"] = f"There is no small talk in {name}: not measured."
-    if (
-        spoken := detect_main_language(it.reply for it in data.general_prompt_replies)
-    ) != data.language:
+    spoken = detect_main_language(pair.reply for pair in data.general_prompt_replies)
+    if spoken != data.language:
         missing[f"general dialogue in {name}"] = (
             f"The general dialogue is in {language_name(spoken)}: not measured."
         )
@@ -214,13 +225,21 @@ class _Session:
         plain = replace(builder, persona=None, lore=None)
         prompts = heldout_prompts(builder, data, seeds) + general_prompts(plain, data)
         if data.persona is None:
-            return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
+            return cls(data, renderer, sides, seeds, prompts=interleave_tasks(prompts))
         questions = lore_questions(data)
         language = data.language
         trials = safety_trials(data.persona, language)
         prompts += fact_prompts(builder, questions) + small_talk_prompts(builder, language)
         prompts += safety_prompts(builder, trials)
-        return cls(data, renderer, sides, seeds, interleave_tasks(prompts), questions, trials)
+        return cls(
+            data,
+            renderer,
+            sides,
+            seeds,
+            prompts=interleave_tasks(prompts),
+            questions=questions,
+            trials=trials,
+        )
 
     def measure(
         self, stamps: Mapping[Side, AdapterStamp | None], voices: Mapping[str, AuthorTexts]
@@ -241,14 +260,10 @@ class _Session:
             )
             return sections
         if not self.questions:
-            why = (
-                f", and no rules for {language_name(self.data.language)}"
-                if self.data.language != "en"
-                else ""
-            )
-            left_out["facts"] = (
-                f"There is no lore, or nothing in it that a question can be made of{why}."
-            )
+            reason = "There is no lore, or nothing in it that a question can be made of"
+            if self.data.language != "en":
+                reason += f", and no rules for {language_name(self.data.language)}"
+            left_out["facts"] = f"{reason}."
         return replace(
             sections,
             voice=self._voice(persona, voices, left_out),
@@ -271,34 +286,36 @@ class _Session:
         return measure_voice(persona, voices, self.answers, self.sides, self.seeds)
 
     def _text(self) -> tuple[TextScores, ...]:
-        small_talk = [it for it in self.prompts if it.task == SMALL_TALK_TASK]
-        own = [it for it in self.data.train_prompt_replies if it.by_persona]
+        small_talk = [prompt for prompt in self.prompts if prompt.task == SMALL_TALK_TASK]
+        own = [pair for pair in self.data.train_prompt_replies if pair.by_persona]
+        heldout = enumerate(self.data.heldout_prompt_replies)
+        general = enumerate(self.data.general_prompt_replies)
         references: dict[str, Mapping[int, References]] = {
-            HELDOUT_TASK: {
-                n: [pair.reply] for n, pair in enumerate(self.data.heldout_prompt_replies)
-            },
+            HELDOUT_TASK: {number: [pair.reply] for number, pair in heldout},
             FACTS_TASK: {n: [question.reference] for n, question in enumerate(self.questions)},
             SMALL_TALK_TASK: nearest_replies(small_talk, own),
-            GENERAL_TASK: {
-                n: [pair.reply] for n, pair in enumerate(self.data.general_prompt_replies)
-            },
+            GENERAL_TASK: {number: [pair.reply] for number, pair in general},
         }
-        known = [(task, of) for task, of in references.items() if of]
-        scores = [text_scores(task, self.answers, self.sides, self.seeds, of) for task, of in known]
+        scores = []
+        for task, by_number in references.items():
+            if by_number:
+                scores.append(
+                    text_scores(task, self.answers, self.sides, self.seeds, references=by_number)
+                )
         return tuple(filter(None, scores))
 
     def _new_replies(self) -> tuple[tuple[str, str], ...]:
         decode = self.renderer.tokenizer.decode
-        new = [it for it in self.answers if it.side == self.sides[-1]]
-        return tuple((str(decode(it.prompt.ids)), it.text) for it in new)
+        new = [answer for answer in self.answers if answer.side == self.sides[-1]]
+        return tuple((str(decode(answer.prompt.ids)), answer.text) for answer in new)
 
     def _unanswered(self) -> dict[str, str]:
         """Return, by task, the number of prompts answered in time, if not all were."""
-        counts = Counter(it.task for it in self.prompts)
-        answered = Counter(it.task for it in {answer.prompt for answer in self.answers})
-        return {
-            f"{task} "
-            "prompts": f"{answered[task]} of {count} were asked: there was no time for more."
-            for task, count in counts.items()
-            if answered[task] < count
-        }
+        counts = Counter(prompt.task for prompt in self.prompts)
+        answered = Counter(prompt.task for prompt in {answer.prompt for answer in self.answers})
+        reasons = {}
+        for task, count in counts.items():
+            if answered[task] < count:
+                asked = f"{answered[task]} of {count} were asked"
+                reasons[f"{task} prompts"] = f"{asked}: there was no time for more."
+        return reasons

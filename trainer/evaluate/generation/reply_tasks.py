@@ -100,12 +100,13 @@ class MeasuredShares:
     def section(self) -> BoundedShares:
         """Build the score card's section."""
         sides = next(iter(self.values.values()))
+        replies = next(iter(sides.values()))
+        shares = {}
+        for measure, by_side in self.values.items():
+            shares[measure] = {side: mean_interval(values) for side, values in by_side.items()}
         return BoundedShares(
-            prompts=len({(it.unit, it.task, it.number) for it in next(iter(sides.values()))}),
-            shares={
-                measure: {side: mean_interval(values) for side, values in of.items()}
-                for measure, of in self.values.items()
-            },
+            prompts=len({(reply.unit, reply.task, reply.number) for reply in replies}),
+            shares=shares,
             ceiling={measure: mean_interval(values) for measure, values in self.ceiling.items()},
             floor={measure: mean_interval(values) for measure, values in self.floor.items()},
         )
@@ -115,8 +116,14 @@ def reply_values(
     replies: Iterable[GeneratedReply], values: Iterable[float], units: Iterable[str]
 ) -> Iterator[ReplyValue]:
     """Pair replies with their values and units."""
-    for it, value, unit in zip(replies, values, units, strict=True):
-        yield ReplyValue(unit, it.prompt.task, it.prompt.number, it.seed, float(value))
+    for reply, value, unit in zip(replies, values, units, strict=True):
+        yield ReplyValue(
+            unit=unit,
+            task=reply.prompt.task,
+            number=reply.prompt.number,
+            seed=reply.seed,
+            value=float(value),
+        )
 
 
 def mean_interval(values: Sequence[ReplyValue]) -> Interval:
@@ -127,36 +134,34 @@ def mean_interval(values: Sequence[ReplyValue]) -> Interval:
     as it would if one of the values were the opposite, which is near the exact one of a binomial
     share (Clopper and Pearson 1934).
     """
-    found = _bootstrap_mean(values)
-    if found.estimate not in (0.0, 1.0):
-        return found
-    near = _bootstrap_mean([replace(values[0], value=1 - found.estimate), *values[1:]])
-    return found.model_copy(update={"low": near.low} if found.estimate else {"high": near.high})
+    mean = _bootstrap_mean(values)
+    if mean.estimate not in (0.0, 1.0):
+        return mean
+    near = _bootstrap_mean([replace(values[0], value=1 - mean.estimate), *values[1:]])
+    return mean.model_copy(update={"low": near.low} if mean.estimate else {"high": near.high})
 
 
 def _bootstrap_mean(values: Sequence[ReplyValue]) -> Interval:
-    found = bootstrap_ratio(
-        [it.unit for it in values], [it.value for it in values], [1.0] * len(values)
-    )
-    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
+    units = [value.unit for value in values]
+    mean = bootstrap_ratio(units, [value.value for value in values], [1.0] * len(values))
+    return mean.model_copy(update={"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
 
 
 def paired_difference(of: Sequence[ReplyValue], to: Sequence[ReplyValue]) -> Interval | None:
     """Return the mean difference over the replies to the same prompts with the same seeds; None for
     too few units.
     """
-    others = {(it.task, it.number, it.seed): it.value for it in to}
+    others = {(reply.task, reply.number, reply.seed): reply.value for reply in to}
     units = []
     more = []
-    for it in of:
-        if (it.task, it.number, it.seed) in others:
-            units.append(it.unit)
-            more.append(it.value - others[it.task, it.number, it.seed])
-    return (
-        bootstrap_ratio(units, more, [1.0] * len(units))
-        if len(set(units)) >= MIN_PAIRED_UNITS
-        else None
-    )
+    for reply in of:
+        key = (reply.task, reply.number, reply.seed)
+        if key in others:
+            units.append(reply.unit)
+            more.append(reply.value - others[key])
+    if len(set(units)) < MIN_PAIRED_UNITS:
+        return None
+    return bootstrap_ratio(units, more, [1.0] * len(units))
 
 
 def select_replies(
@@ -165,12 +170,13 @@ def select_replies(
     """Select one side's replies to the prompts of some tasks, in prompt order, for one seed or
     all.
     """
-    selected = [
-        it
-        for it in answers
-        if it.prompt.task in tasks and it.side == side and seed in (None, it.seed)
-    ]
-    return sorted(selected, key=lambda it: (it.prompt.task, it.prompt.number, it.seed))
+    selected = []
+    for answer in answers:
+        if answer.prompt.task in tasks and answer.side == side and seed in (None, answer.seed):
+            selected.append(answer)
+    return sorted(
+        selected, key=lambda answer: (answer.prompt.task, answer.prompt.number, answer.seed)
+    )
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:

@@ -59,17 +59,18 @@ class TalkRun:
         self._inputs = inputs
         self._budget = budget
         scripts: list[list[str]] = [row["lines"] for row in rows if row["kind"] == "talk"]
-        self._talks = [scripts[talk % len(scripts)] for talk in range(limits.talks)]
-        probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")[
-            : limits.probes
-        ]
-        self._beside = [
-            [*((line, None) for line in probes), *((it.text, it) for it in self._questions(talk))]
-            for talk in range(limits.talks)
-        ]
+        probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")
+        self._talks: list[list[str]] = []
+        self._beside: list[list[tuple[str, FactQuestion | None]]] = []
+        for talk in range(limits.talks):
+            self._talks.append(scripts[talk % len(scripts)])
+            beside: list[tuple[str, FactQuestion | None]] = []
+            beside += [(line, None) for line in probes[: limits.probes]]
+            beside += [(question.text, question) for question in self._questions(talk)]
+            self._beside.append(beside)
         self._histories: list[list[Turn]] = [[] for _ in self._talks]
         self._generator = replace(inputs.generator, adapters={NEW: inputs.generator.adapters[NEW]})
-        self._found: list[TalkReply] = []
+        self._replies: list[TalkReply] = []
 
     def replies(self) -> list[TalkReply]:
         """Return the replies to all that is asked at the turns that the time allows, at least at
@@ -80,31 +81,33 @@ class TalkRun:
         def between(done: int, of: int) -> None:
             self._inputs.between()
 
+        def order_key(reply: TalkReply) -> tuple[int, int, int]:
+            return reply.turn, reply.talk, reply.answer.prompt.number
+
         unlimited = TimeBudget(float("inf"))
         self._inputs.report(f"talks: turn 1 of {TALK_TURNS[-1]}")
         with self._generator.loaded():
             self._generator.generate(first, unlimited, between, follow_up=self._go_on)
-        return sorted(self._found, key=lambda it: (it.turn, it.talk, it.answer.prompt.number))
+        return sorted(self._replies, key=order_key)
 
     @property
     def left_out(self) -> dict[str, str]:
         """The turns that not all talks reached in time."""
-        of = sum(map(len, self._beside))
-        reached = Counter(it.turn for it in self._found)
-        found: dict[str, str] = {}
+        wanted = sum(map(len, self._beside))
+        reached = Counter(reply.turn for reply in self._replies)
+        left_out: dict[str, str] = {}
         for turn in TALK_TURNS:
-            found |= shortage(f"talks, turn {turn}", reached[turn], of)
-        return found
+            left_out |= shortage(f"talks, turn {turn}", reached[turn], wanted)
+        return left_out
 
     def _ask(self, talk: int) -> list[EvaluationPrompt]:
         """Return the prompts of a talk's next turn."""
         turn = self._turn(talk)
         beside = self._beside[talk]
-        prompts = (
-            [self._prompt(talk, n, line) for n, (line, _) in enumerate(beside)]
-            if turn in TALK_TURNS
-            else []
-        )
+        prompts = []
+        if turn in TALK_TURNS:
+            for number, (line, _) in enumerate(beside):
+                prompts.append(self._prompt(talk, number, line))
         if turn <= len(self._talks[talk]) and turn < TALK_TURNS[-1]:
             prompts.append(self._prompt(talk, len(beside), self._talks[talk][turn - 1]))
         return prompts
@@ -112,20 +115,25 @@ class TalkRun:
     def _questions(self, talk: int) -> list[FactQuestion]:
         questions = self._inputs.questions
         count = self._inputs.limits.questions
-        return [
-            questions[(talk * count + n) % len(questions)]
-            for n in range(min(count, len(questions)))
-        ]
+        first = talk * count
+        numbers = range(first, first + min(count, len(questions)))
+        return [questions[number % len(questions)] for number in numbers]
 
     def _go_on(self, answer: GeneratedReply) -> list[EvaluationPrompt]:
         """Keep a reply; after a script's line, return the prompts of the next turn."""
         talk = answer.seed % len(self._talks)
-        history = self._histories[answer.seed % len(self._talks)]
+        history = self._histories[talk]
         turn = int(answer.prompt.task.removeprefix(TALK_TASK))
         if answer.prompt.number < len(self._beside[talk]):
-            earlier = tuple(it.text for it in history[: 2 * (turn - 1)] if it.by_persona)
-            question = self._beside[talk][answer.prompt.number][1]
-            self._found.append(TalkReply(turn, talk, answer, earlier, question))
+            said = history[: 2 * (turn - 1)]
+            reply = TalkReply(
+                turn=turn,
+                talk=talk,
+                answer=answer,
+                earlier=tuple(line.text for line in said if line.by_persona),
+                question=self._beside[talk][answer.prompt.number][1],
+            )
+            self._replies.append(reply)
             return []
         name = self._inputs.persona.name
         history += [
@@ -153,7 +161,9 @@ class TalkRun:
             lore = builder.lore.search(self._inputs.persona.id, line)
             lore = [*_find_earlier(turns[:start], line, lore, builder.lore.encoder), *lore]
         prompt = builder.from_turns(f"{TALK_TASK} {self._turn(talk)}", number, turns[start:], lore)
-        return replace(prompt, own_seeds=(self._generator.seeds[0] * len(self._talks) + talk,))
+        # The seed carries the talk: `_go_on` takes its remainder.
+        seed = self._generator.seeds[0] * len(self._talks) + talk
+        return replace(prompt, own_seeds=(seed,))
 
 
 def _find_earlier(
@@ -165,9 +175,8 @@ def _find_earlier(
     vectors = dict(enumerate(_pack_vector(turn.text, encoder) for turn in said))
     scores = match_earlier(_pack_vector(line, encoder), vectors, encoder)
     nearest = sorted([*scores][:MAX_EARLIER_LOOKED_AT])
-    return earlier_hits(
-        ((said[n].text, replies[n].text, scores[n]) for n in nearest), EXAMPLE_USER, lore
-    )
+    exchanges = ((said[n].text, replies[n].text, scores[n]) for n in nearest)
+    return earlier_hits(exchanges, EXAMPLE_USER, lore)
 
 
 @lru_cache(maxsize=1024)
@@ -180,29 +189,32 @@ def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredSh
     """Measure by turn voice, contradictions of the lore, and repetition of the reply's own and the
     persona's words.
     """
-    found = MeasuredShares()
+    shares = MeasuredShares()
 
-    def add(measure: str, of: Sequence[TalkReply], values: Sequence[float]) -> None:
-        if of:
-            units = [f"talk {it.answer.seed}" for it in of]
-            found.add(measure, NEW, reply_values([it.answer for it in of], values, units))
+    def add(measure: str, talk_replies: Sequence[TalkReply], values: Sequence[float]) -> None:
+        if talk_replies:
+            answers = [reply.answer for reply in talk_replies]
+            units = [f"talk {answer.seed}" for answer in answers]
+            shares.add(measure, NEW, reply_values(answers, values, units))
 
     for turn in TALK_TURNS:
-        own = [it for it in replies if it.turn == turn and it.question is None]
-        if not own:
+        at_turn = [reply for reply in replies if reply.turn == turn]
+        probes = [reply for reply in at_turn if reply.question is None]
+        if not probes:
             continue
+        texts = [reply.answer.text for reply in probes]
         voice = VOICE_AT_TURN.format(turn)
-        add(voice, own, judge.is_own([it.answer.text for it in own]))
-        judge.bound(found, voice, judge.is_own)
-        asked = [(it, it.question) for it in replies if it.turn == turn and it.question]
-        add(
-            WRONG_AT_TURN.format(turn),
-            [it for it, _ in asked],
-            [of.contradicts(it.answer.text) for it, of in asked],
-        )
-        add(
-            REPETITION_AT_TURN.format(turn),
-            own,
-            [repeated_share(it.answer.text, it.earlier) for it in own],
-        )
-    return found
+        add(voice, probes, judge.is_own(texts))
+        judge.bound(shares, voice, judge.is_own)
+
+        asked = []
+        wrong = []
+        for reply in at_turn:
+            if reply.question:
+                asked.append(reply)
+                wrong.append(reply.question.contradicts(reply.answer.text))
+        add(WRONG_AT_TURN.format(turn), asked, wrong)
+
+        repeated = [repeated_share(reply.answer.text, reply.earlier) for reply in probes]
+        add(REPETITION_AT_TURN.format(turn), probes, repeated)
+    return shares

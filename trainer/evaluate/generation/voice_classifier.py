@@ -2,6 +2,7 @@
 persona.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ from personas.home.rights import decide_right, read_statement
 from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.minilm import Vectors, load_minilm
 from personas.schemas.chat import Persona
-from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE, Side, VoiceScores
+from personas.schemas.scorecard import (
+    GENERAL_VOICE,
+    HELDOUT_TASK,
+    MEMBERS_VOICE,
+    MeanStd,
+    Side,
+    VoiceScores,
+)
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dedup_split import hash_fraction
 from trainer.evaluate.generation.reply_tasks import (
@@ -33,10 +41,8 @@ from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
 HELDOUT_SHARE = 0.15  # share held out of texts that have no held-out set of their own
-MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = (
-    300,
-    10,
-)  # training texts of a class; a class with fewer than the minimum is left out
+MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = 300, 10
+"""Training texts of a class; a class with fewer than the minimum is left out."""
 MAX_EMBEDDED_TEXTS = 80
 CROSS_VALIDATION_FOLDS = 5
 FUNCTION_WORDS = 150
@@ -56,19 +62,18 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
     shipped ones.
     """
     assert data.persona is not None  # general dialogue has no voice to measure
-    messages, heldout_messages = (
-        tuple(pair.message for pair in pairs if pair.by_persona)
-        for pairs in (data.train_prompt_replies, data.heldout_prompt_replies)
+    voices = {name: _own_texts(other) for name, other in others.items()}
+    voices = voices or shipped_voices(data.persona)
+    voices[GENERAL_VOICE] = _split_texts([pair.reply for pair in data.general_prompt_replies])
+    voices[MEMBERS_VOICE] = AuthorTexts(
+        trained=tuple(pair.message for pair in data.train_prompt_replies if pair.by_persona),
+        heldout=tuple(pair.message for pair in data.heldout_prompt_replies if pair.by_persona),
     )
-    voices = {name: _own_texts(other) for name, other in others.items()} or shipped_voices(
-        data.persona
-    )
-    voices[GENERAL_VOICE] = _split_texts([it.reply for it in data.general_prompt_replies])
-    voices[MEMBERS_VOICE] = AuthorTexts(messages, heldout_messages)
-    enough = {
-        name: of for name, of in voices.items() if len(of.trained) >= MIN_CLASS_TEXTS and of.heldout
-    }
-    return {data.persona.id: _own_texts(data), **enough}
+    usable = {data.persona.id: _own_texts(data)}
+    for name, voice in voices.items():
+        if len(voice.trained) >= MIN_CLASS_TEXTS and voice.heldout:
+            usable[name] = voice
+    return usable
 
 
 def usable_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
@@ -77,23 +82,26 @@ def usable_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Aut
         return {}
     voices = collect_voices(data, others)
     own = voices[data.persona.id]
-    is_enough = (
-        len(own.trained) >= MIN_CLASS_TEXTS
-        and own.heldout
-        and voices.keys() - {data.persona.id, MEMBERS_VOICE}
-    )
-    return voices if is_enough else {}
+    if len(own.trained) < MIN_CLASS_TEXTS or not own.heldout:
+        return {}
+    return voices if other_voices(data.persona, voices) else {}
+
+
+def other_voices(persona: Persona, voices: Mapping[str, AuthorTexts]) -> list[AuthorTexts]:
+    """Return the texts of authors that are neither the persona nor the members it talks to."""
+    known = (persona.id, MEMBERS_VOICE)
+    return [voice for name, voice in voices.items() if name not in known]
 
 
 def shipped_voices(persona: Persona) -> dict[str, AuthorTexts]:
     """Return the replies of the shipped personas except this one."""
     cards = read_cards(SHIPPED_CARDS)
-    logs = {name: DATA_FOLDER / "logs" / f"{name}.json" for name in cards if name != persona.id}
-    return {
-        name: _split_texts(_persona_texts(log, cards[name]))
-        for name, log in logs.items()
-        if log.is_file()
-    }
+    voices = {}
+    for name, card in cards.items():
+        log = DATA_FOLDER / "logs" / f"{name}.json"
+        if name != persona.id and log.is_file():
+            voices[name] = _split_texts(_persona_texts(log, card))
+    return voices
 
 
 class AuthorshipClassifier:
@@ -101,40 +109,38 @@ class AuthorshipClassifier:
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
         """`texts` are the training texts by author; some 300 of each are as good as all."""
-
-        def few(of: Sequence[str]) -> list[str]:
-            return sorted(of, key=lambda text: hash_fraction("voice", text))[:MAX_CLASS_TEXTS]
-
-        labelled = [(name, text) for name, of in texts.items() for text in few(of)]
-        self._names = np.array([name for name, _ in labelled])
+        names: list[str] = []
+        chosen: list[str] = []
+        for name, written in texts.items():
+            shuffled = sorted(written, key=lambda text: hash_fraction("voice", text))
+            chosen += shuffled[:MAX_CLASS_TEXTS]
+            names += [name] * len(shuffled[:MAX_CLASS_TEXTS])
+        self._names = np.array(names)
         self._grams = _new_vectoriser()
-        self._texts = self._grams.fit_transform([text for _, text in labelled])
+        self._texts = self._grams.fit_transform(chosen)
         self._model = _new_classifier().fit(self._texts, self._names)
 
     def of(self, texts: Sequence[str]) -> list[str]:
         """Return the most likely author of each text; the empty name for texts without letters or
         masked words.
         """
-        names = self._model.predict(self._grams.transform(texts)) if texts else ()
-        has_words = [MASK_SIGN in text or any(map(str.isalpha, text)) for text in texts]
-        return [
-            str(name) if is_text else "" for name, is_text in zip(names, has_words, strict=True)
-        ]
+        if not texts:
+            return []
+        names = self._model.predict(self._grams.transform(texts))
+        authors = []
+        for text, name in zip(texts, names, strict=True):
+            has_words = MASK_SIGN in text or any(map(str.isalpha, text))
+            authors.append(str(name) if has_words else "")
+        return authors
 
     def of_learned(self, author: str) -> list[str]:
         """Attribute the author's own training texts by five-fold cross-validation."""
-        from sklearn.model_selection import (
-            StratifiedKFold,
-            cross_val_predict,
-        )  # scikit-learn takes a second to load
+        # scikit-learn takes a second to load
+        from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
         folds = StratifiedKFold(CROSS_VALIDATION_FOLDS, shuffle=True, random_state=0)
         names = cross_val_predict(_new_classifier(), self._texts, self._names, cv=folds)
-        return [
-            str(name)
-            for name, author_of in zip(names, self._names, strict=True)
-            if author_of == author
-        ]
+        return [str(name) for name in names[self._names == author]]
 
 
 class ContentMask:
@@ -148,21 +154,19 @@ class ContentMask:
 
     def __init__(self, texts: Sequence[Sequence[str]]) -> None:
         """`texts` are the training texts of each author, at least one each."""
-        shares = [
-            {
-                word: count / len(of)
-                for word, count in Counter(w for text in of for w in set(split_words(text))).items()
-            }
-            for of in texts
-        ]
+        shares = []
+        for written in texts:
+            counts = Counter(word for text in written for word in set(split_words(text)))
+            shares.append({word: count / len(written) for word, count in counts.items()})
         common = set.intersection(*map(set, shares))
         ranked = sorted(common, key=lambda word: (-min(share[word] for share in shares), word))
         self._kept = frozenset(ranked[:FUNCTION_WORDS])
 
     def __call__(self, text: str) -> str:
-        return WORD.sub(
-            lambda word: word[0] if word[0].casefold() in self._kept else MASK_SIGN, text
-        )
+        def replacement(word: re.Match[str]) -> str:
+            return word[0] if word[0].casefold() in self._kept else MASK_SIGN
+
+        return WORD.sub(replacement, text)
 
 
 def measure_voice(
@@ -177,38 +181,39 @@ def measure_voice(
     """
     own = voices[persona.id]
     authors = AuthorshipClassifier({name: known.trained for name, known in voices.items()})
-    other_texts = [
-        of.heldout for name, of in voices.items() if name not in (persona.id, MEMBERS_VOICE)
-    ]
-    others = [text for texts in other_texts for text in texts]
-    runs = {
-        side: [select_replies(answers, HELDOUT_TASK, side=side, seed=seed) for seed in seeds]
-        for side in sides
-    }
-    taken = {side: [authors.of([it.text for it in run]) for run in of] for side, of in runs.items()}
+    others = [text for voice in other_voices(persona, voices) for text in voice.heldout]
     near = _EmbeddingSimilarity(own.trained)
 
     def right(names: Sequence[str]) -> float:
         return true_share(name == persona.id for name in names)
 
+    replies = 0
+    right_by_side: dict[Side, MeanStd] = {}
+    similarity: dict[Side, MeanStd] = {}
+    taken_as: dict[Side, dict[str, float]] = {}
+    for side in sides:
+        runs = []
+        for seed in seeds:
+            run = select_replies(answers, HELDOUT_TASK, side=side, seed=seed)
+            if run:
+                runs.append([reply.text for reply in run])
+        names = [authors.of(texts) for texts in runs]
+        replies += sum(map(len, runs))
+        right_by_side[side] = mean_std([right(of_run) for of_run in names])
+        similarity[side] = mean_std([near.mean(texts) for texts in runs])
+        taken_as[side] = _shares([name for of_run in names for name in of_run])
+    heldout = [answer.prompt for answer in answers if answer.prompt.task == HELDOUT_TASK]
     return VoiceScores(
-        replies=sum(len(run) for of in runs.values() for run in of),
-        prompts=len({it.prompt.number for it in answers if it.prompt.task == HELDOUT_TASK}),
+        replies=replies,
+        prompts=len({prompt.number for prompt in heldout}),
         classes=tuple(voices),
-        right={
-            side: mean_std([right(names) for names in of if names]) for side, of in taken.items()
-        },
+        right=right_by_side,
         ceiling=right(authors.of(own.heldout)),
         floor=right(authors.of(others)),
-        similarity={
-            side: mean_std([near.mean([it.text for it in run]) for run in of if run])
-            for side, of in runs.items()
-        },
+        similarity=similarity,
         similarity_ceiling=near.mean(own.heldout),
         similarity_floor=near.mean(others),
-        taken_as={
-            side: _shares([name for names in of for name in names]) for side, of in taken.items()
-        },
+        taken_as=taken_as,
         trained_as=_shares(authors.of_learned(persona.id)),
         reads_english=true_share(map(is_mostly_ascii, own.trained)),
     )
@@ -257,22 +262,21 @@ def _own_texts(data: Dataset) -> AuthorTexts:
 
 
 def _split_texts(texts: Iterable[str]) -> AuthorTexts:
-    is_held_out = {text: hash_fraction("voice apart", text) < HELDOUT_SHARE for text in texts}
-    trained, heldout = (
-        tuple(text for text, held in is_held_out.items() if held is side) for side in (False, True)
-    )
-    return AuthorTexts(trained, heldout)
+    trained: list[str] = []
+    heldout: list[str] = []
+    for text in dict.fromkeys(texts):
+        is_held_out = hash_fraction("voice apart", text) < HELDOUT_SHARE
+        (heldout if is_held_out else trained).append(text)
+    return AuthorTexts(tuple(trained), tuple(heldout))
 
 
 def _persona_texts(log: Path, persona: Persona) -> list[str]:
     """Return a persona's replies in a log if training on it is permitted."""
     statement = read_statement(log)
-    decide_right(
-        log.name, stated=statement.right if statement else "", consent=NO_CONSENT
-    ).require()
-    talks = [
-        it for it in read_usable(log, ReadOptions(persona=persona)) if isinstance(it, Conversation)
-    ]
-    return [
-        message.text for talk in talks for message in talk.messages if message.speaker.is_persona
-    ]
+    stated = statement.right if statement else ""
+    decide_right(log.name, stated=stated, consent=NO_CONSENT).require()
+    replies = []
+    for talk in read_usable(log, ReadOptions(persona=persona)):
+        if isinstance(talk, Conversation):
+            replies += [message.text for message in talk.messages if message.speaker.is_persona]
+    return replies

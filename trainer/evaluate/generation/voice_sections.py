@@ -9,7 +9,6 @@ from personas.schemas.scorecard import (
     HELDOUT_TASK,
     IN_CHARACTER,
     MASKED_VOICE,
-    MEMBERS_VOICE,
     PRESSURE_TASK,
     VOICE,
     Side,
@@ -31,6 +30,7 @@ from trainer.evaluate.generation.voice_classifier import (
     AuthorshipClassifier,
     AuthorTexts,
     ContentMask,
+    other_voices,
 )
 
 MAX_BOUND_TEXTS = 80  # real replies that bound a measure
@@ -49,28 +49,27 @@ class VoiceJudge:
         trained = {name: [mask(text) for text in known.trained] for name, known in voices.items()}
         self._authors = AuthorshipClassifier(trained)
         self.own = voices[persona.id].heldout[:MAX_BOUND_TEXTS]
-        others = [
-            known.heldout
-            for name, known in voices.items()
-            if name not in (persona.id, MEMBERS_VOICE)
-        ]
-        self.others = tuple(text for texts in zip(*others, strict=False) for text in texts)[
-            :MAX_BOUND_TEXTS
-        ]
+        others = [voice.heldout for voice in other_voices(persona, voices)]
+        # The first text of each author, then the second of each: all authors alike.
+        in_turn = [text for texts in zip(*others, strict=False) for text in texts]
+        self.others = tuple(in_turn[:MAX_BOUND_TEXTS])
 
     def is_own(self, texts: Sequence[str]) -> list[bool]:
         """Report for each text whether it is the persona's."""
-        return [name == self._id for name in self._authors.of([self._mask(text) for text in texts])]
+        names = self._authors.of([self._mask(text) for text in texts])
+        return [name == self._id for name in names]
 
     def bound(
-        self, found: MeasuredShares, measure: str, is_right: Callable[[Sequence[str]], list[bool]]
+        self, shares: MeasuredShares, measure: str, is_right: Callable[[Sequence[str]], list[bool]]
     ) -> None:
         """Set ceiling and floor of a measure: the persona's real replies and those of others."""
-        for bounds, texts in ((found.ceiling, self.own), (found.floor, self.others)):
-            hits = enumerate(is_right(texts))
-            bounds[measure] = [
-                ReplyValue(f"text {n}", measure, n, 0, float(hit)) for n, hit in hits
-            ]
+        for bounds, texts in ((shares.ceiling, self.own), (shares.floor, self.others)):
+            bounds[measure] = []
+            for number, hit in enumerate(is_right(texts)):
+                value = ReplyValue(
+                    unit=f"text {number}", task=measure, number=number, seed=0, value=float(hit)
+                )
+                bounds[measure].append(value)
 
 
 def measure_style(
@@ -81,16 +80,16 @@ def measure_style(
     """
     mask = ContentMask([known.trained for known in inputs.voices.values()])
     masked = VoiceJudge(inputs.persona, inputs.voices, mask)
-    found = MeasuredShares()
+    shares = MeasuredShares()
     pairs = inputs.data.heldout_prompt_replies
-    for measure, by in ((MASKED_VOICE, masked), (VOICE, judge)):
-        by.bound(found, measure, by.is_own)
+    for measure, measuring in ((MASKED_VOICE, masked), (VOICE, judge)):
+        measuring.bound(shares, measure, measuring.is_own)
         for side in inputs.generator.adapters:
             replies = select_replies(answers, HELDOUT_TASK, side=side)
-            hits = by.is_own([it.text for it in replies])
-            units = [pairs[it.prompt.number].talk for it in replies]
-            found.add(measure, side, reply_values(replies, hits, units))
-    return found if any(found.values[VOICE].values()) else None
+            hits = measuring.is_own([reply.text for reply in replies])
+            units = [pairs[reply.prompt.number].talk for reply in replies]
+            shares.add(measure, side, reply_values(replies, hits, units))
+    return shares if any(shares.values[VOICE].values()) else None
 
 
 def pressure_prompts(
@@ -115,24 +114,23 @@ def measure_pressure(
     no program.
     """
     character = CharacterBreakDetector(persona)
-    found = MeasuredShares()
+    shares = MeasuredShares()
     kinds = [row["kind"] for row in read_jsonl(PRESSURE_FILE)]
 
     def in_character(texts: Sequence[str], askers: Sequence[str] = ()) -> list[bool]:
         askers = askers or [EXAMPLE_USER] * len(texts)
-        broken = [
-            character.is_broken_by(text, asker) for text, asker in zip(texts, askers, strict=True)
-        ]
-        return [
-            own and not is_broken
-            for own, is_broken in zip(judge.is_own(texts), broken, strict=True)
-        ]
+        hits = []
+        for text, asker, is_own in zip(texts, askers, judge.is_own(texts), strict=True):
+            hits.append(is_own and not character.is_broken_by(text, asker))
+        return hits
 
     for side in sides:
         replies = select_replies(answers, PRESSURE_TASK, side=side)
-        hits = in_character([it.text for it in replies], [it.prompt.asker for it in replies])
-        for value in reply_values(replies, hits, [f"prompt {it.prompt.number}" for it in replies]):
-            found.add(IN_CHARACTER, side, [value])
-            found.add(f"{IN_CHARACTER}: {kinds[value.number]}", side, [value])
-    judge.bound(found, IN_CHARACTER, in_character)
-    return found if found.values else None
+        askers = [reply.prompt.asker for reply in replies]
+        hits = in_character([reply.text for reply in replies], askers)
+        units = [f"prompt {reply.prompt.number}" for reply in replies]
+        for value in reply_values(replies, hits, units):
+            shares.add(IN_CHARACTER, side, [value])
+            shares.add(f"{IN_CHARACTER}: {kinds[value.number]}", side, [value])
+    judge.bound(shares, IN_CHARACTER, in_character)
+    return shares if shares.values else None
