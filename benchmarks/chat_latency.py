@@ -36,6 +36,7 @@ from personas.home.job_material import ShippedData
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models import base_model
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import PROMPT_VERSION, RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import DEFAULT_CANDIDATES
 from personas.schemas.training import AdapterManifest, TrainingRequest
@@ -261,7 +262,7 @@ async def chat_rounds(
 async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
     """Measure both halves, or the first; keys as in the file."""
     assert app.sandbox is not None  # the settings have no token
-    tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
+    tokenizer = load_tokenizer(base_model.locate(base_model.EMBEDDED))
     install_adapters(app)
     for member, channel in zip(MEMBERS, PERSONAS, strict=True):
         await ask(app, tokenizer, member, channel, "Warming up.")

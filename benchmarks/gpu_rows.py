@@ -121,7 +121,8 @@ def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) ->
     import torch  # takes seconds, as transformers
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+    from personas.models.base_model import EMBEDDED, locate
+    from personas.models.loading import load_tokenizer
 
     settings = {**shape, **(TINY_SHAPE if tiny else {})}
     tokenizer = load_tokenizer(locate(EMBEDDED))

@@ -78,7 +78,8 @@ def load_short_samples(steps: int) -> list[Any]:
     """Load one-turn samples of 100 to 150 tokens under a card of two lines, from the shipped
     synthetic dialogues.
     """
-    from personas.models.base_model import load_tokenizer, locate
+    from personas.models.base_model import locate
+    from personas.models.loading import load_tokenizer
     from personas.prompt.renderer import Renderer, system_card
     from personas.schemas.chat import Turn
 
@@ -110,7 +111,8 @@ def baseline_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callabl
     from transformers import BitsAndBytesConfig
     from trl import SFTConfig, SFTTrainer
 
-    from personas.models.base_model import load_model, load_tokenizer, locate
+    from personas.models.base_model import locate
+    from personas.models.loading import load_model, load_tokenizer
     from trainer.train.sft_trainer import make_hf_dataset
 
     base = locate("embedded")
@@ -159,7 +161,8 @@ def baseline_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callabl
 
 def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]:
     """Create our trainer as in a run, and the function that runs it."""
-    from personas.models.base_model import load_tokenizer, locate
+    from personas.models.base_model import locate
+    from personas.models.loading import load_tokenizer
     from personas.schemas.hyperparameters import Hyperparameters
     from personas.schemas.training import TrainingRequest
     from trainer.estimate.memory_check import available_memory_bytes

@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, BaseModel, locate
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import Renderer
 
 pytest_plugins = ["tests.openapi.plugin"]

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder, write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import BaseModel, fingerprint, load_model, locate
+from personas.models.base_model import BaseModel, fingerprint, locate
+from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import BaseModel, fingerprint, load_model, locate
+from personas.models.base_model import BaseModel, fingerprint, locate
+from personas.models.loading import load_model
 from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary

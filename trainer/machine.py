@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from personas.models.base_model import best_precision, load_torch
+from personas.models.loading import best_precision, load_torch
 
 MEMORY_POLL_INTERVAL_S = 1.0  # looking for processes below this one reads the whole process table
 CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")

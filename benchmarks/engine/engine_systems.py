@@ -32,7 +32,8 @@ from personas.engine.lora_slots import read_unverified_adapter
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.sequence import Sequence as EngineSequence
 from personas.engine.serving_precision import choose_precision
-from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import ChatReply, ChatRequest, SamplingParams, Turn
 

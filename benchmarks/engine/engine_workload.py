@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.schemas.chat import AdapterRef
 
 CHAT_COUNTS = (1, 8, 32)

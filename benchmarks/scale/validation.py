@@ -36,7 +36,8 @@ from personas.engine.remote.replicas import ReplicaLimits
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import EMBEDDED, BaseModel, load_model, locate
+from personas.models.base_model import EMBEDDED, BaseModel, locate
+from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.vllm_servers.vllm_process import (
     API_KEY,

@@ -30,7 +30,7 @@ from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackB
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DIALOGUE_PREFIX
 from personas.home.dataset_catalogue import DatasetNotFetchedError
-from personas.models.base_model import find_hub_error
+from personas.models.hub_snapshot import find_hub_error
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
 from personas.engine.reply_stream import QueuedReplyStream
 from personas.home.prompt_version import prompt_version_of
-from personas.models import base_model
-from personas.models.base_model import BaseModel
+from personas.models.base_model import BaseModel, fingerprint
+from personas.models.loading import load_tokenizer, load_torch
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
 from personas.prompt.renderer import CONTEXT_TOKENS, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
@@ -102,7 +102,7 @@ class LLMEngine:
 
     @property
     def fingerprint(self) -> str:
-        return base_model.fingerprint(self.base)
+        return fingerprint(self.base)
 
     async def start(self) -> None:
         """Load the base model on the engine's thread. Raises `BaseModelError`."""
@@ -249,10 +249,10 @@ class LLMEngine:
                 run_or_log(partial(task.fail, error))
 
     def _load(self) -> None:
-        torch = base_model.load_torch()
+        torch = load_torch()
         if self.threads:
             torch.set_num_threads(self.threads)
-        self._renderer = Renderer(base_model.load_tokenizer(self.base))
+        self._renderer = Renderer(load_tokenizer(self.base))
         self._parts = self._load_parts(None)
         self.device = self._parts.peft.model.device.type
 

@@ -11,7 +11,7 @@ from personas.engine.cpu_kernel.build import (
     require_supported_cpu,
 )
 from personas.errors import BaseModelError
-from personas.models.base_model import best_precision, load_torch
+from personas.models.loading import best_precision, load_torch
 from personas.schemas.training import ServingPrecision
 
 PrecisionSetting = Literal["auto", "bf16", "fp32", "int8", "nf4"]

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE
-from personas.models.base_model import BaseModel, load_config, load_torch
+from personas.models.base_model import BaseModel, load_config
+from personas.models.loading import load_torch
 
 PLAIN_LORA_SETTINGS = frozenset(
     "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights "

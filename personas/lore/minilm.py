@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from personas.errors import LoreError
 from personas.lore.index_terms import WORD_PATTERN, has_english_stop_words, is_mostly_ascii
-from personas.models.base_model import find_hub_error
+from personas.models.hub_snapshot import find_hub_error
 
 Vectors = npt.NDArray[np.float32]
 MODEL = "all-MiniLM-L6-v2"

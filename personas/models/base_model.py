@@ -1,30 +1,21 @@
-"""Base models: find, fetch, fingerprint and load them."""
+"""Base models: where they are, their settings and their fingerprints."""
 
 import hashlib
 import json
-import os
-import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
-from safetensors import SafetensorError
-
-from personas.errors import BaseModelError, NoMemoryError
+from personas.errors import BaseModelError
 from personas.models.bundled_model import unpack_bundled_model
+from personas.models.hub_snapshot import fetch_snapshot, find_snapshot
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
 from personas.models.stored_quantisation import (
-    BITS_AND_BYTES,
-    MXFP4,
     StoredQuantisation,
-    require_unpackable,
     stored_quantisation,
     unpacked_weight_bytes,
 )
-from personas.prompt.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, default_template_text
+from personas.prompt.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES
 from personas.schemas.chat import SamplingParams
 from personas.schemas.hyperparameters import (
     DEFAULT_ROPE_TYPE,
@@ -33,9 +24,6 @@ from personas.schemas.hyperparameters import (
     RopeType,
     TemplateChoice,
 )
-
-SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-"""Files of a model repository that are downloaded."""
 
 EMBEDDED = "embedded"
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -46,114 +34,9 @@ RECOMMENDED_SAMPLING = {
 is.
 """
 FINGERPRINT_SAMPLE_BYTES = 2**20
-MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
-"""Part of transformers' error message about weights with other shapes."""
 
 OWN_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 VOCABULARY_FILES = ("tokenizer.json", "added_tokens.json", "tokenizer_config.json")
-LOADING_MEMORY_FACTOR = 1.15  # memory while loading, relative to the weights: buffers come on top
-TrainingPrecision = Literal["bfloat16", "float16", "float32"]
-
-
-HUB_TIMEOUT_S = 3.0
-HUB_OFFLINE_ERROR = "HF_HUB_OFFLINE is set"
-
-
-def find_hub_error() -> str:
-    """Return why a model hub cannot be asked, as the end of a sentence; empty if it can. Takes up
-    to 3 s.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return HUB_OFFLINE_ERROR
-    from huggingface_hub import constants  # reads the environment when it is loaded
-
-    answers = list[bool]()
-    thread = threading.Thread(
-        target=lambda: answers.append(_is_reachable(constants.ENDPOINT)), daemon=True
-    )
-    thread.start()
-    thread.join(HUB_TIMEOUT_S)  # looking up a name can take longer than any time-out allows
-    return "" if any(answers) else f"no hub can be reached at {constants.ENDPOINT}"
-
-
-def _is_reachable(address: str) -> bool:
-    try:
-        request = urllib.request.Request(address, method="HEAD")
-        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):  # nosec B310
-            return True
-    except urllib.error.HTTPError:
-        return True  # it says no, but it is there
-    except (OSError, ValueError):
-        return False
-
-
-def fetch_snapshot(name: str, revision: str = "") -> Path:
-    """Download a model at a commit, tag or branch; without network the cache is used. Raises
-    `BaseModelError`.
-    """
-    from huggingface_hub import (
-        errors,
-        snapshot_download,
-    )  # takes 0.15 s; local models do not need it
-
-    try:
-        return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=SNAPSHOT_PATTERNS)
-        )
-    except errors.GatedRepoError as error:
-        why = "the hub offers it only to those who accepted its terms"
-        advice = "Accept them there and set HF_TOKEN."
-        raise BaseModelError(
-            f"The base model {name!r} cannot be fetched: {why}.", advice
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        why = "the hub has no such model, or it is private"
-        advice = "Check the spelling; a private one needs HF_TOKEN."
-        raise BaseModelError(
-            f"The base model {name!r} cannot be fetched: {why}.", advice
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        why = f"the hub has no commit, tag or branch {revision!r} of it"
-        advice = "Check the revision after the @, or leave it out for the newest."
-        raise BaseModelError(
-            f"The base model {name!r} cannot be fetched: {why}.", advice
-        ) from error
-    except errors.HFValidationError as error:
-        why = f"The base model {name!r} is neither a folder nor a model's id on a hub."
-        advice = "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
-        raise BaseModelError(why, advice) from error
-    except Exception as error:  # network errors have many types
-        kind = (
-            ""
-            if isinstance(error, errors.LocalEntryNotFoundError)
-            else f" ({type(error).__name__})"
-        )
-        raise BaseModelError(
-            f"The base model {_with_revision(name, revision)!r} is no local folder, and no hub "
-            f"could be reached{kind}.",
-            "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
-        ) from error
-
-
-def find_snapshot(name: str, revision: str = "") -> Path:
-    """Find the same folder in the cache, without network. Raises `BaseModelError`."""
-    from huggingface_hub import (
-        errors,
-        snapshot_download,
-    )  # takes 0.15 s; local models do not need it
-
-    try:
-        options: dict[str, Any] = {"allow_patterns": SNAPSHOT_PATTERNS, "local_files_only": True}
-        return Path(snapshot_download(name, revision=revision or None, **options))
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
-        raise BaseModelError(
-            f"The base model {_with_revision(name, revision)!r} is not on this machine.",
-            "Name `embedded`, a model folder, or a model that was fetched from a hub before.",
-        ) from None
-
-
-def _with_revision(name: str, revision: str) -> str:
-    return f"{name}@{revision}" if revision else name
 
 
 @dataclass(frozen=True)
@@ -193,7 +76,8 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     revision = ""
     if not folder.is_dir():
         repository, _, wanted_revision = path.partition("@")
-        folder = (fetch_snapshot if fetch else find_snapshot)(repository, wanted_revision)
+        find = fetch_snapshot if fetch else find_snapshot
+        folder = find(repository, wanted_revision)
         revision = folder.name
         path = f"{repository}@{revision}"
     if not (folder / "config.json").exists():
@@ -208,10 +92,11 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     stored = stored_quantisation(folder)
     if stored and stored.can_be_unpacked:
         weights = unpacked_weight_bytes(folder)
-    found = BaseModel(path, str(folder), weights, revision, quantisation=stored)
-    read_config(found)
-    found = replace(found, name=f"{path}#{scaling}", scaling=scaling) if scaling else found
-    return apply_template_setting(found, template or "auto")
+    base = BaseModel(path, str(folder), weights, revision=revision, quantisation=stored)
+    read_config(base)
+    if scaling:
+        base = replace(base, name=f"{path}#{scaling}", scaling=scaling)
+    return apply_template_setting(base, template or "auto")
 
 
 def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseModel:
@@ -344,10 +229,11 @@ def recommended_sampling(base: BaseModel) -> SamplingParams:
     config = _read_generation_config(base)
     if not config.get("do_sample"):
         return SamplingParams()
-    values: dict[str, Any] = {name: config.get(name) for name in RECOMMENDED_SAMPLING}
-    return replace(
-        SamplingParams(), **{name: it for name, it in values.items() if _is_taken_over(name, it)}
-    )
+    values: dict[str, Any] = {}
+    for name in RECOMMENDED_SAMPLING:
+        if _is_taken_over(name, config.get(name)):
+            values[name] = config[name]
+    return replace(SamplingParams(), **values)
 
 
 def end_token_ids(base: BaseModel) -> tuple[int, ...]:
@@ -357,11 +243,12 @@ def end_token_ids(base: BaseModel) -> tuple[int, ...]:
     As in transformers' `generate`, there may be several. Raises `BaseModelError` if a file cannot
     be read.
     """
-    config: Any = _read_generation_config(base).get("eos_token_id")
-    if config is None:
-        config = read_config(base).get("eos_token_id")
-    ids = config if isinstance(config, list) else [config]
-    return tuple(dict.fromkeys(it for it in ids if type(it) is int and it >= 0))
+    stated: Any = _read_generation_config(base).get("eos_token_id")
+    if stated is None:
+        stated = read_config(base).get("eos_token_id")
+    ids = stated if isinstance(stated, list) else [stated]
+    valid = [token for token in ids if type(token) is int and token >= 0]
+    return tuple(dict.fromkeys(valid))
 
 
 def _read_generation_config(base: BaseModel) -> dict[str, Any]:
@@ -386,7 +273,9 @@ def max_positions(base: BaseModel) -> int | None:
     """
     config = read_config(base)
     own: int | None = config.get("max_position_embeddings", config.get("n_positions"))
-    return own and round(own * base.scaling.factor) if base.scaling else own
+    if own and base.scaling:
+        return round(own * base.scaling.factor)
+    return own
 
 
 def load_config(base: BaseModel) -> Any:
@@ -426,143 +315,6 @@ def fingerprint(base: BaseModel) -> str:
     if kind := default_template(base):
         digest.update(DEFAULT_TEMPLATES[kind].encode())
     return digest.hexdigest()
-
-
-def require_memory(needed_bytes: int, purpose: str) -> None:
-    free = psutil.virtual_memory().available
-    if needed_bytes > free:
-        raise NoMemoryError(
-            f"{purpose} needs about {needed_bytes / 2**30:.1f} GiB of memory; {free / 2**30:.1f} "
-            "GiB are free.",
-            "Close other programs, or choose a smaller BASE_MODEL.",
-        )
-
-
-def load_torch() -> Any:
-    """Import torch with worker threads that sleep while they wait for work.
-
-    By default they spin. On shared cores, above all beside a training run, processes then wait for
-    spinning threads of each other, and replies take several times as long. OMP_WAIT_POLICY is read
-    once, when the library is loaded.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch  # takes a second, and reads the variable above
-
-    return torch
-
-
-def best_precision() -> Literal["bfloat16", "float32"]:
-    """Return bfloat16 where this machine computes it natively, else float32."""
-    torch = load_torch()
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
-
-
-def load_tokenizer(base: BaseModel) -> Any:
-    """Load the model's tokenizer, with a default chat template if it has none. Raises
-    `BaseModelError`.
-    """
-    from transformers import AutoTokenizer  # takes seconds
-
-    return read_tokenizer(AutoTokenizer, base, trust_remote_code=False)
-
-
-def read_tokenizer(tokenizer_class: Any, base: BaseModel, **options: Any) -> Any:
-    """Load the model's tokenizer with a tokenizer class of transformers. Raises `BaseModelError`.
-
-    Its `end_token_ids` are the model's, which a tokenizer itself does not know.
-    """
-    try:
-        tokenizer = tokenizer_class.from_pretrained(base.source, **options)
-    except Exception as error:  # the library has no error type of its own for damaged files
-        why = f"{type(error).__name__}: {error}"
-        raise BaseModelError(
-            f"The tokenizer of {base.name} cannot be read ({why}).",
-            "Fetch its tokenizer.json again.",
-        ) from error
-    if kind := default_template(base):
-        if kind == "plain" and not tokenizer.eos_token:
-            raise BaseModelError(
-                f"The tokenizer of {base.name} names no end-of-text token, which ends replies in "
-                "the plain template.",
-                "Set eos_token in its tokenizer_config.json.",
-            )
-        tokenizer.chat_template = default_template_text(kind, tokenizer)
-    tokenizer.end_token_ids = end_token_ids(base)
-    return tokenizer
-
-
-def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
-    """Load the causal language model in evaluation mode; `options` go to `from_pretrained`. Raises
-    `BaseModelError`.
-
-    Weights that are stored quantised are unpacked, except that bitsandbytes' stay as they are on a
-    GPU if `options` ask for 4 bits; a stored form takes the place of the one in `options`.
-    """
-    require_unpackable(base.name, base.quantisation)
-    torch = load_torch()
-    from transformers import AutoModelForCausalLM  # takes seconds
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it garbles logs and pipes
-    factor = 2 if precision == "float32" else 1
-    require_memory(
-        int(base.weight_bytes * factor * LOADING_MEMORY_FACTOR), f"The base model {base.name}"
-    )
-    if base.scaling:
-        options["config"] = load_config(base)
-    stays_packed = _set_stored_form(base, options)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base.source,
-            dtype=getattr(torch, precision),
-            trust_remote_code=False,
-            use_safetensors=True,
-            **options,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if MISMATCHED_SIZES_MARKER in str(error):  # its message refers to a report printed above
-            raise BaseModelError(
-                f"The weights of {base.name} have other shapes than its config.json says.",
-                "Fetch the model again.",
-            ) from None
-        raise BaseModelError(
-            f"The base model {base.name} cannot be loaded: {error}.", "Check the model."
-        ) from error
-    if base.quantisation and not stays_packed:
-        model = _unpack(model, getattr(torch, precision))
-    return model.eval()
-
-
-def _unpack(model: Any, dtype: Any) -> Any:
-    """Make a plain model of one whose weights were stored quantised, which can be saved, too."""
-    if getattr(model, "hf_quantizer", None):
-        model = model.dequantize(dtype=dtype)
-    model.is_loaded_in_4bit = model.is_loaded_in_8bit = (
-        False  # left over by transformers, as are these
-    )
-    vars(model).pop("_weight_conversions", None)
-    for weight in model.parameters():  # what was stored plain has its own precision
-        weight.data = weight.data.to(
-            dtype
-        )  # the model's own `.to` would round its rotary frequencies, too
-    return model
-
-
-def _set_stored_form(base: BaseModel, options: dict[str, Any]) -> bool:
-    """Set the options for loading quantised weights; return True if they stay packed."""
-    stored = base.quantisation
-    if stored is None:
-        return False
-    is_asked_for = options.pop("quantization_config", None) is not None
-    if stored.method != BITS_AND_BYTES:
-        from transformers import FineGrainedFP8Config, Mxfp4Config  # takes seconds
-
-        kind = Mxfp4Config if stored.method == MXFP4 else FineGrainedFP8Config
-        options["quantization_config"] = kind(dequantize=True)
-    is_on_gpu = options.get("device_map", {}).get("", "cpu") != "cpu"
-    return is_asked_for and is_on_gpu and stored.stays_packed
 
 
 def _split_name(name: str) -> tuple[str, RopeScaling | None, DefaultTemplate | None]:

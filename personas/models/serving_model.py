@@ -4,13 +4,8 @@ import gc
 import logging
 from typing import Any, Literal
 
-from personas.models.base_model import (
-    BaseModel,
-    TrainingPrecision,
-    best_precision,
-    load_model,
-    load_torch,
-)
+from personas.models.base_model import BaseModel
+from personas.models.loading import TrainingPrecision, best_precision, load_model, load_torch
 from personas.models.probe import Float16OverflowError, require_finite_activations
 from personas.schemas.training import ServingPrecision
 

@@ -118,7 +118,7 @@ class ChatTemplate:
         eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         others = getattr(
             tokenizer, "end_token_ids", ()
-        )  # set by `personas.models.base_model.read_tokenizer`
+        )  # set by `personas.models.loading.read_tokenizer`
         self.stop_ids = tuple(dict.fromkeys((*single, *eos, *others)))
 
     def for_speaker(self, name: str) -> "ChatTemplate":

@@ -21,7 +21,8 @@ from pathlib import Path
 from personas.errors import AdapterError
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.job_attempt import find_trainer
-from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_tokenizer
 from tests.chaos.conversation import Conversation, Outcome, conversation, report, wait_for
 
 ENGINE_HITS, ALL_HITS = 120, 200

@@ -65,7 +65,7 @@ from personas.lore.lore_folder import parse_lore, read_lore_file, scan_lore
 from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import parse_lorebook, read_lorebook
 from personas.lore.passages import split_passages
-from personas.models.base_model import load_torch
+from personas.models.loading import load_torch
 from personas.schemas.chat import Persona
 from tests.fuzz.harness import Parser, Seed
 from tests.fuzz.mutations import HOSTILE_NAMES, change_zip, mutate

@@ -22,7 +22,8 @@ from personas.engine.scheduler import Scheduler
 from personas.engine.sequence import Sequence
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import BaseModel, fingerprint, load_model
+from personas.models.base_model import BaseModel, fingerprint
+from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams, Turn
 from tests.tiny_models import make_adapter, manifest_over
 

@@ -11,7 +11,8 @@ from huggingface_hub import errors
 from jinja2.exceptions import SecurityError
 
 from personas.errors import BaseModelError
-from personas.models.base_model import load_model, load_tokenizer, locate, recommended_sampling
+from personas.models.base_model import locate, recommended_sampling
+from personas.models.loading import load_model, load_tokenizer
 from personas.schemas.chat import SamplingParams
 from trainer.recipe.model_fit import linear_layers
 from trainer.train.job import load_fast_tokenizer

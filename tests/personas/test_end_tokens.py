@@ -10,7 +10,8 @@ import torch
 
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.errors import BaseModelError
-from personas.models.base_model import end_token_ids, load_model, load_tokenizer, locate
+from personas.models.base_model import end_token_ids, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
 from trainer.train.job import load_fast_tokenizer
 

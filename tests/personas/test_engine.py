@@ -13,7 +13,7 @@ from peft import PeftModel
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from tests.tiny_models import make_adapter, make_tiny_model
 

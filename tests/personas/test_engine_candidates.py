@@ -18,7 +18,8 @@ from personas.engine.candidates import CANDIDATE_TOKENS, CARD_WEIGHT, candidate_
 from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.sequence import Sequence
-from personas.models.base_model import fingerprint, load_model
+from personas.models.base_model import fingerprint
+from personas.models.loading import load_model
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import run_to_end
 from tests.tiny_models import make_adapter

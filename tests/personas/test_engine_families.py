@@ -10,7 +10,8 @@ import torch
 from personas.engine.engine_parts import STACKED_ARCHITECTURES, build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.peft_runner import PeftSwitcher
-from personas.models.base_model import fingerprint, load_model
+from personas.models.base_model import fingerprint
+from personas.models.loading import load_model
 from tests.model_families import FAMILIES, SLIDING
 from tests.personas.engine_reference import (
     RecordedReply,

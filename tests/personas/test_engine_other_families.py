@@ -12,7 +12,8 @@ from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import CacheUse, PeftKVCache, PeftRunner, PeftSwitcher
 from personas.errors import BaseModelError
-from personas.models.base_model import fingerprint, load_model
+from personas.models.base_model import fingerprint
+from personas.models.loading import load_model
 from tests.model_families import FAMILIES, OTHER_FAMILIES
 from tests.personas.engine_reference import (
     LENGTH,

@@ -19,7 +19,8 @@ from personas.home import external_adapter
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, verify_adapter
 from personas.home.atomic_files import lock_folder
 from personas.home.external_adapter import README_FILE, import_adapter, open_any_adapter
-from personas.models.base_model import fingerprint, load_model
+from personas.models.base_model import fingerprint
+from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from personas.schemas.training import AdapterSource
 from personas.schemas.training_events import UNMEASURED

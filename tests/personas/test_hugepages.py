@@ -8,7 +8,7 @@ import torch
 
 from personas.engine import hugepages
 from personas.engine.lora_slots import AdapterWeights, StackedLora
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 
 

@@ -7,7 +7,8 @@ from personas.engine import serving_precision
 from personas.engine.cpu_kernel import build
 from personas.engine.serving_precision import PRECISION_BY_SETTING, choose_precision
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED, best_precision
+from personas.models.base_model import EMBEDDED
+from personas.models.loading import best_precision
 
 ABLE = "flags : avx512_bf16 avx512_vnni"
 

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from personas.errors import ExportError
 from personas.home.adapters import MANIFEST_FILE, write_manifest
-from personas.models.base_model import load_tokenizer, locate
+from personas.models.base_model import locate
+from personas.models.loading import load_tokenizer
 from personas.prompt.chat_template import FIXED_DATE, ChatTemplate
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Turn

@@ -50,7 +50,7 @@ def test_the_section_counts_canaries_and_spreads():
 
 
 def test_canaries_are_drawn_alike_each_time_and_all_differ(tiny_base, monkeypatch):
-    from personas.models.base_model import load_model
+    from personas.models.loading import load_model
 
     monkeypatch.setattr("trainer.study.canary_audit.CANARY_TOKENS", 4)
     model = load_model(tiny_base, "float32")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from trainer.estimate.workload import group_by_length
 from trainer.train.collator import IGNORE_INDEX, collate, pack, reply_losses, shared_prefix_length

@@ -18,13 +18,8 @@ from personas.engine.llm_engine import LLMEngine
 from personas.engine.sequence import Sequence
 from personas.errors import AdapterError, BaseModelError
 from personas.home.adapters import verify_adapter, verify_for_base_model
-from personas.models.base_model import (
-    default_template,
-    fingerprint,
-    load_tokenizer,
-    locate,
-    name_with_settings,
-)
+from personas.models.base_model import default_template, fingerprint, locate, name_with_settings
+from personas.models.loading import load_tokenizer
 from personas.prompt.chat_template import ChatTemplate
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn

@@ -79,7 +79,7 @@ def test_random_numbers_are_others_in_each_process_and_step():
 
 
 def test_nothing_is_learned_from_samples_that_fill_up_a_batch(tiny_base):
-    from personas.models.base_model import load_model
+    from personas.models.loading import load_model
 
     sample = TokenizedSample((5, 6, 7, 8), (False, False, True, True))
     assert drop_padding_samples([PADDING_SAMPLE, sample, PADDING_SAMPLE]) == [sample]

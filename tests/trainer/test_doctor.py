@@ -303,7 +303,7 @@ def test_a_hub_that_answers_is_reachable_whatever_it_says(monkeypatch):
 
 def test_a_hub_that_is_not_there_or_never_answers_is_a_warning(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr("personas.models.base_model.HUB_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("personas.models.hub_snapshot.HUB_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for address in (
             f"http://127.0.0.1:{silent.getsockname()[1]}",

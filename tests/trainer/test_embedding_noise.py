@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from trainer.machine import probe_machine
 from trainer.train.collator import collate, pack, reply_losses

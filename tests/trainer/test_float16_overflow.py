@@ -10,7 +10,7 @@ import pytest
 
 import trainer.recipe.resolve
 from personas.home.adapters import verify_adapter
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.models.probe import Float16OverflowError, require_finite_activations
 from personas.schemas.training_events import Phase, Progress
 from tests.tiny_models import overflowing_model

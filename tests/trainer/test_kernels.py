@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from trainer.machine import MachineSpec
 from trainer.train import kernels as choice
 from trainer.train.kernels import choose_kernels, use_grouped_attention

@@ -8,7 +8,8 @@ import pytest
 from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.errors import BaseModelError
-from personas.models.base_model import fingerprint, load_model, load_tokenizer, locate
+from personas.models.base_model import fingerprint, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 from tests.trainer.job_folders import persona_job

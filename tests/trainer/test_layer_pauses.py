@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from trainer.train.trainer_base import between_layers
 
 

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from personas.home.job_folder import read_spec
-from personas.models.base_model import load_tokenizer
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import TokenizedSample
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import export, persona_job, sign, talks

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from personas.models.base_model import load_tokenizer
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import persona_job
 from trainer.doctor.doctor_report import known_models

@@ -12,13 +12,8 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import TrainingError
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import (
-    BaseModel,
-    fingerprint,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
+from personas.models.base_model import BaseModel, fingerprint, load_config
+from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.chat_template import FIXED_DATE, ChatTemplate
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, Persona, Turn

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import WEIGHTS_FILE, write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import fingerprint, load_model, load_tokenizer, locate
+from personas.models.base_model import fingerprint, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, Persona, Turn
 from personas.schemas.hyperparameters import Hyperparameters

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from personas.errors import BaseModelError, TrainingError
 from personas.models import probe
-from personas.models.base_model import load_model, load_tokenizer
 from personas.models.base_notes import keeps_state
+from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, Turn
 from tests.model_families import OTHER_FAMILIES

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from personas.errors import AdapterError, RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.data_subjects import read_people, write_people
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from tests.tiny_models import make_tiny_model
 from tests.trainer.job_folders import described, dialogue_job, persona_job, stopping
 from trainer.process.run_control import RunCancelled

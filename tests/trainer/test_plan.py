@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from personas.home.job_folder import read_spec
-from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_tokenizer
 from tests.trainer.conversations import sentence
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from trainer.estimate.model_shape import model_shape_of

@@ -19,7 +19,8 @@ from personas.home.adapters import verify_adapter
 from personas.home.data_subjects import read_people
 from personas.home.job_folder import read_spec
 from personas.home.preferences import preferences_to_jsonl, read_preferences
-from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import ADA, described, export, persona_job, sign, stopping, talks
 from tests.trainer.preference_jobs import BAD, GOOD, member, preference_job, taught, voted, votes

@@ -9,7 +9,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from personas.errors import TrainingError
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
 from trainer.recipe.machine_fit import fit_to_hardware

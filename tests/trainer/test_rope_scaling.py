@@ -17,10 +17,10 @@ from personas.models.base_model import (
     apply_rope_settings,
     fingerprint,
     load_config,
-    load_model,
     locate,
     max_positions,
 )
+from personas.models.loading import load_model
 from personas.models.rope_scaling import RopeScaling
 from personas.schemas.chat import AdapterRef
 from tests.model_families import FAMILIES

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import BitsAndBytesConfig
 
-from personas.models.base_model import load_model
+from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from trainer.train import losses as evaluate
 from trainer.train.collator import collate, has_plain_head, pack, reply_losses

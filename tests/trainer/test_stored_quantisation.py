@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from bot.training.request_checks import _base_model_error
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import BaseModelError
-from personas.models.base_model import fingerprint, load_model, load_tokenizer, locate
+from personas.models.base_model import fingerprint, locate
+from personas.models.loading import load_model, load_tokenizer
 from personas.models.serving_model import load_serving_model, precision_of
 from personas.models.stored_quantisation import StoredQuantisation, stored_quantisation
 from personas.schemas.chat import AdapterRef

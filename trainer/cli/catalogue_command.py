@@ -27,7 +27,7 @@ from personas.home.dataset_catalogue import (
 from personas.home.hub_addresses import restrict_hub_client
 from personas.home.hub_download import HUB_TIMEOUT_S, ByteReport, HubFile, download, list_hub_files
 from personas.home.hub_errors import hub_errors_as
-from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
+from personas.models.hub_snapshot import HUB_OFFLINE_ERROR, find_hub_error
 from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 from personas.schemas.formatting import format_size
 from trainer.cli.argtypes import Commands, add_command

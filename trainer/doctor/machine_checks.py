@@ -24,15 +24,10 @@ from typing import Any, Literal
 import psutil
 
 from personas.errors import BaseModelError
-from personas.models.base_model import (
-    EMBEDDED,
-    HUB_OFFLINE_ERROR,
-    find_hub_error,
-    fingerprint,
-    locate,
-)
+from personas.models.base_model import EMBEDDED, fingerprint, locate
 from personas.models.base_notes import base_model_notes
 from personas.models.bundled_model import bundled_model_folder
+from personas.models.hub_snapshot import HUB_OFFLINE_ERROR, find_hub_error
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.formatting import format_gib
 from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes

@@ -14,7 +14,8 @@ from typing import Any
 
 from personas.errors import TrainingError
 from personas.home.job_material import ShippedData
-from personas.models.base_model import load_tokenizer, locate
+from personas.models.base_model import locate
+from personas.models.loading import load_tokenizer
 from trainer.machine import total_memory_bytes
 
 CASE_PERSONA = "ballast"

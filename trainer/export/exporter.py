@@ -24,7 +24,8 @@ from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, wri
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID, README_FILE
-from personas.models.base_model import EMBEDDED, BaseModel, load_model, recommended_sampling
+from personas.models.base_model import EMBEDDED, BaseModel, recommended_sampling
+from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
 from trainer.export.gguf_adapter import (

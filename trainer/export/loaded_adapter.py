@@ -24,15 +24,8 @@ from personas.errors import AdapterError, ExportError
 from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
 from personas.home.card_adapter import unpack_adapter
 from personas.home.shared_personas import shared_card_files
-from personas.models.base_model import (
-    BaseModel,
-    fingerprint,
-    load_config,
-    load_model,
-    load_tokenizer,
-    load_torch,
-    locate,
-)
+from personas.models.base_model import BaseModel, fingerprint, load_config, locate
+from personas.models.loading import load_model, load_tokenizer, load_torch
 from personas.prompt.chat_template import bind_speaker
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef, LoreHit, Persona, Turn

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from personas.home.job_folder import read_spec
-from personas.models.base_model import BaseModel, load_tokenizer, read_tokenizer
+from personas.models.base_model import BaseModel
+from personas.models.loading import load_tokenizer, read_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.training import JobSpec
 from trainer.dataset.dataset import Dataset

@@ -17,7 +17,8 @@ from transformers import BitsAndBytesConfig, EarlyStoppingCallback, PrinterCallb
 from trl import SFTConfig, SFTTrainer
 
 from personas.errors import TrainingError, is_out_of_memory
-from personas.models.base_model import BaseModel, TrainingPrecision, load_model
+from personas.models.base_model import BaseModel
+from personas.models.loading import TrainingPrecision, load_model
 from personas.models.probe import require_finite_activations
 from personas.prompt.renderer import TokenizedSample
 from trainer.estimate.workload import group_by_length

@@ -24,7 +24,7 @@ from bot.platform.errors import redact_paths
 from bot.services import Bot, Services
 from bot.store import JobState, Store, StoreError
 from personas.engine import EngineState
-from personas.models.base_model import load_torch
+from personas.models.loading import load_torch
 
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
 JOB_STATES: tuple[str, ...] = get_args(JobState)

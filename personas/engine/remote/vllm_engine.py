@@ -39,8 +39,8 @@ from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
 from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.home.prompt_version import prompt_version_of
-from personas.models import base_model
-from personas.models.base_model import BaseModel
+from personas.models import loading
+from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import CONTEXT_TOKENS, RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
@@ -92,7 +92,7 @@ class VllmEngine:
 
     @property
     def fingerprint(self) -> str:
-        return base_model.fingerprint(self.base)
+        return fingerprint(self.base)
 
     async def start(self) -> None:
         """Check the servers, and wait until one is ready. Raises `BaseModelError` and
@@ -466,7 +466,7 @@ class VllmEngine:
         return VllmClient(url, self._session)
 
     def _read_files(self) -> None:
-        tokenizer = base_model.load_tokenizer(self.base)
+        tokenizer = loading.load_tokenizer(self.base)
         self._renderer = Renderer(tokenizer)
         self._layers = stored_linear_shapes(self.base)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -34,7 +34,8 @@ from personas.home.adapters import WEIGHTS_FILE, adapter_ref
 from personas.home.job_attempt import list_checkpoint_names, read_attempt
 from personas.home.job_folder import home_id
 from personas.home.job_material import ShippedData
-from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_tokenizer
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 from tests.bot.ray_jobs.cluster import TOKEN, Node, RayCluster, ray_cluster

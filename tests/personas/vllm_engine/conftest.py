@@ -16,7 +16,7 @@ from personas.engine.remote.replicas import ReplicaLimits
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models import base_model
+from personas.models import loading
 from personas.models.base_model import BaseModel
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.vllm_engine.server import VllmServer
@@ -108,7 +108,7 @@ async def open_engine(
 ) -> AsyncIterator[Callable[..., Any]]:
     """Starts engines over the servers; they share a tokenizer, which takes a second to read."""
     monkeypatch.setattr(vllm_engine, "SWEEP_INTERVAL_S", 0.05)
-    monkeypatch.setattr(base_model, "load_tokenizer", lambda base: renderer.tokenizer)
+    monkeypatch.setattr(loading, "load_tokenizer", lambda base: renderer.tokenizer)
     engines: list[VllmEngine] = []
 
     async def start(*urls: str, kind: type[VllmEngine] = VllmEngine, **options: Any) -> VllmEngine:

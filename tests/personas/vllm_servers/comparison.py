@@ -20,7 +20,8 @@ from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
-from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, BaseModel, locate
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.chat import AdapterRef, ChatRequest, SamplingParams, Turn
 from tests.personas.vllm_servers.vllm_process import LORA_OPTIONS, VllmProcess

@@ -22,7 +22,8 @@ import aiohttp
 
 from personas.engine.remote.openai_client import ServedByOpenAI
 from personas.engine.remote.server_checks import PROBE_TEXT
-from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from tests.personas.vllm_servers import recordings

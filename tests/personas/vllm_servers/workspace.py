@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas.home.adapters import adapter_ref
-from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
+from personas.models.base_model import EMBEDDED, BaseModel, locate
+from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef
 from tests.tiny_models import make_adapter, make_tiny_model
