@@ -61,9 +61,8 @@ class GuildLore:
         """Store a file; returns its name and number of passages. Raises `RefusedError` (too many)
         and `LoreError`.
         """
-        async with self.index.edits[
-            guild_id
-        ]:  # no guild takes more than one thread, or more room than it has
+        # No guild takes more than one thread, or more room than it has.
+        async with self.index.edits[guild_id]:
             return await asyncio.to_thread(self._add, guild_id, persona_id, name, content)
 
     def require_room(
@@ -143,13 +142,11 @@ class GuildLore:
         added = _passages(guild_id, persona_id, file, text)
         if not added:
             raise LoreError(f"{file} holds no text.", "Write below its headings.")
-        kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
+        others = read_guild_lore(self.home, guild_id, persona_id, without=file)
         # Another pronoun may be the most frequent one now, so all of the persona's passages are
         # prepared.
-        self.index.prepare([*kept, *added])
-        self._put(
-            guild_id, persona_id, file, text
-        )  # without front matter: the folder names the persona
+        self.index.prepare([*others, *added])
+        self._put(guild_id, persona_id, file, text)  # no front matter: the folder names the persona
         self._refresh(guild_id, persona_id)
         return file, len(added)
 
@@ -196,7 +193,13 @@ async def contribute_lore(
     """Store a member's file like `GuildLore.add`; from before it is on the disk their erasure
     deletes it.
     """
-    contribution = Contribution(guild_id, persona_id, lore_file_name(name), user_id, time.time())
+    contribution = Contribution(
+        guild_id=guild_id,
+        persona_id=persona_id,
+        what=lore_file_name(name),
+        user_id=user_id,
+        at=time.time(),
+    )
     with people.contributing(
         contribution, lambda: lore.text(guild_id, persona_id, contribution.what)
     ):
@@ -207,17 +210,18 @@ def remove_stale_contributions(people: MemberRecords, home: Path) -> list[Contri
     """Delete the records of files that neither exist nor have revisions, as a crash leaves them;
     returns them.
     """
-    stale = [one for one in people.contributions() if not _exists(home, one)]
-    for one in stale:
-        people.remove_contribution(one.guild_id, one.persona_id, one.what)
+    stale = [gift for gift in people.contributions() if not _exists(home, gift)]
+    for gift in stale:
+        people.remove_contribution(gift.guild_id, gift.persona_id, gift.what)
     return stale
 
 
-def _exists(home: Path, one: Contribution) -> bool:
-    if one.what == CARD_CONTRIBUTION:
-        path = home / "personas" / str(one.guild_id) / one.persona_id / CARD_FILE
+def _exists(home: Path, contribution: Contribution) -> bool:
+    guild = str(contribution.guild_id)
+    if contribution.what == CARD_CONTRIBUTION:
+        path = home / "personas" / guild / contribution.persona_id / CARD_FILE
     else:
-        path = home / "lore" / str(one.guild_id) / one.persona_id / one.what
+        path = home / "lore" / guild / contribution.persona_id / contribution.what
     return path.exists() or RevisionHistory.of(home, path).folder.exists()
 
 
@@ -255,13 +259,9 @@ def lore_file_name(wanted: str) -> str:
     """Make a file name of letters of any script, digits, - and _. Raises `LoreError` when nothing
     is left.
     """
-    stem = (
-        to_nfc(wanted.strip())
-        .casefold()
-        .removesuffix(".md")
-        .removesuffix(".markdown")
-        .removesuffix(".txt")
-    )
+    stem = to_nfc(wanted.strip()).casefold()
+    for suffix in (".md", ".markdown", ".txt"):
+        stem = stem.removesuffix(suffix)
     name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:60]
     if not name:
         raise LoreError(f"{wanted!r} makes no file name.", "Use letters and digits.")
@@ -287,12 +287,11 @@ def _no_room(guild_id: int, wanted: str, sizes: Mapping[Path, int]) -> RefusedEr
     by_persona = Counter[str]()
     for path, size in sizes.items():
         by_persona[_short_id(guild_id, path.parent.name)] += size
-    most = ", ".join(f"`{name}` ({_kilobytes(size)})" for name, size in by_persona.most_common(3))
-    message = f"The lore of all personas of this server would have {wanted}."
-    return RefusedError(
-        message,
-        f"Remove some with `/persona lore remove`. Largest: {most}." if most else "Add less.",
-    )
+    advice = "Add less."
+    if by_persona:
+        largest = [f"`{name}` ({_kilobytes(size)})" for name, size in by_persona.most_common(3)]
+        advice = f"Remove some with `/persona lore remove`. Largest: {', '.join(largest)}."
+    return RefusedError(f"The lore of all personas of this server would have {wanted}.", advice)
 
 
 def _kilobytes(size: int) -> str:
@@ -323,7 +322,8 @@ def _check_content(file: str, content: bytes, ids: set[str]) -> str:
     if "\0" in decoded:
         raise LoreError(f"{file} is not text.", "Lore is markdown.")
     owners, text = parse_lore(decoded, file)
-    if owners and not {*map(fold_key, ids)} & {*map(fold_key, owners)}:
+    own_keys = {fold_key(persona_id) for persona_id in ids}
+    if owners and own_keys.isdisjoint(fold_key(owner) for owner in owners):
         raise LoreError(
             f"The front matter of {file} says that it is {', '.join(owners)}'s.",
             "Name that persona.",

@@ -60,16 +60,13 @@ class PersonaRegistry:
 
     def everybody(self) -> list[tuple[int, Persona]]:
         """All personas with their guild; shared ones (guild 0) come first."""
-        owned = [
-            (guild_id, one)
-            for guild_id in sorted(self._own)
-            if guild_id
-            for one in self._own[guild_id].values()
-        ]
-        return [
-            *((OPERATOR_GUILD_ID, persona) for persona in self.of(OPERATOR_GUILD_ID).values()),
-            *owned,
-        ]
+        everybody = []
+        for persona in self.of(OPERATOR_GUILD_ID).values():
+            everybody.append((OPERATOR_GUILD_ID, persona))
+        for guild_id in sorted(self._own):
+            if guild_id != OPERATOR_GUILD_ID:
+                everybody += [(guild_id, persona) for persona in self._own[guild_id].values()]
+        return everybody
 
     def find_owner(self, persona_id: str) -> tuple[int, Persona] | None:
         """The guild and the persona of this id, in any guild, those of all guilds first."""
@@ -77,17 +74,19 @@ class PersonaRegistry:
             return OPERATOR_GUILD_ID, shared
         path = self._cards.get(persona_id)
         guild_id = _guild_of(path) if path else None
-        persona = self._own.get(guild_id, {}).get(persona_id) if guild_id is not None else None
-        return (guild_id, persona) if guild_id is not None and persona else None
+        if guild_id is None:
+            return None
+        persona = self._own.get(guild_id, {}).get(persona_id)
+        return (guild_id, persona) if persona else None
 
     def search(self, text: str) -> list[tuple[int, Persona]]:
         """Those of `everybody` whose id or name has this text; all for an empty one."""
         wanted = text.strip().casefold()
-        return [
-            it
-            for it in self.everybody()
-            if wanted in it[1].id.casefold() or wanted in it[1].name.casefold()
-        ]
+        matching = []
+        for guild_id, persona in self.everybody():
+            if wanted in persona.id.casefold() or wanted in persona.name.casefold():
+                matching.append((guild_id, persona))
+        return matching
 
     def ships(self, persona_id: str) -> bool:
         """Report whether a card of this id is bundled; the operator may have replaced it."""
@@ -99,11 +98,10 @@ class PersonaRegistry:
 
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id."""
-        places = (self._own.get(guild_id), self._own.get(OPERATOR_GUILD_ID), self._shipped)
-        return next(
-            (personas[persona_id] for personas in places if personas and persona_id in personas),
-            None,
-        )
+        for personas in (self._own.get(guild_id), self._own.get(OPERATOR_GUILD_ID), self._shipped):
+            if personas and persona_id in personas:
+                return personas[persona_id]
+        return None
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
@@ -152,11 +150,12 @@ class PersonaRegistry:
             return self._own[guild_id][persona_id]
 
     def _card_of(self, table: JsonObject, persona: Persona) -> Card:
-        picture = (
-            persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
-        )
+        picture = None
+        if persona.avatar and persona.avatar.is_file():
+            picture = persona.avatar.read_bytes()
         card = card_from_table(table, persona.name, picture)
-        if (files := self._cards[persona.id].with_name(CARD_ARCHIVE)).exists():
+        files = self._cards[persona.id].with_name(CARD_ARCHIVE)
+        if files.exists():
             card = replace(card, files=parse_card(files.read_bytes(), CARD_ARCHIVE).files)
         return card
 
@@ -185,10 +184,8 @@ class PersonaRegistry:
     def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
         """Raise `RefusedError` where another persona of the guild has this name or id."""
         for other in self.of(guild_id).values():
-            is_other = other.id != full_id
-            if is_other and (
-                other.id == persona.id or other.name.casefold() == persona.name.casefold()
-            ):
+            is_alike = other.id == persona.id or other.name.casefold() == persona.name.casefold()
+            if is_alike and other.id != full_id:
                 raise RefusedError(
                     f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
                     "Give the card another name; or as short name (`id`) that of the persona to "
@@ -217,8 +214,9 @@ class PersonaRegistry:
         for file in path.parent.iterdir():
             if file.is_file():
                 file.unlink()
-        own = self._own[guild_id]
-        self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
+        own = dict(self._own[guild_id])
+        del own[persona.id]
+        self._own[guild_id] = own  # a new one: others may be reading the old one
 
     def reload_guild_cards(self) -> None:
         """Reload the guilds' own cards from the disk; those read before speak until all have been
@@ -240,12 +238,12 @@ class PersonaRegistry:
 
     def all_names(self) -> frozenset[str]:
         """All names of personas in any guild, and the words in them."""
-        everybody = [
-            *self._shipped.values(),
-            *(one for own in self._own.values() for one in own.values()),
-        ]
-        names = {name for one in everybody for name in (one.id, one.name, one.nickname) if name}
-        return frozenset(names | {word for name in names for word in name.split()})
+        names = set[str]()
+        for personas in (self._shipped, *self._own.values()):
+            for persona in personas.values():
+                names.update(filter(None, (persona.id, persona.name, persona.nickname)))
+        words = {word for name in names for word in name.split()}
+        return frozenset(names | words)
 
     def remove_guild(self, guild_id: int) -> None:
         """Unregister a guild's own personas; their files are deleted elsewhere."""
@@ -265,9 +263,11 @@ class PersonaRegistry:
         for beside, content in written.beside.items():
             write_file(folder / beside, content)
         write_file(folder / CARD_FILE, written.content)
-        kept = {CARD_FILE, *written.beside, *((CARD_ARCHIVE,) if card.files else ())}
+        current = {CARD_FILE, *written.beside}
+        if card.files:
+            current.add(CARD_ARCHIVE)
         for file in folder.iterdir():
-            if file.is_file() and file.name not in kept:
+            if file.is_file() and file.name not in current:
                 file.unlink()
         self._take(folder / CARD_FILE)
 
@@ -286,7 +286,8 @@ class PersonaRegistry:
         if persona.id in self._shipped:
             message = f"Two cards in {path.parent} have the id {persona.id!r}."
             raise CardError(message, f"Rename one; the second is {path}.")
-        self._shipped[persona.id], self._shipped_cards[persona.id] = persona, path
+        self._shipped[persona.id] = persona
+        self._shipped_cards[persona.id] = path
 
 
 def _read_guild_card(path: Path) -> tuple[int, Persona]:
@@ -315,13 +316,11 @@ def _imported_persona(card: Card, where: str, wanted_id: str) -> Persona:
 
 def guild_card_path(home: Path, persona_id: str) -> Path | None:
     """The card of a guild's own persona, in any guild."""
-    paths = (
-        (path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}")
-    )
-    return next(
-        (path for path, at in paths if at is not None and persona_id.endswith(guild_suffix(at))),
-        None,
-    )
+    for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}"):
+        guild_id = _guild_of(path)
+        if guild_id is not None and persona_id.endswith(guild_suffix(guild_id)):
+            return path
+    return None
 
 
 def is_operator_card(card: Path) -> bool:

@@ -30,6 +30,7 @@ from bot.versions.blind_test.judgement_text import (
     judgement_text,
     question_text,
     revealed_text,
+    vote_text,
 )
 from personas.schemas.chat import Persona
 
@@ -127,9 +128,7 @@ class ComparisonVoteButton(
         comparison = result.comparison
         persona = require_persona(interaction, comparison.persona_id)
         if result.outcome == "repeated":
-            raise RefusedError(
-                "You have voted on these two.", revealed_text(comparison, persona).splitlines()[-1]
-            )
+            raise RefusedError("You have voted on these two.", vote_text(comparison))
         text_of = expired_text if result.outcome == "late" else revealed_text
         names = Contest.of(persona, comparison).names
         again = CompareButton(persona.id, *names, label="Another")

@@ -24,6 +24,7 @@ from personas.schemas.chat import Persona
 MAX_SHOWN_REPLY_CHARACTERS = 700
 """Characters of a reply: two replies and their prompt fit into one message of 2,000."""
 MAX_SHOWN_OUTLIERS = 6
+MAX_SHOWN_STRENGTHS = 4
 DETECTABLE_SHARES = (0.55, 0.6, 0.65, 0.7)
 CHOICE_LABELS = {"a": "A", "b": "B", "tie": "a tie", "bad": "both bad"}
 
@@ -39,34 +40,42 @@ def invitation_text(contest: Contest) -> str:
     )
 
 
-def question_text(one: BlindComparison, persona: Persona) -> str:
+def question_text(comparison: BlindComparison, persona: Persona) -> str:
     """The prompt and the two replies, without their versions."""
-    return "\n".join(
-        [
-            f"Somebody says to **{persona.name}**: {discord_text(one.prompt).strip()}",
-            "",
-            "**A**",
-            _quoted(one.text_a),
-            "**B**",
-            _quoted(one.text_b),
-            f"-# Both AI-written, in random order. Which is the better {persona.name}?",
-        ]
-    )
+    question = f"-# Both AI-written, in random order. Which is the better {persona.name}?"
+    return f"{_replies_text(comparison, persona)}\n{question}"
 
 
-def revealed_text(one: BlindComparison, persona: Persona) -> str:
+def revealed_text(comparison: BlindComparison, persona: Persona) -> str:
     """The same after the vote, with the versions."""
-    a, b = map(version_label, one.versions)
-    vote = f"Your vote: **{CHOICE_LABELS[one.choice or 'tie']}**. A was **{a}**, B was **{b}**."
-    return "\n".join([*question_text(one, persona).splitlines()[:-1], vote])
+    return f"{_replies_text(comparison, persona)}\n{vote_text(comparison)}"
 
 
-def expired_text(one: BlindComparison, persona: Persona) -> str:
+def vote_text(comparison: BlindComparison) -> str:
+    """The vote, and the versions."""
+    a, b = map(version_label, comparison.versions)
+    choice = CHOICE_LABELS[comparison.choice or "tie"]
+    return f"Your vote: **{choice}**. A was **{a}**, B was **{b}**."
+
+
+def expired_text(comparison: BlindComparison, persona: Persona) -> str:
     """The prompt and the two replies, still without their versions, when it is too late for a
     vote.
     """
-    shown = question_text(one, persona).splitlines()[:-1]
-    return "\n".join([*shown, "**Expired**: nobody voted in a day. It does not count."])
+    expired = "**Expired**: nobody voted in a day. It does not count."
+    return f"{_replies_text(comparison, persona)}\n{expired}"
+
+
+def _replies_text(comparison: BlindComparison, persona: Persona) -> str:
+    lines = [
+        f"Somebody says to **{persona.name}**: {discord_text(comparison.prompt).strip()}",
+        "",
+        "**A**",
+        _quoted(comparison.text_a),
+        "**B**",
+        _quoted(comparison.text_b),
+    ]
+    return "\n".join(lines)
 
 
 def judgement_text(persona: Persona, result: BlindTestJudgement, counts: JudgementCounts) -> str:
@@ -83,17 +92,15 @@ def judgement_text(persona: Persona, result: BlindTestJudgement, counts: Judgeme
         lines.append(f"Strength: {strength_text(result.strength)}.")
     lines += [ruling_text(result), required_votes_text(result)]
     if result.others:
-        listed = "; ".join(
-            f"{version_label(each.version)} {strength_text(each)}" for each in result.others[:4]
-        )
-        lines.append(f"Others against {other}: {listed}.")
+        strengths = []
+        for strength in result.others[:MAX_SHOWN_STRENGTHS]:
+            strengths.append(f"{version_label(strength.version)} {strength_text(strength)}")
+        lines.append(f"Others against {other}: {'; '.join(strengths)}.")
     lines += _outlier_lines(result.outliers)
     lines.append(
         "-# Ties and both bad are half a vote for each. The ruling counts each member once, is "
-        "wrong at most "
-        f"{ALPHA:.0%} of the time whenever you look, and holds with {MAX_CONTAMINATED_SHARE:.0%} "
-        "of members "
-        "voting as they please."
+        f"wrong at most {ALPHA:.0%} of the time whenever you look, and holds with "
+        f"{MAX_CONTAMINATED_SHARE:.0%} of members voting as they please."
     )
     return "\n".join(line for line in lines if line)[:2000]
 
@@ -103,26 +110,23 @@ def ruling_text(result: BlindTestJudgement) -> str:
     one, other = (version_label(name) for name in (result.version, result.against))
     low = result.range.low
     high = result.range.high
-    sure = (
+    shares = (
         f"Preferred in {low:.0%} to {high:.0%} of comparisons, by {result.counted} members counted."
     )
-    return {
-        "better": f"**Ruling: members like {one} better.** {sure}",
-        "worse": f"**Ruling: members like {other} better.** {one}: {sure.lower()}",
-        "alike": (
-            "**Ruling: no difference that matters** "
-            f"(at most {0.5 - EQUIVALENCE_MARGIN:.0%} to {0.5 + EQUIVALENCE_MARGIN:.0%}). {sure}"
-        ),
-        "open": (
-            "**Ruling: open.** "
-            f"{sure if result.counted >= MIN_RULING_MEMBERS else _waiting_text(result)}"
-        ),
-    }[result.ruling]
-
-
-def _waiting_text(result: BlindTestJudgement) -> str:
+    match result.ruling:
+        case "better":
+            return f"**Ruling: members like {one} better.** {shares}"
+        case "worse":
+            return f"**Ruling: members like {other} better.** {one}: {shares.lower()}"
+        case "alike":
+            least = 0.5 - EQUIVALENCE_MARGIN
+            most = 0.5 + EQUIVALENCE_MARGIN
+            margin = f"at most {least:.0%} to {most:.0%}"
+            return f"**Ruling: no difference that matters** ({margin}). {shares}"
+    if result.counted >= MIN_RULING_MEMBERS:
+        return f"**Ruling: open.** {shares}"
     return (
-        f"{result.counted} members are counted; {MIN_RULING_MEMBERS} are needed. "
+        f"**Ruling: open.** {result.counted} members are counted; {MIN_RULING_MEMBERS} are needed. "
         "A member counts with ten votes, or a day after the first."
     )
 
@@ -138,11 +142,12 @@ def required_votes_text(result: BlindTestJudgement) -> str:
             f"Needed at this rate: about {_plural(members, 'more member')}, "
             f"{_plural(votes, 'more vote')}."
         )
-    powers = ", ".join(
-        f"{it * 100:.0f}:{100 - it * 100:.0f} takes {votes_needed(it)}" for it in DETECTABLE_SHARES
-    )
+    powers = []
+    for share in DETECTABLE_SHARES:
+        percent = share * 100
+        powers.append(f"{percent:.0f}:{100 - percent:.0f} takes {votes_needed(share)}")
     return (
-        f"Needed: to detect {powers} votes that are no tie (80 % power); there are "
+        f"Needed: to detect {', '.join(powers)} votes that are no tie (80 % power); there are "
         f"{result.decisive}."
     )
 
@@ -150,26 +155,26 @@ def required_votes_text(result: BlindTestJudgement) -> str:
 def _outlier_lines(outliers: tuple[OutlierMember, ...]) -> list[str]:
     if not outliers:
         return []
-    lines = [f"- <@{one.user_id}>: {'; '.join(one.why)}" for one in outliers[:MAX_SHOWN_OUTLIERS]]
-    more = (
-        [f"- and {len(outliers) - MAX_SHOWN_OUTLIERS} more"]
-        if len(outliers) > MAX_SHOWN_OUTLIERS
-        else []
-    )
-    return ["Odd voters (their votes count all the same):", *lines, *more]
+    lines = ["Odd voters (their votes count all the same):"]
+    for outlier in outliers[:MAX_SHOWN_OUTLIERS]:
+        lines.append(f"- <@{outlier.user_id}>: {'; '.join(outlier.why)}")
+    if len(outliers) > MAX_SHOWN_OUTLIERS:
+        lines.append(f"- and {len(outliers) - MAX_SHOWN_OUTLIERS} more")
+    return lines
 
 
-def strength_text(one: VersionStrength) -> str:
-    """Describe a version's strength with its interval; without one a figure would look like a
-    finding.
+def strength_text(strength: VersionStrength) -> str:
+    """Describe a version's strength with its interval; without an interval a figure would look like
+    a result.
     """
-    if one.low is None or one.high is None:
+    low = strength.low
+    high = strength.high
+    if low is None or high is None:
         return f"unknown with fewer than {MIN_INTERVAL_MEMBERS} members"
-    shares = f"{win_probability(one.low):.0%} to {win_probability(one.high):.0%}"
-    interval = f"95 %: {one.low:+.2f} to {one.high:+.2f}, {shares}"
+    interval = f"95 %: {low:+.2f} to {high:+.2f}, {win_probability(low):.0%} to {win_probability(high):.0%}"
     return (
-        f"{one.log_odds:+.2f}, preferred in {win_probability(one.log_odds):.0%} of comparisons "
-        f"({interval})"
+        f"{strength.log_odds:+.2f}, preferred in {win_probability(strength.log_odds):.0%} of "
+        f"comparisons ({interval})"
     )
 
 
@@ -178,11 +183,8 @@ def _plural(count: int, what: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    shown = textwrap.indent(
-        discord_text(text).strip() or "(nothing came out)", "> ", lambda line: True
-    )
-    return (
-        shown
-        if len(shown) <= MAX_SHOWN_REPLY_CHARACTERS
-        else f"{shown[: MAX_SHOWN_REPLY_CHARACTERS - 1]}…"
-    )
+    reply = discord_text(text).strip() or "(nothing came out)"
+    quoted = textwrap.indent(reply, "> ", lambda line: True)
+    if len(quoted) > MAX_SHOWN_REPLY_CHARACTERS:
+        return f"{quoted[: MAX_SHOWN_REPLY_CHARACTERS - 1]}…"
+    return quoted

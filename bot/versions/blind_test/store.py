@@ -180,9 +180,10 @@ class BlindComparisons(Table):
             "limit :limit"
         )
         voted = self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id, limit=limit)
-        return [
-            preference for comparison in reversed(voted) for preference in _preferences(comparison)
-        ]
+        preferences = []
+        for comparison in reversed(voted):
+            preferences += _preferences(comparison)
+        return preferences
 
     def has_preferences(self, persona_id: str, guild_id: int) -> bool:
         """Report whether `preferences` would list any."""
@@ -246,23 +247,30 @@ class GuildFeedback(Table):
         sql = f"""select guild_id, persona_id, coalesce(version_a, '{BASE_MODEL_NAME}') as version,
             coalesce(version_b, '{BASE_MODEL_NAME}') as against from comparisons where choice is not null
             union select guild_id, persona_id, version, coalesce(before, '{BASE_MODEL_NAME}') from rollouts"""
-        found = [
-            (row["guild_id"], row["persona_id"], row["version"], row["against"])
-            for row in self._db.read(sql)
-        ]
-        return [one for one in found if self._db.is_part and self._db.has_guild(one[0])]
+        pairs = []
+        for row in self._db.read(sql) if self._db.is_part else ():
+            if self._db.has_guild(row["guild_id"]):
+                pairs.append((row["guild_id"], row["persona_id"], row["version"], row["against"]))
+        return pairs
 
 
 def _preferences(vote: BlindComparison) -> list[VotePreference]:
     a = vote.text_a
     b = vote.text_b
-    at = vote.voted_at or vote.shown_at
     pairs: dict[str | None, list[tuple[str | None, str]]] = {
         "a": [(a, b)],
         "b": [(b, a)],
         "bad": [(None, a), (None, b)],
     }
-    return [
-        VotePreference(vote.prompt, *pair, vote.user_id, vote.guild_id, at)
-        for pair in pairs[vote.choice]
-    ]
+    preferences = []
+    for chosen, rejected in pairs[vote.choice]:
+        preference = VotePreference(
+            prompt=vote.prompt,
+            chosen=chosen,
+            rejected=rejected,
+            user_id=vote.user_id,
+            guild_id=vote.guild_id,
+            at=vote.voted_at or vote.shown_at,
+        )
+        preferences.append(preference)
+    return preferences
