@@ -152,7 +152,11 @@ def probe_machine() -> MachineSpec:
     free, total = torch.cuda.mem_get_info()
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     return MachineSpec(
-        True, "bf16" if native else "fp16", int(total), int(free), str(torch.cuda.get_device_name())
+        True,
+        "bf16" if native else "fp16",
+        int(total),
+        free_bytes=int(free),
+        device=str(torch.cuda.get_device_name()),
     )
 
 
@@ -168,7 +172,7 @@ def probe_machine_without_torch() -> MachineSpec:
         )
     card = cards[0]
     best = "bf16" if card.capability >= MIN_BF16_CAPABILITY else "fp16"
-    return MachineSpec(True, best, card.memory_bytes, card.free_bytes, card.name)
+    return MachineSpec(True, best, card.memory_bytes, free_bytes=card.free_bytes, device=card.name)
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,13 @@ def list_gpus() -> list[Gpu]:
 
 def _parse_gpu(line: str) -> Gpu:
     name, driver, capability, total, free = (field.strip() for field in line.rsplit(",", 4))
-    return Gpu(name, driver, float(capability), int(total) * 2**20, int(free) * 2**20)
+    return Gpu(
+        name,
+        driver,
+        float(capability),
+        memory_bytes=int(total) * 2**20,
+        free_bytes=int(free) * 2**20,
+    )
 
 
 def free_memory_bytes() -> int:

@@ -60,12 +60,13 @@ def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[Re
     """Predict every recipe on each model, with samples of full length. Raises `BaseModelError` for
     an unknown size.
     """
-    models = ({base.name: model_traits(base)} if base else {}) | known_models()
-    return [
-        _predict_fit(model, name, models[model], machine)
-        for model in models
-        for name in recipe_names()
-    ]
+    models = {base.name: model_traits(base)} if base else {}
+    models |= known_models()
+    fits = []
+    for model, traits in models.items():
+        for recipe in recipe_names():
+            fits.append(_predict_fit(model, recipe, traits, machine))
+    return fits
 
 
 def known_models() -> dict[str, ModelTraits]:
@@ -80,32 +81,27 @@ def known_models() -> dict[str, ModelTraits]:
 
 
 def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
-    needed_here = _required_bytes(name, sizes, machine)
+    smallest_card_gib = 0
     for card_gib in GPU_SIZES_GIB:
         card = MachineSpec(
             True,
-            "bf16" if card_gib != 16 else "fp16",
+            "bf16" if card_gib != 16 else "fp16",  # cards of 16 GB are T4s
             card_gib * GIB,
             free_bytes=card_gib * GIB,
             device=f"{card_gib} GB",
         )
         needed = _required_bytes(name, sizes, card)
         if needed <= card.memory_bytes:
-            return RecipeFit(
-                model,
-                name,
-                needed_here,
-                fits_here=needed_here <= machine.memory_bytes,
-                card_bytes=needed,
-                card_gib=card_gib,
-            )
+            smallest_card_gib = card_gib
+            break
+    needed_here = _required_bytes(name, sizes, machine)
     return RecipeFit(
         model,
         name,
         needed_here,
         fits_here=needed_here <= machine.memory_bytes,
         card_bytes=needed,
-        card_gib=0,
+        card_gib=smallest_card_gib,
     )
 
 
@@ -209,8 +205,7 @@ def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
     )
     yield (
         "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 "
-        "bits there, a "
-        "larger one in 4 bits, which may need less."
+        "bits there, a larger one in 4 bits, which may need less."
     )
     yield "Predicted for samples of each recipe's full length; a run's own plan uses its samples."
 

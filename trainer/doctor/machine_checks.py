@@ -158,20 +158,20 @@ def check_processor() -> MachineCheck:
     """Check the available cores and their 16-bit instructions."""
     cores = available_cores()
     present = os.cpu_count() or 1
-    named = f"{_cpu_model()}: {cores:g}{'' if cores == present else f' of {present}'} cores"
+    share = f"{cores:g}" if cores == present else f"{cores:g} of {present}"
+    named = f"{_cpu_model()}: {share} cores"
     if has_bfloat16():
-        return MachineCheck(
-            "processor", "ok", f"{named}, bfloat16{', AMX' if 'amx_bf16' in _cpu_flags() else ''}"
-        )
+        amx = ", AMX" if "amx_bf16" in _cpu_flags() else ""
+        return MachineCheck("processor", "ok", f"{named}, bfloat16{amx}")
     remedy = "runs are some four times slower; a processor with AVX512-BF16 or AMX helps"
     return MachineCheck("processor", "warn", f"{named}, no bfloat16", remedy)
 
 
 def available_cores() -> float:
     """Return the cores that this process may use, including a container's CPU quota."""
-    allowed = float(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    allowed = float(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        allowed = float(len(os.sched_getaffinity(0)))
     try:
         quota, period = CGROUP_CPU_QUOTA.read_text(encoding="ascii").split()
         return min(allowed, int(quota) / int(period))
@@ -189,7 +189,8 @@ def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
     )
     if machine.has_cuda:
         found += f"; {format_gib(total)} of main memory"
-    if total < (installed := int(psutil.virtual_memory().total)):
+    installed = int(psutil.virtual_memory().total)
+    if total < installed:
         found += f", a container's share of {format_gib(installed)}"
     found += f"; {format_gib(swap)} of swap"
     short = f"{found}; the lightest recipe takes {format_gib(least_bytes)}"
@@ -212,12 +213,10 @@ def _cpu_flags() -> str:
 
 
 def _cpu_model() -> str:
-    named = (
-        line.partition(":")[2].strip()
-        for line in _cpu_flags().splitlines()
-        if line.startswith("model name")
-    )
-    return next(named, platform.machine())
+    for line in _cpu_flags().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def check_python() -> MachineCheck:
@@ -232,18 +231,15 @@ def check_python() -> MachineCheck:
 
 def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
     """Check the versions of packages against the tested ones."""
-    pins = dict(
-        _pinned_versions(
-            importlib.metadata.requires(DISTRIBUTION) or () if pinned is None else pinned
-        )
-    )
-    missing = list[str]()
-    others = list[str]()
+    if pinned is None:
+        pinned = importlib.metadata.requires(DISTRIBUTION) or ()
+    pins = dict(_pinned_versions(pinned))
+    missing: list[str] = []
+    others: list[str] = []
     for name, pinned_version in pins.items():
         try:
-            installed = importlib.metadata.version(name).partition("+")[
-                0
-            ]  # torch 2.13.0+cpu is 2.13.0
+            # torch 2.13.0+cpu is 2.13.0
+            installed = importlib.metadata.version(name).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
             continue
@@ -266,9 +262,8 @@ def check_torch(
         return MachineCheck("torch", "fail", f"cannot be loaded: {output}", SETUP_COMMAND), None
     torch = TorchBuild(**json.loads(output.splitlines()[-1]))
     build = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
-    return MachineCheck(
-        "torch", "ok", f"{torch.version}, {build}; computes in {torch.best} fastest"
-    ), torch
+    found = f"{torch.version}, {build}; computes in {torch.best} fastest"
+    return MachineCheck("torch", "ok", found), torch
 
 
 def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineCheck:
@@ -287,22 +282,23 @@ def check_compilers(environment: Mapping[str, str] | None = None) -> MachineChec
         "C": (env.get("CC"), "cc", "gcc", "clang"),
         "C++": (env.get("CXX"), "c++", "g++", "clang++"),
     }
-    paths = {
-        language: next(
-            (path for name in names if name and (path := shutil.which(name, path=env.get("PATH")))),
-            None,
-        )
-        for language, names in candidates.items()
-    }
-    if missing := [language for language, path in paths.items() if not path]:
-        found = f"no {' and no '.join(missing)} compiler"
+    found = []
+    missing = []
+    for language, names in candidates.items():
+        paths = [shutil.which(name, path=env.get("PATH")) for name in names if name]
+        path = next(filter(None, paths), None)
+        if path:
+            found.append(f"{language}: {_compiler_version(path)}")
+        else:
+            missing.append(language)
+    if missing:
         return MachineCheck(
-            "compilers", "warn", found, "install one, such as the package build-essential"
+            "compilers",
+            "warn",
+            f"no {' and no '.join(missing)} compiler",
+            "install one, such as the package build-essential",
         )
-    found = "; ".join(
-        f"{language}: {_compiler_version(path)}" for language, path in paths.items() if path
-    )
-    return MachineCheck("compilers", "ok", found)
+    return MachineCheck("compilers", "ok", "; ".join(found))
 
 
 def check_torch_compile(environment: Mapping[str, str] | None = None) -> MachineCheck:
@@ -316,25 +312,29 @@ def check_torch_compile(environment: Mapping[str, str] | None = None) -> Machine
 
 def check_extras() -> MachineCheck:
     """List the optional packages that are installed."""
-    installed = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name)]
-    missing = [
-        f"{name} ({what})" for name, what in OPTIONAL_PACKAGES.items() if name not in installed
-    ]
-    parts = {"installed": installed, "not installed": missing}
-    return MachineCheck(
-        "extras", "ok", "; ".join(f"{name}: {', '.join(of)}" for name, of in parts.items() if of)
-    )
+    installed = []
+    missing = []
+    for name, purpose in OPTIONAL_PACKAGES.items():
+        if importlib.util.find_spec(name):
+            installed.append(name)
+        else:
+            missing.append(f"{name} ({purpose})")
+    parts = []
+    if installed:
+        parts.append(f"installed: {', '.join(installed)}")
+    if missing:
+        parts.append(f"not installed: {', '.join(missing)}")
+    return MachineCheck("extras", "ok", "; ".join(parts))
 
 
 def _pinned_versions(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Return names and versions, without extras' packages, which have a marker after a
     semicolon.
     """
-    return (
-        (pin["name"], pin["version"])
-        for text in requirements
-        if (pin := PINNED_REQUIREMENT.match(text))
-    )
+    for text in requirements:
+        pin = PINNED_REQUIREMENT.match(text)
+        if pin:
+            yield pin["name"], pin["version"]
 
 
 def _compiler_version(path: str) -> str:

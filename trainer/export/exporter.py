@@ -60,24 +60,21 @@ ProgressCallback = Callable[[str], None]
 QUANTISED_TARGETS = ("gguf", "ollama")  # targets that store weights in a chosen precision
 HUB_LICENCES = frozenset(
     "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc-by-2.0 "
-    "cc-by-3.0 cc-by-4.0 "
-    "cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 "
-    "gemma gpl-2.0 gpl-3.0 "
-    "isc lgpl-2.1 lgpl-3.0 llama2 llama3 llama3.1 llama3.2 mit mpl-2.0 openrail unknown unlicense "
-    "wtfpl zlib".split()
+    "cc-by-3.0 cc-by-4.0 cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 "
+    "cc-by-sa-4.0 cc0-1.0 gemma gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 llama2 llama3 llama3.1 "
+    "llama3.2 mit mpl-2.0 openrail unknown unlicense wtfpl zlib".split()
 )
 """Licences that the hub knows by these ids; it refuses a model card with another one."""
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
 OWN_TEMPLATE_LINE = (
     "- Its chat template is not the base model's: load the tokenizer from this folder, whose "
-    "`chat_template.jinja` "
-    "writes the prompts that it was trained on."
+    "`chat_template.jinja` writes the prompts that it was trained on."
 )
 OWN_TEMPLATE_NOTE = (
     "The base model's own chat template writes other prompts than were trained (a date, a thought "
-    "or a channel). "
-    "Give llama.cpp the one that --to adapter exports: --chat-template-file chat_template.jinja."
+    "or a channel). Give llama.cpp the one that --to adapter exports: --chat-template-file "
+    "chat_template.jinja."
 )
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -97,14 +94,15 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
     persona = source.persona
     base = source.base
     licence = persona.license if persona and persona.license else "unknown"
-    base_licence = (
-        f", {EMBEDDED_DESCRIPTION}"
-        if base.repository == EMBEDDED
-        else "; its own licence holds too"
-    )
+    base_line = f"- Base model: `{base.repository}`"
+    if base.revision:
+        base_line += f", commit `{base.revision}`"
+    if base.repository == EMBEDDED:
+        base_line += f", {EMBEDDED_DESCRIPTION}."
+    else:
+        base_line += "; its own licence holds too."
     about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
     rights = ", ".join(f"{name} ({count})" for name, count in manifest.rights.items())
-    own = source.folder / "README.md"
     lines = [
         "---",
         f"library_name: {library}",
@@ -115,16 +113,23 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
         "",
         f"{about} `{source.name}`, exported by Understudy.",
         "",
-        "- Base model: "
-        f"`{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
-        *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
-        *([OWN_TEMPLATE_LINE] if source.has_other_template else []),
+        base_line,
+    ]
+    if base.scaling and library == "peft":
+        lines.append(_describe_rope_scaling(source))
+    if source.has_other_template:
+        lines.append(OWN_TEMPLATE_LINE)
+    lines += [
         f"- Licence of the persona's card: {licence}.",
         f"- What it was trained on, by right: {rights or 'not recorded'}.",
         "- Whoever hands it on answers for both licences and for the rights in the material.",
         "",
-        FRONT_MATTER.sub("", own.read_text(encoding="utf-8")) if own.exists() else "",
     ]
+    own_card = source.folder / "README.md"
+    if own_card.exists():
+        lines.append(FRONT_MATTER.sub("", own_card.read_text(encoding="utf-8")))
+    else:
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -132,16 +137,17 @@ def _hub_fields(base: BaseModel, licence: str) -> list[str]:
     """Return the fields that a hub accepts certain values for: the base model's id there, and a
     known licence.
     """
-    hub_id = (
-        EMBEDDED_HUB_ID if base.repository == EMBEDDED else base.repository if base.revision else ""
-    )
-    known = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    fields = (
-        [f"license: {known}"]
-        if known in HUB_LICENCES
-        else ["license: other", f"license_name: {known or 'other'}"]
-    )
-    return [*([f"base_model: {hub_id}"] if hub_id else []), *fields]
+    fields = []
+    if base.repository == EMBEDDED:
+        fields.append(f"base_model: {EMBEDDED_HUB_ID}")
+    elif base.revision:  # from a hub, not a folder of this machine
+        fields.append(f"base_model: {base.repository}")
+    licence_id = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
+    if licence_id in HUB_LICENCES:
+        fields.append(f"license: {licence_id}")
+    else:
+        fields += ["license: other", f"license_name: {licence_id or 'other'}"]
+    return fields
 
 
 def _describe_rope_scaling(source: LoadedAdapter) -> str:
@@ -149,9 +155,8 @@ def _describe_rope_scaling(source: LoadedAdapter) -> str:
     text = source.config.get_text_config()
     return (
         f"- It was trained with RoPE scaling ({source.base.scaling}). Load the base model with "
-        "`rope_parameters = "
-        f"{text.rope_parameters}` and `max_position_embeddings = {text.max_position_embeddings}` "
-        "in its configuration."
+        f"`rope_parameters = {text.rope_parameters}` and "
+        f"`max_position_embeddings = {text.max_position_embeddings}` in its configuration."
     )
 
 
@@ -201,9 +206,8 @@ def export_charx(request: ExportRequest) -> ExportComparison:
     request.path.write_bytes(embed_adapter(card, request.source.folder, persona.name))
     request.say("reading the adapter out of the card again")
     unpacked = unpack_adapter(request.path, request.path.with_name(f"{request.path.name}.unpacked"))
-    if (unpacked / MANIFEST_FILE).read_bytes() != (
-        request.source.folder / MANIFEST_FILE
-    ).read_bytes():
+    manifest = (request.source.folder / MANIFEST_FILE).read_bytes()
+    if (unpacked / MANIFEST_FILE).read_bytes() != manifest:
         raise ExportError("The adapter in the card is another one.", "Report this fault.")
     return ExportComparison(_require_same_adapter(request, unpacked))
 
@@ -255,7 +259,9 @@ def export_gguf(request: ExportRequest) -> ExportComparison:
     request.say("loading it back")
     reloaded = compute_logits(load_gguf_model(request.path), source.samples)
     outcome = _compare_rounded(reference, rounded, reloaded, request.quantise)
-    theirs = llama_cpp.compare_with_llama_cpp(request.path, None, source, reference, request.say)
+    theirs = llama_cpp.compare_with_llama_cpp(
+        request.path, None, source, reference=reference, say=request.say
+    )
     return replace(outcome, llama_cpp=theirs, notes=_notes(source))
 
 
@@ -270,7 +276,7 @@ def export_gguf_lora(request: ExportRequest) -> ExportComparison:
     base = request.path.with_name("base-for-the-comparison.gguf")
     write_model(base, source.base_in_float32(), source.renderer, "f16", "base")
     theirs = llama_cpp.compare_with_llama_cpp(
-        base, request.path, source, source.reference, request.say
+        base, request.path, source, reference=source.reference, say=request.say
     )
     base.unlink()
     return replace(outcome, llama_cpp=theirs)
@@ -342,8 +348,7 @@ def _compare_rounded(
     if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:
         raise ExportError(
             f"Rounded to {precision} this model says something else ({rounding}; allowed is a KL "
-            "of "
-            f"{MAX_KL_BY_PRECISION[precision]}).",
+            f"of {MAX_KL_BY_PRECISION[precision]}).",
             "Export --to adapter or gguf-lora, or --quantise f16.",
         )
     beyond = require_equal_logits(
@@ -427,7 +432,9 @@ def export_adapter(
         held["seconds"] = round(time.perf_counter() - started, 2)
         model_card = render_model_card(source, LIBRARIES.get(to, "peft"))
         _install(path, out, beside, held)
-    return ExportReport(out, held, outcome, model_card, missing[-1] if missing else None)
+    return ExportReport(
+        out, held, outcome, model_card=model_card, made_for_it=missing[-1] if missing else None
+    )
 
 
 def _describe(

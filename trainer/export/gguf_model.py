@@ -107,10 +107,24 @@ def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
         ]
         scores = _scores(tokens, merges)
         return GgufVocabulary(
-            "llama", "default", tokens, types, scores, None, _space_prefix(described)
+            "llama",
+            "default",
+            tokens,
+            types=types,
+            scores=scores,
+            merges=None,
+            space_prefix=_space_prefix(described),
         )
     joined = [" ".join(pair) for pair in merges]
-    return GgufVocabulary("gpt2", _pre_tokenizer(described), tokens, types, None, joined, False)
+    return GgufVocabulary(
+        "gpt2",
+        _pre_tokenizer(described),
+        tokens,
+        types=types,
+        scores=None,
+        merges=joined,
+        space_prefix=False,
+    )
 
 
 def _write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> None:

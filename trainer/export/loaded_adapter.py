@@ -178,10 +178,10 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
         folder,
         manifest,
         base,
-        tokenizer,
-        renderer,
-        persona,
-        card,
+        tokenizer=tokenizer,
+        renderer=renderer,
+        persona=persona,
+        card=card,
         config=load_config(base),
         own_template=own_template,
     )
@@ -258,7 +258,9 @@ def comparison_samples(
         turns = [Turn("Guest", text, by_persona) for text, by_persona in talk]
         limit = min(MAX_PROMPT_TOKENS, context)
         samples.append(
-            renderer.sample(persona, turns, COMPARISON_REPLY, lore if number % 2 else (), limit)
+            renderer.sample(
+                persona, turns, COMPARISON_REPLY, lore=lore if number % 2 else (), max_tokens=limit
+            )
         )
     return samples
 

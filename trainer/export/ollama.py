@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -95,29 +94,29 @@ def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
 
 def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = "") -> str:
     """Build the Go template. `user` precedes each user message, `closing` follows the last."""
-    own = form.system == "own"
-    joined = {"first": f"and $.System ({IS_FIRST})", "last": f"and $.System ({IS_LAST})"}.get(
-        form.system
-    )
-    inside = (
-        f"{{{{ if {joined} }}}}{{{{ $.System }}}}{SYSTEM_SEPARATOR}{{{{ end }}}}" if joined else ""
-    )
-    ending = (
-        f"{{{{ if {IS_LAST} }}}}{_literal(SYSTEM_SEPARATOR + closing)}{{{{ end }}}}"
-        if closing
-        else ""
-    )
     start = _literal(form.start)
+    system_message = ""
+    joined_system = ""
+    ending = ""
+    if form.system == "own":
+        before = _literal(form.system_before)
+        system_message = f"{before}{{{{ .Content }}}}{_literal(form.system_after)}"
+        if start:
+            start = f"{{{{ if not .System }}}}{start}{{{{ end }}}}"
+    else:  # the system text is written before the first or the last user message
+        place = IS_FIRST if form.system == "first" else IS_LAST
+        text = f"{{{{ $.System }}}}{SYSTEM_SEPARATOR}"
+        joined_system = f"{{{{ if and $.System ({place}) }}}}{text}{{{{ end }}}}"
+    if closing:
+        ending = f"{{{{ if {IS_LAST} }}}}{_literal(SYSTEM_SEPARATOR + closing)}{{{{ end }}}}"
+    user_before = f"{_literal(form.user_before)}{joined_system}{_literal(user)}"
     parts = [
-        f"{{{{ if not .System }}}}{start}{{{{ end }}}}" if own and start else start,
+        start,
         "{{ range $i, $m := .Messages }}",
         '{{ if eq .Role "system" }}',
-        f"{_literal(form.system_before)}{{{{ .Content }}}}{_literal(form.system_after)}"
-        if own
-        else "",
+        system_message,
         '{{ else if eq .Role "user" }}',
-        f"{_literal(form.user_before)}{inside}{_literal(user)}{{{{ .Content "
-        f"}}}}{ending}{_literal(form.user_after)}",
+        f"{user_before}{{{{ .Content }}}}{ending}{_literal(form.user_after)}",
         "{{ else }}",
         f"{_literal(form.reply_before)}{{{{ .Content }}}}{_literal(form.reply_after)}",
         "{{ end }}{{ end }}",
@@ -138,11 +137,12 @@ def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
     head = _between(plain, SYSTEM_PROBE, FIRST_USER_PROBE) if system == "own" else first
     ended, rest = _split_turn_end(reply_to_user, end)
     user_before = _common_prefix(head[::-1], rest[::-1])[::-1]
-    both = _common_prefix(user_to_reply, opening)
-    user_after = ended if ended and both.startswith(ended) else both
-    if user_to_reply != _between(
-        plain, SECOND_PROBE, SECOND_REPLY_PROBE
-    ) or reply_to_user != _between(plain, SECOND_REPLY_PROBE, LAST_PROBE):
+    user_after = _common_prefix(user_to_reply, opening)
+    if ended and user_after.startswith(ended):
+        user_after = ended
+    if user_to_reply != _between(plain, SECOND_PROBE, SECOND_REPLY_PROBE):
+        raise ValueError("turns differ")
+    if reply_to_user != _between(plain, SECOND_REPLY_PROBE, LAST_PROBE):
         raise ValueError("turns differ")
     start = _before(alone, FIRST_USER_PROBE)
     if not start.endswith(user_before) or (system != "own" and start != first):
@@ -169,9 +169,13 @@ def _split_turn_end(between: str, end: str) -> tuple[str, str]:
     return before + match + after.removesuffix(rest), rest
 
 
-def _common_prefix(one: str, other: str) -> str:
-    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return "".join(letter for letter, _ in alike)
+def _common_prefix(left: str, right: str) -> str:
+    length = 0
+    for left_sign, right_sign in zip(left, right, strict=False):
+        if left_sign != right_sign:
+            break
+        length += 1
+    return left[:length]
 
 
 def _layout(text: str) -> str:
@@ -275,15 +279,10 @@ def _run_nodes(nodes: list[_Node], scope: _Scope) -> Iterator[str]:
             for place in range(len(scope.messages)):
                 yield from _run_nodes(branches[0][1], _Scope(scope.messages, place))
         else:
-            chosen = next(
-                (
-                    body
-                    for when, body in branches
-                    if not when or _lookup_action(CONDITIONS, when)(scope)
-                ),
-                [],
-            )
-            yield from _run_nodes(chosen, scope)
+            for condition, body in branches:
+                if not condition or _lookup_action(CONDITIONS, condition)(scope):
+                    yield from _run_nodes(body, scope)
+                    break
 
 
 def _lookup_action(
@@ -303,9 +302,9 @@ def render_modelfile(
     closing = _closing(persona)
     form = extract_template_parts(renderer, _bos(renderer))
     template = build_go_template(form, f"{EXAMPLE_USER}: " if persona else "", closing)
+    name = persona.name if persona else "An adapter"
     lines = [
-        f"# {persona.name if persona else 'An adapter'}: `ollama create NAME -f {MODELFILE_NAME}` "
-        "in this folder, then "
+        f"# {name}: `ollama create NAME -f {MODELFILE_NAME}` in this folder, then "
         "`ollama run NAME`.",
         f"FROM ./{MODEL_FILE}",
         f"TEMPLATE {_quote(template)}",
@@ -313,10 +312,10 @@ def render_modelfile(
     system, examples = _messages(renderer, persona)
     if system:
         lines.append(f"SYSTEM {_quote(system)}")
-    lines += [f"MESSAGE {message['role']} {_quote(message['content'])}" for message in examples]
-    lines += [
-        f"PARAMETER {name} {value}" for name, value in _parameters(renderer, context, sampling)
-    ]
+    for message in examples:
+        lines.append(f"MESSAGE {message['role']} {_quote(message['content'])}")
+    for parameter, value in _parameters(renderer, context, sampling):
+        lines.append(f"PARAMETER {parameter} {value}")
     if persona and persona.license:
         lines.append(f"LICENSE {_quote(persona.license)}")
     return "\n".join(lines) + "\n"
@@ -328,19 +327,18 @@ def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None)
     """
     instructions = parse_modelfile(text)
     template = next(value for name, value in instructions if name == "TEMPLATE")
-    before: list[OllamaMessage] = [
-        {"role": name.removeprefix("MESSAGE ").lower(), "content": value}
-        for name, value in instructions
-        if name.startswith(("SYSTEM", "MESSAGE "))
-    ]
+    stated: list[OllamaMessage] = []
+    for name, value in instructions:
+        if name.startswith(("SYSTEM", "MESSAGE ")):
+            stated.append({"role": name.removeprefix("MESSAGE ").lower(), "content": value})
     for talk in COMPARISON_DIALOGUES:
-        turns = [Turn(EXAMPLE_USER, text, by_persona) for text, by_persona in talk]
-        messages = [
-            {"role": "assistant" if by_persona else "user", "content": text}
-            for text, by_persona in talk
-        ]
+        turns = []
+        messages = list(stated)
+        for text, by_persona in talk:
+            turns.append(Turn(EXAMPLE_USER, text, by_persona))
+            messages.append({"role": "assistant" if by_persona else "user", "content": text})
         prompt = renderer.prompt(persona, turns, max_tokens=2**20).text.removeprefix(_bos(renderer))
-        if run_go_template(template, [*before, *messages]) != prompt:
+        if run_go_template(template, messages) != prompt:
             raise ExportError(
                 "Ollama's template would not make the prompts that the adapter was trained on.",
                 "Export --to gguf: the file carries the model's own chat template.",
@@ -361,32 +359,39 @@ def _messages(renderer: Renderer, persona: Persona | None) -> tuple[str, list[Ol
         system = system_text(persona, EXAMPLE_USER).strip()
     joined = f"{system}{SYSTEM_SEPARATOR}"
     user = f"{EXAMPLE_USER}: "
-    return system, [
-        {**it, "content": it["content"].removeprefix(joined).removeprefix(user)} for it in messages
-    ]
+    examples = []
+    for message in messages:
+        content = message["content"].removeprefix(joined).removeprefix(user)
+        examples.append({**message, "content": content})
+    return system, examples
 
 
 def _closing(persona: Persona | None) -> str:
-    return (
-        fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip()
-        if persona
-        else ""
-    )
+    if persona is None:
+        return ""
+    return fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip()
 
 
 def _parameters(
     renderer: Renderer, context: int, sampling: SamplingParams
 ) -> list[tuple[str, object]]:
-    stops = dict.fromkeys((renderer.end_of_turn, renderer.tokenizer.eos_token))
-    return [
+    parameters: list[tuple[str, object]] = [
         ("temperature", sampling.temperature),
         ("top_p", sampling.top_p),
-        *((name, value) for name in ("top_k", "min_p") if (value := getattr(sampling, name))),
+    ]
+    if sampling.top_k:
+        parameters.append(("top_k", sampling.top_k))
+    if sampling.min_p:
+        parameters.append(("min_p", sampling.min_p))
+    parameters += [
         ("repeat_penalty", sampling.repetition_penalty),
         ("num_predict", sampling.max_new_tokens),
         ("num_ctx", min(context, DEFAULT_CONTEXT_TOKENS)),
-        *(("stop", f'"{stop}"') for stop in stops if stop),
     ]
+    for stop in dict.fromkeys((renderer.end_of_turn, renderer.tokenizer.eos_token)):
+        if stop:
+            parameters.append(("stop", f'"{stop}"'))
+    return parameters
 
 
 def _bos(renderer: Renderer) -> str:

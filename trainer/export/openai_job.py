@@ -108,7 +108,7 @@ def read_submission(folder: Path, model: str, epochs: int, price: float | None) 
             f"The price of training {model} is unknown here (known: {known}).",
             "Give it with --price.",
         )
-    return Submission(model, epochs, price, training, validation)
+    return Submission(model, epochs, price, training=training, validation=validation)
 
 
 def _read_upload(file: Path) -> UploadFile:
