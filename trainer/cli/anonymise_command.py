@@ -56,35 +56,37 @@ def add_anonymise(commands: Commands) -> argparse.ArgumentParser:
     parser = add_command(commands, "anonymise", "replace personal data in a file", HELP)
     add_options(
         parser,
-        option(
-            "--in",
-            "FILE",
-            "the file to anonymise; not changed",
-            dest="source",
-            type=Path,
-            required=True,
-        ),
-        option("--out", "FILE", "the result; replaced", type=Path, required=True),
-        option(
-            "--report",
-            "FILE",
-            "counts of what was replaced (JSON); replaced",
-            type=Path,
-            required=True,
-        ),
-        flag("--review", "list what was replaced beside the report, for you alone to check"),
-        REVIEW_DAYS,
-        PERSONA.but(
-            help="keep this persona's name and its lore's names: an id, a name or a card file"
-        ),
-        NAMES.but(help="P's name in chat logs"),
-        COLUMNS,
-        option(
-            "--format", "F", "read the file as this format (default: detected from its content)"
-        ),
-        listed("--keep", "NAME", "names to keep"),
-        listed("--also", "NAME", "names to replace everywhere"),
-        CORRECTIONS.but(help="more of both, one per line: `keep NAME` or `also NAME`"),
+        [
+            option(
+                "--in",
+                "FILE",
+                "the file to anonymise; not changed",
+                dest="source",
+                type=Path,
+                required=True,
+            ),
+            option("--out", "FILE", "the result; replaced", type=Path, required=True),
+            option(
+                "--report",
+                "FILE",
+                "counts of what was replaced (JSON); replaced",
+                type=Path,
+                required=True,
+            ),
+            flag("--review", "list what was replaced beside the report, for you alone to check"),
+            REVIEW_DAYS,
+            PERSONA.but(
+                help="keep this persona's name and its lore's names: an id, a name or a card file"
+            ),
+            NAMES.but(help="P's name in chat logs"),
+            COLUMNS,
+            option(
+                "--format", "F", "read the file as this format (default: detected from its content)"
+            ),
+            listed("--keep", "NAME", "names to keep"),
+            listed("--also", "NAME", "names to replace everywhere"),
+            CORRECTIONS.but(help="more of both, one per line: `keep NAME` or `also NAME`"),
+        ],
     )
     return parser
 
@@ -102,9 +104,14 @@ def anonymise(options: argparse.Namespace) -> None:
         anonymiser, persona = _anonymiser(options, home, review)
         mapping = column_mapping(options.map) or split_pairs(read_mapping(options.source))
         reading = ReadOptions(persona=persona, persona_names=tuple(options.names), mapping=mapping)
-        files = (options.source, options.out)
         request = anonymise_file.AnonymiseRequest(
-            *files, reading, anonymiser, options.format, review, fence.storing
+            options.source,
+            options.out,
+            options=reading,
+            anonymiser=anonymiser,
+            format=options.format,
+            review=review,
+            storing=fence.storing,
         )
         with ProgressCounter() as counter:
             summary = anonymise_file.anonymise_file(request, counter.count)

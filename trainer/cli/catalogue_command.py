@@ -67,10 +67,10 @@ def add_catalogue(commands: Commands) -> None:
             name, help=summary, description=description, argument_default=argparse.SUPPRESS
         )
         add_examples(parser, f"python -m trainer catalogue {name} oasst2")
-        add_options(parser, option("name", "NAME", "a name that `catalogue` lists"))
+        add_options(parser, [option("name", "NAME", "a name that `catalogue` lists")])
         _add_common(parser, command)
         if name == "fetch":
-            add_options(parser, PROGRESS_INTERVAL)
+            add_options(parser, [PROGRESS_INTERVAL])
 
 
 def _add_common(
@@ -78,8 +78,10 @@ def _add_common(
 ) -> None:
     add_options(
         parser,
-        HOME,
-        JSON,
+        [
+            HOME,
+            JSON,
+        ],
     )
     parser.set_defaults(command=with_error_handling(command))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections import Counter
 from pathlib import Path
 
 from personas.card.formats import read_card_file
@@ -57,29 +58,23 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     shipped = ShippedData.from_source_tree()
     materials = _persona_material(persona, options, shipped, home)
     if not (persona and options.lore_pairs == 1):
-        materials.append(_training_material(persona, options, home, shipped, consent))
+        materials.append(
+            _training_material(persona, options, home, shipped=shipped, consent=consent)
+        )
     if persona and options.lore_pairs:
-        known = {it.path for it in materials}
+        known = {material.path for material in materials}
         pairs = synthetic_materials(shipped, home, persona.id, consent)
         materials += [material for material in pairs if material.path not in known]
-    mixed = _messages_material(options.general, options, home, consent) if options.general else None
-    materials += [
-        _messages_material(name, options, home, consent) for name in getattr(options, "more", ())
-    ]
+    for name in getattr(options, "more", ()):
+        materials.append(_messages_material(name, options, home, consent))
     _require_distinct_names(materials)
-    used = {path for it in (*materials, *filter(None, [mixed])) for path, _ in it.copies}
-    general = shipped_general_material(shipped, consent)
-    # Dialogue that is trained on cannot measure forgetting well: only used if there is nothing
-    # else.
-    others = [
-        it for it in general if not used.intersection(path for path, _ in it.copies)
-    ] or general
-    materials += [*filter(None, [mixed]), *others]
+    if options.general:  # the same source may be the persona's talk, too
+        materials.append(_messages_material(options.general, options, home, consent))
+    materials += _unused_general_materials(shipped, consent, materials)
     if options.start_from:
         materials.append(_parent_adapter_material(options.start_from, home, consent))
-    return JobDraft(
-        home, _training_request(options, persona, materials), tuple(materials), fence.storing
-    )
+    request = _training_request(options, persona, materials)
+    return JobDraft(home, request, tuple(materials), fence.storing)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -99,29 +94,38 @@ def _persona_material(
         card = stated_material("card", file.name, file.name, OWN_CARD_RIGHT, (file, file.name))
     else:
         table = dump_toml(table_from_card(read_card_file(file), persona.id)).decode()
-        stated = RightsStatement(
-            OWN_CARD_RIGHT[0], OWN_CARD_RIGHT[1], modification_date(file), OWN_CARD_RIGHT[2]
-        )
+        right, stated_by, why = OWN_CARD_RIGHT
+        stated = RightsStatement(right, stated_by, modification_date(file), why)
         card = SourceMaterial(
-            "card", f"{persona.id}.toml", file.name, stated, modification_date(file), text=table
+            "card",
+            f"{persona.id}.toml",
+            file.name,
+            statement=stated,
+            arrived=modification_date(file),
+            text=table,
         )
     if options.lore:
         return [card, *_lore_folder_material(persona, options.lore)]
-    return [card, *(lore_material(shipped, home, persona.id) if persona.id in shared else [])]
+    if persona.id in shared:
+        return [card, *lore_material(shipped, home, persona.id)]
+    return [card]
 
 
 def _lore_folder_material(persona: Persona, folder: Path) -> list[SourceMaterial]:
     """Return the persona's lore and the world's in a folder. Raises `RequestError` if there is
     none.
     """
-    documents = [it for it in scan_lore(folder, (persona, WORLD)) if it.owners and not it.skipped]
+    documents = []
+    for document in scan_lore(folder, (persona, WORLD)):
+        if document.owners and not document.skipped:
+            documents.append(document)
     if not documents:
         advice = (
             f"`python -m trainer lore files --persona {persona.id} --lore {folder}` says why files "
             "are skipped."
         )
         raise RequestError(f"There is no lore of {persona.name} in {folder}.", advice)
-    copies = [(it.path.absolute(), f"lore/{it.source}") for it in documents]
+    copies = [(document.path.absolute(), f"lore/{document.source}") for document in documents]
     return [stated_material("lore", "lore", folder.resolve().name, OWN_CARD_RIGHT, *copies)]
 
 
@@ -142,7 +146,9 @@ def _training_material(
     source = default_source(options, home)
     if is_built_dataset(source.path):
         return built_dataset_material(source.path.absolute(), source.path.resolve().name, consent)
-    return _source_material("log" if persona else "messages", source, options, persona, consent)
+    return _source_material(
+        "log" if persona else "messages", source, options, persona=persona, consent=consent
+    )
 
 
 def _messages_material(
@@ -154,17 +160,35 @@ def _messages_material(
         raise RequestError(
             f"{named} is a built data set.", "Name it as --dataset, or its sources here."
         )
-    return _source_material("messages", source, options, None, consent)
+    return _source_material("messages", source, options, persona=None, consent=consent)
+
+
+def _unused_general_materials(
+    shipped: ShippedData, consent: Consent, materials: list[SourceMaterial]
+) -> list[SourceMaterial]:
+    """Return the shipped general dialogue that is not trained on, or all of it if nothing else is
+    left: dialogue that is trained on measures forgetting badly.
+    """
+    used = set()
+    for material in materials:
+        used |= {path for path, _ in material.copies}
+    general = shipped_general_material(shipped, consent)
+    unused = []
+    for material in general:
+        if used.isdisjoint(path for path, _ in material.copies):
+            unused.append(material)
+    return unused or general
 
 
 def _require_distinct_names(materials: list[SourceMaterial]) -> None:
     """Raise `RequestError` if two materials would have the same place in the job's folder."""
-    places = [it.path for it in materials]
-    if len(set(places)) < len(places):
-        twice = next(it for it in materials if places.count(it.path) > 1)
-        raise RequestError(
-            f"Two sources are named {twice.origin}.", "Name each source once, or rename a file."
-        )
+    places = Counter(material.path for material in materials)
+    for material in materials:
+        if places[material.path] > 1:
+            raise RequestError(
+                f"Two sources are named {material.origin}.",
+                "Name each source once, or rename a file.",
+            )
 
 
 def _source_material(
@@ -179,30 +203,34 @@ def _source_material(
     if not path.exists():
         raise MaterialError(f"There is no {source.path}.", "Check the path.")
     signed = source.statement or read_statement(source.path)
-    rights = (signed.right, "") if signed else ("", options.right or "")
-    reading = ReadOptions(persona=persona, right=rights[0], claimed=rights[1], consent=consent)
-    right = combine_rights(dict.fromkeys(list_rights(path, reading, source.format), 1))
-    arrived = signed.stated_on if signed else modification_date(path)
-    stated = signed or RightsStatement(right, "", arrived, "")
-    if not signed and right == options.right:
-        stated = command_line_statement(right)
-    origin = source.origin or (
-        source.path.as_posix() if path != source.path else path.resolve().name
+    reading = ReadOptions(
+        persona=persona,
+        right=signed.right if signed else "",
+        claimed="" if signed else options.right or "",
+        consent=consent,
     )
+    right = combine_rights(dict.fromkeys(list_rights(path, reading, source.format), 1))
+    if signed:
+        stated = signed
+    elif right == options.right:
+        stated = command_line_statement(right)
+    else:
+        stated = RightsStatement(right, "", modification_date(path), "")
+    origin = source.origin
+    if not origin:
+        origin = source.path.as_posix() if path != source.path else path.resolve().name
     place = f"named/{origin.replace('/', '-')}"
-    names = (*options.names, *source.persona_names) if persona else ()
     pairs = column_mapping(options.map) if getattr(options, "map", ()) else source.find_mapping()
     mapping = tuple(f"{role}={column}" for role, column in pairs.items())
     return SourceMaterial(
         kind,
         place,
         origin,
-        stated,
-        arrived,
-        ((path, place),),
-        "",
-        source.format,
-        names,
+        statement=stated,
+        arrived=signed.stated_on if signed else modification_date(path),
+        copies=((path, place),),
+        format=source.format,
+        persona_names=(*options.names, *source.persona_names) if persona else (),
         mapping=mapping,
     )
 
@@ -230,6 +258,7 @@ def _training_request(
     base = Path(options.base_model).expanduser()
     path = Path(options.dataset).expanduser() if options.dataset else None
     is_path = path is not None and path.exists()
+    parents = [material.origin for material in materials if material.kind == "adapter"]
     return make_request(
         job_name=_slug(f"{persona.id if persona else 'dialogue'}-{options.recipe}"),
         base_model=str(base.absolute()) if base.is_dir() else options.base_model,
@@ -238,7 +267,7 @@ def _training_request(
         task_type="persona" if persona else "dialogue",
         persona=persona.id if persona else None,
         general=Path(options.general).name if options.general else None,
-        start_from=next((it.origin for it in materials if it.kind == "adapter"), None),
+        start_from=next(iter(parents), None),
         recipe=options.recipe,
         lore_pairs=options.lore_pairs,
         hyperparameters=parse_setting_args(options),

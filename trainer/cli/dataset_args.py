@@ -133,7 +133,13 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     origin = entry.origin if entry.hub else ""
     path = entry.locate()
     return SourceSpec(
-        path, entry.format, None, entry.statement, entry.persona_names, origin, entry.mapping
+        path,
+        entry.format,
+        None,
+        statement=entry.statement,
+        persona_names=entry.persona_names,
+        origin=origin,
+        mapping=entry.mapping,
     )
 
 

@@ -122,13 +122,18 @@ def add_build(subcommands: Commands) -> argparse.ArgumentParser:
     add_sources(build, required=True)
     add_options(
         build,
-        OUT.but(required=True, help="the data set's folder"),
-        option(
-            "--review", "FILE", "list what was replaced in it, for you alone to check", type=Path
-        ),
-        REVIEW_DAYS,
-        JSON,
-        PROGRESS_INTERVAL,
+        [
+            OUT.but(required=True, help="the data set's folder"),
+            option(
+                "--review",
+                "FILE",
+                "list what was replaced in it, for you alone to check",
+                type=Path,
+            ),
+            REVIEW_DAYS,
+            JSON,
+            PROGRESS_INTERVAL,
+        ],
     )
     return build
 
@@ -139,11 +144,13 @@ def add_export(subcommands: Commands) -> argparse.ArgumentParser:
     add_examples(export, EXPORT_EXAMPLE)
     add_options(
         export,
-        option("folder", "DIR", "the folder of a data set built by `dataset build`", type=Path),
-        choice("--to", EXPORT_FORMATS, "the format", required=True),
-        option("--out", "FILE", "the file; replaced", type=Path, required=True),
-        flag("--eval", "write the held-out samples (default: the training samples)"),
-        JSON,
+        [
+            option("folder", "DIR", "the folder of a data set built by `dataset build`", type=Path),
+            choice("--to", EXPORT_FORMATS, "the format", required=True),
+            option("--out", "FILE", "the file; replaced", type=Path, required=True),
+            flag("--eval", "write the held-out samples (default: the training samples)"),
+            JSON,
+        ],
     )
     return export
 
@@ -154,38 +161,52 @@ def add_openai(subcommands: Commands) -> argparse.ArgumentParser:
     openai = add_command(subcommands, "openai", text, OPENAI_HELP)
     add_options(
         openai,
-        option(
-            "folder",
-            "DIR",
-            "the folder of a data set built by `dataset build`",
-            type=Path,
-            nargs="?",
-        ),
-        option("--model", "M", "the model to train, such as gpt-4.1-mini-2025-04-14"),
-        option(
-            "--epochs", "N", "passes over the samples (default: 3)", type=positive_int, default=3
-        ),
-        option(
-            "--price",
-            "USD",
-            "price per million training tokens (default: a dated table)",
-            type=_price,
-        ),
-        option("--suffix", "TEXT", "part of the new model's name, up to 64 letters", default=""),
-        flag("--estimate", "only say what would be sent and its cost; needs no key"),
-        flag("--yes", "spend it without being asked"),
-        flag("--no-follow", "end as soon as the job is created"),
+        [
+            option(
+                "folder",
+                "DIR",
+                "the folder of a data set built by `dataset build`",
+                type=Path,
+                nargs="?",
+            ),
+            option("--model", "M", "the model to train, such as gpt-4.1-mini-2025-04-14"),
+            option(
+                "--epochs",
+                "N",
+                "passes over the samples (default: 3)",
+                type=positive_int,
+                default=3,
+            ),
+            option(
+                "--price",
+                "USD",
+                "price per million training tokens (default: a dated table)",
+                type=_price,
+            ),
+            option(
+                "--suffix", "TEXT", "part of the new model's name, up to 64 letters", default=""
+            ),
+            flag("--estimate", "only say what would be sent and its cost; needs no key"),
+            flag("--yes", "spend it without being asked"),
+            flag("--no-follow", "end as soon as the job is created"),
+        ],
     )
     existing = openai.add_mutually_exclusive_group()
     add_options(
         existing,
-        option("--follow", "JOB_ID", "follow this job to its end"),
-        option("--cancel", "JOB_ID", "cancel this job"),
-        option("--delete-files", "JOB_ID", "delete this job's files at OpenAI"),
+        [
+            option("--follow", "JOB_ID", "follow this job to its end"),
+            option("--cancel", "JOB_ID", "cancel this job"),
+            option("--delete-files", "JOB_ID", "delete this job's files at OpenAI"),
+        ],
     )
     add_options(
         openai,
-        JSON.but(help="print the job as one JSON object at the end, the rest to standard error"),
+        [
+            JSON.but(
+                help="print the job as one JSON object at the end, the rest to standard error"
+            ),
+        ],
     )
     return openai
 
@@ -194,37 +215,44 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options for sources and samples that `build`, `plan` and `mask` share."""
     add_options(
         parser,
-        PERSONA.but(help="a persona's id or name, or a card file (default: none, dialogue)"),
-        NAMES.but(help="P's name, id or role in the sources"),
-        repeated("--source", "PATH[=FORMAT][:COUNT]", "may repeat", required=required),
-        option("--mix", "80:20", "ratio of general to own conversations, or one number per source"),
-        flag("--two-stage", "general samples first, then the persona's"),
-        LORE.but(help="lore folders by persona (default: the shipped ones)"),
-        RIGHT,
-        COLUMNS.but(help="as for `inspect`"),
-        choice(
-            "--tree-paths",
-            ("best", "all"),
-            "paths to use of message trees (default: best)",
-            default="best",
-        ),
-        option("--languages", "en,vi", "keep only these languages", default=""),
-        option("--min-reply-words", "N", "drop shorter replies", type=int, default=0),
-        option("--max-reply-words", "N", "drop longer replies", type=int, default=1_000_000),
-        RECIPE.but(help="recipe with lengths and shares (default: demo-cpu)"),
-        SET,
-        option(
-            "--max-length", "TOKENS", "maximum tokens per sample (default: the recipe's)", type=int
-        ),
-        BASE_MODEL.but(help="base model for the tokenizer (default: embedded)"),
-        CORRECTIONS,
-        option(
-            "--seed",
-            "N",
-            "seed for sampling from limited sources (default: 0)",
-            type=int,
-            default=0,
-        ),
+        [
+            PERSONA.but(help="a persona's id or name, or a card file (default: none, dialogue)"),
+            NAMES.but(help="P's name, id or role in the sources"),
+            repeated("--source", "PATH[=FORMAT][:COUNT]", "may repeat", required=required),
+            option(
+                "--mix", "80:20", "ratio of general to own conversations, or one number per source"
+            ),
+            flag("--two-stage", "general samples first, then the persona's"),
+            LORE.but(help="lore folders by persona (default: the shipped ones)"),
+            RIGHT,
+            COLUMNS.but(help="as for `inspect`"),
+            choice(
+                "--tree-paths",
+                ("best", "all"),
+                "paths to use of message trees (default: best)",
+                default="best",
+            ),
+            option("--languages", "en,vi", "keep only these languages", default=""),
+            option("--min-reply-words", "N", "drop shorter replies", type=int, default=0),
+            option("--max-reply-words", "N", "drop longer replies", type=int, default=1_000_000),
+            RECIPE.but(help="recipe with lengths and shares (default: demo-cpu)"),
+            SET,
+            option(
+                "--max-length",
+                "TOKENS",
+                "maximum tokens per sample (default: the recipe's)",
+                type=int,
+            ),
+            BASE_MODEL.but(help="base model for the tokenizer (default: embedded)"),
+            CORRECTIONS,
+            option(
+                "--seed",
+                "N",
+                "seed for sampling from limited sources (default: 0)",
+                type=int,
+                default=0,
+            ),
+        ],
     )
 
 
@@ -446,21 +474,23 @@ def add_dataset(commands: Commands) -> None:
     inspect = add_examples(subcommands.add_parser("inspect", help=text), *INSPECT_EXAMPLES)
     add_options(
         inspect,
-        option(
-            "path",
-            "PATH",
-            "a file, a folder, or the id of a data set on the hub",
-            type=_nonempty_path,
-        ),
-        option("--format", "F", "read it as this format (default: detected)"),
-        COLUMNS.but(
-            help="columns by role, such as speaker=User text=Message time=Date, or user=question "
-            "assistant=reply"
-        ),
-        NAMES.but(help="character or author whose lines are the persona's; may repeat"),
-        flag("--keep-map", "store --map in columns.toml beside PATH, for later builds"),
-        JSON,
-        PROGRESS_INTERVAL,
+        [
+            option(
+                "path",
+                "PATH",
+                "a file, a folder, or the id of a data set on the hub",
+                type=_nonempty_path,
+            ),
+            option("--format", "F", "read it as this format (default: detected)"),
+            COLUMNS.but(
+                help="columns by role, such as speaker=User text=Message time=Date, or user=question "
+                "assistant=reply"
+            ),
+            NAMES.but(help="character or author whose lines are the persona's; may repeat"),
+            flag("--keep-map", "store --map in columns.toml beside PATH, for later builds"),
+            JSON,
+            PROGRESS_INTERVAL,
+        ],
     )
     inspect.set_defaults(command=with_error_handling(_inspect))
     add_build(subcommands).set_defaults(command=with_error_handling(build_dataset))

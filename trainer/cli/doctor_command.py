@@ -48,12 +48,14 @@ def add_doctor(commands: Commands) -> argparse.ArgumentParser:
     doctor = add_command(
         commands, "doctor", "check this machine, with remedies, and what it can train", DOCTOR_HELP
     )
-    add_options(doctor, BASE_MODEL.but(default=EMBEDDED, help="base model (default: embedded)"))
+    add_options(doctor, [BASE_MODEL.but(default=EMBEDDED, help="base model (default: embedded)")])
     output = doctor.add_mutually_exclusive_group()
     add_options(
         output,
-        JSON,
-        flag("--fix-hints", "print only the remedies"),
+        [
+            JSON,
+            flag("--fix-hints", "print only the remedies"),
+        ],
     )
     return doctor
 
@@ -92,9 +94,11 @@ def add_predictions(commands: Commands) -> argparse.ArgumentParser:
     )
     add_options(
         predictions,
-        OUT.but(metavar="FILE", help="write the tables as a Markdown page"),
-        flag("--quick", "only three configurations"),
-        JSON,
+        [
+            OUT.but(metavar="FILE", help="write the tables as a Markdown page"),
+            flag("--quick", "only three configurations"),
+            JSON,
+        ],
     )
     return predictions
 

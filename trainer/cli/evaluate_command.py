@@ -63,20 +63,22 @@ def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     )
     add_options(
         evaluate,
-        ADAPTER,
-        option("--against", "DIR", "the live version (default: the job folder's)", type=Path),
-        JOB,
-        repeated(
-            "--neighbour",
-            "PERSONA=ADAPTER,JOB",
-            "another persona with its adapter and job folders; may repeat",
-            type=_neighbour_arg,
-        ),
-        flag("--quick", "all sections in a fifth of the time, from fewer prompts"),
-        flag("--audit", "train a copy with planted texts, and measure what it memorises"),
-        HOME,
-        OUT.but(help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)"),
-        JSON.but(help="print scorecard.json"),
+        [
+            ADAPTER,
+            option("--against", "DIR", "the live version (default: the job folder's)", type=Path),
+            JOB,
+            repeated(
+                "--neighbour",
+                "PERSONA=ADAPTER,JOB",
+                "another persona with its adapter and job folders; may repeat",
+                type=_neighbour_arg,
+            ),
+            flag("--quick", "all sections in a fifth of the time, from fewer prompts"),
+            flag("--audit", "train a copy with planted texts, and measure what it memorises"),
+            HOME,
+            OUT.but(help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)"),
+            JSON.but(help="print scorecard.json"),
+        ],
     )
     return evaluate
 
@@ -91,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> None:
     out = (options.out or _default_output(manifest)).expanduser().absolute()
     require_writable(out)
     job = prepare_job(folder, spec)
-    card = _make_score_card(adapter, manifest, job, compare, options.quick)
+    card = _make_score_card(adapter, manifest, job, compare=compare, is_quick=options.quick)
     if options.audit:
         card = card.model_copy(update={"audit": _run_audit(job, out / "audit")})
     out.mkdir(parents=True, exist_ok=True)

@@ -54,19 +54,25 @@ def add_export_command(commands: Commands) -> argparse.ArgumentParser:
     command = add_command(commands, "export", "export an adapter for other programs", HELP)
     add_options(
         command,
-        ADAPTER.but(help="the folder of a version, or a CHARX card"),
-        choice("--to", TARGET_NAMES, "the format", required=True),
-        OUT.but(metavar="PATH", help="the file or folder to create; may be left out with --push"),
-        option(
-            "--push",
-            "OWNER/NAME",
-            "upload it to this repository of a hub; new ones are private",
-            default="",
-        ),
-        flag("--yes", "push to a public repository without asking"),
-        choice("--quantise", ("f16", "q8_0"), "how gguf and ollama store weights (default: f16)"),
-        option("--card", "FILE", "the persona's card, unless it is a shipped one", type=Path),
-        JSON.but(help="print export.json"),
+        [
+            ADAPTER.but(help="the folder of a version, or a CHARX card"),
+            choice("--to", TARGET_NAMES, "the format", required=True),
+            OUT.but(
+                metavar="PATH", help="the file or folder to create; may be left out with --push"
+            ),
+            option(
+                "--push",
+                "OWNER/NAME",
+                "upload it to this repository of a hub; new ones are private",
+                default="",
+            ),
+            flag("--yes", "push to a public repository without asking"),
+            choice(
+                "--quantise", ("f16", "q8_0"), "how gguf and ollama store weights (default: f16)"
+            ),
+            option("--card", "FILE", "the persona's card, unless it is a shipped one", type=Path),
+            JSON.but(help="print export.json"),
+        ],
     )
     command.set_defaults(command=with_failure_report(_run_export))
     return command
@@ -106,7 +112,7 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
         logging.getLogger(chatty).setLevel(logging.ERROR)
     adapter = options.adapter.expanduser().absolute()
     report = export_adapter(
-        adapter, options.to, out, options.quantise, options.card, _print_progress
+        adapter, options.to, out, quantise=options.quantise, card=options.card, say=_print_progress
     )
     held = dict(report.held)
     lines = [format_report(report, str(report.out if options.out else options.push))]
@@ -143,14 +149,16 @@ def add_import_command(commands: Commands) -> argparse.ArgumentParser:
     )
     add_options(
         command,
-        option(
-            "--adapter",
-            "SOURCE",
-            "a peft folder, a zip of one, or owner/name[@revision]",
-            required=True,
-        ),
-        option("--out", "FOLDER", "the folder to create", type=Path, required=True),
-        BASE_MODEL.but(default="", help="its base model (default: the one that it names)"),
+        [
+            option(
+                "--adapter",
+                "SOURCE",
+                "a peft folder, a zip of one, or owner/name[@revision]",
+                required=True,
+            ),
+            option("--out", "FOLDER", "the folder to create", type=Path, required=True),
+            BASE_MODEL.but(default="", help="its base model (default: the one that it names)"),
+        ],
     )
     command.set_defaults(command=with_failure_report(_run_import))
     return command

@@ -70,35 +70,41 @@ def add_lore(commands: Commands) -> None:
     add_examples(ask, *ASK_EXAMPLES)
     add_options(
         ask,
-        option("question", "QUESTION", None),
-        flag("--all", f"show every passage (default: the best {MAX_SHOWN_PASSAGES})"),
+        [
+            option("question", "QUESTION", None),
+            flag("--all", f"show every passage (default: the best {MAX_SHOWN_PASSAGES})"),
+        ],
     )
     ask.set_defaults(command=with_error_handling(_ask))
     extract = lore.add_parser(
         "extract", help="extract an addition to the card and question-answer pairs, by rules"
     )
     add_examples(extract, *EXTRACT_EXAMPLES)
-    add_options(extract, OUT.but(required=True))
+    add_options(extract, [OUT.but(required=True)])
     extract.set_defaults(command=with_error_handling(_extract))
     synthesise = add_command(
         lore, "synthesise", "generate in-character dialogues with a model", SYNTHESISE_HELP
     )
     add_options(
         synthesise,
-        OUT.but(required=True),
-        option("--count", "N", "number of dialogues to keep", type=positive_int, required=True),
-        option("--endpoint", "URL", "an OpenAI-compatible API (default: the local engine)"),
-        option("--model", "M", "the model's name, folder or hub id", default="embedded"),
-        ADAPTER.but(help="an adapter folder, for the local engine", required=False),
-        option("--seed", "S", "random seed (default: 0)", type=int, default=0),
+        [
+            OUT.but(required=True),
+            option("--count", "N", "number of dialogues to keep", type=positive_int, required=True),
+            option("--endpoint", "URL", "an OpenAI-compatible API (default: the local engine)"),
+            option("--model", "M", "the model's name, folder or hub id", default="embedded"),
+            ADAPTER.but(help="an adapter folder, for the local engine", required=False),
+            option("--seed", "S", "random seed (default: 0)", type=int, default=0),
+        ],
     )
     synthesise.set_defaults(command=with_error_handling(_synthesise))
     for command in (files, ask, extract, synthesise):
         add_options(
             command,
-            PERSONA.but(required=command is not files, help="its id or name, or a card file"),
-            LORE.but(help="a folder of Markdown (default: the bot's)"),
-            JSON,
+            [
+                PERSONA.but(required=command is not files, help="its id or name, or a card file"),
+                LORE.but(help="a folder of Markdown (default: the bot's)"),
+                JSON,
+            ],
         )
 
 
@@ -286,6 +292,11 @@ def _read_request(options: argparse.Namespace) -> tuple[SynthesisRequest, ReplyB
     fence = ErasureFence.begin(resolve_home(None))
     persona, passages = load_persona_lore(options)
     request = SynthesisRequest(
-        persona, tuple(passages), options.count, options.out, options.seed, fence.storing
+        persona,
+        tuple(passages),
+        options.count,
+        out=options.out,
+        seed=options.seed,
+        storing=fence.storing,
     )
     return request, choose_backend(options.endpoint, options.model, options.adapter)

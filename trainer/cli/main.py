@@ -161,7 +161,7 @@ def add_completion(commands: Commands, parser: Callable[[str], argparse.Argument
         "python -m trainer completion zsh > ~/.zfunc/_understudy-trainer",
         "python -m trainer completion fish > ~/.config/fish/completions/understudy-trainer.fish",
     )
-    add_options(command, choice("shell", SHELLS, "which shell"))
+    add_options(command, [choice("shell", SHELLS, "which shell")])
     command.set_defaults(
         command=with_error_handling(
             lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell))
@@ -202,7 +202,7 @@ def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
         with _job_lock(fence), events.also_to(options.folder / EVENTS_FILE, fence.check):
             if options.stop_on_eof:
                 record_trainer(options.folder)
-            return _locked_run(options, events, stop, pause, processes, fence)
+            return _locked_run(options, events, stop, pause=pause, processes=processes, fence=fence)
     except Timeout:
         cause = f"Another trainer works on {options.folder}."
         _report_failure(events, Failed(cause=cause, advice="Wait for it.", retry=True))
@@ -304,22 +304,25 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     add_examples(run, *RUN_EXAMPLES)
     add_options(
         run,
-        option(
-            "folder",
-            None,
-            "has request.json and material/; dataset/, adapter/ and events.jsonl are written to it",
-            type=_existing_folder,
-        ),
-        flag("--stop-on-eof", "pause and resume by standard input; stop at its end"),
-        option(
-            "--attempt",
-            "N",
-            "number of this attempt; it ends once FOLDER/attempt.json has a higher one",
-            type=positive_int,
-            default=0,
-        ),
-        DRY_RUN,
-        *PLAN_OUTPUT,
+        [
+            option(
+                "folder",
+                None,
+                "has request.json and material/; dataset/, adapter/ and events.jsonl are written "
+                "to it",
+                type=_existing_folder,
+            ),
+            flag("--stop-on-eof", "pause and resume by standard input; stop at its end"),
+            option(
+                "--attempt",
+                "N",
+                "number of this attempt; it ends once FOLDER/attempt.json has a higher one",
+                type=positive_int,
+                default=0,
+            ),
+            DRY_RUN,
+            *PLAN_OUTPUT,
+        ],
     )
     run.set_defaults(command=_run)
 
@@ -330,9 +333,11 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     folder = {"type": _persona_folder, "required": True, "default": None}
     add_options(
         matrix,
-        repeated("--adapter", "PERSONA=ADAPTER_FOLDER", None, **folder),
-        repeated("--job", "PERSONA=JOB_FOLDER", None, **folder),
-        JSON,
+        [
+            repeated("--adapter", "PERSONA=ADAPTER_FOLDER", None, **folder),
+            repeated("--job", "PERSONA=JOB_FOLDER", None, **folder),
+            JSON,
+        ],
     )
     matrix.set_defaults(command=with_failure_report(_matrix))
 
@@ -376,9 +381,9 @@ def _add_runs(
     for command in drafting:
         command.set_defaults(stop_on_eof=False, attempt=0)
     for command in (run, *drafting):
-        add_options(command, *RUN_OPTIONS)
+        add_options(command, RUN_OPTIONS)
     for command in (run, quality, *computing, *drafting):
-        add_options(command, *PROCESS_OPTIONS)
+        add_options(command, PROCESS_OPTIONS)
 
 
 def _existing_folder(text: str) -> Path:

@@ -41,20 +41,24 @@ def add_mask(commands: Commands) -> argparse.ArgumentParser:
     mask = add_command(commands, "mask", "show which part of each sample carries loss", MASK_HELP)
     add_options(
         mask,
-        option("dataset", "DATASET", "a data set's or a job's folder, a source, or a name"),
-        option(
-            "--limit",
-            "N",
-            f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})",
-            type=_sample_count,
-            default=DEFAULT_SHOWN_SAMPLES,
-        ),
+        [
+            option("dataset", "DATASET", "a data set's or a job's folder, a source, or a name"),
+            option(
+                "--limit",
+                "N",
+                f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})",
+                type=_sample_count,
+                default=DEFAULT_SHOWN_SAMPLES,
+            ),
+        ],
     )
     add_sources(mask, required=False)
     add_options(
         mask,
-        HOME,
-        JSON,
+        [
+            HOME,
+            JSON,
+        ],
     )
     return mask
 

@@ -3,7 +3,7 @@ common.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +39,7 @@ class Option:
         return Option(self.name, {**self.settings, **changes})
 
 
-def add_options(parser: OptionContainer, *options: Option) -> None:
+def add_options(parser: OptionContainer, options: Iterable[Option]) -> None:
     """Add options to a parser, or to a group of one, in the order of its help."""
     for declared in options:
         parser.add_argument(declared.name, **declared.settings)

@@ -48,9 +48,11 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
     add_sources(plan, required=False)
     add_options(
         plan,
-        option("--dataset", "D", "a built data set's folder, a source, or a catalogue entry"),
-        LORE_PAIRS,
-        *PLAN_OUTPUT,
+        [
+            option("--dataset", "D", "a built data set's folder, a source, or a catalogue entry"),
+            LORE_PAIRS,
+            *PLAN_OUTPUT,
+        ],
     )
     defaults = {name: plan.get_default(name) for name in SOURCE_OPTIONS}
     plan.set_defaults(source_defaults=defaults, dialogue=False, general=None, start_from=None)

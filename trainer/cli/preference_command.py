@@ -55,20 +55,24 @@ def add_preference(commands: Commands) -> argparse.ArgumentParser:
     )
     add_options(
         parser,
-        ADAPTER.but(help="the adapter to continue, which is also the reference"),
-        repeated(
-            "--pairs", "FILE", "preferences; may repeat", required=True, type=Path, default=None
-        ),
-        PERSONA.but(help="the adapter's persona, or a card file (default: the adapter's)"),
-        option("--dataset", "D", "its conversations, as for `train` (default: the shipped ones)"),
-        NAMES.but(help="P's name in them; may repeat"),
-        choice("--method", ("kto", "dpo"), "preference_method (default: the recipe's, kto)"),
-        RECIPE.but(default="preference", help="default: preference; `recipes` lists them"),
-        SET,
-        option("--base-model", "M", "default: the adapter's base model"),
-        RIGHT.but(help="the right to conversations without rights.toml"),
-        *RUN_FOLDER_OPTIONS,
-        *PLAN_OUTPUT,
+        [
+            ADAPTER.but(help="the adapter to continue, which is also the reference"),
+            repeated(
+                "--pairs", "FILE", "preferences; may repeat", required=True, type=Path, default=None
+            ),
+            PERSONA.but(help="the adapter's persona, or a card file (default: the adapter's)"),
+            option(
+                "--dataset", "D", "its conversations, as for `train` (default: the shipped ones)"
+            ),
+            NAMES.but(help="P's name in them; may repeat"),
+            choice("--method", ("kto", "dpo"), "preference_method (default: the recipe's, kto)"),
+            RECIPE.but(default="preference", help="default: preference; `recipes` lists them"),
+            SET,
+            option("--base-model", "M", "default: the adapter's base model"),
+            RIGHT.but(help="the right to conversations without rights.toml"),
+            *RUN_FOLDER_OPTIONS,
+            *PLAN_OUTPUT,
+        ],
     )
     parser.set_defaults(
         sweep=[],
@@ -130,5 +134,10 @@ def _preference_material(path: Path, number: int) -> SourceMaterial:
     stated = RightsStatement(right, "each of its lines", datetime.now(UTC).date().isoformat(), why)
     place = f"preferences/{number}-{file.name}"
     return SourceMaterial(
-        "preferences", place, file.name, stated, modification_date(file), ((file, place),)
+        "preferences",
+        place,
+        file.name,
+        statement=stated,
+        arrived=modification_date(file),
+        copies=((file, place),),
     )

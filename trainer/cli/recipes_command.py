@@ -41,17 +41,19 @@ def add_recipes(commands: Commands) -> argparse.ArgumentParser:
     )
     add_options(
         recipes,
-        option("name", "NAME", "a recipe (default: list all)", nargs="?"),
-        BASE_MODEL.but(help="base model (default: embedded)"),
-        option(
-            "--samples",
-            "N",
-            f"number of samples (default: {DEFAULT_SAMPLES:,})",
-            type=positive_int,
-            default=DEFAULT_SAMPLES,
-        ),
-        SET,
-        JSON,
+        [
+            option("name", "NAME", "a recipe (default: list all)", nargs="?"),
+            BASE_MODEL.but(help="base model (default: embedded)"),
+            option(
+                "--samples",
+                "N",
+                f"number of samples (default: {DEFAULT_SAMPLES:,})",
+                type=positive_int,
+                default=DEFAULT_SAMPLES,
+            ),
+            SET,
+            JSON,
+        ],
     )
     return recipes
 
@@ -135,7 +137,7 @@ def make_recipe_sheet(
     chosen = choose_settings(name, recipe, base, full, machine=machine)
     recipe = chosen.recipe
     work = Workload([recipe.max_length] * samples, [recipe.max_length])
-    cost = estimate_run(name, recipe, base, work, MachineSpeed(1.0, ""))
+    cost = estimate_run(name, recipe, base, work=work, speed=MachineSpeed(1.0, ""))
     fitting_notes = fit_notes(recipe, fit_to_hardware(recipe, machine))
     machine_bytes = total_memory_bytes()
     return {

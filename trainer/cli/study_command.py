@@ -109,29 +109,31 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
     add_examples(scale, *SCALE_EXAMPLES)
     add_options(
         scale,
-        PERSONA,
-        flag("--dialogue", "train no persona: dialogue in general, measured on four tasks"),
-        option("--sizes", "N,N,…", "numbers of training samples", required=True, type=_sizes),
-        repeated(
-            "--more",
-            "D",
-            "with --dialogue: conversations to use once those before are exhausted; may repeat",
-        ),
-        repeated(
-            "--task",
-            "NAME=FILE",
-            "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a "
-            "task of its own",
-            dest="tasks",
-            type=_task_file,
-        ),
-        option(
-            "--prompts",
-            "N",
-            "use at most N prompts per task (default: 24)",
-            type=positive_int,
-            default=24,
-        ),
+        [
+            PERSONA,
+            flag("--dialogue", "train no persona: dialogue in general, measured on four tasks"),
+            option("--sizes", "N,N,…", "numbers of training samples", required=True, type=_sizes),
+            repeated(
+                "--more",
+                "D",
+                "with --dialogue: conversations to use once those before are exhausted; may repeat",
+            ),
+            repeated(
+                "--task",
+                "NAME=FILE",
+                "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a "
+                "task of its own",
+                dest="tasks",
+                type=_task_file,
+            ),
+            option(
+                "--prompts",
+                "N",
+                "use at most N prompts per task (default: 24)",
+                type=positive_int,
+                default=24,
+            ),
+        ],
     )
     _add_study_options(scale)
     scale.set_defaults(general=None, study=run_scale_command)
@@ -140,17 +142,21 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
     add_examples(strategies, *STRATEGY_EXAMPLES)
     add_options(
         strategies,
-        PERSONA.but(required=True),
-        option(
-            "--share",
-            "S",
-            "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)",
-            type=float,
-            default=0.8,
-        ),
-        option(
-            "--general", "G", "general dialogue to train on (default: two thirds of the shipped)"
-        ),
+        [
+            PERSONA.but(required=True),
+            option(
+                "--share",
+                "S",
+                "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)",
+                type=float,
+                default=0.8,
+            ),
+            option(
+                "--general",
+                "G",
+                "general dialogue to train on (default: two thirds of the shipped)",
+            ),
+        ],
     )
     _add_study_options(strategies)
     strategies.set_defaults(dialogue=False, study=run_strategies_command)
@@ -163,30 +169,32 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     add_examples(quality, *QUALITY_EXAMPLES)
     add_options(
         quality,
-        ADAPTER,
-        JOB,
-        repeated(
-            "--try",
-            "NAME=VALUE,…",
-            "sampling settings to compare with those that the bot serves with; may repeat",
-            dest="tried",
-        ),
-        repeated(
-            "--against",
-            "DIR",
-            "another version of the persona to compare with; may repeat",
-            type=Path,
-        ),
-        option(
-            "--runs",
-            "N",
-            "seeds for each combination of settings (default: 3)",
-            type=RUN_COUNT,
-            default=3,
-        ),
-        OUT.but(help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"),
-        HOME,
-        JSON.but(help="print one JSON object at the end"),
+        [
+            ADAPTER,
+            JOB,
+            repeated(
+                "--try",
+                "NAME=VALUE,…",
+                "sampling settings to compare with those that the bot serves with; may repeat",
+                dest="tried",
+            ),
+            repeated(
+                "--against",
+                "DIR",
+                "another version of the persona to compare with; may repeat",
+                type=Path,
+            ),
+            option(
+                "--runs",
+                "N",
+                "seeds for each combination of settings (default: 3)",
+                type=RUN_COUNT,
+                default=3,
+            ),
+            OUT.but(help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"),
+            HOME,
+            JSON.but(help="print one JSON object at the end"),
+        ],
     )
     return quality
 
@@ -194,22 +202,26 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
 def _add_study_options(study: argparse.ArgumentParser) -> None:
     add_options(
         study,
-        option(
-            "--runs",
-            "N",
-            "runs of each, each with its own seed (default: 3)",
-            type=RUN_COUNT,
-            default=3,
-        ),
-        option("--dataset", "D", "its conversations, as for `train` (default: the shipped ones)"),
-        NAMES.but(help="P's name in them; may repeat"),
-        RECIPE,
-        SET,
-        BASE_MODEL,
-        RIGHT,
-        OUT.but(help="the study's folder (default: in the bot's home)"),
-        HOME,
-        JSON.but(help="print one JSON object at the end"),
+        [
+            option(
+                "--runs",
+                "N",
+                "runs of each, each with its own seed (default: 3)",
+                type=RUN_COUNT,
+                default=3,
+            ),
+            option(
+                "--dataset", "D", "its conversations, as for `train` (default: the shipped ones)"
+            ),
+            NAMES.but(help="P's name in them; may repeat"),
+            RECIPE,
+            SET,
+            BASE_MODEL,
+            RIGHT,
+            OUT.but(help="the study's folder (default: in the bot's home)"),
+            HOME,
+            JSON.but(help="print one JSON object at the end"),
+        ],
     )
     study.set_defaults(start_from=None, lore_pairs=None, lore=None)
 

@@ -80,34 +80,36 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     )
     add_options(
         train,
-        PERSONA,
-        flag("--dialogue", "train no persona: dialogue in general"),
-        option(
-            "--dataset",
-            "D",
-            "a built data set's folder, a file or folder of chats, or a catalogue entry",
-        ),
-        NAMES,
-        COLUMNS.but(help="D's columns by role, as for `dataset inspect`"),
-        option(
-            "--general",
-            "G",
-            "general dialogue for recipes that mix it in: a file, a folder, or a name",
-        ),
-        LORE_PAIRS,
-        LORE,
-        option(
-            "--start-from",
-            "A",
-            "train this adapter further: its folder, or a dialogue adapter's name",
-        ),
-        RECIPE.but(help="the recipe (default: demo-cpu); `recipes` lists them"),
-        SET,
-        repeated("--sweep", "NAME=V,V,…", "run each value and select the best; may repeat"),
-        BASE_MODEL,
-        RIGHT,
-        *RUN_FOLDER_OPTIONS,
-        *PLAN_OUTPUT,
+        [
+            PERSONA,
+            flag("--dialogue", "train no persona: dialogue in general"),
+            option(
+                "--dataset",
+                "D",
+                "a built data set's folder, a file or folder of chats, or a catalogue entry",
+            ),
+            NAMES,
+            COLUMNS.but(help="D's columns by role, as for `dataset inspect`"),
+            option(
+                "--general",
+                "G",
+                "general dialogue for recipes that mix it in: a file, a folder, or a name",
+            ),
+            LORE_PAIRS,
+            LORE,
+            option(
+                "--start-from",
+                "A",
+                "train this adapter further: its folder, or a dialogue adapter's name",
+            ),
+            RECIPE.but(help="the recipe (default: demo-cpu); `recipes` lists them"),
+            SET,
+            repeated("--sweep", "NAME=V,V,…", "run each value and select the best; may repeat"),
+            BASE_MODEL,
+            RIGHT,
+            *RUN_FOLDER_OPTIONS,
+            *PLAN_OUTPUT,
+        ],
     )
     return train
 

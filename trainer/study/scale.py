@@ -361,7 +361,7 @@ def _task_prompts(
     """Read a task's conversations; return at most `most` prompts, selected by a hash, and all
     messages and replies.
     """
-    maker = SampleRenderer(builder.renderer, None, None, recipe, None)
+    maker = SampleRenderer(builder.renderer, None, None, recipe=recipe, filters=None)
     samples: list[RenderedSample] = []
     for talk in read_usable(file, ReadOptions()):
         if isinstance(talk, Conversation):
@@ -534,11 +534,11 @@ def draw_study(
     figure.delaxes(axes)
     left, *others = figure.subplots(rows, 3 if rows > 1 else 2, squeeze=False).flat
     samples = [size.samples for size in sizes]
-    _draw_line(left, samples, [size.loss for size in sizes], "trained", HELDOUT_COLOUR)
+    _draw_line(left, samples, [size.loss for size in sizes], label="trained", colour=HELDOUT_COLOUR)
     left.axhline(loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained")
     for axes, (task, scores) in zip(others, panels.items(), strict=False):
         for (name, label), colour in zip(CHARTED_METRICS.items(), SERIES_COLOURS, strict=False):
-            _draw_line(axes, samples, [score[name] for score in scores], label, colour)
+            _draw_line(axes, samples, [score[name] for score in scores], label=label, colour=colour)
             if untrained:
                 axes.axhline(
                     untrained[task][name].mean, color=colour, linestyle="--", linewidth=1.0
