@@ -79,7 +79,7 @@ REVIEWED = {
     ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
     ("bot/training/web/run_details.py", "home / 'jobs' / job_id"),
     ("bot/training/web/run_details.py", "run_folder(home, job_id) / run_history.EVENTS_FILE"),
-    ("bot/versions/web/scorecard_pages.py", "place / name"),  # SCORECARD_FILES
+    ("bot/versions/web/scorecard_pages.py", "folder / name"),  # SCORECARD_FILES
     ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
     ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
