@@ -16,7 +16,8 @@ from bot.operations.backup.restore import finish_restore
 from bot.operations.shards import ShardRange
 from bot.personas.registry import PersonaRegistry
 from bot.privacy.consent_files import ConsentMirror
-from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
+from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
+from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.identifiers import MIN_ID_DIGITS
 from bot.privacy.member_report import MemberReport, count_rows, export_member

@@ -16,7 +16,7 @@ from bot.platform.discord_kit.ui import (
     respond,
     update_message,
 )
-from bot.privacy.erasure_runner import ErasureReceipt, ErasureScope
+from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
 from bot.privacy.translations import Language, language_of, translate

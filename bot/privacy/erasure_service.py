@@ -25,14 +25,8 @@ from bot.platform.messages import NO_MENTIONS
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror
-from bot.privacy.erasure_runner import (
-    ErasureReceipt,
-    ErasureRunner,
-    ErasureScope,
-    WithdrawnVersion,
-    receipt_of,
-    redact_people_being_erased,
-)
+from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope, WithdrawnVersion, receipt_of
+from bot.privacy.erasure_runner import ErasureRunner, redact_people_being_erased
 from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.privacy.translations import translate
@@ -79,14 +73,17 @@ class LiveBotHooks:
 
     async def files_changed(self, paths: Collection[str]) -> None:
         services = self.client.services
-        parts = [Path(path).parts for path in paths]
-        if any(part[0] == "personas" for part in parts):
+        has_cards = False
+        owners: set[tuple[int, str]] = set()
+        for path in paths:
+            match Path(path).parts:
+                case ("personas", *_):
+                    has_cards = True
+                case ("lore", guild, persona_id, _, *_) if guild.isdigit():
+                    owners.add((int(guild), persona_id))
+        if has_cards:
             await asyncio.to_thread(services.personas.reload_guild_cards)
         lore = GuildLore(services.home, services.lore, services.catalogue.shipped.lore)
-        lore_files = (
-            part for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
-        )
-        owners = {(int(part[1]), part[2]) for part in lore_files}
         for guild_id, persona_id in sorted(owners):
             await lore.refresh(guild_id, persona_id)
         await asyncio.to_thread(services.lore.compact)
@@ -94,68 +91,79 @@ class LiveBotHooks:
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
         await _clear_caches(self.client)
         try:
-            withdrawn = tuple([self._retrain(one) for one in receipt.withdrawn])
-            dialogues = tuple([self._retrain_dialogue(one) for one in receipt.dialogues])
+            withdrawn = tuple([self._retrain(version) for version in receipt.withdrawn])
+            dialogues = tuple([self._retrain_dialogue(dialogue) for dialogue in receipt.dialogues])
         finally:
             self.client.services.queue.go_on()
-        for one in withdrawn:
-            await self._announce(one)
+        for version in withdrawn:
+            await self._announce(version)
         return receipt.model_copy(update={"withdrawn": withdrawn, "dialogues": dialogues})
 
-    def _retrain(self, one: WithdrawnVersion) -> WithdrawnVersion:
+    def _retrain(self, withdrawn: WithdrawnVersion) -> WithdrawnVersion:
         """Queue a withdrawn version's job again where it was live; others are retrained on
         request.
         """
-        job_id = self.client.services.store.versions.job_of(one.persona_id, one.version)
-        job = self.client.services.store.jobs.get(job_id) if job_id else None
-        is_trained = (
-            job and job.result and not job.result.imported
-        )  # an imported adapter was trained elsewhere
-        return self._enqueue_again(one, job) if job and is_trained and one.now is not None else one
+        store = self.client.services.store
+        job_id = store.versions.job_of(withdrawn.persona_id, withdrawn.version)
+        job = store.jobs.get(job_id) if job_id else None
+        if job is None or job.result is None or withdrawn.now is None:
+            return withdrawn
+        if job.result.imported:  # the adapter was trained elsewhere
+            return withdrawn
+        return self._enqueue_again(withdrawn, job)
 
-    def _retrain_dialogue(self, one: WithdrawnVersion) -> WithdrawnVersion:
-        done = self.client.services.store.jobs.in_state("done")
-        job = next(
-            (job for job in reversed(done) if job.name == f"dialogue/{one.persona_id}"), None
-        )
-        return self._enqueue_again(one, job) if job else one
+    def _retrain_dialogue(self, withdrawn: WithdrawnVersion) -> WithdrawnVersion:
+        for job in reversed(self.client.services.store.jobs.in_state("done")):
+            if job.name == f"dialogue/{withdrawn.persona_id}":
+                return self._enqueue_again(withdrawn, job)
+        return withdrawn
 
-    def _enqueue_again(self, one: WithdrawnVersion, job: TrainingJob) -> WithdrawnVersion:
+    def _enqueue_again(self, withdrawn: WithdrawnVersion, job: TrainingJob) -> WithdrawnVersion:
+        # The same id each time: the step may be repeated.
         again_id = hashlib.sha256(f"again:{job.job_id}".encode()).hexdigest()[:10]
         if self.client.services.store.jobs.get(again_id):
-            return one.model_copy(update={"again": again_id})
+            return withdrawn.model_copy(update={"again": again_id})
         try:
-            origin = {"guild_id": job.guild_id, "channel_id": job.channel_id}
             self.client.services.queue.enqueue(
-                job.request, **origin, requested_by=SYSTEM_USER_ID, job_id=again_id
+                job.request,
+                guild_id=job.guild_id,
+                channel_id=job.channel_id,
+                requested_by=SYSTEM_USER_ID,
+                job_id=again_id,
             )
         except UnderstudyError as error:
-            log.warning("%s %s is not retrained: %s", one.persona_id, one.version, error)
-            return one.model_copy(update={"why_not": error.message})
-        return one.model_copy(update={"again": again_id})
+            log.warning(
+                "%s %s is not retrained: %s", withdrawn.persona_id, withdrawn.version, error
+            )
+            return withdrawn.model_copy(update={"why_not": error.message})
+        return withdrawn.model_copy(update={"again": again_id})
 
-    async def _announce(self, one: WithdrawnVersion) -> None:
+    async def _announce(self, withdrawn: WithdrawnVersion) -> None:
         """Announce a withdrawal in the channels concerned, without naming the person."""
-        personas = self.client.services.personas
-        versions = self.client.services.store.versions
-        was_live = versions.live_until_withdrawn(one.persona_id, one.version)
-        own = versions.live_by_guild(one.persona_id)
+        services = self.client.services
+        versions = services.store.versions
+        persona_id = withdrawn.persona_id
+        was_live = versions.live_until_withdrawn(persona_id, withdrawn.version)
+        own = versions.live_by_guild(persona_id)
         for guild in self.client.guilds:
-            persona = personas.get(one.persona_id, guild.id)
+            persona = services.personas.get(persona_id, guild.id)
             is_concerned = guild.id in was_live or (ALL_GUILDS in was_live and guild.id not in own)
             if persona is None or not is_concerned:
                 continue
-            now = version_label(versions.live(one.persona_id, guild.id))
-            text = translate("en", "announced", name=persona.name, version=one.version, now=now)
-            text += " " + translate("en", "announced_again" if one.again else "announced_alone")
-            for channel in self._channels(guild, one.persona_id):
+            now = version_label(versions.live(persona_id, guild.id))
+            outlook = "announced_again" if withdrawn.again else "announced_alone"
+            announcement = translate(
+                "en", "announced", name=persona.name, version=withdrawn.version, now=now
+            )
+            text = f"{announcement} {translate('en', outlook)}"
+            for channel in self._channels(guild, persona_id):
                 try:
                     await channel.send(text, allowed_mentions=NO_MENTIONS)
                 except discord.HTTPException as error:
                     log.warning(
                         "could not announce in #%s that a version was withdrawn: %s", channel, error
                     )
-            self.client.services.versions.notify(guild.id, one.persona_id)
+            services.versions.notify(guild.id, persona_id)
 
     def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
         for setting in self.client.services.store.channels.of_guild(guild.id):
@@ -186,13 +194,15 @@ class ErasureService:
     def runner(self) -> ErasureRunner:
         """Build the runner for this home, connected to the bot."""
         services = self._bot.services
-        consents = ConsentMirror(services.home, services.store, services.privacy.permission)
-        hooks = LiveBotHooks(self._bot)
-        personas = services.personas.all_names()
-        leave = services.privacy.forget_in_sandbox
-        shards = split_range(self._bot.shard_range)
         return ErasureRunner(
-            services.home, services.store, consents, time.time, hooks, personas, leave, shards
+            services.home,
+            services.store,
+            ConsentMirror(services.home, services.store, services.privacy.permission),
+            time.time,
+            hooks=LiveBotHooks(self._bot),
+            personas=services.personas.all_names(),
+            forget_in_sandbox=services.privacy.forget_in_sandbox,
+            shards=split_range(self._bot.shard_range),
         )
 
     def start(self) -> None:
@@ -238,10 +248,9 @@ class ErasureService:
         services = self._bot.services
         services.reply_service.stop_replies(to=user_id)
         services.dialogue_runner.stop_requested_by(user_id)
-        for channel_id in [
-            key for key, message in services.unanswered.items() if message.author_id == user_id
-        ]:
-            del services.unanswered[channel_id]
+        for channel_id, message in list(services.unanswered.items()):
+            if message.author_id == user_id:
+                del services.unanswered[channel_id]
 
     async def _work(self) -> None:
         await self._bot.wait_until_ready()
@@ -295,6 +304,7 @@ class ErasureService:
                 await self._callbacks.pop(seq)(receipt_of(row))
 
     def _take_requests(self) -> None:
+        """Begin the requests that `leave_request` has left."""
         if not self._bot.is_primary:
             return
         for file in sorted((self._bot.services.home / REQUESTS_FOLDER).glob("*.json")):
@@ -304,10 +314,9 @@ class ErasureService:
                 log.error("%s is no erasure request", file.name)
             else:
                 runner = self.runner
-                last_event = discord.utils.time_snowflake(discord.utils.utcnow())
-                runner.begin(
-                    runner.traces(request.user_id, sure_names=request.names), last_event=last_event
-                )
+                traces = runner.traces(request.user_id, sure_names=request.names)
+                now = discord.utils.time_snowflake(discord.utils.utcnow())
+                runner.begin(traces, last_event=now)
                 self._stop_serving(request.user_id)
             file.unlink()
 
@@ -383,7 +392,13 @@ async def resume_erasures(
     consents = ConsentMirror(home, store, privacy.permission)
     part = split_range(shards)
     runner = ErasureRunner(
-        home, store, consents, time.time, None, personas, privacy.forget_in_sandbox, part
+        home,
+        store,
+        consents,
+        time.time,
+        personas=personas,
+        forget_in_sandbox=privacy.forget_in_sandbox,
+        shards=part,
     )
     if part and not part.has_first:
         await runner.erase_own_share()
@@ -393,4 +408,5 @@ async def resume_erasures(
         await runner.finish()
         await replay_erasures(runner, files=False)
         mark_erasure(home, running=False)
-    remove_stale_contributions(store.people, home)  # last: an erasure renames files
+    # Last, because an erasure renames files.
+    remove_stale_contributions(store.people, home)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.personas.registry import short_id
-from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
+from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
+from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.home_files import paths_listing_person
 from bot.privacy.translations import Language, translate
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store

@@ -14,7 +14,7 @@ import pytest
 from bot import app
 from bot.platform.db.schema import MIGRATIONS
 from bot.privacy.consent_files import read_tombstones
-from bot.privacy.erasure_runner import ERASURE_STEPS, receipt_of
+from bot.privacy.erasure_receipt import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
 from bot.privacy.store import FREE_TEXT_COLUMNS, TIME_COLUMNS
 from bot.settings import load_settings

@@ -10,7 +10,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.store.messages import MessageHistory
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
-from bot.privacy.erasure_runner import ErasureReceipt
+from bot.privacy.erasure_receipt import ErasureReceipt
 from bot.store import Channel, InstalledVersion, StoreError
 from bot.training.store import NewTrainingJob
 from personas.errors import AdapterError, EngineBusyError
