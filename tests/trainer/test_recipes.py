@@ -50,7 +50,18 @@ def test_the_published_recipes_ship():
     assert set(NAMES) <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name != "s1-t4"])
+IN_EVERY_RUN = ("auto", "demo-cpu", "s3-persona-16gb")
+"""Recipes that resolve in ways of their own: by the machine, for a processor, for a card."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow)
+        for name in recipe_names()
+        if name != "s1-t4"
+    ],
+)
 def test_each_recipe_by_name_ends_in_an_adapter(tmp_path, tiny_base, name):
     """Whatever lies in the folder; s1-t4 has a test of its own below."""
     received, manifest = trained(tmp_path, tiny_base, name)
