@@ -1,5 +1,5 @@
-"""Deletes expired data: conversations, review files, and everything of guilds that removed the
-bot.
+"""Deletes expired data every hour: conversations, review files, data of ended jobs, and guilds that
+removed the bot.
 """
 
 import asyncio
@@ -7,30 +7,25 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import discord
 
-from bot.personas.revisions import REVISIONS_FOLDER
 from bot.platform.clock import BackgroundTask, Clock
+from bot.privacy.guild_deletion import GuildDeletion, find_guilds_on_disk, remove_path
 from bot.services import Bot, Services
-from bot.store import ALL_GUILDS, Store, TrainingJob, guild_suffix
-from bot.training.stored_datasets import HISTORY_DATASET
-from personas.errors import RequestError, UnderstudyError
-from personas.home.adapters import adapter_ref, dialogue_adapter_folder
+from personas.errors import UnderstudyError
 from personas.home.atomic_files import delete_abandoned_files, delete_abandoned_folders
 from personas.home.external_files import delete_expired_reviews
-from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, holdout_file
+from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import ADAPTER_FOLDER, DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
 from personas.lore.index import guild_owner
 from personas.schemas.base import DISCORD_API
 
-DELETION_REASON = "its server has removed the bot"
 log = logging.getLogger(__name__)
 DAY_S = 86_400.0
 CHECK_INTERVAL_S = 3600.0
@@ -49,124 +44,6 @@ EXPIRING_PARTS = (
 """Parts of a job folder that are needed only to run, resume or evaluate the job; an adapter is
 installed elsewhere.
 """
-
-
-@dataclass(frozen=True)
-class GuildDeletion:
-    """All data of a guild. Files are deleted first: the rows name them, so that a crash leaves none
-    behind.
-    """
-
-    store: Store
-    guild_id: int
-    personas: tuple[str, ...]
-    files: tuple[Path, ...]
-
-    @classmethod
-    def of(cls, home: Path, store: Store, guild_id: int) -> Self:
-        """Collect everything of a guild. Guild 0, direct messages, is none."""
-        assert guild_id
-        jobs = store.jobs.of_guild(guild_id, limit=-1)
-        personas = guild_persona_ids(home, jobs, guild_id)
-        return cls(
-            store,
-            guild_id,
-            tuple(personas),
-            tuple(_guild_files(home, store, jobs, personas, guild_id)),
-        )
-
-    def withdraw(self, at: float) -> None:
-        """Withdraw the guild's versions of shared personas, but for those that others may use, and
-        copies of its jobs.
-
-        Those trained on its messages are withdrawn from others, too.
-        """
-        jobs = self.store.jobs.of_guild(self.guild_id, limit=-1)
-        own = [job for job in jobs if job.state == "done" and _goes_with_guild(self.store, job)]
-        for job in (*own, *_dialogue_copies(self.store, jobs)):
-            if job.persona and job.persona not in self.personas:
-                self.store.versions.withdraw(job.persona, job.version, at, DELETION_REASON)
-
-    def delete_files(self) -> None:
-        """Delete the files; may run in a thread, and be repeated. Raises `OSError`."""
-        for path in self.files:
-            _delete_path(path)
-
-    def delete_rows(self, at: float) -> None:
-        """Delete the rows, and record the deletion. Raises `StoreError`."""
-        self.store.guilds.delete(self.guild_id, self.personas)
-        self.store.guilds.record_deletion(self.guild_id, at)
-
-
-def delete_guild(home: Path, store: Store, guild_id: int, at: float) -> None:
-    """Delete all data of a guild; repeating it after a crash completes it. Raises `OSError`,
-    `StoreError`.
-    """
-    deletion = GuildDeletion.of(home, store, guild_id)
-    deletion.withdraw(at)
-    deletion.delete_files()
-    deletion.delete_rows(at)
-
-
-def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) -> list[str]:
-    """Return the ids of a guild's own personas, those it has removed included."""
-    suffix = guild_suffix(guild_id)
-    found = {path.name for path in (home / "personas" / str(guild_id)).glob("*")}
-    found |= {path.name for path in (home / "models" / "persona_adapters").glob(f"*{suffix}")}
-    found |= {job.persona for job in jobs if job.persona}
-    return sorted(persona_id for persona_id in found if persona_id.endswith(suffix))
-
-
-def find_guilds_on_disk(home: Path) -> set[int]:
-    """Return the guilds that have cards or lore in the home."""
-    roots = (
-        root / kind for root in (home, home / REVISIONS_FOLDER) for kind in ("personas", "lore")
-    )
-    names = {path.name for root in roots for path in root.glob("*/")}
-    return {int(name) for name in names if name.isdecimal()} - {0}
-
-
-def _guild_files(
-    home: Path, store: Store, jobs: list[TrainingJob], personas: list[str], guild_id: int
-) -> Iterator[Path]:
-    for kind in ("personas", "lore"):
-        yield home / kind / str(guild_id)
-        yield home / REVISIONS_FOLDER / kind / str(guild_id)
-    for persona_id in personas:
-        yield home / "models" / "persona_adapters" / persona_id
-        yield holdout_file(home, persona_id)
-        yield from (home / "cache").glob(f"lore-of-{persona_id}.sqlite*")
-    for job in jobs:
-        yield home / "jobs" / job.job_id
-        yield from (home / "jobs").glob(f".{job.job_id}.*")  # incomplete copies
-        if job.persona and _goes_with_guild(store, job):
-            yield adapter_ref(home, job.persona, job.version).folder
-        elif not job.persona and (name := job.name.partition("/")[2]):
-            yield dialogue_adapter_folder(home, name)
-    for job in _dialogue_copies(store, jobs):
-        yield adapter_ref(home, job.persona or "", job.version).folder
-
-
-def _dialogue_copies(store: Store, jobs: Iterable[TrainingJob]) -> list[TrainingJob]:
-    """The installations of these jobs' dialogue adapters as versions of personas, by whomever."""
-    names = {job.name.partition("/")[2] for job in jobs if not job.persona and job.state == "done"}
-    return [job for job in store.jobs.in_state("done") if job.dialogue in names]
-
-
-def _goes_with_guild(store: Store, job: TrainingJob) -> bool:
-    """Return whether a job's version was its guild's own, or was trained on its messages."""
-    shared = (it.version for it in store.versions.installed(job.persona or "", ALL_GUILDS))
-    return _is_from_history(job) or job.version not in shared
-
-
-def _is_from_history(job: TrainingJob) -> bool:
-    """Return whether a job was trained on its guild's messages; a job with an invalid row never
-    ran.
-    """
-    try:
-        return job.request.dataset == HISTORY_DATASET
-    except RequestError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -236,11 +113,12 @@ class Retention:
             return
         guild_ids = {guild.id for guild in client.guilds}
         self._record_present(guild_ids)
-        found = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
-        known_guilds = {guild_id for guild_id in found if client.serves(guild_id)}
-        others = self._services.store.guilds.guilds_of_other_account(client.application_id)
-        for guild_id in known_guilds - guild_ids - others:
-            self._services.store.guilds.record_left(guild_id, self._clock.now())
+        guilds = self._services.store.guilds
+        known = guilds.known() | find_guilds_on_disk(self._services.home)
+        others = guilds.guilds_of_other_account(client.application_id)
+        for guild_id in known - guild_ids - others:
+            if client.serves(guild_id):
+                guilds.record_left(guild_id, self._clock.now())
 
     def _record_present(self, guild_ids: set[int]) -> None:
         assert (
@@ -295,9 +173,9 @@ class Retention:
             with self._logged(f"the job folder {folder.name}"):
                 await self._delete_job_folder(folder, cutoff)
                 await self._shrink_job_folder(folder, now - self._limits.job_days * DAY_S)
-        for request in sorted(
-            [*home.glob(f"runs/*/{REQUEST_FILE}"), *home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")]
-        ):
+        requests = [*home.glob(f"runs/*/{REQUEST_FILE}")]
+        requests += home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")
+        for request in sorted(requests):
             with self._logged(f"the run {request.parent.name}"):
                 await asyncio.to_thread(_empty_if_from_discord, request.parent, cutoff)
         with self._logged("review files"):
@@ -323,9 +201,8 @@ class Retention:
         services = self._services
         for job in services.store.jobs.of_guild(guild_id, limit=-1):
             if job.state in ("queued", "running"):
-                services.queue.cancel(
-                    job.job_id
-                )  # fails while its trainer still writes, and is tried again
+                # The deletion fails while its trainer still writes, and is tried again.
+                services.queue.cancel(job.job_id)
         services.personas.remove_guild(guild_id)
         for folder in (services.home / "lore" / str(guild_id)).glob("*/"):
             await asyncio.to_thread(services.lore.replace, guild_owner(guild_id, folder.name), ())
@@ -353,17 +230,15 @@ class Retention:
         job = store.jobs.get(folder.name)
         if job is None or job.finished_at is None or job.finished_at >= before:
             return
-        if (
-            job.state == "done"
-            and job.persona
-            and job.version in store.versions.live_anywhere(job.persona)
-        ):
-            return  # new versions of other personas are compared with it
+        # New versions of other personas are compared with a live one.
+        live = store.versions.live_anywhere(job.persona) if job.persona else ()
+        if job.state == "done" and job.version in live:
+            return
         if job.can_resume:
             advice = f"Start a new one: its data were deleted after {self._limits.job_days} days."
             self._services.queue.publish(store.jobs.expire(job.job_id, advice))
         for name in EXPIRING_PARTS:
-            await asyncio.to_thread(_delete_path, folder / name)
+            await asyncio.to_thread(remove_path, folder / name)
 
 
 def _delete_leftovers(home: Path) -> None:
@@ -373,13 +248,6 @@ def _delete_leftovers(home: Path) -> None:
         deleted += delete_abandoned_folders(home / name)
     for path in deleted:
         log.info("%s, which a killed process left, has been deleted", path)
-
-
-def _delete_path(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 async def _in_steps(step: Callable[[], object]) -> None:
@@ -396,9 +264,8 @@ def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:
     """Delete a job folder with Discord data; `touched_before` limits this for folders of unknown
     jobs.
     """
-    if (touched_before is None or folder.stat().st_mtime < touched_before) and _has_discord_data(
-        folder
-    ):
+    is_old = touched_before is None or folder.stat().st_mtime < touched_before
+    if is_old and _has_discord_data(folder):
         shutil.rmtree(folder)
 
 

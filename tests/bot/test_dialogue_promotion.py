@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
-from bot.privacy.retention import delete_guild
+from bot.privacy.guild_deletion import delete_guild
 from bot.store import JobResult, Store
 from bot.training.store import NewTrainingJob
 from bot.versions.installation import VersionInstaller

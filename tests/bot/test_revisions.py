@@ -8,7 +8,7 @@ from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import PersonaRegistry
 from bot.personas.revisions import MAX_REVISIONS, RevisionHistory
 from bot.platform.errors import RefusedError
-from bot.privacy.retention import delete_guild, find_guilds_on_disk
+from bot.privacy.guild_deletion import delete_guild, find_guilds_on_disk
 from bot.store import Contribution, Store, guild_suffix
 from personas.card.formats import parse_card
 from personas.card.toml_card import SHIPPED_CARDS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror, read_tombstones, reconcile_tombstones
-from bot.privacy.retention import delete_guild, find_guilds_on_disk
+from bot.privacy.guild_deletion import delete_guild, find_guilds_on_disk
 from bot.store import BackupMergeCounts, Store
 from personas.errors import MaterialError
 from personas.home.data_subjects import CONSENT_FILE, read_consent
