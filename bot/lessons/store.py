@@ -32,9 +32,9 @@ class Lessons(Table):
 
     def add(self, lesson: Lesson) -> int:
         """Store a lesson and return its number."""
-        return self._db.insert(
-            "taught", {name: value for name, value in vars(lesson).items() if name != "seq"}
-        )
+        row = {**vars(lesson)}
+        del row["seq"]  # the database numbers it
+        return self._db.insert("taught", row)
 
     def get(self, seq: int) -> Lesson | None:
         """Return the lesson with this number; None when it was deleted."""
@@ -62,10 +62,8 @@ class Lessons(Table):
 
     def count(self, user_id: int) -> int:
         """Count a member's lessons."""
-        return (
-            self._db.value(int, "select count(*) from taught where user_id = :user", user=user_id)
-            or 0
-        )
+        sql = "select count(*) from taught where user_id = :user"
+        return self._db.value(int, sql, user=user_id) or 0
 
 
 def _lesson(as_moderator: int, **columns: Any) -> Lesson:

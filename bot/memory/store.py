@@ -33,9 +33,9 @@ class Memories(Table):
 
     def add(self, memory: Memory) -> int:
         """Store a memory and return its number."""
-        return self._db.insert(
-            "memories", {name: value for name, value in vars(memory).items() if name != "seq"}
-        )
+        row = {**vars(memory)}
+        del row["seq"]  # the database numbers it
+        return self._db.insert("memories", row)
 
     def get(self, seq: int, user_id: int) -> Memory | None:
         """Return the memory of a member with this number; None where there is none, or it is
@@ -92,6 +92,7 @@ def _memory(by_persona: int, **columns: Any) -> Memory:
 
 def forget_memories(database: DatabaseConnection, condition: str, **values: object) -> None:
     """Delete the memories of a condition in a transaction, so that no backup restores them."""
+    # The deletion is recorded, as a backup from before has the memory.
     which = f"from memories where {condition}"
     database.write(f"insert or ignore into forgotten_memories select seq, at {which}", **values)
     database.write(f"delete {which}", **values)

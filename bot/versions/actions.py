@@ -142,6 +142,7 @@ class LiveVersions:
             objections = await self.objections(persona_id, version, origin.guild_id)
             if objections:
                 raise PromotionObjectedError(version, objections)
+        # Before the row is written, so that a damaged version never goes live.
         await self.load(persona_id, version, origin.guild_id)
         promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
         if promotion:
@@ -243,7 +244,8 @@ class LiveVersions:
         version = job.version
         if self.store.versions.is_withdrawn(persona_id, version):
             raise RefusedError(f"{version} of {persona_id} is deleted already.")
-        for other in (*self.store.jobs.in_state("queued"), *self.store.jobs.in_state("running")):
+        open_jobs = self.store.jobs.in_state("queued") + self.store.jobs.in_state("running")
+        for other in open_jobs:
             if other.name == persona_id and other.request.start_from == version:
                 advice = (
                     f"Wait for the end of the job `{other.job_id}`, or cancel it with `/finetune "
@@ -251,7 +253,7 @@ class LiveVersions:
                 )
                 raise RefusedError(f"{version} of {persona_id} is being trained further.", advice)
         if self.personas.get(persona_id, job.guild_id) is None:
-            return  # a persona that was removed speaks nowhere
+            return  # the persona was removed, so none of its versions answers anywhere
         if version in self.store.versions.live_anywhere(persona_id):
             advice = (
                 "Promote another version with `/finetune promote`, or roll it back with `/finetune "
@@ -276,6 +278,8 @@ class LiveVersions:
         adapter = self.served_versions.adapter(job.name, job.version)
         # A folder with such a name is deleted at the next start, if this process ends before that.
         removed = adapter.folder.with_name(f".{job.version}.{secrets.token_hex(4)}")
+        # The row is written with the renaming, and rolled back where that fails: a version that can
+        # be promoted has its files.
         with self.store.atomic(shared=True):
             self.store.versions.withdraw(job.name, job.version, time.time(), "removed")
             with suppress(FileNotFoundError):

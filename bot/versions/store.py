@@ -388,6 +388,8 @@ class Versions(Table):
         return Promotion(seq=self._db.insert("promotions", row), **row)
 
 
+# A promotion counts in its guild alone. Otherwise the moderator of one guild would decide what the
+# members of others hear, and a version trained on a guild's messages could repeat them elsewhere.
 def _scope(persona_id: str, guild_id: int) -> int:
     """The guild in which a promotion counts: nobody else has the personas that a guild owns."""
     return ALL_GUILDS if persona_id.endswith(guild_suffix(guild_id)) else guild_id

@@ -77,6 +77,8 @@ class Rollout(NewRollout):
 
         Compares the first 64 bits of a SHA-256 of the rollout and the event with the share.
         """
+        # Drawn by event, so that members' habits and the time of day affect both versions alike.
+        # A restart in the middle of a reply draws the same version again.
         digest = hashlib.sha256(f"{self.seq}:{event_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < self.share * 2**64 // 100
 
@@ -105,8 +107,10 @@ class Rollouts:
 
     def find_active(self, persona_id: str, guild_id: int, at: float) -> Rollout | None:
         """Return the active rollout of a persona in a guild, except promoted ones."""
-        rollouts = self.running(persona_id, at)
-        return next((it for it in rollouts if it.guild_id == guild_id and not it.is_promoted), None)
+        for rollout in self.running(persona_id, at):
+            if rollout.guild_id == guild_id and not rollout.is_promoted:
+                return rollout
+        return None
 
     def counted_rollout(
         self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None
@@ -115,11 +119,9 @@ class Rollouts:
         version generates it.
         """
         rollout = self.find_active(persona_id, guild_id, at)
-        return (
-            rollout.seq
-            if rollout and rollout.only_channel in (None, channel_id, parent_id)
-            else None
-        )
+        if rollout and rollout.only_channel in (None, channel_id, parent_id):
+            return rollout.seq
+        return None
 
     def is_last(self, rollout: Rollout) -> bool:
         """Return whether nothing followed its end: no other rollout, and the version before is
@@ -238,8 +240,14 @@ class Rollouts:
         with self._db.atomic(shared=True):
             if not self.end(rollout.seq, "worse", at, why=why):
                 return False
-            promotion = rollout.persona_id, rollout.version, rollout.guild_id, rollout.started_at
-            if rollout.is_promoted and self._versions.revert(*promotion, at=at, why=why):
+            if rollout.is_promoted and self._versions.revert(
+                rollout.persona_id,
+                rollout.version,
+                rollout.guild_id,
+                promoted_at=rollout.started_at,
+                at=at,
+                why=why,
+            ):
                 self.end_superseded(rollout.persona_id, at)
         return True
 
@@ -248,7 +256,7 @@ class Rollouts:
         withdrawn.
         """
         sql = "select * from rollouts where persona_id = :persona and ended_at is null"
-        active = {it.seq for it in self.running(persona_id, MIN_TIMESTAMP_S)}
+        active = {rollout.seq for rollout in self.running(persona_id, MIN_TIMESTAMP_S)}
         for rollout in self._db.all(Rollout, sql, persona=persona_id):
             if rollout.seq not in active:
                 self.end(rollout.seq, self._derive_ending(rollout), at, by)
