@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personas.schemas.formatting import count_of
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
 from trainer.dataset.quality_filters import detect_language
 from trainer.sources.column_profile import MAX_ASKED_COLUMNS, ColumnQuestion
@@ -83,12 +84,12 @@ class SourceSummary:
         return ImportReport.of(self._report_items())
 
     def _report_items(self) -> Iterator[ImportItem]:
-        of_form = list(form_items(self.formats, self.columns))
-        yield from (item for item in of_form if item.outcome == "as_is")
+        by_form = list(form_items(self.formats, self.columns))
+        yield from (item for item in by_form if item.outcome == "as_is")
         if self.conversations:
             plural = "s" if self.conversations > 1 else ""
             yield as_is(f"{self.conversations:,} conversation{plural} with {self.turns:,} turns")
-        yield from (item for item in of_form if item.outcome != "as_is")
+        yield from (item for item in by_form if item.outcome != "as_is")
         for item in self.common_reasons:
             yield not_taken(f"{item.rows:,} records" if item.rows else item.row, item.reason)
 
@@ -103,26 +104,27 @@ class SourceSummary:
         """Return the published object of `--json`; `languages_of` is the sample size if languages
         were sampled.
         """
-        sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
-        return {
+        summary: dict[str, Any] = {
             "format": ", ".join(self.formats),
             "rows": self.rows,
             "conversations": self.conversations,
             "turns": self.turns,
             "languages": dict(self.languages.most_common()),
-            **sample,
+        }
+        if self.unjudged:
+            summary["languages_of"] = self.conversations - self.unjudged
+        summary |= {
             "rejected_count": self.rejected_count,
             "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
             "reasons": {item.reason: item.rows for item in self.common_reasons},
             "examples": [_example(conversation, self.is_decided) for conversation in self.examples],
             "report": self.report.as_json(),
-            **({"roles": dict(self.roles.most_common())} if self.roles else {}),
-            **(
-                {"speakers": dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))}
-                if self.speakers
-                else {}
-            ),
         }
+        if self.roles:
+            summary["roles"] = dict(self.roles.most_common())
+        if self.speakers:
+            summary["speakers"] = dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))
+        return summary
 
 
 def form_items(
@@ -150,48 +152,46 @@ def inspect_source(
     Raises `MaterialError` for an unknown format or a damaged file.
     """
     content = describe_content(path, options, format)
-    found = SourceSummary(
+    summary = SourceSummary(
         content.formats, content.columns, is_named=bool(options.all_persona_names)
     )
     judged = 0
     for item in read_source(path, options, format):
-        found.rows += item.rows
-        found.roles.update(item.roles)
+        summary.rows += item.rows
+        summary.roles.update(item.roles)
         on_progress(item.rows)
         if isinstance(item, RejectedRecord):
-            _count_rejected(found, item)
+            _count_rejected(summary, item)
             continue
-        found.conversations += 1
-        found.turns += len(item.messages)
-        found.has_persona = found.has_persona or any(
-            message.speaker.is_persona for message in item.messages
-        )
+        summary.conversations += 1
+        summary.turns += len(item.messages)
+        if any(message.speaker.is_persona for message in item.messages):
+            summary.has_persona = True
         if is_chat_log(item):
-            found.speakers.update(message.speaker.name for message in item.messages)
-        if len(found.examples) < MAX_SHOWN_EXAMPLES:
-            found.examples.append(item)
-        if item.lang:
-            found.languages[item.lang] += 1
-        elif judged < MAX_LANGUAGE_CONVERSATIONS:
+            summary.speakers.update(message.speaker.name for message in item.messages)
+        if len(summary.examples) < MAX_SHOWN_EXAMPLES:
+            summary.examples.append(item)
+        language = item.lang
+        if not language and judged < MAX_LANGUAGE_CONVERSATIONS:
             judged += 1
-            found.languages[
-                detect_language("\n".join(message.text for message in item.messages))
-            ] += 1
-        else:
-            found.unjudged += 1
-    return found
+            language = detect_language("\n".join(message.text for message in item.messages))
+        elif not language:
+            summary.unjudged += 1
+            continue
+        summary.languages[language] += 1
+    return summary
 
 
-def _count_rejected(found: SourceSummary, item: RejectedRecord) -> None:
-    found.rejected_count += item.rows
-    if len(found.rejected) < MAX_SHOWN_REJECTED:
-        found.rejected.append(item)
-    before = found.reasons.get(item.reason)
-    if before or len(found.reasons) < MAX_SHOWN_REJECTED:
-        rows = item.rows + (before.rows if before else 0)
-        found.reasons[item.reason] = RejectedRecord(
-            before.row if before else item.row, item.reason, rows
-        )
+def _count_rejected(summary: SourceSummary, item: RejectedRecord) -> None:
+    summary.rejected_count += item.rows
+    if len(summary.rejected) < MAX_SHOWN_REJECTED:
+        summary.rejected.append(item)
+    first = summary.reasons.get(item.reason)
+    if first:
+        rows = first.rows + item.rows
+        summary.reasons[item.reason] = RejectedRecord(first.row, item.reason, rows)
+    elif len(summary.reasons) < MAX_SHOWN_REJECTED:
+        summary.reasons[item.reason] = RejectedRecord(item.row, item.reason, item.rows)
 
 
 def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
@@ -200,11 +200,11 @@ def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
         "system": conversation.system,
         "messages": [
             {
-                "speaker": m.speaker.name,
-                "persona": m.speaker.is_persona and is_decided,
-                "text": m.text,
+                "speaker": message.speaker.name,
+                "persona": message.speaker.is_persona and is_decided,
+                "text": message.text,
             }
-            for m in conversation.messages
+            for message in conversation.messages
         ],
         "later_systems": [
             {"from_message": start, "text": text} for start, text in conversation.later_systems
@@ -213,57 +213,58 @@ def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
     }
 
 
-def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
+def format_summary(summary: SourceSummary, name: str) -> Iterator[str]:
     """Format the summary line by line."""
-    yield f"{name}: {_formats(found)}"
-    if found.columns.is_mapped:
-        pairs = ", ".join(f"{role}={column}" for role, column in found.columns.used.items())
+    yield f"{name}: {_formats(summary)}"
+    if summary.columns.is_mapped:
+        pairs = ", ".join(f"{role}={column}" for role, column in summary.columns.used.items())
         yield f"Columns are read as {pairs}; --map changes that."
     yield ""
-    yield from _format_counts(found)
-    yield from _format_people(found)
-    yield from _format_reasons(found)
-    for number, conversation in enumerate(found.examples, start=1):
+    yield from _format_counts(summary)
+    yield from _format_people(summary)
+    yield from _format_reasons(summary)
+    for number, conversation in enumerate(summary.examples, start=1):
         yield f"\n  Example {number}, {conversation.messages[0].row}"
-        yield from _format_conversation(conversation, found.is_decided)
-    yield from _format_report(found)
-    notes = [format.note for format, _ in found.formats.values() if format.note]
+        yield from _format_conversation(conversation, summary.is_decided)
+    yield from _format_report(summary)
+    notes = [format.note for format, _ in summary.formats.values() if format.note]
     yield from (f"\n{note}" for note in notes)
-    if not notes and not found.conversations and not found.roles:
-        expected = "; or ".join(format.expected for format, _ in found.formats.values())
+    if not notes and not summary.conversations and not summary.roles:
+        expected = "; or ".join(format.expected for format, _ in summary.formats.values())
         yield f"\nNothing in it can be used. Expected: {expected}."
 
 
-def _format_counts(found: SourceSummary) -> Iterator[str]:
+def _format_counts(summary: SourceSummary) -> Iterator[str]:
     languages = ", ".join(
-        f"{language} {count:,}" for language, count in found.languages.most_common(SHOWN_REASONS)
+        f"{language} {count:,}" for language, count in summary.languages.most_common(SHOWN_REASONS)
     )
-    counts = {"rows": found.rows, "conversations": found.conversations, "turns": found.turns}
-    for title, count in {**counts, "not used": found.rejected_count}.items():
+    counts = {"rows": summary.rows, "conversations": summary.conversations, "turns": summary.turns}
+    for title, count in {**counts, "not used": summary.rejected_count}.items():
         yield f"  {title:<14}{count:>12,}"
-    sample = (
-        f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
-    )
-    yield f"  {'languages':<14}{languages or '–':>12}{sample}"
+    line = f"  {'languages':<14}{languages or '–':>12}"
+    if summary.unjudged:
+        line += f" (of {summary.conversations - summary.unjudged:,} conversations)"
+    yield line
 
 
-def _format_people(found: SourceSummary) -> Iterator[str]:
+def _format_people(summary: SourceSummary) -> Iterator[str]:
     """Format characters and speakers, and whether one of them has to be named."""
-    if found.roles:
-        yield f"  {'characters':<14}{format_roles(found.roles)}"
-    if found.speakers:
-        yield f"  {'speakers':<14}{format_roles(found.speakers)}"
-    if len(found.roles) > 1 or (found.roles and not found.conversations):
+    if summary.roles:
+        yield f"  {'characters':<14}{format_roles(summary.roles)}"
+    if summary.speakers:
+        yield f"  {'speakers':<14}{format_roles(summary.speakers)}"
+    if len(summary.roles) > 1 or (summary.roles and not summary.conversations):
         yield "\n  A persona learns the lines of one character: name one of them with --as."
-    elif found.speakers and not found.has_persona:
+    elif summary.speakers and not summary.has_persona:
         yield (
             "\n  A persona learns the lines of one speaker: name one of them with --as, unless it "
             "has that name."
         )
 
 
-def _format_reasons(found: SourceSummary) -> Iterator[str]:
-    if reasons := found.common_reasons:
+def _format_reasons(summary: SourceSummary) -> Iterator[str]:
+    reasons = summary.common_reasons
+    if reasons:
         yield "\n  Not used because"
     for reason in reasons[:SHOWN_REASONS]:
         yield f"  {reason.rows:>12,}  {_shorten(reason.reason)} (first: {reason.row})"
@@ -283,21 +284,19 @@ def format_question(question: ColumnQuestion, command: str) -> Iterator[str]:
         yield "Its first row is content, so the columns are numbered."
     yield ""
     shown = question.columns[:MAX_ASKED_COLUMNS]
-    widths = [
-        max(len(text) for text in texts)
-        for texts in ([c.name for c in shown], [c.title for c in shown])
-    ]
+    name_width = max(len(column.name) for column in shown)
+    title_width = max(len(column.title) for column in shown)
     for column in shown:
         examples = " | ".join(column.examples)
-        yield f"  {column.name:<{widths[0]}}  {column.title:<{widths[1]}}  {examples}".rstrip()
-    if more := len(question.columns) - len(shown):
+        yield f"  {column.name:<{name_width}}  {column.title:<{title_width}}  {examples}".rstrip()
+    more = len(question.columns) - len(shown)
+    if more:
         yield f"  and {more} more columns"
     yield ""
-    yield (
-        "If this is right, type it; else name the right columns:"
-        if question.proposal
-        else "Name the columns:"
-    )
+    if question.proposal:
+        yield "If this is right, type it; else name the right columns:"
+    else:
+        yield "Name the columns:"
     yield f"  {command}"
     yield (
         "A chat has speaker, text and, if there are times, time; questions and answers have user "
@@ -305,23 +304,22 @@ def format_question(question: ColumnQuestion, command: str) -> Iterator[str]:
     )
 
 
-def _formats(found: SourceSummary) -> str:
-    (first, _), *more = found.formats.values()
+def _formats(summary: SourceSummary) -> str:
+    (first, _), *more = summary.formats.values()
     if not more:
         return f"{first.title} (--format {first.name})"
-    counts = ((format.title, name, count) for name, (format, count) in found.formats.items())
-    return "; ".join(
-        f"{title} ({name}, {count:,} file{'s' * (count != 1)})" for title, name, count in counts
-    )
+    formats = []
+    for name, (format, count) in summary.formats.items():
+        formats.append(f"{format.title} ({name}, {count_of(count, 'file')})")
+    return "; ".join(formats)
 
 
-def _format_report(found: SourceSummary) -> Iterator[str]:
+def _format_report(summary: SourceSummary) -> Iterator[str]:
     """Format the report without the reasons of records, which stand above."""
-    reasons = {item.reason for item in found.common_reasons}
-    shown = ImportReport(
-        tuple(item for item in found.report.items if item.why not in reasons or not item.why)
-    )
-    if lines := shown.lines():
+    reasons = {item.reason for item in summary.common_reasons}
+    items = [item for item in summary.report.items if item.why not in reasons or not item.why]
+    lines = ImportReport(tuple(items)).lines()
+    if lines:
         yield ""
         yield from lines
 
@@ -336,9 +334,12 @@ def _format_conversation(conversation: Conversation, is_decided: bool) -> Iterat
         if place in later:
             yield f"    [{_shorten(later[place])}]"
         is_learned = message.speaker.is_persona and is_decided
-        mark = " " if not is_learned else "*" if message.is_trained else "-"
+        mark = " "
+        if is_learned:
+            mark = "*" if message.is_trained else "-"
         yield f"  {mark} {message.speaker.name:<{width}}  {_shorten(message.text)}"
-    if more := len(conversation.messages) - len(turns):
+    more = len(conversation.messages) - len(turns)
+    if more:
         yield f"    and {more} more turns"
     if conversation.rejected:
         yield f"    rejected: {_shorten(conversation.rejected)}"

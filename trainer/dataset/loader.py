@@ -79,7 +79,8 @@ class ConsentCheck:
         decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
         if right != DISCORD_API:
             return ""
-        if not isinstance(people := line.get("people"), list):
+        people = line.get("people")
+        if not isinstance(people, list):
             raise MaterialError(
                 f"{name} holds samples from Discord that do not say whose words they are.",
                 "Build the data set again.",
@@ -102,8 +103,9 @@ def render_lines(
     """
     for line in lines:
         *before, reply = line["messages"]
+        default_speaker = "" if line.get("kind") == GENERAL_KIND else persona_name
+        speaker = line.get("speaker", default_speaker)
         try:
-            speaker = line.get("speaker", "" if line.get("kind") == GENERAL_KIND else persona_name)
             sample = renderer.sample_from_messages(before, reply["content"], speaker)
         except (TemplateError, IndexError) as error:
             raise MaterialError(
@@ -147,30 +149,36 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     """
     sets, learned, caveats = _load_sets(RunDataset(folder), content, renderer, recipe)
     require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
-    general, mixture_notes = ([], ()) if learned else _take_general(sets, content.persona, recipe)
+    general: list[SampleRecord] = []
+    mixture_notes: tuple[str, ...] = ()
+    if not learned:  # nothing else is trained on beside preferences
+        general, mixture_notes = _take_general(sets, content.persona, recipe)
     measuring = _general_holdout(sets.measured, general if content.persona else ())
-    stages = recipe.first_stage_epochs > 0 and content.persona is not None
+    has_first_stage = recipe.first_stage_epochs > 0 and content.persona is not None
     tally = _tally_samples((*sets.heldout, *sets.own, *general))
     dropped = sets.rejected + sets.dropped + sets.ledger.replies
     from_lore = sum(tally.sources[name] for name in sets.pair_sources)
-    samples = len(sets.own) + len(sets.heldout)
-    if sets.pair_sources and (
-        shortage := lore_pairs_caveat(content.lore_pairs, from_lore, samples)
-    ):
-        caveats += (shortage,)
+    if sets.pair_sources:
+        samples = len(sets.own) + len(sets.heldout)
+        shortage = lore_pairs_caveat(content.lore_pairs, from_lore, samples)
+        if shortage:
+            caveats += (shortage,)
+    counts = {
+        **sets.counts,
+        "samples_train": len(sets.own) + len(general),
+        "samples_heldout": len(sets.heldout),
+        "samples_with_lore": tally.with_lore,
+    }
+    if general:
+        counts["samples_general"] = len(general)
+    if sets.pair_sources:
+        counts["samples_from_lore"] = from_lore
+    counts |= {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
     return Dataset(
-        train=_samples(sets.own if stages else (*sets.own, *general)),
+        train=_samples(sets.own if has_first_stage else (*sets.own, *general)),
         heldout=_samples(sets.heldout),
         general=_samples(measuring),
-        counts={
-            **sets.counts,
-            "samples_train": len(sets.own) + len(general),
-            "samples_heldout": len(sets.heldout),
-            "samples_with_lore": tally.with_lore,
-            **({"samples_general": len(general)} if general else {}),
-            **({"samples_from_lore": from_lore} if sets.pair_sources else {}),
-            **{f"dropped: {reason}": n for reason, n in sorted(dropped.items())},
-        },
+        counts=counts,
         rights=dict(tally.rights),
         sources=dict(tally.sources),
         days=dict(tally.days),
@@ -179,7 +187,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         permission=content.consent.permission if DISCORD_API in tally.rights else "",
         ledger=sets.ledger,
         held_out=sets.held_out,
-        first=_samples(general) if stages else (),
+        first=_samples(general) if has_first_stage else (),
         stated=sets.stated,
         caveats=caveats + mixture_notes,
         heldout_prompt_replies=_prompt_replies(sets.heldout),
@@ -203,7 +211,8 @@ def _load_sets(
     else:
         sets = _load_run_sets(run_set, content)
     sets, caveats = _limit_samples(sets, recipe, by_source=content.persona is None)
-    if not (preferences := run_set.preferences()):
+    preferences = run_set.preferences()
+    if not preferences:
         return sets, None, caveats
     sets, learned, notes = apply_preferences(
         sets, preferences, content.persona, lore=content.lore, renderer=renderer, recipe=recipe
@@ -241,35 +250,35 @@ def _load_built_sets(
     """
     stats = read_stats(folder)
     _require_same_persona(content.persona, stats, folder)
-    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.keys.people).merge(
-        _home_holdout(content)
-    )
+    earlier = content.held_out or HoldoutIndex.empty(content.keys.people)
+    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.keys.people).merge(earlier)
     reader = _DatasetReader(folder, content, renderer, recipe)
     heldout = reader.read(EVAL_FILE)
-    train = reader.read(TRAIN_FILE)
-    train = reader.drop_held_out(train, held_out)
-    general: list[SampleRecord] = []
-    measured: list[SampleRecord] = []
+    train = reader.drop_held_out(reader.read(TRAIN_FILE), held_out)
+    general: list[_LoadedSample] = []
+    measured: list[_LoadedSample] = []
     if content.persona and mixes_general(recipe):
-        general = [it.counted for it in order_by_text([it for it in train if it.is_general], _text)]
-        train = [it for it in train if not it.is_general]
-        if any(not it.is_general for it in heldout):
-            measured = [it.counted for it in heldout if it.is_general]
-            heldout = [it for it in heldout if not it.is_general]
+        train, general = _split_general_samples(train)
+        general = order_by_text(general, _text)
+        own_heldout, general_heldout = _split_general_samples(heldout)
+        if own_heldout:  # else the general replies are all that can be evaluated
+            heldout = own_heldout
+            measured = general_heldout
+    stated = {}
+    for name, statement in dict(stats.get("statements") or {}).items():
+        stated[str(name)] = dict(statement)
     return SampleSets(
-        own=[it.counted for it in train],
-        general=general or run_set.records(MIXED_FILE),
-        heldout=[it.counted for it in heldout],
+        own=_records(train),
+        general=_records(general) or run_set.records(MIXED_FILE),
+        heldout=_records(heldout),
         counts={},
         ledger=_load_ledger(stats),
         held_out=held_out,
-        measured=[*measured, *run_set.records(MEASURED_FILE)],
+        measured=[*_records(measured), *run_set.records(MEASURED_FILE)],
         dropped=reader.dropped,
         people=add_counts(run_set.people, read_participants(folder)),
         replaced=add_counts(run_set.replaced, _counts(stats.get("replaced"))),
-        stated={
-            str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()
-        },
+        stated=stated,
         trimmed=int(stats.get("with_trimmed_history") or 0),
     )
 
@@ -288,17 +297,19 @@ def _limit_samples(
         return sets, ()
     drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))  # nosec B311  # repeatable
     if by_source:
-        sources = {
-            source: place for place, source in enumerate(dict.fromkeys(it.source for it in own))
-        }
-        drawn.sort(key=lambda place: sources[own[place].source])
+        names = list(dict.fromkeys(record.source for record in own))
+        rank = {name: number for number, name in enumerate(names)}
+        drawn.sort(key=lambda index: rank[own[index].source])
     taken = drawn[:wanted_samples]
+    limited = replace(sets, own=[own[index] for index in sorted(taken)])
     missing = wanted_samples - len(taken)
-    notes = (
+    if not missing:
+        return limited, ()
+    note = (
         f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks "
-        "for.",
+        "for."
     )
-    return replace(sets, own=[own[place] for place in sorted(taken)]), notes if missing else ()
+    return limited, (note,)
 
 
 def _take_general(
@@ -334,13 +345,13 @@ class _Tally:
 
 def _tally_samples(samples: Iterable[SampleRecord]) -> _Tally:
     tally = _Tally()
-    for counted in samples:
-        tally.people.update(counted.people)
-        tally.rights[counted.right] += 1
-        tally.sources[counted.source] += 1
-        tally.days[counted.arrived] += 1
-        tally.with_lore += counted.has_lore
-        tally.trimmed += counted.is_trimmed
+    for record in samples:
+        tally.people.update(record.people)
+        tally.rights[record.right] += 1
+        tally.sources[record.source] += 1
+        tally.days[record.arrived] += 1
+        tally.with_lore += record.has_lore
+        tally.trimmed += record.is_trimmed
     return tally
 
 
@@ -351,25 +362,40 @@ def _general_holdout(
     left.
     """
     known = {record.sample for record in trained}
-    return [it for it in measured if it.sample not in known] or measured
+    return [record for record in measured if record.sample not in known] or measured
 
 
 def _samples(records: Iterable[SampleRecord]) -> tuple[TokenizedSample, ...]:
-    return tuple(it.sample for it in records)
+    return tuple(record.sample for record in records)
 
 
 def _prompt_replies(records: Iterable[SampleRecord]) -> tuple[PromptReply, ...]:
-    return tuple(it.said for it in records)
+    return tuple(record.said for record in records)
 
 
 @dataclass(frozen=True)
 class _LoadedSample:
     line: SampleLine
-    counted: SampleRecord
+    record: SampleRecord
 
     @property
     def is_general(self) -> bool:
         return self.line.get("kind") == GENERAL_KIND
+
+
+def _split_general_samples(
+    samples: Iterable[_LoadedSample],
+) -> tuple[list[_LoadedSample], list[_LoadedSample]]:
+    """Return the persona's own samples, and those of general dialogue."""
+    own: list[_LoadedSample] = []
+    general: list[_LoadedSample] = []
+    for sample in samples:
+        (general if sample.is_general else own).append(sample)
+    return own, general
+
+
+def _records(samples: Iterable[_LoadedSample]) -> list[SampleRecord]:
+    return [sample.record for sample in samples]
 
 
 class _DatasetReader:
@@ -391,27 +417,33 @@ class _DatasetReader:
     def read(self, file: str) -> list[_LoadedSample]:
         """Read the lines of a file that may be used and fit, in order."""
         lines = filter(self._may_be_used, read_samples(self._folder / file))
-        found = render_lines(
+        rendered = render_lines(
             lines,
             self._renderer,
             self.dropped,
             longest=self._longest,
             persona_name=self._persona_name,
         )
-        return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]
+        return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in rendered]
 
     def drop_held_out(
         self, train: list[_LoadedSample], held_out: HoldoutIndex
     ) -> list[_LoadedSample]:
         """Drop replies that were held out elsewhere since the set was built."""
-        known = match_held_out([it.line["messages"][-1]["content"] for it in train], held_out)
-        self.dropped.update({HELD_OUT_BEFORE: sum(known)} if any(known) else {})
-        return [it for it, is_known in zip(train, known, strict=True) if not is_known]
+        replies = [sample.line["messages"][-1]["content"] for sample in train]
+        unknown = []
+        for sample, is_known in zip(train, match_held_out(replies, held_out), strict=True):
+            if is_known:
+                self.dropped[HELD_OUT_BEFORE] += 1
+            else:
+                unknown.append(sample)
+        return unknown
 
     def _may_be_used(self, line: SampleLine) -> bool:
         self._between()
         fault = self._allowed.fault(line, self._folder.name)
-        self.dropped.update([fault] if fault else [])
+        if fault:
+            self.dropped[fault] += 1
         return not fault
 
 
@@ -426,10 +458,6 @@ def _require_same_persona(persona: Persona | None, stats: Mapping[str, Any], fol
         )
 
 
-def _home_holdout(content: JobInputs) -> HoldoutIndex:
-    return content.held_out or HoldoutIndex.empty(content.keys.people)
-
-
 def _load_ledger(stats: Mapping[str, Any]) -> Ledger:
     """Read the ledger of the records that the set was built from."""
     dropped = Counter(_counts(stats["dropped"]))
@@ -439,18 +467,20 @@ def _load_ledger(stats: Mapping[str, Any]) -> Ledger:
     )
 
 
-def _counts(found: Any) -> dict[str, int]:
-    return {str(name): int(count) for name, count in dict(found or {}).items()}
+def _counts(stored: Any) -> dict[str, int]:
+    return {str(name): int(count) for name, count in dict(stored or {}).items()}
 
 
 def _sample_record(line: SampleLine, sample: TokenizedSample) -> SampleRecord:
-    of = (
-        str(line.get("right") or ""),
-        str(line.get("source") or ""),
-        str(line.get("arrived") or ""),
+    return SampleRecord(
+        sample,
+        right=str(line.get("right") or ""),
+        source=str(line.get("source") or ""),
+        arrived=str(line.get("arrived") or ""),
+        said=prompt_reply_of_line(line),
+        has_lore=bool(line.get("lore")),
     )
-    return SampleRecord(sample, *of, prompt_reply_of_line(line), has_lore=bool(line.get("lore")))
 
 
-def _text(read: _LoadedSample) -> str:
-    return json.dumps(read.line["messages"], ensure_ascii=False)
+def _text(sample: _LoadedSample) -> str:
+    return json.dumps(sample.line["messages"], ensure_ascii=False)
