@@ -28,7 +28,8 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from personas.card.formats import read_card_file, to_persona
+from personas.card.card_reader import read_card_file
+from personas.card.toml_card import to_persona
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision

@@ -23,7 +23,8 @@ import re
 import sys
 from pathlib import Path
 
-from personas.card.formats import read_card_file, to_persona
+from personas.card.card_reader import read_card_file
+from personas.card.toml_card import to_persona
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.errors import RequestError, UnderstudyError

@@ -18,7 +18,8 @@ import pytest
 from aiohttp import web
 
 from examples.chat_app import ChatApp, main, read_facts
-from personas.card.formats import read_card_file, to_persona
+from personas.card.card_reader import read_card_file
+from personas.card.toml_card import to_persona
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import RequestError
 from personas.schemas.chat import AdapterRef

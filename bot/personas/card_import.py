@@ -15,8 +15,10 @@ from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords, Store
 from personas.card.card_book import card_book
-from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import CardExport, CardForm, write_card
 from personas.card.spec_card import Card
+from personas.card.toml_card import to_persona
 from personas.errors import CardError, UnderstudyError
 from personas.home.external_files import record_export
 from personas.home.pseudonyms import HomeKey, keyed_person

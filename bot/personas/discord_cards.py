@@ -39,7 +39,7 @@ from bot.store import TrainingJob
 from bot.training.discord_progress import job_buttons
 from bot.versions.installation import VersionInstaller
 from personas.card.card_report import report_fields
-from personas.card.formats import CardForm
+from personas.card.card_writer import CardForm
 from personas.errors import UnderstudyError
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN

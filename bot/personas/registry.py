@@ -13,9 +13,18 @@ from pathlib import Path
 from bot.personas.revisions import RevisionHistory
 from bot.platform.errors import RefusedError
 from bot.store import guild_suffix
-from personas.card.formats import card_picture, parse_card, to_persona, write_card
+from personas.card.card_picture import card_picture
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import write_card
 from personas.card.spec_card import Card, JsonObject
-from personas.card.toml_card import card_from_table, find_persona, read_card, read_table, slug
+from personas.card.toml_card import (
+    card_from_table,
+    find_persona,
+    read_card,
+    read_table,
+    slug,
+    to_persona,
+)
 from personas.errors import CardError
 from personas.home.atomic_files import write_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID

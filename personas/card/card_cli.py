@@ -24,8 +24,10 @@ from pathlib import Path
 
 from personas.card.card_book import book_as_lore, card_book
 from personas.card.card_draft import draft_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import read_card_file
 from personas.card.card_summary import format_summary, summarise_card, token_counter
-from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_picture, write_card
+from personas.card.card_writer import CARD_FORMS, CardForm, write_card
 from personas.card.spec_card import Card
 from personas.card.toml_card import card_from_table
 from personas.cli_common import CommandParsers, add_examples

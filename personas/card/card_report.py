@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from personas.card.card_book import card_book
-from personas.card.formats import to_persona
 from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
-from personas.card.toml_card import EXTENSION_KEY, normalise_examples
+from personas.card.toml_card import EXTENSION_KEY, normalise_examples, to_persona
 from personas.errors import CardError
 from personas.prompt.macros import report_macros
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning

@@ -7,9 +7,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from personas.card.card_book import book_entries
+from personas.card.card_picture import card_picture, picture_type
 from personas.card.card_report import report_card
-from personas.card.formats import card_picture, picture_type, to_persona
 from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates
+from personas.card.toml_card import to_persona
 from personas.errors import BaseModelError, CardError
 from personas.models.base_model import EMBEDDED
 from personas.models.bundled_model import bundled_model_folder

@@ -1,10 +1,11 @@
 """Character cards V1, V2 and V3 as JSON documents, with their picture and files."""
 
+import copy
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from personas.errors import CardError
@@ -262,3 +263,19 @@ def _parse_float(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text[:40]} is too large")
     return number
+
+
+def convert_version(card: Card, version: Version) -> Card:
+    """Convert the card to another version. Fields of V3 stay in a V2 card, which may have any."""
+    if card.version == version:
+        return card
+    spec, spec_version = SPECS[version]
+    outer = card.document
+    data = card.data
+    if card.version == 1:
+        outer = {}
+        data = empty_v2_data() | copy.deepcopy(card.document)
+    if version == 3:
+        data = {"group_only_greetings": [], **data}
+    document = {**outer, "spec": spec, "spec_version": spec_version, "data": data}
+    return replace(card, document=document, version=version)

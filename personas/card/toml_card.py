@@ -8,6 +8,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from personas.card.spec_card import (
     SPECS,
     Card,
     JsonObject,
+    convert_version,
     empty_v2_data,
     json_bytes,
     parse_document,
@@ -63,8 +65,8 @@ def normalise_examples(text: str, name: str, nickname: str = "") -> str:
     and "You".
     """
     text = START_PATTERN.sub("<START>", normalise_macros(text))
-    own = "|".join(re.escape(to_nfc(one)) for one in (name, nickname) if one)
-    text = re.sub(rf"^[ \t]*(?:{own})[ \t]*:", "{{char}}:", text, flags=re.MULTILINE)
+    names = "|".join(re.escape(to_nfc(label)) for label in (name, nickname) if label)
+    text = re.sub(rf"^[ \t]*(?:{names})[ \t]*:", "{{char}}:", text, flags=re.MULTILINE)
     return re.sub(
         r"^[ \t]*(?:you|user)[ \t]*:", "{{user}}:", text, flags=re.MULTILINE | re.IGNORECASE
     )
@@ -97,7 +99,10 @@ def read_cards(folder: Path) -> dict[str, Persona]:
 def find_persona(personas: Mapping[str, Persona], id_or_name: str) -> Persona | None:
     """Find a persona by id or display name, case-insensitively."""
     key = fold_name(id_or_name)
-    return next((p for p in personas.values() if key in (fold_name(p.id), fold_name(p.name))), None)
+    for persona in personas.values():
+        if key in (fold_name(persona.id), fold_name(persona.name)):
+            return persona
+    return None
 
 
 def read_table(path: Path) -> JsonObject:
@@ -171,23 +176,22 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     # Macros of greetings keep until they are sent; those of a prompt have one value, in training
     # and in serving.
     prose = {key: settle_macros(fields[key], name).text for key in PROSE_FIELDS}
+    prose["first_mes"] = normalise_macros(fields["first_mes"])
+    prose["mes_example"] = settle_macros(examples, name).text
+    greetings = []
+    for text in _texts(table, "alternate_greetings", where):
+        if text.strip():
+            greetings.append(normalise_macros(text).strip())
+    avatar = None
+    if folder and fields["avatar"]:
+        avatar = avatar_path(folder, fields["avatar"], where)
     persona = Persona(
         id=fields["id"],
         name=name,
         tags=tuple(map(to_nfc, _texts(table, "tags", where))),
-        alternate_greetings=tuple(
-            normalise_macros(text).strip()
-            for text in _texts(table, "alternate_greetings", where)
-            if text.strip()
-        ),
-        avatar=avatar_path(folder, fields["avatar"], where)
-        if folder and fields["avatar"]
-        else None,
-        **{
-            **prose,
-            "first_mes": normalise_macros(fields["first_mes"]),
-            "mes_example": settle_macros(examples, name).text,
-        },
+        alternate_greetings=tuple(greetings),
+        avatar=avatar,
+        **prose,
     )
     try:
         example_turns(persona)
@@ -199,24 +203,22 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
 
 
 def _visible_name(text: str) -> str:
-    """Return a name that cannot hide, turn the direction of what follows, mention or link; "" if
-    nothing is seen of it.
+    """Return a name that cannot hide, turn the direction of the text after it, mention or link; ""
+    if it has no visible letter.
 
     Answers to commands contain it.
     """
-    spaced = " ".join(to_nfc(text).split())
-    kept = (
-        letter
-        for letter in spaced
-        if letter in JOINERS or unicodedata.category(letter) not in ("Cc", "Cf")
-    )
-    name = " ".join("".join(kept).split())
+    name = ""
+    for letter in " ".join(to_nfc(text).split()):
+        if letter in JOINERS or unicodedata.category(letter) not in ("Cc", "Cf"):
+            name += letter
+    name = " ".join(name.split())
     for markup, harmless in NAME_MARKUP.items():
         name = name.replace(markup, harmless)
-    is_seen = any(
-        unicodedata.category(letter)[0] in "LNPS" and letter not in BLANK_LETTERS for letter in name
-    )
-    return name if is_seen else ""
+    for letter in name:
+        if unicodedata.category(letter)[0] in "LNPS" and letter not in BLANK_LETTERS:
+            return name
+    return ""
 
 
 def _text(table: JsonObject, key: str, where: Path | str) -> str:
@@ -240,15 +242,16 @@ def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
     from its name.
     """
     own = _own_fields(card)
-    table: JsonObject = {key: card.text(key) for key in SHARED_TEXT_FIELDS} | {
-        key: own[key] for key in OWN_TEXT_FIELDS if key in own
-    }
-    table |= {"name": replace_surrogates(card.name), "tags": list(card.tags)}
+    table: JsonObject = {key: card.text(key) for key in SHARED_TEXT_FIELDS}
+    table |= {key: own[key] for key in OWN_TEXT_FIELDS if key in own}
+    table["name"] = replace_surrogates(card.name)
+    table["tags"] = list(card.tags)
     greetings = card.texts("alternate_greetings")
     table["alternate_greetings"] = list(greetings) if any(greetings) else []
     table["id"] = persona_id or own.get("id") or slug(card.name)
     if not _has_example_dialogue(card):
-        table["mes_example"], table["speech"] = "", card.text("mes_example")
+        table["mes_example"] = ""
+        table["speech"] = card.text("mes_example")
     table["more"] = json_bytes(_unmapped_fields(card, table)).decode()
     return table
 
@@ -258,16 +261,18 @@ def card_from_table(table: JsonObject, where: str, picture: bytes | None = None)
     `CardError`.
     """
     persona = persona_from_table(table, where)
-    fresh: JsonObject = {"spec": SPECS[2][0], "spec_version": SPECS[2][1], "data": empty_v2_data()}
-    document = parse_json(table["more"].encode(), f"{where}, more,") if table.get("more") else fresh
+    spec, spec_version = SPECS[2]
+    document: Any = {"spec": spec, "spec_version": spec_version, "data": empty_v2_data()}
+    if table.get("more"):
+        document = parse_json(table["more"].encode(), f"{where}, more,")
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict):
         raise CardError(
             f"{where}: more is not the rest of a card.", "Restore the field, or remove it."
         )
-    data |= {
-        key: table[key] for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS) if table.get(key)
-    }
+    for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS):
+        if table.get(key):
+            data[key] = table[key]
     own = {key: table[key] for key in OWN_TEXT_FIELDS if table.get(key)}
     if "speech" in own and not table.get("mes_example"):
         data["mes_example"] = own.pop("speech")
@@ -277,6 +282,16 @@ def card_from_table(table: JsonObject, where: str, picture: bytes | None = None)
         data["extensions"] = (data.get("extensions") or {}) | {EXTENSION_KEY: own}
     card = parse_document(document, "toml", where)
     return Card(card.document, card.version, "toml", picture)
+
+
+def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None = None) -> Persona:
+    """Convert a card to a persona; the default id is the card's own or derived from its name.
+    Raises `CardError`.
+    """
+    if card.version == 1:
+        card = convert_version(card, 2)
+    table = table_from_card(card, persona_id)
+    return replace(persona_from_table(table, where), avatar=avatar)
 
 
 def slug(name: str) -> str:
@@ -329,7 +344,9 @@ def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
 
 def dump_toml(table: JsonObject) -> bytes:
     lines = []
-    for key in (key for key in FIELD_ORDER if table.get(key)):
+    for key in FIELD_ORDER:
+        if not table.get(key):
+            continue
         if key == "more":
             lines.append("\n# The rest of the card as JSON, for converting it back.")
         lines.append(f"{key} = {_toml_value(table[key])}")

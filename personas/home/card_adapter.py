@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from personas.card.card_reader import read_card_file
+from personas.card.card_writer import write_card
 from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
-from personas.card.formats import convert_version, read_card_file, write_card
-from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
+from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card, convert_version
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import (
     MANIFEST_FILE,

@@ -22,7 +22,8 @@ from bot.training.store import NewTrainingJob
 from bot.versions import installation
 from bot.versions.installation import VersionInstaller
 from personas.card import charx
-from personas.card.formats import parse_card, read_card_file, write_card
+from personas.card.card_reader import parse_card, read_card_file
+from personas.card.card_writer import write_card
 from personas.card.spec_card import json_bytes
 from personas.errors import AdapterError
 from personas.home.adapters import (

@@ -10,7 +10,9 @@ from bot.personas import guild_lore
 from bot.personas.registry import MAX_GUILD_PERSONAS, PersonaRegistry, guild_card_path, short_id
 from bot.platform.errors import RefusedError
 from bot.training.dataset_catalog import DatasetCatalog
-from personas.card.formats import parse_card, with_picture, write_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData

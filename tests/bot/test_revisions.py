@@ -10,7 +10,7 @@ from bot.personas.revisions import MAX_REVISIONS, RevisionHistory
 from bot.platform.errors import RefusedError
 from bot.privacy.guild_deletion import delete_guild, find_guilds_on_disk
 from bot.store import Contribution, Store, guild_suffix
-from personas.card.formats import parse_card
+from personas.card.card_reader import parse_card
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.lore.index import LoreIndex
 from tests.bot.traceable_person import forgetter

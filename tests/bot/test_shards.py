@@ -21,7 +21,7 @@ from bot.personas.guild_lore import GuildLore
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import Channel, ConsentDecision, JobResult, Memory, Store, StoreError
 from bot.versions.member_feedback import record_vote, share_votes, summarise_votes
-from personas.card.formats import parse_card
+from personas.card.card_reader import parse_card
 from sandbox import Sandbox, patch_discord
 from sandbox.traffic_log import HttpExchange, observers
 from tests.bot.conftest import QUAY

@@ -41,7 +41,10 @@ from bot.web_server import ROUTES
 from personas.card import charx
 from personas.card.card_book import book_as_lore
 from personas.card.card_draft import draft_card
-from personas.card.formats import parse_card, to_persona, with_picture, write_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import write_card
+from personas.card.toml_card import to_persona
 from personas.errors import (
     AdapterError,
     CardError,

@@ -13,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from personas.card import charx
-from personas.card.formats import parse_card, read_card_file, with_picture, write_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card, read_card_file
+from personas.card.card_writer import write_card
 from personas.card.png import PngChunk, join, split
 from personas.errors import CardError
 from tests.personas.cards import PIXEL, V2, as_json, v3

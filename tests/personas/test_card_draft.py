@@ -4,7 +4,7 @@ import pytest
 
 from bot.personas.registry import PersonaRegistry
 from personas.card.card_cli import main
-from personas.card.formats import read_card_file
+from personas.card.card_reader import read_card_file
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.prompt.renderer import example_turns
 

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from personas.card import charx as zips
 from personas.card import png as pictures
 from personas.card.card_book import book_as_lore, book_entries
-from personas.card.formats import parse_card, read_card_file, to_persona, with_picture, write_card
-from personas.card.toml_card import SHIPPED_CARDS, parse_table, persona_from_table, read_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card, read_card_file
+from personas.card.card_writer import write_card
+from personas.card.toml_card import (
+    SHIPPED_CARDS,
+    parse_table,
+    persona_from_table,
+    read_card,
+    to_persona,
+)
 from personas.errors import CardError
 from personas.prompt.renderer import example_turns, system_text
 from tests.personas.cards import PIXEL, TALK, V1, V2, as_json, v3

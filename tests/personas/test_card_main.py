@@ -7,7 +7,7 @@ import json
 import pytest
 
 from personas.card.card_cli import main
-from personas.card.formats import read_card_file
+from personas.card.card_reader import read_card_file
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from tests.personas.cards import PIXEL, V2, as_json
 

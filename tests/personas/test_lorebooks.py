@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from personas.card.card_book import card_book
 from personas.card.card_cli import main
-from personas.card.formats import parse_card
+from personas.card.card_reader import parse_card
 from personas.errors import CardError, LoreError
 from personas.lore.entry_rules import KeySearch
 from personas.lore.index import LoreIndex

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from personas.card.card_reader import parse_card
 from personas.card.card_report import report_card
-from personas.card.formats import parse_card, to_persona
+from personas.card.toml_card import to_persona
 from personas.prompt.macros import resolve_macros, settle_macros
 from personas.prompt.renderer import example_turns, system_text
 from tests.personas.cards import V2, as_json

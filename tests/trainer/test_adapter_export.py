@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from bot.personas.registry import PersonaRegistry
 from personas.card import card_cli as card_command
-from personas.card.formats import read_card_file
+from personas.card.card_reader import read_card_file
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import AdapterError, ExportError, UnderstudyError
 from personas.home.adapters import MANIFEST_FILE, WEIGHTS_FILE, verify_adapter, write_manifest

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.card.formats import parse_card, with_picture, write_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from personas.card.formats import read_card_file
+from personas.card.card_reader import read_card_file
 from personas.card.toml_card import dump_toml, table_from_card
 from personas.errors import MaterialError, RequestError
 from personas.home.built_dataset import combine_rights, is_built_dataset

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from personas.card.formats import read_card_file, to_persona
-from personas.card.toml_card import SHIPPED_CARDS, find_persona
+from personas.card.card_reader import read_card_file
+from personas.card.toml_card import SHIPPED_CARDS, find_persona, to_persona
 from personas.cli_common import read_setting
 from personas.errors import MaterialError, RequestError
 from personas.home.data_subjects import read_consent

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personas.card.formats import read_card_file, to_persona
+from personas.card.card_reader import read_card_file
 from personas.card.spec_card import Card
-from personas.card.toml_card import SHIPPED_CARDS, read_card
+from personas.card.toml_card import SHIPPED_CARDS, read_card, to_persona
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter

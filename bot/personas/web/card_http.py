@@ -23,7 +23,7 @@ from bot.platform.web_kit.problems import redacted_texts
 from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.store import BASE_MODEL_NAME
-from personas.card.formats import CardExport, CardForm
+from personas.card.card_writer import CardExport, CardForm
 from personas.errors import UnderstudyError
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest

@@ -13,7 +13,9 @@ import pytest
 
 from bot.personas.registry import PersonaRegistry
 from bot.store import Channel
-from personas.card.formats import parse_card, with_picture, write_card
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.engine import llm_engine
 from personas.errors import EngineBusyError

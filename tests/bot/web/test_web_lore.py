@@ -7,7 +7,7 @@ import re
 
 from bot.personas import guild_lore
 from bot.personas.guild_lore import GuildLore, read_all_lore
-from personas.card.formats import parse_card
+from personas.card.card_reader import parse_card
 from personas.home.job_material import ShippedData
 from personas.lore.passages import WORLD
 from personas.schemas.training import TrainingRequest

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from personas.card.card_book import book_entries
-from personas.card.formats import parse_card, to_persona
+from personas.card.card_reader import parse_card
 from personas.card.spec_card import V1_TEXT_FIELDS, Card
-from personas.card.toml_card import normalise_examples, slug
+from personas.card.toml_card import normalise_examples, slug, to_persona
 from personas.errors import CardError, MaterialError
 from personas.lore.lorebook_entry import LorebookEntry
 from personas.prompt.macros import settle_macros
