@@ -27,7 +27,7 @@ LONG = Workload(train=[600, 900, 1500], heldout=[700])
 
 def ways(base, work=LONG, machine=CPU, **changes):
     recipe = load_recipe("demo-cpu").model_copy(update={"max_length": 2048, **changes})
-    return recipe, memory_reductions(recipe, base, work, SPEED, machine)
+    return recipe, memory_reductions(recipe, base, work, SPEED, machine=machine)
 
 
 def test_the_same_is_learned_first_then_hardly_another_then_less(tiny_base):

@@ -9,7 +9,7 @@ from personas.errors import NoMemoryError
 from personas.models.base_model import BaseModel
 from personas.schemas.formatting import format_gib
 from personas.schemas.hyperparameters import MAX_ACCUMULATION_STEPS
-from trainer.estimate.run_estimate import MachineSpeed, estimate_run
+from trainer.estimate.run_estimate import MachineSpeed, estimate_memory, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
 from trainer.schemas import Recipe
@@ -39,17 +39,19 @@ def memory_reductions(
     base: BaseModel,
     work: Workload,
     speed: MachineSpeed,
+    *,
     machine: MachineSpec | None = None,
 ) -> list[MemoryReduction]:
     """Return ways to run the recipe with less and less memory, smallest change first."""
     machine = machine or probe_machine_without_torch()
     ways: list[MemoryReduction] = []
-    least = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
+    least = estimate_memory(recipe, base, work, machine).total
     for changes in _candidate_changes(recipe, machine):
         changed = recipe.model_copy(update=changes)
         # History is trimmed to a shorter length, so that hardly a sample is lost to it.
         train = [min(tokens, changed.max_length) for tokens in work.train]
-        cost = estimate_run("", changed, base, replace(work, train=train), speed, machine)
+        shortened = replace(work, train=train)
+        cost = estimate_run("", changed, base, shortened, speed=speed, machine=machine)
         if cost["memory_bytes"] < least:
             least = cost["memory_bytes"]
             ways.append(MemoryReduction(changes, least, cost["seconds"]))
@@ -60,6 +62,7 @@ def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeC
     """Yield cumulative changes; only the batch size is also tried with activation checkpointing as
     it was.
     """
+    # In the order of their effect on the result, from none at all.
     yield from _smaller_batches(recipe)
     changes: RecipeChanges = {}
     if not recipe.gradient_checkpointing:
@@ -117,12 +120,11 @@ def require_memory(
     `machine` defaults to this one; memory held by this process counts as free.
     """
     machine = machine or probe_machine()
-    speed = MachineSpeed(1.0, "")
     free = available_memory_bytes(machine)
-    needed = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
+    needed = estimate_memory(recipe, base, work, machine).total
     if needed <= free:
         return
-    ways = memory_reductions(recipe, base, work, speed, machine)
+    ways = memory_reductions(recipe, base, work, MachineSpeed(1.0, ""), machine=machine)
     advice = _advice(next((way for way in ways if way.memory_bytes <= free), None))
     need = (
         f"The run needs about {format_gib(needed)} of memory ({machine.device}); "

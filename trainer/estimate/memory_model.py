@@ -21,9 +21,8 @@ HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])  # bytes by which t
 DROPOUT_MASK_BYTES = 1  # bytes of dropout's mask per value
 GATE_MODULES = ("gate_proj", "up_proj")
 ATTENTION_INPUT_MODULES = ("q_proj", "k_proj", "v_proj")
-LOSS_COPIES = (
-    4  # float32 tensors of the logits' size: logits, log-softmax, and the gradients of both
-)
+LOSS_COPIES = 4
+"""Float32 tensors of the logits' size: logits, log-softmax, and the gradients of both."""
 BACKWARD_COPIES, SCORE_COPIES = 4, 2
 """Gradients held at once in one layer's backward pass: of the feed-forward's width, and of
 attention scores.
@@ -36,9 +35,8 @@ LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 855 * 2**20, 500 * 2**20
 """Torch, transformers, peft, trl, datasets, language detection, and the samples; the CUDA context
 is an assumption.
 """
-GPU_FRAGMENTATION_SHARE = (
-    0.1  # fragmentation by CUDA's allocator, as a share of a step's temporary tensors
-)
+GPU_FRAGMENTATION_SHARE = 0.1
+"""Fragmentation by CUDA's allocator, as a share of a step's temporary tensors."""
 WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
 PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516
@@ -62,11 +60,9 @@ def retained_activation_bytes(
     """
 
     def layer(part: BatchShape) -> int:
-        scores = (
-            _attention_score_bytes(shape, part)
-            if has_scores
-            else part.rows * part.own * shape.attended
-        )
+        scores = part.rows * part.own * shape.attended
+        if has_scores:
+            scores = _attention_score_bytes(shape, part)
         return _layer_activation_bytes(shape, recipe, part, value_bytes) + scores * value_bytes
 
     if recipe.gradient_checkpointing:
@@ -81,9 +77,8 @@ def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
     """
     if shape.plain_head and not batch.judged:
         logits = min(batch.trained, LOSS_CHUNK_TOKENS) * shape.vocabulary
-        return (
-            FLOAT32_BYTES + 2 * value_bytes
-        ) * logits + 2 * value_bytes * batch.trained * shape.width
+        states = batch.trained * shape.width
+        return (FLOAT32_BYTES + 2 * value_bytes) * logits + 2 * value_bytes * states
     return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
@@ -138,15 +133,10 @@ def _layer_activation_bytes(
     tokens = batch.rows * batch.own
     seen = batch.rows * (batch.own + batch.shared)
     norms = 2 * FLOAT32_BYTES * shape.width
-    feed_forward = (
-        3 * shape.intermediate * value_bytes
-    )  # the gate before and after SiLU, and its factor
-    values = (
-        norms
-        + shape.attended * value_bytes
-        + feed_forward
-        + _adapter_activation_bytes(shape, recipe, value_bytes)
-    )
+    # The gate before and after SiLU, and its factor.
+    feed_forward = 3 * shape.intermediate * value_bytes
+    adapters = _adapter_activation_bytes(shape, recipe, value_bytes)
+    values = norms + shape.attended * value_bytes + feed_forward + adapters
     return tokens * values + seen * 2 * shape.keys * value_bytes
 
 
@@ -214,7 +204,8 @@ def memory_of_batches(
     served = 2 if machine.has_cuda or machine.best == "bf16" else 4
     base = _training_base_bytes(recipe, shape, value, machine)
     weights = adapter_parameter_count(recipe, shape)
-    trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
+    if machine.has_cuda:
+        trained = trained.whole  # nothing is shared on a GPU
     # Autocast keeps a 16-bit copy of the adapter, too.
     adapter = weights * (WEIGHT_BYTES + (value if value < WEIGHT_BYTES else 0))
     state = weights * _optimiser_state_bytes(recipe, machine)
@@ -229,12 +220,15 @@ def memory_of_batches(
             loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)
         ),
     }
-    wasted = (
-        round(GPU_FRAGMENTATION_SHARE * (training["activations"] + training["loss"]))
-        if machine.has_cuda
-        else fragmentation_bytes(shape, recipe, trained, value, base)
-    )
+    if machine.has_cuda:
+        temporary = training["activations"] + training["loss"]
+        wasted = round(GPU_FRAGMENTATION_SHARE * temporary)
+    else:
+        wasted = fragmentation_bytes(shape, recipe, trained, value, base_bytes=base)
     training_at_most = base + sum(training.values()) + wasted
+    checkpoint = 0
+    if not machine.has_cuda and recipe.eval_strategy != "no":
+        checkpoint = weights * WEIGHT_BYTES + state
     between = evaluation_bytes(shape, measured, value) + base + adapter + state
     after = (
         evaluation_bytes(shape, measured, served)
@@ -247,9 +241,7 @@ def memory_of_batches(
             "base model": base,
             **training,
             "allocator": wasted,
-            "checkpoint": 0
-            if machine.has_cuda or recipe.eval_strategy == "no"
-            else weights * WEIGHT_BYTES + state,
+            "checkpoint": checkpoint,
             "measuring": max(0, between - training_at_most, after - training_at_most),
         }
     )
@@ -260,11 +252,12 @@ def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
     per output.
     """
     sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
-    each = [
-        recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0)
-        for inputs, outputs in sizes
-    ]
-    return shape.layers * sum(each)
+    weights = 0
+    for inputs, outputs in sizes:
+        weights += recipe.lora_r * (inputs + outputs)
+        if recipe.use_dora:
+            weights += outputs
+    return shape.layers * weights
 
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:

@@ -17,11 +17,8 @@ SIZE_NAMES = {
 LAYER_KINDS = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 """Settings that list the kind of each layer in models whose layers differ."""
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-BYTES_PER_DTYPE = {
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-}  # bytes of a weight by the precision in a configuration
+BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a weight by the precision in a configuration."""
 
 
 @dataclass(frozen=True)

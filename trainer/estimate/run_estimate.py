@@ -37,9 +37,8 @@ FLOPS_PER_S, FLOAT32_FLOPS_PER_S, ACTIVATION_BYTES_PER_S = 6e11, 4.5e11, 1.4e9
 """Of the reference machine (two cores with bfloat16 in hardware): products in bfloat16 and float32,
 retained bytes.
 """
-LAYER_OVERHEAD_S = (
-    1.2e-3  # a layer's small operations, for each pass of a batch or of its shared prefix
-)
+LAYER_OVERHEAD_S = 1.2e-3
+"""A layer's small operations, for each pass of a batch or of its shared prefix."""
 OPTIMISER_UPDATE_S, OPTIMISER_UPDATE_8BIT_S = 2e-9, 3e-8
 """Per adapter weight and step: 8-bit state is unpacked and packed again."""
 FORWARD_SHARE = 0.25  # the forward pass's share of the time beside the products
@@ -219,20 +218,18 @@ def estimate_speed(
     `work`.
     """
     machine = probe_machine_without_torch()
-    if speeds := list(
-        islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)
-    ):
-        return min(
-            speeds, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in speeds))
-        )
+    measured = _speeds_of_runs(base, recipe, work, adapters, machine=machine)
+    speeds = list(islice(measured, MAX_REFERENCE_RUNS))
+    if speeds:
+        # A run that other load slowed down is outvoted.
+        median = statistics.median_high(speed.pace for speed in speeds)
+        return next(speed for speed in speeds if speed.pace == median)
     if machine.has_cuda:
-        return MachineSpeed(
-            DEFAULT_GPU_SPEEDUP, "a guess: no run on this GPU was long enough to tell"
-        )
-    return MachineSpeed(
-        _measure_gflops() / REFERENCE_GFLOPS,
-        "measured runs, scaled to this machine's matrix products",
-    )
+        basis = "a guess: no run on this GPU was long enough to tell"
+        return MachineSpeed(DEFAULT_GPU_SPEEDUP, basis)
+    # Other load on the machine hardly distorts the products of one core.
+    basis = "measured runs, scaled to this machine's matrix products"
+    return MachineSpeed(_measure_gflops() / REFERENCE_GFLOPS, basis)
 
 
 def adapters_by_recency(home: Path) -> list[Path]:
@@ -243,12 +240,17 @@ def adapters_by_recency(home: Path) -> list[Path]:
 
 
 def _speeds_of_runs(
-    base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path], machine: MachineSpec
+    base: BaseModel,
+    recipe: Recipe,
+    work: Workload,
+    adapters: Iterable[Path],
+    *,
+    machine: MachineSpec,
 ) -> Iterator[MachineSpeed]:
     """Yield the speed of each sufficiently long run."""
     for folder in adapters:
         try:
-            if speed := _speed_of_run(base, recipe, work, folder, machine):
+            if speed := _speed_of_run(base, recipe, work, folder, machine=machine):
                 yield speed
         except (
             OSError,
@@ -263,29 +265,27 @@ def _speeds_of_runs(
 
 
 def _speed_of_run(
-    base: BaseModel, recipe: Recipe, work: Workload, folder: Path, machine: MachineSpec
+    base: BaseModel, recipe: Recipe, work: Workload, folder: Path, *, machine: MachineSpec
 ) -> MachineSpeed | None:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     with (folder / "report" / "steps.csv").open(encoding="utf-8", newline="") as file:
         first, *_, last = csv.DictReader(file)
     took_s = float(last["seconds"]) - float(first["seconds"])
-    if (
-        manifest["base_model"] != base.name
-        or int(last["step"]) < MIN_REFERENCE_STEPS
-        or took_s < MIN_REFERENCE_SECONDS
-    ):
+    if manifest["base_model"] != base.name:
+        return None
+    # A short run says little about the next one.
+    if int(last["step"]) < MIN_REFERENCE_STEPS or took_s < MIN_REFERENCE_SECONDS:
         return None
     if GOOD_REPLIES_KEY in manifest["dataset"]:  # the reference computed, too
         return None
-    known = {
-        key: value
-        for key, value in manifest["hyperparameters"].items()
-        if key in Recipe.model_fields
-    }
-    then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})
-    computed = run_cost(
-        then, model_shape_of(base), replace(work, judged=None), compute_dtype_bytes(then, machine)
-    )
+    settings = recipe.model_dump()
+    for name, value in manifest["hyperparameters"].items():
+        if name in Recipe.model_fields:
+            settings[name] = value
+    settings["max_length"] = recipe.max_length
+    then = Recipe.model_validate(settings)
+    value_bytes = compute_dtype_bytes(then, machine)
+    computed = run_cost(then, model_shape_of(base), replace(work, judged=None), value_bytes)
     pace = float(last["tokens_per_s"]) / (computed.trained_tokens / computed.training_s)
     return MachineSpeed(pace, f"the run of {manifest['created_at'][:16]} on this machine")
 

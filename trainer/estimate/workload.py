@@ -14,9 +14,8 @@ from trainer.schemas import Recipe
 
 BATCHES_PER_LENGTH_GROUP = 8
 """Batches sorted by length together: enough to save padding, few enough to stay in random order."""
-DEFAULT_REPLY_SHARE = (
-    0.25  # assumed share of a sample's tokens with loss, where they are not counted
-)
+DEFAULT_REPLY_SHARE = 0.25
+"""Assumed share of a sample's tokens with loss, where they are not counted."""
 EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS = 16, 8192
 """Samples measured at once, and their tokens with padding: fewer samples where they are long."""
 

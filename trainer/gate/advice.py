@@ -6,10 +6,10 @@ from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, ScoreCard
 from trainer.gate.measurement import other_personas
 
 FEW_REPLIES_BELOW = 200
-LOSS_RISE_SHARE = 0.08  # training diverged if its highest loss exceeds the first one by this share
-MAX_SMALL_DECREASE_SHARE = (
-    0.05  # more steps would help if the training loss fell by less than this share
-)
+LOSS_RISE_SHARE = 0.08
+"""Training diverged if its highest loss exceeds the first one by this share."""
+MAX_SMALL_DECREASE_SHARE = 0.05
+"""More steps would help if the training loss fell by less than this share."""
 
 
 def advice_for(card: ScoreCard, name: str) -> str:

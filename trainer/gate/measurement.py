@@ -21,9 +21,8 @@ UNIT_SHARE = "share"
 UNIT_TIMES = "times"
 
 STANDARD_NORMAL = NormalDist()
-NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(
-    0.975
-)  # standard errors that a 95 % interval reaches to each side
+NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(0.975)
+"""Standard errors that a 95 % interval reaches to each side."""
 
 PValue = Callable[[float], float]
 

@@ -155,6 +155,9 @@ class SupersededError(TrainingError):
 class AttemptFence:
     """Keeps an attempt from writing once a newer one of the same job is recorded; attempt 0 is not
     fenced.
+
+    On a cluster, a run that everybody takes for dead may go on because its node was cut off. The
+    lock on the folder alone would not do: it stays with a process that does not react.
     """
 
     folder: Path
@@ -201,6 +204,9 @@ def _folder_identity(folder: Path) -> tuple[int, int] | None:
 class PauseControl:
     """A pause, requested and released from any thread; the training thread waits for its end.
 
+    The bot asks for it while replies are generated: a low priority does not help where two
+    processes share caches and memory.
+
     The time it may wait is saved up while it works; with the demand `yield` a reserve of it is
     kept. `waited_s` is the total waiting time in seconds.
     """
@@ -209,7 +215,9 @@ class PauseControl:
         self, stop: CancelToken | None = None, beat: Callable[[], None] = lambda: None
     ) -> None:
         """Create one that waits no longer once `stop` is requested; each `wait` calls `beat`."""
-        self._stop, self._free, self._beat = stop or CancelToken(), Event(), beat
+        self._stop = stop or CancelToken()
+        self._beat = beat
+        self._free = Event()
         self.demand: PauseDemand = "go"
         self._free.set()
         self._share = MAX_PAUSE_SHARE

@@ -23,10 +23,8 @@ from trainer.dataset.writer import DatasetBuildSpec, ReadProgress, previous_hold
 from trainer.estimate.workload import common_prefix_length
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 
-SIDE_NAMES = (
-    (TRAIN, "train"),
-    (HELD_OUT, "eval"),
-)  # sides and their names in `--json`, as in a data set's files
+SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))
+"""Sides and their names in `--json`, as in a data set's files."""
 TRAINED_BEGIN = "⟦"
 TRAINED_END = "⟧"
 REJECTED_BEGIN = "⟪"

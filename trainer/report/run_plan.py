@@ -96,6 +96,7 @@ class RunPlan:
             recipes = {name: load_recipe(name) for name in recipe_names()}
             del recipes[PREFERENCE_RECIPE]
         recipes[self.recipe] = self.settings
+        reductions = memory_reductions(self.settings, self.base, self.work, speed, machine=machine)
         plan = {
             "persona": self.persona,
             "base_model": self.base.name,
@@ -107,10 +108,7 @@ class RunPlan:
                 self._estimate_recipe(name, recipe, speed) for name, recipe in recipes.items()
             ],
             "free_bytes": machine.free_bytes,
-            "lighter": [
-                vars(way)
-                for way in memory_reductions(self.settings, self.base, self.work, speed, machine)
-            ],
+            "lighter": [vars(reduction) for reduction in reductions],
             "truncation": {
                 "max_length": self.settings.max_length,
                 "history_trimmed": self.history_trimmed,

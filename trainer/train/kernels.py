@@ -29,11 +29,8 @@ from trainer.train.layout_probe import adapter_gradients_differ, losses_differ, 
 GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
 FUSED_LORA_NOTE = "LoRA layers: those with the same input computed together."
-LIGER_PATCHED_ATTRIBUTES = (
-    "forward",
-    "extra_repr",
-    "_get_name",
-)  # attributes that Liger binds to single layers
+LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")
+"""Attributes that Liger binds to single layers."""
 FLASH_ATTENTION = "flash_attention_2"
 FLEX_ATTENTION = "flex_attention"
 MAX_LOGIT_DIFFERENCE = 1e-2

@@ -88,13 +88,15 @@ class ResumeConfig(FrozenModel):
     @property
     def caveats(self) -> tuple[str, ...]:
         """Caveats of the adapter that follow from this, for people."""
-        caveats = [f"{self.processes} processes trained it together."] if self.processes > 1 else []
+        caveats = []
+        if self.processes > 1:
+            caveats.append(f"{self.processes} processes trained it together.")
         if self.has_reduced_batch:
+            wanted = self.recipe.per_device_train_batch_size
             caveats.append(
-                f"Memory ran out with batches of {self.recipe.per_device_train_batch_size}, so the "
-                "rest was trained "
-                f"with {self.batch}: the weights are not, to the last bit, those of a run with "
-                "more memory."
+                f"Memory ran out with batches of {wanted}, so the rest was trained with "
+                f"{self.batch}: the weights are not, to the last bit, those of a run with more "
+                "memory."
             )
         if self.precision:
             caveats.append(
@@ -104,11 +106,9 @@ class ResumeConfig(FrozenModel):
 
     def without_float16(self, precision: Literal["bf16", "fp32"]) -> ResumeConfig | None:
         """Return it with this precision in place of float16; None if float16 is not in use."""
-        return (
-            self.model_copy(update={"precision": precision})
-            if self.used.precision == "fp16"
-            else None
-        )
+        if self.used.precision != "fp16":
+            return None
+        return self.model_copy(update={"precision": precision})
 
     def halved(self) -> ResumeConfig | None:
         """Return it with smaller batches and more of them per step; None if a batch is one sample
@@ -140,12 +140,12 @@ def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
     """Return the recipe of the run that is resumed in a folder; None if no run of this request has
     begun there.
     """
-    config = _read_resume_config(folder) if (folder / CHECKPOINTS_FOLDER).is_dir() else None
-    return (
-        ResolvedRecipe(config.recipe, config.chosen)
-        if config and config.asked == request_hash(spec)
-        else None
-    )
+    if not (folder / CHECKPOINTS_FOLDER).is_dir():
+        return None
+    config = _read_resume_config(folder)
+    if config is None or config.asked != request_hash(spec):
+        return None
+    return ResolvedRecipe(config.recipe, config.chosen)
 
 
 def resume_thread_count(folder: Path) -> int | None:
@@ -171,6 +171,8 @@ def lock_config(folder: Path, wanted: ResumeConfig) -> ResumeConfig:
         )
     if stored and _is_same_run(stored, wanted):
         return stored
+    # Anything that determines the computation has changed. Weights of such checkpoints would belong
+    # to neither run.
     if (folder / CHECKPOINTS_FOLDER).is_dir():
         log.warning(
             "the checkpoints in %s are of a run with other settings, samples or packages: starting "
@@ -189,9 +191,9 @@ def write_resume_config(folder: Path, config: ResumeConfig) -> None:
 
 def batches_hash(data: Dataset, recipe: Recipe) -> str:
     """Hash the samples in their order (SHA-256), those of both stages if there are two."""
-    digest = _sample_order_hash(data.train, recipe) + (
-        data.preferences.marks if data.preferences else ""
-    )
+    digest = _sample_order_hash(data.train, recipe)
+    if data.preferences:
+        digest += data.preferences.marks
     if not data.first:
         return digest
     return hashlib.sha256((_sample_order_hash(data.first, recipe) + digest).encode()).hexdigest()
@@ -199,9 +201,8 @@ def batches_hash(data: Dataset, recipe: Recipe) -> str:
 
 def _sample_order_hash(samples: Sequence[TokenizedSample], recipe: Recipe) -> str:
     digest = hashlib.sha256()
-    for index in group_by_length(
-        [len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed
-    ):
+    lengths = [len(sample.ids) for sample in samples]
+    for index in group_by_length(lengths, recipe.per_device_train_batch_size, recipe.seed):
         digest.update(repr((samples[index].ids, samples[index].mask)).encode())
     return digest.hexdigest()
 

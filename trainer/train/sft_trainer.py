@@ -91,9 +91,8 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
             return losses.mean()
-        return (
-            losses.sum() / num_items_in_batch * self.stage.control.processes.count
-        )  # whose gradients are averaged
+        # The gradients of several processes are averaged, and `num_items_in_batch` is of all.
+        return losses.sum() / num_items_in_batch * self.stage.control.processes.count
 
 
 class LengthSortedSampler(torch.utils.data.Sampler[int]):

@@ -183,14 +183,14 @@ class TrainerBase:
         folder = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.global_step}"
         if self.state.best_global_step:
             best = folder.with_name(f"{CHECKPOINT_PREFIX}{self.state.best_global_step}")
-            self.state.best_model_checkpoint = (
-                str(best) if best == folder or best.is_dir() else None
-            )
+            is_kept = best == folder or best.is_dir()
+            self.state.best_model_checkpoint = str(best) if is_kept else None
         if folder.is_dir():  # this step's checkpoint was written for another reason
             return
         for part in (*self.callback_handler.callbacks, self.control):
             if isinstance(part, ExportableState):
                 self.state.stateful_callbacks[type(part).__name__] = part.state()
+        # transformers would pickle them, and reading a pickle can run any code.
         parts = {
             "weights": trainable_weights(self.model),
             "optimiser": self.optimizer.state_dict(),
@@ -267,11 +267,11 @@ def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[Non
 
     def before_layer(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         call()
-        for value in inputs[
-            :1
-        ]:  # the hidden states, whose gradient is the last thing the layer's backward computes
-            if isinstance(value, torch.Tensor) and value.requires_grad:
-                value.register_hook(before_backward)  # type: ignore[no-untyped-call]
+        # The first input are the hidden states. Their gradient is the last thing that the layer's
+        # backward pass computes.
+        hidden = inputs[0] if inputs else None
+        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+            hidden.register_hook(before_backward)  # type: ignore[no-untyped-call]
 
     def before_backward(_gradient: torch.Tensor) -> None:
         call()
