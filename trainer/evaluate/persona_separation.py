@@ -23,12 +23,12 @@ from personas.home.adapters import verify_adapter
 from personas.home.comparison_targets import NeighbourPaths
 from personas.home.job_folder import read_spec
 from personas.models.base_model import fingerprint
-from personas.prompt.renderer import Renderer, TokenizedSample
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, Turn
 from personas.schemas.scorecard import Interval, Separation
 from trainer.dataset.dataset import Dataset
 from trainer.evaluate.candidates import NEW, Candidates
-from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, bootstrap_ratio, paired_losses
+from trainer.evaluate.paired_losses import TimeBudget, bootstrap_ratio, paired_losses
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob, prepare_job
 from trainer.train.losses import ReplyLoss, load_serving_model, mean_loss, measure_reply_losses
@@ -57,15 +57,16 @@ def load_other_personas(
     job: PreparedJob, named: Sequence[NeighbourPaths]
 ) -> tuple[tuple[OtherPersona, ...], tuple[str, ...]]:
     """Load the named personas that can be compared, and the reasons why others cannot."""
-    found: list[OtherPersona] = []
+    neighbours: list[OtherPersona] = []
     missing: list[str] = []
-    for it in named:
+    for paths in named:
+        if paths.persona == job.spec.request.persona or len(neighbours) == MAX_OTHER_PERSONAS:
+            continue
         try:
-            if it.persona != job.spec.request.persona and len(found) < MAX_OTHER_PERSONAS:
-                found.append(_load_other_persona(job, it))
+            neighbours.append(_load_other_persona(job, paths))
         except UnderstudyError as error:
-            missing.append(f"{it.persona}: {error.message}")
-    return tuple(found), tuple(missing)
+            missing.append(f"{paths.persona}: {error.message}")
+    return tuple(neighbours), tuple(missing)
 
 
 def _load_other_persona(job: PreparedJob, named: NeighbourPaths) -> OtherPersona:
@@ -129,30 +130,30 @@ def separation_section(
     between: Callable[[], None],
 ) -> Separation:
     """Measure the persona `own` of the new version and at least one neighbour."""
-    replies = {own: persona_replies(data)} | {
-        it.persona: persona_replies(it.data) for it in neighbours
-    }
-    refs = {own: sides.ref(NEW)} | {it.persona: it.ref for it in neighbours}
+    replies = {own: persona_replies(data)}
+    refs = {own: sides.ref(NEW)}
+    for neighbour in neighbours:
+        replies[neighbour.persona] = persona_replies(neighbour.data)
+        refs[neighbour.persona] = neighbour.ref
     renderer = Renderer(sides.tokenizer)
-    measured: dict[str, PairedLosses[str]] = {}
 
     def use_adapter(name: str) -> AbstractContextManager[Any]:
         return sides.use_adapter(refs[name])
 
-    for left, (persona, exchanges) in zip(range(len(replies), 0, -1), replies.items(), strict=True):
-        samples = [_sample_without_context(renderer, it) for it in exchanges]
-        limit = budget.part(1 / left)
-        measured[persona] = paired_losses(use_adapter, tuple(refs), samples, limit, between=between)
-    for it in neighbours:
-        sides.adapted.drop(it.ref)
-    losses = {persona: {name: of.whole(name) for name in refs} for persona, of in measured.items()}
-    talks = {
-        persona: [it.talk for it in measured[persona].chosen(replies[persona])]
-        for persona in replies
-    }
+    losses: dict[str, dict[str, list[ReplyLoss]]] = {}
+    talks: dict[str, list[str]] = {}
+    for persona, pairs in replies.items():
+        # After the message alone: a prompt with the card would say who speaks.
+        samples = [renderer.sample(None, [Turn("", pair.message)], pair.reply) for pair in pairs]
+        limit = budget.part(1 / (len(replies) - len(losses)))
+        measured = paired_losses(use_adapter, tuple(refs), samples, limit, between=between)
+        losses[persona] = {name: measured.whole(name) for name in refs}
+        talks[persona] = [pair.talk for pair in measured.chosen(pairs)]
+    for neighbour in neighbours:
+        sides.adapted.drop(neighbour.ref)
     fit = fit_adapters(losses)
     return Separation(
-        replies=sum(len(it) for it in talks.values()),
+        replies=sum(map(len, talks.values())),
         loss={persona: dict(row) for persona, row in fit.losses.items()},
         own_best=fit.own_best,
         own_best_new=float(fit.fits[own].mean()),
@@ -162,14 +163,8 @@ def separation_section(
 
 def persona_replies(data: Dataset) -> list[PromptReply]:
     """Return the held-out replies of the persona itself, or all if there are none."""
-    return [it for it in data.heldout_prompt_replies if it.by_persona] or list(
-        data.heldout_prompt_replies
-    )
-
-
-def _sample_without_context(renderer: Renderer, pair: PromptReply) -> TokenizedSample:
-    """Render the reply after its message alone."""
-    return renderer.sample(None, [Turn("", pair.message)], pair.reply)
+    pairs = list(data.heldout_prompt_replies)
+    return [pair for pair in pairs if pair.by_persona] or pairs
 
 
 def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]:

@@ -32,10 +32,8 @@ def shuffled_replies(card: ScoreCard, index: int) -> list[tuple[str, str]]:
     among them.
     """
     shown: SideBySide = card.side_by_side[index]
-    texts = [
-        (REAL_REPLY, shown.real),
-        *((side, reply.text) for side, reply in shown.replies.items()),
-    ]
+    texts: list[tuple[str, str]] = [(REAL_REPLY, shown.real)]
+    texts += [(side, reply.text) for side, reply in shown.replies.items()]
     random.Random(f"{card.persona} {card.version} {index}").shuffle(texts)  # nosec B311  # repeatable
     return texts
 
@@ -59,47 +57,37 @@ def rating_sheet(card: ScoreCard) -> str:
         "in a separate file: do not open it before all are rated. `rubric.csv` is the same sheet "
         "for a spreadsheet.",
     ]
-    for index, it in enumerate(card.side_by_side):
-        head = (
-            f"| reply | {' | '.join(RATING_QUESTIONS)} | remarks "
-            f"|\n|{'---|' * (len(RATING_QUESTIONS) + 2)}"
-        )
-        texts = shuffled_replies(card, index)
-        empty = "\n".join(
-            f"| {letter} |{' |' * (len(RATING_QUESTIONS) + 1)}"
-            for letter in REPLY_LETTERS[: len(texts)]
-        )
-        replies = [
-            f"**{letter}.** {_one_line(text)}"
-            for letter, (_, text) in zip(REPLY_LETTERS, texts, strict=False)
+    for index, pair in enumerate(card.side_by_side):
+        parts += [f"## {index + 1}", f"> {_one_line(pair.prompt)}"]
+        table = [
+            f"| reply | {' | '.join(RATING_QUESTIONS)} | remarks |",
+            f"|{'---|' * (len(RATING_QUESTIONS) + 2)}",
         ]
-        parts += [f"## {index + 1}", f"> {_one_line(it.prompt)}", *replies, f"{head}\n{empty}"]
+        for letter, (_, text) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False):
+            parts.append(f"**{letter}.** {_one_line(text)}")
+            table.append(f"| {letter} |{' |' * (len(RATING_QUESTIONS) + 1)}")
+        parts.append("\n".join(table))
     return "\n\n".join(parts) + "\n"
 
 
 def rating_key(card: ScoreCard) -> str:
     """Render the key as JSON: prompt, then letter, to base, live, new or real."""
-    key = {
-        str(index + 1): {
-            letter: side
-            for letter, (side, _) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False)
-        }
-        for index in range(len(card.side_by_side))
-    }
-    return (
-        json.dumps({"persona": card.persona, "version": card.version, "replies": key}, indent=2)
-        + "\n"
-    )
+    replies: dict[str, dict[str, str]] = {}
+    for index in range(len(card.side_by_side)):
+        sides = [side for side, _ in shuffled_replies(card, index)]
+        replies[str(index + 1)] = dict(zip(REPLY_LETTERS, sides, strict=False))
+    key = {"persona": card.persona, "version": card.version, "replies": replies}
+    return json.dumps(key, indent=2) + "\n"
 
 
 def _rows(card: ScoreCard) -> Iterator[tuple[str, ...]]:
-    for index, it in enumerate(card.side_by_side):
+    blank = [""] * (len(RATING_QUESTIONS) + 1)
+    for index, pair in enumerate(card.side_by_side):
         for letter, (_, text) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False):
-            blank = ("",) * (len(RATING_QUESTIONS) + 1)
             yield (
                 str(index + 1),
                 letter,
-                _escape_formula(it.prompt),
+                _escape_formula(pair.prompt),
                 _escape_formula(text),
                 *blank,
             )

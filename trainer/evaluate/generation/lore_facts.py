@@ -34,6 +34,7 @@ from trainer.evaluate.generation.reply_tasks import (
     FACTS_FILE,
     OUT_OF_CHARACTER_FILE,
     PERSONA_TASKS,
+    EvaluationPrompt,
     GeneratedReply,
     MeasuredShares,
     ReplyValue,
@@ -44,17 +45,13 @@ from trainer.evaluate.generation.reply_tasks import (
     true_share,
 )
 
-USER_NAMES = (
-    "user",
-    "human",
-    "guest",
-)  # names under which models continue as the user, beside the real one
+USER_NAMES = ("user", "human", "guest")
+"""Names under which models continue as the user, beside the real one."""
 LORE_RIGHT_MEASURES = (LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT)
 LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK)
 MAX_DERIVED_QUESTIONS = 15
-MIN_MATCHING_TERMS = (
-    3  # words of a derived answer, beyond the question's, that a right reply must contain
-)
+MIN_MATCHING_TERMS = 3
+"""Words of a derived answer, beyond the question's, that a right reply must contain."""
 
 
 @lru_cache(maxsize=1)
@@ -151,9 +148,13 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
     def contradicts(reply: str) -> bool:
         return matches("wrong", reply) or bool(number and _has_other_number(reply, number))
 
-    rewording = row.get("reworded", "")
     return FactQuestion(
-        row["question"], row["reference"], is_right, contradicts, rewording, row["evidence"]
+        row["question"],
+        row["reference"],
+        is_right,
+        contradicts,
+        reworded=row.get("reworded", ""),
+        evidence=row["evidence"],
     )
 
 
@@ -176,35 +177,39 @@ def measure_facts(
     character: CharacterBreakDetector,
 ) -> FactScores | None:
     """Measure the section of facts; None if no question was answered."""
-    numbers = {it.prompt.number for it in answers if it.prompt.task == FACTS_TASK}
+    prompts = [answer.prompt for answer in answers]
+    numbers = {prompt.number for prompt in prompts if prompt.task == FACTS_TASK}
     if not numbers:
         return None
 
     def share(test: Callable[[GeneratedReply], bool], side: Side, *tasks: str) -> float:
         return true_share(map(test, select_replies(answers, *tasks, side=side)))
 
-    def is_right(it: GeneratedReply) -> bool:
-        return questions[it.prompt.number].is_right(it.text)
+    def is_right(reply: GeneratedReply) -> bool:
+        return questions[reply.prompt.number].is_right(reply.text)
 
-    def contradicts(it: GeneratedReply) -> bool:
-        return questions[it.prompt.number].contradicts(it.text)
+    def contradicts(reply: GeneratedReply) -> bool:
+        return questions[reply.prompt.number].contradicts(reply.text)
 
-    def is_broken(it: GeneratedReply) -> bool:
-        return character.is_broken_by(it.text, it.prompt.asker)
+    def is_broken(reply: GeneratedReply) -> bool:
+        return character.is_broken_by(reply.text, reply.prompt.asker)
 
-    without_lore = [
-        side for side in sides if select_replies(answers, FACTS_WITHOUT_LORE_TASK, side=side)
-    ]
+    right_with_lore: dict[Side, float] = {}
+    right_without_lore: dict[Side, float] = {}
+    contradictions: dict[Side, float] = {}
+    breaks_character: dict[Side, float] = {}
+    for side in sides:
+        right_with_lore[side] = share(is_right, side, FACTS_TASK)
+        if select_replies(answers, FACTS_WITHOUT_LORE_TASK, side=side):
+            right_without_lore[side] = share(is_right, side, FACTS_WITHOUT_LORE_TASK)
+        contradictions[side] = share(contradicts, side, FACTS_TASK, FACTS_WITHOUT_LORE_TASK)
+        breaks_character[side] = share(is_broken, side, *PERSONA_TASKS)
     return FactScores(
         questions=len(numbers),
-        right_with_lore={side: share(is_right, side, FACTS_TASK) for side in sides},
-        right_without_lore={
-            side: share(is_right, side, FACTS_WITHOUT_LORE_TASK) for side in without_lore
-        },
-        contradictions={
-            side: share(contradicts, side, FACTS_TASK, FACTS_WITHOUT_LORE_TASK) for side in sides
-        },
-        breaks_character={side: share(is_broken, side, *PERSONA_TASKS) for side in sides},
+        right_with_lore=right_with_lore,
+        right_without_lore=right_without_lore,
+        contradictions=contradictions,
+        breaks_character=breaks_character,
     )
 
 
@@ -221,46 +226,64 @@ def measure_lore(
     the search found another passage count for neither; `LORE_FOUND` is the share of the others. The
     ceiling are the reference answers, the floor those of other questions.
     """
-    found = MeasuredShares()
-    asked = {it.prompt for it in answers if it.prompt.task in (FACTS_TASK, REWORDED_TASK)}
-    has_passage = {
-        it: questions[it.number].evidence in " ".join(decode(it.ids).split()) for it in asked
-    }
+    shares = MeasuredShares()
+    asked = {reply.prompt for reply in answers if reply.prompt.task in (FACTS_TASK, REWORDED_TASK)}
+    has_passage = {}
+    for prompt in asked:
+        text = " ".join(decode(prompt.ids).split())
+        has_passage[prompt] = questions[prompt.number].evidence in text
+
+    def add(measure: str, side: Side, reply: GeneratedReply, is_hit: bool) -> None:
+        shares.add(measure, side, reply_values([reply], [is_hit], [_unit(reply.prompt)]))
+
     for side in sides:
-        for it in select_replies(answers, *LORE_TASKS, side=side):
-            question = questions[it.prompt.number]
-            unit = [f"question {it.prompt.number}"]
-            if it.prompt not in asked:
-                found.add(
-                    LORE_RIGHT_WITHOUT, side, reply_values([it], [question.is_right(it.text)], unit)
-                )
-            elif has_passage[it.prompt]:
-                measure = LORE_RIGHT if it.prompt.task == FACTS_TASK else LORE_RIGHT_REWORDED
-                found.add(measure, side, reply_values([it], [question.is_right(it.text)], unit))
-            wrong = LORE_WRONG_REWORDED if it.prompt.task == REWORDED_TASK else LORE_WRONG
-            found.add(wrong, side, reply_values([it], [question.contradicts(it.text)], unit))
-    if not found.values:
+        for reply in select_replies(answers, *LORE_TASKS, side=side):
+            prompt = reply.prompt
+            question = questions[prompt.number]
+            is_reworded = prompt.task == REWORDED_TASK
+            if prompt not in asked:
+                add(LORE_RIGHT_WITHOUT, side, reply, question.is_right(reply.text))
+            elif has_passage[prompt]:
+                measure = LORE_RIGHT_REWORDED if is_reworded else LORE_RIGHT
+                add(measure, side, reply, question.is_right(reply.text))
+            measure = LORE_WRONG_REWORDED if is_reworded else LORE_WRONG
+            add(measure, side, reply, question.contradicts(reply.text))
+    if not shares.values:
         return None
-    passages = [
-        ReplyValue(f"question {it.number}", it.task, it.number, 0, float(has_passage[it]))
-        for it in asked
-    ]
-    found.add(LORE_FOUND, sides[-1], passages)
-    _bound_lore(found, [questions[number] for number in sorted({it.number for it in asked})])
-    return found
+    for prompt in asked:
+        value = ReplyValue(
+            unit=_unit(prompt),
+            task=prompt.task,
+            number=prompt.number,
+            seed=0,
+            value=float(has_passage[prompt]),
+        )
+        shares.add(LORE_FOUND, sides[-1], [value])
+    numbers = sorted({prompt.number for prompt in asked})
+    _bound_lore(shares, [questions[number] for number in numbers])
+    return shares
 
 
-def _bound_lore(found: MeasuredShares, questions: Sequence[FactQuestion]) -> None:
+def _unit(prompt: EvaluationPrompt) -> str:
+    """Name the question: replies to it correlate."""
+    return f"question {prompt.number}"
+
+
+def _bound_lore(shares: MeasuredShares, questions: Sequence[FactQuestion]) -> None:
     """Set the bounds: the right answers and, of several questions, those to the next one."""
-    for bounds, step in ((found.ceiling, 0), (found.floor, 1))[: len(questions)]:
-        references = [
-            questions[(n + step) % len(questions)].reference for n in range(len(questions))
-        ]
-        right = [float(it.is_right(text)) for it, text in zip(questions, references, strict=True)]
-        values = [
-            ReplyValue(f"question {n}", FACTS_TASK, n, 0, value) for n, value in enumerate(right)
-        ]
-        bounds |= {measure: values for measure in LORE_RIGHT_MEASURES if measure in found.values}
+    for bounds, step in ((shares.ceiling, 0), (shares.floor, 1))[: len(questions)]:
+        values = []
+        for number, question in enumerate(questions):
+            reference = questions[(number + step) % len(questions)].reference
+            value = ReplyValue(
+                unit=f"question {number}",
+                task=FACTS_TASK,
+                number=number,
+                seed=0,
+                value=float(question.is_right(reference)),
+            )
+            values.append(value)
+        bounds |= {measure: values for measure in LORE_RIGHT_MEASURES if measure in shares.values}
 
 
 def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:

@@ -148,22 +148,19 @@ class _GenerationRun:
         self._least = least
         self._follow_up = follow_up
         self._running: list[_PendingReply] = []
-        self._next: deque[_PendingReply] = (
-            deque()
-        )  # of prompts that have begun: each side answers each of them
+        # Of prompts that have begun: each side answers each of them.
+        self._next: deque[_PendingReply] = deque()
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
-        self.total = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting) * len(
-            generator.adapters
-        )
+        per_side = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting)
+        self.total = per_side * len(generator.adapters)
 
     def start_more(self) -> bool:
         """Start generations while there is capacity and time. Returns False when all are
         finished.
         """
-        rows = (
-            MAX_BATCH_ROWS // self._generator.sampling.candidates
-        )  # all candidates of a reply have one
+        # All candidates of a reply have a row.
+        rows = MAX_BATCH_ROWS // self._generator.sampling.candidates
         while len(self._running) < rows and (self._next or self._begin_prompt()):
             self._start(self._next.popleft())
         return bool(self._running)

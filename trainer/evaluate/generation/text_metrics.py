@@ -91,9 +91,8 @@ def _rouge(references: Sequence[Sequence[str]], candidates: Sequence[str]) -> di
 
 @lru_cache(maxsize=1)
 def _rouge_scorer() -> Any:
-    from rouge_score.rouge_scorer import (
-        RougeScorer,
-    )  # takes a second, and only generated replies need it
+    # It takes a second, and only generated replies need it.
+    from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(list(ROUGE_TYPES), tokenizer=_RougeTokenizer())
 
