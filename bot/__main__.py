@@ -13,26 +13,24 @@ MIN_PYTHON = (3, 11)
 
 def main() -> int:
     """Returns the exit code."""
-    if (
-        sys.version_info < MIN_PYTHON
-    ):  # before anything is imported that an older Python cannot read
+    # Before anything is imported that an older Python cannot read.
+    if sys.version_info < MIN_PYTHON:
         print(
             "Understudy needs Python 3.11 or newer: make setup PYTHON=python3.12", file=sys.stderr
         )
         return 1
-    return cli_entry.run(_load_main)
-
-
-def _load_main() -> Callable[[], int]:
     try:
-        from bot.cli import (
-            run,
-        )  # not above: the version of Python and the packages are checked first
+        return cli_entry.run(_load_main)
     except ModuleNotFoundError as error:
         missing = error.name or "a package"
         if missing.partition(".")[0] in OWN_PACKAGES:
             raise
-        return lambda: _report_missing_package(missing, sys.executable)
+        return _report_missing_package(missing, sys.executable)
+
+
+def _load_main() -> Callable[[], int]:
+    from bot.cli import run  # not above: the version of Python is checked first
+
     return run.main
 
 

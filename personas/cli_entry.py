@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # 2: argparse's wrong usage
@@ -44,6 +44,20 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
         code = EXIT_FAILED
     _set_interrupt_handler(_exit_immediately)
     return code
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Let Ctrl-C end the process at once inside the block, where a command imports what it needs: a
+    `KeyboardInterrupt` would only break the import.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    _set_interrupt_handler(_exit_immediately)
+    try:
+        yield
+    finally:
+        if callable(before):
+            _set_interrupt_handler(before)
 
 
 def print_error(line: str) -> None:
@@ -89,9 +103,8 @@ def _reopen_closed_streams() -> None:
 
 
 def _set_interrupt_handler(handler: Callable[[int, FrameType | None], object]) -> None:
-    if (
-        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    ):  # shells ignore it for background jobs
+    # Shells have background jobs ignore it.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
 

@@ -3,6 +3,7 @@ complete them.
 """
 
 import argparse
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import bot.cli.ask
+import bot.cli.parser
 import bot.cli.run
 import personas.card.card_cli
 import sandbox.__main__
@@ -23,7 +25,7 @@ from trainer.process.environment import RESTARTED_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
-    "bot": bot.cli.run.build_parser,
+    "bot": bot.cli.parser.build_parser,
     "trainer": trainer.cli.main.build_parser,
     "model_inference": bot.cli.ask.build_ask_parser,
     "personas": personas.card.card_cli.build_parser,
@@ -60,6 +62,13 @@ def test_each_help_has_an_example_of_this_very_command(parser):
 
 
 @pytest.mark.parametrize("parser", EVERY)
+def test_each_command_of_the_bot_has_its_function(parser):
+    for value in parser._defaults.values():
+        if isinstance(value, bot.cli.parser.Deferred):
+            assert callable(pkgutil.resolve_name(value.name))
+
+
+@pytest.mark.parametrize("parser", EVERY)
 def test_each_example_can_be_typed(parser, monkeypatch):
     whole = max(
         (make() for make in PROGRAMS.values() if parser.prog.startswith(make().prog)),
@@ -82,7 +91,7 @@ def test_each_example_can_be_typed(parser, monkeypatch):
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shells_get_a_script_that_knows_commands_and_options(shell):
-    script = completion_script([bot.cli.run.build_parser("understudy")], shell)
+    script = completion_script([bot.cli.parser.build_parser("understudy")], shell)
     for word in ("backup", "restore", "doctor", "keep-previous"):
         assert word in script
 
@@ -92,7 +101,7 @@ def test_shells_get_a_script_that_knows_commands_and_options(shell):
 )
 def test_bash_completes(typed, offered):
     words = ["understudy", *typed.split()]
-    script = completion_script([bot.cli.run.build_parser("understudy")], "bash")
+    script = completion_script([bot.cli.parser.build_parser("understudy")], "bash")
     asked = (
         f"{script}\nCOMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}\n"
         "$(complete -p understudy | sed -E 's/.*-F ([^ ]+) .*/\\1/') 2>/dev/null\nprintf '%s\\n' "

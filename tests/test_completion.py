@@ -10,7 +10,7 @@ import time
 import pytest
 
 import bot.cli.ask
-import bot.cli.run
+import bot.cli.parser
 import trainer.cli.main
 from personas.cli_common import completion_script
 
@@ -28,7 +28,7 @@ def script(shell, of):
     if of == "understudy-trainer":
         return completion_script([trainer.cli.main.build_parser(of)], shell)
     return completion_script(
-        [bot.cli.run.build_parser("understudy"), bot.cli.ask.build_ask_parser()], shell
+        [bot.cli.parser.build_parser("understudy"), bot.cli.ask.build_ask_parser()], shell
     )
 
 

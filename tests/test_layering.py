@@ -81,6 +81,15 @@ def test_importing_loads_no_model_library(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_settings_are_read_before_the_bot_is_imported():
+    """A wrong setting is reported without the seconds that the bot takes to import."""
+    code = "import sys, bot.cli.run; print({'bot.app', 'discord', 'numpy'} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
 def module_name(path: Path) -> str:
     return (
         path.relative_to(ROOT)
@@ -192,4 +201,4 @@ def test_a_store_imports_only_stores_and_the_platform():
 
 def test_only_entry_points_import_the_composition_root():
     importers = {module for module, imported in import_graph().items() if "bot.app" in imported}
-    assert importers == {"bot.cli.run", "bot.demo"}
+    assert importers == {"bot.cli.serve", "bot.demo"}

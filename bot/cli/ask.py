@@ -51,6 +51,7 @@ BASE_MODEL.
 
 exit codes: 0 answered, 1 could not answer, 2 wrong usage, 130 Ctrl-C"""
 BASE = "base"
+UNPRINTED_REPLY_FIELDS = ("logprobs", "tokens", "prompt")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class AskTarget:
     @property
     def name(self) -> str:
         """The name for people, with the version."""
-        label = self.adapter.version if self.adapter else "base model"
-        if self.adapter and (self.persona is None or self.adapter.persona_id != self.persona.id):
+        label = "base model"
+        if self.adapter and self.persona and self.adapter.persona_id == self.persona.id:
+            label = self.adapter.version
+        elif self.adapter:
             label = self.adapter.persona_id
         return f"{self.persona.name} ({label})" if self.persona else label
 
@@ -76,9 +79,8 @@ def main() -> int:
         arguments = build_ask_parser().parse_args()
         question = _question(arguments.question)
         _check_arguments(arguments)
-        logging.getLogger("bitsandbytes").setLevel(
-            logging.ERROR
-        )  # it recommends kernels that are not used here
+        # bitsandbytes recommends kernels that are not used here.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         asyncio.run(_answer(arguments, question))
     except UnderstudyError as error:
         print(f"model_inference: {error}", file=sys.stderr)
@@ -138,7 +140,8 @@ def _question(argument: str) -> str:
         raise RequestError(
             f"The piped input is not UTF-8 (byte {error.start}).", "Convert it first."
         ) from None
-    if not (question := "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)):
+    question = f"{piped.strip()}\n\n{argument.strip()}".strip()
+    if not question:
         build_ask_parser().error("no question: give one, or pipe one in")
     return question
 
@@ -180,24 +183,21 @@ def _ask_targets(
         return [AskTarget(persona, _named_adapter(home, arguments.adapter, base))]
     if arguments.persona is None:
         return [AskTarget(None, None)]
-    return [
-        _ask_target(home, arguments.persona, BASE if arguments.base_only else arguments.version)
-    ]
-
-
-def _split_version(named: str) -> tuple[str, str | None]:
-    """Split `P@v2` into persona and version; `P` has no version."""
-    who, at, version = named.rpartition("@")
-    return (who, version) if at else (named, None)
+    version = BASE if arguments.base_only else arguments.version
+    return [_ask_target(home, arguments.persona, version)]
 
 
 def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskTarget:
-    who, version = ("", named) if named.startswith(DIALOGUE_PREFIX) else _split_version(named)
-    if version and version.startswith(DIALOGUE_PREFIX):
-        return AskTarget(
-            _find_persona(home, who) if who else None, _named_adapter(home, version, base)
-        )
-    return _ask_target(home, who, version)
+    """Resolve `P`, `P@v2`, `P@base`, `dialogue/NAME` or `P@dialogue/NAME`."""
+    if named.startswith(DIALOGUE_PREFIX):
+        return AskTarget(None, _named_adapter(home, named, base))
+    persona_name, at, version = named.rpartition("@")
+    if not at:
+        return _ask_target(home, named, None)
+    if version.startswith(DIALOGUE_PREFIX):
+        persona = _find_persona(home, persona_name) if persona_name else None
+        return AskTarget(persona, _named_adapter(home, version, base))
+    return _ask_target(home, persona_name, version)
 
 
 def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> AdapterRef:
@@ -205,25 +205,24 @@ def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> Adapte
     that is loaded.
     """
     known = find_dialogue_adapters(home)
-    dialogue = (
-        known.get(named.removeprefix(DIALOGUE_PREFIX))
-        if named.startswith(DIALOGUE_PREFIX)
-        else None
-    )
+    dialogue = None
+    if named.startswith(DIALOGUE_PREFIX):
+        dialogue = known.get(named.removeprefix(DIALOGUE_PREFIX))
     folder = dialogue.folder if dialogue else Path(named).expanduser()
     if not dialogue and not folder.is_dir():
-        names = ", ".join(it.id for it in known.values())
-        advice = (
-            f"Name an adapter's folder, or one of: {names}."
-            if names
-            else "Name an adapter's folder."
-        )
+        advice = "Name an adapter's folder."
+        if known:
+            names = ", ".join(adapter.id for adapter in known.values())
+            advice = f"Name an adapter's folder, or one of: {names}."
         raise AdapterError(f"There is no adapter {named}.", advice)
     manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
     require_servable(manifest, folder)
     if manifest.base_model_hash != base_model.fingerprint(base):
-        what = f"The adapter in {folder} was made for another base model ({manifest.base_model}) than {base.name}."
-        raise AdapterError(what, f"Ask with BASE_MODEL={manifest.base_model}.")
+        raise AdapterError(
+            f"The adapter in {folder} was made for another base model ({manifest.base_model}) "
+            f"than {base.name}.",
+            f"Ask with BASE_MODEL={manifest.base_model}.",
+        )
     return dialogue.ref if dialogue else AdapterRef("adapter", manifest.version, folder)
 
 
@@ -231,15 +230,17 @@ def _find_persona(home: Path, wanted: str) -> Persona:
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, home)
     persona = personas.find(wanted, 0)
     if persona is None:
-        available = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
+        available = ", ".join(f"{each.name} ({each.id})" for each in personas.of(0).values())
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {available}.")
     return persona
 
 
 def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
     persona = _find_persona(home, wanted)
-    chosen = None if version == BASE else _stored_version(home, persona, version)
-    return AskTarget(persona, adapter_ref(home, persona.id, chosen) if chosen else None)
+    if version == BASE:
+        return AskTarget(persona, None)
+    stored = _stored_version(home, persona, version)
+    return AskTarget(persona, adapter_ref(home, persona.id, stored) if stored else None)
 
 
 def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:
@@ -283,7 +284,7 @@ async def _generate(
     *,
     is_shown: bool,
 ) -> list[ChatReply]:
-    """Yield the replies, generated concurrently and printed one after the other."""
+    """Return the replies, generated concurrently and printed one after the other."""
     streams = [engine.submit(request) for request in requests]
     for speaker, stream in zip(speakers, streams, strict=True):
         if is_shown and len(speakers) > 1:
@@ -305,11 +306,8 @@ def _as_json(
 ) -> dict[str, object]:
     answers = []
     for speaker, reply in zip(speakers, replies, strict=True):
-        persona_id = speaker.persona.id if speaker.persona else None
-        shown = {
-            name: value
-            for name, value in asdict(reply).items()
-            if name not in ("logprobs", "tokens", "prompt")
-        }
-        answers.append({"persona": persona_id, **shown})
+        answer = {"persona": speaker.persona.id if speaker.persona else None, **asdict(reply)}
+        for name in UNPRINTED_REPLY_FIELDS:
+            del answer[name]
+        answers.append(answer)
     return {"question": question, "answers": answers}

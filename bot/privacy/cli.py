@@ -19,12 +19,11 @@ from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
-from bot.privacy.identifiers import MIN_ID_DIGITS
 from bot.privacy.member_report import MemberReport, count_rows, export_member
 from bot.settings import Settings
 from bot.store import HOME_DATABASE, HomeInUseError, Store, find_databases, is_in_use
 from bot.training.stored_datasets import write_history
-from personas.cli_common import CommandParsers, LogProgress, add_command
+from personas.cli_common import LogProgress
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent, ErasureFence
 from personas.home.external_files import EVERYBODY, ExportRecord, record_export
@@ -36,20 +35,6 @@ ACTION_LABELS = {
 }  # fmt: skip
 ERASURE_TIMEOUT_S = 600.0
 ERASURE_POLL_INTERVAL_S = 0.2
-PRIVACY_NOTES = """\
-examples:
-  python -m bot privacy show --user 734829104458293761
-  python -m bot privacy export --user 734829104458293761 --out about-them.json
-  python -m bot privacy forget --user 734829104458293761 --name "Ada Winter" --name ada_w
-
-For people who have left the server, or who contact you. Members use /privacy themselves. The bot may keep running.
-Names are searched for in all files of the home, so give only names that nobody else has."""
-HISTORY_NOTES = """\
-examples:
-  python -m bot history --guild 910000000000000001 --persona oda --out oda-history.jsonl
-  python -m trainer dataset inspect oda-history.jsonl
-
-Needs Discord's permission (DISCORD_PERMISSION), and exports only messages of members who opted in."""
 
 
 def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
@@ -142,51 +127,6 @@ def _export_line(export: ExportRecord) -> str:
 
 def _day(at: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(at))
-
-
-def add_commands(commands: CommandParsers) -> None:
-    """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them
-    `settings`, and the home.
-    """
-    privacy = add_command(
-        commands, "privacy", "show, export or erase a member's data", PRIVACY_NOTES
-    )
-    subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, summary in (
-        ("show", run_show, "show what is stored about a member"),
-        ("export", run_export, "write everything stored about a member to a file"),
-        ("forget", run_forget, "erase a member for good"),
-    ):
-        command = add_command(subcommands, name, summary, PRIVACY_NOTES)
-        command.add_argument(
-            "--user", type=_user_id, required=True, metavar="ID", help="their Discord id"
-        )
-        command.add_argument(
-            "--name",
-            action="append",
-            default=[],
-            help="a name of theirs; may be given several times",
-        )
-        command.set_defaults(run=run)
-        if name == "export":
-            command.add_argument(
-                "--out", type=Path, required=True, metavar="FILE", help="a new file"
-            )
-        if name == "forget":
-            command.add_argument("--yes", action="store_true", help="do not ask")
-        command.add_argument("--json", action="store_true", help="print one JSON object")
-    history = add_command(commands, "history", "write stored conversations as a log", HISTORY_NOTES)
-    history.add_argument(
-        "--guild", type=_user_id, required=True, metavar="ID", help="the server's id"
-    )
-    history.add_argument(
-        "--persona", required=True, metavar="ID", help="the persona whose replies are exported"
-    )
-    history.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the file to write"
-    )
-    history.add_argument("--json", action="store_true", help="print one JSON object")
-    history.set_defaults(run=run_history)
 
 
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
@@ -385,13 +325,3 @@ def _open_reports(arguments: argparse.Namespace, home: Path) -> Iterator[list[Me
         yield [
             MemberReport(runner, arguments.user, names, settings.history_days) for runner in runners
         ]
-
-
-def _user_id(text: str) -> int:
-    if not (
-        text.isascii() and text.isdecimal() and len(text) >= MIN_ID_DIGITS and int(text) < 2**63
-    ):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no Discord id (a number of {MIN_ID_DIGITS} digits or more)"
-        )
-    return int(text)

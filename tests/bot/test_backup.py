@@ -2,7 +2,6 @@
 on.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bot.cli.parser import build_parser
 from bot.operations.backup.archive import BackupError
-from bot.operations.backup.cli import add_backup_commands
 from bot.operations.backup.create import create_backup
 from bot.operations.backup.restore import restore_backup
 from bot.platform.db.schema import MIGRATIONS
@@ -240,9 +239,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
 
 
 def command(*words):
-    parser = argparse.ArgumentParser()
-    add_backup_commands(parser.add_subparsers())
-    return parser.parse_args([*map(str, words)])
+    return build_parser().parse_args([*map(str, words)])
 
 
 def test_at_the_terminal(home, out, capsys, tmp_path):

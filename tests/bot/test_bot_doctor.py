@@ -16,10 +16,10 @@ import pytest
 
 from bot.demo_guild import SKERROW_SEED
 from bot.operations.doctor import connection_checks as discord_checks
-from bot.operations.doctor import local_checks
+from bot.operations.doctor import local_checks, trainer_check
 from bot.operations.doctor.cached_results import CachedDoctor
+from bot.operations.doctor.checks import BotCheck, failed_checks
 from bot.operations.doctor.connection_checks import channels_in_use
-from bot.operations.doctor.local_checks import BotCheck, failed_checks
 from bot.platform.permissions import find_missing_permissions
 from bot.settings import Settings
 from bot.store import Channel, Store
@@ -289,11 +289,11 @@ SAYS = (
 
 
 async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
-    assert await local_checks.check_trainer(
+    assert await trainer_check.check_trainer(
         "embedded", os.environ, (sys.executable, "-c", SAYS)
     ) == [BotCheck("torch", "warn", "slow", "wait")]
     shows = "import os, sys; sys.exit(os.environ.get('DISCORD_TOKEN', 'no token'))"
-    (check,) = await local_checks.check_trainer(
+    (check,) = await trainer_check.check_trainer(
         "embedded", {**os.environ, "DISCORD_TOKEN": "s3cret"}, (sys.executable, "-c", shows)
     )
     assert check.state == "fail" and "no token" in check.found
@@ -302,7 +302,7 @@ async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
 async def test_a_doctor_that_never_ends_is_ended(tmp_path):
     mark = tmp_path / "mark"
     code = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    (check,) = await local_checks.check_trainer(
+    (check,) = await trainer_check.check_trainer(
         "embedded", os.environ, (sys.executable, "-c", code), patience_s=1.5
     )
     assert "did not end" in check.found

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cli.run import LOG_FORMAT, LOG_TIME_FORMAT, OneLineFormatter
+from bot.cli.logs import LOG_FORMAT, LOG_TIME_FORMAT, OneLineFormatter
 from bot.platform.db.database import open_read_only
 from bot.platform.errors import STORE_TEXT, error_text, hide_paths
 from bot.store import Store, StoreError

@@ -5,7 +5,7 @@ does.
 import pytest
 
 from bot.app import open_app
-from bot.operations.doctor import local_checks
+from bot.operations.doctor import server_checks
 from bot.operations.web.system_state import read_system_state
 from bot.settings import load_settings
 from personas.schemas.training import TrainingRequest
@@ -130,25 +130,25 @@ async def test_without_adapters_versions_are_kept_and_the_footer_says_so(
 
 
 async def test_the_doctor_checks_each_server(settings, servers):
-    checks = await local_checks.check_replicas(settings)
+    checks = await server_checks.check_replicas(settings)
     assert [(check.name, check.state) for check in checks] == [
         ("vLLM model", "ok"), ("vLLM adapters", "ok"), ("vLLM cancel", "ok")
     ] * 2  # fmt: skip
     assert all(servers[number // 3].url in check.found for number, check in enumerate(checks))
     servers[0].max_model_len = 1000
     servers[1].max_lora_rank = 32
-    first, _, second, _ = await local_checks.check_replicas(settings)
+    first, _, second, _ = await server_checks.check_replicas(settings)
     assert first.state == "fail" and "--max-model-len 2048" in first.remedy
     assert second.state == "warn" and "--max-lora-rank" in second.remedy
     await servers[0].stop()
-    [away] = await local_checks.check_replicas(
+    [away] = await server_checks.check_replicas(
         settings.model_copy(update={"engine_urls": (servers[0].url,)})
     )
     assert away.state == "fail" and "cannot be reached" in away.found
-    [model] = await local_checks.check_replicas(
+    [model] = await server_checks.check_replicas(
         settings.model_copy(update={"base_model": "/not/there"})
     )
     assert (model.name, model.state) == ("vLLM", "fail")
     wrong = settings.model_copy(update={"engine_key": "another"})
-    assert "ENGINE_KEY" in (await local_checks.check_replicas(wrong))[-1].found
-    assert await local_checks.check_replicas(settings.model_copy(update={"engine": "local"})) == []
+    assert "ENGINE_KEY" in (await server_checks.check_replicas(wrong))[-1].found
+    assert await server_checks.check_replicas(settings.model_copy(update={"engine": "local"})) == []

@@ -10,14 +10,14 @@ import textwrap
 from collections.abc import Iterator
 
 import bot.cli.ask
-import bot.cli.run
+import bot.cli.parser
 import personas.card.card_cli
 import sandbox.__main__
 import trainer.cli.main
 from personas.cli_common import iter_parsers
 
 PARSERS = (
-    bot.cli.run.build_parser,
+    bot.cli.parser.build_parser,
     bot.cli.ask.build_ask_parser,
     trainer.cli.main.build_parser,
     personas.card.card_cli.build_parser,

@@ -21,58 +21,9 @@ from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.erasure_service import replay_erasures
 from bot.store import Store
-from personas.cli_common import CommandParsers, LogProgress, add_command
+from personas.cli_common import LogProgress
 from personas.home.data_subjects import read_consent
 from personas.home.job_material import ShippedData
-
-BACKUP_NOTES = """\
-examples:
-  python -m bot backup --out /mnt/backups
-  python -m bot backup --out before-the-move.zip --json
-
-The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it contains what people
-said, and the keys to who is who. Caches, the local guild and the folders of jobs are not in it. See docs/backup.md."""
-
-RESTORE_NOTES = """\
-examples:
-  python -m bot restore before-the-move.zip
-  python -m bot restore --latest                  # after the database was damaged
-  python -m bot restore before-the-move.zip --home ~/elsewhere --keep-previous
-
-Stop the bot first. Members who were forgotten or opted out after the backup stay so, and messages deleted on Discord
-stay deleted. The current home is deleted unless --keep-previous is given. See docs/backup.md."""
-
-
-def add_backup_commands(commands: CommandParsers) -> None:
-    """Add `backup` and `restore`. Each sets `run`: it takes the arguments and the home, and returns
-    the exit code.
-    """
-    backup = add_command(commands, "backup", "back the home up into one file", BACKUP_NOTES)
-    backup.add_argument(
-        "--out",
-        type=Path,
-        default=Path(),
-        metavar="FILE",
-        help="the file, or a folder for it (default: this folder)",
-    )
-    backup.set_defaults(run=run_backup)
-    restore = add_command(commands, "restore", "restore a backup", RESTORE_NOTES)
-    source = restore.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "file", type=Path, nargs="?", metavar="FILE", help="a file that `backup` created"
-    )
-    source.add_argument(
-        "--latest", action="store_true", help="the newest automatic backup of the home"
-    )
-    restore.add_argument(
-        "--home", type=Path, metavar="DIR", help="the home to restore (default: UNDERSTUDY_HOME)"
-    )
-    restore.add_argument(
-        "--keep-previous", action="store_true", help="keep the current home beside the restored one"
-    )
-    restore.set_defaults(run=run_restore)
-    for command in (backup, restore):
-        command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run_backup(arguments: argparse.Namespace, home: Path) -> int:

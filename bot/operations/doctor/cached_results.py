@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bot.operations.doctor import local_checks
-from bot.operations.doctor.local_checks import BotCheck
+from bot.operations.doctor import local_checks, server_checks, trainer_check
+from bot.operations.doctor.checks import BotCheck
 from bot.settings import Settings
 from personas.home.atomic_files import write_private_file
 
@@ -36,10 +36,10 @@ def local_check_runner(settings: Settings) -> CheckRunner:
     async def run_checks(base_model: str) -> list[BotCheck]:
         own = await asyncio.to_thread(lambda: list(local_checks.check_machine(settings)))
         servers = [
-            *await local_checks.check_replicas(settings),
-            *await local_checks.check_cluster(settings),
+            *await server_checks.check_replicas(settings),
+            *await server_checks.check_cluster(settings),
         ]
-        return own + servers + await local_checks.check_trainer(base_model, os.environ)
+        return own + servers + await trainer_check.check_trainer(base_model, os.environ)
 
     return run_checks
 

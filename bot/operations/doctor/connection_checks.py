@@ -8,7 +8,7 @@ from pathlib import Path
 
 import discord
 
-from bot.operations.doctor.local_checks import BotCheck, CheckState
+from bot.operations.doctor.checks import BotCheck, CheckState
 from bot.platform import permissions
 from bot.platform.errors import DiscordError, connection_error
 from bot.settings import Settings

@@ -62,9 +62,14 @@ class ShardRange:
         """
         return self.count is None or self.first <= (guild_id >> 22) % self.count <= self.last
 
-    def overlaps(self, other: Self) -> bool:
-        """Report whether a shard is in both parts of the same number of shards."""
-        return other.first <= self.last and self.first <= other.last
+    def clashes(self, other: Self) -> bool:
+        """Report whether no bot can have both ranges: the numbers of shards differ, or a shard is
+        in both.
+        """
+        if self == other:
+            return False
+        overlaps = other.first <= self.last and self.first <= other.last
+        return self.count != other.count or overlaps
 
     def file(self, home: Path) -> Path:
         """Return the file with the data of these shards' guilds, where they are a part of all

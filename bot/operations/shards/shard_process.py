@@ -375,7 +375,7 @@ def shared_database(home: Path, shared_db: str) -> SharedDatabase:
 
 def _refuse_other_ranges(home: Path, shards: ShardRange) -> None:
     for other in ShardRange.in_home(home):
-        if other != shards and (other.count != shards.count or other.overlaps(shards)):
+        if other.clashes(shards):
             raise StoreError(
                 f"SHARDS is {shards}, but guilds of these shards have their data in "
                 f"{other.file(home).name}.",

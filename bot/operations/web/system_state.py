@@ -15,16 +15,16 @@ from typing import get_args
 
 import psutil
 from aiohttp import web
+from personas.models.loading import load_torch
 
 from bot.operations.doctor import local_checks
+from bot.operations.doctor.checks import BotCheck
 from bot.operations.doctor.connection_checks import PermissionReport
-from bot.operations.doctor.local_checks import BotCheck
 from bot.operations.metrics import LoggedWarning, Percentiles
 from bot.platform.errors import redact_paths
 from bot.services import Bot, Services
 from bot.store import JobState, Store, StoreError
 from personas.engine import EngineState
-from personas.models.loading import load_torch
 
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
 JOB_STATES: tuple[str, ...] = get_args(JobState)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 
 import jsonschema_rs
 import pytest
@@ -14,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from bot.compose import create_backend
-from bot.operations.doctor import local_checks
+from bot.operations.doctor import server_checks
 from bot.settings import SettingsError, load_settings
 from bot.training.backends import ray_jobs
 from bot.training.backends.ray_backend import RayBackend
@@ -22,6 +23,7 @@ from bot.training.backends.ray_jobs import RayJobsClient, RayRefusedError, RayUn
 from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from personas.home.comparison_targets import NO_COMPARISON
+from personas.home.job_material import ShippedData
 from tests.bot.ray_jobs.replay import RECORDINGS, ReplayedRay
 from tests.fake_engine import FakeEngine
 
@@ -245,9 +247,7 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
 
     def backend(**more):
         settings = load_settings(None, {**environ, **more})
-        catalogue = DatasetCatalog(
-            local_checks.ShippedData.from_source_tree(), "embedded", settings.home
-        )
+        catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", settings.home)
         return create_backend(settings, catalogue, engine, lambda job: NO_COMPARISON)
 
     assert isinstance(backend(), SubprocessBackend) and not (tmp_path / "home" / "jobs").exists()
@@ -281,7 +281,7 @@ async def checked(tmp_path, **more):
         "TRAINER": "ray", "RAY_ADDRESS": ray.url, "RAY_AUTH_TOKEN": "right", "UNDERSTUDY_HOME": str(tmp_path), **more
     }  # fmt: skip
     try:
-        checks = await local_checks.check_cluster(load_settings(None, environ))
+        checks = await server_checks.check_cluster(load_settings(None, environ))
         assert not [name for name in ray.jobs if ray.jobs[name].state != "pending"], (
             "the probe is deleted"
         )
@@ -306,8 +306,8 @@ async def test_the_doctor_finds_what_a_worker_lacks(tmp_path, monkeypatch):
         and "cannot import the trainer" in worker[2]
         and "install Understudy" in worker[2]
     )
-    monkeypatch.setattr(local_checks, "RAY_PROBE_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(local_checks, "OLDEST_RAY", (2, 61))
+    monkeypatch.setattr(server_checks, "RAY_PROBE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(server_checks, "OLDEST_RAY", (2, 61))
     (tmp_path / "2").mkdir()
     version, worker = await checked(tmp_path / "2", ray={"has_workers": False})
     assert version[1] == "warn" and "upgrade the cluster" in version[2]
@@ -329,7 +329,7 @@ def test_each_end_of_the_probe_has_its_advice(code, written, words):
     job = ray_jobs.RayJob(
         submission_id="j", status=status, driver_exit_code=code, message="x\nlast line\n"
     )
-    check = local_checks._check_probe(job, local_checks.Path("/mnt"), written, "1 CPU")
+    check = server_checks._check_probe(job, Path("/mnt"), written, "1 CPU")
     assert check.state == "fail" and words in f"{check.found}: {check.remedy}"
 
 

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.operations.doctor import local_checks
+from bot.operations.doctor import trainer_check
 from bot.operations.doctor.cached_results import local_check_runner
-from bot.operations.doctor.local_checks import BotCheck
+from bot.operations.doctor.checks import BotCheck
 from bot.operations.metrics import BotMetrics, percentiles
 from bot.operations.web import pages as system_page
 from bot.operations.web import system_state
@@ -256,7 +256,7 @@ async def test_the_doctor_looks_at_home_and_port_too(tmp_path, monkeypatch):
     async def machine(base_model, environ):
         return [BotCheck("torch", "ok", f"computes {base_model}")]
 
-    monkeypatch.setattr(local_checks, "check_trainer", machine)
+    monkeypatch.setattr(trainer_check, "check_trainer", machine)
     tmp_path.chmod(0o755)
     found = await local_check_runner(Settings(home=tmp_path))("embedded")
     assert {"token", "home", "database", "port", "torch"} <= {check.name for check in found}

@@ -8,7 +8,7 @@ import logging
 import pytest
 from playwright.async_api import expect
 
-from bot.operations.doctor.local_checks import BotCheck
+from bot.operations.doctor.checks import BotCheck
 from bot.operations.web import pages as system_page
 from personas.engine import RequestMetrics
 from tests.browser.dashboard.conftest import assert_accessible
