@@ -153,7 +153,7 @@ def install(plan: str, trace: Path | None = None) -> Failpoints:
     points.wrap(discord.http.HTTPClient, "request", lambda self, route, **more: _route_name(route))
     points.wrap(AsyncWebhookAdapter, "request", lambda self, route, **more: _route_name(route))
     points.wrap(FakeEngine, "submit", "engine.submit")
-    points.wrap(JobQueue, "_report", "trainer.event")
+    points.wrap(JobQueue, "_store_event", "trainer.event")
     _wrap_stream(points)
     return points
 
