@@ -63,15 +63,15 @@ class ChatPart(_RequestModel):
 
     @property
     def shown(self) -> str:
-        """Its text, or what stands for a part that cannot be read."""
-        return (
-            (self.text or "") if self.is_text else f"[{OTHER_PARTS.get(self.type, 'attachment')}]"
-        )
+        """Its text, or a word in brackets for a part that cannot be read."""
+        if self.is_text:
+            return self.text or ""
+        return f"[{OTHER_PARTS.get(self.type, 'attachment')}]"
 
 
 class ChatMessage(_RequestModel):
-    """One message of the talk. What tools answered, in a talk begun with another model, is no part
-    of it here.
+    """One message of the conversation. Results of tools, in a conversation that another model
+    began, are ignored.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -88,9 +88,9 @@ class ChatMessage(_RequestModel):
     @property
     def other_parts(self) -> int:
         """Number of parts that are no text."""
-        return (
-            sum(not part.is_text for part in self.content) if isinstance(self.content, list) else 0
-        )
+        if not isinstance(self.content, list):
+            return 0
+        return sum(not part.is_text for part in self.content)
 
 
 class StreamOptions(_RequestModel):
@@ -198,11 +198,18 @@ def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
     _require_answerable(turns, others)
     joined = "\n".join(text for text in instructions if text)
     if len(joined) > MAX_CHAT_CHARS:
-        raise OpenAIError("The system messages are too long.", "Shorten them.", code="context_length_exceeded",
-                      param="messages")  # fmt: skip
-    left_out = sum(message.other_parts for message in body.messages)
+        raise OpenAIError(
+            "The system messages are too long.",
+            "Shorten them.",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    has_other_parts = any(message.other_parts for message in body.messages)
     return ParsedChat(
-        tuple(_latest_turns(turns)), joined, prefill, (LEFT_OUT_NOTE,) if left_out else ()
+        turns=tuple(_latest_turns(turns)),
+        instructions=joined,
+        prefill=prefill,
+        notes=(LEFT_OUT_NOTE,) if has_other_parts else (),
     )
 
 
@@ -210,17 +217,17 @@ def _take_prefill(turns: list[Turn], body: ChatCompletionBody) -> str:
     """Remove the persona's turns from the end, and return their text, which the reply goes on
     from.
     """
-    begun: list[str] = []
+    texts: list[str] = []
     while turns and turns[-1].by_persona:
-        begun.insert(0, turns.pop().text)
-    if body.continue_final_message and not begun:
+        texts.insert(0, turns.pop().text)
+    if body.continue_final_message and not texts:
         raise OpenAIError(
             "continue_final_message: the last message is not the persona's.",
             "End with a message of the role assistant, or leave it out.",
             code="invalid_value",
             param="continue_final_message",
         )
-    if body.add_generation_prompt is False and not begun:
+    if body.add_generation_prompt is False and not texts:
         raise OpenAIError(
             "add_generation_prompt: only a message of the role assistant can be continued, and "
             "none stands last.",
@@ -228,7 +235,7 @@ def _take_prefill(turns: list[Turn], body: ChatCompletionBody) -> str:
             code="unsupported_value",
             param="add_generation_prompt",
         )
-    return "\n".join(begun)
+    return "\n".join(texts)
 
 
 def _require_answerable(turns: Sequence[Turn], others: Sequence[int]) -> None:
@@ -266,26 +273,27 @@ def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountToken
 def sampling_parameters(body: ChatCompletionBody, usual: SamplingParams) -> SamplingParams:
     """Sampling parameters of a request, with the bot's own settings as defaults."""
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    limits = (
-        it for it in (body.max_completion_tokens, body.max_tokens) if it is not None and it > 0
+    longest = usual.max_new_tokens
+    for limit in (body.max_tokens, body.max_completion_tokens):  # the latter has precedence
+        if limit is not None and limit > 0:
+            longest = limit
+    given: dict[str, Any] = body.model_dump(
+        include={"temperature", "min_p", "repetition_penalty"}, exclude_none=True
     )
-    longest = next(limits, usual.max_new_tokens)
-    given = {
-        "temperature": body.temperature,
-        "top_p": None
-        if body.top_p is None
-        else max(body.top_p, 1e-6),  # the likeliest token is always left
-        "top_k": None
-        if body.top_k is None
-        else max(body.top_k, 0),  # elsewhere -1 leaves nothing out
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-        "seed": None if body.seed == NO_SEED else body.seed,
-        "alternatives": (body.top_logprobs or 0) if body.logprobs else None,
-    }
-    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    stop = tuple(text for text in stops if text)
-    return replace(usual, **known, max_new_tokens=min(longest, MAX_NEW_TOKENS), stop=stop)
+    if body.top_p is not None:
+        given["top_p"] = max(body.top_p, 1e-6)  # the likeliest token is always left
+    if body.top_k is not None:
+        given["top_k"] = max(body.top_k, 0)  # elsewhere -1 leaves nothing out
+    if body.seed is not None and body.seed != NO_SEED:
+        given["seed"] = body.seed
+    if body.logprobs:
+        given["alternatives"] = body.top_logprobs or 0
+    return replace(
+        usual,
+        **given,
+        max_new_tokens=min(longest, MAX_NEW_TOKENS),
+        stop=tuple(text for text in stops if text),
+    )
 
 
 def _message_turn(message: ChatMessage, persona: str) -> Turn:
@@ -297,10 +305,10 @@ def _message_turn(message: ChatMessage, persona: str) -> Turn:
 
 def _latest_turns(turns: list[Turn]) -> list[Turn]:
     over = max(0, len(turns) - MAX_TURNS)
-    kept = turns[math.ceil(over / DROPPED_TURNS_STEP) * DROPPED_TURNS_STEP :]
-    while len(kept) > 1 and sum(len(turn.text) for turn in kept) > MAX_CHAT_CHARS:
-        kept = kept[min(DROPPED_TURNS_STEP, len(kept) - 1) :]
-    return kept
+    latest = turns[math.ceil(over / DROPPED_TURNS_STEP) * DROPPED_TURNS_STEP :]
+    while len(latest) > 1 and sum(len(turn.text) for turn in latest) > MAX_CHAT_CHARS:
+        latest = latest[min(DROPPED_TURNS_STEP, len(latest) - 1) :]
+    return latest
 
 
 def _require_supported(body: ChatCompletionBody) -> None:

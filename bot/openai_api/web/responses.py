@@ -109,16 +109,18 @@ class CompletionBuilder:
         }
 
     def _ours(self, reply: ChatReply | None) -> dict[str, Any]:
+        """The fields that are not OpenAI's; seed and final lore are known with the reply."""
         persona = self.speaker.persona
-        seed = {"seed": reply.seed} if reply else {}
-        fields = {
+        fields: dict[str, Any] = {
             "ai_written": True,
             "persona": persona.id if persona else None,
             "version": self.speaker.version,
             "lore": lore_json(reply.lore if reply else self.lore),
-            **seed,
-            **({"notes": list(self.notes)} if self.notes else {}),
         }
+        if reply:
+            fields["seed"] = reply.seed
+        if self.notes:
+            fields["notes"] = list(self.notes)
         return {"understudy": fields}
 
 
@@ -133,28 +135,29 @@ def usage_json(reply: ChatReply) -> dict[str, int]:
 
 
 def lore_json(lore: tuple[LoreHit, ...]) -> list[dict[str, Any]]:
-    return [
-        {"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in lore
-    ]
+    hits = []
+    for hit in lore:
+        score = round(hit.score, 3)
+        hits.append({"source": hit.source, "heading": hit.heading, "score": score})
+    return hits
 
 
 def logprobs_json(tokens: tuple[ReplyToken, ...]) -> dict[str, Any] | None:
     """The tokens of a reply with their log-probabilities; None if they were not requested."""
     if not tokens:
         return None
-    content = [
-        {
-            **_token_json(token.text, token.logprob),
-            "top_logprobs": [_token_json(*other) for other in token.alternatives],
-        }
-        for token in tokens
-    ]
+    content = []
+    for token in tokens:
+        alternatives = [_token_json(text, logprob) for text, logprob in token.alternatives]
+        described = _token_json(token.text, token.logprob)
+        content.append({**described, "top_logprobs": alternatives})
     return {"content": content, "refusal": None}
 
 
 def _token_json(text: str, logprob: float) -> dict[str, Any]:
-    known = REPLACEMENT_CHARACTER not in text
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if known else None}
+    # A token that is a part of a character has no text, and its bytes are lost.
+    is_text = REPLACEMENT_CHARACTER not in text
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if is_text else None}
 
 
 class OpenAIError(Problem):
@@ -267,11 +270,9 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
 
 
 def _status(problem: Problem) -> int:
-    return (
-        problem.status
-        if isinstance(problem, OpenAIError)
-        else STATUS_BY_SLUG.get(problem.slug, problem.status)
-    )
+    if isinstance(problem, OpenAIError):
+        return problem.status
+    return STATUS_BY_SLUG.get(problem.slug, problem.status)
 
 
 def _error_type(status: int) -> str:
