@@ -30,7 +30,7 @@ EPILOG = """examples:
   python -m sandbox --guilds 6 --shards 3 --max-concurrency 2
 
 It prints the address of a page and a token; connect a bot to the same address with that token
-(docs/sandbox.md).
+(sandbox/README.md).
 
 exit codes: 0 ended by Ctrl+C or SIGTERM, 1 it cannot start, 2 wrong usage"""
 

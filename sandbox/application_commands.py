@@ -52,11 +52,8 @@ class CommandRegistry:
         self._feed = feed
 
     def registered(self, scope: str) -> list[Json]:
-        return [
-            command
-            for command in self._store.all("command")
-            if command.get("guild_id", GLOBAL_SCOPE) == scope
-        ]
+        commands = self._store.all("command")
+        return [each for each in commands if each.get("guild_id", GLOBAL_SCOPE) == scope]
 
     def replace(self, scope: str, body: list[Json]) -> list[Json]:
         """Replace all commands of the scope; a name that stays keeps its id."""
@@ -74,37 +71,35 @@ class CommandRegistry:
         kind = body.get("type", CHAT_INPUT)
         needed = body.get("default_member_permissions")
         old = existing.get((kind, body["name"]))
-        fields = {
+        registered = {
             "contexts": None,
             "integration_types": [0],
             "nsfw": False,
-        } | payloads.without_nulls(body)
-        return {
-            **fields,
+            **payloads.without_nulls(body),
             "id": old["id"] if old else self._store.new_id(),
             "application_id": self._guild.bot_id,
             "version": self._store.new_id(),
             "type": kind,
             "description": body.get("description") or "",
             "default_member_permissions": None if needed is None else str(needed),
-            **({} if scope == GLOBAL_SCOPE else {"guild_id": scope}),
         }
+        if scope != GLOBAL_SCOPE:
+            registered["guild_id"] = scope
+        return registered
 
     def for_member(self, user_id: str) -> list[Json]:
         """List the commands that a member's client offers, of every type and in every context."""
         if not self._guild.may(user_id, Permission.USE_APPLICATION_COMMANDS):
             return []
-        # A guild's commands exist in that guild only, although their contexts do not say so.
-        own = [
-            command | {"contexts": [GUILD_CONTEXT]} for command in self.registered(self._guild.id)
-        ]
-        shown = {
-            (command["type"], command["name"]): command
-            for command in (*self.registered(GLOBAL_SCOPE), *own)
-        }
-        return [
-            command for _, command in sorted(shown.items()) if self._permitted(command, user_id)
-        ]
+        shown = {}
+        for command in self.registered(GLOBAL_SCOPE):
+            shown[command["type"], command["name"]] = command
+        for command in self.registered(self._guild.id):
+            # A guild's commands exist in that guild only, although their contexts do not say so.
+            own = command | {"contexts": [GUILD_CONTEXT]}
+            shown[command["type"], command["name"]] = own
+        offered = [shown[key] for key in sorted(shown)]
+        return [command for command in offered if self._permitted(command, user_id)]
 
     def _permitted(self, command: Json, user_id: str) -> bool:
         needed = command["default_member_permissions"]
@@ -132,12 +127,9 @@ class CommandRegistry:
         shown = f"/{name}" if CHAT_INPUT in kinds else name
         command = next(filter(matches, self.for_member(user_id)), None)
         if command is None:
-            is_registered = any(map(matches, self._store.all("command")))
-            raise SandboxRefusal(
-                f"You do not have permission to use {shown}."
-                if is_registered
-                else f"There is no command called {shown}."
-            )
+            if any(map(matches, self._store.all("command"))):
+                raise SandboxRefusal(f"You do not have permission to use {shown}.")
+            raise SandboxRefusal(f"There is no command called {shown}.")
         if command.get("nsfw") and not self._guild.is_nsfw(channel):
             raise SandboxRefusal(f"{shown} can be used in age-restricted channels only.")
         context = DIRECT_CONTEXT if channel["type"] == DIRECT_CHANNEL else GUILD_CONTEXT
@@ -150,16 +142,13 @@ def _resolve_subcommand(command: Json, names: list[str]) -> CommandInvocation:
     leaf = command
     path = []
     for name in names:
-        inner = (
-            o
-            for o in leaf.get("options", ())
-            if o["type"] in (SUBCOMMAND, GROUP) and o["name"] == name
-        )
-        found = next(inner, None)
-        if found is None:
+        for option in leaf.get("options", ()):
+            if option["type"] in (SUBCOMMAND, GROUP) and option["name"] == name:
+                leaf = option
+                path.append(option)
+                break
+        else:
             raise SandboxRefusal(f"/{command['name']} has no subcommand called {name}.")
-        leaf = found
-        path.append(found)
     if any(option["type"] in (SUBCOMMAND, GROUP) for option in leaf.get("options", ())):
         raise SandboxRefusal(
             f"/{' '.join([command['name'], *names])} is a group: choose one of its subcommands."
@@ -176,19 +165,17 @@ def fill_options(
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
         raise SandboxRefusal(f"/{invoked.command['name']} has no option called {min(unknown)}.")
-    filled_in = [
-        (option, values[name])
-        for name, option in options.items()
-        if values.get(name) not in (None, "")
-    ]
-    for name, option in options.items() if focused is None else ():
-        if option.get("required") and values.get(name) in (None, ""):
+    entered = {name: value for name, value in values.items() if value not in (None, "")}
+    for name, option in options.items():
+        if focused is None and option.get("required") and name not in entered:
             raise SandboxRefusal(f"{name}: This option is required. Specify a value.")
     resolved: dict[str, Json] = {}
     filled: list[Json] = []
-    for option, value in filled_in:
+    for name, option in options.items():
+        if name not in entered:
+            continue
         try:
-            filled.append(_option_data(guild, option, value, resolved, focused))
+            filled.append(_option_data(guild, option, entered[name], resolved, focused=focused))
         except SandboxRefusal:
             if focused is None:
                 raise
@@ -198,17 +185,16 @@ def fill_options(
         )
     for step in reversed(invoked.path):
         filled = [{"type": step["type"], "name": step["name"], "options": filled}]
-    command: Json = {
-        key: invoked.command[key]
-        for key in ("id", "name", "type", "guild_id")
-        if key in invoked.command
-    }
-    return {**command, "options": filled, "resolved": resolved}
+    return _command_fields(invoked.command) | {"options": filled, "resolved": resolved}
+
+
+def _command_fields(command: Json) -> Json:
+    return {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
 
 
 def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
     """Build the data of a user or message command; the target is a member or a message."""
-    data: Json = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
+    data = _command_fields(command)
     resolved: dict[str, Json] = {}
     if command["type"] == USER_COMMAND:
         return data | {
@@ -223,13 +209,12 @@ def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
     low = select.get("min_values", 1)
     high = select.get("max_values", 1)
     if not low <= len(values) <= high:
-        raise SandboxRefusal(f"Choose {low if low == high else f'between {low} and {high}'}.")
+        count = str(low) if low == high else f"between {low} and {high}"
+        raise SandboxRefusal(f"Choose {count}.")
     named = {"name": select.get("placeholder") or select["custom_id"], **select}
     if select["type"] == STRING_SELECT:
-        choices = {
-            "name": named["name"],
-            "choices": [{**o, "name": o["label"]} for o in select["options"]],
-        }
+        options = [{**option, "name": option["label"]} for option in select["options"]]
+        choices = {"name": named["name"], "choices": options}
         return {"values": [_choice(choices, value) for value in values]}
     resolved: dict[str, Json] = {}
     find = ENTITY_RESOLVERS[SELECT_OPTION_TYPES[select["type"]]]
@@ -240,12 +225,12 @@ def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
 
 
 def _option_data(
-    guild: Guild, option: Json, value: object, resolved: dict[str, Json], focused: str | None
+    guild: Guild, option: Json, value: object, resolved: dict[str, Json], *, focused: str | None
 ) -> Json:
-    entry: Json = {"type": option["type"], "name": option["name"]}
-    if option["name"] == focused:
-        return entry | {"value": str(value), "focused": True}  # as it is: it is being typed
-    return entry | {"value": _parse_option(guild, option, value, resolved)}
+    data: Json = {"type": option["type"], "name": option["name"]}
+    if option["name"] == focused:  # it is being typed: nothing is checked
+        return data | {"value": str(value), "focused": True}
+    return data | {"value": _parse_option(guild, option, value, resolved)}
 
 
 def _parse_option(guild: Guild, option: Json, value: object, resolved: dict[str, Json]) -> object:

@@ -15,11 +15,14 @@ from sandbox.payloads import DIRECT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json
 from sandbox.traffic_log import EventFeed
 
-SUPPRESS_EMBEDS, HAS_THREAD, EPHEMERAL, LOADING, SUPPRESS_NOTIFICATIONS = (
-    1 << bit for bit in (2, 5, 6, 7, 12)
-)
-IS_FORWARD = 1 << 14
+# Flags of messages
+SUPPRESS_EMBEDS = 1 << 2
+HAS_THREAD = 1 << 5
+EPHEMERAL = 1 << 6
+LOADING = 1 << 7
+SUPPRESS_NOTIFICATIONS = 1 << 12
 IS_VOICE_MESSAGE = 1 << 13
+IS_FORWARD = 1 << 14
 FORWARD_REFERENCE = 1
 """Type of a message's reference to the one that it forwards."""
 SNAPSHOT_FIELDS = (
@@ -60,9 +63,8 @@ class MessageDraft:
             raise ApiError.field(
                 "files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length."
             )
-        if not self.files and not any(
-            self.body.get(part) for part in ("content", "embeds", "components")
-        ):
+        has_body = any(self.body.get(part) for part in ("content", "embeds", "components"))
+        if not self.files and not has_body:
             raise ApiError(50006)
 
 
@@ -100,21 +102,19 @@ class MessageManager:
 
     def find(self, message_id: object, channel_id: str | None = None) -> Json:
         """Find a message, or raise 10008. With a channel, only in its history."""
-        found = self._store.get("message", message_id)
-        if found is None and channel_id is None:
-            found = self._store.get("ephemeral", message_id)
-        if found is None or (channel_id is not None and found["channel_id"] != channel_id):
+        message = self._store.get("message", message_id)
+        if message is None and channel_id is None:
+            message = self._store.get("ephemeral", message_id)
+        if message is None or (channel_id is not None and message["channel_id"] != channel_id):
             raise ApiError(10008)
-        return self._render(found)
+        return self._render(message)
 
     def history(
         self, channel_id: str, limit: int, before: int | None = None, after: int | None = None
     ) -> list[Json]:
         """Return up to `limit` messages of the channel, oldest first."""
-        return [
-            self._render(one)
-            for one in self._store.page("message", channel_id, limit, before, after)
-        ]
+        messages = self._store.page("message", channel_id, limit, before, after)
+        return [self._render(message) for message in messages]
 
     def seen_by(
         self, user_id: str, channel_id: str, limit: int, before: int | None = None
@@ -124,10 +124,9 @@ class MessageManager:
         """
         stored = self._store.page("message", channel_id, limit, before)
         ephemeral = self._store.page("ephemeral", channel_id, NO_LIMIT, before)
-        stored += [one for one in ephemeral if visible_to(one, user_id)]
-        return [
-            self._render(one) for one in sorted(stored, key=lambda one: int(one["id"]))[-limit:]
-        ]
+        stored += [message for message in ephemeral if visible_to(message, user_id)]
+        stored.sort(key=lambda message: int(message["id"]))
+        return [self._render(message) for message in stored[-limit:]]
 
     def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
         """Send a message; `more` are fields that only the server sets. A repeated enforced nonce
@@ -198,11 +197,9 @@ class MessageManager:
         return self.create(author, channel_id, MessageDraft({}), **more)
 
     def _guild_field(self, channel_id: str) -> Json:
-        return (
-            {}
-            if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL
-            else {"guild_id": self.guild.id}
-        )
+        if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL:
+            return {}
+        return {"guild_id": self.guild.id}
 
     def edit(self, message_id: str, draft: MessageDraft) -> Json:
         """Edit the fields in the body; clears "is thinking". A changed button does not count as an
@@ -227,10 +224,10 @@ class MessageManager:
         return self._publish("edit", "MESSAGE_UPDATE", message)
 
     def _find_stored(self, message_id: str) -> Json:
-        found = self._store.get("message", message_id) or self._store.get("ephemeral", message_id)
-        if found is None:
+        message = self._store.get("message", message_id) or self._store.get("ephemeral", message_id)
+        if message is None:
             raise ApiError(10008)
-        return found
+        return message
 
     def _fill(self, message: Json, draft: MessageDraft) -> None:
         body = draft.body
@@ -245,26 +242,31 @@ class MessageManager:
         message.update(self._mentioned(message, body.get("allowed_mentions")))
 
     def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
+        """Keep the attachments that the body names, and add the draft's files."""
         fields_by_id = {
             str(entry.get("id")): entry for entry in draft.body.get("attachments") or []
         }
-        kept = [old for old in message["attachments"] if old["id"] in fields_by_id]
-        files = enumerate(draft.files)
-        return kept + [
-            self._attachment(message, file, fields_by_id.get(str(at), {})) for at, file in files
-        ]
-
-    def _attachment(self, message: Json, file: StoredFile, fields: Json) -> Json:
-        created = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
-        kept = ("description", "duration_secs", "waveform")
-        return created | {name: fields[name] for name in kept if fields.get(name)}
+        attachments = [old for old in message["attachments"] if old["id"] in fields_by_id]
+        for index, file in enumerate(draft.files):
+            attachment = payloads.attachment(
+                self._store.put_file(file), message["channel_id"], file
+            )
+            fields = fields_by_id.get(str(index), {})  # new files are named by their index
+            for name in ("description", "duration_secs", "waveform"):
+                if fields.get(name):
+                    attachment[name] = fields[name]
+            attachments.append(attachment)
+        return attachments
 
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = self._replied_author(message) if message["type"] == REPLY else None
-        found = payloads.find_mentions(message["content"], allowed, replied_to)
-        users = [m["user"] for one in found.users if (m := self.guild.find_member(one))]
-        roles = [one for one in found.roles if self.guild.find_role(one)]
-        everyone = found.everyone and self._may_mention_everyone(message["author"]["id"])
+        mentions = payloads.find_mentions(message["content"], allowed, replied_to)
+        users = []
+        for user_id in mentions.users:
+            if member := self.guild.find_member(user_id):
+                users.append(member["user"])
+        roles = [role_id for role_id in mentions.roles if self.guild.find_role(role_id)]
+        everyone = mentions.everyone and self._may_mention_everyone(message["author"]["id"])
         return {"mentions": users, "mention_roles": roles, "mention_everyone": everyone}
 
     def _replied_author(self, message: Json) -> str | None:
@@ -294,9 +296,7 @@ class MessageManager:
 
     def _render(self, message: Json) -> Json:
         rendered = dict(message)
-        rendered["attachments"] = [
-            self.with_address(attachment) for attachment in message["attachments"]
-        ]
+        rendered["attachments"] = [self.with_address(old) for old in message["attachments"]]
         if message["flags"] & SUPPRESS_EMBEDS:
             rendered["embeds"] = []
         if message["type"] in (REPLY, THREAD_STARTER):
@@ -309,14 +309,11 @@ class MessageManager:
         rendered = self._render(message)
         self._feed.publish(kind, rendered)
         if storage_kind(message) == "message":
-            guild_field = self._guild_field(message["channel_id"])
+            data = rendered | self._guild_field(message["channel_id"])
             author = self.guild.find_member(message["author"]["id"])
-            member = (
-                {"member": {k: v for k, v in author.items() if k != "user"}}
-                if author and guild_field
-                else {}
-            )
-            self._gateway.dispatch(event, {**rendered, **guild_field, **member})
+            if author and "guild_id" in data:
+                data["member"] = {key: value for key, value in author.items() if key != "user"}
+            self._gateway.dispatch(event, data)
         return rendered
 
 
@@ -336,11 +333,11 @@ class ThreadManager:
         """Return the bot's direct messages with someone, created if there are none. Raises ApiError
         10007.
         """
-        found = self._guild.direct(user_id)
-        if found is not None:
-            return found
-        created = payloads.direct(self._store.new_id(), self._guild.member(user_id)["user"])
-        return self._save(created)
+        channel = self._guild.direct(user_id)
+        if channel is not None:
+            return channel
+        user = self._guild.member(user_id)["user"]
+        return self._save(payloads.direct(self._store.new_id(), user))
 
     def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
         """Create a thread, under a message or on its own, with Discord's system messages about

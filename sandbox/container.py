@@ -36,7 +36,8 @@ class SharedComponents:
         shards: ShardLimits,
     ) -> None:
         """Build everything over the state file. Raises StateUnreadable."""
-        self.clock, self.feed = SimulatedClock(), EventFeed()
+        self.clock = SimulatedClock()
+        self.feed = EventFeed()
         self.conditions = NetworkConditions(seeds[0].message_content)
         self.rates = RateLimits(self.clock, self.conditions, rate_window)
         self.store = ObjectStore(state, self.clock)
@@ -50,19 +51,24 @@ class SharedComponents:
         self.guilds = [SandboxContainer(self, guild) for guild in guilds]
 
     def of_guild(self, guild_id: object) -> "SandboxContainer | None":
-        return next((one for one in self.guilds if one.guild.id == guild_id), None)
+        for container in self.guilds:
+            if container.guild.id == guild_id:
+                return container
+        return None
 
     def of_channel(self, channel_id: object) -> "SandboxContainer | None":
         """Return the components for a channel; for direct messages, those of the first guild with
         the member.
         """
         channel = self.store.get("channel", channel_id)
-        if channel is None or "guild_id" in channel:
-            return self.of_guild(channel and channel["guild_id"])
-        return next(
-            (one for one in self.guilds if one.guild.find_member(channel["recipients"][0]["id"])),
-            None,
-        )
+        if channel is None:
+            return None
+        if "guild_id" in channel:
+            return self.of_guild(channel["guild_id"])
+        for container in self.guilds:
+            if container.guild.find_member(channel["recipients"][0]["id"]):
+                return container
+        return None
 
     def of_request(self, path: Mapping[str, str]) -> "SandboxContainer":
         """Return the components for the ids in a request's path. Raises ApiError 10004 for an
@@ -70,18 +76,19 @@ class SharedComponents:
         """
         home = self.guilds[0]
         if "guild_id" in path:
-            found = self.of_guild(path["guild_id"])
-            if found is None:
+            container = self.of_guild(path["guild_id"])
+            if container is None:
                 raise ApiError(10004)
-            return found
+            return container
         if "channel_id" in path:
             return self.of_channel(path["channel_id"]) or home
-        if "token" in path and (
-            by_token := [one for one in self.guilds if one.interactions.has_token(path["token"])]
-        ):
-            return by_token[0]
-        hook = self.store.get("webhook", path.get("webhook_id"))
-        return (self.of_guild(hook["guild_id"]) if hook else None) or home
+        if "token" in path:
+            for container in self.guilds:
+                if container.interactions.has_token(path["token"]):
+                    return container
+        if hook := self.store.get("webhook", path.get("webhook_id")):
+            return self.of_guild(hook["guild_id"]) or home
+        return home
 
 
 class SandboxContainer:
@@ -114,24 +121,23 @@ class FaultControls:
     def controls(self) -> Json:
         container = self._container
         granted = int(container.guild.bot_role["permissions"])
-        hooks = container.webhooks.of_guild()
+        permissions = []
+        for permission in Permission:
+            name = permission.name or ""
+            label = name.replace("_", " ").title()
+            is_granted = bool(granted & permission)
+            permissions.append({"name": name, "label": label, "granted": is_granted})
+        webhooks = []
+        for hook in container.webhooks.of_guild():
+            webhooks.append({key: hook[key] for key in ("id", "name", "channel_id")})
         return {
             "connected": container.gateway.connected,
             "delay_s": container.conditions.delay_s,
             "rate_limited": container.conditions.rate_limited,
             "message_content": container.conditions.message_content,
             "clock_ahead_s": round(container.clock.ahead_s, 3),
-            "permissions": [
-                {
-                    "name": one.name,
-                    "label": (one.name or "").replace("_", " ").title(),
-                    "granted": bool(granted & one),
-                }
-                for one in Permission
-            ],
-            "webhooks": [
-                {key: hook[key] for key in ("id", "name", "channel_id")} for hook in hooks
-            ],
+            "permissions": permissions,
+            "webhooks": webhooks,
         }
 
     def publish(self) -> None:
@@ -168,8 +174,12 @@ class FaultControls:
     def set_permission(self, name: str, granted: bool) -> None:
         if name not in Permission.__members__:
             raise SandboxRefusal(f"There is no permission called {name}.")
-        held = int(self._container.guild.bot_role["permissions"])
-        self.set_bot_permissions(held | Permission[name] if granted else held & ~Permission[name])
+        bits = int(self._container.guild.bot_role["permissions"])
+        if granted:
+            bits |= Permission[name]
+        else:
+            bits &= ~Permission[name]
+        self.set_bot_permissions(bits)
 
     def set_bot_permissions(self, bits: int) -> None:
         """Set the permissions of the bot's role, and notify the bot."""

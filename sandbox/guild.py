@@ -27,21 +27,18 @@ def open_guild_facts(store: ObjectStore, count: int) -> list[Json]:
     """
     facts = store.all("guild")
     is_new = not facts
-    facts += [{"id": store.new_guild_id()} for _ in range(len(facts), count)]
+    while len(facts) < count:
+        facts.append({"id": store.new_guild_id()})
     if is_new:
         facts[0] |= _new_bot(store)
-    return [store.put("guild", one) for one in facts[:count]]
+    return [store.put("guild", guild_facts) for guild_facts in facts[:count]]
 
 
 def _new_bot(store: ObjectStore) -> Json:
     bot_id = store.new_id()
+    encoded_id = base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("=")
     # Discord's form (id, time, signature), so that checks of the form accept it.
-    parts = (
-        base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="),
-        "sandbox",
-        secrets.token_urlsafe(20),
-    )
-    return {"bot_id": bot_id, "token": ".".join(parts)}
+    return {"bot_id": bot_id, "token": f"{encoded_id}.sandbox.{secrets.token_urlsafe(20)}"}
 
 
 class Guild:
@@ -58,10 +55,8 @@ class Guild:
         self.store = store
         self.seed = seed
         self._facts = all_facts[number]
-        self._member_kind, self._role_kind = (
-            numbered_kind("member", number),
-            numbered_kind("role", number),
-        )
+        self._member_kind = numbered_kind("member", number)
+        self._role_kind = numbered_kind("role", number)
         self.id: str = self._facts["id"]
         self.bot_id: str = all_facts[0]["bot_id"]
         self.token: str = all_facts[0]["token"]
@@ -78,30 +73,32 @@ class Guild:
         people = RoleSeed(MEMBERS_ROLE_NAME, guild_seed.MEMBER_PERMISSIONS)
         bot = RoleSeed(self.seed.bot_name, self.seed.bot_permissions)
         for position, role in enumerate((people, bot, *self.seed.roles), start=1):
-            shape = payloads.role(
-                self._role_id(role.name), role.name, role.permissions, role.colour, position
-            )
-            managed = {"managed": True, "tags": {"bot_id": self.bot_id}} if role is bot else {}
-            self.store.put(self._role_kind, shape | managed)
-        denied = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
-        return [
-            {"id": role, "type": 0, "allow": "0", "deny": str(bits)}
-            for role, bits in denied.items()
-        ]
+            role_id = self._role_id(role.name)
+            shape = payloads.role(role_id, role.name, role.permissions, role.colour, position)
+            if role is bot:
+                shape |= {"managed": True, "tags": {"bot_id": self.bot_id}}
+            self.store.put(self._role_kind, shape)
+        overwrites = []
+        for role in self.seed.roles:
+            if role.denied:
+                role_id = self._role_id(role.name)
+                overwrites.append(
+                    {"id": role_id, "type": 0, "allow": "0", "deny": str(role.denied)}
+                )
+        return overwrites
 
     def _role_id(self, name: str) -> str:
-        return (
-            next((r["id"] for r in self.roles() if r["name"] == name), None) or self.store.new_id()
-        )
+        for role in self.roles():
+            if role["name"] == name:
+                return cast(str, role["id"])
+        return self.store.new_id()
 
     def _create_members(self, guilds: int) -> None:
-        kinds = (numbered_kind("member", number) for number in range(guilds))
-        accounts = {
-            m["user"]["global_name"]: m["user"]["id"]
-            for kind in kinds
-            for m in self.store.all(kind)
-        }
-        existing = {m["user"]["global_name"]: m for m in self.people()}
+        accounts = {}
+        for number in range(guilds):
+            for member in self.store.all(numbered_kind("member", number)):
+                accounts[member["user"]["global_name"]] = member["user"]["id"]
+        existing = {member["user"]["global_name"]: member for member in self.people()}
         for person in self.seed.members:
             old = existing.get(person.name)
             user = payloads.user(accounts.get(person.name) or self.store.new_id(), person.name)
@@ -137,8 +134,11 @@ class Guild:
         return self.store.get(self._role_kind, role_id)
 
     def _of_type(self, kind: int) -> list[Json]:
-        channels = self.store.all("channel")
-        return [self._up_to_date(one) for one in channels if one["type"] == kind and self._has(one)]
+        channels = []
+        for channel in self.store.all("channel"):
+            if channel["type"] == kind and self._has(channel):
+                channels.append(self._up_to_date(channel))
+        return channels
 
     def _has(self, channel: Json) -> bool:
         return bool(channel.get("guild_id", self.id) == self.id)
@@ -156,28 +156,27 @@ class Guild:
 
     def direct(self, user_id: str) -> Json | None:
         """Return the bot's direct messages with someone, if there are any."""
-        return next(
-            (one for one in self._of_type(DIRECT_CHANNEL) if one["recipients"][0]["id"] == user_id),
-            None,
-        )
+        for channel in self._of_type(DIRECT_CHANNEL):
+            if channel["recipients"][0]["id"] == user_id:
+                return channel
+        return None
 
     def channel(self, channel_id: object) -> Json:
         """Return the channel, thread or direct messages, or raise 10003 (also for another
         guild's).
         """
-        found = self.store.get("channel", channel_id)
-        if found is None or not self._has(found):
+        channel = self.store.get("channel", channel_id)
+        if channel is None or not self._has(channel):
             raise ApiError(10003)
-        return self._up_to_date(found)
+        return self._up_to_date(channel)
 
     def visible_channels(self, user_id: str) -> list[Json]:
         """List the channels that the member sees, as their client shows them."""
-        channels = [*self.channels(), *self.threads(), self.direct(user_id)]
-        return [
-            self.client_view(one)
-            for one in channels
-            if one and self.may(user_id, Permission.VIEW_CHANNEL, one)
-        ]
+        visible = []
+        for channel in (*self.channels(), *self.threads(), self.direct(user_id)):
+            if channel and self.may(user_id, Permission.VIEW_CHANNEL, channel):
+                visible.append(self.client_view(channel))
+        return visible
 
     def is_shown(self, channel_id: object, user_id: str) -> bool:
         channel = self.store.get("channel", channel_id)
@@ -191,28 +190,29 @@ class Guild:
         """Render a channel for a member's client: with its parent's properties, or the other side's
         user.
         """
-        recipients = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
-        return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **recipients}
+        view = {"topic": None, **channel, "nsfw": self.is_nsfw(channel)}
+        if channel["type"] == DIRECT_CHANNEL:
+            view["recipients"] = [self.bot]
+        return view
 
     def is_nsfw(self, channel: Json) -> bool:
         """Return whether a channel is age-restricted; a thread inherits it."""
-        decides = (
-            self.channel(channel["parent_id"]) if channel["type"] == THREAD_CHANNEL else channel
-        )
-        return bool(decides.get("nsfw"))
+        if channel["type"] == THREAD_CHANNEL:
+            channel = self.channel(channel["parent_id"])
+        return bool(channel.get("nsfw"))
 
     def members(self) -> list[Json]:
         return self.store.all(self._member_kind)
 
     def people(self) -> list[Json]:
-        return [m for m in self.members() if not m["user"]["bot"]]
+        return [member for member in self.members() if not member["user"]["bot"]]
 
     def member(self, user_id: object) -> Json:
         """Return the member, or raise 10007."""
-        found = self.find_member(user_id)
-        if found is None:
+        member = self.find_member(user_id)
+        if member is None:
             raise ApiError(10007)
-        return found
+        return member
 
     def find_member(self, user_id: object) -> Json | None:
         return self.store.get(self._member_kind, user_id)
@@ -242,9 +242,11 @@ class Guild:
             int(role["permissions"]) for role in self.roles() if role["id"] in held
         )
         denied = guild_seed.combine_permissions(
-            int(one["deny"]) for one in self._overwrites if one["id"] in held
+            int(overwrite["deny"]) for overwrite in self._overwrites if overwrite["id"] in held
         )
-        return bits if bits == guild_seed.ALL_PERMISSIONS else bits & ~denied
+        if bits == guild_seed.ALL_PERMISSIONS:  # an administrator: overwrites do not apply
+            return bits
+        return bits & ~denied
 
     def is_between(self, channel: Json, user_id: str) -> bool:
         """Return whether these direct messages are the member's or the bot's."""

@@ -79,10 +79,9 @@ class Interaction:
 
     @property
     def user(self) -> Json:
-        found: Json = (
-            self.payload["user"] if "user" in self.payload else self.payload["member"]["user"]
-        )
-        return found
+        # In direct messages there is a user, in a guild a member.
+        user: Json = self.payload.get("user") or self.payload["member"]["user"]
+        return user
 
     def cause(self) -> Json:
         """The interaction_metadata of the messages that respond to it."""
@@ -133,11 +132,13 @@ class InteractionManager:
     ) -> Interaction:
         """Dispatch an interaction; returns when it is acknowledged, or after 3 s."""
         self._drop_expired()
-        payload = self._payload(kind, user_id, channel_id, data) | (
-            {"message": source} if source else {}
-        )
+        payload = self._payload(kind, user_id, channel_id, data)
+        source_id = None
+        if source:
+            payload["message"] = source
+            source_id = source["id"]
         interaction = Interaction(
-            kind, payload, source["id"] if source else None, self._clock.now(), trigger
+            kind, payload, source=source_id, created_at=self._clock.now(), trigger=trigger
         )
         self._by_token[payload["token"]] = interaction
         self._gateway.dispatch("INTERACTION_CREATE", payload)
@@ -150,22 +151,24 @@ class InteractionManager:
     def _drop_expired(self) -> None:
         # Twice the lifetime, to distinguish an expired token from an unknown one.
         oldest = self._clock.now() - 2 * TOKEN_LIFETIME_S
-        self._by_token = {
-            token: one for token, one in self._by_token.items() if one.created_at > oldest
-        }
+        for token, interaction in list(self._by_token.items()):
+            if interaction.created_at <= oldest:
+                del self._by_token[token]
 
     def attachment_ids_of_others(self, ids: Collection[str]) -> set[str]:
         """Return the ids of files in interactions of others than these users: the bot may still
         fetch them.
         """
-        others = [
-            one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids
-        ]
-        return {key for data in others for key in data.get("resolved", {}).get("attachments", {})}
+        attachment_ids: set[str] = set()
+        for interaction in self._by_token.values():
+            if interaction.user["id"] not in ids:
+                resolved = interaction.payload["data"].get("resolved", {})
+                attachment_ids.update(resolved.get("attachments", {}))
+        return attachment_ids
 
     def _payload(self, kind: InteractionType, user_id: str, channel_id: str, data: Json) -> Json:
         channel = self._guild.channel(channel_id)
-        return {
+        payload = {
             "id": self._guild.store.new_id(),
             "application_id": self._guild.bot_id,
             "type": kind,
@@ -178,12 +181,10 @@ class InteractionManager:
             "locale": self.locale_of(user_id),
             "entitlements": [],
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
-            **(
-                self._direct(user_id)
-                if channel["type"] == DIRECT_CHANNEL
-                else self._in_guild(user_id, channel)
-            ),
         }
+        if channel["type"] == DIRECT_CHANNEL:
+            return payload | self._direct(user_id)
+        return payload | self._in_guild(user_id, channel)
 
     def _reachable(self, data: Json) -> Json:
         """Return the data with the URLs of its files."""
@@ -223,11 +224,9 @@ class InteractionManager:
     ) -> Interaction:
         """Handle the bot's callback: 10062 if it is too late or unknown, 40060 for a second one."""
         interaction = self._by_token.get(token)
-        if (
-            interaction is None
-            or interaction.expired
-            or interaction.payload["id"] != interaction_id
-        ):
+        if interaction is None or interaction.payload["id"] != interaction_id:
+            raise ApiError(10062)
+        if interaction.expired:
             raise ApiError(10062)
         if interaction.reply is not None:
             raise ApiError(40060)
@@ -263,11 +262,8 @@ class InteractionManager:
         flags = (draft.body.get("flags") or 0) & ~LOADING | more_flags
         kind = {}
         if interaction.kind is InteractionType.COMMAND and interaction.original is None:
-            kind = {
-                "type": SLASH_COMMAND_RESPONSE
-                if interaction.payload["data"]["type"] == CHAT_INPUT
-                else CONTEXT_MENU_RESPONSE
-            }
+            is_slash = interaction.payload["data"]["type"] == CHAT_INPUT
+            kind["type"] = SLASH_COMMAND_RESPONSE if is_slash else CONTEXT_MENU_RESPONSE
         return self._messages.create(
             self._guild.bot,
             interaction.payload["channel_id"],
@@ -325,11 +321,10 @@ class InteractionManager:
             "response_message_loading": bool(message["flags"] & LOADING),
             "response_message_ephemeral": bool(message["flags"] & EPHEMERAL),
         }
-        has_resource = interaction.reply in (CallbackType.MESSAGE, CallbackType.UPDATE)
-        resource = (
-            {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
-        )
-        return {"interaction": result, **resource}
+        receipt = {"interaction": result}
+        if interaction.reply in (CallbackType.MESSAGE, CallbackType.UPDATE):
+            receipt["resource"] = {"type": interaction.reply, "message": message}
+        return receipt
 
 
 def _target(data: Json) -> Json:

@@ -96,9 +96,7 @@ class MemberClient:
         files: Sequence[StoredFile] = (),
     ) -> Json:
         """Send a message; @Name and #channel become mentions, as in Discord's input."""
-        location = self._find_channel(channel)
-        if not self._may(Permission.SEND_MESSAGES, location):
-            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        location = self._find_channel_to_write(channel)
         if files and not self._may(Permission.ATTACH_FILES, location):
             raise SandboxRefusal("You do not have permission to upload files in this channel.")
         if any(len(file.data) > LARGEST_FILE_BYTES for file in files):
@@ -123,10 +121,9 @@ class MemberClient:
 
     async def poll(self, channel: ChannelReference, question: str, answers: Sequence[str]) -> Json:
         """Send a poll."""
-        numbered = [
-            {"answer_id": at, "poll_media": {"text": text}}
-            for at, text in enumerate(answers, start=1)
-        ]
+        numbered = []
+        for answer_id, text in enumerate(answers, start=1):
+            numbered.append({"answer_id": answer_id, "poll_media": {"text": text}})
         poll = {
             "question": {"text": question},
             "answers": numbered,
@@ -141,10 +138,9 @@ class MemberClient:
         """Send a voice message."""
         file = StoredFile("voice-message.ogg", "audio/ogg", b"OggS")
         recorded = {"duration_secs": 1.0, "waveform": "AAAA"}
-        message = self._post(
+        return self._post(
             channel, "", reply_to, flags=IS_VOICE_MESSAGE, files=(file,), recorded=recorded
         )
-        return message
 
     async def forward(self, channel: ChannelReference, message: Json) -> Json:
         """Forward a message that the member sees to a channel."""
@@ -164,9 +160,7 @@ class MemberClient:
         **more: Any,
     ) -> Json:
         """Send a message with more than text; `recorded` are further fields of its first file."""
-        location = self._find_channel(channel)
-        if not self._may(Permission.SEND_MESSAGES, location):
-            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        location = self._find_channel_to_write(channel)
         body: Json = {"content": self._with_mentions(content)}
         if recorded:
             body["attachments"] = [{"id": "0", **recorded}]
@@ -191,9 +185,8 @@ class MemberClient:
         current = self._visible(_message_id(message))
         is_own = current["author"]["id"] == self.id
         location = self._container.guild.channel(current["channel_id"])
-        if current["flags"] & EPHEMERAL or not (
-            is_own or self._may(Permission.MANAGE_MESSAGES, location)
-        ):
+        may_delete = is_own or self._may(Permission.MANAGE_MESSAGES, location)
+        if current["flags"] & EPHEMERAL or not may_delete:
             raise SandboxRefusal("You do not have permission to delete this message.")
         self._container.messages.delete(current["id"])
 
@@ -223,28 +216,32 @@ class MemberClient:
     def _may(self, needed: Permission, location: Json) -> bool:
         return self._container.guild.may(self.id, needed, location)
 
+    def _find_channel_to_write(self, reference: ChannelReference) -> Json:
+        location = self._find_channel(reference)
+        if not self._may(Permission.SEND_MESSAGES, location):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        return location
+
     def _find_channel(self, reference: ChannelReference) -> Json:
-        id_or_name = (
-            reference["id"] if isinstance(reference, dict) else str(reference).removeprefix("#")
-        )
+        id_or_name = str(reference).removeprefix("#")
+        if isinstance(reference, dict):
+            id_or_name = reference["id"]
         for location in self._container.guild.visible_channels(self.id):
             if id_or_name in (location["id"], location.get("name")):
                 return self._container.guild.channel(location["id"])
         raise SandboxRefusal(f"There is no channel called {id_or_name}.")
 
     def _with_mentions(self, content: str) -> str:
-        guild = self._container.guild
-        users = [member["user"] for member in guild.members()]
-        written = {
-            f"@{user['global_name'] or user['username']}": f"<@{user['id']}>" for user in users
-        }
-        written |= {f"#{channel['name']}": f"<#{channel['id']}>" for channel in guild.channels()}
-        longest_first = sorted(written, key=len, reverse=True)
-        return re.sub(
-            rf"(?:{'|'.join(map(re.escape, longest_first))})\b",
-            lambda found: written[found[0]],
-            content,
-        )
+        mentions = {}
+        for member in self._container.guild.members():
+            user = member["user"]
+            mentions[f"@{user['global_name'] or user['username']}"] = f"<@{user['id']}>"
+        for channel in self._container.guild.channels():
+            mentions[f"#{channel['name']}"] = f"<#{channel['id']}>"
+        # Longest first: the name of one member may begin with another's.
+        longest_first = sorted(mentions, key=len, reverse=True)
+        pattern = rf"(?:{'|'.join(map(re.escape, longest_first))})\b"
+        return re.sub(pattern, lambda match: mentions[match[0]], content)
 
     async def slash(
         self, channel: ChannelReference, command: str, /, **options: object
@@ -265,9 +262,12 @@ class MemberClient:
         """
         location = self._find_channel(channel)
         invoked = self._container.commands.invoked(self.id, command, location)
-        if not any(
-            o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())
-        ):
+        completed = [
+            option["name"]
+            for option in invoked.leaf.get("options", ())
+            if option.get("autocomplete")
+        ]
+        if focused not in completed:
             raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
         data = command_options.fill_options(self._container.guild, invoked, options, focused)
         answer = await self._ask(InteractionType.AUTOCOMPLETE, location, data)
@@ -278,16 +278,16 @@ class MemberClient:
     ) -> InteractionResponse:
         """Use a menu command on a member or a message (the object, or its id)."""
         location = self._find_channel(channel)
-        found = self._container.commands.menu_command(self.id, command, location)
+        menu_command = self._container.commands.menu_command(self.id, command, location)
         target_id = target["id"] if isinstance(target, dict) else getattr(target, "id", target)
         try:
-            if found["type"] == USER_COMMAND:
+            if menu_command["type"] == USER_COMMAND:
                 entity = self._container.guild.member(target_id)
             else:
                 entity = self._container.messages.find(target_id, location["id"])
         except ApiError as error:
-            raise SandboxRefusal(f"{found['name']}: {error}.") from error
-        data = command_options.fill_menu(self._container.guild, found, entity)
+            raise SandboxRefusal(f"{menu_command['name']}: {error}.") from error
+        data = command_options.fill_menu(self._container.guild, menu_command, entity)
         return await self._ask(InteractionType.COMMAND, location, data)
 
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
@@ -309,23 +309,24 @@ class MemberClient:
         fill: Callable[[Json], Json],
     ) -> InteractionResponse:
         current = self._visible(_message_id(message))
-        found = _component(current, name, what, kinds)
+        component = _component(current, name, what, kinds)
         data = {
-            "component_type": found["type"],
-            "custom_id": found["custom_id"],
-            "id": found["id"],
-        } | fill(found)
+            "component_type": component["type"],
+            "custom_id": component["custom_id"],
+            "id": component["id"],
+            **fill(component),
+        }
         location = self._container.guild.channel(current["channel_id"])
         return await self._ask(InteractionType.COMPONENT, location, data, current)
 
     def _visible(self, message_id: str) -> Json:
         try:
-            found = self._container.messages.find(message_id)
+            message = self._container.messages.find(message_id)
         except ApiError as error:
             raise SandboxRefusal("This message was deleted.") from error
-        if not self._sees(found):
+        if not self._sees(message):
             raise SandboxRefusal("Only someone else can see this message.")
-        return found
+        return message
 
     def _sees(self, message: Json) -> bool:
         location = self._container.guild.channel(message["channel_id"])
@@ -339,24 +340,29 @@ class MemberClient:
         interaction = answer.interaction
         if form is None:
             raise SandboxRefusal("There is no form to submit.")
-        rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
+        rows = []
+        for row in form["components"]:
+            if filled := self._form_row(row, fields):
+                rows.append(filled)
         data = {"custom_id": form["custom_id"], "components": rows}
         source = self._visible(interaction.source) if interaction.source else None
         location = self._container.guild.channel(interaction.payload["channel_id"])
-        return await self._ask(InteractionType.FORM, location, data, source, interaction)
+        return await self._ask(
+            InteractionType.FORM, location, data, source=source, trigger=interaction
+        )
 
     def _form_row(self, row: Json, fields: FormFields) -> Json | None:
-        """Fill in a row: an action row with inputs, or a label around one; None for a row without
-        inputs.
+        """Fill in a row: an action row with inputs, or a label around an input; None for a row
+        without inputs.
         """
         if "component" in row:
-            return {
-                "type": row["type"],
-                "component": self._form_field(row["component"], row.get("label", ""), fields),
-            }
+            field = self._form_field(row["component"], row.get("label", ""), fields)
+            return {"type": row["type"], "component": field}
         if "components" not in row:
             return None
-        inputs = [self._form_field(one, one.get("label", ""), fields) for one in row["components"]]
+        inputs = []
+        for field in row["components"]:
+            inputs.append(self._form_field(field, field.get("label", ""), fields))
         return {"type": row["type"], "components": inputs}
 
     def _form_field(self, field: Json, label: str, fields: FormFields) -> Json:
@@ -364,10 +370,10 @@ class MemberClient:
             return _form_text(field, label, fields)
         entered = fields.get(field["custom_id"], fields.get(label, []))
         values = [entered] if isinstance(entered, str) else entered
-        lowest = {} if field.get("required", True) or values else {"min_values": 0}
-        filled = command_options.fill_select(
-            self._container.guild, {"placeholder": label, **field, **lowest}, values
-        )
+        menu = {"placeholder": label, **field}
+        if not values and not field.get("required", True):
+            menu["min_values"] = 0
+        filled = command_options.fill_select(self._container.guild, menu, values)
         return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
 
     async def _ask(
@@ -392,19 +398,15 @@ def _message_id(message: Json) -> str:
 
 def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
     for row in message["components"]:
-        for one in row.get("components", ()):
-            if one["type"] in kinds and name in (
-                one.get("custom_id"),
-                one.get("label"),
-                one.get("placeholder"),
-            ):
-                if one.get("disabled") or (
-                    one["type"] == BUTTON and one.get("style") == LINK_STYLE
-                ):
-                    raise SandboxRefusal(
-                        f"This {what} cannot be {'pressed' if what == 'button' else 'used'}."
-                    )
-                return cast(Json, one)
+        for component in row.get("components", ()):
+            names = [component.get(key) for key in ("custom_id", "label", "placeholder")]
+            if component["type"] not in kinds or name not in names:
+                continue
+            is_link = component["type"] == BUTTON and component.get("style") == LINK_STYLE
+            if component.get("disabled") or is_link:
+                action = "pressed" if what == "button" else "used"
+                raise SandboxRefusal(f"This {what} cannot be {action}.")
+            return cast(Json, component)
     raise SandboxRefusal(f"The message has no {what} called {name}.")
 
 
@@ -436,8 +438,6 @@ def _translate_error(error: ApiError) -> str:
     first: object = error.errors
     while isinstance(first, dict):
         first = next(iter(first.values()))
-    return (
-        f"Your message could not be sent: {first[0]['message']}"
-        if isinstance(first, list)
-        else str(error)
-    )
+    if isinstance(first, list):
+        return f"Your message could not be sent: {first[0]['message']}"
+    return str(error)

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-PAGE_GLOBS = ("*.md", "docs/**/*.md", "examples/**/*.md", "data/**/README.md")
+PAGE_GLOBS = ("*.md", "docs/**/*.md", "examples/**/*.md", "data/**/README.md", "sandbox/README.md")
 MARK = re.compile(r"<!-- (run|run: slow|prints|file: \S+) -->")
 COMMENT = re.compile(r"\s{2,}.*|\s+#\s.*")
 """An explanation beside a command."""

@@ -39,7 +39,9 @@ FOREIGN_NAMES = frozenset({"discord.py", "bot.example.org"})
 """Names that look like code of this project and are not."""
 ALL = pages()
 CODE_PAGES = [
-    page for page in ALL if page in ("README.md", "CONTRIBUTING.md") or page.startswith("docs/")
+    page
+    for page in ALL
+    if page in ("README.md", "CONTRIBUTING.md", "sandbox/README.md") or page.startswith("docs/")
 ]
 FIRST_WORDS = {name.split()[0] for name in slash_commands()}
 

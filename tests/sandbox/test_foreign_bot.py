@@ -15,7 +15,7 @@ import pytest
 
 from sandbox import GuildSeed, MemberClient, Permission, Sandbox, StoredFile
 
-BOT = Path(__file__).parent.parent.parent / "foreign_bot" / "bot.py"
+BOT = Path(__file__).parents[1] / "foreign_bot" / "bot.py"
 
 
 class Tearoom:

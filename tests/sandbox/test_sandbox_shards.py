@@ -78,7 +78,7 @@ async def test_an_auto_sharded_bot_takes_what_discord_recommends(sandbox, run):
         await interaction.response.send_message(f"shard {interaction.guild.shard_id}")
 
     async with run(bot, sandbox.token):
-        assert bot.shard_count == SHARDS and set(bot.operations.shards) == {0, 1, 2}
+        assert bot.shard_count == SHARDS and set(bot.shards) == {0, 1, 2}
         assert {guild.id for guild in bot.guilds} == set(sandbox.guild_ids)
         assert {guild.id: guild.shard_id for guild in bot.guilds} == {
             one: shard_of(one) for one in sandbox.guild_ids
