@@ -69,10 +69,10 @@ REVIEWED = {
     ("personas/home/job_material.py", "shipped.synthetic / f'{name}.jsonl'"),
     ("trainer/cli/create_job.py", "shipped.logs / f'{persona.id}.json'"),
     ("trainer/train/job_folder.py", "draft.home / RUNS_FOLDER / name"),  # JOB_NAME_PATTERN
-    ("bot/training/dataset_catalog.py", "self.shipped.logs / f'{persona_id}.json'"),
-    ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name"),
+    ("bot/training/request_materials.py", "self._shipped.logs / f'{persona_id}.json'"),
+    ("bot/training/request_materials.py", "self._home / 'lore' / own.parent.parent.name"),
     (
-        "bot/training/dataset_catalog.py",
+        "bot/training/request_materials.py",
         "self._home / 'lore' / own.parent.parent.name / persona_id",
     ),
     ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
@@ -89,8 +89,7 @@ REVIEWED = {
     ("trainer/report/run_plan.py", "folder / name"),
     ("trainer/recipe/model_fit.py", "longest / own"),
     # Paths that the operator names.
-    ("bot/training/dataset_catalog.py", "folder / given"),
-    ("bot/training/dataset_catalog.py", "self._home / place['path']"),
+    ("bot/training/dataset_catalog.py", "self.home / place['path']"),
     # A commit that `list_hub_files` has checked.
     ("trainer/cli/catalogue_command.py", "partial / revision"),
     # The four names in IMPORTED_FILES.

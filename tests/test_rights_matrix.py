@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import gather_materials
 from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE, Consent, write_consent
 from personas.home.job_folder import read_spec
@@ -343,7 +344,7 @@ def test_what_is_named_on_discord_is_refused_before_it_is_queued(
         right = stated or by_itself
         wanted = bool(CONSENT[consent]) and is_permitted if right == API else bool(right)
         try:
-            found = catalogue.materials_for(request)[1].right == right
+            found = gather_materials(catalogue, request)[1].right == right
         except UnderstudyError as error:
             assert "DISCORD_PERMISSION" in str(error) or not right
             found = False

@@ -15,7 +15,8 @@ import psutil
 from pydantic import ValidationError
 
 from bot.personas.base_model_compat import is_same_model
-from bot.training.dataset_catalog import DatasetCatalog, resolve_dataset_path
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.dataset_paths import resolve_dataset_path
 from bot.training.queue import JobQueue
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import (

@@ -10,6 +10,7 @@ from bot.personas import guild_lore
 from bot.personas.registry import MAX_GUILD_PERSONAS, PersonaRegistry, guild_card_path, short_id
 from bot.platform.errors import RefusedError
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import gather_materials
 from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
@@ -419,19 +420,21 @@ def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     assert read_card(guild_card_path(tmp_path, mine.id)) == mine
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
-    card, *_ = catalogue.materials_for(request)
+    card, *_ = gather_materials(catalogue, request)
     assert (
         card.copies == ((guild_card_path(tmp_path, mine.id), "card.toml"),) and card.right == "form"
     )
     lore = tmp_path / "lore" / str(GUILD) / mine.id
     lore.mkdir(parents=True)
-    assert [made.copies for made in catalogue.materials_for(request) if made.kind == "lore"] == [
-        ((lore, f"lore/{mine.id}"),)
-    ]
+    assert [
+        made.copies for made in gather_materials(catalogue, request) if made.kind == "lore"
+    ] == [((lore, f"lore/{mine.id}"),)]
     with pytest.raises(
         RequestError, match=r"There is no persona 'mira-xyz'. Known: ballast, oda, thrip."
     ):
-        catalogue.materials_for(TrainingRequest(job_name="j", persona="mira-xyz", dataset="oda"))
+        gather_materials(
+            catalogue, TrainingRequest(job_name="j", persona="mira-xyz", dataset="oda")
+        )
 
 
 async def test_imports_at_the_same_time_all_count(personas):

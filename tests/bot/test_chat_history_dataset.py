@@ -11,6 +11,7 @@ from bot.training.backends.job_folder_backend import write_job_folder
 from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
+from bot.training.request_materials import gather_materials
 from bot.training.store import NewTrainingJob
 from bot.training.stored_datasets import write_history
 from personas.errors import RequestError
@@ -173,13 +174,13 @@ def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else
     agree(store, MIRA)
     assert "history" not in catalogue.datasets()
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
-        catalogue.materials_for(HISTORY, GUILD)
+        gather_materials(catalogue, HISTORY, GUILD)
     write_consent(home, STATED)
     assert (
         "history" in catalogue.datasets()
         and "history" not in DatasetCatalog(shipped, "embedded", home).datasets()
     )
-    log = catalogue.materials_for(HISTORY, GUILD)[1]
+    log = gather_materials(catalogue, HISTORY, GUILD)[1]
     assert (log.kind, log.right, log.arrived, log.statement.why) == (
         "log",
         "discord-api",
@@ -188,10 +189,10 @@ def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else
     )
     for guild_id in (0, GUILD + 1):
         with pytest.raises(RequestError):
-            catalogue.materials_for(HISTORY, guild_id)
+            gather_materials(catalogue, HISTORY, guild_id)
     with pytest.raises(RequestError, match="trains a persona"):
-        catalogue.materials_for(
-            TrainingRequest(job_name="j", task_type="dialogue", dataset="history"), GUILD
+        gather_materials(
+            catalogue, TrainingRequest(job_name="j", task_type="dialogue", dataset="history"), GUILD
         )
 
 
@@ -225,7 +226,7 @@ def test_nobody_else_can_be_called_history(store, shipped, tmp_path):
     entry = '[history]\npath = "mine.jsonl"\nright = "form"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
     (home / "catalogue.toml").write_text(entry)
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
-        DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+        gather_materials(DatasetCatalog(shipped, "embedded", home, store), HISTORY, GUILD)
 
 
 def test_who_opts_out_while_a_job_is_being_done_again_is_out(store, shipped, tmp_path):
@@ -233,7 +234,7 @@ def test_who_opts_out_while_a_job_is_being_done_again_is_out(store, shipped, tmp
     agree(store, MIRA)
     write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
     job = store.jobs.add(NewTrainingJob("j1", GUILD, CHANNEL, 1, HISTORY), 1.0)
-    materials = DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+    materials = gather_materials(DatasetCatalog(shipped, "embedded", home, store), HISTORY, GUILD)
     folder = write_job_folder(home, job, materials, precision="float32")
     assert read_consent(folder).opted_in == {MIRA}
     write_consent(home, STATED)
@@ -249,7 +250,7 @@ def test_a_job_folder_holds_it_with_the_keys_and_todays_consent(store, shipped, 
     agree(store, MIRA)
     write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
     folder.mkdir()
-    materials = DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
+    materials = gather_materials(DatasetCatalog(shipped, "embedded", home, store), HISTORY, GUILD)
     fill_job_folder(folder, home, "j1", "v1", HISTORY, materials, "float32")
     text = (folder / "material" / "history.jsonl").read_text(encoding="utf-8")
     assert (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import gather_materials
 from personas.errors import RequestError
 from personas.home.job_folder import fill_job_folder
 from personas.schemas.training import TrainingRequest
@@ -43,7 +44,7 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
         task = "persona" if persona else "dialogue"
         request = TrainingRequest(job_name="j", persona=persona, dataset=dataset, task_type=task)
         try:
-            materials = catalogue.materials_for(request, guild_id)
+            materials = gather_materials(catalogue, request, guild_id)
         except RequestError:
             continue
         folder = tmp_path / "jobs" / str(number)
@@ -53,8 +54,8 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
     assert len(made) > len(names), "there is something to search"
     assert not holding(tmp_path / "jobs", "Quillon Vane")
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
-        catalogue.materials_for(
-            TrainingRequest(job_name="j", persona="ballast", dataset="history"), guild_id
+        gather_materials(
+            catalogue, TrainingRequest(job_name="j", persona="ballast", dataset="history"), guild_id
         )
 
 

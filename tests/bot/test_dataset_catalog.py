@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import gather_materials
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.errors import AdapterError, CardError, MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import Consent, write_consent
@@ -66,7 +67,7 @@ def test_the_names(catalogue):
 
 
 def test_a_persona_learns_from_its_own(catalogue, shipped):
-    card, log, lore, chat, facts = catalogue.materials_for(request())
+    card, log, lore, chat, facts = gather_materials(catalogue, request())
     assert (card.kind, card.copies) == ("card", ((shipped.cards / "oda.toml", "oda.toml"),))
     assert (log.kind, log.copies) == ("log", ((shipped.logs / "oda.json", "logs/oda.json"),))
     assert (log.right, log.statement.stated_by, log.origin) == (
@@ -91,7 +92,7 @@ def ship_dialogues(shipped):
 
 def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipped, tmp_path):
     def materials(**more):
-        return {it.path: it for it in catalogue.materials_for(request(**more))}
+        return {it.path: it for it in gather_materials(catalogue, request(**more))}
 
     ship_dialogues(shipped)
     assert "oda_synthetic" in catalogue.datasets() and catalogue.dialogues() == [
@@ -119,7 +120,7 @@ def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipp
         MaterialError,
         match=r"oda_synthetic\.jsonl may not be trained on: nobody has stated a right",
     ):
-        catalogue.materials_for(request(lore_pairs=1))
+        gather_materials(catalogue, request(lore_pairs=1))
 
 
 def test_a_persona_without_lore_has_no_pairs(catalogue, shipped):
@@ -127,9 +128,9 @@ def test_a_persona_without_lore_has_no_pairs(catalogue, shipped):
     for file in shipped.lore.rglob("*.md"):
         file.unlink()
     with pytest.raises(RequestError, match="There is no lore of 'thrip' to train on"):
-        catalogue.materials_for(request("thrip", lore_pairs=0.5))
+        gather_materials(catalogue, request("thrip", lore_pairs=0.5))
     with pytest.raises(RequestError, match="'oda_synthetic' is a log, not general dialogue"):
-        catalogue.materials_for(request("thrip", general="oda_synthetic", recipe="slow"))
+        gather_materials(catalogue, request("thrip", general="oda_synthetic", recipe="slow"))
 
 
 def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
@@ -139,9 +140,9 @@ def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
     with pytest.raises(
         RequestError, match=r"no chat log of its own to learn from\. Name a `dataset`"
     ) as raised:
-        catalogue.materials_for(request("mira-25"))
+        gather_materials(catalogue, request("mira-25"))
     assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
-    assert catalogue.materials_for(request("mira-25", dataset="oda"))
+    assert gather_materials(catalogue, request("mira-25", dataset="oda"))
 
 
 def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
@@ -152,22 +153,22 @@ def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
     (tmp_path / "catalogue.toml").write_text(entry)
     (tmp_path / "quay.json").write_text("{}")
     log = next(
-        item for item in catalogue.materials_for(request(dataset="quay")) if item.kind == "log"
+        item for item in gather_materials(catalogue, request(dataset="quay")) if item.kind == "log"
     )
     assert log.to_material("0").persona_names == ("Wick", "42")
     (tmp_path / "catalogue.toml").write_text(entry.replace('["Wick", "42"]', '"Wick"'))
     with pytest.raises(RequestError, match="persona_names that are not a list of names"):
-        catalogue.materials_for(request(dataset="quay"))
+        gather_materials(catalogue, request(dataset="quay"))
 
 
 def test_a_named_log_and_a_persona_without_lore(catalogue, shipped):
     (shipped.lore / "_world" / "notes.md").unlink()
-    materials = catalogue.materials_for(request("thrip", dataset="oda"))
+    materials = gather_materials(catalogue, request("thrip", dataset="oda"))
     assert [item.path for item in materials if item.kind in ("log", "lore")] == ["logs/oda.json"]
 
 
 def test_a_dialogue_learns_from_messages_and_is_measured_on_others(catalogue):
-    materials = catalogue.materials_for(dialogue(dataset="general-chat"))
+    materials = gather_materials(catalogue, dialogue(dataset="general-chat"))
     assert [(item.kind, item.path) for item in materials] == [
         ("messages", "general/chat.jsonl"),
         ("general", "general/facts.jsonl"),
@@ -176,7 +177,7 @@ def test_a_dialogue_learns_from_messages_and_is_measured_on_others(catalogue):
 
 def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipped):
     (shipped.general / "facts.jsonl").unlink()
-    materials = catalogue.materials_for(dialogue(dataset="general-chat"))
+    materials = gather_materials(catalogue, dialogue(dataset="general-chat"))
     assert [(item.kind, item.path) for item in materials] == [
         ("messages", "general/chat.jsonl"),
         ("general", "general/chat.jsonl"),
@@ -207,7 +208,7 @@ def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipp
 )
 def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
     with pytest.raises(RequestError) as refused:
-        catalogue.materials_for(asked, guild_id=7)
+        gather_materials(catalogue, asked, guild_id=7)
     assert words in str(refused.value)
 
 
@@ -225,7 +226,7 @@ def enter(tmp_path, name, where='path = "mine.jsonl"', right="licensed:CC0", mor
 def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
     enter(tmp_path, "harbour talk", more='format = "messages"')
     assert catalogue.datasets() == ["general-chat", "general-facts", "harbour talk", "oda", "thrip"]
-    log = catalogue.materials_for(request(dataset="harbour talk"))[1]
+    log = gather_materials(catalogue, request(dataset="harbour talk"))[1]
     assert (log.kind, log.path, log.origin, log.right, log.statement.stated_by) == (
         "log", "named/harbour talk.jsonl", "harbour talk", "licensed:CC0", "me",
     )  # fmt: skip
@@ -233,7 +234,7 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
         log.copies == ((tmp_path / "mine.jsonl", log.path),)
         and log.to_material("0").format == "messages"
     )
-    assert catalogue.materials_for(dialogue(dataset="harbour talk"))[0].kind == "messages"
+    assert gather_materials(catalogue, dialogue(dataset="harbour talk"))[0].kind == "messages"
     (tmp_path / "catalogue.toml").write_text("")
     assert "harbour talk" not in catalogue.datasets(), "it is read anew each time"
 
@@ -273,14 +274,14 @@ def test_an_entry_with_a_fault_is_reported_and_leaves_the_others(
         assert "good" in catalogue.datasets()
     if words:
         with pytest.raises(UnderstudyError) as refused:
-            catalogue.materials_for(request(dataset=name))
+            gather_materials(catalogue, request(dataset=name))
         assert words in str(refused.value) and str(tmp_path) not in str(refused.value)
     else:
-        assert catalogue.materials_for(request(dataset=name))[1].path == "logs/oda.json", (
+        assert gather_materials(catalogue, request(dataset=name))[1].path == "logs/oda.json", (
             "what ships keeps its name"
         )
     assert len(caplog.records) <= 1, "each fault is logged once"
-    assert catalogue.materials_for(request(dataset="good"))[1].path == "named/good.jsonl"
+    assert gather_materials(catalogue, request(dataset="good"))[1].path == "named/good.jsonl"
 
 
 def test_a_catalogue_that_cannot_be_read_leaves_what_ships(catalogue, tmp_path, caplog):
@@ -293,7 +294,7 @@ def test_where_there_is_nothing_it_says_so(catalogue, shipped):
     for recipe in shipped.recipes.iterdir():
         recipe.unlink()
     with pytest.raises(RequestError, match="There are none"):
-        catalogue.materials_for(request())
+        gather_materials(catalogue, request())
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
     if text is not None:
         (shipped.logs / "rights.toml").write_text(text)
     with pytest.raises(MaterialError, match="Discord's API") as refused:
-        catalogue.materials_for(request())
+        gather_materials(catalogue, request())
     advice = refused.value.advice
     assert (
         "rights.toml beside it" in advice
@@ -342,20 +343,20 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
 def test_rights_that_cannot_be_read_stop_the_training(catalogue, shipped, content, words):
     (shipped.logs / "rights.toml").write_bytes(content)
     with pytest.raises(MaterialError, match=words):
-        catalogue.materials_for(request())
+        gather_materials(catalogue, request())
 
 
 def test_a_card_that_cannot_be_read_is_named(catalogue, shipped):
     (shipped.cards / "new.toml").write_text("id = ")
     with pytest.raises(CardError, match=r"new\.toml"):
-        catalogue.materials_for(request())
+        gather_materials(catalogue, request())
 
 
 def test_everything_that_ships_can_be_trained_on(tmp_path):
     shipped = ShippedData.from_source_tree()
     catalogue = DatasetCatalog(shipped, "embedded", tmp_path)
     for persona in read_cards(SHIPPED_CARDS):
-        materials = catalogue.materials_for(request(persona))
+        materials = gather_materials(catalogue, request(persona))
         assert {item.kind for item in materials} == {"card", "log", "lore", "general"}
         assert all(Path(source).exists() for item in materials for source, _ in item.copies)
 
@@ -382,10 +383,14 @@ def test_a_built_set_says_its_rights_itself_by_path_and_by_name(catalogue, tmp_p
         request(dataset="quay"),
         dialogue(dataset_path="ours"),
     ):
-        material = next(item for item in catalogue.materials_for(asked) if item.kind == "dataset")
+        material = next(
+            item for item in gather_materials(catalogue, asked) if item.kind == "dataset"
+        )
         assert (material.right, material.copies[0][0]) == ("licensed:mixed", tmp_path / "ours")
         assert "form 2, own-writing 7" in material.statement.why
-        assert not any(item.kind in ("log", "messages") for item in catalogue.materials_for(asked))
+        assert not any(
+            item.kind in ("log", "messages") for item in gather_materials(catalogue, asked)
+        )
 
 
 @pytest.mark.parametrize("named", [{"dataset_path": "theirs"}, {"dataset": "quay"}])
@@ -396,9 +401,11 @@ def test_a_built_set_of_discords_talk_asks_again_whatever_is_said_of_it(catalogu
     )
     state_rights(tmp_path, "theirs")
     with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
-        catalogue.materials_for(request(**named))
+        gather_materials(catalogue, request(**named))
     write_consent(tmp_path, Consent(permission="Discord's letter", opted_in=frozenset(["7"])))
-    assert any(item.right == "discord-api" for item in catalogue.materials_for(request(**named)))
+    assert any(
+        item.right == "discord-api" for item in gather_materials(catalogue, request(**named))
+    )
 
 
 @pytest.mark.parametrize("stats", ["{", "[]", '{"by_right": {}}', '{"by_right": {"stolen": 3}}'])
@@ -406,21 +413,22 @@ def test_a_built_set_that_does_not_say_its_rights_is_none(catalogue, tmp_path, s
     built_set(tmp_path / "ours", own_writing=7)
     (tmp_path / "ours" / "stats.json").write_text(stats)
     with pytest.raises(MaterialError, match="Build the data set again"):
-        catalogue.materials_for(request(dataset_path="ours"))
+        gather_materials(catalogue, request(dataset_path="ours"))
 
 
 def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalogue, shipped):
     kinds = [
-        (item.kind, item.path) for item in catalogue.materials_for(request(general="general-chat"))
+        (item.kind, item.path)
+        for item in gather_materials(catalogue, request(general="general-chat"))
     ]
     assert kinds[-2:] == [("messages", "general/chat.jsonl"), ("general", "general/facts.jsonl")]
     with pytest.raises(RequestError, match="'thrip' is a log, not general dialogue"):
-        catalogue.materials_for(request(general="thrip"))
+        gather_materials(catalogue, request(general="thrip"))
 
 
 def test_a_dialogue_adapter_to_start_from_is_found_whole_or_refused(catalogue, tmp_path):
     with pytest.raises(RequestError, match="no dialogue adapter 'chat'"):
-        catalogue.materials_for(request(start_from="chat"))
+        gather_materials(catalogue, request(start_from="chat"))
     (tmp_path / "models" / "dialogue" / "chat").mkdir(parents=True)
     with pytest.raises(AdapterError, match="no complete adapter"):
-        catalogue.materials_for(request(start_from="chat"))
+        gather_materials(catalogue, request(start_from="chat"))

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from bot.demo_guild import MODERATOR
+from bot.training.request_materials import gather_materials
 from tests.bot.conftest import QUAY
 from tests.fakes import until
 from tests.hub_server import COMMIT, FETCHER, Hub, Repository, reach
@@ -40,7 +41,7 @@ def asking(stage, monkeypatch):
     """The stage, whose requests are checked against the catalogue as they are outside tests."""
 
     def check(request, guild_id=0):
-        stage.client.services.catalogue.materials_for(request, guild_id)
+        gather_materials(stage.client.services.catalogue, request, guild_id)
 
     monkeypatch.setattr(stage.backend, "check", check)
     return stage

@@ -9,6 +9,7 @@ import pytest
 from bot.demo_guild import MODERATOR, SKERROW_SEED
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import Channel, NewRollout
+from bot.training.request_materials import gather_materials
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY, on_stage
@@ -101,7 +102,7 @@ async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers
         job_name="j", persona="ballast", task_type="preference", start_from="v1"
     )
     with pytest.raises(RequestError, match="There is no version 'v1' of this persona"):
-        here.stage.client.services.catalogue.materials_for(further, there.id)
+        gather_materials(here.stage.client.services.catalogue, further, there.id)
     await here.command("v1 of **Ballast** is live", "finetune promote")
     await there.command("v2 of **Ballast** is live", "finetune promote")
     await there.command("**Ballast**: v2 is live.", "finetune history")

@@ -11,6 +11,7 @@ from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.store import ConsentDecision, Lesson, Store
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import gather_materials
 from bot.training.store import JobResult, NewTrainingJob
 from bot.training.stored_datasets import preferences_material
 from bot.versions.blind_test.store import NewBlindComparison
@@ -215,24 +216,24 @@ def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store,
     store.lessons.add(lesson(as_moderator=True))
     assert asked().recipe == "preference" and asked(recipe="demo-cpu").recipe == "demo-cpu"
     with pytest.raises(RequestError, match="There is no version yet to train further"):
-        catalogue.materials_for(asked(), GUILD)
+        gather_materials(catalogue, asked(), GUILD)
     version(tmp_path, store, "v1")
     version(tmp_path, store, "v2")
     assert [
-        it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"
+        it.origin for it in gather_materials(catalogue, asked(), GUILD) if it.kind == "adapter"
     ] == ["v2"]
     store.versions.promote("oda", "v1", 5, 3.0)
     assert [
-        it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"
+        it.origin for it in gather_materials(catalogue, asked(), GUILD) if it.kind == "adapter"
     ] == ["v1"]
-    materials = catalogue.materials_for(asked(start_from="v2"), GUILD)
+    materials = gather_materials(catalogue, asked(start_from="v2"), GUILD)
     assert [it.kind for it in materials if it.kind in ("adapter", "preferences", "card", "log")] == [
         "card", "log", "adapter", "preferences",
     ]  # fmt: skip
     with pytest.raises(RequestError, match="There is no version 'v9' of this persona"):
-        catalogue.materials_for(asked(start_from="v9"), GUILD)
+        gather_materials(catalogue, asked(start_from="v9"), GUILD)
     with pytest.raises(RequestError, match="Nobody has taught this persona a reply"):
-        catalogue.materials_for(asked(), THEIRS)
+        gather_materials(catalogue, asked(), THEIRS)
 
 
 def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(store, tmp_path):
@@ -240,7 +241,7 @@ def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(st
     voted(store, "a")
     version(tmp_path, store, "v1")
     request = asked()
-    materials = catalogue.materials_for(request, GUILD)
+    materials = gather_materials(catalogue, request, GUILD)
     folder = ensure_job_folder(
         tmp_path / "jobs" / "j", tmp_path, "j", "v2", request, materials, "float32"
     )

@@ -8,6 +8,7 @@ import pytest
 
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import gather_materials
 from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
 from personas.home.adapters import MANIFEST_FILE, dialogue_adapter_folder
@@ -78,7 +79,7 @@ def test_a_server_starts_from_its_own_and_the_operators_adapters_and_sees_no_oth
     assert catalogue.dialogue_adapters() == ["by_hand", "mine", "operators", "theirs"]
     request = TrainingRequest(job_name="j", persona="oda", start_from="theirs")
     with pytest.raises(RequestError) as refused:
-        catalogue.materials_for(request, MINE)
+        gather_materials(catalogue, request, MINE)
     assert str(refused.value) == (
         "There is no dialogue adapter 'theirs'. Known: by_hand, mine, operators."
     )
@@ -88,7 +89,7 @@ def test_without_any_it_is_said_how_one_is_made(tmp_path):
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona="oda", start_from="manners")
     with pytest.raises(RequestError, match="Train one first: task_type dialogue"):
-        catalogue.materials_for(request, MINE)
+        gather_materials(catalogue, request, MINE)
 
 
 def test_general_dialogue_is_what_ships_and_the_operators(tmp_path):

@@ -13,6 +13,7 @@ from bot.store import TrainingJob
 from bot.training.backend_protocol import TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.request_materials import check_request, gather_materials
 from bot.training.run_limits import RunLimits
 from bot.training.training_plan import TrainingPlan, plan_run
 from personas.errors import (
@@ -129,7 +130,7 @@ class JobFolderBackend:
         """Raise an `UnderstudyError` when the request names something unknown, not allowed, or
         taken.
         """
-        self._catalogue.check(request, guild_id)
+        check_request(self._catalogue, request, guild_id)
         if request.persona:
             return
         if dialogue_adapter_folder(self._home, request.job_name).exists():
@@ -143,7 +144,7 @@ class JobFolderBackend:
         not be run.
         """
         self.check(request, guild_id)
-        materials = await asyncio.to_thread(self._catalogue.materials_for, request, guild_id)
+        materials = await asyncio.to_thread(gather_materials, self._catalogue, request, guild_id)
         return await plan_run(
             self._command,
             self._home,
@@ -165,7 +166,7 @@ class JobFolderBackend:
             try:
                 fence = await asyncio.to_thread(ErasureFence.begin, self._home, 0.0)
                 materials = await asyncio.to_thread(
-                    self._catalogue.materials_for, job.request, job.guild_id
+                    gather_materials, self._catalogue, job.request, job.guild_id
                 )
                 return await asyncio.to_thread(
                     write_job_folder,

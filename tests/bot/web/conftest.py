@@ -21,6 +21,7 @@ from bot.settings import Settings
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
+from bot.training.request_materials import check_request
 from bot.training.training_plan import TrainingPlan
 from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
@@ -73,7 +74,7 @@ class Backend(FakeTrainingBackend):
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         super().check(request)
-        self.catalogue.check(request, guild_id)
+        check_request(self.catalogue, request, guild_id)
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         self.check(request, guild_id)

@@ -11,6 +11,7 @@ import tomllib
 
 import pytest
 
+from bot.training.request_materials import gather_materials
 from personas.home.data_subjects import Consent, write_consent
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.conftest import put_talk
@@ -57,7 +58,7 @@ def materials(dashboard, name, persona=None):
     request = TrainingRequest(
         job_name="a", task_type="persona" if persona else "dialogue", persona=persona, dataset=name
     )
-    return dashboard.backend.catalogue.materials_for(request, guild_id=7)
+    return gather_materials(dashboard.backend.catalogue, request, guild_id=7)
 
 
 async def fetch_ended(dashboard, name):

@@ -7,6 +7,7 @@ import re
 
 from bot.personas import guild_lore
 from bot.personas.guild_lore import GuildLore, read_all_lore
+from bot.training.request_materials import gather_materials
 from personas.card.card_reader import parse_card
 from personas.home.job_material import ShippedData
 from personas.lore.passages import WORLD
@@ -342,7 +343,7 @@ async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(dash
     await dashboard.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
     await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})
     request = TrainingRequest(job_name="j", persona="ballast")
-    by_kind = {one.kind: one for one in services.catalogue.materials_for(request)}
+    by_kind = {one.kind: one for one in gather_materials(services.catalogue, request)}
     card = by_kind["card"]
     lore = dict((name, path) for path, name in by_kind["lore"].copies)
     assert "A crane." in card.copies[0][0].read_text() and card.right == "form"

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.training import actions, request_checks
+from bot.training.request_materials import gather_materials
 from bot.training.training_plan import MemoryOption, RecipeEstimate
 from personas.errors import TrainingError
 from personas.schemas.training import TrainingRequest
@@ -79,7 +80,7 @@ async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_othe
         (str(listed), "licensed:CC0-1.0", "messages"),
     ):
         request = TrainingRequest(job_name="a", task_type="dialogue", dataset_path=path)
-        material = dashboard.backend.catalogue.materials_for(request)[0]
+        material = gather_materials(dashboard.backend.catalogue, request)[0]
         assert (material.kind, material.right, material.format) == ("messages", right, form), path
         assert str(tmp_path) not in material.origin, "a data sheet goes with the adapter"
     status, body, _ = await dashboard.start(dataset=None, dataset_path=str(file))
@@ -94,9 +95,9 @@ async def test_members_of_a_server_still_name_no_paths_and_no_other_model(dashbo
         {"dataset": "general-dialogue", "base_model": "other"},
     ):
         request = TrainingRequest(job_name="a", task_type="dialogue", **fields)
-        dashboard.backend.catalogue.materials_for(request, 0)
+        gather_materials(dashboard.backend.catalogue, request, 0)
         with pytest.raises(Exception, match=r"cannot be (named|served) here"):
-            dashboard.backend.catalogue.materials_for(request, 7)
+            gather_materials(dashboard.backend.catalogue, request, 7)
 
 
 async def test_another_base_model_than_the_served_one_trains_and_that_is_said_before(
@@ -209,7 +210,7 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(
     )
     assert (await dashboard.start(dataset=None, dataset_path="harbour/talk"))[0] == 202
     request = TrainingRequest(job_name="a", task_type="dialogue", dataset_path="harbour/talk")
-    material = dashboard.backend.catalogue.materials_for(request)[0]
+    material = gather_materials(dashboard.backend.catalogue, request)[0]
     assert (material.origin, material.right, [file.name for file in material.copies[0][0].iterdir()]) == (
         "harbour/talk", "licensed:MIT", ["talk.jsonl"],
     )  # fmt: skip

@@ -1,0 +1,309 @@
+"""The materials of a training request: card, conversations, lore, general dialogue, and the adapter
+to train further.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot.personas.registry import guild_card_path, is_operator_card
+from bot.store import Store
+from bot.training.dataset_catalog import IMPORT_RIGHTS, DatasetCatalog, list_names
+from bot.training.dataset_paths import resolve_dataset_path
+from bot.training.stored_datasets import (
+    HISTORY_DATASET,
+    guild_store,
+    history_material,
+    preferences_material,
+)
+from personas.errors import RequestError
+from personas.home.adapters import adapter_ref
+from personas.home.built_dataset import is_built_dataset
+from personas.home.job_material import (
+    SourceMaterial,
+    adapter_material,
+    built_dataset_material,
+    catalogue_material,
+    dialogue_adapter_material,
+    shipped_file_material,
+    shipped_general_material,
+    stated_material,
+    synthetic_materials,
+)
+from personas.home.shared_personas import OPERATOR_GUILD_ID, lore_material
+from personas.schemas.training import MaterialKind, TrainingRequest
+
+
+def check_request(catalogue: DatasetCatalog, request: TrainingRequest, guild_id: int = 0) -> None:
+    """Raise the errors of `gather_materials` for names, rights and missing rows; reads neither texts
+    nor adapters.
+    """
+    RequestMaterials(catalogue, request, guild_id, reads_texts=False).gather()
+
+
+def gather_materials(
+    catalogue: DatasetCatalog, request: TrainingRequest, guild_id: int = 0
+) -> tuple[SourceMaterial, ...]:
+    """Gather the materials of a server's request. The operator may name paths and other base models.
+
+    Takes seconds for a long history. Call it in a thread: it has a connection to the database
+    of its own. Raises `RequestError` for unknown or forbidden names, and `MaterialError` or
+    `CardError` for unreadable files.
+    """
+    with catalogue.open_reader() as reader:
+        return RequestMaterials(reader, request, guild_id, reads_texts=True).gather()
+
+
+class RequestMaterials:
+    """The materials of one request. Without `reads_texts`, only names and rights are checked."""
+
+    def __init__(
+        self,
+        catalogue: DatasetCatalog,
+        request: TrainingRequest,
+        guild_id: int,
+        *,
+        reads_texts: bool,
+    ) -> None:
+        self._catalogue = catalogue
+        self._request = request
+        self._guild_id = guild_id
+        self._reads_texts = reads_texts
+        self._home = catalogue.home
+        self._shipped = catalogue.shipped
+        self._consent = catalogue.consent
+
+    def gather(self) -> tuple[SourceMaterial, ...]:
+        """Return the materials, in the order in which the trainer reads them."""
+        request = self._request
+        self._check_names()
+        persona_id = request.persona
+        materials = self._for_persona(persona_id) if persona_id else self._for_dialogue()
+        if request.task_type == "preference":
+            materials += self._preferred(persona_id or "")
+        elif request.start_from:
+            parent = dialogue_adapter_material(
+                self._home, request.start_from, self._consent, verify=self._reads_texts
+            )
+            materials.append(parent)
+        return tuple(materials)
+
+    def _check_names(self) -> None:
+        request = self._request
+        is_operator = self._guild_id == OPERATOR_GUILD_ID
+        if request.dataset_path and not is_operator:
+            message = "A path cannot be named here, only a data set of the catalogue."
+            raise RequestError(message, list_names(self._catalogue.datasets(), ""))
+        if request.base_model != self._catalogue.base_model and not is_operator:
+            raise RequestError(
+                f"An adapter for another base model ({request.base_model}) cannot be served here.",
+                f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
+            )
+        if request.task_type == "preference":
+            self._version_before(request.persona or "")
+        elif request.start_from:
+            self._catalogue.find_dialogue_adapter(request.start_from, self._guild_id)
+        recipes = self._catalogue.recipes()
+        if request.recipe not in recipes:
+            raise RequestError(
+                f"There is no recipe {request.recipe!r}.", list_names(recipes, request.recipe)
+            )
+
+    # ---------------------------------------------------------------------------------------------
+    # a persona
+
+    def _for_persona(self, persona_id: str) -> list[SourceMaterial]:
+        request = self._request
+        card = self._catalogue.card(persona_id)
+        lore = self._lore(persona_id) if self._reads_texts or request.lore_pairs else []
+        talk = [] if request.lore_pairs == 1 else [self._talk(persona_id)]
+        pairs = self._lore_pairs(persona_id, lore, talk) if request.lore_pairs else []
+        general = self._mixed_dialogue(request.general) if request.general else self._general()
+        return [card, *talk, *pairs, *lore, *general]
+
+    def _talk(self, persona_id: str) -> SourceMaterial:
+        """The conversations of a persona's request. Raises `RequestError` if it has none."""
+        request = self._request
+        if request.dataset_path:
+            return self._at("log", request.dataset_path)
+        if request.dataset:
+            return self._log(persona_id, request.dataset)
+        ships = (self._shipped.logs / f"{persona_id}.json").is_file()
+        if not ships and guild_card_path(self._home, persona_id):
+            raise RequestError(
+                "An imported persona has no chat log of its own to learn from.",
+                "Name a `dataset` in which it speaks, or set lore_pairs to 1 to train on its lore "
+                f"alone. {list_names(self._catalogue.datasets(), '')}",
+            )
+        return self._log(persona_id, persona_id)
+
+    def _log(self, persona_id: str, dataset: str) -> SourceMaterial:
+        if dataset == HISTORY_DATASET and self._catalogue.store:
+            return self._history(self._catalogue.store, persona_id)
+        if entry := self._catalogue.entry(dataset):
+            return catalogue_material("log", entry, self._consent)
+        file = self._dataset_file(dataset)
+        if file.parent == self._shipped.general:
+            raise RequestError(
+                f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
+                "Leave the data set out to take the persona's own log.",
+            )
+        return shipped_file_material("log", file, self._consent)
+
+    def _history(self, store: Store, persona_id: str) -> SourceMaterial:
+        with guild_store(self._home, store, self._catalogue.shards, self._guild_id) as messages:
+            return history_material(
+                messages, self._consent, self._guild_id, persona_id, reads=self._reads_texts
+            )
+
+    def _lore(self, persona_id: str) -> list[SourceMaterial]:
+        own = guild_card_path(self._home, persona_id)
+        if own is None or is_operator_card(own):
+            return lore_material(self._shipped, self._home, persona_id)
+        folder = self._home / "lore" / own.parent.parent.name / persona_id
+        if not folder.is_dir():
+            return []
+        copies = (folder, f"lore/{persona_id}")
+        return [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)]
+
+    def _lore_pairs(
+        self, persona_id: str, lore: Sequence[SourceMaterial], talk: Sequence[SourceMaterial]
+    ) -> list[SourceMaterial]:
+        """Synthesised dialogues about a persona's lore, except what is trained on anyway. Raises
+        `RequestError`.
+        """
+        if any(material.kind == "dataset" for material in talk):
+            raise RequestError(
+                "A built data set is complete: no lore pairs can be added to it.",
+                "Leave lore_pairs out, or build the set with `lore extract` and `lore synthesise` "
+                "as sources.",
+            )
+        pairs = synthetic_materials(self._shipped, self._home, persona_id, self._consent)
+        if not (lore or pairs):
+            raise RequestError(
+                f"There is no lore of {persona_id!r} to train on.",
+                "Add some, or leave lore_pairs out.",
+            )
+        talk_paths = {material.path for material in talk}
+        return [material for material in pairs if material.path not in talk_paths]
+
+    # ---------------------------------------------------------------------------------------------
+    # preferences
+
+    def _preferred(self, persona_id: str) -> list[SourceMaterial]:
+        """A server's preferences, and the version to train further."""
+        version = self._version_before(persona_id)
+        store = self._catalogue.store
+        if store is None:
+            raise RequestError(
+                "Preferences are in the bot's database, which is missing.", "Start it from the bot."
+            )
+        folder = adapter_ref(self._home, persona_id, version).folder
+        before = adapter_material(folder, version, self._consent, verify=self._reads_texts)
+        with guild_store(self._home, store, self._catalogue.shards, self._guild_id) as reader:
+            preferences = preferences_material(
+                self._home, reader, self._guild_id, persona_id, reads=self._reads_texts
+            )
+        return [before, preferences]
+
+    def _version_before(self, persona_id: str) -> str:
+        """The version `start_from` names (the operator: any), else a guild's live or newest. Raises
+        `RequestError`.
+        """
+        wanted = self._request.start_from
+        installed: list[str] = []
+        if self._catalogue.store:
+            versions = self._catalogue.store.versions
+            is_any = bool(wanted) and self._guild_id == OPERATOR_GUILD_ID
+            usable = versions.installed(persona_id, None if is_any else self._guild_id)
+            installed = [version.version for version in usable]
+            wanted = wanted or versions.live(persona_id, self._guild_id)
+        if not wanted and installed:
+            wanted = installed[-1]
+        if not wanted:
+            raise RequestError(
+                "There is no version yet to train further.", "Train one: task_type persona."
+            )
+        if wanted not in installed:
+            raise RequestError(
+                f"There is no version {wanted!r} of this persona.", list_names(installed, wanted)
+            )
+        return wanted
+
+    # ---------------------------------------------------------------------------------------------
+    # dialogue
+
+    def _for_dialogue(self) -> list[SourceMaterial]:
+        request = self._request
+        if request.dataset_path:
+            return [self._at("messages", request.dataset_path), *self._general()]
+        messages = sorted(self._shipped.dialogues())
+        if request.dataset is None:
+            names = self._catalogue.dialogues()
+            raise RequestError("A dialogue job needs a data set.", list_names(names, ""))
+        if request.dataset == HISTORY_DATASET and self._catalogue.store:
+            raise RequestError(
+                f"`{HISTORY_DATASET}` is a log, which trains a persona.", list_names(messages, "")
+            )
+        if entry := self._catalogue.entry(request.dataset):
+            return [catalogue_material("messages", entry, self._consent), *self._general()]
+        file = self._dataset_file(request.dataset)
+        if request.dataset not in messages:
+            raise RequestError(
+                f"{request.dataset!r} is a log, which trains a persona.", list_names(messages, "")
+            )
+        return [shipped_file_material("messages", file, self._consent), *self._general(file)]
+
+    def _mixed_dialogue(self, name: str) -> list[SourceMaterial]:
+        """General dialogue to mix in, and other dialogue, where there is any, to measure
+        forgetting.
+        """
+        if entry := self._catalogue.entry(name):
+            material = catalogue_material("messages", entry, self._consent)
+            if material.kind == "dataset":
+                raise RequestError(
+                    f"{name!r} is a built data set.",
+                    "Name it as the data set, or its sources here.",
+                )
+            return [material, *self._general()]
+        file = self._dataset_file(name)
+        if file.parent != self._shipped.general:
+            names = self._catalogue.datasets()
+            raise RequestError(
+                f"{name!r} is a log, not general dialogue.", list_names(names, "general")
+            )
+        return [shipped_file_material("messages", file, self._consent), *self._general(file)]
+
+    def _general(self, trained_on: Path | None = None) -> list[SourceMaterial]:
+        """General dialogue. Forgetting is measured on other dialogue than the training data, where
+        there is any.
+        """
+        others = shipped_general_material(self._shipped, self._consent, trained_on)
+        return others or shipped_general_material(self._shipped, self._consent, None)
+
+    # ---------------------------------------------------------------------------------------------
+    # data sets by name and path
+
+    def _dataset_file(self, name: str) -> Path:
+        files = self._shipped.datasets()
+        if name not in files:
+            raise RequestError(
+                f"There is no data set {name!r}.", list_names(self._catalogue.datasets(), name)
+            )
+        return files[name]
+
+    def _at(self, kind: MaterialKind, path: str) -> SourceMaterial:
+        """The material of a data set that the operator names by its path."""
+        dataset = resolve_dataset_path(self._home, path)
+        if is_built_dataset(dataset.path):
+            return built_dataset_material(dataset.path, dataset.origin, self._consent)
+        target = f"named/{dataset.origin}"
+        return SourceMaterial(
+            kind,
+            target,
+            dataset.origin,
+            dataset.statement,
+            dataset.statement.stated_on,
+            copies=((dataset.path, target),),
+            format=dataset.format,
+            mapping=dataset.mapping,
+        )
