@@ -24,10 +24,10 @@ from tests.personas.engine_reference import (
     run_to_end,
     special_adapter,
 )
-from tests.personas.hostile_adapters import HARMLESS, hostile_adapters
+from tests.personas.hostile_adapters import HARMFUL, HARMLESS, hostile_adapters
 from tests.tiny_models import PROJECTIONS, manifest_over
 
-COUNT = 200
+KINDS_COUNT = len(HARMFUL) + len(HARMLESS)
 SEED = 1
 SLOTS = 4
 NOT_FOUND_BY_HEADERS = (
@@ -66,7 +66,10 @@ def require_all_slots_free(parts):
     assert len(held) + len(parts.lora._free) == SLOTS and not parts.batch.scheduler.running
 
 
-def test_two_hundred_hostile_adapters(reference, tiny_base, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "count", [KINDS_COUNT, pytest.param(5 * KINDS_COUNT, marks=pytest.mark.slow)]
+)
+def test_hostile_adapters_of_every_kind(reference, tiny_base, tmp_path, capsys, monkeypatch, count):
     monkeypatch.setattr(
         external_adapter, "base_linear_shapes", cache(external_adapter.base_linear_shapes)
     )  # for time
@@ -77,7 +80,7 @@ def test_two_hundred_hostile_adapters(reference, tiny_base, tmp_path, capsys, mo
     recorded = []
     wrong = []
     compared = {}
-    for number, it in enumerate(hostile_adapters(reference.refs[0].folder, COUNT, SEED)):
+    for number, it in enumerate(hostile_adapters(reference.refs[0].folder, count, SEED)):
         expected = "taken" if it.is_harmless else "refused"
         ref = adapter_ref(tmp_path, "x", f"v{number}")
         it.write(ref.folder)
@@ -132,7 +135,7 @@ def test_what_peft_loaded_in_part_is_taken_out_again(
     fine = special_adapter(tmp_path, tiny_base, "fine", **settings)
     broken = next(
         it
-        for it in hostile_adapters(reference.refs[0].folder, COUNT, SEED)
+        for it in hostile_adapters(reference.refs[0].folder, KINDS_COUNT, SEED)
         if it.kind == "tensor_has_other_widths"
     )
     ref = adapter_ref(tmp_path, "p", "broken")
