@@ -16,13 +16,20 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("bot", "personas", "sandbox", "trainer")
 
 
+@cache
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Returns every import of a file, at its top or inside a function."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports_of(path: Path) -> set[str]:
-    """Returns every module of the project that a file imports, at its top or inside a function."""
+    """Returns every module of the project that a file imports."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path} imports relatively"
             names.add(node.module)
     return {
@@ -63,22 +70,33 @@ def test_only_the_composition_root_and_the_demo_guild_know_the_sandbox():
     assert knowing == {"bot/app.py", "bot/demo_guild.py"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["bot.cli.run", "bot.demo", "bot.cli.ask", "trainer.cli.main", "personas.card.card_cli"],
-)
-def test_importing_loads_no_model_library(module):
+LOADED_BY_IMPORTS = """
+import importlib, sys
+for module in {modules}:
+    importlib.import_module(module)
+    print(module, *(name for name in {unwanted} if name in sys.modules))
+"""
+
+
+def test_importing_loads_no_model_library():
     """Help texts and errors in settings are printed at once; models are loaded where they are
     needed.
 
     Nothing for several machines is imported unless a setting names it.
     """
+    modules = [
+        "personas.card.card_cli",
+        "trainer.cli.main",
+        "bot.cli.ask",
+        "bot.demo",
+        "bot.cli.run",
+    ]
     unwanted = ("torch", "transformers", "pandas", "personas.engine.remote")
-    code = f"import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
+    code = LOADED_BY_IMPORTS.format(modules=modules, unwanted=unwanted)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == modules
 
 
 def test_settings_are_read_before_the_bot_is_imported():
@@ -109,10 +127,10 @@ def import_graph() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for module, path in paths.items():
         imported = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in import_statements(path):
             if isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
                 imported |= names & paths.keys()
                 imported |= {node.module} if names - paths.keys() else set()
