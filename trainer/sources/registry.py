@@ -1,6 +1,5 @@
 """Registry of input formats, and detection of the format of a file, folder or archive."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,9 +60,8 @@ MAX_SINGLE_FILES = 10_000
 """Files of a folder or archive that are looked into one by one, beside those of known exports."""
 PAGES_ADVICE = (
     "Export the chat as JSON instead: in Telegram Desktop, Export chat history with the format "
-    "Machine-readable JSON; "
-    "at Facebook, Instagram and Discord exporters, the format JSON. Of ChatGPT's archive, "
-    "conversations.json is read."
+    "Machine-readable JSON; at Facebook, Instagram and Discord exporters, the format JSON. Of "
+    "ChatGPT's archive, conversations.json is read."
 )
 FormatParts = list[tuple[SourceFormat, SourceFile]]
 
@@ -94,15 +92,14 @@ def describe_content(path: Path, options: ReadOptions, format: str | None = None
     """
     parts, _ = find_parts(open_source(resolve_path(path)), requested_format(format, options))
     counts: dict[str, tuple[SourceFormat, int]] = {}
-    for found, _ in parts:
-        counts[found.name] = (found, counts.get(found.name, (found, 0))[1] + 1)
-    found, file = parts[0]
-    is_alone = (
-        len(parts) == 1
-    )  # else an unclear table is listed with the reason, as any other unreadable file
-    return SourceContent(
-        counts, describe_columns(file, found.name, options) if is_alone else ColumnUse()
-    )
+    for part_format, _ in parts:
+        _, count = counts.get(part_format.name, (part_format, 0))
+        counts[part_format.name] = (part_format, count + 1)
+    columns = ColumnUse()
+    if len(parts) == 1:  # of several files, an unclear table is listed as unreadable, with a reason
+        part_format, file = parts[0]
+        columns = describe_columns(file, part_format.name, options)
+    return SourceContent(counts, columns)
 
 
 def requested_format(forced: str | None, options: ReadOptions | None) -> str | None:
@@ -123,11 +120,14 @@ def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[
         parts, rejected = _find_in_container(file, formats, forced)
         if parts:
             return parts, rejected
-    elif refused := None if forced else refuse(file.peek()):
-        raise refused
-    elif found := _detect(file, formats):
-        return [(found, file)], []
-    elif forced and file.kind not in ("folder", "zip"):
+        raise _unknown_format_error(file.peek())
+    refusal = None if forced else refuse(file.peek())
+    if refusal:
+        raise refusal
+    format = _detect(file, formats)
+    if format:
+        return [(format, file)], []
+    if forced and file.kind not in ("folder", "zip"):
         return [(formats[0], file)], []
     raise _unknown_format_error(file.peek())
 
@@ -145,19 +145,21 @@ def _find_in_container(
     names = data_files(file.names)
     parts: FormatParts = []
     for format in formats:
-        while format.claims and (claimed := format.claims(names)):
+        claimed = format.claims(names) if format.claims else ()
+        while format.claims and claimed:
             part = replace(file, names=tuple(claimed))
             if not format.matches(part.peek()):
                 break
             parts.append((format, part))
             taken = set(claimed)
             names = [name for name in names if name not in taken]
+            claimed = format.claims(names)
     media = [name for name in names if is_media_file(name) and not name.lower().endswith(".png")]
     rejected = list(reject_media(file.name, media))
     # Files beside an export probably belong to it, so none of them is read by guess.
     certain = [format for format in formats if format.name not in tabular.GUESSED_FORMATS or forced]
     skipped = set(media)
-    single = [*itertools.filterfalse(skipped.__contains__, names)]
+    single = [name for name in names if name not in skipped]
     rejected += _reject_rest(file.name, single[MAX_SINGLE_FILES:])
     for name in single[:MAX_SINGLE_FILES]:
         may_guess = has_data_suffix(name) and not any(part.names for _, part in parts)
@@ -187,31 +189,29 @@ def _find_in_member(
         member = file.member(name)
         if member.names and depth < MAX_ARCHIVE_DEPTH:
             parts, rejected = _find_in_container(member, formats, forced, depth + 1)
-        elif refused := None if forced else refuse(member.peek()):
-            raise refused
+            if parts or rejected:
+                return parts, rejected
         else:
-            found = _detect(member, formats) or (formats[0] if forced else None)
-            parts = [(found, member)] if found else []
-            rejected = []
-        fault = "" if parts or rejected else f"in no known format: {_describe_peek(member.peek())}"
+            refusal = None if forced else refuse(member.peek())
+            if refusal:
+                raise refusal
+            format = _detect(member, formats) or (formats[0] if forced else None)
+            if format:
+                return [(format, member)], []
+        fault = f"in no known format: {_describe_peek(member.peek())}"
     except MaterialError as error:
-        parts = []
-        rejected = []
         fault = error.message
-    if fault:
-        rejected = [RejectedRecord(f"{file.name}/{name}", fault, rows=0)]
-    return parts, rejected
+    return [], [RejectedRecord(f"{file.name}/{name}", fault, rows=0)]
 
 
 def _format_by_name(name: str) -> SourceFormat:
-    found = next((format for format in FORMATS if format.name == name), None)
-    if found is None:
-        names = [format.name for format in FORMATS]
+    formats = {format.name: format for format in FORMATS}
+    if name not in formats:
         raise MaterialError(
-            f"There is no format {name!r}.{did_you_mean(name, names)}",
-            f"Known: {', '.join(names)}.",
+            f"There is no format {name!r}.{did_you_mean(name, list(formats))}",
+            f"Known: {', '.join(formats)}.",
         )
-    return found
+    return formats[name]
 
 
 def _unknown_format_error(peek: Peek) -> MaterialError:
@@ -219,23 +219,25 @@ def _unknown_format_error(peek: Peek) -> MaterialError:
         return MaterialError(
             f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets."
         )
-    if refused := refuse(peek, TEXT_REFUSALS):
-        return refused
+    refusal = refuse(peek, TEXT_REFUSALS)
+    if refusal:
+        return refusal
     if "[Content_Types].xml" in peek.names or "content.xml" in peek.names:
         return MaterialError(
             f"{peek.name} is a document of an office program.", "Save it as CSV (UTF-8)."
         )
     if any(name.lower().endswith((".html", ".htm")) for name in peek.names):
         return MaterialError(f"{peek.name} holds web pages, which are not read.", PAGES_ADVICE)
-    problem = (
-        f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
-    )
+    problem = f"{peek.name} is in no known format"
+    if peek.problem:
+        problem = f"{peek.name}, {peek.problem}"
     formats = "".join(f"\n  {format.name}: {format.expected}" for format in FORMATS)
     return MaterialError(f"{problem}. Found: {_describe_peek(peek)}.", f"Known formats:{formats}")
 
 
 def _describe_peek(peek: Peek) -> str:
     if peek.names:
-        return f"{peek.kind} of {', '.join(peek.names[:5])}{' …' if len(peek.names) > 5 else ''}"
-    row = peek.head or (peek.records[0] if peek.records else {})
+        more = " …" if len(peek.names) > 5 else ""
+        return f"{peek.kind} of {', '.join(peek.names[:5])}{more}"
+    row = peek.head or next(iter(peek.records), {})
     return f"{peek.kind} with {', '.join(list(row)[:12])}" if row else peek.kind

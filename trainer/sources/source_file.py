@@ -224,11 +224,12 @@ class SourceFile:
         """
         with self._open_json() as stream:
             if self.kind == "JSON array":
-                yield from (("", value) for value in stream_array(stream, ()) or ())
-            else:
-                yield from (
-                    (key, value) for key, values in stream_arrays(stream) for value in values
-                )
+                for value in stream_array(stream, ()) or ():
+                    yield "", value
+                return
+            for key, values in stream_arrays(stream):
+                for value in values:
+                    yield key, value
 
     @property
     def is_cut(self) -> bool:
@@ -239,26 +240,27 @@ class SourceFile:
         """Return the first records, members or lines."""
         if self.kind in ("folder", "zip"):
             return Peek(self.kind, self.name, names=self.names)
-        text = (
-            self.start.removeprefix(BOM).decode("utf-8", "replace")
-            if self.kind in file_types.TEXT_TYPES
-            else ""
-        )
+        text = ""
+        if self.kind in file_types.TEXT_TYPES:
+            text = self.start.removeprefix(BOM).decode("utf-8", "replace")
         columns: tuple[str, ...] = ()
         if self.delimiter:
             columns = table_reader.column_names(text, self.delimiter, is_named=self.has_header)
         head = _head(self.start) if self.kind == "JSON object" else {}
-        first = [] if head else list(itertools.islice(self.records(), count))
-        problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, RejectedRecord)), "")
-        records = tuple(r[1] for r in first if not isinstance(r, RejectedRecord))
-        is_list = self.kind == "JSON array" and not records
-        texts = (
-            tuple(value for _, value in itertools.islice(self.values(), count)) if is_list else ()
-        )
+        rows: list[dict[str, Any]] = []
+        problem = ""
+        for record in [] if head else itertools.islice(self.records(), count):
+            if not isinstance(record, RejectedRecord):
+                rows.append(record[1])
+            elif not problem:
+                problem = f"{record.row}: {record.reason}"
+        texts: tuple[Any, ...] = ()
+        if self.kind == "JSON array" and not rows:
+            texts = tuple(value for _, value in itertools.islice(self.values(), count))
         return Peek(
             self.kind,
             self.name,
-            records,
+            tuple(rows),
             head=head,
             columns=columns,
             text=text,
@@ -351,10 +353,8 @@ def _source(
             start = stream.read(HEAD_BYTES)
             is_followed = _has_second_record(start, stream)
         names = _archive_names(unpacked) if start.startswith(file_types.ZIP) else ()
-    except (
-        *READ_ERRORS,
-        UnicodeDecodeError,
-    ) as error:  # names in an archive that are not what they say
+    # UnicodeDecodeError: names in an archive that are not in the encoding which they state.
+    except (*READ_ERRORS, UnicodeDecodeError) as error:
         raise unreadable_error(name, error) from None
     is_whole = len(start) < HEAD_BYTES
     kind, delimiter = file_types.detect_file_type(
@@ -379,16 +379,14 @@ def _has_second_record(start: bytes, stream: BinaryIO) -> bool:
     """Report whether another object follows a long first line, of which `start` is the
     beginning.
     """
-    if (
-        len(start) < HEAD_BYTES
-        or not start.removeprefix(BOM).lstrip().startswith(b"{")
-        or b"\n" in start.strip()
-    ):
+    is_whole = len(start) < HEAD_BYTES
+    is_object = start.removeprefix(BOM).lstrip().startswith(b"{")
+    if is_whole or not is_object or b"\n" in start.strip():
         return False
     rest = stream.readline(MAX_RECORD_BYTES)
-    return not rest.rstrip().endswith((b",", b"[", b"{", b":")) and stream.readline(
-        HEAD_BYTES
-    ).startswith(b"{")
+    if rest.rstrip().endswith((b",", b"[", b"{", b":")):  # the object goes on
+        return False
+    return stream.readline(HEAD_BYTES).startswith(b"{")
 
 
 @contextmanager
@@ -419,9 +417,8 @@ def _head(start: bytes) -> dict[str, Any]:
 
 
 def _number_elements(prefix: str, elements: Iterable[Any]) -> Iterator[Record | RejectedRecord]:
-    return (
-        _record(f"{prefix}{number}", element) for number, element in enumerate(elements, start=1)
-    )
+    for number, element in enumerate(elements, start=1):
+        yield _record(f"{prefix}{number}", element)
 
 
 def _record(row: str, value: Any) -> Record | RejectedRecord:
@@ -431,9 +428,8 @@ def _record(row: str, value: Any) -> Record | RejectedRecord:
         return row, {"messages": value}
     if isinstance(value, BrokenJson):
         return RejectedRecord(row, value)
-    return RejectedRecord(
-        row, f"{_JSON_TYPE_NAMES.get(type(value), 'null')} where an object was expected"
-    )
+    kind = _JSON_TYPE_NAMES.get(type(value), "null")
+    return RejectedRecord(row, f"{kind} where an object was expected")
 
 
 def is_media_file(name: str) -> bool:
@@ -463,15 +459,12 @@ def reject_media(folder: str, names: Sequence[str]) -> Iterator[RejectedRecord]:
 def data_files(names: Sequence[str]) -> list[str]:
     """Return the files that may hold data."""
     paths = [PurePosixPath(name) for name in names]
-    saved = {
-        folder
-        for path in paths
-        if path.suffix == ".arrow"
-        for folder in (path.parent, path.parent.parent)
-    }
-    caches = {
-        folder.parent for path in paths for folder in path.parents if folder.name == "snapshots"
-    }
+    saved: set[PurePosixPath] = set()
+    caches: set[PurePosixPath] = set()
+    for path in paths:
+        if path.suffix == ".arrow":
+            saved |= {path.parent, path.parent.parent}
+        caches |= {folder.parent for folder in path.parents if folder.name == "snapshots"}
     return [str(path) for path in paths if not _is_metadata(path, saved, caches)]
 
 
@@ -481,15 +474,13 @@ def _is_metadata(
     name = path.name.lower()
     if any(part.startswith((".", "__MACOSX")) for part in path.parts):
         return True
-    if name in METADATA_FILES or (
-        path.stem.lower() in DOCUMENT_NAMES and path.suffix.lower() in PROSE_SUFFIXES
-    ):
+    is_document = path.stem.lower() in DOCUMENT_NAMES and path.suffix.lower() in PROSE_SUFFIXES
+    if name in METADATA_FILES or is_document:
         return True
-    if path.parent in saved and (
-        name in SAVED_DATASET_FILES
-        or (name.startswith(("cache-", "tmp")) and path.suffix == ".arrow")
-    ):
-        return True
+    if path.parent in saved:
+        is_cache = name.startswith(("cache-", "tmp")) and path.suffix == ".arrow"
+        if is_cache or name in SAVED_DATASET_FILES:
+            return True
     return any(cache / part in path.parents for cache in caches for part in HUB_CACHE)
 
 
@@ -503,20 +494,14 @@ def resolve_path(path: Path) -> Path:
     from huggingface_hub import snapshot_download  # takes 0.1 s
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    errors = (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError)
+    patterns = list(HUB_FILE_PATTERNS)
     try:
-        return Path(
-            snapshot_download(
-                path.as_posix(), repo_type="dataset", allow_patterns=list(HUB_FILE_PATTERNS)
-            )
-        )
-    except (
-        LocalEntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        OSError,
-        ValueError,
-    ) as error:
+        folder = snapshot_download(path.as_posix(), repo_type="dataset", allow_patterns=patterns)
+    except errors as error:
         raise MaterialError(
-            f"There is no file {path}, and no data set of that id can be fetched: {table_reader.first_line(error)}.",
+            f"There is no file {path}, and no data set of that id can be fetched: "
+            f"{table_reader.first_line(error)}.",
             "Check the path, or the id and the connection to the hub.",
         ) from None
+    return Path(folder)

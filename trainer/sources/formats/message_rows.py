@@ -48,20 +48,22 @@ def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str
     except (KeyError, TypeError):
         pass
     are_roles = from_key == "role" and not have_names(messages, from_key)
-    turns = [
-        _turn(it, number, from_key, value_key, are_roles)
-        for number, it in enumerate(messages, start=1)
-    ]
-    return [label for label, _ in turns], [text for _, text in turns]
+    labels = []
+    texts = []
+    for number, message in enumerate(messages, start=1):
+        label, text = _turn(message, number, from_key, value_key, are_roles=are_roles)
+        labels.append(label)
+        texts.append(text)
+    return labels, texts
 
 
 def excluded_turns(messages: list[Any]) -> frozenset[int]:
     """Return the indices of messages that carry a flag which excludes them from training."""
-    return frozenset(
-        number
-        for number, message in enumerate(messages)
-        if len(message) > 2 and is_excluded(message)
-    )
+    excluded = set()
+    for number, message in enumerate(messages):
+        if len(message) > 2 and is_excluded(message):  # most have a speaker and a text alone
+            excluded.add(number)
+    return frozenset(excluded)
 
 
 def is_excluded(item: dict[str, Any], loss_keys: tuple[str, ...] = LOSS_KEYS) -> bool:
@@ -76,38 +78,39 @@ def is_excluded(item: dict[str, Any], loss_keys: tuple[str, ...] = LOSS_KEYS) ->
 
 
 def _is_off(value: Any) -> bool:
-    return (isinstance(value, int | float) and not value) or (
-        isinstance(value, str) and value.strip().lower() in ("0", "0.0", "false", "no")
-    )
+    if isinstance(value, str):
+        return value.strip().lower() in ("0", "0.0", "false", "no")
+    return isinstance(value, int | float) and not value
 
 
 def _is_on(value: Any) -> bool:
-    return (isinstance(value, int | float) and bool(value)) or (
-        isinstance(value, str) and value.strip().lower() in ("1", "true", "yes")
-    )
+    if isinstance(value, str):
+        return value.strip().lower() in ("1", "true", "yes")
+    return isinstance(value, int | float) and bool(value)
 
 
 def have_names(messages: list[Any], from_key: str) -> bool:
     """Report whether the roles in a list of messages are names of characters, such as `Oda`."""
-    labels = [str(message.get(from_key)) for message in messages if isinstance(message, dict)]
-    if from_key not in ("role", "character") or any(
-        ROLES.get(label.casefold()) is ASSISTANT for label in labels
-    ):
+    if from_key not in ("role", "character"):
         return False
-    return any(
-        is_character(label) and not (label.isascii() and label.islower()) for label in labels
-    )
+    labels = [str(message.get(from_key)) for message in messages if isinstance(message, dict)]
+    if any(ROLES.get(label.casefold()) is ASSISTANT for label in labels):
+        return False
+    names = [label for label in labels if not (label.isascii() and label.islower())]
+    return any(is_character(name) for name in names)
 
 
 def _turn(
-    message: Any, number: int, from_key: str, value_key: str, are_roles: bool
+    message: Any, number: int, from_key: str, value_key: str, *, are_roles: bool
 ) -> tuple[str, str]:
     if not isinstance(message, dict):
         raise UnusableRecordError(f"message {number} is not an object")
     label = message.get(from_key)
     if not isinstance(label, str | int) or not str(label).strip():
         raise UnusableRecordError(f"message {number} does not name its speaker ({from_key!r})")
-    label = str(label) if from_key != "is_human" else ("assistant", "user")[bool(label)]
+    if from_key == "is_human":
+        label = "user" if label else "assistant"
+    label = str(label)
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableRecordError("contains tool calls")
     if are_roles and label.casefold() not in ROLES and label.casefold() not in TOOL_ROLES:
@@ -127,8 +130,10 @@ def _plan_any_list(row: Row) -> ColumnRoles | None:
 
 def _plan_list(names: list[str], row: Row) -> ColumnRoles | None:
     for name in names:
-        if (messages := _dicts(row[name])) and (keys := message_keys(messages)):
-            return ColumnRoles(add_optional_roles(row, {"messages": name}), *keys)
+        keys = message_keys(_dicts(row[name]))
+        if keys:
+            roles = add_optional_roles(row, {"messages": name})
+            return ColumnRoles(roles, from_key=keys[0], value_key=keys[1])
     return None
 
 
@@ -140,7 +145,8 @@ def _dicts(cell: Any) -> list[Any]:
 def add_optional_roles(row: Row, by_role: dict[str, str]) -> dict[str, str]:
     """Add the columns of system text and language, if any."""
     for role in ("system", "lang"):
-        if (column := find_column(row, role)) and column not in by_role.values():
+        column = find_column(row, role)
+        if column and column not in by_role.values():
             by_role[role] = column
     return by_role
 
@@ -153,15 +159,17 @@ def _plan_openai(row: Row) -> ColumnRoles | None:
 def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a list of messages."""
     messages = _messages(row, columns)
-    dialogue = RawDialogue(*_sides(messages, columns.from_key, columns.value_key))
+    labels, texts = _sides(messages, columns.from_key, columns.value_key)
+    dialogue = RawDialogue(labels, texts)
     dialogue.untrained = excluded_turns(messages)
     return _add_system_and_language(dialogue, row, columns)
 
 
 def _messages(row: Row, columns: ColumnRoles) -> list[Any]:
-    if messages := cell_list(columns.get(row, "messages")):
-        return sort_messages(messages)
-    raise UnusableRecordError("no messages")
+    messages = cell_list(columns.get(row, "messages"))
+    if not messages:
+        raise UnusableRecordError("no messages")
+    return sort_messages(messages)
 
 
 def make_dialogue(turns: Turns, row: Row, columns: ColumnRoles) -> RawDialogue:
@@ -180,14 +188,12 @@ def _add_system_and_language(dialogue: RawDialogue, row: Row, columns: ColumnRol
 
 def _plan_texts(row: Row) -> ColumnRoles | None:
     name = find_column(row, "messages")
-    texts = cell_list(row[name]) if name else None
-    is_talk = (
-        texts
-        and len(texts) > 1
-        and all(isinstance(text, str) for text in texts)
-        and "question_id" not in row
-    )
-    return ColumnRoles(add_optional_roles(row, {"messages": name})) if name and is_talk else None
+    if name is None or "question_id" in row:  # with it, the texts are prompts without answers
+        return None
+    texts = cell_list(row[name]) or []
+    if len(texts) < 2 or not all(isinstance(text, str) for text in texts):
+        return None
+    return ColumnRoles(add_optional_roles(row, {"messages": name}))
 
 
 def _plan_ultrachat(row: Row) -> ColumnRoles | None:
@@ -201,8 +207,10 @@ def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
     if set(map(type, texts)) != {str}:
         texts = [cell_text(text) for text in texts]
     # Speakers alternate by position; labels before the texts count only if all texts have one.
-    if ":" in texts[0][:32] and len(turns := parse_transcript("\n".join(texts))) == len(texts):
-        return make_dialogue(turns, row, columns)
+    if ":" in texts[0][:32]:
+        turns = parse_transcript("\n".join(texts))
+        if len(turns) == len(texts):
+            return make_dialogue(turns, row, columns)
     labels = ["user", "assistant"] * ((len(texts) + 1) // 2)
     return _add_system_and_language(RawDialogue(labels[: len(texts)], texts), row, columns)
 
@@ -210,11 +218,9 @@ def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
 def _plan_pairs(row: Row) -> ColumnRoles | None:
     for name in row:
         pairs = _dicts(row[name]) if name != "data" else []
-        if (
-            pairs
-            and (user := find_column(pairs[0], "user"))
-            and (assistant := find_column(pairs[0], "assistant"))
-        ):
+        user = find_column(pairs[0], "user") if pairs else None
+        assistant = find_column(pairs[0], "assistant") if pairs else None
+        if user and assistant:
             return ColumnRoles(add_optional_roles(row, {"messages": name}), user, assistant)
     return None
 
@@ -228,20 +234,19 @@ def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
         keys = {"user": columns.from_key, "assistant": columns.value_key}
         turns += [(role, cell_text(pair.get(key))) for role, key in keys.items()]
     dialogue = make_dialogue(turns, row, columns)
-    dialogue.untrained = frozenset(
-        2 * number + 1 for number, pair in enumerate(pairs) if is_excluded(pair)
-    )
+    excluded = [number for number, pair in enumerate(pairs) if is_excluded(pair)]
+    dialogue.untrained = frozenset(2 * number + 1 for number in excluded)  # of a pair the answer
     return dialogue
 
 
 def _plan_transcript(row: Row) -> ColumnRoles | None:
-    name = find_column(row, "transcript") or next(
-        (column for column in ("prompt", "sample") if column in row), None
-    )
-    cell = row[name] if name else None
-    if not isinstance(cell, str) or not parse_transcript(cell):
+    name = find_column(row, "transcript")
+    for other_name in ("prompt", "sample"):
+        if name is None and other_name in row:
+            name = other_name
+    if name is None or not isinstance(row[name], str) or not parse_transcript(row[name]):
         return None
-    return ColumnRoles(add_optional_roles(row, {"transcript": str(name)}))
+    return ColumnRoles(add_optional_roles(row, {"transcript": name}))
 
 
 def dialogue_from_transcript(row: Row, columns: ColumnRoles) -> RawDialogue:
