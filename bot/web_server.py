@@ -60,9 +60,9 @@ from bot.services import Services
 from bot.store import StoreError
 from bot.training.actions import UnknownJobError
 from bot.training.guild_turns import QueueConflictError
+from bot.training.web import compare_pages, plan_pages
 from bot.training.web import http as job_routes
 from bot.training.web import pages as training_pages
-from bot.training.web import plan_pages
 from bot.training.web import rerun_pages as rerun_page
 from bot.training.web import run_http as run_routes
 from bot.training.web.plan_cache import PLAN_CACHE, PlanCache
@@ -89,7 +89,7 @@ API_MODULES = (
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, version_pages, source_pages,
     dataset_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages, scorecard_pages,
-    system_page,
+    compare_pages, system_page,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""

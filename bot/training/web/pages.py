@@ -1,12 +1,10 @@
-"""`/dashboard/training`: the queue and past runs, one run, two runs compared; cancel and resume."""
+"""`/dashboard/training`: the queue and past runs, one run; cancel and resume."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
@@ -18,9 +16,6 @@ from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import DEFAULT_PAGE_SIZE
 from bot.platform.web_kit.templating import (
     DASHBOARD,
-    format_bytes,
-    format_percent,
-    format_seconds,
     redirect_to,
     render_page,
 )
@@ -69,34 +64,35 @@ async def get_run_list(request: web.Request) -> web.Response:
     services = get_services(request)
     now = time.time()
     persona = request.query.get("persona") or None
-    state = (
-        job_state_query(request) if request.query.get("state") else None
-    )  # forms send empty fields too
-    after = services.trainings.find(request.query["after"]) if "after" in request.query else None
+    state = None
+    if request.query.get("state"):  # forms send empty fields too
+        state = job_state_query(request)
+    after = None
+    if "after" in request.query:
+        after = services.trainings.find(request.query["after"])
     jobs = services.store.jobs
     page = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
     shown = page[:DEFAULT_PAGE_SIZE]
     has_more = len(page) > DEFAULT_PAGE_SIZE
     running = jobs.in_state("running")
     waiting = services.queue.waiting()
-    queue = [
-        run_view.job_list_item(
-            services, job, now, run_view.waiting_reason(services, place, running)
-        )
-        for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1)
-    ]
+    queue = []
+    for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1):
+        reason = run_view.waiting_reason(services, place, running)
+        queue.append(run_view.job_list_item(services, job, now, doing=reason))
     seconds = await asyncio.to_thread(_run_durations, services.home, [*running, *shown])
     return render_page(
         request,
         "training/list.html",
         title="Training",
         running=[
-            run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in running
+            run_view.job_list_item(services, job, now, seconds=seconds[job.job_id])
+            for job in running
         ],
         queue=queue,
         waiting=len(waiting),
         entries=[
-            run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in shown
+            run_view.job_list_item(services, job, now, seconds=seconds[job.job_id]) for job in shown
         ],
         names=jobs.names(),
         states=JOB_STATE_NAMES,
@@ -127,12 +123,15 @@ async def get_run(request: web.Request) -> web.Response:
     position = services.queue.position(job.job_id)
     running = services.store.jobs.in_state("running")
     waiting = run_view.waiting_reason(services, position, running) if position else ""
-    shown = run_view.job_list_item(services, job, time.time(), waiting)
+    shown = run_view.job_list_item(services, job, time.time(), doing=waiting)
+    title = f"{job.name} {job.version}"
+    if shown.own_name:
+        title += f", {shown.own_name}"
     requested = requested_settings(services, job)
     return render_page(
         request,
         "training/run.html",
-        title=", ".join(filter(None, (f"{job.name} {job.version}", shown.own_name))),
+        title=title,
         run=shown,
         job=job,
         record=record,
@@ -154,19 +153,16 @@ async def get_run(request: web.Request) -> web.Response:
         most_weight=MAX_SMOOTHING,
         formula=smoothing_formula(weight),
         others=[other for other in other_runs(services, job) if other.job_id != job.job_id],
-        holds=services.throttle.is_asked
-        if services.reply_service and job.state == "running"
-        else False,
+        holds=job.state == "running" and services.throttle.is_asked,
     )
 
 
 def _dataset_path(services: Services, requested: Mapping[str, str]) -> str:
     """Path of the page of a run's data set; empty if it used none, or it no longer exists."""
-    for name in filter(
-        None, (requested.get("dataset"), Path(requested.get("dataset_path", "")).name)
-    ):
-        with suppress(UnderstudyError):
-            return f"{DASHBOARD}/data/sets/{quote(require_dataset(services.home, name).id)}"
+    for name in (requested.get("dataset"), Path(requested.get("dataset_path", "")).name):
+        if name:
+            with suppress(UnderstudyError):
+                return f"{DASHBOARD}/data/sets/{quote(require_dataset(services.home, name).id)}"
     return ""
 
 
@@ -185,12 +181,11 @@ def _draw_charts(
 
 def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]:
     """The latest jobs, those of the same persona first."""
-    same = services.store.jobs.page(MAX_OTHER_RUNS, name=job.name) if job else []
-    known = {it.job_id for it in same}
-    return [
-        *same,
-        *(it for it in services.store.jobs.page(MAX_OTHER_RUNS) if it.job_id not in known),
-    ]
+    jobs = services.store.jobs
+    same = jobs.page(MAX_OTHER_RUNS, name=job.name) if job else []
+    same_ids = {run.job_id for run in same}
+    others = [run for run in jobs.page(MAX_OTHER_RUNS) if run.job_id not in same_ids]
+    return [*same, *others]
 
 
 def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
@@ -199,144 +194,9 @@ def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
         request: TrainingRequest = job.request
     except RequestError:
         return {}
-    texts = {
-        name: run_view.setting_text(getattr(request, name))
-        for name in ("job_name", *run_view.REQUEST_FIELDS)
-    }
-    return {name: redact_paths(text, services.home) for name, text in texts.items() if text}
-
-
-@dataclass(frozen=True)
-class RunPair:
-    a: RunDetails
-    b: RunDetails
-    loss: Markup
-    rate: Markup
-
-
-@routes.add(f"GET {run_view.TRAINING_PATH}/compare")
-async def get_comparison(request: web.Request) -> web.Response:
-    services = get_services(request)
-    weight = smoothing_query(request)
-    jobs = [
-        services.trainings.find(request.query[name]) if request.query.get(name) else None
-        for name in "ab"
-    ]
-    pair = (
-        await asyncio.to_thread(_run_pair, services.home, jobs[0], jobs[1], weight)
-        if all(jobs)
-        else None
-    )
-    names = [_run_title(job) if job else "" for job in jobs]
-    return render_page(
-        request,
-        "training/compare.html",
-        title=" and ".join(filter(None, names)) or "Two runs side by side",
-        jobs=jobs,
-        names=names,
-        paths=[run_view.run_path(job.job_id) if job else "" for job in jobs],
-        choices=_comparable_runs(services, jobs),
-        pair=pair,
-        results=compare_results(pair) if pair else [],
-        settings=compare_run_settings(services, pair) if pair else [],
-        weight=weight,
-        most_weight=MAX_SMOOTHING,
-        formula=smoothing_formula(weight),
-    )
-
-
-def _comparable_runs(services: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:
-    """The runs to choose from: the latest, those of the first one's persona before others, and the
-    chosen ones.
-    """
-    found = other_runs(services, jobs[0])
-    known = {job.job_id for job in found}
-    return [*(job for job in jobs if job and job.job_id not in known), *found]
-
-
-def _run_title(job: TrainingJob) -> str:
-    return f"{job.name} {job.version}"
-
-
-def _run_pair(
-    home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: float
-) -> RunPair | None:
-    if a is None or b is None:
-        return None
-    records = read_run_details(home, a), read_run_details(home, b)
-    courses = [record.course for record in records]
-    names = [f"A, {_run_title(a)}", f"B, {_run_title(b)}"]
-    loss = run_view.loss_chart([f"{name}: " for name in names], courses, weight)
-    return RunPair(*records, loss, run_view.rate_chart(names, courses))
-
-
-def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
-    return [
-        run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–")
-        for name, text in RESULT_ROWS
-    ]
-
-
-def compare_run_settings(services: Services, pair: RunPair) -> list[run_view.SettingComparison]:
-    """Compare requests and settings of two runs. A field that only one request names counts as
-    empty in the other.
-    """
-    both = [(it.settings, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
-    empty = dict.fromkeys(name for _, requested in both for name in requested)
-    return run_view.compare_settings(
-        *(
-            {**(empty if requested else {}), **requested, **it.values, **it.about}
-            for it, requested in both
-        )
-    )
-
-
-def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
-    def read(record: RunDetails) -> str:
-        card = run_view.read_score_summary(record.job)
-        value: Any = getattr(card, name) if card else None
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value or "")
-
-    return read
-
-
-def _best_loss(record: RunDetails) -> str:
-    best = min(record.course.heldout, key=lambda measured: measured[1], default=None)
-    return f"{best[1]:.4f} after step {best[0]:,}" if best else ""
-
-
-def _step_count(record: RunDetails) -> str:
-    return f"{record.course.steps[-1].step:,}" if record.course.steps else ""
-
-
-def _sample_count(record: RunDetails) -> str:
-    samples = (record.sheet or {}).get("samples")
-    return f"{samples.get('train', 0):,}" if isinstance(samples, dict) else ""
-
-
-def _peak_memory(record: RunDetails) -> str:
-    took = record.took
-    share = f" ({format_percent(took.share, 1)} of {took.device})" if took.share is not None else ""
-    return f"{format_bytes(took.peak_bytes)}{share}" if took.peak_bytes else ""
-
-
-RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
-    ("State", lambda record: record.job.state),
-    ("Samples trained on", _sample_count),
-    ("Steps", _step_count),
-    (
-        "Total time",
-        lambda record: format_seconds(record.took.seconds) if record.took.seconds else "",
-    ),
-    ("Peak memory", _peak_memory),
-    (
-        "Final training loss",
-        lambda record: "" if (loss := record.course.train_loss) is None else f"{loss:.4f}",
-    ),
-    ("Best held-out loss on the way", _best_loss),
-    ("Held-out loss, base model", _score_reader("loss_base")),
-    ("Held-out loss, as served", _score_reader("loss_tuned")),
-    ("General dialogue, base model", _score_reader("general_loss_base")),
-    ("General dialogue, as served", _score_reader("general_loss_tuned")),
-    ("Gate", _score_reader("verdict")),
-)
+    texts = {}
+    for name in ("job_name", *run_view.REQUEST_FIELDS):
+        text = run_view.setting_text(getattr(request, name))
+        if text:
+            texts[name] = redact_paths(text, services.home)
+    return texts

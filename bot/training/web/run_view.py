@@ -81,19 +81,19 @@ def setting_text(value: object) -> str:
         case float() if value.is_integer() and abs(value) < 1e15:
             return str(int(value))
         case list() | tuple():
-            return ", ".join(setting_text(it) for it in value)
+            return ", ".join(setting_text(item) for item in value)
     return str(value)
 
 
 def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Settings as text, by group; unknown ones last."""
-    groups = [
-        (title, [(name, setting_text(values[name])) for name in names if name in values])
-        for title, names in SETTING_GROUPS
-    ]
-    known = {name for _, names in SETTING_GROUPS for name in names}
-    others = [(name, setting_text(value)) for name, value in values.items() if name not in known]
-    return [(title, rows) for title, rows in (*groups, ("Others", others)) if rows]
+    groups = []
+    others = dict(values)
+    for title, names in SETTING_GROUPS:
+        rows = [(name, setting_text(others.pop(name))) for name in names if name in others]
+        groups.append((title, rows))
+    groups.append(("Others", [(name, setting_text(value)) for name, value in others.items()]))
+    return [(title, rows) for title, rows in groups if rows]
 
 
 def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingComparison]:
@@ -103,35 +103,40 @@ def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Setting
     """
     order = [name for _, names in SETTING_GROUPS for name in names]
     others = [name for name in dict.fromkeys((*a, *b)) if name not in order]
-    rows = [
-        SettingComparison(
-            name, _setting_or_dash(a, name), _setting_or_dash(b, name), name in a and name in b
-        )
-        for name in (*others, *order)
-        if name in a or name in b
-    ]
+    rows = []
+    for name in (*others, *order):
+        if name in a or name in b:
+            row = SettingComparison(
+                name,
+                a=_setting_or_dash(a, name),
+                b=_setting_or_dash(b, name),
+                is_known=name in a and name in b,
+            )
+            rows.append(row)
     return sorted(rows, key=lambda row: (not row.differs, row.is_known))
 
 
 def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
-    return setting_text(values[name]) or "–" if name in values else "not known"
+    if name not in values:
+        return "not known"
+    return setting_text(values[name]) or "–"
 
 
 def pace_chart(course: MetricsHistory) -> Markup:
-    points = [(it.step, it.tokens_per_s) for it in course.steps]
+    points = [(step.step, step.tokens_per_s) for step in course.steps]
     return line_chart("Speed", STEP_LABEL, "tokens/s", [Series("tokens/s", points)])
 
 
 def memory_chart(course: MetricsHistory) -> Markup:
-    points = [(it.step, it.memory_bytes / MIB) for it in course.steps]
+    points = [(step.step, step.memory_bytes / MIB) for step in course.steps]
     return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
 
 
 def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
     """The losses of runs; `names` begin the names of their lines."""
-    series = [
-        one for n, name in enumerate(names) for one in _loss_series(name, courses[n], weight, 4 * n)
-    ]
+    series: list[Series] = []
+    for number, (name, course) in enumerate(zip(names, courses, strict=True)):
+        series += _loss_series(name, course, weight, 2 * number)
     return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
 
 
@@ -149,40 +154,30 @@ def composition_chart(sheet: Mapping[str, Any]) -> Markup:
     return bar_chart("Samples by source", counted, "samples")
 
 
-def _loss_series(prefix: str, course: MetricsHistory, weight: float, place: int) -> list[Series]:
-    """Four lines: both losses smoothed, then raw, faint and in the same colours. `place` is the
-    first colour.
+def _loss_series(prefix: str, course: MetricsHistory, weight: float, colour: int) -> list[Series]:
+    """Four lines: both losses smoothed, then raw, faint and in the same colours, `colour` and the
+    next.
     """
-    steps = [it.step for it in course.steps]
-    losses = [it.loss for it in course.steps]
+    training: list[Point] = [(float(step.step), step.loss) for step in course.steps]
     held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
-    means = smooth([loss for _, loss in held_out], weight)
-    colours = (place // 2, place // 2 + 1)
     return [
-        Series(
-            f"{prefix}training, smoothed",
-            _zip_points(steps, smooth(losses, weight)),
-            colour=colours[0],
-        ),
-        Series(
-            f"{prefix}held out, smoothed",
-            _zip_points([step for step, _ in held_out], means),
-            colour=colours[1],
-        ),
-        Series(f"{prefix}training", _zip_points(steps, losses), faint=True, colour=colours[0]),
-        Series(f"{prefix}held out", held_out, faint=True, colour=colours[1]),
+        Series(f"{prefix}training, smoothed", _smooth_points(training, weight), colour=colour),
+        Series(f"{prefix}held out, smoothed", _smooth_points(held_out, weight), colour=colour + 1),
+        Series(f"{prefix}training", training, faint=True, colour=colour),
+        Series(f"{prefix}held out", held_out, faint=True, colour=colour + 1),
     ]
 
 
 def _rate_points(course: MetricsHistory) -> list[Point]:
-    return [(float(it.step), it.lr) for it in course.steps]
+    return [(float(step.step), step.lr) for step in course.steps]
 
 
-def _zip_points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
-    return [(float(step), value) for step, value in zip(steps, values, strict=True)]
+def _smooth_points(points: Sequence[Point], weight: float) -> list[Point]:
+    means = smooth([value for _, value in points], weight)
+    return [(step, mean) for (step, _), mean in zip(points, means, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobListItem:
     """A job as a list shows it.
 
@@ -219,21 +214,27 @@ def job_list_item(
     """
     card = read_score_summary(job)
     verdict = card.verdict if card else ""
-    at = job.progress if job.state == "running" else None
+    attempt_s = None
+    share = None
+    if job.state == "running":
+        if job.started_at:
+            attempt_s = max(0.0, now - job.started_at)
+        if isinstance(job.progress, Progress) and job.progress.of:
+            share = job.progress.step / job.progress.of
     return JobListItem(
-        job,
-        run_path(job.job_id),
-        STATE_CLASSES[job.state],
-        job_guild_name(services, job.guild_id),
-        requester_name(services, job.guild_id, job.requested_by),
-        given_job_name(job),
-        seconds,
-        max(0.0, now - job.started_at) if job.state == "running" and job.started_at else None,
-        at.step / at.of if isinstance(at, Progress) and at.of else None,
-        doing or redact_paths(progress_text(job), services.home),
-        verdict,
-        VERDICT_CLASSES.get(verdict, ""),
-        f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
+        job=job,
+        path=run_path(job.job_id),
+        kind=STATE_CLASSES[job.state],
+        server=job_guild_name(services, job.guild_id),
+        person=requester_name(services, job.guild_id, job.requested_by),
+        own_name=given_job_name(job),
+        seconds=seconds,
+        attempt_s=attempt_s,
+        share=share,
+        doing=doing or redact_paths(progress_text(job), services.home),
+        verdict=verdict,
+        verdict_kind=VERDICT_CLASSES.get(verdict, ""),
+        loss=f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
     )
 
 
@@ -243,16 +244,19 @@ def given_job_name(job: TrainingJob) -> str:
         name = job.request.job_name
     except RequestError:  # stored by another version of the bot
         return ""
-    of = job.name.removeprefix("dialogue/")
-    return "" if name == of or TIMESTAMP_SUFFIX_PATTERN.fullmatch(name.removeprefix(of)) else name
+    default = job.name.removeprefix("dialogue/")
+    if name == default or TIMESTAMP_SUFFIX_PATTERN.fullmatch(name.removeprefix(default)):
+        return ""
+    return name
 
 
 def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
     """Score summary of a job's adapter; None if there is no readable one."""
     try:
-        return job.result.scorecard if job.result and job.result.scorecard.is_measured else None
+        result = job.result
     except ValidationError:
         return None
+    return result.scorecard if result and result.scorecard.is_measured else None
 
 
 def progress_text(job: TrainingJob) -> str:
@@ -281,19 +285,22 @@ def job_guild_name(services: Services, guild_id: int) -> str:
 def requester_name(services: Services, guild_id: int, user_id: int) -> str:
     if not user_id:
         return "the operator"
-    guild = services.client.get_guild(guild_id) if services.client else None
-    found = guild.get_member(user_id) if guild else None
-    known = found or (services.client.get_user(user_id) if services.client else None)
-    return known.display_name if known else f"member {user_id}"
+    client = services.client
+    if client is None:
+        return f"member {user_id}"
+    guild = client.get_guild(guild_id)
+    member = guild.get_member(user_id) if guild else None
+    person = member or client.get_user(user_id)
+    return person.display_name if person else f"member {user_id}"
 
 
 def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob]) -> str:
     """Explain why a queued job has not started; `place` 1 is the next."""
     if services.queue.is_held:
         return "Nothing begins while a member's data are being forgotten."
-    before = (
-        f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""
-    )
+    before = ""
+    if running:
+        before = f"{running[0].name} {running[0].version} trains now; one runs at a time."
     if place == 1:
         return before or "It begins now."
     others = "one other is" if place == 2 else f"{place - 1} others are"
