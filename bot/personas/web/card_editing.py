@@ -200,14 +200,14 @@ def _first_invalid_field(table: JsonObject) -> str:
     return WHOLE_CARD
 
 
-def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
+def preview_model(owned: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
     """Find a version (`live`: the current one, `base`: none) and give it this card. Raises
     `Problem`.
     """
     require_valid_card(card)
     with errors_as_problems("not-found"):
         speaker = find_model(
-            found.services.personas, found.services.served_versions, f"{found.id}@{version}"
+            owned.services.personas, owned.services.served_versions, f"{owned.id}@{version}"
         )
     return replace(speaker, persona=card.persona)
 
@@ -220,9 +220,9 @@ def require_valid_card(card: CardCheck) -> None:
         raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
 
 
-async def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
+async def preview_request(owned: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
     turns = [Turn(EXAMPLE_USER, message)]
-    builder = found.services.request_builder
+    builder = owned.services.request_builder
     return await builder.request_to_model(speaker, turns, builder.sampling)
 
 
@@ -234,22 +234,22 @@ def reply_json(speech: FilteredReply) -> dict[str, Any]:
     }
 
 
-async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
+async def preview_reply(owned: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
     """Generate the whole reply, for pages without scripts. Raises `Problem`."""
     with errors_as_problems("busy"):
         async with stream_filtered_reply(
-            found.services.engine, found.services.throttle, request
+            owned.services.engine, owned.services.throttle, request
         ) as speech:
             async for _ in speech:
                 pass
             return reply_json(speech)
 
 
-async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
+async def check_edited_card(owned: OwnedPersona, fields: CardFields) -> CardCheck:
 
     def look() -> CardCheck:
-        table = found.services.personas.table(found.id)
-        return check_card_table(replace_fields(table, fields.given()), found.services.base_model)
+        table = owned.services.personas.table(owned.id)
+        return check_card_table(replace_fields(table, fields.given()), owned.services.base_model)
 
     return await asyncio.to_thread(look)
 
@@ -280,21 +280,21 @@ def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
     )
 
 
-async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
+async def replace_card(owned: OwnedPersona, card: CardCheck) -> Persona:
     require_valid_card(card)
-    return await replace_card_table(found, card.table)
+    return await replace_card_table(owned, card.table)
 
 
-async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
+async def replace_card_table(owned: OwnedPersona, table: JsonObject) -> Persona:
     """Save a card's table. Raises `Problem` if another persona has its name."""
-    personas = found.services.personas
+    personas = owned.services.personas
     with errors_as_problems("conflict"):
-        persona = await asyncio.to_thread(personas.rewrite, found.id, table)
-    warm_up_prompt(found, persona)
+        persona = await asyncio.to_thread(personas.rewrite, owned.id, table)
+    warm_up_prompt(owned, persona)
     return persona
 
 
-def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
+def warm_up_prompt(owned: OwnedPersona, persona: Persona) -> None:
     """Warm the prefix cache with the persona's new prompt."""
-    adapter = found.services.served_versions.speaking_adapter(found.id, found.guild_id)
-    found.services.engine.prepare(persona, adapter)
+    adapter = owned.services.served_versions.speaking_adapter(owned.id, owned.guild_id)
+    owned.services.engine.prepare(persona, adapter)

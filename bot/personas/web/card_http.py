@@ -69,29 +69,29 @@ class PreviewBody(FrozenModel):
 )
 async def post_preview(request: web.Request) -> web.StreamResponse:
     """Generates the first reply of a conversation. Neither the card nor the message is stored."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     body = parse_body(
         PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)
     )
     speaker = card_editing.preview_model(
-        found, body.version, await card_editing.check_edited_card(found, body.card)
+        owned, body.version, await card_editing.check_edited_card(owned, body.card)
     )
     return await stream_events(
         request,
-        _preview_events(found, await card_editing.preview_request(found, speaker, body.message)),
+        _preview_events(owned, await card_editing.preview_request(owned, speaker, body.message)),
     )
 
 
-async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
+async def _preview_events(owned: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
     try:
         async with stream_filtered_reply(
-            found.services.engine, found.services.throttle, request
+            owned.services.engine, owned.services.throttle, request
         ) as speech:
             async for piece in speech:
                 yield "", "text", {"text": piece}
             yield "", "reply", card_editing.reply_json(speech)
     except UnderstudyError as error:
-        detail, advice = redacted_texts(error, found.services.home)
+        detail, advice = redacted_texts(error, owned.services.home)
         yield "", "problem", {"detail": detail, "advice": advice}
 
 
@@ -164,43 +164,43 @@ def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
 )
 async def get_card(request: web.Request) -> web.Response:
     """Returns the editable fields, or a file for other programs."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     require_known_parameters(request, "format")
     form = enum_query(request, "format", CARD_FORMATS) or FIELDS_FORMAT
     if form == FIELDS_FORMAT:
-        return web.json_response(await asyncio.to_thread(fields_json, found))
-    return await card_file_response(found, next(one for one in get_args(CardForm) if one == form))
+        return web.json_response(await asyncio.to_thread(fields_json, owned))
+    return await card_file_response(owned, next(one for one in get_args(CardForm) if one == form))
 
 
-async def card_file_response(found: OwnedPersona, form: CardForm) -> web.Response:
+async def card_file_response(owned: OwnedPersona, form: CardForm) -> web.Response:
     """The card as a file; the export of a member's card is logged. Raises `Problem`."""
-    name = short_id(found.persona, found.guild_id)
+    name = short_id(owned.persona, owned.guild_id)
     file = f"{name}.{FILE_SUFFIXES[form]}"
     with errors_as_problems("conflict"):
-        written = await asyncio.to_thread(_write_card_file, found, form, name)
-    home = found.services.home
-    store = found.services.store
+        written = await asyncio.to_thread(_write_card_file, owned, form, name)
+    home = owned.services.home
+    store = owned.services.store
     log_card_export(
-        home, store, found.guild_id, found.persona, file, written.content, "to the operator"
+        home, store, owned.guild_id, owned.persona, file, written.content, "to the operator"
     )
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
 
 
-def _write_card_file(found: OwnedPersona, form: CardForm, name: str) -> CardExport:
-    card = found.services.personas.card(found.persona, found.guild_id)
-    return export_card(card, form, found.persona, name)
+def _write_card_file(owned: OwnedPersona, form: CardForm, name: str) -> CardExport:
+    card = owned.services.personas.card(owned.persona, owned.guild_id)
+    return export_card(card, form, owned.persona, name)
 
 
-def fields_json(found: OwnedPersona) -> dict[str, Any]:
+def fields_json(owned: OwnedPersona) -> dict[str, Any]:
     """The fields of a card, including empty ones."""
-    table = found.services.personas.table(found.id)
+    table = owned.services.personas.table(owned.id)
     empty: dict[str, card_editing.FieldValue] = {
         name: [] if name in ("tags", "alternate_greetings") else ""
         for name in card_editing.CardFields.model_fields
     }
     return {
-        "id": found.id,
+        "id": owned.id,
         "fields": {name: table.get(name, value) for name, value in empty.items()},
     }
 
@@ -227,9 +227,9 @@ async def get_imported_parts(request: web.Request) -> web.Response:
     """Says what of the stored card is taken as is, what has another meaning here, and what has no
     effect, and why.
     """
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     report = await asyncio.to_thread(
-        card_editing.report_table, found.services.personas.table(found.id)
+        card_editing.report_table, owned.services.personas.table(owned.id)
     )
     return ImportedParts(**report.as_json()).response()
 
@@ -245,16 +245,16 @@ async def get_imported_parts(request: web.Request) -> web.Response:
 )
 async def post_card_check(request: web.Request) -> web.Response:
     """Checks the persona's card with these fields; nothing is saved."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     card = await card_editing.check_edited_card(
-        found,
+        owned,
         parse_body(
             card_editing.CardFields,
             await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES),
         ),
     )
     return CheckedCard(
-        wrong=dict(card.wrong), tokens=card_editing.card_tokens(card, found.services.base_model)
+        wrong=dict(card.wrong), tokens=card_editing.card_tokens(card, owned.services.base_model)
     ).response()
 
 
@@ -273,15 +273,15 @@ async def put_card(request: web.Request) -> web.Response:
 
     A shipped card is copied to UNDERSTUDY_HOME, and the copy takes precedence.
     """
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     card = await card_editing.check_edited_card(
-        found,
+        owned,
         parse_body(
             card_editing.CardFields,
             await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES),
         ),
     )
-    await card_editing.replace_card(found, card)
+    await card_editing.replace_card(owned, card)
     return CheckedCard(
-        wrong={}, tokens=card_editing.card_tokens(card, found.services.base_model)
+        wrong={}, tokens=card_editing.card_tokens(card, owned.services.base_model)
     ).response()

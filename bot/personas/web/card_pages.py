@@ -55,76 +55,76 @@ class StoredCard:
 
 @routes.add("GET /dashboard/personas/{persona_id}")
 async def get_card_page(request: web.Request) -> web.Response:
-    found = require_persona_in_path(request)
-    now = await _stored_card(found)
-    return _render_card(request, found, now, CardDraft(now.card))
+    owned = require_persona_in_path(request)
+    now = await _stored_card(owned)
+    return _render_card(request, owned, now, CardDraft(now.card))
 
 
 async def render_rejected_card(
-    request: web.Request, found: OwnedPersona, refused: Problem
+    request: web.Request, owned: OwnedPersona, refused: Problem
 ) -> web.Response:
     """Page with the stored card, and why a file was rejected."""
-    now = await _stored_card(found)
+    now = await _stored_card(owned)
     return _render_card(
-        request, found, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status
+        request, owned, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status
     )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}")
 async def save_card(request: web.Request) -> web.Response:
     """Save the form's card; if it is invalid, show the form again with the errors."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     form = await read_form(request)
-    now = await _stored_card(found)
-    draft = await _draft_from_form(found, form, now)
+    now = await _stored_card(owned)
+    draft = await _draft_from_form(owned, form, now)
     if now.table == draft.card.table:
-        return redirect_to(request, found.page, "Nothing was changed.")
+        return redirect_to(request, owned.page, "Nothing was changed.")
     if draft.card.wrong:
-        return _render_card(request, found, now, draft, 422)
+        return _render_card(request, owned, now, draft, 422)
     if form.get("stamp", "") != now.stamp:
         draft.wrong = {card_editing.WHOLE_CARD: CONFLICT_TEXT}
-        return _render_card(request, found, now, draft, 409)
+        return _render_card(request, owned, now, draft, 409)
     try:
-        persona = await card_editing.replace_card(found, draft.card)
+        persona = await card_editing.replace_card(owned, draft.card)
     except Problem as problem:
         draft.wrong = {"name": str(problem)}
         return _render_card(
-            request, found, now, draft, problem.status if problem.slug == "no-room" else 422
+            request, owned, now, draft, problem.status if problem.slug == "no-room" else 422
         )
     return redirect_to(
-        request, found.page, f"{persona.name} speaks by this card from the next reply on."
+        request, owned.page, f"{persona.name} speaks by this card from the next reply on."
     )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/preview")
 async def post_preview_page(request: web.Request) -> web.Response:
     """Show the form again with a reply, for browsers without scripts."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     form = await read_form(request)
-    now = await _stored_card(found)
-    draft = await _draft_from_form(found, form, now)
+    now = await _stored_card(owned)
+    draft = await _draft_from_form(owned, form, now)
     draft.message = form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS]
     draft.voice = form.get("voice", "") or "live"
     if not draft.message:
         draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
     if draft.card.wrong or draft.wrong:
-        return _render_card(request, found, now, draft, 422)
+        return _render_card(request, owned, now, draft, 422)
     try:
-        model = card_editing.preview_model(found, draft.voice, draft.card)
-        chat_request = await card_editing.preview_request(found, model, draft.message)
-        draft.reply = await card_editing.preview_reply(found, chat_request)
+        model = card_editing.preview_model(owned, draft.voice, draft.card)
+        chat_request = await card_editing.preview_request(owned, model, draft.message)
+        draft.reply = await card_editing.preview_reply(owned, chat_request)
     except Problem as problem:
         draft.wrong = {card_editing.WHOLE_CARD: str(problem)}
-        return _render_card(request, found, now, draft, problem.status)
-    return _render_card(request, found, now, draft)
+        return _render_card(request, owned, now, draft, problem.status)
+    return _render_card(request, owned, now, draft)
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/earlier/{number}")
 async def get_revision_page(request: web.Request) -> web.Response:
     """Page of an earlier card beside the current one."""
-    found = require_persona_in_path(request)
-    before, revision = await _require_revision(found, request.match_info["number"])
-    now = found.services.personas.table(found.id)
+    owned = require_persona_in_path(request)
+    before, revision = await _require_revision(owned, request.match_info["number"])
+    now = owned.services.personas.table(owned.id)
     texts = [
         (field.label, _value_text(before.get(name)), _value_text(now.get(name)))
         for name, field in card_editing.FIELDS_BY_NAME.items()
@@ -132,10 +132,10 @@ async def get_revision_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/earlier.html",
-        title=f"The card of {found.persona.name} until {format_time(revision.at).striptags()}",
+        title=f"The card of {owned.persona.name} until {format_time(revision.at).striptags()}",
         at=revision.at,
-        action=f"{found.page}/earlier/{revision.number}",
-        back=found.page,
+        action=f"{owned.page}/earlier/{revision.number}",
+        back=owned.page,
         differences=[change for change in texts if change[1] != change[2]],
     )
 
@@ -143,55 +143,55 @@ async def get_revision_page(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/earlier/{number}")
 async def restore_revision(request: web.Request) -> web.Response:
     """Restore an earlier card; the picture stays."""
-    found = require_persona_in_path(request)
-    before, _ = await _require_revision(found, request.match_info["number"])
-    persona = await card_editing.replace_card_table(found, before)
-    return redirect_to(request, found.page, f"{persona.name} speaks by the earlier card again.")
+    owned = require_persona_in_path(request)
+    before, _ = await _require_revision(owned, request.match_info["number"])
+    persona = await card_editing.replace_card_table(owned, before)
+    return redirect_to(request, owned.page, f"{persona.name} speaks by the earlier card again.")
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/as-shipped")
 async def restore_shipped_card(request: web.Request) -> web.Response:
-    found = require_persona_in_path(request)
-    personas = found.services.personas
-    if not found.is_edited:
+    owned = require_persona_in_path(request)
+    personas = owned.services.personas
+    if not owned.is_edited:
         raise Problem(
-            "conflict", f"{found.persona.name} has no other card.", "Nothing was changed."
+            "conflict", f"{owned.persona.name} has no other card.", "Nothing was changed."
         )
-    await asyncio.to_thread(personas.remove, found.guild_id, found.persona, keeping=True)
-    persona = personas.get(found.id, 0)
+    await asyncio.to_thread(personas.remove, owned.guild_id, owned.persona, keeping=True)
+    persona = personas.get(owned.id, 0)
     assert persona is not None  # it ships
-    card_editing.warm_up_prompt(found, persona)
+    card_editing.warm_up_prompt(owned, persona)
     return redirect_to(
-        request, found.page, f"{persona.name} speaks by the card that came with the bot."
+        request, owned.page, f"{persona.name} speaks by the card that came with the bot."
     )
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/face")
 async def get_avatar(request: web.Request) -> web.StreamResponse:
-    found = require_persona_in_path(request)
-    picture = found.persona.avatar
+    owned = require_persona_in_path(request)
+    picture = owned.persona.avatar
     if picture is None or not picture.is_file():
         raise Problem(
-            "not-found", f"{found.persona.name} has no picture.", "Import a card that has one."
+            "not-found", f"{owned.persona.name} has no picture.", "Import a card that has one."
         )
     return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
 
 
-async def _stored_card(found: OwnedPersona) -> StoredCard:
-    voices = found.services.served_versions.of_persona(found.id)
+async def _stored_card(owned: OwnedPersona) -> StoredCard:
+    voices = owned.services.served_versions.of_persona(owned.id)
 
     def read() -> StoredCard:
-        personas = found.services.personas
-        table = card_editing.replace_fields(personas.table(found.id), {})
+        personas = owned.services.personas
+        table = card_editing.replace_fields(personas.table(owned.id), {})
         stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
-        card = card_editing.check_card_table(table, found.services.base_model)
+        card = card_editing.check_card_table(table, owned.services.base_model)
         report = card_editing.report_table(table)
-        return StoredCard(table, stamp, card, personas.earlier(found.id).all(), voices, report)
+        return StoredCard(table, stamp, card, personas.earlier(owned.id).all(), voices, report)
 
     return await asyncio.to_thread(read)
 
 
-async def _draft_from_form(found: OwnedPersona, form: Form, now: StoredCard) -> CardDraft:
+async def _draft_from_form(owned: OwnedPersona, form: Form, now: StoredCard) -> CardDraft:
     fields: dict[str, card_editing.FieldValue] = {}
     for name, one in card_editing.FIELDS_BY_NAME.items():
         text = form.get(name, "")
@@ -204,30 +204,30 @@ async def _draft_from_form(found: OwnedPersona, form: Form, now: StoredCard) -> 
         )
     table = card_editing.replace_fields(now.table, fields)
     return CardDraft(
-        await asyncio.to_thread(card_editing.check_card_table, table, found.services.base_model)
+        await asyncio.to_thread(card_editing.check_card_table, table, owned.services.base_model)
     )
 
 
 def _render_card(
-    request: web.Request, found: OwnedPersona, now: StoredCard, draft: CardDraft, status: int = 200
+    request: web.Request, owned: OwnedPersona, now: StoredCard, draft: CardDraft, status: int = 200
 ) -> web.Response:
     wrong = dict(draft.card.wrong) | draft.wrong
     return render_page(
         request,
         "personas/card.html",
-        title=f"{found.persona.name}: card",
+        title=f"{owned.persona.name}: card",
         status=status,
         faults=[
             FormError(message, name, CARD_FIELD_LABELS.get(name, ""))
             for name, message in wrong.items()
         ],
         tab="card",
-        found=found,
-        standing=persona_status(found.services, found.id),
+        owned=owned,
+        standing=persona_status(owned.services, owned.id),
         parts=card_editing.FIELD_GROUPS,
         table=draft.card.table,
         wrong=wrong,
-        tokens=card_editing.card_tokens(draft.card, found.services.base_model),
+        tokens=card_editing.card_tokens(draft.card, owned.services.base_model),
         most_tokens=MAX_CARD_TOKENS,
         now=now,
         draft=draft,
@@ -235,12 +235,12 @@ def _render_card(
     )
 
 
-async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:
+async def _require_revision(owned: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:
     """An earlier card. Raises `Problem` if it is gone or unreadable."""
-    earlier = found.services.personas.earlier(found.id)
+    earlier = owned.services.personas.earlier(owned.id)
     with errors_as_problems("not-found"):
         content = await asyncio.to_thread(earlier.read, number)
-        table = parse_table(content, found.id)
+        table = parse_table(content, owned.id)
     revision = next(one for one in await asyncio.to_thread(earlier.all) if one.number == number)
     return table, revision
 

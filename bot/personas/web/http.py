@@ -70,28 +70,28 @@ class PersonaResponse(ApiModel):
     links: Links
 
     @classmethod
-    def of(cls, found: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
-        status = persona_status(found.services, found.id)
+    def of(cls, owned: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
+        status = persona_status(owned.services, owned.id)
         newest = None
         if status.newest:
             newest = NewestVersion(
                 version=status.newest.version, verdict=status.newest.scorecard.verdict
             )
         return cls.describe(
-            found.persona,
+            owned.persona,
             status,
-            ships=found.ships,
-            guild=str(found.guild_id),
-            edited=found.is_edited,
+            ships=owned.ships,
+            guild=str(owned.guild_id),
+            edited=owned.is_edited,
             live_by_guild=guild_ids_as_text(status.live_by_guild),
             newest=newest,
             channels=[vars(channel) for channel in channels],
             links={
-                "self": persona_path(found.id),
-                "page": found.page,
-                "card": persona_path(found.id, "card"),
-                "versions": persona_path(found.id, "versions"),
-                "lore": persona_path(found.id, "lore"),
+                "self": persona_path(owned.id),
+                "page": owned.page,
+                "card": persona_path(owned.id, "card"),
+                "versions": persona_path(owned.id, "versions"),
+                "lore": persona_path(owned.id, "lore"),
             },
         )
 
@@ -118,8 +118,8 @@ async def get_personas(request: web.Request) -> web.Response:
     """Lists the personas of all servers, shared ones first."""
     services = get_services(request)
     page = parse_page_query(request)
-    owned = owned_personas(services)
-    shown, links = paginate(request, page, owned, lambda persona: persona.id, "persona")
+    everybody = owned_personas(services)
+    shown, links = paginate(request, page, everybody, lambda persona: persona.id, "persona")
     channels = channels_by_persona(services, [persona.id for persona in shown])
     personas = []
     for persona in shown:
@@ -135,6 +135,6 @@ async def get_personas(request: web.Request) -> web.Response:
 )
 async def get_persona(request: web.Request) -> web.Response:
     """Returns its owner, its channels and its live version."""
-    found = require_persona_in_path(request)
-    channels = channels_by_persona(found.services, [found.id])
-    return PersonaResponse.of(found, channels.get(found.id, ())).response()
+    owned = require_persona_in_path(request)
+    channels = channels_by_persona(owned.services, [owned.id])
+    return PersonaResponse.of(owned, channels.get(owned.id, ())).response()

@@ -155,14 +155,14 @@ def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, An
 
     A menu has at most `MAX_CHOICES`; `find` then says which, and `is_long` that there are more.
     """
-    found = services.personas.search(find)
-    shown = [persona for _, persona in found[:MAX_CHOICES]]
+    matching = services.personas.search(find)
+    shown = [persona for _, persona in matching[:MAX_CHOICES]]
     listed = {persona.id for persona in shown}
     for persona_id in dict.fromkeys(chosen):
         entry = services.personas.find_owner(persona_id)
         if entry and persona_id not in listed:
             shown.append(entry[1])
-    is_long = bool(find.strip()) or len(found) > MAX_CHOICES
+    is_long = bool(find.strip()) or len(matching) > MAX_CHOICES
     return {"personas": shown, "find": find.strip(), "is_long": is_long}
 
 
@@ -182,11 +182,12 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
     """The persona in the address. Raises `Problem` if there is none."""
     services = get_services(request)
     wanted = request.match_info["persona_id"]
-    found = services.personas.find_owner(wanted)
-    if found is None:
+    entry = services.personas.find_owner(wanted)
+    if entry is None:
         known = list_names(persona.id for _, persona in services.personas.everybody())
         raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
-    return OwnedPersona(services, *found)
+    guild_id, persona = entry
+    return OwnedPersona(services, guild_id, persona)
 
 
 def require_lore_owner(request: web.Request) -> OwnedPersona:
@@ -196,20 +197,20 @@ def require_lore_owner(request: web.Request) -> OwnedPersona:
     return require_persona_in_path(request)
 
 
-def require_version_in_path(request: web.Request, found: OwnedPersona) -> InstalledVersion:
+def require_version_in_path(request: web.Request, owned: OwnedPersona) -> InstalledVersion:
     """The version in the address, even a withdrawn one. Raises `Problem` if there is none."""
-    return require_version(found, request.match_info["version"])
+    return require_version(owned, request.match_info["version"])
 
 
-def require_version(found: OwnedPersona, wanted: str) -> InstalledVersion:
+def require_version(owned: OwnedPersona, wanted: str) -> InstalledVersion:
     """A version of a persona, even a withdrawn one. Raises `Problem` if there is none."""
-    installed = found.services.store.versions.ever_installed(found.id)
+    installed = owned.services.store.versions.ever_installed(owned.id)
     for version in installed:
         if version.version == wanted:
             return version
     names = ", ".join(version.version for version in installed)
     advice = f"There are: {names}." if names else "Train a version first."
-    raise Problem("not-found", f"{found.persona.name} has no version {wanted[:80]!r}.", advice)
+    raise Problem("not-found", f"{owned.persona.name} has no version {wanted[:80]!r}.", advice)
 
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:

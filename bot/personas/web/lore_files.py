@@ -47,62 +47,62 @@ def lore_store(services: Services) -> GuildLore:
     return GuildLore(services.home, services.lore, services.catalogue.shipped.lore, keeping=True)
 
 
-def lore_guild_ids(found: OwnedPersona) -> list[int]:
+def lore_guild_ids(owned: OwnedPersona) -> list[int]:
     """Guilds with lore for the persona: 0 and those that added some; only its own for a guild's
     persona.
     """
-    if found.guild_id:
-        return [found.guild_id]
-    lore = found.services.home / "lore"
+    if owned.guild_id:
+        return [owned.guild_id]
+    lore = owned.services.home / "lore"
     own = []
     # A glob would read the folders of all guilds, and a Path for each takes as long again.
     for name in os.listdir(lore) if lore.is_dir() else ():  # noqa: PTH208
-        if name.isdecimal() and int(name) and os.path.isdir(f"{lore}/{name}/{found.id}"):  # noqa: PTH112
+        if name.isdecimal() and int(name) and os.path.isdir(f"{lore}/{name}/{owned.id}"):  # noqa: PTH112
             own.append(int(name))
     return [OPERATOR_GUILD_ID, *sorted(own)]
 
 
-def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
+def list_lore_files(owned: OwnedPersona) -> list[LoreFile]:
     """Every file, shipped ones first. To be called in a thread."""
-    owners = [found.id, *(guild_owner(guild_id, found.id) for guild_id in lore_guild_ids(found))]
-    by_source = _passages_by_source(found.services.lore.passages_of(*owners))
-    count = token_counter_or_estimate(found.services.base_model)
+    owners = [owned.id, *(guild_owner(guild_id, owned.id) for guild_id in lore_guild_ids(owned))]
+    by_source = _passages_by_source(owned.services.lore.passages_of(*owners))
+    count = token_counter_or_estimate(owned.services.base_model)
 
     def measured(owner: str, name: str) -> tuple[int, int]:
-        passages = by_source.get((owner, f"{short_id(found.persona, found.guild_id)}/{name}"), [])
+        passages = by_source.get((owner, f"{short_id(owned.persona, owned.guild_id)}/{name}"), [])
         return len(passages), sum(count(passage.text) for passage in passages)
 
     added = list[LoreFile]()
-    for guild_id in lore_guild_ids(found):
-        added += _added_files(found, guild_id, measured)
+    for guild_id in lore_guild_ids(owned):
+        added += _added_files(owned, guild_id, measured)
     replaced = {file.name for file in added if file.guild_id == OPERATOR_GUILD_ID}
     shipped = [
-        file for file in _shipped_files(found, by_source, measured) if file.name not in replaced
+        file for file in _shipped_files(owned, by_source, measured) if file.name not in replaced
     ]
     return shipped + added
 
 
-def shipped_text(found: OwnedPersona, name: str) -> str | None:
+def shipped_text(owned: OwnedPersona, name: str) -> str | None:
     """The text of an editable shipped file; None if there is none."""
-    path = _shipped_file(found, name)
+    path = _shipped_file(owned, name)
     return path.read_text(encoding="utf-8-sig") if path else None
 
 
-def _shipped_file(found: OwnedPersona, name: str) -> Path | None:
-    path = found.services.catalogue.shipped.lore / found.id / name
-    return path if found.ships and is_plain_file_name(name) and path.is_file() else None
+def _shipped_file(owned: OwnedPersona, name: str) -> Path | None:
+    path = owned.services.catalogue.shipped.lore / owned.id / name
+    return path if owned.ships and is_plain_file_name(name) and path.is_file() else None
 
 
-def _added_files(found: OwnedPersona, guild_id: int, measured: MeasureFile) -> Iterator[LoreFile]:
-    lore = lore_store(found.services)
-    owner = guild_owner(guild_id, found.id)
-    for name in lore.files(guild_id, found.id):
-        ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(found, name) is not None
-        is_left_out = not lore.text(guild_id, found.id, name)
+def _added_files(owned: OwnedPersona, guild_id: int, measured: MeasureFile) -> Iterator[LoreFile]:
+    lore = lore_store(owned.services)
+    owner = guild_owner(guild_id, owned.id)
+    for name in lore.files(guild_id, owned.id):
+        ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(owned, name) is not None
+        is_left_out = not lore.text(guild_id, owned.id, name)
         if is_left_out:
             origin = "left out"
         elif guild_id:
-            origin = guild_name(found.services, guild_id)
+            origin = guild_name(owned.services, guild_id)
         elif ships:
             origin = "the operator, in place of the file that ships"
         else:
@@ -120,12 +120,12 @@ def _added_files(found: OwnedPersona, guild_id: int, measured: MeasureFile) -> I
 
 
 def _shipped_files(
-    found: OwnedPersona,
+    owned: OwnedPersona,
     by_source: Mapping[tuple[str, str], Sequence[Passage]],
     measured: MeasureFile,
 ) -> Iterator[LoreFile]:
     for owner, source in sorted(by_source):
-        if owner == found.id:
+        if owner == owned.id:
             name = source.partition("/")[2]
             passages, tokens = measured(owner, name)
             yield LoreFile(
@@ -135,7 +135,7 @@ def _shipped_files(
                 passages=passages,
                 tokens=tokens,
                 ships=True,
-                can_edit=_shipped_file(found, name) is not None,
+                can_edit=_shipped_file(owned, name) is not None,
             )
 
 
@@ -154,44 +154,44 @@ def is_plain_file_name(name: str) -> bool:
         return False
 
 
-def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
+def read_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> str:
     """Read a file; to be called in a thread. Raises `Problem` if there is none."""
-    text = lore_store(found.services).text(guild_id, found.id, name)
+    text = lore_store(owned.services).text(guild_id, owned.id, name)
     if text is None and guild_id == OPERATOR_GUILD_ID:
-        text = shipped_text(found, name)
+        text = shipped_text(owned, name)
     if text is None:
         raise Problem(
             "not-found",
-            f"{found.persona.name} has no lore {name[:80]!r}.",
+            f"{owned.persona.name} has no lore {name[:80]!r}.",
             "The list names what there is.",
         )
     return text
 
 
 async def write_lore_file(
-    found: OwnedPersona, guild_id: int, name: str, content: bytes
+    owned: OwnedPersona, guild_id: int, name: str, content: bytes
 ) -> AddedLore:
     """Store a file, or a lorebook as files; returns what was added. Raises `Problem`."""
-    lore = lore_store(found.services)
+    lore = lore_store(owned.services)
     with errors_as_problems("invalid-request"):
         return await add_lore(
             lore,
             guild_id,
-            found.persona,
+            owned.persona,
             name,
             content=content,
-            store=partial(lore.add, guild_id, found.id),
+            store=partial(lore.add, guild_id, owned.id),
         )
 
 
-async def remove_lore_file(found: OwnedPersona, guild_id: int, name: str) -> None:
+async def remove_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> None:
     """Remove a file, or exclude a shipped one. Raises `Problem` if there is none."""
-    lore = lore_store(found.services)
-    text = await asyncio.to_thread(read_lore_file, found, guild_id, name)
+    lore = lore_store(owned.services)
+    text = await asyncio.to_thread(read_lore_file, owned, guild_id, name)
     shipped = None
     if guild_id == OPERATOR_GUILD_ID:
-        shipped = await asyncio.to_thread(shipped_text, found, name)
+        shipped = await asyncio.to_thread(shipped_text, owned, name)
     if shipped is None:
-        await lore.remove(guild_id, found.id, name)
+        await lore.remove(guild_id, owned.id, name)
     elif text:
-        await lore.exclude_file(found.id, name)
+        await lore.exclude_file(owned.id, name)

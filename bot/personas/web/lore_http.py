@@ -80,10 +80,10 @@ async def post_lore_query(request: web.Request) -> web.Response:
     """Tells which passages a prompt would get, which matched but are left over, which did not
     match, and why.
     """
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     question = parse_body(LoreQuery, await read_json_object(request))
-    guild_id = int(question.guild) if question.guild else found.guild_id
-    ranking, matches = await lore_matches.match_lore(found, question.message, guild_id)
+    guild_id = int(question.guild) if question.guild else owned.guild_id
+    ranking, matches = await lore_matches.match_lore(owned, question.message, guild_id)
     return LoreMatches(
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
@@ -101,11 +101,11 @@ async def post_lore_query(request: web.Request) -> web.Response:
 )
 async def get_lore_files(request: web.Request) -> web.Response:
     """Lists shipped files, the operator's and those that servers have added."""
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     files = [
         {name: value for name, value in vars(file).items() if name != "guild_id"}
-        | {"guild": str(file.guild_id), "links": {"self": f"/personas/{found.id}/lore/{file.name}"}}
-        for file in await asyncio.to_thread(lore_files.list_lore_files, found)
+        | {"guild": str(file.guild_id), "links": {"self": f"/personas/{owned.id}/lore/{file.name}"}}
+        for file in await asyncio.to_thread(lore_files.list_lore_files, owned)
     ]
     return web.json_response({"files": files})
 
@@ -117,9 +117,9 @@ async def get_lore_files(request: web.Request) -> web.Response:
 )
 async def get_lore_file(request: web.Request) -> web.Response:
     """Returns the operator's file, or the server's for its own persona, or else the shipped one."""
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     name = _file_name_in_path(request)
-    text = await asyncio.to_thread(lore_files.read_lore_file, found, found.guild_id, name)
+    text = await asyncio.to_thread(lore_files.read_lore_file, owned, owned.guild_id, name)
     return web.json_response({"name": name, "text": text})
 
 
@@ -135,12 +135,12 @@ async def get_lore_file(request: web.Request) -> web.Response:
 )
 async def put_lore_file(request: web.Request) -> web.Response:
     """Adds or replaces a file; its previous text is stored. A shipped file is excluded instead."""
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_LOREBOOK_CHARS)).text
     if not lore_files.is_plain_file_name(wanted := _file_name_in_path(request)):
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
-    added = await lore_files.write_lore_file(found, found.guild_id, wanted, text.encode())
+    added = await lore_files.write_lore_file(owned, owned.guild_id, wanted, text.encode())
     more: Json = (
         {"files": list(added.files), "imported": added.report.as_json()} if added.report else {}
     )
@@ -154,9 +154,9 @@ async def put_lore_file(request: web.Request) -> web.Response:
 )
 async def delete_lore_file(request: web.Request) -> web.Response:
     """Its text is stored as a revision. A shipped file stays on disk and is excluded."""
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     name = _file_name_in_path(request)
-    await lore_files.remove_lore_file(found, found.guild_id, name)
+    await lore_files.remove_lore_file(owned, owned.guild_id, name)
     return web.json_response({"removed": name})
 
 

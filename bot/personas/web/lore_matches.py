@@ -132,9 +132,9 @@ def _meaning_text(match: PassageMatch) -> str:
 
 
 async def match_lore(
-    found: OwnedPersona, message: str, guild_id: int
+    owned: OwnedPersona, message: str, guild_id: int
 ) -> tuple[LoreRanking, list[MatchExplanation]]:
     """Match a message against all lore of the persona in a server, best first."""
-    ranking = await asyncio.to_thread(found.services.lore.rank, found.id, message, guild_id)
-    count = await asyncio.to_thread(token_counter_or_estimate, found.services.base_model)
+    ranking = await asyncio.to_thread(owned.services.lore.rank, owned.id, message, guild_id)
+    count = await asyncio.to_thread(token_counter_or_estimate, owned.services.base_model)
     return ranking, await asyncio.to_thread(explain_matches, ranking, count)

@@ -49,27 +49,27 @@ async def get_lore_page(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/lore")
 async def post_lore_form(request: web.Request) -> web.Response:
     """Match a message against the lore, or add a new file."""
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     form = await read_form(request)
     if "ask" not in form:
         return await _add_file(
-            request, found, LoreDraft(name=form.get("name", "").strip(), text=form.get("text", ""))
+            request, owned, LoreDraft(name=form.get("name", "").strip(), text=form.get("text", ""))
         )
     draft = LoreDraft(
         form.get("ask", "").strip()[: lore_matches.MAX_QUESTION_CHARS], form.get("guild", "")
     )
     if not draft.question:
         draft.wrong = {"ask": "Write what is to be looked for."}
-    return await _render_lore(request, found, draft, 422 if draft.wrong else 200)
+    return await _render_lore(request, owned, draft, 422 if draft.wrong else 200)
 
 
 @routes.add(f"GET {LORE_FILE_PATH}")
 async def get_lore_file_page(request: web.Request) -> web.Response:
-    found, guild_id, name = _file_in_path(request)
+    owned, guild_id, name = _file_in_path(request)
     try:
-        text = await asyncio.to_thread(lore_files.read_lore_file, found, guild_id, name)
+        text = await asyncio.to_thread(lore_files.read_lore_file, owned, guild_id, name)
     except Problem:
-        revisions = lore_files.lore_store(found.services).earlier(guild_id, found.id, name)
+        revisions = lore_files.lore_store(owned.services).earlier(guild_id, owned.id, name)
         if not await asyncio.to_thread(revisions.all):
             raise
         text = ""
@@ -78,18 +78,18 @@ async def get_lore_file_page(request: web.Request) -> web.Response:
 
 @routes.add(f"POST {LORE_FILE_PATH}")
 async def save_lore_file(request: web.Request) -> web.Response:
-    found, guild_id, name = _file_in_path(request)
+    owned, guild_id, name = _file_in_path(request)
     text = (await read_form(request)).get("text", "")
     try:
-        added = await lore_files.write_lore_file(found, guild_id, name, text.encode())
+        added = await lore_files.write_lore_file(owned, guild_id, name, text.encode())
     except Problem as problem:
         return await _render_file(request, text, str(problem), problem.status)
-    return await _answer_saved(request, found, added)
+    return await _answer_saved(request, owned, added)
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-file")
 async def upload_lore_file(request: web.Request) -> web.Response:
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     try:
         form = await read_file_form(request, MAX_LOREBOOK_BYTES)
         if not form.content:
@@ -102,87 +102,87 @@ async def upload_lore_file(request: web.Request) -> web.Response:
             raise Problem(
                 "too-large", f"{form.name} has more than {most // 1000} KB.", "Send less."
             )
-        added = await lore_files.write_lore_file(found, found.guild_id, form.name, form.content)
+        added = await lore_files.write_lore_file(owned, owned.guild_id, form.name, form.content)
     except Problem as problem:
         return await _render_lore(
-            request, found, LoreDraft(wrong={"file": str(problem)}), problem.status
+            request, owned, LoreDraft(wrong={"file": str(problem)}), problem.status
         )
-    return await _answer_saved(request, found, added)
+    return await _answer_saved(request, owned, added)
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/remove")
 async def remove_lore_file_page(request: web.Request) -> web.Response:
-    found, guild_id, name = _file_in_path(request)
-    await lore_files.remove_lore_file(found, guild_id, name)
+    owned, guild_id, name = _file_in_path(request)
+    await lore_files.remove_lore_file(owned, guild_id, name)
     return redirect_to(
-        request, f"{found.page}/lore", f"{name} is removed from the lore of {found.persona.name}."
+        request, f"{owned.page}/lore", f"{name} is removed from the lore of {owned.persona.name}."
     )
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/bring-back")
 async def restore_lore_file(request: web.Request) -> web.Response:
     """Restore a revision of a file; without a number, the shipped text."""
-    found, guild_id, name = _file_in_path(request)
+    owned, guild_id, name = _file_in_path(request)
     number = (await read_form(request)).get("number", "")
-    lore = lore_files.lore_store(found.services)
+    lore = lore_files.lore_store(owned.services)
     with errors_as_problems("not-found"):
         if number:
-            before = await asyncio.to_thread(lore.earlier(guild_id, found.id, name).read, number)
-            await lore.add(guild_id, found.id, name, before)
-        elif guild_id == OPERATOR_GUILD_ID and lore_files.shipped_text(found, name) is not None:
-            await lore.remove(guild_id, found.id, name)
+            before = await asyncio.to_thread(lore.earlier(guild_id, owned.id, name).read, number)
+            await lore.add(guild_id, owned.id, name, before)
+        elif guild_id == OPERATOR_GUILD_ID and lore_files.shipped_text(owned, name) is not None:
+            await lore.remove(guild_id, owned.id, name)
         else:
             raise Problem(
                 "not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed."
             )
-    return redirect_to(request, f"{found.page}/lore", f"{name} reads as it did before.")
+    return redirect_to(request, f"{owned.page}/lore", f"{name} reads as it did before.")
 
 
-async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft) -> web.Response:
+async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft) -> web.Response:
     text = titled_text(draft.name, draft.text) if draft.text else ""
     try:
-        added = await lore_files.write_lore_file(found, found.guild_id, draft.name, text.encode())
+        added = await lore_files.write_lore_file(owned, owned.guild_id, draft.name, text.encode())
     except Problem as problem:
         draft.wrong = {"text" if _is_valid_name(draft.name) else "name": str(problem)}
-        return await _render_lore(request, found, draft, problem.status)
-    return await _answer_saved(request, found, added)
+        return await _render_lore(request, owned, draft, problem.status)
+    return await _answer_saved(request, owned, added)
 
 
 async def _render_lore(
-    request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200
+    request: web.Request, owned: OwnedPersona, draft: LoreDraft, status: int = 200
 ) -> web.Response:
-    services = found.services
-    files = await asyncio.to_thread(lore_files.list_lore_files, found)
+    services = owned.services
+    files = await asyncio.to_thread(lore_files.list_lore_files, owned)
     shipped = await asyncio.to_thread(
         list_shipped_lore, services.catalogue.shipped.lore, services.home
     )
-    query_guild = _require_lore_guild(found, draft.guild or str(found.guild_id))
+    query_guild = _require_lore_guild(owned, draft.guild or str(owned.guild_id))
     ranking, matches = (
-        await lore_matches.match_lore(found, draft.question, query_guild)
+        await lore_matches.match_lore(owned, draft.question, query_guild)
         if draft.question
         else (None, [])
     )
     world = services.lore.passages_of(WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD))
-    guild_ids = filter(None, lore_files.lore_guild_ids(found))
+    guild_ids = filter(None, lore_files.lore_guild_ids(owned))
     return render_page(
         request,
         "personas/lore.html",
-        title=f"{found.persona.name}: lore",
+        title=f"{owned.persona.name}: lore",
         status=status,
         faults=[
             FormError(message, name, LORE_FIELD_LABELS[name])
             for name, message in draft.wrong.items()
         ],
         tab="lore",
-        found=found,
-        standing=persona_status(services, found.id),
+        owned=owned,
+        standing=persona_status(services, owned.id),
         files=files,
         skipped=[document for document in shipped if document.skipped],
-        removed=lore_files.lore_store(found.services).removed(found.guild_id, found.id),
+        removed=lore_files.lore_store(owned.services).removed(owned.guild_id, owned.id),
         world=len(world),
         draft=draft,
         query_guild=query_guild,
-        guilds=[(guild_id, guild_name(found.services, guild_id)) for guild_id in guild_ids],
+        guilds=[(guild_id, guild_name(owned.services, guild_id)) for guild_id in guild_ids],
         ranking=ranking,
         matches=matches,
         shown=MAX_SHOWN_MATCHES,
@@ -197,54 +197,54 @@ async def _render_lore(
 async def _render_file(
     request: web.Request, text: str, wrong: str, status: int = 200
 ) -> web.Response:
-    found, guild_id, name = _file_in_path(request)
+    owned, guild_id, name = _file_in_path(request)
     earlier = await asyncio.to_thread(
-        lore_files.lore_store(found.services).earlier(guild_id, found.id, name).all
+        lore_files.lore_store(owned.services).earlier(guild_id, owned.id, name).all
     )
     ships = (
         guild_id == OPERATOR_GUILD_ID
-        and await asyncio.to_thread(lore_files.shipped_text, found, name) is not None
+        and await asyncio.to_thread(lore_files.shipped_text, owned, name) is not None
     )
     return render_page(
         request,
         "personas/lore_file.html",
-        title=f"{name} of {found.persona.name}",
+        title=f"{name} of {owned.persona.name}",
         status=status,
         faults=[FormError(wrong, "text", "Text")] if wrong else (),
-        found=found,
+        owned=owned,
         name=name,
-        path=f"{found.page}/lore/{guild_id}/{name}",
-        back=f"{found.page}/lore",
-        server=guild_name(found.services, guild_id) if guild_id else "",
+        path=f"{owned.page}/lore/{guild_id}/{name}",
+        back=f"{owned.page}/lore",
+        server=guild_name(owned.services, guild_id) if guild_id else "",
         text=text,
         tokens=await asyncio.to_thread(
-            lambda: token_counter_or_estimate(found.services.base_model)(text)
+            lambda: token_counter_or_estimate(owned.services.base_model)(text)
         ),
         wrong=wrong,
         ships=ships,
-        is_there=name in lore_files.lore_store(found.services).files(guild_id, found.id),
+        is_there=name in lore_files.lore_store(owned.services).files(guild_id, owned.id),
         earlier=earlier,
     )
 
 
 def _file_in_path(request: web.Request) -> tuple[OwnedPersona, int, str]:
     """Persona, server and file in the address. Raises `Problem`."""
-    found = require_lore_owner(request)
+    owned = require_lore_owner(request)
     name = request.match_info["file"]
     if not lore_files.is_plain_file_name(name):
         raise Problem(
             "not-found", f"No file here is called {name[:80]!r}.", "The list names what there is."
         )
-    return found, _require_lore_guild(found, request.match_info["guild"]), name
+    return owned, _require_lore_guild(owned, request.match_info["guild"]), name
 
 
-def _require_lore_guild(found: OwnedPersona, text: str) -> int:
+def _require_lore_guild(owned: OwnedPersona, text: str) -> int:
     """A server that has lore for the persona. Raises `Problem` for any other."""
-    known = lore_files.lore_guild_ids(found)
+    known = lore_files.lore_guild_ids(owned)
     if text not in map(str, known):
         raise Problem(
             "not-found",
-            f"No server {text[:30]!r} has lore for {found.persona.name}.",
+            f"No server {text[:30]!r} has lore for {owned.persona.name}.",
             "Look at the list.",
         )
     return int(text)
@@ -258,12 +258,12 @@ def _is_valid_name(name: str) -> bool:
 
 
 async def _answer_saved(
-    request: web.Request, found: OwnedPersona, added: AddedLore
+    request: web.Request, owned: OwnedPersona, added: AddedLore
 ) -> web.Response:
     """Return to the list of files; after a lorebook, show what became of its entries."""
     if added.report:
-        return await _render_lore(request, found, LoreDraft(added=added))
+        return await _render_lore(request, owned, LoreDraft(added=added))
     count = "1 passage is" if added.passages == 1 else f"{added.passages} passages are"
     return redirect_to(
-        request, f"{found.page}/lore", f"{added.files[0]} is kept; {count} found of it from now on."
+        request, f"{owned.page}/lore", f"{added.files[0]} is kept; {count} found of it from now on."
     )

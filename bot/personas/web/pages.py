@@ -38,10 +38,10 @@ def _render_list(
     services = get_services(request)
     page = parse_page_query(request, "find")
     find = request.query.get("find", "").strip()
-    found = services.personas.search(find)
-    shown, links = paginate(request, page, found, lambda entry: entry[1].id, "persona")
+    matching = services.personas.search(find)
+    shown, links = paginate(request, page, matching, lambda entry: entry[1].id, "persona")
     listed = [OwnedPersona(services, guild_id, persona) for guild_id, persona in shown]
-    channels = channels_by_persona(services, [one.id for one in listed])
+    channels = channels_by_persona(services, [owned.id for owned in listed])
     return render_page(
         request,
         "personas/list.html",
@@ -55,9 +55,9 @@ def _render_list(
         ],
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
-        is_long=bool(find) or len(found) > page.limit,
+        is_long=bool(find) or len(matching) > page.limit,
         find=find,
-        count=len(found),
+        count=len(matching),
     )
 
 
@@ -80,16 +80,16 @@ async def post_card_import(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/file")
 async def replace_card_file(request: web.Request) -> web.Response:
     """Replace a persona's card, picture and book with a card file; the previous card is stored."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     try:
         form = await _read_card_form(request)
         imported = await _import(
-            found.services, found.guild_id, form, short_id(found.persona, found.guild_id)
+            owned.services, owned.guild_id, form, short_id(owned.persona, owned.guild_id)
         )
     except Problem as problem:
-        return await render_rejected_card(request, found, problem)
+        return await render_rejected_card(request, owned, problem)
     return await _install_attachments(
-        request, found.guild_id, imported, form.name, "has a new card"
+        request, owned.guild_id, imported, form.name, "has a new card"
     )
 
 
@@ -111,45 +111,45 @@ async def _import(
 @routes.add("GET /dashboard/personas/{persona_id}/remove")
 async def confirm_remove(request: web.Request) -> web.Response:
     """Page that lists what is removed with a persona."""
-    found = _require_removable(request)
+    owned = _require_removable(request)
     return render_page(
         request,
         "personas/remove.html",
-        title=f"Remove {found.persona.name}",
-        found=found,
-        channels=channels_by_persona(found.services, [found.id]).get(found.id, []),
-        files=lore_store(found.services).files(found.guild_id, found.id),
-        versions=persona_status(found.services, found.id).versions,
+        title=f"Remove {owned.persona.name}",
+        owned=owned,
+        channels=channels_by_persona(owned.services, [owned.id]).get(owned.id, []),
+        files=lore_store(owned.services).files(owned.guild_id, owned.id),
+        versions=persona_status(owned.services, owned.id).versions,
     )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/remove")
 async def remove_persona_page(request: web.Request) -> web.Response:
-    found = _require_removable(request)
+    owned = _require_removable(request)
     lore = GuildLore(
-        found.services.home,
-        found.services.lore,
-        found.services.catalogue.shipped.lore,
+        owned.services.home,
+        owned.services.lore,
+        owned.services.catalogue.shipped.lore,
     )
     await card_import.remove_persona(
-        found.services.personas, found.services.store, lore, found.guild_id, found.persona
+        owned.services.personas, owned.services.store, lore, owned.guild_id, owned.persona
     )
     return redirect_to(
         request,
         "/dashboard/personas",
-        f"{found.persona.name} is removed from the bot and from all channels.",
+        f"{owned.persona.name} is removed from the bot and from all channels.",
     )
 
 
 def _require_removable(request: web.Request) -> OwnedPersona:
-    found = require_persona_in_path(request)
-    if found.ships:
+    owned = require_persona_in_path(request)
+    if owned.ships:
         advice = (
             "Take its channels away: /persona clear. To undo what you wrote, return to the card "
             "that came with it."
         )
-        raise Problem("conflict", f"{found.persona.name} came with the bot.", advice)
-    return found
+        raise Problem("conflict", f"{owned.persona.name} came with the bot.", advice)
+    return owned
 
 
 async def _read_card_form(request: web.Request) -> FileForm:
@@ -169,18 +169,18 @@ async def _install_attachments(
     """
     services = get_services(request)
     card = imported.card
-    found = OwnedPersona(services, guild_id, imported.brought.persona)
+    owned = OwnedPersona(services, guild_id, imported.brought.persona)
     lore_notes, _ = await card_import.import_character_book(
-        lore_store(services), guild_id, found.persona, card
+        lore_store(services), guild_id, owned.persona, card
     )
     owner = RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
     adapter_notes, _ = await VersionInstaller(services.home, services.store).install_bundled(
-        owner, found.id, card, file, base_model=services.base_model
+        owner, owned.id, card, file, base_model=services.base_model
     )
-    warm_up_prompt(found, found.persona)
+    warm_up_prompt(owned, owned.persona)
     notes = [
-        f"{found.persona.name} {verb}.",
+        f"{owned.persona.name} {verb}.",
         *lore_notes,
         *(note.replace("**", "") for note in adapter_notes),
     ]
-    return redirect_to(request, found.page, " ".join(notes))
+    return redirect_to(request, owned.page, " ".join(notes))

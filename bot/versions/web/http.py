@@ -176,15 +176,15 @@ class PromoteBody(FrozenModel):
 async def get_versions(request: web.Request) -> web.Response:
     """Lists all versions, including withdrawn ones."""
     page = parse_page_query(request)
-    found = require_persona_in_path(request)
-    versions = found.services.store.versions
-    installed = versions.ever_installed(found.id)[::-1]
+    owned = require_persona_in_path(request)
+    versions = owned.services.store.versions
+    installed = versions.ever_installed(owned.id)[::-1]
     shown, links = paginate(request, page, installed, lambda version: version.version, "version")
     return VersionListResponse(
-        live=versions.live(found.id, ALL_GUILDS),
-        live_by_guild=guild_ids_as_text(versions.live_by_guild(found.id)),
-        versions=[VersionResponse.of(found.services, version) for version in shown],
-        changes=[VersionChange.of(change) for change in versions.history(found.id)],
+        live=versions.live(owned.id, ALL_GUILDS),
+        live_by_guild=guild_ids_as_text(versions.live_by_guild(owned.id)),
+        versions=[VersionResponse.of(owned.services, version) for version in shown],
+        changes=[VersionChange.of(change) for change in versions.history(owned.id)],
         links=links,
     ).response()
 
@@ -230,22 +230,22 @@ async def post_version(request: web.Request) -> web.Response:
     An adapter from outside is fetched and checked first. That is cancelled if the client
     disconnects.
     """
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     body = parse_body(NewVersionBody, await read_json_object(request))
     with errors_as_problems("conflict"):
         if body.dialogue:
-            version = await found.install_dialogue(body.dialogue)
+            version = await owned.install_dialogue(body.dialogue)
         else:
-            version = await _import_adapter(request, found, body.adapter or "")
-    response = VersionResponse.of(found.services, require_version(found, version))
-    return response.response(201, headers={"Location": persona_path(found.id, "versions", version)})
+            version = await _import_adapter(request, owned, body.adapter or "")
+    response = VersionResponse.of(owned.services, require_version(owned, version))
+    return response.response(201, headers={"Location": persona_path(owned.id, "versions", version)})
 
 
-async def _import_adapter(request: web.Request, found: OwnedPersona, source: str) -> str:
+async def _import_adapter(request: web.Request, owned: OwnedPersona, source: str) -> str:
     """Import an adapter from outside while the client waits; returns the version."""
     if not await asyncio.to_thread(Path(source).exists):
-        require_hub_name(found.services, source)
-    task = asyncio.create_task(found.import_adapter(source))
+        require_hub_name(owned.services, source)
+    task = asyncio.create_task(owned.import_adapter(source))
     try:
         while not task.done():
             await asyncio.wait([task], timeout=DISCONNECT_INTERVAL_S)
@@ -264,10 +264,10 @@ async def _import_adapter(request: web.Request, found: OwnedPersona, source: str
 )
 async def get_version(request: web.Request) -> web.Response:
     """Returns the version with its score card and manifest."""
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
-    files = await asyncio.to_thread(read_version_files, found.services, installed)
-    return VersionResponse.of(found.services, installed, **files).response()
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    files = await asyncio.to_thread(read_version_files, owned.services, installed)
+    return VersionResponse.of(owned.services, installed, **files).response()
 
 
 @routes.operation(
@@ -283,10 +283,10 @@ async def delete_version(request: web.Request) -> web.Response:
     """Deletes its adapter for good. Its training stays in the lists, with its score card in
     short.
     """
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
-    await found.remove_version(installed)
-    return VersionResponse.of(found.services, installed).response()
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    await owned.remove_version(installed)
+    return VersionResponse.of(owned.services, installed).response()
 
 
 @routes.operation(
@@ -307,14 +307,14 @@ async def post_promote(request: web.Request) -> web.Response:
 
     The version is loaded first, so that a damaged one never goes live.
     """
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
     with errors_as_problems("conflict"):
-        await found.services.versions.promote(
-            found.id, installed.version, OPERATOR_ORIGIN, anyway=body.anyway
+        await owned.services.versions.promote(
+            owned.id, installed.version, OPERATOR_ORIGIN, anyway=body.anyway
         )
-    return VersionResponse.of(found.services, installed).response()
+    return VersionResponse.of(owned.services, installed).response()
 
 
 @routes.operation(
@@ -330,7 +330,7 @@ async def post_rollback(request: web.Request) -> web.Response:
     """The previous live version of all servers serves from the next reply on; a second call goes
     back two versions.
     """
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        result = found.services.versions.roll_back(found.persona, OPERATOR_ORIGIN)
+        result = owned.services.versions.roll_back(owned.persona, OPERATOR_ORIGIN)
     return VersionChange.of(result.change).response()

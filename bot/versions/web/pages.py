@@ -49,46 +49,46 @@ routes = Routes()
 @routes.add("GET /dashboard/personas/{persona_id}/versions")
 async def get_versions_page(request: web.Request) -> web.Response:
     """Page of every version and the current rollouts."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     now = time.time()
-    timelines = version_timelines(found.services, found.id)
+    timelines = version_timelines(owned.services, owned.id)
     copies = {}  # by version: the dialogue adapter that it is a copy of
     for timeline in timelines:
         job = (
-            found.services.store.jobs.get(timeline.installed.job_id) if timeline.installed else None
+            owned.services.store.jobs.get(timeline.installed.job_id) if timeline.installed else None
         )
         if job and job.dialogue:
             copies[timeline.version] = job.dialogue
     return render_page(
         request,
         "versions/versions.html",
-        title=f"{found.persona.name}: versions",
+        title=f"{owned.persona.name}: versions",
         tab="versions",
-        found=found,
-        standing=persona_status(found.services, found.id),
-        own=live_in_servers(found.services, found.id),
+        owned=owned,
+        standing=persona_status(owned.services, owned.id),
+        own=live_in_servers(owned.services, owned.id),
         timelines=timelines,
-        drawing=timeline_chart(found.persona.name, timelines, now),
+        drawing=timeline_chart(owned.persona.name, timelines, now),
         score_text=score_text,
-        before=_previous_version(found),
-        rollouts=_rollout_rows(found, now),
-        behind=found.services.served_versions.incompatible,
+        before=_previous_version(owned),
+        rollouts=_rollout_rows(owned, now),
+        behind=owned.services.served_versions.incompatible,
         copies=copies,
-        dialogues=found.services.served_versions.dialogue_adapters(),
-        importing=found.services.data_jobs.latest("import", found.id),
-        may_fetch=found.services.fetch_adapters != "off",
+        dialogues=owned.services.served_versions.dialogue_adapters(),
+        importing=owned.services.data_jobs.latest("import", owned.id),
+        may_fetch=owned.services.fetch_adapters != "off",
     )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/versions")
 async def post_dialogue_version(request: web.Request) -> web.Response:
     """Install a dialogue adapter as a version, then ask whether to promote it."""
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     name = (await read_form(request)).get("dialogue", "")
     with errors_as_problems("conflict"):
-        version = await found.install_dialogue(name)
+        version = await owned.install_dialogue(name)
     return redirect_to(
-        request, f"{found.page}/versions/{version}/promote", f"dialogue/{name} is {version} now."
+        request, f"{owned.page}/versions/{version}/promote", f"dialogue/{name} is {version} now."
     )
 
 
@@ -97,22 +97,22 @@ async def post_import(request: web.Request) -> web.Response:
     """Start to import an adapter from a hub or a zip; the page of the versions shows how far it
     is.
     """
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     scratch = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="understudy-import-")
     try:
-        source = await _read_import_form(request, found.services, Path(scratch.name))
+        source = await _read_import_form(request, owned.services, Path(scratch.name))
 
         async def work(job: DataJob) -> dict[str, object]:
-            version, notes = await found.import_adapter(source, job.say)
+            version, notes = await owned.import_adapter(source, job.say)
             return {"version": version, "notes": [note.replace("**", "") for note in notes]}
 
         with errors_as_problems("conflict"):
-            jobs = found.services.data_jobs
-            jobs.start_work(found.services.home, "import", found.id, work, on_end=scratch.cleanup)
+            jobs = owned.services.data_jobs
+            jobs.start_work(owned.services.home, "import", owned.id, work, on_end=scratch.cleanup)
     except BaseException:
         scratch.cleanup()
         raise
-    return redirect_to(request, f"{found.page}/versions")
+    return redirect_to(request, f"{owned.page}/versions")
 
 
 async def _read_import_form(request: web.Request, services: Services, folder: Path) -> str:
@@ -154,122 +154,122 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
 @routes.add(f"GET {PROMOTE_PATH}")
 async def confirm_promote(request: web.Request) -> web.Response:
     """Page to confirm a promotion, with the gate's verdict."""
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
-    objections = await found.services.versions.objections(found.id, installed.version, ALL_GUILDS)
-    live = found.services.store.versions.live(found.id, ALL_GUILDS)
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    objections = await owned.services.versions.objections(owned.id, installed.version, ALL_GUILDS)
+    live = owned.services.store.versions.live(owned.id, ALL_GUILDS)
     return render_page(
         request,
         "versions/promote.html",
-        title=f"Promote {installed.version} of {found.persona.name}",
-        found=found,
+        title=f"Promote {installed.version} of {owned.persona.name}",
+        owned=owned,
         installed=installed,
         live=version_label(live),
         is_live=live == installed.version,
-        own=live_in_servers(found.services, found.id),
+        own=live_in_servers(owned.services, owned.id),
         verdict=installed.scorecard.verdict,
         objections=objections,
         reasons=objections.reasons if objections else installed.scorecard.reasons,
         advice=installed.scorecard.advice,
         score=score_text(installed),
-        action=f"{found.page}/versions/{installed.version}/promote",
-        back=f"{found.page}/versions",
+        action=f"{owned.page}/versions/{installed.version}/promote",
+        back=f"{owned.page}/versions",
     )
 
 
 @routes.add(f"POST {PROMOTE_PATH}")
 async def post_promote_page(request: web.Request) -> web.Response:
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
     anyway = (await read_form(request)).get("anyway", "") == "yes"
     with errors_as_problems("conflict"):
-        result = await found.services.versions.promote(
-            found.id, installed.version, OPERATOR_ORIGIN, anyway=anyway
+        result = await owned.services.versions.promote(
+            owned.id, installed.version, OPERATOR_ORIGIN, anyway=anyway
         )
     outcome = "is live from the next reply on." if result.is_new else "is live already."
     return redirect_to(
-        request, f"{found.page}/versions", f"{installed.version} of {found.persona.name} {outcome}"
+        request, f"{owned.page}/versions", f"{installed.version} of {owned.persona.name} {outcome}"
     )
 
 
 @routes.add(f"GET {REMOVE_PATH}")
 async def confirm_remove_version(request: web.Request) -> web.Response:
     """Page to confirm that a version is deleted. Raises `Problem` if it is in use."""
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
-    found.require_removable(installed)
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    owned.require_removable(installed)
     return render_page(
         request,
         "versions/remove.html",
-        title=f"Delete {installed.version} of {found.persona.name}",
+        title=f"Delete {installed.version} of {owned.persona.name}",
         installed=installed,
         score=score_text(installed),
-        back=f"{found.page}/versions",
+        back=f"{owned.page}/versions",
     )
 
 
 @routes.add(f"POST {REMOVE_PATH}")
 async def post_remove_version(request: web.Request) -> web.Response:
-    found = require_persona_in_path(request)
-    installed = require_version_in_path(request, found)
-    await found.remove_version(installed)
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    await owned.remove_version(installed)
     return redirect_to(
         request,
-        f"{found.page}/versions",
-        f"{installed.version} of {found.persona.name} is deleted.",
+        f"{owned.page}/versions",
+        f"{installed.version} of {owned.persona.name} is deleted.",
     )
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/rollback")
 async def confirm_rollback(request: web.Request) -> web.Response:
     """Page to confirm a rollback. Raises `Problem` if there is no earlier version."""
-    found = require_persona_in_path(request)
-    before = _previous_version(found)
+    owned = require_persona_in_path(request)
+    before = _previous_version(owned)
     if before is None:
         raise Problem(
             "conflict",
-            f"{found.persona.name} has no earlier version to roll back to.",
+            f"{owned.persona.name} has no earlier version to roll back to.",
             "Promote one instead.",
         )
     return render_page(
         request,
         "versions/rollback.html",
-        title=f"Roll {found.persona.name} back",
-        live=version_label(found.services.store.versions.live(found.id, ALL_GUILDS)),
+        title=f"Roll {owned.persona.name} back",
+        live=version_label(owned.services.store.versions.live(owned.id, ALL_GUILDS)),
         before=before,
-        own=live_in_servers(found.services, found.id),
-        back=f"{found.page}/versions",
+        own=live_in_servers(owned.services, owned.id),
+        back=f"{owned.page}/versions",
     )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/rollback")
 async def post_rollback_page(request: web.Request) -> web.Response:
-    found = require_persona_in_path(request)
+    owned = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        result = found.services.versions.roll_back(found.persona, OPERATOR_ORIGIN)
+        result = owned.services.versions.roll_back(owned.persona, OPERATOR_ORIGIN)
     label = version_label(result.live)
     message = (
-        f"{label[0].upper()}{label[1:]} answers for {found.persona.name} from the next reply on."
+        f"{label[0].upper()}{label[1:]} answers for {owned.persona.name} from the next reply on."
     )
-    return redirect_to(request, f"{found.page}/versions", message)
+    return redirect_to(request, f"{owned.page}/versions", message)
 
 
-def _previous_version(found: OwnedPersona) -> str | None:
+def _previous_version(owned: OwnedPersona) -> str | None:
     """Label of the version that a rollback would restore; None if there is none."""
     try:
-        return version_label(found.services.store.versions.before(found.id))
+        return version_label(owned.services.store.versions.before(owned.id))
     except RequestError:
         return None
 
 
-def _rollout_rows(found: OwnedPersona, now: float) -> list[dict[str, object]]:
+def _rollout_rows(owned: OwnedPersona, now: float) -> list[dict[str, object]]:
     """The current rollouts, and the promoted version while it is monitored, with members'
     reactions.
     """
     rows = []
-    for rollout in found.services.store.rollouts.running(found.id, now):
-        comparison = compare_rollout(found.services.store, rollout)
-        server = guild_name(found.services, rollout.guild_id) if rollout.guild_id else "all servers"
+    for rollout in owned.services.store.rollouts.running(owned.id, now):
+        comparison = compare_rollout(owned.services.store, rollout)
+        server = guild_name(owned.services, rollout.guild_id) if rollout.guild_id else "all servers"
         tallies = {
             "new_tally": tally_text(comparison.new),
             "old_tally": tally_text(comparison.before),
