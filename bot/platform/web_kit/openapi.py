@@ -70,14 +70,12 @@ class ApiModel(BaseModel):
         """Take each field from `more` or from the last source that has an attribute of this
         name.
         """
-        names = [name for name in cls.model_fields if name not in more]
-        shared = {
-            name: getattr(source, name)
-            for source in sources
-            for name in names
-            if hasattr(source, name)
-        }
-        return cls(**shared, **more)
+        values = dict(more)
+        for name in cls.model_fields.keys() - more.keys():
+            for source in sources:
+                if hasattr(source, name):
+                    values[name] = getattr(source, name)
+        return cls(**values)
 
     def as_json(self) -> Json:
         return self.model_dump(mode="json", exclude_unset=True)
@@ -180,11 +178,10 @@ def operation_spec(handler: Handler) -> OperationSpec | None:
 
 def build_document(routes: Iterable[Route]) -> Schema:
     """Build the OpenAPI document of the described routes."""
-    described = [
-        (method, path, spec)
-        for method, path, handler in routes
-        if (spec := operation_spec(handler))
-    ]
+    described = []
+    for method, path, handler in routes:
+        if spec := operation_spec(handler):
+            described.append((method, path, spec))
     shapes = _collect_shapes(spec for _, _, spec in described)
     paths: dict[str, Schema] = {}
     for method, path, spec in described:
@@ -229,34 +226,32 @@ class ShapeSchemas:
 def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
     used: dict[tuple[Any, Any], None] = {(ProblemDetails, "serialization"): None}
     for spec in specs:
-        bodies = [(spec.body.shape, "validation")] if spec.body else []
-        returned = [
-            (one.shape, "serialization")
-            for one in spec.answers.values()
-            if isinstance(one, ResponseSpec)
-        ]
-        used |= dict.fromkeys(pair for pair in (*bodies, *returned) if isinstance(pair[0], type))
+        if spec.body and isinstance(spec.body.shape, type):
+            used[spec.body.shape, "validation"] = None
+        for answer in spec.answers.values():
+            if isinstance(answer, ResponseSpec) and isinstance(answer.shape, type):
+                used[answer.shape, "serialization"] = None
     adapters = [(shape, mode, TypeAdapter(shape)) for shape, mode in used]
     schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=REF_TEMPLATE)
     return ShapeSchemas(schemas, definitions["$defs"])
 
 
 def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas) -> Schema:
-    parameters = [
-        *(
-            _parameter("path", name, spec.path.get(name, ""))
-            for name in PATH_PARAMETER_PATTERN.findall(path)
-        ),
-        *(_parameter("query", name, value) for name, value in spec.query.items()),
-        *([IDEMPOTENCY_PARAMETER] if _takes_key(method, path) else []),
-    ]
+    # /v1 takes no key (bot.platform.web_kit.idempotency): it answers as OpenAI's API does.
+    takes_key = method == "POST" and not path.startswith("/v1/")
+    parameters = []
+    for name in PATH_PARAMETER_PATTERN.findall(path):
+        parameters.append(_parameter("path", name, spec.path.get(name, "")))
+    for name, value in spec.query.items():
+        parameters.append(_parameter("query", name, value))
+    if takes_key:
+        parameters.append(IDEMPOTENCY_PARAMETER)
+    words = WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path))
     operation: Schema = {
-        "operationId": "_".join(
-            (method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))
-        ),
+        "operationId": "_".join((method.lower(), *words)),
         "summary": spec.summary,
         "tags": [spec.tag],
-        "responses": _responses(spec, shapes, _takes_key(method, path)),
+        "responses": _responses(spec, shapes, takes_key=takes_key),
     }
     if spec.description:
         operation["description"] = spec.description
@@ -281,26 +276,27 @@ def _parameter(location: str, name: str, value: str | ParameterSpec) -> Schema:
         "required": location == "path",
         "schema": spec.schema,
     }
-    return parameter | ({"description": spec.description} if spec.description else {})
+    if spec.description:
+        parameter["description"] = spec.description
+    return parameter
 
 
-def _takes_key(method: str, path: str) -> bool:
-    return method == "POST" and not path.startswith("/v1/")  # see bot.platform.web_kit.idempotency
-
-
-def _responses(spec: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Schema:
-    statuses = [*COMMON_STATUSES, *([400] if spec.query else ())]
-    statuses += [
-        *(IDEMPOTENCY_STATUSES if takes_key else ()),
-        *(BODY_STATUSES if spec.body else ()),
-    ]
-    expected: dict[int, str | ResponseSpec] = {
-        status: _status_phrase(status) for status in statuses
-    }
+def _responses(spec: OperationSpec, shapes: ShapeSchemas, *, takes_key: bool) -> Schema:
+    statuses = list(COMMON_STATUSES)
+    if spec.query:
+        statuses.append(400)
+    if takes_key:
+        statuses.extend(IDEMPOTENCY_STATUSES)
+    if spec.body:
+        statuses.extend(BODY_STATUSES)
+    answers: dict[int, str | ResponseSpec] = {}
+    for status in statuses:
+        answers[status] = _status_phrase(status)
     if "after" in spec.query:
-        expected[404] = "There is no entry `after`."
+        answers[404] = "There is no entry `after`."
+    answers.update(spec.answers)
     responses = {}
-    for status, value in sorted((expected | dict(spec.answers)).items()):
+    for status, value in sorted(answers.items()):
         response = value if isinstance(value, ResponseSpec) else ResponseSpec(value)
         if status >= 400 and response.shape is None:
             response = ResponseSpec(response.description, ProblemDetails, PROBLEM_TYPE)
@@ -311,21 +307,21 @@ def _responses(spec: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Sc
 def _response(status: int, spec: ResponseSpec, shapes: ShapeSchemas) -> Schema:
     response: Schema = {"description": spec.description}
     if status not in (204, 303, 304):
-        media = (spec.media,) if isinstance(spec.media, str) else spec.media
         shape = shapes.find(spec.shape, "serialization") if spec.shape else ANY_OBJECT
-        response["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
+        content = {}
+        for media in (spec.media,) if isinstance(spec.media, str) else spec.media:
+            content[media] = {"schema": _media_schema(media, shape)}
+        response["content"] = content
     return response
 
 
 def _media_schema(media: str, shape: Schema) -> Schema:
     """Shapes are those of JSON; streams, texts and files have their own."""
-    return (
-        shape
-        if media.endswith("json")
-        else EVENT_SCHEMA
-        if media == "text/event-stream"
-        else STRING_SCHEMA
-    )
+    if media.endswith("json"):
+        return shape
+    if media == "text/event-stream":
+        return EVENT_SCHEMA
+    return STRING_SCHEMA
 
 
 def _status_phrase(status: int) -> str:
