@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -47,13 +48,13 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
         body["task_type"] = task
     if task != "dialogue" and text["persona"]:
         body["persona"] = text["persona"]
-    if text["dataset"]:
-        body["dataset_path" if text["dataset"].startswith(PATH_PREFIXES) else "dataset"] = text[
-            "dataset"
-        ]
-    body |= {
-        name: text[name] for name in ("recipe", "general", "start_from", "base_model") if text[name]
-    }
+    if text["dataset"].startswith(PATH_PREFIXES):
+        body["dataset_path"] = text["dataset"]
+    elif text["dataset"]:
+        body["dataset"] = text["dataset"]
+    for name in ("recipe", "general", "start_from", "base_model"):
+        if text[name]:
+            body[name] = text[name]
     if text["lore_pairs"]:
         body["lore_pairs"] = parse_form_number(text["lore_pairs"])
     try:
@@ -63,18 +64,17 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
     except RequestError as error:
         errors = [{"field": "settings", "pointer": "#/hyperparameters", "detail": str(error)}]
         raise Problem("invalid-request", error.message, error.advice, errors=errors) from None
-    return body | ({"hyperparameters": settings} if settings else {})
+    if settings:
+        body["hyperparameters"] = settings
+    return body
 
 
 def default_job_name(given: Mapping[str, str]) -> str:
-    of = (
-        given.get("persona")
-        if given.get("task_type") != "dialogue"
-        else given.get("dataset", "").rpartition("/")[2]
-    )
-    plain = "".join(
-        sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in of or ""
-    )
+    """Name a job after its persona or data set."""
+    name = given.get("persona", "")
+    if given.get("task_type") == "dialogue":
+        name = given.get("dataset", "").rpartition("/")[2]
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", name)
     return (plain.strip("-_") or "run")[:64]
 
 
@@ -91,8 +91,9 @@ def trainer_command(request: TrainingRequest) -> str:
     """
     if request.task_type == "preference":
         return ""
-    words = ["train", *(["--persona", request.persona] if request.persona else ["--dialogue"])]
-    given = {
+    words = ["train"]
+    words += ["--persona", request.persona] if request.persona else ["--dialogue"]
+    options = {
         "--dataset": request.dataset or request.dataset_path,
         "--general": request.general,
         "--start-from": request.start_from,
@@ -100,7 +101,9 @@ def trainer_command(request: TrainingRequest) -> str:
         "--base-model": request.base_model if request.base_model != "embedded" else None,
         "--recipe": request.recipe if request.recipe != "demo-cpu" else None,
     }
-    words += [word for option, value in given.items() if value for word in (option, value)]
+    for option, option_value in options.items():
+        if option_value:
+            words += [option, option_value]
     for name, value in request.hyperparameters.model_dump(exclude_none=True, mode="json").items():
         words += ["--set", f"{name}={_setting_text(value)}"]
     return f"python -m trainer {shlex.join(words)}"
@@ -110,22 +113,18 @@ def _setting_text(value: Any) -> str:
     """A setting as `--set` takes it."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @routes.add(f"GET {DATA_PATH}/plan")
 async def get_plan_form(request: web.Request) -> web.Response:
     """Page with the form, filled from the query, by default with the first persona."""
     fields = {name: request.query.get(name, "") for name in PLAN_FIELDS}
-    return await _render_plan_form(
-        request, fields if any(fields.values()) else _default_fields(request)
-    )
+    if not any(fields.values()):
+        fields = _default_fields(request)
+    return await _render_plan_form(request, fields)
 
 
 def _default_fields(request: web.Request) -> dict[str, str]:
@@ -165,11 +164,9 @@ async def get_plan_page(request: web.Request) -> web.Response:
 
 
 def _as_problem(error: UnderstudyError, services: Services) -> Problem:
-    return (
-        error
-        if isinstance(error, Problem)
-        else Problem("cannot-train", *redacted_texts(error, services.home))
-    )
+    if isinstance(error, Problem):
+        return error
+    return Problem("cannot-train", *redacted_texts(error, services.home))
 
 
 async def _render_plan_form(
@@ -185,17 +182,20 @@ async def _render_plan_form(
         if not source.refused and not source.is_set
     ]
     sets, _ = await services.data.datasets()
-    plan_context = (
-        await asyncio.to_thread(_plan_context, request, stored, services) if stored else None
-    )
+    context = None
+    conflict = None
+    if stored:
+        context = await asyncio.to_thread(_plan_context, request, stored, services)
+        conflict = services.queue.conflict(stored.wanted)
+    fields = {name: given.get(name, "") for name in PLAN_FIELDS}
+    fields["recipe"] = fields["recipe"] or "demo-cpu"
     return render_page(
         request,
         "data/plan.html",
         title="Plan a training",
         problem=problem,
         ids={"dataset_path": "dataset", "hyperparameters": "settings"},
-        given={name: given.get(name, "") for name in PLAN_FIELDS}
-        | {"recipe": given.get("recipe") or "demo-cpu"},
+        given=fields,
         tasks=TASK_CHOICES,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipes(),
@@ -204,8 +204,8 @@ async def _render_plan_form(
         adapters=services.catalogue.dialogue_adapters(),
         dialogues=services.catalogue.dialogues(),
         served=services.base_model,
-        found=plan_context,
-        conflict=services.queue.conflict(stored.wanted) if stored else None,
+        found=context,
+        conflict=conflict,
     )
 
 
@@ -219,7 +219,7 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "plan": plan,
         "made_at": stored.made_at,
         "own": own,
-        "others": [one for one in plan.recipes if one.recipe != wanted.recipe],
+        "others": [recipe for recipe in plan.recipes if recipe.recipe != wanted.recipe],
         "free": free,
         "fits": own.memory_bytes <= free,
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],

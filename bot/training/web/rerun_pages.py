@@ -120,8 +120,11 @@ async def post_rerun_form(request: web.Request) -> web.Response:
 
 def next_job_name(name: str) -> str:
     """A name for the next run: `dusk` becomes `dusk-2`, and that `dusk-3`."""
-    numbered = NUMBERED_NAME_PATTERN.fullmatch(name)
-    stem, number = (numbered[1], int(numbered[2]) + 1) if numbered else (name, 2)
+    stem = name
+    number = 2
+    if numbered := NUMBERED_NAME_PATTERN.fullmatch(name):
+        stem = numbered[1]
+        number = int(numbered[2]) + 1
     return f"{stem[: MAX_JOB_NAME_CHARS - len(str(number)) - 1]}-{number}"
 
 
@@ -164,12 +167,12 @@ def recipe_values(name: str) -> dict[str, Any]:
     """The values of a recipe as it ships today; empty for an unknown one."""
     folder = ShippedData.from_source_tree().recipes
     files = {path.stem: path for path in folder.glob("*.toml")}
-    names = (DEFAULT_RECIPE, name) if name in files else ()
-    return {
-        key: value
-        for one in names
-        for key, value in tomllib.loads(files[one].read_text("utf-8")).items()
-    }
+    if name not in files:
+        return {}
+    values: dict[str, Any] = {}
+    for recipe in (DEFAULT_RECIPE, name):
+        values |= tomllib.loads(files[recipe].read_text("utf-8"))
+    return values
 
 
 def changed_settings(
@@ -227,7 +230,12 @@ def _rerun_field(
 ) -> RerunField:
     hint, choices = _field_hint(services, name)
     return RerunField(
-        name, draft.texts[name], before.texts[name], hint, choices, draft.errors.get(name, "")
+        name=name,
+        value=draft.texts[name],
+        used=before.texts[name],
+        hint=hint,
+        choices=choices,
+        error=draft.errors.get(name, ""),
     )
 
 
@@ -275,15 +283,16 @@ async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
 
 def _field_errors(error: UnderstudyError, services: Services) -> dict[str, str]:
     errors = {}
-    for one in error.errors if isinstance(error, Problem) else ():
-        name = one["field"].removeprefix("hyperparameters.")
+    for wrong in error.errors if isinstance(error, Problem) else ():
+        name = wrong["field"].removeprefix("hyperparameters.")
         key = name if name in RERUN_FIELDS else SETTING_PREFIX + name
-        errors[key] = redact_paths(one["detail"], services.home)
+        errors[key] = redact_paths(wrong["detail"], services.home)
     return errors
 
 
 def _error_text(error: UnderstudyError, services: Services) -> str:
-    advice = (
-        "" if isinstance(error, Problem) and error.errors else error.advice
-    )  # that speaks of JSON
-    return redact_paths(f"{error.message} {advice}".strip(), services.home)
+    text = error.message
+    # The advice of a problem with fields speaks of JSON.
+    if not (isinstance(error, Problem) and error.errors):
+        text = f"{text} {error.advice}".strip()
+    return redact_paths(text, services.home)
