@@ -23,7 +23,7 @@ from pydantic_settings import (
 )
 
 from bot.operations.shards import ShardRange, parse_database_url
-from personas.engine import parse_server_urls
+from personas.engine.server_urls import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED

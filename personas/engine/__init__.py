@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
-from urllib.parse import urlsplit
 
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
@@ -128,23 +127,3 @@ class RequestMetrics:
 
 MetricsCallback = Callable[[RequestMetrics], None]
 """Called when a request ends, on the engine's thread or on the event loop's; it must not block."""
-
-
-def parse_server_urls(value: object) -> object:
-    """Parse servers' addresses with commas between them. Raises `ValueError`."""
-    if not isinstance(value, str):
-        return value
-    urls = tuple(url.strip().rstrip("/").removesuffix("/v1") for url in value.split(","))
-    if len(set(urls)) < len(urls) or not all(_is_server_url(url) for url in urls):
-        raise ValueError("not addresses of servers")
-    return urls
-
-
-def _is_server_url(text: str) -> bool:
-    url = urlsplit(text)
-    try:
-        has_port = url.port is None or url.port > 0
-    except ValueError:  # beyond 65535, or no number
-        return False
-    extra = url.username or url.password or url.query or url.fragment or any(map(str.isspace, text))
-    return has_port and url.scheme in ("http", "https") and bool(url.hostname) and not extra
