@@ -9,7 +9,6 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.data.jobs import import_adapter_version
 from bot.personas.card_import import (
     FILE_SUFFIXES,
     MAX_CARD_BYTES,
@@ -37,6 +36,7 @@ from bot.platform.request_origin import RequestOrigin
 from bot.services import Services
 from bot.store import TrainingJob
 from bot.training.discord_progress import job_buttons
+from bot.versions.adapter_import import import_adapter_version
 from bot.versions.installation import VersionInstaller
 from personas.card.card_report import report_fields
 from personas.card.card_writer import CardForm

@@ -66,7 +66,8 @@ async def lore_add(
     if file is None:
         await send_form(interaction, lore_form(persona))
         return
-    if file.size > (most := max_upload_bytes(file.filename)):
+    most = max_upload_bytes(file.filename)
+    if file.size > most:
         raise RefusedError(
             f"{file.filename} has more than {most // 1000:,} KB.", "Split it into several files."
         )
@@ -132,12 +133,18 @@ async def _add_lore(
     interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes
 ) -> None:
     services = interaction.client.services
-    people = services.store.people
-    user_id = interaction.user.id
     lore = guild_lore(services)
 
     async def store(wanted: str, text: bytes) -> tuple[str, int]:
-        return await contribute_lore(people, lore, guild_id, persona.id, wanted, text, user_id)
+        return await contribute_lore(
+            services.store.people,
+            lore,
+            guild_id=guild_id,
+            persona_id=persona.id,
+            name=wanted,
+            content=text,
+            user_id=interaction.user.id,
+        )
 
     added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
     count = count_of(added.passages, "passage")
@@ -171,7 +178,11 @@ def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
         f"{threshold}{ranking.note and f'; {ranking.note}'}:"
     ]
     for match in ranking.matches[:MAX_SHOWN_MATCHES]:
-        mark = "✅" if id(match) in selected else "➖" if match.is_match else "❌"
+        mark = "❌"
+        if id(match) in selected:
+            mark = "✅"
+        elif match.is_match:
+            mark = "➖"
         score = "by keys" if match.by_keys else f"{match.score:.2f}"
         lines.append(f"{mark} **{score}** `{match.passage.source}` {match.passage.heading}")
         lines += [f"-# {_match_reason(match)}", f"> {_excerpt(match.passage.text)}"]
@@ -186,9 +197,9 @@ def _match_reason(match: PassageMatch) -> str:
     if match.is_ruled_out:
         return "given by its keys only, and they do not match"
     words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
-    meaning = (
-        "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
-    )
+    meaning = f"{match.by_meaning:+.2f}"
+    if match.cosine is None:
+        meaning = "not compared (another language)"
     return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"
 
 

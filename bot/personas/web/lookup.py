@@ -8,7 +8,6 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.data.jobs import import_adapter_version
 from bot.personas.base_model_compat import explain_unserved
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import get_services
@@ -16,6 +15,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
 from bot.store import ALL_GUILDS, Channel, InstalledVersion, TrainingJob
+from bot.versions.adapter_import import import_adapter_version
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID

@@ -39,22 +39,30 @@ async def get_comparison_form(request: web.Request) -> web.Response:
     judge.
     """
     services = get_services(request)
+    find = request.query.get("find", "")
     persona = _find_persona(services, request.query.get("persona"))
-    contest, why_not = _requested_contest(services, persona, request) if persona else (None, "")
-    shown = _open_comparison(services, contest) if contest else None
-    return render_page(
-        request,
-        "cards/compare.html",
-        title=f"Blind comparison: {persona.name}" if persona else "Blind comparison",
-        **persona_choices(services, request.query.get("find", ""), persona.id if persona else ""),
-        persona=persona,
-        names=services.blind_tests.version_names(persona) if persona else [],
-        contest=contest,
-        why_not=why_not,
-        shown=shown,
-        texts=(remove_links(shown.text_a), remove_links(shown.text_b)) if shown else (),
-        standing=await _vote_summary(services, contest) if contest else None,
-    )
+    page: dict[str, Any] = {
+        "title": "Blind comparison",
+        "persona": persona,
+        "names": [],
+        "contest": None,
+        "why_not": "",
+        "shown": None,
+        "texts": (),
+        "standing": None,
+        **persona_choices(services, find, persona.id if persona else ""),
+    }
+    if persona:
+        page["title"] = f"Blind comparison: {persona.name}"
+        page["names"] = services.blind_tests.version_names(persona)
+        contest, page["why_not"] = _requested_contest(services, persona, request)
+        if contest:
+            page["contest"] = contest
+            page["standing"] = await _vote_summary(services, contest)
+            page["shown"] = shown = _open_comparison(services, contest)
+            if shown:
+                page["texts"] = (remove_links(shown.text_a), remove_links(shown.text_b))
+    return render_page(request, "cards/compare.html", **page)
 
 
 @routes.add(f"POST {COMPARE_PATH}")

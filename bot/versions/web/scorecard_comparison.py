@@ -76,8 +76,8 @@ def _unsafe_share(card: ScoreCard) -> float | None:
 
 def _bounded_score(section: str, measure: str) -> ReadScore:
     def read(card: ScoreCard) -> float | None:
-        found: BoundedShares | None = getattr(card, section)
-        return found.new(measure) if found else None
+        shares: BoundedShares | None = getattr(card, section)
+        return shares.new(measure) if shares else None
 
     return read
 

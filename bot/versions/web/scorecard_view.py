@@ -71,8 +71,8 @@ def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         yield _voice_section(card.voice)
     yield from _share_sections(card)
     for name, title in SENSE_SECTIONS.items():
-        if found := getattr(card, name):
-            yield _bounded_section(title, BOUND_TEXTS.get(name, VOICE_BOUND_TEXT), found)
+        if scores := getattr(card, name):
+            yield _bounded_section(title, BOUND_TEXTS.get(name, VOICE_BOUND_TEXT), scores)
     if card.separation:
         yield _separation_section(card.separation)
     if card.general:
@@ -86,19 +86,19 @@ def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         yield _training_section(card.learned)
 
 
-def _holdout_section(found: scorecard.HoldoutScores) -> ScoreSection:
+def _holdout_section(scores: scorecard.HoldoutScores) -> ScoreSection:
     bars = []
     rows = []
-    for side, loss in found.loss.items():
+    for side, loss in scores.loss.items():
         label = SIDE_LABELS[side]
         bars.append((label, loss))
-        rows.append((label, f"{loss:.4f}", f"{found.loss_without_end[side]:.4f}"))
-    against = {"against the base model": found.against_base}
-    if found.against_live:
-        against["against the live version"] = found.against_live
+        rows.append((label, f"{loss:.4f}", f"{scores.loss_without_end[side]:.4f}"))
+    against = {"against the base model": scores.against_base}
+    if scores.against_live:
+        against["against the live version"] = scores.against_live
     return ScoreSection(
         "Held-out replies",
-        f"{found.replies:,} replies of {found.conversations:,} conversations ({found.tokens:,} "
+        f"{scores.replies:,} replies of {scores.conversations:,} conversations ({scores.tokens:,} "
         "tokens) that nothing was trained on. Lower is better.",
         (
             bar_chart("Loss in nats per reply token", bars),
@@ -108,36 +108,36 @@ def _holdout_section(found: scorecard.HoldoutScores) -> ScoreSection:
     )
 
 
-def _voice_section(found: VoiceScores) -> ScoreSection:
+def _voice_section(scores: VoiceScores) -> ScoreSection:
     bars = []
     rows = []
-    for side, share in found.right.items():
+    for side, share in scores.right.items():
         label = SIDE_LABELS[side]
         bars.append((label, share.mean * 100))
-        rows.append((label, share.format(), found.similarity[side].format()))
-    bars.append(("real replies (ceiling)", found.ceiling * 100))
+        rows.append((label, share.format(), scores.similarity[side].format()))
+    bars.append(("real replies (ceiling)", scores.ceiling * 100))
     rows.append(
-        ("the persona's real replies", f"{found.ceiling:.3f}", f"{found.similarity_ceiling:.3f}")
+        ("the persona's real replies", f"{scores.ceiling:.3f}", f"{scores.similarity_ceiling:.3f}")
     )
-    bars.append(("others' replies (floor)", found.floor * 100))
-    rows.append(("others' replies", f"{found.floor:.3f}", f"{found.similarity_floor:.3f}"))
+    bars.append(("others' replies (floor)", scores.floor * 100))
+    rows.append(("others' replies", f"{scores.floor:.3f}", f"{scores.similarity_floor:.3f}"))
     head = ("replies by", "taken for the persona", "similarity")
     return ScoreSection(
         "Voice",
-        f"By whom a classifier takes {found.replies:,} replies to be, and how near in meaning they "
+        f"By whom a classifier takes {scores.replies:,} replies to be, and how near in meaning they "
         "are to real ones.",
         (bar_chart("Taken to be the persona's", bars, "%"),),
         (
             ScoreTable("Mean ± standard deviation over the seeds", head, rows),
-            *_recognition_table(found),
+            *_recognition_table(scores),
         ),
     )
 
 
-def _recognition_table(found: VoiceScores) -> Iterator[ScoreTable]:
-    shares = {SIDE_LABELS[side]: by for side, by in found.taken_as.items()}
-    if found.trained_as:
-        shares["trained replies"] = found.trained_as
+def _recognition_table(scores: VoiceScores) -> Iterator[ScoreTable]:
+    shares = {SIDE_LABELS[side]: by for side, by in scores.taken_as.items()}
+    if scores.trained_as:
+        shares["trained replies"] = scores.trained_as
     authors = _columns(shares)
     rows = []
     for label, by_author in shares.items():
@@ -188,25 +188,25 @@ def _unsafe_table(card: ScoreCard) -> Iterator[ScoreTable]:
         yield ScoreTable("Replies that failed, by kind", head, rows)
 
 
-def _bounded_section(title: str, bound_text: str, found: BoundedShares) -> ScoreSection:
-    sides = _columns(found.shares)
+def _bounded_section(title: str, bound_text: str, scores: BoundedShares) -> ScoreSection:
+    sides = _columns(scores.shares)
     drawn = {}
     rows = []
-    for name, by_side in found.shares.items():
+    for name, by_side in scores.shares.items():
         if "new" in by_side:
             drawn[name] = by_side["new"]
         intervals = [by_side.get(side) for side in sides]
-        intervals += [found.ceiling.get(name), found.floor.get(name)]
+        intervals += [scores.ceiling.get(name), scores.floor.get(name)]
         rows.append([name, *map(_interval_text, intervals)])
     if len(drawn) == 1:  # with more, the bounds would double the chart
-        for name, interval in found.ceiling.items():
+        for name, interval in scores.ceiling.items():
             drawn[f"ceiling: {name}"] = interval
-        for name, interval in found.floor.items():
+        for name, interval in scores.floor.items():
             drawn[f"floor: {name}"] = interval
     head = (*_head("share of replies", sides), "ceiling", "floor")
     return ScoreSection(
         title,
-        f"{found.prompts:,} prompts. {bound_text}",
+        f"{scores.prompts:,} prompts. {bound_text}",
         (_difference_chart("This version's shares in percent", drawn, 100),),
         (ScoreTable("With intervals of 95 %", head, rows),),
     )
@@ -218,32 +218,32 @@ def _interval_text(interval: Interval | None) -> str:
     return f"{interval.estimate:.1%} ({interval.low:.0%} to {interval.high:.0%})"
 
 
-def _separation_section(found: scorecard.Separation) -> ScoreSection:
-    adapters = _columns(found.loss)
+def _separation_section(scores: scorecard.Separation) -> ScoreSection:
+    adapters = _columns(scores.loss)
     rows = []
-    for persona, losses in found.loss.items():
+    for persona, losses in scores.loss.items():
         rows.append([persona, *(f"{losses[adapter]:.4f}" for adapter in adapters)])
     head = ("replies of", *(f"adapter of {adapter}" for adapter in adapters))
-    margin = found.margin_bits
+    margin = scores.margin_bits
     return ScoreSection(
         "Separation",
-        f"The persona's own adapter fits best for {found.own_best_new:.1%} of its replies, own "
-        f"adapters for {found.own_best:.1%} of all {found.replies:,}; in the mean they are better "
+        f"The persona's own adapter fits best for {scores.own_best_new:.1%} of its replies, own "
+        f"adapters for {scores.own_best:.1%} of all {scores.replies:,}; in the mean they are better "
         f"by {margin.estimate:.2f} bits a token ({margin.low:.2f} to {margin.high:.2f}).",
         (),
         (ScoreTable("Loss of each one's replies", head, rows),),
     )
 
 
-def _general_section(found: scorecard.GeneralScores) -> ScoreSection:
-    changes = {"general dialogue": found.dialogue_change}
-    if found.instruction_change:
-        changes["instructions"] = found.instruction_change
+def _general_section(scores: scorecard.GeneralScores) -> ScoreSection:
+    changes = {"general dialogue": scores.dialogue_change}
+    if scores.instruction_change:
+        changes["instructions"] = scores.instruction_change
     rows = []
-    for side, loss in found.dialogue_loss.items():
+    for side, loss in scores.dialogue_loss.items():
         instructions = UNKNOWN_VALUE
-        if side in found.instruction_loss:
-            instructions = f"{found.instruction_loss[side]:.4f}"
+        if side in scores.instruction_loss:
+            instructions = f"{scores.instruction_loss[side]:.4f}"
         rows.append((SIDE_LABELS[side], f"{loss:.4f}", instructions))
     return ScoreSection(
         "General ability",
@@ -267,27 +267,27 @@ def _text_section(scores: TextScores) -> ScoreSection:
     return ScoreSection(f"Text: {scores.task}", f"{scores.prompts:,} prompts.", (), (table,))
 
 
-def _memorisation_section(found: scorecard.MemorisationScores) -> ScoreSection:
+def _memorisation_section(scores: scorecard.MemorisationScores) -> ScoreSection:
     rows = [
-        ("trained replies that come back word for word", f"{found.verbatim:.1%}"),
-        ("with the base model", f"{found.verbatim_base:.1%}"),
+        ("trained replies that come back word for word", f"{scores.verbatim:.1%}"),
+        ("with the base model", f"{scores.verbatim_base:.1%}"),
     ]
-    for side, gap in found.gap.items():
+    for side, gap in scores.gap.items():
         rows.append((f"closer fit to trained replies, {SIDE_LABELS[side]}", f"{gap:+.3f} nats"))
-    what = f"personal data of what it learned from in {found.generated:,} generated replies"
-    rows.append((what, format_counts(found.private)))
-    rows.append(("personal data in them that it made up", format_counts(found.made_up)))
+    what = f"personal data of what it learned from in {scores.generated:,} generated replies"
+    rows.append((what, format_counts(scores.private)))
+    rows.append(("personal data in them that it made up", format_counts(scores.made_up)))
     table = ScoreTable("", ("what", "value"), rows)
-    return ScoreSection("Memorised", f"Of {found.prefixes:,} trained replies.", (), (table,))
+    return ScoreSection("Memorised", f"Of {scores.prefixes:,} trained replies.", (), (table,))
 
 
-def _audit_section(found: scorecard.MemorisationAudit) -> ScoreSection:
+def _audit_section(scores: scorecard.MemorisationAudit) -> ScoreSection:
     rows = []
-    for times, exposure in found.exposure.items():
-        rows.append((str(times), str(found.canaries.get(times, 0)), exposure.format()))
+    for times, exposure in scores.exposure.items():
+        rows.append((str(times), str(scores.canaries.get(times, 0)), exposure.format()))
     words = (
-        f"Planted texts of {found.tokens} tokens: {found.chance:.1f} bits is chance, "
-        f"{found.most:.1f} known by heart."
+        f"Planted texts of {scores.tokens} tokens: {scores.chance:.1f} bits is chance, "
+        f"{scores.most:.1f} known by heart."
     )
     head = ("planted so often", "texts", "exposure in bits")
     return ScoreSection(
@@ -295,16 +295,16 @@ def _audit_section(found: scorecard.MemorisationAudit) -> ScoreSection:
     )
 
 
-def _training_section(found: scorecard.DataChecks) -> ScoreSection:
+def _training_section(scores: scorecard.DataChecks) -> ScoreSection:
     rows = [
-        ("replies of the persona", f"{found.replies:,}"),
-        ("repeat an earlier one", f"{found.repeated:.1%}"),
-        ("held-out replies among them", f"{found.leaked:.1%}"),
-        ("personal data", format_counts(found.private)),
-        ("learning rate", f"{found.rate:g}"),
-        ("epochs", f"{found.epochs:g}"),
+        ("replies of the persona", f"{scores.replies:,}"),
+        ("repeat an earlier one", f"{scores.repeated:.1%}"),
+        ("held-out replies among them", f"{scores.leaked:.1%}"),
+        ("personal data", format_counts(scores.private)),
+        ("learning rate", f"{scores.rate:g}"),
+        ("epochs", f"{scores.epochs:g}"),
     ]
-    if course := found.course:
+    if course := scores.course:
         text = f"{course.first:.3f} at first, {course.last:.3f} at last"
         rows.append(("training loss", f"{text}, {course.highest:.3f} at most later"))
     return ScoreSection("Training data", "", (), (ScoreTable("", ("what", "value"), rows),))
