@@ -22,11 +22,12 @@ from bot.data.errors import (
 )
 from bot.data.folders import DataFolders
 from bot.data.inspections import delete_inspection, save_inspection
-from bot.data.jobs import PROGRESS_ARGUMENTS, DataJob, DataJobKind, DataJobRunner
+from bot.data.jobs import DataJob, DataJobKind, DataJobRunner
 from bot.data.offers import OfferBody
 from bot.data.rights import write_statement
 from bot.data.sample_index import SampleHits, SampleIndexes, SampleQuery, search_samples
 from bot.data.sources import UPLOADS_PREFIX, DataSource, list_sources, require_upload
+from bot.data.trainer_call import PROGRESS_ARGUMENTS
 from bot.data.upload_stream import (
     ActiveUploads,
     ReadChunk,

@@ -208,7 +208,7 @@ async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(
     (tmp_path / "importer.py").write_text(IMPORTER)
     sealed(tmp_path / "adapter", "served", source={"name": "someone/harbour-lora"})
     command = (sys.executable, str(tmp_path / "importer.py"))
-    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", command)
+    monkeypatch.setattr("bot.versions.adapter_import.TRAINER_COMMAND", command)
     page = await dashboard.open(f"{PAGE}/versions")
     await page.get_by_role("button", name="Import").click()
     await expect(page.get_by_text("There is nothing to import.")).to_be_visible()
