@@ -1,1 +1,1 @@
-"""What members ask personas to keep."""
+"""Memories: texts that members ask personas to keep."""

@@ -46,7 +46,7 @@ MEMORY_FORM_PREFIX = "memory:"
 ALL_MEMORIES = "all"
 CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
 ALL_TEXT = (
-    "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
+    "The memories of all personas for you here. `/memory edit` and `/memory forget` change one by its number."
 )
 CUT_TEXT = " `/memory edit` shows the full text."
 MAX_SHOWN_CHARS = 1500  # of a text that was too long
@@ -140,7 +140,7 @@ class MemoryCog(
 @app_commands.command(
     description="Ask a persona to remember something for you, in this server alone."
 )
-@app_commands.describe(text="What it should remember, in your words", persona=CHANNEL_PERSONA_HELP)
+@app_commands.describe(text="The text to remember, in your words", persona=CHANNEL_PERSONA_HELP)
 @app_commands.allowed_contexts(guilds=True, dms=True)
 async def remember(
     interaction: Interaction,

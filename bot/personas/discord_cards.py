@@ -89,7 +89,7 @@ async def import_(
     text, files = with_import_list(lines, report)
     await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
     if files:
-        await respond(interaction, "What became of each part:", files=files)
+        await respond(interaction, "The result for each part:", files=files)
 
 
 def _require_importable(

@@ -34,7 +34,7 @@ MAX_SHOWN_MATCHES = 4
 MAX_SHOWN_KEYS = 6
 MAX_EXCERPT_CHARS = 160
 LORE = app_commands.Group(
-    name="lore", description="What personas know about themselves and their world.", parent=PERSONA
+    name="lore", description="The lore of personas: facts about themselves and their world.", parent=PERSONA
 )
 
 
@@ -92,7 +92,7 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
 
 
 @LORE.command(name="ask", description="Show which lore a question finds, and why.")
-@app_commands.describe(question="What you would ask", persona=CHANNEL_PERSONA_HELP)
+@app_commands.describe(question="A question, as you would ask it", persona=CHANNEL_PERSONA_HELP)
 async def lore_ask(
     interaction: Interaction,
     question: app_commands.Range[str, 1, 500],

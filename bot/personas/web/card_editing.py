@@ -57,7 +57,7 @@ class CardField:
 
 FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
     (
-        "Who it is",
+        "Identity",
         (
             CardField("name", "Name", "It speaks under this name. 1 to 80 characters.", "line"),
             CardField("nickname", "Nickname", "What {{char}} stands for below, if not the name.", "line"),
@@ -66,7 +66,7 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
         ),
     ),
     (
-        "What the model reads",
+        "Text for the model",
         (
             CardField("system_prompt", "Opening instructions", "Begin every prompt.", in_prompt=True),
             CardField("description", "Description", "Who {{char}} is.", rows=8, in_prompt=True),
@@ -87,7 +87,7 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
         ),
     ),
     (
-        "What it says first",
+        "Greetings",
         (
             CardField("first_mes", "Greeting", "Sent when it is assigned to a channel."),
             CardField("alternate_greetings", "Other greetings", "Empty ones are left out.", "list", rows=3),

@@ -143,7 +143,7 @@ def _recognition_table(scores: VoiceScores) -> Iterator[ScoreTable]:
     for label, by_author in shares.items():
         rows.append([label, *(f"{by_author.get(author, 0):.1%}" for author in authors)])
     if authors:
-        yield ScoreTable("Who they are taken to be by", ("replies by", *authors), rows)
+        yield ScoreTable("Authors that the replies are taken for", ("replies by", *authors), rows)
 
 
 def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
@@ -247,7 +247,7 @@ def _general_section(scores: scorecard.GeneralScores) -> ScoreSection:
         rows.append((SIDE_LABELS[side], f"{loss:.4f}", instructions))
     return ScoreSection(
         "General ability",
-        "What else the model could do before it was trained.",
+        "Abilities that the model had before it was trained.",
         (
             _difference_chart(
                 "How much higher the loss is than the base model's, in percent", changes, 100

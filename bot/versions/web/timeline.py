@@ -156,7 +156,7 @@ def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) 
     return Markup(
         '<figure class="chart lives"><figcaption>{}</figcaption><svg role="img" aria-labelledby="lives" '
         'viewBox="0 0 {} {}">{}</svg><p id="lives" hidden>{}</p></figure>'
-    ).format(f"Who spoke for {name}", WIDTH, height, Markup("").join(drawn), label)
+    ).format(f"Live versions of {name}", WIDTH, height, Markup("").join(drawn), label)
 
 
 def score_text(installed: InstalledVersion) -> str:
