@@ -46,7 +46,8 @@ MEMORY_FORM_PREFIX = "memory:"
 ALL_MEMORIES = "all"
 CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
 ALL_TEXT = (
-    "The memories of all personas for you here. `/memory edit` and `/memory forget` change one by its number."
+    "The memories of all personas for you here. `/memory edit` and `/memory forget` change one by "
+    "its number."
 )
 CUT_TEXT = " `/memory edit` shows the full text."
 MAX_SHOWN_CHARS = 1500  # of a text that was too long

@@ -34,7 +34,9 @@ MAX_SHOWN_MATCHES = 4
 MAX_SHOWN_KEYS = 6
 MAX_EXCERPT_CHARS = 160
 LORE = app_commands.Group(
-    name="lore", description="The lore of personas: facts about themselves and their world.", parent=PERSONA
+    name="lore",
+    description="The lore of personas: facts about themselves and their world.",
+    parent=PERSONA,
 )
 
 
