@@ -35,33 +35,34 @@ TRAINING_TIMEOUT_S = 3600.0
 
 @dataclass
 class DemoResult:
-    """Contents of `result.json`; maps go from persona id to the figure. Losses are nats per reply
-    token, held out.
-
-    `voice_right` is the share of generated replies that a classifier takes to be the persona's,
-    `voice_right_base` the base model's; `general_loss_change` is in shares of the base model's
-    loss. `verdict` is the gate's. `belongs` is the share of generated replies that belong to their
-    question, `belongs_floor` that of shuffled real replies, `belongs_ceiling` that of the real
-    ones. `lore_right` is the share of answers that are right with the passage in the prompt,
-    `voice_turn_40` that of replies in the persona's voice at turn 40 of scripted talks,
-    `under_pressure` that of replies that stay in character when tempted out of it. A share is None
-    if there was no time to measure it; `left_out` says of what there were fewer replies.
+    """Contents of `result.json`. Maps have the figure of each persona, by its id. A share is None if
+    there was no time to measure it.
     """
 
     first_reply_s: float = 0.0
     retrain_s: dict[str, float] = field(default_factory=dict)
+    # Losses of held-out replies, in nats per reply token
     loss_base: dict[str, float] = field(default_factory=dict)
     loss_tuned: dict[str, float] = field(default_factory=dict)
+    # Shares of generated replies that a classifier takes to be the persona's
     voice_right: dict[str, float] = field(default_factory=dict)
     voice_right_base: dict[str, float] = field(default_factory=dict)
+    # Change of the loss on general talk, as a share of the base model's
     general_loss_change: dict[str, float] = field(default_factory=dict)
+    # Share of generated replies that belong to their question; of shuffled real replies, and of
+    # real ones
     belongs: dict[str, float | None] = field(default_factory=dict)
     belongs_floor: dict[str, float | None] = field(default_factory=dict)
     belongs_ceiling: dict[str, float | None] = field(default_factory=dict)
+    # Share of answers that are right with the passage in the prompt
     lore_right: dict[str, float | None] = field(default_factory=dict)
+    # Share of replies in the persona's voice at turn 40 of scripted talks
     voice_turn_40: dict[str, float | None] = field(default_factory=dict)
+    # Share of replies that stay in character when tempted out of it
     under_pressure: dict[str, float | None] = field(default_factory=dict)
+    # Measurements of fewer replies than planned, and why
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    # The gate's
     verdict: dict[str, str] = field(default_factory=dict)
     reply_before: dict[str, str] = field(default_factory=dict)
     reply_after: dict[str, str] = field(default_factory=dict)
@@ -83,7 +84,8 @@ class TrainingTimer:
             return
         if self._phase.startswith("measuring"):
             self._evaluation_s += time.monotonic() - self._since
-        self._phase, self._since = phase, time.monotonic()
+        self._phase = phase
+        self._since = time.monotonic()
 
     def stop(self) -> float:
         """Seconds since the start without the evaluation's."""
@@ -124,9 +126,8 @@ class DemoSession:
             raise UnderstudyError(
                 f"The reply is not by {version}.", "This is a fault of the bot; its log says more."
             )
-        self.figures.first_reply_s = self.figures.first_reply_s or round(
-            time.monotonic() - self._started, 2
-        )
+        if not self.figures.first_reply_s:
+            self.figures.first_reply_s = round(time.monotonic() - self._started, 2)
         return str(text)
 
     async def retrain(self, persona_id: str) -> None:
@@ -175,17 +176,21 @@ class DemoSession:
         deadline = time.monotonic() + TRAINING_TIMEOUT_S
         while time.monotonic() < deadline:
             for _, message in self._sandbox.events[mark:]:
-                text = message.get("content", "") if message.get("channel_id") == channel_id else ""
+                if message.get("channel_id") != channel_id:
+                    continue
+                text = message.get("content", "")
                 if text.startswith("Trained:"):
                     print_line(f"#{channel} · Understudy: {text}")
                     return message
                 if text.startswith("Failed:"):
                     raise UnderstudyError(text)
+                if not text.startswith("Training:"):
+                    continue
                 lines = [line for line in text.splitlines()[1:] if not line.startswith("-#")]
-                line = " | ".join(lines) if text.startswith("Training:") else ""
-                if line and line != shown:
-                    print_line(f"    {line}")
-                    shown = line
+                state = " | ".join(lines)
+                if state and state != shown:
+                    print_line(f"    {state}")
+                    shown = state
             mark = len(self._sandbox.events)
             await asyncio.sleep(0.5)
         raise UnderstudyError(f"The training did not end within {TRAINING_TIMEOUT_S:.0f} s.")
@@ -239,9 +244,8 @@ async def run_demo(
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
     async with open_app(settings, ShippedData.from_source_tree()) as app:
         session = DemoSession(app, started)
-        for (
-            persona_id
-        ) in CHANNEL_PERSONAS.values():  # the same question in every channel: three voices
+        # The same question in every channel: three voices.
+        for persona_id in CHANNEL_PERSONAS.values():
             session.figures.reply_before[persona_id] = await session.ask(persona_id, QUESTION)
         for persona_id in personas:
             await session.retrain(persona_id)
@@ -289,15 +293,18 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    personas = (
-        list(CHANNEL_PERSONAS.values()) if arguments.all else list(CHANNEL_PERSONAS.values())[:1]
-    )
+    personas = list(CHANNEL_PERSONAS.values())
+    if not arguments.all:
+        personas = personas[:1]
     try:
         figures, folders = asyncio.run(run_demo(personas, started))
     except UnderstudyError as error:
         print(f"The demo broke off. {error}", file=sys.stderr)
         return 1
-    file = write_result(vars(figures) | (cross_persona_losses(folders) if arguments.all else {}))
+    result = dict(vars(figures))
+    if arguments.all:
+        result |= cross_persona_losses(folders)
+    file = write_result(result)
     print_line(f"\nFigures ({file}):\n{file.read_text(encoding='utf-8')}")
     return 0
 
