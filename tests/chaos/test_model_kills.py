@@ -13,14 +13,16 @@ def base():
         yield folder
 
 
-async def test_a_bot_killed_in_the_engine_or_anywhere_ends_each_reply_once(base):
-    outcome = await model_kills.run(3, 1, base, model_kills.REPLY_KINDS)
-    assert outcome.tried == 3 and outcome.is_clean, outcome
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+async def test_a_bot_killed_in_the_engine_or_anywhere_ends_each_reply_once(base, kills):
+    outcome = await model_kills.run(kills, 1, base, model_kills.REPLY_KINDS)
+    assert outcome.tried == kills and outcome.is_clean, outcome
 
 
-async def test_a_trainer_or_its_bot_that_is_killed_ends_in_one_version(base):
-    outcome = await model_kills.run(2, 2, base, model_kills.TRAINING_KINDS, per_check=2)
-    assert outcome.tried == 2 and outcome.is_clean, outcome
+@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.slow)])
+async def test_a_trainer_or_its_bot_that_is_killed_ends_in_one_version(base, kills):
+    outcome = await model_kills.run(kills, 2, base, model_kills.TRAINING_KINDS, per_check=2)
+    assert outcome.tried == kills and outcome.is_clean, outcome
 
 
 @pytest.mark.slow
