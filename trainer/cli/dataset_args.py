@@ -55,11 +55,14 @@ def make_build_spec(
     """
     home = home or find_home()
     persona = load_persona(options.persona, home) if options.persona else None
-    named = [_parse_source(text, home) for text in options.source] or list(sources)
-    names = source_names(named)
+    specs = [_parse_source(text, home) for text in options.source] or list(sources)
+    named = dict(zip(source_names(specs), specs, strict=True))
     recipe = requested_recipe(_dataset_request(options, persona))
     base = apply_template_setting(locate(options.base_model), recipe.chat_template)
-    keys = _find_keys(options, persona, home, named)
+    keys = _find_keys(options, persona, home, specs)
+    corrections = NameCorrections()
+    if options.corrections:
+        corrections = read_corrections(options.corrections)
     plan = DatasetPlan(
         renderer=Renderer(load_fast_tokenizer(base)),
         recipe=choose_sample_settings(options.recipe, recipe, base),
@@ -68,32 +71,31 @@ def make_build_spec(
         key=keys.pseudonyms,
         people_key=keys.people,
         filters=_make_filters(options),
-        limits={
-            name: source.limit for name, source in zip(names, named, strict=True) if source.limit
-        },
+        limits={name: source.limit for name, source in named.items() if source.limit},
         mix=parse_mix(options.mix) if options.mix else (),
         stages=options.two_stage,
         seed=options.seed,
-        corrections=read_corrections(options.corrections)
-        if options.corrections
-        else NameCorrections(),
+        corrections=corrections,
     )
     consent = read_consent(home)
-    stated = {
-        name: _find_statement(source, options) for name, source in zip(names, named, strict=True)
-    }
-    reading = {
-        name: replace(_read_options(options, plan, source, stated[name]), consent=consent)
-        for name, source in zip(names, named, strict=True)
-    }
-    read = [
-        (name, _read_items(name, source, reading[name]))
-        for name, source in zip(names, named, strict=True)
-    ]
-    statements = {name: stated_right for name, stated_right in stated.items() if stated_right}
-    spec = DatasetBuildSpec(plan, base, read, statements, permission=consent.permission, home=home)
-    return replace(
-        spec, describe=partial(_describe_sources, dict(zip(names, named, strict=True)), reading)
+    reading: dict[str, ReadOptions] = {}
+    statements: dict[str, RightsStatement] = {}
+    items = []
+    for name, source in named.items():
+        statement = _find_statement(source, options)
+        if statement:
+            statements[name] = statement
+        read_options = _read_options(options, plan, source, statement)
+        reading[name] = replace(read_options, consent=consent)
+        items.append((name, _read_items(name, source, reading[name])))
+    return DatasetBuildSpec(
+        plan,
+        base,
+        items,
+        statements,
+        permission=consent.permission,
+        home=home,
+        describe=partial(_describe_sources, named, reading),
     )
 
 
@@ -114,31 +116,24 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     """Find a shipped data set, or a catalogue entry. Raises `MaterialError` if that is not on this
     machine.
     """
-    kind, stem = (
-        ("general", name.removeprefix(GENERAL_PREFIX))
-        if name.startswith(GENERAL_PREFIX)
-        else ("logs", name)
-    )
-    shipped = SHIPPED_DATA / kind / f"{stem}.{'jsonl' if kind == 'general' else 'json'}"
+    shipped = SHIPPED_DATA / "logs" / f"{name}.json"
+    if name.startswith(GENERAL_PREFIX):
+        shipped = SHIPPED_DATA / "general" / f"{name.removeprefix(GENERAL_PREFIX)}.jsonl"
     for file in (shipped, SHIPPED_DATA / "synthetic" / f"{name}.jsonl"):
         if "/" not in name and file.is_file():
             return SourceSpec(file)
     entry = read_catalogue(home).entries.get(name)
     if entry is None:
         return None
-    if entry.hub:
-        entry.decide_right(
-            read_consent(home)
-        ).require()  # nobody should fetch what may not be trained on
-    origin = entry.origin if entry.hub else ""
-    path = entry.locate()
+    if entry.hub:  # nothing is fetched that may not be trained on
+        entry.decide_right(read_consent(home)).require()
     return SourceSpec(
-        path,
+        entry.locate(),
         entry.format,
         None,
         statement=entry.statement,
         persona_names=entry.persona_names,
-        origin=origin,
+        origin=entry.origin if entry.hub else "",
         mapping=entry.mapping,
     )
 
@@ -146,7 +141,8 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
 def _parse_source(text: str, home: Path) -> SourceSpec:
     """Parse `--source`: a path, or the name of a data set."""
     source = parse_source(text)
-    if source.path.exists() or not (named := find_named_source(str(source.path), home)):
+    named = None if source.path.exists() else find_named_source(str(source.path), home)
+    if named is None:
         return source
     return replace(named, format=source.format or named.format, limit=source.limit)
 
@@ -159,7 +155,8 @@ def load_persona(name: str, home: Path) -> Persona:
     if path.is_file():
         return to_persona(read_card_file(path), str(path))
     personas = read_shared_personas(SHIPPED_CARDS, home)
-    if persona := find_persona(personas, name):
+    persona = find_persona(personas, name)
+    if persona:
         return persona
     near = difflib.get_close_matches(name, personas, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -181,11 +178,9 @@ def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Pas
     """
     cards = shared_card_files(SHIPPED_CARDS, home)
     if folder is None:
-        return (
-            read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards)
-            if persona.id in cards
-            else []
-        )
+        if persona.id not in cards:
+            return []
+        return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards)
     if not folder.is_dir():
         raise RequestError(
             f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona."
@@ -215,7 +210,8 @@ def _make_filters(options: argparse.Namespace) -> QualityFilters:
         raise RequestError(
             f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more."
         )
-    if unknown := [code for code in languages if code not in list_languages()]:
+    unknown = [code for code in languages if code not in list_languages()]
+    if unknown:
         codes = f"Codes: {', '.join(sorted(list_languages()))}."
         raise RequestError(f"The language {unknown[0]!r} cannot be detected.", codes)
     return QualityFilters(languages, least, most)
@@ -231,9 +227,8 @@ def _find_keys(
     if options.source:
         paths = sorted(str(source.path.resolve()) for source in sources)
         return JobKeys.of(home, "\0".join([request.persona or "dialogue", *paths]))
-    return JobKeys.of(
-        home, pseudonym_dataset_name(request.model_copy(update={"dataset": options.dataset}))
-    )
+    run_request = request.model_copy(update={"dataset": options.dataset})
+    return JobKeys.of(home, pseudonym_dataset_name(run_request))
 
 
 def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsStatement | None:
@@ -299,16 +294,16 @@ def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
         raise RequestError(
             f"There is no file or folder {name}.", "Check the path, or name a data set."
         )
-    if named := find_named_source(name, home):
+    named = find_named_source(name, home)
+    if named:
         return named
     catalogue = read_catalogue(home)
-    ships = [
-        path.stem
-        for kind in ("logs", "synthetic")
-        for path in sorted((SHIPPED_DATA / kind).glob("*.json*"))
-    ]
-    names = ", ".join([*ships, *catalogue.entries])
-    fault = (
-        catalogue.faults.get(name) or catalogue.faults.get("") or f"There is no data set {name!r}."
+    known: list[str] = []
+    for kind in ("logs", "synthetic"):
+        known += [path.stem for path in sorted((SHIPPED_DATA / kind).glob("*.json*"))]
+    known += catalogue.entries
+    # The fault of the entry, or of the whole file.
+    fault = catalogue.faults.get(name) or catalogue.faults.get("")
+    raise RequestError(
+        fault or f"There is no data set {name!r}.", f"Known: {', '.join(known)}; or name a path."
     )
-    raise RequestError(fault, f"Known: {names}; or name a path.")
