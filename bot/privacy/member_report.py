@@ -21,6 +21,7 @@ COPIED_CONTENT = frozenset({
     "consent", "jobs", "promotions", "rollouts", "in_training_material_of", "in_files_that_left", "forgotten_before",
 })  # fmt: skip
 """Content of a report that each database of a home split among shards repeats."""
+RECEIPT_TABLES = ("messages", "replies", "votes", "memories", "mentions")
 ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
 
 
@@ -48,19 +49,24 @@ class MemberReport:
 
     def words(self, language: Language, operator: str) -> str:
         """Return the report for the member, in plain words."""
-        stored = [*self._kept_words(language), *self._training_words(language)]
-        lines = [
-            translate(language, "show_title"),
-            *(stored or [translate(language, "show_nothing")]),
-        ]
-        lines += [self._consent_words(language), *self._forgotten_words(language, operator)]
-        return "\n".join([*lines, translate(language, "show_end", operator=operator)])
+        stored = self._stored_words(language)
+        if trained := self.trained_words(language):
+            stored.append(translate(language, "show_in", what=trained))
+        return "\n".join(
+            [
+                translate(language, "show_title"),
+                *(stored or [translate(language, "show_nothing")]),
+                self._consent_words(language),
+                *self._forgotten_words(language, operator),
+                translate(language, "show_end", operator=operator),
+            ]
+        )
 
     def trained_words(self, language: Language) -> str:
         """Describe what was trained on the member's data; empty when nothing was."""
         return ", ".join(dict.fromkeys(_describe_path(path, language) for path in self.trained()))
 
-    def _kept_words(self, language: Language) -> list[str]:
+    def _stored_words(self, language: Language) -> list[str]:
         counts = self.store.erasure.counts(self.user_id)
         lines = []
         since = self.store.erasure.since(self.user_id)
@@ -76,18 +82,13 @@ class MemberReport:
             contributions.append(translate(language, key, what=gift.what, persona=persona))
         if contributions:
             lines.append(translate(language, "show_given", what=", ".join(contributions)))
-        if counts["taught"]:
-            lines.append(translate(language, "show_taught", count=counts["taught"]))
-        if counts["memories"]:
-            lines.append(translate(language, "show_memories", count=counts["memories"]))
-        if counts["comparisons"]:
-            lines.append(translate(language, "show_comparisons", count=counts["comparisons"]))
+        for table in ("taught", "memories", "comparisons"):
+            if counts[table]:
+                lines.append(translate(language, f"show_{table}", count=counts[table]))
         acts = [translate(language, act, count=counts[act]) for act in ACTION_TABLES if counts[act]]
-        return [*lines, translate(language, "show_acts", what=", ".join(acts))] if acts else lines
-
-    def _training_words(self, language: Language) -> list[str]:
-        what = self.trained_words(language)
-        return [translate(language, "show_in", what=what)] if what else []
+        if acts:
+            lines.append(translate(language, "show_acts", what=", ".join(acts)))
+        return lines
 
     def _consent_words(self, language: Language) -> str:
         decision = self.store.people.decision(self.user_id)
@@ -96,14 +97,17 @@ class MemberReport:
         return translate(language, "show_consent_out")
 
     def _forgotten_words(self, language: Language, operator: str) -> list[str]:
-        before = [one for one in self.erasures() if receipt_of(one).scope == "everything"]
-        if not before:
-            return []
-        if before[0].step not in ("", "follow"):
-            return [translate(language, "show_forgetting")]
-        done = format_receipt(receipt_of(before[0]), language, operator).splitlines()[1:]
-        effects = " ".join(done).replace("• ", "")
-        return [translate(language, "show_forgotten", at=int(before[0].asked_at), what=effects)]
+        """Describe the latest erasure of the member, if there was one."""
+        for erasure in self.erasures():
+            receipt = receipt_of(erasure)
+            if receipt.scope != "everything":
+                continue
+            if erasure.step not in ("", "follow"):
+                return [translate(language, "show_forgetting")]
+            effects = format_receipt(receipt, language, operator).splitlines()[1:]
+            text = " ".join(effects).replace("• ", "")
+            return [translate(language, "show_forgotten", at=int(erasure.asked_at), what=text)]
+        return []
 
     def collect(self) -> dict[str, Any]:
         """Return everything stored about the member in this database and the home's files."""
@@ -118,28 +122,28 @@ class MemberReport:
             "lore_and_cards": self._given_files(),
             "in_training_material_of": paths_listing_person(self.runner.home, people),
             "in_files_that_left": [
-                {"at": one.at, "what": one.what}
-                for one in find_exports_containing(self.runner.home, people)
+                {"at": export.at, "what": export.what}
+                for export in find_exports_containing(self.runner.home, people)
             ],
-            "forgotten_before": [one.asked_at for one in self.erasures()],
+            "forgotten_before": [erasure.asked_at for erasure in self.erasures()],
         }
 
     def export(self) -> bytes:
         return export_member([self])
 
     def _given_files(self) -> list[dict[str, str]]:
-        found = []
+        files = []
         for gift in self.store.people.contributions_of(self.user_id):
             file = self.runner.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
             if gift.what != CARD_CONTRIBUTION and file.is_file():
-                found.append(
+                files.append(
                     {
                         "persona": gift.persona_id,
                         "file": gift.what,
                         "text": file.read_text(encoding="utf-8"),
                     }
                 )
-        return found
+        return files
 
 
 def export_member(reports: Sequence[MemberReport]) -> bytes:
@@ -164,21 +168,23 @@ def count_rows(reports: Sequence[MemberReport]) -> Counter[str]:
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
-    rows = {
-        name: receipt.rows.get(name, 0)
-        for name in ("messages", "replies", "votes", "memories", "mentions")
-    }
-    everything = receipt.scope == "everything"
-    lines = [translate(language, "receipt_title" if everything else "receipt_trainings")]
-    if everything:
-        lines.append(translate(language, "receipt_rows", **rows))
+    """Describe for the member what an erasure did."""
+    if receipt.scope == "everything":
+        counts = {name: receipt.rows.get(name, 0) for name in RECEIPT_TABLES}
+        lines = [
+            translate(language, "receipt_title"),
+            translate(language, "receipt_rows", **counts),
+        ]
+    else:
+        lines = [translate(language, "receipt_trainings")]
     deleted = len(receipt.deleted) + len(receipt.lost)
     lines.append(translate(language, "receipt_files", deleted=deleted, cut=len(receipt.cut)))
     withdrawn = [
-        translate(language, "adapter", name=one.persona_id, version=one.version)
-        for one in receipt.withdrawn
+        translate(language, "adapter", name=version.persona_id, version=version.version)
+        for version in receipt.withdrawn
     ]
-    withdrawn += [translate(language, "dialogue", name=one.persona_id) for one in receipt.dialogues]
+    for dialogue in receipt.dialogues:
+        withdrawn.append(translate(language, "dialogue", name=dialogue.persona_id))
     if withdrawn:
         lines.append(translate(language, "receipt_withdrawn", what=", ".join(withdrawn)))
     if receipt.exports:
