@@ -38,7 +38,6 @@ from personas.lore.ranking import (
 from personas.lore.semantic import (
     MIN_SIMILARITY,
     SMALL_TALK_WEIGHT,
-    VectorCache,
     embed_units,
     embedding_units,
     message_vector,
@@ -46,6 +45,7 @@ from personas.lore.semantic import (
     stack_vectors,
     unit_key,
 )
+from personas.lore.vector_cache import VectorCache
 from personas.schemas.chat import LoreHit
 
 ADDED_OWNER = ""

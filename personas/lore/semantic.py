@@ -1,35 +1,29 @@
-"""Semantic similarity of messages and lore passages, and the cache file of their vectors."""
+"""Semantic similarity of messages and lore passages."""
 
 import hashlib
-import logging
 import math
 import re
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from personas.lore.minilm import MODEL, Encoder, Vectors, load_encoder, load_minilm
 from personas.lore.passages import WORLD, Passage, count_words, split_sentences
 
-log = logging.getLogger(__name__)
 SCHEME_VERSION = 1  # of the way units are formed: cached vectors of others are computed again
-UNRELATED_MEAN, UNRELATED_SD = 0.081, 0.064
-"""MiniLM's cosines of lore and small talk. Other encoders' are put on this scale: theirs of the
-same may lie at 0.7.
-"""
+# MiniLM's cosines of lore and small talk: mean and deviation. Cosines of other encoders are put on
+# this scale: they may lie at 0.7 for the same texts.
+UNRELATED_MEAN = 0.081
+UNRELATED_SD = 0.064
 
 MIN_UNIT_WORDS = 12  # shorter sentences are embedded together with the next
 # Share of a message's similarity to small talk that is subtracted from its similarity to lore.
 SMALL_TALK_WEIGHT = 0.4
 MIN_SIMILARITY = 0.12  # similarity at which a passage matches by meaning alone (see `similarities`)
-CHAT_SMALL_TALK_WEIGHT = (
-    0.25  # the same for two messages of a member, of the similarity of either to small talk
-)
+# The same for two messages of a member: weight of the similarity of either to small talk.
+CHAT_SMALL_TALK_WEIGHT = 0.25
 MIN_CHAT_SIMILARITY = 0.265
 """Similarity from which a message takes up an earlier one.
 
@@ -37,13 +31,14 @@ Of 90 messages that do, in other words, 76 have it among the nearest two of 200 
 above this. So do 30 % of ordinary messages of the shipped logs, which take up a topic, and 11 % of
 small talk.
 """
-CHAT_MEAN, CHAT_SD = 0.119, 0.084
-"""MiniLM's cosines of members' messages and small talk."""
-COMMON_RANK, RARE_RANK, MIN_RARITY = 1500, 20000, 0.1
-"""Range of ranks in the model's vocabulary, which is ordered by frequency in English.
-
-Up to the first rank a word has the minimum rarity.
-"""
+# MiniLM's cosines of members' messages and small talk: mean and deviation.
+CHAT_MEAN = 0.119
+CHAT_SD = 0.084
+# Ranks in the model's vocabulary, which is ordered by frequency in English. Up to the first rank a
+# word has the minimum rarity, from the second on it has rarity 1.
+COMMON_RANK = 1500
+RARE_RANK = 20000
+MIN_RARITY = 0.1
 
 PRONOUNS = {
     "he": {"he": "you", "him": "you", "his": "your"},
@@ -65,12 +60,6 @@ SMALL_TALK = tuple(
     ).split("|")
 )
 
-CACHE_LAYOUT = 2
-"""Version of the cache's tables, its `user_version`. Layout 1 had 0, and one index of all owners'
-texts.
-"""
-CREATE_CACHE = "create table vectors (owner text, key text, vector blob, primary key (owner, key))"
-FIRST_LAYOUT_TABLES = ("passages_fts", "passages", "stamp", "vectors")
 MAX_CACHED_VECTORS = 5000
 _VECTOR_CACHE: dict[str, Vectors] = {}
 """Recent vectors of this process (at most 8 MB), shared by several indexes over the same lore."""
@@ -130,10 +119,13 @@ def clear_vectors() -> None:
 def pack_vectors(texts: Sequence[str], encoder: str = "") -> list[bytes]:
     """Return the vectors of messages as float16; empty for one that the encoder cannot read."""
     model = load_encoder(encoder)
-    return [
-        message_vector(it, encoder).astype(np.float16).tobytes() if model.can_read(it) else b""
-        for it in texts
-    ]
+    packed = []
+    for text in texts:
+        vector = b""
+        if model.can_read(text):
+            vector = message_vector(text, encoder).astype(np.float16).tobytes()
+        packed.append(vector)
+    return packed
 
 
 def match_earlier(
@@ -148,11 +140,8 @@ def match_earlier(
     keys = [key for key, vector in earlier.items() if len(vector) == size]
     if len(message) != size or not keys:
         return {}
-    units = (
-        np.frombuffer(b"".join(earlier[key] for key in keys), np.float16)
-        .reshape(len(keys), -1)
-        .astype(np.float32)
-    )
+    packed = np.frombuffer(b"".join(earlier[key] for key in keys), np.float16)
+    units = packed.reshape(len(keys), -1).astype(np.float32)
     vector = np.frombuffer(message, np.float16).astype(np.float32)
     small_talk = _small_talk_vectors(encoder)
     cosines = units @ vector
@@ -188,9 +177,8 @@ def embedding_units(passages: Sequence[Passage], encoder: str = "") -> list[list
     therefore turned into the second person: "your jib is sixty-four feet long". Of 56 questions
     this finds six more than the lore as written.
     """
-    rewriters = {
-        owner: _second_person(owner, passages) for owner in {passage.owner for passage in passages}
-    }
+    owners = {passage.owner for passage in passages}
+    rewriters = {owner: _second_person(owner, passages) for owner in owners}
     model = load_encoder(encoder)
     return [_passage_units(passage, rewriters[passage.owner], model) for passage in passages]
 
@@ -202,9 +190,17 @@ def unit_key(unit: str, encoder: str = "") -> str:
 def embed_units(units: Iterable[str], encoder: str = "") -> dict[str, Vectors]:
     """Return the vectors of units by key, about 10 ms each. Thread-safe."""
     texts = {unit_key(unit, encoder): unit for unit in units}
-    vectors = {key: vector for key in texts if (vector := _VECTOR_CACHE.get(key)) is not None}
-    if todo := [key for key in texts if key not in vectors]:
-        vectors |= zip(todo, load_encoder(encoder).embed([texts[key] for key in todo]), strict=True)
+    vectors: dict[str, Vectors] = {}
+    missing = []
+    for key in texts:
+        vector = _VECTOR_CACHE.get(key)
+        if vector is None:
+            missing.append(key)
+        else:
+            vectors[key] = vector
+    if missing:
+        computed = load_encoder(encoder).embed([texts[key] for key in missing])
+        vectors.update(zip(missing, computed, strict=True))
     _VECTOR_CACHE.update(vectors)
     for key in list(_VECTOR_CACHE)[:-MAX_CACHED_VECTORS]:
         _VECTOR_CACHE.pop(key, None)
@@ -217,29 +213,26 @@ def pack_units(
     """Return the vectors of each passage's units as float32; those `packed` before are not
     computed, and are cached.
     """
-    found = []
+    result = []
     dimensions = load_encoder(encoder).dimensions
     for units, before in zip(embedding_units(passages, encoder), packed, strict=True):
+        keys = [unit_key(unit, encoder) for unit in units]
         if before is None or len(before) != 4 * dimensions * len(units):
             by_key = embed_units(units, encoder)
-            vectors = stack_vectors([by_key[unit_key(unit, encoder)] for unit in units], encoder)
+            vectors = stack_vectors([by_key[key] for key in keys], encoder)
             before = vectors.astype(np.float32).tobytes()
         else:
             stored = np.frombuffer(before, np.float32).reshape(-1, dimensions)
-            _VECTOR_CACHE.update(
-                zip((unit_key(unit, encoder) for unit in units), stored, strict=True)
-            )
-        found.append(before)
-    return found
+            _VECTOR_CACHE.update(zip(keys, stored, strict=True))
+        result.append(before)
+    return result
 
 
 def stack_vectors(vectors: Sequence[Vectors], encoder: str = "") -> Vectors:
     """Stack vectors; shape (vectors, dimensions)."""
-    return (
-        np.stack(vectors)
-        if vectors
-        else np.empty((0, load_encoder(encoder).dimensions), np.float32)
-    )
+    if not vectors:
+        return np.empty((0, load_encoder(encoder).dimensions), np.float32)
+    return np.stack(vectors)
 
 
 def _passage_units(passage: Passage, rewrite: Callable[[str], str], encoder: Encoder) -> list[str]:
@@ -273,10 +266,11 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
     text = " ".join(passage.text for passage in passages if passage.owner == owner)
     counts = Counter(word for word in re.findall(r"\w+", text.casefold()) if word in PRONOUNS)
     common = counts.most_common(2)
-    clear = common and (len(common) == 1 or common[0][1] >= 1.5 * common[1][1])
-    words = PRONOUNS[common[0][0]] if clear else {}
+    is_clear = common and (len(common) == 1 or common[0][1] >= 1.5 * common[1][1])
+    words = PRONOUNS[common[0][0]] if is_clear else {}
+    pronouns = "|".join(words) or "(?!)"
     pattern = re.compile(
-        rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{'|'.join(words) or '(?!)'}))\b", re.I
+        rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{pronouns}))\b", re.IGNORECASE
     )
 
     def substitute(match: re.Match[str]) -> str:
@@ -285,120 +279,3 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
         return words[match["pronoun"].casefold()]
 
     return lambda text: pattern.sub(substitute, text)
-
-
-class VectorCache:
-    """A SQLite file with the vectors of each owner. It is expendable: nothing fails without it."""
-
-    def __init__(self, path: Path) -> None:
-        """Open or create the file, and read it. Raises `sqlite3.DatabaseError` and `OSError`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        try:
-            self._db.execute("pragma secure_delete = on").fetchall()  # overwrites what is deleted
-            (layout,) = self._db.execute("pragma user_version").fetchone()
-            if layout not in (0, CACHE_LAYOUT):
-                raise sqlite3.DatabaseError(f"the cache has layout {layout}")
-            if not self._db.execute("select count(*) from sqlite_master").fetchone()[0]:
-                self._create()
-            self._first_layout: list[tuple[str, bytes]] = []  # whoever's
-            if layout == 0:
-                self._first_layout = self._db.execute("select key, vector from vectors").fetchall()
-            else:
-                self._db.execute(
-                    "select sum(length(vector)) from vectors where owner != ''"
-                ).fetchall()  # reads all
-        except BaseException:
-            self._db.close()
-            raise
-
-    @classmethod
-    def open(cls, path: Path) -> "VectorCache | None":
-        """Open the file; a damaged or foreign one is deleted. None where it cannot be written."""
-        for _ in range(2):
-            with suppress(sqlite3.DatabaseError, OSError):
-                return cls(path)
-            with suppress(OSError):
-                path.unlink()
-        log.warning(
-            "The vectors of lore cannot be kept in %s: they are computed again at each start.", path
-        )
-        return None
-
-    def vectors(self, owner: str, dimensions: int) -> dict[str, Vectors]:
-        """Return an owner's vectors by key; until `forget_first_layout`, those of that layout
-        too.
-        """
-        rows = list(self._first_layout)
-        with self._errors():
-            rows += self._db.execute(
-                "select key, vector from vectors where owner = ?", [owner]
-            ).fetchall()
-        return {
-            key: np.frombuffer(vector, np.float32)
-            for key, vector in rows
-            if len(vector) == 4 * dimensions
-        }
-
-    def keep_owners(self, owners: Iterable[str]) -> None:
-        """Delete the vectors of all other owners, in a file of either layout."""
-        with self._errors(), self._transaction():
-            if self._db.execute("pragma user_version").fetchone() == (0,):
-                for table in FIRST_LAYOUT_TABLES:
-                    self._db.execute(f"drop table if exists {table}")
-                self._create()
-            stored = {owner for (owner,) in self._db.execute("select distinct owner from vectors")}
-            self._db.executemany(
-                "delete from vectors where owner = ?", [(one,) for one in stored - {*owners}]
-            )
-
-    def forget_first_layout(self) -> None:
-        self._first_layout = []
-
-    def store(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
-        """Store exactly these vectors of an owner."""
-        with self._errors(), self._transaction():
-            self._change(owner, wanted)
-
-    def compact(self) -> None:
-        with self._errors():
-            self._db.execute("vacuum")
-
-    def close(self) -> None:
-        self._db.close()
-
-    def _create(self) -> None:
-        self._db.execute(CREATE_CACHE)
-        self._db.execute(f"pragma user_version = {CACHE_LAYOUT}")
-
-    def _change(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
-        stored = dict(
-            self._db.execute("select key, length(vector) from vectors where owner = ?", [owner])
-        )
-        gone = [(owner, key) for key in stored.keys() - wanted.keys()]
-        new = [
-            (owner, key, wanted[key].tobytes())
-            for key in sorted(wanted)
-            if stored.get(key) != wanted[key].nbytes
-        ]
-        self._db.executemany("delete from vectors where owner = ? and key = ?", gone)
-        self._db.executemany("insert or replace into vectors values (?, ?, ?)", new)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin")
-        try:
-            yield
-        except BaseException:
-            with suppress(sqlite3.Error):  # a full disk has rolled it back already
-                self._db.execute("rollback")
-            raise
-        self._db.execute("commit")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            log.warning("The vectors of lore in %s could not be updated: %s.", self._path, error)

@@ -1,0 +1,131 @@
+"""The cache file of lore vectors."""
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from personas.lore.minilm import Vectors
+
+log = logging.getLogger(__name__)
+CACHE_LAYOUT = 2
+"""Version of the cache's tables, its `user_version`. Layout 1 had 0, and one index of all owners'
+texts.
+"""
+CREATE_CACHE = "create table vectors (owner text, key text, vector blob, primary key (owner, key))"
+FIRST_LAYOUT_TABLES = ("passages_fts", "passages", "stamp", "vectors")
+
+
+class VectorCache:
+    """A SQLite file with the vectors of each owner. It is expendable: nothing fails without it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file, and read it. Raises `sqlite3.DatabaseError` and `OSError`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._db.execute("pragma secure_delete = on").fetchall()  # overwrites what is deleted
+            (layout,) = self._db.execute("pragma user_version").fetchone()
+            if layout not in (0, CACHE_LAYOUT):
+                raise sqlite3.DatabaseError(f"the cache has layout {layout}")
+            if not self._db.execute("select count(*) from sqlite_master").fetchone()[0]:
+                self._create()
+            self._first_layout: list[tuple[str, bytes]] = []  # it names no owners
+            if layout == 0:
+                self._first_layout = self._db.execute("select key, vector from vectors").fetchall()
+            else:  # reads the whole file, so that damage shows now
+                sql = "select sum(length(vector)) from vectors where owner != ''"
+                self._db.execute(sql).fetchall()
+        except BaseException:
+            self._db.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> "VectorCache | None":
+        """Open the file; a damaged or foreign one is deleted. None where it cannot be written."""
+        for _ in range(2):
+            with suppress(sqlite3.DatabaseError, OSError):
+                return cls(path)
+            with suppress(OSError):
+                path.unlink()
+        log.warning(
+            "The vectors of lore cannot be kept in %s: they are computed again at each start.", path
+        )
+        return None
+
+    def vectors(self, owner: str, dimensions: int) -> dict[str, Vectors]:
+        """Return an owner's vectors by key; until `forget_first_layout`, those of that layout
+        too.
+        """
+        rows = list(self._first_layout)
+        with self._errors():
+            sql = "select key, vector from vectors where owner = ?"
+            rows += self._db.execute(sql, [owner]).fetchall()
+        vectors = {}
+        for key, vector in rows:
+            if len(vector) == 4 * dimensions:
+                vectors[key] = np.frombuffer(vector, np.float32)
+        return vectors
+
+    def keep_owners(self, owners: Iterable[str]) -> None:
+        """Delete the vectors of all other owners, in a file of either layout."""
+        with self._errors(), self._transaction():
+            if self._db.execute("pragma user_version").fetchone() == (0,):
+                for table in FIRST_LAYOUT_TABLES:
+                    self._db.execute(f"drop table if exists {table}")
+                self._create()
+            stored = {owner for (owner,) in self._db.execute("select distinct owner from vectors")}
+            others = [(owner,) for owner in stored - {*owners}]
+            self._db.executemany("delete from vectors where owner = ?", others)
+
+    def forget_first_layout(self) -> None:
+        self._first_layout = []
+
+    def store(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
+        """Store exactly these vectors of an owner."""
+        with self._errors(), self._transaction():
+            self._change(owner, wanted)
+
+    def compact(self) -> None:
+        with self._errors():
+            self._db.execute("vacuum")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _create(self) -> None:
+        self._db.execute(CREATE_CACHE)
+        self._db.execute(f"pragma user_version = {CACHE_LAYOUT}")
+
+    def _change(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
+        sql = "select key, length(vector) from vectors where owner = ?"
+        stored = dict(self._db.execute(sql, [owner]))
+        gone = [(owner, key) for key in stored.keys() - wanted.keys()]
+        new = []
+        for key in sorted(wanted):
+            if stored.get(key) != wanted[key].nbytes:
+                new.append((owner, key, wanted[key].tobytes()))
+        self._db.executemany("delete from vectors where owner = ? and key = ?", gone)
+        self._db.executemany("insert or replace into vectors values (?, ?, ?)", new)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("begin")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            log.warning("The vectors of lore in %s could not be updated: %s.", self._path, error)
