@@ -35,9 +35,9 @@ VersionListener = Callable[[int, str], object]
 
 @dataclass(frozen=True)
 class PromotionObjections:
-    """Objections to a version: by whom, such as "The gate rejects", and the reasons."""
+    """Objections to a version: their source, such as "The gate rejects", and the reasons."""
 
-    who: str
+    source: str
     reasons: tuple[str, ...]
 
 
@@ -47,7 +47,7 @@ class PromotionObjectedError(RequestError):
     def __init__(self, version: str, objections: PromotionObjections) -> None:
         reasons = " ".join(objections.reasons)
         super().__init__(
-            f"{objections.who} {version}: {reasons}",
+            f"{objections.source} {version}: {reasons}",
             "Read the reasons, and send `anyway` to promote it all the same.",
         )
         self.objections = objections

@@ -27,24 +27,26 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
-from bot.versions.actions import PromotionObjectedError
+from bot.versions.actions import PromotionObjectedError, PromotionResult
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX
 from personas.schemas.chat import Persona
 
 PROMOTION_TEXTS = {
-    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate approves it.",
-    True: "Automatic: a new version that the gate would promote goes live at once; a message says so, with a button "
-    "to roll it back. All others need a moderator.",
+    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate "
+    "approves it.",
+    True: "Automatic: a new version that the gate would promote goes live at once; a message says "
+    "so, with a button to roll it back. All others need a moderator.",
 }
 
 
 def usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
     """The versions of a persona that the server may use, newest first."""
     versions = interaction.client.services.store.versions
-    return [
-        it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))
+    names = [
+        version.version for version in versions.installed(persona.id, interaction.guild_id or 0)
     ]
+    return names[::-1]
 
 
 def _promotable_versions(interaction: Interaction) -> list[str]:
@@ -52,9 +54,10 @@ def _promotable_versions(interaction: Interaction) -> list[str]:
     use.
     """
     services = interaction.client.services
-    versions = usable_versions(interaction, persona_option(interaction))
-    dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
-    return [*versions, *(f"{DIALOGUE_PREFIX}{name}" for name in dialogues)]
+    suggestions = usable_versions(interaction, persona_option(interaction))
+    for name in services.catalogue.dialogue_adapters(interaction.guild_id or 0):
+        suggestions.append(f"{DIALOGUE_PREFIX}{name}")
+    return suggestions
 
 
 def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
@@ -63,7 +66,7 @@ def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
 
 PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
 OwnVersionOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: job_labels(_jobs_of_versions(it)))
+    str, SuggestionTransformer(lambda interaction: job_labels(_jobs_of_versions(interaction)))
 ]
 
 
@@ -81,12 +84,14 @@ async def promote(
     persona = persona or channel_persona(interaction)
     if version:
         version = await install_named_dialogue(interaction, persona, version)
-    installed = usable_versions(interaction, persona)
-    if not (version or installed):
-        raise RequestError(
-            f"{persona.name} has no trained version yet.", "Train one with `/finetune start`."
-        )
-    await promote_or_confirm(interaction, persona, version or installed[0])
+    else:
+        usable = usable_versions(interaction, persona)
+        if not usable:
+            raise RequestError(
+                f"{persona.name} has no trained version yet.", "Train one with `/finetune start`."
+            )
+        version = usable[0]
+    await promote_or_confirm(interaction, persona, version)
 
 
 @FINETUNE.command(description="Go back to the previous live version.")
@@ -104,7 +109,10 @@ async def rollback(interaction: Interaction, persona: PersonaOption | None = Non
 async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
     job = select_job(_jobs_of_versions(interaction), version, "version of this server")
     interaction.client.services.versions.require_removable(job)
-    question = f"Delete {job.version} of `{job.name}` for good? Only importing or training it again brings it back."
+    question = (
+        f"Delete {job.version} of `{job.name}` for good? Only importing or training it again "
+        "brings it back."
+    )
     await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
 
 
@@ -120,21 +128,6 @@ async def promotion(
     if way:
         guilds.set_auto_promotion(guild_id, way == "automatic")
     await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])
-
-
-async def promote_with_reply(
-    interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True
-) -> str:
-    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless
-    `anyway`.
-    """
-    result = await interaction.client.services.versions.promote(
-        persona.id, version, request_origin(interaction), anyway=anyway
-    )
-    if not result.is_new:
-        return f"{version} of **{persona.name}** is live already."
-    note = f" It is the dialogue adapter `{result.dialogue}`." if result.dialogue else ""
-    return f"{version} of **{persona.name}** is live from the next reply on.{note}"
 
 
 async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:
@@ -158,18 +151,23 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
     """Promote a version, or ask for confirmation where it meets objections. The interaction is
     acknowledged.
     """
-    was_live = (
-        interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0)
-        == version
-    )
+    versions = interaction.client.services.versions
     try:
-        reply = await promote_with_reply(interaction, persona, version, anyway=False)
+        result = await versions.promote(persona.id, version, request_origin(interaction))
     except PromotionObjectedError as error:
         reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
-        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"
+        question = f"{error.objections.source} {version} of **{persona.name}**:\n{reasons}"
         await respond(interaction, question, button_view(PromoteAnywayButton(persona.id, version)))
     else:
-        await respond(interaction, reply, ephemeral=was_live)
+        await respond(interaction, promotion_text(result, persona), ephemeral=not result.is_new)
+
+
+def promotion_text(result: PromotionResult, persona: Persona) -> str:
+    """Tell moderators what a promotion has changed."""
+    if not result.is_new:
+        return f"{result.version} of **{persona.name}** is live already."
+    note = f" It is the dialogue adapter `{result.dialogue}`." if result.dialogue else ""
+    return f"{result.version} of **{persona.name}** is live from the next reply on.{note}"
 
 
 def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
@@ -213,11 +211,10 @@ class PromoteAnywayButton(
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, thinking=True)
         persona = require_persona(interaction, self.persona_id)
-        await respond(
-            interaction,
-            await promote_with_reply(interaction, persona, self.version),
-            ephemeral=False,
+        result = await interaction.client.services.versions.promote(
+            persona.id, self.version, request_origin(interaction), anyway=True
         )
+        await respond(interaction, promotion_text(result, persona), ephemeral=False)
 
 
 class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):

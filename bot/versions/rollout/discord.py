@@ -20,6 +20,7 @@ from bot.platform.discord_kit.transformers import (
     SuggestionTransformer,
     channel_persona,
     persona_option,
+    request_origin,
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
@@ -32,7 +33,7 @@ from bot.platform.discord_kit.ui import (
 from bot.platform.errors import RefusedError
 from bot.services import Bot, Services
 from bot.store import NewRollout, Rollout
-from bot.versions.discord import PromoteButton, install_named_dialogue, promote_with_reply
+from bot.versions.discord import PromoteButton, install_named_dialogue, promotion_text
 from bot.versions.rollout import report as rollout_report
 from bot.versions.rollout.discord_monitor import RolloutMonitor
 from bot.versions.rollout.history import VersionHistory
@@ -230,7 +231,10 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
             "it answer again.",
         )
     if rollout.is_promoted:
-        return await promote_with_reply(interaction, persona, rollout.version)
+        result = await services.versions.promote(
+            persona.id, rollout.version, request_origin(interaction), anyway=True
+        )
+        return promotion_text(result, persona)
     new = NewRollout(
         persona_id=rollout.persona_id,
         version=rollout.version,
