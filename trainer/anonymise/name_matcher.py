@@ -84,37 +84,39 @@ class NameMatcher:
             matches += self._in_cjk(text)
         if self._by_word:
             matches += self._in_words(text)
-        matches.sort(key=lambda one: (one.start, -one.end))
-        kept: list[NameMatch] = []
-        for one in (match for match in matches if match.is_sure):
-            if not kept or one.start >= kept[-1].end:
-                kept.append(one)
-            if len(kept) > 1:
-                first, second = kept[-2:]
-                if (
-                    first.person_id == second.person_id
-                    and text[first.end : second.start] in NAME_SEPARATORS
-                ):
-                    kept[-2:] = [
-                        NameMatch(one.person_id, first.start, second.end)
-                    ]  # parts of one person's name
-        doubtful = [one for one in matches if not one.is_sure]
-        free = [
-            one
-            for one in doubtful
-            if not any(it.start < one.end and one.start < it.end for it in kept)
-        ]
-        return sorted([*kept, *free], key=lambda one: one.start)
+        matches.sort(key=lambda match: (match.start, -match.end))
+        sure: list[NameMatch] = []
+        for match in matches:
+            if not match.is_sure or (sure and match.start < sure[-1].end):
+                continue
+            before = sure[-1] if sure else None
+            if (
+                before
+                and before.person_id == match.person_id
+                and text[before.end : match.start] in NAME_SEPARATORS
+            ):  # parts of one person's name
+                sure[-1] = NameMatch(match.person_id, before.start, match.end)
+            else:
+                sure.append(match)
+        result = list(sure)
+        for match in matches:
+            if match.is_sure:
+                continue
+            if not any(other.start < match.end and match.start < other.end for other in sure):
+                result.append(match)
+        return sorted(result, key=lambda match: match.start)
 
     def _in_words(self, text: str) -> Iterator[NameMatch]:
         words = [_word(match) for match in TOKEN.finditer(text)]
         position = 0
         while position < len(words):
-            hits = [*self._at(text, words, position)]
-            hit = next((hit for hit in hits if hit[0].is_sure), hits[0] if hits else None)
-            if hit:
-                yield hit[0]
-            position += hit[1] if hit else 1
+            hits = list(self._at(text, words, position))
+            if not hits:
+                position += 1
+                continue
+            match, word_count = next((hit for hit in hits if hit[0].is_sure), hits[0])
+            yield match
+            position += word_count
 
     def _at(
         self, text: str, words: list[_TextWord], position: int
@@ -139,25 +141,21 @@ class NameMatcher:
             small = text
         position = 0
         while position < len(text):
-            hit = next(
-                (
-                    f
-                    for f in self._by_sign.get(small[position], ())
-                    if _is_cjk_mention(f, small, position)
-                ),
-                None,
-            )
-            if hit:
-                yield NameMatch(hit.person_id, position, position + len(hit.words[0]))
-            position += len(hit.words[0]) if hit else 1
+            for form in self._by_sign.get(small[position], ()):
+                if _is_cjk_mention(form, small, position):
+                    end = position + len(form.words[0])
+                    yield NameMatch(form.person_id, position, end)
+                    position = end
+                    break
+            else:
+                position += 1
 
 
 def _word(match: re.Match[str]) -> _TextWord:
     written = match[0]
     plain = casefold_composed(written)
-    return _TextWord(
-        match.start(), match.end(), plain, plain if plain.isascii() else fold_diacritics(plain)
-    )
+    folded = plain if plain.isascii() else fold_diacritics(plain)
+    return _TextWord(match.start(), match.end(), plain, folded)
 
 
 def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
@@ -165,7 +163,8 @@ def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
     yield word, 0
     if word.endswith("s") and len(word) > MAX_AMBIGUOUS_LETTERS and word not in ENGLISH_WORDS:
         yield word[:-1], 1
-    if (short := REPEATED_LETTERS.sub(r"\1", word)) != word:
+    short = REPEATED_LETTERS.sub(r"\1", word)
+    if short != word:
         yield short, 0
 
 
@@ -173,7 +172,8 @@ def _match_end(
     form: NameForm, text: str, words: list[_TextWord], position: int, key: str
 ) -> int | None:
     if len(form.words) == 1:
-        return words[position].end if _is_spelling_of(form.words[0], words[position], key) else None
+        word = words[position]
+        return word.end if _is_spelling_of(form.words[0], word, key) else None
     if position + len(form.words) > len(words):
         return None
     for offset, wanted in enumerate(form.key):
@@ -202,9 +202,9 @@ def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord
         return True
     if context == "at":
         return False
-    if LATIN_TITLES.search(text[max(0, start - 12) : start].lower()) or VOCATIVES.match(
-        text[end : end + 5].lower()
-    ):
+    before = text[max(0, start - 12) : start].lower()
+    after = text[end : end + 5].lower()
+    if LATIN_TITLES.search(before) or VOCATIVES.match(after):
         return True
     if context == "called" or not _has_capitals(text, start, end):
         return False
@@ -231,9 +231,8 @@ def _has_capitals(text: str, start: int, end: int) -> bool:
     written = text[start:end]
     if len(written) > 1 and written.isupper() and text.isupper():
         return False
-    return all(
-        part[0].isupper() or not part[0].isalpha() for part in re.findall(r"[^\W_]+", written)
-    )
+    initials = [part[0] for part in re.findall(r"[^\W_]+", written)]
+    return all(initial.isupper() or not initial.isalpha() for initial in initials)
 
 
 def _is_name_like(text: str, start: int, end: int) -> bool:

@@ -83,7 +83,8 @@ def partial_name_forms(
 
 
 def _clean_names(names: Iterable[str]) -> list[str]:
-    return [stripped for name in names if (stripped := name.strip().lstrip("@").strip())]
+    stripped = [name.strip().lstrip("@").strip() for name in names]
+    return [name for name in stripped if name]
 
 
 def _latin_full_forms(
@@ -94,15 +95,15 @@ def _latin_full_forms(
         return
     letters = sum(map(str.isalpha, name))
     if len(words) > 1:
-        is_phrase = (
-            all(word in ENGLISH_WORDS or word.isdigit() for word in words)
-            or letters < MIN_NAME_LETTERS
-        )
-        yield NameForm(words, person_id, "capital" if is_phrase else "anywhere", is_full=True)
+        is_phrase = all(word in ENGLISH_WORDS or word.isdigit() for word in words)
+        context: MatchContext = "anywhere"
+        if is_phrase or letters < MIN_NAME_LETTERS:
+            context = "capital"
     elif letters < MIN_NAME_LETTERS:
-        yield NameForm(words, person_id, "called" if letters > 1 else "at", is_full=True)
+        context = "called" if letters > 1 else "at"
     else:
-        yield NameForm(words, person_id, _context_of(words[0], capitalisation), is_full=True)
+        context = _context_of(words[0], capitalisation)
+    yield NameForm(words, person_id, context, is_full=True)
 
 
 def _context_of(word: str, capitalisation: CapitalisationStats) -> MatchContext:
@@ -138,11 +139,8 @@ def _latin_part_forms(
         ):
             yield NameForm((word,), person_id, "anywhere")
         elif part[0].isupper():
-            yield NameForm(
-                (word,),
-                person_id,
-                "written" if capitalisation.is_mostly_capital(word) else "capital",
-            )
+            is_mostly_capital = capitalisation.is_mostly_capital(word)
+            yield NameForm((word,), person_id, "written" if is_mostly_capital else "capital")
 
 
 def _compound_forms(
@@ -155,11 +153,8 @@ def _compound_forms(
         words = tuple(casefold_composed(word) for word in WORD.findall(compound))
         joined = "".join(words)
         if len(joined) > MIN_NAME_LETTERS:
-            yield NameForm(
-                words,
-                person_id,
-                "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere",
-            )
+            is_phrase = all(word in ENGLISH_WORDS for word in words)
+            yield NameForm(words, person_id, "capital" if is_phrase else "anywhere")
             yield NameForm((joined,), person_id, _context_of(joined, capitalisation))
 
 
@@ -184,14 +179,14 @@ def _cjk_full_forms(
     person_id: str, name: str, capitalisation: CapitalisationStats
 ) -> Iterator[NameForm]:
     yield NameForm((name.casefold(),), person_id, _cjk_context(name.casefold()), is_full=True)
-    if (joined := re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)) != name:
+    joined = re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)
+    if joined != name:
         yield NameForm((joined.casefold(),), person_id, "anywhere", is_full=True)
-    if latin := re.sub(f"[{CJK}]+", " ", name).strip():
-        yield from (
-            form
-            for form in _latin_full_forms(person_id, latin, capitalisation)
-            if not form.words[0].isdigit()
-        )
+    latin = re.sub(f"[{CJK}]+", " ", name).strip()
+    if latin:
+        for form in _latin_full_forms(person_id, latin, capitalisation):
+            if not form.words[0].isdigit():
+                yield form
 
 
 def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
@@ -213,24 +208,29 @@ def _cjk_context(name: str) -> MatchContext:
     return "anywhere"
 
 
+def _han_surname(name: str) -> str:
+    """Return the surname that a name begins with, of two signs before one; empty without any."""
+    for length in (2, 1):
+        if name[:length] in CJK_SURNAMES:
+            return name[:length]
+    return ""
+
+
 def _han_forms(person_id: str, name: str) -> Iterator[NameForm]:
     """Return `小明`, `老王`, `王`哥 for 王小明; `田中`さん for 田中太郎."""
-    surname = name[:2] if name[:2] in CJK_SURNAMES else name[:1] if name[:1] in CJK_SURNAMES else ""
+    surname = _han_surname(name)
     given = name[len(surname) :]
     if surname and 1 <= len(given) <= 2:
         first_name = given if len(given) == 2 else given * 2
         yield NameForm((first_name,), person_id, _cjk_context(first_name))
         for lead in "小老阿":
-            yield from (
-                NameForm((lead + sign,), person_id, _cjk_context(lead + sign))
-                for sign in {surname, given[-1]}
-            )
-        yield from (NameForm((part,), person_id, "called") for part in {surname, given, given[-1]})
+            for sign in {surname, given[-1]}:
+                yield NameForm((lead + sign,), person_id, _cjk_context(lead + sign))
+        for part in {surname, given, given[-1]}:
+            yield NameForm((part,), person_id, "called")
     elif len(name) == 4:
-        yield from (
-            NameForm((part,), person_id, _cjk_context(part)) for part in (name[:2], name[2:])
-        )
+        for part in (name[:2], name[2:]):
+            yield NameForm((part,), person_id, _cjk_context(part))
     elif len(name) == 3:
-        yield from (
-            NameForm((part,), person_id, "called") for part in (name[:2], name[1:], name[2:])
-        )
+        for part in (name[:2], name[1:], name[2:]):
+            yield NameForm((part,), person_id, "called")
