@@ -39,6 +39,7 @@ class CandidateChooser:
     def begin(self, sampled: list[Sampled]) -> None:
         """Fork the sequences that get their first token, if their replies are to be chosen."""
         for seq, token in sampled:
+            # A fork copies the prompt's keys and values, which have just been computed.
             if not seq.is_prefilling or seq.is_candidate or isinstance(token, Exception):
                 continue
             sampling = seq.request.sampling

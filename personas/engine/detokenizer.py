@@ -141,6 +141,8 @@ class StreamingDetokenizer:
             self.stopped = True
         elif not decoded.endswith(REPLACEMENT_CHARACTER):  # the character may be incomplete
             self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
+            # A penalty would distort words where only the repeated token fits; ending the reply
+            # loses nothing. In the history, the repetition would cause the next one.
             if self._stop_loops and is_repeating(self.ids):
                 before = self._decode(self.ids[:-REPETITION_TOKENS])
                 self.text = trim_repetition(before) or self.text

@@ -88,6 +88,8 @@ class PrefixCache:
         `max_bytes`.
         """
         stored = self._use_blocks(adapter, kv.tokens)
+        # A block is found by the number of the block before it, so that its key holds 16 tokens
+        # instead of the whole text.
         number = stored[-1].number if stored else 0
         for start in range(
             len(stored) * BLOCK_TOKENS, len(kv.tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS

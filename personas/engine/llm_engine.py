@@ -136,6 +136,7 @@ class LLMEngine:
         return stream
 
     async def load(self, adapter: AdapterRef) -> None:
+        # Reading and checking takes long: replies go on meanwhile.
         weights = await asyncio.to_thread(self._parts.read, adapter)
         await self._run(lambda: self._parts.load_adapter(weights))
 

@@ -133,6 +133,7 @@ class Scheduler(FairScheduler[Sequence]):
         """
         prompts = self._prompts_by_service()
         chosen = []
+        # A first prompt in parts would wait for a token of all other replies between two of them.
         first = prompts[0].prompt_tokens_left if prompts else 0
         budget = max(self._prefill_budget, min(first, self.limits.solo_prefill_tokens))
         for seq in prompts:

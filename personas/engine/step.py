@@ -81,7 +81,7 @@ class BatchGenerator:
         """Compute prompt chunks, a token of every reply, and prefixes in advance; False if nothing
         was computed.
         """
-        self.scheduler.expire()
+        self.scheduler.expire()  # first, so that rows are free for those who wait
         self.scheduler.admit()
         self._prefetch_adapters()
         has_replies = self.running > 0

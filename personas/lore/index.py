@@ -313,6 +313,7 @@ class LoreIndex:
         in the index.
         """
         terms = query_terms(message)[:MAX_QUERY_TERMS]
+        # A member's memories take part in this search only: what is forgotten is gone at once.
         added = self._lay_out(more, {}) if more else None
         lore_by_owner, rows_by_term = self._look_up(
             self._owners_for(persona_id, guild_id), terms, added
@@ -324,6 +325,8 @@ class LoreIndex:
         cosines, small_talk = self._cosines(message, lore_by_owner)
         grams = gram_shares(message, visible) if small_talk is None else {}
         english_terms = len(terms) if small_talk is not None else 0
+        # A message that asks nothing resembles some passage all the same, and a small model would
+        # then speak of the passage. The rules for questions are English.
         weight = 1.0
         if small_talk is not None and not self._encoder and is_statement(message):
             weight = STATEMENT_WEIGHT

@@ -124,6 +124,7 @@ class LoreRanking:
         """
         always = [match for match in self.matches if match.is_always]
         by_keys = [match for match in self.matches if match.keys and not match.is_always][:limit]
+        # Keys come first: an author who names keys knows the use of a passage.
         by_score = [match for match in self.matches if match.is_match and not match.by_keys]
         if by_score:
             min_score = max(MIN_SCORE, MIN_SHARE_OF_BEST * by_score[0].score)

@@ -319,6 +319,8 @@ class Renderer:
             self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
         )
         if lore:
+            # With the last message, not in the card: so the start of the prompt stays the same from
+            # turn to turn, and its keys and values can be reused.
             named = [_with_names(hit, persona, turns[-1].name) for hit in lore] if persona else lore
             messages[-1]["content"] = _format_lore(chat, named) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:

@@ -173,6 +173,7 @@ class Replicas:
         bound = math.ceil(LOAD_FACTOR * (replies + 1) / len(ready))
         below = [replica for replica in ready if len(replica.leases) < bound]
         if not anywhere:
+            # Reading an adapter stops all replies of a server, so the reply rather waits.
             with_adapter = sum([adapter in replica.active for replica in below])
             return self._first_with_room(below[: with_adapter + 1], adapter)
         return self._first_with_room(below, adapter) or self._first_with_room(ready, adapter)

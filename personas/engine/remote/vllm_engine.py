@@ -190,6 +190,8 @@ class VllmEngine:
                 self._replicas.fail(replica, error)
 
     async def clear_prefix_cache(self) -> None:
+        # With another salt, no request reaches stored blocks. It holds for all servers, and needs no
+        # development mode of theirs.
         self._salt = await self._in_thread(self._write_salt)
 
     def state(self) -> EngineState:
