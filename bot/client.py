@@ -302,13 +302,13 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
 
     async def _take_up_removal(self, persona_id: str) -> None:
         await asyncio.to_thread(self.services.personas.reload_guild_cards)
-        self.services.reply_service.stop_replies(of=persona_id)
+        self.services.reply_service.stop_replies(persona_id=persona_id)
         if self.services.personas.get(persona_id, 0) is None:
             # Decided by the card, not by times: the clocks of two hosts may differ.
             self.services.store.guilds.forget_persona(persona_id)
 
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
-        self.services.reply_service.stop_replies(of=persona_id)
+        self.services.reply_service.stop_replies(persona_id=persona_id)
         await self.services.engine.drop(self.services.served_versions.adapter(persona_id, version))
 
 

@@ -1,6 +1,6 @@
 """Requests to Discord, and writes to the database, that are made again until they succeed.
 
-docs/design.md lists what the failure of each of them may cost a reply.
+docs/design.md lists for each of them the cost of its failure.
 """
 
 import asyncio
@@ -24,11 +24,12 @@ UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutErro
 DELIVERY_ERRORS = (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited, StoreError)
 """All errors by which a request to Discord, or a row, fails."""
 TOO_MANY_REQUESTS_STATUS = 429
-RETRY_PAUSES_S = 1.0, 4.0
+RETRY_PAUSES_S = (1.0, 4.0)
 RETRY_PAUSE_S = 1.0
 """The shortest pause of discord.py before it repeats a request."""
-FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
-"""Pauses between attempts of `deliver`: the first one, doubled after each, and the longest."""
+FIRST_PAUSE_S = 2.0
+"""First pause between attempts of `deliver`; each one is twice as long as the one before."""
+MAX_PAUSE_S = 60.0
 MAX_DELIVERY_S = 900.0
 """Time for which `deliver` goes on; a reply can be resumed as long after a restart."""
 
@@ -44,11 +45,10 @@ def retry_after_s(error: Exception) -> float:
     """Return how long Discord asks to wait, in seconds; 0 where it does not say."""
     if isinstance(error, discord.RateLimited):
         return error.retry_after
-    response = error.response if isinstance(error, discord.HTTPException) else None
+    if not isinstance(error, discord.HTTPException) or error.response is None:
+        return 0.0
     try:
-        return (
-            max(0.0, float(response.headers.get("Retry-After", 0))) if response is not None else 0.0
-        )
+        return max(0.0, float(error.response.headers.get("Retry-After", 0)))
     except ValueError:  # HTTP also allows a date there
         return 0.0
 

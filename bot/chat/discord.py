@@ -18,6 +18,7 @@ from bot.chat.discord_answers import (
 from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.discord_missed import MAX_MISSED_AGE, answer_missed
 from bot.chat.memory_text import edit_memory_copies
+from bot.chat.message_reader import mentions_bot
 from bot.chat.places import SpeakChannel
 from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
@@ -191,7 +192,7 @@ class ChatCog(commands.Cog):
         """
         if message.author.bot or message.edited_at is None:
             return False
-        if not self.answerer.is_mentioned(message):
+        if not mentions_bot(message, self.bot.user):
             return False
         store = self.bot.services.store
         is_recent = discord.utils.utcnow() - message.created_at < MAX_MISSED_AGE

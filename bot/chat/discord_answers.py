@@ -14,7 +14,7 @@ import discord
 from discord.ext import commands
 
 from bot.chat.delivery import DELIVERY_ERRORS
-from bot.chat.message_reader import IncomingMessage
+from bot.chat.message_reader import IncomingMessage, mentions_bot
 from bot.chat.message_text import has_words, join_words, raw_text, unread_parts
 from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
@@ -164,8 +164,13 @@ class MessageAnswerer:
         except StoreError as error:  # it says nothing to members
             log.error("a message in #%s is not answered: %s", message.channel, error)
         except Exception as error:
-            if message.id not in self._deleted:
-                await self._send_error(message, error)
+            if message.id in self._deleted:
+                return
+            text = error_text(error)
+            is_busy = isinstance(error, EngineBusyError)
+            notices = self._busy_notices if is_busy else self._errors
+            if not notices.update_rate_limit(message):
+                await _notify(message.channel, text)
         finally:
             del self.answering[message.id]
 
@@ -227,18 +232,6 @@ class MessageAnswerer:
     # ---------------------------------------------------------------------------------------------
     # addressees
 
-    def is_mentioned(self, message: discord.Message) -> bool:
-        """Report whether a message mentions the bot, or its own role: clients offer it beside the
-        bot, under the same name.
-        """
-        me = self.bot.user
-        if me in message.mentions:
-            return True
-        return any(
-            role.tags is not None and me is not None and role.tags.bot_id == me.id
-            for role in message.role_mentions
-        )
-
     def persona_in(self, channel: SpeakChannel) -> Persona | None:
         """Return the persona of a channel."""
         return self.bot.services.persona_in(channel_ref(channel))
@@ -246,7 +239,7 @@ class MessageAnswerer:
     def _is_meant(self, message: discord.Message, channel: SpeakChannel) -> bool:
         if isinstance(channel, discord.DMChannel):
             return True
-        if self._replied_to(message) or self.is_mentioned(message):
+        if self._replied_to(message) or mentions_bot(message, self.bot.user):
             return True
         place = channel_ref(channel)
         setting = self.bot.services.store.channels.get(
@@ -286,7 +279,9 @@ class MessageAnswerer:
         self, message: discord.Message, persona: Persona, unread: list[str]
     ) -> None:
         """Say why a message is not answered: it has no text, or Discord hides it."""
-        is_mentioned = isinstance(message.channel, discord.DMChannel) or self.is_mentioned(message)
+        is_mentioned = mentions_bot(message, self.bot.user)
+        if isinstance(message.channel, discord.DMChannel):
+            is_mentioned = True
         is_direct = is_mentioned or self._replied_to(message) is not None
         notices = self._unread_notices if is_mentioned else self._hints
         if unread:
@@ -302,12 +297,6 @@ class MessageAnswerer:
             )
         else:
             text = NO_CONTENT_TEXT
-        if not notices.update_rate_limit(message):
-            await _notify(message.channel, text)
-
-    async def _send_error(self, message: discord.Message, error: Exception) -> None:
-        text = error_text(error)
-        notices = self._busy_notices if isinstance(error, EngineBusyError) else self._errors
         if not notices.update_rate_limit(message):
             await _notify(message.channel, text)
 

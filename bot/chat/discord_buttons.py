@@ -39,12 +39,10 @@ def quote_member(name: str, text: str) -> str:
     lines = text.strip().splitlines()
     if len(lines) < 2:
         return f"{author} {text.strip()}"
-    quote = "\n".join([author, *(f"> {line}" for line in lines)])
-    return (
-        quote
-        if len(quote) <= MAX_MESSAGE_CHARS
-        else f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
-    )
+    quote = author + "".join(f"\n> {line}" for line in lines)
+    if len(quote) > MAX_MESSAGE_CHARS:  # the marks of many short lines take more room
+        return f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
+    return quote
 
 
 class _ReplyButton(PersistentButton, template=r"never:"):
@@ -85,10 +83,8 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
             interaction, persona, channel_ref(channel)
         )
         text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
-        await send_form(
-            interaction,
-            form(f"Reply to {persona.name}", f"{ANSWER_FORM_PREFIX}{self.event_id}", text),
-        )
+        custom_id = f"{ANSWER_FORM_PREFIX}{self.event_id}"
+        await send_form(interaction, form(f"Reply to {persona.name}", custom_id, text))
 
 
 class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
@@ -149,13 +145,9 @@ class ReplyButtonViews:
 
     def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
         """Reply, Regenerate and the votes with their counts."""
-        up = UpvoteButton(event_id, label=_count(votes.up))
-        down = DownvoteButton(event_id, label=_count(votes.down))
+        up = UpvoteButton(event_id, label=str(votes.up or ""))
+        down = DownvoteButton(event_id, label=str(votes.down or ""))
         return button_view(AnswerButton(event_id), RegenerateButton(event_id), up, down)
-
-
-def _count(votes: int) -> str:
-    return str(votes) if votes else ""
 
 
 async def answer_form(interaction: Interaction, event_id: str, values: dict[str, str]) -> None:

@@ -1,5 +1,5 @@
-"""Finds what was said to personas while the bot had no connection: Discord sends it no events of
-that time.
+"""Finds messages to personas that came while the bot had no connection: Discord sends it no events
+of that time.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import discord
 
+from bot.chat.message_reader import mentions_bot
 from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel
 from bot.services import Bot, Services
 from bot.store import StoreError
@@ -17,10 +18,11 @@ from bot.store import StoreError
 log = logging.getLogger(__name__)
 MAX_MISSED_AGE = datetime.timedelta(hours=1)
 """Older messages are not answered any more."""
-MAX_READ_MESSAGES, MAX_ANSWERED_IN_CHANNEL, MAX_CHANNELS_AT_ONCE = 50, 5, 4
-"""Latest messages of a channel that are read, and of those for personas, the latest that are
-answered.
-"""
+MAX_READ_MESSAGES = 50
+"""Latest messages of a channel that are read."""
+MAX_ANSWERED_IN_CHANNEL = 5
+"""Latest messages to personas among them that are answered."""
+MAX_CHANNELS_AT_ONCE = 4
 MAX_DIRECT_CHANNELS = 20
 """Direct-message channels that are read: those that were used last."""
 READ_TIMEOUT_S = 30.0
@@ -36,7 +38,7 @@ async def answer_missed(
 
     Only where the bot may read the history, and only messages that mention it or reply to a
     persona, or direct ones: a conversation among members has gone on meanwhile. `answer` ignores
-    what was answered before.
+    messages that were answered before.
     """
     since = max(since, discord.utils.utcnow() - MAX_MISSED_AGE)
     try:
@@ -50,18 +52,21 @@ async def answer_missed(
         async with free:
             place = channel_ref(channel)
             setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-            set_at = datetime.datetime.fromtimestamp(setting.set_at if setting else 0, datetime.UTC)
-            earliest = discord.utils.time_snowflake(max(since, set_at))
-            after = max(earliest, last_events.get(channel.id, 0))
+            earliest = since
+            if setting:  # a new persona does not answer messages from before it came
+                set_at = datetime.datetime.fromtimestamp(setting.set_at, datetime.UTC)
+                earliest = max(since, set_at)
+            after = max(discord.utils.time_snowflake(earliest), last_events.get(channel.id, 0))
             for message in await _read_missed(client, services, channel, after):
                 log.info("answering a message in #%s that came while the bot was away", channel)
                 message.author = await _member(message)
                 await answer(message)
 
-    channels = [
-        *_server_channels(client, services, since),
-        *await _direct_channels(client, services),
-    ]
+    channels = list(_server_channels(client, services, since))
+    if client.serves(0):  # direct messages
+        for channel_id in services.store.replies.latest_channels(0, MAX_DIRECT_CHANNELS):
+            if channel := await fetch_channel(client, channel_id):
+                channels.append(channel)
     results = await asyncio.gather(*map(in_channel, channels), return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
@@ -77,25 +82,17 @@ def _server_channels(
     after = discord.utils.time_snowflake(since)
     for guild_id, channel_ids in services.store.channels.by_guild().items():
         guild = client.get_guild(guild_id)
+        if guild is None:
+            continue
         with_persona = {*channel_ids}
-        channels: list[GuildChannel] = [*guild.text_channels, *guild.threads] if guild else []
+        channels: list[GuildChannel] = [*guild.text_channels, *guild.threads]
         for channel in channels:
             place = channel_ref(channel)
-            has_persona = bool({place.channel_id, place.parent_id} & with_persona)
-            if has_persona and (channel.last_message_id or 0) > after and _may_read(channel):
+            has_persona = place.channel_id in with_persona or place.parent_id in with_persona
+            is_new = (channel.last_message_id or 0) > after
+            can_read = channel.permissions_for(guild.me).read_message_history
+            if has_persona and is_new and can_read:
                 yield channel
-
-
-def _may_read(channel: GuildChannel) -> bool:
-    return channel.permissions_for(channel.guild.me).read_message_history
-
-
-async def _direct_channels(client: Bot, services: Services) -> list[SpeakChannel]:
-    if not client.serves(0):
-        return []
-    latest = services.store.replies.latest_channels(0, MAX_DIRECT_CHANNELS)
-    found = [await fetch_channel(client, channel_id) for channel_id in latest]
-    return [channel for channel in found if channel]
 
 
 async def _member(message: discord.Message) -> discord.User | discord.Member:
@@ -120,27 +117,25 @@ async def _read_missed(
     )
     async with asyncio.timeout(READ_TIMEOUT_S):
         read = [message async for message in history]
-    missed = [
-        it
-        for it in read
-        if not it.author.bot and not it.webhook_id and _is_addressed(client, services, it)
-    ]
-    if len(missed) > MAX_ANSWERED_IN_CHANNEL:
-        left_out = len(missed) - MAX_ANSWERED_IN_CHANNEL
+    missed = list[discord.Message]()
+    for message in read:
+        is_member = not message.author.bot and not message.webhook_id
+        if is_member and _is_addressed(client, services, message):
+            missed.append(message)
+    left_out = missed[MAX_ANSWERED_IN_CHANNEL:]
+    if left_out:
         log.warning(
-            "%d older messages to personas in #%s are not answered any more", left_out, channel
+            "%d older messages to personas in #%s are not answered any more", len(left_out), channel
         )
     return missed[:MAX_ANSWERED_IN_CHANNEL][::-1]
 
 
 def _is_addressed(client: Bot, services: Services, message: discord.Message) -> bool:
-    if isinstance(message.channel, discord.DMChannel) or client.user in message.mentions:
+    if isinstance(message.channel, discord.DMChannel) or mentions_bot(message, client.user):
         return True
-    if any(
-        role.tags and client.user and role.tags.bot_id == client.user.id
-        for role in message.role_mentions
-    ):
-        return True
-    replied_to = message.reference.message_id if message.reference else None
-    is_reply = message.type is discord.MessageType.reply and replied_to is not None
-    return is_reply and services.store.replies.of_message(replied_to or 0) is not None
+    reference = message.reference
+    if message.type is not discord.MessageType.reply or reference is None:
+        return False
+    if reference.message_id is None:
+        return False
+    return services.store.replies.of_message(reference.message_id) is not None

@@ -1,11 +1,10 @@
-"""Events of Discord whose rows the database does not take yet: they are held in memory, in their
-order.
-"""
+"""Holds events of Discord in memory, in their order, while the database cannot take their rows."""
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bot.platform.clock import BackgroundTask
@@ -15,24 +14,35 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_HELD_EVENTS = 5_000
 """Events that are held at most, some 2 KB each."""
-RETRY_DELAY_S, MAX_RETRY_DELAY_S = 1.0, 5.0
+RETRY_DELAY_S = 1.0
+MAX_RETRY_DELAY_S = 5.0
 """Pause before held events are tried again, at first and at most."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The result or the error of a stored event, and the future of its waiter."""
+
+    waiter: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
 class EventDroppedError(StoreError):
-    """As many events are held as may be: this one is lost."""
+    """An event is lost, because as many are held as may be."""
 
 
 class HeldEvents:
     """Stores the rows of events in the order in which the events came; one that fails holds those
     after it.
 
-    `task` has to run; its `error` says why events are held.
+    `task` has to run; its `error` says why events are held. Nobody who waits goes on before the last
+    row is stored: a prompt must not show a message that a later event edits or deletes.
     """
 
     def __init__(self) -> None:
         self._held: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
-        self._outcomes: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
+        self._outcomes: list[Outcome] = []
         self._has_held = asyncio.Event()
         self._dropped = 0
         self.task = BackgroundTask(
@@ -73,47 +83,39 @@ class HeldEvents:
         if len(self._held) >= MAX_HELD_EVENTS:
             self._dropped += 1
             raise EventDroppedError(f"{MAX_HELD_EVENTS} events are held already: this one is lost.")
-        stored: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._held.append((store_it, stored))
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._held.append((store_it, waiter))
         self._has_held.set()
-        return await stored
+        return await waiter
 
     async def store_held(self) -> None:
-        """Store what is held, then let those go on who wait for it.
+        """Store the held events, then let their waiters go on.
 
-        They all wait for the last one: a prompt must not show what a later event edits or deletes.
-        Raises `StoreError` or `OSError`; what comes after it stays held, and nobody goes on.
+        Raises `StoreError` or `OSError`; then the later events stay held, and nobody goes on.
         """
         self._has_held.clear()
         while self._held:
-            store_it, stored = self._held[0]
+            store_it, waiter = self._held[0]
             try:
-                outcome: tuple[asyncio.Future[Any], Any, Exception | None] = (
-                    stored,
-                    store_it(),
-                    None,
-                )
+                outcome = Outcome(waiter, result=store_it())
             except (StoreError, OSError):
                 raise
-            except Exception as error:  # whoever waits for the result gets it
-                outcome = stored, None, error
+            except Exception as error:  # its waiter gets it
+                outcome = Outcome(waiter, error=error)
             self._held.popleft()
             self._outcomes.append(outcome)
             await asyncio.sleep(0)  # thousands may be held
-        self._tell_outcomes()
+        outcomes = self._outcomes
+        self._outcomes = []
+        for outcome in outcomes:
+            if outcome.waiter.done():  # it was cancelled
+                continue
+            if outcome.error:
+                outcome.waiter.set_exception(outcome.error)
+            else:
+                outcome.waiter.set_result(outcome.result)
         if self._dropped:
             log.error(
                 "%d events of Discord were lost while the database could not be used", self._dropped
             )
             self._dropped = 0
-
-    def _tell_outcomes(self) -> None:
-        outcomes = self._outcomes
-        self._outcomes = []
-        for stored, result, error in outcomes:
-            if stored.done():  # whoever waited was cancelled
-                continue
-            if error:
-                stored.set_exception(error)
-            else:
-                stored.set_result(result)

@@ -1,4 +1,4 @@
-"""Reads what members write on Discord, with the messages that are shown beside it."""
+"""Reads the messages, commands and forms of members, with the messages that are shown beside them."""
 
 import asyncio
 import logging
@@ -61,26 +61,35 @@ class MessageReader:
         quoted = await self._replied_to(message)
         start = await self._thread_start(message.channel)
         names = _names(message, author, is_addressed=True)
-        if message.message_snapshots:  # of a message itself, Discord names all users who exist
+        if message.message_snapshots:  # Discord names the users in messages, but not in forwards
             names = await _with_fetched_names(raw_text(message), names, message.guild)
-        text = readable_text(
-            raw_text(message), names
-        )  # last: discord.py edits the message meanwhile
+        # Last, because discord.py edits the message meanwhile.
+        text = readable_text(raw_text(message), names).strip()
         return IncomingMessage(
-            message.id, author.id, author.display_name, text.strip(), quoted, start
+            event_id=message.id,
+            author_id=author.id,
+            author_name=author.display_name,
+            text=text,
+            quoted=quoted,
+            thread_start=start,
         )
 
     async def read_interaction(
         self, interaction: discord.Interaction[Any], text: str
     ) -> IncomingMessage:
-        """Read what a member has typed into a command or a form."""
+        """Read the text that a member has typed into a command or a form."""
         user = interaction.user
         guild = interaction.guild
         own = _own_ids(guild, interaction.client.user)
         names = server_names(guild, user, users={user.id: user.display_name}, unnamed=own)
         text = readable_text(text, await _with_fetched_names(text, names, guild)).strip()
-        start = await self._thread_start(interaction.channel)
-        return IncomingMessage(interaction.id, user.id, user.display_name, text, None, start)
+        return IncomingMessage(
+            event_id=interaction.id,
+            author_id=user.id,
+            author_name=user.display_name,
+            text=text,
+            thread_start=await self._thread_start(interaction.channel),
+        )
 
     def text(self, message: discord.Message) -> str:
         """Return the text of a message to a persona, without mentions of the bot."""
@@ -94,28 +103,30 @@ class MessageReader:
         """
         known = message.guild.get_member(message.author.id) if message.guild else None
         author = known or message.author
-        text = readable_text(
-            quoted_text(message), _names(message, author, is_addressed=False)
-        ).strip()
+        names = _names(message, author, is_addressed=False)
+        text = readable_text(quoted_text(message), names).strip()
         return QuotedMessage(
-            message.id, message.channel.id, author.id, author.display_name, text or None
+            message_id=message.id,
+            channel_id=message.channel.id,
+            author_id=author.id,
+            author_name=author.display_name,
+            text=text or None,
         )
 
     async def _replied_to(self, message: discord.Message) -> QuotedMessage | None:
         """Return the message that a message replies to; None if there is none any more."""
         reference = message.reference
-        if (
-            reference is None
-            or reference.message_id is None
-            or message.type is not discord.MessageType.reply
-        ):
+        if reference is None or reference.message_id is None:
+            return None
+        if message.type is not discord.MessageType.reply:
             return None
         if isinstance(reference.resolved, discord.DeletedReferencedMessage):
             return None
-        found = reference.resolved or reference.cached_message
-        with suppress(*LOOK_UP_ERRORS):
-            found = found or await _fetch(message.channel, reference.message_id)
-        return self.quoted(found) if found else None
+        original = reference.resolved or reference.cached_message
+        if original is None:
+            with suppress(*LOOK_UP_ERRORS):
+                original = await _fetch(message.channel, reference.message_id)
+        return self.quoted(original) if original else None
 
     async def _thread_start(self, channel: object) -> QuotedMessage | None:
         """Return the message that a thread was started from, which has its id; None if it is stored
@@ -128,45 +139,64 @@ class MessageReader:
                 return None
         except StoreError:  # it is looked for with the next message
             return None
-        place = (
-            channel.parent if isinstance(channel.parent, discord.TextChannel) else channel
-        )  # else it is a post
+        parent = channel.parent
+        # The first message of a post in a forum stands in the thread itself.
+        place = parent if isinstance(parent, discord.TextChannel) else channel
         try:
-            found = channel.starter_message or await _fetch(place, channel.id)
+            start = channel.starter_message or await _fetch(place, channel.id)
         except LOOK_UP_ERRORS as error:  # it is asked for with the next message
             log.info("the message that #%s was started from is not read: %s", channel, error)
             return None
-        if found is None:
+        if start is None:
             self._without_start[channel.id] = True
-        return self.quoted(found) if found else None
+            return None
+        return self.quoted(start)
+
+
+def mentions_bot(message: discord.Message, bot: discord.abc.User | None) -> bool:
+    """Report whether a message mentions the bot, or its own role: clients offer it beside the bot,
+    under the same name.
+    """
+    if bot is None:
+        return False
+    if bot in message.mentions:
+        return True
+    return any(
+        role.tags is not None and role.tags.bot_id == bot.id for role in message.role_mentions
+    )
 
 
 def _names(message: discord.Message, viewer: object, *, is_addressed: bool) -> MarkupNames:
-    """Return the names in a message; of the bot's own nothing is left where it `is_addressed`."""
+    """Return the names in a message; mentions of the bot are removed where it `is_addressed`."""
+    me: discord.abc.User | None = None
+    if message.guild:
+        me = message.guild.me
+    elif isinstance(message.channel, discord.DMChannel):
+        me = message.channel.me
     users = {user.id: user.display_name for user in message.mentions}
-    me = message.guild.me if message.guild else _me(message)
     own = _own_ids(message.guild, me) if is_addressed else ()
     return server_names(message.guild, viewer, users=users, unnamed=own)
 
 
-def _me(message: discord.Message) -> discord.abc.User | None:
-    channel = message.channel
-    return channel.me if isinstance(channel, discord.DMChannel) else None
-
-
 def _own_ids(guild: discord.Guild | None, me: discord.abc.User | None) -> list[int]:
-    return [it.id for it in (me, guild.self_role if guild else None) if it]
+    """Return the ids of the bot and of its role in a server."""
+    ids = []
+    if me:
+        ids.append(me.id)
+    if guild and guild.self_role:
+        ids.append(guild.self_role.id)
+    return ids
 
 
 async def _with_fetched_names(
     text: str, names: MarkupNames, guild: discord.Guild | None
 ) -> MarkupNames:
-    """Ask for the names of a few members whom a text mentions, and who are not known yet."""
+    """Ask for the names of a few members that a text mentions and the bot does not know yet."""
     unknown = unknown_users(text, names)[:MAX_LOOKED_UP_USERS]
     if guild is None or not unknown:
         return names
-    found = await asyncio.gather(*(_fetch_name(guild, user_id) for user_id in unknown))
-    known = {user_id: f"@{name}" for user_id, name in zip(unknown, found, strict=True) if name}
+    fetched = await asyncio.gather(*(_fetch_name(guild, user_id) for user_id in unknown))
+    known = {user_id: f"@{name}" for user_id, name in zip(unknown, fetched, strict=True) if name}
     return replace(names, user=lambda user_id: known.get(user_id) or names.user(user_id))
 
 

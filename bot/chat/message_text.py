@@ -35,11 +35,10 @@ PAGE_NAMES = {
 }
 """The names that clients show for links to a server's own pages."""
 UNKNOWN_USER, UNKNOWN_ROLE, UNKNOWN_CHANNEL = "@unknown-user", "@unknown-role", "#unknown"
-"""What clients show of ids that they do not know, or of channels that the reader does not see."""
+"""Shown by clients for unknown ids, and for channels that the reader does not see."""
 SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
-VIDEO = "video/"
-AUDIO = "audio/"
-IMAGE = "image/"
+ATTACHMENT_KINDS = {"image/": "picture", "video/": "video", "audio/": "audio file"}
+"""Names by the beginning of a media type."""
 BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Hangul fillers and an empty Braille cell, which Unicode counts among letters and symbols."""
 NameOf = Callable[[int], str]
@@ -59,33 +58,29 @@ ANONYMOUS_NAMES = MarkupNames(lambda _: "someone", lambda _: "someone", lambda _
 
 
 def readable_text(text: str, names: MarkupNames, *, keep_code: bool = True) -> str:
-    """Replace Discord's markup by what members see.
+    """Replace Discord's markup by the text that members see.
 
     Times are given in UTC, and relative ones as dates, since the text is read again later. Code
     stays as it is, unless `keep_code` is False.
     """
 
-    def replaced(found: re.Match[str]) -> str:
-        if found["code"]:
-            return (
-                found[0]
-                if keep_code
-                else found[0][0] + readable_text(found[0][1:], names, keep_code=False)
-            )
-        for kind, name_of in (
-            ("user", names.user),
-            ("role", names.role),
-            ("channel", names.channel),
-        ):
-            if found[kind]:
-                return name_of(int(found[kind]))
-        if found["time"]:
-            return time_text(int(found["time"]), found["style"] or "f")
-        if found["page"]:
-            return PAGE_NAMES.get(found["page"], found["page"])
-        return found["emoji"] or found["command"] or found["link"] or "(a sound)"
+    name_of = {"user": names.user, "role": names.role, "channel": names.channel}
 
-    return MARKUP_PATTERN.sub(replaced, text)
+    def shown(markup: re.Match[str]) -> str:
+        if markup["code"]:
+            code = markup[0]
+            # Without its first tick it is no code any more, and its markup is replaced, too.
+            return code if keep_code else code[0] + readable_text(code[1:], names, keep_code=False)
+        for kind in name_of:
+            if markup[kind]:
+                return name_of[kind](int(markup[kind]))
+        if markup["time"]:
+            return time_text(int(markup["time"]), markup["style"] or "f")
+        if markup["page"]:
+            return PAGE_NAMES.get(markup["page"], markup["page"])
+        return markup["emoji"] or markup["command"] or markup["link"] or "(a sound)"
+
+    return MARKUP_PATTERN.sub(shown, text)
 
 
 def time_text(seconds: int, style: str) -> str:
@@ -99,7 +94,8 @@ def time_text(seconds: int, style: str) -> str:
         return f"{time:%H:%M} UTC"
     if style in ("d", "D"):
         return date
-    return f"{time:%A, }{date} {time:%H:%M} UTC" if style == "F" else f"{date} {time:%H:%M} UTC"
+    weekday = f"{time:%A, }" if style == "F" else ""
+    return f"{weekday}{date} {time:%H:%M} UTC"
 
 
 def server_names(
@@ -111,71 +107,74 @@ def server_names(
 ) -> MarkupNames:
     """Return the names of a server as `viewer` sees them; channels that they do not see have none.
 
-    `users` are further names by id. `unnamed` are users and roles of whose mentions nothing is
-    left: the bot's own, to whom a text is said.
+    `users` are further names by id. Mentions of `unnamed` users and roles are removed: those of the
+    bot, to which a text is addressed.
     """
-    own = {*unnamed}
+    unnamed = {*unnamed}
 
     def user(user_id: int) -> str:
+        if user_id in unnamed:
+            return ""
+        if name := users.get(user_id):
+            return f"@{name}"
         member = guild.get_member(user_id) if guild else None
-        name = users.get(user_id) or (member.display_name if member else None)
-        return "" if user_id in own else f"@{name}" if name else UNKNOWN_USER
+        return f"@{member.display_name}" if member else UNKNOWN_USER
 
     def role(role_id: int) -> str:
-        found = guild.get_role(role_id) if guild else None
-        return (
-            "" if role_id in own else f"@{found.name.removeprefix('@')}" if found else UNKNOWN_ROLE
-        )
+        if role_id in unnamed:
+            return ""
+        known = guild.get_role(role_id) if guild else None
+        return f"@{known.name.removeprefix('@')}" if known else UNKNOWN_ROLE  # "@everyone" has one
 
-    return MarkupNames(
-        user, role, lambda channel_id: channel_name(guild, viewer, channel_id) or UNKNOWN_CHANNEL
-    )
+    def channel(channel_id: int) -> str:
+        return channel_name(guild, viewer, channel_id) or UNKNOWN_CHANNEL
+
+    return MarkupNames(user, role, channel)
 
 
 def channel_name(guild: discord.Guild | None, viewer: object, channel_id: int) -> str | None:
     """Return the name of a channel or public thread that a member sees; None for others."""
     channel = guild.get_channel_or_thread(channel_id) if guild else None
-    place = (
-        channel.parent
-        if isinstance(channel, discord.Thread) and not channel.is_private()
-        else channel
-    )
-    if (
-        channel is None
-        or place is None
-        or isinstance(place, discord.Thread)
-        or not isinstance(viewer, discord.Member)
-    ):
+    if channel is None or not isinstance(viewer, discord.Member):
         return None
-    return f"#{channel.name}" if place.permissions_for(viewer).view_channel else None
+    seen_with: discord.abc.GuildChannel | None
+    if not isinstance(channel, discord.Thread):
+        seen_with = channel
+    elif channel.is_private():
+        seen_with = None
+    else:
+        seen_with = channel.parent
+    if seen_with is None or not seen_with.permissions_for(viewer).view_channel:
+        return None
+    return f"#{channel.name}"
 
 
 def unknown_users(text: str, names: MarkupNames) -> list[int]:
-    """List the users whom a text mentions, and who have no name."""
+    """List the users without a name that a text mentions."""
     mentioned = dict.fromkeys(map(int, USER_PATTERN.findall(text)))
     return [user_id for user_id in mentioned if names.user(user_id) == UNKNOWN_USER]
 
 
 def raw_text(message: discord.Message) -> str:
-    """Return a message's text with its markup; a forward has that of what it forwards, without
+    """Return a message's text with its markup; a forward's is that of the original message, without
     small print.
     """
     if not message.message_snapshots:
         return message.content
-    texts = (
-        "\n".join([it.content, *map(embed_text, it.embeds)]) for it in message.message_snapshots
-    )
+    texts = list[str]()
+    for snapshot in message.message_snapshots:
+        texts += [snapshot.content, *map(embed_text, snapshot.embeds)]
     return SMALL_PRINT_PATTERN.sub("", "\n".join(texts)).strip()
 
 
 def quoted_text(message: discord.Message) -> str:
-    """Return what members see of a message that is shown beside another one, with its markup.
+    """Return the text of a message that is shown beside another one, with its markup.
 
-    What is no text is named in brackets; a bot's small print is left out.
+    Stickers, files and the like are named in brackets; a bot's small print is left out.
     """
-    text = (
-        SMALL_PRINT_PATTERN.sub("", raw_text(message)) if message.author.bot else raw_text(message)
-    )
+    text = raw_text(message)
+    if message.author.bot:
+        text = SMALL_PRINT_PATTERN.sub("", text)
     parts = [text.strip(), *map(embed_text, message.embeds)]
     if unread := unread_parts(message):
         parts.append(f"[{join_words(unread)}]")
@@ -190,32 +189,32 @@ def embed_text(embed: discord.Embed) -> str:
 
 
 def unread_parts(message: discord.Message) -> list[str]:
-    """Name what a message shows beside its text, such as "a sticker" and "2 pictures"."""
+    """Name the parts of a message beside its text, such as "a sticker" and "2 pictures"."""
     kinds = Counter[str]()
     sources: list[discord.Message | discord.MessageSnapshot] = [message, *message.message_snapshots]
-    for shown in sources:
-        kinds.update({"sticker": len(shown.stickers)})
-        kinds.update(map(_attachment_kind, shown.attachments))
-    kinds.update(
-        {
-            "poll": message.poll is not None,
-            "invitation to an activity": message.activity is not None,
-        }
-    )
-    article = {"invitation to an activity": "an", "audio file": "an"}
-    return [
-        f"{article.get(kind, 'a')} {kind}" if count == 1 else f"{count} {kind}s"
-        for kind, count in kinds.items()
-        if count
-    ]
+    for source in sources:
+        kinds["sticker"] += len(source.stickers)
+        kinds.update(map(_attachment_kind, source.attachments))
+    kinds["poll"] += message.poll is not None
+    kinds["invitation to an activity"] += message.activity is not None
+    names = []
+    for kind, count in kinds.items():
+        if count == 1:
+            article = "an" if kind[0] in "ai" else "a"
+            names.append(f"{article} {kind}")
+        elif count:
+            names.append(f"{count} {kind}s")
+    return names
 
 
 def _attachment_kind(attachment: discord.Attachment) -> str:
     kind = attachment.content_type or ""
     if attachment.is_voice_message():
         return "voice message"
-    names = {IMAGE: "picture", VIDEO: "video", AUDIO: "audio file"}
-    return next((name for prefix, name in names.items() if kind.startswith(prefix)), "file")
+    for prefix, name in ATTACHMENT_KINDS.items():
+        if kind.startswith(prefix):
+            return name
+    return "file"
 
 
 def join_words(words: Sequence[str]) -> str:

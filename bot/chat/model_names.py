@@ -59,19 +59,18 @@ class ChatModel:
     @property
     def name(self) -> str:
         """Display name."""
-        if self.persona is None:
-            return (
-                f"{self.dialogue.id} ({self.dialogue.version})" if self.dialogue else "Base model"
-            )
-        return (
-            f"{self.persona.name} "
-            f"({self.dialogue.id if self.dialogue else self.version or 'base model'})"
-        )
+        if self.persona:
+            version = self.dialogue.id if self.dialogue else self.version
+            return f"{self.persona.name} ({version or 'base model'})"
+        if self.dialogue:
+            return f"{self.dialogue.id} ({self.dialogue.version})"
+        return "Base model"
 
     @property
     def speaker_name(self) -> str:
         """Its name in a conversation."""
-        return self.persona.name if self.persona else self.dialogue.name if self.dialogue else ""
+        speaker = self.persona or self.dialogue
+        return speaker.name if speaker else ""
 
 
 def find_model(personas: PersonaRegistry, versions: ServedVersions, name: str) -> ChatModel:

@@ -1,4 +1,4 @@
-"""Rules of who may ask, stop and delete replies, and where a persona is silent."""
+"""Rules: the members who may ask, stop and delete replies, and the places of muted personas."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -15,7 +15,6 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import discord
@@ -29,7 +28,9 @@ PROXY_WAIT_S = 3.0
 MAX_ORIGINALS = 1000
 MAX_PROXIED_MEMBERS = 10_000
 MAX_TAG_CHARS = 16
-"""Longest tag of which a copy may lack more than half of the message."""
+"""Longest tag around a text that is less than half of the message."""
+OUTER_SIGNS_PATTERN = re.compile(r"^\W+|\W+$")
+"""Signs around a text, such as brackets."""
 
 
 @dataclass(eq=False)
@@ -58,8 +59,9 @@ class ProxyWatch:
         """Note a member's message to a persona."""
         if message.guild is None:  # there are no proxies in direct messages
             return
-        for message_id in [it.message.id for it in self._originals.values() if self._is_old(it)]:
-            del self._originals[message_id]
+        for original in list(self._originals.values()):
+            if self._is_old(original):
+                del self._originals[original.message.id]
         while len(self._originals) >= MAX_ORIGINALS:
             self._originals.popitem(last=False)
         self._originals.setdefault(message.id, ProxiedMessage(message, time.monotonic()))
@@ -68,29 +70,27 @@ class ProxyWatch:
         """Note a webhook's message. Returns the original whose place it takes, if that is deleted
         already.
         """
-        is_own = message.application_id is not None and message.application_id == _own_id(message)
+        own_application_id = message._state.application_id
+        is_own = message.application_id is not None and message.application_id == own_application_id
         if message.guild is None or message.components or is_own:
             return None
-        found = next(
-            (
-                it
-                for it in self._in_channel(message)
-                if it.copy is None and _is_copy(message, it.message)
-            ),
-            None,
-        )
-        if found is None:
-            return None
-        found.copy = message
-        return found if found.has_moved else None
+        text = raw_text(message)
+        for original in self._originals.values():
+            is_here = original.message.channel.id == message.channel.id
+            if not is_here or original.copy is not None or self._is_old(original):
+                continue
+            if is_without_tags(text, raw_text(original.message)):
+                original.copy = message
+                return original if original.has_moved else None
+        return None
 
     def note_deletion(self, message_id: int) -> ProxiedMessage | None:
         """Note that a message was deleted. Returns it if its copy has come."""
-        found = self._originals.get(message_id)
-        if found is None or self._is_old(found) or found.deleted.is_set():
+        original = self._originals.get(message_id)
+        if original is None or self._is_old(original) or original.deleted.is_set():
             return None
-        found.deleted.set()
-        return found if found.has_moved else None
+        original.deleted.set()
+        return original if original.has_moved else None
 
     def note_member(self, original: ProxiedMessage) -> None:
         """Note that a member has a proxy: their next messages wait for it."""
@@ -109,11 +109,6 @@ class ProxyWatch:
         except TimeoutError:
             return
 
-    def _in_channel(self, message: discord.Message) -> Iterator[ProxiedMessage]:
-        for original in self._originals.values():
-            if original.message.channel.id == message.channel.id and not self._is_old(original):
-                yield original
-
     @staticmethod
     def _is_old(original: ProxiedMessage) -> bool:
         return time.monotonic() - original.at > PROXY_WINDOW_S
@@ -123,17 +118,8 @@ class ProxyWatch:
         return message.guild.id if message.guild else 0, message.author.id
 
 
-def _own_id(message: discord.Message) -> int | None:
-    """Return the id of this bot's application."""
-    return message._state.application_id
-
-
-def _is_copy(copy: discord.Message, original: discord.Message) -> bool:
-    return is_without_tags(raw_text(copy), raw_text(original))
-
-
 def is_without_tags(text: str, original: str) -> bool:
-    """Report whether a text may be what a proxy leaves of a member's message. Spaces do not
+    """Report whether a text may be a member's message without a proxy's tags. Spaces do not
     count.
     """
     text = " ".join(text.split())
@@ -143,9 +129,5 @@ def is_without_tags(text: str, original: str) -> bool:
     is_most = 2 * len(text) >= len(original)
     is_at_edge = original.startswith(text) or original.endswith(text)
     is_tagged = is_at_edge and len(original) - len(text) <= MAX_TAG_CHARS
-    return is_most or is_tagged or _without_signs(text) == _without_signs(original)
-
-
-def _without_signs(text: str) -> str:
-    """Return a text without the signs around it, such as brackets."""
-    return re.sub(r"^\W+|\W+$", "", text)
+    has_same_words = OUTER_SIGNS_PATTERN.sub("", text) == OUTER_SIGNS_PATTERN.sub("", original)
+    return is_most or is_tagged or has_same_words

@@ -169,10 +169,10 @@ class ReplyService(ReplyContext):
             if reply.place.guild_id == guild_id and self.rules.muted(reply.persona, reply.place):
                 reply.cancel()
 
-    def stop_replies(self, *, of: str | None = None, to: int | None = None) -> None:
+    def stop_replies(self, *, persona_id: str | None = None, member_id: int | None = None) -> None:
         """Stop the running replies of a persona, or to a member."""
         for reply in list(self.running.values()):
-            if reply.persona.id == of or reply.asked_by == to:
+            if reply.persona.id == persona_id or reply.asked_by == member_id:
                 reply.cancel()
 
     async def delete(

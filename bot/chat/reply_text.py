@@ -146,7 +146,7 @@ def split_index(text: str, limit: int) -> int:
 
 
 class LinkFilter:
-    """Removes links from text that comes in pieces; holds back what may become one."""
+    """Removes links from text that comes in pieces; holds back an end that may become one."""
 
     def __init__(self) -> None:
         self._held = ""

@@ -75,7 +75,13 @@ class ChatRequestBuilder:
         choice = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _after_other_versions(history, persona, choice)
         turns = self._turns(shown, persona, place, choice)
-        memories = MemberMemories(self.store, member_id, place.guild_id, persona.id, event_id)
+        memories = MemberMemories(
+            store=self.store,
+            member_id=member_id,
+            guild_id=place.guild_id,
+            persona_id=persona.id,
+            event_id=event_id,
+        )
         lore = await self._find_lore(turns[-1], memories)
         if member_id and shown[-1].text:
             talk = EarlierTalk(
@@ -199,11 +205,15 @@ class ChatRequestBuilder:
         turns = list[Turn]()
         before = None
         start = quoted.get(place.channel_id) if place.parent_id else None
-        if start and self._is_start_shown(start, history, persona, place, choice):
-            turns.append(
-                Turn(start.author_name, start.text or "", by_persona=start.persona_id == persona.id)
-            )
-            before = start.message_id
+        if start and start.text:
+            by_persona = start.persona_id == persona.id
+            # Another version's voice would be imitated.
+            is_by_other_version = by_persona and start.adapter_version not in choice.seen
+            is_in_history = any(it.discord_message_id == start.message_id for it in history)
+            is_over = self.store.messages.has_new_conversation(place.channel_id)
+            if not (is_by_other_version or is_in_history or is_over):
+                turns.append(Turn(start.author_name, start.text, by_persona=by_persona))
+                before = start.message_id
         for message in history:
             text = message.text
             if message.replies_to and message.replies_to != before:
@@ -213,26 +223,6 @@ class ChatRequestBuilder:
             )
             before = message.discord_message_id
         return tuple(turns)
-
-    def _is_start_shown(
-        self,
-        start: QuotedMessage,
-        history: list[StoredMessage],
-        persona: Persona,
-        place: ChannelRef,
-        choice: VersionChoice,
-    ) -> bool:
-        """Report whether the message that a thread was started from precedes its history.
-
-        It does not after a new conversation began there, nor where another version's voice would be
-        imitated.
-        """
-        is_in_history = any(it.discord_message_id == start.message_id for it in history)
-        if not start.text or is_in_history:
-            return False
-        if self.store.messages.has_new_conversation(place.channel_id):
-            return False
-        return start.persona_id != persona.id or start.adapter_version in choice.seen
 
     # ---------------------------------------------------------------------------------------------
     # lore, memories and earlier talk

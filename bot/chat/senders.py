@@ -76,8 +76,19 @@ class WebhookSender:
         last = self.channel.last_message_id or 0
 
         async def send() -> int:
-            sent = await self._sent(text, view, started, last) if next(attempts) else []
-            return sent[0] if sent else await self._send(text, view)
+            if next(attempts):
+                for copy in await self._sent(text, view, started, last):
+                    return copy
+            message = await self.webhook.send(
+                text,
+                username=self.persona.name,
+                wait=True,
+                allowed_mentions=NO_MENTIONS,
+                suppress_embeds=True,
+                thread=self.thread,
+                view=view or discord.utils.MISSING,
+            )
+            return message.id
 
         message_id = await persist(send)
         if (discord.utils.utcnow() - started).total_seconds() >= delivery.RETRY_PAUSE_S:
@@ -85,18 +96,6 @@ class WebhookSender:
                 if copy != message_id:
                     await self.remove(copy)
         return message_id
-
-    async def _send(self, text: str, view: discord.ui.View | None) -> int:
-        message = await self.webhook.send(
-            text,
-            username=self.persona.name,
-            wait=True,
-            allowed_mentions=NO_MENTIONS,
-            suppress_embeds=True,
-            thread=self.thread,
-            view=view or discord.utils.MISSING,
-        )
-        return message.id
 
     async def _sent(
         self, text: str, view: discord.ui.View | None, started: datetime.datetime, last: int

@@ -163,18 +163,14 @@ class StreamingReply:
         await self._show(self.ended(), f"\n{footer}")
 
     async def restore(self, text: str, note: str) -> None:
-        """Show how a reply ended, whatever its messages show now."""
+        """Show how a reply ended, in place of the text that its messages show now."""
         *full, last = split_message(text, note)
         texts = [*full, last.strip()]
         for number, part in enumerate(texts):
             if number == len(self.parts):
                 await self._post()
-            is_last = number == len(full)
-            await self._put(
-                number,
-                part[: MAX_PART_CHARS + MAX_FOOTER_CHARS],
-                self.ended() if is_last else None,
-            )
+            view = self.ended() if number == len(full) else None
+            await self._put(number, part[: MAX_PART_CHARS + MAX_FOOTER_CHARS], view)
         for message_id in self.parts[len(texts) :]:
             await self.sender.remove(message_id)
         self.parts = self.parts[: len(texts)]
@@ -193,18 +189,15 @@ class StreamingReply:
 
     async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
         while len(self._text) - self._done_chars > MAX_PART_CHARS:
-            await self._next_part()
+            cut = self._done_chars + split_index(self._text[self._done_chars :], MAX_PART_CHARS)
+            full = self._text[self._done_chars : cut].strip()
+            await self._put(len(self.parts) - 1, full or PLACEHOLDER)
+            await self._post()
+            self._done_chars = cut  # last: a step that fails is repeated whole
         text = self._text[self._done_chars :].strip()
         if not text and not footer:
             text = PLACEHOLDER
         await self._put(len(self.parts) - 1, (text + footer).strip(), view)
-
-    async def _next_part(self) -> None:
-        cut = self._done_chars + split_index(self._text[self._done_chars :], MAX_PART_CHARS)
-        full = self._text[self._done_chars : cut].strip()
-        await self._put(len(self.parts) - 1, full or PLACEHOLDER)
-        await self._post()
-        self._done_chars = cut  # last: a step that fails is repeated whole
 
     async def _put(self, number: int, text: str, view: discord.ui.View | None = None) -> None:
         """Edit the message of a part. Raises `discord.NotFound` when it was deleted.

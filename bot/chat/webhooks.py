@@ -57,7 +57,11 @@ class SenderRegistry:
         except discord.Forbidden:
             return BotSender(channel, persona)
         except (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited) as error:
-            log.warning("%s speaks as the bot: %s", persona.name, _why_no_webhook(error, home))
+            reason = f"Discord does not answer about the webhooks of #{home}"
+            if isinstance(error, discord.HTTPException) and error.code == TOO_MANY_WEBHOOKS_CODE:
+                reason = f"#{home} has as many webhooks as Discord allows"
+            detail = str(error) or type(error).__name__
+            log.warning("%s speaks as the bot: %s (%s)", persona.name, reason, detail)
             return BotSender(channel, persona)
         assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
         return WebhookSender(webhook, persona, channel)
@@ -151,12 +155,3 @@ class SenderRegistry:
         home_id = channel_ref(channel).home_id
         self._avatars.pop(home_id, None)
         self._store.channels.delete_webhook(home_id)
-
-
-def _why_no_webhook(error: Exception, channel: discord.TextChannel) -> str:
-    if isinstance(error, discord.HTTPException) and error.code == TOO_MANY_WEBHOOKS_CODE:
-        return f"#{channel} has as many webhooks as Discord allows"
-    return (
-        f"Discord does not answer about the webhooks of #{channel} "
-        f"({str(error) or type(error).__name__})"
-    )

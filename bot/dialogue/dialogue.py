@@ -21,7 +21,9 @@ from bot.store import StoreError
 from personas.schemas.chat import ChatReply, Persona, Turn
 
 log = logging.getLogger(__name__)
-MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
+MIN_TURNS = 2
+DEFAULT_TURNS = 6
+MAX_TURNS = 20
 """Turns of a duet."""
 REPETITION_WORDS = 8
 """Length of a repeated word sequence that counts as repetition; repeated sayings and names are
@@ -51,7 +53,7 @@ SHUTDOWN_TEXT = "the bot was stopped"
 
 @dataclass
 class Dialogue:
-    """A duet of two personas with these names, after what a member said to both."""
+    """A duet of two personas with these names, after a member's words to both."""
 
     names: tuple[str, str]
     opening: Turn
@@ -64,24 +66,26 @@ class Dialogue:
         return len(self.lines) % 2
 
     def turns(self) -> tuple[Turn, ...]:
-        """The conversation from the point of view of the next persona; the last turn is the one to
-        answer.
-        """
-        lines = enumerate(self.lines)
-        return (
-            self.opening,
-            *(Turn(self.names[at % 2], line, by_persona=at % 2 == self.next) for at, line in lines),
-        )
+        """Return the conversation as the next persona sees it; the last turn is the one to answer."""
+        turns = [self.opening]
+        for number, line in enumerate(self.lines):
+            speaker = number % 2
+            turns.append(Turn(self.names[speaker], line, by_persona=speaker == self.next))
+        return tuple(turns)
 
     def take(self, line: str) -> DialogueEnd | None:
-        """Add the next line. Returns why the duet ends with it, None if it goes on."""
-        repeated = is_repetition(line, [self.opening.text, *self.lines])
+        """Add the next line. Return the reason for which the duet ends with it, None if it goes
+        on.
+        """
+        is_repeated = is_repetition(line, [self.opening.text, *self.lines])
         self.lines.append(line)
         if not line.strip():
             return "silent"
-        if repeated:
+        if is_repeated:
             return "repeats"
-        return "limit" if len(self.lines) >= self.limit else None
+        if len(self.lines) >= self.limit:
+            return "limit"
+        return None
 
 
 def is_repetition(line: str, before: list[str]) -> bool:
@@ -89,10 +93,10 @@ def is_repetition(line: str, before: list[str]) -> bool:
     row.
     """
     words = _words(line)
-    return any(
-        (words and words == other) or _ngrams(words) & _ngrams(other)
-        for other in map(_words, before)
-    )
+    earlier = [_words(text) for text in before]
+    if words and words in earlier:
+        return True
+    return any(_ngrams(words) & _ngrams(other) for other in earlier)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -100,7 +104,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
-    return {words[at : at + REPETITION_WORDS] for at in range(len(words) - REPETITION_WORDS + 1)}
+    starts = range(len(words) - REPETITION_WORDS + 1)
+    return {words[start : start + REPETITION_WORDS] for start in starts}
 
 
 @dataclass

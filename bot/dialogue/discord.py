@@ -25,8 +25,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.services import Services
-from personas.schemas.chat import Persona, Turn
+from personas.schemas.chat import Turn
 from personas.schemas.formatting import count_of
 
 MAX_OPENING_CHARS = 1000
@@ -52,9 +51,57 @@ async def duet(
             "Personas talk with each other in text channels and threads of a server."
         )
     require_moderator(interaction)
-    pair = channel_persona(interaction), other
-    _require_possible(interaction.client.services, pair, channel)
-    await _run_dialogue(interaction, channel, pair, opening.strip(), turns)
+    services = interaction.client.services
+    pair = (channel_persona(interaction), other)
+    if pair[0].id == other.id:
+        raise RefusedError(f"{other.name} cannot talk with itself.", "Name another persona.")
+    for persona in pair:
+        services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
+    if running := services.dialogue_runner.of_guild(channel.guild.id):
+        raise RefusedError(
+            f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end."
+        )
+    await defer(interaction)
+    message = await services.message_reader.read_interaction(interaction, opening.strip())
+    if not has_words(message.text):
+        raise RefusedError("The opening has no words.", "Write a question, or a topic.")
+    opening_seq = services.reply_service.store_message(message, channel_ref(channel))
+    head = quote_member(message.author_name, opening.strip())
+    both = f"{pair[0].name} and {other.name}"
+
+    def buttons() -> discord.ui.View:
+        return button_view(DialogueStopButton(opening_seq))
+
+    async def on_end(why: str) -> None:
+        count = count_of(len(talk.duet.lines), "line")
+        text = f"{head}\n-# {both} have talked, {count}: {why}"
+        with suppress(discord.HTTPException):  # it may have been deleted
+            await channel.get_partial_message(first_id).edit(content=text, view=None)
+
+    talk = ChannelDialogue(
+        channel=channel,
+        personas=pair,
+        duet=Dialogue(
+            (pair[0].name, other.name), Turn(message.author_name, message.text), limit=turns
+        ),
+        requested_by=interaction.user.id,
+        opening_seq=opening_seq,
+        buttons=buttons,
+        on_end=on_end,
+    )
+    note = (
+        f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who "
+        "talks to them."
+    )
+    with services.dialogue_runner.running(talk):
+        try:
+            first_id = await fill_response(
+                interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True
+            )
+        except Exception:  # nobody saw the opening
+            services.store.messages.take_back(opening_seq)
+            raise
+        await services.dialogue_runner.perform(talk, services.reply_service)
 
 
 class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-9]+)"):
@@ -74,60 +121,3 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
         )
         talk.stop()
         await defer(interaction)
-
-
-def _require_possible(
-    services: Services, pair: tuple[Persona, Persona], channel: GuildChannel
-) -> None:
-    if pair[0].id == pair[1].id:
-        raise RefusedError(f"{pair[0].name} cannot talk with itself.", "Name another persona.")
-    for persona in pair:
-        services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
-    if running := services.dialogue_runner.of_guild(channel.guild.id):
-        raise RefusedError(
-            f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end."
-        )
-
-
-async def _run_dialogue(
-    interaction: Interaction,
-    channel: GuildChannel,
-    pair: tuple[Persona, Persona],
-    opening: str,
-    turns: int,
-) -> None:
-    services = interaction.client.services
-    author = interaction.user
-    await defer(interaction)
-    message = await services.message_reader.read_interaction(interaction, opening)
-    if not has_words(message.text):
-        raise RefusedError("The opening has no words.", "Write a question, or a topic.")
-    opening_seq = services.reply_service.store_message(message, channel_ref(channel))
-    names = pair[0].name, pair[1].name
-    head = quote_member(message.author_name, opening)
-    both = " and ".join(names)
-    duet = Dialogue(names, Turn(message.author_name, message.text), turns)
-
-    def buttons() -> discord.ui.View:
-        return button_view(DialogueStopButton(opening_seq))
-
-    async def on_end(why: str) -> None:
-        count = count_of(len(duet.lines), "line")
-        text = f"{head}\n-# {both} have talked, {count}: {why}"
-        with suppress(discord.HTTPException):  # it may have been deleted
-            await channel.get_partial_message(first_id).edit(content=text, view=None)
-
-    talk = ChannelDialogue(channel, pair, duet, author.id, opening_seq, buttons, on_end)
-    note = (
-        f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who "
-        "talks to them."
-    )
-    with services.dialogue_runner.running(talk):
-        try:
-            first_id = await fill_response(
-                interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True
-            )
-        except Exception:  # nobody saw the opening
-            services.store.messages.take_back(opening_seq)
-            raise
-        await services.dialogue_runner.perform(talk, services.reply_service)

@@ -68,7 +68,7 @@ class LiveBotHooks:
 
     async def unload_version(self, persona_id: str, version: str) -> None:
         services = self.client.services
-        services.reply_service.stop_replies(of=persona_id)
+        services.reply_service.stop_replies(persona_id=persona_id)
         await services.engine.drop(services.served_versions.adapter(persona_id, version))
 
     async def files_changed(self, paths: Collection[str]) -> None:
@@ -246,7 +246,7 @@ class ErasureService:
 
     def _end_replies(self, user_id: int) -> None:
         services = self._bot.services
-        services.reply_service.stop_replies(to=user_id)
+        services.reply_service.stop_replies(member_id=user_id)
         services.dialogue_runner.stop_requested_by(user_id)
         for channel_id, message in list(services.unanswered.items()):
             if message.author_id == user_id:
