@@ -133,9 +133,8 @@ def build_index(folder: Path, place: Path) -> None:
     aside = place / f"{INDEX_FILE}.part"
     now = dataset_signature(folder)
     try:
-        shutil.copyfile(
-            folder / PEOPLE_FILE, place / PEOPLE_FILE
-        )  # first: no words without whose they are
+        # First: an erasure finds the index by the people whose words it has.
+        shutil.copyfile(folder / PEOPLE_FILE, place / PEOPLE_FILE)
         with closing(sqlite3.connect(aside)) as index:
             index.executescript(f"pragma journal_mode = off; pragma synchronous = off;{SCHEMA}")
             counts = _insert_samples(index, folder)
@@ -155,10 +154,13 @@ def build_index(folder: Path, place: Path) -> None:
 
 def dataset_signature(folder: Path) -> str:
     """Sizes and modification times of a data set's files."""
-    files = [(folder / name) for _, name in SPLIT_FILES]
-    return f"{FORMAT_VERSION} " + " ".join(
-        f"{of.st_size}:{of.st_mtime_ns}" for of in map(Path.stat, filter(Path.exists, files))
-    )
+    parts = [str(FORMAT_VERSION)]
+    for _, name in SPLIT_FILES:
+        file = folder / name
+        if file.exists():
+            status = file.stat()
+            parts.append(f"{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(parts)
 
 
 def count_samples(place: Path) -> dict[str, int]:
@@ -171,30 +173,31 @@ def count_samples(place: Path) -> dict[str, int]:
 def search_samples(folder: Path, place: Path, wanted: SampleQuery) -> SampleHits:
     """The matching samples. Raises `MaterialError` if the data set's files are unreadable."""
     where, values = _where_clause(wanted)
-    of = "sample join words on words.rowid = sample.n" if wanted.query.strip() else "sample"
+    tables = "sample"
+    if wanted.query.strip():
+        tables = "sample join words on words.rowid = sample.n"
     with closing(_open_index(place / INDEX_FILE)) as index:
-        (count,) = index.execute(f"select count(*) from {of} where {where}", values).fetchone()
+        (count,) = index.execute(f"select count(*) from {tables} where {where}", values).fetchone()
         rows = index.execute(
-            f"select n, side, begins, long from {of} where {where} and n > ? order by n limit ?",
+            f"select n, side, begins, long from {tables} where {where} and n > ? order by n limit ?",
             (*values, wanted.after, wanted.limit + 1),
         ).fetchall()
-    found = tuple(
-        SampleHit(n, side, _read_line(folder, side, begins, long))
-        for n, side, begins, long in rows[: wanted.limit]
-    )
-    return SampleHits(found, count, len(rows) > wanted.limit)
+    hits = []
+    for n, side, begins, length in rows[: wanted.limit]:
+        hits.append(SampleHit(n, side, _read_line(folder, side, begins, length)))
+    return SampleHits(tuple(hits), count, has_more=len(rows) > wanted.limit)
 
 
 def dropped_examples(folder: Path, place: Path, reasons: Sequence[str]) -> dict[str, list[str]]:
     """Beginnings of the first samples dropped for each reason, as far as their texts are stored."""
-    found = {}
+    examples = {}
     for reason in reasons[:MAX_REASONS]:
         hits = search_samples(
             folder, place, SampleQuery(side="dropped", reason=reason, limit=EXAMPLES_PER_REASON)
         )
-        texts = [" ".join(str(one.line.get("text") or "").split()) for one in hits.found]
-        found[reason] = [text[:MAX_EXAMPLE_CHARS] for text in texts if text]
-    return found
+        texts = [" ".join(str(hit.line.get("text") or "").split()) for hit in hits.found]
+        examples[reason] = [text[:MAX_EXAMPLE_CHARS] for text in texts if text]
+    return examples
 
 
 def _where_clause(wanted: SampleQuery) -> tuple[str, list[str | int]]:
@@ -235,9 +238,10 @@ def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -
     words = []
     for n, side, begins, raw in batch:
         line = _parse_line(raw)
+        source = str(line.get("source") or "")
+        talk = str(line.get("talk") or line.get("row") or "")
         reason = str(line.get("reason") or "")
-        of = (str(line.get("source") or ""), str(line.get("talk") or line.get("row") or ""), reason)
-        rows.append((n, side, *of, begins, len(raw)))
+        rows.append((n, side, source, talk, reason, begins, len(raw)))
         words.append((n, unicodedata.normalize("NFC", _searchable_text(line))))
     index.executemany("insert into sample values (?, ?, ?, ?, ?, ?, ?)", rows)
     index.executemany("insert into words (rowid, text) values (?, ?)", words)
@@ -245,9 +249,10 @@ def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -
 
 def _searchable_text(line: SampleJson) -> str:
     """The messages without the system prompt."""
-    texts = [
-        str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"
-    ]
+    texts = []
+    for message in line.get("messages") or ():
+        if message.get("role") != "system":
+            texts.append(str(message.get("content")))
     return "\n".join([*texts, str(line.get("text") or "")])
 
 

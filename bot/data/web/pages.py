@@ -284,7 +284,7 @@ async def get_samples_page(request: web.Request) -> web.Response:
         hits=hits,
         counts=await asyncio.to_thread(count_samples, place),
         sides=SPLITS,
-        samples=[view_sample(found, wanted.query) for found in hits.found],
+        samples=[view_sample(hit, wanted.query) for hit in hits.found],
         next=_next_page_path(request, hits),
     )
 
@@ -307,7 +307,9 @@ async def get_review_page(request: web.Request) -> web.Response:
     kind = request.query.get("kind", "")[:MAX_QUERY_CHARS]
     query = request.query.get("query", "")[:MAX_QUERY_CHARS]
     finds = anonymisation_review.ReplacedTextPage()
+    corrections: list[tuple[str, str]] = []
     if build:
+        corrections = await asyncio.to_thread(anonymisation_review.read_corrections, build)
         finds = await asyncio.to_thread(
             anonymisation_review.read_review,
             build,
@@ -331,9 +333,7 @@ async def get_review_page(request: web.Request) -> web.Response:
             [(name, float(n)) for name, n in built.stats.replaced.items()],
             "places",
         ),
-        corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build)
-        if build
-        else [],
+        corrections=corrections,
         can_build=built.is_own and await services.data.stored_build(built.id) is not None,
         next=f"{request.path}?{next_query}" if after < finds.count else "",
     )
@@ -368,7 +368,7 @@ class MessageView:
     pieces: tuple[TextPiece, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleView:
     """A sample or a dropped record. `card` is the system prompt; `facts` are shown below it."""
 
@@ -383,31 +383,34 @@ class SampleView:
     facts: tuple[str, ...]
 
 
-def view_sample(found: SampleHit, query: str = "") -> SampleView:
-    line = found.line
+def view_sample(hit: SampleHit, query: str = "") -> SampleView:
+    """Describe a sample for the page, with marks for pseudonyms, placeholders and search hits."""
+    line = hit.line
     names = [str(name) for name in line.get("speakers") or ()]
-    turns = [one for one in line.get("messages") or () if isinstance(one, dict)]
-    card = next((str(one.get("content", "")) for one in turns if one.get("role") == "system"), "")
-    messages = [
-        (str(one.get("role")), str(one.get("content", "")))
-        for one in turns
-        if one.get("role") != "system"
-    ]
+    card = ""
+    messages = []
+    for turn in line.get("messages") or ():
+        if not isinstance(turn, dict):
+            continue
+        role = str(turn.get("role"))
+        content = str(turn.get("content", ""))
+        if role == "system":
+            card = card or content
+        else:
+            messages.append(MessageView(role, tuple(split_marked_text(content, names, query))))
     if text := line.get("text"):
-        messages.append(("dropped", str(text)))
+        pieces = tuple(split_marked_text(str(text), names, query))
+        messages.append(MessageView("dropped", pieces))
     return SampleView(
-        found.n,
-        found.side,
-        str(line.get("source") or ""),
-        str(line.get("row") or ""),
-        str(line.get("talk") or line.get("row") or ""),
-        str(line.get("reason") or ""),
-        card,
-        tuple(
-            MessageView(role, tuple(split_marked_text(text, names, query)))
-            for role, text in messages
-        ),
-        tuple(_sample_facts(line)),
+        n=hit.n,
+        side=hit.side,
+        source=str(line.get("source") or ""),
+        row=str(line.get("row") or ""),
+        talk=str(line.get("talk") or line.get("row") or ""),
+        reason=str(line.get("reason") or ""),
+        card=card,
+        messages=tuple(messages),
+        facts=tuple(_sample_facts(line)),
     )
 
 
@@ -435,19 +438,18 @@ def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, 
         patterns.insert(0, (re.compile(rf"\b(?:{'|'.join(speaking)})\b"), "name"))
     if words := [re.escape(word) for word in re.findall(r"\w+", query)]:
         patterns.append((re.compile(rf"\b(?:{'|'.join(words)})", re.IGNORECASE), "hit"))
-    return sorted(
-        (match.start(), match.end(), kind)
-        for pattern, kind in patterns
-        for match in pattern.finditer(text)
-    )
+    marks = []
+    for pattern, kind in patterns:
+        for match in pattern.finditer(text):
+            marks.append((match.start(), match.end(), kind))
+    return sorted(marks)
 
 
 def _sample_facts(line: dict[str, Any]) -> Iterable[str]:
-    yield from (
-        f"{name} {line[key]}"
-        for name, key in (("right", "right"), ("came", "arrived"))
-        if line.get(key)
-    )
+    if line.get("right"):
+        yield f"right {line['right']}"
+    if line.get("arrived"):
+        yield f"came {line['arrived']}"
     if tokens := line.get("tokens"):
         yield f"{tokens:,} tokens, {line.get('reply_tokens', 0):,} of them learned"
     if lore := line.get("lore"):
