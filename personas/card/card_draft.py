@@ -96,7 +96,7 @@ class DraftedCard:
             self.fields.setdefault(key, []).append(text.strip())
 
     def table(self, persona_id: str = "", license: str = "") -> JsonObject:
-        """Return the table of a TOML card, and note what is missing in it."""
+        """Return the table of a TOML card, and note missing fields."""
         self._fill_from_prose()
         texts = {key: self._shorten(key, "\n".join(parts)) for key, parts in self.fields.items()}
         example_lines = []

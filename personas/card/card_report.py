@@ -1,4 +1,4 @@
-"""Lists what of a character card is used here, and what has another meaning or no effect."""
+"""Lists the parts of a character card that are used here, have another meaning, or have no effect."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -41,12 +41,12 @@ EXTENSION_REASONS = {
 
 
 def report_card(card: Card, where: str) -> ImportReport:
-    """List what becomes of a card's fields, greetings, macros, extensions and book entries."""
+    """List the outcome of a card's fields, greetings, macros, extensions and book entries."""
     return report_fields(card, where) + card_book(card).report()
 
 
 def report_fields(card: Card, where: str) -> ImportReport:
-    """List what becomes of a card without its book."""
+    """List the outcome of a card without its book."""
     return ImportReport.of(_items(card, where))
 
 

@@ -34,8 +34,8 @@ PICTURE_DROPPED_NOTE = "The picture around the card is left out: the card has it
 
 @dataclass(frozen=True)
 class CardExport:
-    """A card as a file. `beside` are further files to store next to it, by name; `notes` list what
-    was left out.
+    """A card as a file. `beside` are further files to store next to it, by name; `notes` list
+    omitted parts.
     """
 
     content: bytes

@@ -61,7 +61,7 @@ class Engine(Protocol):
         """Compute the common prefix of a persona's prompts in advance, while the engine has time
         for it.
 
-        With a `talk`, what its next prompt begins with: its last turn stands for what will be said.
+        With a `talk`, the beginning of its next prompt: its last turn stands for the next message.
         `max_new_tokens` is the reply's room. May do nothing.
         """
 
@@ -95,7 +95,7 @@ class EngineState:
     memory.
 
     `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt
-    prefixes. `problems` are servers' refusals, with what to do, until they reply again.
+    prefixes. `problems` are servers' refusals, with advice, until they reply again.
     """
 
     model: str

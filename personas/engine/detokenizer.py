@@ -24,7 +24,7 @@ class StreamingDetokenizer:
     `stop_loops`, by repetition, which also sets `repeated`. `prefill` is the beginning of the
     reply, which is not pushed again. While it `is_held`, no text is pushed until `release`.
     `speaker` and a colon are left out at the very beginning. `starts_in_thought`: the server's
-    template opened one. `spoken` says what thoughts there were.
+    template opened one. `spoken` tells of its thoughts.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ class StreamingDetokenizer:
         return text if goes_on else self._without_speaker(text.lstrip(), is_whole=is_whole)
 
     def _without_speaker(self, text: str, *, is_whole: bool) -> str:
-        """Leave out the persona's own name with a colon, or what may become it, at the beginning of
-        a reply.
+        """Leave out the persona's own name with a colon at the beginning of a reply, and text that
+        may become it.
         """
         label = f"{self._speaker}:".lower()
         if not self._speaker or self._prefill:

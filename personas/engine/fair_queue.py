@@ -64,7 +64,7 @@ class TokenCounters:
         """Count a new request."""
         if not self.requests[key]:
             least = min((self.served[other] for other in self.requests), default=None)
-            # Forget who has no requests and would begin at the least anyway.
+            # Forget keys without requests that would begin at the least anyway.
             for other, tokens in list(self.served.items()):
                 if other not in self.requests and (least is None or tokens <= least):
                     del self.served[other]

@@ -1,4 +1,6 @@
-"""Starts and ends sequences in fair order, whatever computes them. Imports no model library."""
+"""Starts and ends sequences in fair order, for the local engine and for servers. Imports no model
+library.
+"""
 
 import logging
 import time
@@ -89,15 +91,15 @@ class FairScheduler(ABC, Generic[QueuedT]):
 
     @abstractmethod
     def _release(self, seq: QueuedT) -> None:
-        """Take back what a sequence was given."""
+        """Take back everything that `_acquire` gave a sequence."""
 
     def add(self, seq: QueuedT) -> None:
         seq.queued_at = self.clock()
         self.queue.add(seq)
 
     def requeue(self, seq: QueuedT, queued_at: float) -> None:
-        """Return a running sequence to the queue, before its guild's others: it lost what it ran
-        on.
+        """Return a running sequence to the queue, before the other sequences of its guild: its
+        server failed.
         """
         self._leave(seq)
         seq.queued_at = queued_at

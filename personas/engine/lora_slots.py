@@ -224,7 +224,7 @@ class LoraSlots:
         return AdapterState.READY
 
     def prefetch(self, refs: Sequence[AdapterRef]) -> None:
-        """Read the first adapters that are not in memory; discard what was read for others."""
+        """Read the first adapters that are not in memory; discard other adapters that were read."""
         missing = {ref.name: ref for ref in refs if ref.name not in self._resident}
         wanted = dict(list(missing.items())[:MAX_PREFETCHED_ADAPTERS])
         for name in self.reads.keys() - wanted.keys():

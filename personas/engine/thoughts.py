@@ -1,5 +1,5 @@
-"""Removes what a reasoning model thinks from its text: servers without a reasoning parser send it
-as content.
+"""Removes the thoughts of a reasoning model from its text: servers without a reasoning parser send
+them as content.
 
 The tags are those of DeepSeek-R1 and Qwen3 (`<think>`), of models that were tuned with other words,
 of Magistral (`[THINK]`), Seed-OSS, Kimi-VL, Command A Reasoning, Sky-T1 and OpenThinker
@@ -87,7 +87,7 @@ class SpokenText:
     """A text without thoughts. `has_thought`: there was one.
 
     `is_open`: the last one does not end. `lone_closings` counts the tags that close a thought which
-    no tag opened: what stood before them was a thought, too. `has_ended`: a token ended the turn,
+    no tag opened: the text before them was a thought, too. `has_ended`: a token ended the turn,
     and nothing after it is the reply's.
     """
 
@@ -101,7 +101,7 @@ class SpokenText:
 def remove_thoughts(
     text: str, *, starts_in_thought: bool = False, is_whole: bool = True
 ) -> SpokenText:
-    """Remove thoughts and their tags, the marks of a reply, and what follows the end of the turn.
+    """Remove thoughts and their tags, the marks of a reply, and text after the end of the turn.
 
     `starts_in_thought`: the prompt ended with the opening tag. Of a text that goes on (`is_whole`
     False), an end that may become a tag is left out, too.
@@ -145,15 +145,15 @@ def remove_thoughts(
 
 
 def _is_end(rest: str, *, is_whole: bool) -> bool:
-    """Return whether what follows the end of a message cannot be another message of the same
+    """Return whether the text after the end of a message cannot be another message of the same
     turn.
     """
     return is_whole or not NEXT_MESSAGE.startswith(rest)
 
 
 def _join(before: str, after: str, has_thought: bool) -> str:
-    """Join what stands on both sides of a thought: the blank after it goes if there is one before
-    it.
+    """Join the texts on both sides of a thought: the blank after the thought goes if there is a
+    blank before it.
     """
     is_blank = has_thought and (not before or before[-1].isspace())
     return before + (after.lstrip() if is_blank else after)

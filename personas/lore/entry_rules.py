@@ -84,7 +84,7 @@ MAX_NUMBER = 10**6
 
 @dataclass(frozen=True)
 class EntryRules:
-    """When a passage is given besides what its words and meaning say.
+    """Rules by which a passage is given, besides its words and meaning.
 
     `keys`, any of which gives it if the message has it and `logic` holds for the `secondary` keys.
     With `always` it is given with every message. Where several compete for room, those of higher
@@ -343,7 +343,7 @@ def split_keys(text: str) -> list[str]:
 
 
 def require_plain_yaml(text: str, max_depth: int = 20) -> None:
-    """Raise `ValueError` for what a few bytes could make endless: aliases, and lists in lists in
+    """Raise `ValueError` for YAML that a few bytes could make endless: aliases, and lists in lists in
     lists.
     """
     depth = 0

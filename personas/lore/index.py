@@ -313,7 +313,7 @@ class LoreIndex:
         in the index.
         """
         terms = query_terms(message)[:MAX_QUERY_TERMS]
-        # A member's memories take part in this search only: what is forgotten is gone at once.
+        # A member's memories take part in this search only: forgotten ones are gone at once.
         added = self._lay_out(more, {}) if more else None
         lore_by_owner, rows_by_term = self._look_up(
             self._owners_for(persona_id, guild_id), terms, added

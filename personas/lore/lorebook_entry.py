@@ -1,4 +1,4 @@
-"""Reads one entry of a lorebook, whatever program wrote it, and notes what has no effect here."""
+"""Reads one entry of a lorebook of any program, and notes settings without effect here."""
 
 import re
 from collections.abc import Iterator

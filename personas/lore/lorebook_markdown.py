@@ -32,7 +32,7 @@ def lorebook_as_markdown(
 
 
 def _section_text(text: str, max_bytes: int) -> str:
-    """Return an entry's text without what would divide the markdown: headings and comments; cut to
+    """Return an entry's text without headings and comments, which would divide the markdown; cut to
     a size.
     """
     plain = re.sub(r"^#{1,6}\s*", "", text, flags=re.MULTILINE).replace("<!--", "<! --")

@@ -5,7 +5,7 @@ Formats: `character_book` of the card specifications V2 and V3, with the decorat
 file of V3; SillyTavern's exported world info (`entries` by number); NovelAI's `.lorebook`
 (`lorebookVersion`); Agnai's memory book (`kind: memory`); RisuAI's lorebook (`type: risu`);
 KoboldAI's `worldinfo`. An entry becomes a section of markdown with a lore comment
-(`personas.lore.entry_rules`), and the report says what of it has no effect here.
+(`personas.lore.entry_rules`), and the report names settings without effect here.
 """
 
 import json
@@ -60,7 +60,7 @@ class Lorebook:
         return [entry for entry in self.entries if not entry.unused]
 
     def report(self) -> ImportReport:
-        """Say what becomes of each entry, and of the settings."""
+        """Report the outcome of each entry, and of the settings."""
         return ImportReport.of(self._items())
 
     def _items(self) -> Iterator[ImportItem]:

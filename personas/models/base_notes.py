@@ -46,7 +46,7 @@ def quantisation_note(base: BaseModel) -> str:
 
 
 def state_note(base: BaseModel) -> str:
-    """Say what a state in the layers costs; empty for models with attention alone."""
+    """Return the cost of a state in the layers; empty for models with attention alone."""
     if not keeps_state(base):
         return ""
     return (

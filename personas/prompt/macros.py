@@ -120,7 +120,7 @@ def resolve_macros(
 
 
 def report_macros(what: str, text: str, *, is_greeting: bool = False) -> Iterator[ImportItem]:
-    """Yield what macros of a text mean here, as far as it is something else."""
+    """Yield the meaning that macros of a text have here, as far as it is another one."""
     if is_greeting:
         yield from _report_greeting(what, text)
         return

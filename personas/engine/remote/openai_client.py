@@ -58,11 +58,11 @@ REASONING_FIELDS = (
     "reasoning_text",
     "thinking",
 )
-"""Fields with what a model thinks: of llama.cpp, SGLang and older vLLM; of vLLM, Ollama and
+"""Fields with a model's thoughts: of llama.cpp, SGLang and older vLLM; of vLLM, Ollama and
 gateways; of OpenRouter and of servers that pass on other APIs.
 """
 REASONING_PARTS = ("thinking", "reasoning")
-"""Types of a content's parts with what a model thinks, where a content is a list, as Mistral's."""
+"""Types of a content's parts with thoughts, where a content is a list, as Mistral's."""
 THOUGHT_PROBE = "Say OK."
 MAX_THOUGHT_PROBE_TOKENS = 192
 THOUGHT_PROBE_TIMEOUT_S = 15.0
@@ -70,7 +70,7 @@ THOUGHT_PROBE_TIMEOUT_S = 15.0
 
 @dataclass(frozen=True)
 class ServedByOpenAI(ServedModels):
-    """A server's model, and what the server takes. `max_tokens` 0: it does not say.
+    """A server's model, and the requests that the server takes. `max_tokens` 0: it does not say.
 
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
     as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
@@ -206,8 +206,8 @@ class OpenAIServerClient(VllmClient):
 
 @dataclass(frozen=True)
 class OpenAIChecker:
-    """Checks servers, and finds out by short requests what they take. `model` is ENGINE_MODEL, or
-    empty.
+    """Checks servers, and finds out by short requests which fields they take. `model` is
+    ENGINE_MODEL, or empty.
     """
 
     expected: ExpectedModel
@@ -217,7 +217,7 @@ class OpenAIChecker:
     )
 
     async def check(self, client: VllmClient) -> ServedByOpenAI:
-        """Find the model and what the server takes. Raises `VllmError`."""
+        """Find the model and the requests that the server takes. Raises `VllmError`."""
         assert isinstance(client, OpenAIServerClient)
         async with limited(client):
             name, max_tokens = await self._choose_model(client)

@@ -1,6 +1,4 @@
-"""When a server wants to be asked again, and whether it refuses the account whatever the
-request.
-"""
+"""The time after which a server wants to be asked again, and refusals of the whole account."""
 
 import math
 import time

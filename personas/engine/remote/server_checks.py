@@ -113,7 +113,7 @@ class ReplicaChecker(Protocol):
     def expected(self) -> ExpectedModel: ...
 
     async def check(self, client: VllmClient) -> ServedModels:
-        """Check what replies need. Raises `VllmError`."""
+        """Check everything that replies need. Raises `VllmError`."""
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""

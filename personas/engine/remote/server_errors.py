@@ -17,7 +17,7 @@ class VllmError(ServerError):
 
 
 class OnlyThoughtError(VllmError):
-    """A reply that has nothing but what the model thought."""
+    """A reply that has nothing but the model's thoughts."""
 
     member_text = "The model only thought and wrote no reply. Try again."
 

@@ -43,7 +43,7 @@ LOAD_ADVICE = {
     "No adapter found": "Let it see UNDERSTUDY_HOME, and set ENGINE_HOME to the folder's path there.",
     "max_lora_rank": "Start it with a larger --max-lora-rank, such as 64.",
 }
-"""Advice by what a server says when it cannot load an adapter."""
+"""Advice by a part of the server's message when it cannot load an adapter."""
 TOKEN_ID_PREFIX = "token_id:"
 # Sizes of a whole answer and of an event of a stream; a server that sends more is none of these.
 MAX_ANSWER_BYTES = 2**24

@@ -169,7 +169,7 @@ class VllmEngine:
         max_new_tokens: int = 0,
     ) -> None:
         """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a
-        request of its own, and the servers keep what they computed of it.
+        request of its own, and the servers keep its keys and values.
         """
         if talk or (persona, adapter) in self._prefixes:
             return
@@ -408,7 +408,7 @@ class VllmEngine:
         return scheduler_limits(len(self._replicas.ready), self.limits, self.wait_s, self.reply_s)
 
     def _sweep(self) -> None:
-        """End what is cancelled, late or refused, and start what can start."""
+        """End requests that are cancelled, late or refused, and start those that can start."""
         self._scheduler.expire()
         self._refuse_waiting()
         self._scheduler.admit()
@@ -454,7 +454,7 @@ class VllmEngine:
     # helpers
 
     async def _open(self) -> list[VllmClient]:
-        """Read what the checks need, and open a session; returns the servers' clients. Raises
+        """Read the files that the checks need, and open a session; returns the servers' clients. Raises
         `BaseModelError`.
         """
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
