@@ -85,9 +85,6 @@ REVIEWED = {
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
     ("trainer/dataset/run_dataset.py", "job / name"),
     ("trainer/dataset/run_dataset.py", "self.folder / file"),
-    ("trainer/recipe/recipe_file.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
-    ("trainer/report/run_plan.py", "folder / name"),
-    ("trainer/recipe/model_fit.py", "longest / own"),
     # Paths that the operator names.
     ("bot/training/dataset_catalog.py", "self.home / place['path']"),
     # A commit that `list_hub_files` has checked.
