@@ -50,6 +50,7 @@ def run_job(folder: Path, control: RunControl) -> None:
         job = prepare_job(folder, spec, stores_dataset=True, between=control.between)
         people = dict(people_in_material(folder, spec.materials))
         write_people(folder, add_counts(people, job.data.people))
+        # The bot merges it into the home's index once the run is done.
         job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
         log.info("samples: %s", job.data.counts)
         make_adapter(job, folder, target, control)
@@ -82,6 +83,7 @@ def make_adapter(
         require_memory(run.recipe, job.base, work)
     control.emit(estimate_event(run.recipe, job.base, work))
 
+    # Before the training, which tells by them whether its losses diverge.
     base_losses = measure_base(run)
     with atomic_folder(target, control.fence) as staging:
         trained = train_stages(run, base_losses.means)

@@ -366,7 +366,7 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(
     ]
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, given)
     job = prepare_job_without_torch(folder)
-    assert job.start is None and job.data.preferences is None
+    assert job.parent is None and job.data.preferences is None
     assert (job.recipe.learning_rate, job.recipe.lora_r, job.recipe.num_train_epochs) == (
         1e-3,
         4,

@@ -76,10 +76,9 @@ def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules
     """
     require_unpackable(base.name, base.quantisation)
     paths = [path for path in linear_layers(base) if OTHER_TOWERS.isdisjoint(path)]
-    refused = (
-        PEFT_REFUSED_MODULES if read_config(base).get("model_type") in PEFT_REFUSING_KINDS else ()
-    )
-    present = {path[-1] for path in paths} - set(refused)
+    present = {path[-1] for path in paths}
+    if read_config(base).get("model_type") in PEFT_REFUSING_KINDS:
+        present.difference_update(PEFT_REFUSED_MODULES)
     has_experts = any(EXPERTS_MODULE in path for path in paths)
     names = list[str]()
     missing = list[str]()
@@ -87,14 +86,12 @@ def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules
     for name in wanted:
         if has_experts and name in FEED_FORWARD_MODULES:
             continue
-        found = (
-            [name]
-            if name in present
-            else [other for other in MODULE_ALIASES.get(name, ()) if other in present]
-        )
-        names += found
-        if found != [name]:
-            missing.append(f"{name}: {' and '.join(found) or 'left out'}")
+        if name in present:
+            names.append(name)
+            continue
+        aliases = [alias for alias in MODULE_ALIASES.get(name, ()) if alias in present]
+        names += aliases
+        missing.append(f"{name}: {' and '.join(aliases) or 'left out'}")
     if not names and not present.intersection(ATTENTION_MODULES):
         names = [name for name in STATE_MODULES if name in present]
         missing = [f"It has no attention, so that these are adapted: {', '.join(names)}"]
@@ -179,12 +176,11 @@ def context_length_error(base: BaseModel, longest: int) -> RequestError | None:
         return None
     own = reads / (base.scaling.factor if base.scaling else 1)
     factor = math.ceil(longest / own * ROPE_FACTOR_QUARTERS) / ROPE_FACTOR_QUARTERS
-    scale = (
-        f"Set rope_scaling_factor={factor:g}, or max_length={reads}."
-        if factor <= MAX_ROPE_FACTOR
-        else ""
-    )
+    if factor <= MAX_ROPE_FACTOR:
+        advice = f"Set rope_scaling_factor={factor:g}, or max_length={reads}."
+    else:
+        advice = f"Set max_length={reads}: rope_scaling_factor is at most {MAX_ROPE_FACTOR:g}."
     return RequestError(
         f"The longest sample has {longest} tokens; the base model {base.name} reads {reads}.",
-        scale or f"Set max_length={reads}: rope_scaling_factor is at most {MAX_ROPE_FACTOR:g}.",
+        advice,
     )

@@ -83,7 +83,7 @@ def make_manifest(run: Run, training: TrainingRecord) -> AdapterManifest:
         threads=run.config.threads,
         kernels=training.kernels,
         caveats=run.caveats,
-        start_from=job.start.info if job.start else None,
+        start_from=job.parent.info if job.parent else None,
         metrics=training.metrics,
         checksums={},
     )

@@ -105,17 +105,12 @@ def write_run_report(folder: Path, training: TrainingRecord) -> None:
     history = training.history
     report.mkdir()
     stage = ("stage",) if has_stages(history) else ()
-    _write_csv(
-        report / "steps.csv",
-        STEP_COLUMNS + stage,
-        [event for event in history if isinstance(event, Progress)],
-    )
-    _write_csv(
-        report / "epochs.csv",
-        EPOCH_COLUMNS + stage,
-        [event for event in history if isinstance(event, Epoch)],
-    )
-    if evaluations := [event for event in history if isinstance(event, Evaluation)]:
+    steps = [event for event in history if isinstance(event, Progress)]
+    epochs = [event for event in history if isinstance(event, Epoch)]
+    evaluations = [event for event in history if isinstance(event, Evaluation)]
+    _write_csv(report / "steps.csv", STEP_COLUMNS + stage, steps)
+    _write_csv(report / "epochs.csv", EPOCH_COLUMNS + stage, epochs)
+    if evaluations:
         _write_csv(report / "evaluations.csv", EVALUATION_COLUMNS + stage, evaluations)
     (report / "training.json").write_text(
         json.dumps(_figures(training), indent=2) + "\n", encoding="utf-8"
@@ -131,15 +126,12 @@ def training_section(training: TrainingRecord, folder: str) -> str:
     """Render the model card's section on training; `folder` is the relative path to the curves."""
     peak = training.peak
     metrics = training.metrics
+    memory = f"{peak.bytes / 1e9:.3f} GB, {peak.share:.1%} of {peak.of_bytes / 1e9:.1f} GB"
     figures = [
         ("whole run", format_duration(training.seconds)),
         ("final training loss", f"{training.train_loss:.4f}"),
         ("final held-out loss, as served", f"{metrics.loss_tuned:.4f}"),
-        (
-            "peak memory",
-            f"{peak.bytes / 1e9:.3f} GB, {peak.share:.1%} of {peak.of_bytes / 1e9:.1f} GB "
-            f"({peak.device})",
-        ),
+        ("peak memory", f"{memory} ({peak.device})"),
     ]
     parts = [
         markdown_table(("figure", "value"), figures),
@@ -162,22 +154,20 @@ def format_duration(seconds: float) -> str:
 
 def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
     places = _evenly_spaced(len(curves.steps))
-    even = list(moving_average(curves.losses))
-    rows = [
-        (curves.steps[at], f"{curves.losses[at]:.4f}", f"{even[at]:.4f}", f"{curves.rates[at]:.3g}")
-        for at in places
-    ]
-    parts = [
-        "# Training",
-        training_section(training, ""),
-        *(
-            ["## Notes", "\n".join(f"- {caveat}" for caveat in training.caveats)]
-            if training.caveats
-            else []
-        ),
+    smoothed = list(moving_average(curves.losses))
+    rows = []
+    for place in places:
+        losses = (f"{curves.losses[place]:.4f}", f"{smoothed[place]:.4f}")
+        rows.append((curves.steps[place], *losses, f"{curves.rates[place]:.3g}"))
+    parts = ["# Training", training_section(training, "")]
+    if training.caveats:
+        parts += ["## Notes", "\n".join(f"- {caveat}" for caveat in training.caveats)]
+    legend = f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
+    if len(places) < len(curves.steps):
+        legend += f" {len(places)} of {len(curves.steps)} steps."
+    parts += [
         "## The curves as a table",
-        f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
-        + _shown_note(len(places), len(curves.steps)),
+        legend,
         markdown_table(("step", "loss", "smoothed", "learning rate"), rows),
         "`steps.csv` has every reported step, `tensorboard/` the same for `tensorboard --logdir`, "
         "`training.json` the "
@@ -209,28 +199,24 @@ def epoch_table(history: Sequence[StepEvent]) -> str:
     """Render losses, time and samples per second of each epoch, and how the losses moved; empty
     without epochs.
     """
-    found = [event for event in history if isinstance(event, Epoch)]
-    rows = [
-        (
-            it.passes,
-            _format_loss(it.train_loss),
-            _format_loss(it.eval_loss),
-            format_duration(it.seconds),
-            it.pace,
-        )
-        for it in found
-    ]
-    table = _stage_table(
-        ("epoch", "training loss", "held-out loss", "time", "samples/s"), rows, found, history
-    )
-    summary = "" if has_stages(history) else summarise_epochs(found)
-    return "\n\n".join(filter(None, [table, f"{summary.capitalize()}." if summary else ""]))
+    epochs = [event for event in history if isinstance(event, Epoch)]
+    rows = []
+    for epoch in epochs:
+        losses = (_format_loss(epoch.train_loss), _format_loss(epoch.eval_loss))
+        rows.append((epoch.passes, *losses, format_duration(epoch.seconds), epoch.pace))
+    head = ("epoch", "training loss", "held-out loss", "time", "samples/s")
+    parts = [_stage_table(head, rows, epochs, history)]
+    if not has_stages(history) and (summary := summarise_epochs(epochs)):
+        parts.append(f"{summary.capitalize()}.")
+    return "\n\n".join(part for part in parts if part)
 
 
 def _evaluation_table(history: Sequence[StepEvent]) -> str:
-    found = [event for event in history if isinstance(event, Evaluation)]
-    shown = [found[at] for at in _evenly_spaced(len(found))]
-    rows = [(it.step, _format_loss(it.train_loss), _format_loss(it.eval_loss)) for it in shown]
+    evaluations = [event for event in history if isinstance(event, Evaluation)]
+    shown = [evaluations[place] for place in _evenly_spaced(len(evaluations))]
+    rows = []
+    for event in shown:
+        rows.append((event.step, _format_loss(event.train_loss), _format_loss(event.eval_loss)))
     return _stage_table(("step", "training loss", "held-out loss"), rows, shown, history)
 
 
@@ -259,13 +245,8 @@ def _evenly_spaced(count: int) -> list[int]:
     """Pick at most `MAX_SHOWN_STEPS` evenly spaced indices including the first and the last."""
     if count <= MAX_SHOWN_STEPS:
         return list(range(count))
-    return [
-        round(number * (count - 1) / (MAX_SHOWN_STEPS - 1)) for number in range(MAX_SHOWN_STEPS)
-    ]
-
-
-def _shown_note(shown: int, count: int) -> str:
-    return "" if shown == count else f" {shown} of {count} steps."
+    gaps = MAX_SHOWN_STEPS - 1
+    return [round(number * (count - 1) / gaps) for number in range(MAX_SHOWN_STEPS)]
 
 
 def _figures(training: TrainingRecord) -> dict[str, object]:

@@ -38,7 +38,7 @@ class PreparedJob:
     """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from
     the request.
 
-    `start` is the adapter that is trained further, None for a new one.
+    `parent` is the adapter that is trained further, None for a new one.
     """
 
     spec: JobSpec
@@ -47,7 +47,7 @@ class PreparedJob:
     tokenizer: Any
     data: Dataset
     notes: tuple[str, ...] = ()
-    start: ParentAdapter | None = None
+    parent: ParentAdapter | None = None
 
     @property
     def workload(self) -> Workload:
@@ -56,34 +56,25 @@ class PreparedJob:
         return workload_of(self.data.trained, self.data.heldout, self.data.general, method)
 
 
+def prepare_job_without_torch(folder: Path) -> PreparedJob:
+    """Prepare a job without the model libraries, for a plan of its run."""
+    return prepare_job(folder, read_spec(folder), load=load_fast_tokenizer)
+
+
 def prepare_job(
     folder: Path,
     spec: JobSpec,
     *,
+    load: Callable[[BaseModel], Any] = load_tokenizer,
     stores_dataset: bool = False,
     between: Callable[[], object] = lambda: None,
 ) -> PreparedJob:
     """Resolve a job's recipe and load its samples, before any model is loaded; the same folder
     gives the same result.
 
-    `stores_dataset` keeps the built samples in the job's folder. `between` is called between two
-    conversations or samples. Raises `UnderstudyError`.
+    `load` loads the tokenizer. `stores_dataset` keeps the built samples in the job's folder.
+    `between` is called between two conversations or samples. Raises `UnderstudyError`.
     """
-    return _prepare_job(folder, spec, load_tokenizer, stores_dataset, between)
-
-
-def prepare_job_without_torch(folder: Path) -> PreparedJob:
-    """Prepare a job without the model libraries, for a plan of its run."""
-    return _prepare_job(folder, read_spec(folder), load_fast_tokenizer, False, lambda: None)
-
-
-def _prepare_job(
-    folder: Path,
-    spec: JobSpec,
-    load: Callable[[BaseModel], Any],
-    stores_dataset: bool,
-    between: Callable[[], object],
-) -> PreparedJob:
     inputs = replace(read_job_inputs(folder, spec), between=between)
     resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
     base = resolved.base
@@ -107,5 +98,5 @@ def _prepare_job(
         tokenizer=tokenizer,
         data=data,
         notes=(*resolved.notes, *data.caveats),
-        start=resolved.parent,
+        parent=resolved.parent,
     )

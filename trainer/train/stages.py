@@ -165,7 +165,7 @@ class _StageTrainer:
         """Train all stages; the result's history covers all of them."""
         job = self.run.job
         data = job.data
-        begin = partial(load_parent_weights, job.start.folder) if job.start else None
+        begin = partial(load_parent_weights, job.parent.folder) if job.parent else None
         if data.preferences:
             self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
             return self._train_stage(self._stage(data.train, begin=begin))

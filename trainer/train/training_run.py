@@ -168,6 +168,7 @@ def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
         batches=batches_hash(job.data, recipe),
         base_model=job.base.name,
         base_model_hash=fingerprint(job.base),
+        # Sums over another number of threads differ in their last bits.
         threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         packages=package_versions(),
         batch=batch,
@@ -175,7 +176,7 @@ def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
         processes=control.processes.count,
         asked=request_hash(job.spec),
         chosen=resolved.chosen,
-        start=job.start.weights if job.start else "",
+        start=job.parent.weights if job.parent else "",
     )
     return Run(
         folder=folder,
