@@ -31,11 +31,11 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
     CACHED_BODY,
     FORM_TYPE,
-    parse_body,
     read_file_form,
     read_form,
     read_json_object,
 )
+from bot.platform.web_kit.validation import parse_body
 from bot.settings import SettingsError, load_settings
 from bot.web_server import ROUTES
 from personas.card import charx

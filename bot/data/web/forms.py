@@ -6,7 +6,7 @@ from datetime import datetime
 from bot.data.build_request import DatasetBuildBody
 from bot.data.offers import ColumnMapBody, OfferBody
 from bot.data.rights import LICENSED_RIGHT
-from bot.platform.web_kit.request_body import parse_body
+from bot.platform.web_kit.validation import parse_body
 from bot.services import Services
 from bot.training.dataset_catalog import DatasetPlace
 from personas.home.rights import RightsStatement

@@ -28,7 +28,8 @@ from bot.platform.web_kit.openapi import (
     integer_parameter,
 )
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import parse_body, read_json_object
+from bot.platform.web_kit.request_body import read_json_object
+from bot.platform.web_kit.validation import parse_body
 from bot.services import Services
 
 routes = ApiRoutes("data")

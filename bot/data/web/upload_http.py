@@ -26,7 +26,8 @@ from bot.platform.web_kit.paging import (
     parse_page_query,
     require_known_parameters,
 )
-from bot.platform.web_kit.request_body import parse_body, read_json_object
+from bot.platform.web_kit.request_body import read_json_object
+from bot.platform.web_kit.validation import parse_body
 from personas.schemas.base import FrozenModel
 
 routes = ApiRoutes("data")

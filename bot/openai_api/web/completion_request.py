@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.openai_api.web.responses import OpenAIError
-from bot.platform.web_kit.request_body import describe_allowed, validate_strictly
+from bot.platform.web_kit.validation import describe_allowed, validate_strictly
 from personas.card.card_summary import CountTokens
 from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER
 from personas.schemas.chat import SamplingParams, Turn

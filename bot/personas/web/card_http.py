@@ -20,8 +20,9 @@ from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec, enum_parameter
 from bot.platform.web_kit.paging import enum_query, require_known_parameters
 from bot.platform.web_kit.problems import redacted_texts
-from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
+from bot.platform.web_kit.request_body import errors_as_problems, read_json_object
 from bot.platform.web_kit.sse import SseItem, stream_events
+from bot.platform.web_kit.validation import parse_body
 from bot.store import BASE_MODEL_NAME
 from personas.card.card_writer import CardExport, CardForm
 from personas.errors import UnderstudyError

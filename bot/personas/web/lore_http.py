@@ -11,7 +11,8 @@ from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.lookup import require_lore_owner
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import parse_body, read_json_object
+from bot.platform.web_kit.request_body import read_json_object
+from bot.platform.web_kit.validation import parse_body
 from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 

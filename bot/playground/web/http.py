@@ -11,8 +11,9 @@ from bot.platform.web_kit.paging import (
     parse_page_query,
     require_known_parameters,
 )
-from bot.platform.web_kit.request_body import parse_body, read_json_object
+from bot.platform.web_kit.request_body import read_json_object
 from bot.platform.web_kit.sse import stream_events
+from bot.platform.web_kit.validation import parse_body
 from bot.playground.web import actions as playground_service
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRunList, PlaygroundRunResponse
 

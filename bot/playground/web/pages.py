@@ -13,8 +13,9 @@ from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.personas.web.lookup import persona_choices
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import Form, parse_body, read_form
+from bot.platform.web_kit.request_body import Form, read_form
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
+from bot.platform.web_kit.validation import parse_body
 from bot.playground.web.actions import (
     FORM_LIMITS,
     MAX_COLUMNS,

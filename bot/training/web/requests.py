@@ -11,7 +11,7 @@ from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.idempotency import reused_key_problem
 from bot.platform.web_kit.paging import enum_query
 from bot.platform.web_kit.problems import Problem, field_error
-from bot.platform.web_kit.request_body import parse_body
+from bot.platform.web_kit.validation import parse_body
 from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.training.actions import (

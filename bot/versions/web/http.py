@@ -30,7 +30,8 @@ from bot.platform.web_kit.openapi import (
     Timestamp,
 )
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
-from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
+from bot.platform.web_kit.request_body import errors_as_problems, read_json_object
+from bot.platform.web_kit.validation import parse_body
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion
 from bot.versions.store import PromotionKind
