@@ -100,9 +100,9 @@ def _parse_home(path: Path) -> Path:
 
 
 def _parse_host(text: str) -> str:
-    return (
-        LOOPBACK if text.casefold() == "localhost" else str(ipaddress.ip_address(text.strip("[]")))
-    )
+    if text.casefold() == "localhost":
+        return LOOPBACK
+    return str(ipaddress.ip_address(text.strip("[]")))
 
 
 def _parse_host_names(value: object) -> object:
@@ -117,7 +117,7 @@ def _parse_host_names(value: object) -> object:
 def _parse_networks(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return tuple(ipaddress.ip_network(one.strip()) for one in value.split(","))
+    return tuple(ipaddress.ip_network(network.strip()) for network in value.split(","))
 
 
 def _parse_server_folder(text: str) -> str:
@@ -144,20 +144,8 @@ Token = Annotated[str, AfterValidator(_parse_token)]
 
 
 class Settings(BaseSettings):
-    """The operator's settings; `load_settings` reads them, the constructor itself only validates
-    its arguments.
-
-    `discord_permission` states which permission Discord gave to train on what its API brings, who
-    gave it and when. `history_days` is how long conversations are kept, `guild_days` how long the
-    data of a server that has removed the bot, `job_days` how long the data of ended training jobs.
-    `backup_hours` lie between two automatic backups, of which `backup_keep` are kept.
-    `comparisons_per_day` counts a member's votes between two replies. `trainer_card` is how much is
-    measured of a new version, `trainer_stall_minutes` and what follows when a run is ended
-    (`RunLimits`), `trainer` where runs are trained, `trainer_slots` how many at once and
-    `trainer_gpus` on how many GPUs each, `trainer_wandb` whether training runs send their metrics
-    to wandb. `web_names` are the host names, besides loopback's, that the web server answers to,
-    `web_proxies` those whose X-Forwarded-For it believes. `shards` are this process's, None for a
-    bot without shards; `shared_db` is the database that all of its processes share.
+    """The operator's settings. `load_settings` reads them; the constructor only validates its
+    arguments.
     """
 
     model_config = SettingsConfigDict(
@@ -215,9 +203,11 @@ class Settings(BaseSettings):
         description=f"at least {MIN_TOKEN_CHARS} letters, digits and signs, {MIN_DISTINCT_TOKEN_CHARS} different ones, "
         "without spaces",
     )
+    # Host names, besides loopback's, that the web server answers to
     web_names: Annotated[tuple[str, ...], BeforeValidator(_parse_host_names)] = Field(
         default=(), description="host names with commas between them, such as bot.example.org"
     )
+    # Proxies whose X-Forwarded-For the web server believes
     web_proxies: Annotated[
         tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_networks)
     ] = Field(
@@ -254,13 +244,17 @@ class Settings(BaseSettings):
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     trainer_nice: Integer = Field(default=10, ge=0, le=19)
+    # Extent of a new version's score card
     trainer_card: Annotated[ScoreCardLevel, BeforeValidator(str.lower)] = Field(
         default="full", description="full, quick, losses"
     )
+    # Limits at which a run is ended (`bot.training.run_limits.RunLimits`)
     trainer_stall_minutes: Integer = Field(default=60, ge=1, le=1440)
     trainer_max_hours: Integer = Field(default=24, ge=1, le=10000)
     trainer_operator_max_hours: Integer = Field(default=0, ge=0, le=10000)
     trainer_max_memory_gib: Integer = Field(default=0, ge=0, le=10000)
+    # Runs are trained on this machine or on a Ray cluster, `trainer_slots` at once, on `trainer_gpus`
+    # GPUs each.
     trainer: Annotated[TrainerKind, BeforeValidator(str.lower)] = Field(
         default="local", description="local, ray"
     )
@@ -273,6 +267,7 @@ class Settings(BaseSettings):
     shared: str = Field(default="", description="a folder that all workers mount at the same path")
     trainer_slots: Integer = Field(default=1, ge=1, le=64)
     trainer_gpus: Integer = Field(default=1, ge=0, le=16)
+    # Whether training runs send their metrics to wandb
     trainer_wandb: bool = Field(default=False, description="true or false")
     wandb_api_key: Token = Field(
         default="", repr=False, description="the key alone, without spaces"
@@ -281,11 +276,13 @@ class Settings(BaseSettings):
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
         default="INFO", description="DEBUG, INFO, WARNING, ERROR"
     )
+    # Discord's permission to train on what its API brings: which, given by whom, and when
     discord_permission: Annotated[str, AfterValidator(_parse_statement)] = Field(
         default="",
         description=f"a sentence of at least {MIN_STATEMENT_CHARS} letters that says which permission, given by whom, "
         "and when (a date or a year)",
     )
+    # This process's shards; None for a bot without shards. All processes share `shared_db`.
     shards: Annotated[ShardRange | None, BeforeValidator(ShardRange.parse)] = Field(
         default=None, description="auto, all such as 0/1 or 0-9/10, or a part such as 0-4/10"
     )
@@ -295,18 +292,25 @@ class Settings(BaseSettings):
         description="a PostgreSQL URL, such as postgresql://user:password@host/database, with @, : and / "
         "in the password written %40, %3A and %2F",
     )
+    # Days for which conversations are kept, the data of servers that have removed the bot, and the
+    # data of ended training jobs
     history_days: Integer = Field(default=90, ge=1, le=3650)
     guild_days: Integer = Field(default=14, ge=0, le=365)
     job_days: Integer = Field(default=90, ge=1, le=3650)
+    # An automatic backup every `backup_hours` (0: none), of which the latest `backup_keep` are kept
     backup_hours: Integer = Field(default=24, ge=0, le=8760)
     backup_keep: Integer = Field(default=3, ge=1, le=1000)
+    # A member's votes between two replies in 24 hours
     comparisons_per_day: Integer = Field(default=20, ge=1, le=1000)
 
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling of every reply, as far as it is set."""
-        values = {name: getattr(self, name) for name in ("temperature", "top_p", "max_new_tokens")}
-        return {name: value for name, value in values.items() if value is not None}
+        sampling = {}
+        for name in ("temperature", "top_p", "max_new_tokens"):
+            if (value := getattr(self, name)) is not None:
+                sampling[name] = value
+        return sampling
 
     @classmethod
     def settings_customise_sources(
@@ -326,50 +330,19 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _drop_blank(cls, values: dict[str, Any]) -> dict[str, Any]:
-        stripped = {
-            name: value.strip() if isinstance(value, str) else value
-            for name, value in values.items()
-        }
-        return {name: value for name, value in stripped.items() if value != ""}
+        filled = {}
+        for name, value in values.items():
+            if isinstance(value, str):
+                value = value.strip()
+            if value != "":
+                filled[name] = value
+        return filled
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.trainer_wandb and not self.wandb_api_key:
-            raise SettingsError(
-                "TRAINER_WANDB is on, but there is no WANDB_API_KEY.",
-                "Set it too, or leave both out.",
-            )
-        if (self.engine != "local") != bool(self.engine_urls):
-            raise SettingsError(
-                f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
-                "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
-            )
-        for name in ("reply_candidates", "max_reply_candidates") if self.engine != "local" else ():
-            if (count := getattr(self, name)) > 1:
-                raise SettingsError(
-                    f"{name.upper()} is {count}, but ENGINE={self.engine} makes one of a reply.",
-                    "Leave it out: only the engine in the bot's own process chooses among several.",
-                )
-        if (
-            "reply_candidates" in self.model_fields_set
-            and self.reply_candidates > self.max_reply_candidates
-        ):
-            raise SettingsError(
-                f"REPLY_CANDIDATES is {self.reply_candidates}, MAX_REPLY_CANDIDATES only {self.max_reply_candidates}.",
-                "Lower the one, or raise the other.",
-            )
-        if self.trainer == "ray":
-            self._check_ray()
-        if self.shared_db and (not self.shards or self.shards.is_whole):
-            raise SettingsError(
-                f"SHARED_DB is set, but SHARDS is {self.shards or 'not'}: this process is the whole bot.",
-                "Set SHARDS to a part, such as 0-4/10, or leave SHARED_DB out.",
-            )
-        if self.shards and not self.shards.is_whole and not self.discord_token:
-            raise SettingsError(
-                f"SHARDS is {self.shards}, a part of the bot, but there is no DISCORD_TOKEN.",
-                "Set it too, or leave SHARDS out.",
-            )
+        self._check_trainer()
+        self._check_engine()
+        self._check_shards()
         if not self.is_local and not self.web_token:
             raise SettingsError(
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",
@@ -378,10 +351,36 @@ class Settings(BaseSettings):
             )
         return self
 
-    def _check_ray(self) -> None:
-        """Check what only TRAINER=ray reads: other programs may use variables of these names for
-        something else.
-        """
+    def _check_engine(self) -> None:
+        if (self.engine != "local") != bool(self.engine_urls):
+            raise SettingsError(
+                f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
+                "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
+            )
+        if self.engine != "local":
+            for name in ("reply_candidates", "max_reply_candidates"):
+                if (count := getattr(self, name)) > 1:
+                    raise SettingsError(
+                        f"{name.upper()}={count} needs the built-in engine; ENGINE={self.engine} "
+                        "generates one reply per request.",
+                        "Leave it out, or leave ENGINE out.",
+                    )
+        is_chosen = "reply_candidates" in self.model_fields_set
+        if is_chosen and self.reply_candidates > self.max_reply_candidates:
+            raise SettingsError(
+                f"REPLY_CANDIDATES is {self.reply_candidates}, MAX_REPLY_CANDIDATES only {self.max_reply_candidates}.",
+                "Lower the one, or raise the other.",
+            )
+
+    def _check_trainer(self) -> None:
+        if self.trainer_wandb and not self.wandb_api_key:
+            raise SettingsError(
+                "TRAINER_WANDB is on, but there is no WANDB_API_KEY.",
+                "Set it too, or leave both out.",
+            )
+        if self.trainer != "ray":
+            # Only TRAINER=ray reads these; other programs may use variables of the same names.
+            return
         if not RAY_ADDRESS_PATTERN.fullmatch(self.ray_address):
             raise SettingsError(
                 f"TRAINER is ray, and RAY_ADDRESS is {_shown(self.ray_address)}, not the address of Ray's dashboard.",
@@ -391,6 +390,18 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"SHARED is {self.shared!r}, which is no folder here.",
                 "Name a folder, from / on, that this machine and all of Ray's workers mount at the same path.",
+            )
+
+    def _check_shards(self) -> None:
+        if self.shared_db and self.is_whole_bot:
+            raise SettingsError(
+                f"SHARED_DB is set, but SHARDS is {self.shards or 'not'}: this process is the whole bot.",
+                "Set SHARDS to a part, such as 0-4/10, or leave SHARED_DB out.",
+            )
+        if not self.is_whole_bot and not self.discord_token:
+            raise SettingsError(
+                f"SHARDS is {self.shards}, a part of the bot, but there is no DISCORD_TOKEN.",
+                "Set it too, or leave SHARDS out.",
             )
 
     @property
@@ -434,12 +445,11 @@ class Setting:
 
 
 def _describe_setting(field: str, info: FieldInfo) -> Setting:
-    limits = {
-        name: getattr(item, name)
-        for item in info.metadata
-        for name in ("ge", "le")
-        if hasattr(item, name)
-    }
+    limits = {}
+    for item in info.metadata:
+        for name in ("ge", "le"):
+            if hasattr(item, name):
+                limits[name] = getattr(item, name)
     allowed = info.description or "a whole number from {ge} to {le}".format(**limits)
     return Setting(
         str(info.validation_alias or field.upper()), field, allowed, secret=not info.repr
@@ -490,11 +500,12 @@ class EnvFileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Return all texts of the file by field."""
-        fields = (
-            self.get_field_value(field, name)
-            for name, field in self.settings_cls.model_fields.items()
-        )
-        return {key: text for text, key, _ in fields if text is not None}
+        texts = {}
+        for name, field in self.settings_cls.model_fields.items():
+            text, key, _ = self.get_field_value(field, name)
+            if text is not None:
+                texts[key] = text
+        return texts
 
 
 def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -507,21 +518,21 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
     for name, value in given.items():
         if name not in SETTINGS_BY_NAME:
             log.warning("%s: nothing reads %s.%s", value.origin, name, _closest_name(name))
-    from_environ = [one for one in SETTINGS if one.name in environ]
-    arguments: dict[str, Any] = {one.field: environ[one.name] for one in from_environ} | {
-        "_env_file": env_file
+    from_environ = {
+        setting: environ[setting.name] for setting in SETTINGS if setting.name in environ
     }
+    arguments: dict[str, Any] = {"_env_file": env_file}
+    for setting, text in from_environ.items():
+        arguments[setting.field] = text
     try:
         settings = Settings(**arguments)
     except ValidationError as error:
-        given |= {
-            one.name: SettingValue(environ[one.name], "the environment") for one in from_environ
-        }
-        invalid = [
-            _describe_invalid(str(one["loc"][0]), given)
-            for one in error.errors(include_input=False)
-            if one["type"] != "default_factory_not_called"  # it follows from the others
-        ]
+        for setting, text in from_environ.items():
+            given[setting.name] = SettingValue(text, "the environment")
+        invalid = []
+        for details in error.errors(include_input=False):
+            if details["type"] != "default_factory_not_called":  # it follows from the others
+                invalid.append(_describe_invalid(str(details["loc"][0]), given))
         raise SettingsError(" ".join(invalid), CORRECT_ADVICE) from None
     _warn_of_unread(settings, given)
     return settings
@@ -552,7 +563,7 @@ def set_hub_token(settings: Settings) -> None:
 
 
 def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
-    setting = next(one for one in SETTINGS if location in (one.name, one.field))
+    setting = next(each for each in SETTINGS if location in (each.name, each.field))
     shown = "a value (not shown)" if setting.secret else _shown(values[setting.name].text)
     return (
         f"{setting.name} is {shown} in {values[setting.name].origin}; allowed: {setting.allowed}."
@@ -561,14 +572,14 @@ def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
 
 def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> None:
     for field, values, names in READ_ONLY_WITH:
-        if (chosen := getattr(settings, field)) not in values.split():
-            for name in (name for name in names.split() if name in in_file and in_file[name].text):
+        chosen = getattr(settings, field)
+        if chosen in values.split():
+            continue
+        for name in names.split():
+            value = in_file.get(name)
+            if value and value.text:
                 log.warning(
-                    "%s: nothing reads %s with %s=%s.",
-                    in_file[name].origin,
-                    name,
-                    field.upper(),
-                    chosen,
+                    "%s: nothing reads %s with %s=%s.", value.origin, name, field.upper(), chosen
                 )
 
 
@@ -593,7 +604,8 @@ def _read_bindings(path: Path) -> list[Binding]:
 
 
 def _blank_lines_before(binding: Binding) -> int:
-    return (text := binding.original.string)[: len(text) - len(text.lstrip())].count("\n")
+    text = binding.original.string
+    return text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _closest_name(name: str) -> str:

@@ -280,11 +280,11 @@ def test_candidates_need_the_engine_that_compares_them():
     assert load_settings(None, servers).reply_candidates == 1
     assert load_settings(None, {**servers, "REPLY_CANDIDATES": "1"}).reply_candidates == 1
     with pytest.raises(
-        SettingsError, match="REPLY_CANDIDATES is 4, but ENGINE=vllm makes one of a reply"
+        SettingsError, match="REPLY_CANDIDATES=4 needs the built-in engine; ENGINE=vllm"
     ):
         load_settings(None, {**servers, "REPLY_CANDIDATES": "4"})
     with pytest.raises(
-        SettingsError, match="MAX_REPLY_CANDIDATES is 2, but ENGINE=vllm makes one of a reply"
+        SettingsError, match="MAX_REPLY_CANDIDATES=2 needs the built-in engine; ENGINE=vllm"
     ):
         load_settings(None, {**servers, "MAX_REPLY_CANDIDATES": "2"})
 
