@@ -245,8 +245,8 @@ def test_a_merge_that_loses_the_adapter_is_noticed(adapters, tmp_path, monkeypat
 def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
     written = exporter.write_model
 
-    def cut(path, *rest):
-        written(path, *rest)
+    def cut(path, *rest, **named):
+        written(path, *rest, **named)
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 4096)
 

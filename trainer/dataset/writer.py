@@ -74,7 +74,7 @@ def write_dataset(out: Path, spec: DatasetBuildSpec, on_progress: ReadProgress) 
         finished = staging / "made"
         key = spec.plan.people_key
         with atomic_folder(finished) as folder:
-            summary = _write(folder, staging, spec, on_progress, out.name)
+            summary = _write(folder, staging, spec, on_progress, name=out.name)
             if spec.home:  # it must list the held-out texts before anybody can use the data set
                 add_to_holdout(
                     spec.home,

@@ -250,7 +250,7 @@ def export_gguf(request: ExportRequest) -> ExportComparison:
     request.say("merging in float32")
     model = source.merged()
     request.say(f"writing GGUF ({request.quantise})")
-    write_model(request.path, model, source.renderer, request.quantise, source.name)
+    write_model(request.path, model, source.renderer, quantise=request.quantise, name=source.name)
     check_gguf(request.path, source.renderer, source.persona)
     round_weights(model, request.quantise)
     rounded = compute_logits(model, source.samples)
@@ -274,7 +274,7 @@ def export_gguf_lora(request: ExportRequest) -> ExportComparison:
     if not llama_cpp.is_installed():
         return outcome
     base = request.path.with_name("base-for-the-comparison.gguf")
-    write_model(base, source.base_in_float32(), source.renderer, "f16", "base")
+    write_model(base, source.base_in_float32(), source.renderer, quantise="f16", name="base")
     theirs = llama_cpp.compare_with_llama_cpp(
         base, request.path, source, reference=source.reference, say=request.say
     )

@@ -130,13 +130,11 @@ def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
                 "Give each role one column.",
             )
         by_role[role] = column
-    keys = by_role.pop("from", ""), by_role.pop("value", "")
+    speaker = by_role.pop("from", "")
+    text = by_role.pop("value", "")
     if "messages" in by_role:
-        return ColumnRoles(by_role, *keys)
-    columns = {
-        role: column for role, column in zip(("speaker", "text"), keys, strict=True) if column
-    }
-    return ColumnRoles({**columns, **by_role})
+        return ColumnRoles(by_role, from_key=speaker, value_key=text)
+    return column_roles(**{"speaker": speaker, "text": text, **by_role})
 
 
 def require_roles(mapping: Mapping[str, str], columns: set[str]) -> None:

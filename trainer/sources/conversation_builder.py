@@ -131,7 +131,7 @@ def build_conversation(
         messages = list(map(SourceMessage, speakers, texts, itertools.repeat(row)))
     else:
         try:
-            messages, texts, later = _messages(labels, texts, row, options, dialogue)
+            messages, texts, later = _messages(labels, texts, row, options, dialogue=dialogue)
         except UnusableRecordError as error:
             return RejectedRecord(row, str(error), rows)
     # A speaker's consecutive messages are joined, so a persona's message answers somebody unless it

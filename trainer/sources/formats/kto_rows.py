@@ -6,7 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
+from trainer.sources.columns import (
+    ColumnRoles,
+    Row,
+    RowSchema,
+    column_roles,
+    find_column,
+    message_keys,
+)
 from trainer.sources.conversation_builder import RawDialogue
 from trainer.sources.formats.message_rows import add_optional_roles, dialogue_from_messages
 from trainer.sources.formats.qa_rows import dialogue_from_answer
@@ -98,8 +105,9 @@ def _plan_verdict(row: Row) -> ColumnRoles | None:
         return ColumnRoles({**add_optional_roles(others, by_role), "verdict": verdict})
     for name in ("messages", "conversations"):
         messages = cell_list(others.get(name)) if name in others else None
-        if messages and (keys := message_keys(messages)):
-            return ColumnRoles({"messages": name, "verdict": verdict}, *keys)
+        keys = message_keys(messages) if messages else None
+        if keys:
+            return column_roles(keys, messages=name, verdict=verdict)
     return None
 
 

@@ -14,6 +14,7 @@ from trainer.sources.columns import (
     ColumnRoles,
     Row,
     RowSchema,
+    column_roles,
     find_column,
     message_keys,
     side_of_flag,
@@ -77,7 +78,7 @@ def _plan_sides(row: Row) -> ColumnRoles | None:
         keys = message_keys(messages)
         sides = _participant_sides(row, skipped=name) if keys else {}
         if keys and any(str(message.get(keys[0])) in sides for message in messages):
-            return ColumnRoles({"messages": name, "participants": name}, *keys)
+            return column_roles(keys, messages=name, participants=name)
     return None
 
 

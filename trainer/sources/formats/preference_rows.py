@@ -103,9 +103,12 @@ def _plan_scored(row: Row) -> ColumnRoles | None:
     if not keys and not lists:
         return None
     by_role = {"user": user, "assistant": answers}
-    if system := find_column(row, "system"):
+    system = find_column(row, "system")
+    if system:
         by_role["system"] = system
-    return ColumnRoles(by_role, *((keys[0], "") if keys else ("", lists[0])))
+    if keys:
+        return ColumnRoles(by_role, from_key=keys[0])
+    return ColumnRoles(by_role, value_key=lists[0])
 
 
 def _dialogue_from_scores(row: Row, columns: ColumnRoles) -> RawDialogue:
