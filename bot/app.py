@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import discord
 
 from bot import demo_guild
-from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
+from bot.chat.prefix_warmup import ChannelPrefixWarmup
+from bot.client import BotClient, ShardedBotClient
 from bot.compose import Dependencies, compose, create_backend, create_engine
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
 from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule
@@ -146,7 +147,13 @@ async def open_app(
             )
         if shared_state:
             _follow_other_processes(client, shared_state, stack)
-        ChannelPrefixWarmup(services).start(client)
+        warmup = ChannelPrefixWarmup(
+            store=store,
+            personas=personas,
+            served_versions=services.served_versions,
+            engine=engine,
+        )
+        warmup.start(client)
         _start_retention(client, settings, stack)
         stack.push_async_callback(services.data_jobs.close)
         if client.is_primary:

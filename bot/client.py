@@ -1,13 +1,9 @@
-"""The discord.py client: intents, cogs, command registration, and warm-up of the channels' prompt
-prefixes.
-"""
+"""The discord.py client: intents, cogs, buttons and forms, and the events of its connection."""
 
 import asyncio
-import hashlib
 import json
 import logging
-import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Literal
 
 import aiohttp
@@ -29,19 +25,19 @@ from bot.operations.shards.shard_process import RequestLimiter
 from bot.operations.shards.shared_state import SharedRow
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.platform import permissions
+from bot.platform.discord_kit.command_sync import sync_commands
 from bot.platform.discord_kit.request_locks import release_locks
 from bot.platform.discord_kit.transformers import FINETUNE, PERSONA
 from bot.platform.discord_kit.ui import BotCommandTree, FormCog
 from bot.platform.errors import connection_error
 from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
-from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
-from bot.services import Bot, Services
+from bot.privacy.translations import CommandTranslator
+from bot.services import Bot
 from bot.training.discord import FinetuneCog
 from bot.training.discord_progress import JOB_BUTTONS
 from bot.versions.blind_test.discord import COMPARE_BUTTONS
 from bot.versions.discord import VERSION_BUTTONS
 from bot.versions.rollout.discord import ROLLOUT_BUTTONS, RolloutCog
-from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
 RESPONSE_TIMEOUT_S = 10.0
@@ -50,10 +46,6 @@ PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
 )  # fmt: skip
-MAX_PREPARED_CHANNELS = 256
-"""Channels whose prompt prefixes are computed at the start: more have no room in the engine, and
-delay replies.
-"""
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
     LORE_FORM_PREFIX: add_lore_from_form,
@@ -138,7 +130,7 @@ class BotClient(Bot):
         await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(*PERSISTENT_ITEMS)
         if self.is_primary:
-            await self._sync_commands()
+            await sync_commands(self.tree, self.services.home)
 
     async def close(self) -> None:
         await self.services.dialogue_runner.close()
@@ -173,48 +165,6 @@ class BotClient(Bot):
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         log.exception("the event %s failed", event_method)
-
-    async def _sync_commands(self) -> None:
-        """Register the commands when they have changed: Discord limits the rate. Refused ones stay
-        as they were.
-        """
-        wanted = [command.to_dict(self.tree) for command in self.tree.get_commands()]
-        stamped = [self.application_id, wanted, COMMAND_DESCRIPTIONS]
-        stamp = hashlib.sha256(json.dumps(stamped, sort_keys=True).encode()).hexdigest()
-        file = self.services.home / "commands.sha256"
-        earlier = file.read_text() if file.exists() else ""
-        try:
-            registered = {command.name for command in await self.tree.fetch_commands()}
-            if earlier != stamp or registered != {str(command["name"]) for command in wanted}:
-                await self.tree.sync()
-                write_private_file(file, stamp.encode())
-        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
-            refusal = error.text if isinstance(error, discord.HTTPException) else ""
-            for line in refused_commands(wanted, refusal) or [connection_error(error).message]:
-                log.error("%s", line)
-            log.error(
-                "The slash commands are not up to date: those registered earlier stay until the "
-                "next start."
-            )
-
-
-def refused_commands(commands: Sequence[Mapping[str, Any]], refusal: str) -> list[str]:
-    """Name each refused field of a bulk overwrite, given discord.py's text of the refusal, in a
-    line.
-    """
-    lines = []
-    for index, path, message in re.findall(r"^In (\d+)\.(\S+): (.*)$", refusal, re.MULTILINE):
-        at: Mapping[str, Any] = commands[int(index)]
-        names = [str(at["name"])]
-        steps = path.split(".")
-        while len(steps) > 2 and steps[0] == "options":
-            at = at["options"][int(steps[1])]
-            names.append(str(at["name"]))
-            steps = steps[2:]
-        lines.append(
-            f"Discord refuses the command /{' '.join(names)}: {'.'.join(steps)}: {message}"
-        )
-    return lines
 
 
 class ShardedBotClient(BotClient, commands.AutoShardedBot):
@@ -310,29 +260,3 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
         self.services.reply_service.stop_replies(persona_id=persona_id)
         await self.services.engine.drop(self.services.served_versions.adapter(persona_id, version))
-
-
-class ChannelPrefixWarmup:
-    """Has the engine compute the prompt prefixes of the personas in use while it is idle."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def start(self, client: Bot) -> None:
-        """Prepare the channels used last now, and each persona again when its live version
-        changes.
-        """
-        present = {guild.id for guild in client.guilds}
-        latest = self._services.store.channels.lately_used(MAX_PREPARED_CHANNELS)
-        for guild_id, persona_id in dict.fromkeys((it.guild_id, it.persona_id) for it in latest):
-            if guild_id in present:
-                self._prepare(guild_id, persona_id)
-        client.add_listener(self._changed, "on_version_changed")
-
-    async def _changed(self, guild_id: int | None, persona_id: str) -> None:
-        self._prepare(guild_id or 0, persona_id)
-
-    def _prepare(self, guild_id: int, persona_id: str) -> None:
-        if persona := self._services.personas.get(persona_id, guild_id):
-            adapter = self._services.served_versions.speaking_adapter(persona_id, guild_id)
-            self._services.engine.prepare(persona, adapter)

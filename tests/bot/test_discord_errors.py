@@ -267,7 +267,8 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
     monkeypatch.setattr(PERSONA.get_command("mute"), "description", "x" * 101)
     (tmp_path / "commands.sha256").unlink()
     async with on_stage(tmp_path) as stage:
-        lines = [record.getMessage() for record in caplog.records if record.name == "bot.client"]
+        name = "bot.platform.discord_kit.command_sync"
+        lines = [record.getMessage() for record in caplog.records if record.name == name]
         assert [line.partition(": description")[0] for line in lines[:2]] == [
             "Discord refuses the command /persona",
             "Discord refuses the command /persona mute",

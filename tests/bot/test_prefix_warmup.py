@@ -4,7 +4,7 @@ only then.
 
 from types import SimpleNamespace
 
-from bot.client import ChannelPrefixWarmup
+from bot.chat.prefix_warmup import ChannelPrefixWarmup
 from bot.guilds.store import Channel
 from bot.store import Store
 from personas.home.adapters import adapter_ref
@@ -48,7 +48,13 @@ async def test_each_persona_of_each_server_is_prepared_with_the_version_that_spe
         services = house_of(store, tmp_path, live)
         client = Client(guilds=[HERE, THERE], listeners={})
         prepared = services.engine.prepared
-        ChannelPrefixWarmup(services).start(client)
+        warmup = ChannelPrefixWarmup(
+            store=services.store,
+            personas=services.personas,
+            served_versions=services.served_versions,
+            engine=services.engine,
+        )
+        warmup.start(client)
         ada = [("ada", adapter_ref(tmp_path, "ada", version)) for version in ("v2", "v9")]
         assert sorted(prepared, key=str) == sorted([*ada, ("bo", None)], key=str), (
             "bo is not known in server 1"
