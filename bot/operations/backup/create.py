@@ -104,15 +104,17 @@ def _write_backup(
     copy = staging / HOME_DATABASE
     file = staging / name
     schema_version, unfinished = copy_database(home, copy)
-    left_out = {  # the copied database does not list their adapters yet
-        adapter_ref(home, persona, job_version).folder
-        if persona
-        else dialogue_adapter_folder(home, job_name)
-        for persona, job_version, job_name in unfinished
-    }
-    progress = start_progress(
-        copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out))
-    )
+    # The copied database does not list the adapters of unfinished jobs yet.
+    left_out = set()
+    for persona, job_version, job_name in unfinished:
+        if persona:
+            left_out.add(adapter_ref(home, persona, job_version).folder)
+        else:
+            left_out.add(dialogue_adapter_folder(home, job_name))
+    total_bytes = copy.stat().st_size
+    for path in _home_files(home, left_out):
+        total_bytes += path.stat().st_size
+    progress = start_progress(total_bytes)
     with file.open("xb") as out:
         file.chmod(0o600)
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -139,13 +141,12 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
     try:
         copy.chmod(0o600)
         with translate_errors(home / HOME_DATABASE):
-            source.execute(
-                "begin"
-            )  # a snapshot: later writes are not seen, however long copying takes
+            # A snapshot: later writes are not seen, however long copying takes.
+            source.execute("begin")
             (schema_version,) = source.execute("pragma user_version").fetchone()
-            (found,) = source.execute("pragma quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+            (fault,) = source.execute("pragma quick_check(1)").fetchone()
+            if fault != "ok":
+                raise sqlite3.DatabaseError(fault)
         if not schema_version:
             raise StoreError(
                 f"{home / HOME_DATABASE} was not made by Understudy.", "Check UNDERSTUDY_HOME."
@@ -173,9 +174,9 @@ def _home_files(home: Path, left_out: set[Path]) -> Iterator[Path]:
             yield home / name
     for name in HOME_FOLDERS:
         for path in sorted((home / name).rglob("*")):
-            below = path.relative_to(home).parts
-            half_written = any(part.startswith(".") for part in below) or path.suffix == ".part"
-            if path.is_file() and not half_written and left_out.isdisjoint(path.parents):
+            parts = path.relative_to(home).parts
+            is_partial = path.suffix == ".part" or any(part.startswith(".") for part in parts)
+            if path.is_file() and not is_partial and left_out.isdisjoint(path.parents):
                 yield path
 
 
@@ -217,11 +218,9 @@ def _translate_disk_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = (
-            "Free disk space there"
-            if error.errno in DISK_FULL_ERRNOS
-            else "Check the folder's rights"
-        )
+        advice = "Check the folder's rights"
+        if error.errno in DISK_FULL_ERRNOS:
+            advice = "Free disk space there"
         raise BackupError(
             f"The backup cannot be written in {folder}: {error.strerror or error}.",
             f"{advice}, or name another path with --out. Nothing was left behind.",

@@ -59,13 +59,12 @@ def reconcile_home(
 def _delete_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
     """Delete the guilds again that were deleted since."""
     known_guilds = store.guilds.known() | find_guilds_on_disk(new)
-    candidates = later.guilds.deleted().items()
-    deleted = [
-        (guild_id, at) for guild_id, at in candidates if guild_id in known_guilds and at >= made_at
-    ]
-    for guild_id, at in deleted:
-        delete_guild(new, store, guild_id, at)
-    return len(deleted)
+    count = 0
+    for guild_id, at in later.guilds.deleted().items():
+        if guild_id in known_guilds and at >= made_at:
+            delete_guild(new, store, guild_id, at)
+            count += 1
+    return count
 
 
 def _merge_keys(new: Path, store: Store, old: Path) -> bool:
@@ -78,7 +77,8 @@ def _merge_keys(new: Path, store: Store, old: Path) -> bool:
         _keep_key(new, file, file.name)
     if not (old / KEY_FILE).exists():
         return False
-    if not (new / KEY_FILE).exists():  # from before there were keys
+    if not (new / KEY_FILE).exists():
+        # The backup is from the time before homes had keys.
         _keep_key(new, old / KEY_FILE, KEY_FILE.name)
     if HomeKey.of(new) == HomeKey.of(old):
         return False
@@ -100,16 +100,13 @@ def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store 
         ids = [str(user_id) for user_id in source.erasure.user_ids()]
         known |= {keyed_person(then, user_id): user_id for user_id in ids}
         known |= _people_keys(*identify_in_texts(source.erasure.free_texts(), then, {*buried}))
-    files = (
-        path
-        for kind in ("personas", "lore", "earlier")
-        for path in (new / kind).rglob("*")
-        if path.is_file()
-    )
-    known |= _people_keys(*identify_in_files(files, then, {*buried}))
-    for one, at in buried.items():
-        if one in known:
-            store.people.record_erased(keyed_person(now, known[one]), at)
+    files = []
+    for kind in ("personas", "lore", "earlier"):
+        files += [path for path in (new / kind).rglob("*") if path.is_file()]
+    known |= _people_keys(*identify_in_files(iter(files), then, {*buried}))
+    for person, at in buried.items():
+        if person in known:
+            store.people.record_erased(keyed_person(now, known[person]), at)
 
 
 def _people_keys(ids: dict[str, str], names: dict[str, str]) -> dict[str, str]:

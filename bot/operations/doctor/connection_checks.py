@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 
 import discord
 
@@ -16,9 +15,10 @@ from bot.store import Store, find_databases
 
 DISCORD_TIMEOUT_S = 30.0
 GUILDS_AT_ONCE = 20
-"""Servers whose permissions are looked at before the event loop goes on: some milliseconds."""
-MAX_GUILDS_SEARCHED, PERMISSIONS_AGE_S = 100, 60.0
-"""In more servers, what is missing is looked for again only after this time."""
+"""Servers whose permissions are searched before the event loop goes on: some milliseconds."""
+# In more than so many servers, missing permissions are searched again only after this time.
+MAX_GUILDS_SEARCHED = 100
+PERMISSIONS_AGE_S = 60.0
 GUILD_SETTLE_S = 1.0  # time without a further guild after which the list counts as complete
 
 
@@ -30,9 +30,9 @@ async def fetch_application_id(token: str) -> int:
             await client.login(token)
         return client.application_id or 0
     except Exception as error:  # discord.py raises whatever an unexpected response leads to
-        found = connection_error(error)
-        advice = f"{found.advice} Or name the application with --application."
-        raise DiscordError(found.message, advice) from error
+        translated = connection_error(error)
+        advice = f"{translated.advice} Or name the application with --application."
+        raise DiscordError(translated.message, advice) from error
     finally:
         await client.close()
 
@@ -47,17 +47,16 @@ async def check_discord(settings: Settings) -> list[BotCheck]:
         except discord.PrivilegedIntentsRequired:
             return await _connected_checks(settings, content=False)
     except Exception as error:  # as above
-        found = connection_error(error)
-        state: CheckState = (
-            "warn" if isinstance(found, DiscordError) and found.is_temporary else "fail"
-        )
-        return [BotCheck("Discord", state, found.message, found.advice)]
+        translated = connection_error(error)
+        is_temporary = isinstance(translated, DiscordError) and translated.is_temporary
+        state: CheckState = "warn" if is_temporary else "fail"
+        return [BotCheck("Discord", state, translated.message, translated.advice)]
 
 
 def _create_client(intents: discord.Intents) -> discord.Client:
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = (
-        False  # nothing here has voice features
-    )
+    # discord.py warns that libraries for voice are missing; nothing here has voice features.
+    discord.VoiceClient.warn_nacl = False
+    discord.VoiceClient.warn_dave = False
     return discord.Client(
         intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S
     )
@@ -94,7 +93,8 @@ async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Clie
 
 def _application_text(client: discord.Client) -> str:
     count = len(client.guilds)
-    return f"the token is {client.user}'s, in {count} server{'' if count == 1 else 's'}"
+    servers = "1 server" if count == 1 else f"{count} servers"
+    return f"the token is {client.user}'s, in {servers}"
 
 
 def _check_message_content(settings: Settings, *, granted: bool) -> BotCheck:
@@ -114,45 +114,43 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
         url = permissions.invite_url(client.application_id or 0)
         yield BotCheck("permissions", "warn", "the bot is in no server yet", f"invite it: {url}")
         return
-    found = [
-        lack
-        for guild, channels in _channels_in_use(client, settings.home)
-        for lack in permissions.find_missing_permissions(guild, channels)
-    ]
-    for lack in found:
-        is_mute = lack.need.permission in ("view_channel", "send_messages")
-        yield BotCheck("permissions", "fail" if is_mute else "warn", lack.description, lack.remedy)
-    if not found:
+    is_complete = True
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(Store.read_only(file)) for file in find_databases(settings.home)
+        ]
+        for guild in client.guilds:
+            channels = []
+            for store in stores:
+                channels += channels_in_use(guild, store)
+            for lack in permissions.find_missing_permissions(guild, channels):
+                is_complete = False
+                is_mute = lack.need.permission in ("view_channel", "send_messages")
+                state: CheckState = "fail" if is_mute else "warn"
+                yield BotCheck("permissions", state, lack.description, lack.remedy)
+    if is_complete:
         yield BotCheck(
             "permissions", "ok", "all granted, in each server and each channel with a persona"
         )
 
 
-def _channels_in_use(
-    client: discord.Client, home: Path
-) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
-    with ExitStack() as stack:
-        stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home)]
-        return [
-            (guild, [it for store in stores for it in channels_in_use(guild, store)])
-            for guild in client.guilds
-        ]
-
-
 async def missing_permissions(
     client: discord.Client, store: Store
 ) -> list[permissions.MissingPermission]:
-    """Return what the bot lacks in its servers. Of many, some are looked at at a time: the event
-    loop goes on.
+    """Return the permissions that the bot lacks in its servers. The event loop goes on meanwhile:
+    of many servers, some are searched at a time.
     """
     used = store.channels.by_guild()
-    found = list[permissions.MissingPermission]()
+    missing = list[permissions.MissingPermission]()
     for number, guild in enumerate(client.guilds, start=1):
-        channels = [channel for id in used.get(guild.id, ()) if (channel := guild.get_channel(id))]
-        found += permissions.find_missing_permissions(guild, channels)
+        channels = []
+        for channel_id in used.get(guild.id, ()):
+            if channel := guild.get_channel(channel_id):
+                channels.append(channel)
+        missing += permissions.find_missing_permissions(guild, channels)
         if number % GUILDS_AT_ONCE == 0:
             await asyncio.sleep(0)
-    return found
+    return missing
 
 
 class PermissionReport:
@@ -161,7 +159,8 @@ class PermissionReport:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._ended_at = clock, float("-inf")
+        self._clock = clock
+        self._ended_at = float("-inf")
         self._found: list[permissions.MissingPermission] = []
         self._search: asyncio.Task[None] | None = None
 

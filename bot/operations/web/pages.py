@@ -35,18 +35,19 @@ def state_figures(state: SystemState) -> dict[str, str]:
     """Figures by the id of their element."""
     engine = state.engine
     machine = state.machine
-    trainers = [one for one in state.processes if one.what.startswith("trainer")]
+    trainer = "not running"
+    if trainers := [each for each in state.processes if each.what.startswith("trainer")]:
+        trainer = format_bytes(sum(process.memory_bytes for process in trainers))
+    gpu = "none in use"
+    if machine.gpu_bytes:
+        gpu = f"{format_bytes(machine.gpu_free_bytes)} of {format_bytes(machine.gpu_bytes)}"
     return {
         "uptime": format_seconds(state.at - state.started_at),
         "bot": format_bytes(state.processes[0].memory_bytes),
-        "trainer": format_bytes(sum(one.memory_bytes for one in trainers))
-        if trainers
-        else "not running",
+        "trainer": trainer,
         "available": f"{format_bytes(machine.available_bytes)} of {format_bytes(machine.memory_bytes)}",
         "disk": f"{format_bytes(machine.disk_free_bytes)} of {format_bytes(machine.disk_bytes)}",
-        "gpu": f"{format_bytes(machine.gpu_free_bytes)} of {format_bytes(machine.gpu_bytes)}"
-        if machine.gpu_bytes
-        else "none in use",
+        "gpu": gpu,
         "running": f"{engine.running} of {engine.rows}",
         "waiting": format_count(engine.waiting),
         "adapters": f"{len(engine.adapters)} of {engine.slots}",
@@ -67,36 +68,49 @@ def state_figures(state: SystemState) -> dict[str, str]:
 
 def state_tables(state: SystemState) -> TableRows:
     """Rows of the tables, as texts; times in UTC."""
-    return {
-        "processes": [
-            [one.what, str(one.pid), format_bytes(one.memory_bytes), format_seconds(one.cpu_s), str(one.threads),
-             format_seconds(state.at - one.started_at)]
-            for one in state.processes
-        ],
-        "adapters": [
-            [one.name, "stacked" if one.in_slot else "by itself", format_count(one.replies)]
-            for one in reversed(state.engine.adapters)
-        ],
-        "warnings": [[_format_utc(one.at), one.level.lower(), one.words] for one in state.warnings],
-    }  # fmt: skip
+    processes = []
+    for process in state.processes:
+        processes.append(
+            [
+                process.what,
+                str(process.pid),
+                format_bytes(process.memory_bytes),
+                format_seconds(process.cpu_s),
+                str(process.threads),
+                format_seconds(state.at - process.started_at),
+            ]
+        )
+    adapters = []
+    for adapter in reversed(state.engine.adapters):
+        place = "stacked" if adapter.in_slot else "by itself"
+        adapters.append([adapter.name, place, format_count(adapter.replies)])
+    warnings = [[_format_utc(line.at), line.level.lower(), line.words] for line in state.warnings]
+    return {"processes": processes, "adapters": adapters, "warnings": warnings}
 
 
 def _format_utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _percentile_figures(name: str, found: Percentiles) -> dict[str, str]:
-    return {f"{name}-{at}": format_seconds(getattr(found, at)) for at in ("p50", "p90", "p99")}
+def _percentile_figures(name: str, percentiles: Percentiles) -> dict[str, str]:
+    return {
+        f"{name}-p50": format_seconds(percentiles.p50),
+        f"{name}-p90": format_seconds(percentiles.p90),
+        f"{name}-p99": format_seconds(percentiles.p99),
+    }
 
 
 def _heartbeat_text(state: SystemState) -> str:
-    it = state.connection
-    if it is None:
+    connection = state.connection
+    if connection is None:
         return "–"
-    if not it.is_ready:
+    if not connection.is_ready:
         return "not connected"
-    beat = f", {it.heartbeat_s * 1000:.0f} ms" if it.heartbeat_s is not None else ""
-    return f"{it.to}, {it.servers} server{'' if it.servers == 1 else 's'}{beat}"
+    servers = "1 server" if connection.servers == 1 else f"{connection.servers} servers"
+    text = f"{connection.to}, {servers}"
+    if connection.heartbeat_s is not None:
+        text += f", {connection.heartbeat_s * 1000:.0f} ms"
+    return text
 
 
 @routes.add(f"GET {SYSTEM_PATH}")
@@ -105,6 +119,7 @@ async def get_system_page(request: web.Request) -> web.Response:
     services = get_services(request)
     state = await read_system_state(services)
     findings = await services.metrics.findings.latest(services.home)
+    lacks = await request.app[PERMISSION_REPORT].latest(services.client, services.store)
     return render_page(
         request,
         "system/system.html",
@@ -114,9 +129,7 @@ async def get_system_page(request: web.Request) -> web.Response:
         rows=state_tables(state),
         findings=findings,
         is_asking=services.metrics.findings.is_running,
-        lacks=(
-            lacks := await request.app[PERMISSION_REPORT].latest(services.client, services.store)
-        )[:MAX_SHOWN_LACKS],
+        lacks=lacks[:MAX_SHOWN_LACKS],
         hidden_lacks=max(0, len(lacks) - MAX_SHOWN_LACKS),
         lacking=[lack.need for lack in lacks],
         is_connected=bool(services.client and services.client.guilds),
@@ -138,11 +151,9 @@ async def run_doctor(request: web.Request) -> web.Response:
     """Start the doctor in the background."""
     services = get_services(request)
     is_started = services.metrics.findings.begin(services.home, services.base_model)
-    message = (
-        "The doctor is checking; this takes half a minute."
-        if is_started
-        else "The doctor is already checking."
-    )
+    message = "The doctor is already checking."
+    if is_started:
+        message = "The doctor is checking; this takes half a minute."
     return redirect_to(request, f"{SYSTEM_PATH}#doctor", message)
 
 

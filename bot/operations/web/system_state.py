@@ -9,13 +9,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import psutil
 from aiohttp import web
-from personas.models.loading import load_torch
 
 from bot.operations.doctor import local_checks
 from bot.operations.doctor.checks import BotCheck
@@ -25,6 +24,7 @@ from bot.platform.errors import redact_paths
 from bot.services import Bot, Services
 from bot.store import JobState, Store, StoreError
 from personas.engine import EngineState
+from personas.models.loading import load_torch
 
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
 JOB_STATES: tuple[str, ...] = get_args(JobState)
@@ -73,9 +73,8 @@ async def _write_both(folder: Path, store: Store) -> str:
 
 def _write_error(folder: Path) -> str:
     try:
-        with tempfile.TemporaryFile(
-            dir=folder
-        ) as file:  # without a name: a killed process leaves nothing
+        # A file without a name: a killed process leaves nothing behind.
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(WRITE_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -150,6 +149,10 @@ async def read_system_state(services: Services) -> SystemState:
         _host_stats, services.home, engine.device == "cuda"
     )
     connection = _discord_connection(services)
+    jobs = dict.fromkeys(JOB_STATES, 0)
+    for state, count in services.store.jobs.counts().items():
+        jobs[str(state)] = count
+    latest_first = reversed(list(watch.warnings.lines))
     return SystemState(
         at=time.time(),
         started_at=watch.started_at,
@@ -157,14 +160,11 @@ async def read_system_state(services: Services) -> SystemState:
         processes=processes,
         machine=machine,
         connection=connection,
-        jobs=dict.fromkeys(JOB_STATES, 0)
-        | {str(name): count for name, count in services.store.jobs.counts().items()},
+        jobs=jobs,
         engine=engine,
         first_text=watch.first_text,
         whole_reply=watch.whole_reply,
-        warnings=tuple(
-            _redact_warning(one, services.home) for one in reversed(list(watch.warnings.lines))
-        ),
+        warnings=tuple(_redact_warning(line, services.home) for line in latest_first),
         health=(
             _check_replies(engine),
             *_check_connection(connection),
@@ -176,13 +176,13 @@ async def read_system_state(services: Services) -> SystemState:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    versions = {"Python": platform.python_version()}
     for name in REPORTED_PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # run from a folder that was not installed
             continue
-    return found
+    return versions
 
 
 def _host_stats(
@@ -190,8 +190,15 @@ def _host_stats(
 ) -> tuple[tuple[ProcessStats, ...], HostResources, BotCheck]:
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(home)
-    gpu = _gpu_memory() if has_gpu else (None, None)
-    machine = HostResources(int(memory.total), int(memory.available), disk.total, disk.free, *gpu)
+    gpu_bytes, gpu_free_bytes = _gpu_memory() if has_gpu else (None, None)
+    machine = HostResources(
+        memory_bytes=int(memory.total),
+        available_bytes=int(memory.available),
+        disk_bytes=disk.total,
+        disk_free_bytes=disk.free,
+        gpu_bytes=gpu_bytes,
+        gpu_free_bytes=gpu_free_bytes,
+    )
     return tuple(_list_processes()), machine, local_checks.check_disk(home)
 
 
@@ -206,16 +213,16 @@ def _list_processes() -> Iterator[ProcessStats]:
             continue
 
 
-def _process_stats(of: psutil.Process, what: str) -> ProcessStats:
-    with of.oneshot():
-        times = of.cpu_times()
+def _process_stats(process: psutil.Process, what: str) -> ProcessStats:
+    with process.oneshot():
+        times = process.cpu_times()
         return ProcessStats(
-            what,
-            of.pid,
-            of.memory_info().rss,
-            times.user + times.system,
-            of.num_threads(),
-            of.create_time(),
+            what=what,
+            pid=process.pid,
+            memory_bytes=process.memory_info().rss,
+            cpu_s=times.user + times.system,
+            threads=process.num_threads(),
+            started_at=process.create_time(),
         )
 
 
@@ -242,11 +249,12 @@ def _discord_connection(services: Services) -> DiscordConnection | None:
     client = services.client
     if client is None:
         return None
-    to = "the guild on this machine" if services.privacy.in_sandbox else "Discord"
-    beat = client.latency
-    is_ready = client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S
+    has_heartbeat = 0 <= client.latency < float("inf")
     return DiscordConnection(
-        to, is_ready, len(client.guilds), beat if 0 <= beat < float("inf") else None
+        to="the guild on this machine" if services.privacy.in_sandbox else "Discord",
+        is_ready=client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S,
+        servers=len(client.guilds),
+        heartbeat_s=client.latency if has_heartbeat else None,
     )
 
 
@@ -264,10 +272,10 @@ def _check_background(services: Services) -> Iterator[BotCheck]:
 
 def _check_replies(engine: EngineState) -> BotCheck:
     if engine.problems:
-        words = "some servers compute no replies" if engine.rows else "no replies are computed"
-        return BotCheck(
-            "replies", "warn" if engine.rows else "fail", words, " ".join(engine.problems)
-        )
+        remedy = " ".join(engine.problems)
+        if engine.rows:
+            return BotCheck("replies", "warn", "some servers compute no replies", remedy)
+        return BotCheck("replies", "fail", "no replies are computed", remedy)
     words = f"{engine.running} of {engine.rows} at once, {engine.waiting} waiting"
     if engine.waiting >= engine.rows:
         return BotCheck(
@@ -296,5 +304,5 @@ def _check_connection(connection: DiscordConnection | None) -> Iterator[BotCheck
         yield BotCheck("connection", "ok", f"connected to {connection.to}")
 
 
-def _redact_warning(one: LoggedWarning, home: Path) -> LoggedWarning:
-    return LoggedWarning(one.at, one.level, one.logger, redact_paths(one.words, home))
+def _redact_warning(line: LoggedWarning, home: Path) -> LoggedWarning:
+    return replace(line, words=redact_paths(line.words, home))
