@@ -5,9 +5,8 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
@@ -31,118 +30,106 @@ MAX_NAME_WORDS = 4
 NAME_KEY_PREFIX = "name:"
 
 
-@dataclass
-class FoundAliases:
-    """The names, texts and ids that logs have of a person."""
+class AliasSearch:
+    """Collects the names and texts of a person from the records of logs that have the person's
+    id.
+    """
 
-    names: set[str] = field(default_factory=set)
-    texts: set[str] = field(default_factory=set)
+    def __init__(self, user_id: str) -> None:
+        self.names: set[str] = set()
+        self.texts: set[str] = set()
+        self._user_id = user_id
+        self._id_bytes = user_id.encode()
 
+    def search(self, files: Iterable[Path]) -> None:
+        """Search logs; unknown formats are left out, since they are searched as bytes later."""
+        for path in files:
+            suffix = path.suffix.casefold()
+            if suffix in JSON_LINES_SUFFIXES:
+                with path.open("rb") as lines:
+                    self._search_lines(lines)
+                continue
+            data = path.read_bytes()
+            if self._id_bytes in data or suffix in (*ARCHIVE_SUFFIXES, ".gz"):
+                self._search_bytes(path.name, data)
+            elif CHANNEL_FILE.search(path.as_posix()) and self._is_in_own_package(path):
+                self._add_package_texts(path.name, data)
 
-def collect_aliases(files: Iterator[Path], user_id: str) -> FoundAliases:
-    """Search logs for records with a person's id, and collect the names and texts in them."""
-    found = FoundAliases()
-    for path in files:
-        if path.suffix.casefold() in JSON_LINES_SUFFIXES:
-            with path.open("rb") as lines:
-                _gather_lines(lines, user_id, found)
-            continue
-        data = path.read_bytes()
-        if user_id.encode() in data or path.suffix.casefold() in (*ARCHIVE_SUFFIXES, ".gz"):
-            _gather(path.name, data, user_id, found)
-        elif CHANNEL_FILE.search(path.as_posix()) and _is_package_of(path, user_id):
-            _package_texts(path.name, data, found)
-    return found
+    def _search_bytes(self, name: str, data: bytes) -> None:
+        suffix = PurePath(name).suffix.casefold()
+        with suppress(ValueError, OSError, EOFError, csv.Error, RecursionError):
+            if suffix == ".gz":
+                self._search_bytes(name[:-3], gzip.decompress(data))
+            elif suffix in ARCHIVE_SUFFIXES:
+                self._search_archive(data)
+            elif suffix == ".json":
+                self._search_record(json.loads(data))
+            elif suffix in JSON_LINES_SUFFIXES:
+                self._search_lines(data.splitlines())
+            elif suffix in TABLE_DELIMITERS:
+                text = io.StringIO(data.decode("utf-8-sig"))
+                for row in csv.DictReader(text, delimiter=TABLE_DELIMITERS[suffix]):
+                    self._search_record(dict(row))
 
+    def _search_lines(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            if self._id_bytes in line:
+                with suppress(ValueError, RecursionError):
+                    self._search_record(json.loads(line))
 
-def _gather(name: str, data: bytes, user_id: str, found: FoundAliases) -> None:
-    suffix = PurePath(name).suffix.casefold()
-    try:
-        if suffix == ".gz":
-            _gather(name[:-3], gzip.decompress(data), user_id, found)
-        elif suffix in ARCHIVE_SUFFIXES:
-            _gather_archive(data, user_id, found)
-        elif suffix == ".json":
-            _record(json.loads(data), user_id, found)
-        elif suffix in JSON_LINES_SUFFIXES:
-            _gather_lines(data.splitlines(), user_id, found)
-        elif suffix in TABLE_DELIMITERS:
-            for row in csv.DictReader(
-                io.StringIO(data.decode("utf-8-sig")), delimiter=TABLE_DELIMITERS[suffix]
-            ):
-                _record(dict(row), user_id, found)
-    except (ValueError, OSError, EOFError, csv.Error, RecursionError):
-        return  # unknown formats are searched as bytes later
+    def _search_archive(self, data: bytes) -> None:
+        members = [(name, inner) for name, inner in archive_members(data) if inner is not None]
+        is_own_package = any(
+            PurePath(name).name == DATA_PACKAGE_OWNER_FILE and self._id_bytes in inner
+            for name, inner in members
+        )
+        for name, inner in members:
+            self._search_bytes(name, inner)
+            if is_own_package and CHANNEL_FILE.search(name):
+                self._add_package_texts(name, inner)
 
+    def _search_record(self, node: Any) -> None:
+        """Search a record, and those within it, for a speaker with the person's id."""
+        if isinstance(node, list):
+            for item in node:
+                self._search_record(item)
+        elif isinstance(node, dict):
+            fields = {str(key).strip().casefold(): value for key, value in node.items()}
+            if any(self._is_person(fields[key]) for key in SPEAKER_KEYS if key in fields):
+                self.names |= _text_values(fields, NAME_KEYS)
+                self.texts |= _text_values(fields, TEXT_KEYS)
+            for value in node.values():
+                self._search_record(value)
 
-def _gather_lines(lines: Iterable[bytes], user_id: str, found: FoundAliases) -> None:
-    for line in lines:
-        if user_id.encode() in line:
-            with suppress(
-                ValueError, RecursionError
-            ):  # unknown formats are searched as bytes later
-                _record(json.loads(line), user_id, found)
+    def _is_person(self, value: Any) -> bool:
+        if isinstance(value, dict):
+            return str(value.get("id")) == self._user_id
+        return isinstance(value, str | int) and str(value) == self._user_id
 
+    def _is_in_own_package(self, path: Path) -> bool:
+        root = path.parent.parent.parent
+        owners = [root / "account" / DATA_PACKAGE_OWNER_FILE]
+        owners += root.glob(f"*/{DATA_PACKAGE_OWNER_FILE}")
+        return any(owner.is_file() and self._id_bytes in owner.read_bytes() for owner in owners)
 
-def _gather_archive(data: bytes, user_id: str, found: FoundAliases) -> None:
-    inside = [(name, inner) for name, inner in archive_members(data) if inner is not None]
-    owned = any(
-        PurePath(name).name == DATA_PACKAGE_OWNER_FILE and user_id.encode() in inner
-        for name, inner in inside
-    )
-    for name, inner in inside:
-        _gather(name, inner, user_id, found)
-        if owned and CHANNEL_FILE.search(name):
-            _package_texts(name, inner, found)
-
-
-def _record(node: Any, user_id: str, found: FoundAliases) -> None:
-    if isinstance(node, list):
-        for item in node:
-            _record(item, user_id, found)
-    elif isinstance(node, dict):
-        fields = {str(key).strip().casefold(): value for key, value in node.items()}
-        speaker = [value for key, value in fields.items() if key in SPEAKER_KEYS]
-        if any(_names_them(value, user_id) for value in speaker):
-            found.names |= {
-                str(fields[key]) for key in NAME_KEYS if isinstance(fields.get(key), str)
-            }
-            found.texts |= {
-                str(fields[key]) for key in TEXT_KEYS if isinstance(fields.get(key), str)
-            }
-        for value in node.values():
-            _record(value, user_id, found)
-
-
-def _names_them(value: Any, user_id: str) -> bool:
-    if isinstance(value, dict):
-        return str(value.get("id")) == user_id
-    return isinstance(value, str | int) and str(value) == user_id
-
-
-def _is_package_of(path: Path, user_id: str) -> bool:
-    root = path.parent.parent.parent
-    owners = [
-        root / "account" / DATA_PACKAGE_OWNER_FILE,
-        *root.glob(f"*/{DATA_PACKAGE_OWNER_FILE}"),
-    ]
-    return any(user_id.encode() in owner.read_bytes() for owner in owners if owner.is_file())
+    def _add_package_texts(self, name: str, data: bytes) -> None:
+        """Add all texts of a channel's file in the person's own data package."""
+        with suppress(ValueError, csv.Error):
+            if name.endswith(".json"):
+                rows = json.loads(data)
+            else:
+                rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+            for row in rows:
+                if isinstance(row, dict):
+                    self.texts.add(str(row.get("Contents") or ""))
 
 
-def _package_texts(name: str, data: bytes, found: FoundAliases) -> None:
-    """Return all texts of a person's own data package."""
-    try:
-        if name.endswith(".json"):
-            rows = json.loads(data)
-        else:
-            rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-        found.texts |= {str(row.get("Contents") or "") for row in rows if isinstance(row, dict)}
-    except (ValueError, csv.Error):
-        return
+def _text_values(fields: Mapping[str, Any], keys: Iterable[str]) -> set[str]:
+    return {fields[key] for key in keys if isinstance(fields.get(key), str)}
 
 
 def identify_in_files(
-    files: Iterator[Path], people_key: bytes, keys: set[str]
+    files: Iterable[Path], people_key: bytes, keys: set[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Find those of `keys` in files; returns ids, and casefolded names, by key."""
     texts = (text for path in files for text in chain([path.name], _texts_of(path)))
@@ -158,12 +145,16 @@ def identify_in_texts(
     seen: set[str] = set()
     for text in texts:
         for person in _candidates(text):
-            if person not in seen:
-                seen.add(person)
-                key = keyed_person(people_key, person)
-                if key in keys:
-                    name = person.removeprefix(NAME_KEY_PREFIX)
-                    (ids if name == person else names)[key] = name
+            if person in seen:
+                continue
+            seen.add(person)
+            key = keyed_person(people_key, person)
+            if key not in keys:
+                continue
+            if person.startswith(NAME_KEY_PREFIX):
+                names[key] = person.removeprefix(NAME_KEY_PREFIX)
+            else:
+                ids[key] = person
     return ids, names
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from bot.operations.shards import ShardRange
 from bot.personas.revisions import REVISIONS_FOLDER
 from bot.privacy import consent_files
-from bot.privacy.alias_search import collect_aliases
+from bot.privacy.alias_search import AliasSearch
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_receipt import (
     ERASURE_STEPS,
@@ -292,7 +292,8 @@ class Erasure:
         await asyncio.to_thread(delete_path, self._home / PREVIEWS_FOLDER)
         files = self._home_files()
         for id in self._traces.ids:
-            aliases = await asyncio.to_thread(collect_aliases, files.primary_files(), id)
+            aliases = AliasSearch(id)
+            await asyncio.to_thread(aliases.search, files.primary_files())
             barred = self._runner.barred_names(int(id), aliases.names)
             traces = self._traces.with_names(sorted(aliases.names), barred)
             traces = traces.with_texts(sorted(aliases.texts))

@@ -23,16 +23,16 @@ MIN_ID_DIGITS = 15
 """Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in
 seconds.
 """
-MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
-"""Shorter names are not searched; names of at least the second length are found within other words,
-too.
-"""
+MIN_NAME_CHARACTERS = 3
+"""Shorter names are not searched."""
+MIN_SUBSTRING_NAME_CHARACTERS = 8
+"""From this length on, a name is also found within other words."""
 MIN_INFLECTED_NAME_CHARACTERS = 5  # from this length on, a name is also found with endings
 MIN_SENTENCE_CHARACTERS = 20  # minimum length of a sentence that identifies its author
-COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
-"""Rarities (`personas.lore.semantic.rarity`) below which a name is a common English word, or a word
-at all.
-"""
+COMMON_WORD_RARITY = 0.2
+"""A name of a lower rarity (`personas.lore.semantic.rarity`) is a common English word."""
+ANY_WORD_RARITY = 0.95
+"""A name of a lower rarity is an English word."""
 MIN_NAME_PART_RARITY = 0.4
 """A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
 COMMON_NAME_PARTS = frozenset(
@@ -68,11 +68,12 @@ UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 
 def job_name_replacements(names: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
     """Return `old=new` for each name that a member chose; deterministic."""
-    return tuple(
-        f"{name}=job-{keyed(f'job:{name}')[:10]}"
-        for name in names
-        if not GENERATED_JOB_NAME.fullmatch(name)
-    )
+    replacements = []
+    for name in names:
+        if not GENERATED_JOB_NAME.fullmatch(name):
+            key = keyed(f"job:{name}")
+            replacements.append(f"{name}=job-{key[:10]}")
+    return tuple(replacements)
 
 
 class JobNameReplacer:
@@ -95,11 +96,9 @@ class JobNameReplacer:
         return bool(self._pattern and self._pattern.search(text))
 
     def replaced(self, text: str) -> str:
-        return (
-            self._pattern.sub(lambda found: found[1] + self._new[found[2]], text)
-            if self._pattern
-            else text
-        )
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda match: match[1] + self._new[match[2]], text)
 
     def new(self, name: str) -> str:
         return self._new.get(name, name)
@@ -112,7 +111,9 @@ class JobNameReplacer:
             folder = dialogue_adapter_folder(home, old)
             if folder.exists():
                 replace_durably(folder, dialogue_adapter_folder(home, new))
-        for request in (home / "jobs").glob(f"*/{REQUEST_FILE}") if self else ():
+        if not self:
+            return
+        for request in (home / "jobs").glob(f"*/{REQUEST_FILE}"):
             text = request.read_text(encoding="utf-8", errors="surrogateescape")
             if self.in_text(text):
                 write_file(request, self.replaced(text).encode("utf-8", errors="surrogateescape"))
@@ -151,47 +152,55 @@ class PersonIdentifiers:
     def with_names(self, names: Iterable[str], barred: Iterable[str]) -> Self:
         """Add names, except those that others use (`barred`)."""
         taken = {name.casefold() for name in barred} | RESERVED_NAMES
-        new = (name.strip() for name in names)
-        every = dict.fromkeys(
-            [*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)]
-        )
-        distinctive = tuple(name for name in every if name in self.names or is_distinctive(name))
-        return replace(self, names=distinctive, speaker_names=tuple(every))
+        speaker_names = list(self.speaker_names)
+        for name in map(str.strip, names):
+            if name and name.casefold() not in taken:
+                speaker_names.append(name)
+        unique = tuple(dict.fromkeys(speaker_names))
+        distinctive = tuple(name for name in unique if name in self.names or is_distinctive(name))
+        return replace(self, names=distinctive, speaker_names=unique)
 
     def with_parts(self, others_words: Iterable[str]) -> Self:
         """Add the parts of names, except words of names that others use."""
         taken = {word.casefold() for word in others_words} | RESERVED_NAMES | COMMON_NAME_PARTS
-        words = [name.split() for name in self.speaker_names]
-        ends = dict.fromkeys(
-            word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1])
-        )
-        new = (word for word in ends if word.casefold() not in taken and _is_distinctive_part(word))
-        return replace(self, parts=tuple(new))
+        parts: dict[str, None] = {}
+        for name in self.speaker_names:
+            words = name.split()
+            if len(words) < 2:
+                continue
+            for word in (words[0], words[-1]):
+                if word.casefold() not in taken and _is_distinctive_part(word):
+                    parts[word] = None
+        return replace(self, parts=tuple(parts))
 
     def with_texts(self, texts: Iterable[str]) -> Self:
         return replace(self, texts=tuple(dict.fromkeys([*self.texts, *texts])))
 
     def with_confirmed_names(self, names: Iterable[str]) -> Self:
         """Add names that the operator confirmed: they are searched everywhere."""
-        long = (name.strip() for name in names if len(name.strip()) >= MIN_NAME_CHARACTERS)
-        new = [name for name in long if name.casefold() not in RESERVED_NAMES]
-        every = dict.fromkeys([*self.names, *(name for name in new if not name.isdecimal())])
+        all_names = list(self.names)
+        speaker_names = list(self.speaker_names)
+        for name in map(str.strip, names):
+            if len(name) < MIN_NAME_CHARACTERS or name.casefold() in RESERVED_NAMES:
+                continue
+            speaker_names.append(name)
+            if not name.isdecimal():
+                all_names.append(name)
         return replace(
             self,
-            names=tuple(every),
-            speaker_names=tuple(dict.fromkeys([*self.speaker_names, *new])),
+            names=tuple(dict.fromkeys(all_names)),
+            speaker_names=tuple(dict.fromkeys(speaker_names)),
         )
 
 
 def is_distinctive(name: str) -> bool:
     """Return whether a name identifies a person wherever it occurs."""
-    if (
-        len(name) < MIN_NAME_CHARACTERS or name.isdecimal()
-    ):  # digits are somebody's or something's id
+    # Digits may be the id of anything.
+    if len(name) < MIN_NAME_CHARACTERS or name.isdecimal():
         return False
-    return not _is_word(name) or (
-        name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY
-    )
+    if not _is_word(name):
+        return True
+    return name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY
 
 
 def _is_distinctive_part(word: str) -> bool:
@@ -214,21 +223,17 @@ class IdentifierMatcher:
     def __init__(self, traces: PersonIdentifiers) -> None:
         self.traces = traces
         self.jobs = JobNameReplacer(traces.jobs)
-        self._speakers = {
-            value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)
-        }
-        patterns = [
-            rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids if len(one) >= MIN_ID_DIGITS
-        ]
+        speakers = [*traces.ids, *traces.names, *traces.speaker_names]
+        self._speakers = {speaker.casefold() for speaker in speakers}
+        patterns = [rf"(?<!\d){re.escape(id)}(?!\d)" for id in _searchable_ids(traces)]
         patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
         self._identity = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
         parts = [re.escape(part) for part in sorted(traces.parts, key=len, reverse=True)]
-        # With another capital behind it, it is somebody else's name, or a street's.
-        self._parts = (
-            re.compile(rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])")
-            if parts
-            else None
-        )
+        self._parts: re.Pattern[str] | None = None
+        if parts:
+            # A part before another capital is the name of somebody else, or of a street.
+            pattern = rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])"
+            self._parts = re.compile(pattern)
         in_bytes = list(self._byte_patterns())
         self._in_bytes = re.compile(b"|".join(in_bytes), re.IGNORECASE) if in_bytes else None
         self._phrases: dict[str, list[str]] = {}
@@ -282,11 +287,11 @@ class IdentifierMatcher:
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         if self._phrases:
             for word in WORD_START.finditer(text):
-                for phrase in self._phrases.get(
-                    text[word.start() : word.start() + PHRASE_PREFIX_CHARACTERS], ()
-                ):
-                    if text.startswith(phrase, word.start()):
-                        yield word.start(), word.start() + len(phrase)
+                start = word.start()
+                prefix = text[start : start + PHRASE_PREFIX_CHARACTERS]
+                for phrase in self._phrases.get(prefix, ()):
+                    if text.startswith(phrase, start):
+                        yield start, start + len(phrase)
         for phrase in self._unspaced_phrases:
             at = text.find(phrase)
             while at >= 0:
@@ -294,15 +299,17 @@ class IdentifierMatcher:
                 at = text.find(phrase, at + len(phrase))
 
     def _byte_patterns(self) -> Iterator[bytes]:
-        ids = (one.encode() for one in self.traces.ids if len(one) >= MIN_ID_DIGITS)
-        yield from (rb"(?<!\d)" + re.escape(one) + rb"(?!\d)" for one in ids)
-        # Without ends: in bytes nothing tells letters from the rest, and what was made can be made
-        # anew.
-        yield from (
-            re.escape(name.encode())
-            for name in self.traces.names
-            if len(name) >= MIN_BINARY_NAME_CHARACTERS
-        )
+        for id in _searchable_ids(self.traces):
+            yield rb"(?<!\d)" + re.escape(id.encode()) + rb"(?!\d)"
+        # Without ends of words: bytes do not tell letters from the rest. A binary file that is
+        # deleted by mistake can be made again.
+        for name in self.traces.names:
+            if len(name) >= MIN_BINARY_NAME_CHARACTERS:
+                yield re.escape(name.encode())
+
+
+def _searchable_ids(traces: PersonIdentifiers) -> list[str]:
+    return [id for id in traces.ids if len(id) >= MIN_ID_DIGITS]
 
 
 def _pattern(name: str) -> str:
@@ -312,14 +319,14 @@ def _pattern(name: str) -> str:
     alternatives = f"(?:{'|'.join(forms)})"
     if UNSPACED_SCRIPT.search(name):
         return alternatives
-    if _is_word(name) and name[0].isupper():  # in small letters whoever runs the bot vouches for it
+    # A word in small letters is only searched if the operator has confirmed it as a name.
+    if _is_word(name) and name[0].isupper():
         return rf"(?<![^\W_])(?-i:{alternatives})(?![^\W_])"
     if _is_word(name):
         return rf"(?<![^\W_]){alternatives}(?![^\W_])"
     before = "" if len(name) >= MIN_SUBSTRING_NAME_CHARACTERS else r"(?<![^\W_])"
-    return f"{before}{alternatives}" + (
-        r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])"
-    )
+    after = r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])"
+    return f"{before}{alternatives}{after}"
 
 
 def _phrases(texts: Iterable[str]) -> Iterator[str]:

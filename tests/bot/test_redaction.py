@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from bot.privacy.alias_search import collect_aliases, identify_in_files
+from bot.privacy.alias_search import AliasSearch, identify_in_files
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, is_distinctive
 from bot.privacy.redaction import (
     contains_person,
@@ -30,6 +30,12 @@ SAID = "My sister keeps the brass heron on Tallowmere Street."
 FINDER = IdentifierMatcher(
     WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"])
 )
+
+
+def collect_aliases(files, user_id):
+    aliases = AliasSearch(user_id)
+    aliases.search(files)
+    return aliases
 
 
 @pytest.mark.parametrize(
