@@ -49,7 +49,7 @@ class RunSettings:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResources:
     """Time in seconds and memory in bytes; None for what is not known. `share` is that of `device`,
     0 to 1.
@@ -62,7 +62,7 @@ class RunResources:
     device: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunDetails:
     """Everything stored about a run. `course` holds the events up to byte `read_until`,
     `unreadable` counts lines without an event. `sheet` is the adapter's data sheet, None before it
@@ -94,12 +94,16 @@ def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
     adapter = _adapter_folder(folder, job)
     course, read_until, unreadable = _read_history(folder, adapter)
     sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
-    settings = _settings(folder, adapter, job)
-    resources = _run_resources(adapter, course)
-    materials = _materials(folder, sheet)
-    has_folder = folder.is_dir()
     return RunDetails(
-        job, course, read_until, unreadable, settings, resources, sheet, materials, has_folder
+        job=job,
+        course=course,
+        read_until=read_until,
+        unreadable=unreadable,
+        settings=_settings(folder, adapter, job),
+        took=_run_resources(adapter, course),
+        sheet=sheet,
+        materials=_materials(folder, sheet),
+        has_folder=folder.is_dir(),
     )
 
 
@@ -112,28 +116,36 @@ def run_seconds(home: Path, job: TrainingJob) -> float | None:
     with suppress(ValidationError):  # stored by another version of the bot
         if job.result:
             return job.result.seconds
-    lines = reversed(_file_tail(events_file(home, job.job_id))[0].split(b"\n"))
-    events = map(run_history.parse_event_line, lines)
-    return next((event.seconds for event in events if isinstance(event, Progress)), None)
+    tail, _ = _file_tail(events_file(home, job.job_id))
+    for line in reversed(tail.split(b"\n")):
+        event = run_history.parse_event_line(line)
+        if isinstance(event, Progress):
+            return event.seconds
+    return None
 
 
 def read_json(path: Path) -> Json | None:
     """The object in a file; None if there is none or it is unreadable."""
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def read_log_tail(home: Path, job_id: str) -> str:
     """The last lines of a run's log without the machine's folders; empty if there is none."""
     text, is_cut = _file_tail(run_folder(home, job_id) / LOG_FILE)
-    lines = text.decode(errors="replace").split("\n")[1 if is_cut else 0 :]
-    last = (
-        line.rstrip("\r").rpartition("\r")[2] for line in lines
-    )  # of progress bars, which overwrite themselves
-    shown = [clean for line in last if (clean := CONTROL_CODE_PATTERN.sub("", line)).strip()]
+    lines = text.decode(errors="replace").split("\n")
+    if is_cut:  # the first line is incomplete
+        del lines[0]
+    shown = []
+    for line in lines:
+        # A progress bar overwrites itself: only its last state counts.
+        last_state = line.rstrip("\r").rpartition("\r")[2]
+        clean = CONTROL_CODE_PATTERN.sub("", last_state)
+        if clean.strip():
+            shown.append(clean)
     log = redact_paths("\n".join(shown[-MAX_LOG_LINES:]), home)
     for folder in (sys.prefix, str(PROJECT_FOLDER), sys.base_prefix):
         log = log.replace(f"{folder}/", "")
@@ -153,18 +165,14 @@ def _file_tail(path: Path) -> tuple[bytes, bool]:
 
 def _adapter_folder(folder: Path, job: TrainingJob) -> Path | None:
     """Find the run's adapter: installed, or still in the job folder."""
-    try:
-        installed = [Path(job.result.adapter)] if job.result else []
-    except ValidationError:
-        installed = []
-    return next(
-        (
-            place
-            for place in (*installed, folder / ADAPTER_FOLDER)
-            if (place / MANIFEST_FILE).is_file()
-        ),
-        None,
-    )
+    places = [folder / ADAPTER_FOLDER]
+    with suppress(ValidationError):  # stored by another version of the bot
+        if job.result:
+            places.insert(0, Path(job.result.adapter))
+    for place in places:
+        if (place / MANIFEST_FILE).is_file():
+            return place
+    return None
 
 
 def _read_history(
@@ -193,10 +201,11 @@ def _settings(folder: Path, adapter: Path | None, job: TrainingJob) -> RunSettin
         return _settings_from_run(run)
     manifest = read_json(adapter / MANIFEST_FILE) if adapter else None
     if manifest and isinstance(manifest.get("hyperparameters"), dict):
+        values = dict(manifest["hyperparameters"])
         lora = manifest.get("lora") or {}
-        modules = {"target_modules": lora["target_modules"]} if "target_modules" in lora else {}
+        if "target_modules" in lora:
+            values["target_modules"] = lora["target_modules"]
         about = {"base_model": manifest.get("base_model"), "threads": manifest.get("threads")}
-        values = {**manifest["hyperparameters"], **modules}
         return RunSettings(values, "manifest", about, _lines(manifest.get("caveats")))
     with suppress(RequestError):  # stored by another version of the bot
         return RunSettings(job.request.hyperparameters.model_dump(exclude_none=True), "request")
@@ -219,30 +228,30 @@ def _settings_from_run(run: Json) -> RunSettings:
     )
 
 
-def _lines(found: object) -> tuple[str, ...]:
-    return tuple(str(line) for line in found) if isinstance(found, list) else ()
+def _lines(value: object) -> tuple[str, ...]:
+    return tuple(str(line) for line in value) if isinstance(value, list) else ()
 
 
 def _run_resources(adapter: Path | None, course: run_history.MetricsHistory) -> RunResources:
     report = read_json(adapter / REPORT_FOLDER / "training.json") if adapter else None
     if report:
-        names = ("seconds", "training_seconds", "peak_bytes", "memory_share")
-        seconds, training_seconds, peak, share = (_number(report.get(name)) for name in names)
         return RunResources(
-            seconds,
-            training_seconds,
-            int(peak or 0) or None,
-            share,
-            str(report.get("memory_of") or ""),
+            seconds=_number(report.get("seconds")),
+            training_seconds=_number(report.get("training_seconds")),
+            peak_bytes=int(_number(report.get("peak_bytes")) or 0) or None,
+            share=_number(report.get("memory_share")),
+            device=str(report.get("memory_of") or ""),
         )
     seconds = course.steps[-1].seconds if course.steps else None
     peak_bytes = course.peak_bytes or None
-    if (
-        NVIDIA_DRIVER_FILE.exists() or peak_bytes is None
-    ):  # only the report says if it is the GPU's memory
-        return RunResources(seconds, None, peak_bytes)
+    # With a GPU, only the report says if the memory is the GPU's.
+    if NVIDIA_DRIVER_FILE.exists() or peak_bytes is None:
+        return RunResources(seconds=seconds, peak_bytes=peak_bytes)
     return RunResources(
-        seconds, None, peak_bytes, peak_bytes / psutil.virtual_memory().total, "main memory"
+        seconds=seconds,
+        peak_bytes=peak_bytes,
+        share=peak_bytes / psutil.virtual_memory().total,
+        device="main memory",
     )
 
 
@@ -255,7 +264,9 @@ def _materials(folder: Path, sheet: Json | None) -> tuple[Json, ...]:
     try:
         spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
     except (OSError, ValidationError):
-        found = sheet.get("materials") if sheet else None
-        return tuple(it for it in found if isinstance(it, dict)) if isinstance(found, list) else ()
+        listed = sheet.get("materials") if sheet else None
+        if not isinstance(listed, list):
+            return ()
+        return tuple(material for material in listed if isinstance(material, dict))
     fields = {"kind", "origin", "right", "stated_by", "stated_on", "why"}
-    return tuple(it.model_dump(include=fields) for it in spec.materials)
+    return tuple(material.model_dump(include=fields) for material in spec.materials)
