@@ -237,17 +237,22 @@ class Reply:
             raise
 
     async def _stream(self) -> ChatReply:
+        """Stream the reply; the base model makes it if the adapter is damaged."""
+        try:
+            return await self._follow()
+        except AdapterError as error:  # the engine reads an adapter when its first reply begins
+            self._submit_without_adapter(error)
+            return await self._follow()
+
+    async def _follow(self) -> ChatReply:
+        # A moderator may have muted the persona since the request.
         is_muted = await store_when_possible(
             f"whether {self.persona.name} may speak",
             lambda: self.context.rules.muted(self.persona, self.place),
         )
-        if is_muted:  # since the request
-            self.stream.cancel()
-        try:
-            return await self.message.follow(self.stream)
-        except AdapterError as error:  # the engine reads an adapter when its first reply begins
-            self._submit_without_adapter(error)
-            return await self.message.follow(self.stream)
+        if is_muted:
+            self.cancel()
+        return await self.message.follow(self.stream)
 
     def cancel(self) -> None:
         """Stop generating; the text so far is the reply."""
