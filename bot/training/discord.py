@@ -9,6 +9,7 @@ from discord.app_commands import Range
 from discord.ext import commands
 
 from bot.chat.places import GuildChannel
+from bot.data.discord import offer_fetch
 from bot.platform.clock import BackgroundTask
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -28,7 +29,6 @@ from bot.training.discord_progress import (
     ProgressMessages,
     cancel_job,
     current_job_text,
-    offer_fetch,
     resume_job,
 )
 from bot.training.status_text import plan_text
