@@ -353,6 +353,8 @@ class Reply:
         else:
             is_shown = await self._show_end(show)
         if is_shown:
+            with suppress(*DELIVERY_ERRORS):  # then they stay, and do what they do under the last
+                await self.message.remove_kept_buttons()
             with suppress(StoreError):  # the next start shows the end again
                 await store_when_possible(
                     f"the row of the reply {self.event_id}",
@@ -421,9 +423,10 @@ class Reply:
         votes = self.context.store.replies.votes(self.event_id)
         return self.context.views.ended(self.event_id, votes)
 
-    def record_parts(self, parts: list[int]) -> None:
-        """Store the messages of the reply. Its end stores them too, and after a kill they are found
-        by their buttons.
+    def record_parts(self, parts: list[int]) -> bool:
+        """Store the messages of the reply; False if that failed.
+
+        Its end stores them too, and after a kill they are found by their buttons.
         """
         try:
             self.context.store.replies.record_parts(self.event_id, parts)
@@ -431,6 +434,8 @@ class Reply:
             log.warning(
                 "the messages of the reply %d are stored at its end: %s", self.event_id, error
             )
+            return False
+        return True
 
     def _edit_stretch_s(self) -> float:
         """Return by how much edits are postponed, for all of the bot's and of the channel's."""

@@ -49,9 +49,9 @@ class StreamingReply:
     """One reply from the first word to the last, over as many messages as it needs.
 
     `parts` are the messages that it fills; at the start those of an earlier attempt, whose text
-    `before` is restored when this one fails. `on_parts` is called whenever they change. `growing`
-    and `ended` create the buttons. `stretch_s` returns how much later edits follow, in seconds,
-    under load.
+    `before` is restored when this one fails. `on_parts` is called whenever they change, and returns
+    False if it cannot store them. `growing` and `ended` create the buttons. `stretch_s` returns how
+    much later edits follow, in seconds, under load.
     """
 
     senders: SenderRegistry
@@ -59,7 +59,7 @@ class StreamingReply:
     channel: SpeakChannel
     growing: Callable[[], discord.ui.View]
     ended: Callable[[], discord.ui.View]
-    on_parts: Callable[[list[int]], None]
+    on_parts: Callable[[list[int]], bool]
     parts: list[int] = field(default_factory=list)
     before: str = ""
     stretch_s: Callable[[], float] = lambda: 0.0
@@ -70,6 +70,9 @@ class StreamingReply:
     """The same as it is shown."""
     _done_chars: int = field(default=0, init=False)
     """Characters of it that finished parts show."""
+    _is_stored: bool = field(default=True, init=False)
+    _kept_buttons: dict[int, str] = field(default_factory=dict, init=False)
+    """Texts of full messages that still have buttons, by id (`remove_kept_buttons`)."""
     _tried_at: datetime.datetime | None = field(default=None, init=False)
     """The time at which a message was sent that Discord has not confirmed."""
 
@@ -101,13 +104,13 @@ class StreamingReply:
         for message_id in others:
             await self.sender.remove(message_id)
         self.parts = [first]
-        self.on_parts(self.parts)
+        self._store_parts(self.parts)
 
     async def _post(self) -> None:
         """Post a further message; it is deleted again where its id cannot be stored."""
         message_id = await self._say(PLACEHOLDER, self.growing())
         try:
-            self.on_parts([*self.parts, message_id])
+            self._store_parts([*self.parts, message_id])
         except Exception:
             await self.sender.remove(message_id)
             raise
@@ -174,7 +177,7 @@ class StreamingReply:
         for message_id in self.parts[len(texts) :]:
             await self.sender.remove(message_id)
         self.parts = self.parts[: len(texts)]
-        self.on_parts(self.parts)
+        self._store_parts(self.parts)
 
     async def fail(self, note: str, event_id: int) -> None:
         """End the reply with a note below the text so far, else below the earlier attempt's.
@@ -191,13 +194,34 @@ class StreamingReply:
         while len(self._text) - self._done_chars > MAX_PART_CHARS:
             cut = self._done_chars + split_index(self._text[self._done_chars :], MAX_PART_CHARS)
             full = self._text[self._done_chars : cut].strip()
-            await self._put(len(self.parts) - 1, full or PLACEHOLDER)
+            await self._fill(full or PLACEHOLDER)
             await self._post()
             self._done_chars = cut  # last: a step that fails is repeated whole
         text = self._text[self._done_chars :].strip()
         if not text and not footer:
             text = PLACEHOLDER
         await self._put(len(self.parts) - 1, (text + footer).strip(), view)
+
+    async def _fill(self, text: str) -> None:
+        """Show a message that is full, without buttons; further text goes into the next one.
+
+        Where its id is not stored, it keeps some: after a kill, it is found by them alone. They are
+        not those of a growing reply, by which a message that Discord posted in spite of an error is
+        told from others.
+        """
+        view = None if self._is_stored else self.ended()
+        await self._put(len(self.parts) - 1, text, view)
+        if view:
+            self._kept_buttons[self.parts[-1]] = text
+
+    async def remove_kept_buttons(self) -> None:
+        """Remove the buttons that full messages kept until their ids were stored."""
+        for message_id, text in tuple(self._kept_buttons.items()):
+            await self.sender.change(message_id, text)
+            del self._kept_buttons[message_id]
+
+    def _store_parts(self, parts: list[int]) -> None:
+        self._is_stored = self.on_parts(parts)
 
     async def _put(self, number: int, text: str, view: discord.ui.View | None = None) -> None:
         """Edit the message of a part. Raises `discord.NotFound` when it was deleted.
@@ -211,4 +235,4 @@ class StreamingReply:
                 raise
             self.sender = await self.senders.renew(self.sender, self.channel)
             self.parts[number] = await self._say(text, view)
-            self.on_parts(self.parts)
+            self._store_parts(self.parts)

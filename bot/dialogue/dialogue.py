@@ -152,7 +152,7 @@ class DialogueLine(Reply):
     def growing_view(self) -> discord.ui.View:
         return self._talk.buttons()
 
-    def record_parts(self, parts: list[int]) -> None:
+    def record_parts(self, parts: list[int]) -> bool:
         replies = self.context.store.replies
         if not self.event_id:
             replies.begin(
@@ -164,6 +164,7 @@ class DialogueLine(Reply):
             )
             self.event_id = parts[0]
         replies.record_parts(self.event_id, parts)
+        return True
 
 
 @dataclass

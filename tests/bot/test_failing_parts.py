@@ -111,7 +111,7 @@ async def test_edits_that_fail_are_left_out_and_follow_more_slowly(monkeypatch):
         channel=None,
         growing=lambda: None,
         ended=lambda: None,
-        on_parts=lambda parts: None,
+        on_parts=lambda parts: True,
     )
     await live.begin()
     await live.follow(Words())

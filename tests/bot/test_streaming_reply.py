@@ -49,7 +49,7 @@ def reply_shown_by(sender) -> StreamingReply:
         channel=None,
         growing=lambda: None,
         ended=lambda: None,
-        on_parts=lambda parts: None,
+        on_parts=lambda parts: True,
     )
 
 
@@ -113,6 +113,31 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
         "five edits in five seconds"
     )
     assert max(later - at for at, later in pairwise(times)) <= EDIT_INTERVAL_S + every_s + 1e-6
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_full_message_keeps_buttons_until_its_id_is_stored(is_stored):
+    """After a kill, a message without a stored id is found by its buttons alone."""
+    views = {}
+
+    class Sender:
+        async def say(self, text, view=None, since=None):
+            views[len(views)] = view
+            return len(views) - 1
+
+        async def change(self, message_id, text, view=None):
+            views[message_id] = view
+
+    live = reply_shown_by(Sender())
+    live.growing = lambda: "growing"
+    live.ended = lambda: "ended"
+    live.on_parts = lambda parts: is_stored
+    await live.begin()
+    await live.end("word " * 900, "-# AI-written")
+    assert len(views) == 3 and views[2] == "ended"
+    assert [views[0], views[1]] == ([None, None] if is_stored else ["ended", "ended"])
+    await live.remove_kept_buttons()
+    assert [views[0], views[1]] == [None, None] and views[2] == "ended"
 
 
 STARTS = (
