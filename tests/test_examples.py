@@ -214,7 +214,3 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
 def test_its_help_and_the_readme_say_how_it_is_called():
     assert f'{EXAMPLE} ADAPTER CARD "What do you do all day?"' in by_hand(EXAMPLE, "--help").stdout
     assert EXAMPLE in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_it_is_short_enough_to_be_read():
-    assert len((ROOT / EXAMPLE).read_text(encoding="utf-8").splitlines()) <= 140
