@@ -399,8 +399,8 @@ async def test_where_no_persona_lives_all_memories_are_listed_also_those_of_a_pe
         stage.store.memories.add(memory(text, user_id, guild_id, persona_id))
     ballast = f"**Ballast** remembers 2 things for you here.\n`1` “{KEPT}”\n`3` “I row”"
     gone = "**mira** remembers 1 thing for you here. The persona is no longer here.\n`2` “I sail”"
-    shown = await response_text(await stage.member.slash(OFFICE, "memory show"), "change it")
-    _, lists = shown["content"].split("change it, by number.\n")
+    shown = await response_text(await stage.member.slash(OFFICE, "memory show"), "`/memory edit`")
+    _, _, lists = shown["content"].partition("\n")
     assert lists == f"{ballast}\n{gone}"
     assert len(await stage.member.autocomplete(OFFICE, "memory edit", "memory")) == 3
     choices = await stage.member.autocomplete(OFFICE, "memory forget", "memory")
@@ -426,7 +426,7 @@ async def test_all_memories_take_as_many_messages_as_they_need(stage):
                 memory(text, int(stage.member.id), stage.sandbox.guild_id, persona_id)
             )
     mark = stage.mark
-    await response_text(await stage.member.slash(OFFICE, "memory show"), "change it")
+    await response_text(await stage.member.slash(OFFICE, "memory show"), "`/memory edit`")
     await stage.sees("Thrip** remembers 24 things", since=mark)
     lists = [it["content"] for kind, it in stage.sandbox.events[mark:] if kind == "message"]
     numbers = [
@@ -446,11 +446,11 @@ async def test_a_list_cuts_only_what_has_no_room(stage):
     shown = (
         await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 24 things")
     )["content"]
-    assert shown.count("…") == 0 and "shows whole" not in shown and len(shown) <= 2000
+    assert shown.count("…") == 0 and "full text" not in shown and len(shown) <= 2000
     stage.store.memories.edit(1, "the longest story of all " * 15)
     stage.store.memories.edit(2, "the second longest story " * 15)
     stage.store.memories.edit(3, "the third longest story " * 15)
-    shown = (await response_text(await stage.member.slash(QUAY, "memory show"), "shows whole"))[
+    shown = (await response_text(await stage.member.slash(QUAY, "memory show"), "full text"))[
         "content"
     ]
     assert shown.count("”…") == 5 and "“I have 21 goats”" in shown and 1700 < len(shown) <= 2000
