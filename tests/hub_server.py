@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 from huggingface_hub import constants
+from huggingface_hub.utils._detect_agent import _EMPTY_REGISTRY
 
 Files = Mapping[str, bytes]
 READER = "hf_reader_of_the_tests"
@@ -370,6 +371,8 @@ def reach(monkeypatch, address: str, cache: str) -> None:
         "DOWNLOAD_CHUNK_SIZE": CHUNK_BYTES,
     }.items():
         monkeypatch.setattr(constants, name, value)
+    # Else the first request of a process is for a registry, which no test expects.
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", _EMPTY_REGISTRY)
     monkeypatch.setenv("HF_ENDPOINT", address)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from bot.cli.ask import _stored_version
-from bot.operations.doctor import connection_checks as discord_checks
+from bot.operations.doctor import connection_checks
 from bot.operations.shards import ShardRange
 from bot.operations.shards.shard_process import open_shard_store
 from bot.store import HOME_DATABASE, Channel, Store, StoreError
@@ -219,13 +219,21 @@ def test_the_doctor_reports_a_shared_database_that_cannot_be_used(home, run):
     assert ("check SHARED_DB" if is_installed else "pip install '.[shards]'") in found["remedy"]
 
 
-def test_channels_of_all_parts_are_looked_at(home):
+def test_channels_of_all_parts_are_looked_at(home, monkeypatch):
     part = opened(home, PARTS[1])
     part.store.channels.assign(Channel(GUILD, 77, "oda", "mentions", 1, 1.0))
     part.close()
     guild = SimpleNamespace(id=GUILD, get_channel=lambda channel_id: channel_id)
-    ((_, channels),) = discord_checks._channels_in_use(SimpleNamespace(guilds=[guild]), home)
-    assert 77 in channels
+    checked = []
+
+    def find_missing(guild, channels):
+        checked.extend(channels)
+        return []
+
+    monkeypatch.setattr(connection_checks.permissions, "find_missing_permissions", find_missing)
+    client = SimpleNamespace(guilds=[guild])
+    (check,) = connection_checks._check_permissions(client, SimpleNamespace(home=home))
+    assert check.state == "ok" and 77 in checked
 
 
 def test_questions_and_history_find_their_part(home, run, tmp_path):
