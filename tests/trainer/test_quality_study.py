@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -240,18 +241,21 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
 def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_trained, monkeypatch):
     """Four tokens a reply and two turns: the replies are real ones, of a tiny model."""
     monkeypatch.setattr(talks, "TALK_TURNS", (1, 2))
-    counts = []
+    forked = []
     fork = Sequence.fork
-    monkeypatch.setattr(
-        Sequence, "fork", lambda seq, count: (counts.append(count), fork(seq, count))
-    )
+
+    def counted_fork(sequence, seed):
+        forked.append(sequence)  # kept, so that no other one gets its id
+        return fork(sequence, seed)
+
+    monkeypatch.setattr(Sequence, "fork", counted_fork)
     folder = two_trained["ada"]
     meter = QualityMeter(
         prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter")
     )
     try:
         short = meter.measure(QualityPoint("max_new_tokens=4,candidates=1", 1))
-        assert not counts
+        assert not forked
         other = meter.measure(QualityPoint("max_new_tokens=4,candidates=3", 2))
     finally:
         meter.close()
@@ -269,7 +273,8 @@ def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_traine
     assert {it.seed for it in other.values[VOICE]} == {2}
     measures = VOICE, IN_CHARACTER, VOICE_AT_TURN.format(1), VOICE_AT_TURN.format(2)
     replies = sum(len(other.values[measure]) for measure in measures)
-    assert set(counts) == {3} and len(counts) >= replies, "each reply is chosen among three"
+    forks = Counter(map(id, forked))
+    assert set(forks.values()) == {2} and len(forks) >= replies, "each reply is chosen among three"
     assert short.values.keys() >= {
         VOICE,
         MASKED_VOICE,
