@@ -187,6 +187,8 @@ class Scheduler(FairScheduler[Sequence]):
         failed.
         """
         for seq, token in sampled:
+            if seq.first_candidate and seq.first_candidate not in self.running:
+                continue  # its reply has just ended as the first candidate
             try:
                 if isinstance(token, Exception):
                     raise token

@@ -292,6 +292,33 @@ def test_a_candidate_that_fails_is_left_out(start, reply):
     assert expected.candidates == CANDIDATES and recorder.reply.candidates == CANDIDATES - 1
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False], ids=["cancelled", "failed"])
+def test_a_reply_that_ends_within_a_step_ends_without_its_other_candidates(
+    start, monkeypatch, is_cancelled
+):
+    parts, (recorder,) = start(choosing(0))
+    while not any(seq.other_candidates for seq in parts.batch.scheduler.running):
+        parts.batch.step()
+    (seq,) = parts.batch.scheduler.running
+    append = Sequence.append
+
+    def end(one, token):
+        append(one, token)
+        if one is seq:
+            recorder.cancelled.set()
+
+    if is_cancelled:
+        monkeypatch.setattr(Sequence, "append", end)
+    else:
+        seq.sampler.sampling = replace(SAMPLING, repetition_penalty=1e-45)
+    run_to_end(parts)
+    assert parts.batch.running == 0 and recorder.ends == 1
+    if is_cancelled:
+        assert recorder.reply.finish == "cancelled"
+    else:
+        assert isinstance(recorder.pieces[-1], ArithmeticError)
+
+
 def test_a_choice_that_fails_is_the_first_candidate(reply, monkeypatch, caplog):
     expected = reply(replace(SAMPLING, seed=5))
     monkeypatch.setattr(candidates, "_card_logprobs", lambda *_: 1 / 0)
