@@ -157,7 +157,8 @@ class Trainings:
         """Return a job. Raises `UnknownJobError`."""
         job = self._store.jobs.get(job_id)
         if job is None:
-            advice = "The page Training shows all jobs, GET /finetune/jobs lists them."
+            # It is shown to moderators on Discord, too, who have neither the pages nor the API.
+            advice = "`/finetune status`, the page Training and GET /finetune/jobs list the jobs."
             raise UnknownJobError(f"There is no job {job_id!r}.", advice)
         return job
 
