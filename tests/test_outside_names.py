@@ -73,8 +73,7 @@ REVIEWED = {
     ),
     ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
     ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
-    ("bot/training/web/run_details.py", "home / 'jobs' / job_id"),
-    ("bot/training/web/run_details.py", "run_folder(home, job_id) / run_history.EVENTS_FILE"),
+    ("bot/training/web/run_details.py", "job_folder(home, job_id) / run_history.EVENTS_FILE"),
     ("bot/versions/web/scorecard_pages.py", "folder / name"),  # SCORECARD_FILES
     ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
     ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN

@@ -16,11 +16,12 @@ from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import FormError, format_bytes, redirect_to, render_page
 from bot.services import Services
 from bot.store import TrainingJob
+from bot.training.backends.job_folder_backend import job_folder
 from bot.training.request_checks import requested_recipe_plan
 from bot.training.status_text import format_duration
 from bot.training.web import run_view
 from bot.training.web.requests import require_job, start_training
-from bot.training.web.run_details import read_run_settings, run_folder
+from bot.training.web.run_details import read_run_settings
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.schemas.hyperparameters import (
@@ -276,7 +277,7 @@ async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
     except RequestError as error:
         message = f"The request of {job.name} {job.version} cannot be read: {error.message}"
         raise Problem("conflict", message, "Start a training under Data.") from None
-    folder = run_folder(services.home, job.job_id)
+    folder = job_folder(services.home, job.job_id)
     settings = await asyncio.to_thread(read_run_settings, folder, job)
     return services, OriginalRun(job, original, settings.values)
 

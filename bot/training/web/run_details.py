@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import bot
 from bot.platform.errors import redact_paths
 from bot.store import TrainingJob
+from bot.training.backends.job_folder_backend import job_folder
 from bot.training.web import run_history
 from personas.errors import RequestError
 from personas.home.adapters import MANIFEST_FILE
@@ -82,15 +83,11 @@ class RunDetails:
 
 def events_file(home: Path, job_id: str) -> Path:
     """The event log of a run, which may not exist."""
-    return run_folder(home, job_id) / run_history.EVENTS_FILE
-
-
-def run_folder(home: Path, job_id: str) -> Path:
-    return home / "jobs" / job_id
+    return job_folder(home, job_id) / run_history.EVENTS_FILE
 
 
 def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
-    folder = run_folder(home, job.job_id)
+    folder = job_folder(home, job.job_id)
     adapter = _adapter_folder(folder, job)
     course, read_until, unreadable = _read_history(folder, adapter)
     sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
@@ -135,7 +132,7 @@ def read_json(path: Path) -> Json | None:
 
 def read_log_tail(home: Path, job_id: str) -> str:
     """The last lines of a run's log without the machine's folders; empty if there is none."""
-    text, is_cut = _file_tail(run_folder(home, job_id) / LOG_FILE)
+    text, is_cut = _file_tail(job_folder(home, job_id) / LOG_FILE)
     lines = text.decode(errors="replace").split("\n")
     if is_cut:  # the first line is incomplete
         del lines[0]
