@@ -65,7 +65,7 @@ class ErasureRunner:
     """Erases people from one home, in the thread that opened the store.
 
     Without `hooks` the bot does not run, and the last step waits until it does. `personas` are the
-    names of personas, which belong to no member. `leave_sandbox` erases the member from the
+    names of personas, which belong to no member. `forget_in_sandbox` erases the member from the
     sandbox. With a part of the `shards`, the process with shard 0 runs the steps; the person's
     identifiers stay until every shard has deleted its guilds' rows.
     """
