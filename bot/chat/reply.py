@@ -353,13 +353,23 @@ class Reply:
         else:
             is_shown = await self._show_end(show)
         if is_shown:
-            with suppress(*DELIVERY_ERRORS):  # then they stay, and do what they do under the last
-                await self.message.remove_kept_buttons()
-            with suppress(StoreError):  # the next start shows the end again
+            # Where one of these fails, the buttons stay, and do what they do under the last message;
+            # without its row, the end is shown again by the next start.
+            with suppress(*DELIVERY_ERRORS):
                 await store_when_possible(
-                    f"the row of the reply {self.event_id}",
-                    lambda: self.context.store.replies.record_end_shown(self.event_id),
+                    f"the row of the reply {self.event_id}", self._store_end_shown
                 )
+                await self.message.remove_kept_buttons()
+
+    def _store_end_shown(self) -> None:
+        """Store that the end is shown, and the messages that were posted for it if that failed."""
+        replies = self.context.store.replies
+        with self.context.store.atomic():
+            if not self.message.is_stored:
+                stored = replies.get(self.event_id)
+                if stored and stored.end_note is not None:  # else it was erased, or is made anew
+                    replies.record_parts(self.event_id, self.message.parts)
+            replies.record_end_shown(self.event_id)
 
     async def _show_end(self, show: Callable[[], Awaitable[None]]) -> bool:
         """Show the end, however long Discord is away. False: a later connection or start has to

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -70,7 +71,8 @@ class StreamingReply:
     """The same as it is shown."""
     _done_chars: int = field(default=0, init=False)
     """Characters of it that finished parts show."""
-    _is_stored: bool = field(default=True, init=False)
+    is_stored: bool = field(default=True, init=False)
+    """Whether `on_parts` could store `parts`."""
     _kept_buttons: dict[int, str] = field(default_factory=dict, init=False)
     """Texts of full messages that still have buttons, by id (`remove_kept_buttons`)."""
     _tried_at: datetime.datetime | None = field(default=None, init=False)
@@ -172,8 +174,11 @@ class StreamingReply:
         for number, part in enumerate(texts):
             if number == len(self.parts):
                 await self._post()
-            view = self.ended() if number == len(full) else None
-            await self._put(number, part[: MAX_PART_CHARS + MAX_FOOTER_CHARS], view)
+            shown = part[: MAX_PART_CHARS + MAX_FOOTER_CHARS]
+            if number < len(full):
+                await self._fill(number, shown)
+            else:
+                await self._put(number, shown, self.ended())
         for message_id in self.parts[len(texts) :]:
             await self.sender.remove(message_id)
         self.parts = self.parts[: len(texts)]
@@ -194,7 +199,7 @@ class StreamingReply:
         while len(self._text) - self._done_chars > MAX_PART_CHARS:
             cut = self._done_chars + split_index(self._text[self._done_chars :], MAX_PART_CHARS)
             full = self._text[self._done_chars : cut].strip()
-            await self._fill(full or PLACEHOLDER)
+            await self._fill(len(self.parts) - 1, full or PLACEHOLDER)
             await self._post()
             self._done_chars = cut  # last: a step that fails is repeated whole
         text = self._text[self._done_chars :].strip()
@@ -202,26 +207,27 @@ class StreamingReply:
             text = PLACEHOLDER
         await self._put(len(self.parts) - 1, (text + footer).strip(), view)
 
-    async def _fill(self, text: str) -> None:
+    async def _fill(self, number: int, text: str) -> None:
         """Show a message that is full, without buttons; further text goes into the next one.
 
         Where its id is not stored, it keeps some: after a kill, it is found by them alone. They are
         not those of a growing reply, by which a message that Discord posted in spite of an error is
         told from others.
         """
-        view = None if self._is_stored else self.ended()
-        await self._put(len(self.parts) - 1, text, view)
+        view = None if self.is_stored else self.ended()
+        await self._put(number, text, view)
         if view:
-            self._kept_buttons[self.parts[-1]] = text
+            self._kept_buttons[self.parts[number]] = text
 
     async def remove_kept_buttons(self) -> None:
         """Remove the buttons that full messages kept until their ids were stored."""
         for message_id, text in tuple(self._kept_buttons.items()):
-            await self.sender.change(message_id, text)
+            with suppress(discord.NotFound):  # it was deleted meanwhile
+                await self.sender.change(message_id, text)
             del self._kept_buttons[message_id]
 
     def _store_parts(self, parts: list[int]) -> None:
-        self._is_stored = self.on_parts(parts)
+        self.is_stored = self.on_parts(parts)
 
     async def _put(self, number: int, text: str, view: discord.ui.View | None = None) -> None:
         """Edit the message of a part. Raises `discord.NotFound` when it was deleted.

@@ -12,12 +12,14 @@ from bot.chat import delivery, recovery, unfinished
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply
 from bot.chat.senders import BotSender
+from bot.chat.store.replies import StoredReplies
 from bot.chat.webhooks import SenderRegistry
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
 from bot.store import StoreError
 from sandbox.wire_faults import RequestFault, WireFaults
 from tests.bot.conftest import INN, QUAY, STAGE, on_stage
+from tests.fake_engine import FakeEngine
 from tests.fakes import until
 
 CHANNELS = (QUAY, INN, STAGE)
@@ -175,6 +177,31 @@ async def test_a_reply_that_cannot_be_stored_is_shown_and_stored_later(stage, mo
     assert stage.store.replies.get(event).state == "done" and len(refused) == 2
     assert "-# AI-written" in refused[1], "shown before it is stored"
     assert len(replies_to(stage, "hello")) == 1 and len(stage.engine.requests) == 1
+
+
+async def test_messages_whose_ids_the_end_could_not_store_are_stored_before_they_lose_buttons(
+    tmp_path, monkeypatch
+):
+    """The row of the end has the first message alone: the others are posted for it."""
+    record_parts = StoredReplies.record_parts
+    refused = []
+
+    def fail_for_more(replies, event_id, parts):
+        if len(parts) > 1 and len(refused) < 2:
+            refused.append(parts)
+            raise StoreError("The database is full.", "Free disk space.")
+        record_parts(replies, event_id, parts)
+
+    monkeypatch.setattr(StoredReplies, "record_parts", fail_for_more)
+    words = [f"word{number} " for number in range(600)]
+    async with on_stage(tmp_path, engine=FakeEngine(lambda request: words)) as stage:
+        event = int((await stage.member.say(QUAY, "tell me everything"))["id"])
+        await stage.finished(QUAY, 0)
+        await until(lambda: not stage.client.services.reply_service.tasks)
+        shown = [it for it in stage.sandbox.messages(QUAY) if "word" in it["content"]]
+        assert len(refused) == 2 and len(shown) == 3
+        assert stage.store.replies.get(event).parts == tuple(int(it["id"]) for it in shown)
+        assert [bool(it["components"]) for it in shown] == [False, False, True]
 
 
 async def test_the_bots_own_message_that_was_posted_although_the_connection_broke_is_posted_once(

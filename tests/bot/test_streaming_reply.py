@@ -138,6 +138,9 @@ async def test_a_full_message_keeps_buttons_until_its_id_is_stored(is_stored):
     assert [views[0], views[1]] == ([None, None] if is_stored else ["ended", "ended"])
     await live.remove_kept_buttons()
     assert [views[0], views[1]] == [None, None] and views[2] == "ended"
+    live.generated = "word " * 900
+    await live.fail("-# an error", 1)
+    assert [views[0], views[1]] == ([None, None] if is_stored else ["ended", "ended"])
 
 
 STARTS = (
