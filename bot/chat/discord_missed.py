@@ -90,8 +90,8 @@ def _server_channels(
             place = channel_ref(channel)
             has_persona = place.channel_id in with_persona or place.parent_id in with_persona
             is_new = (channel.last_message_id or 0) > after
-            can_read = channel.permissions_for(guild.me).read_message_history
-            if has_persona and is_new and can_read:
+            # Last: it takes long, and cannot be told of a thread whose parent the bot does not see.
+            if has_persona and is_new and channel.permissions_for(guild.me).read_message_history:
                 yield channel
 
 

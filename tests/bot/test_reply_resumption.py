@@ -6,9 +6,11 @@ import asyncio
 import dataclasses
 
 import aiohttp
+import discord
 import pytest
 
 from bot.chat import delivery, recovery, unfinished
+from bot.chat.discord_missed import MAX_MISSED_AGE, answer_missed
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply
 from bot.chat.senders import BotSender
@@ -230,3 +232,26 @@ async def test_the_bots_own_message_that_was_posted_although_the_connection_brok
         await stage.finished(QUAY, 0)
         assert not faults and len(posted) == 1
         assert len(stage.sandbox.messages(QUAY)) == before + 2, "the question and one reply"
+
+
+async def test_a_thread_whose_channel_is_not_seen_keeps_no_message_from_being_answered(stage):
+    """Nobody can tell the permissions in such a thread."""
+    guild = stage.client.get_guild(int(stage.sandbox.guild_id))
+    times = {"archived": False, "auto_archive_duration": 60, "archive_timestamp": "2026-01-01"}
+    data = {
+        "id": 1, "parent_id": 2, "owner_id": 3, "name": "apart", "type": 11,
+        "message_count": 0, "member_count": 1, "thread_metadata": times,
+    }  # fmt: skip
+    guild._add_thread(discord.Thread(guild=guild, state=guild._state, data=data))
+    event = int((await stage.member.say(QUAY, "@Understudy hello"))["id"])
+    await stage.finished(QUAY, 0)
+    await until(lambda: not stage.client.services.reply_service.tasks)
+    stage.store.replies._db.write("delete from replies")  # as if it had come during an outage
+    found = []
+
+    async def answer(message):
+        found.append(message.id)
+
+    since = discord.utils.utcnow() - MAX_MISSED_AGE
+    await answer_missed(stage.client, stage.client.services, since, answer)
+    assert found == [event]
