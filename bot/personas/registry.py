@@ -223,8 +223,8 @@ class PersonaRegistry:
         for file in path.parent.iterdir():
             if file.is_file():
                 file.unlink()
-        own = dict(self._own[guild_id])
-        del own[persona.id]
+        own = dict(self._own.get(guild_id, {}))
+        own.pop(persona.id, None)  # a reload meanwhile does not find the card any more
         self._own[guild_id] = own  # a new one: others may be reading the old one
 
     def reload_guild_cards(self) -> None:

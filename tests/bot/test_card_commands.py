@@ -407,6 +407,14 @@ def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, t
     assert "a guild's persona is left out" in caplog.text
 
 
+def test_a_persona_can_be_removed_while_the_cards_are_read_anew(personas, monkeypatch):
+    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    other = personas.bring_in(GUILD, card_named("Nadia"), "it").persona
+    monkeypatch.setattr(personas, "_drop_card", lambda _: personas.reload_guild_cards())
+    personas.remove(GUILD, mine)
+    assert personas.get(mine.id, GUILD) is None and personas.get(other.id, GUILD) == other
+
+
 def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     stolen = tmp_path / "personas" / str(OTHER) / mine.id
