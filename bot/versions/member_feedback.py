@@ -239,8 +239,9 @@ def comparison_targets(
     folder = str(adapter_ref(home, job.persona, live).folder) if live else None
     neighbours = []
     for persona_id in personas.of(job.guild_id):
-        neighbour = _neighbour(home, store, persona_id, job.guild_id)
-        if neighbour and persona_id != job.persona:
+        if persona_id == job.persona:
+            continue
+        if neighbour := _neighbour(home, store, persona_id, job.guild_id):
             neighbours.append(neighbour)
     return ComparisonTargets(live=folder, neighbours=tuple(neighbours))
 
