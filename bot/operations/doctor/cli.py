@@ -1,5 +1,5 @@
-"""Commands for setting up: `doctor` checks everything the bot needs, `invite` prints its URL,
-`completion` a script.
+"""`python -m bot doctor`, which checks everything the bot needs, and `python -m bot invite`, which
+prints its URL.
 """
 
 import argparse
@@ -23,9 +23,7 @@ from bot.platform.permissions import (
     permission_title,
 )
 from bot.settings import SettingsError, load_settings
-from personas.cli_common import (
-    supports_colour,
-)
+from personas.cli_common import supports_colour
 from personas.errors import RequestError, UnderstudyError
 
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
