@@ -190,10 +190,7 @@ class Reply:
         """Take a place in the engine's queue. Raises `EngineBusyError`."""
         self.request = request
         self.version = request.adapter.version if request.adapter else None
-        try:
-            self.stream = self.context.throttle.submit(self.context.engine, request)
-        except AdapterError as error:
-            self._submit_without_adapter(error)
+        self.stream = self.context.throttle.submit(self.context.engine, request)
 
     def _submit_without_adapter(self, error: AdapterError) -> None:
         """Have the base model answer: a damaged adapter costs the voice, not the reply."""
@@ -201,9 +198,7 @@ class Reply:
             raise error
         log.error("the base model answers instead: %s", error)
         self.damaged = self.version
-        self.version = None
-        self.request = replace(self.request, adapter=None)
-        self.stream = self.context.throttle.submit(self.context.engine, self.request)
+        self.submit(replace(self.request, adapter=None))
 
     async def write(self) -> None:
         """Post the submitted reply, stream it, and end it."""
