@@ -43,7 +43,7 @@ def bare_renames(path):
             yield call.lineno, inside[-1] if inside else ""
 
 
-@pytest.mark.parametrize("package", ["bot", "personas", "trainer"])
+@pytest.mark.parametrize("package", ["bot", "personas", "sandbox", "trainer"])
 def test_nothing_is_renamed_without_being_flushed(package):
     found = [
         (f"{path.relative_to(ROOT)}:{name}", line)

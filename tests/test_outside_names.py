@@ -105,7 +105,7 @@ ones need a reason.
 def modules(words: Collection[str]) -> Iterator[tuple[str, ast.Module]]:
     """Parse the modules in which one of these words occurs."""
     pattern = re.compile("|".join(rf"\b{word}\b" for word in words))
-    for package in ("bot", "personas", "trainer"):
+    for package in ("bot", "personas", "sandbox", "trainer"):
         for path in sorted((ROOT / package).rglob("*.py")):
             text = path.read_text(encoding="utf-8")
             if pattern.search(text):

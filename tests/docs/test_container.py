@@ -53,7 +53,7 @@ def is_ignored(name: str) -> bool:
 def test_what_is_copied_is_there_and_nothing_secret_is():
     copied = [words.split()[:-1] for name, words in stages()[0] if name == "COPY"]
     names = {name for those in copied for name in those}
-    assert {"bot", "personas", "trainer", "data", "pyproject.toml"} <= names
+    assert {"bot", "personas", "sandbox", "trainer", "data", "pyproject.toml"} <= names
     assert all((ROOT / name).exists() and not is_ignored(name) for name in names)
     assert all(is_ignored(name) for name in (".env", ".git", ".venv", "tests", "build", "docs"))
     assert not names & {".", "./"}
