@@ -176,7 +176,6 @@ class _StageTrainer:
 
         first = self._first_stage(begin, general_loss)
         self._enter(f"stage 2 of 2: {len(data.train)} replies")
-        self.run.control.usage.load_state_dict(first.usage)
         shift = partial(_shift_event, stage=2, before=first.steps)
         stage = self._stage(
             data.train,
@@ -193,6 +192,8 @@ class _StageTrainer:
         folder = self.run.checkpoints / FIRST_STAGE_FOLDER
         stored = FirstStageResult.read(folder) if control.processes.is_first else None
         if result := control.processes.broadcast(stored):
+            # An earlier process trained it; this one has counted what it trains itself.
+            control.usage.load_state_dict(result.usage)
             return result  # type: ignore[no-any-return]
         data = self.run.job.data
         recipe = self.run.recipe
