@@ -75,7 +75,7 @@ class ChatRequestBuilder:
         choice = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _after_other_versions(history, persona, choice)
         turns = self._turns(shown, persona, place, choice)
-        memories = MemberMemories(
+        memories = MemoriesForReply(
             store=self.store,
             member_id=member_id,
             guild_id=place.guild_id,
@@ -183,8 +183,7 @@ class ChatRequestBuilder:
         adapter = versions.adapter(persona_id, version) if version else None
         return VersionChoice(adapter, frozenset(seen))
 
-    # ---------------------------------------------------------------------------------------------
-    # turns
+    # ---------------------------------------------------------------------------------------- turns
 
     def _turns(
         self,
@@ -224,10 +223,9 @@ class ChatRequestBuilder:
             before = message.discord_message_id
         return tuple(turns)
 
-    # ---------------------------------------------------------------------------------------------
-    # lore, memories and earlier talk
+    # -------------------------------------------------------------- lore, memories and earlier talk
 
-    async def _find_lore(self, turn: Turn, memories: "MemberMemories") -> tuple[LoreHit, ...]:
+    async def _find_lore(self, turn: Turn, memories: "MemoriesForReply") -> tuple[LoreHit, ...]:
         """Find lore and memories for a member's turn. Headings say whose words a memory is, and are
         not searched.
         """
@@ -249,7 +247,7 @@ class ChatRequestBuilder:
         return tuple(found)
 
     async def _search_with(
-        self, seqs: dict[str, int], message: str, memories: "MemberMemories"
+        self, seqs: dict[str, int], message: str, memories: "MemoriesForReply"
     ) -> list[LoreHit]:
         """Search the lore together with memories, whose `seqs` are by text. Stores vectors that
         they lack.
@@ -313,7 +311,7 @@ class ChatRequestBuilder:
 
 
 @dataclass(frozen=True)
-class MemberMemories:
+class MemoriesForReply:
     """The texts that a member asked a persona to keep, for the reply to an event."""
 
     store: Store
