@@ -53,8 +53,7 @@ class SettingsError(UnderstudyError):
     """Invalid settings. The message names every invalid one, and never a secret's value."""
 
 
-# ---------------------------------------------------------------------------------------------------
-# value types
+# -------------------------------------------------------------------------------------- value types
 
 
 def is_loopback(address: str) -> bool:
@@ -139,8 +138,7 @@ Number = Annotated[float, BeforeValidator(_parse_number)]
 Token = Annotated[str, AfterValidator(_parse_token)]
 
 
-# ------------------------------------------------------------------------------------------------------
-# settings
+# ----------------------------------------------------------------------------------------- settings
 
 
 class Settings(BaseSettings):
@@ -467,8 +465,7 @@ READ_ONLY_WITH = (
 """A setting's field, values of it, and the variables that have an effect with these alone."""
 
 
-# -------------------------------------------------------------------------------------------------------
-# reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 @dataclass(frozen=True)

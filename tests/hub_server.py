@@ -137,8 +137,7 @@ class Hub:
             loops[0].call_soon_threadsafe(stop.set)
             thread.join(20)
 
-    # ------------------------------------------------------------------------------------------
-    # reading
+    # -------------------------------------------------------------------------------------- reading
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -260,8 +259,7 @@ class Hub:
             request.transport.close()
         return response
 
-    # ------------------------------------------------------------------------------------------
-    # writing
+    # -------------------------------------------------------------------------------------- writing
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()

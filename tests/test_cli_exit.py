@@ -55,8 +55,7 @@ def test_what_is_closed_or_lacks_letters_loses_them_alone(command, environ):
     assert (lacking.returncode, lacking.stderr) == (0, "") and lacking.stdout.isascii()
 
 
-# ------------------------------------------------------------------------------------------------
-# Ctrl-C
+# ------------------------------------------------------------------------------------------- Ctrl-C
 
 WHILE_IMPORTING = """
 import runpy, signal, sys

@@ -162,8 +162,7 @@ def test_colours_are_left_out_where_nobody_sees_or_wants_them(
     assert supports_colour() is coloured
 
 
-# ------------------------------------------------------------------------------------------------
-# exit codes
+# --------------------------------------------------------------------------------------- exit codes
 
 NOT_THERE = [
     "bot restore /nowhere",

@@ -36,8 +36,7 @@ def needs(shell):
     return pytest.mark.skipif(not shutil.which(shell), reason=f"{shell} is not installed")
 
 
-# ------------------------------------------------------------------------------------------------
-# zsh
+# ---------------------------------------------------------------------------------------------- zsh
 
 
 class Terminal:
@@ -110,8 +109,7 @@ def test_zsh_completes_each_command_however_the_script_came_in(zsh):
         assert not any(word in shown for word in strange), shown
 
 
-# ------------------------------------------------------------------------------------------------
-# fish, bash
+# --------------------------------------------------------------------------------------- fish, bash
 
 
 @needs("fish")

@@ -122,8 +122,7 @@ def test_a_package_that_is_not_the_locked_one_is_refused(tmp_path):
     )
 
 
-# ---------------------------------------------------------------------------------------------------
-# vulnerabilities
+# ---------------------------------------------------------------------------------- vulnerabilities
 
 FAULT = {
     "id": "PYSEC-2026-1", "summary": "Runs anything.",

@@ -169,8 +169,7 @@ def check_refusal(error: UnderstudyError, right: str) -> None:
     assert all(word in said for word in needed) or "/privacy opt-in" in error.advice, said
 
 
-# ------------------------------------------------------------------------------------------ on the
-# command line
+# ------------------------------------------------------------------------------ on the command line
 
 
 def options(case: Case, training_home: Path, path: Path) -> argparse.Namespace:
@@ -233,8 +232,7 @@ def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, tra
     assert "licensed:<name>" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------ in a
-# job
+# ----------------------------------------------------------------------------------------- in a job
 
 
 def job_folder(case: Case, made: dict[str, Path], folder: Path) -> Path:
@@ -309,8 +307,7 @@ def test_a_bare_licensed_in_a_job_is_refused_with_the_form_that_is_wanted(made, 
         read_spec(job_folder(Case("Telegram", "sidecar", "licensed"), made, tmp_path))
 
 
-# ------------------------------------------------------------------------------------------ from
-# Discord
+# ------------------------------------------------------------------------------------- from Discord
 
 
 @pytest.mark.parametrize("stated", ["", *RIGHTS])

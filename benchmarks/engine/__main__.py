@@ -59,8 +59,7 @@ def run_system(command: Sequence[str], wait_policy: str = "ACTIVE") -> Figures:
     return figures
 
 
-# ------------------------------------------------------------------------------------------------
-# llama.cpp
+# ---------------------------------------------------------------------------------------- llama.cpp
 
 
 def llama_python() -> str | None:
@@ -132,8 +131,7 @@ def llama_command(python: str, spec: Path, counts: Sequence[int]) -> list[str]:
     return [python, str(Path(__file__).with_name("llama_cpp_server.py")), str(request)]
 
 
-# ------------------------------------------------------------------------------------------------
-# rounds
+# ------------------------------------------------------------------------------------------- rounds
 
 
 def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:

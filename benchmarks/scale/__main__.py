@@ -158,8 +158,7 @@ def missed_bars(errors: dict[str, float]) -> list[str]:
     return [name for name, most in BARS.items() if abs(errors[name]) > most]
 
 
-# -------------------------------------------------------------------------------------------------
-# output
+# ------------------------------------------------------------------------------------------- output
 
 
 def print_progress(cell: Figures) -> None:

@@ -260,8 +260,7 @@ class SimulatedBot:
         for replica in self.replicas.preferred(adapter):
             self._ensure(replica, adapter, lambda: None)
 
-    # ------------------------------------------------------------------------------------------ one
-    # reply
+    # ------------------------------------------------------------------------------------ one reply
 
     def _start(self, seq: SimulatedSequence) -> None:
         replica = seq.lease.replica
@@ -330,8 +329,7 @@ class SimulatedBot:
         self.scheduler.requeue(seq, self.time.now if seq.received else seq.queued_at)
         self._sweep()
 
-    # ------------------------------------------------------------------------------------------
-    # replicas
+    # ------------------------------------------------------------------------------------- replicas
 
     async def _check(self, replica: Replica) -> ServedModels:
         return await replica.client.models()

@@ -121,8 +121,7 @@ class LoggedServer(VllmProcess):
         return len(ACTIVATED.findall(text)), len(READ.findall(text))
 
 
-# -------------------------------------------------------------------------------------------------
-# workload
+# ----------------------------------------------------------------------------------------- workload
 
 
 def make_adapters(home: Path, base: BaseModel) -> list[AdapterRef]:
@@ -187,8 +186,7 @@ async def open_engine(
         await engine.close()
 
 
-# -------------------------------------------------------------------------------------------------
-# calibration
+# -------------------------------------------------------------------------------------- calibration
 
 
 async def calibrate(
@@ -320,8 +318,7 @@ async def _load_times(server: LoggedServer, adapters: Sequence[AdapterRef]) -> l
     return medians
 
 
-# -------------------------------------------------------------------------------------------------
-# validation
+# --------------------------------------------------------------------------------------- validation
 
 
 async def run_workload(

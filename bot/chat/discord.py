@@ -59,8 +59,7 @@ class ChatCog(commands.Cog):
                 "%d messages, edits and deletions could not be stored: %s", len(events), error
             )
 
-    # ---------------------------------------------------------------------------------------------
-    # commands
+    # ------------------------------------------------------------------------------------- commands
 
     @app_commands.command(description="Say something to this channel's persona.")
     @app_commands.describe(message="What you want to say")
@@ -98,8 +97,7 @@ class ChatCog(commands.Cog):
                 text = "I lack the permission Manage Messages to delete that."
             await respond_privately(interaction, text)
 
-    # ---------------------------------------------------------------------------------------------
-    # messages
+    # ------------------------------------------------------------------------------------- messages
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -128,8 +126,7 @@ class ChatCog(commands.Cog):
     async def on_resumed(self) -> None:
         self._lost_at = None
 
-    # ---------------------------------------------------------------------------------------------
-    # edits and deletions
+    # -------------------------------------------------------------------------- edits and deletions
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:

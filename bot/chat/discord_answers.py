@@ -205,8 +205,7 @@ class MessageAnswerer:
             return partial(self._answer_beside_hidden, message, reply)
         return reply.answer
 
-    # ---------------------------------------------------------------------------------------------
-    # edits and deletions of messages that are not stored yet
+    # -------------------------------------- edits and deletions of messages that are not stored yet
 
     def note_edit(self, message: discord.Message) -> None:
         """Note an edit of a message that is being read, or waits for a persona."""
@@ -229,8 +228,7 @@ class MessageAnswerer:
         if waiting and waiting.event_id in message_ids:
             del unanswered[channel_id]
 
-    # ---------------------------------------------------------------------------------------------
-    # addressees
+    # ----------------------------------------------------------------------------------- addressees
 
     def persona_in(self, channel: SpeakChannel) -> Persona | None:
         """Return the persona of a channel."""
@@ -257,8 +255,7 @@ class MessageAnswerer:
         reply = self.bot.services.store.replies.of_message(reference.message_id)
         return self.bot.services.personas.get(reply.persona_id, reply.guild_id) if reply else None
 
-    # ---------------------------------------------------------------------------------------------
-    # notices
+    # -------------------------------------------------------------------------------------- notices
 
     async def _report_no_persona(self, message: discord.Message, incoming: IncomingMessage) -> None:
         channel = message.channel

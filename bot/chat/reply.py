@@ -268,8 +268,7 @@ class Reply:
         except Exception:  # the reply is whole; only time is lost
             log.exception("the prompt after the reply %d is not computed in advance", self.event_id)
 
-    # ---------------------------------------------------------------------------------------------
-    # ends
+    # ----------------------------------------------------------------------------------------- ends
 
     async def end(self, generated: ChatReply) -> None:
         """Store the finished reply, then show it. Raises `discord.NotFound` if its message was
@@ -414,8 +413,7 @@ class Reply:
                 edit_memory_copies(store, first_part, remove_links(text))
             store.replies.finish(self.event_id, end.state, end.version, end.seed, end_note=end.note)
 
-    # ---------------------------------------------------------------------------------------------
-    # the message on Discord
+    # ----------------------------------------------------------------------- the message on Discord
 
     def growing_view(self) -> discord.ui.View:
         """The buttons under the reply while it is written."""

@@ -30,8 +30,7 @@ class ReplyService(ReplyContext):
     def __post_init__(self) -> None:
         self.recovery = ReplyRecovery(self)
 
-    # ---------------------------------------------------------------------------------------------
-    # messages
+    # ------------------------------------------------------------------------------------- messages
 
     async def answer(
         self, message: IncomingMessage, persona: Persona, channel: SpeakChannel
@@ -110,8 +109,7 @@ class ReplyService(ReplyContext):
         person = keyed_person(HomeKey.of(self.served_versions.home).people(), str(author_id))
         return event_id <= self.store.erasure_requests.last_event(person)
 
-    # ---------------------------------------------------------------------------------------------
-    # replies
+    # -------------------------------------------------------------------------------------- replies
 
     async def regenerate(
         self, event_id: int, user: discord.abc.User, channel: SpeakChannel

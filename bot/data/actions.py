@@ -94,8 +94,7 @@ class DataActions:
         """The indexes of data sets' samples."""
         return SampleIndexes()
 
-    # ---------------------------------------------------------------------------------------------
-    # uploads
+    # -------------------------------------------------------------------------------------- uploads
 
     async def sources(self) -> list[DataSource]:
         """List all sources, shipped ones last."""
@@ -171,8 +170,7 @@ class DataActions:
         await asyncio.to_thread(file.unlink, missing_ok=True)
         await asyncio.to_thread(_delete_facts, file)
 
-    # ---------------------------------------------------------------------------------------------
-    # data sets
+    # ------------------------------------------------------------------------------------ data sets
 
     async def datasets(self) -> tuple[list[BuiltDataset], list[str]]:
         """List all data sets, newest first, and the errors of unreadable ones."""
@@ -236,8 +234,7 @@ class DataActions:
             return None
         return await asyncio.to_thread(search_samples, built.folder, index, query)
 
-    # ---------------------------------------------------------------------------------------------
-    # data sets on a hub, and offers to moderators
+    # ------------------------------------------------- data sets on a hub, and offers to moderators
 
     def fetch(self, name: str) -> DataJob:
         """Queue the fetch of a data set from a hub."""

@@ -35,8 +35,7 @@ PROGRESS_INTERVAL_MESSAGES = 10
 """Number of deleted replies after which a moderator sees the progress."""
 
 
-# ------------------------------------------------------------------------------------------ the
-# channel's persona
+# ---------------------------------------------------------------------------- the channel's persona
 
 
 @PERSONA.command(name="set", description="Set this channel's persona (moderators).")

@@ -131,8 +131,7 @@ ResumableJobOption = app_commands.Transform[
 ]
 
 
-# ------------------------------------------------------------------------------------------
-# training
+# ----------------------------------------------------------------------------------------- training
 
 
 @FINETUNE.command(description="Train a persona; it keeps answering meanwhile.")

@@ -64,8 +64,7 @@ class JobQueue:
         self._may_start.set()
         self.worker = BackgroundTask("training queue", self._start_jobs, self._wake.wait, clock)
 
-    # ----------------------------------------------------------------------------------------
-    # requests
+    # ------------------------------------------------------------------------------------- requests
 
     def enqueue(
         self,
@@ -178,8 +177,7 @@ class JobQueue:
         async with self._planning.of(guild_id):
             return await self._backend.plan(request, guild_id)
 
-    # ----------------------------------------------------------------------------------------
-    # worker
+    # --------------------------------------------------------------------------------------- worker
 
     def start(self) -> None:
         """Start the worker, with interrupted jobs first. Does nothing when started."""
@@ -382,8 +380,7 @@ class JobQueue:
                 interruption.why,
             )
 
-    # ----------------------------------------------------------------------------------------
-    # changes
+    # -------------------------------------------------------------------------------------- changes
 
     def subscribe(self, on_change: OnChange) -> None:
         """Call `on_change`, which must not block, at every change of a job, progress included."""

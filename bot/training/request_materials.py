@@ -108,8 +108,7 @@ class RequestMaterials:
                 f"There is no recipe {request.recipe!r}.", list_names(recipes, request.recipe)
             )
 
-    # ---------------------------------------------------------------------------------------------
-    # a persona
+    # ------------------------------------------------------------------------------------ a persona
 
     def _for_persona(self, persona_id: str) -> list[SourceMaterial]:
         request = self._request
@@ -186,8 +185,7 @@ class RequestMaterials:
         talk_paths = {material.path for material in talk}
         return [material for material in pairs if material.path not in talk_paths]
 
-    # ---------------------------------------------------------------------------------------------
-    # preferences
+    # ---------------------------------------------------------------------------------- preferences
 
     def _preferred(self, persona_id: str) -> list[SourceMaterial]:
         """A server's preferences, and the version to train further."""
@@ -229,8 +227,7 @@ class RequestMaterials:
             )
         return wanted
 
-    # ---------------------------------------------------------------------------------------------
-    # dialogue
+    # ------------------------------------------------------------------------------------- dialogue
 
     def _for_dialogue(self) -> list[SourceMaterial]:
         request = self._request
@@ -280,8 +277,7 @@ class RequestMaterials:
         others = shipped_general_material(self._shipped, self._consent, trained_on)
         return others or shipped_general_material(self._shipped, self._consent, None)
 
-    # ---------------------------------------------------------------------------------------------
-    # data sets by name and path
+    # ------------------------------------------------------------------- data sets by name and path
 
     def _dataset_file(self, name: str) -> Path:
         files = self._shipped.datasets()

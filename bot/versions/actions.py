@@ -120,8 +120,7 @@ class LiveVersions:
         installer = VersionInstaller(self.served_versions.home, self.store)
         return await installer.install_dialogue(origin, persona_id, adapter)
 
-    # ------------------------------------------------------------------------------------------
-    # promotion
+    # ------------------------------------------------------------------------------------ promotion
 
     async def promote(
         self,
@@ -205,8 +204,7 @@ class LiveVersions:
             advice = "Make one live with `/finetune promote`."
         return RequestError(message, advice)
 
-    # ------------------------------------------------------------------------------------------
-    # rollouts
+    # ------------------------------------------------------------------------------------- rollouts
 
     async def start_rollout(self, new: NewRollout) -> Rollout:
         """Load a version, and let it answer a part of a guild's replies. Raises `RequestError` and
@@ -233,8 +231,7 @@ class LiveVersions:
             self._notify_all(rollout.guild_id, rollout.persona_id)
         return True
 
-    # ------------------------------------------------------------------------------------------
-    # removal
+    # -------------------------------------------------------------------------------------- removal
 
     def require_removable(self, job: TrainingJob) -> None:
         """Raise `RefusedError` if the version of a job is deleted already, live anywhere, being
@@ -287,8 +284,7 @@ class LiveVersions:
         await self.engine.drop(adapter)
         await asyncio.to_thread(shutil.rmtree, removed, ignore_errors=True)
 
-    # ------------------------------------------------------------------------------------------
-    # objections
+    # ----------------------------------------------------------------------------------- objections
 
     async def objections(
         self, persona_id: str, version: str, guild_id: int

@@ -117,8 +117,7 @@ def open_any_adapter(source: str, base_model: str, say: ProgressCallback) -> Ite
         yield Path(scratch) / "adapter"
 
 
-# ----------------------------------------------------------------------------------------------
-# files
+# -------------------------------------------------------------------------------------------- files
 
 
 def _require_files(names: Collection[str], where: str) -> None:
@@ -276,8 +275,7 @@ class _TenthsReport:
             self._say(f"{self._file.name}: {done / 1e6:.1f} of {size / 1e6:.1f} MB")
 
 
-# ----------------------------------------------------------------------------------------------
-# checks
+# ------------------------------------------------------------------------------------------- checks
 
 
 def seal_external_adapter(

@@ -154,8 +154,7 @@ def lora_scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-# ----------------------------------------------------------------------------------------------
-# configuration
+# ------------------------------------------------------------------------------------ configuration
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -206,8 +205,7 @@ def _is_number(value: object, most: int, kind: Any = (int, float)) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and 0 < value <= most
 
 
-# ----------------------------------------------------------------------------------------------
-# tensors
+# ------------------------------------------------------------------------------------------ tensors
 
 
 @contextmanager

@@ -254,8 +254,7 @@ def is_slow(pattern: "regex.Pattern[str]", source: str) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------------ the
-# comment
+# -------------------------------------------------------------------------------------- the comment
 
 
 def parse_rules(comment: str, heading: str) -> EntryRules:

@@ -262,8 +262,7 @@ class LoreIndex:
             self._loaded.pop(other).units = None
             size -= self._loaded_bytes.pop(other)
 
-    # ----------------------------------------------------------------------------------------
-    # search
+    # --------------------------------------------------------------------------------------- search
 
     async def find(
         self, persona_id: str, message: str, guild_id: int = 0, more: Sequence[Passage] = ()

@@ -94,8 +94,7 @@ def _without_room(entries: Sequence[LorebookEntry]) -> set[int]:
     return crowded
 
 
-# ------------------------------------------------------------------------------------------ the
-# file
+# ----------------------------------------------------------------------------------------- the file
 
 
 def find_lorebook_kind(document: object) -> str:

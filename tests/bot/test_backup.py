@@ -162,8 +162,7 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
     assert list(out.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------------- when
-# it goes wrong
+# ------------------------------------------------------------------------------- when it goes wrong
 
 IN_A_PROCESS = """
 import os, resource, sys
@@ -234,8 +233,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
     )
 
 
-# ------------------------------------------------------------------------------------------- at the
-# terminal
+# ---------------------------------------------------------------------------------- at the terminal
 
 
 def command(*words):

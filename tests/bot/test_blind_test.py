@@ -310,8 +310,7 @@ async def test_the_longest_replies_fit_a_message(stage):
     assert len(after) <= 2000 and "B was **v" in after
 
 
-# ------------------------------------------------------------------------------------------------
-# what moderators read
+# ----------------------------------------------------------------------------- what moderators read
 
 
 async def judgement(stage, **options):

@@ -144,8 +144,7 @@ def test_settings_that_cannot_be_read_are_a_finding_not_an_end(tmp_path, monkeyp
     assert "The bot does not work here yet: settings." in err
 
 
-# ------------------------------------------------------------------------------------------------
-# Discord
+# ------------------------------------------------------------------------------------------ Discord
 
 
 @pytest.fixture(autouse=True)
@@ -279,8 +278,7 @@ async def test_without_a_token_nobody_asks_discord():
     assert await discord_checks.check_discord(Settings()) == []
 
 
-# ------------------------------------------------------------------------------------------------
-# the trainer's doctor
+# ----------------------------------------------------------------------------- the trainer's doctor
 
 SAYS = (
     "import json; print(json.dumps({'checks': [dict(name='torch', state='warn', found='slow', "

@@ -89,8 +89,7 @@ def test_a_few_members_have_no_interval_and_no_votes_no_strength():
     assert fit_strengths([], "v1") == []
 
 
-# ------------------------------------------------------------------------------------------------
-# odd members
+# -------------------------------------------------------------------------------------- odd members
 
 
 def crowd(share=0.5, members=10, count=12):

@@ -307,8 +307,7 @@ def test_links_in_an_adapter_are_neither_followed_nor_installed(tmp_path):
     assert not (tmp_path / "v1").exists()
 
 
-# ------------------------------------------------------------------------------------------ room,
-# and removal
+# -------------------------------------------------------------------------------- room, and removal
 
 
 async def install(stage, folder, guild_id, persona="oda"):

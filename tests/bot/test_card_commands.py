@@ -340,8 +340,7 @@ async def test_a_persona_is_still_there_after_a_restart(tmp_path):
         assert card.document == v3() and len(card.files) == 3
 
 
-# ------------------------------------------------------------------------------------------ what
-# others see
+# ---------------------------------------------------------------------------------- what others see
 
 
 @pytest.fixture

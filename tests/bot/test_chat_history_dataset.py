@@ -159,8 +159,7 @@ def test_a_refusal_says_what_would_be_needed(store, tmp_path, consent, people, w
     assert not (tmp_path / "history.jsonl").exists() and not list(tmp_path.glob(".history*"))
 
 
-# ------------------------------------------------------------------------------------------ as a
-# data set
+# ------------------------------------------------------------------------------------ as a data set
 
 
 HISTORY = TrainingRequest(job_name="j", persona="ada", dataset="history")

@@ -361,8 +361,7 @@ def test_everything_that_ships_can_be_trained_on(tmp_path):
         assert all(Path(source).exists() for item in materials for source, _ in item.copies)
 
 
-# ------------------------------------------------------------------------------------------ built
-# data sets
+# ---------------------------------------------------------------------------------- built data sets
 
 
 def built_set(folder, **rights):

@@ -114,8 +114,7 @@ async def test_the_end_of_the_connection_is_one_line_and_exit_code_1(
     assert words in the_only_error(printed)
 
 
-# ------------------------------------------------------------------------------------------ at
-# login
+# ----------------------------------------------------------------------------------------- at login
 
 
 @asynccontextmanager
@@ -193,8 +192,7 @@ async def test_a_start_that_waits_for_discord_ends_by_a_signal(tmp_path, process
     ), printed
 
 
-# ------------------------------------------------------------------------------------------ while
-# it runs
+# ------------------------------------------------------------------------------------ while it runs
 
 
 async def test_a_connection_that_is_lost_is_one_line_per_attempt(tmp_path, sandbox, processes):
@@ -282,8 +280,7 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
     assert not (tmp_path / "commands.sha256").exists(), "the next start tries again"
 
 
-# ------------------------------------------------------------------------------------------ in a
-# reply
+# --------------------------------------------------------------------------------------- in a reply
 
 
 @pytest.mark.parametrize("as_the_bot", [False, True], ids=["webhook", "bot"])
@@ -325,8 +322,7 @@ async def test_a_message_that_discord_posted_in_spite_of_an_error_is_part_of_the
         assert text.split() == "".join(words).split()
 
 
-# ------------------------------------------------------------------------------------------ at a
-# restart
+# ------------------------------------------------------------------------------------- at a restart
 
 
 @pytest.mark.parametrize("fault", ["discord", "other"])

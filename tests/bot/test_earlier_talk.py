@@ -109,8 +109,7 @@ def here(stage):
     return Here(stage)
 
 
-# ------------------------------------------------------------------------------------------ in
-# replies
+# --------------------------------------------------------------------------------------- in replies
 
 
 async def test_what_a_member_said_long_ago_is_in_the_prompt_when_they_take_it_up(here):
@@ -252,8 +251,7 @@ async def test_a_reply_does_not_wait_for_vectors_that_cannot_be_stored(here, mon
     )
 
 
-# ------------------------------------------------------------------------------------------ in the
-# store
+# ------------------------------------------------------------------------------------- in the store
 
 
 def test_a_vector_goes_with_its_message_and_with_its_text(store):
@@ -312,8 +310,7 @@ def test_of_many_exchanges_the_latest_are_searched(store):
     ]
 
 
-# ------------------------------------------------------------------------------------------ by
-# meaning
+# --------------------------------------------------------------------------------------- by meaning
 
 TAKEN_UP = """my sister Nell keeps bees behind the chandlery|what animals did I say my sister has?
 my cat Biscuit ate a whole smoked herring|guess what my cat stole today

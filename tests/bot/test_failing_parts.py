@@ -59,8 +59,7 @@ def texts(stage, channel) -> list[str]:
     return [message["content"] for message in stage.sandbox.messages(channel)]
 
 
-# ------------------------------------------------------------------------------------------ the end
-# of a reply
+# ------------------------------------------------------------------------------- the end of a reply
 
 
 async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start(
@@ -119,8 +118,7 @@ async def test_edits_that_fail_are_left_out_and_follow_more_slowly(monkeypatch):
     assert gaps == [2, 4, 8, 16] and live.generated == "word " * 600
 
 
-# ------------------------------------------------------------------------------------------ the
-# database
+# ------------------------------------------------------------------------------------- the database
 
 
 async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_order(
@@ -332,8 +330,7 @@ async def test_held_events_keep_their_order_and_are_bounded(monkeypatch, caplog)
         await held[1]
 
 
-# ------------------------------------------------------------------------------------------
-# interactions
+# ------------------------------------------------------------------------------------- interactions
 
 
 async def test_a_command_whose_follow_up_was_taken_is_answered_once_and_never_said_to_have_failed(
@@ -449,8 +446,7 @@ async def test_24_questions_at_once_are_acknowledged_before_lore_is_searched(sta
     await until(lambda: len(stage.engine.requests) == 24)
 
 
-# ------------------------------------------------------------------------------------------
-# greetings and notices
+# ---------------------------------------------------------------------------- greetings and notices
 
 
 @pytest.mark.parametrize(
@@ -479,8 +475,7 @@ async def test_a_notice_is_sent_at_most_once_and_not_called_failed(stage, hasty,
     assert "went wrong" not in str(stage.sandbox.events)
 
 
-# ------------------------------------------------------------------------------------------
-# connections
+# -------------------------------------------------------------------------------------- connections
 
 
 async def test_a_request_that_hangs_silences_its_channel_briefly(tmp_path, monkeypatch, hasty):
@@ -552,8 +547,7 @@ async def test_a_cancelled_request_of_a_webhook_releases_the_others(stage):
     assert not lock.locked()
 
 
-# ------------------------------------------------------------------------------------------ clients
-# of the API
+# ------------------------------------------------------------------------------- clients of the API
 
 
 async def test_lore_is_not_searched_for_clients_that_have_gone(stage, monkeypatch):

@@ -144,8 +144,7 @@ async def test_the_command_asks_once_more_too(stage):
     assert stage.live("ballast") is None
 
 
-# ------------------------------------------------------------------------------------------ by
-# itself
+# ---------------------------------------------------------------------------------------- by itself
 
 
 async def choose(stage, **options):
@@ -199,8 +198,7 @@ def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
         assert not store.guilds.is_auto_promotion_enabled(1)
 
 
-# ------------------------------------------------------------------------------------------ after a
-# crash
+# ------------------------------------------------------------------------------------ after a crash
 
 
 def results(stage):

@@ -60,8 +60,7 @@ def memory(
     return Memory(guild_id, persona_id, user_id, text, by_persona, message_id, time.time())
 
 
-# ------------------------------------------------------------------------------------------ in
-# replies
+# --------------------------------------------------------------------------------------- in replies
 
 
 async def test_a_persona_knows_what_a_member_asked_it_to_keep_and_says_so(stage):
@@ -191,8 +190,7 @@ async def test_a_regenerated_reply_has_the_memories_of_who_asked(stage):
     assert remembered(stage) == [KEPT]
 
 
-# ------------------------------------------------------------------------------------------ from
-# messages
+# ------------------------------------------------------------------------------------ from messages
 
 
 async def test_replies_to_a_member_are_kept_from_their_menu_as_the_persona_s_words(stage):
@@ -342,8 +340,7 @@ async def test_a_message_where_no_persona_lives_is_kept_with_the_command(stage):
     )
 
 
-# ------------------------------------------------------------------------------------------ seen,
-# changed, forgotten
+# ------------------------------------------------------------------------- seen, changed, forgotten
 
 
 async def test_memories_are_seen_changed_in_a_form_and_forgotten(stage):
@@ -570,8 +567,7 @@ async def test_consent_to_training_is_another_matter(stage):
     )
 
 
-# ------------------------------------------------------------------------------------------ the
-# store
+# ---------------------------------------------------------------------------------------- the store
 
 
 @pytest.fixture

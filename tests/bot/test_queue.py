@@ -160,8 +160,7 @@ async def test_an_error_out_of_a_backend_ends_one_job(home, slip):
     assert (await home.running()).job_id == second
 
 
-# ------------------------------------------------------------------------------------------------
-# refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 async def test_what_is_refused_stores_nothing(home):
@@ -202,8 +201,7 @@ async def test_a_guild_cannot_fill_the_queue(home):
     home.ask("oda", guild=2)
 
 
-# ------------------------------------------------------------------------------------------------
-# order
+# -------------------------------------------------------------------------------------------- order
 
 
 async def test_guilds_take_turns(home):
@@ -256,8 +254,7 @@ class FakeJob:
         self.guild_id = guild_id
 
 
-# ------------------------------------------------------------------------------------------------
-# cancelling
+# --------------------------------------------------------------------------------------- cancelling
 
 
 async def test_cancelling_a_queued_job(home):
@@ -311,8 +308,7 @@ async def test_what_has_ended_cannot_be_cancelled(home):
     assert home.state(job_id) == "done"
 
 
-# ------------------------------------------------------------------------------------------------
-# resuming
+# ----------------------------------------------------------------------------------------- resuming
 
 FULL = TrainingFailed("The disk is full.", "Free some space.", can_resume=True)
 

@@ -116,8 +116,7 @@ async def test_an_idle_queue_wakes_for_a_new_job(home):
     assert (await home.running()).job_id == job_id
 
 
-# ------------------------------------------------------------------------------------------------
-# trouble
+# ------------------------------------------------------------------------------------------ trouble
 
 
 @pytest.mark.parametrize(

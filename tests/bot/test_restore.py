@@ -56,8 +56,7 @@ def planted(home, tmp_path):
     return planted_backup(home, tmp_path / "planted.zip")
 
 
-# ------------------------------------------------------------------------------------------------
-# whole
+# -------------------------------------------------------------------------------------------- whole
 
 
 def test_all_that_was_backed_up_comes_back_and_what_was_made_of_it_is_made_anew(home, backup):
@@ -125,8 +124,7 @@ def test_it_refuses_while_a_bot_runs(home, backup):
     assert not (home / ".restore").exists()
 
 
-# ------------------------------------------------------------------------------------------------
-# what has gone since
+# ------------------------------------------------------------------------------ what has gone since
 
 
 def test_what_was_decided_since_holds(home, backup):

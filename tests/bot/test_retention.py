@@ -122,8 +122,7 @@ def of_guild(home, guild):
     ]
 
 
-# ------------------------------------------------------------------------------------------------
-# conversations
+# ------------------------------------------------------------------------------------ conversations
 
 
 async def test_conversations_go_after_their_days_and_jobs_stay(bench):
@@ -328,8 +327,7 @@ class Failing:
         self._rmtree(path, **more)
 
 
-# ------------------------------------------------------------------------------------------------
-# servers
+# ------------------------------------------------------------------------------------------ servers
 
 
 async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(bench):
@@ -477,8 +475,7 @@ async def test_another_account_misses_no_servers_of_this_one(bench):
     assert bench.store.guilds.departed() == [] and bench.store.guilds.known() == {HERE, THERE}
 
 
-# ------------------------------------------------------------------------------------------------
-# files
+# -------------------------------------------------------------------------------------------- files
 
 
 def job_folder(bench, job_id, right, at, finished=True):

@@ -125,8 +125,7 @@ def test_evidence_of_very_much_is_still_a_number():
     assert evidence.evidence > 1e100
 
 
-# ------------------------------------------------------------------------------------------------
-# then and now
+# ------------------------------------------------------------------------------------- then and now
 
 
 def then_and_now(seed, times, members=60, each=5):

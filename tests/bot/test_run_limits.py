@@ -197,8 +197,7 @@ async def test_other_servers_are_served_after_a_run_at_its_limit(workshop):
         await queue.stop()
 
 
-# ------------------------------------------------------------------------------------------------
-# after kill -9
+# ------------------------------------------------------------------------------------ after kill -9
 
 BOT = """
 import asyncio, sys
@@ -251,8 +250,7 @@ async def test_a_later_process_with_the_same_number_is_left_alone(workshop):
         await other.wait()
 
 
-# ------------------------------------------------------------------------------------------------
-# the watch alone
+# ---------------------------------------------------------------------------------- the watch alone
 
 
 class Watched:

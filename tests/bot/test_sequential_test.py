@@ -152,8 +152,7 @@ def test_a_plain_test_needs_as_many_votes_as_textbooks_say(share, votes):
     assert votes_needed(share) == votes
 
 
-# ------------------------------------------------------------------------------------------------
-# who counts, and when
+# ----------------------------------------------------------------------------- who counts, and when
 
 
 def test_a_member_is_one_number_from_their_first_votes_for_the_version_not_for_a_side():

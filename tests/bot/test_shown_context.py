@@ -241,8 +241,7 @@ async def test_what_discord_hides_is_said_and_not_given(tmp_path):
         assert stage.store.quoted.find([int(said["id"])])[int(said["id"])].text is None
 
 
-# ------------------------------------------------------------------------------------------ what
-# was missed
+# ---------------------------------------------------------------------------------- what was missed
 
 
 async def test_a_mention_that_an_edit_adds_is_answered_once(stage):
@@ -324,8 +323,7 @@ async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_b
     assert asked == [*(f"number {number}" for number in range(2, 7)), "and now?"]
 
 
-# ------------------------------------------------------------------------------------------ what is
-# no text
+# ---------------------------------------------------------------------------------- what is no text
 
 
 @pytest.mark.parametrize(("kind", "words"), [

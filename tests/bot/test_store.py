@@ -41,8 +41,7 @@ def add_job(store, job_id="j1", persona="ballast", guild_id=GUILD, at=1.0):
     return store.jobs.add(NewTrainingJob(job_id, guild_id, CHANNEL, MEMBER, request), at)
 
 
-# ------------------------------------------------------------------------------------------------
-# channels
+# ----------------------------------------------------------------------------------------- channels
 
 
 def test_a_channel_has_the_persona_it_was_given_last(store):
@@ -82,8 +81,7 @@ def test_a_webhook_outlives_the_persona(store):
     assert store.channels.webhook(CHANNEL) is None
 
 
-# ------------------------------------------------------------------------------------------------
-# history
+# ------------------------------------------------------------------------------------------ history
 
 
 def test_history_comes_back_as_it_was_said(store):
@@ -164,8 +162,7 @@ def test_edits_and_deletions_reach_the_copies(store):
     assert not store.messages.update(404, "x") and not store.messages.delete(404)
 
 
-# ------------------------------------------------------------------------------------------------
-# replies
+# ------------------------------------------------------------------------------------------ replies
 
 
 def begin(store, event, at=1.0, channel=CHANNEL, persona="oda", seq=None):
@@ -304,8 +301,7 @@ def test_a_silence_holds_where_and_for_whom_it_was_made(store):
     assert [(mute.channel_id, mute.persona_id) for mute in mutes.of_guild(GUILD)] == [(10, "oda")]
 
 
-# ------------------------------------------------------------------------------------------------
-# jobs
+# --------------------------------------------------------------------------------------------- jobs
 
 
 def test_a_job_comes_back_as_it_was_asked(store):

@@ -31,8 +31,7 @@ def workshop(tmp_path):
     workshop.store.close()
 
 
-# ------------------------------------------------------------------------------------------------ a
-# good run
+# --------------------------------------------------------------------------------------- a good run
 
 
 async def test_a_trained_adapter_is_put_in_its_place(workshop):
@@ -165,8 +164,7 @@ def test_a_request_is_checked_without_leaving_anything(workshop):
     assert not (workshop.home / "jobs").exists()
 
 
-# ------------------------------------------------------------------------------------------------
-# bad runs
+# ----------------------------------------------------------------------------------------- bad runs
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,7 @@ async def test_a_trainer_notices_that_its_bot_was_killed(tmp_path):
     await until((folder / "end-of-file").exists)
 
 
-# ------------------------------------------------------------------------------------------------
-# with the queue
+# ----------------------------------------------------------------------------------- with the queue
 
 
 async def test_from_the_request_to_an_installed_version(workshop):

@@ -320,8 +320,7 @@ def _made(home):
     (home / "cache" / "embeddings.json").write_text(json.dumps([PACKAGE_LINE]))
 
 
-# ------------------------------------------------------------------------------------------------
-# the scan
+# ----------------------------------------------------------------------------------------- the scan
 
 
 def left_of_them(home: Path, *, but: tuple[str, ...] = ()) -> list[str]:
@@ -370,8 +369,7 @@ def rows(home: Path, sql: str) -> list[tuple]:
         return raw.execute(sql).fetchall()
 
 
-# ------------------------------------------------------------------------------------------------
-# being killed
+# ------------------------------------------------------------------------------------- being killed
 
 
 def killed(home: Path, at: Callable[[Store], None]) -> int:

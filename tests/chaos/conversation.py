@@ -114,8 +114,7 @@ class Conversation:
         """The bot's gateway session is open."""
         return bool(self.sandbox.controls()["connected"])
 
-    # ------------------------------------------------------------------------------------------
-    # members
+    # -------------------------------------------------------------------------------------- members
 
     async def talk(self) -> None:
         """Say, vote on and delete messages for ever."""
@@ -185,8 +184,7 @@ class Conversation:
         await _confirmed(answer, ["knows `"])
         self._lore.add(title)
 
-    # ------------------------------------------------------------------------------------------
-    # invariants
+    # ----------------------------------------------------------------------------------- invariants
 
     async def settle(self, process: BaseProcess, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
         """Wait until every reply has ended."""

@@ -190,8 +190,7 @@ async def stage_of_failures() -> AsyncIterator[Stage]:
             yield stage
 
 
-# ------------------------------------------------------------------------------------------ calls
-# to Discord
+# --------------------------------------------------------------------------------- calls to Discord
 
 
 async def ask(trial: Trial) -> None:
@@ -270,8 +269,7 @@ async def fail_follow_up(trial: Trial, fault: str, times: int) -> None:
         trial.lost("went wrong is said of a change that was made")
 
 
-# ------------------------------------------------------------------------------------------
-# database and engine
+# ------------------------------------------------------------------------------ database and engine
 
 
 async def fail_writes(trial: Trial, first: int, times: int) -> None:

@@ -95,8 +95,7 @@ class Failpoints:
             )
         return OSError(number, os.strerror(number))
 
-    # ------------------------------------------------------------------------------------------
-    # wrapping
+    # ------------------------------------------------------------------------------------- wrapping
 
     def wrap(self, owner: Any, name: str, point: str | Callable[..., str | None]) -> None:
         """Hit `point` before and after a function, coroutine function or context manager; None for

@@ -56,8 +56,7 @@ COMPARED_JOBS = 40
 MEMORY_FOLDER = Path("/dev/shm")
 
 
-# --------------------------------------------------------------------------------------------- real
-# processes
+# ----------------------------------------------------------------------------------- real processes
 
 
 def run_bot(folder: Path) -> None:
@@ -152,8 +151,7 @@ def _check_home(workshop: Workshop, seed: int, outcome: Outcome) -> None:
     workshop.store.close()
 
 
-# ------------------------------------------------------------------------------------------ the
-# queue and its model
+# -------------------------------------------------------------------------- the queue and its model
 
 
 class QueueWalk:
@@ -192,8 +190,7 @@ class QueueWalk:
         self._follow_starts()
         self._compare()
 
-    # -------------------------------------------------------------------------------------------
-    # steps
+    # ---------------------------------------------------------------------------------------- steps
 
     async def ask(self) -> None:
         """A moderator starts a job, or is refused for one that waits or runs."""
@@ -304,8 +301,7 @@ class QueueWalk:
         self._stop_attempts(counts=True)
         self._start_home()
 
-    # -------------------------------------------------------------------------------------------
-    # the model
+    # ------------------------------------------------------------------------------------ the model
 
     def _job(self, job_id: str) -> TrainingJob:
         job = self.home.store.jobs.get(job_id)

@@ -105,8 +105,7 @@ class FenceRunner:
             f"exit code {process.returncode} of:\n{body}\n{self.output[-3000:]}"
         )
 
-    # ------------------------------------------------------------------------------------------- in
-    # the guild
+    # --------------------------------------------------------------------------------- in the guild
 
     async def _chat(self, body: str) -> None:
         for line, form in _steps(body.splitlines()):

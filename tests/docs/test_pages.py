@@ -92,8 +92,7 @@ def test_what_is_named_in_code_is_there(page):
                 assert span in variables(), f"nothing reads {span}"
 
 
-# -------------------------------------------------------------------------------------------------------------
-# code
+# --------------------------------------------------------------------------------------------- code
 
 
 def missing_code(text: str) -> Iterator[str]:

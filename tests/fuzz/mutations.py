@@ -90,8 +90,7 @@ def mutate(rng: random.Random, seed: bytes, kind: str, others: Sequence[bytes]) 
     return change_bytes(rng, data, others) if rng.random() < 0.15 else data[:MAX_BYTES]
 
 
-# -------------------------------------------------------------------------------------------------------------
-# bytes
+# -------------------------------------------------------------------------------------------- bytes
 
 
 def change_bytes(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
@@ -148,8 +147,7 @@ def change_text(rng: random.Random, data: bytes) -> bytes:
     return "\n".join(lines).encode()
 
 
-# --------------------------------------------------------------------------------------------------------------
-# JSON
+# --------------------------------------------------------------------------------------------- JSON
 
 
 def change_json(rng: random.Random, data: bytes) -> bytes:
@@ -221,8 +219,7 @@ def _change_value(rng: random.Random, holder: dict[str, Any]) -> None:
             )
 
 
-# --------------------------------------------------------------------------------------------------------
-# containers
+# --------------------------------------------------------------------------------------- containers
 
 
 def change_png(rng: random.Random, data: bytes) -> bytes:

@@ -100,8 +100,7 @@ def finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits for more than was sent")
 
 
-# -------------------------------------------------------------------------------------------------------------
-# cards
+# -------------------------------------------------------------------------------------------- cards
 
 
 def read_card(file: Path, out: Path) -> None:
@@ -150,8 +149,7 @@ def toml_cards() -> list[Seed]:
     ]
 
 
-# --------------------------------------------------------------------------------------------------------------
-# lore
+# --------------------------------------------------------------------------------------------- lore
 
 
 def read_lore(file: Path, out: Path) -> None:
@@ -204,8 +202,7 @@ def lore() -> list[Seed]:
     ]
 
 
-# -----------------------------------------------------------------------------------------------
-# exports and datasets
+# ----------------------------------------------------------------------------- exports and datasets
 
 
 def read_records(file: Path, out: Path) -> None:
@@ -314,8 +311,7 @@ def catalogues() -> list[Seed]:
     return [Seed(text, "text", CATALOGUE_FILE)]
 
 
-# -----------------------------------------------------------------------------------------------
-# backups and adapters
+# ----------------------------------------------------------------------------- backups and adapters
 
 
 def read_backup(file: Path, out: Path) -> None:
@@ -461,8 +457,7 @@ def read_adapter(file: Path, out: Path) -> None:
         vars(external_adapter).update(before)
 
 
-# -------------------------------------------------------------------------------------------------------
-# job folders
+# -------------------------------------------------------------------------------------- job folders
 
 
 @cache
@@ -498,8 +493,7 @@ def read_job_request(file: Path, out: Path) -> None:
     assert inputs.persona is None or inputs.persona.id
 
 
-# --------------------------------------------------------------------------------------------------------------
-# REST
+# --------------------------------------------------------------------------------------------- REST
 
 
 class CachedRequest(dict[Any, Any]):
@@ -621,8 +615,7 @@ def uploads() -> list[Seed]:
     return [Seed((head + tail).encode(), "")]
 
 
-# ------------------------------------------------------------------------------------------------
-# settings and recipes
+# ----------------------------------------------------------------------------- settings and recipes
 
 
 def read_settings(file: Path, out: Path) -> None:

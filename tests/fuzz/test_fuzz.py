@@ -46,8 +46,7 @@ def faults(tally):
     return [str(crash["fault"]).strip().splitlines()[-1] for crash in tally.crashes]
 
 
-# ------------------------------------------------------------------------------------------------------
-# all parsers
+# -------------------------------------------------------------------------------------- all parsers
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # aiohttp's, of headers that it cannot parse
@@ -69,8 +68,7 @@ def test_inputs_repeat_by_seed_and_index():
         assert len(set(made)) > 4 and made[0] != parser.input(4, len(parser.seeds)).content
 
 
-# ----------------------------------------------------------------------------------------------
-# what it once found
+# ------------------------------------------------------------------------------- what it once found
 
 
 def card_with(**fields):
@@ -195,8 +193,7 @@ def test_what_once_escaped_is_refused_with_a_reason(tmp_path, name, content, mes
             parser.read(file, out)
 
 
-# ----------------------------------------------------------------------------------------- whether
-# the harness sees
+# ------------------------------------------------------------------------- whether the harness sees
 
 
 def test_another_error_is_a_crash_and_its_input_is_kept(fuzzer, tmp_path):

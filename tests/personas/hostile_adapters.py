@@ -86,8 +86,7 @@ def harmless(spoil: Spoil) -> Spoil:
     return spoil
 
 
-# ---------------------------------------------------------------------------------- shapes and
-# ranks
+# --------------------------------------------------------------------------------- shapes and ranks
 
 
 @harmful
@@ -274,8 +273,7 @@ def alpha_is_no_scale(it: HostileAdapter) -> None:
         it.config["alpha_pattern"] = {"q_proj": wrong}
 
 
-# ---------------------------------------------------------------------------------- the
-# configuration
+# -------------------------------------------------------------------------------- the configuration
 
 
 @harmful

@@ -187,8 +187,7 @@ def test_our_own_cards_come_back_the_same_personas():
             assert to_persona(card, "it") == before, form
 
 
-# ------------------------------------------------------------------------------------------------
-# what is made of it
+# ------------------------------------------------------------------------------- what is made of it
 
 
 def test_names_are_filled_in_and_notes_stay_out_of_the_prompt():

@@ -217,8 +217,7 @@ def test_only_the_latest_commits_stay_in_the_cache_and_those_that_are_being_fetc
     assert fetch(commits[4]) == ["c", "e"]
 
 
-# ------------------------------------------------------------------------------------------
-# refused: the hub
+# --------------------------------------------------------------------------------- refused: the hub
 
 
 def test_content_with_another_checksum_is_refused_and_fetched_again(hub, tmp_path):
@@ -302,8 +301,7 @@ def test_what_is_too_large_is_not_downloaded(hub, tmp_path, monkeypatch):
     assert not [asked for asked in hub.asked if WEIGHTS_FILE in asked]
 
 
-# ------------------------------------------------------------------------------------------
-# refused: the adapter
+# ----------------------------------------------------------------------------- refused: the adapter
 
 
 def test_an_adapter_for_another_base_model_says_which_and_which_is_served(

@@ -183,8 +183,7 @@ async def test_edits_at_once_end_with_what_is_on_disk(tmp_path):
     assert index.passages == read_all_guild_lore(tmp_path) and len(index.passages) == 12
 
 
-# ------------------------------------------------------------------------------------------------
-# the cache
+# ---------------------------------------------------------------------------------------- the cache
 
 
 def rows_of(cache) -> dict[tuple[str, str], bytes]:

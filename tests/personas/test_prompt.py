@@ -295,8 +295,7 @@ def test_a_token_alone_keeps_the_blank_that_it_begins_with(renderer):
     assert renderer.decode_token(next(iter(renderer.stop_ids))).startswith("<|")
 
 
-# ------------------------------------------------------------------------------------------------
-# from version 4 on
+# -------------------------------------------------------------------------------- from version 4 on
 
 
 def test_what_the_persona_says_first_is_kept(renderer):

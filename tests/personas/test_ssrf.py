@@ -152,8 +152,7 @@ def elsewhere(connections, hub):
     return [address for address in connections if address != own]
 
 
-# ------------------------------------------------------------------------------------------ a hub
-# that redirects
+# ----------------------------------------------------------------------------- a hub that redirects
 
 LOOPBACK_HOSTS = """
 127.0.0.1 127.0.0.2 127.255.255.254 127.1 127.0.1 0 0.0.0.0 2130706433 0x7f000001 0x7f.0.0.1 0x7f.1 0177.0.0.1
@@ -266,8 +265,7 @@ def test_a_name_that_changes_its_address_is_not_sent_anything(
     assert len(calls) == 2 and not received, "not even a handshake"
 
 
-# ------------------------------------------------------------------------------------------ names
-# and answers
+# -------------------------------------------------------------------------------- names and answers
 
 HOSTILE_NAMES = """
 http://127.0.0.1:{port}/x https://127.0.0.1:{port}/a/b //127.0.0.1:{port}/x 127.0.0.1:{port}/x 127.0.0.1/x
@@ -348,8 +346,7 @@ def test_no_header_of_a_hub_leads_elsewhere(hub, trap, connections, tmp_path, he
     assert trap.count == before and elsewhere(connections, hub) == []
 
 
-# ------------------------------------------------------------------------------------------ servers
-# of the engine
+# ---------------------------------------------------------------------------- servers of the engine
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -380,8 +377,7 @@ async def test_servers_that_redirect_are_not_followed(aiohttp_server, trap, stat
     assert trap.count == before
 
 
-# ------------------------------------------------------------------------------------------
-# addresses
+# ---------------------------------------------------------------------------------------- addresses
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,7 @@ def renamed(card):
     return {**document, "data": {**document["data"], "name": "Crane No. 2"}}
 
 
-# ------------------------------------------------------------------------------------------------
-# damage on purpose
+# -------------------------------------------------------------------------------- damage on purpose
 
 
 def architecture_of_kind(adapter):
@@ -270,8 +269,7 @@ def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
     assert "The disk is full." in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------
-# refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def test_what_is_there_is_not_replaced(adapters, tmp_path):

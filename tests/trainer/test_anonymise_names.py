@@ -241,8 +241,7 @@ def test_a_card_names_its_world():
     assert made.find_entities("Ask Orrick or Ada Lace.") == []
 
 
-# -------------------------------------------------------------------------------------------------
-# installed models
+# --------------------------------------------------------------------------------- installed models
 
 
 @pytest.fixture

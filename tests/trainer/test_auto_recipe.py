@@ -170,8 +170,7 @@ def test_what_fits_nowhere_is_said_with_what_it_needs():
     assert "and nothing fits into 3.6 GiB" in chosen.chosen[0]
 
 
-# ------------------------------------------------------------------------------------------ said,
-# and left alone
+# ----------------------------------------------------------------------------- said, and left alone
 
 
 def test_everything_that_is_chosen_is_said_with_its_reason():

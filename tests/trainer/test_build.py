@@ -429,8 +429,7 @@ def test_a_full_disk_leaves_nothing_half(training_home, renderer, recipe, monkey
     assert not (training_home / "out").exists() and not list(training_home.glob(".out*"))
 
 
-# ------------------------------------------------------------------------------------------ nothing
-# is silent
+# -------------------------------------------------------------------------------- nothing is silent
 
 
 texts = st.sampled_from(
@@ -474,8 +473,7 @@ def test_every_record_is_used_or_dropped_with_a_reason(
     assert len({(built.made.sample.ids) for built in made}) == len(made)
 
 
-# ------------------------------------------------------------------------------------------ held
-# out for ever
+# -------------------------------------------------------------------------------- held out for ever
 
 
 def held(folder="out"):
@@ -560,8 +558,7 @@ def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(training_home,
     assert result["rows"] == result["rows_used"] == 27
 
 
-# ------------------------------------------------------------------------------------------ what is
-# replaced
+# --------------------------------------------------------------------------------- what is replaced
 
 
 def files_in(folder):

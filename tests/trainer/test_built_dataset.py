@@ -268,8 +268,7 @@ def resign(folder: Path) -> None:
     (folder / "request.json").write_text(json.dumps(request))
 
 
-# ------------------------------------------------------------------------------------------ what
-# came from Discord
+# --------------------------------------------------------------------------- what came from Discord
 
 
 @pytest.fixture
@@ -329,8 +328,7 @@ def test_samples_that_do_not_say_whose_words_they_are_train_nobody(from_discord)
         prepare_job_without_torch(from_discord)
 
 
-# ------------------------------------------------------------------------------------------
-# dialogue
+# ----------------------------------------------------------------------------------------- dialogue
 
 
 def test_a_set_of_dialogue_trains_a_dialogue_job(command, tmp_path, home, tiny_base):

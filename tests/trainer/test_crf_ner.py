@@ -144,8 +144,7 @@ def test_odd_texts_break_nothing(tagger, text):
         assert 0 <= start < end <= len(text)
 
 
-# ------------------------------------------------------------------------------------------------------
-# the model file
+# ----------------------------------------------------------------------------------- the model file
 
 
 def test_the_model_that_ships_is_small_and_says_what_it_is():
@@ -191,8 +190,7 @@ def test_a_missing_model_file_is_no_failure(tmp_path, caplog):
     assert "No such file" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------------
-# training
+# ----------------------------------------------------------------------------------------- training
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another(tmp_path):

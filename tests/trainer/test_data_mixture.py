@@ -38,8 +38,7 @@ def texts(job, samples):
     return {job.tokenizer.decode(sample.ids) for sample in samples}
 
 
-# ------------------------------------------------------------------------------------------ which
-# dialogue
+# ----------------------------------------------------------------------------------- which dialogue
 
 
 def test_two_thirds_may_be_trained_on_and_the_same_third_always_measures():
@@ -81,8 +80,7 @@ def test_a_single_dialogue_is_too_few(named):
         split_general(named, [talk(1)])
 
 
-# ------------------------------------------------------------------------------------------ how
-# much
+# ----------------------------------------------------------------------------------------- how much
 
 
 def mixed(folder, base, general, messages=0, **settings):
@@ -180,8 +178,7 @@ def resign(folder):
     again(folder)
 
 
-# ------------------------------------------------------------------------------------------ built
-# data sets
+# ---------------------------------------------------------------------------------- built data sets
 
 
 @pytest.fixture

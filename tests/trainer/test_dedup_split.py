@@ -128,8 +128,7 @@ def test_nothing_to_split_is_an_error():
         fates([*many(1), *many(1)])
 
 
-# ------------------------------------------------------------------------------------------ the
-# account
+# -------------------------------------------------------------------------------------- the account
 
 
 def test_a_logs_messages_are_accounted_for_one_by_one():

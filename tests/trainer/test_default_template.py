@@ -67,8 +67,7 @@ def bare(tmp_path_factory):
     }
 
 
-# ------------------------------------------------------------------------------------------------
-# prompts
+# ------------------------------------------------------------------------------------------ prompts
 
 
 def test_chatml_is_used_where_the_vocabulary_has_it_else_the_plain_template(bare):
@@ -160,8 +159,7 @@ def test_the_start_token_stands_first_where_the_tokenizer_puts_it(bare, tmp_path
         assert text == bos + PLAIN.format(eos=tokenizer.eos_token) and text.count(bos) == 1
 
 
-# ------------------------------------------------------------------------------------------------
-# the choice by hand
+# ------------------------------------------------------------------------------- the choice by hand
 
 
 def test_a_template_can_be_chosen_and_makes_another_base_model(bare, tiny_base):
@@ -210,8 +208,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(bare, tmp_path):
         load_tokenizer(locate(str(tmp_path / "base")))
 
 
-# ------------------------------------------------------------------------------------------------ a
-# whole run
+# -------------------------------------------------------------------------------------- a whole run
 
 
 KINDS = [pytest.param("chatml", marks=pytest.mark.slow), "plain"]

@@ -41,8 +41,7 @@ def with_module(folder: Path, name: str, code: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-# ------------------------------------------------------------------------------------------ what is
-# installed
+# -------------------------------------------------------------------------------- what is installed
 
 
 def test_packages_that_are_missing_or_others_are_named():
@@ -146,8 +145,7 @@ def test_extras_are_reported_by_name():
     assert all(name in found for name in machine_checks.OPTIONAL_PACKAGES)
 
 
-# ------------------------------------------------------------------------------------------ what
-# computes
+# ------------------------------------------------------------------------------------ what computes
 
 
 @pytest.mark.parametrize(
@@ -245,8 +243,7 @@ def test_a_processor_without_bfloat16_is_slow(monkeypatch):
     )
 
 
-# ------------------------------------------------------------------------------------------ disk,
-# hub, models
+# -------------------------------------------------------------------------------- disk, hub, models
 
 
 def test_a_disk_is_measured_where_the_home_will_be(tmp_path):
@@ -341,8 +338,7 @@ def test_a_base_model_that_is_not_here_is_reported_without_fetching_it(tmp_path)
     assert machine_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
 
 
-# ------------------------------------------------------------------------------------------ what
-# fits
+# ---------------------------------------------------------------------------------------- what fits
 
 
 def test_the_known_models_have_as_many_weights_as_their_publishers_say():
@@ -373,8 +369,7 @@ def test_every_recipe_is_reckoned_over_every_model(tiny_base):
         assert by["Qwen/Qwen2.5-7B-Instruct", recipe] > by[tiny_base.name, recipe]
 
 
-# ------------------------------------------------------------------------------------------ the
-# command
+# -------------------------------------------------------------------------------------- the command
 
 
 @pytest.fixture

@@ -198,8 +198,7 @@ def test_a_dialogue_adapter_is_nobody_and_is_not_asked_for_a_voice():
     assert TITLES["voice"] not in {it.name for it in judge(card, "s3-dialogue").criteria}
 
 
-# ------------------------------------------------------------------------------------------ better
-# is never worse
+# ---------------------------------------------------------------------------- better is never worse
 
 STEPS = {
     "better_than_base": lambda x: {"heldout": {"against_base": interval(0.3 - 0.6 * x)}},
@@ -344,8 +343,7 @@ def test_versions_that_are_no_worse_fail_by_accident_in_no_more_cases_than_is_sa
     assert 0 < failed / rounds <= 0.05 + 0.02
 
 
-# ------------------------------------------------------------------------------------------
-# thresholds
+# --------------------------------------------------------------------------------------- thresholds
 
 
 def test_values_and_thresholds_are_in_the_same_words_and_never_negatively_fewer():

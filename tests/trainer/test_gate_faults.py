@@ -150,8 +150,7 @@ def test_losses_are_read_from_a_report_and_of_two_stages_the_last(tmp_path):
     assert read_training_losses(tmp_path) == (2.5,)
 
 
-# ------------------------------------------------------------------------------------------ damages
-# to the log
+# ------------------------------------------------------------------------------- damages to the log
 
 
 def test_mislabelled_guests_are_said_to_be_the_persona():
@@ -204,8 +203,7 @@ def test_a_classifier_learns_whose_words_they_are():
     assert wrong.get(MEMBERS_VOICE, 0) > 0.15 and foreign.get("oda", 0) > 0.15
 
 
-# ------------------------------------------------------------------------------------------ the
-# benchmark's account
+# -------------------------------------------------------------------------- the benchmark's account
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))

@@ -50,8 +50,7 @@ def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
     assert "Belongs to its question" not in render_markdown(good_card(belongs=None))
 
 
-# ------------------------------------------------------------------------------------------ to be
-# scored
+# ------------------------------------------------------------------------------------- to be scored
 
 PAIRS = tuple(
     pair(f"question {n}", f"real {n}", base=f"base {n}", live=f"live {n}", new=f"new {n}")

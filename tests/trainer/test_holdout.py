@@ -269,8 +269,7 @@ def sifted_draw(conversation):
     return SplitKey.of(conversation).draw
 
 
-# ------------------------------------------------------------------------------------------ the
-# list itself
+# ---------------------------------------------------------------------------------- the list itself
 
 
 def listed(count=40):
@@ -361,8 +360,7 @@ def test_what_is_kept_is_joined_whoever_comes_first(tmp_path):
     assert left == {"a.bin", "b.bin", ".a.bin.lock", ".b.bin.lock"}
 
 
-# ------------------------------------------------------------------------------------------ in a
-# run
+# ----------------------------------------------------------------------------------------- in a run
 
 
 def named_talks(count):

@@ -73,8 +73,7 @@ def neighbour(two_trained, persona="bo"):
     )
 
 
-# ------------------------------------------------------------------------------------------------
-# sides
+# -------------------------------------------------------------------------------------------- sides
 
 
 def test_base_is_base_whatever_lies_over_it(sides, monkeypatch):
@@ -99,8 +98,7 @@ def test_replies_are_stamped_with_the_adapter_that_made_them(sides, two_trained)
         )
 
 
-# ------------------------------------------------------------------------------------------------
-# held-out replies
+# --------------------------------------------------------------------------------- held-out replies
 
 
 def test_a_card_says_what_the_manifest_says_and_how_sure_it_is(two_trained, job):
@@ -159,8 +157,7 @@ def test_a_difference_is_per_token_of_all_replies():
     assert loss_difference(["a", "b"], of, to).estimate == pytest.approx(-20 / 20)
 
 
-# ------------------------------------------------------------------------------------------------
-# within a budget
+# ---------------------------------------------------------------------------------- within a budget
 
 
 def test_without_time_fewer_replies_are_measured_the_same_under_each_side(sides, job):
@@ -211,8 +208,7 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
     assert left == [pytest.approx(seconds)]
 
 
-# ------------------------------------------------------------------------------------------------
-# separation
+# --------------------------------------------------------------------------------------- separation
 
 
 def test_each_adapter_fits_its_own_persona_without_a_word_on_who_speaks(sides, two_trained, job):
@@ -261,8 +257,7 @@ def test_margins_are_in_bits_per_token_against_the_best_other():
     assert margin.estimate == pytest.approx(((6 - 2) + (3 - 4) + (3 - 1)) / 10 / math.log(2))
 
 
-# ------------------------------------------------------------------------------------------------
-# memorised
+# ---------------------------------------------------------------------------------------- memorised
 
 
 def greedy(model, prompt, count):

@@ -70,8 +70,7 @@ def samples_of(renderer: Renderer, count: int = 8):
     ]
 
 
-# ------------------------------------------------------------------------------------------------
-# prompts
+# ------------------------------------------------------------------------------------------ prompts
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -140,8 +139,7 @@ def test_nobody_can_end_their_turn_by_typing(bases, name):
             assert named.count(mark) == honest.count(mark)
 
 
-# ------------------------------------------------------------------------------------------------
-# losses
+# ------------------------------------------------------------------------------------------- losses
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -238,8 +236,7 @@ def eager_loss(model, one):
     return losses[torch.tensor(one.mask[1:])].sum()
 
 
-# ------------------------------------------------------------------------------------------------
-# training
+# ----------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("name", FAMILIES)

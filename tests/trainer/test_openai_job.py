@@ -219,8 +219,7 @@ def client(slept: list[float]) -> OpenAIClient:
     return OpenAIClient(os.environ, sleep)
 
 
-# ------------------------------------------------------------------------------------------ what
-# leaves, and the cost
+# ------------------------------------------------------------------------ what leaves, and the cost
 
 
 def test_only_own_writing_and_what_is_licensed_may_leave_and_the_rest_is_named(built):

@@ -185,8 +185,7 @@ def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
     assert code == 1 and "is not a complete data set" in errors
 
 
-# ------------------------------------------------------------------------------------------ the
-# estimate
+# ------------------------------------------------------------------------------------- the estimate
 
 
 def test_steps_are_those_of_the_trainer(recipe):

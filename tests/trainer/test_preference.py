@@ -55,8 +55,7 @@ from trainer.train.sft_trainer import add_lora_adapter
 from trainer.train.trainer_base import StageInputs
 from trainer.train.training_run import RunControl
 
-# ------------------------------------------------------------------------------------------------
-# who gives how many
+# ------------------------------------------------------------------------------- who gives how many
 
 
 @pytest.mark.parametrize("counts", [[50] * 12, [500, *[30] * 12], [1] * 10, [200, 200, *[7] * 20]])
@@ -141,8 +140,7 @@ def test_lines_that_are_no_preferences_are_named(tmp_path):
             read_preferences(file)
 
 
-# ------------------------------------------------------------------------------------------------
-# order and weights
+# -------------------------------------------------------------------------------- order and weights
 
 
 def judged(count, bad):
@@ -191,8 +189,7 @@ def test_each_reply_is_compared_with_another_of_its_batch():
     assert [row["KL_completion_ids"][0] for row in rows] == [3, 0, 1, 2, 7, 4, 5, 6]
 
 
-# ------------------------------------------------------------------------------------------------
-# what is computed
+# --------------------------------------------------------------------------------- what is computed
 
 
 def samples_of(renderer, replies, question="did you wind it?"):
@@ -287,8 +284,7 @@ def margin(model, of):
     return losses[0] - losses[1]
 
 
-# ------------------------------------------------------------------------------------------------
-# whole runs
+# --------------------------------------------------------------------------------------- whole runs
 
 
 @pytest.fixture(scope="module")
@@ -478,8 +474,7 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_
         prepare_job_without_torch(without)
 
 
-# ------------------------------------------------------------------------------------------------
-# from the command line
+# ---------------------------------------------------------------------------- from the command line
 
 
 @pytest.fixture

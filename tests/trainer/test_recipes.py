@@ -116,8 +116,7 @@ def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, t
     assert len(losses) == 3 and min(losses) == losses[0]
 
 
-# ------------------------------------------------------------------------------------------ names
-# and comments
+# ------------------------------------------------------------------------------- names and comments
 
 
 def test_requests_and_recipes_know_the_same_settings_with_the_same_ranges():
@@ -145,8 +144,7 @@ def test_the_first_recipe_explains_every_setting():
     assert set(recipe_comments(COMMENTED_RECIPE)) == set(Recipe.model_fields)
 
 
-# ------------------------------------------------------------------------------------------ what is
-# hardly meant
+# ----------------------------------------------------------------------------- what is hardly meant
 
 
 def test_steps_are_those_that_a_run_has():
@@ -190,8 +188,7 @@ def test_the_machine_is_guessed_as_it_is():
     assert probe_machine_without_torch().has_cuda == probe_machine().has_cuda
 
 
-# ------------------------------------------------------------------------------------------ the
-# command
+# -------------------------------------------------------------------------------------- the command
 
 
 def test_the_list_has_a_line_for_each(command):

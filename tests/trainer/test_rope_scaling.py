@@ -54,8 +54,7 @@ def frequencies(base):
     return load_model(base, "float32").model.rotary_emb
 
 
-# ------------------------------------------------------------------------------------------------
-# what it computes
+# --------------------------------------------------------------------------------- what it computes
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
@@ -130,8 +129,7 @@ def test_positions_that_cannot_be_scaled_are_not(tmp_path, family, why):
         load_model(locate(f"{base.name}#linear:2"), "float32")
 
 
-# ------------------------------------------------------------------------------------------------ a
-# training
+# --------------------------------------------------------------------------------------- a training
 
 
 def job_with(folder, base, **settings):
@@ -197,8 +195,7 @@ def test_an_adapter_is_served_over_its_own_scaling_alone(tmp_path, short_base):
     PeftSwitcher(load_model(twice, "float32"), fingerprint(twice)).load(adapter)
 
 
-# ------------------------------------------------------------------------------------------------
-# exports
+# ------------------------------------------------------------------------------------------ exports
 
 
 def exported(folder, kind, *to):

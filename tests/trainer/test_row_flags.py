@@ -50,8 +50,7 @@ def learned(renderer, made) -> str:
     return renderer.tokenizer.decode(taken).removesuffix(renderer.end_of_turn)
 
 
-# ------------------------------------------------------------------------------------------------
-# flags
+# -------------------------------------------------------------------------------------------- flags
 
 
 @pytest.mark.parametrize(
@@ -130,8 +129,7 @@ def test_a_build_says_what_was_excluded(command, tmp_path):
     assert sum(line["reason"] == EXCLUDED_BY_SOURCE for line in lines) == 10
 
 
-# ------------------------------------------------------------------------------------------------
-# system texts, names
+# ------------------------------------------------------------------------------ system texts, names
 
 
 def test_a_system_text_in_the_middle_is_known_to_later_replies_alone(tmp_path, renderer, recipe):
@@ -251,8 +249,7 @@ def test_macros_of_names_are_filled_in_rows_and_not_in_chats(tmp_path, renderer,
     assert "I am {{user}}." in text_of(renderer, made)
 
 
-# ------------------------------------------------------------------------------------------------
-# thoughts
+# ----------------------------------------------------------------------------------------- thoughts
 
 THOUGHT = "<think>\nThey ask about tea.\n</think>\n\nAt four."
 

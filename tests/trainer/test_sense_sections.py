@@ -75,8 +75,7 @@ def answer(task, number, text, side="new", seed=0, ids=(1,)):
     )
 
 
-# ------------------------------------------------------------------------------------------------
-# style
+# -------------------------------------------------------------------------------------------- style
 
 
 def test_content_words_are_masked_and_those_that_all_authors_use_are_not():
@@ -116,8 +115,7 @@ def test_style_is_known_without_its_topic_and_topic_alone_is_no_style():
     assert ceiling == floor, "nothing but the topic differs"
 
 
-# ------------------------------------------------------------------------------------------------
-# lore
+# --------------------------------------------------------------------------------------------- lore
 
 
 def test_every_question_has_other_words_that_do_not_hold_its_answer():
@@ -157,8 +155,7 @@ def test_answers_count_by_whether_the_passage_stands_in_their_prompt():
     assert measure_lore(questions, [], ("new",), str) is None
 
 
-# ------------------------------------------------------------------------------------------------
-# pressure
+# ----------------------------------------------------------------------------------------- pressure
 
 
 def test_no_log_holds_what_is_asked():
@@ -211,8 +208,7 @@ def test_who_speaks_as_a_program_or_as_somebody_else_has_lost_its_character():
     assert measure_pressure(ADA, [], ("new",), judge) is None
 
 
-# ------------------------------------------------------------------------------------------------
-# talks
+# -------------------------------------------------------------------------------------------- talks
 
 
 def test_the_scripts_have_a_line_for_each_turn_before_the_last():

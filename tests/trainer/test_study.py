@@ -231,8 +231,7 @@ def test_the_table_says_mean_and_deviation_and_the_chart_is_drawn(tmp_path):
     ).stat().st_size > 5000
 
 
-# ------------------------------------------------------------------------------------------
-# dialogue
+# ----------------------------------------------------------------------------------------- dialogue
 
 
 def said(file: Path, topic: str, count: int) -> Path:

@@ -176,8 +176,7 @@ def test_losses_of_other_replies_are_not_compared_in_silence():
     assert "not of the same replies" not in sweep_results_table(rows[:1])
 
 
-# ------------------------------------------------------------------------------------------ what is
-# swept
+# ------------------------------------------------------------------------------------ what is swept
 
 
 def test_several_settings_multiply():

@@ -68,8 +68,7 @@ def request_of(folder):
     return json.loads((folder / "request.json").read_text())
 
 
-# ------------------------------------------------------------------------------------------ the
-# folder
+# --------------------------------------------------------------------------------------- the folder
 
 
 @pytest.mark.parametrize("recipe", ["Nope", "", "s1-t5", "x" * 65])

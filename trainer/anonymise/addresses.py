@@ -7,8 +7,7 @@ from trainer.anonymise.language_data import HAN
 from trainer.anonymise.language_data import LATIN as LETTERS
 from trainer.anonymise.spans import RANK_PATTERN, EntitySpan
 
-# ------------------------------------------------------------------------------------------ English
-# and European ways
+# ------------------------------------------------------------------------ English and European ways
 
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de"
 WORD = rf"(?:[{UPPER}][{LETTERS}'’.-]*|[0-9]{{1,3}}(?:st|nd|rd|th))"
@@ -82,8 +81,7 @@ NON_ADDRESS_CONTEXT = re.compile(
 """Text after phrases that only look like an address."""
 HAS_DIGIT = re.compile("[0-9]")
 
-# --------------------------------------------------------------------------------------------------------
-# Vietnamese
+# --------------------------------------------------------------------------------------- Vietnamese
 
 VN_NAME = rf"(?:[{UPPER}\u1e00-\u1eff\u0102\u0110\u01a0\u01af][{LETTERS}]*|[0-9]{{1,3}})"
 VN_NAMES = rf"{VN_NAME}(?:[ -]{VN_NAME}){{0,4}}"
@@ -115,8 +113,7 @@ VN_HINT = re.compile(
     re.IGNORECASE,
 )
 
-# ------------------------------------------------------------------------------------------------
-# Chinese and Japanese
+# ----------------------------------------------------------------------------- Chinese and Japanese
 
 CN_DIGIT = "[0-9一二三四五六七八九十百零〇甲乙丙A-Za-z-]"
 CN_UNIT = f"(?:{CN_DIGIT}{{1,6}}(?:号楼|号院|号|號|弄|栋|棟|幢|座|单元|單元|层|樓|楼|室|房|巷)(?:之[0-9])?)"

@@ -86,8 +86,7 @@ def _add_common(
     parser.set_defaults(command=with_error_handling(command))
 
 
-# ------------------------------------------------------------------------------------------------
-# list, show
+# --------------------------------------------------------------------------------------- list, show
 
 
 def list_datasets(options: argparse.Namespace) -> None:
@@ -189,8 +188,7 @@ def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
     )
 
 
-# ------------------------------------------------------------------------------------------------
-# fetch, remove
+# ------------------------------------------------------------------------------------ fetch, remove
 
 
 def fetch_dataset(options: argparse.Namespace) -> None:

@@ -77,8 +77,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     return JobDraft(home, request, tuple(materials), fence.storing)
 
 
-# ------------------------------------------------------------------------------------------------
-# material
+# ----------------------------------------------------------------------------------------- material
 
 
 def _persona_material(
@@ -248,8 +247,7 @@ def _parent_adapter_material(named: str, home: Path, consent: Consent) -> Source
     return dialogue_adapter_material(home, named, consent)
 
 
-# ------------------------------------------------------------------------------------------------
-# request
+# ------------------------------------------------------------------------------------------ request
 
 
 def _training_request(

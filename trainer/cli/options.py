@@ -70,8 +70,7 @@ def listed(name: str, metavar: str, help_text: str, **settings: Any) -> Option:
     return option(name, metavar, help_text, nargs="+", action="extend", default=[], **settings)
 
 
-# ------------------------------------------------------------------------------------------------
-# options that several commands have
+# --------------------------------------------------------------- options that several commands have
 
 JSON = flag("--json", "print one JSON object")
 HOME = option(

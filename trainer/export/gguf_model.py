@@ -310,8 +310,7 @@ def load_gguf_model(path: Path) -> Any:
     return model.eval()
 
 
-# ------------------------------------------------------------------------------------------------
-# writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 def _describe(writer: GGUFWriter, config: Any) -> None:
@@ -385,8 +384,7 @@ def _frequencies(config: Any) -> torch.Tensor:
     return torch.pow(theta, -torch.arange(0, head, 2, dtype=torch.float32) / head)
 
 
-# ------------------------------------------------------------------------------------------------
-# reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def _rope_parameters(reader: GGUFReader, arch: str) -> dict[str, Any]:

@@ -38,8 +38,7 @@ ENDED_STATES = ("succeeded", "failed", "cancelled")
 Json = dict[str, Any]
 
 
-# ------------------------------------------------------------------------------------------ what is
-# sent
+# ------------------------------------------------------------------------------------- what is sent
 
 
 @dataclass
@@ -365,8 +364,7 @@ def _rows(page: Json) -> list[Json]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-# ------------------------------------------------------------------------------------------ the
-# steps
+# ---------------------------------------------------------------------------------------- the steps
 
 
 async def submit(

@@ -45,8 +45,7 @@ def criterion_measurements(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     yield _base_unchanged_criterion(card)
 
 
-# ---------------------------------------------------------------------------------------- knowledge
-# and voice
+# ------------------------------------------------------------------------------ knowledge and voice
 
 
 def _heldout_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
@@ -157,8 +156,7 @@ def _text_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
         )
 
 
-# ----------------------------------------------------------------------------------------
-# forgetting and memorising
+# ------------------------------------------------------------------------ forgetting and memorising
 
 
 def _loss_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
@@ -243,8 +241,7 @@ def _member_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     yield CriterionMeasurement("thumbs", feedback.evidence, why)
 
 
-# ---------------------------------------------------------------------------------------- training
-# data
+# ------------------------------------------------------------------------------------ training data
 
 
 def _data_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:

@@ -293,8 +293,7 @@ def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
         ) from error
 
 
-# ------------------------------------------------------------------------------------------------
-# measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
 def measure_versions(
@@ -447,8 +446,7 @@ def study_key(job: PreparedJob, adapter: Candidate, voices: Mapping[str, AuthorT
     return hashlib.sha256(b"\0".join((encoded, *files))).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------
-# all together
+# ------------------------------------------------------------------------------------- all together
 
 
 def compare_settings(results: Sequence[QualityResult]) -> list[QualityRow]:

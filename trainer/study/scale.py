@@ -258,8 +258,7 @@ def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> No
     shutil.rmtree(out / RUNS_FOLDER / point.name / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------
-# measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
 def require_enough_samples(
@@ -376,8 +375,7 @@ def _task_prompts(
     return [bare.from_sample(task, n, samples[n].sample, pairs[n]) for n in selected], pairs
 
 
-# ------------------------------------------------------------------------------------------------
-# all together
+# ------------------------------------------------------------------------------------- all together
 
 
 @dataclass(frozen=True)

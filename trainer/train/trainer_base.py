@@ -157,8 +157,7 @@ class TrainerBase:
         )
         return nll / tokens
 
-    # -------------------------------------------------------------------------------------
-    # checkpoints
+    # ---------------------------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint. If that fails, the run continues and tries again at the next one."""

@@ -358,8 +358,7 @@ async def post_correction(request: web.Request) -> web.Response:
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)
 
 
-# ------------------------------------------------------------------------------------------------ a
-# sample
+# ----------------------------------------------------------------------------------------- a sample
 
 
 @dataclass(frozen=True)

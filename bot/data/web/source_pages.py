@@ -228,8 +228,7 @@ async def post_upload_offer(request: web.Request) -> web.Response:
     return redirect_to(request, upload_page_path(name), OFFERED_TEXT.format(offer.name))
 
 
-# -------------------------------------------------------------------------------------------------
-# published sets
+# ----------------------------------------------------------------------------------- published sets
 
 
 async def _require_published(request: web.Request) -> data_sources.DataSource:

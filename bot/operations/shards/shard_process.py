@@ -60,8 +60,7 @@ LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks"
 """Tables of one guild's data, which lie with its shard."""
 
 
-# ---------------------------------------------------------------------------------------------------------
-# limits
+# ------------------------------------------------------------------------------------------- limits
 
 
 @dataclass(frozen=True)
@@ -231,8 +230,7 @@ def open_limiter(home: Path, shared_db: str) -> RequestLimiter:
     return RequestLimiter(Reservations(_postgres(shared_db), local) if shared_db else local)
 
 
-# ----------------------------------------------------------------------------------------------------------
-# state
+# -------------------------------------------------------------------------------------------- state
 
 
 class StateFollower:

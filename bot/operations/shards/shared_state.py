@@ -195,8 +195,7 @@ class SharedLog:
         self.epoch = 0
         self.is_fenced = False
 
-    # ------------------------------------------------------------------------------------------
-    # membership
+    # ----------------------------------------------------------------------------------- membership
 
     def register(self) -> None:
         """Take this process's shards with a new epoch. Raises `SharedStateError` when another
@@ -267,8 +266,7 @@ class SharedLog:
         with suppress(SharedStateError), self._translated():
             self.seen(self._open(), applied, at=0.0)
 
-    # ------------------------------------------------------------------------------------------
-    # writing
+    # -------------------------------------------------------------------------------------- writing
 
     def begin(self, since: int) -> list[SharedRow]:
         """Lock the log, check the epoch, and return the rows after `since`."""
@@ -313,8 +311,7 @@ class SharedLog:
             with suppress(SharedStateError), self._translated():
                 self._session.rollback()
 
-    # ------------------------------------------------------------------------------------------
-    # reading
+    # -------------------------------------------------------------------------------------- reading
 
     @staticmethod
     def read(session: Session, since: int) -> list[SharedRow]:
@@ -416,8 +413,7 @@ class SharedConnection(DatabaseConnection):
     def has_guild(self, guild_id: int) -> bool:
         return (guild_id >> 22) % self.log.process.count in self.log.process.ids
 
-    # ------------------------------------------------------------------------------------------
-    # writing
+    # -------------------------------------------------------------------------------------- writing
 
     def write(self, sql: str, /, **values: object) -> int:
         with self._transaction(is_shared=_names_shared_table(sql)):
@@ -487,8 +483,7 @@ class SharedConnection(DatabaseConnection):
         found = super().read(sql, **_key_values(table, key))
         return SharedRow(table, key, json.dumps(found[0], ensure_ascii=False) if found else None)
 
-    # ------------------------------------------------------------------------------------------
-    # mirroring
+    # ------------------------------------------------------------------------------------ mirroring
 
     def leave(self) -> None:
         """Give this process's shards back."""

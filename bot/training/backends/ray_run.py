@@ -136,8 +136,7 @@ class RayRun:
     def _submission_id(self) -> str:
         return self._attempts.submission_id(self._job.job_id, self._attempt)
 
-    # ---------------------------------------------------------------------------------------------
-    # following
+    # ------------------------------------------------------------------------------------ following
 
     async def _follow(self) -> RunEnd:
         """Follow an attempt to its end.
@@ -195,8 +194,7 @@ class RayRun:
             self._wait_for("")
         return ray_job
 
-    # ---------------------------------------------------------------------------------------------
-    # ends
+    # ----------------------------------------------------------------------------------------- ends
 
     async def _is_finished(self) -> bool:
         manifest = self._folder / ADAPTER_FOLDER / MANIFEST_FILE
@@ -258,8 +256,7 @@ class RayRun:
             f"The run was killed on its worker: {reason}.", "See `ray status`."
         )
 
-    # ---------------------------------------------------------------------------------------------
-    # waiting
+    # -------------------------------------------------------------------------------------- waiting
 
     async def _pause(self) -> None:
         """Wait until the next poll. Raises `RunLeftError`."""

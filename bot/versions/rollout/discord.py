@@ -74,8 +74,7 @@ class RolloutCog(commands.Cog):
         await self._monitor.settle(persona_id)
 
 
-# ------------------------------------------------------------------------------------------
-# commands
+# ----------------------------------------------------------------------------------------- commands
 
 
 def _other_versions(interaction: Interaction, persona_id: str) -> list[str]:

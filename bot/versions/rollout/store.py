@@ -90,8 +90,7 @@ class Rollouts:
         self._db = connection
         self._versions = versions
 
-    # ------------------------------------------------------------------------------------------
-    # looking
+    # -------------------------------------------------------------------------------------- looking
 
     def get(self, seq: int) -> Rollout | None:
         """Return the rollout with this number."""
@@ -162,8 +161,7 @@ class Rollouts:
         """Record that the end was announced, or cannot be announced any more."""
         self._db.write("update rollouts set told = 1 where seq = :seq", seq=seq)
 
-    # ------------------------------------------------------------------------------------------
-    # beginning and ending
+    # ------------------------------------------------------------------------- beginning and ending
 
     def start(self, new: NewRollout, at: float) -> Rollout:
         """Start a rollout: the version answers a share of a guild's replies.
@@ -195,8 +193,7 @@ class Rollouts:
             where seq = :seq and ended_at is null"""
         return self._db.write(sql, seq=seq, at=at, by=by, ending=ending, why=why) > 0
 
-    # ------------------------------------------------------------------------------------------
-    # what is live
+    # --------------------------------------------------------------------------------- what is live
 
     def promote(
         self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"

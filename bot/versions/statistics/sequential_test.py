@@ -129,8 +129,7 @@ class PairedEProcess(EProcess):
         self._multiply(np.log1p(PAIRED_BET_FRACTIONS * (now - before)))
 
 
-# ------------------------------------------------------------------------------------------------
-# blind votes
+# -------------------------------------------------------------------------------------- blind votes
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,7 @@ class Replicas:
     def ready(self) -> list[Replica]:
         return [replica for replica in self.all if replica.is_ready]
 
-    # ------------------------------------------------------------------------------------------
-    # choice
+    # --------------------------------------------------------------------------------------- choice
 
     def choose(
         self,
@@ -233,8 +232,7 @@ class Replicas:
         self._released.clear()
         await self._released.wait()
 
-    # ------------------------------------------------------------------------------------------
-    # circuit breaker
+    # ------------------------------------------------------------------------------ circuit breaker
 
     def fail(self, replica: Replica, error: Exception) -> None:
         """Give a replica no further replies until its backoff is over and it is healthy."""
@@ -314,8 +312,7 @@ class Replicas:
         assert isinstance(next_replica.error, ReplicaError)
         return Refusal(next_replica.error, wait_s)
 
-    # ------------------------------------------------------------------------------------------
-    # health
+    # --------------------------------------------------------------------------------------- health
 
     async def start(self, wait_s: float) -> None:
         """Check all servers and watch them; wait until one is ready.

@@ -223,8 +223,7 @@ class VllmEngine:
         await self._session.close()
         self._executor.shutdown(wait=False)
 
-    # ------------------------------------------------------------------------------------------
-    # one reply
+    # ------------------------------------------------------------------------------------ one reply
 
     async def _add(self, request: ChatRequest, stream: VllmReplyStream) -> None:
         """Render a request's prompt, and queue it."""
@@ -384,8 +383,7 @@ class VllmEngine:
         """Build the request for the rest of a reply."""
         return seq.body(seq.adapter_name or served.base, self._salt)
 
-    # ------------------------------------------------------------------------------------------
-    # replicas
+    # ------------------------------------------------------------------------------------- replicas
 
     async def _check_replica(self, replica: Replica) -> ServedModels:
         """Check a server, and bring its adapters up to date. Raises `VllmError`."""
@@ -450,8 +448,7 @@ class VllmEngine:
         finally:
             self._replicas.release(lease)
 
-    # ------------------------------------------------------------------------------------------
-    # helpers
+    # -------------------------------------------------------------------------------------- helpers
 
     async def _open(self) -> list[VllmClient]:
         """Read the files that the checks need, and open a session; returns the servers' clients. Raises

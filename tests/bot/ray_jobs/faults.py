@@ -224,8 +224,7 @@ def judge(row: FaultRow, works: RayWorks, job_id: str, reference: bytes) -> None
     row.doubled += max(0, len(versions) - 1)
 
 
-# -------------------------------------------------------------------------------------------------------
-# faults
+# ------------------------------------------------------------------------------------------- faults
 
 
 async def undisturbed(cluster: RayCluster, works: RayWorks) -> tuple[FaultRow, bytes]:

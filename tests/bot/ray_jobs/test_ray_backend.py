@@ -103,8 +103,7 @@ def delete_at_once(monkeypatch):
     monkeypatch.setattr(ray_jobs, "DELETE_DELAY_S", 0.0)
 
 
-# ------------------------------------------------------------------------------------------------ a
-# run's way
+# -------------------------------------------------------------------------------------- a run's way
 
 
 async def test_a_job_trains_on_the_cluster_and_its_adapter_is_installed(tmp_path):
@@ -184,8 +183,7 @@ async def test_several_personas_train_side_by_side_and_no_more_than_the_slots_ar
         await queue.stop()
 
 
-# ------------------------------------------------------------------------------------- restarts of
-# the bot
+# ------------------------------------------------------------------------------ restarts of the bot
 
 
 async def test_a_bot_killed_again_and_again_follows_the_same_run_and_no_attempt_is_used(tmp_path):
@@ -270,8 +268,7 @@ async def test_a_job_cancelled_while_its_bot_was_gone_is_stopped_at_the_next_sta
         await queue.stop()
 
 
-# ------------------------------------------------------------------------------------------------
-# failures
+# ----------------------------------------------------------------------------------------- failures
 
 
 async def test_a_lost_worker_without_a_new_checkpoint_uses_an_attempt_and_with_one_none(tmp_path):
@@ -427,8 +424,7 @@ async def test_a_trainer_that_is_killed_or_stopped_by_others_is_interrupted(tmp_
         assert "stopped the run's Ray job" in (await asyncio.wait_for(running, 5)).why
 
 
-# ------------------------------------------------------------------------------------------------
-# cancelling
+# --------------------------------------------------------------------------------------- cancelling
 
 
 async def test_cancelling_stops_the_trainer_and_deletes_rays_record(tmp_path):
@@ -502,8 +498,7 @@ async def test_a_wrong_address_is_warned_about_once(tmp_path, monkeypatch, caplo
         assert len(warnings) == 1 and "does not answer: Connect call failed" in warnings[0]
 
 
-# -------------------------------------------------------------------------------------------
-# refused requests
+# --------------------------------------------------------------------------------- refused requests
 
 
 @pytest.mark.parametrize(
@@ -527,8 +522,7 @@ async def test_a_damaged_attempt_or_missing_material_fails_the_job(tmp_path):
         assert isinstance(failed, TrainingFailed) and failed.can_resume and not works.ray.submitted
 
 
-# ------------------------------------------------------------------------------------------- shared
-# folders
+# ----------------------------------------------------------------------------------- shared folders
 
 
 async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared_with(tmp_path):

@@ -41,8 +41,7 @@ def delete_at_once(monkeypatch):
     monkeypatch.setattr(ray_jobs, "DELETE_DELAY_S", 0.0)
 
 
-# -----------------------------------------------------------------------------------------------
-# recordings
+# --------------------------------------------------------------------------------------- recordings
 
 
 @pytest.mark.parametrize(
@@ -89,8 +88,7 @@ def test_the_client_understands_every_state_of_a_job():
     }
 
 
-# --------------------------------------------------------------------------------------------------
-# client
+# ------------------------------------------------------------------------------------------- client
 
 
 async def test_a_job_is_submitted_once_found_listed_stopped_and_deleted(tmp_path):
@@ -194,8 +192,7 @@ async def test_a_server_that_hangs_or_speaks_no_tls_is_described(monkeypatch, sc
         assert not re.search(r"ssl:default|\[Errno|TimeoutError", raised.value.message)
 
 
-# ------------------------------------------------------------------------------------------
-# settings, wiring
+# --------------------------------------------------------------------------------- settings, wiring
 
 
 @pytest.mark.parametrize("address", ["", "auto", "head:6379", "ray://head:10001", "http://"])
@@ -266,8 +263,7 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
     assert (tmp_path / "home" / "jobs").is_symlink() and on_ray.hold("hold") is None
 
 
-# --------------------------------------------------------------------------------------------------
-# doctor
+# ------------------------------------------------------------------------------------------- doctor
 
 
 async def checked(tmp_path, **more):

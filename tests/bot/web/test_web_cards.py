@@ -98,8 +98,7 @@ async def upload(dashboard, path, name, content, **fields):
         return answer.status, answer.headers.get("Location"), await answer.text()
 
 
-# ------------------------------------------------------------------------------------------ over
-# REST
+# ---------------------------------------------------------------------------------------- over REST
 
 
 async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_stays(dashboard):
@@ -200,8 +199,7 @@ async def test_a_card_goes_out_as_a_file_and_reads_the_same(dashboard, form):
     )
 
 
-# ------------------------------------------------------------------------------------------ the
-# voice
+# ---------------------------------------------------------------------------------------- the voice
 
 
 async def received(dashboard, **body):
@@ -267,8 +265,7 @@ async def test_what_fails_while_it_is_played_is_reported_where_it_was_asked(dash
     ]
 
 
-# ------------------------------------------------------------------------------------------ the
-# page
+# ----------------------------------------------------------------------------------------- the page
 
 
 async def test_the_form_saves_what_stands_in_it_and_nothing_else(dashboard):

@@ -47,8 +47,7 @@ async def build_ended(dashboard, name="harbour"):
     raise AssertionError("it has not ended")
 
 
-# ----------------------------------------------------------------------------------------------------
-# building
+# ----------------------------------------------------------------------------------------- building
 
 
 async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
@@ -188,8 +187,7 @@ async def test_the_form_builds_and_shows_the_command_behind_it(dashboard, home):
     )
 
 
-# -----------------------------------------------------------------------------------------------
-# what is there
+# ------------------------------------------------------------------------------------ what is there
 
 
 async def test_all_that_can_be_learned_from_is_listed_in_pages(dashboard, home):
@@ -297,8 +295,7 @@ async def test_a_set_is_deleted_with_all_that_belongs_to_it(dashboard, home):
     )
 
 
-# --------------------------------------------------------------------------------------------------------
-# samples
+# ------------------------------------------------------------------------------------------ samples
 
 
 async def samples(dashboard, query=""):
@@ -435,8 +432,7 @@ def test_pieces_make_the_text_again_and_mark_no_half_words():
     ]  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------------
-# review
+# ------------------------------------------------------------------------------------------- review
 
 
 async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(dashboard, home):

@@ -156,8 +156,7 @@ def test_a_handler_is_described_by_what_it_is_given():
     assert made["responses"]["401"]["description"] == f"{PROBLEMS['sign-in'][1]}."
 
 
-# ------------------------------------------------------------------------------------------ tried
-# with made-up requests
+# ---------------------------------------------------------------------- tried with made-up requests
 
 
 async def furnished(dashboard):

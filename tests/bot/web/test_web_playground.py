@@ -198,8 +198,7 @@ async def test_the_latest_runs_are_kept_and_listed_in_pages(dashboard):
     assert (await dashboard.ask("GET", made[0]["links"]["self"]))[0] == 404
 
 
-# ------------------------------------------------------------------------------------------------
-# duets
+# -------------------------------------------------------------------------------------------- duets
 
 
 def counted():
@@ -252,8 +251,7 @@ async def test_a_persona_may_talk_with_another_version_of_itself_but_not_with_no
     assert (await begin(dashboard, path="/play/duets", turns=21))[0] == 422
 
 
-# ------------------------------------------------------------------------------------------------
-# pages
+# -------------------------------------------------------------------------------------------- pages
 
 
 async def test_forms_do_it_all_without_a_script(dashboard):

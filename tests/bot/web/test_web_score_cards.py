@@ -186,8 +186,7 @@ async def test_two_cards_stand_side_by_side_and_the_better_is_marked(versions):
     await shown(versions, f"{CARDS}/two", status=404)
 
 
-# ------------------------------------------------------------------------------------------------
-# blind
+# -------------------------------------------------------------------------------------------- blind
 
 
 async def test_the_operator_votes_blindly_as_one_voter(versions):

@@ -23,8 +23,7 @@ POST = "/finetune/start-training"
 GIB = 2**30
 
 
-# ------------------------------------------------------------------------------------------------
-# taken
+# -------------------------------------------------------------------------------------------- taken
 
 
 async def test_a_job_is_queued_and_where_it_is_said(dashboard):
@@ -114,8 +113,7 @@ async def test_another_base_model_than_the_served_one_trains_and_that_is_said_be
     assert again == note
 
 
-# ------------------------------------------------------------------------------------------------
-# refused
+# ------------------------------------------------------------------------------------------ refused
 
 
 async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would_work(dashboard):
@@ -282,8 +280,7 @@ async def test_what_the_trainer_says_against_it_is_reported_without_the_machines
     assert body["advice"] == "Add it." and dashboard.store.jobs.page(1) == []
 
 
-# ------------------------------------------------------------------------------------------------
-# memory
+# ------------------------------------------------------------------------------------------- memory
 
 
 def planned(own, lighter=(), others=()):
@@ -379,8 +376,7 @@ def test_what_a_trainer_holds_counts_as_free(monkeypatch):
     assert request_checks.available_memory_bytes() == 4 * GIB
 
 
-# ------------------------------------------------------------------------------------------------
-# twice
+# -------------------------------------------------------------------------------------------- twice
 
 
 async def test_the_same_key_and_request_are_one_job(dashboard):
@@ -457,8 +453,7 @@ async def test_a_bot_that_ends_while_it_checks_queues_nothing(dashboard, monkeyp
     assert (await dashboard.start())[0] == 503 and dashboard.store.jobs.page(1) == []
 
 
-# ------------------------------------------------------------------------------------------------
-# bad bodies
+# --------------------------------------------------------------------------------------- bad bodies
 
 
 @pytest.mark.parametrize(

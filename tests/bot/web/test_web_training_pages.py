@@ -52,8 +52,7 @@ async def run_to_end(dashboard, job_id, outcome):
     await until(lambda: dashboard.store.jobs.get(job_id).state in ("done", "failed"))
 
 
-# ------------------------------------------------------------------------------------------------
-# the list
+# ----------------------------------------------------------------------------------------- the list
 
 
 async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
@@ -151,8 +150,7 @@ async def test_nothing_yet_says_what_to_do(dashboard):
     assert "Nothing has been trained yet" in page and "/finetune start" in page
 
 
-# ------------------------------------------------------------------------------------------------
-# one run
+# ------------------------------------------------------------------------------------------ one run
 
 
 async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_for(dashboard):
@@ -318,8 +316,7 @@ async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_dr
         )
 
 
-# ------------------------------------------------------------------------------------------------
-# forms
+# -------------------------------------------------------------------------------------------- forms
 
 
 async def post(dashboard, path, **fields):

@@ -392,8 +392,7 @@ async def test_an_upload_goes_with_all_that_is_known_of_it(dashboard, uploads):
     )
 
 
-# ------------------------------------------------------------------------------------------------
-# the page's forms
+# --------------------------------------------------------------------------------- the page's forms
 
 
 async def send_form(dashboard, *parts, origin=True):

@@ -130,8 +130,7 @@ class VllmServer:
         self.adapters.clear()
         await self.start()
 
-    # ------------------------------------------------------------------------------------------
-    # tokens
+    # --------------------------------------------------------------------------------------- tokens
 
     def next_token(self, model: str, ids: list[int]) -> int:
         if self.reply_tokens is not None and self._reply_length(ids) >= self.reply_tokens:
@@ -152,8 +151,7 @@ class VllmServer:
                 return len(ids) - at - len(opening)
         return len(ids)
 
-    # ------------------------------------------------------------------------------------------
-    # handlers
+    # ------------------------------------------------------------------------------------- handlers
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -251,8 +249,7 @@ class VllmServer:
             )
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
-    # ------------------------------------------------------------------------------------------
-    # completions
+    # ---------------------------------------------------------------------------------- completions
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

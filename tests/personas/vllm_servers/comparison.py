@@ -83,8 +83,7 @@ def train_versions(home: Path) -> list[TrainedVersion]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------
-# losses
+# ------------------------------------------------------------------------------------------- losses
 
 
 def local_losses(base: BaseModel, versions: Sequence[TrainedVersion]) -> dict[str, float]:
@@ -147,8 +146,7 @@ def compare_losses(local: dict[str, float], vllm: dict[str, float]) -> dict[str,
     }
 
 
-# ------------------------------------------------------------------------------------------------
-# speed
+# -------------------------------------------------------------------------------------------- speed
 
 
 def copy_adapters(home: Path, version: TrainedVersion) -> list[AdapterRef]:

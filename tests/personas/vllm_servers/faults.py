@@ -211,8 +211,7 @@ class FaultRun:
             await asyncio.sleep(0.005)
 
 
-# ------------------------------------------------------------------------------------------------
-# faults
+# ------------------------------------------------------------------------------------------- faults
 
 
 async def killed_in_mid_reply(run: FaultRun, kills: int, replies: int) -> FaultResult:
