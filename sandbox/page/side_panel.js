@@ -6,6 +6,8 @@ import { avatar, channelName, findChannel, rolesOf, roleText, applyRoleColour, u
 
 const WIDE = matchMedia("(min-width: 70rem)");
 let shown = null, userMenu = () => {}, from = null;
+// Outlives the redraw that another control's change causes between typing a number and pressing the button.
+let requestsToRefuse = 3;
 
 function entry(user, hint) {
   const button = h("button", { type: "button", className: "member", "aria-haspopup": "menu", onclick: () => userMenu(user, button) },
@@ -34,7 +36,8 @@ function ahead(seconds) {
 
 function bench() {
   const now = state.controls, late = h("output", {}, `${now.delay_s} s`);
-  const count = h("input", { type: "number", min: 1, max: 100, value: 3, ariaLabel: "How many requests" });
+  const count = h("input", { type: "number", min: 1, max: 100, value: requestsToRefuse, ariaLabel: "How many requests" });
+  count.oninput = () => { requestsToRefuse = Number(count.value); };
   const delay = h("input", { type: "range", min: 0, max: 10, step: 0.5, value: now.delay_s, ariaLabel: "Delay in seconds" });
   delay.oninput = () => { late.textContent = `${delay.value} s`; };
   delay.onchange = () => control("delay", { seconds: Number(delay.value) });
@@ -45,7 +48,7 @@ function bench() {
       press("Drop gateway", () => control("drop"), { disabled: !now.connected })),
     part("Delay", "A slow network: delays every response and event that the bot receives.", h("div", { className: "row" }, delay, late)),
     part("Rate limit", "Discord's 429: the bot's next requests are refused and must be repeated.",
-      h("div", { className: "row" }, count, press("Refuse next", () => control("rate_limit", { count: Number(count.value) }))),
+      h("div", { className: "row" }, count, press("Refuse next", () => control("rate_limit", { count: requestsToRefuse }))),
       now.rate_limited > 0 && h("p", { className: "state" }, `${now.rate_limited} still to be refused.`)),
     part("Permissions", "A moderator revokes a permission of the bot's role.",
       now.permissions.map((one) => tick(one.label, one.granted, (granted) => control("permission", { permission: one.name, granted })))),
