@@ -109,7 +109,13 @@ async def open_app(
         # Erasures come before anything reads the home, so that nothing of an erased person is read.
         personas = await asyncio.to_thread(PersonaRegistry, shipped.cards, settings.home)
         privacy = _privacy_services(settings, sandbox)
-        await resume_erasures(settings.home, store, privacy, personas.all_names(), settings.shards)
+        await resume_erasures(
+            settings.home,
+            store,
+            privacy=privacy,
+            personas=personas.all_names(),
+            shards=settings.shards,
+        )
         await asyncio.to_thread(personas.reload_guild_cards)
         if not personas.of(0):
             raise NoPersonasError(

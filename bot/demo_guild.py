@@ -114,7 +114,12 @@ async def assign_channel_personas(
         persona = reply_service.personas.get(homes.get(channel.name, ""), guild.id)
         if persona and not reply_service.store.channels.get(guild.id, channel.id):
             setting = Channel(
-                guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time()
+                guild_id=guild.id,
+                channel_id=channel.id,
+                persona_id=persona.id,
+                answers="everything",
+                set_by=guild.owner_id or 0,
+                set_at=time.time(),
             )
             reply_service.store.channels.assign(setting)
             await reply_service.greet(persona, channel)

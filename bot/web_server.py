@@ -49,8 +49,7 @@ from bot.platform.web_kit.problems import (
     disk_full_problem,
     internal_error,
     problem_response,
-    redacted_texts,
-    retry_headers,
+    redacted_problem,
 )
 from bot.platform.web_kit.request_body import incomplete_body
 from bot.playground.web import http as playground_routes
@@ -211,7 +210,7 @@ class WebServer:
             case UnderstudyError():
                 slug = _refusal_slug(request, error)
                 home = self._context.services.home if self._context.services else None
-                return Problem(slug, *redacted_texts(error, home), headers=retry_headers(error))
+                return redacted_problem(slug, error, home)
             case web.RequestPayloadError():
                 return incomplete_body()
         return internal_error(error)

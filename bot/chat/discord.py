@@ -79,7 +79,8 @@ class ChatCog(commands.Cog):
             view = persona_select_view(self.bot.services)
             await respond(interaction, CHOOSE_TEXT, view, ephemeral=False)
         else:
-            raise RefusedError(*NO_PERSONA_TEXTS)
+            no_persona, advice = NO_PERSONA_TEXTS
+            raise RefusedError(no_persona, advice)
 
     async def delete_reply(self, interaction: Interaction, message: discord.Message) -> None:
         """The command in a message's menu: delete a persona's reply, for its author or a

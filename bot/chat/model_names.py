@@ -162,7 +162,8 @@ def _find_dialogue(versions: ServedVersions, name: str) -> DialogueAdapter:
             f"There is no {name!r}.", f"There is: {adapter.id}@{adapter.version}."
         )
     if base_model := versions.incompatible.model_of_dialogue(adapter):
-        raise UnknownModelError(*explain_unserved(adapter.id, base_model))
+        why, advice = explain_unserved(adapter.id, base_model)
+        raise UnknownModelError(why, advice)
     return adapter
 
 

@@ -274,7 +274,7 @@ def _request(
         settings.lore_encoder,
     )
     hits = tuple(lore.search(persona.id, question))
-    return ChatRequest(persona, turns, hits, speaker.adapter, sampling)
+    return ChatRequest(persona, turns, lore=hits, adapter=speaker.adapter, sampling=sampling)
 
 
 async def _generate(

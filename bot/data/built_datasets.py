@@ -103,7 +103,15 @@ def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "
             for side, name in SPLIT_FILES
             if stats.samples.get(side) and not (folder / name).is_file()
         )
-        return BuiltDataset(id, folder, stats, file.stat().st_mtime, is_own, gone, catalogue_name)
+        return BuiltDataset(
+            id,
+            folder,
+            stats=stats,
+            built_at=file.stat().st_mtime,
+            is_own=is_own,
+            gone=gone,
+            catalogue_name=catalogue_name,
+        )
     except (OSError, ValueError, ValidationError) as error:
         raise MaterialError(
             f"The data set {id} is damaged: its {STATS_FILE} cannot be read.", REBUILD_ADVICE

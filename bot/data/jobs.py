@@ -103,7 +103,7 @@ class DataJobRunner:
                 raise TrainerProcessError(answer.error)
             return job.result
 
-        return self.start_work(home, kind, subject, work, arguments)
+        return self.start_work(home, kind, subject=subject, work=work, arguments=arguments)
 
     def start_work(
         self,

@@ -71,7 +71,11 @@ class OfferBody(FrozenModel):
     @property
     def listing(self) -> CatalogueListing:
         return CatalogueListing(
-            self.name.strip(), self.language, self.format, self.persona_names, self.map
+            self.name.strip(),
+            self.language,
+            format=self.format,
+            persona_names=self.persona_names,
+            mapping=self.map,
         )
 
     def statement(self, right: Right = "") -> RightsStatement:

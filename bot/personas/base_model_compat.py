@@ -227,4 +227,5 @@ def require_servable(
         raise RequestError(f"{version} was withdrawn.", "Train another one.")
     store.versions.require_installed(persona_id, version, guild_id)
     if model := incompatible.model_of(persona_id, version):
-        raise RequestError(*explain_unserved(version, model))
+        why, advice = explain_unserved(version, model)
+        raise RequestError(why, advice)

@@ -81,7 +81,7 @@ async def import_card(
     card, room, persona_id = await asyncio.to_thread(read)
     with contributing(persona_id):
         brought = await asyncio.to_thread(
-            personas.bring_in, guild_id, card, file, wanted_id, keeping=keeping
+            personas.bring_in, guild_id, card, where=file, wanted_id=wanted_id, keeping=keeping
         )
     return CardImport(brought, card, room)
 
@@ -111,7 +111,13 @@ async def contribute_card(
         return people.contributing(contribution, lambda: personas.card_bytes(guild_id, persona_id))
 
     return await import_card(
-        personas, base_model, guild_id, data, file, wanted_id, contributing=contributing
+        personas,
+        base_model,
+        guild_id=guild_id,
+        data=data,
+        file=file,
+        wanted_id=wanted_id,
+        contributing=contributing,
     )
 
 
@@ -129,7 +135,9 @@ async def import_character_book(
     files = {lore_file_name(f"{BOOK_LORE_NAME}-{number}"): text.encode() for number, text in texts}
     try:
         sizes = {file: len(content) for file, content in files.items()}
-        await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes, earlier)
+        await asyncio.to_thread(
+            lore.require_room, guild_id, persona.id, sizes=sizes, without=earlier
+        )
     except RefusedError as error:
         note = f"Its character book stays in the card, and its lore is as before: {error}"
         return [note], ImportReport((not_taken("character_book", error.message),))
@@ -196,5 +204,9 @@ def log_card_export(
     if contributor is not None:
         people = {keyed_person(HomeKey.of(home).people(), str(contributor))}
         record_export(
-            home, "card", f"{file}, {recipient}", people, hashlib.sha256(content).hexdigest()
+            home,
+            "card",
+            path=f"{file}, {recipient}",
+            people=people,
+            sha256=hashlib.sha256(content).hexdigest(),
         )

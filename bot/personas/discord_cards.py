@@ -253,7 +253,13 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
         )
     recipient = f"to a moderator of the server {guild_id}"
     log_card_export(
-        services.home, services.store, guild_id, persona, file_name, card.content, recipient
+        services.home,
+        services.store,
+        guild_id=guild_id,
+        persona=persona,
+        file=file_name,
+        content=card.content,
+        recipient=recipient,
     )
     await respond(
         interaction,
@@ -269,7 +275,11 @@ async def remove(interaction: Interaction, persona: PersonaOption) -> None:
     services = interaction.client.services
     await defer(interaction, ephemeral=True)
     await remove_persona(
-        services.personas, services.store, guild_lore(services), interaction.guild_id or 0, persona
+        services.personas,
+        services.store,
+        lore=guild_lore(services),
+        guild_id=interaction.guild_id or 0,
+        persona=persona,
     )
     await respond(
         interaction,

@@ -75,7 +75,11 @@ async def lore_add(
         )
     await defer(interaction, ephemeral=True)
     await _add_lore(
-        interaction, interaction.guild_id or 0, persona, file.filename, await file.read()
+        interaction,
+        interaction.guild_id or 0,
+        persona=persona,
+        name=file.filename,
+        content=await file.read(),
     )
 
 
@@ -128,7 +132,9 @@ async def add_lore_from_form(
         interaction, values["text"]
     )
     text = titled_text(values["title"], typed.text)
-    await _add_lore(interaction, guild_id, persona, values["title"], text.encode())
+    await _add_lore(
+        interaction, guild_id, persona=persona, name=values["title"], content=text.encode()
+    )
 
 
 async def _add_lore(

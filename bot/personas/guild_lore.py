@@ -63,7 +63,9 @@ class GuildLore:
         """
         # No guild takes more than one thread, or more room than it has.
         async with self.index.edits[guild_id]:
-            return await asyncio.to_thread(self._add, guild_id, persona_id, name, content)
+            return await asyncio.to_thread(
+                self._add, guild_id, persona_id, name=name, content=content
+            )
 
     def require_room(
         self, guild_id: int, persona_id: str, sizes: Mapping[str, int], without: Iterable[str] = ()
@@ -96,7 +98,7 @@ class GuildLore:
 
     async def exclude_file(self, persona_id: str, file: str) -> None:
         """Exclude a bundled file from the index; the operator's replacement goes, too."""
-        await asyncio.to_thread(self._put, OPERATOR_GUILD_ID, persona_id, file, "")
+        await asyncio.to_thread(self._put, OPERATOR_GUILD_ID, persona_id, file=file, text="")
         await self.refresh(OPERATOR_GUILD_ID, persona_id)
 
     async def remove(self, guild_id: int, persona_id: str, file: str) -> None:

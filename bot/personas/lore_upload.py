@@ -91,7 +91,7 @@ async def add_lore(
     }
     sizes = {file: len(text) for file, text in files.items()}
     outdated = _later_parts(lore.files(guild_id, persona.id), stem, files)
-    await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes, outdated)
+    await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes=sizes, without=outdated)
     passages = 0
     for file, text in files.items():
         passages += (await store(file, text))[1]

@@ -190,7 +190,12 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
             guild_id = arguments.guild
             persona_id = arguments.persona
             count = write_history(
-                store, permission, guild_id, persona_id, arguments.out, fence.storing
+                store,
+                permission,
+                guild_id=guild_id,
+                persona_id=persona_id,
+                out=arguments.out,
+                storing=fence.storing,
             )
         except OSError as error:
             raise RequestError(
@@ -296,7 +301,14 @@ def _erasure_runner(
         else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
     )
     return ErasureRunner(
-        settings.home, store, consents, time.time, None, personas.all_names(), leave, shards
+        settings.home,
+        store,
+        consents=consents,
+        now=time.time,
+        hooks=None,
+        personas=personas.all_names(),
+        forget_in_sandbox=leave,
+        shards=shards,
     )
 
 

@@ -212,7 +212,9 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
         )  # it is valid for 15 minutes
 
     names = member_names(interaction.user)
-    _deletion_service(interaction).ask(interaction.user.id, names, scope, interaction.id, on_end)
+    _deletion_service(interaction).ask(
+        interaction.user.id, names, scope=scope, event_id=interaction.id, tell=on_end
+    )
 
 
 def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:

@@ -142,7 +142,11 @@ class ErasureRunner:
         if until is None:
             self.store.erasure.date_back(now, now)
         return self.store.erasure_requests.begin(
-            person, now, ERASURE_STEPS[scope][0], traces.as_json(), receipt.model_dump_json()
+            person,
+            now,
+            step=ERASURE_STEPS[scope][0],
+            traces=traces.as_json(),
+            receipt=receipt.model_dump_json(),
         )
 
     def barred_names(self, user_id: int, names: Iterable[str]) -> set[str]:

@@ -120,7 +120,7 @@ def _find_fetched(text: str) -> Path | None:
         return None
     unstated = RightsStatement("", "", "", "")
     try:
-        return CatalogueEntry(text, None, text, None, unstated).locate()
+        return CatalogueEntry(text, path=None, hub=text, format=None, statement=unstated).locate()
     except MaterialError:
         return None
 

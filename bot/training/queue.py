@@ -82,7 +82,11 @@ class JobQueue:
         the guild has an unfinished job for the same persona, or too many queued ones.
         """
         new = NewTrainingJob(
-            job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request
+            job_id or secrets.token_hex(5),
+            guild_id,
+            channel_id=channel_id,
+            requested_by=requested_by,
+            request=request,
         )
         self.check(request, guild_id)
         job = self._store.jobs.add(new, self._clock.now())
@@ -98,7 +102,7 @@ class JobQueue:
 
     def conflict(self, request: TrainingRequest, guild_id: int = 0) -> QueueConflictError | None:
         """Return the conflict of a valid request with other jobs, if there is one."""
-        name = NewTrainingJob("", guild_id, 0, 0, request).name
+        name = NewTrainingJob("", guild_id, channel_id=0, requested_by=0, request=request).name
         queued = self._store.jobs.in_state("queued")
         for job in [*queued, *self._store.jobs.in_state("running")]:
             # Two guilds may train the same persona, each its own version; a dialogue adapter's name

@@ -296,9 +296,9 @@ class RequestMaterials:
         return SourceMaterial(
             kind,
             target,
-            dataset.origin,
-            dataset.statement,
-            dataset.statement.stated_on,
+            origin=dataset.origin,
+            statement=dataset.statement,
+            arrived=dataset.statement.stated_on,
             copies=((dataset.path, target),),
             format=dataset.format,
             mapping=dataset.mapping,

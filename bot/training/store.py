@@ -164,7 +164,13 @@ class TrainingJobs:
                 job=new.job_id,
             )
             self._versions.record_installed(
-                InstalledVersion(done.persona, version, new.job_id, at, result.scorecard)
+                InstalledVersion(
+                    done.persona,
+                    version,
+                    job_id=new.job_id,
+                    installed_at=at,
+                    scorecard=result.scorecard,
+                )
             )
         return self._sure(new.job_id)
 
@@ -289,7 +295,11 @@ class TrainingJobs:
             done = self._end(job_id, token, "done", at, result=result)
             if done and done.persona:
                 installed = InstalledVersion(
-                    done.persona, done.version, job_id, at, result.scorecard
+                    done.persona,
+                    done.version,
+                    job_id=job_id,
+                    installed_at=at,
+                    scorecard=result.scorecard,
                 )
                 self._versions.record_installed(installed)
         return done

@@ -227,7 +227,12 @@ def preferences_material(
     stated = RightsStatement(right, stated_by, today, why)
     text = preferences_to_jsonl(preference for _, preference in dated)
     return SourceMaterial(
-        "preferences", PREFERENCES_FILE, "what was preferred here", stated, today, text=text
+        "preferences",
+        PREFERENCES_FILE,
+        origin="what was preferred here",
+        statement=stated,
+        arrived=today,
+        text=text,
     )
 
 

@@ -176,7 +176,14 @@ async def plan_run(
     """
     with _preview_folder(home) as folder:
         await asyncio.to_thread(
-            fill_job_folder, folder, home, "preview", "v0", request, materials, precision
+            fill_job_folder,
+            folder,
+            home,
+            job_id="preview",
+            version="v0",
+            request=request,
+            materials=materials,
+            precision=precision,
         )
         arguments = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
         code, output, errors = await _run_trainer(
@@ -206,10 +213,11 @@ def _plan_error(code: int, output: str, errors: str) -> TrainingError:
     """Build the error of a trainer that gave no plan: its own, or the last line of its log."""
     try:
         failure = json.loads(output)
-        return TrainingError(*shorten_error(str(failure["error"]), str(failure["advice"])))
+        message, advice = shorten_error(str(failure["error"]), str(failure["advice"]))
     except (ValueError, LookupError, TypeError):
         last_line = errors.strip().rpartition("\n")[2]
         return TrainingError(last_line or f"The trainer gave no plan (exit code {code}).")
+    return TrainingError(message, advice)
 
 
 def shorten_error(message: str, advice: str) -> tuple[str, str]:

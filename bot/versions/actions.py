@@ -96,7 +96,11 @@ class LiveVersions:
         Also for one that the guild may not use; the operator (0) may use all.
         """
         require_servable(
-            self.store, self.served_versions.incompatible, persona_id, version, guild_id or None
+            self.store,
+            self.served_versions.incompatible,
+            persona_id=persona_id,
+            version=version,
+            guild_id=guild_id or None,
         )
 
     async def load(self, persona_id: str, version: str, guild_id: int) -> None:
@@ -116,7 +120,8 @@ class LiveVersions:
         one.
         """
         if model := self.served_versions.incompatible.model_of_dialogue(adapter):
-            raise RequestError(*explain_unserved(adapter.id, model))
+            why, advice = explain_unserved(adapter.id, model)
+            raise RequestError(why, advice)
         installer = VersionInstaller(self.served_versions.home, self.store)
         return await installer.install_dialogue(origin, persona_id, adapter)
 
@@ -307,7 +312,7 @@ class LiveVersions:
         self, persona_id: str, version: str, guild_id: int
     ) -> tuple[str, ...]:
         feedback = await summarise_votes(
-            self.store, persona_id, version, time.time(), guild_id or None
+            self.store, persona_id, version=version, now=time.time(), guild_id=guild_id or None
         )
         return vote_objections(feedback)
 

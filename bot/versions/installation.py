@@ -77,7 +77,9 @@ class VersionInstaller:
         with tempfile.TemporaryDirectory(prefix="understudy-card-") as unpacked:
             folder = Path(unpacked)
             try:
-                manifest = await asyncio.to_thread(_unpack_adapter, card, folder, where, base_model)
+                manifest = await asyncio.to_thread(
+                    _unpack_adapter, card, folder, where=where, served=base_model
+                )
                 request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
                 result = await self.install_folder(
                     origin, request, folder, "The adapter in the card"
@@ -132,7 +134,9 @@ class VersionInstaller:
         """
         installed = self.store.versions.installed(persona_id, guild_id or None)
         versions = [version.version for version in installed]
-        return await asyncio.to_thread(_find_same_files, self.home, persona_id, versions, manifest)
+        return await asyncio.to_thread(
+            _find_same_files, self.home, persona_id, versions=versions, manifest=manifest
+        )
 
     async def _install(
         self, origin: RequestOrigin, request: TrainingRequest, source: Path, scorecard: ScoreSummary

@@ -89,7 +89,9 @@ def _summarise_stored_votes(
         members=tuple(completed_scores(votes, version)),
         up=(own.up, other.up),
         down=(own.down, other.down),
-        evidence=_max_rollout_evidence(store, persona_id, version, other_version, guild_id),
+        evidence=_max_rollout_evidence(
+            store, persona_id, version=version, live=other_version, guild_id=guild_id
+        ),
     )
 
 
@@ -124,7 +126,9 @@ async def summarise_votes(
     if live == version:
         return None
     against = live or BASE_MODEL_NAME
-    summary = _summarise_stored_votes(store, persona_id, version, against, guild_id)
+    summary = _summarise_stored_votes(
+        store, persona_id, version=version, against=against, guild_id=guild_id
+    )
     for text in store.guild_feedback.of_others(persona_id, version, against, guild_id):
         summary = summary.plus(VoteSummary.model_validate_json(text))
     if not (summary.votes or summary.up[0] or summary.down[0]):
@@ -173,7 +177,9 @@ async def record_vote(
     """After a blind vote, store the members' feedback on both versions for the gate."""
     share_votes(store, vote.persona_id, *vote.versions, vote.guild_id)
     for version in vote.versions:
-        await record_member_feedback(home, store, personas, vote.persona_id, version)
+        await record_member_feedback(
+            home, store, personas=personas, persona_id=vote.persona_id, version=version
+        )
 
 
 def share_votes(store: Store, persona_id: str, version: str, against: str, guild_id: int) -> None:
@@ -184,7 +190,9 @@ def share_votes(store: Store, persona_id: str, version: str, against: str, guild
     try:
         for judged, other in permutations((version, against)):
             if judged not in (other, BASE_MODEL_NAME):
-                summary = _summarise_stored_votes(store, persona_id, judged, other, guild_id)
+                summary = _summarise_stored_votes(
+                    store, persona_id, version=judged, against=other, guild_id=guild_id
+                )
                 store.guild_feedback.publish(
                     guild_id=guild_id,
                     persona_id=persona_id,

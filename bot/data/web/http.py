@@ -9,7 +9,7 @@ from bot.data.folders import parse_dataset_name
 from bot.data.jobs import DataJob
 from bot.data.offers import OfferBody
 from bot.data.sample_index import SPLITS
-from bot.data.web.requests import MAX_SAMPLE_NUMBER, parse_sample_query
+from bot.data.web.requests import MAX_SAMPLE_NUMBER, SAMPLE_FILTERS, parse_sample_query
 from bot.data.web.schemas import (
     DataJobResponse,
     DatasetListResponse,
@@ -324,7 +324,7 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
 async def get_samples(request: web.Request) -> web.Response:
     """Returns samples as they are in `train.jsonl`, `eval.jsonl` or `dropped.jsonl`."""
     data = get_services(request).data
-    page = paging.parse_page_query(request, "query", "split", "source", "talk", "reason")
+    page = paging.parse_page_query(request, *SAMPLE_FILTERS)
     built = await data.dataset(request.match_info["id"])
     hits = await data.find_samples(built, parse_sample_query(request, page.limit))
     if hits is None:

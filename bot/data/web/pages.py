@@ -29,7 +29,12 @@ from bot.data.web.forms import (
     statement_fields,
 )
 from bot.data.web.problems import FORM_ERRORS, form_problem, offer_problem
-from bot.data.web.requests import MAX_QUERY_CHARS, MAX_SAMPLE_NUMBER, parse_sample_query
+from bot.data.web.requests import (
+    MAX_QUERY_CHARS,
+    MAX_SAMPLE_NUMBER,
+    SAMPLE_FILTERS,
+    parse_sample_query,
+)
 from bot.data.web.source_pages import DATA_PATH, OFFERED_TEXT, WITHDRAWN_TEXT
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
@@ -265,7 +270,7 @@ async def delete_dataset_page(request: web.Request) -> web.Response:
 async def get_samples_page(request: web.Request) -> web.Response:
     """Page of samples, filtered by words, split, source, conversation or drop reason."""
     services = get_services(request)
-    require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
+    require_known_parameters(request, *SAMPLE_FILTERS, "after")
     built = await services.data.dataset(request.match_info["id"])
     wanted = parse_sample_query(request)
     hits = await services.data.find_samples(built, wanted)

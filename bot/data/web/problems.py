@@ -1,7 +1,7 @@
 """Problems of the errors that actions on data raise."""
 
 from bot.data import errors
-from bot.platform.web_kit.problems import Problem, field_error, redacted_texts, retry_headers
+from bot.platform.web_kit.problems import Problem, field_error, redacted_problem
 from bot.services import Services
 from bot.training.guild_turns import QueueConflictError
 from personas.errors import EngineBusyError, RequestError, UnderstudyError
@@ -34,12 +34,12 @@ def form_problem(error: UnderstudyError, services: Services) -> Problem:
         return error
     if isinstance(error, errors.DataError):
         return data_problem(error)
-    texts = redacted_texts(error, services.home)
+    slug = "refused"
     if isinstance(error, QueueConflictError):
-        return Problem("conflict", *texts)
-    if isinstance(error, EngineBusyError):
-        return Problem("busy", *texts, headers=retry_headers(error))
-    return Problem("refused", *texts)
+        slug = "conflict"
+    elif isinstance(error, EngineBusyError):
+        slug = "busy"
+    return redacted_problem(slug, error, services.home)
 
 
 def offer_problem(error: UnderstudyError, services: Services) -> Problem:

@@ -52,6 +52,10 @@ async def stream_job_progress(request: web.Request, job: DataJob) -> web.StreamR
     return await stream_events(request, changes())
 
 
+SAMPLE_FILTERS = ("query", "split", "source", "talk", "reason")
+"""Query parameters that select samples."""
+
+
 def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> SampleQuery:
     texts = {
         name: request.query.get(name, "")[:MAX_QUERY_CHARS]

@@ -152,7 +152,7 @@ async def _stream_completion(
     with suppress(ConnectionError):  # nobody reads it any more
         await answer.prepare(request)
         try:
-            async for chunk in _chunks(first, pieces, reply, builder, body):
+            async for chunk in _chunks(first, pieces, reply=reply, builder=builder, body=body):
                 await _send_chunk(answer, chunk)
         except ConnectionError:
             raise

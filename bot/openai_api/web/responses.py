@@ -247,8 +247,8 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
                 headers=retry_headers(error),
             )  # fmt: skip
         case PrefillError():
-            texts = redacted_texts(error, home)
-            return OpenAIError(*texts, code="unsupported_value", param="messages")
+            message, advice = redacted_texts(error, home)
+            return OpenAIError(message, advice, code="unsupported_value", param="messages")
         case AdapterError():
             message, advice = redacted_texts(error, home)
             message = f"The model's adapter cannot be used. {message}"
@@ -257,8 +257,9 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
             )
         case UnderstudyError():
             status = 502 if isinstance(error, ServerError) else 422
+            message, advice = redacted_texts(error, home)
             return OpenAIError(
-                *redacted_texts(error, home), slug="failed", status=status, code="model_unavailable"
+                message, advice, slug="failed", status=status, code="model_unavailable"
             )
         case PromptTooLongError():
             return OpenAIError(

@@ -58,7 +58,7 @@ def create_backup(
     """
     out = _output_path(home, out, now)
     with _translate_disk_full(out.parent), _staging_folder(out.parent) as staging:
-        backup = _write_backup(home, staging, out.name, now, start_progress)
+        backup = _write_backup(home, staging, name=out.name, now=now, start_progress=start_progress)
         fsync_path(backup.path)
         with backup.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,7 +66,7 @@ def create_backup(
             raise _exists_error(out)
         # Listed first: better one line too many than an unlisted copy of everybody's data.
         if listed:
-            record_export(home, "backup", str(out), {EVERYBODY}, digest)
+            record_export(home, "backup", path=str(out), people={EVERYBODY}, sha256=digest)
         replace_durably(backup.path, out)
     return CreatedBackup(out, backup.bytes, backup.manifest)
 

@@ -53,7 +53,9 @@ def reconcile_home(
     tombstones = reconcile_tombstones(new, store)
     _merge_exports(new, old)
     _mirror_consent(new, store, old)
-    return ReconcileResult(taken_over, guilds, len(tombstones), other_key, lost)
+    return ReconcileResult(
+        taken_over, guilds, tombstones=len(tombstones), other_key=other_key, lost=lost
+    )
 
 
 def _delete_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:

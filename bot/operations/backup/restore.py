@@ -129,7 +129,7 @@ def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> Re
     made_at = datetime.fromisoformat(archive.manifest.made_at).timestamp()
     with Store.open(new / HOME_DATABASE) as store:  # migrates an older schema
         with _old_store(home) as (later, lost):
-            since = reconcile_home(new, store, home, later, made_at, lost)
+            since = reconcile_home(new, store, old=home, later=later, made_at=made_at, lost=lost)
         replay(new, store)
         store.compact()
     (new / HOME_DATABASE).with_suffix(".lock").unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     if digest not in {export.sha256 for export in read_exports(new)}:
-        record_export(new, "backup", str(file.absolute()), {EVERYBODY}, digest)
+        record_export(new, "backup", path=str(file.absolute()), people={EVERYBODY}, sha256=digest)
     if keep:
         record_export(new, "backup", str(keep), {EVERYBODY})
 

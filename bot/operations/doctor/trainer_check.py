@@ -22,10 +22,12 @@ async def check_trainer(
     cannot run.
     """
     process = await asyncio.create_subprocess_exec(
-        *command, "doctor", "--json", "--base-model", base_model,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        *(*command, "doctor", "--json", "--base-model", base_model),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
         env=trainer_environment(environ, {}),
-    )  # fmt: skip
+    )
     try:
         async with asyncio.timeout(patience_s):
             output, complaint = await process.communicate()

@@ -319,7 +319,10 @@ class SharedLog:
         sql = (
             f"select name, key, row, seq from {session.prefix}rows where seq > :since order by seq"
         )
-        return [SharedRow(*row) for row in session.run(sql, since=since)]
+        rows = []
+        for table, key, row, seq in session.run(sql, since=since):
+            rows.append(SharedRow(table, key, row=row, seq=seq))
+        return rows
 
     @property
     def database(self) -> SharedDatabase:

@@ -159,7 +159,11 @@ def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
     for name in FIELDS_BY_NAME:
         if any("\0" in text for text in _list_texts(table.get(name))):
             return CardCheck(
-                table, None, None, {name: "It holds a NUL character. Remove it."}, tokens
+                table,
+                persona=None,
+                room=None,
+                wrong={name: "It holds a NUL character. Remove it."},
+                tokens=tokens,
             )
     room = None
     try:
@@ -168,8 +172,14 @@ def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
         room = count_card_tokens(persona, base_model)
         require_token_budget(persona, where, room)
     except CardError as error:
-        return CardCheck(table, None, room, {_first_invalid_field(table): str(error)}, tokens)
-    return CardCheck(table, persona, room, {}, tokens)
+        return CardCheck(
+            table,
+            persona=None,
+            room=room,
+            wrong={_first_invalid_field(table): str(error)},
+            tokens=tokens,
+        )
+    return CardCheck(table, persona, room=room, wrong={}, tokens=tokens)
 
 
 def report_table(table: JsonObject) -> ImportReport:

@@ -182,7 +182,13 @@ async def card_file_response(owned: OwnedPersona, form: CardForm) -> web.Respons
     home = owned.services.home
     store = owned.services.store
     log_card_export(
-        home, store, owned.guild_id, owned.persona, file, written.content, "to the operator"
+        home,
+        store,
+        guild_id=owned.guild_id,
+        persona=owned.persona,
+        file=file,
+        content=written.content,
+        recipient="to the operator",
     )
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)

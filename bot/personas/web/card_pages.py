@@ -66,7 +66,11 @@ async def render_rejected_card(
     """Page with the stored card, and why a file was rejected."""
     now = await _stored_card(owned)
     return _render_card(
-        request, owned, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status
+        request,
+        owned,
+        now=now,
+        draft=CardDraft(now.card, wrong={FILE_FIELD: str(refused)}),
+        status=refused.status,
     )
 
 
@@ -80,16 +84,20 @@ async def save_card(request: web.Request) -> web.Response:
     if now.table == draft.card.table:
         return redirect_to(request, owned.page, "Nothing was changed.")
     if draft.card.wrong:
-        return _render_card(request, owned, now, draft, 422)
+        return _render_card(request, owned, now=now, draft=draft, status=422)
     if form.get("stamp", "") != now.stamp:
         draft.wrong = {card_editing.WHOLE_CARD: CONFLICT_TEXT}
-        return _render_card(request, owned, now, draft, 409)
+        return _render_card(request, owned, now=now, draft=draft, status=409)
     try:
         persona = await card_editing.replace_card(owned, draft.card)
     except Problem as problem:
         draft.wrong = {"name": str(problem)}
         return _render_card(
-            request, owned, now, draft, problem.status if problem.slug == "no-room" else 422
+            request,
+            owned,
+            now=now,
+            draft=draft,
+            status=problem.status if problem.slug == "no-room" else 422,
         )
     return redirect_to(
         request, owned.page, f"{persona.name} speaks by this card from the next reply on."
@@ -108,14 +116,14 @@ async def post_preview_page(request: web.Request) -> web.Response:
     if not draft.message:
         draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
     if draft.card.wrong or draft.wrong:
-        return _render_card(request, owned, now, draft, 422)
+        return _render_card(request, owned, now=now, draft=draft, status=422)
     try:
         model = card_editing.preview_model(owned, draft.voice, draft.card)
         chat_request = await card_editing.preview_request(owned, model, draft.message)
         draft.reply = await card_editing.preview_reply(owned, chat_request)
     except Problem as problem:
         draft.wrong = {card_editing.WHOLE_CARD: str(problem)}
-        return _render_card(request, owned, now, draft, problem.status)
+        return _render_card(request, owned, now=now, draft=draft, status=problem.status)
     return _render_card(request, owned, now, draft)
 
 
@@ -186,7 +194,14 @@ async def _stored_card(owned: OwnedPersona) -> StoredCard:
         stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
         card = card_editing.check_card_table(table, owned.services.base_model)
         report = card_editing.report_table(table)
-        return StoredCard(table, stamp, card, personas.earlier(owned.id).all(), voices, report)
+        return StoredCard(
+            table,
+            stamp,
+            card=card,
+            earlier=personas.earlier(owned.id).all(),
+            voices=voices,
+            report=report,
+        )
 
     return await asyncio.to_thread(read)
 

@@ -119,7 +119,9 @@ async def get_personas(request: web.Request) -> web.Response:
     services = get_services(request)
     page = parse_page_query(request)
     everybody = owned_personas(services)
-    shown, links = paginate(request, page, everybody, lambda persona: persona.id, "persona")
+    shown, links = paginate(
+        request, page, items=everybody, key=lambda persona: persona.id, noun="persona"
+    )
     channels = channels_by_persona(services, [persona.id for persona in shown])
     personas = []
     for persona in shown:

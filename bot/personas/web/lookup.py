@@ -82,7 +82,13 @@ class OwnedPersona:
         services = self.services
         origin = RequestOrigin(self.guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
         version, notes, _ = await import_adapter_version(
-            services.home, services.store, services.base_model, origin, self.id, source, say
+            services.home,
+            services.store,
+            base_model=services.base_model,
+            origin=origin,
+            persona_id=self.id,
+            source=source,
+            say=say,
         )
         return version, notes
 

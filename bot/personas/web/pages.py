@@ -39,7 +39,9 @@ def _render_list(
     page = parse_page_query(request, "find")
     find = request.query.get("find", "").strip()
     matching = services.personas.search(find)
-    shown, links = paginate(request, page, matching, lambda entry: entry[1].id, "persona")
+    shown, links = paginate(
+        request, page, items=matching, key=lambda entry: entry[1].id, noun="persona"
+    )
     listed = [OwnedPersona(services, guild_id, persona) for guild_id, persona in shown]
     channels = channels_by_persona(services, [owned.id for owned in listed])
     return render_page(
@@ -74,7 +76,9 @@ async def post_card_import(request: web.Request) -> web.Response:
     except Problem as problem:
         return _render_list(request, form.fields.get("id", ""), str(problem), problem.status)
     verb = "is a persona of all servers now" if imported.brought.is_new else "has a new card"
-    return await _install_attachments(request, OPERATOR_GUILD_ID, imported, form.name, verb)
+    return await _install_attachments(
+        request, OPERATOR_GUILD_ID, imported=imported, file=form.name, verb=verb
+    )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/file")
@@ -89,7 +93,7 @@ async def replace_card_file(request: web.Request) -> web.Response:
     except Problem as problem:
         return await render_rejected_card(request, owned, problem)
     return await _install_attachments(
-        request, owned.guild_id, imported, form.name, "has a new card"
+        request, owned.guild_id, imported=imported, file=form.name, verb="has a new card"
     )
 
 
@@ -100,10 +104,10 @@ async def _import(
         return await card_import.import_card(
             services.personas,
             services.base_model,
-            guild_id,
-            form.content,
-            form.name,
-            id,
+            guild_id=guild_id,
+            data=form.content,
+            file=form.name,
+            wanted_id=id,
             keeping=True,
         )
 
@@ -132,7 +136,11 @@ async def remove_persona_page(request: web.Request) -> web.Response:
         owned.services.catalogue.shipped.lore,
     )
     await card_import.remove_persona(
-        owned.services.personas, owned.services.store, lore, owned.guild_id, owned.persona
+        owned.services.personas,
+        owned.services.store,
+        lore=lore,
+        guild_id=owned.guild_id,
+        persona=owned.persona,
     )
     return redirect_to(
         request,

@@ -359,9 +359,17 @@ def _figure(
 ) -> Markup:
     width, height = size
     return Markup(
-        '<figure class="chart"><figcaption>{}</figcaption><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
-        "{}</figure>"
-    ).format(title, label, width, height, Markup("").join(drawn), below)
+        '<figure class="chart"><figcaption>{title}</figcaption>'
+        '<svg role="img" aria-label="{label}" viewBox="0 0 {width} {height}">{drawn}</svg>'
+        "{below}</figure>"
+    ).format(
+        title=title,
+        label=label,
+        width=width,
+        height=height,
+        drawn=Markup("").join(drawn),
+        below=below,
+    )
 
 
 def _shorten_label(text: str) -> str:

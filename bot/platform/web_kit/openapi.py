@@ -163,7 +163,15 @@ class ApiRoutes(Routes):
 
         def register(handler: HandlerT) -> HandlerT:
             description = " ".join((handler.__doc__ or "").split())
-            spec = OperationSpec(summary, description, answers, query, parameters, body, self._tag)
+            spec = OperationSpec(
+                summary,
+                description,
+                answers=answers,
+                query=query,
+                path=parameters,
+                body=body,
+                tag=self._tag,
+            )
             vars(handler)["described"] = spec
             return self.add(route)(handler)
 

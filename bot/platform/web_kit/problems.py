@@ -94,9 +94,10 @@ class Problem(UnderstudyError):
 
 def retry_headers(error: Exception) -> dict[str, str]:
     """A `Retry-After` header if the error says when to try again."""
-    return (
-        {"Retry-After": str(math.ceil(error.wait_s))} if isinstance(error, EngineBusyError) else {}
-    )
+    if isinstance(error, EngineBusyError):
+        # Rounded up: the header has whole seconds, and a client that comes early is refused again.
+        return {"Retry-After": str(math.ceil(error.wait_s))}
+    return {}
 
 
 def field_error(field: str, detail: str) -> dict[str, str]:
@@ -107,6 +108,12 @@ def field_error(field: str, detail: str) -> dict[str, str]:
 def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]:
     """An error's message and advice without the machine's folders."""
     return redact_paths(error.message, home), redact_paths(error.advice, home)
+
+
+def redacted_problem(slug: str, error: UnderstudyError, home: Path | None) -> Problem:
+    """Return the problem with an error's texts, without the machine's folders."""
+    message, advice = redacted_texts(error, home)
+    return Problem(slug, message, advice, headers=retry_headers(error))
 
 
 def internal_error(error: Exception) -> Problem:

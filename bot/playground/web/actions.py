@@ -115,7 +115,9 @@ def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
         speakers = tuple(line.speaker for line in lines)
         talks = [(*line.talk(), prompt) for line in lines]
     sampling = body.sampling(services.request_builder.sampling)
-    run = PlaygroundRun("together", speakers, body.prompt, sampling, body.settings())
+    run = PlaygroundRun(
+        "together", speakers, prompt=body.prompt, sampling=sampling, settings=body.settings()
+    )
     return runs.start(run, run_side_by_side(services, run, talks))
 
 
@@ -133,7 +135,11 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
     )
     sampling = body.sampling(services.request_builder.sampling)
     run = PlaygroundRun(
-        "duet", speakers, body.opening, sampling, body.settings() | {"turns": body.turns}
+        "duet",
+        speakers,
+        prompt=body.opening,
+        sampling=sampling,
+        settings=body.settings() | {"turns": body.turns},
     )
     return runs.start(run, run_dialogue(services, run, dialogue))
 

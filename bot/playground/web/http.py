@@ -66,7 +66,7 @@ async def get_runs(request: web.Request) -> web.Response:
     get_services(request)
     page = parse_page_query(request)
     runs = request.app[playground_service.PLAYGROUND_RUNS].latest()
-    shown, links = paginate(request, page, runs, lambda run: run.id, "run")
+    shown, links = paginate(request, page, items=runs, key=lambda run: run.id, noun="run")
     return PlaygroundRunList(
         runs=[PlaygroundRunResponse.of(run) for run in shown], links=links
     ).response()

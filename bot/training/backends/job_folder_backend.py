@@ -66,7 +66,14 @@ def write_job_folder(
     """
     folder = job_folder(home, job.job_id)
     ensure_job_folder(
-        folder, home, job.job_id, job.version, job.request, materials, precision, storing
+        folder,
+        home,
+        job_id=job.job_id,
+        version=job.version,
+        request=job.request,
+        materials=materials,
+        precision=precision,
+        storing=storing,
     )
     write_comparison_targets(folder, compare)
     return folder

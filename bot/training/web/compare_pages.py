@@ -43,7 +43,11 @@ async def get_comparison(request: web.Request) -> web.Response:
     weight = smoothing_query(request)
     a = _chosen_run(request, "a")
     b = _chosen_run(request, "b")
-    pair = await asyncio.to_thread(_run_pair, services.home, a, b, weight) if a and b else None
+    pair = (
+        await asyncio.to_thread(_run_pair, services.home, a, b=b, weight=weight)
+        if a and b
+        else None
+    )
     jobs = [a, b]
     titles = [_run_title(job) for job in jobs if job]
     return render_page(

@@ -13,7 +13,7 @@ from bot.data.web.source_pages import DATA_PATH
 from bot.platform.errors import redact_paths
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
-from bot.platform.web_kit.problems import Problem, redacted_texts
+from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from bot.services import Services
@@ -147,7 +147,9 @@ async def post_plan_form(request: web.Request) -> web.Response:
         planned = await plan_training(request, body)
     except UnderstudyError as error:
         return await _render_plan_form(request, given, problem=_as_problem(error, services))
-    stored = StoredPlan(given, body, planned.request, planned.plan, erasure_count)
+    stored = StoredPlan(
+        given, body, wanted=planned.request, plan=planned.plan, erasure_count=erasure_count
+    )
     id = request.app[PLAN_CACHE].add(stored)
     return redirect_to(request, f"{DATA_PATH}/plans/{id}")
 
@@ -166,7 +168,7 @@ async def get_plan_page(request: web.Request) -> web.Response:
 def _as_problem(error: UnderstudyError, services: Services) -> Problem:
     if isinstance(error, Problem):
         return error
-    return Problem("cannot-train", *redacted_texts(error, services.home))
+    return redacted_problem("cannot-train", error, services.home)
 
 
 async def _render_plan_form(

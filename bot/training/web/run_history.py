@@ -106,14 +106,14 @@ def _parse_lines(
     unreadable = 0
     for line in whole.split(b"\n")[:-1]:
         if most is not None and len(events) >= most:
-            return EventBatch(tuple(events), end, unreadable, True, anew)
+            return EventBatch(tuple(events), end=end, unreadable=unreadable, more=True, anew=anew)
         end += len(line) + 1
         event = parse_event_line(line)
         if event is None:
             unreadable += 1
         else:
             events.append(LoggedEvent(end, event))
-    return EventBatch(tuple(events), end, unreadable, more, anew)
+    return EventBatch(tuple(events), end=end, unreadable=unreadable, more=more, anew=anew)
 
 
 def parse_event_line(line: bytes) -> TrainerEvent | None:

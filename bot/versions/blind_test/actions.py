@@ -252,7 +252,13 @@ class BlindTests:
     def _resolve(self, persona: Persona, name: str, guild_id: int | None) -> str | None:
         if name == BASE_MODEL_NAME:
             return None
-        require_servable(self.store, self.served_versions.incompatible, persona.id, name, guild_id)
+        require_servable(
+            self.store,
+            self.served_versions.incompatible,
+            persona_id=persona.id,
+            version=name,
+            guild_id=guild_id,
+        )
         return name
 
     def _newest(self, persona: Persona, other: str | None, guild_id: int | None) -> str:

@@ -72,7 +72,7 @@ async def compare(
     if invite:
         await channel.send(
             invitation_text(contest),
-            view=button_view(CompareButton(contest.persona.id, *contest.names)),
+            view=button_view(_compare_button(contest)),
         )
     await show_comparison(interaction, contest)
 
@@ -130,12 +130,16 @@ class ComparisonVoteButton(
         if result.outcome == "repeated":
             raise RefusedError("You have voted on these two.", vote_text(comparison))
         text_of = expired_text if result.outcome == "late" else revealed_text
-        names = Contest.of(persona, comparison).names
-        again = CompareButton(persona.id, *names, label="Another")
+        again = _compare_button(Contest.of(persona, comparison), label="Another")
         await update_message(
             interaction, content=text_of(comparison, persona), view=button_view(again)
         )
         await blind_tests.record_feedback(result)
+
+
+def _compare_button(contest: Contest, label: str | None = None) -> CompareButton:
+    version, against = contest.names
+    return CompareButton(contest.persona.id, version, against, label=label)
 
 
 COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)

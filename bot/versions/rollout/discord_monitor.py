@@ -58,9 +58,15 @@ class RolloutMonitor:
         if rollout:
             versions.add(rollout.version)
         for version in versions:
-            share_votes(self.store, reply.persona_id, version, live, reply.guild_id)
+            share_votes(
+                self.store, reply.persona_id, version=version, against=live, guild_id=reply.guild_id
+            )
             await record_member_feedback(
-                self.home, self.store, self.personas, reply.persona_id, version
+                self.home,
+                self.store,
+                personas=self.personas,
+                persona_id=reply.persona_id,
+                version=version,
             )
 
     async def evaluate(self, persona_id: str) -> None:
@@ -82,7 +88,7 @@ class RolloutMonitor:
     async def settle_all(self) -> None:
         """Settle and announce, at start-up, everything that ended or turned out worse meanwhile."""
         for guild_id, persona_id, version, against in self.store.guild_feedback.pairs():
-            share_votes(self.store, persona_id, version, against, guild_id)
+            share_votes(self.store, persona_id, version=version, against=against, guild_id=guild_id)
         for persona_id in self.store.rollouts.personas():
             self.store.rollouts.end_superseded(persona_id, time.time())
             await self.evaluate(persona_id)

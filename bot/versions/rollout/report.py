@@ -90,7 +90,11 @@ def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
     seq = None if rollout.is_promoted else rollout.seq
     now = ReplySelection(rollout.persona_id, rollout.version, start, guild_id=guild_id, rollout=seq)
     then = ReplySelection(
-        rollout.persona_id, rollout.before, start - BASELINE_WINDOW_S, start, guild_id
+        rollout.persona_id,
+        version=rollout.before,
+        since=start - BASELINE_WINDOW_S,
+        until=start,
+        guild_id=guild_id,
     )
     return now, then
 

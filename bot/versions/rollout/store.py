@@ -208,9 +208,9 @@ class Rollouts:
             promotion = self._versions.promote(
                 new.persona_id,
                 new.version,
-                new.started_by,
-                at,
-                why,
+                by=new.started_by,
+                at=at,
+                why=why,
                 guild_id=new.guild_id,
                 kind=kind,
             )

@@ -180,7 +180,9 @@ async def get_versions(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     versions = owned.services.store.versions
     installed = versions.ever_installed(owned.id)[::-1]
-    shown, links = paginate(request, page, installed, lambda version: version.version, "version")
+    shown, links = paginate(
+        request, page, items=installed, key=lambda version: version.version, noun="version"
+    )
     return VersionListResponse(
         live=versions.live(owned.id, ALL_GUILDS),
         live_by_guild=guild_ids_as_text(versions.live_by_guild(owned.id)),

@@ -183,9 +183,13 @@ def _compare_metric(metric: ScoreMetric, a: float | None, b: float | None) -> Me
         return UNKNOWN_VALUE if value is None else metric.shown.format(value)
 
     if a is None or b is None:
-        return MetricComparison(metric.name, shown(a), shown(b), UNKNOWN_VALUE, "")
+        return MetricComparison(
+            metric.name, a=shown(a), b=shown(b), difference=UNKNOWN_VALUE, better=""
+        )
     if shown(a) == shown(b):
-        return MetricComparison(metric.name, shown(a), shown(b), "alike", "")
+        return MetricComparison(metric.name, a=shown(a), b=shown(b), difference="alike", better="")
     signed = metric.shown.replace("{:", "{:+").replace("++", "+")
     better = "a" if (a < b) == (metric.better == "lower") else "b"
-    return MetricComparison(metric.name, shown(a), shown(b), signed.format(a - b), better)
+    return MetricComparison(
+        metric.name, a=shown(a), b=shown(b), difference=signed.format(a - b), better=better
+    )

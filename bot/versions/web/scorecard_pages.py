@@ -154,7 +154,11 @@ async def get_card_list(request: web.Request) -> web.Response:
     find = request.query.get("find", "").strip()
     found = _scored_personas(services, find)
     shown, links = paginate(
-        request, page, found, lambda persona_id: persona_id, "persona with a score card"
+        request,
+        page,
+        items=found,
+        key=lambda persona_id: persona_id,
+        noun="persona with a score card",
     )
     versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
     persona_names = {}

@@ -154,9 +154,10 @@ def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) 
     descriptions = Markup(" ").join(_row_description(timeline) for timeline in shown)
     label = Markup("The versions of {} in time. {}").format(name, descriptions)
     return Markup(
-        '<figure class="chart lives"><figcaption>{}</figcaption><svg role="img" aria-labelledby="lives" '
-        'viewBox="0 0 {} {}">{}</svg><p id="lives" hidden>{}</p></figure>'
-    ).format(f"Live versions of {name}", WIDTH, height, Markup("").join(drawn), label)
+        '<figure class="chart lives"><figcaption>Live versions of {name}</figcaption>'
+        '<svg role="img" aria-labelledby="lives" viewBox="0 0 {width} {height}">{drawn}</svg>'
+        '<p id="lives" hidden>{label}</p></figure>'
+    ).format(name=name, width=WIDTH, height=height, drawn=Markup("").join(drawn), label=label)
 
 
 def score_text(installed: InstalledVersion) -> str:
@@ -235,8 +236,8 @@ def _timeline_row(
         left = axis.at(period.begin)
         width = max(axis.at(now if period.end is None else period.end) - left, MIN_BAR_WIDTH)
         yield Markup(
-            '<rect class="{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}" rx="1"/>'
-        ).format(style, left, middle - half, width, 2 * half)
+            '<rect class="{style}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}" rx="1"/>'
+        ).format(style=style, x=left, y=middle - half, width=width, height=2 * half)
     if timeline.installed:
         yield Markup('<circle class="dot s3" cx="{:.1f}" cy="{}" r="4"/>').format(
             axis.at(timeline.installed.installed_at), middle
