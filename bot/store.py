@@ -20,18 +20,9 @@ from bot.chat.store.replies import (
     StoredReply,
     VoteCounts,
 )
-from bot.guilds.store import (
-    ALL_CHANNELS,
-    ALL_GUILDS,
-    ALL_PERSONAS,
-    AnswerMode,
-    Channel,
-    Channels,
-    Guilds,
-    Mute,
-    Mutes,
-    guild_suffix,
-)
+from bot.guilds.store.channels import AnswerMode, Channel, Channels
+from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
+from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
 from bot.lessons.store import Lesson, Lessons
 from bot.memory.store import Memories, Memory
 from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bot.guilds.store import ALL_GUILDS, guild_suffix
+from bot.guilds.store.guilds import ALL_GUILDS, guild_suffix
 from bot.platform.db.database import DatabaseConnection, Table
 from personas.errors import RequestError
 from personas.schemas.training_events import ScoreSummary

@@ -5,7 +5,7 @@ only then.
 from types import SimpleNamespace
 
 from bot.chat.prefix_warmup import ChannelPrefixWarmup
-from bot.guilds.store import Channel
+from bot.guilds.store.channels import Channel
 from bot.store import Store
 from personas.home.adapters import adapter_ref
 from personas.schemas.chat import Persona

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.large_home import LargeHome, synthetic_places
-from bot.guilds.store import GUILD_TABLES
+from bot.guilds.store.guilds import GUILD_TABLES
 from bot.operations.doctor.connection_checks import PermissionReport
 from bot.personas.registry import PersonaRegistry
 from bot.store import HOME_DATABASE, Store

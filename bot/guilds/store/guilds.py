@@ -1,22 +1,22 @@
-"""Guilds that the bot is in or has left, the deletion of all data of one, and the settings of its
-channels.
-"""
+"""Guilds that the bot is in or has left, their settings, and the deletion of all data of one."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
 
 from bot.memory.store import forget_memories
 from bot.platform.db.database import MAX_TIMESTAMP_S, Table
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
+"""Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
     "reply_candidates", "departed_guilds",
 )  # fmt: skip
+"""Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to
+them, without who requested them and where.
+"""
 LONG_TABLES = ("messages", "replies")
-"""Of them, those with many rows of each guild, and an index that begins with the guild."""
+"""Tables with many rows of each guild, and an index that begins with the guild."""
 PERSONA_TABLES = (
     "promotions",
     "rollouts",
@@ -25,13 +25,7 @@ PERSONA_TABLES = (
     "guild_feedback",
     *SHARED_TABLES,
 )
-"""Tables whose rows are deleted with a guild, and with its own personas. Jobs stay where versions
-of other personas refer to them, without who requested them and where.
-"""
-AnswerMode = Literal["mentions", "everything"]
-"""The messages that a persona answers in a channel: those that mention the bot, or all."""
-ALL_CHANNELS, ALL_PERSONAS = 0, ""
-"""Stands for all channels of a guild, and for all personas."""
+"""Tables whose rows are deleted with the personas of a guild."""
 ALL_GUILDS = 0
 """Stands for all guilds without a live version of their own."""
 BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -123,18 +117,16 @@ class Guilds(Table):
     def known(self) -> set[int]:
         """Return all guilds with any stored data."""
         tables = (*GUILD_TABLES, "jobs")
-        kept = " union ".join(
-            f"select guild_id from {table}" for table in tables if table not in LONG_TABLES
-        )
-        found = {row["guild_id"] for row in self._db.read(kept)}
-        for (
-            table
-        ) in LONG_TABLES:  # from one guild to the next in the index, however many rows each has
+        short_tables = [table for table in tables if table not in LONG_TABLES]
+        sql = " union ".join(f"select guild_id from {table}" for table in short_tables)
+        guild_ids = set(self._db.column(int, sql))
+        for table in LONG_TABLES:
+            # From one guild to the next in the index: `distinct` would read every row.
             sql = f"""with recursive known(guild_id) as (select min(guild_id) from {table} union all
                 select (select min(guild_id) from {table} where guild_id > known.guild_id) from known
                 where known.guild_id is not null) select guild_id from known"""
-            found.update(self._db.column(int, sql))
-        return found - {0}
+            guild_ids.update(self._db.column(int, sql))
+        return guild_ids - {0}
 
     def guilds_of_other_account(self, application_id: int) -> set[int]:
         """Return the guilds that another account of the bot was in last: this one was not removed
@@ -235,153 +227,3 @@ class Guilds(Table):
             self._db.write(f"delete from {table} where persona_id = :persona", **values)
         self._db.write("delete from version_numbers where name = :persona", **values)
         self._db.write("delete from jobs where persona = :persona", **values)
-
-
-@dataclass(frozen=True)
-class Channel:
-    """A channel with a persona. `set_at` in seconds since 1970."""
-
-    guild_id: int
-    channel_id: int
-    persona_id: str
-    answers: AnswerMode
-    set_by: int
-    set_at: float
-
-
-class Channels(Table):
-    """The personas of the channels. A thread without its own inherits its parent's."""
-
-    def assign(self, channel: Channel) -> None:
-        """Assign a persona to a channel, replacing the one before."""
-        self._db.insert("channels", vars(channel), replace=True)
-
-    def clear(self, guild_id: int, channel_id: int) -> bool:
-        """Remove a channel's persona. False when it had none."""
-        sql = "delete from channels where guild_id = :guild and channel_id = :channel"
-        return self._db.write(sql, guild=guild_id, channel=channel_id) > 0
-
-    def get(self, guild_id: int, channel_id: int, parent_id: int | None = None) -> Channel | None:
-        """Return the channel's own persona or, for a thread with a `parent_id`, the parent's."""
-        sql = """select * from channels where guild_id = :guild and channel_id in (:channel, :parent)
-            order by channel_id = :channel desc limit 1"""
-        return self._db.one(Channel, sql, guild=guild_id, channel=channel_id, parent=parent_id)
-
-    def of_guild(self, guild_id: int) -> list[Channel]:
-        """List the channels of a guild that have their own persona, oldest assignment first."""
-        sql = "select * from channels where guild_id = :guild order by set_at, channel_id"
-        return self._db.all(Channel, sql, guild=guild_id)
-
-    def by_guild(self) -> dict[int, list[int]]:
-        """Return the ids of the channels with a persona, by guild."""
-        found: dict[int, list[int]] = {}
-        for row in self._db.read(
-            "select guild_id, channel_id from channels order by set_at, channel_id"
-        ):
-            found.setdefault(row["guild_id"], []).append(row["channel_id"])
-        return found
-
-    def lately_used(self, limit: int) -> list[Channel]:
-        """List the channels with a persona in which messages came last; those without any at the
-        end.
-        """
-        columns = ", ".join(f"channels.{name}" for name in Channel.__dataclass_fields__)
-        sql = f"""select {columns} from channels order by (select at from messages
-            where messages.channel_id = channels.channel_id order by ordinal desc limit 1) desc, set_at desc
-            limit :limit"""
-        return self._db.all(Channel, sql, limit=limit)
-
-    def with_personas(self, persona_ids: Collection[str]) -> list[Channel]:
-        """List the channels of all guilds that have one of these personas, by guild, oldest
-        assignment first.
-        """
-        sql = """select * from channels where persona_id in (select value from json_each(:ids))
-            order by guild_id, set_at, channel_id"""
-        return self._db.all(Channel, sql, ids=json.dumps(list(persona_ids)))
-
-    def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
-        """Store the parent of a thread (None: it is none) with messages or memories, which are
-        deleted with it.
-        """
-        if parent_id is None:
-            return
-        sql = """insert or ignore into threads select :channel, :guild, :parent
-            where exists (select 1 from messages where channel_id = :channel)
-            or exists (select 1 from memories where channel_id = :channel)"""
-        self._db.write(sql, channel=channel_id, guild=guild_id, parent=parent_id)
-
-    def threads_of(self, parent_id: int) -> list[int]:
-        """List the threads of a channel with messages or memories, also those that Discord has
-        archived.
-        """
-        return self._db.column(
-            int, "select channel_id from threads where parent_id = :parent", parent=parent_id
-        )
-
-    def webhook(self, channel_id: int) -> tuple[int, str] | None:
-        """Return id and token (a secret) of the webhook that personas use in a channel."""
-        row = self._db.first(
-            "select webhook_id, token from webhooks where channel_id = :id", id=channel_id
-        )
-        return (row["webhook_id"], row["token"]) if row else None
-
-    def set_webhook(self, guild_id: int, channel_id: int, webhook_id: int, token: str) -> None:
-        """Store a channel's webhook, replacing the one before."""
-        row = {
-            "channel_id": channel_id,
-            "guild_id": guild_id,
-            "webhook_id": webhook_id,
-            "token": token,
-        }
-        self._db.insert("webhooks", row, replace=True)
-
-    def delete_webhook(self, channel_id: int) -> None:
-        """Delete a channel's webhook, which no longer exists on Discord."""
-        self._db.write("delete from webhooks where channel_id = :id", id=channel_id)
-
-
-@dataclass(frozen=True)
-class Mute:
-    """A muted persona, channel or guild. `at` in seconds since 1970."""
-
-    guild_id: int
-    channel_id: int
-    persona_id: str
-    muted_by: int
-    at: float
-
-
-class Mutes(Table):
-    """The mutes of all guilds. They survive a restart, and apply to personas assigned later,
-    too.
-    """
-
-    def add(self, mute: Mute) -> None:
-        """Add a mute; idempotent."""
-        self._db.insert("mutes", vars(mute), ignore=True)
-
-    def remove(self, guild_id: int, channel_id: int, persona_id: str) -> bool:
-        """Remove the mute of exactly this channel and persona. False when there is none."""
-        sql = (
-            "delete from mutes where guild_id = :guild and channel_id = :channel and persona_id = "
-            ":persona"
-        )
-        return self._db.write(sql, guild=guild_id, channel=channel_id, persona=persona_id) > 0
-
-    def find_applying(
-        self, guild_id: int, channel_id: int, parent_id: int | None, persona_id: str
-    ) -> Mute | None:
-        """Find a mute that applies to a persona in a channel, or in a thread of the channel
-        `parent_id`.
-        """
-        sql = """select * from mutes where guild_id = :guild and channel_id in (0, :channel, :parent)
-            and persona_id in ('', :persona) limit 1"""
-        return self._db.one(
-            Mute, sql, guild=guild_id, channel=channel_id, parent=parent_id, persona=persona_id
-        )
-
-    def of_guild(self, guild_id: int) -> list[Mute]:
-        """List the mutes of a guild, oldest first."""
-        return self._db.all(
-            Mute, "select * from mutes where guild_id = :guild order by at", guild=guild_id
-        )

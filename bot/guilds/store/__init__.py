@@ -1,0 +1,1 @@
+"""Guilds, channels and mutes in the database."""

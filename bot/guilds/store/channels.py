@@ -1,0 +1,114 @@
+"""Personas, threads and webhooks of channels."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.platform.db.database import Table
+
+AnswerMode = Literal["mentions", "everything"]
+"""The messages that a persona answers in a channel: those that mention the bot, or all."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel with a persona. `set_at` in seconds since 1970."""
+
+    guild_id: int
+    channel_id: int
+    persona_id: str
+    answers: AnswerMode
+    set_by: int
+    set_at: float
+
+
+class Channels(Table):
+    """The personas of the channels. A thread without its own inherits its parent's."""
+
+    def assign(self, channel: Channel) -> None:
+        """Assign a persona to a channel, replacing the one before."""
+        self._db.insert("channels", vars(channel), replace=True)
+
+    def clear(self, guild_id: int, channel_id: int) -> bool:
+        """Remove a channel's persona. False when it had none."""
+        sql = "delete from channels where guild_id = :guild and channel_id = :channel"
+        return self._db.write(sql, guild=guild_id, channel=channel_id) > 0
+
+    def get(self, guild_id: int, channel_id: int, parent_id: int | None = None) -> Channel | None:
+        """Return the channel's own persona or, for a thread with a `parent_id`, the parent's."""
+        sql = """select * from channels where guild_id = :guild and channel_id in (:channel, :parent)
+            order by channel_id = :channel desc limit 1"""
+        return self._db.one(Channel, sql, guild=guild_id, channel=channel_id, parent=parent_id)
+
+    def of_guild(self, guild_id: int) -> list[Channel]:
+        """List the channels of a guild that have their own persona, oldest assignment first."""
+        sql = "select * from channels where guild_id = :guild order by set_at, channel_id"
+        return self._db.all(Channel, sql, guild=guild_id)
+
+    def by_guild(self) -> dict[int, list[int]]:
+        """Return the ids of the channels with a persona, by guild."""
+        found: dict[int, list[int]] = {}
+        for row in self._db.read(
+            "select guild_id, channel_id from channels order by set_at, channel_id"
+        ):
+            found.setdefault(row["guild_id"], []).append(row["channel_id"])
+        return found
+
+    def lately_used(self, limit: int) -> list[Channel]:
+        """List the channels with a persona in which messages came last; those without any at the
+        end.
+        """
+        columns = ", ".join(f"channels.{name}" for name in Channel.__dataclass_fields__)
+        sql = f"""select {columns} from channels order by (select at from messages
+            where messages.channel_id = channels.channel_id order by ordinal desc limit 1) desc, set_at desc
+            limit :limit"""
+        return self._db.all(Channel, sql, limit=limit)
+
+    def with_personas(self, persona_ids: Collection[str]) -> list[Channel]:
+        """List the channels of all guilds that have one of these personas, by guild, oldest
+        assignment first.
+        """
+        sql = """select * from channels where persona_id in (select value from json_each(:ids))
+            order by guild_id, set_at, channel_id"""
+        return self._db.all(Channel, sql, ids=json.dumps(list(persona_ids)))
+
+    def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
+        """Store the parent of a thread (None: it is none) with messages or memories, which are
+        deleted with it.
+        """
+        if parent_id is None:
+            return
+        sql = """insert or ignore into threads select :channel, :guild, :parent
+            where exists (select 1 from messages where channel_id = :channel)
+            or exists (select 1 from memories where channel_id = :channel)"""
+        self._db.write(sql, channel=channel_id, guild=guild_id, parent=parent_id)
+
+    def threads_of(self, parent_id: int) -> list[int]:
+        """List the threads of a channel with messages or memories, also those that Discord has
+        archived.
+        """
+        return self._db.column(
+            int, "select channel_id from threads where parent_id = :parent", parent=parent_id
+        )
+
+    def webhook(self, channel_id: int) -> tuple[int, str] | None:
+        """Return id and token (a secret) of the webhook that personas use in a channel."""
+        row = self._db.first(
+            "select webhook_id, token from webhooks where channel_id = :id", id=channel_id
+        )
+        return (row["webhook_id"], row["token"]) if row else None
+
+    def set_webhook(self, guild_id: int, channel_id: int, webhook_id: int, token: str) -> None:
+        """Store a channel's webhook, replacing the one before."""
+        row = {
+            "channel_id": channel_id,
+            "guild_id": guild_id,
+            "webhook_id": webhook_id,
+            "token": token,
+        }
+        self._db.insert("webhooks", row, replace=True)
+
+    def delete_webhook(self, channel_id: int) -> None:
+        """Delete a channel's webhook, which no longer exists on Discord."""
+        self._db.write("delete from webhooks where channel_id = :id", id=channel_id)
