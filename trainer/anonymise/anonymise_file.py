@@ -19,7 +19,7 @@ from trainer.anonymise.output_files import ReviewLog, open_atomic, write_rows
 from trainer.anonymise.spans import replace_entities
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage
 from trainer.sources.conversation_builder import USER
-from trainer.sources.formats.tabular import COLUMNS_FORMAT
+from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT
 from trainer.sources.reader import read_source
 from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_file import SourceFile, open_source, resolve_path
@@ -49,7 +49,7 @@ def is_text_table(file: SourceFile, format: str | None) -> bool:
     try:
         return (
             any(set(row) == {"text"} for row in rows)
-            or detect_format(file.path).name == COLUMNS_FORMAT
+            or detect_format(file.path).name == COLUMNS_FORMAT.name
         )
     except MaterialError:
         return True

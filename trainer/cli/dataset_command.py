@@ -68,7 +68,7 @@ from trainer.export.openai_job import (
 )
 from trainer.process.environment import find_home
 from trainer.sources.column_profile import UnclearColumnsError
-from trainer.sources.formats.tabular import COLUMNS_FORMAT
+from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT
 from trainer.sources.source_format import ReadOptions
 
 BUILD_HELP = """\
@@ -551,7 +551,7 @@ def _ask_columns(options: argparse.Namespace, error: UnclearColumnsError) -> int
     words += [word for name in options.names for word in ("--as", name)]
     command = shlex.join(words)
     if options.json:
-        print(json.dumps({"format": COLUMNS_FORMAT, "question": question.as_json() | {"command": command}},
+        print(json.dumps({"format": COLUMNS_FORMAT.name, "question": question.as_json() | {"command": command}},
                          ensure_ascii=False))  # fmt: skip
         print(error, file=sys.stderr)
     else:

@@ -4,18 +4,12 @@ from collections.abc import Collection, Sequence
 
 from trainer.sources.column_profile import list_columns
 from trainer.sources.columns import ColumnRoles, ColumnUse, Row, message_keys
+from trainer.sources.formats.known_schemas import ROW_SCHEMAS, first_rows, plan_row
+from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT, mapped_roles
 from trainer.sources.formats.message_rows import READ_KEYS
+from trainer.sources.formats.row_reader import ROW_LOSS_KEYS
 from trainer.sources.formats.scripts import SCRIPT_FORMAT, script_columns
-from trainer.sources.formats.tabular import (
-    CHAT_FORMAT,
-    COLUMNS_FORMAT,
-    ROW_LOSS_KEYS,
-    ROW_SCHEMAS,
-    find_chat,
-    first_rows,
-    mapped_roles,
-    plan_row,
-)
+from trainer.sources.formats.tabular import CHAT_FORMAT, find_chat
 from trainer.sources.message_order import order_key
 from trainer.sources.record_fields import cell_list
 from trainer.sources.source_file import Peek, SourceFile
@@ -40,9 +34,10 @@ def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> Col
     the format needs one.
     """
     peek = file.peek()
-    if format == COLUMNS_FORMAT and (options.mapping or peek.records or not peek.columns):
+    has_rows = peek.records or not peek.columns
+    if format == COLUMNS_FORMAT.name and (options.mapping or has_rows):
         return _mapped_use(peek, options)
-    if format == CHAT_FORMAT:
+    if format == CHAT_FORMAT.name:
         chat = find_chat(peek)
         if chat:
             array, columns = chat

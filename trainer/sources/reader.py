@@ -190,7 +190,7 @@ def _filter_by_consent(
     conversation: Conversation, options: ReadOptions
 ) -> Conversation | RejectedRecord:
     """Check consent again for formats without speakers and records that state their own right
-    (`tabular`).
+    (`row_reader`).
 
     `options.right` is the right signed for the whole source.
     """

@@ -25,6 +25,7 @@ from trainer.sources.formats import (
     telegram,
     whatsapp,
 )
+from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT
 from trainer.sources.refusals import TEXT_REFUSALS, looks_like_chat, refuse
 from trainer.sources.source_file import (
     Peek,
@@ -104,7 +105,9 @@ def describe_content(path: Path, options: ReadOptions, format: str | None = None
 
 def requested_format(forced: str | None, options: ReadOptions | None) -> str | None:
     """Return the forced format; a column mapping implies tables."""
-    return forced or (tabular.COLUMNS_FORMAT if options and options.mapping else None)
+    if forced:
+        return forced
+    return COLUMNS_FORMAT.name if options and options.mapping else None
 
 
 def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[RejectedRecord]]:

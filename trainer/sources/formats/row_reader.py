@@ -1,0 +1,177 @@
+"""Reads the rows of a table, one conversation each, by their schemas or by the operator's mapping."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from personas.card.toml_card import ID_PATTERN
+from personas.schemas.base import DISCORD_API
+from personas.schemas.chat import Persona, fold_name
+from trainer.sources.columns import MAX_SHOWN_COLUMNS, ColumnRoles, Row, RowSchema
+from trainer.sources.conversation import Conversation, RejectedRecord, replace_assistant
+from trainer.sources.conversation_builder import RawDialogue, build_conversation
+from trainer.sources.formats.known_schemas import (
+    ROW_SCHEMAS,
+    SAMPLED_ROWS,
+    first_rows,
+    plan_row,
+    row_arrays,
+)
+from trainer.sources.formats.message_rows import is_excluded
+from trainer.sources.record_fields import UnusableRecordError
+from trainer.sources.source_file import Record, SourceFile
+from trainer.sources.source_format import ReadOptions
+
+ROW_LOSS_KEYS = ("weight", "loss_weight", "train", "trainable")
+"""Columns that exclude a whole row from training by 0 or false."""
+OPTIONAL_ROLES = ("input", "system", "history", "lang")
+RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
+
+
+def read_records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
+    """Yield the rows of a table, or those of the arrays of a JSON object that hold rows."""
+    wanted: set[str] = set()
+    if file.kind == "JSON object":
+        wanted = {name for name, _ in row_arrays(file.peek(), options.mapping)}
+    return records_of(file, wanted)
+
+
+def records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | RejectedRecord]:
+    """Yield the rows of a table, or those of the `wanted` arrays of a JSON object."""
+    peek = file.peek()
+    if not wanted:
+        yield from file.records()
+        return
+    # What a peek shows in full is known; arrays that come later are judged by how they begin.
+    known = list(peek.head)[: -1 if file.is_cut else None]
+    for name, records in file.arrays():
+        if name in wanted:
+            yield from records
+        elif name not in known:
+            first = next(records, None)
+            if first is not None and not isinstance(first, RejectedRecord):
+                yield first
+                yield from records
+
+
+def read_rows(
+    file: SourceFile, options: ReadOptions, main: RowSchema | None, unknown: RowParser | None
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield one conversation per row. Rows of other known schemas than `main` are read by their
+    own.
+
+    Columns are resolved once for all rows with the same columns; `unknown` is the operator's plan
+    for those that have its columns.
+    """
+    forced = unknown if options.mapping else None
+    needed: list[str] = []
+    if unknown:
+        roles = unknown[1].by_role
+        needed = [column for role, column in roles.items() if role not in OPTIONAL_ROLES]
+    plans = _first_plans(file, main) if main else {}
+    for record in read_records(file, options):
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        place, row = record
+        key = tuple(row)
+        has_mapped = all(column in row or column.split(".")[0] in row for column in needed)
+        plan = (forced if has_mapped else None) or plans.get(key)
+        if plan is None:
+            plan = _plan_for(row, main)
+            if plan is None:
+                columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
+                expected = main.expected if main else "of a known schema"
+                yield RejectedRecord(place, f"not {expected}: it has {columns}")
+                continue
+            plans[key] = plan
+        parse, columns_of_row = plan
+        try:
+            parsed = parse(row, columns_of_row)
+        except UnusableRecordError as error:
+            yield RejectedRecord(place, str(error))
+            continue
+        _exclude_row(row, parsed)
+        yield from _build_items(row, parsed, place, options)
+
+
+def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], RowParser]:
+    """Plan the columns of the first rows by the main schema: a single row may look like one of
+    another schema.
+    """
+    plans: dict[tuple[str, ...], RowParser] = {}
+    # Backwards, so that of several rows with the same columns the first one decides.
+    for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS]):
+        columns = plan_row(main, row)
+        if columns:
+            plans[tuple(row)] = (main.parse, columns)
+    return plans
+
+
+def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
+    for schema in (main, *ROW_SCHEMAS):
+        columns = plan_row(schema, row) if schema else None
+        if schema and columns:
+            return schema.parse, columns
+    return None
+
+
+def _exclude_row(row: Row, parsed: RawDialogue | list[RawDialogue]) -> None:
+    """Exclude all turns of a row from training if one of its columns says so."""
+    if not is_excluded(row, ROW_LOSS_KEYS):
+        return
+    dialogues = parsed if isinstance(parsed, list) else [parsed]
+    for dialogue in dialogues:
+        dialogue.untrained = frozenset(range(len(dialogue.texts)))
+
+
+def _build_items(
+    row: Row, parsed: RawDialogue | list[RawDialogue], place: str, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the conversations of a row, with the right and the persona that our own data sets
+    state.
+    """
+    if isinstance(parsed, list):
+        items = _build_scenes(parsed, place, options)
+    else:
+        items = [build_conversation(parsed, place, options)]
+    for item in items:
+        if row.get("right") == DISCORD_API and isinstance(item, Conversation):
+            item = replace(item, right=DISCORD_API)
+        if options.persona and "persona" in row and isinstance(item, Conversation):
+            yield _assign_persona(item, row, options.persona)
+        else:
+            yield item
+
+
+def _build_scenes(
+    dialogues: list[RawDialogue], place: str, options: ReadOptions
+) -> list[Conversation | RejectedRecord]:
+    """Build the conversations of a row's scenes; the first one that can be used counts as the
+    row.
+    """
+    items = [build_conversation(dialogue, place, options, rows=0) for dialogue in dialogues]
+    counted = 0
+    for index, item in enumerate(items):
+        if isinstance(item, Conversation):
+            counted = index
+            break
+    items[counted] = replace(items[counted], rows=1)
+    return items
+
+
+def _assign_persona(
+    conversation: Conversation, row: Row, persona: Persona
+) -> Conversation | RejectedRecord:
+    """Make the named persona the assistant of messages that name one (as `lore synthesise` writes
+    them).
+    """
+    name = row["persona"]
+    if not isinstance(name, str) or "messages" not in row:
+        return conversation
+    if fold_name(name) in (fold_name(persona.id), fold_name(persona.name)):
+        return replace_assistant(persona, conversation)
+    if not ID_PATTERN.fullmatch(name):
+        # No persona has such an id: the column holds descriptions.
+        return conversation
+    place = conversation.messages[0].row
+    return RejectedRecord(place, f"speaks as {name}", conversation.rows)
