@@ -8,7 +8,7 @@ python -m trainer preference --adapter ~/.understudy/jobs/JOB/adapter --pairs co
 JOB is the folder of the job that trained the version. The chosen replies are those that it was
 trained on, so none is held out; the rejected ones are the base model's, without card and lore,
 after the idea of Maiya et al. (Open Character Training, arXiv 2511.01689).
-docs/quality-experiments.md has what it gains. The file contains the log's texts: delete it after
+docs/quality.md (Options) has the gain. The file contains the log's texts: delete it after
 the training, since erasing a member's data does not reach it.
 """
 
