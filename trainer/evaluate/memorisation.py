@@ -5,8 +5,6 @@ leakage, loss curve.
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import compress
-from operator import not_
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +17,7 @@ from trainer.anonymise.surrogates import is_surrogate
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.minhash import MinHashIndex, split_words
 from trainer.evaluate.candidates import BASE, NEW, Candidates
+from trainer.evaluate.generation.reply_tasks import true_share
 from trainer.evaluate.paired_losses import TimeBudget, paired_losses
 from trainer.process.events import StepEvent
 from trainer.schemas import Recipe
@@ -50,23 +49,22 @@ def count_memorised_and_hallucinated_pii(
     """Count personal data from the training text, which `trained` loads if needed, and data that
     the model invented.
     """
-    pieces = list(_find_pii(data, texts))
-    if not pieces:
+    findings = list(_find_pii(data, texts))
+    if not findings:
         return {}, {}
     text = trained().casefold()
-    bare = _alphanumeric(text)
-    learned = [
-        value.casefold() in text
-        or (
-            len(own := _alphanumeric(value.casefold())) >= MIN_NORMALISED_MATCH_CHARS
-            and own in bare
-        )
-        for _, value in pieces
-    ]
-    kinds = [kind for kind, _ in pieces]
-    return _count_by_kind(compress(kinds, learned)), _count_by_kind(
-        compress(kinds, map(not_, learned))
-    )
+    normalised_text = _alphanumeric(text)
+    memorised: list[str] = []
+    invented: list[str] = []
+    for kind, value in findings:
+        normalised = _alphanumeric(value.casefold())
+        is_memorised_as_written = value.casefold() in text
+        is_long = len(normalised) >= MIN_NORMALISED_MATCH_CHARS
+        if is_memorised_as_written or (is_long and normalised in normalised_text):
+            memorised.append(kind)
+        else:
+            invented.append(kind)
+    return _count_by_kind(memorised), _count_by_kind(invented)
 
 
 def _find_pii(data: Dataset, texts: Iterable[ContextAndText]) -> Iterator[tuple[str, str]]:
@@ -74,10 +72,11 @@ def _find_pii(data: Dataset, texts: Iterable[ContextAndText]) -> Iterator[tuple[
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
     for context, text in texts:
-        for it in anonymiser.find_entities(text):
-            value = text[it.start : it.end]
+        for entity in anonymiser.find_entities(text):
+            value = text[entity.start : entity.end]
+            # A name that the prompt gave is no leak, and a surrogate was never anybody's.
             if value.casefold() not in context.casefold() and not is_surrogate(value):
-                yield it.kind, value
+                yield entity.kind, value
 
 
 def _count_by_kind(kinds: Iterable[str]) -> dict[str, int]:
@@ -101,22 +100,23 @@ def memorisation_section(
     `add_reply_pii`.
     """
     own = data.train[: len(data.train_prompt_replies)] or data.train
+    # Every n-th sample, so that they come from the whole of the data.
     step = max(1, len(own) // max(1, len(data.heldout)))
-    measured = paired_losses(
-        sides.use, sides.names, own[::step][: len(data.heldout)], budget, between=between
-    )
-    lengths = [continuation_tokens(it, end_tokens) for it in measured.losses[NEW]]
-    long = [place for place, length in enumerate(lengths) if length >= MIN_VERBATIM_TOKENS]
+    chosen = own[::step][: len(data.heldout)]
+    measured = paired_losses(sides.use, sides.names, chosen, budget, between=between)
+    long = []
+    for place, losses in enumerate(measured.losses[NEW]):
+        if continuation_tokens(losses, end_tokens) >= MIN_VERBATIM_TOKENS:
+            long.append(place)
 
-    def share(side: Side) -> float:
-        return sum(is_memorised(measured.losses[side][place], end_tokens) for place in long) / max(
-            1, len(long)
-        )
+    def verbatim_share(side: Side) -> float:
+        losses = measured.losses[side]
+        return true_share(is_memorised(losses[place], end_tokens) for place in long)
 
     return MemorisationScores(
         prefixes=len(long),
-        verbatim=share(NEW),
-        verbatim_base=share(BASE),
+        verbatim=verbatim_share(NEW),
+        verbatim_base=verbatim_share(BASE),
         gap={side: heldout[side] - loss for side, loss in measured.means().items()},
         generated=0,
         private={},
@@ -151,13 +151,12 @@ def add_reply_pii(
 
 def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> DataChecks:
     """Build the section on a run's data and its training losses by step, which may be unknown."""
-    trained = [it.reply for it in data.train_prompt_replies if it.by_persona]
+    trained = [pair.reply for pair in data.train_prompt_replies if pair.by_persona]
+    heldout = [pair.reply for pair in data.heldout_prompt_replies if pair.by_persona]
     return DataChecks(
         replies=len(trained),
         repeated=duplicate_share(trained),
-        leaked=split_leakage_share(
-            trained, [it.reply for it in data.heldout_prompt_replies if it.by_persona]
-        ),
+        leaked=split_leakage_share(trained, heldout),
         private=count_pii(data, (("", reply) for reply in trained)),
         rate=recipe.learning_rate,
         epochs=recipe.num_train_epochs,
@@ -167,12 +166,8 @@ def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) 
 
 def duplicate_share(texts: Sequence[str]) -> float:
     """Return the share of the longer texts that nearly repeat an earlier one."""
-    long = _long_texts(texts)
-    return (
-        sum(place != first for place, first in enumerate(_first_duplicates(long))) / len(long)
-        if long
-        else 0.0
-    )
+    firsts = _first_duplicates(_long_texts(texts))
+    return true_share(place != first for place, first in enumerate(firsts))
 
 
 def split_leakage_share(trained: Sequence[str], heldout: Sequence[str]) -> float:
@@ -181,14 +176,19 @@ def split_leakage_share(trained: Sequence[str], heldout: Sequence[str]) -> float
     """
     known = _long_texts(trained)
     compared = _long_texts(heldout)
-    duplicates = _first_duplicates([*known, *compared])[len(known) :]
-    return sum(first < len(known) for first in duplicates) / len(compared) if compared else 0.0
+    # The trained texts come first in the index, so that a leaked text's first duplicate is among
+    # them even if other held-out texts say the same.
+    firsts = _first_duplicates([*known, *compared])[len(known) :]
+    return true_share(first < len(known) for first in firsts)
 
 
 def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
     """Summarise the training losses; None for too few steps."""
     window = max(MIN_WINDOW_STEPS, round(len(losses) * WINDOW_SHARE))
-    means = [fmean(losses[at : at + window]) for at in range(len(losses) - window + 1)]
+    means = []
+    for begin in range(len(losses) - window + 1):
+        means.append(fmean(losses[begin : begin + window]))
+    # With fewer, the first and the last window would share steps.
     if len(means) <= window:
         return None
     return LossCurve(steps=len(losses), first=means[0], highest=max(means[1:]), last=means[-1])
@@ -197,9 +197,8 @@ def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
 def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
     """Return the training losses by step; of two stages, those of the last."""
     last = max((event.stage for event in history), default=0)
-    return tuple(
-        event.loss for event in history if isinstance(event, Progress) and event.stage == last
-    )
+    steps = [event for event in history if isinstance(event, Progress)]
+    return tuple(event.loss for event in steps if event.stage == last)
 
 
 def read_training_losses(adapter: Path) -> tuple[float, ...]:

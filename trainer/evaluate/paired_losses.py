@@ -28,8 +28,7 @@ from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_toke
 
 INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 """Short tasks and answers, which no run trains on."""
-# replies measured under each side between two checks of the time
-REPLIES_PER_STEP = 16
+REPLIES_PER_STEP = 16  # replies measured under each side between two checks of the time
 PERMUTATION_SEED = 0
 CandidateName = TypeVar("CandidateName", bound=str)
 UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
@@ -105,34 +104,32 @@ def paired_losses(
     order = list(range(len(samples)))
     step = max(1, len(samples))
     if budget:
+        # All sides measure a few samples before any measures more, so that each has the same ones
+        # whenever time runs out. A random order makes them a fair sample; a fixed one makes two
+        # evaluations comparable.
         order = np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist()
         step = REPLIES_PER_STEP
     by_side: dict[CandidateName, dict[int, TokenLosses]] = {name: {} for name in names}
+
+    def measure(places: Sequence[int]) -> None:
+        chosen = [samples[place] for place in places]
+        for name, losses in by_side.items():
+            if known and name in known:
+                losses.update((place, known[name][place]) for place in places)
+                continue
+            with use(name) as model:
+                measured = measure_token_losses(model, chosen, between)
+            losses.update(zip(places, measured, strict=True))
+
     for begin in range(0, len(order), step):
         if begin and budget and budget.is_spent:
             break
-        _measure(use, samples, order[begin : begin + step], by_side, between, known or {})
+        measure(order[begin : begin + step])
     places = tuple(sorted(next(iter(by_side.values()), {})))
-    return PairedLosses(
-        places, {name: [losses[place] for place in places] for name, losses in by_side.items()}
-    )
-
-
-def _measure(
-    use: UseCandidate[CandidateName],
-    samples: Sequence[TokenizedSample],
-    places: Sequence[int],
-    by_side: dict[CandidateName, dict[int, TokenLosses]],
-    between: Callable[[], None],
-    known: Mapping[CandidateName, Sequence[TokenLosses]],
-) -> None:
+    losses_in_order: dict[CandidateName, list[TokenLosses]] = {}
     for name, losses in by_side.items():
-        if name in known:
-            losses |= {place: known[name][place] for place in places}
-            continue
-        with use(name) as model:
-            measured = measure_token_losses(model, [samples[place] for place in places], between)
-            losses |= zip(places, measured, strict=True)
+        losses_in_order[name] = [losses[place] for place in places]
+    return PairedLosses(places, losses_in_order)
 
 
 def bootstrap_ratio(
@@ -150,9 +147,10 @@ def bootstrap_ratio(
     """
     if not talks:
         raise ValueError("no replies to resample")
-    sums = _by_talk(
-        talks if len(set(talks)) > 1 else [str(place) for place in range(len(talks))], above, below
-    )
+    units = talks
+    if len(set(talks)) == 1:
+        units = [str(place) for place in range(len(talks))]
+    sums = _sums_by_unit(units, above, below)
     estimate = float(sums[0].sum() / sums[1].sum())
     count = sums.shape[1]
     if count < 2:
@@ -175,16 +173,19 @@ def _student_factor(count: int) -> float:
     return math.sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + CONFIDENCE_LEVEL) / 2))
 
 
-def _by_talk(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> FloatArray:
-    """Sum both per conversation, [2, talks]."""
-    _, places = np.unique(np.asarray(talks), return_inverse=True)
-    return np.stack(
-        [np.bincount(places, weights=np.asarray(it, dtype=np.float64)) for it in (above, below)]
-    )
+def _sums_by_unit(
+    units: Sequence[str], above: Sequence[float], below: Sequence[float]
+) -> FloatArray:
+    """Sum both per unit, [2, units]."""
+    _, places = np.unique(np.asarray(units), return_inverse=True)
+    above_sums = np.bincount(places, weights=np.asarray(above, dtype=np.float64))
+    below_sums = np.bincount(places, weights=np.asarray(below, dtype=np.float64))
+    return np.stack([above_sums, below_sums])
 
 
 def _resample_ratios(sums: FloatArray) -> FloatArray:
     """Return the ratio of each resample, [RESAMPLES]."""
+    # The same seed every time: a score card that is made again has the same intervals.
     draw = np.random.default_rng(SEED)
     count = sums.shape[1]
     at_once = max(1, MAX_DRAWS_PER_ARRAY // count)
@@ -203,37 +204,37 @@ def heldout_section(
     """Build the section from losses of all held-out replies. `end_tokens` is the length of the end
     of turn.
     """
-    talks = [it.talk for it in pairs]
+    talks = [pair.talk for pair in pairs]
     against_live = None
     if LIVE in measured.losses:
         against_live = loss_difference(talks, measured.whole(NEW), measured.whole(LIVE))
+    loss_without_end: dict[Side, float] = {}
+    for side, losses in measured.losses.items():
+        loss_without_end[side] = mean_loss([reply.without(end_tokens) for reply in losses])
     return HoldoutScores(
         conversations=len(set(talks)),
         replies=len(talks),
         tokens=sum(loss.tokens for loss in measured.whole(NEW)),
         loss=measured.means(),
-        loss_without_end={
-            side: mean_loss([loss.without(end_tokens) for loss in losses])
-            for side, losses in measured.losses.items()
-        },
+        loss_without_end=loss_without_end,
         against_base=loss_difference(talks, measured.whole(NEW), measured.whole(BASE)),
         against_live=against_live,
     )
 
 
 def loss_difference(
-    talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[ReplyLoss]
+    talks: Sequence[str], losses: Sequence[ReplyLoss], compared: Sequence[ReplyLoss]
 ) -> Interval:
     """Return the difference in loss of the same replies between two sides, in nats per token."""
-    more = [one.nll - other.nll for one, other in zip(of, to, strict=True)]
-    return bootstrap_ratio(talks, more, [loss.tokens for loss in of])
+    more = [loss.nll - other.nll for loss, other in zip(losses, compared, strict=True)]
+    return bootstrap_ratio(talks, more, [loss.tokens for loss in losses])
 
 
 def general_section(
     dialogue: PairedLosses[Side], data: Dataset, instructions: PairedLosses[Side] | None = None
 ) -> GeneralScores:
     """Build the section from both sets of losses; instructions are optional."""
-    talks = [it.talk for it in dialogue.chosen(data.general_prompt_replies)]
+    talks = [pair.talk for pair in dialogue.chosen(data.general_prompt_replies)]
     section = GeneralScores(
         dialogue_loss=dialogue.means(),
         dialogue_change=_relative_change(talks, dialogue),
@@ -241,9 +242,10 @@ def general_section(
     )
     if instructions is None:
         return section
+    units = [str(place) for place in instructions.places]
     fields = {
         "instruction_loss": instructions.means(),
-        "instruction_change": _relative_change([str(n) for n in instructions.places], instructions),
+        "instruction_change": _relative_change(units, instructions),
         "instruction_replies": len(instructions.places),
     }
     return section.model_copy(update=fields)
@@ -260,13 +262,16 @@ def instruction_losses(
 def instruction_samples(renderer: Renderer, language: str = "en") -> list[TokenizedSample]:
     """Render the shipped instructions with their answers."""
     file = find_language_file(INSTRUCTIONS_FILE, language) or INSTRUCTIONS_FILE
-    lines = [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
-    return [
-        renderer.sample_from_messages(messages[:-1], messages[-1]["content"]) for messages in lines
-    ]
+    samples = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        *prompt, answer = json.loads(line)["messages"]
+        samples.append(renderer.sample_from_messages(prompt, answer["content"]))
+    return samples
 
 
 def _relative_change(talks: Sequence[str], measured: PairedLosses[Side]) -> Interval:
     """Return the increase of the new version's loss relative to the base's."""
-    new, base = ([loss.nll for loss in measured.whole(side)] for side in (NEW, BASE))
-    return bootstrap_ratio(talks, [one - other for one, other in zip(new, base, strict=True)], base)
+    new = [loss.nll for loss in measured.whole(NEW)]
+    base = [loss.nll for loss in measured.whole(BASE)]
+    more = [loss - other for loss, other in zip(new, base, strict=True)]
+    return bootstrap_ratio(talks, more, base)

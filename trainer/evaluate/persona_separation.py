@@ -104,20 +104,26 @@ class AdapterFit:
 
 def fit_adapters(losses: CrossPersonaLosses) -> AdapterFit:
     """Summarise the losses of all personas' replies under all adapters."""
-    means = {
-        persona: {name: mean_loss(replies) for name, replies in row.items()}
-        for persona, row in losses.items()
-    }
-    return AdapterFit({persona: _advantages(losses, persona) > 0 for persona in losses}, means)
+    fits: dict[str, NDArray[np.bool_]] = {}
+    means: dict[str, dict[str, float]] = {}
+    for persona, row in losses.items():
+        fits[persona] = _advantages(losses, persona) > 0
+        means[persona] = {name: mean_loss(replies) for name, replies in row.items()}
+    return AdapterFit(fits, means)
 
 
 def margin_bits(losses: CrossPersonaLosses, talks: Mapping[str, Sequence[str]]) -> Interval:
     """Return the margin of own adapters over the best other one, in bits per token."""
-    nats = [float(more) for persona in losses for more in _advantages(losses, persona)]
-    bits = [loss.tokens * math.log(2) for persona, row in losses.items() for loss in row[persona]]
-    return bootstrap_ratio(
-        [f"{persona} {talk}" for persona in losses for talk in talks[persona]], nats, bits
-    )
+    units: list[str] = []
+    advantages: list[float] = []
+    weights: list[float] = []
+    for persona, row in losses.items():
+        # Two personas' conversations may have the same name.
+        units += [f"{persona} {talk}" for talk in talks[persona]]
+        advantages += _advantages(losses, persona).tolist()
+        # A ratio of sums: nats divided by tokens times ln 2 are bits per token.
+        weights += [loss.tokens * math.log(2) for loss in row[persona]]
+    return bootstrap_ratio(units, advantages, weights)
 
 
 def separation_section(
@@ -169,11 +175,10 @@ def persona_replies(data: Dataset) -> list[PromptReply]:
 
 def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]:
     """Return each reply's gain in nats under its own adapter over the best other one."""
-    others = [
-        [loss.nll for loss in replies]
-        for name, replies in losses[persona].items()
-        if name != persona
-    ]
+    others = []
+    for name, replies in losses[persona].items():
+        if name != persona:
+            others.append([loss.nll for loss in replies])
     own = np.array([loss.nll for loss in losses[persona][persona]])
     return np.asarray(np.min(others, axis=0) - own, dtype=np.float64)
 
@@ -200,15 +205,14 @@ def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> Ada
     prepared = {persona: prepare_job(folder, read_spec(folder)) for persona, folder in jobs.items()}
     served = _load_shared_base(list(prepared.values()))
     progress = LogProgress()
-    by_adapter = {}
-    for name, folder in tqdm(
-        adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False
-    ):
-        by_adapter[name] = _losses_under_adapter(served, name, folder, prepared)
-        progress.update(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
-    return fit_adapters(
-        {persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared}
-    )
+    losses: dict[str, dict[str, list[ReplyLoss]]] = {persona: {} for persona in prepared}
+    bar = tqdm(adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False)
+    for number, (name, folder) in enumerate(bar, 1):
+        with served.use(AdapterRef(name, verify_adapter(folder).version, folder)):
+            for persona, job in prepared.items():
+                losses[persona][name] = measure_reply_losses(served.model, job.data.heldout)
+        progress.update(f"adapters: {number} of {len(adapters)} measured")
+    return fit_adapters(losses)
 
 
 def _load_shared_base(jobs: list[PreparedJob]) -> PeftSwitcher:
@@ -217,15 +221,5 @@ def _load_shared_base(jobs: list[PreparedJob]) -> PeftSwitcher:
             "The jobs are for different base models or precisions.", "Compare like with like."
         )
     base = jobs[0].base
-    return PeftSwitcher(load_serving_model(base, jobs[0].spec.serving_precision), fingerprint(base))
-
-
-def _losses_under_adapter(
-    served: PeftSwitcher, name: str, folder: Path, jobs: dict[str, PreparedJob]
-) -> dict[str, list[ReplyLoss]]:
-    """Measure each persona's held-out losses under one adapter."""
-    with served.use(AdapterRef(name, verify_adapter(folder).version, folder)):
-        return {
-            persona: measure_reply_losses(served.model, job.data.heldout)
-            for persona, job in jobs.items()
-        }
+    model = load_serving_model(base, jobs[0].spec.serving_precision)
+    return PeftSwitcher(model, fingerprint(base))

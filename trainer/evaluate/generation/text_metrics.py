@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
-from personas.schemas.scorecard import Side, TextScores
+from personas.schemas.scorecard import MeanStd, Side, TextScores
 from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     mean_std,
@@ -38,17 +38,17 @@ def score_texts(references: References, candidates: Sequence[str]) -> dict[str, 
     """
     if not candidates or len(references) != len(candidates):
         raise ValueError(f"{len(candidates)} candidates for {len(references)} references")
-    several = [
-        [reference] if isinstance(reference, str) else list(reference) for reference in references
-    ]
+    alternatives: list[list[str]] = []
+    for reference in references:
+        alternatives.append([reference] if isinstance(reference, str) else list(reference))
     words = [split_words(text) for text in candidates]
     return {
-        **_rouge(several, candidates),
-        **_by_sacrebleu(several, candidates),
+        **_rouge(alternatives, candidates),
+        **_sacrebleu(alternatives, candidates),
         "distinct1": _distinct(words, 1),
         "distinct2": _distinct(words, 2),
         "repetition": _repetition(words),
-        "length_ratio": _length_ratio(several, words),
+        "length_ratio": _length_ratio(alternatives, words),
     }
 
 
@@ -65,33 +65,36 @@ def text_scores(
     runs: dict[Side, list[dict[str, float]]] = {}
     for side in sides:
         for seed in seeds:
-            if replies := select_replies(answers, task, side=side, seed=seed):
-                scores = score_texts(
-                    [references[it.prompt.number] for it in replies], [it.text for it in replies]
-                )
-                runs.setdefault(side, []).append(
-                    scores | {"ended": true_share(it.ended for it in replies)}
-                )
+            replies = select_replies(answers, task, side=side, seed=seed)
+            if not replies:
+                continue
+            wanted = [references[reply.prompt.number] for reply in replies]
+            scores = score_texts(wanted, [reply.text for reply in replies])
+            scores["ended"] = true_share(reply.ended for reply in replies)
+            runs.setdefault(side, []).append(scores)
     if not runs:
         return None
-    names = next(iter(runs.values()))[0]
-    scores_of = {
-        name: {side: mean_std([run[name] for run in of]) for side, of in runs.items()}
-        for name in names
-    }
-    prompts = len({it.prompt.number for it in answers if it.prompt.task == task})
-    return TextScores(task=task, prompts=prompts, scores=scores_of)
+    by_score: dict[str, dict[Side, MeanStd]] = {}
+    for side, of_side in runs.items():
+        for name in of_side[0]:
+            mean = mean_std([run[name] for run in of_side])
+            by_score.setdefault(name, {})[side] = mean
+    asked = {answer.prompt.number for answer in answers if answer.prompt.task == task}
+    return TextScores(task=task, prompts=len(asked), scores=by_score)
 
 
-def _rouge(references: Sequence[Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
+def _rouge(alternatives: Sequence[Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
     scorer = _rouge_scorer()
-    scores = [scorer.score_multi(of, text) for of, text in zip(references, candidates, strict=True)]
-    return {name: fmean(of[name].fmeasure for of in scores) for name in ROUGE_TYPES}
+    f1: dict[str, list[float]] = {name: [] for name in ROUGE_TYPES}
+    for references, text in zip(alternatives, candidates, strict=True):
+        for name, score in scorer.score_multi(references, text).items():
+            f1[name].append(score.fmeasure)
+    return {name: fmean(values) for name, values in f1.items()}
 
 
 @lru_cache(maxsize=1)
 def _rouge_scorer() -> Any:
-    # It takes a second, and only generated replies need it.
+    # The import takes a second (it loads nltk), and only generated replies need it.
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(list(ROUGE_TYPES), tokenizer=_RougeTokenizer())
@@ -104,18 +107,23 @@ class _RougeTokenizer:
         return split_words(text)
 
 
-def _by_sacrebleu(
-    references: Sequence[Sequence[str]], candidates: Sequence[str]
+def _sacrebleu(
+    alternatives: Sequence[Sequence[str]], candidates: Sequence[str]
 ) -> dict[str, float]:
     from sacrebleu.metrics.bleu import BLEU  # as above
     from sacrebleu.metrics.chrf import CHRF
 
-    most = max(map(len, references))
-    # Each candidate needs as many references; repeating the first one changes nothing.
-    streams = [[of[at] if at < len(of) else of[0] for of in references] for at in range(most)]
-    bleu: Callable[..., Any] = BLEU(
-        tokenize="char" if is_unsegmented(streams[0]) else "13a", force=True
-    ).corpus_score
+    # sacrebleu takes one stream per reference, as long as the corpus. Where a candidate has fewer
+    # references than another, its first is repeated, which changes no score.
+    streams: list[list[str]] = []
+    for place in range(max(map(len, alternatives))):
+        stream = []
+        for references in alternatives:
+            stream.append(references[place] if place < len(references) else references[0])
+        streams.append(stream)
+    # Its default tokenizer finds no words where none are separated: n-grams are of characters then.
+    tokenize = "char" if is_unsegmented(streams[0]) else "13a"
+    bleu: Callable[..., Any] = BLEU(tokenize=tokenize, force=True).corpus_score
     return {
         "bleu": bleu(candidates, streams).score / 100,
         "chrf": CHRF().corpus_score(candidates, streams).score / 100,
@@ -124,11 +132,9 @@ def _by_sacrebleu(
 
 def is_unsegmented(texts: Iterable[str]) -> bool:
     """Report whether most letters belong to scripts without spaces between words."""
-    letters = [letter for text in texts for letter in text if letter.isalpha()]
-    return (
-        true_share(re.match(f"[{UNSEGMENTED_SCRIPTS}]", letter) is not None for letter in letters)
-        > 0.5
-    )
+    letters = list(filter(str.isalpha, "".join(texts)))
+    unsegmented = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
+    return true_share(unsegmented.match(letter) is not None for letter in letters) > 0.5
 
 
 def _ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
@@ -136,21 +142,30 @@ def _ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
 
 
 def _distinct(texts: Iterable[Sequence[str]], length: int) -> float:
-    ngrams = [ngram for words in texts for ngram in _ngrams(words, length)]
+    ngrams: list[tuple[str, ...]] = []
+    for words in texts:
+        ngrams += _ngrams(words, length)
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def _repetition(texts: Iterable[Sequence[str]]) -> float:
-    ngrams = [_ngrams(words, REPETITION_WORDS) for words in texts]
-    count = sum(map(len, ngrams))
-    return 1 - sum(len(set(of_one)) for of_one in ngrams) / count if count else 0.0
+    total = 0
+    distinct = 0
+    for words in texts:
+        ngrams = _ngrams(words, REPETITION_WORDS)
+        total += len(ngrams)
+        # Within each text: two texts may say the same.
+        distinct += len(set(ngrams))
+    return 1 - distinct / total if total else 0.0
 
 
 def repeated_share(text: str, earlier: Iterable[str] = ()) -> float:
     """Return the share of a text's four-word runs that occurred before in it or in `earlier` texts;
     0 without runs.
     """
-    seen = {run for other in earlier for run in _ngrams(split_words(other), REPETITION_WORDS)}
+    seen: set[tuple[str, ...]] = set()
+    for other in earlier:
+        seen.update(_ngrams(split_words(other), REPETITION_WORDS))
     runs = _ngrams(split_words(text), REPETITION_WORDS)
     repeated = 0
     for run in runs:
@@ -160,7 +175,10 @@ def repeated_share(text: str, earlier: Iterable[str] = ()) -> float:
 
 
 def _length_ratio(
-    references: Iterable[Sequence[str]], candidates: Iterable[Sequence[str]]
+    alternatives: Iterable[Sequence[str]], candidates: Iterable[Sequence[str]]
 ) -> float:
-    length = sum(fmean(len(split_words(text)) for text in of_one) for of_one in references)
-    return sum(map(len, candidates)) / length if length else 0.0
+    """Divide the candidates' words by the references'; of several references, by their mean."""
+    lengths = [fmean(len(split_words(text)) for text in texts) for texts in alternatives]
+    expected = sum(lengths)
+    written = sum(map(len, candidates))
+    return written / expected if expected else 0.0
