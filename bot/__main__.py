@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 from personas import cli_entry
 
-OWN_PACKAGES = ("bot", "personas", "sandbox")
+PACKAGES = frozenset(
+    """accelerate aiohttp bitsandbytes charset_normalizer datasets discord dotenv filelock gguf httpx2
+    huggingface_hub jinja2 markdown_it matplotlib numpy orjson peft phonenumbers prometheus_client
+    psutil py3langid pyarrow pycrfsuite pydantic pydantic_settings regex rouge_score sacrebleu
+    safetensors shtab sklearn sqlite_utils tensorboardX threadpoolctl tokenizers torch tqdm
+    transformers trl yaml""".split()
+)
+"""Import names of the packages that pyproject.toml declares."""
 MIN_PYTHON = (3, 11)
 
 
@@ -22,10 +29,10 @@ def main() -> int:
     try:
         return cli_entry.run(_load_main)
     except ModuleNotFoundError as error:
-        missing = error.name or "a package"
-        if missing.partition(".")[0] in OWN_PACKAGES:
+        # Any other module that is missing is a fault of the program: its traceback is needed.
+        if error.name not in PACKAGES:
             raise
-        return _report_missing_package(missing, sys.executable)
+        return _report_missing_package(error.name, sys.executable)
 
 
 def _load_main() -> Callable[[], int]:

@@ -8,11 +8,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from contextlib import suppress
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+import bot.__main__
 import bot.cli.ask
 import bot.cli.parser
 import bot.cli.run
@@ -24,6 +27,8 @@ from personas.errors import RequestError
 from trainer.process.environment import RESTARTED_VARIABLE
 
 ROOT = Path(__file__).parent.parent
+EXTRA_MODULES = ("_yaml", "functorch", "mpl_toolkits", "pylab", "torchgen")
+"""Modules that the declared packages install beside those that they are imported by."""
 PROGRAMS = {
     "bot": bot.cli.parser.build_parser,
     "trainer": trainer.cli.main.build_parser,
@@ -132,6 +137,26 @@ def test_without_the_packages_it_is_advised_how_to_get_them():
     )
     assert done.returncode == 1 and "make run" in done.stderr and "is missing" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_a_declared_package_is_reported_as_missing():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = {
+        line.partition("==")[0].replace("_", "-").lower()
+        for line in tomllib.loads(text)["project"]["dependencies"]
+    }
+    modules = set()
+    for module, owners in packages_distributions().items():
+        if not declared.isdisjoint(owner.replace("_", "-").lower() for owner in owners):
+            modules.add(module)
+    assert modules - set(EXTRA_MODULES) == bot.__main__.PACKAGES
+    code = (
+        "import sys; from bot import __main__ as entry\n"
+        "def load(): import nowhere.at_all\n"
+        "entry._load_main = load; sys.exit(entry.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "ModuleNotFoundError: No module named 'nowhere'" in done.stderr
 
 
 def test_the_scripts_of_the_package_lead_to_these_commands():
