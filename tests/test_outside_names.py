@@ -97,14 +97,18 @@ REVIEWED = {
     # A commit that `list_hub_files` has checked.
     ("trainer/cli/catalogue_command.py", "partial / revision"),
     # The four names in IMPORTED_FILES.
-    ("personas/home/external_adapter.py", "source / name"),
     ("personas/home/external_adapter.py", "folder / name"),
-    ("personas/home/external_adapter.py", "folder / file.name"),
-    ("personas/home/external_adapter.py", "cache / file.name"),
-    ("personas/home/external_adapter.py", "parent / name"),
+    ("personas/home/external_adapter_files.py", "source / name"),
+    ("personas/home/external_adapter_files.py", "folder / name"),
+    ("personas/home/external_adapter_hub.py", "folder / file.name"),
+    ("personas/home/external_adapter_hub.py", "cache / file.name"),
+    ("personas/home/external_adapter_files.py", "parent / name"),
     # A repository's name without its slash, and a commit that `list_hub_files` has checked.
-    ("personas/home/external_adapter.py", "cached / repository.replace('/', '--')"),
-    ("personas/home/external_adapter.py", "cached / repository.replace('/', '--') / str(info.sha)"),
+    ("personas/home/external_adapter_hub.py", "cached / repository.replace('/', '--')"),
+    (
+        "personas/home/external_adapter_hub.py",
+        "cached / repository.replace('/', '--') / str(info.sha)",
+    ),
     # The operator's own folder, as it was listed.
     ("trainer/sources/source_file.py", "self.path / name"),
     ("trainer/sources/source_file.py", "cache / part"),

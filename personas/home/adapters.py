@@ -21,6 +21,7 @@ from personas.schemas.training_events import Epoch
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+README_FILE = "README.md"
 DIALOGUE_PREFIX = "dialogue/"
 """Prefix of the names of dialogue adapters."""
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from bot.personas import discord_cards
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter
-from personas.home.external_adapter import EMBEDDED_HUB_ID
+from personas.home.declared_base_model import EMBEDDED_HUB_ID
 from personas.home.hub_download import HUB_ID_PATTERN
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE

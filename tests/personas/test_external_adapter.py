@@ -15,10 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError
-from personas.home import external_adapter
-from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, verify_adapter
+from personas.home import external_adapter_files, external_adapter_hub
+from personas.home.adapters import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    README_FILE,
+    WEIGHTS_FILE,
+    verify_adapter,
+)
 from personas.home.atomic_files import lock_folder
-from personas.home.external_adapter import README_FILE, import_adapter, open_any_adapter
+from personas.home.external_adapter import import_adapter, open_any_adapter
 from personas.models.base_model import fingerprint
 from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
@@ -198,7 +204,7 @@ def test_a_download_that_failed_continues_with_the_next_try(hub, plain, tmp_path
 def test_only_the_latest_commits_stay_in_the_cache_and_those_that_are_being_fetched(
     hub, plain, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(external_adapter, "MAX_CACHED_COMMITS", 2)
+    monkeypatch.setattr(external_adapter_hub, "MAX_CACHED_COMMITS", 2)
     commits = [digit * 40 for digit in "abcde"]
     hub.repositories[NAME].commits.update(
         {it: hub.repositories[NAME].commits[COMMIT] for it in commits}
@@ -293,7 +299,7 @@ def test_a_repository_without_safetensors_is_refused(hub, tmp_path):
 
 
 def test_what_is_too_large_is_not_downloaded(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(external_adapter, "MAX_WEIGHTS_BYTES", 1000)
+    monkeypatch.setattr(external_adapter_files, "MAX_WEIGHTS_BYTES", 1000)
     with pytest.raises(
         AdapterError, match=rf"{WEIGHTS_FILE} of {NAME} has 0 MiB. At most 0 are read"
     ):
@@ -425,7 +431,7 @@ def test_files_that_are_none_are_refused(plain, tmp_path):
 
 
 def test_a_zip_bomb_is_refused(plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(external_adapter, "MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr(external_adapter_files, "MAX_TEXT_BYTES", 10)
     with zipfile.ZipFile(tmp_path / "mira.zip", "w") as archive:
         for path in plain.iterdir():
             archive.write(path, path.name)

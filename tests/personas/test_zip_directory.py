@@ -8,7 +8,7 @@ import pytest
 
 from personas.card import charx
 from personas.errors import AdapterError, CardError
-from personas.home import external_adapter
+from personas.home import external_adapter_files
 from personas.zip_directory import MAX_ENTRY_BYTES, require_few_entries
 
 
@@ -68,4 +68,4 @@ def test_cards_and_adapters_of_very_many_files_are_not_opened(tmp_path, monkeypa
     with pytest.raises(CardError, match="more than 2,000 files have"):
         charx.read(zipped, "many.charx")
     with pytest.raises(AdapterError, match="more than 2,000 files have"):
-        external_adapter._unpack_zip(tmp_path / "many.zip", tmp_path)
+        external_adapter_files.unpack_zip(tmp_path / "many.zip", tmp_path)

@@ -20,10 +20,16 @@ import torch
 
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import ExportError
-from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, write_manifest
+from personas.home.adapters import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    README_FILE,
+    WEIGHTS_FILE,
+    write_manifest,
+)
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
-from personas.home.external_adapter import EMBEDDED_HUB_ID, README_FILE
+from personas.home.declared_base_model import EMBEDDED_HUB_ID
 from personas.models.base_model import EMBEDDED, BaseModel, recommended_sampling
 from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas.errors import ExportError
-from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE
-from personas.home.external_adapter import README_FILE
+from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, README_FILE
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.hub_errors import describe_hub_error
 
