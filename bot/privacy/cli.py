@@ -7,6 +7,7 @@ import asyncio
 import functools
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,11 +46,10 @@ def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
     about = reports[0]
     lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(stored or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
-    lines.append(
-        f"  training: opted in on {_day(decision.at)}"
-        if decision and decision.opted_in
-        else "  training: not opted in; nothing is trained on their messages"
-    )
+    if decision and decision.opted_in:
+        lines.append(f"  training: opted in on {_day(decision.at)}")
+    else:
+        lines.append("  training: not opted in; nothing is trained on their messages")
     for row in about.erasures():
         receipt = format_receipt_lines(receipt_of(row), is_done=row.step in ("", "follow"))
         lines += [f"Asked for on {_day(row.asked_at)}:", *receipt]
@@ -59,16 +59,21 @@ def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
 def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
     counts = count_rows(reports)
     about = reports[0]
-    since = [at for it in reports if (at := it.store.erasure.since(it.user_id)) is not None]
-    if since:
+    starts = [report.store.erasure.since(report.user_id) for report in reports]
+    oldest = min((at for at in starts if at is not None), default=None)
+    if oldest is not None:
         yield (
-            f"  messages: {counts['messages']}, the oldest of {_day(min(since))}; each is kept for "
+            f"  messages: {counts['messages']}, the oldest of {_day(oldest)}; each is kept for "
             f"{about.days} days"
         )
     if counts["votes"]:
         yield f"  votes on replies: {counts['votes']}"
-    for gift in (gift for it in reports for gift in it.store.people.contributions_of(it.user_id)):
-        yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
+    for report in reports:
+        for gift in report.store.people.contributions_of(report.user_id):
+            yield (
+                f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: "
+                f"{gift.what}"
+            )
     if counts["taught"]:
         yield f"  replies taught to personas: {counts['taught']}"
     if counts["memories"]:
@@ -84,21 +89,22 @@ def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
 def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]:
     lines = [_title(receipt, is_done=is_done)]
     if receipt.scope == "everything":
-        rows = {
-            name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")
-        }
+        rows = Counter(receipt.rows)
         lines.append(
-            "  deleted: {messages} messages, {replies} replies to them, {votes} votes; in "
-            "{mentions} other texts their "
-            "name or words were replaced".format(**rows)
+            f"  deleted: {rows['messages']} messages, {rows['replies']} replies to them, "
+            f"{rows['votes']} votes; in {rows['mentions']} other texts their name or words were "
+            "replaced"
         )
     lines += [f"  deleted: {path}" for path in receipt.deleted]
     lines += [f"  redacted: {path}" for path in receipt.cut]
     lines += [f"  deleted, because it could not be redacted: {path}" for path in receipt.lost]
-    for one in receipt.withdrawn:
-        instead = "" if one.now is None else f"; {one.now or 'the base model'} answers now"
-        lines.append(f"  withdrawn: {one.persona_id} {one.version}{instead}")
-    lines += [f"  withdrawn: the dialogue adapter {one.persona_id}" for one in receipt.dialogues]
+    for version in receipt.withdrawn:
+        line = f"  withdrawn: {version.persona_id} {version.version}"
+        if version.now is not None:
+            line += f"; {version.now or 'the base model'} answers now"
+        lines.append(line)
+    for dialogue in receipt.dialogues:
+        lines.append(f"  withdrawn: the dialogue adapter {dialogue.persona_id}")
     if receipt.withdrawn or receipt.dialogues:
         lines.append(
             "  When it runs, the bot retrains what was live and announces it in its channels."
@@ -132,11 +138,10 @@ def _day(at: float) -> str:
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
     """Print what is stored about a person. Raises `UnderstudyError`."""
     with _open_reports(arguments, home) as reports:
-        print(
-            export_member(reports).decode()
-            if arguments.json
-            else "\n".join(format_member_report(reports))
-        )
+        if arguments.json:
+            print(export_member(reports).decode())
+        else:
+            print("\n".join(format_member_report(reports)))
     return 0
 
 
@@ -165,18 +170,16 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
     if not arguments.yes and not _sure(arguments.user):
         return 1
     try:
-        receipt = (
-            _forget_in_parts(arguments, home)
-            if ShardRange.in_home(home)
-            else _forget_here(arguments, home)
-        )
+        if ShardRange.in_home(home):
+            receipt = _forget_in_parts(arguments, home)
+        else:
+            receipt = _forget_here(arguments, home)
     except HomeInUseError:
         receipt = _have_forgotten(arguments, home)
-    print(
-        receipt.model_dump_json()
-        if arguments.json
-        else "\n".join(format_receipt_lines(receipt, is_done=True))
-    )
+    if arguments.json:
+        print(receipt.model_dump_json())
+    else:
+        print("\n".join(format_receipt_lines(receipt, is_done=True)))
     return 0
 
 
@@ -187,13 +190,11 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
         runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
-            guild_id = arguments.guild
-            persona_id = arguments.persona
             count = write_history(
                 store,
                 permission,
-                guild_id=guild_id,
-                persona_id=persona_id,
+                guild_id=arguments.guild,
+                persona_id=arguments.persona,
                 out=arguments.out,
                 storing=fence.storing,
             )
@@ -220,9 +221,9 @@ def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceip
     any.
     """
     first, *others = ShardRange.in_home(home)
-    missing = set(range(first.count or 0)) - {
-        shard for one in (first, *others) for shard in one.ids or ()
-    }
+    missing = set(range(first.count or 0))
+    for part in (first, *others):
+        missing.difference_update(part.ids or ())
     if missing:
         numbers = ", ".join(map(str, sorted(missing)))
         raise RequestError(
@@ -238,6 +239,7 @@ def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceip
     for part in others:
         with _open_part(arguments.settings, part) as runner:
             asyncio.run(runner.erase_own_share())
+    # Read anew: meanwhile, the other parts have recorded in it that their share is done.
     with _open_part(arguments.settings, first) as runner:
         acknowledged = runner.store.erasure_requests.get(row.seq)
         assert acknowledged is not None  # rows are never deleted
@@ -277,13 +279,10 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
             continue
         with _open_store(home) as store:
             person = _erasure_runner(arguments.settings, store).keyed(str(arguments.user))
-            done = [
-                row
-                for row in store.erasure_requests.of(person)
-                if row.asked_at >= since and not row.step
-            ]
-        if done:
-            return receipt_of(done[0])
+            requests = store.erasure_requests.of(person)
+        for request in requests:
+            if request.asked_at >= since and not request.step:
+                return receipt_of(request)
     raise RequestError(
         "The running bot has not finished yet.",
         "It continues by itself; `python -m bot privacy show` shows the progress.",
@@ -295,11 +294,9 @@ def _erasure_runner(
 ) -> ErasureRunner:
     consents = ConsentMirror(settings.home, store, settings.discord_permission)
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
-    leave = (
-        None
-        if settings.discord_token
-        else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
-    )
+    forget_in_sandbox = None
+    if not settings.discord_token:
+        forget_in_sandbox = functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
     return ErasureRunner(
         settings.home,
         store,
@@ -307,7 +304,7 @@ def _erasure_runner(
         now=time.time,
         hooks=None,
         personas=personas.all_names(),
-        forget_in_sandbox=leave,
+        forget_in_sandbox=forget_in_sandbox,
         shards=shards,
     )
 
@@ -319,8 +316,12 @@ def _sure(user_id: int) -> bool:
 
 def _open_store(home: Path, guild_id: int = 0) -> Store:
     """Open the database with a guild's data."""
-    part = next((it.file(home) for it in ShardRange.in_home(home) if it.has(guild_id)), None)
-    return Store.read_only(part or home / HOME_DATABASE)
+    file = home / HOME_DATABASE
+    for part in ShardRange.in_home(home):
+        if part.has(guild_id):
+            file = part.file(home)
+            break
+    return Store.read_only(file)
 
 
 @contextmanager
@@ -329,11 +330,9 @@ def _open_reports(arguments: argparse.Namespace, home: Path) -> Iterator[list[Me
     settings = arguments.settings
     names = tuple(arguments.name)
     with ExitStack() as stack:
-        stores = [
-            stack.enter_context(Store.read_only(file))
-            for file in find_databases(home) or [home / HOME_DATABASE]
-        ]
-        runners = [_erasure_runner(settings, store) for store in stores]
-        yield [
-            MemberReport(runner, arguments.user, names, settings.history_days) for runner in runners
-        ]
+        reports = []
+        for file in find_databases(home) or [home / HOME_DATABASE]:
+            store = stack.enter_context(Store.read_only(file))
+            runner = _erasure_runner(settings, store)
+            reports.append(MemberReport(runner, arguments.user, names, settings.history_days))
+        yield reports

@@ -1,12 +1,12 @@
 """Deletes all data of a guild that has removed the bot."""
 
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from bot.personas.revisions import REVISIONS_FOLDER
+from bot.privacy.home_files import remove_path
 from bot.store import ALL_GUILDS, Store, TrainingJob, guild_suffix
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError
@@ -50,6 +50,7 @@ class GuildDeletion:
 
     def delete_files(self) -> None:
         """Delete the files; may run in a thread, and be repeated. Raises `OSError`."""
+        # What an interruption leaves is deleted with the next check, as the rows are still there.
         for path in self.files:
             remove_path(path)
 
@@ -132,11 +133,3 @@ def _is_from_history(job: TrainingJob) -> bool:
         return job.request.dataset == HISTORY_DATASET
     except RequestError:
         return False
-
-
-def remove_path(path: Path) -> None:
-    """Delete a file or folder. An interrupted deletion is repeated with the next check."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -51,15 +51,15 @@ def walk_home(home: Path, pattern: str) -> Iterator[Path]:
 
 @dataclass
 class FileErasureResult:
-    """Paths in the home that an erasure deleted or redacted, with the person's name replaced in
-    them.
+    """Paths in the home that an erasure deleted or redacted (`cut`), with the person's name
+    replaced in them.
+
+    `lost` are primary files that could not be redacted, and were deleted.
     """
 
     deleted: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
-    lost: list[str] = field(
-        default_factory=list
-    )  # primary files that could not be redacted, and were deleted
+    lost: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class HomeFiles:
         `OSError`.
         """
         done = FileErasureResult()
+        # An earlier attempt was killed between the renaming and the end of a deletion.
         for leftover in list(walk_home(self.home, f"{PENDING_DELETION_PREFIX}*")):
-            _remove(leftover)
+            remove_path(leftover)
         for path in self.derived_paths():
             if path not in self.busy and (path in withdrawn or self.contains_person(path)):
                 done.deleted.append(self._shown(path))
@@ -131,12 +132,11 @@ class HomeFiles:
         for package in self._packages():
             done.deleted.append(self._shown(package))
             delete_path(package)
-        for review in list_review_files(self.home):  # they may be anywhere, and mention everybody
-            if (
-                review.is_file()
-                and not review.is_relative_to(self.home)
-                and self._in(review.name, review)
-            ):
+        # Reviews may be outside the home, and mention everybody.
+        for review in list_review_files(self.home):
+            if not review.is_file() or review.is_relative_to(self.home):
+                continue
+            if self._in(review.name, review):
                 done.deleted.append(self.finder.redacted(str(review)))
                 delete_path(review)
         derived = set(self.derived_paths())
@@ -153,14 +153,11 @@ class HomeFiles:
         """List the files that are searched one by one."""
         for path in sorted(walk_home(self.home, "*")):
             top = path.relative_to(self.home).parts[0]
-            is_database = top.startswith(DATABASES)
-            is_excluded = is_database or top in EXCLUDED_PATHS or path.suffix in (".lock", ".part")
-            if (
-                path.is_file()
-                and not path.is_symlink()
-                and not is_excluded
-                and path not in self.busy
-            ):
+            if top.startswith(DATABASES) or top in EXCLUDED_PATHS:
+                continue
+            if path.suffix in (".lock", ".part") or path in self.busy:
+                continue
+            if path.is_file() and not path.is_symlink():
                 yield path
 
     def _in_file(self, file: Path) -> bool:
@@ -170,19 +167,17 @@ class HomeFiles:
         return self.finder.in_text(name) or redaction.file_contains_person(file, self.finder)
 
     def _packages(self) -> list[Path]:
-        roots = {
-            file
-            for file in self.primary_files()
-            if redaction.is_own_data_package_archive(file, self.finder)
-        }
+        """Find the person's own Discord data packages, zipped or unpacked."""
+        roots = set()
+        for file in self.primary_files():
+            if redaction.is_own_data_package_archive(file, self.finder):
+                roots.add(file)
         for file in walk_home(self.home, DATA_PACKAGE_OWNER_FILE):
             if is_own_data_package([(file.name, file.read_bytes())], self.finder):
-                root = (
-                    file.parent.parent
-                    if len(list(file.parent.parent.glob("*/*/messages.*")))
-                    else file.parent
-                )
-                roots.add(file.parent if root == self.home else root)
+                # Discord has the owner's file in `account`, beside the folder of the messages.
+                package = file.parent.parent
+                has_messages = any(package.glob("*/*/messages.*"))
+                roots.add(package if has_messages and package != self.home else file.parent)
         return sorted(root for root in roots if root != self.home)
 
     def _cut(self, file: Path, done: FileErasureResult, *, whole: bool = True) -> None:
@@ -230,11 +225,14 @@ def delete_path(path: Path) -> None:
     temporary = path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         path.rename(temporary)
-        _remove(temporary)
+        remove_path(temporary)
         fsync_path(path.parent)
 
 
-def _remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there. An interruption leaves a part of a
+    folder.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -35,10 +35,9 @@ PROSE_SUFFIXES = (".md", ".markdown", ".toml")
 MENTION_SUFFIXES = frozenset(
     (".json", ".txt", ".log", *JSON_LINES_SUFFIXES, *TABLE_DELIMITERS, *PROSE_SUFFIXES)
 )
-DATA_PACKAGE_OWNER_FILE = (
-    "user.json"  # the file of a Discord data package that identifies its owner
-)
-MAX_UNPACKED_BYTES = 2**30
+DATA_PACKAGE_OWNER_FILE = "user.json"
+"""The file of a Discord data package that identifies its owner."""
+MAX_UNPACKED_BYTES = 2**30  # of one archive; what is beyond counts as unreadable
 BLOCK_CHARACTERS = 2**20
 
 
@@ -88,7 +87,7 @@ def redact(name: str, data: bytes, finder: IdentifierMatcher) -> bytes | None:
     """Return a file's redacted contents; None where nothing can, or should, be kept. `name` gives
     the format.
     """
-    suffix = PurePath(name).suffix.casefold()
+    suffix = _suffix(PurePath(name))
     try:
         if suffix == ".gz":
             inner = redact(name[:-3], gzip.decompress(data), finder)
@@ -104,7 +103,7 @@ def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
     """Return whether a text file contains a part of the person's name; archives are not unpacked
     for that.
     """
-    if PurePath(name).suffix.casefold() not in MENTION_SUFFIXES:
+    if _suffix(PurePath(name)) not in MENTION_SUFFIXES:
         return False
     try:
         return finder.touches(data.decode())
@@ -116,25 +115,28 @@ def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
     """Return whether a file contains the person, also within an archive; an unreadable one is
     searched as bytes.
     """
-    suffix = PurePath(name).suffix.casefold()
+    suffix = _suffix(PurePath(name))
     if suffix == ".gz":
         try:
             return contains_person(name[:-3], gzip.decompress(data), finder)
         except (OSError, EOFError):
             return finder.in_bytes(data)
+    if finder.in_bytes(data):
+        return True
     if suffix in ARCHIVE_SUFFIXES:
-        return finder.in_bytes(data) or any(
-            finder.in_text(member) or (inner is not None and contains_person(member, inner, finder))
-            for member, inner in archive_members(data)
-        )
-    return finder.in_bytes(data)
+        for member, inner in archive_members(data):
+            if finder.in_text(member):
+                return True
+            if inner is not None and contains_person(member, inner, finder):
+                return True
+    return False
 
 
 def is_own_data_package_archive(file: Path, finder: IdentifierMatcher) -> bool:
     """Return whether a file is the person's own Discord data package, zipped."""
-    return _suffix(file) in ARCHIVE_SUFFIXES and is_own_data_package(
-        archive_members(file.read_bytes()), finder
-    )
+    if _suffix(file) not in ARCHIVE_SUFFIXES:
+        return False
+    return is_own_data_package(archive_members(file.read_bytes()), finder)
 
 
 def is_own_data_package(
@@ -167,10 +169,12 @@ def _json(text: str, finder: IdentifierMatcher) -> str | None:
     kept = redact_json(json.loads(text), finder)
     if kept is REMOVED_RECORD:
         return None
+    # Only what is redacted changes, so the layout stays.
     indent = 2 if re.match(r"[\[{]\s*\n", text) else None
-    return json.dumps(kept, ensure_ascii=False, indent=indent) + (
-        "\n" if text.endswith("\n") else ""
-    )
+    new = json.dumps(kept, ensure_ascii=False, indent=indent)
+    if text.endswith("\n"):
+        new += "\n"
+    return new
 
 
 def _lines(text: str, finder: IdentifierMatcher) -> str:
@@ -199,14 +203,14 @@ def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
         cleaned = {finder.redacted(key): _field(key, value, finder) for key, value in node.items()}
         return {key: value for key, value in cleaned.items() if value is not REMOVED_RECORD}
     if isinstance(node, list):
-        return [kept for item in node if (kept := redact_json(item, finder)) is not REMOVED_RECORD]
+        items = (redact_json(item, finder) for item in node)
+        return [item for item in items if item is not REMOVED_RECORD]
     if isinstance(node, str):
         return finder.redacted(node)
-    return (
-        0
-        if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node)
-        else node
-    )
+    # A bool is an int, too, and its text may be a name.
+    if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node):
+        return 0
+    return node
 
 
 def _field(key: str, value: Any, finder: IdentifierMatcher) -> Any:
@@ -229,23 +233,20 @@ def _table(text: str, delimiter: str, finder: IdentifierMatcher) -> str:
     rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
     if not rows:
         return text
-    author_columns = [at for at, title in enumerate(rows[0]) if _is_speaker_column(title)]
-    kept = [
-        row
-        for row in rows
-        if not any(at < len(row) and finder.is_theirs(row[at]) for at in author_columns)
-    ]
+    author_columns = []
+    for at, title in enumerate(rows[0]):
+        # Excel begins a file with a byte order mark, which stands before the first title.
+        name = title.strip().lstrip("\ufeff").casefold().replace(" ", "_").replace("-", "_")
+        if name in SPEAKER_KEYS:
+            author_columns.append(at)
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n" if "\r\n" in text else "\n")
-    writer.writerows([finder.redacted(cell) for cell in row] for row in kept)
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end)
+    for row in rows:
+        authors = (row[at] for at in author_columns if at < len(row))
+        if not any(finder.is_theirs(author) for author in authors):
+            writer.writerow([finder.redacted(cell) for cell in row])
     return out.getvalue()
-
-
-def _is_speaker_column(title: str) -> bool:
-    return (
-        title.strip().lstrip("\ufeff").casefold().replace(" ", "_").replace("-", "_")
-        in SPEAKER_KEYS
-    )
 
 
 def _plain_text(text: str, finder: IdentifierMatcher) -> str | None:
@@ -277,7 +278,9 @@ def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
         for name, inner in archive_members(data):
             if inner is None:
                 continue  # its contents are unknown
-            new = redact(name, inner, finder) if contains_person(name, inner, finder) else inner
+            new: bytes | None = inner
+            if contains_person(name, inner, finder):
+                new = redact(name, inner, finder)
             if new is not None:
                 archive.writestr(finder.redacted(name), new)
                 kept += 1
@@ -292,9 +295,12 @@ def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             remaining_bytes = MAX_UNPACKED_BYTES
             for entry in archive.infolist():
-                if not entry.filename.endswith("/"):
-                    remaining_bytes -= entry.file_size
-                    yield entry.filename, _member(archive, entry) if remaining_bytes >= 0 else None
+                if entry.filename.endswith("/"):
+                    continue
+                # The archive states the sizes: nothing is unpacked only to measure it.
+                remaining_bytes -= entry.file_size
+                content = _member(archive, entry) if remaining_bytes >= 0 else None
+                yield entry.filename, content
     except (zipfile.BadZipFile, OSError, ValueError):
         yield "damaged", None
 

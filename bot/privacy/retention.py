@@ -15,7 +15,8 @@ from pathlib import Path
 import discord
 
 from bot.platform.clock import BackgroundTask, Clock
-from bot.privacy.guild_deletion import GuildDeletion, find_guilds_on_disk, remove_path
+from bot.privacy.guild_deletion import GuildDeletion, find_guilds_on_disk
+from bot.privacy.home_files import remove_path
 from bot.services import Bot, Services
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import delete_abandoned_files, delete_abandoned_folders
@@ -209,6 +210,7 @@ class Retention:
         deletion = GuildDeletion.of(services.home, services.store, guild_id)
         deletion.withdraw(now)
         await asyncio.to_thread(deletion.delete_files)
+        # Messages go in steps first: `delete_rows` is one transaction, for which everything waits.
         services.store.guilds.forget_new_conversations(guild_id)
         await _in_steps(lambda: services.store.guilds.delete_messages(guild_id, DELETE_BATCH_ROWS))
         deletion.delete_rows(now)
