@@ -118,6 +118,7 @@ class SenderRegistry:
         """Upload the persona's avatar to the webhook, so that no public address is needed for
         it.
         """
+        # A message of a webhook can override the avatar only by a URL.
         if channel_id in self._avatars and self._avatars[channel_id] == persona.avatar:
             self._avatars.move_to_end(channel_id)
             return

@@ -50,6 +50,8 @@ MAX_REFUSED_REGEXES = 20
 is not tried.
 """
 INVALID_REGEX = "is no valid regular expression"
+# Settings that make two searches for one message differ, such as a cooldown, have no effect: a
+# training sample has to get the lore that the reply got.
 IN_MESSAGE = "keys are looked for only in the message that is answered"
 UNUSED_FIELDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sticky", "cooldown", "delay"), "sticky, cooldown and delay do not count: each message is looked at by itself"),

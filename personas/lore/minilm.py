@@ -21,12 +21,16 @@ from personas.lore.index_terms import WORD_PATTERN, has_english_stop_words, is_m
 from personas.models.hub_snapshot import find_hub_error
 
 Vectors = npt.NDArray[np.float32]
+# Of 56 questions in other words, it finds 85 % among the first three passages; Wordllama's static
+# vectors find half, and both together find no more than it alone.
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 LAYERS = 6
 HEADS = 12
 MAX_TOKENS = 256
 BATCH_TOKENS = 256
+# Embeddings of texts in another language mislead: with them, every greeting found some of a
+# German persona's lore.
 MIN_JUDGED_WORDS, MAX_PIECES_PER_WORD = 3, 1.6
 """English has at most 1.5 pieces of its vocabulary per word, other languages mostly 2; names may
 have many.

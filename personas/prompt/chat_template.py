@@ -109,6 +109,8 @@ class ChatTemplate:
         self._role_pattern = re.compile(rf"^({roles or '(?!)'}):", re.MULTILINE)
         self.has_system = self._keeps([_system(REPLY_PROBE), _user("hello")])
         self.may_open = self._keeps([_assistant(REPLY_PROBE), _user("hello")])
+        # Without a forced prefix, such as gpt-oss's final channel, an untrained model's analysis
+        # would become the reply.
         self.reply_prefix = self._probe_reply_prefix()
         self.forces_prefix = bool(self.reply_prefix.strip())
         self.end_of_turn = self._probe_end_of_turn()

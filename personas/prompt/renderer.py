@@ -313,6 +313,7 @@ class Renderer:
         instructions: str = "",
     ) -> list[Message]:
         """Build the chat messages of a prompt, the system message first if there is one."""
+        # The card's examples are turns, because a model imitates turns even without training.
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
         messages = self._with_opening(
@@ -439,6 +440,8 @@ def _answer(chat: ChatTemplate, reply: str, thought: str = "") -> list[int]:
 
 def recent_start(count: int) -> int:
     """Return how many of a channel's `count` messages, the oldest, a prompt leaves out."""
+    # A window that moved with each reply would invalidate the KV cache each time. Larger blocks
+    # cost less, but a prompt then has more of the persona's own replies, which it imitates.
     return max(0, count - RECENT_MESSAGES) // RECENT_BLOCK_MESSAGES * RECENT_BLOCK_MESSAGES
 
 

@@ -381,6 +381,8 @@ class DatasetBuilder(ExitStack):
         begin = conversation.messages[0].at
         if not self._has_history(number, conversation):
             return []
+        # The bot shows a channel's last messages however old they are, while many sessions of a
+        # log are one question and its reply.
         if hash_fraction("history", conversation.raw_text) >= recipe.cross_session_share:
             return []
         found: list[SourceMessage] = []

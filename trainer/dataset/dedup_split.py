@@ -286,6 +286,7 @@ def _mostly_held_out(
 
     Short replies do not count, nor do replies that occur in very many conversations.
     """
+    # Half, because conversations that share a phrase would pull each other over in a chain.
     places = np.argwhere(known & (replies != 0))
     by_cluster = {
         (int(replies[row, kind]), int(clusters[owners[row]])) for row, kind in places.tolist()

@@ -32,6 +32,8 @@ UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 ASCII_WORD = re.compile(r"\w+")
 IndexArray = NDArray[np.int64]
+# Libraries have changed their signatures between versions, which would move conversations across
+# the split, and keep their index in memory.
 _rng = np.random.Generator(
     np.random.PCG64(20261120)
 )  # PCG64's stream is guaranteed to stay the same

@@ -46,6 +46,8 @@ from trainer.dataset.ledger import Ledger
 from trainer.dataset.sample_renderer import SampleRenderer
 from trainer.schemas import PromptReply, Recipe
 
+# JSON lines, because erasure searches text for names, which Arrow files would hide. 20,000 samples
+# take 0.75 s to read; the library `datasets` takes 1.03 s, and 0.61 s to import.
 FORMAT = 1
 RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "general.jsonl"
 """Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to

@@ -49,6 +49,7 @@ REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "k
 and trained version read each prompt with another prompt's reply.
 """
 MAX_SIMULATED_BATCHES = 200  # batches to estimate, spread evenly over all lengths
+# Products on one core, which other load on the machine does not distort.
 REFERENCE_GFLOPS = 258.0  # the reference machine's float32 matrix products in numpy
 DEFAULT_GPU_SPEEDUP = 30.0  # a guess for GPUs without an earlier run
 PROBE_MATRIX_SIZE = 384

@@ -231,6 +231,8 @@ def open_for_writing(
             # Checked before the first write, so that a foreign or damaged file stays unchanged.
             version = _checked_version(raw, path)
             _enable_incremental_vacuum(raw, path)
+            # One connection writes, all others read: before SQLite 3.51.3 (Python 3.11 has an
+            # older one), two that write or checkpoint at once can corrupt a WAL database.
             raw.execute("pragma journal_mode = wal")
             raw.execute("pragma synchronous = full")
             raw.execute("pragma secure_delete = on")  # overwrites what is deleted

@@ -73,6 +73,7 @@ class FailedLogins:
         self._by_address.pop(address, None)
 
 
+# One role, the operator, needs no accounts: a token, exchanged for a session in memory.
 class Authenticator:
     """Authenticates requests; without a token it accepts all, as the server then listens on
     loopback only.

@@ -145,6 +145,7 @@ class RayRun:
         or know none. Raises `RunLimitError` for a run that hangs or takes too long since a worker
         took it, or the bot found it again.
         """
+        # From the file, because Ray's logs start anew with each reader.
         self._events = EventFileReader(self._folder / EVENTS_FILE, self._attempt.events_from)
         await self._show_latest_event()
         while True:

@@ -237,6 +237,8 @@ def _idempotent_job_id(request: web.Request) -> str:
     key = idempotency_key(request)
     if key is None:
         return ""
+    # The job itself remembers the request for as long as it exists, so that nothing else has
+    # to be stored, deleted or backed up.
     return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16]
 
 

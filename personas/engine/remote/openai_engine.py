@@ -28,6 +28,8 @@ PREFILL_ADVICE = (
 )
 
 
+# Some chat servers continue a last message of the assistant, but nothing tells them apart from
+# those that begin a new reply.
 class ReplyCutOffError(VllmError):
     """A reply that has begun cannot go on: a server that takes messages would begin it anew."""
 
