@@ -39,8 +39,9 @@ from trainer.dataset.synthetic.dialogue_synthesis import (
 )
 from trainer.dataset.synthetic.first_person import find_subject
 from trainer.dataset.synthetic.lore_extraction import extract_lore
+from trainer.dataset.synthetic.number_words import find_numbers
 from trainer.dataset.synthetic.reply_backends import choose_backend
-from trainer.dataset.synthetic.reply_filter import ReplyFilter, find_numbers
+from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.evaluate.generation.evaluation_prompts import has_shared_run, safety_trials
 from trainer.evaluate.generation.lore_facts import derive_questions
 from trainer.evaluate.generation.reply_sections import missing_in_language

@@ -26,7 +26,7 @@ from trainer.dataset.job_inputs import (
     read_job_talk,
 )
 from trainer.dataset.loader import load_job_dataset
-from trainer.dataset.synthetic.reply_filter import CONTRACTION
+from trainer.dataset.synthetic.speaking_style import CONTRACTION
 from trainer.report.run_plan import plan_job
 from trainer.run import run_job
 from trainer.train.job import load_fast_tokenizer

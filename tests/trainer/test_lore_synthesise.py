@@ -26,7 +26,8 @@ from trainer.dataset.synthetic.dialogue_synthesis import (
     trim_to_sentence,
 )
 from trainer.dataset.synthetic.reply_backends import choose_backend
-from trainer.dataset.synthetic.reply_filter import ReplyFilter, measure_style
+from trainer.dataset.synthetic.reply_filter import ReplyFilter
+from trainer.dataset.synthetic.speaking_style import measure_style
 
 GOOD = {
     "tower": [

@@ -29,7 +29,8 @@ from personas.schemas.scorecard import (
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dedup_split import hash_fraction
 from trainer.dataset.synthetic.lore_extraction import LorePair, extract_lore
-from trainer.dataset.synthetic.reply_filter import ReplyFilter, find_numbers
+from trainer.dataset.synthetic.number_words import find_numbers
+from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.evaluate.generation.reply_tasks import (
     FACTS_FILE,
     OUT_OF_CHARACTER_FILE,
