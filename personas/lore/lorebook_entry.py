@@ -9,17 +9,15 @@ from personas.errors import LoreError
 from personas.lore.entry_rules import (
     DEFAULT_ORDER,
     LOGICS,
-    MAX_FILE_REGEXES,
     MAX_KEY_CHARS,
     MAX_KEYS,
     MAX_NUMBER,
-    REGEX_KEY_PATTERN,
     EntryRules,
     SecondaryLogic,
     clean_key,
-    compile_regex,
     split_keys,
 )
+from personas.lore.key_regex import MAX_FILE_REGEXES, REGEX_KEY_PATTERN, compile_regex
 from personas.lore.lorebook_json import (
     JsonObject,
     list_or_empty,

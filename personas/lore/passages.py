@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from personas.errors import LoreError
-from personas.lore.entry_rules import MAX_FILE_REGEXES, EntryRules, count_regexes, parse_rules
+from personas.lore.entry_rules import EntryRules, count_regexes, parse_rules
 from personas.lore.index_terms import UNSEGMENTED_PATTERN
+from personas.lore.key_regex import MAX_FILE_REGEXES
 from personas.lore.markdown_sections import MarkdownSection, parse_sections
 
 WORLD = "_world"  # owner of lore that every persona shares

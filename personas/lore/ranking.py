@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from personas.lore.entry_rules import MAX_ALWAYS_WORDS, EntryRules, KeyMatch, KeySearch
+from personas.lore.entry_rules import MAX_ALWAYS_WORDS, EntryRules
 from personas.lore.index_terms import EVERYDAY_TERMS, character_grams, extract_terms, spellings
+from personas.lore.key_search import KeyMatch, KeySearch
 from personas.lore.passages import Passage, count_words
 from personas.lore.semantic import rarity
 

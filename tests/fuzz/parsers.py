@@ -63,7 +63,7 @@ from personas.home.card_adapter import (
 )
 from personas.home.dataset_catalogue import CATALOGUE_FILE, read_catalogue
 from personas.home.job_folder import REQUEST_FILE, read_spec
-from personas.lore.entry_rules import KeySearch
+from personas.lore.key_search import KeySearch
 from personas.lore.lore_folder import parse_lore, read_lore_file, scan_lore
 from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import parse_lorebook, read_lorebook

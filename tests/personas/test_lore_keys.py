@@ -8,11 +8,11 @@ from personas.errors import LoreError
 from personas.lore.entry_rules import (
     MAX_ALWAYS_WORDS,
     EntryRules,
-    KeySearch,
-    compile_regex,
     format_rules,
 )
 from personas.lore.index import LoreIndex
+from personas.lore.key_regex import compile_regex
+from personas.lore.key_search import KeySearch
 from personas.lore.lore_folder import scan_lore
 from personas.lore.passages import split_passages
 
@@ -151,7 +151,7 @@ class SlowPattern:
 
 
 def test_an_expression_that_is_slow_on_a_message_is_skipped_there(monkeypatch, caplog):
-    monkeypatch.setattr("personas.lore.entry_rules.compile_regex", lambda key: SlowPattern())
+    monkeypatch.setattr("personas.lore.key_search.compile_regex", lambda key: SlowPattern())
     assert KeySearch("a lamp").match(EntryRules(("/(l|la)+x/", "lamp"))).keys == ("lamp",)
     assert "/(l|la)+x/ of a lore entry takes too long" in caplog.text
 

@@ -12,8 +12,8 @@ from personas.card.card_book import card_book
 from personas.card.card_cli import main
 from personas.card.card_reader import parse_card
 from personas.errors import CardError, LoreError
-from personas.lore.entry_rules import KeySearch
 from personas.lore.index import LoreIndex
+from personas.lore.key_search import KeySearch
 from personas.lore.lore_folder import scan_lore
 from personas.lore.lorebook_entry import MAX_REFUSED_REGEXES
 from personas.lore.lorebook_markdown import lorebook_as_markdown
@@ -122,7 +122,7 @@ def test_keys_have_names_and_novelais_may_ask_for_several_words():
 def test_a_book_of_slow_expressions_costs_those_that_are_tried(monkeypatch):
     tried = []
     monkeypatch.setattr(
-        "personas.lore.entry_rules.is_slow", lambda pattern, source: not tried.append(source)
+        "personas.lore.key_regex.is_slow", lambda pattern, source: not tried.append(source)
     )
     entries = {
         str(n): silly_tavern_entry(n, [f"/(a+)+{n}-{k}/" for k in range(9)], WHEEL)
