@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bot.store import Store, TrainingJob
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
-from bot.training.request_checks import RequestChecks, RequestJson
+from bot.training.request_checks import RequestChecks, RequestJson, SentRequest
 from bot.training.training_plan import TrainingPlan
 from personas.errors import RequestError, TrainingError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -115,25 +115,24 @@ class Trainings:
 
     async def start_checked(
         self,
-        body: RequestJson,
+        sent: SentRequest,
         *,
         guild_id: int = OPERATOR_GUILD_ID,
         job_id: str = "",
         require_open: Callable[[], object] = lambda: None,
     ) -> StartedTraining:
-        """Check and plan a body, then queue it. If there is a job with this id and request already,
+        """Check and plan a request, then queue it. If there is a job with this id and request already,
         that is returned, without a plan.
 
         `require_open` raises if the bot has stopped during the checks.
         """
-        request = self.parse(body)
         async with self._check_turn():
-            if job := self._find_same(job_id, request):
-                return StartedTraining(job, None, self._notes(request))
-            await self._checks.require_startable(body, guild_id)
-            plan = await self._checks.require_memory(body, guild_id)
+            if job := self._find_same(job_id, sent.request):
+                return StartedTraining(job, None, self._notes(sent.request))
+            await self._checks.require_startable(sent, guild_id)
+            plan = await self._checks.require_memory(sent, guild_id)
             require_open()
-            return self.start(request, guild_id=guild_id, job_id=job_id, plan=plan)
+            return self.start(sent.request, guild_id=guild_id, job_id=job_id, plan=plan)
 
     async def plan(self, request: TrainingRequest, guild_id: int) -> PlannedTraining:
         """Plan a request; nothing is queued."""
@@ -146,12 +145,11 @@ class Trainings:
             conflict=self._queue.conflict(request, guild_id),
         )
 
-    async def plan_checked(self, body: RequestJson) -> PlannedTraining:
-        """Check that everything a body names is here, and plan it, whatever is in the queue."""
-        request = self.parse(body)
+    async def plan_checked(self, sent: SentRequest) -> PlannedTraining:
+        """Check that everything a request names is here, and plan it, whatever is in the queue."""
         async with self._check_turn():
-            await self._checks.require_available(body)
-            return await self.plan(request, OPERATOR_GUILD_ID)
+            await self._checks.require_available(sent)
+            return await self.plan(sent.request, OPERATOR_GUILD_ID)
 
     def find(self, job_id: str) -> TrainingJob:
         """Return a job. Raises `UnknownJobError`."""

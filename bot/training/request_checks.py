@@ -45,6 +45,14 @@ recipe.
 RequestJson = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class SentRequest:
+    """A training request and the body that stated it, which proposals change and show."""
+
+    body: RequestJson
+    request: TrainingRequest
+
+
 class UnavailableRequestError(RequestError):
     """The request names what is not on this machine. `fields` maps each wrong field to its error.
 
@@ -65,13 +73,14 @@ class InsufficientMemoryError(TrainingError):
     """
 
     def __init__(self, needed_bytes: int, free_bytes: int, proposal: RequestJson | None) -> None:
-        super().__init__(
+        message = (
             f"The training needs about {needed_bytes / 2**30:.1f} GiB of memory; "
-            f"{free_bytes / 2**30:.1f} GiB are free.",
-            "`would_work` is a body that fits."
-            if proposal
-            else "Close other programs, or name a smaller base model.",
+            f"{free_bytes / 2**30:.1f} GiB are free."
         )
+        advice = "Close other programs, or name a smaller base model."
+        if proposal:
+            advice = "`would_work` is a body that fits."
+        super().__init__(message, advice)
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
         self.proposal = proposal
@@ -95,48 +104,46 @@ class RequestChecks:
         except ValidationError as error:
             raise explain_validation_error(error) from error
 
-    async def require_startable(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
+    async def require_startable(self, sent: SentRequest, guild_id: int = OPERATOR_GUILD_ID) -> None:
         """Raise an `UnderstudyError` unless everything named is available and no job of the guild
         conflicts.
         """
-        await self.require_available(body, guild_id)
-        self.queue.check(self.parse(body), guild_id)
+        await self.require_available(sent, guild_id)
+        self.queue.check(sent.request, guild_id)
 
-    async def require_available(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
+    async def require_available(self, sent: SentRequest, guild_id: int = OPERATOR_GUILD_ID) -> None:
         """Raise `UnavailableRequestError` if the request names what is not on this machine."""
-        wrong = await asyncio.to_thread(self._find_unavailable, self.parse(body))
+        wrong = await asyncio.to_thread(self._find_unavailable, sent.request)
         if wrong:
-            raise UnavailableRequestError(
-                wrong, await self._propose_available(body, wrong, guild_id)
-            )
+            proposal = await self._propose_available(sent.body, wrong, guild_id)
+            raise UnavailableRequestError(wrong, proposal)
 
     async def require_memory(
-        self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID
+        self, sent: SentRequest, guild_id: int = OPERATOR_GUILD_ID
     ) -> TrainingPlan:
         """Plan the run. Raises `InsufficientMemoryError` if it does not fit."""
-        request = self.parse(body)
+        request = sent.request
         plan = await self.queue.plan(request, guild_id)
         free = available_memory_bytes()
         needed = requested_recipe_plan(plan, request.recipe).memory_bytes
         if needed <= free:
             return plan
-        proposal = next(_fitting_alternatives(body, plan, free), None)
+        proposal = next(_fitting_alternatives(sent.body, plan, free), None)
         if proposal is None and request.base_model != self.base_model:
-            served = {field: value for field, value in body.items() if field != "base_model"}
+            served = {field: value for field, value in sent.body.items() if field != "base_model"}
             proposal = await self._propose_fitting(served, guild_id)
         raise InsufficientMemoryError(needed, free, proposal)
 
     def _find_unavailable(self, request: TrainingRequest) -> dict[str, UnderstudyError]:
         wrong: dict[str, UnderstudyError] = {}
-        if not is_same_model(request.base_model, self.base_model) and (
-            error := _base_model_error(request.base_model)
-        ):
-            wrong["base_model"] = error
+        if not is_same_model(request.base_model, self.base_model):
+            base_model_error = _base_model_error(request.base_model)
+            if base_model_error:
+                wrong["base_model"] = base_model_error
         try:
             if request.dataset_path:
-                _require_copyable(
-                    resolve_dataset_path(self.home, request.dataset_path).path, self.home
-                )
+                dataset = resolve_dataset_path(self.home, request.dataset_path)
+                _require_copyable(dataset.path, self.home)
         except UnderstudyError as error:
             wrong["dataset_path"] = error
         try:
@@ -154,9 +161,10 @@ class RequestChecks:
         self, body: RequestJson, wrong: Mapping[str, object], guild_id: int
     ) -> RequestJson | None:
         """Find the nearest body that runs here without the wrong fields; None if there is none."""
-        others = self._alternatives(body, wrong)
-        acceptable = next((other for other in others if self._is_acceptable(other, guild_id)), None)
-        return await self._propose_fitting(acceptable, guild_id) if acceptable else None
+        for other in self._alternatives(body, wrong):
+            if self._is_acceptable(other, guild_id):
+                return await self._propose_fitting(other, guild_id)
+        return None
 
     def _alternatives(
         self, body: RequestJson, wrong: Mapping[str, object]
@@ -187,8 +195,9 @@ class RequestChecks:
         except UnderstudyError:
             return None
         free = available_memory_bytes()
-        fits = requested_recipe_plan(plan, request.recipe).memory_bytes <= free
-        return body if fits else next(_fitting_alternatives(body, plan, free), None)
+        if requested_recipe_plan(plan, request.recipe).memory_bytes <= free:
+            return body
+        return next(_fitting_alternatives(body, plan, free), None)
 
 
 def available_memory_bytes() -> int:
@@ -234,7 +243,7 @@ def _fitting_alternatives(
         if option.memory_bytes <= free:
             yield {**body, "hyperparameters": {**requested, **option.set}}
     others = {field: value for field, value in requested.items() if field not in MEMORY_FIELDS}
-    for estimate in sorted(plan.recipes, key=lambda it: it.memory_bytes, reverse=True):
+    for estimate in sorted(plan.recipes, key=lambda recipe: recipe.memory_bytes, reverse=True):
         if estimate.memory_bytes <= free:
             yield {**body, "recipe": estimate.recipe, "hyperparameters": others}
 
@@ -263,7 +272,8 @@ def _file_sizes(path: Path) -> Iterator[int]:
     """Yield the sizes of a path's files in bytes. Raises `MaterialError` at the first that must not
     be copied.
     """
-    for file in path.rglob("*") if path.is_dir() else [path]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    for file in files:
         if file.is_dir():
             if file.is_symlink():
                 raise MaterialError(

@@ -118,6 +118,16 @@ class MaskPreview(BaseModel):
         return ((first[0].removeprefix(self.long_before), first[1]), *others)
 
 
+class AdapterCoverage(BaseModel):
+    """The layers that get an adapter. `coverage` is their share of the parameters in the base
+    model's blocks, `left_out` the shares of the other layers by name.
+    """
+
+    target_modules: tuple[str, ...]
+    coverage: float
+    left_out: dict[str, float] = {}
+
+
 class TrainingPlan(BaseModel):
     """The trainer's plan of a run, without the fields that the bot ignores; `rows` are records of
     the material.
@@ -133,6 +143,7 @@ class TrainingPlan(BaseModel):
     recipes: tuple[RecipeEstimate, ...]
     lighter: tuple[MemoryOption, ...] = ()
     sources: dict[str, int] = {}
+    adapter: AdapterCoverage | None = None
     longest_tokens: int = 0
     tokens_per_sample: TokenHistogram = TokenHistogram()
     truncation: Truncation | None = None

@@ -20,7 +20,11 @@ from bot.training.actions import (
     StartedTraining,
     TooManyChecksError,
 )
-from bot.training.request_checks import InsufficientMemoryError, UnavailableRequestError
+from bot.training.request_checks import (
+    InsufficientMemoryError,
+    SentRequest,
+    UnavailableRequestError,
+)
 from bot.training.web.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
@@ -37,10 +41,10 @@ async def start_training(
 ) -> StartedTraining:
     """Check a body and queue it for a guild. Raises `UnderstudyError`s, most of them problems."""
     services = get_services(request)
-    _require_valid(services, body)
+    sent = _parse_request(services, body)
     with _as_problems(services):
         return await services.trainings.start_checked(
-            body,
+            sent,
             guild_id=guild_id,
             job_id=job_id,
             require_open=lambda: get_services(request),
@@ -50,9 +54,9 @@ async def start_training(
 async def plan_training(request: web.Request, body: dict[str, Any]) -> PlannedTraining:
     """Plan a body's run, whatever is in the queue. Raises `UnderstudyError`s."""
     services = get_services(request)
-    _require_valid(services, body)
+    sent = _parse_request(services, body)
     with _as_problems(services):
-        return await services.trainings.plan_checked(body)
+        return await services.trainings.plan_checked(sent)
 
 
 def require_job(request: web.Request) -> TrainingJob:
@@ -85,9 +89,10 @@ def smoothing_query(request: web.Request) -> float:
     return weight
 
 
-def _require_valid(services: Services, body: dict[str, Any]) -> None:
-    """Raise a problem that names the wrong fields of a body."""
-    parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+def _parse_request(services: Services, body: dict[str, Any]) -> SentRequest:
+    """Parse a body. Raises a problem that names its wrong fields."""
+    request = parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+    return SentRequest(body, request)
 
 
 @contextmanager
