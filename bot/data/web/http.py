@@ -28,8 +28,7 @@ from bot.platform.web_kit.openapi import (
     integer_parameter,
 )
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import read_json_object
-from bot.platform.web_kit.validation import parse_body
+from bot.platform.web_kit.validation import read_model
 from bot.services import Services
 
 routes = ApiRoutes("data")
@@ -131,7 +130,7 @@ async def put_dataset_in_catalogue(request: web.Request) -> web.Response:
     """
     services = get_services(request)
     id = request.match_info["id"]
-    offer = parse_body(OfferBody, await read_json_object(request))
+    offer = await read_model(request, OfferBody)
     await services.data.offer_dataset(id, offer)
     return (await _describe_dataset(services, id)).response()
 
@@ -232,7 +231,7 @@ async def post_dataset(request: web.Request) -> web.Response:
     """A trainer process builds it; GET its `build_dataset` for the progress."""
     paging.require_known_parameters(request, "replace")
     replace = paging.flag_query(request, "replace")
-    body = parse_body(DatasetBuildBody, await read_json_object(request))
+    body = await read_model(request, DatasetBuildBody)
     job = await get_services(request).data.build_dataset(body, replace=replace)
     return _describe_build(job).response(202, {"Location": f"/datasets/{quote(body.name)}/build"})
 

@@ -28,7 +28,7 @@ from bot.data.web.forms import (
     parse_offer_form,
     statement_fields,
 )
-from bot.data.web.problems import FORM_ERRORS, form_problem, offer_problem
+from bot.data.web.problems import FORM_ERRORS, OFFER_ERRORS, form_problem, offer_problem
 from bot.data.web.requests import (
     MAX_QUERY_CHARS,
     MAX_SAMPLE_NUMBER,
@@ -254,7 +254,7 @@ async def post_dataset_offer(request: web.Request) -> web.Response:
     try:
         offer = parse_offer_form(given)
         await services.data.offer_dataset(id, offer)
-    except (*FORM_ERRORS, MaterialError) as error:
+    except OFFER_ERRORS as error:
         return await _render_dataset(request, given, offer_problem(error, services))
     return redirect_to(request, path, OFFERED_TEXT.format(offer.name))
 

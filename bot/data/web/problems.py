@@ -4,7 +4,7 @@ from bot.data import errors
 from bot.platform.web_kit.problems import Problem, field_error, redacted_problem
 from bot.services import Services
 from bot.training.guild_turns import QueueConflictError
-from personas.errors import EngineBusyError, RequestError, UnderstudyError
+from personas.errors import EngineBusyError, MaterialError, RequestError, UnderstudyError
 
 SLUGS: dict[type[errors.DataError], str] = {
     errors.InvalidNameError: "bad-name",
@@ -19,6 +19,8 @@ SLUGS: dict[type[errors.DataError], str] = {
 }
 FORM_ERRORS = (Problem, RequestError, EngineBusyError)
 """Errors that the page of a form shows above it."""
+OFFER_ERRORS = (*FORM_ERRORS, MaterialError)
+"""Those of an offer to moderators, whose data set may be damaged or gone."""
 
 
 def data_problem(error: errors.DataError) -> Problem:

@@ -16,7 +16,7 @@ from bot.data.rights import LICENSED_RIGHT, RIGHT_CHOICES, parse_rights
 from bot.data.sample_index import prune_indexes
 from bot.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.data.web.forms import offer_fields, parse_map_form, parse_offer_form, statement_fields
-from bot.data.web.problems import FORM_ERRORS, form_problem, offer_problem
+from bot.data.web.problems import OFFER_ERRORS, form_problem, offer_problem
 from bot.data.web.requests import require_job, stream_job_progress
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
@@ -27,7 +27,6 @@ from bot.platform.web_kit.request_body import (
     read_multipart,
 )
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
-from personas.errors import MaterialError
 
 DATA_PATH = f"{DASHBOARD}/data"
 FOREIGN_ORIGINS = (data_sources.SHIPPED_ORIGIN, data_sources.PUBLISHED_ORIGIN)
@@ -221,7 +220,7 @@ async def post_upload_offer(request: web.Request) -> web.Response:
     try:
         offer = parse_offer_form(given)
         await services.data.offer_upload(name, offer)
-    except (*FORM_ERRORS, MaterialError) as error:
+    except OFFER_ERRORS as error:
         source = await services.data.upload(name)
         problem = offer_problem(error, services)
         return _render_upload(request, source, problem=problem, offer=given)
@@ -294,7 +293,7 @@ async def post_published_offer(request: web.Request) -> web.Response:
     try:
         offer = parse_offer_form({**given, "name": source.name})
         await services.data.offer_dataset(source.name, offer)
-    except (*FORM_ERRORS, MaterialError) as error:
+    except OFFER_ERRORS as error:
         return _render_published(request, source, given, offer_problem(error, services))
     return redirect_to(request, _published_path(source.name), OFFERED_TEXT.format(source.name))
 

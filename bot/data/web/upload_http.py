@@ -26,8 +26,7 @@ from bot.platform.web_kit.paging import (
     parse_page_query,
     require_known_parameters,
 )
-from bot.platform.web_kit.request_body import read_json_object
-from bot.platform.web_kit.validation import parse_body
+from bot.platform.web_kit.validation import read_model
 from personas.schemas.base import FrozenModel
 
 routes = ApiRoutes("data")
@@ -166,7 +165,7 @@ async def delete_upload_route(request: web.Request) -> web.Response:
 )  # fmt: skip
 async def put_right(request: web.Request) -> web.Response:
     """The person who states it is responsible for it; docs/privacy.md explains each right."""
-    body = parse_body(RightBody, await read_json_object(request))
+    body = await read_model(request, RightBody)
     statement = parse_rights(body.model_dump())
     source = await get_services(request).data.set_right(request.match_info["name"], statement)
     return SourceResponse.of(source).response()
@@ -207,7 +206,7 @@ async def put_columns(request: web.Request) -> web.Response:
     """For a table in no known form, of which nothing is read until then: `about` of the upload has
     the `question`.
     """
-    body = parse_body(ColumnMapBody, await read_json_object(request))
+    body = await read_model(request, ColumnMapBody)
     source = await get_services(request).data.set_columns(request.match_info["name"], body.map)
     return SourceResponse.of(source).response()
 
@@ -249,7 +248,7 @@ async def put_upload_in_catalogue(request: web.Request) -> web.Response:
     """
     data = get_services(request).data
     name = request.match_info["name"]
-    await data.offer_upload(name, parse_body(OfferBody, await read_json_object(request)))
+    await data.offer_upload(name, await read_model(request, OfferBody))
     return SourceResponse.of(await data.upload(name)).response()
 
 

@@ -4,7 +4,7 @@ replaces a card.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, cast, get_args
 
 from aiohttp import web
 from pydantic import Field as Limit
@@ -20,9 +20,9 @@ from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec, enum_parameter
 from bot.platform.web_kit.paging import enum_query, require_known_parameters
 from bot.platform.web_kit.problems import redacted_texts
-from bot.platform.web_kit.request_body import errors_as_problems, read_json_object
+from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.sse import SseItem, stream_events
-from bot.platform.web_kit.validation import parse_body
+from bot.platform.web_kit.validation import read_model
 from bot.store import BASE_MODEL_NAME
 from personas.card.card_writer import CardExport, CardForm
 from personas.errors import UnderstudyError
@@ -38,6 +38,7 @@ MEDIA_TYPES: dict[CardForm, str] = {
     "toml": "application/toml",
 }  # fmt: skip
 MAX_TEXTS = 100
+LIST_FIELDS = ("tags", "alternate_greetings")
 
 
 class PreviewBody(FrozenModel):
@@ -71,16 +72,11 @@ class PreviewBody(FrozenModel):
 async def post_preview(request: web.Request) -> web.StreamResponse:
     """Generates the first reply of a conversation. Neither the card nor the message is stored."""
     owned = require_persona_in_path(request)
-    body = parse_body(
-        PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)
-    )
-    speaker = card_editing.preview_model(
-        owned, body.version, await card_editing.check_edited_card(owned, body.card)
-    )
-    return await stream_events(
-        request,
-        _preview_events(owned, await card_editing.preview_request(owned, speaker, body.message)),
-    )
+    body = await read_model(request, PreviewBody, card_editing.MAX_CARD_BODY_BYTES)
+    card = await card_editing.check_edited_card(owned, body.card)
+    speaker = card_editing.preview_model(owned, body.version, card)
+    chat_request = await card_editing.preview_request(owned, speaker, body.message)
+    return await stream_events(request, _preview_events(owned, chat_request))
 
 
 async def _preview_events(owned: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
@@ -118,6 +114,11 @@ class CheckedCard(ApiModel):
     wrong: dict[str, str]
     tokens: card_editing.CardTokens
 
+    @classmethod
+    def of(cls, owned: OwnedPersona, card: card_editing.CardCheck) -> Self:
+        tokens = card_editing.card_tokens(card, owned.services.base_model)
+        return cls(wrong=dict(card.wrong), tokens=tokens)
+
 
 @routes.operation(
     "POST /tokens",
@@ -128,10 +129,9 @@ class CheckedCard(ApiModel):
 async def post_tokens(request: web.Request) -> web.Response:
     """Counts tokens with the served base model's tokenizer, without the chat template."""
     services = get_services(request)
-    texts = parse_body(
-        TokenCountRequest, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)
-    ).texts
-    return (await asyncio.to_thread(_count_tokens, services.base_model, texts)).response()
+    body = await read_model(request, TokenCountRequest, card_editing.MAX_CARD_BODY_BYTES)
+    counts = await asyncio.to_thread(_count_tokens, services.base_model, body.texts)
+    return counts.response()
 
 
 def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
@@ -170,7 +170,7 @@ async def get_card(request: web.Request) -> web.Response:
     form = enum_query(request, "format", CARD_FORMATS) or FIELDS_FORMAT
     if form == FIELDS_FORMAT:
         return web.json_response(await asyncio.to_thread(fields_json, owned))
-    return await card_file_response(owned, next(one for one in get_args(CardForm) if one == form))
+    return await card_file_response(owned, cast(CardForm, form))
 
 
 async def card_file_response(owned: OwnedPersona, form: CardForm) -> web.Response:
@@ -202,14 +202,11 @@ def _write_card_file(owned: OwnedPersona, form: CardForm, name: str) -> CardExpo
 def fields_json(owned: OwnedPersona) -> dict[str, Any]:
     """The fields of a card, including empty ones."""
     table = owned.services.personas.table(owned.id)
-    empty: dict[str, card_editing.FieldValue] = {
-        name: [] if name in ("tags", "alternate_greetings") else ""
-        for name in card_editing.CardFields.model_fields
-    }
-    return {
-        "id": owned.id,
-        "fields": {name: table.get(name, value) for name, value in empty.items()},
-    }
+    fields: dict[str, card_editing.FieldValue] = {}
+    for name in card_editing.CardFields.model_fields:
+        empty: card_editing.FieldValue = [] if name in LIST_FIELDS else ""
+        fields[name] = table.get(name, empty)
+    return {"id": owned.id, "fields": fields}
 
 
 class ImportedParts(ApiModel):
@@ -253,16 +250,14 @@ async def get_imported_parts(request: web.Request) -> web.Response:
 async def post_card_check(request: web.Request) -> web.Response:
     """Checks the persona's card with these fields; nothing is saved."""
     owned = require_persona_in_path(request)
-    card = await card_editing.check_edited_card(
-        owned,
-        parse_body(
-            card_editing.CardFields,
-            await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES),
-        ),
-    )
-    return CheckedCard(
-        wrong=dict(card.wrong), tokens=card_editing.card_tokens(card, owned.services.base_model)
-    ).response()
+    card = await _read_edited_card(request, owned)
+    return CheckedCard.of(owned, card).response()
+
+
+async def _read_edited_card(request: web.Request, owned: OwnedPersona) -> card_editing.CardCheck:
+    """The card with the fields of the body, and its faults."""
+    fields = await read_model(request, card_editing.CardFields, card_editing.MAX_CARD_BODY_BYTES)
+    return await card_editing.check_edited_card(owned, fields)
 
 
 @routes.operation(
@@ -281,14 +276,6 @@ async def put_card(request: web.Request) -> web.Response:
     A shipped card is copied to UNDERSTUDY_HOME, and the copy takes precedence.
     """
     owned = require_persona_in_path(request)
-    card = await card_editing.check_edited_card(
-        owned,
-        parse_body(
-            card_editing.CardFields,
-            await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES),
-        ),
-    )
+    card = await _read_edited_card(request, owned)
     await card_editing.replace_card(owned, card)
-    return CheckedCard(
-        wrong={}, tokens=card_editing.card_tokens(card, owned.services.base_model)
-    ).response()
+    return CheckedCard.of(owned, card).response()

@@ -15,6 +15,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
 from bot.store import ALL_GUILDS, Channel, InstalledVersion, TrainingJob
+from bot.versions.actions import PromotionResult, RollbackResult
 from bot.versions.adapter_import import import_adapter_version
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
@@ -65,11 +66,10 @@ class OwnedPersona:
         return "the operator" if self.is_edited or not self.ships else "came with the bot"
 
     async def install_dialogue(self, name: str) -> str:
-        """Install a dialogue adapter as a version, for the operator. Raises `RequestError` and
-        `AdapterError`.
-        """
-        adapter = self.services.catalogue.find_dialogue_adapter(name)
-        return await self.services.versions.install_dialogue(self.id, adapter, OPERATOR_ORIGIN)
+        """Install a dialogue adapter as a version, for the operator. Raises `Problem`."""
+        with errors_as_problems("conflict"):
+            adapter = self.services.catalogue.find_dialogue_adapter(name)
+            return await self.services.versions.install_dialogue(self.id, adapter, OPERATOR_ORIGIN)
 
     async def import_adapter(
         self, source: str, say: Callable[[str], None] = lambda text: None
@@ -91,6 +91,18 @@ class OwnedPersona:
             say=say,
         )
         return version, notes
+
+    async def promote(self, installed: InstalledVersion, *, anyway: bool) -> PromotionResult:
+        """Make a version live for the operator. Raises `Problem`."""
+        with errors_as_problems("conflict"):
+            return await self.services.versions.promote(
+                self.id, installed.version, OPERATOR_ORIGIN, anyway=anyway
+            )
+
+    def roll_back(self) -> RollbackResult:
+        """Restore the version before the operator's live one. Raises `Problem` if there is none."""
+        with errors_as_problems("conflict"):
+            return self.services.versions.roll_back(self.persona, OPERATOR_ORIGIN)
 
     def require_removable(self, installed: InstalledVersion) -> TrainingJob:
         """Return the job of a version that can be deleted. Raises `Problem` if it is used or

@@ -11,8 +11,7 @@ from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.lookup import require_lore_owner
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import read_json_object
-from bot.platform.web_kit.validation import parse_body
+from bot.platform.web_kit.validation import read_model
 from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 
@@ -82,7 +81,7 @@ async def post_lore_query(request: web.Request) -> web.Response:
     match, and why.
     """
     owned = require_lore_owner(request)
-    question = parse_body(LoreQuery, await read_json_object(request))
+    question = await read_model(request, LoreQuery)
     guild_id = int(question.guild) if question.guild else owned.guild_id
     ranking, matches = await lore_matches.match_lore(owned, question.message, guild_id)
     return LoreMatches(
@@ -91,7 +90,7 @@ async def post_lore_query(request: web.Request) -> web.Response:
         words=ranking.terms,
         small_talk=ranking.small_talk,
         weight=ranking.weight,
-        matches=[lore_matches.explanation_json(one) for one in matches],
+        matches=[lore_matches.explanation_json(match) for match in matches],
     ).response()
 
 
@@ -103,11 +102,14 @@ async def post_lore_query(request: web.Request) -> web.Response:
 async def get_lore_files(request: web.Request) -> web.Response:
     """Lists shipped files, the operator's and those that servers have added."""
     owned = require_lore_owner(request)
-    files = [
-        {name: value for name, value in vars(file).items() if name != "guild_id"}
-        | {"guild": str(file.guild_id), "links": {"self": f"/personas/{owned.id}/lore/{file.name}"}}
-        for file in await asyncio.to_thread(lore_files.list_lore_files, owned)
-    ]
+    files = []
+    for file in await asyncio.to_thread(lore_files.list_lore_files, owned):
+        described: Json = dict(vars(file))
+        # Discord's ids are text, as they exceed JSON's numbers.
+        del described["guild_id"]
+        described["guild"] = str(file.guild_id)
+        described["links"] = {"self": f"/personas/{owned.id}/lore/{file.name}"}
+        files.append(described)
     return web.json_response({"files": files})
 
 
@@ -137,14 +139,15 @@ async def get_lore_file(request: web.Request) -> web.Response:
 async def put_lore_file(request: web.Request) -> web.Response:
     """Adds or replaces a file; its previous text is stored. A shipped file is excluded instead."""
     owned = require_lore_owner(request)
-    text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_LOREBOOK_CHARS)).text
-    if not lore_files.is_plain_file_name(wanted := _file_name_in_path(request)):
+    body = await read_model(request, LoreFileBody, 2 * MAX_LOREBOOK_CHARS)
+    wanted = _file_name_in_path(request)
+    if not lore_files.is_plain_file_name(wanted):
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
-    added = await lore_files.write_lore_file(owned, owned.guild_id, wanted, text.encode())
-    more: Json = (
-        {"files": list(added.files), "imported": added.report.as_json()} if added.report else {}
-    )
+    added = await lore_files.write_lore_file(owned, owned.guild_id, wanted, body.text.encode())
+    more: Json = {}
+    if added.report:
+        more = {"files": list(added.files), "imported": added.report.as_json()}
     return LoreFileSummary(name=added.files[0], passages=added.passages, **more).response()
 
 

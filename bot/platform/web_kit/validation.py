@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
 
+from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import MAX_BODY_BYTES, read_json_object
 from personas.schemas.base import DEPENDENT_DEFAULT_ERROR
 
 MAX_REPORTED_ERRORS = 50
@@ -42,6 +44,13 @@ def parse_body(model: type[Model], body: dict[str, Any], *, is_form: bool = Fals
         message = f"{count} invalid: {names}."[:MAX_MESSAGE_CHARS]
         advice = "Correct what `errors` names; `allowed` says what is valid there."
         raise Problem("invalid-request", message, advice, errors=errors) from None
+
+
+async def read_model(
+    request: web.Request, model: type[Model], most_bytes: int = MAX_BODY_BYTES
+) -> Model:
+    """Read the JSON body of a request and validate it. Raises `Problem`."""
+    return parse_body(model, await read_json_object(request, most_bytes))
 
 
 def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:

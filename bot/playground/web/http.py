@@ -11,9 +11,8 @@ from bot.platform.web_kit.paging import (
     parse_page_query,
     require_known_parameters,
 )
-from bot.platform.web_kit.request_body import read_json_object
 from bot.platform.web_kit.sse import stream_events
-from bot.platform.web_kit.validation import parse_body
+from bot.platform.web_kit.validation import read_model
 from bot.playground.web import actions as playground_service
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRunList, PlaygroundRunResponse
 
@@ -36,7 +35,7 @@ MAX_EVENT_ID = 2**31 - 1
 )
 async def post_run(request: web.Request) -> web.Response:
     """All get the same conversation and seed; `after` continues an earlier run."""
-    body = parse_body(playground_service.PlayBody, await read_json_object(request))
+    body = await read_model(request, playground_service.PlayBody)
     return _created_response(playground_service.start_side_by_side(request, body))
 
 
@@ -51,7 +50,7 @@ async def post_run(request: web.Request) -> web.Response:
 )
 async def post_dialogue(request: web.Request) -> web.Response:
     """Each gets only its own lore. It ends after its turns, or when one repeats itself."""
-    body = parse_body(playground_service.DialogueBody, await read_json_object(request))
+    body = await read_model(request, playground_service.DialogueBody)
     return _created_response(playground_service.start_dialogue(request, body))
 
 

@@ -19,7 +19,6 @@ from bot.personas.web.lookup import (
     require_version,
     require_version_in_path,
 )
-from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.openapi import (
     ApiModel,
     ApiRoutes,
@@ -30,8 +29,8 @@ from bot.platform.web_kit.openapi import (
     Timestamp,
 )
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
-from bot.platform.web_kit.request_body import errors_as_problems, read_json_object
-from bot.platform.web_kit.validation import parse_body
+from bot.platform.web_kit.request_body import errors_as_problems
+from bot.platform.web_kit.validation import read_model
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion
 from bot.versions.store import PromotionKind
@@ -234,11 +233,11 @@ async def post_version(request: web.Request) -> web.Response:
     disconnects.
     """
     owned = require_persona_in_path(request)
-    body = parse_body(NewVersionBody, await read_json_object(request))
-    with errors_as_problems("conflict"):
-        if body.dialogue:
-            version = await owned.install_dialogue(body.dialogue)
-        else:
+    body = await read_model(request, NewVersionBody)
+    if body.dialogue:
+        version = await owned.install_dialogue(body.dialogue)
+    else:
+        with errors_as_problems("conflict"):
             version = await _import_adapter(request, owned, body.adapter or "")
     response = VersionResponse.of(owned.services, require_version(owned, version))
     return response.response(201, headers={"Location": persona_path(owned.id, "versions", version)})
@@ -312,11 +311,8 @@ async def post_promote(request: web.Request) -> web.Response:
     """
     owned = require_persona_in_path(request)
     installed = require_version_in_path(request, owned)
-    body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
-    with errors_as_problems("conflict"):
-        await owned.services.versions.promote(
-            owned.id, installed.version, OPERATOR_ORIGIN, anyway=body.anyway
-        )
+    body = await read_model(request, PromoteBody) if request.body_exists else PromoteBody()
+    await owned.promote(installed, anyway=body.anyway)
     return VersionResponse.of(owned.services, installed).response()
 
 
@@ -334,6 +330,5 @@ async def post_rollback(request: web.Request) -> web.Response:
     back two versions.
     """
     owned = require_persona_in_path(request)
-    with errors_as_problems("conflict"):
-        result = owned.services.versions.roll_back(owned.persona, OPERATOR_ORIGIN)
+    result = owned.roll_back()
     return VersionChange.of(result.change).response()

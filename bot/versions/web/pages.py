@@ -22,7 +22,6 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
-from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -85,8 +84,7 @@ async def post_dialogue_version(request: web.Request) -> web.Response:
     """Install a dialogue adapter as a version, then ask whether to promote it."""
     owned = require_persona_in_path(request)
     name = (await read_form(request)).get("dialogue", "")
-    with errors_as_problems("conflict"):
-        version = await owned.install_dialogue(name)
+    version = await owned.install_dialogue(name)
     return redirect_to(
         request, f"{owned.page}/versions/{version}/promote", f"dialogue/{name} is {version} now."
     )
@@ -182,10 +180,7 @@ async def post_promote_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     installed = require_version_in_path(request, owned)
     anyway = (await read_form(request)).get("anyway", "") == "yes"
-    with errors_as_problems("conflict"):
-        result = await owned.services.versions.promote(
-            owned.id, installed.version, OPERATOR_ORIGIN, anyway=anyway
-        )
+    result = await owned.promote(installed, anyway=anyway)
     outcome = "is live from the next reply on." if result.is_new else "is live already."
     return redirect_to(
         request, f"{owned.page}/versions", f"{installed.version} of {owned.persona.name} {outcome}"
@@ -245,8 +240,7 @@ async def confirm_rollback(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/rollback")
 async def post_rollback_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
-    with errors_as_problems("conflict"):
-        result = owned.services.versions.roll_back(owned.persona, OPERATOR_ORIGIN)
+    result = owned.roll_back()
     label = version_label(result.live)
     message = (
         f"{label[0].upper()}{label[1:]} answers for {owned.persona.name} from the next reply on."
