@@ -37,8 +37,8 @@ from trainer.dataset.synthetic.dialogue_synthesis import (
     synthesise_dialogues,
     trim_to_sentence,
 )
-from trainer.dataset.synthetic.first_person import find_subject
 from trainer.dataset.synthetic.lore_extraction import extract_lore
+from trainer.dataset.synthetic.lore_subjects import find_subject
 from trainer.dataset.synthetic.number_words import find_numbers
 from trainer.dataset.synthetic.reply_backends import choose_backend
 from trainer.dataset.synthetic.reply_filter import ReplyFilter

@@ -15,13 +15,14 @@ from personas.lore.lore_folder import read_lore
 from personas.lore.passages import Passage, split_passages
 from personas.schemas.chat import Persona
 from tests.trainer.lore_server import home, lore_command
-from trainer.dataset.synthetic.first_person import LoreSubject, find_subject
+from trainer.dataset.synthetic.extraction_files import write_extraction
+from trainer.dataset.synthetic.first_person import LoreSubject
 from trainer.dataset.synthetic.lore_extraction import (
     extract_facts,
     extract_lore,
     question_about,
-    write_extraction,
 )
+from trainer.dataset.synthetic.lore_subjects import find_subject
 
 HE = LoreSubject(("Bo",), "he")
 SHE = LoreSubject(("Ada Marsh", "Ada"), "she")

@@ -22,7 +22,8 @@ from trainer.cli.dataset_args import SHIPPED_DATA, load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
 from trainer.cli.options import ADAPTER, JSON, LORE, OUT, PERSONA, add_options, flag, option
 from trainer.dataset.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
-from trainer.dataset.synthetic.lore_extraction import extract_lore, write_extraction
+from trainer.dataset.synthetic.extraction_files import write_extraction
+from trainer.dataset.synthetic.lore_extraction import extract_lore
 from trainer.dataset.synthetic.reply_backends import ReplyBackend, choose_backend
 from trainer.process.run_control import Terminated
 

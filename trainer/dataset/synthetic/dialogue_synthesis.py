@@ -27,10 +27,12 @@ from personas.lore.passages import WORLD, Passage
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.dataset.quality_filters import detect_main_language
-from trainer.dataset.synthetic.first_person import SubstitutedSubject, find_language, find_subject
-from trainer.dataset.synthetic.lore_extraction import question_about, write_file_atomically
+from trainer.dataset.synthetic.extraction_files import write_file_atomically
+from trainer.dataset.synthetic.lore_extraction import question_about
+from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.reply_backends import ReplyBackend, ReplySession
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
+from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 from trainer.process.run_control import run_until_terminated
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"

@@ -1,36 +1,20 @@
 """Extracts facts, a card addition and question-answer pairs from lore by rules, without a model."""
 
-import contextlib
 import itertools
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from personas.errors import MaterialError
-from personas.home.atomic_files import fsync_path, replace_durably
-from personas.home.toml_text import toml_value
 from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
-from trainer.dataset.synthetic.first_person import (
-    FACT_KINDS,
-    FactKind,
-    LoreSubject,
-    SubstitutedSubject,
-    find_subject,
-)
+from trainer.dataset.synthetic.first_person import FactKind, LoreSubject
+from trainer.dataset.synthetic.lore_subjects import find_subject
+from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 
 MAX_ANSWER_SENTENCES = 2  # sentences per answer of a dialogue
-CARD_FIELDS = {
-    "style": "speech",
-    "trait": "personality",
-    "relation": "relations",
-    "fact": "description",
-}
-"""Card field for each kind of sentence."""
 SECTION_QUESTIONS = (
     (r"^(?:his|her|their) (?P<rest>.+)$", "Tell me about your {rest}."),
     (r"^how (?P<rest>.+)$", "Tell me how {rest}."),
@@ -57,13 +41,13 @@ def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
     """Return a fact per sentence, in order."""
     subject = find_subject(persona, passages)
     facts = []
-    before = None
+    section = None
     for passage in passages:
-        if before is None or (before.source, before.heading) != (passage.source, passage.heading):
-            clear = not subject.names_in(
-                passage.heading.rpartition(": ")[2]
-            ) or subject.is_named_in(passage.heading)
-        before = passage
+        if (passage.source, passage.heading) != section:
+            section = (passage.source, passage.heading)
+            # Below a heading with somebody else's name, a pronoun means that person.
+            title = passage.heading.rpartition(": ")[2]
+            clear = not subject.names_in(title) or subject.is_named_in(passage.heading)
         for sentence in split_sentences(passage.text):
             facts.append(_fact(sentence, passage, subject, subject.opens(sentence) or clear))
             clear = subject.stays_clear(sentence, clear)
@@ -71,15 +55,13 @@ def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
 
 
 def _fact(sentence: str, passage: Passage, subject: LoreSubject, clear: bool) -> LoreFact:
-    names = tuple(
-        dict.fromkeys(name for name in subject.names_in(sentence) if name not in subject.names)
-    )
+    others = [name for name in subject.names_in(sentence) if name not in subject.names]
+    names = tuple(dict.fromkeys(others))
     about = subject.is_named_in(sentence) or (clear and subject.has_pronoun(sentence))
-    spoken = subject.to_first_person(sentence, clear=clear)
     return LoreFact(
-        subject.fact_kind(sentence, names, about),
-        sentence,
-        spoken,
+        kind=subject.fact_kind(sentence, names, about),
+        text=sentence,
+        spoken=subject.to_first_person(sentence, clear=clear),
         about_owner=about,
         names=names,
         passage=passage,
@@ -96,15 +78,17 @@ class LorePair:
 
     def row(self, persona: Persona) -> dict[str, Any]:
         """Return the JSON object of an output line."""
-        sources = [
-            {"source": p.source, "heading": p.heading, "text": p.text} for p in self.passages
-        ]
         return {
             "messages": list(self.messages),
             "persona": persona.id,
             "kind": self.kind,
-            "provenance": sources,
+            "provenance": [passage_origin(passage) for passage in self.passages],
         }
+
+
+def passage_origin(passage: Passage) -> dict[str, str]:
+    """Return the JSON object that names a passage as the origin of a fact or pair."""
+    return {"source": passage.source, "heading": passage.heading, "text": passage.text}
 
 
 @dataclass(frozen=True)
@@ -128,57 +112,19 @@ def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtractio
     facts = extract_facts(persona, own)
     subject = find_subject(persona, own)
     left_out = Counter[str]()
-    sections = itertools.groupby(
-        facts, key=lambda fact: (fact.passage.source, fact.passage.heading)
-    )
-    pairs = [
-        pair for _, section in sections for pair in _section_pairs(list(section), subject, left_out)
-    ]
+    pairs: list[LorePair] = []
+    for _, section in itertools.groupby(facts, key=_section_key):
+        pairs += _section_pairs(list(section), subject, left_out)
     pairs += _relation_pairs(facts, subject)
-    if shared := sum(
-        len(split_sentences(passage.text)) for passage in passages if passage.owner == WORLD
-    ):
-        left_out["about the world: chat retrieves it by itself"] = shared
+    world = [passage for passage in passages if passage.owner == WORLD]
+    world_sentences = sum(len(split_sentences(passage.text)) for passage in world)
+    if world_sentences:
+        left_out["about the world: chat retrieves it by itself"] = world_sentences
     return LoreExtraction(tuple(facts), tuple(pairs), dict(left_out))
 
 
-def write_extraction(persona: Persona, found: LoreExtraction, out: Path) -> dict[str, int]:
-    """Write `card_addition.toml`, `facts.jsonl` and `<persona>_lore.jsonl`; return the counts."""
-    files = {
-        "card_addition.toml": _card_addition(persona, found.facts),
-        "facts.jsonl": _lines(_fact_row(fact) for fact in found.facts),
-        f"{persona.id}_lore.jsonl": _lines(pair.row(persona) for pair in found.pairs),
-    }
-    write_files_atomically(out, files)
-    kinds = Counter(fact.kind for fact in found.facts)
-    pairs = Counter(pair.kind for pair in found.pairs)
-    return {**{f"{kind}s" if kind != "style" else kind: kinds[kind] for kind in FACT_KINDS},
-            "questions": pairs["question"], "dialogues": pairs["dialogue"]}  # fmt: skip
-
-
-def write_file_atomically(path: Path, text: str) -> None:
-    """Write a file completely or not at all. Raises `OSError`."""
-    write_files_atomically(path.parent, {path.name: text})
-
-
-def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
-    """Write all files completely or none. Raises `OSError`."""
-    was_there = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = {name: folder / f"{name}.part" for name in files}
-    try:
-        for name, path in partial.items():
-            path.write_text(files[name], encoding="utf-8")
-            fsync_path(path)
-        for name, path in partial.items():
-            replace_durably(path, folder / name)
-    except BaseException:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
-        if not was_there:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+def _section_key(fact: LoreFact) -> tuple[str, str]:
+    return fact.passage.source, fact.passage.heading
 
 
 def _section_pairs(
@@ -187,24 +133,24 @@ def _section_pairs(
     """Turn a section into one answer and, if it is long enough, a conversation that asks for the
     rest.
     """
-    spoken = [
-        (text, fact.passage)
-        for fact in section
-        if (text := _first_person_text(fact, subject)) is not None
-    ]
-    if len(spoken) < len(section):
-        left_out[_unspoken_reason(subject)] += len(section) - len(spoken)
-    if not spoken:
+    sentences: list[str] = []
+    sources: dict[Passage, None] = {}
+    for fact in section:
+        text = _first_person_text(fact, subject)
+        if text is not None:
+            sentences.append(text)
+            sources[fact.passage] = None
+    if len(sentences) < len(section):
+        left_out[_unspoken_reason(subject)] += len(section) - len(sentences)
+    if not sentences:
         return
+    passages = tuple(sources)
     question = question_about(section[0].passage.heading, subject)
-    passages = tuple(dict.fromkeys(passage for _, passage in spoken))
-    sentences = [text for text, _ in spoken]
     size = MAX_ANSWER_SENTENCES
     yield LorePair("question", _make_messages([(question, _join(sentences[: 2 * size]))]), passages)
     if len(sentences) > size:
-        answers = [
-            _join(sentences[start : start + size]) for start in range(0, len(sentences), size)
-        ]
+        starts = range(0, len(sentences), size)
+        answers = [_join(sentences[start : start + size]) for start in starts]
         prompts = itertools.chain([question], itertools.cycle(subject.follow_ups))
         yield LorePair("dialogue", _make_messages(zip(prompts, answers, strict=False)), passages)
 
@@ -227,12 +173,13 @@ def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator
     """Ask about each person in the persona's life; the answer is every sentence of one section that
     names them.
     """
-    spoken = [
-        (fact, _first_person_text(fact, subject)) for fact in facts if fact.kind == "relation"
-    ]
-    relations = [(fact, text) for fact, text in spoken if text]
-    for name in dict.fromkeys(name for fact, _ in relations for name in fact.names):
-        relevant = [(fact, text) for fact, text in relations if name in fact.names]
+    by_name: dict[str, list[tuple[LoreFact, str]]] = {}
+    for fact in facts:
+        text = _first_person_text(fact, subject) if fact.kind == "relation" else None
+        if text:
+            for name in fact.names:
+                by_name.setdefault(name, []).append((fact, text))
+    for name, relevant in by_name.items():
         answer = _join(dict.fromkeys(text for _, text in relevant))
         passages = tuple(dict.fromkeys(fact.passage for fact, _ in relevant))
         yield LorePair("question", _make_messages([(subject.who_is(name), answer)]), passages)
@@ -247,73 +194,34 @@ def question_about(heading: str, subject: LoreSubject) -> str:
     if title and re.match(r"(?:On|In|By|At|Across|From|To|With)\b", name):
         name = title  # "On foot" is no thing to ask about
     for pattern, question in SECTION_QUESTIONS:
-        if match := re.match(pattern, name, re.IGNORECASE):
+        match = re.match(pattern, name, re.IGNORECASE)
+        if match:
             return question.format(rest=match["rest"])
     if re.fullmatch(r"(?:[A-Z][a-z]+ ?){2,4}", name) and not name.startswith(("The ", "A ", "An ")):
         return f"Who is {name}?"
     own = "|".join(map(re.escape, subject.names))
-    shown = re.sub(
-        rf"\b(?:{own})['’]s\b", "your", re.sub(r"^(?:The|A|An)\b", lambda m: m[0].lower(), name)
-    )
-    within = (
-        f" ({title})"
-        if name == section and title and len(name.split()) == 1 and not re.search(own, title)
-        else ""
-    )
+    shown = re.sub(r"^(?:The|A|An)\b", lambda article: article[0].lower(), name)
+    shown = re.sub(rf"\b(?:{own})['’]s\b", "your", shown)
+    within = ""
+    is_single_word = len(name.split()) == 1
+    if name == section and title and is_single_word and not re.search(own, title):
+        # A single word, such as "Ned", says too little without its title.
+        within = f" ({title})"
     return f"What can you tell me about {shown}{within}?"
 
 
 def _first_person_text(fact: LoreFact, subject: LoreSubject) -> str | None:
-    return fact.spoken or (None if subject.is_referred_to(fact.text) else fact.text)
+    """Return a sentence as the persona says it; None if it is about the persona in a form that the
+    rules cannot turn.
+    """
+    if fact.spoken:
+        return fact.spoken
+    return None if subject.is_referred_to(fact.text) else fact.text
 
 
 def _make_messages(turns: Iterable[tuple[str, str]]) -> tuple[dict[str, str], ...]:
-    return tuple(
-        message
-        for prompt, reply in turns
-        for message in (
-            {"role": "user", "content": prompt},
-            {"role": "assistant", "content": reply},
-        )
-    )
-
-
-def _fact_row(fact: LoreFact) -> dict[str, Any]:
-    where = {
-        "source": fact.passage.source,
-        "heading": fact.passage.heading,
-        "text": fact.passage.text,
-    }
-    return {
-        "kind": fact.kind,
-        "text": fact.text,
-        "spoken": fact.spoken,
-        "names": list(fact.names),
-        "provenance": where,
-    }
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _card_addition(persona: Persona, facts: Sequence[LoreFact]) -> str:
-    """Render TOML to copy from: sentences about the persona by card field, with sources in
-    comments.
-    """
-    lines = [(
-        f"# Proposed for the card of {persona.name}, from its lore. Copy what belongs into every "
-        "prompt."
-    ),
-             f"id = {toml_value(persona.id)}"]  # fmt: skip
-    for kind in FACT_KINDS:
-        chosen = [
-            fact for fact in facts if fact.kind == kind and (fact.about_owner or kind == "relation")
-        ]
-        lines += ["", f"{CARD_FIELDS[kind]} = ["]
-        lines += [
-            f"    {toml_value(fact.text)},  # {fact.passage.source}, {fact.passage.heading}"
-            for fact in chosen
-        ]
-        lines.append("]")
-    return "\n".join(lines) + "\n"
+    messages = []
+    for prompt, reply in turns:
+        messages.append({"role": "user", "content": prompt})
+        messages.append({"role": "assistant", "content": reply})
+    return tuple(messages)

@@ -17,10 +17,12 @@ from trainer.dataset.quality_filters import (
     detect_language,
     detect_main_language,
 )
-from trainer.dataset.synthetic.first_person import NAME, SubstitutedSubject, find_subject
+from trainer.dataset.synthetic.first_person import NAME
 from trainer.dataset.synthetic.lore_extraction import extract_facts
+from trainer.dataset.synthetic.lore_subjects import find_subject
 from trainer.dataset.synthetic.number_words import find_numbers, numbers_by_noun
 from trainer.dataset.synthetic.speaking_style import measure_style
+from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 
 REFUSAL = re.compile(
     r"\bI(?:'m| am) (?:sorry|afraid),? (?:but )?I (?:can(?:no|')t|am (?:not able|unable))|"

@@ -28,7 +28,7 @@ from personas.schemas.scorecard import (
 )
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.quality_filters import detect_main_language, find_language_file
-from trainer.dataset.synthetic.first_person import language_name
+from trainer.dataset.synthetic.language_rules import language_name
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     SafetyTrial,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from personas.schemas.scorecard import BELONGS
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.quality_filters import find_language_file
-from trainer.dataset.synthetic.first_person import language_name
+from trainer.dataset.synthetic.language_rules import language_name
 from trainer.evaluate.candidates import BASE
 from trainer.evaluate.generation.belonging import (
     QUESTION_CHOICES,
