@@ -64,12 +64,10 @@ class MaskedSample:
         """
         parts = [[text, lossy and not self.rejected] for text, lossy in self.parts]
         fields = {"trained_tokens": self.trained, "tokens": self.tokens, "parts": parts}
-        rejected = [text for text, lossy in self.parts if lossy]
-        return (
-            {**fields, "rejected_tokens": self.lossy, "rejected": "".join(rejected)}
-            if self.rejected
-            else fields
-        )
+        if self.rejected:
+            fields["rejected_tokens"] = self.lossy
+            fields["rejected"] = "".join(text for text, lossy in self.parts if lossy)
+        return fields
 
 
 @dataclass
@@ -104,15 +102,17 @@ class MaskSummary:
 
     def as_json(self) -> dict[str, Any]:
         """Return the published object of `mask --json`."""
-        return {
+        fields: dict[str, Any] = {
             "base_model": self.base_model,
             "samples": {name: self.samples[side] for side, name in SIDE_NAMES},
             "trained_tokens": {name: self.trained[side] for side, name in SIDE_NAMES},
             "tokens": {name: self.tokens[side] for side, name in SIDE_NAMES},
             "dropped": dict(self.dropped.most_common()),
-            **({"rejected": dict(self.rejected)} if self.rejected else {}),
-            "shown": [it.as_json() for it in self.shown],
         }
+        if self.rejected:
+            fields["rejected"] = dict(self.rejected)
+        fields["shown"] = [sample.as_json() for sample in self.shown]
+        return fields
 
 
 def mask_sample(
@@ -120,11 +120,11 @@ def mask_sample(
 ) -> MaskedSample:
     """Decode a sample to text."""
     return MaskedSample(
-        side,
-        tuple(split_by_loss(tokenizer, sample)),
-        sample.reply_tokens,
-        len(sample.ids),
-        rejected,
+        side=side,
+        parts=tuple(split_by_loss(tokenizer, sample)),
+        lossy=sample.reply_tokens,
+        tokens=len(sample.ids),
+        rejected=rejected,
     )
 
 
@@ -133,13 +133,21 @@ def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
     others.
     """
     if data.preferences is None:
-        yield from ((sample, False) for sample in data.train)
+        for sample in data.train:
+            yield sample, False
         return
-    labelled = list(
-        zip(data.train, (not reply.is_good for reply in data.preferences.judged), strict=True)
-    )
-    sides = ([pair for pair in labelled if pair[1] is bad] for bad in (False, True))
-    yield from (pair for pairs in itertools.zip_longest(*sides) for pair in pairs if pair)
+    good: list[tuple[TokenizedSample, bool]] = []
+    bad: list[tuple[TokenizedSample, bool]] = []
+    for sample, reply in zip(data.train, data.preferences.judged, strict=True):
+        if reply.is_good:
+            good.append((sample, False))
+        else:
+            bad.append((sample, True))
+    # In turns, so that the first samples, which are shown in full, are of both kinds.
+    for pairs in itertools.zip_longest(good, bad):
+        for pair in pairs:
+            if pair:
+                yield pair
 
 
 def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str, bool]]:
@@ -154,6 +162,7 @@ def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str
     for has_loss, group in itertools.groupby(sample.mask):
         count += len(list(group))
         before = tokenizer.decode(sample.ids[:count]) if count < len(sample.ids) else text
+        # Half a character decodes to a replacement character, which is no prefix of the text.
         end = max(done, common_prefix_length([text, before]))
         yield text[done:end], has_loss
         done = end

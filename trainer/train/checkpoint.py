@@ -7,7 +7,7 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from personas.home.job_attempt import CHECKPOINT_PREFIX
 log = logging.getLogger(__name__)
 MALFORMED_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """Errors of reading files that somebody else may have written."""
-
 TENSORS_FILE = "tensors.safetensors"
 STATE_FILE = "state.json"
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -41,11 +40,11 @@ class Checkpoint:
     def write(self, folder: Path) -> None:
         """Write both files into an existing folder. Raises `OSError` or `SafetensorError`."""
         tensors: dict[str, Tensor] = {}
-        packed = {
-            name: _flatten_tensors(value, name, tensors) for name, value in self.parts.items()
-        }
+        parts = {}
+        for name, value in self.parts.items():
+            parts[name] = _flatten_tensors(value, name, tensors)
         save_file(tensors, folder / TENSORS_FILE)
-        state = {"sha256": _digest(folder / TENSORS_FILE), "parts": packed}
+        state = {"sha256": _digest(folder / TENSORS_FILE), "parts": parts}
         (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
 
     @classmethod
@@ -56,9 +55,10 @@ class Checkpoint:
             if state["sha256"] != _digest(folder / TENSORS_FILE):
                 raise ValueError("its tensors have changed since they were written")
             tensors = load_file(folder / TENSORS_FILE)
-            return cls(
-                {name: _restore_tensors(value, tensors) for name, value in state["parts"].items()}
-            )
+            parts = {}
+            for name, value in state["parts"].items():
+                parts[name] = _restore_tensors(value, tensors)
+            return cls(parts)
         except (*MALFORMED_ERRORS, OSError, SafetensorError) as error:
             raise TrainingError(
                 f"The checkpoint {folder} is damaged: {error}.", REMOVE_ADVICE
@@ -77,16 +77,13 @@ class Checkpoint:
             _require_finite(value for state in states for value in state.values())
             shapes = Counter(weight.shape for weight in weights.values())
             for name in MOMENTS:
-                if moments := [state[name] for state in states if name in state]:
-                    _require(
-                        Counter(it.shape for it in moments) == shapes,
-                        "its optimiser is of other weights",
-                    )
-            state = json.loads((folder / TRAINER_STATE_FILE).read_bytes())
-            _require(
-                state["global_step"] == checkpoint_step(folder),
-                f"it is of step {state['global_step']}",
-            )
+                moments = [state[name] for state in states if name in state]
+                # An optimiser knows its weights by number, so only the shapes can be compared.
+                if moments and Counter(moment.shape for moment in moments) != shapes:
+                    raise ValueError("its optimiser is of other weights")
+            step = json.loads((folder / TRAINER_STATE_FILE).read_bytes())["global_step"]
+            if step != checkpoint_step(folder):
+                raise ValueError(f"it is of step {step}")
         except (*MALFORMED_ERRORS, OSError) as error:
             raise TrainingError(
                 f"The checkpoint {folder} cannot be resumed: {error}.", REMOVE_ADVICE
@@ -95,12 +92,11 @@ class Checkpoint:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the latest first."""
-    paths = (
-        p
-        for p in folder.glob(f"{CHECKPOINT_PREFIX}*")
-        if p.name.removeprefix(CHECKPOINT_PREFIX).isdecimal()
-    )
-    return sorted(paths, key=checkpoint_step, reverse=True)
+    checkpoints = []
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+        if path.name.removeprefix(CHECKPOINT_PREFIX).isdecimal():
+            checkpoints.append(path)
+    return sorted(checkpoints, key=checkpoint_step, reverse=True)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -126,15 +122,10 @@ def capture_random_state() -> dict[str, Any]:
     """Return the state of every random generator that training may use."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
+    key = torch.from_numpy(numpy["state"]["key"].astype("int64"))
     return {
         "python": random.getstate(),
-        "numpy": {
-            **numpy,
-            "state": {
-                **numpy["state"],
-                "key": torch.from_numpy(numpy["state"]["key"].astype("int64")),
-            },
-        },
+        "numpy": {**numpy, "state": {**numpy["state"], "key": key}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -145,13 +136,10 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy = state["numpy"]
-    np.random.set_state(
-        {
-            **numpy,
-            "state": {**numpy["state"], "key": numpy["state"]["key"].numpy().astype("uint32")},
-        }
-    )
+    key = numpy["state"]["key"].numpy().astype("uint32")
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
     torch.set_rng_state(state["torch"])
+    # A run that goes on with other GPUs cannot repeat what these would have drawn.
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
 
@@ -178,49 +166,39 @@ def restore_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
         weight.copy_(weights[name])
 
 
-def _require(is_met: bool, otherwise: str) -> None:
-    if not is_met:
-        raise ValueError(otherwise)
-
-
 def _require_same_shapes(weights: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
     shapes = {name: weight.shape for name, weight in weights.items()}
-    _require(
-        shapes == {name: weight.shape for name, weight in present.items()},
-        "it is of another adapter",
-    )
-    _require(
-        all(weight.is_floating_point() for weight in weights.values()),
-        "its weights are no fractions",
-    )
+    present_shapes = {name: weight.shape for name, weight in present.items()}
+    if shapes != present_shapes:
+        raise ValueError("it is of another adapter")
+    if not all(weight.is_floating_point() for weight in weights.values()):
+        raise ValueError("its weights are no fractions")
 
 
 def _require_finite(values: Iterable[Any]) -> None:
-    floats = (it for it in values if isinstance(it, Tensor) and it.is_floating_point())
-    _require(all(bool(it.isfinite().all()) for it in floats), "it has numbers that are not finite")
+    for value in values:
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise ValueError("it has numbers that are not finite")
 
 
 def _flatten_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """The value as JSON; its tensors go into `tensors`, under their paths. Keys of dicts keep their
-    kind.
-    """
+    """Return the value as JSON; its tensors go into `tensors`, under their paths."""
     match value:
         case Tensor():
+            # A copy, because safetensors refuses tensors that share memory, as tied weights do.
             tensors[path] = value.detach().cpu().contiguous().clone()
             return {"tensor": path}
         case Mapping():
-            items = [
-                [key, _flatten_tensors(item, f"{path}.{key}", tensors)]
-                for key, item in value.items()
-            ]
-            return {"dict": items}
+            # As pairs: an optimiser numbers its weights, and JSON would make texts of the numbers.
+            pairs = []
+            for key, item in value.items():
+                pairs.append([key, _flatten_tensors(item, f"{path}.{key}", tensors)])
+            return {"dict": pairs}
         case list() | tuple():
-            return {
-                "list": [
-                    _flatten_tensors(item, f"{path}.{place}", tensors)
-                    for place, item in enumerate(value)
-                ]
-            }
+            items = []
+            for place, item in enumerate(value):
+                items.append(_flatten_tensors(item, f"{path}.{place}", tensors))
+            return {"list": items}
         case bool() | int() | float() | str() | None:
             return value
     raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold")
@@ -234,14 +212,10 @@ def _restore_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case "tensor":
             return tensors[content]
         case "dict":
-            return dict(_pairs(content, tensors))
+            return {key: _restore_tensors(item, tensors) for key, item in content}
         case "list":
             return [_restore_tensors(item, tensors) for item in content]
     raise ValueError(f"unknown kind {kind!r}")
-
-
-def _pairs(content: list[list[Any]], tensors: Mapping[str, Tensor]) -> Iterator[tuple[Any, Any]]:
-    return ((key, _restore_tensors(item, tensors)) for key, item in content)
 
 
 def _digest(file: Path) -> str:

@@ -4,6 +4,7 @@ losses of replies.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from personas.prompt.renderer import TokenizedSample
 from trainer.estimate.workload import LOSS_CHUNK_TOKENS, common_prefix_length
 
 IGNORE_INDEX = -100  # label of a token that is not trained on, as in transformers
-
 PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
 """Fills the last batches of several processes up to the same size; carries no loss."""
 
@@ -53,7 +53,7 @@ def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
     """
     row = pack_ids([sample.ids for sample in samples])
     ids = row["input_ids"]
-    trained = torch.tensor([[is_trained for sample in samples for is_trained in sample.mask]])
+    trained = torch.tensor([list(chain.from_iterable(sample.mask for sample in samples))])
     return {
         **row,
         "prefix_ids": ids[:, :0],
@@ -66,10 +66,9 @@ def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """Pack token ids into one row: `input_ids` and `position_ids` [1, all tokens]; each text begins
     at position 0.
     """
-    return {
-        "input_ids": torch.tensor([[token for text in texts for token in text]]),
-        "position_ids": torch.tensor([[place for text in texts for place in range(len(text))]]),
-    }
+    ids = list(chain.from_iterable(texts))
+    positions = list(chain.from_iterable(range(len(text)) for text in texts))
+    return {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
 
 
 def drop_padding_samples(samples: Sequence[TokenizedSample]) -> Sequence[TokenizedSample]:
@@ -83,10 +82,12 @@ def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
     """Count the tokens that all prompts share at the start, without a prompt's last, which predicts
     the reply.
     """
-    shortest_prompt = min(
-        sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples
-    )
-    return min(common_prefix_length([sample.ids for sample in samples]), shortest_prompt - 1)
+    prompt_lengths = []
+    for sample in samples:
+        has_reply = any(sample.mask)  # a padding sample has none
+        prompt_lengths.append(sample.mask.index(True) if has_reply else len(sample.ids))
+    common = common_prefix_length([sample.ids for sample in samples])
+    return min(common, min(prompt_lengths) - 1)
 
 
 def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) -> Tensor:
@@ -109,10 +110,11 @@ def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     tokens.
     """
     inputs, targets, trained = _model_inputs(model, batch)
+    # A row's last token predicts nothing.
     positions = functional.pad(trained, (0, 1))
-    with _hidden_states_at(model, positions) as found:
+    with _hidden_states_at(model, positions) as states:
         logits = model(**inputs).logits
-    return logits[0] if found else logits[positions], targets
+    return logits[0] if states else logits[positions], targets
 
 
 def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -122,9 +124,10 @@ def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     For models with a `has_plain_head`.
     """
     inputs, targets, trained = _model_inputs(model, batch)
-    with _hidden_states_at(model, functional.pad(trained, (0, 1)), to_head=1) as found:
+    # The model calls its head in any case: for one position, that costs next to nothing.
+    with _hidden_states_at(model, functional.pad(trained, (0, 1)), to_head=1) as states:
         model(**inputs)
-    return found[0], targets
+    return states[0], targets
 
 
 def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor, Tensor]:
@@ -141,12 +144,12 @@ def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any],
         shares = False
     targets = labels[:, 1:]
     trained = targets != IGNORE_INDEX
-    more: dict[str, Any] = (
-        {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
-    )
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": shares}
+    if "position_ids" in batch:
+        inputs["position_ids"] = batch["position_ids"]
     if shares:
-        more["past_key_values"] = _prefix_cache(model, prefix, len(ids))
-    return {"input_ids": ids, "use_cache": shares, **more}, targets[trained], trained
+        inputs["past_key_values"] = _prefix_cache(model, prefix, len(ids))
+    return inputs, targets[trained], trained
 
 
 def has_plain_head(model: Any) -> bool:
@@ -156,12 +159,11 @@ def has_plain_head(model: Any) -> bool:
     head = output_head(model)
     if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return False
+    ids = torch.arange(3, 7, device=head.weight.device)[None]  # any four tokens
     with torch.no_grad():
-        with _hidden_states_at(model, torch.ones(1, 4, dtype=torch.bool)) as found:
-            logits = model(
-                input_ids=torch.arange(3, 7, device=head.weight.device)[None], use_cache=False
-            ).logits[0]
-        return bool(found) and torch.equal(logits, head(found[0]).to(logits.dtype))
+        with _hidden_states_at(model, torch.ones(1, 4, dtype=torch.bool)) as states:
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+        return bool(states) and torch.equal(logits, head(states[0]).to(logits.dtype))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -179,9 +181,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             log_probabilities = torch.log_softmax(states[chunk] @ head.T, -1, dtype=torch.float32)
             losses[chunk] = -log_probabilities.gather(1, token)[:, 0]
             if gradients is not None:
-                differences = log_probabilities.exp_().scatter_add_(
-                    1, token, torch.full_like(losses[chunk, None], -1)
-                )
+                # The derivative of the cross-entropy: the probabilities, less 1 at the target.
+                minus_one = torch.full_like(losses[chunk, None], -1)
+                differences = log_probabilities.exp_().scatter_add_(1, token, minus_one)
                 gradients[chunk] = differences.to(head.dtype) @ head
         ctx.save_for_backward(gradients)
         return losses
@@ -194,6 +196,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
     """Compute the keys and values of the shared prefix, repeated for each row."""
+    # No position is marked: nothing is predicted from the prefix.
     with _hidden_states_at(model, torch.zeros_like(prefix, dtype=torch.bool)):
         cache = model(input_ids=prefix, use_cache=True).past_key_values
     cache.batch_repeat_interleave(rows)
@@ -204,9 +207,9 @@ def _recomputes_layers(model: Any) -> bool:
     """Report whether the model keeps no KV cache during training because it recomputes its
     layers.
     """
-    return model.training and any(
-        getattr(module, "gradient_checkpointing", False) for module in model.modules()
-    )
+    if not model.training:
+        return False
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 @contextmanager
@@ -222,19 +225,21 @@ def _hidden_states_at(
     `to_head` of them. It stays empty, and all logits are computed, if the model does not call its
     head as a layer.
     """
-    found = list[Tensor]()
+    states: list[Tensor] = []
 
     def pick(_head: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found.append(inputs[0][positions])
-        return (found[0][:to_head].unsqueeze(0),)
+        states.append(inputs[0][positions])
+        return (states[0][:to_head].unsqueeze(0),)
 
     head = output_head(model)
-    hook = head.register_forward_pre_hook(pick) if isinstance(head, nn.Module) else None
+    if not isinstance(head, nn.Module):
+        yield states
+        return
+    hook = head.register_forward_pre_hook(pick)
     try:
-        yield found
+        yield states
     finally:
-        if hook:
-            hook.remove()
+        hook.remove()
 
 
 def output_head(model: Any) -> Any:

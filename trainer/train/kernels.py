@@ -47,10 +47,9 @@ def use_grouped_attention(model: Any) -> None:
     Torch's fused kernel saves memory, but takes four times as long for prompts of some hundred
     tokens with a mask.
     """
-    standard = model.config._attn_implementation == "sdpa" and not hasattr(
-        model.config, "attn_logit_softcapping"
-    )
-    if not standard or model.device.type != "cpu":
+    # Capped logits (Gemma 2) are a step between the two products, which `grouped_attention` lacks.
+    is_capped = hasattr(model.config, "attn_logit_softcapping")
+    if model.config._attn_implementation != "sdpa" or is_capped or model.device.type != "cpu":
         return
     if losses_differ(model, _attention_set(model, GROUPED_ATTENTION)):
         log.warning(
@@ -92,7 +91,8 @@ def grouped_attention(
     seen = key.shape[2]
     together = heads // groups * new
     queries = query.reshape(rows * groups, together, width)
-    keys, values = (tensor.reshape(rows * groups, seen, tensor.shape[3]) for tensor in (key, value))
+    keys = key.reshape(rows * groups, seen, key.shape[3])
+    values = value.reshape(rows * groups, seen, value.shape[3])
     masks = mask[0].to(query.dtype).expand(heads // groups, new, seen).reshape(1, together, seen)
     weights = torch.baddbmm(masks, queries, keys.transpose(1, 2), alpha=scaling).softmax(-1)
     return torch.bmm(weights, values).view(rows, heads, new, value.shape[3]).transpose(1, 2), None
@@ -140,12 +140,10 @@ class SharedDropout(nn.Module):
 class _SharedDropoutFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, dropped_levels: int) -> Tensor:
-        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64)
         # Eight bytes from each draw, which needs the whole range: torch's default leaves out the
         # sign bit.
-        levels = (
-            words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
-        )
+        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        levels = words.view(torch.uint8)[: values.numel()].view(values.shape)
         kept = levels >= dropped_levels
         ctx.save_for_backward(kept)
         ctx.scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)
@@ -166,11 +164,9 @@ def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
     kind = model.config.model_type
     if kind not in _liger_patches().MODEL_TYPE_TO_APPLY_LIGER_FN:
         return f"does not know models of the kind {kind}"
-    return (
-        "gives other losses than the plain model"
-        if losses_differ(model, liger_kernels(model))
-        else ""
-    )
+    if losses_differ(model, liger_kernels(model)):
+        return "gives other losses than the plain model"
+    return ""
 
 
 @contextmanager
@@ -178,8 +174,15 @@ def liger_kernels(model: Any) -> Iterator[None]:
     """Patch the model, with or without an adapter, with Liger's kernels for a `with` block."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     modelling = sys.modules[type(causal).__module__]
+    # Liger replaces functions in the model's module and methods of its layers, and has no way back.
     functions = dict(vars(modelling))
-    layers = [(layer, _bound_methods(layer)) for layer in causal.modules()]
+    layers: list[tuple[Any, dict[str, Any]]] = []
+    for layer in causal.modules():
+        own = vars(layer)
+        layers.append(
+            (layer, {name: own[name] for name in LIGER_PATCHED_ATTRIBUTES if name in own})
+        )
+    # The losses are computed here, of trained tokens only (`trainer.train.collator`).
     disabled = {"cross_entropy": False, "fused_linear_cross_entropy": False}
     _liger_patches()._apply_liger_kernel_to_instance(model=causal, **disabled)
     try:
@@ -190,10 +193,6 @@ def liger_kernels(model: Any) -> Iterator[None]:
             for name in LIGER_PATCHED_ATTRIBUTES:
                 vars(layer).pop(name, None)
             vars(layer).update(before)
-
-
-def _bound_methods(layer: Any) -> dict[str, Any]:
-    return {name: vars(layer)[name] for name in LIGER_PATCHED_ATTRIBUTES if name in vars(layer)}
 
 
 def _liger_patches() -> ModuleType:
@@ -230,35 +229,43 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     """Choose kernels for a loaded base model without an adapter, and set its attention
     implementation.
     """
-    notes: list[str] = []
-    packing = _choose_attention(model, recipe, machine, notes)
+    packing, failed_attempts = _choose_attention(model, recipe, machine)
     obstacle = prefix_obstacle(model, trains=True)
-    how = (
-        "samples packed without padding"
-        if packing
-        else "what the prompts of a batch share computed once"
-    )
-    if not packing and obstacle:
-        how = f"samples padded, what their prompts share computed for each ({obstacle})"
-        log.warning("%s models: %s", model.config.model_type, how)
-    elif not packing and recipe.neftune_noise_alpha:
-        how = "samples padded, each with its own noise on its prompt"
-    elif not packing and recipe.gradient_checkpointing:
-        how = "samples padded"
+    if packing:
+        layout = "samples packed without padding"
+    elif obstacle:
+        layout = f"samples padded, what their prompts share computed for each ({obstacle})"
+        log.warning("%s models: %s", model.config.model_type, layout)
+    elif recipe.neftune_noise_alpha:
+        layout = "samples padded, each with its own noise on its prompt"
+    elif recipe.gradient_checkpointing:
+        # Layers that are computed again keep no KV cache, so there is no prefix to share.
+        layout = "samples padded"
+    else:
+        layout = "what the prompts of a batch share computed once"
     no_liger = liger_unavailable_reason(model, machine)
     on_cpu = model.device.type == "cpu"
     chunked_loss = has_plain_head(model)
+    logits = "of trained tokens only"
+    if chunked_loss:
+        logits += f", {LOSS_CHUNK_TOKENS} at a time"
     notes = [
-        f"Attention: {model.config._attn_implementation}, {how}.",
-        *notes,
-        "Logits: of trained tokens "
-        f"only{f', {LOSS_CHUNK_TOKENS} at a time' if chunked_loss else ''}.",
-        *([FUSED_LORA_NOTE] if on_cpu else []),
-        f"Optimiser: {recipe.optim}.",
-        f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
+        f"Attention: {model.config._attn_implementation}, {layout}.",
+        *failed_attempts,
+        f"Logits: {logits}.",
     ]
-    shares_prefix = not obstacle and not recipe.neftune_noise_alpha
-    return KernelSelection(packing, not no_liger, tuple(notes), on_cpu, chunked_loss, shares_prefix)
+    if on_cpu:
+        notes.append(FUSED_LORA_NOTE)
+    notes.append(f"Optimiser: {recipe.optim}.")
+    notes.append(f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.")
+    return KernelSelection(
+        packing=packing,
+        liger=not no_liger,
+        notes=tuple(notes),
+        on_cpu=on_cpu,
+        chunked_loss=chunked_loss,
+        shares_prefix=not obstacle and not recipe.neftune_noise_alpha,
+    )
 
 
 def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelection:
@@ -269,41 +276,41 @@ def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelect
         return kernels
     note = "LoRA layers: each computed alone, because together they give other gradients."
     log.warning("%s", note)
-    return replace(
-        kernels, on_cpu=False, notes=(*(it for it in kernels.notes if it != FUSED_LORA_NOTE), note)
-    )
+    other_notes = [other for other in kernels.notes if other != FUSED_LORA_NOTE]
+    return replace(kernels, on_cpu=False, notes=(*other_notes, note))
 
 
-def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: list[str]) -> bool:
-    """Set the best attention and report whether samples are packed; `notes` gets failed
+def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[bool, list[str]]:
+    """Set the best attention; return whether samples are packed, and sentences on failed
     attempts.
     """
+    failed_attempts: list[str] = []
     if recipe.packing == "off":
-        return False
+        return False, failed_attempts
     before = model.config._attn_implementation
     for way in _packing_candidates(machine):
-        if why_not := _packing_unavailable_reason(model, way):
-            notes.append(f"{way} was not used: {why_not}.")
-        else:
-            return True
+        reason = _packing_unavailable_reason(model, way)
+        if not reason:
+            return True, failed_attempts
+        failed_attempts.append(f"{way} was not used: {reason}.")
     model.set_attn_implementation(before)
     if recipe.packing == "auto":
-        return False
-    if why_not := _packing_unavailable_reason(model, before):
-        notes.append(f"Samples are not packed: {why_not}.")
-        return False
-    return True
+        return False, failed_attempts
+    # Asked for (`on`), samples are packed with the slower attention too, if it keeps them apart.
+    reason = _packing_unavailable_reason(model, before)
+    if reason:
+        failed_attempts.append(f"Samples are not packed: {reason}.")
+    return not reason, failed_attempts
 
 
 def _packing_candidates(machine: MachineSpec) -> Sequence[str]:
     """Return the attention implementations for packed samples, the best first; none on a CPU."""
-    if not machine.has_cuda:
-        return ()
-    available = {
-        FLASH_ATTENTION: is_flash_attn_2_available(),
-        FLEX_ATTENTION: is_torch_flex_attn_available(),
-    }
-    return [way for way, is_available in available.items() if is_available]
+    candidates: list[str] = []
+    if machine.has_cuda and is_flash_attn_2_available():
+        candidates.append(FLASH_ATTENTION)
+    if machine.has_cuda and is_torch_flex_attn_available():
+        candidates.append(FLEX_ATTENTION)
+    return candidates
 
 
 def _packing_unavailable_reason(model: Any, way: str) -> str:
@@ -312,10 +319,10 @@ def _packing_unavailable_reason(model: Any, way: str) -> str:
     """
     try:
         model.set_attn_implementation(way)
-        first, second = (_second_sample_logits(model, token) for token in (3, 7))
-    except (
-        Exception
-    ) as error:  # kernels fail in many ways, and each has another one to take its place
+        first = _second_sample_logits(model, 3)
+        second = _second_sample_logits(model, 7)
+    except Exception as error:
+        # Kernels fail in many ways, and each has another one to take its place.
         log.info("kernels that do not work here", exc_info=True)
         return f"it does not work here ({type(error).__name__})"
     if (first - second).abs().max() > MAX_LOGIT_DIFFERENCE * first.abs().max():
@@ -354,16 +361,19 @@ def fused_lora(peft_model: Any) -> Iterator[None]:
 
 def _find_groups(model: Any) -> Iterator[list[LoraLinear]]:
     for module in model.modules():
-        own: dict[str, Any] = {
-            name: layer for name, layer in module.named_children() if _is_plain(layer)
-        }
+        single: dict[str, Any] = {}
+        for name, layer in module.named_children():
+            if _is_plain(layer):
+                single[name] = layer
         for names in FUSED_LORA_GROUPS:
-            if (
-                all(name in own for name in names)
-                and len({own[name].base_layer.bias is None for name in names}) == 1
-            ):
-                yield [own.pop(name) for name in names]
-        yield from ([layer] for layer in own.values())
+            if not single.keys() >= set(names):
+                continue
+            # One product adds one bias, so that all layers have to have one, or none.
+            without_bias = {single[name].base_layer.bias is None for name in names}
+            if len(without_bias) == 1:
+                yield [single.pop(name) for name in names]
+        for layer in single.values():
+            yield [layer]
 
 
 def _is_plain(layer: Any) -> bool:
@@ -395,10 +405,9 @@ class LoraGroup:
         self._sizes = [layer.out_features for layer in layers]
         self._scales = [layer.scaling[self._name] for layer in layers]
         self._outputs: tuple[Tensor, list[Tensor | None]] | None = None
-        for place, (layer, rows) in enumerate(
-            zip(layers, torch.split(self._weight, self._sizes), strict=True)
-        ):
-            layer.base_layer.weight.data = rows  # so that the weights are held once
+        parts = torch.split(self._weight, self._sizes)
+        for place, layer in enumerate(layers):
+            layer.base_layer.weight.data = parts[place]  # a view, so that the weights are held once
             layer.forward = partial(self._forward, place)
 
     def undo(self) -> None:
@@ -410,24 +419,25 @@ class LoraGroup:
     def _forward(self, place: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer = self._layers[place]
         is_off = layer.disable_adapters or layer.merged or self._name not in layer.active_adapters
-        if (
-            is_off or args or kwargs or not torch.is_grad_enabled()
-        ):  # held-out losses are peft's to the bit
+        # Without gradients too, so that held-out losses are peft's to the bit.
+        if is_off or args or kwargs or not torch.is_grad_enabled():
             return LoraLinear.forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
         if self._outputs is None or self._outputs[0] is not x or self._outputs[1][place] is None:
             self._outputs = (x, list(self._compute(x)))
-        output, self._outputs[1][place] = self._outputs[1][place], None
-        if not any(it is not None for it in self._outputs[1]):
-            self._outputs = None
+        outputs = self._outputs[1]
+        output = outputs[place]
         assert output is not None
+        # Each output is handed out once and then forgotten, as are all with the last one:
+        # otherwise the group would keep a batch's activations.
+        outputs[place] = None
+        if all(other is None for other in outputs):
+            self._outputs = None
         return output
 
     def _compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        adapters = [
-            part[self._name].weight
-            for layer in self._layers
-            for part in (layer.lora_A, layer.lora_B)
-        ]
+        adapters = []
+        for layer in self._layers:
+            adapters += [layer.lora_A[self._name].weight, layer.lora_B[self._name].weight]
         dropped = self._layers[0].lora_dropout[self._name](x)
         inputs = (x, dropped, self._weight, self._bias, self._scales, *adapters)
         outputs: tuple[Tensor, ...] = _FusedLora.apply(*inputs)  # type: ignore[no-untyped-call]
@@ -449,7 +459,8 @@ class _FusedLora(torch.autograd.Function):
         scales: list[float],
         *adapters: Tensor,
     ) -> Any:
-        rows, dropped_rows = (it.reshape(-1, x.shape[-1]).to(weight.dtype) for it in (x, dropped))
+        rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
+        dropped_rows = dropped.reshape(-1, x.shape[-1]).to(weight.dtype)
         downs = adapters[::2]
         ups = adapters[1::2]
         down = torch.cat(downs).to(weight.dtype)
@@ -462,26 +473,24 @@ class _FusedLora(torch.autograd.Function):
         ctx.shape = x.shape
         ctx.dtype = x.dtype
         ctx.is_dropped = dropped is not x
-        ctx.adapter_dtype, ctx.ranks, ctx.sizes = (
-            downs[0].dtype,
-            [len(it) for it in downs],
-            [len(it) for it in ups],
-        )
-        return tuple(it.view(*x.shape[:-1], -1) for it in torch.split(y, ctx.sizes, 1))
+        ctx.adapter_dtype = downs[0].dtype
+        ctx.ranks = [len(matrix) for matrix in downs]
+        ctx.sizes = [len(matrix) for matrix in ups]
+        return tuple(part.view(*x.shape[:-1], -1) for part in torch.split(y, ctx.sizes, 1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         dropped, inner, down, up, weight = ctx.saved_tensors
-        g = torch.cat([it.reshape(-1, it.shape[-1]) for it in gradients], 1)
+        g = torch.cat([gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients], 1)
         g_inner = g @ up
-        g_down = torch.split((g_inner.T @ dropped).to(ctx.adapter_dtype), ctx.ranks)
-        g_up = [
-            (block.T @ part).to(ctx.adapter_dtype) * scale
-            for scale, block, part in zip(
-                ctx.scales, torch.split(g, ctx.sizes, 1), inner.split(ctx.ranks, 1), strict=True
-            )
-        ]
-        adapters = [it for pair in zip(g_down, g_up, strict=True) for it in pair]
+        g_downs = torch.split((g_inner.T @ dropped).to(ctx.adapter_dtype), ctx.ranks)
+        # `up` is block-diagonal, and its zeros need no gradient: a product for each layer.
+        blocks = torch.split(g, ctx.sizes, 1)
+        inners = inner.split(ctx.ranks, 1)
+        adapters: list[Tensor] = []
+        for place, scale in enumerate(ctx.scales):
+            g_up = (blocks[place].T @ inners[place]).to(ctx.adapter_dtype) * scale
+            adapters += [g_downs[place], g_up]
         g_x = g_dropped = None
         if ctx.needs_input_grad[0]:
             g_x = g @ weight
@@ -495,5 +504,5 @@ class _FusedLora(torch.autograd.Function):
 
 def _stack_ups(ups: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
     """Return the scaled B of all layers as one block-diagonal matrix [all outputs, all ranks]."""
-    stacked = torch.block_diag(*(scale * up for scale, up in zip(scales, ups, strict=True)))  # type: ignore[no-untyped-call]
-    return cast("Tensor", stacked)
+    scaled = [scale * up for scale, up in zip(scales, ups, strict=True)]
+    return cast("Tensor", torch.block_diag(*scaled))  # type: ignore[no-untyped-call]

@@ -22,8 +22,10 @@ from personas.prompt.renderer import TokenizedSample
 from trainer.train.collator import causal_model, collate, reply_losses
 
 PREFIX_TOKENS = 12
-OWN_TOKENS, REPLY_TOKENS = (7, 4), (3, 2)
-"""Of the probe's two samples: what follows the prefix, and how much of it is trained."""
+OWN_TOKENS = (7, 4)
+"""Tokens of each of the probe's two samples after the prefix."""
+REPLY_TOKENS = (3, 2)
+"""How many of these are trained."""
 GRADIENT_ALLOWANCE = 3.0
 """Gradients are rounded in the backward pass too."""
 
@@ -54,14 +56,17 @@ def prefix_obstacle(model: Any, *, trains: bool = False) -> str:
 def _probe(model: Any, trains: bool) -> str:
     samples = _probe_samples(model)
     expected = _plain_result(model, samples, trains)
-    why = _difference(model, samples, expected, shares_prefix=True)
-    if why and (padded := _difference(model, samples, expected, shares_prefix=False)):
+    obstacle = _difference(model, samples, expected, shares_prefix=True)
+    if not obstacle:
+        return ""
+    difference = _difference(model, samples, expected, shares_prefix=False)
+    if difference:
         raise TrainingError(
             f"Models of the kind {model.config.model_type} cannot be trained or measured here: in "
-            f"a batch, {padded}.",
+            f"a batch, {difference}.",
             "Choose another base model; docs/models.md names the families that are tested.",
         )
-    return why
+    return obstacle
 
 
 def _difference(
@@ -72,11 +77,13 @@ def _difference(
     try:
         losses, gradient = _compute(model, samples, trains, shares_prefix=shares_prefix)
     except Exception as error:  # models fail in many ways
+        # Lack of memory says nothing about the model, and would be remembered as if it did.
         if is_out_of_memory(error):
             raise
         log.info("batches that do not work here", exc_info=True)
-        fails = f"the computation fails ({type(error).__name__})"
-        return "the cache cannot be shared by several samples" if shares_prefix else fails
+        if shares_prefix:
+            return "the cache cannot be shared by several samples"
+        return f"the computation fails ({type(error).__name__})"
     if losses.shape != expected[0].shape or differs(model, losses, expected[0]):
         return "the losses are not those of a sample alone"
     if trains and differs(model, gradient, expected[1], GRADIENT_ALLOWANCE):
@@ -91,18 +98,16 @@ def _plain_result(model: Any, samples: Sequence[TokenizedSample], trains: bool) 
     with torch.enable_grad(), _embeddings(model) as embedded:
         losses = plain_losses(model, samples)
         gradients = _gradients(losses, embedded)
-    return losses.detach(), torch.stack(
-        [part[0, :PREFIX_TOKENS].float() for part in gradients]
-    ).sum(0)
+    # Each sample has a prefix of its own here: a shared one gets the sum of their gradients.
+    of_prefixes = [gradient[0, :PREFIX_TOKENS].float() for gradient in gradients]
+    return losses.detach(), torch.stack(of_prefixes).sum(0)
 
 
 def _compute(
     model: Any, samples: Sequence[TokenizedSample], trains: bool, *, shares_prefix: bool
 ) -> Result:
-    batch = {
-        name: part.to(model.device)
-        for name, part in collate(samples, shares_prefix=shares_prefix).items()
-    }
+    batch = collate(samples, shares_prefix=shares_prefix)
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     if not trains:
         with torch.no_grad():
             return reply_losses(model, batch), None
@@ -118,15 +123,15 @@ def _embeddings(model: Any) -> Iterator[list[Tensor]]:
     """For a `with` block, yield a list that gets the embeddings of each pass, as leaves that have a
     gradient.
     """
-    found = list[Tensor]()
+    embedded: list[Tensor] = []
 
     def record(_layer: Any, _inputs: Any, output: Tensor) -> Tensor:
-        found.append(output.detach().requires_grad_())
-        return found[-1]
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
 
     hook = model.get_input_embeddings().register_forward_hook(record)
     try:
-        yield found
+        yield embedded
     finally:
         hook.remove()
 
@@ -134,13 +139,12 @@ def _embeddings(model: Any) -> Iterator[list[Tensor]]:
 def _probe_samples(model: Any) -> list[TokenizedSample]:
     """Make two samples of different lengths with a common prefix."""
     prefix = probe_tokens(model, PREFIX_TOKENS)
-    samples = list[TokenizedSample]()
+    samples: list[TokenizedSample] = []
     first = PREFIX_TOKENS
     for own, reply in zip(OWN_TOKENS, REPLY_TOKENS, strict=True):
         ids = (*prefix, *probe_tokens(model, own, first))
-        samples.append(
-            TokenizedSample(ids, tuple(place >= len(ids) - reply for place in range(len(ids))))
-        )
+        mask = (False,) * (len(ids) - reply) + (True,) * reply
+        samples.append(TokenizedSample(ids, mask))
         first += own
     return samples
 
@@ -157,9 +161,8 @@ def losses_differ(model: Any, changed: AbstractContextManager[Any]) -> bool:
         try:
             with changed:
                 return differs(model, plain_losses(model, samples), expected)
-        except (
-            Exception
-        ) as error:  # kernels fail in many ways, and each has another one to take its place
+        except Exception as error:
+            # Kernels fail in many ways, and each has another one to take its place.
             if is_out_of_memory(error):
                 raise
             log.info("a computation that does not work here", exc_info=True)
@@ -174,21 +177,26 @@ def adapter_gradients_differ(peft_model: Any, changed: AbstractContextManager[An
     """
     samples = _probe_samples(peft_model)
     draw = torch.Generator().manual_seed(0)
-    adapter = {
-        name: weight for name, weight in peft_model.named_parameters() if weight.requires_grad
-    }
-    ups = [weight for name, weight in adapter.items() if LORA_UP in name]
+    adapter: list[Tensor] = []
+    ups: list[Tensor] = []
+    for name, weight in peft_model.named_parameters():
+        if weight.requires_grad:
+            adapter.append(weight)
+            if LORA_UP in name:
+                ups.append(weight)
     before = [weight.detach().clone() for weight in ups]
     was_training = peft_model.training
     peft_model.eval()  # dropout draws anew each time
     for weight in ups:
         weight.data.copy_(torch.randn(weight.shape, generator=draw) * PROBED_ADAPTER_SIZE)
     try:
-        expected = _adapter_gradients(peft_model, samples, list(adapter.values()))
+        expected = _adapter_gradients(peft_model, samples, adapter)
         with changed:
-            found = _adapter_gradients(peft_model, samples, list(adapter.values()))
-        pairs = zip(found, expected, strict=True)
-        return any(differs(peft_model, one, other, GRADIENT_ALLOWANCE) for one, other in pairs)
+            changed_gradients = _adapter_gradients(peft_model, samples, adapter)
+        for gradient, plain in zip(changed_gradients, expected, strict=True):
+            if differs(peft_model, gradient, plain, GRADIENT_ALLOWANCE):
+                return True
+        return False
     except Exception as error:  # as above
         if is_out_of_memory(error):
             raise
@@ -210,11 +218,11 @@ def _adapter_gradients(
 
 def _gradients(losses: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradients of the losses' sum, zero at values that they do not depend on."""
-    gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True)
-    return [
-        torch.zeros_like(it) if found is None else found
-        for it, found in zip(values, gradients, strict=True)
-    ]
+    gradients = []
+    computed = torch.autograd.grad(losses.sum(), values, allow_unused=True)
+    for value, gradient in zip(values, computed, strict=True):
+        gradients.append(torch.zeros_like(value) if gradient is None else gradient)
+    return gradients
 
 
 def plain_losses(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
