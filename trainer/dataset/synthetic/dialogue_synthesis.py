@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,10 +36,9 @@ from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 from trainer.process.run_control import run_until_terminated
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"
-MAX_ATTEMPTS_PER_DIALOGUE = (
-    12  # limit of attempts per requested dialogue, for models that are not up to it
-)
+MAX_ATTEMPTS_PER_DIALOGUE = 12  # so that a model that is not up to it is not asked for ever
 WORLD_SHARE = 0.25
+REPLY_END = re.compile(r"[.!?…][*\"”’)]*(?=\s|$)|[。！？…][*\"”’)」』]*")
 FOLLOW_UPS = "How do you feel about that?|Did it trouble you?|Tell me more.|And what did you say?|Why is that?".split(
     "|"
 )
@@ -103,50 +102,44 @@ def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str
         run_until_terminated(_generate_until_enough(request, backend, journal, reply_filter))
     kept = journal.kept[: request.count]
     file = request.out / f"{request.persona.id}_synthetic.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
     with request.storing():
-        write_file_atomically(
-            file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
-        )
-        files = sorted(
-            path for path in request.out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE
-        )
-        write_file_atomically(
-            request.out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files)
-        )
-    dropped = dict(journal.dropped.most_common())
-    result = {"made": journal.made, "kept": len(kept), "dropped": dropped, "file": str(file)}
+        write_file_atomically(file, "".join(lines))
+        # The combined file's own name matches the pattern of those that it is made of.
+        names = sorted(request.out.glob("*_synthetic.jsonl"))
+        parts = [path.read_text("utf-8") for path in names if path.name != COMBINED_FILE]
+        write_file_atomically(request.out / COMBINED_FILE, "".join(parts))
     if len(kept) < request.count:
-        reasons = ", ".join(
-            f"{count} × {reason}" for reason, count in journal.dropped.most_common(3)
-        )
+        commonest = journal.dropped.most_common(3)
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in commonest)
         raise MaterialError(
             f"Of {journal.made} dialogues {len(kept)} could be kept ({reasons}); they are in "
             f"{file}.",
             "Use a larger model or the persona's adapter, or ask for fewer.",
         )
-    return result
+    dropped = dict(journal.dropped.most_common())
+    return {"made": journal.made, "kept": len(kept), "dropped": dropped, "file": str(file)}
 
 
 async def _generate_until_enough(
     request: SynthesisRequest, backend: ReplyBackend, journal: _Journal, reply_filter: ReplyFilter
 ) -> None:
     plain = LogProgress()
+    most = MAX_ATTEMPTS_PER_DIALOGUE * request.count
     async with backend.open_session() as session:
         with tqdm(total=request.count, initial=len(journal.kept), desc=request.persona.name, unit=" dialogues",
                   file=sys.stderr, disable=None) as bar:  # fmt: skip
-            while (
-                len(journal.kept) < request.count
-                and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * request.count
-            ):
+            while len(journal.kept) < request.count and journal.made < most:
                 missing = request.count - len(journal.kept)
                 numbers = range(journal.made, journal.made + min(backend.at_once, missing))
                 attempts = [plan_attempt(request, number) for number in numbers]
-                done = await asyncio.gather(
-                    *(_generate_dialogue(request, session, each) for each in attempts)
-                )
-                for each, messages in zip(attempts, done, strict=True):
-                    fault = _fault(reply_filter, messages, each.passage)
-                    journal.add(each, messages, fault)
+                dialogues = [_generate_dialogue(request, session, plan) for plan in attempts]
+                finished = await asyncio.gather(*dialogues)
+                # Judged in the order of their numbers, not of their ends: the filter compares a
+                # reply with those before it, and a resumed run has to judge as this one does.
+                for plan, messages in zip(attempts, finished, strict=True):
+                    fault = _fault(reply_filter, messages, plan.passage)
+                    journal.add(plan, messages, fault)
                     if fault is None:
                         reply_filter.keep(_replies(messages))
                         bar.update()
@@ -164,14 +157,9 @@ async def _generate_dialogue(
     for place, question in enumerate(attempt.questions):
         turns.append(Turn(EXAMPLE_USER, question))
         reply = await session.reply(request.persona, turns, hit, attempt.seed + place)
-        turns.append(
-            Turn(
-                request.persona.name,
-                reply.text if reply.complete else trim_to_sentence(reply.text),
-                True,
-            )
-        )
-        if not turns[-1].text:
+        text = reply.text if reply.complete else trim_to_sentence(reply.text)
+        turns.append(Turn(request.persona.name, text, True))
+        if not text:
             break
     roles = {True: "assistant", False: "user"}
     return [{"role": roles[turn.by_persona], "content": turn.text} for turn in turns]
@@ -179,55 +167,57 @@ async def _generate_dialogue(
 
 def trim_to_sentence(text: str) -> str:
     """Cut the unfinished last sentence off a truncated reply."""
-    ends = [
-        match.end()
-        for match in re.finditer(r"[.!?…][*\"”’)]*(?=\s|$)|[。！？…][*\"”’)」』]*", text)
-    ]
-    return text[: ends[-1]] if ends else ""
+    end = 0
+    for match in REPLY_END.finditer(text):
+        end = match.end()
+    return text[:end]
 
 
 def _fault(reply_filter: ReplyFilter, messages: list[dict[str, str]], about: Passage) -> str | None:
     questions = [message["content"] for message in messages if message["role"] == "user"]
     for question, reply in zip(questions, _replies(messages), strict=True):
-        if fault := reply_filter.fault(reply, question, about):
+        fault = reply_filter.fault(reply, question, about)
+        if fault:
             return fault
     return None
 
 
 def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     """Plan an attempt: every passage is used once before any repeats, in a seeded random order."""
+    # Each choice is a hash of the attempt's number, so that a resumed run plans what a whole one
+    # would have, whatever was asked before.
     own = [passage for passage in request.passages if passage.owner != WORLD]
     world = _world_passages(request.passages, find_language(request.persona, own))
-    shared = not own or (
-        bool(world) and _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE
-    )
-    chosen = (world if shared else own) or list(request.passages)
-    turn, place = divmod(number, len(chosen))
-    ranked = sorted(
-        range(len(chosen)),
+    takes_world = not own
+    if own and world:
+        takes_world = _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE
+    passages = (world if takes_world else own) or list(request.passages)
+    turn, place = divmod(number, len(passages))
+    order = sorted(
+        range(len(passages)),
         key=lambda index: _seeded_index(request, f"passage {turn} {index}", 2**48),
     )
-    passage = chosen[ranked[place]]
+    passage = passages[order[place]]
     subject = find_subject(request.persona, own)
-    question = (
-        question_about(passage.heading, subject) if passage.heading else subject.follow_ups[-1]
-    )
-    rules = subject.rules if isinstance(subject, SubstitutedSubject) else None
-    openers, follow_ups = (
-        (rules.openers, rules.feelings) if rules else (OPENING_TEMPLATES, FOLLOW_UPS)
-    )
+    if passage.heading:
+        question = question_about(passage.heading, subject)
+    else:
+        question = subject.follow_ups[-1]
+    openers: Sequence[str] = OPENING_TEMPLATES
+    follow_ups: Sequence[str] = FOLLOW_UPS
+    if isinstance(subject, SubstitutedSubject):
+        openers = subject.rules.openers
+        follow_ups = subject.rules.feelings
     opener = openers[_seeded_index(request, f"opener {number}", len(openers))]
-    follow_up = (
-        follow_ups[_seeded_index(request, f"aside {number}", len(follow_ups))] if follow_ups else ""
-    )
-    questions = (opener.format(question), follow_up)[
-        : 1 + _seeded_index(request, f"turns {number}", 2)
-    ]
+    questions = [opener.format(question)]
+    has_second_turn = _seeded_index(request, f"turns {number}", 2) == 1
+    if has_second_turn and follow_ups:
+        questions.append(follow_ups[_seeded_index(request, f"aside {number}", len(follow_ups))])
     seed = _seeded_index(request, f"seed {number}", 2**31 - 8)
     return SynthesisAttempt(number, passage, tuple(filter(None, questions)), seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # every attempt asks for them, and to detect a language takes time
 def _world_passages(passages: tuple[Passage, ...], language: str) -> list[Passage]:
     """Return the world's passages in the persona's language."""
     world = [passage for passage in passages if passage.owner == WORLD]
@@ -235,6 +225,7 @@ def _world_passages(passages: tuple[Passage, ...], language: str) -> list[Passag
 
 
 def _seeded_index(request: SynthesisRequest, what: str, below: int) -> int:
+    """Return a number below `below` that follows from the seed, the persona and `what` alone."""
     key = f"understudy synthetic {request.seed}"
     message = f"{request.persona.id} {what}"
     digest = hmac.digest(key.encode(), message.encode(), "sha256")
@@ -285,9 +276,8 @@ class _Journal:
             self.kept.append(line["row"])
 
     def _header(self) -> dict[str, Any]:
-        material = repr(
-            (self._request.persona.name, self._request.persona.description, self._request.passages)
-        )
+        persona = self._request.persona
+        material = repr((persona.name, persona.description, self._request.passages))
         return {"generator": self._generator, "seed": self._request.seed,
                 "material": hashlib.sha256(material.encode()).hexdigest()}  # fmt: skip
 
