@@ -43,11 +43,13 @@ async def get_comparison(request: web.Request) -> web.Response:
     weight = smoothing_query(request)
     a = _chosen_run(request, "a")
     b = _chosen_run(request, "b")
-    pair = (
-        await asyncio.to_thread(_run_pair, services.home, a, b=b, weight=weight)
-        if a and b
-        else None
-    )
+    pair = None
+    results = []
+    settings = []
+    if a and b:
+        pair = await asyncio.to_thread(_run_pair, services.home, a, b=b, weight=weight)
+        results = compare_results(pair)
+        settings = compare_run_settings(services, pair)
     jobs = [a, b]
     titles = [_run_title(job) for job in jobs if job]
     return render_page(
@@ -59,8 +61,8 @@ async def get_comparison(request: web.Request) -> web.Response:
         paths=[run_view.run_path(job.job_id) if job else "" for job in jobs],
         choices=_comparable_runs(services, jobs),
         pair=pair,
-        results=compare_results(pair) if pair else [],
-        settings=compare_run_settings(services, pair) if pair else [],
+        results=results,
+        settings=settings,
         weight=weight,
         most_weight=MAX_SMOOTHING,
         formula=smoothing_formula(weight),
@@ -100,10 +102,11 @@ def _run_pair(home: Path, a: TrainingJob, b: TrainingJob, weight: float) -> RunP
 
 
 def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
-    return [
-        run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–")
-        for name, text in RESULT_ROWS
-    ]
+    rows = []
+    for name, text in RESULT_ROWS:
+        row = run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–")
+        rows.append(row)
+    return rows
 
 
 def compare_run_settings(services: Services, pair: RunPair) -> list[run_view.SettingComparison]:
@@ -130,8 +133,10 @@ def _all_settings(
 def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
     def read(record: RunDetails) -> str:
         card = run_view.read_score_summary(record.job)
-        value: Any = getattr(card, name) if card else None
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value or "")
+        value: Any = getattr(card, name, None)
+        if isinstance(value, float):
+            return f"{value:.{digits}f}"
+        return str(value or "")
 
     return read
 
@@ -145,12 +150,15 @@ def _best_loss(record: RunDetails) -> str:
 
 
 def _step_count(record: RunDetails) -> str:
-    return f"{record.course.steps[-1].step:,}" if record.course.steps else ""
+    steps = record.course.steps
+    return f"{steps[-1].step:,}" if steps else ""
 
 
 def _sample_count(record: RunDetails) -> str:
     samples = (record.sheet or {}).get("samples")
-    return f"{samples.get('train', 0):,}" if isinstance(samples, dict) else ""
+    if not isinstance(samples, dict):
+        return ""
+    return f"{samples.get('train', 0):,}"
 
 
 def _peak_memory(record: RunDetails) -> str:
@@ -164,7 +172,8 @@ def _peak_memory(record: RunDetails) -> str:
 
 
 def _total_time(record: RunDetails) -> str:
-    return format_seconds(record.took.seconds) if record.took.seconds else ""
+    seconds = record.took.seconds
+    return format_seconds(seconds) if seconds else ""
 
 
 def _final_loss(record: RunDetails) -> str:

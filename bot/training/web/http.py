@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -42,9 +43,6 @@ from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 
 OPEN_STATES: tuple[JobState, ...] = ("queued", "running")
-SHARED_JOB_FIELDS = (
-    "job_id", "state", "name", "persona", "version", "attempt", "queued_at", "started_at", "finished_at"
-)  # fmt: skip
 MAX_DISCORD_ID = 2**63 - 1
 routes = ApiRoutes("training")
 NO_JOB_TEXT = "There is no such job."
@@ -102,22 +100,30 @@ class JobResponse(ApiModel):
         """Describe a job; `positions` are those of all queued jobs, for a list (see
         `queue_positions`).
         """
-        request = _stored_request(job)
         home = services.home
-        same = {name: getattr(job, name) for name in SHARED_JOB_FIELDS}
-        return cls(
-            **same,
-            place=services.queue.position(job.job_id)
-            if positions is None
-            else positions.get(job.job_id),
+        if positions is None:
+            place = services.queue.position(job.job_id)
+        else:
+            place = positions.get(job.job_id)
+        versions = None
+        if job.persona is not None:
+            versions = _job_versions(services, job.persona, job.guild_id)
+        request = None
+        # Another version of the bot stored it; `error` says so once it was its turn.
+        with suppress(RequestError):
+            request = job.request
+        shown_request = None
+        notes: list[str] = []
+        if request:
+            shown_request = _redact_request(request, home)
+            notes = [redact_paths(note, home) for note in services.training_notes(request)]
+        return cls.describe(
+            job,
+            place=place,
             guild=str(job.guild_id),
-            versions=_job_versions(services, job.persona, job.guild_id)
-            if job.persona is not None
-            else None,
-            request=_redact_request(request, home) if request else None,
-            notes=[redact_paths(note, home) for note in services.training_notes(request)]
-            if request
-            else [],
+            versions=versions,
+            request=shown_request,
+            notes=notes,
             progress=job.progress.model_dump(mode="json") if job.progress else None,
             result=_result_summary(home, job),
             error=redact_paths(job.error, home) if job.error else None,
@@ -162,31 +168,22 @@ def queue_positions(services: Services) -> dict[str, int]:
 def _job_links(job: TrainingJob) -> dict[str, str]:
     """The addresses of a job, its events and the actions it allows now."""
     path = job_path(job.job_id)
-    can = {
-        "events": True,
-        "curves": True,
-        "log": True,
-        "cancel": job.state in OPEN_STATES,
-        "resume": job.can_resume,
-    }
-    return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
-
-
-def _stored_request(job: TrainingJob) -> TrainingRequest | None:
-    try:
-        return job.request
-    except (
-        RequestError
-    ):  # stored by another version of the bot; `error` says so once it was its turn
-        return None
+    links = {"self": path}
+    for what in ("events", "curves", "log"):
+        links[what] = f"{path}/{what}"
+    if job.state in OPEN_STATES:
+        links["cancel"] = f"{path}/cancel"
+    if job.can_resume:
+        links["resume"] = f"{path}/resume"
+    return links
 
 
 def _redact_request(request: TrainingRequest, home: Path) -> Json:
-    shown = request.model_dump(mode="json", exclude_none=True)
-    return {
-        key: redact_paths(value, home) if isinstance(value, str) else value
-        for key, value in shown.items()
-    }
+    shown: Json = request.model_dump(mode="json", exclude_none=True)
+    for name, value in shown.items():
+        if isinstance(value, str):
+            shown[name] = redact_paths(value, home)
+    return shown
 
 
 def _job_versions(services: Services, persona_id: str, guild_id: int) -> JobVersions:
@@ -203,8 +200,11 @@ def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
     if result is None:
         return None
     adapter = Path(result.adapter)
+    # Never an absolute path: that would tell about the machine.
     place = adapter.relative_to(home) if adapter.is_relative_to(home) else Path(adapter.name)
-    scorecard = result.scorecard.model_dump(mode="json") if result.scorecard.is_measured else None
+    scorecard = None
+    if result.scorecard.is_measured:
+        scorecard = result.scorecard.model_dump(mode="json")
     return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
 
 
@@ -255,9 +255,10 @@ def _idempotent_job_id(request: web.Request) -> str:
 async def plan_training(request: web.Request) -> web.Response:
     """The trainer reads the material, which takes seconds or more."""
     planned = await plan_body(request, await read_json_object(request))
-    conflict = str(planned.conflict) if planned.conflict else None
-    more = {"free_bytes": available_memory_bytes(), "conflict": conflict}
-    return web.json_response({**planned.plan.model_dump(mode="json"), **more})
+    answer = planned.plan.model_dump(mode="json")
+    answer["free_bytes"] = available_memory_bytes()
+    answer["conflict"] = str(planned.conflict) if planned.conflict else None
+    return web.json_response(answer)
 
 
 @routes.operation(
@@ -278,17 +279,25 @@ async def get_jobs(request: web.Request) -> web.Response:
     """Lists all jobs, or those of a server, of a persona, or in a state."""
     services = get_services(request)
     page = parse_page_query(request, "guild", "persona", "state")
-    found = services.store.jobs.page(
+    guild_id = integer_query(request, "guild", 0, MAX_DISCORD_ID)
+    state = job_state_query(request)
+    after = None
+    if page.after is not None:
+        after = services.trainings.find(page.after)
+    # One more than a page has shows whether there is a next one.
+    jobs = services.store.jobs.page(
         page.limit + 1,
-        guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
+        guild_id=guild_id,
         name=request.query.get("persona"),
-        state=job_state_query(request),
-        after=services.trainings.find(page.after) if page.after is not None else None,
+        state=state,
+        after=after,
     )
-    last = found[page.limit - 1].job_id if len(found) > page.limit else None
+    last = None
+    if len(jobs) > page.limit:
+        last = jobs[page.limit - 1].job_id
     positions = queue_positions(services)
-    jobs = [JobResponse.of(services, job, positions) for job in found[: page.limit]]
-    return JobListResponse(jobs=jobs, links=page_links(request, page, last)).response()
+    responses = [JobResponse.of(services, job, positions) for job in jobs[: page.limit]]
+    return JobListResponse(jobs=responses, links=page_links(request, page, last)).response()
 
 
 @routes.operation(

@@ -81,19 +81,18 @@ async def get_run_list(request: web.Request) -> web.Response:
         reason = run_view.waiting_reason(services, place, running)
         queue.append(run_view.job_list_item(services, job, now, doing=reason))
     seconds = await asyncio.to_thread(_run_durations, services.home, [*running, *shown])
+
+    def describe(job: TrainingJob) -> run_view.JobListItem:
+        return run_view.job_list_item(services, job, now, seconds=seconds[job.job_id])
+
     return render_page(
         request,
         "training/list.html",
         title="Training",
-        running=[
-            run_view.job_list_item(services, job, now, seconds=seconds[job.job_id])
-            for job in running
-        ],
+        running=[describe(job) for job in running],
         queue=queue,
         waiting=len(waiting),
-        entries=[
-            run_view.job_list_item(services, job, now, seconds=seconds[job.job_id]) for job in shown
-        ],
+        entries=[describe(job) for job in shown],
         names=jobs.names(),
         states=JOB_STATE_NAMES,
         persona=persona,
@@ -109,9 +108,16 @@ def _run_durations(home: Path, jobs: Sequence[TrainingJob]) -> dict[str, float |
 
 
 def _list_path(persona: str | None, state: JobState | None, after: TrainingJob | None) -> str:
-    fields = {"persona": persona, "state": state, "after": after.job_id if after else None}
-    query = urlencode({name: value for name, value in fields.items() if value})
-    return f"{run_view.TRAINING_PATH}?{query}" if query else run_view.TRAINING_PATH
+    fields: dict[str, str] = {}
+    if persona:
+        fields["persona"] = persona
+    if state:
+        fields["state"] = state
+    if after:
+        fields["after"] = after.job_id
+    if not fields:
+        return run_view.TRAINING_PATH
+    return f"{run_view.TRAINING_PATH}?{urlencode(fields)}"
 
 
 @routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}")
@@ -120,14 +126,18 @@ async def get_run(request: web.Request) -> web.Response:
     job = require_job(request)
     weight = smoothing_query(request)
     record, charts = await asyncio.to_thread(_draw_charts, services.home, job, weight)
-    position = services.queue.position(job.job_id)
-    running = services.store.jobs.in_state("running")
-    waiting = run_view.waiting_reason(services, position, running) if position else ""
+    waiting = ""
+    if position := services.queue.position(job.job_id):
+        running = services.store.jobs.in_state("running")
+        waiting = run_view.waiting_reason(services, position, running)
     shown = run_view.job_list_item(services, job, time.time(), doing=waiting)
     title = f"{job.name} {job.version}"
     if shown.own_name:
         title += f", {shown.own_name}"
     requested = requested_settings(services, job)
+    about = []
+    for name, value in record.settings.about.items():
+        about.append((name, run_view.setting_text(value)))
     return render_page(
         request,
         "training/run.html",
@@ -141,9 +151,7 @@ async def get_run(request: web.Request) -> web.Response:
         requested=requested,
         data_set=await asyncio.to_thread(_dataset_path, services, requested),
         groups=run_view.group_settings(record.settings.values),
-        about=[
-            (name, run_view.setting_text(value)) for name, value in record.settings.about.items()
-        ],
+        about=about,
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
         advice=redact_paths(job.advice or "", services.home),

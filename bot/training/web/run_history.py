@@ -65,7 +65,8 @@ def read_events(path: Path, start: int, most: int | None = None) -> EventBatch:
     try:
         with path.open("rb") as file:
             anew = not _is_line_end(file, start)
-            start = 0 if anew else start
+            if anew:
+                start = 0
             file.seek(start)
             block = file.read(BLOCK_BYTES)
             is_last = not file.read(1)
@@ -86,7 +87,7 @@ def read_all_events(path: Path) -> EventBatch:
         read = read_events(path, read.end)
         events += read.events
         unreadable += read.unreadable
-    return EventBatch(tuple(events), read.end, unreadable)
+    return EventBatch(tuple(events), end=read.end, unreadable=unreadable)
 
 
 def is_line_end(path: Path, at: int) -> bool:
@@ -159,37 +160,40 @@ class MetricsHistory:
                 self.steps.append(event)
                 self.peak_bytes = max(self.peak_bytes, event.memory_bytes)
             case Evaluation():
-                self.evaluations = [it for it in self.evaluations if it.step != event.step] + [
-                    event
-                ]
+                # A resumed run measures again after its last checkpoint: the latest value counts.
+                others = [other for other in self.evaluations if other.step != event.step]
+                self.evaluations = [*others, event]
             case Epoch():
-                known = (event.stage, event.step, event.epoch)
-                self.epochs = [
-                    it for it in self.epochs if (it.stage, it.step, it.epoch) != known
-                ] + [event]
+                self.epochs = [other for other in self.epochs if not _is_same_epoch(other, event)]
+                self.epochs.append(event)
 
     def _go_back_to(self, step: int) -> None:
         """Drop this step and later ones: the run resumed from a checkpoint."""
         if self.steps and self.steps[-1].step >= step:
-            self.steps = [it for it in self.steps if it.step < step]
-            self.evaluations = [it for it in self.evaluations if it.step < step]
-            self.epochs = [it for it in self.epochs if it.step < step]
+            self.steps = [earlier for earlier in self.steps if earlier.step < step]
+            self.evaluations = [earlier for earlier in self.evaluations if earlier.step < step]
+            self.epochs = [earlier for earlier in self.epochs if earlier.step < step]
 
     @property
     def heldout(self) -> list[tuple[int, float]]:
         """Steps with the held-out loss measured after them."""
-        return sorted(
-            (it.step, it.eval_loss) for it in self._measured() if it.eval_loss is not None
-        )
+        losses = []
+        for measured in self._measured():
+            if measured.eval_loss is not None:
+                losses.append((measured.step, measured.eval_loss))
+        return sorted(losses)
 
     @property
     def has_stages(self) -> bool:
-        return any(it.stage for it in self.steps) or any(it.stage for it in self.epochs)
+        return any(step.stage for step in self.steps) or any(epoch.stage for epoch in self.epochs)
 
     @property
     def train_loss(self) -> float | None:
         """The last mean training loss over several steps; else the last step's."""
-        means = [(it.step, it.train_loss) for it in self._measured() if it.train_loss is not None]
+        means = []
+        for measured in self._measured():
+            if measured.train_loss is not None:
+                means.append((measured.step, measured.train_loss))
         if means:
             return max(means)[1]
         return self.steps[-1].loss if self.steps else None
@@ -198,21 +202,26 @@ class MetricsHistory:
         return [*self.evaluations, *self.epochs]
 
 
+def _is_same_epoch(one: Epoch, other: Epoch) -> bool:
+    return (one.stage, one.step, one.epoch) == (other.stage, other.step, other.epoch)
+
+
 def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
-    course = MetricsHistory()
+    history = MetricsHistory()
     for event in events:
-        course.add(event)
-    return course
+        history.add(event)
+    return history
 
 
 def read_report_history(report: Path) -> MetricsHistory:
     """Build it from the tables in an adapter's `report/`, if the job folder no longer exists."""
-    return build_history(
-        event
-        for name, kind in REPORT_FILES
-        for row in _csv_rows(report / name)
-        if (event := _row_event(kind, row)) is not None
-    )
+    history = MetricsHistory()
+    for name, kind in REPORT_FILES:
+        for row in _csv_rows(report / name):
+            event = _row_event(kind, row)
+            if event is not None:
+                history.add(event)
+    return history
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
@@ -245,9 +254,12 @@ def _row_event(kind: str, row: dict[str, str]) -> TrainerEvent | None:
     """Convert a row back to its event, with 0 for what the table omits; None if it is
     unreadable.
     """
-    fields: dict[str, Any] = {name: value or None for name, value in row.items()}
-    rest = {"of": fields.get("step"), "eta_s": 0.0} if kind == "progress" else {}
+    fields: dict[str, Any] = {"event": kind}
+    if kind == "progress":
+        fields |= {"of": row.get("step") or None, "eta_s": 0.0}
+    for name, value in row.items():
+        fields[name] = value or None
     try:
-        return TRAINER_EVENT.validate_python({"event": kind, **rest, **fields})
+        return TRAINER_EVENT.validate_python(fields)
     except ValidationError:
         return None

@@ -4,12 +4,13 @@ or a stream.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from bot.platform.web_kit.app_context import APP_CONTEXT, get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, Links, ParameterSpec, ResponseSpec
@@ -70,9 +71,8 @@ async def stream_run_events(
                 shown = now
             if read.more:
                 continue
-            if (
-                job.state not in OPEN_STATES
-            ):  # as of before the file was read, so nothing is added to it any more
+            # The state is as of before the file was read, so nothing is added to it any more.
+            if job.state not in OPEN_STATES:
                 return
             await _wait_for_change(changed)
 
@@ -83,18 +83,17 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
     changed_jobs: dict[str, None] = {}
     with _subscribe_changes(request, changed_jobs) as changed:
         if services := request.app[APP_CONTEXT].services:
-            changed_jobs |= {
-                job.job_id: None
-                for state in OPEN_STATES
-                for job in services.store.jobs.in_state(state)
-            }
+            for state in OPEN_STATES:
+                for job in services.store.jobs.in_state(state):
+                    changed_jobs[job.job_id] = None
         while services := request.app[APP_CONTEXT].services:
             changed.clear()
             jobs = [services.store.jobs.get(job_id) for job_id in changed_jobs]
+            # Cleared before the first `yield`: jobs that change meanwhile are sent again.
             changed_jobs.clear()
-            for job in filter(None, jobs):
+            for changed_job in filter(None, jobs):
                 number += 1
-                yield str(number), "job", JobResponse.of(services, job).as_json()
+                yield str(number), "job", JobResponse.of(services, changed_job).as_json()
             await _wait_for_change(changed)
 
 
@@ -179,9 +178,8 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
     job = require_job(request)
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         last_id = request.headers.get("Last-Event-ID") or page.after or "0"
-        return await stream_events(
-            request, stream_run_events(request, job.job_id, _event_position(last_id))
-        )
+        events = stream_run_events(request, job.job_id, _event_position(last_id))
+        return await stream_events(request, events)
     start = _event_position(page.after or "0")
     read, is_known = await asyncio.to_thread(
         _event_page, events_file(services.home, job.job_id), start, page.limit
@@ -190,12 +188,12 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
         raise Problem(
             "bad-query", f"There is no event {page.after!r}.", "`after` is the id of an event."
         )
-    events = [
-        RunEvent(id=str(logged.end), **logged.event.model_dump(mode="json"))
-        for logged in read.events
-    ]
+    listed = []
+    for logged in read.events:
+        event = RunEvent(id=str(logged.end), **logged.event.model_dump(mode="json"))
+        listed.append(event)
     links = page_links(request, page, str(read.end) if read.more else None)
-    return RunEventList(events=events, links=links).response()
+    return RunEventList(events=listed, links=links).response()
 
 
 def _event_page(path: Path, start: int, limit: int) -> tuple[run_history.EventBatch, bool]:
@@ -258,26 +256,29 @@ async def get_curves(request: web.Request) -> web.Response:
 
 
 def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str, Any]:
-    losses = [it.loss for it in course.steps]
-    held_out = course.heldout
+    steps = course.steps
+    losses = [step.loss for step in steps]
+    heldout = course.heldout
+    heldout_losses = [loss for _, loss in heldout]
     return {
-        "steps": [it.step for it in course.steps],
+        "steps": [step.step for step in steps],
         "train_loss": losses,
         "train_loss_smoothed": run_history.smooth(losses, weight),
-        "learning_rate": [it.lr for it in course.steps],
-        "tokens_per_s": [it.tokens_per_s for it in course.steps],
-        "memory_bytes": [it.memory_bytes for it in course.steps],
-        "heldout_steps": [step for step, _ in held_out],
-        "heldout_loss": [loss for _, loss in held_out],
-        "heldout_loss_smoothed": run_history.smooth([loss for _, loss in held_out], weight),
+        "learning_rate": [step.lr for step in steps],
+        "tokens_per_s": [step.tokens_per_s for step in steps],
+        "memory_bytes": [step.memory_bytes for step in steps],
+        "heldout_steps": [step for step, _ in heldout],
+        "heldout_loss": heldout_losses,
+        "heldout_loss_smoothed": run_history.smooth(heldout_losses, weight),
         "smoothing": weight,
         "formula": run_history.smoothing_formula(weight),
-        "epochs": [epoch.model_dump(mode="json", exclude={"event"}) for epoch in course.epochs],
-        "evaluations": [
-            evaluation.model_dump(mode="json", exclude={"event"})
-            for evaluation in course.evaluations
-        ],
+        "epochs": _event_list(course.epochs),
+        "evaluations": _event_list(course.evaluations),
     }
+
+
+def _event_list(events: Sequence[BaseModel]) -> list[dict[str, Any]]:
+    return [event.model_dump(mode="json", exclude={"event"}) for event in events]
 
 
 @routes.operation(
