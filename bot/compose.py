@@ -155,7 +155,7 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
 
     # What works with servers is imported only where the setting names them.
     from personas.engine.remote.openai_engine import OpenAIEngine
-    from personas.engine.remote.replicas import ReplicaLimits
+    from personas.engine.remote.replica import ReplicaLimits
     from personas.engine.remote.vllm_engine import VllmEngine
 
     log.info("connecting to %s …", ", ".join(settings.engine_urls))

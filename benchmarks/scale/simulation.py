@@ -22,8 +22,10 @@ from benchmarks.scale.simulated_replica import (
 )
 from personas.engine.admission import AdmissionControl
 from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.remote.replica import Lease, Replica, ReplicaLimits
+from personas.engine.remote.replica_health import ReplicaHealth
 from personas.engine.remote.replica_scheduler import ReplicaScheduler, scheduler_limits
-from personas.engine.remote.replicas import Lease, Replica, ReplicaLimits, Replicas
+from personas.engine.remote.replicas import Replicas
 from personas.engine.remote.server_errors import ReplicaError
 from personas.engine.remote.vllm_client import ServedModels, VllmClient
 from personas.engine.remote.vllm_engine import SWEEP_INTERVAL_S
@@ -219,8 +221,9 @@ class SimulatedBot:
         self.refused = 0
         self.ended: list[SimulatedSequence] = []
         clients = [SimulatedClient(server) for server in servers]
-        self.replicas = Replicas(
-            clients, limits, self._check, self._on_change, time, random.Random(seed)
+        self.replicas = Replicas(clients, limits, time)
+        self.health = ReplicaHealth(
+            self.replicas, self._check, self._on_change, clock=time, jitter=random.Random(seed)
         )
         scheduler = ReplicaScheduler[SimulatedSequence] if is_patient else ImpatientScheduler
         self.scheduler = scheduler(self._limits(), self.replicas, self._start, time)
@@ -229,7 +232,7 @@ class SimulatedBot:
         self._servers = {server.replica.url: server for server in servers}
         self._loads: dict[tuple[str, str], list[Callable[[], None]]] = {}
         for replica in self.replicas.all:
-            _run_coroutine(self.replicas.probe(replica))
+            _run_coroutine(self.health.probe(replica))
         self.time.after(SWEEP_INTERVAL_S, self._sweep_forever)
 
     def submit(
@@ -314,7 +317,7 @@ class SimulatedBot:
             if seq.is_finished:
                 assert seq.attempt
                 server.owners.pop(seq.attempt, None)
-                self.replicas.succeed(lease.replica)
+                self.health.succeed(lease.replica)
                 self.scheduler.finish(seq)
                 self._sweep()
 
@@ -335,7 +338,7 @@ class SimulatedBot:
         return await replica.client.models()
 
     def _fail(self, replica: Replica, error: ReplicaError) -> None:
-        self.replicas.fail(replica, error)
+        self.health.fail(replica, error)
         self._probe_later(replica)
 
     def check_health(self, replica: Replica) -> None:
@@ -347,7 +350,7 @@ class SimulatedBot:
         self.time.after(max(0.0, replica.retry_at - self.time.now), partial(self._probe, replica))
 
     def _probe(self, replica: Replica) -> None:
-        _run_coroutine(self.replicas.probe(replica))
+        _run_coroutine(self.health.probe(replica))
         if not replica.is_ready:
             self._probe_later(replica)
 

@@ -32,7 +32,7 @@ from benchmarks.scale.experiments import (
 )
 from benchmarks.scale.simulated_replica import ReplicaProfile, fit_steps
 from benchmarks.scale.simulation import Ask
-from personas.engine.remote.replicas import ReplicaLimits
+from personas.engine.remote.replica import ReplicaLimits
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder

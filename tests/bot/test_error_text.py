@@ -13,7 +13,7 @@ from bot.platform.errors import STORE_TEXT, error_text, hide_paths
 from bot.store import Store, StoreError
 from bot.training.status_text import job_result_text
 from bot.training.store import NewTrainingJob
-from personas.engine.remote.openai_engine import ReplyCutOffError
+from personas.engine.remote.openai_attempts import ReplyCutOffError
 from personas.engine.remote.server_errors import (
     AdapterNotServedError,
     OnlyThoughtError,

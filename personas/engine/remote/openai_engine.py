@@ -2,75 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from personas.engine.remote.openai_client import (
-    OpenAIChecker,
-    OpenAIServerClient,
-    ServedByOpenAI,
-    break_turn_markers,
-)
-from personas.engine.remote.replicas import Replica
+from personas.engine.remote.openai_attempts import OpenAIReplyAttempts, OpenAISequence
+from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
+from personas.engine.remote.replica import Replica
+from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_checks import ExpectedModel, ServerCheck
-from personas.engine.remote.server_errors import ReplicaError, VllmError
-from personas.engine.remote.vllm_client import ServedModels, TokenChunk, VllmClient
+from personas.engine.remote.vllm_client import ServedModels, VllmClient
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
-from personas.errors import AdapterError, PrefillError
-from personas.prompt.chat_template import Message
+from personas.errors import AdapterError
 from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
-
-CUT_OFF_ADVICE = "Regenerate it."
-PREFILL_ADVICE = (
-    "End with a message of a user's; ENGINE=local, and vLLM or llama.cpp with BASE_MODEL, continue "
-    "one."
-)
 
 
 # Some chat servers continue a last message of the assistant, but nothing tells them apart from
 # those that begin a new reply.
-class ReplyCutOffError(VllmError):
-    """A reply that has begun cannot go on: a server that takes messages would begin it anew."""
-
-    member_text = f"The reply broke off, because the engine failed. {CUT_OFF_ADVICE}"
-
-
-class OpenAISequence(VllmSequence):
-    """One request whose reply may arrive as text. `messages` are those of its prompt."""
-
-    messages: tuple[Message, ...] = ()
-    has_ended = False
-
-    @property
-    def is_finished(self) -> bool:
-        return self.has_ended or super().is_finished
-
-    def text_body(self, served: ServedByOpenAI) -> dict[str, Any]:
-        """Build the request for the rest of the reply, from a server that answers with text."""
-        sampling = self.request.sampling
-        self._detokenizer.forget_open_thought()
-        self._detokenizer.starts_in_thought = served.opens_thought
-        left = replace(
-            sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received))
-        )
-        messages = break_turn_markers(self.messages)
-        return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
-
-    def receive(self, chunk: TokenChunk) -> None:
-        if chunk.text is None:
-            super().receive(chunk)
-            return
-        if self.is_finished:
-            return
-        self.append_text(chunk.text)
-        self.received = tuple(self._detokenizer.ids)
-        if chunk.finish and chunk.finish != "length":
-            self._detokenizer.end_given()
-            self._detokenizer.stop()
-        self.has_ended = chunk.finish is not None
-
-
 @dataclass
 class OpenAIEngine(VllmEngine):
     """Generates replies on servers with OpenAI's API: llama.cpp, Ollama, a gateway, vLLM without
@@ -84,6 +32,7 @@ class OpenAIEngine(VllmEngine):
 
     model: str = ""
     server_name: ClassVar[str] = "servers"
+    attempts_type: ClassVar[type[ReplyAttempts]] = OpenAIReplyAttempts
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
         return super().submit(replace(request, adapter=None))
@@ -128,42 +77,3 @@ class OpenAIEngine(VllmEngine):
         seq = OpenAISequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
         seq.messages = prompt.messages
         return seq
-
-    def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
-        assert isinstance(served, ServedByOpenAI) and isinstance(seq, OpenAISequence)
-        if served.returns_ids:
-            return super()._body(seq, served)
-        if seq.request.prefill and not served.takes_ids:
-            what = (
-                "The server of this engine takes messages: it would begin a new reply instead of "
-                "continuing one."
-            )
-            raise PrefillError(what, PREFILL_ADVICE)
-        if seq.received and not served.takes_ids:
-            raise ReplyCutOffError(
-                "The reply broke off, and no server can continue it.", CUT_OFF_ADVICE
-            )
-        return seq.text_body(served)
-
-    async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
-        await super()._stream(seq, replica)
-        served = replica.served
-        if isinstance(served, ServedByOpenAI) and not served.takes_ids and seq.has_lone_closing:
-            assert isinstance(replica.client, OpenAIServerClient)
-            replica.client.opens_thought = True
-            replica.served = replace(served, opens_thought=True)
-
-    def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
-        """Queue a reply again; one that has begun goes on only where a server takes token ids."""
-        if not seq.received or seq.is_finished or self._can_continue_replies():
-            super()._resume(seq, error, has_progress=has_progress)
-        else:
-            message = f"The reply broke off: {error.message}"
-            self._scheduler.fail(seq, ReplyCutOffError(message, CUT_OFF_ADVICE))
-
-    def _can_continue_replies(self) -> bool:
-        """Tell whether a server takes token ids: others would begin a reply anew."""
-        for replica in self._replicas.all:
-            if isinstance(replica.served, ServedByOpenAI) and replica.served.takes_ids:
-                return True
-        return False

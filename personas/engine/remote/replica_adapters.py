@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from personas.engine.remote.replicas import Replica
+from personas.engine.remote.replica import Replica
 from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError
 from personas.engine.remote.vllm_client import VllmClient
 from personas.home.atomic_files import write_private_file

@@ -11,7 +11,8 @@ from personas.engine.fair_scheduler import (
     FairScheduler,
     SchedulerLimits,
 )
-from personas.engine.remote.replicas import Lease, Replica, ReplicaLimits, Replicas
+from personas.engine.remote.replica import Lease, Replica, ReplicaLimits
+from personas.engine.remote.replicas import Replicas
 
 PATIENCE_SHARE = 0.25
 """Share of the longest wait after which a reply goes to any replica, not only to those that its

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,26 +16,24 @@ from typing import Any, ClassVar, TypeVar
 from personas.engine import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
 from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.remote.cache_salt import CacheSalt
+from personas.engine.remote.replica import Replica, ReplicaLimits
 from personas.engine.remote.replica_adapters import ReplicaAdapters, RestartNotices
+from personas.engine.remote.replica_health import ReplicaHealth, cancel_tasks
 from personas.engine.remote.replica_scheduler import ReplicaScheduler, scheduler_limits
-from personas.engine.remote.replicas import Replica, ReplicaLimits, Replicas, cancel_tasks
+from personas.engine.remote.replicas import Replicas
+from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_checks import (
     ExpectedModel,
     ReplicaChecker,
     ServerCheck,
     ServerChecker,
 )
-from personas.engine.remote.server_errors import (
-    AdapterNotServedError,
-    ReplicaError,
-    ReplicaTimeoutError,
-    VllmError,
-)
+from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.engine.remote.vllm_client import START_METRIC, ServedModels, VllmClient, open_session
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import EngineBusyError, ServerError, UnderstudyError
 from personas.home.adapters import largest_rank, verify_for_base_model
-from personas.home.atomic_files import write_private_file
 from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.home.prompt_version import prompt_version_of
 from personas.models import loading
@@ -48,13 +45,10 @@ from personas.schemas.training import ServingPrecision
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0  # interval in which requests that waited too long are failed
-# Attempts of one reply that may fail without a new token: the request itself may kill a server.
-MAX_FAILED_ATTEMPTS = 5
 MAX_QUEUED_PREFIXES = 256
 MIN_RANK = 16
 """LoRA rank of the recipes, which each server has to accept."""
 PROBE_FOLDER = "cache/vllm_probe"
-SALT_FILE = "cache/vllm_cache_salt"
 NOTICES_FILE = "vllm_restarts.json"
 T = TypeVar("T")
 
@@ -85,6 +79,7 @@ class VllmEngine:
     start_wait_s: float = 60.0
     on_reply: MetricsCallback = lambda metrics: None
     server_name: ClassVar[str] = "vLLM servers"
+    attempts_type: ClassVar[type[ReplyAttempts]] = ReplyAttempts
     _checker: ReplicaChecker = field(init=False)
     _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
@@ -99,18 +94,26 @@ class VllmEngine:
         `VllmError`.
         """
         clients = await self._open()
-        self._salt = await self._in_thread(self._read_salt)
-        self._replicas = Replicas(
-            clients, self.limits, self._check_replica, self._on_replicas_changed
-        )
+        self._salt = CacheSalt(self.home)
+        await self._in_thread(self._salt.read)
+        self._replicas = Replicas(clients, self.limits)
+        self._health = ReplicaHealth(self._replicas, self._check_replica, self._on_replicas_changed)
         self._scheduler = ReplicaScheduler(
             self._scheduler_limits(), self._replicas, self._start_attempt
+        )
+        self._attempts = self.attempts_type(
+            self._replicas,
+            self._health,
+            self._adapters,
+            self._scheduler,
+            salt=self._salt,
+            stall_s=self.stall_s,
         )
         rows = self.limits.rows * len(clients)
         self._admission = AdmissionControl.of_engine(rows, self.max_waiting, self.wait_s)
         self._start_task(self._sweep_forever())
         try:
-            await self._replicas.start(self.start_wait_s)
+            await self._health.start(self.start_wait_s)
         except BaseException:
             await self.close()
             raise
@@ -187,12 +190,10 @@ class VllmEngine:
             try:
                 await self._adapters.unload(replica, adapter.name)
             except ReplicaError as error:  # the check before its next replies unloads it
-                self._replicas.fail(replica, error)
+                self._health.fail(replica, error)
 
     async def clear_prefix_cache(self) -> None:
-        # With another salt, no request reaches stored blocks. It holds for all servers, and needs no
-        # development mode of theirs.
-        self._salt = await self._in_thread(self._write_salt)
+        await self._in_thread(self._salt.renew)
 
     def state(self) -> EngineState:
         replicas = self._replicas.all
@@ -218,7 +219,7 @@ class VllmEngine:
         for stream in list(self._streams):
             stream.cancel()
         self._sweep()
-        await self._replicas.close()
+        await self._health.close()
         await cancel_tasks(self._tasks)
         await self._session.close()
         self._executor.shutdown(wait=False)
@@ -257,7 +258,7 @@ class VllmEngine:
         """Return the members' error while all servers limit or refuse requests. It names no reason:
         that is for the operator.
         """
-        refusal = self._replicas.refusal()
+        refusal = self._health.refusal()
         if refusal is None:
             return None
         if refusal.error.kind == "busy":
@@ -292,96 +293,8 @@ class VllmEngine:
         seq.task = self._start_task(self._run_attempt(seq))
 
     async def _run_attempt(self, seq: VllmSequence) -> None:
-        """Generate the rest of a reply on its replica; if that fails, queue it for another one."""
-        replica = seq.lease.replica
-        received = len(seq.received)
-        try:
-            await self._generate(seq, replica)
-        except ReplicaError as error:
-            self._replicas.fail(replica, error)
-            self._resume(seq, error, has_progress=len(seq.received) > received)
-        except AdapterNotServedError as error:
-            self._do_without(seq, replica, error)
-        except Exception as error:  # of this request: the others go on
-            log.debug("a reply failed", exc_info=True)
-            self._scheduler.fail(seq, error)
-        else:
-            self._replicas.succeed(replica)
-            self._scheduler.finish(seq)
+        await self._attempts.run(seq)
         self._sweep()
-
-    def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
-        """Queue a reply again whose replica failed, with the tokens that it has."""
-        if has_progress:
-            seq.failed_attempts = 0
-        elif error.kind != "busy":
-            seq.failed_attempts += 1
-        if seq.is_finished:
-            self._scheduler.finish(seq)
-        elif seq.failed_attempts >= MAX_FAILED_ATTEMPTS:
-            self._scheduler.fail(seq, error)
-        else:
-            log.info("a reply goes on elsewhere after %d tokens: %s", len(seq.received), error)
-            # A reply that got tokens waits anew; others keep their place.
-            queued_at = self._scheduler.clock() if has_progress else seq.queued_at
-            self._scheduler.requeue(seq, queued_at)
-
-    def _do_without(
-        self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError
-    ) -> None:
-        """Take another replica for a reply whose adapter this one cannot serve; the base model if
-        none can.
-
-        A reply that the adapter has begun is failed instead, because it cannot become another
-        version's.
-        """
-        seq.avoided |= {replica.url}
-        if all(ready.url in seq.avoided for ready in self._replicas.ready):
-            if seq.received:
-                self._scheduler.fail(seq, error)
-                return
-            log.error("the base model answers instead: %s", error)
-            seq.use_base_model()
-        self._scheduler.requeue(seq, seq.queued_at)
-
-    async def _generate(self, seq: VllmSequence, replica: Replica) -> None:
-        """Stream a reply; an adapter that the server lost is loaded once. Raises
-        `AdapterNotServedError` after that.
-        """
-        try:
-            async with asyncio.timeout(self.stall_s) as seq.lease.deadline:
-                if seq.adapter:
-                    await self._adapters.ensure(replica, seq.adapter)
-                try:
-                    await self._stream(seq, replica)
-                except AdapterNotServedError:
-                    if not seq.adapter:
-                        raise
-                    replica.adapters.pop(seq.adapter.name, None)
-                    await self._adapters.ensure(replica, seq.adapter)
-                    await self._stream(seq, replica)
-        except TimeoutError as error:
-            raise ReplicaTimeoutError(f"{replica.url} sent nothing for too long.") from error
-        finally:
-            seq.lease.deadline = None
-
-    async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
-        loop = asyncio.get_running_loop()
-        lease = seq.lease
-        assert replica.served and lease.deadline  # it was checked before it got replies
-        async with aclosing(replica.client.generate(self._body(seq, replica.served))) as chunks:
-            async for chunk in chunks:
-                lease.heard_at = self._scheduler.clock()
-                lease.deadline.reschedule(loop.time() + self.stall_s)
-                seq.receive(chunk)
-                for _ in range(chunk.token_count):
-                    self._scheduler.queue.count_token(seq)
-                if seq.is_finished:
-                    return
-
-    def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
-        """Build the request for the rest of a reply."""
-        return seq.body(seq.adapter_name or served.base, self._salt)
 
     # ------------------------------------------------------------------------------------- replicas
 
@@ -437,7 +350,7 @@ class VllmEngine:
                 "model": name or replica.served.base,
                 "prompt": list(prefix),
                 "max_tokens": 1,
-                "cache_salt": self._salt,
+                "cache_salt": self._salt.value,
             }
             async with asyncio.timeout(self.stall_s):
                 async with aclosing(replica.client.generate(body)) as chunks:
@@ -484,22 +397,6 @@ class VllmEngine:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)
         name = f"{adapter.persona_id} {adapter.version}"
         check_lora(adapter.folder, self._layers, name, has_all_layers=False)
-
-    def _read_salt(self) -> str:
-        """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored
-        before.
-        """
-        try:
-            return (self.home / SALT_FILE).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return self._write_salt()
-
-    def _write_salt(self) -> str:
-        salt = secrets.token_urlsafe(16)
-        file = self.home / SALT_FILE
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_private_file(file, salt.encode())
-        return salt
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function on the thread of the tokenizer."""

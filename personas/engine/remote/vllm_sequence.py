@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from personas.engine.remote.replicas import Lease
+from personas.engine.remote.replica import Lease
 from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.engine.remote.vllm_client import TokenChunk
 from personas.engine.reply_sequence import ReplySequence

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from personas.engine.remote import vllm_engine
-from personas.engine.remote.replicas import ReplicaLimits
+from personas.engine.remote.replica import ReplicaLimits
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder

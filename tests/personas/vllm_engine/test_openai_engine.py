@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from personas.engine.remote.openai_attempts import ReplyCutOffError
 from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
-from personas.engine.remote.openai_engine import OpenAIEngine, ReplyCutOffError
+from personas.engine.remote.openai_engine import OpenAIEngine
 from personas.engine.remote.server_checks import ExpectedModel
 from personas.engine.remote.server_errors import VllmError
 from personas.engine.remote.vllm_client import open_session

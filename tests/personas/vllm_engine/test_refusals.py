@@ -15,13 +15,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from personas.engine.remote.openai_engine import OpenAIEngine
-from personas.engine.remote.replicas import Replicas
 from personas.engine.remote.retry_after import MAX_RETRY_AFTER_S, has_no_quota, parse_retry_after
 from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.errors import EngineBusyError, ServerError
 from tests.personas.vllm_engine.conftest import FAST, answer, ask
 from tests.personas.vllm_engine.test_openai_engine import sse
-from tests.personas.vllm_engine.test_replicas import make_replicas
+from tests.personas.vllm_engine.test_replicas import health_of, make_replicas
 from tests.personas.vllm_engine.test_vllm_engine import until
 from tests.personas.vllm_servers import recordings
 
@@ -212,14 +211,14 @@ async def test_another_server_takes_what_one_refuses(open_engine, gateway, serve
 )
 def test_a_busy_server_is_asked_ever_more_seldom(headers):
     now = [0.0]
-    replicas: Replicas = make_replicas(1)
-    replicas._clock = lambda: now[0]
+    replicas = make_replicas(1)
+    health = health_of(replicas, now)
     [replica] = replicas.all
     wait_s = parse_retry_after(headers, lambda: NOW)
     asked = []
     while now[0] < 120:
         replica.is_ready = True
-        replicas.fail(replica, ReplicaError("limits requests", kind="busy", retry_after_s=wait_s))
+        health.fail(replica, ReplicaError("limits requests", kind="busy", retry_after_s=wait_s))
         asked.append(now[0])
         now[0] = replica.retry_at
     assert (
@@ -231,27 +230,27 @@ def test_a_busy_server_is_asked_ever_more_seldom(headers):
 
 def test_a_first_refusal_of_the_account_does_not_wait_longer_after_other_failures():
     now = [0.0]
-    replicas: Replicas = make_replicas(1)
-    replicas._clock = lambda: now[0]
+    replicas = make_replicas(1)
+    health = health_of(replicas, now)
     [replica] = replicas.all
     waits = []
     for kind in (*["busy"] * 6, "quota", "busy", "quota", "failed", "quota"):
         replica.is_ready = True
-        replicas.fail(replica, ReplicaError("it fails", kind=kind))
+        health.fail(replica, ReplicaError("it fails", kind=kind))
         if kind == "quota":
             waits.append(replica.retry_at - now[0])
         now[0] = replica.retry_at
     assert waits == pytest.approx([30.0, 60.0, 120.0])  # the first was 600
-    replicas.succeed(replica)
+    health.succeed(replica)
     replica.is_ready = True
-    replicas.fail(replica, ReplicaError("no quota", kind="quota"))
+    health.fail(replica, ReplicaError("no quota", kind="quota"))
     assert replica.retry_at - now[0] == pytest.approx(30.0)
 
 
 def test_replies_that_fail_together_count_once():
-    replicas: Replicas = make_replicas(1)
-    replicas._clock = lambda: 10.0
+    replicas = make_replicas(1)
+    health = health_of(replicas, [10.0])
     [replica] = replicas.all
     for _ in range(32):
-        replicas.fail(replica, ReplicaError("limits requests", kind="busy"))
+        health.fail(replica, ReplicaError("limits requests", kind="busy"))
     assert replica.failures == 1 and replica.retry_at <= 10.0 + 2 * replicas.limits.backoff_s

@@ -8,13 +8,9 @@ from dataclasses import replace
 import pytest
 
 from personas.engine.remote import server_checks
-from personas.engine.remote.replicas import (
-    LOAD_FACTOR,
-    PRELOADED_REPLICAS,
-    Replica,
-    ReplicaLimits,
-    Replicas,
-)
+from personas.engine.remote.replica import Replica, ReplicaLimits
+from personas.engine.remote.replica_health import ReplicaHealth
+from personas.engine.remote.replicas import LOAD_FACTOR, PRELOADED_REPLICAS, Replicas
 from personas.engine.remote.server_checks import check_cancel
 from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.engine.remote.vllm_client import VllmClient, open_session
@@ -170,10 +166,15 @@ class TestStart:
 def make_replicas(count: int, **limits: int) -> Replicas:
     """Build replicas that are ready, without servers."""
     clients = [VllmClient(f"http://10.0.0.{number}:8000", None) for number in range(count)]  # type: ignore[arg-type]
-    replicas = Replicas(clients, ReplicaLimits(**limits), check=None)  # type: ignore[arg-type]
+    replicas = Replicas(clients, ReplicaLimits(**limits))
     for replica in replicas.all:
         replica.is_ready = True
     return replicas
+
+
+def health_of(replicas: Replicas, now: list[float]) -> ReplicaHealth:
+    """Build the health of replicas at the time in `now`."""
+    return ReplicaHealth(replicas, check=None, clock=lambda: now[0])  # type: ignore[arg-type]
 
 
 def place(replicas: Replicas, name: str) -> Replica | None:
@@ -267,13 +268,13 @@ class TestChoice:
     def test_backoff_is_random_and_doubles_up_to_its_limit(self):
         now = [0.0]
         replicas = make_replicas(1)
-        replicas._clock = lambda: now[0]
+        health = health_of(replicas, now)
         [replica] = replicas.all
         waits = []
         for _ in range(300):
             replica.failures = 3
             replica.is_ready = True
-            replicas.fail(replica, ReplicaError("it fails"))
+            health.fail(replica, ReplicaError("it fails"))
             waits.append(replica.retry_at)
         limits = replicas.limits
         assert (
@@ -282,9 +283,9 @@ class TestChoice:
         )
         replica.failures = 60
         replica.is_ready = True
-        replicas.fail(replica, ReplicaError("it fails"))
+        health.fail(replica, ReplicaError("it fails"))
         assert replica.retry_at <= limits.max_backoff_s
-        replicas.succeed(replica)
+        health.succeed(replica)
         assert replica.failures == 0
 
     async def test_replies_of_one_persona_stay_on_one_server(self, open_engine, servers, version):

@@ -452,7 +452,7 @@ class TestPrefixes:
             for body in server.requests
             if body["max_tokens"] == 20
         ]
-        assert len(salts) == 3 and len(set(salts)) == 2 and salts.count(again._salt) == 2
+        assert len(salts) == 3 and len(set(salts)) == 2 and salts.count(again._salt.value) == 2
         assert all(len(salt) >= 20 for salt in salts)
 
     async def test_a_common_prefix_is_computed_where_the_replies_will_be(

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from personas.engine.remote.replicas import ReplicaLimits
+from personas.engine.remote.replica import ReplicaLimits
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.models.base_model import BaseModel
 from personas.schemas.training import ServingPrecision
