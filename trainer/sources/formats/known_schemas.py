@@ -9,7 +9,7 @@ from trainer.sources.columns import ROLE_COLUMNS, ColumnRoles, Row, RowSchema, p
 from trainer.sources.formats.kto_rows import KTO_SCHEMAS, are_verdicts
 from trainer.sources.formats.message_rows import FALLBACK_SCHEMAS, MESSAGE_SCHEMAS
 from trainer.sources.formats.participants import PARTICIPANT_SCHEMAS
-from trainer.sources.formats.personachat import PERSONA_SCHEMAS
+from trainer.sources.formats.persona_rows import PERSONA_SCHEMAS
 from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
 from trainer.sources.formats.qa_rows import QA_SCHEMAS
 from trainer.sources.formats.quotes import QUOTE_SCHEMA

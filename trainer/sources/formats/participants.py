@@ -21,7 +21,7 @@ from trainer.sources.columns import (
 )
 from trainer.sources.conversation_builder import ROLES, RawDialogue, is_character
 from trainer.sources.formats.message_rows import excluded_turns
-from trainer.sources.formats.personachat import join_facts
+from trainer.sources.formats.persona_rows import join_facts
 from trainer.sources.message_order import sort_messages
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 

@@ -1,6 +1,4 @@
-"""PersonaChat: ConvAI2 and ParlAI text, ParlAI acts in YAML, Synthetic-Persona-Chat CSV, persona
-dialogue rows.
-"""
+"""PersonaChat: ConvAI2 and ParlAI text, ParlAI acts in YAML, and Synthetic-Persona-Chat CSV."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -9,23 +7,18 @@ from typing import Any
 
 import yaml
 
-from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.conversation_builder import (
     RawDialogue,
-    Turns,
     build_conversation,
     parse_transcript,
 )
-from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
+from trainer.sources.formats.persona_rows import SILENCE, join_facts
+from trainer.sources.record_fields import cell_text
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.table_reader import first_line
 
-SILENCE = "__ SILENCE __"
-SPEAKER_LABEL = re.compile(r"\s*(?:persona?|user|speaker)?\s*([AB12])\s*[:：]\s*", re.IGNORECASE)
-REPLY_COLUMNS = tuple("reference response answer output label target reply next_utterance".split())
-HISTORY_COLUMNS = tuple("dialogue dialog history context conversation".split())
 OWN_PERSONA = re.compile(r"(?:your persona|_self_persona)\s*[:：]?\s*(.*)", re.IGNORECASE)
 ABOUT_OTHERS = re.compile(
     r"(?:partner's persona|_partner_(?!say\b|act\b|emote\b)\w+|_self_say|_task_\w+)\b",
@@ -35,104 +28,10 @@ SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)
 PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
 PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
 NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
+SAMPLED_LINES = 64
 CSV_SPEAKERS = {"user 1": "user", "user 2": "assistant"}
 CSV_PERSONA_COLUMN = "user 2 personas"
 CSV_DIALOGUE_COLUMN = "Best Generated Conversation"
-
-
-def join_facts(value: Any) -> str:
-    """Join facts from a list or a text, one per line."""
-    facts = cell_list(value)
-    return (
-        "\n".join(cell_text(fact).strip() for fact in facts)
-        if facts is not None
-        else cell_text(value).strip()
-    )
-
-
-def _plan_utterances(row: Row) -> ColumnRoles | None:
-    if "personality" in row and (
-        isinstance(row.get("utterances"), list) or {"history", "candidates"} <= row.keys()
-    ):
-        return ColumnRoles({"facts": "personality"})
-    return None
-
-
-def _dialogue_from_utterances(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """Build the longest of the dialogue's states: its history, with the last candidate as the
-    answer.
-    """
-    states = cell_list(row["utterances"]) if "utterances" in row else [row]
-    if not states or not isinstance(states[-1], dict):
-        raise UnusableRecordError("no utterances")
-    history = cell_list(states[-1].get("history"))
-    candidates = cell_list(states[-1].get("candidates"))
-    if not history or not candidates:
-        raise UnusableRecordError("an utterance without history or candidates")
-    return RawDialogue.of(
-        alternate_turns([*map(cell_text, history), cell_text(candidates[-1])]),
-        join_facts(row["personality"]),
-    )
-
-
-def alternate_turns(texts: list[str]) -> Turns:
-    """Return texts of two alternating speakers, the last by the persona; silence is skipped."""
-    turns = [
-        ("assistant" if place % 2 == 0 else "user", text)
-        for place, text in enumerate(reversed(texts))
-    ]
-    return [(role, text) for role, text in reversed(turns) if text.strip() != SILENCE]
-
-
-def _plan_reference(row: Row) -> ColumnRoles | None:
-    facts = find_column(row, "facts")
-    history = next((name for name in HISTORY_COLUMNS if name in row), None)
-    reference = next((name for name in REPLY_COLUMNS if name in row), None)
-    if not facts or not history or not reference or isinstance(row[reference], list):
-        return None
-    return ColumnRoles({"facts": facts, "history": history, "assistant": reference})
-
-
-def _dialogue_from_reference(row: Row, columns: ColumnRoles) -> RawDialogue:
-    history = columns.get(row, "history")
-    lines = cell_list(history)
-    if lines is None:
-        lines = [line for line in cell_text(history).splitlines() if line.strip()]
-    texts = [cell_text(line) for line in lines]
-    marks = [SPEAKER_LABEL.match(text) for text in texts]
-    answer = cell_text(columns.get(row, "assistant"))
-    if texts and all(marks):
-        labelled = ((mark, text) for mark, text in zip(marks, texts, strict=True) if mark)
-        turns: Turns = [
-            *(
-                ("user" if mark[1].upper() in "A1" else "assistant", text[mark.end() :])
-                for mark, text in labelled
-            ),
-            ("assistant", SPEAKER_LABEL.sub("", answer, count=1)),
-        ]
-    else:
-        turns = alternate_turns([*texts, answer])
-    return RawDialogue.of(turns, join_facts(columns.get(row, "facts")))
-
-
-PERSONALITY_ROW = '{"personality": […], "utterances": [{"history": […], "candidates": […]}]}'
-REFERENCE_ROW = '{"persona_b": […], "dialogue": […], "reference": "…"}'
-PERSONA_SCHEMAS = (
-    RowSchema(
-        "personality",
-        "PersonaChat with candidates",
-        PERSONALITY_ROW,
-        plan=_plan_utterances,
-        parse=_dialogue_from_utterances,
-    ),
-    RowSchema(
-        "persona-rows",
-        "Facts, dialogue, next line",
-        REFERENCE_ROW,
-        plan=_plan_reference,
-        parse=_dialogue_from_reference,
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -158,29 +57,30 @@ class _Episode:
     def add(self, text: str, label: str) -> None:
         """Add the texts of an act."""
         self._rows += 1
-        prompt = "\n".join(
-            line for line in text.splitlines() if not self._is_fact(line.strip())
-        ).strip()
+        lines = [line for line in text.splitlines() if not self._take_fact(line.strip())]
+        prompt = "\n".join(lines).strip()
         if prompt and prompt != SILENCE:
             self._turns.append(("user", prompt))
         if label.strip():
             self._turns.append(("assistant", label))
 
-    def _is_fact(self, line: str) -> bool:
-        if own := OWN_PERSONA.match(line) or SETTING.match(line):
+    def _take_fact(self, line: str) -> bool:
+        """Store a fact about the persona or its setting; report whether a line is nobody's turn."""
+        own = OWN_PERSONA.match(line) or SETTING.match(line)
+        if own:
             self._facts.append(own[own.lastindex or 1].strip())
             return True
+        # Facts about the partner, tasks and echoes of acts are nobody's words.
         return bool(ABOUT_OTHERS.match(line)) or line.startswith("_self_")
 
     def finish(self, options: ReadOptions) -> Conversation | RejectedRecord:
         """Return the dialogue as a conversation."""
-        turns = [
-            (role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text)))
-            for role, text in self._turns
-        ]
-        return build_conversation(
-            RawDialogue.of(turns, "\n".join(self._facts)), self._place, options, self._rows
-        )
+        turns = []
+        for role, text in self._turns:
+            spoken = PARTNER_SAYS.sub(r"\1", text)
+            turns.append((role, PARTNER_ACTS.sub(r"*\1*", spoken)))
+        dialogue = RawDialogue.of(turns, "\n".join(self._facts))
+        return build_conversation(dialogue, self._place, options, self._rows)
 
 
 def _episode_reader(
@@ -211,16 +111,25 @@ def _build_episodes(
 
 
 def _first_lines(peek: Peek) -> list[str]:
-    return [line for line in peek.text.splitlines()[:-1] or [peek.text] if line.strip()][:64]
+    # The last line may be cut in the middle.
+    lines = peek.text.splitlines()[:-1] or [peek.text]
+    return [line for line in lines if line.strip()][:SAMPLED_LINES]
 
 
 def _recognises_text(peek: Peek) -> bool:
     lines = _first_lines(peek)
-    texts = [match[2] for line in lines if (match := NUMBERED.match(line))]
-    acts = sum(
-        "\t" in text or bool(OWN_PERSONA.match(text) or ABOUT_OTHERS.match(text)) for text in texts
-    )
-    return peek.kind in ("text", "TSV", "CSV") and bool(lines) and acts >= 0.8 * len(lines)
+    if peek.kind not in ("text", "TSV", "CSV") or not lines:
+        return False
+    acts = sum(map(_is_numbered_act, lines))
+    return acts >= 0.8 * len(lines)
+
+
+def _is_numbered_act(line: str) -> bool:
+    match = NUMBERED.match(line)
+    if match is None:
+        return False
+    text = match[2]
+    return "\t" in text or bool(OWN_PERSONA.match(text) or ABOUT_OTHERS.match(text))
 
 
 def _text_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
@@ -255,11 +164,15 @@ def _field_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
         if "text" not in fields:
             yield RejectedRecord(f"line {number}", "no text: field")
             continue
-        label = fields.get("labels", fields.get("eval_labels", "")).split("|")[0]
-        text, answer = (
-            part.replace("\\n", "\n").replace("<NEWL>", "\n") for part in (fields["text"], label)
-        )
-        yield _Act(f"line {number}", text, answer, is_last=fields.get("episode_done") == "True")
+        text = _with_line_breaks(fields["text"])
+        labels = fields.get("labels", fields.get("eval_labels", ""))
+        answer = _with_line_breaks(labels.split("|")[0])
+        is_last = fields.get("episode_done") == "True"
+        yield _Act(f"line {number}", text, answer, is_last=is_last)
+
+
+def _with_line_breaks(text: str) -> str:
+    return text.replace("\\n", "\n").replace("<NEWL>", "\n")
 
 
 def _recognises_acts(peek: Peek) -> bool:
@@ -270,17 +183,23 @@ def _act(place: str, act: Any) -> _Act | RejectedRecord:
     if not isinstance(act, dict):
         return RejectedRecord(place, "not an act")
     labels = act.get("labels") or act.get("eval_labels") or act.get("labels_choice") or []
-    answer = labels[0] if isinstance(labels, list) and labels else ""
-    if isinstance(act.get("text"), list | dict) or isinstance(
-        answer, list | dict
-    ):  # with aliases, endless as a text
+    answer = labels[0] if isinstance(labels, list) and labels else None
+    text = act.get("text")
+    if isinstance(text, list | dict) or isinstance(answer, list | dict):
+        # Never converted to a text: YAML aliases may make it gigabytes long.
         return RejectedRecord(place, "its text or label is not a text")
-    text, answer = ("" if value is None else str(value) for value in (act.get("text"), answer))
-    return _Act(place, text, answer, is_last=act.get("episode_done") is True)
+    return _Act(
+        place,
+        "" if text is None else str(text),
+        "" if answer is None else str(answer),
+        is_last=act.get("episode_done") is True,
+    )
 
 
 def _yaml_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
-    """Yield the acts. Each item of the list `acts` is parsed separately."""
+    """Yield the acts. Each item of the list `acts` is parsed separately, so that a damaged one does
+    not end the file.
+    """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     number = 0
     for block in _blocks(file):
@@ -291,6 +210,7 @@ def _yaml_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
             yield RejectedRecord(f"act {number}", f"not valid YAML: {first_line(error)}")
             continue
         for item in items if isinstance(items, list) else [items]:
+            # An item is one act, or the list of an episode's.
             for act in item if isinstance(item, list) else [item]:
                 number += 1
                 yield _act(f"act {number}", act)
@@ -329,18 +249,16 @@ def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
             yield record
             continue
         place, row = record
-        turns = parse_transcript(cell_text(row.get(CSV_DIALOGUE_COLUMN)))
+        turns = []
+        for label, text in parse_transcript(cell_text(row.get(CSV_DIALOGUE_COLUMN))):
+            # The facts are those of User 2, who is therefore the persona.
+            speaker = CSV_SPEAKERS.get(" ".join(label.lower().split()), label)
+            turns.append((speaker, text))
         if not turns:
             yield RejectedRecord(place, "no speaker labels")
-        else:
-            # The facts are those of User 2, who is therefore the persona.
-            turns = [
-                (CSV_SPEAKERS.get(" ".join(label.lower().split()), label), text)
-                for label, text in turns
-            ]
-            yield build_conversation(
-                RawDialogue.of(turns, join_facts(row.get(CSV_PERSONA_COLUMN))), place, options
-            )
+            continue
+        dialogue = RawDialogue.of(turns, join_facts(row.get(CSV_PERSONA_COLUMN)))
+        yield build_conversation(dialogue, place, options)
 
 
 TEXT_LINES = "numbered lines: 1 your persona: …; 2 text TAB answer TAB reward TAB candidates"
@@ -348,19 +266,26 @@ FIELD_LINES = "one act per line: text:… TAB labels:… TAB episode_done:True"
 YAML_ACTS = "YAML: acts: [[{text, labels, episode_done}]]"
 CSV_COLUMNS = f"CSV with user 1 personas, {CSV_PERSONA_COLUMN}, {CSV_DIALOGUE_COLUMN}"
 FORMATS = (
-    *(
-        SourceFormat(name, title, expected, matches=recognises, read=_episode_reader(acts))
-        for name, title, expected, recognises, acts in (
-            (
-                "convai2",
-                "PersonaChat text (ConvAI2, ParlAI)",
-                TEXT_LINES,
-                _recognises_text,
-                _text_acts,
-            ),
-            ("parlai-text", "ParlAI dialogue text", FIELD_LINES, _recognises_fields, _field_acts),
-            ("parlai", "ParlAI acts", YAML_ACTS, _recognises_acts, _yaml_acts),
-        )
+    SourceFormat(
+        "convai2",
+        "PersonaChat text (ConvAI2, ParlAI)",
+        TEXT_LINES,
+        matches=_recognises_text,
+        read=_episode_reader(_text_acts),
+    ),
+    SourceFormat(
+        "parlai-text",
+        "ParlAI dialogue text",
+        FIELD_LINES,
+        matches=_recognises_fields,
+        read=_episode_reader(_field_acts),
+    ),
+    SourceFormat(
+        "parlai",
+        "ParlAI acts",
+        YAML_ACTS,
+        matches=_recognises_acts,
+        read=_episode_reader(_yaml_acts),
     ),
     SourceFormat(
         "synthetic-persona-chat",
