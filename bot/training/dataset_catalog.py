@@ -100,7 +100,10 @@ class DatasetCatalog:
         """
         entries = self._operators().entries
         unfetched = [name for name in entries if name not in names]
-        return {_label(name, entries.get(name)): name for name in [*names, *unfetched]}
+        labels = {}
+        for name in (*names, *unfetched):
+            labels[_label(name, entries.get(name))] = name
+        return labels
 
     def require_entry(self, name: str) -> CatalogueEntry:
         """The entry of that name. Raises `RequestError`."""
@@ -119,7 +122,10 @@ class DatasetCatalog:
         """The operator's entry of the data set at this place."""
         path = self.home / place["path"] if "path" in place else None
         for entry in read_catalogue(self.home).entries.values():
-            is_there = entry.path == path if path else entry.hub == place["hub"]
+            if path:
+                is_there = entry.path == path
+            else:
+                is_there = entry.hub == place["hub"]
             if is_there and not entry.ships:
                 return entry
         return None
@@ -194,8 +200,14 @@ class DatasetCatalog:
         adapters = find_dialogue_adapters(self.home)
         if guild_id == OPERATOR_GUILD_ID:
             return list(adapters)
-        allowed = (OPERATOR_GUILD_ID, guild_id)
-        return [name for name, adapter in adapters.items() if self._owner_guild(adapter) in allowed]
+        names = []
+        for name, adapter in adapters.items():
+            # An adapter without a job here counts as the operator's.
+            job = self.store.jobs.get(adapter.job_id) if self.store else None
+            owner = job.guild_id if job else OPERATOR_GUILD_ID
+            if owner in (OPERATOR_GUILD_ID, guild_id):
+                names.append(name)
+        return names
 
     def find_dialogue_adapter(
         self, name: str, guild_id: int = OPERATOR_GUILD_ID
@@ -234,7 +246,8 @@ class DatasetCatalog:
     @contextmanager
     def open_reader(self) -> Iterator[Self]:
         """Open a copy for another thread, with a connection to the database of its own."""
-        with self.store.open_reader() if self.store else nullcontext() as store:
+        own_store = self.store.open_reader() if self.store else nullcontext()
+        with own_store as store:
             reader = copy.copy(self)
             reader.store = store
             yield reader
@@ -265,11 +278,6 @@ class DatasetCatalog:
         entries = {name: entry for name, entry in catalogue.entries.items() if name not in faults}
         own_faults = {name: fault for name, fault in faults.items() if name not in taken}
         return DatasetCatalogue(entries, own_faults)
-
-    def _owner_guild(self, adapter: DialogueAdapter) -> int:
-        """The server whose job trained an adapter; the operator's where there is no such job."""
-        job = self.store.jobs.get(adapter.job_id) if self.store else None
-        return job.guild_id if job else OPERATOR_GUILD_ID
 
 
 def _label(name: str, entry: CatalogueEntry | None) -> str:

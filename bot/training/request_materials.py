@@ -113,10 +113,19 @@ class RequestMaterials:
     def _for_persona(self, persona_id: str) -> list[SourceMaterial]:
         request = self._request
         card = self._catalogue.card(persona_id)
-        lore = self._lore(persona_id) if self._reads_texts or request.lore_pairs else []
-        talk = [] if request.lore_pairs == 1 else [self._talk(persona_id)]
-        pairs = self._lore_pairs(persona_id, lore, talk) if request.lore_pairs else []
-        general = self._mixed_dialogue(request.general) if request.general else self._general()
+        lore: list[SourceMaterial] = []
+        if self._reads_texts or request.lore_pairs:
+            lore = self._lore(persona_id)
+        talk = []
+        if request.lore_pairs != 1:  # else it is trained on its lore alone
+            talk.append(self._talk(persona_id))
+        pairs: list[SourceMaterial] = []
+        if request.lore_pairs:
+            pairs = self._lore_pairs(persona_id, lore, talk)
+        if request.general:
+            general = self._mixed_dialogue(request.general)
+        else:
+            general = self._general()
         return [card, *talk, *pairs, *lore, *general]
 
     def _talk(self, persona_id: str) -> SourceMaterial:
@@ -211,8 +220,10 @@ class RequestMaterials:
         installed: list[str] = []
         if self._catalogue.store:
             versions = self._catalogue.store.versions
-            is_any = bool(wanted) and self._guild_id == OPERATOR_GUILD_ID
-            usable = versions.installed(persona_id, None if is_any else self._guild_id)
+            guild_id: int | None = self._guild_id
+            if wanted and guild_id == OPERATOR_GUILD_ID:
+                guild_id = None  # the operator may name a version of any guild
+            usable = versions.installed(persona_id, guild_id)
             installed = [version.version for version in usable]
             wanted = wanted or versions.live(persona_id, self._guild_id)
         if not wanted and installed:

@@ -71,7 +71,10 @@ def _progress_lines(event: TrainerEvent | None) -> list[str]:
                 f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · "
                 f"{format_duration(at.eta_s)} left"
             )
-            return [bar, speed, *([f"-# ⚠ {at.trouble} It is tried again."] if at.trouble else [])]
+            lines = [bar, speed]
+            if at.trouble:
+                lines.append(f"-# ⚠ {at.trouble} It is tried again.")
+            return lines
         case Epoch() as at:
             return [f"Epoch {at.passes} done: {_loss_text(at)}, {at.pace} samples/s."]
         case Evaluation() as at:
@@ -85,16 +88,19 @@ def _wait_text(job: TrainingJob, gives_way: bool) -> str:
     """Describe the pause of a run while replies are generated, or its length."""
     if gives_way:
         return ", waiting for replies now"
-    held_s = job.progress.held_s if isinstance(job.progress, Progress) else 0
-    return f", {format_duration(held_s)} of it waiting for replies" if held_s >= 1 else ""
+    progress = job.progress
+    if not isinstance(progress, Progress) or progress.held_s < 1:
+        return ""
+    return f", {format_duration(progress.held_s)} of it waiting for replies"
 
 
 def _loss_text(at: Epoch | Evaluation) -> str:
-    known = (("loss", at.train_loss), ("held out", at.eval_loss))
-    return (
-        " → ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None)
-        or "nothing measured"
-    )
+    losses = []
+    if at.train_loss is not None:
+        losses.append(f"loss {at.train_loss:.3f}")
+    if at.eval_loss is not None:
+        losses.append(f"held out {at.eval_loss:.3f}")
+    return " → ".join(losses) or "nothing measured"
 
 
 def job_result_text(job: TrainingJob, live: str | None = None) -> str:
@@ -104,7 +110,9 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
     if job.state == "failed" or job.result is None:
         reason = hide_paths(f"{job.error or 'No reason was given.'} {job.advice or ''}".rstrip())
         text = f"{job_title(job, 'Failed')}\n{reason}"
-        return f"{text}\n-# Then **Resume** continues where it stopped." if job.can_resume else text
+        if job.can_resume:
+            text += "\n-# Then **Resume** continues where it stopped."
+        return text
     card = job.result.scorecard
     seconds = job.result.seconds
     what = "Trained"
@@ -124,23 +132,24 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
             f"In the playground and the API it is the model `{job.name}`.",
             f"`start_from: {job.name.partition('/')[2]}` trains it further.",
         ]
+    elif live == job.version:
+        rest.append("It is live now.")
     else:
-        rest.append(
-            "It is live now."
-            if live == job.version
-            else "Promote makes it live from the next reply on."
-        )
+        rest.append("Promote makes it live from the next reply on.")
     text = "\n".join([*lines, *table, *rest])
-    return text if len(text) <= MAX_RESULT_CHARS else "\n".join([*lines, *rest])
+    if len(text) > MAX_RESULT_CHARS:
+        text = "\n".join([*lines, *rest])
+    return text
 
 
 def _loss_lines(card: ScoreSummary, source: str) -> list[str]:
     if not card.is_measured:
         return ["Nothing was measured of it: try it in a channel, or with `/finetune compare`."]
     better = 1 - card.loss_tuned / card.loss_base
+    direction = "lower" if better > 0 else "higher"
     return [
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
-        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} "
+        f"({abs(better):.0%} {direction}; {card.heldout_replies:,} "
         "replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
     ]
@@ -153,35 +162,38 @@ def epoch_lines(epochs: Sequence[Epoch]) -> list[str]:
     if not epochs:
         return []
     rows = [f"{'epoch':>5} {'train → eval loss':>17} {'samples/s':>9} {'time':>8}"]
+    shown_at_ends = MAX_EPOCHS // 2
     for number, at in enumerate(epochs):
-        if MAX_EPOCHS // 2 <= number < len(epochs) - MAX_EPOCHS // 2:
-            rows += ["    …"] if number == MAX_EPOCHS // 2 else []
+        if shown_at_ends <= number < len(epochs) - shown_at_ends:
+            if number == shown_at_ends:
+                rows.append("    …")
             continue
-        train, heldout = (
-            "–" if loss is None else f"{loss:.3f}" for loss in (at.train_loss, at.eval_loss)
-        )
+        losses = f"{_loss_cell(at.train_loss)} → {_loss_cell(at.eval_loss)}"
         minutes, seconds = divmod(round(at.seconds), 60)
         label = f"{at.stage}:{at.passes}" if at.stage else at.passes
-        rows.append(
-            f"{label:>5} {f'{train} → {heldout}':>17} {at.pace:>9} {f'{minutes}:{seconds:02}':>8}"
-        )
+        rows.append(f"{label:>5} {losses:>17} {at.pace:>9} {f'{minutes}:{seconds:02}':>8}")
     return ["```", *rows, "```"]
+
+
+def _loss_cell(loss: float | None) -> str:
+    return "–" if loss is None else f"{loss:.3f}"
 
 
 def verdict_lines(card: ScoreSummary) -> list[str]:
     """Describe the gate's verdict, reasons and advice; no lines without a verdict."""
     if card.verdict not in VERDICT_TEXTS:
         return []
-    lines = [
-        VERDICT_TEXTS[card.verdict],
-        *(f"- {shorten(reason, MAX_REASON_CHARS, placeholder=' …')}" for reason in card.reasons),
-    ]
+    lines = [VERDICT_TEXTS[card.verdict]]
+    for reason in card.reasons:
+        lines.append(f"- {_shorten_reason(reason)}")
     if card.advice:
-        lines.append(
-            "What to do: "
-            f"{' '.join(shorten(it, MAX_REASON_CHARS, placeholder=' …') for it in card.advice)}"
-        )
+        advice = " ".join(_shorten_reason(step) for step in card.advice)
+        lines.append(f"What to do: {advice}")
     return lines
+
+
+def _shorten_reason(text: str) -> str:
+    return shorten(text, MAX_REASON_CHARS, placeholder=" …")
 
 
 def format_duration(seconds: float) -> str:

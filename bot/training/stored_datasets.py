@@ -66,10 +66,16 @@ class NameMask:
             names.add(_fold(name.strip()))
         names -= {"", *map(_fold, kept)}
         short = {name for name in names if len(name) < MIN_NAME_CHARS}
-        parts = [f"<@!?(?:{_any_of(sorted(ids))})>"] if ids else []
-        named = [f"@?(?:{_any_of(sorted(names - short))})"] if names - short else []
-        named += [f"@(?:{_any_of(sorted(short))})"] if short else []
-        parts += [rf"(?<!\w)(?:{'|'.join(named)})(?!\w)"] if named else []
+        named = []
+        if names - short:
+            named.append(f"@?(?:{_any_of(sorted(names - short))})")
+        if short:
+            named.append(f"@(?:{_any_of(sorted(short))})")
+        parts = []
+        if ids:
+            parts.append(f"<@!?(?:{_any_of(sorted(ids))})>")
+        if named:
+            parts.append(rf"(?<!\w)(?:{'|'.join(named)})(?!\w)")
         self._pattern = re.compile("|".join(parts)) if parts else None
 
     def apply(self, text: str) -> str:
@@ -77,9 +83,10 @@ class NameMask:
             return text
         pieces = list[str]()
         end = 0
-        for found in self._pattern.finditer(_fold(text)):
-            pieces += (text[end : found.start()], MASKED_NAME)
-            end = found.end()
+        # Places in the folded text are those in the text, as `_fold` keeps the length.
+        for match in self._pattern.finditer(_fold(text)):
+            pieces += (text[end : match.start()], MASKED_NAME)
+            end = match.end()
         return "".join([*pieces, text[end:]])
 
 
@@ -98,11 +105,14 @@ def _any_of(words: Sequence[str]) -> str:
     """
     parts = []
     for _, group in groupby(words, key=lambda word: word[0]):
-        some = list(group)
-        prefix = os.path.commonprefix([some[0], some[-1]])  # noqa: RUF071  of strings, not of paths
-        tails = [word[len(prefix) :] for word in some if word != prefix]
-        may_end = "?" if len(tails) < len(some) else ""
-        parts.append(re.escape(prefix) + (f"(?:{_any_of(tails)}){may_end}" if tails else ""))
+        alike = list(group)
+        prefix = os.path.commonprefix([alike[0], alike[-1]])  # noqa: RUF071  strings, not paths
+        tails = [word[len(prefix) :] for word in alike if word != prefix]
+        part = re.escape(prefix)
+        if tails:
+            is_word = len(tails) < len(alike)  # the prefix itself is one of them
+            part += f"(?:{_any_of(tails)}){'?' if is_word else ''}"
+        parts.append(part)
     return "|".join(parts)
 
 
@@ -127,10 +137,11 @@ def history_material(
     store: Store, consent: Consent, guild_id: int, persona_id: str, *, reads: bool = True
 ) -> SourceMaterial:
     """The log of a server, without its lines unless `reads`. Raises as `history_lines`."""
+    text = ""
     if reads:
-        text = "".join(f"{line}\n" for line in history_lines(store, consent, guild_id, persona_id))
+        lines = history_lines(store, consent, guild_id, persona_id)
+        text = "".join(f"{line}\n" for line in lines)
     else:
-        text = ""
         _require_history(store, consent, guild_id, persona_id)
     stated = RightsStatement(
         DISCORD_API, f"the operator, in {PERMISSION_SETTING}", _day(time.time()), consent.permission
@@ -157,12 +168,16 @@ def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str
     mask = NameMask(
         store.messages.authors_not_opted_in(guild_id), {reply.author_name for _, reply in exchanges}
     )
-    used = {it.seq: (it, question) for question, reply in exchanges for it in (question, reply)}
+    # By number, as several replies may answer one message.
+    used = dict[int, tuple[StoredMessage, StoredMessage]]()
+    for question, reply in exchanges:
+        used[question.seq] = (question, question)
+        used[reply.seq] = (reply, question)
     pairs = sorted(used.values(), key=lambda pair: (pair[0].channel_id, pair[0].at, pair[0].seq))
-    return [
-        json.dumps(_line(message, question, mask), ensure_ascii=False)
-        for message, question in pairs
-    ]
+    lines = []
+    for message, question in pairs:
+        lines.append(json.dumps(_line(message, question, mask), ensure_ascii=False))
+    return lines
 
 
 def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: str) -> None:
@@ -174,14 +189,11 @@ def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: 
     askers = store.replies.askers(guild_id, persona_id)
     here = frozenset(str(member) for member, is_opted_in in askers.items() if is_opted_in)
     allowed = Consent(permission=consent.permission, opted_in=here)
-    if (
-        here
-        and not decide_right(HISTORY_DATASET, format_right=DISCORD_API, consent=allowed).refused
-    ):
+    right = decide_right(HISTORY_DATASET, format_right=DISCORD_API, consent=allowed)
+    if here and not right.refused:
         return
-    everywhere = Consent(
-        permission=consent.permission, opted_in=frozenset(map(str, store.people.opted_in()))
-    )
+    opted_in = frozenset(map(str, store.people.opted_in()))
+    everywhere = Consent(permission=consent.permission, opted_in=opted_in)
     raise RequestError(
         f"`{HISTORY_DATASET}` may not be trained on: its messages came to the bot through "
         "Discord's API.",
@@ -192,7 +204,7 @@ def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: 
 
 
 def _line(message: StoredMessage, question: StoredMessage, mask: NameMask) -> dict[str, Any]:
-    line = {
+    line: dict[str, Any] = {
         "channel": str(message.channel_id),
         "id": str(message.seq),
         "at": message.at,
@@ -200,7 +212,9 @@ def _line(message: StoredMessage, question: StoredMessage, mask: NameMask) -> di
         "author_id": message.persona_id or str(message.author_id),
         "text": mask.apply(message.text),
     }
-    return line | {"reply_to": str(question.seq), "is_bot": True} if message.persona_id else line
+    if message.persona_id:
+        line |= {"reply_to": str(question.seq), "is_bot": True}
+    return line
 
 
 def preferences_material(
@@ -210,20 +224,20 @@ def preferences_material(
 
     Raises `RequestError` when there are none.
     """
-    dated = (
-        sorted(_dated_preferences(home, store, guild_id, persona_id), key=lambda it: it[0])
-        if reads
-        else []
-    )
-    place = (persona_id, guild_id)
-    if not (
-        dated
-        if reads
-        else store.lessons.has_trainable(*place) or store.comparisons.has_preferences(*place)
-    ):
+    dated: list[tuple[float, PreferenceRecord]] = []
+    if reads:
+        dated = list(_dated_preferences(home, store, guild_id, persona_id))
+        dated.sort(key=lambda pair: pair[0])
+        has_any = bool(dated)
+    else:
+        has_any = store.lessons.has_trainable(
+            persona_id, guild_id
+        ) or store.comparisons.has_preferences(persona_id, guild_id)
+    if not has_any:
         message = "Nobody has taught this persona a reply or compared two of its versions here."
         raise RequestError(message, "`/persona teach` and `/finetune compare` do.")
-    (right, stated_by, why), today = PREFERENCE_RIGHTS, _day(time.time())
+    right, stated_by, why = PREFERENCE_RIGHTS
+    today = _day(time.time())
     stated = RightsStatement(right, stated_by, today, why)
     text = preferences_to_jsonl(preference for _, preference in dated)
     return SourceMaterial(
@@ -242,9 +256,8 @@ def _dated_preferences(
     key = HomeKey.of(home).people()
     opted_in = store.people.opted_in()
     for lesson in store.lessons.of_persona(persona_id, guild_id, MAX_PREFERENCES):
-        if (
-            lesson.as_moderator or lesson.user_id in opted_in
-        ):  # members who opted out since are left out
+        # Members who opted out since are left out.
+        if lesson.as_moderator or lesson.user_id in opted_in:
             replies = {"chosen": lesson.reply, "rejected": lesson.instead_of or None}
             yield lesson.at, _preference(lesson, key, kind=TAUGHT, right=lesson.right, **replies)
     for vote in store.comparisons.preferences(persona_id, guild_id, MAX_PREFERENCES):
@@ -273,11 +286,12 @@ def guild_store(
     if shards is None or shards.has(guild_id):
         yield own
         return
-    file = next((it.file(home) for it in ShardRange.in_home(home) if it.has(guild_id)), None)
-    if file is None:
-        raise RequestError(
-            "The messages of this server are not on the machine that trains.",
-            "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME.",
-        )
-    with Store.read_only(file) as store:
-        yield store
+    for part in ShardRange.in_home(home):
+        if part.has(guild_id):
+            with Store.read_only(part.file(home)) as store:
+                yield store
+            return
+    raise RequestError(
+        "The messages of this server are not on the machine that trains.",
+        "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME.",
+    )
