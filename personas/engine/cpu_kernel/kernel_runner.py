@@ -29,13 +29,34 @@ MAX_LOGPROB_DIFFERENCE = 0.2
 sum far above.
 """
 NORMS = ("q_norm", "k_norm")
-LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-           "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
-_SIZES = "layers hidden inner heads kv_heads width vocabulary most_tokens most_rank".split()
+LINEARS = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+"""Linear layers by their names in `_KernelLayer`, in the order of the kernel's stacks."""
+
+# The structures mirror those of forward.cpp, field by field.
 
 
 class _Shape(Structure):
-    _fields_ = (*((name, c_int64) for name in _SIZES), ("epsilon", c_float), ("scale", c_float))
+    _fields_ = (
+        ("layers", c_int64),
+        ("hidden", c_int64),
+        ("inner", c_int64),
+        ("heads", c_int64),
+        ("kv_heads", c_int64),
+        ("width", c_int64),
+        ("vocabulary", c_int64),
+        ("most_tokens", c_int64),
+        ("most_rank", c_int64),
+        ("epsilon", c_float),
+        ("scale", c_float),
+    )
 
 
 class _Matrix(Structure):
@@ -44,10 +65,11 @@ class _Matrix(Structure):
 
 class _KernelLayer(Structure):
     _fields_ = (
-        *((name, c_void_p) for name in "norm inner_norm".split()),
-        *((name, _Matrix) for name in "q k v o gate up down".split()),
-        *((f"{name}_bias", c_void_p) for name in "q k v o gate up down".split()),
-        *((name, c_void_p) for name in "q_norm k_norm".split()),
+        ("norm", c_void_p),
+        ("inner_norm", c_void_p),
+        *((name, _Matrix) for name in LINEARS),
+        *((f"{name}_bias", c_void_p) for name in LINEARS),
+        *((name, c_void_p) for name in NORMS),
         ("window", c_int64),
     )
 
@@ -59,7 +81,10 @@ class _Stack(Structure):
 class _KernelToken(Structure):
     _fields_ = (
         ("memory", c_void_p),
-        *((name, c_int64) for name in "capacity position slot id".split()),
+        ("capacity", c_int64),
+        ("position", c_int64),
+        ("slot", c_int64),
+        ("id", c_int64),
     )
 
 
@@ -82,46 +107,48 @@ class KernelRunner:
         self._library = library
         self._shape = _kernel_shape(model)
         self._referenced: list[Any] = []  # tensors that the kernel reads and nothing else holds
-        layers = (
-            self._layer(layer, _layer_linears(at, linears))
-            for at, layer in enumerate(model.model.layers)
-        )
-        self._layers = (_KernelLayer * self._shape.layers)(*layers)
+        self._layers = (_KernelLayer * self._shape.layers)()
+        for number, layer in enumerate(model.model.layers):
+            self._layers[number] = self._layer(number, layer, linears)
         self._stacks = (_Stack * (len(LINEARS) * self._shape.layers))()
         self._stack_version = -1
         _declare_functions(library)
         embedding = model.model.embed_tokens.weight.data_ptr()
         norm = model.model.norm.weight.data_ptr()
         head = byref(self._matrix(model.lm_head))
-        self._handle = library.understudy_open(
-            byref(self._shape), self._layers, embedding, norm, head, threads
-        )
+        # Functions of a C library take no keywords: the order is that of `_declare_functions`.
+        arguments = (byref(self._shape), self._layers, embedding, norm, head, threads)
+        self._handle = library.understudy_open(*arguments)
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
         self._update_stacks()
         parts = [self._forward(part) for part in _split_into_calls(scheduled)]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts)
 
     def close(self) -> None:
         self._library.understudy_close(self._handle)
 
-    def _layer(self, layer: Any, linears: Sequence[Any]) -> _KernelLayer:
+    def _layer(self, number: int, layer: Any, linears: Mapping[str, Any]) -> _KernelLayer:
+        """Return the addresses of a layer's weights; those that it lacks stay null."""
         attention = layer.self_attn
-        norms = (
-            layer.input_layernorm.weight.data_ptr(),
-            layer.post_attention_layernorm.weight.data_ptr(),
+        kernel_layer = _KernelLayer(
+            norm=layer.input_layernorm.weight.data_ptr(),
+            inner_norm=layer.post_attention_layernorm.weight.data_ptr(),
         )
-        matrices = [self._matrix(linear) for linear in linears]
-        biases = [0 if linear.bias is None else linear.bias.data_ptr() for linear in linears]
-        qk_norms = [
-            getattr(attention, name).weight.data_ptr() if hasattr(attention, name) else 0
-            for name in NORMS
-        ]
-        window = (
-            getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
-            or 0
-        )
-        return _KernelLayer(*norms, *matrices, *biases, *qk_norms, window)
+        for name, path in LINEARS.items():
+            linear = linears[f"model.layers.{number}.{path}"]
+            setattr(kernel_layer, name, self._matrix(linear))
+            if linear.bias is not None:
+                setattr(kernel_layer, f"{name}_bias", linear.bias.data_ptr())
+        for name in NORMS:
+            if hasattr(attention, name):
+                setattr(kernel_layer, name, getattr(attention, name).weight.data_ptr())
+        # Some families have a window in some layers only, and say so at the layer.
+        model_window = getattr(attention.config, "sliding_window", None)
+        kernel_layer.window = getattr(attention, "sliding_window", model_window) or 0
+        return kernel_layer
 
     def _matrix(self, linear: Any) -> _Matrix:
         if not isinstance(linear, Int8Linear):
@@ -132,22 +159,32 @@ class KernelRunner:
         return _Matrix(linear.values.data_ptr(), factors.data_ptr(), sums.data_ptr())
 
     def _forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
-        tokens = [token for item in scheduled for token in _kernel_tokens(item)]
+        tokens: list[_KernelToken] = []
+        for item in scheduled:
+            tokens += _kernel_tokens(item)
         positions = torch.tensor([[token.position for token in tokens]])
-        cosines, sines = (
-            part[0].contiguous() for part in self._model.model.rotary_emb(torch.empty(0), positions)
-        )
-        last: list[int] = []
+        cosines, sines = self._model.model.rotary_emb(torch.empty(0), positions)
+        cosines = cosines[0].contiguous()
+        sines = sines[0].contiguous()
+        last: list[int] = []  # rows whose logits are computed: the last ones of each item
         end = -1
         for item in scheduled:
             end += len(item.tokens)
             last += range(end - item.logits + 1, end + 1)
         rows = (c_int64 * len(last))(*last)
         logits = torch.empty(len(last), self._shape.vocabulary, dtype=torch.float32)
-        self._library.understudy_step(
-            self._handle, (_KernelToken * len(tokens))(*tokens), len(tokens), cosines.data_ptr(), sines.data_ptr(),
-            ctypes.addressof(self._stacks), ctypes.addressof(rows), len(last), logits.data_ptr(),
-        )  # fmt: skip
+        arguments = (
+            self._handle,
+            (_KernelToken * len(tokens))(*tokens),
+            len(tokens),
+            cosines.data_ptr(),
+            sines.data_ptr(),
+            ctypes.addressof(self._stacks),
+            ctypes.addressof(rows),
+            len(last),
+            logits.data_ptr(),
+        )
+        self._library.understudy_step(*arguments)
         for item in scheduled:
             item.kv.tokens += item.tokens
         return logits
@@ -157,9 +194,11 @@ class KernelRunner:
         if self._stack_version == self._stack.version:
             return
         for layer in range(self._shape.layers):
-            for number, name in enumerate(LINEARS):
-                a, b = self._stack.pairs.get(f"model.layers.{layer}.{name}", (None, None))
-                stack = _Stack() if a is None else _Stack(a.data_ptr(), b.data_ptr(), a.shape[1])
+            for number, path in enumerate(LINEARS.values()):
+                a, b = self._stack.pairs.get(f"model.layers.{layer}.{path}", (None, None))
+                stack = _Stack()
+                if a is not None:
+                    stack = _Stack(a=a.data_ptr(), b=b.data_ptr(), rank=a.shape[1])
                 self._stacks[layer * len(LINEARS) + number] = stack
         self._stack_version = self._stack.version
 
@@ -182,7 +221,13 @@ def _kernel_tokens(item: ScheduledTokens) -> Iterator[_KernelToken]:
     capacity = item.kv.memory.shape[3]
     cached = len(item.kv.tokens)
     for number, token in enumerate(item.tokens):
-        yield _KernelToken(memory, capacity, cached + number, item.slot.index or 0, token)
+        yield _KernelToken(
+            memory=memory,
+            capacity=capacity,
+            position=cached + number,
+            slot=item.slot.index or 0,
+            id=token,
+        )
 
 
 def _split_into_calls(scheduled: Sequence[ScheduledTokens]) -> Iterator[list[ScheduledTokens]]:
@@ -208,36 +253,43 @@ def _kernel_shape(model: Any) -> _Shape:
     config = model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shape = _Shape(
-        config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads,
-        config.num_key_value_heads, width, config.vocab_size, MAX_STEP_TOKENS, MAX_KERNEL_RANK,
-        config.rms_norm_eps, width**-0.5,
-    )  # fmt: skip
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        inner=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        width=width,
+        vocabulary=config.vocab_size,
+        most_tokens=MAX_STEP_TOKENS,
+        most_rank=MAX_KERNEL_RANK,
+        epsilon=config.rms_norm_eps,
+        scale=width**-0.5,
+    )
     dtypes = {weight.dtype for weight in model.parameters()}
-    is_supported = {
-        "weights that are not bfloat16 or int8": dtypes <= {torch.bfloat16, torch.int8},
-        "another activation than SiLU": config.hidden_act == "silu",
-        "unsupported widths": _has_supported_widths(
-            shape, is_int8=isinstance(model.lm_head, Int8Linear)
-        ),
-        "a bias in its head": model.lm_head.bias is None,
-        "a device other than the CPU": model.device.type == "cpu",
-    }
-    if obstacles := [what for what, supported in is_supported.items() if not supported]:
+    obstacles = []
+    if not dtypes <= {torch.bfloat16, torch.int8}:
+        obstacles.append("weights that are not bfloat16 or int8")
+    if config.hidden_act != "silu":
+        obstacles.append("another activation than SiLU")
+    if not _has_supported_widths(shape, is_int8=isinstance(model.lm_head, Int8Linear)):
+        obstacles.append("unsupported widths")
+    if model.lm_head.bias is not None:
+        obstacles.append("a bias in its head")
+    if model.device.type != "cpu":
+        obstacles.append("a device other than the CPU")
+    if obstacles:
         raise KernelUnavailableError(f"the model has {', '.join(obstacles)}")
     return shape
 
 
 def _has_supported_widths(shape: _Shape, *, is_int8: bool) -> bool:
     widths = (shape.hidden, shape.inner, shape.heads * shape.width)
-    block = 64 if is_int8 else 32
-    max_width = MAX_INT8_WIDTH if is_int8 else max(widths)
+    if is_int8:
+        fits = all(width % 64 == 0 and width <= MAX_INT8_WIDTH for width in widths)
+    else:
+        fits = all(width % 32 == 0 for width in widths)
     has_supported_heads = shape.width % 32 == 0 and shape.width <= 256
-    fits = all(width % block == 0 and width <= max_width for width in widths)
     return fits and has_supported_heads and shape.vocabulary % 4 == 0
-
-
-def _layer_linears(layer: int, linears: Mapping[str, Any]) -> list[Any]:
-    return [linears[f"model.layers.{layer}.{name}"] for name in LINEARS]
 
 
 def supports_model(model: Any) -> bool:
@@ -266,7 +318,11 @@ def enable_kernel(library: CDLL, runner: StackedLoraRunner) -> None:
     """
     try:
         kernel = KernelRunner(
-            library, runner.model, runner.linears, runner.stack, torch.get_num_threads()
+            library,
+            model=runner.model,
+            linears=runner.linears,
+            stack=runner.stack,
+            threads=torch.get_num_threads(),
         )
         _verify_kernel(kernel, runner)
     except KernelUnavailableError as error:
@@ -277,9 +333,11 @@ def enable_kernel(library: CDLL, runner: StackedLoraRunner) -> None:
 
 
 def _verify_kernel(kernel: KernelRunner, runner: StackedLoraRunner) -> None:
-    actual, expected = (_probe_logprobs(runner, backend) for backend in (kernel, runner))
+    actual = _probe_logprobs(runner, kernel)
+    expected = _probe_logprobs(runner, runner)
     likely = expected.topk(PROBE_TOKENS).indices
     difference = float((actual.gather(-1, likely) - expected.gather(-1, likely)).abs().mean())
+    # Not `>=`: a difference that is NaN has to fail, too.
     if not difference < MAX_LOGPROB_DIFFERENCE:
         kernel.close()
         raise KernelUnavailableError(
@@ -289,15 +347,11 @@ def _verify_kernel(kernel: KernelRunner, runner: StackedLoraRunner) -> None:
 
 def _probe_logprobs(runner: StackedLoraRunner, backend: ForwardBackend) -> Any:
     """Return log-probabilities after two prompts, one of them computed in two parts."""
-    tokens = (
-        torch.arange(1, 3 * PROBE_TOKENS)
-        .mul(7919)
-        .remainder(runner.model.config.vocab_size)
-        .tolist()
-    )
-    one, other = (runner.new_kv_cache(len(tokens)) for _ in range(2))
-    backend.forward([ScheduledTokens(one, tokens[:PROBE_TOKENS])])
-    logits = backend.forward(
-        [ScheduledTokens(one, tokens[PROBE_TOKENS:]), ScheduledTokens(other, tokens[1:])]
-    )
+    numbers = torch.arange(1, 3 * PROBE_TOKENS) * 7919  # a prime: all over the vocabulary
+    tokens = numbers.remainder(runner.model.config.vocab_size).tolist()
+    cache = runner.new_kv_cache(len(tokens))
+    other_cache = runner.new_kv_cache(len(tokens))
+    backend.forward([ScheduledTokens(cache, tokens[:PROBE_TOKENS])])
+    rest = ScheduledTokens(cache, tokens[PROBE_TOKENS:])
+    logits = backend.forward([rest, ScheduledTokens(other_cache, tokens[1:])])
     return logits.log_softmax(-1)
