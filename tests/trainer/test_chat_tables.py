@@ -13,7 +13,7 @@ from tests.trainer.conversations import sentence
 from tests.trainer.job_folders import sign
 from tests.trainer.read_sources import everything
 from trainer.cli.main import main
-from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.column_question import UnclearColumnsError
 from trainer.sources.registry import describe_content
 from trainer.sources.source_format import ReadOptions
 

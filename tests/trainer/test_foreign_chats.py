@@ -13,7 +13,7 @@ from personas.schemas.chat import Persona
 from tests.trainer.chat_tables import SAID, TALK
 from tests.trainer.read_sources import everything, jsonl, spoken
 from trainer.dataset.inspection import form_items
-from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.column_question import UnclearColumnsError
 from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_format import ReadOptions

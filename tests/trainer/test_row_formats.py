@@ -7,7 +7,7 @@ import pytest
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.trainer.read_sources import everything, jsonl, only, spoken
-from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.column_question import UnclearColumnsError
 from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_format import ReadOptions

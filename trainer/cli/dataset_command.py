@@ -67,7 +67,7 @@ from trainer.export.openai_job import (
     submit,
 )
 from trainer.process.environment import find_home
-from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.column_question import UnclearColumnsError
 from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT
 from trainer.sources.source_format import ReadOptions
 

@@ -7,13 +7,11 @@ from dataclasses import replace
 from personas.errors import MaterialError
 from trainer.sources.column_profile import (
     ColumnProfile,
-    ColumnQuestion,
-    UnclearColumnsError,
     list_columns,
     profile_column,
     profile_columns,
-    propose_mapping,
 )
+from trainer.sources.column_question import ColumnQuestion, UnclearColumnsError, propose_mapping
 from trainer.sources.columns import (
     MAX_SHOWN_COLUMNS,
     ColumnRoles,

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from trainer.sources.column_profile import UnclearColumnsError, profile_column, profile_columns
+from trainer.sources.column_profile import profile_column, profile_columns
+from trainer.sources.column_question import UnclearColumnsError
 from trainer.sources.columns import Row, RowSchema
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.formats.chat_table import EXPECTED as CHAT_EXPECTED
