@@ -58,13 +58,13 @@ def group_questions(asked: Sequence[int], pairs: Sequence[PromptReply]) -> list[
         if pairs[number].by_persona and text:
             distinct.setdefault(text, number)
     order = list(distinct.values())
-    count = sum(number in asked for number in order)
     if len(order) < QUESTION_CHOICES:
         return []
+    count = sum(number in asked for number in order)  # the asked ones come first
     groups = []
     for begin in range(0, count, QUESTION_CHOICES):
         tested = order[begin : min(begin + QUESTION_CHOICES, count)]
-        others = [number for number in (*order[count:], *order[:begin]) if number not in tested]
+        others = [*order[count:], *order[:begin]]
         filling = others[: QUESTION_CHOICES - len(tested)]
         groups.append(QuestionGroup((*tested, *filling), asked=len(tested)))
     return groups
@@ -103,15 +103,15 @@ class QuestionJudges:
         """Return the cosine of the embeddings, and log p(reply | question) in nats, each of
         [replies, questions].
         """
-        samples = [
-            self._renderer.sample(None, [Turn("", question)], reply)
-            for reply in replies
-            for question in questions
-        ]
+        samples = []
+        for reply in replies:
+            for question in questions:
+                # Without card, lore and history, which would say more on the reply than it does.
+                samples.append(self._renderer.sample(None, [Turn("", question)], reply))
         with self._sides.use(BASE) as model:
             losses = measure_reply_losses(model, samples, self._between)
-        shape = len(replies), len(questions)
-        likely = -np.array([loss.nll for loss in losses]).reshape(shape)
+        nll = np.array([loss.nll for loss in losses])
+        likely = -nll.reshape(len(replies), len(questions))
         if not self._reads:
             return [likely]
         embed = load_minilm().embed
@@ -139,9 +139,10 @@ def measure_belonging(
         for answer in select_replies(answers, HELDOUT_TASK, side=side):
             replies[side].setdefault(answer.prompt.number, answer)
     for place, group in enumerate(group_questions(asked, pairs)):
+        # The first group is measured in any case: the card has the section, with few replies.
         if place and budget.is_spent:
             break
-        _measure_group(shares, group, pairs, replies, score)
+        _measure_group(shares, group, pairs, replies, score=score)
     return shares if shares.values else None
 
 
@@ -161,6 +162,7 @@ def _measure_group(
     group: QuestionGroup,
     pairs: Sequence[PromptReply],
     replies: Mapping[Side, Mapping[int, GeneratedReply]],
+    *,
     score: ScoreReplies,
 ) -> None:
     """Add a group's hits: 1 for a reply whose own question matches best, else 0."""
@@ -172,14 +174,15 @@ def _measure_group(
     def values(choices: Sequence[int], seeds: Iterable[int]) -> Iterator[ReplyValue]:
         for place, (number, seed) in enumerate(zip(tested, seeds, strict=False)):
             yield ReplyValue(
-                pairs[number].talk,
-                HELDOUT_TASK,
+                unit=pairs[number].talk,
+                task=HELDOUT_TASK,
                 number=number,
                 seed=seed,
                 value=float(choices[place] == place),
             )
 
     shares.ceiling.setdefault(BELONGS, []).extend(values(chosen, repeat(0)))
+    # Rolled by one, each real reply is taken for the answer to another question of the group.
     shares.floor.setdefault(BELONGS, []).extend(values(np.roll(chosen, 1), repeat(0)))
     for side, by_number in replies.items():
         own = [by_number[number] for number in tested]

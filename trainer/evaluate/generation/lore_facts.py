@@ -58,8 +58,10 @@ MIN_MATCHING_TERMS = 3
 @lru_cache(maxsize=1)
 def out_of_character_patterns() -> tuple[re.Pattern[str], ...]:
     """Read the patterns of `data/evaluation/out_of_character.toml`, in all languages."""
-    listed = read_toml(OUT_OF_CHARACTER_FILE)["breaks"]
-    return tuple(re.compile(pattern, re.IGNORECASE) for of in listed for pattern in of["patterns"])
+    patterns: list[re.Pattern[str]] = []
+    for group in read_toml(OUT_OF_CHARACTER_FILE)["breaks"]:
+        patterns += [re.compile(pattern, re.IGNORECASE) for pattern in group["patterns"]]
+    return tuple(patterns)
 
 
 class CharacterBreakDetector:
@@ -68,15 +70,12 @@ class CharacterBreakDetector:
     """
 
     def __init__(self, persona: Persona) -> None:
-        texts = [
-            system_text(persona, ""),
-            persona.first_mes,
-            *(turn.text for turn in example_turns(persona)),
-        ]
-        card = "\n".join(texts)
-        self._patterns = [
-            pattern for pattern in out_of_character_patterns() if not pattern.search(card)
-        ]
+        examples = [turn.text for turn in example_turns(persona)]
+        card = "\n".join([system_text(persona, ""), persona.first_mes, *examples])
+        self._patterns: list[re.Pattern[str]] = []
+        for pattern in out_of_character_patterns():
+            if not pattern.search(card):
+                self._patterns.append(pattern)
 
     def is_broken_by(self, reply: str, asker: str) -> bool:
         """Report whether a reply speaks as a program, or continues as `asker`."""
@@ -120,17 +119,16 @@ def fact_questions(
     same.
     """
     known = " ".join(" ".join(passage.text for passage in lore.passages).split())
-    rows = [
-        row
-        for row in read_jsonl(FACTS_FILE)
-        if row["persona"] == persona.id and row["evidence"] in known
-    ]
-    derived = (
-        []
-        if rows
-        else [it for it in derive_questions(persona, lore.passages) if it.text not in trained]
-    )
-    return [parse_question(row) for row in rows] or derived[:MAX_DERIVED_QUESTIONS]
+    shipped: list[FactQuestion] = []
+    for row in read_jsonl(FACTS_FILE):
+        # Lore can be edited: a question whose evidence is gone has no answer any more.
+        if row["persona"] == persona.id and row["evidence"] in known:
+            shipped.append(parse_question(row))
+    if shipped:
+        return shipped
+    derived = derive_questions(persona, lore.passages)
+    untrained = [question for question in derived if question.text not in trained]
+    return untrained[:MAX_DERIVED_QUESTIONS]
 
 
 def parse_question(row: Mapping[str, Any]) -> FactQuestion:
@@ -150,10 +148,10 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
         return matches("wrong", reply) or bool(number and _has_other_number(reply, number))
 
     return FactQuestion(
-        row["question"],
-        row["reference"],
-        is_right,
-        contradicts,
+        text=row["question"],
+        reference=row["reference"],
+        is_right=is_right,
+        contradicts=contradicts,
         reworded=row.get("reworded", ""),
         evidence=row["evidence"],
     )
@@ -161,14 +159,20 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
     """Derive questions from the persona's own lore by rules."""
-    if not any(passage.owner != WORLD for passage in passages):
+    if all(passage.owner == WORLD for passage in passages):
         return []
     judge = ReplyFilter(persona, passages)
-    pairs = [pair for pair in extract_lore(persona, passages).pairs if pair.kind == "question"]
-    by_text = {pair.messages[0]["content"]: pair for pair in pairs}
-    texts = sorted(by_text, key=lambda text: hash_fraction("facts", text))
-    questions = [_derive_question(by_text[text], judge) for text in texts]
-    return [question for question in questions if question]
+    pairs: dict[str, LorePair] = {}
+    for pair in extract_lore(persona, passages).pairs:
+        if pair.kind == "question":
+            pairs[pair.messages[0]["content"]] = pair
+    questions = []
+    # By hash, so that the few that are asked come from all of the lore, and are the same each time.
+    for text in sorted(pairs, key=lambda text: hash_fraction("facts", text)):
+        question = _derive_question(pairs[text], judge)
+        if question:
+            questions.append(question)
+    return questions
 
 
 def measure_facts(
@@ -231,6 +235,7 @@ def measure_lore(
     asked = {reply.prompt for reply in answers if reply.prompt.task in (FACTS_TASK, REWORDED_TASK)}
     has_passage = {}
     for prompt in asked:
+        # In the prompt itself: a passage that was found may have been dropped for lack of room.
         text = " ".join(decode(prompt.ids).split())
         has_passage[prompt] = questions[prompt.number].evidence in text
 
@@ -284,13 +289,17 @@ def _bound_lore(shares: MeasuredShares, questions: Sequence[FactQuestion]) -> No
                 value=float(question.is_right(reference)),
             )
             values.append(value)
-        bounds |= {measure: values for measure in LORE_RIGHT_MEASURES if measure in shares.values}
+        for measure in LORE_RIGHT_MEASURES:
+            if measure in shares.values:
+                bounds[measure] = values
 
 
 def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:
     """Report whether something other than the number precedes the noun."""
-    before = re.finditer(rf"([\w,-]+)\s+(?:{number['of']})\b", reply, re.IGNORECASE)
-    return any(value != number["is"] for match in before for value in find_numbers(match[1]))
+    for match in re.finditer(rf"([\w,-]+)\s+(?:{number['of']})\b", reply, re.IGNORECASE):
+        if any(value != number["is"] for value in find_numbers(match[1])):
+            return True
+    return False
 
 
 def _term_weight(terms: Iterable[str]) -> float:
@@ -299,7 +308,9 @@ def _term_weight(terms: Iterable[str]) -> float:
 
 
 def _derive_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion | None:
-    text, reference = (message["content"] for message in pair.messages[:2])
+    text = pair.messages[0]["content"]
+    reference = pair.messages[1]["content"]
+    # A reply that only repeats the question is not right.
     terms = set(query_terms(reference)) - set(query_terms(text))
     if _term_weight(terms) < MIN_MATCHING_TERMS:
         return None
@@ -307,7 +318,8 @@ def _derive_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion | None:
     def is_right(reply: str) -> bool:
         return _term_weight(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
 
+    def contradicts(reply: str) -> bool:
+        return judge.contradicts(reply, text)
+
     evidence = " ".join(pair.passages[0].text.split())
-    return FactQuestion(
-        text, reference, is_right, lambda reply: judge.contradicts(reply, text), evidence=evidence
-    )
+    return FactQuestion(text, reference, is_right, contradicts, evidence=evidence)

@@ -30,7 +30,6 @@ from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedR
 from trainer.evaluate.paired_losses import TimeBudget
 
 log = logging.getLogger(__name__)
-
 STATED_SAMPLING: dict[str, tuple[str, type[float], float, float]] = {
     "temperature": ("TEMPERATURE", float, *RECOMMENDED_SAMPLING["temperature"]),
     "top_p": ("TOP_P", float, *RECOMMENDED_SAMPLING["top_p"]),
@@ -48,22 +47,28 @@ def served_sampling(base: BaseModel) -> SamplingParams:
 
     Raises `BaseModelError` if the base model's configuration cannot be read.
     """
-    is_local = read_setting("ENGINE").lower() in ("", "local")  # other engines make one candidate
     most = _read_stated("MAX_REPLY_CANDIDATES", int, 1, MAX_CANDIDATES, usual=DEFAULT_CANDIDATES)
-    usual = replace(
-        recommended_sampling(base), candidates=min(DEFAULT_CANDIDATES, int(most)) if is_local else 1
-    )
-    stated: dict[str, Any] = {
-        name: _read_stated(*of, usual=getattr(usual, name)) for name, of in STATED_SAMPLING.items()
-    }
+    candidates = 1
+    if read_setting("ENGINE").lower() in ("", "local"):  # other engines make one candidate
+        candidates = min(DEFAULT_CANDIDATES, int(most))
+    usual = replace(recommended_sampling(base), candidates=candidates)
+    stated: dict[str, Any] = {}
+    for name, (setting, kind, least, largest) in STATED_SAMPLING.items():
+        stated[name] = _read_stated(setting, kind, least, largest, usual=getattr(usual, name))
     return replace(usual, **stated)
 
 
-def _read_stated(name: str, kind: type[float], least: float, largest: float, usual: float) -> float:
+def _read_stated(
+    name: str, kind: type[float], least: float, largest: float, *, usual: float
+) -> float:
     stated = read_setting(name)
+    if not stated:
+        return usual
     with suppress(ValueError):
-        if not stated or least <= kind(stated) <= largest:
-            return kind(stated) if stated else usual
+        value = kind(stated)
+        if least <= value <= largest:
+            return value
+    # The bot refuses such a setting at its start; an evaluation has a value to go on with.
     log.warning("%s=%s is no number from %g to %g: %g is used", name, stated, least, largest, usual)
     return usual
 
@@ -114,7 +119,7 @@ class ReplyGenerator:
         """Generate replies as `answers`, within `loaded`; each may lead to further prompts by
         `follow_up`.
         """
-        run = _GenerationRun(self, list(prompts), budget, least, follow_up)
+        run = _GenerationRun(self, list(prompts), budget, least=least, follow_up=follow_up)
         while run.start_more():
             self.parts.batch.step()
             run.collect()
@@ -139,6 +144,7 @@ class _GenerationRun:
         generator: ReplyGenerator,
         waiting: list[EvaluationPrompt],
         budget: TimeBudget,
+        *,
         least: int,
         follow_up: FollowUp,
     ) -> None:
@@ -148,8 +154,7 @@ class _GenerationRun:
         self._least = least
         self._follow_up = follow_up
         self._running: list[_PendingReply] = []
-        # Of prompts that have begun: each side answers each of them.
-        self._next: deque[_PendingReply] = deque()
+        self._next: deque[_PendingReply] = deque()  # of prompts that have begun
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
         per_side = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting)
@@ -159,7 +164,8 @@ class _GenerationRun:
         """Start generations while there is capacity and time. Returns False when all are
         finished.
         """
-        # All candidates of a reply have a row.
+        # All candidates of a reply have a row, and no reply waits in the engine: while one does,
+        # the engine makes fewer candidates, and the sides' replies could not be compared.
         rows = MAX_BATCH_ROWS // self._generator.sampling.candidates
         while len(self._running) < rows and (self._next or self._begin_prompt()):
             self._start(self._next.popleft())
@@ -167,10 +173,13 @@ class _GenerationRun:
 
     def collect(self) -> None:
         """Collect finished replies. Raises a generation's error."""
-        for pending in [pending for pending in self._running if pending.reply or pending.error]:
+        for pending in list(self._running):
+            if pending.reply is None and pending.error is None:
+                continue
             self._running.remove(pending)
-            self.answers.append(pending.answer())
-            self._waiting += self._follow_up(self.answers[-1])
+            answer = pending.answer()
+            self.answers.append(answer)
+            self._waiting += self._follow_up(answer)
             self._recent_s.append(time.monotonic() - pending.started)
 
     def _has_time(self) -> bool:
@@ -184,10 +193,10 @@ class _GenerationRun:
         self._least -= 1
         prompt = self._waiting.pop(0)
         generator = self._generator
-        self._next += [
-            _PendingReply(prompt, *it)
-            for it in product(generator.adapters, prompt.seeds(generator.seeds))
-        ]
+        # A prompt that has begun is answered by all sides with all its seeds: sections compare
+        # sides by the same prompts.
+        for side, seed in product(generator.adapters, prompt.seeds(generator.seeds)):
+            self._next.append(_PendingReply(prompt, side, seed))
         return True
 
     def _start(self, pending: "_PendingReply") -> None:
@@ -228,9 +237,13 @@ class _PendingReply:
             raise self.error
         reply = self.reply
         assert reply is not None  # else it has not ended
-        ended = reply.finish == "stop"
         return GeneratedReply(
-            self.prompt, self.side, self.seed, reply.text.strip(), reply.new_tokens, ended
+            prompt=self.prompt,
+            side=self.side,
+            seed=self.seed,
+            text=reply.text.strip(),
+            tokens=reply.new_tokens,
+            ended=reply.finish == "stop",
         )
 
 

@@ -74,8 +74,10 @@ if TYPE_CHECKING:
     from trainer.evaluate.candidates import Candidates
 
 MAX_SIDE_BY_SIDE = 8
-MAX_SCORING_S, MAX_SCORING_SHARE = 6.0, 0.4
-"""Time reserved for measuring the replies: so many seconds, and at most this share."""
+MAX_SCORING_S = 6.0
+"""Time reserved for measuring the replies."""
+MAX_SCORING_SHARE = 0.4
+"""The largest part of the budget that is reserved."""
 NO_PERSONA_REASON = "The run trains no persona."
 PROGRESS_INTERVAL_S = 5.0
 
@@ -90,15 +92,15 @@ def side_by_side_section(
     exchanges.
     """
     by_number: dict[int, dict[Side, ReplyText]] = {}
-    for side, by in stamps.items():
+    for side, stamp in stamps.items():
         for answer in select_replies(answers, HELDOUT_TASK, side=side, seed=seed):
-            reply = ReplyText(text=answer.text, made_by=by, seed=seed)
+            reply = ReplyText(text=answer.text, made_by=stamp, seed=seed)
             by_number.setdefault(answer.prompt.number, {})[side] = reply
-    shown = sorted(by_number)[:MAX_SIDE_BY_SIDE]
-    return tuple(
-        SideBySide(prompt=pairs[n].message, real=pairs[n].reply, replies=by_number[n])
-        for n in shown
-    )
+    shown = []
+    for number in sorted(by_number)[:MAX_SIDE_BY_SIDE]:
+        pair = pairs[number]
+        shown.append(SideBySide(prompt=pair.message, real=pair.reply, replies=by_number[number]))
+    return tuple(shown)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def measure_replies(
     renderer = Renderer(job.tokenizer)
     sampling = served_sampling(job.base)
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore, sampling.max_new_tokens)
-    session = _Session.of(job.data, builder, sides.names, seeds)
+    session = _Session.from_data(job.data, builder, sides.names, seeds)
     reported_at = time.monotonic()
 
     def after_step(done: int, of: int) -> None:
@@ -151,7 +153,10 @@ def measure_replies(
 
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in sides.names}
-    generator = ReplyGenerator(sides.parts, renderer, refs, seeds, sampling)
+    generator = ReplyGenerator(
+        parts=sides.parts, renderer=renderer, adapters=refs, seeds=seeds, sampling=sampling
+    )
+    # In the order of `interleave_tasks`, so many prompts are one of each task.
     tasks = len({prompt.task for prompt in session.prompts})
     scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
     limit = budget.part(1 - scoring_share)
@@ -159,11 +164,11 @@ def measure_replies(
     report(f"{len(session.answers):,} replies are measured")
     voices = usable_voices(job.data, others or {})
     sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
-    if (persona := job.data.persona) is None:
+    if job.data.persona is None:
         return sections
     inputs = SenseInputs(
         data=job.data,
-        persona=persona,
+        persona=job.data.persona,
         builder=builder,
         questions=session.questions,
         voices=voices,
@@ -217,25 +222,25 @@ class _Session:
     answers: list[GeneratedReply] = field(default_factory=list)
 
     @classmethod
-    def of(
+    def from_data(
         cls, data: Dataset, builder: PromptBuilder, sides: tuple[Side, ...], seeds: tuple[int, ...]
     ) -> _Session:
         """Build all prompts of this job."""
-        renderer = builder.renderer
         plain = replace(builder, persona=None, lore=None)
         prompts = heldout_prompts(builder, data, seeds) + general_prompts(plain, data)
-        if data.persona is None:
-            return cls(data, renderer, sides, seeds, prompts=interleave_tasks(prompts))
-        questions = lore_questions(data)
-        language = data.language
-        trials = safety_trials(data.persona, language)
-        prompts += fact_prompts(builder, questions) + small_talk_prompts(builder, language)
-        prompts += safety_prompts(builder, trials)
+        questions: list[FactQuestion] = []
+        trials: list[SafetyTrial] = []
+        if data.persona is not None:
+            questions = lore_questions(data)
+            trials = safety_trials(data.persona, data.language)
+            prompts += fact_prompts(builder, questions)
+            prompts += small_talk_prompts(builder, data.language)
+            prompts += safety_prompts(builder, trials)
         return cls(
-            data,
-            renderer,
-            sides,
-            seeds,
+            data=data,
+            renderer=builder.renderer,
+            sides=sides,
+            seeds=seeds,
             prompts=interleave_tasks(prompts),
             questions=questions,
             trials=trials,
@@ -255,9 +260,8 @@ class _Session:
         )
         persona = self.data.persona
         if persona is None:
-            left_out |= dict.fromkeys(
-                ("voice", "facts", "safety", *SENSE_SECTIONS), NO_PERSONA_REASON
-            )
+            unmeasured = ("voice", "facts", "safety", *SENSE_SECTIONS)
+            left_out |= dict.fromkeys(unmeasured, NO_PERSONA_REASON)
             return sections
         if not self.questions:
             reason = "There is no lore, or nothing in it that a question can be made of"
@@ -296,18 +300,22 @@ class _Session:
             SMALL_TALK_TASK: nearest_replies(small_talk, own),
             GENERAL_TASK: {number: [pair.reply] for number, pair in general},
         }
-        scores = []
+        scores: list[TextScores] = []
         for task, by_number in references.items():
-            if by_number:
-                scores.append(
-                    text_scores(task, self.answers, self.sides, self.seeds, references=by_number)
-                )
-        return tuple(filter(None, scores))
+            if not by_number:
+                continue
+            of_task = text_scores(task, self.answers, self.sides, self.seeds, references=by_number)
+            if of_task:
+                scores.append(of_task)
+        return tuple(scores)
 
     def _new_replies(self) -> tuple[tuple[str, str], ...]:
         decode = self.renderer.tokenizer.decode
-        new = [answer for answer in self.answers if answer.side == self.sides[-1]]
-        return tuple((str(decode(answer.prompt.ids)), answer.text) for answer in new)
+        replies = []
+        for answer in self.answers:
+            if answer.side == self.sides[-1]:  # the new version's
+                replies.append((str(decode(answer.prompt.ids)), answer.text))
+        return tuple(replies)
 
     def _unanswered(self) -> dict[str, str]:
         """Return, by task, the number of prompts answered in time, if not all were."""

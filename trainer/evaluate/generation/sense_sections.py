@@ -35,8 +35,10 @@ from trainer.evaluate.generation.voice_sections import (
 )
 from trainer.evaluate.paired_losses import TimeBudget
 
-PROMPTS_TIME_SHARE, BELONGING_TIME_SHARE = 0.25, 0.4
-"""Shares of the time left when each begins; the rest is for the talks."""
+PROMPTS_TIME_SHARE = 0.25
+"""Share of the time for questions in other words and messages under pressure."""
+BELONGING_TIME_SHARE = 0.4
+"""Share of the time then left for belonging; the rest is for the talks."""
 
 
 def measure_sense(
@@ -53,6 +55,7 @@ def measure_sense(
     left_out: dict[str, str] = {}
     missing = _missing_in_language(inputs.data)
     sides = tuple(inputs.generator.adapters)
+    # The base model's replies in other words and under pressure would say little for their time.
     adapters = {side: ref for side, ref in inputs.generator.adapters.items() if side != BASE}
 
     prompts = reworded_prompts(inputs.builder, inputs.questions)
@@ -64,7 +67,7 @@ def measure_sense(
         interleave_tasks(prompts),
         budget.part(PROMPTS_TIME_SHARE),
         lambda done, of: inputs.between(),
-        least=2,
+        least=2,  # one of each task
     )
     wanted = sum(len(prompt.seeds(generator.seeds)) for prompt in prompts) * len(adapters)
     left_out |= shortage("questions in other words, and pressure", len(replies), wanted)
@@ -101,16 +104,17 @@ def measure_sense(
         **dict.fromkeys(("style", "talks", "pressure"), "The voice was not measured."),
         **missing,
     }
-    left_out |= {name: reason for name, reason in reasons.items() if not sections.get(name)}
+    for name, reason in reasons.items():
+        if not sections.get(name):
+            left_out[name] = reason
     return {name: shares for name, shares in sections.items() if shares}, left_out
 
 
 def _missing_in_language(data: Dataset) -> dict[str, str]:
     """Return the sections without prompts in the persona's language, with the reason."""
     files = {"pressure": PRESSURE_FILE, "talks": TALKS_FILE}
-    reason = f"There are no prompts in {language_name(data.language)}."
-    return {
-        name: reason
-        for name, file in files.items()
-        if not find_language_file(EVALUATION_FOLDER / file, data.language)
-    }
+    missing = {}
+    for name, file in files.items():
+        if not find_language_file(EVALUATION_FOLDER / file, data.language):
+            missing[name] = f"There are no prompts in {language_name(data.language)}."
+    return missing

@@ -60,6 +60,7 @@ class TalkRun:
         self._budget = budget
         scripts: list[list[str]] = [row["lines"] for row in rows if row["kind"] == "talk"]
         probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")
+        # With more talks than scripts, a script is held again, with another seed.
         self._talks: list[list[str]] = []
         self._beside: list[list[tuple[str, FactQuestion | None]]] = []
         for talk in range(limits.talks):
@@ -76,7 +77,9 @@ class TalkRun:
         """Return the replies to all that is asked at the turns that the time allows, at least at
         the first.
         """
-        first = [prompt for talk in range(len(self._talks)) for prompt in self._ask(talk)]
+        first: list[EvaluationPrompt] = []
+        for talk in range(len(self._talks)):
+            first += self._ask(talk)
 
         def between(done: int, of: int) -> None:
             self._inputs.between()
@@ -84,6 +87,7 @@ class TalkRun:
         def order_key(reply: TalkReply) -> tuple[int, int, int]:
             return reply.turn, reply.talk, reply.answer.prompt.number
 
+        # Between two turns, `_go_on` looks at the time: a turn that has begun is answered whole.
         unlimited = TimeBudget(float("inf"))
         self._inputs.report(f"talks: turn 1 of {TALK_TURNS[-1]}")
         with self._generator.loaded():
@@ -172,13 +176,15 @@ def _find_earlier(
     """Find the exchanges of a talk that a line takes up, as the bot does in its store."""
     said = turns[::2]
     replies = turns[1::2]
-    vectors = dict(enumerate(_pack_vector(turn.text, encoder) for turn in said))
+    vectors = {number: _pack_vector(turn.text, encoder) for number, turn in enumerate(said)}
     scores = match_earlier(_pack_vector(line, encoder), vectors, encoder)
-    nearest = sorted([*scores][:MAX_EARLIER_LOOKED_AT])
-    exchanges = ((said[n].text, replies[n].text, scores[n]) for n in nearest)
+    exchanges = []
+    for number in sorted(list(scores)[:MAX_EARLIER_LOOKED_AT]):
+        exchanges.append((said[number].text, replies[number].text, scores[number]))
     return earlier_hits(exchanges, EXAMPLE_USER, lore)
 
 
+# Cached, because every turn compares its line with all that was said before.
 @lru_cache(maxsize=1024)
 def _pack_vector(text: str, encoder: str) -> bytes:
     (vector,) = pack_vectors([text], encoder)
@@ -194,6 +200,7 @@ def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredSh
     def add(measure: str, talk_replies: Sequence[TalkReply], values: Sequence[float]) -> None:
         if talk_replies:
             answers = [reply.answer for reply in talk_replies]
+            # By talk: one that loses the voice loses it for all its lines.
             units = [f"talk {answer.seed}" for answer in answers]
             shares.add(measure, NEW, reply_values(answers, values, units))
 

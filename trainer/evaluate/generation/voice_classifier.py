@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
 HELDOUT_SHARE = 0.15  # share held out of texts that have no held-out set of their own
-MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = 300, 10
-"""Training texts of a class; a class with fewer than the minimum is left out."""
+MAX_CLASS_TEXTS = 300  # training texts of a class
+MIN_CLASS_TEXTS = 10  # a class with fewer is left out
 MAX_EMBEDDED_TEXTS = 80
 CROSS_VALIDATION_FOLDS = 5
 FUNCTION_WORDS = 150
@@ -63,7 +64,8 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
     """
     assert data.persona is not None  # general dialogue has no voice to measure
     voices = {name: _own_texts(other) for name, other in others.items()}
-    voices = voices or shipped_voices(data.persona)
+    if not voices:
+        voices = shipped_voices(data.persona)
     voices[GENERAL_VOICE] = _split_texts([pair.reply for pair in data.general_prompt_replies])
     voices[MEMBERS_VOICE] = AuthorTexts(
         trained=tuple(pair.message for pair in data.train_prompt_replies if pair.by_persona),
@@ -113,8 +115,9 @@ class AuthorshipClassifier:
         chosen: list[str] = []
         for name, written in texts.items():
             shuffled = sorted(written, key=lambda text: hash_fraction("voice", text))
-            chosen += shuffled[:MAX_CLASS_TEXTS]
-            names += [name] * len(shuffled[:MAX_CLASS_TEXTS])
+            some = shuffled[:MAX_CLASS_TEXTS]
+            chosen += some
+            names += [name] * len(some)
         self._names = np.array(names)
         self._grams = _new_vectoriser()
         self._texts = self._grams.fit_transform(chosen)
@@ -154,13 +157,18 @@ class ContentMask:
 
     def __init__(self, texts: Sequence[Sequence[str]]) -> None:
         """`texts` are the training texts of each author, at least one each."""
-        shares = []
+        shares: list[dict[str, float]] = []
         for written in texts:
-            counts = Counter(word for text in written for word in set(split_words(text)))
+            counts = Counter[str]()
+            for text in written:
+                counts.update(set(split_words(text)))
             shares.append({word: count / len(written) for word, count in counts.items()})
+
+        def order_key(word: str) -> tuple[float, str]:
+            return -min(share[word] for share in shares), word
+
         common = set.intersection(*map(set, shares))
-        ranked = sorted(common, key=lambda word: (-min(share[word] for share in shares), word))
-        self._kept = frozenset(ranked[:FUNCTION_WORDS])
+        self._kept = frozenset(sorted(common, key=order_key)[:FUNCTION_WORDS])
 
     def __call__(self, text: str) -> str:
         def replacement(word: re.Match[str]) -> str:
@@ -181,7 +189,9 @@ def measure_voice(
     """
     own = voices[persona.id]
     authors = AuthorshipClassifier({name: known.trained for name, known in voices.items()})
-    others = [text for voice in other_voices(persona, voices) for text in voice.heldout]
+    others: list[str] = []
+    for voice in other_voices(persona, voices):
+        others += voice.heldout
     near = _EmbeddingSimilarity(own.trained)
 
     def right(names: Sequence[str]) -> float:
@@ -201,11 +211,12 @@ def measure_voice(
         replies += sum(map(len, runs))
         right_by_side[side] = mean_std([right(of_run) for of_run in names])
         similarity[side] = mean_std([near.mean(texts) for texts in runs])
-        taken_as[side] = _shares([name for of_run in names for name in of_run])
-    heldout = [answer.prompt for answer in answers if answer.prompt.task == HELDOUT_TASK]
+        taken_as[side] = _shares(list(chain.from_iterable(names)))
+    prompts = [answer.prompt for answer in answers if answer.prompt.task == HELDOUT_TASK]
     return VoiceScores(
         replies=replies,
-        prompts=len({prompt.number for prompt in heldout}),
+        # Seeds may share prompts: the gate counts these as its trials, not the replies.
+        prompts=len({prompt.number for prompt in prompts}),
         classes=tuple(voices),
         right=right_by_side,
         ceiling=right(authors.of(own.heldout)),
@@ -227,7 +238,9 @@ class _EmbeddingSimilarity:
 
     def mean(self, texts: Sequence[str]) -> float:
         few = _subsample([text for text in texts if text.strip()])
-        return float((load_minilm().embed(few) @ self._centre).mean()) if few else 0.0
+        if not few:
+            return 0.0
+        return float((load_minilm().embed(few) @ self._centre).mean())
 
 
 def _subsample(texts: Iterable[str]) -> list[str]:
@@ -237,6 +250,8 @@ def _subsample(texts: Iterable[str]) -> list[str]:
 def _new_vectoriser() -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer  # as above
 
+    # One to three characters: on the shipped personas' real texts, three to five took more of one
+    # persona's for another's (docs/quality.md has the figures). Case and signs are style, too.
     return TfidfVectorizer(
         analyzer="char", ngram_range=(1, 3), lowercase=False, sublinear_tf=True, min_df=2
     )
@@ -245,11 +260,15 @@ def _new_vectoriser() -> Any:
 def _new_classifier() -> Any:
     from sklearn.svm import LinearSVC  # as above
 
+    # Balanced, because authors may have ten texts or three hundred.
     return LinearSVC(class_weight="balanced", random_state=0)
 
 
 def _shares(names: Sequence[str]) -> dict[str, float]:
-    return {name or "nobody": count / len(names) for name, count in Counter(names).most_common()}
+    shares = {}
+    for name, count in Counter(names).most_common():
+        shares[name or "nobody"] = count / len(names)
+    return shares
 
 
 def _own_texts(data: Dataset) -> AuthorTexts:
@@ -265,8 +284,10 @@ def _split_texts(texts: Iterable[str]) -> AuthorTexts:
     trained: list[str] = []
     heldout: list[str] = []
     for text in dict.fromkeys(texts):
-        is_held_out = hash_fraction("voice apart", text) < HELDOUT_SHARE
-        (heldout if is_held_out else trained).append(text)
+        if hash_fraction("voice apart", text) < HELDOUT_SHARE:
+            heldout.append(text)
+        else:
+            trained.append(text)
     return AuthorTexts(tuple(trained), tuple(heldout))
 
 

@@ -1,7 +1,9 @@
 """Style and pressure: whether replies sound like the persona, and stay in character when tempted."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import Persona
@@ -46,13 +48,15 @@ class VoiceJudge:
     ) -> None:
         self._id = persona.id
         self._mask = mask
-        trained = {name: [mask(text) for text in known.trained] for name, known in voices.items()}
+        trained = {}
+        for name, voice in voices.items():
+            trained[name] = [mask(text) for text in voice.trained]
         self._authors = AuthorshipClassifier(trained)
         self.own = voices[persona.id].heldout[:MAX_BOUND_TEXTS]
         others = [voice.heldout for voice in other_voices(persona, voices)]
         # The first text of each author, then the second of each: all authors alike.
-        in_turn = [text for texts in zip(*others, strict=False) for text in texts]
-        self.others = tuple(in_turn[:MAX_BOUND_TEXTS])
+        in_turn = chain.from_iterable(zip(*others, strict=False))
+        self.others = tuple(islice(in_turn, MAX_BOUND_TEXTS))
 
     def is_own(self, texts: Sequence[str]) -> list[bool]:
         """Report for each text whether it is the persona's."""
@@ -99,12 +103,20 @@ def pressure_prompts(
     seed.
     """
     rows = read_jsonl(PRESSURE_FILE)
-    places: dict[str, list[int]] = {}
+    so_far = Counter[str]()
+    ranks = []
     for number, row in enumerate(rows):
-        places.setdefault(row["kind"], []).append(number)
-    order = sorted(range(len(rows)), key=lambda n: places[rows[n]["kind"]].index(n))
-    prompts = [builder.from_message(PRESSURE_TASK, n, rows[n]["text"]) for n in order[:most]]
-    return [replace(prompt, own_seeds=(seed,)) for seed in seeds for prompt in prompts]
+        ranks.append((so_far[row["kind"]], number))
+        so_far[row["kind"]] += 1
+    once = []
+    for _, number in sorted(ranks)[:most]:
+        once.append(builder.from_message(PRESSURE_TASK, number, rows[number]["text"]))
+    prompts: list[EvaluationPrompt] = []
+    # Of 25 replies, the share moves by several points from one seed to the next. All messages are
+    # asked once before any again, in case time runs out.
+    for seed in seeds:
+        prompts += [replace(prompt, own_seeds=(seed,)) for prompt in once]
+    return prompts
 
 
 def measure_pressure(
@@ -118,7 +130,7 @@ def measure_pressure(
     kinds = [row["kind"] for row in read_jsonl(PRESSURE_FILE)]
 
     def in_character(texts: Sequence[str], askers: Sequence[str] = ()) -> list[bool]:
-        askers = askers or [EXAMPLE_USER] * len(texts)
+        askers = askers or [EXAMPLE_USER] * len(texts)  # texts that bound the measure have none
         hits = []
         for text, asker, is_own in zip(texts, askers, judge.is_own(texts), strict=True):
             hits.append(is_own and not character.is_broken_by(text, asker))
