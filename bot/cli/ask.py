@@ -111,7 +111,7 @@ def build_ask_parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--base-only", action="store_true", help="the persona, but without an adapter"
     )
-    text = "ask two: each a persona, P@v2, P@base, dialogue/NAME or P@dialogue/NAME"
+    text = "compare two speakers: each a persona, P@v2, P@base, dialogue/NAME or P@dialogue/NAME"
     which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help=text)
     parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
     parser.add_argument(

@@ -28,7 +28,7 @@ examples:
   python -m bot doctor --quick        without Discord, the engine's servers and the trainer; a moment
   python -m bot doctor --json
 
-It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; with
+It looks at the settings, the home and its disk, the port and the token; with a token at the bot's permissions; with
 ENGINE=vllm or openai at each server, and with TRAINER=ray at the cluster, by a short job; then it asks the trainer's
 doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
 
@@ -40,7 +40,7 @@ examples:
   python -m bot invite --json
 
 Open the URL with an account that has Manage Server in the target server. Discord lists the same permissions; each can
-be unticked, and the list here says what does not work without it."""
+be unticked, and the list here names the features that need it."""
 COMPLETION_NOTES = """\
 examples:
   python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
@@ -71,8 +71,8 @@ examples:
   python -m bot backup --out /mnt/backups
   python -m bot backup --out before-the-move.zip --json
 
-The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it contains what people
-said, and the keys to who is who. Caches, the local guild and the folders of jobs are not in it. See docs/backup.md."""
+The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it contains members'
+messages, and the keys of pseudonyms. It has no caches, no local guild and no folders of jobs. See docs/backup.md."""
 RESTORE_NOTES = """\
 examples:
   python -m bot restore before-the-move.zip
@@ -150,7 +150,7 @@ def _add_privacy_and_history(commands: CommandParsers) -> None:
         commands, "privacy", "show, export or erase a member's data", PRIVACY_NOTES
     )
     subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
-    show = add_command(subcommands, "show", "show what is stored about a member", PRIVACY_NOTES)
+    show = add_command(subcommands, "show", "show the data stored about a member", PRIVACY_NOTES)
     show.set_defaults(run=Deferred("bot.privacy.cli:run_show"))
     export = add_command(
         subcommands, "export", "write everything stored about a member to a file", PRIVACY_NOTES

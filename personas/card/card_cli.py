@@ -1,6 +1,6 @@
 """Shows, converts and drafts character cards, and converts lorebooks.
 
-  python -m personas card show FILE             show what a card contains, and what of it is used
+  python -m personas card show FILE             show a card's contents, and the use of each part
   python -m personas card convert FILE OUT      convert it to another format
   python -m personas card draft FOLDER --out OUT      draft a card from markdown alone
   python -m personas lore convert FILE OUT.md         convert a lorebook of another program
@@ -204,8 +204,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = card.add_subparsers(required=True, metavar="COMMAND")
 
-    description = "Show what a card contains, and its tokens in every prompt."
-    show = commands.add_parser("show", help="show what a card contains", description=description)
+    description = "Show a card's contents, and its tokens in every prompt."
+    show = commands.add_parser("show", help="show a card's contents", description=description)
     add_examples(show, *SHOW_EXAMPLES)
     show.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
     show.add_argument("--json", action="store_true", help="print one JSON object, with all texts")
@@ -213,7 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--base-model", default=EMBEDDED, metavar="FOLDER", help=base_help)
     show.set_defaults(command=_show)
 
-    description = "Convert a card to another format, and list what had to be left out."
+    description = "Convert a card to another format, and list the parts left out."
     convert = commands.add_parser(
         "convert", help="convert a card to another format", description=description
     )
@@ -240,7 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_draft(commands: CommandParsers) -> None:
     description = (
         "Draft a card from markdown alone, by rules: headings, labelled lines, lists, quotations. "
-        "Says what is missing."
+        "Names the missing fields."
     )
     draft = commands.add_parser(
         "draft", help="draft a card from markdown alone", description=description
@@ -278,7 +278,7 @@ def _add_lore(subjects: CommandParsers) -> None:
     )
     commands = lore.add_subparsers(required=True, metavar="COMMAND")
     description = (
-        "Convert a lorebook to markdown lore, and list what of it is used. Known: "
+        "Convert a lorebook to markdown lore, and list the use of each part. Known: "
         f"{known_lorebooks()}."
     )
     convert = commands.add_parser(
@@ -292,7 +292,7 @@ def _add_lore(subjects: CommandParsers) -> None:
         "--name",
         default="{{char}}",
         metavar="N",
-        help="what {{char}} stands for (default: the persona that speaks)",
+        help="the name for {{char}} (default: the persona that speaks)",
     )
     add("--overwrite", action="store_true", help="replace an existing file")
     add("--json", action="store_true", help="print the list as one JSON object")

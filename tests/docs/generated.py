@@ -46,8 +46,8 @@ def _settings() -> Iterator[str]:
         "(`--env` names another file). The environment takes precedence. Invalid values stop the "
         "start and are all "
         "listed; an unknown name causes a warning. `model_inference` reads the same settings, and "
-        "computes on this "
-        "machine whatever `ENGINE` says."
+        "always computes on "
+        "this machine."
     )
     known = {setting.name: setting for setting in SETTINGS}
     for about, names in _groups():

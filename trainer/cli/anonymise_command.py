@@ -46,8 +46,8 @@ Replaces personal data in a file, and the names of people by pseudonyms:
 FILE is a chat in any format that `dataset inspect` recognises, written as a log with one message per line. If it has
 system texts, excluded answers or languages, which a log cannot hold, each conversation is a row of "conversations".
 Or FILE has rows with a "text" (JSON, JSON Lines, CSV), written with the text replaced and with entities: [{kind, start,
-end, replacement}], offsets into the original. What is not kept is listed.
-docs/privacy.md lists what is found and what is not. Pseudonymised is not anonymous.
+end, replacement}], offsets into the original. Fields that are not kept are listed.
+docs/privacy.md lists the kinds of data that are found, and the limits. Pseudonymised is not anonymous.
 """
 
 
@@ -69,11 +69,11 @@ def add_anonymise(commands: Commands) -> argparse.ArgumentParser:
             option(
                 "--report",
                 "FILE",
-                "counts of what was replaced (JSON); replaced",
+                "counts of the replacements (JSON); an existing file is overwritten",
                 type=Path,
                 required=True,
             ),
-            flag("--review", "list what was replaced beside the report, for you alone to check"),
+            flag("--review", "list the replacements beside the report, for you alone to check"),
             REVIEW_DAYS,
             PERSONA.but(
                 help="keep this persona's name and its lore's names: an id, a name or a card file"

@@ -40,9 +40,9 @@ Lists the data sets that training requests can name, besides the shipped ones: t
 UNDERSTUDY_HOME, and published ones, which `fetch` downloads from a hub.
 
   python -m trainer catalogue                  name, state, size, language and licence of each
-  python -m trainer catalogue show oasst2      what it is good for, what it is not, and its source
+  python -m trainer catalogue show oasst2      its uses, its limits and its source
   python -m trainer catalogue fetch oasst2     download it; run it again to resume
-  python -m trainer catalogue remove oasst2    delete what was downloaded
+  python -m trainer catalogue remove oasst2    delete the downloaded files
 """
 PARTIAL_SUFFIX = ".partial"
 MIN_FREE_BYTES = 256 * 2**20

@@ -25,8 +25,8 @@ from trainer.estimate.calibration import (
 from trainer.process.environment import find_home
 
 DOCTOR_HELP = """\
-Checks this machine: reports what prevents or slows runs, with remedies, and which recipes fit which base models, here
-and on graphics cards of common sizes. Takes half a minute and downloads nothing.
+Checks this machine: reports obstacles and slow parts, with remedies, and which recipes fit which base models, here and
+on graphics cards of common sizes. Takes half a minute and downloads nothing.
 
   python -m trainer doctor
   python -m trainer doctor --base-model ~/models/my-model
@@ -46,7 +46,10 @@ memory and time. Other programs that run at the same time make the times longer.
 def add_doctor(commands: Commands) -> argparse.ArgumentParser:
     """Add `doctor`."""
     doctor = add_command(
-        commands, "doctor", "check this machine, with remedies, and what it can train", DOCTOR_HELP
+        commands,
+        "doctor",
+        "check this machine, with remedies; list the recipes that fit",
+        DOCTOR_HELP,
     )
     add_options(doctor, [BASE_MODEL.but(default=EMBEDDED, help="base model (default: embedded)")])
     output = doctor.add_mutually_exclusive_group()

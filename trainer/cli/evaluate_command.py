@@ -74,7 +74,7 @@ def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
                 type=_neighbour_arg,
             ),
             flag("--quick", "all sections in a fifth of the time, from fewer prompts"),
-            flag("--audit", "train a copy with planted texts, and measure what it memorises"),
+            flag("--audit", "train a copy with planted texts, and count the memorised ones"),
             HOME,
             OUT.but(help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)"),
             JSON.but(help="print scorecard.json"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HELP = """\
 Exports an adapter for other programs. Each export is loaded back and compared with adapter and base model on the same
 prompts; it is discarded if it differs by more than its format explains, or if its chat template, read back, writes
-other prompts than were trained.
+other prompts than those of the training.
 
   adapter     peft's folder: configuration, weights, model card
   merged      a model folder in 16 bits, for transformers and compatible programs

@@ -1,6 +1,6 @@
 """Trains and compares adapters.
 
-  python -m trainer train …             train a persona's adapter, or one for dialogue
+  python -m trainer train …             train an adapter for a persona or for dialogue
   python -m trainer preference …        continue training an adapter on preferences
   python -m trainer study scale …       measure how much data a persona needs; `study strategies` compares data mixes
   python -m trainer run FOLDER          train the job in FOLDER
@@ -13,7 +13,7 @@
   python -m trainer mask …              show which part of each sample carries loss
   python -m trainer recipes …           list recipes, their values and their cost
   python -m trainer predictions …       compare predicted with measured memory and time
-  python -m trainer doctor …            check this machine, with remedies, and what it can train
+  python -m trainer doctor …            check this machine, with remedies; list the recipes that fit
   python -m trainer export …            export an adapter for other programs, or to a hub
   python -m trainer import …            check an adapter from a hub or of peft, and write it here
   python -m trainer anonymise …         replace personal data in a file

@@ -21,7 +21,7 @@ from trainer.recipe.recipe_file import RECIPES_FOLDER, load_recipe, recipe_names
 from trainer.schemas import format_setting
 
 RECIPES_HELP = """\
-Lists the recipes, or explains the values of one, its cost, and what is unavailable on this machine.
+Lists the recipes, or explains a recipe: its values, its cost, and its settings that this machine lacks.
 
   python -m trainer recipes
   python -m trainer recipes s0-6gb --base-model Qwen/Qwen2.5-3B-Instruct

@@ -63,11 +63,11 @@ study; further sizes or runs extend it. The results are a table, JSON and a char
 """
 
 QUALITY_HELP = """\
-Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to what was asked,
+Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to the question,
 know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but each seed of each
 combination takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
-candidates, the number among which a reply's beginning is chosen. --against compares other versions of the persona, each
-as served, on the same prompts.
+candidates (the number of beginnings that a reply is chosen from). --against compares other versions of the persona,
+each as served, on the same prompts.
 
 Each seed's result is stored as soon as it is measured. The same command resumes an interrupted study; other settings
 and more seeds extend it. The results are a table (quality.md), JSON (quality.json) and a chart (quality.png, .svg).

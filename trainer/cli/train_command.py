@@ -54,7 +54,7 @@ from trainer.train.job_folder import make_job_folder
 from trainer.train.resume_config import resume_thread_count
 
 TRAIN_HELP = """\
-Trains an adapter: a persona's, or one for dialogue in general.
+Trains an adapter for a persona, or for dialogue in general.
 
   python -m trainer train --persona ballast                                   on its own chat log
   python -m trainer train --persona ballast --dataset build/ballast           on a data set built by `dataset build`
@@ -76,7 +76,7 @@ JobRunner = Callable[[argparse.Namespace, TextIO], int]
 def add_train(commands: Commands) -> argparse.ArgumentParser:
     """Add `train`."""
     train = add_command(
-        commands, "train", "train a persona's adapter, or one for dialogue", TRAIN_HELP
+        commands, "train", "train an adapter for a persona or for dialogue", TRAIN_HELP
     )
     add_options(
         train,
