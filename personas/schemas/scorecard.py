@@ -103,7 +103,7 @@ class Separation(FrozenModel):
 
 
 class VoiceScores(FrozenModel):
-    """Authorship of generated replies according to a classifier (character 3- to 5-grams, trained
+    """Authorship of generated replies according to a classifier (character 1- to 3-grams, trained
     on what is not held out).
 
     `prompts` is the number of different ones that were answered (0: an earlier card, in which each
