@@ -31,6 +31,5 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(package).setLevel(settings.log_level)
     for name in RECONNECTING_LOGGERS:
         logging.getLogger(name).addFilter(shorten_connection_log)
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # it recommends kernels that are not used here
+    # It recommends kernels that are not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

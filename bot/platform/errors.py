@@ -269,9 +269,10 @@ def hide_paths(text: str) -> str:
 
     def last_name(found: re.Match[str]) -> str:
         path = PurePosixPath(found[0])
-        return (
-            path.name if Path("/", path.parts[1]).exists() else found[0]
-        )  # not an address of the HTTP API
+        # An address of the HTTP API looks like a path, too, but this machine has no such folder.
+        if not Path("/", path.parts[1]).exists():
+            return found[0]
+        return path.name
 
     return ABSOLUTE_PATH_PATTERN.sub(last_name, text)
 

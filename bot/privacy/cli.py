@@ -253,9 +253,8 @@ def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceip
 @contextmanager
 def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
     """Open a part of a home as its process would. Raises `HomeInUseError` where that one runs."""
-    from bot.operations.shards.shard_process import (
-        open_shard_store,
-    )  # only for a home that is split
+    # Only for a home that is split.
+    from bot.operations.shards.shard_process import open_shard_store
 
     store, mirror = open_shard_store(settings.home, part, settings.shared_db)
     try:

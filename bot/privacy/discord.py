@@ -207,9 +207,8 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
     operator = operator_name(interaction)
 
     async def on_end(receipt: ErasureReceipt) -> None:
-        await respond(
-            interaction, format_receipt(receipt, language, operator)
-        )  # it is valid for 15 minutes
+        # The interaction is valid for 15 minutes: a later receipt is not sent.
+        await respond(interaction, format_receipt(receipt, language, operator))
 
     names = member_names(interaction.user)
     _deletion_service(interaction).ask(

@@ -122,9 +122,8 @@ class Retention:
                 guilds.record_left(guild_id, self._clock.now())
 
     def _record_present(self, guild_ids: set[int]) -> None:
-        assert (
-            self._client is not None and self._client.application_id is not None
-        )  # it has logged in
+        # It has logged in.
+        assert self._client is not None and self._client.application_id is not None
         self._services.store.guilds.record_present(guild_ids, self._client.application_id)
 
     async def _work(self) -> None:

@@ -367,12 +367,10 @@ class Erasure(Table):
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
                 values = {**new, "row": row["row"]}
-                if not self._db.write(
-                    f"update or ignore {table} set {sets} where rowid = :row", **values
-                ):
-                    self._db.write(
-                        f"delete from {table} where rowid = :row", **values
-                    )  # such a row exists already
+                sql = f"update or ignore {table} set {sets} where rowid = :row"
+                if not self._db.write(sql, **values):
+                    # Without the name the row is equal to another one, and is not needed.
+                    self._db.write(f"delete from {table} where rowid = :row", **values)
                 changed += 1
         return changed
 

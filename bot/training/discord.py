@@ -35,6 +35,7 @@ from bot.training.status_text import plan_text
 from bot.versions.discord import usable_versions
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
+from personas.schemas.chat import Persona
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
@@ -64,9 +65,8 @@ class FinetuneCog(commands.Cog):
 
     async def cog_load(self) -> None:
         self.bot.services.queue.subscribe(self._messages.follow)
-        for job in self.bot.services.store.jobs.in_state(
-            "queued"
-        ):  # their place in the queue changes with the others'
+        # Their places in the queue change with the others'.
+        for job in self.bot.services.store.jobs.in_state("queued"):
             self._messages.follow(job)
         self.bot.services.background.append(self._unannounced)
         self._unannounced.start()
@@ -161,11 +161,11 @@ async def start(
     if not isinstance(channel, GuildChannel):
         raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
     await defer(interaction, ephemeral=True)
-    persona_id = None if task_type == "dialogue" else (persona or channel_persona(interaction)).id
+    persona_id = _trained_persona_id(interaction, task_type, persona)
+    moment = time.strftime("%m%d-%H%M%S", time.gmtime())
     request = _parse_request(
         interaction,
-        job_name=job_name
-        or f"{persona_id or task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
+        job_name=job_name or f"{persona_id or task_type}-{moment}",
         task_type=task_type,
         persona=persona_id,
         dataset=dataset,
@@ -208,7 +208,7 @@ async def preview(
         interaction,
         job_name="preview",
         task_type=task_type,
-        persona=None if task_type == "dialogue" else (persona or channel_persona(interaction)).id,
+        persona=_trained_persona_id(interaction, task_type, persona),
         dataset=dataset,
         recipe=recipe,
         general=general,
@@ -229,6 +229,15 @@ async def preview(
         conflict=str(planned.conflict or ""),
     )
     await respond(interaction, text)
+
+
+def _trained_persona_id(
+    interaction: Interaction, task_type: TaskType, persona: Persona | None
+) -> str | None:
+    """The persona that a run is for, by default the channel's; None for dialogue in general."""
+    if task_type == "dialogue":
+        return None
+    return (persona or channel_persona(interaction)).id
 
 
 def _parse_request(interaction: Interaction, **options: Any) -> TrainingRequest:
@@ -258,24 +267,19 @@ def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
 async def status(interaction: Interaction) -> None:
     services = interaction.client.services
     jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
-    await respond(
-        interaction, "\n\n".join(current_job_text(services, job) for job in jobs) or "No jobs yet."
-    )
+    texts = [current_job_text(services, job) for job in jobs]
+    await respond(interaction, "\n\n".join(texts) or "No jobs yet.")
 
 
 @FINETUNE.command(description="Cancel a queued or running job. Live versions stay as they are.")
 @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
-    await cancel_job(
-        interaction,
-        select_job(_open_jobs(interaction), job, "job that is queued or running").job_id,
-    )
+    chosen = select_job(_open_jobs(interaction), job, "job that is queued or running")
+    await cancel_job(interaction, chosen.job_id)
 
 
 @FINETUNE.command(description="Resume a failed training once its cause is fixed.")
 @app_commands.describe(job="The job, or whose (the latest that can be resumed if left out)")
 async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
-    await resume_job(
-        interaction,
-        select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id,
-    )
+    chosen = select_job(_resumable_jobs(interaction), job, "job that can be resumed")
+    await resume_job(interaction, chosen.job_id)

@@ -46,9 +46,8 @@ def shares_processor(settings: Settings, engine: Engine) -> bool:
         return False
     if isinstance(engine, LLMEngine):
         return engine.device == CPU and not has_gpu()
-    is_here = any(
-        urlsplit(url).hostname not in settings.engine_hosts for url in settings.engine_urls
-    )
+    hosts = [urlsplit(url).hostname for url in settings.engine_urls]
+    is_here = any(host not in settings.engine_hosts for host in hosts)
     return is_here and not has_gpu_driver()
 
 
@@ -187,11 +186,8 @@ class GpuOffloadBackend:
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end; meanwhile replies are generated on the CPU if need be."""
-        if (
-            self._engine.device != GPU
-            or not await self._is_needed(job)
-            or not await self._move(CPU)
-        ):
+        is_on_gpu = self._engine.device == GPU
+        if not (is_on_gpu and await self._is_needed(job) and await self._move(CPU)):
             return await self._backend.run(job, on_event)
         log.warning("the job %s begins: %s", job.job_id, OFFLOAD_TEXT)
         on_event(Phase(name="base model", detail=OFFLOAD_TEXT))
@@ -208,8 +204,8 @@ class GpuOffloadBackend:
         except UnderstudyError as error:
             log.info("the memory that the job %s needs is unknown: %s", job.job_id, error)
             return False
-        estimates = [it for it in plan.recipes if it.recipe == job.request.recipe] or plan.recipes
-        needed = max((it.memory_bytes for it in estimates), default=0)
+        own = [estimate for estimate in plan.recipes if estimate.recipe == job.request.recipe]
+        needed = max((estimate.memory_bytes for estimate in own or plan.recipes), default=0)
         free = self._free_bytes()
         log.info(
             "the job %s needs %.1f GiB of the GPU, %.1f are free",
@@ -222,9 +218,8 @@ class GpuOffloadBackend:
     async def _move(self, device: Device) -> bool:
         try:
             await self._engine.move(device)
-        except (
-            UnderstudyError
-        ) as error:  # the training reports itself what it lacks; replies stay on their device
+        except UnderstudyError as error:
+            # The training reports itself what it lacks; replies stay on their device.
             log.warning("replies cannot be generated on the %s: %s", device, error)
             return False
         return True

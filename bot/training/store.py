@@ -78,11 +78,8 @@ class TrainingJob:
     @property
     def is_announceable(self) -> bool:
         """The job has ended, its promotion is decided, and its result has not been posted yet."""
-        return (
-            self.has_ended
-            and not self.announced
-            and (self.state != "done" or self.decision is not None)
-        )
+        is_decided = self.state != "done" or self.decision is not None
+        return self.has_ended and is_decided and not self.announced
 
     @property
     def request(self) -> TrainingRequest:
@@ -97,8 +94,10 @@ class TrainingJob:
         """The trainer's latest event; None where there is none, or none that this version of the
         bot understands.
         """
+        if not self.progress_json:
+            return None
         try:
-            return TRAINER_EVENT.validate_json(self.progress_json) if self.progress_json else None
+            return TRAINER_EVENT.validate_json(self.progress_json)
         except ValidationError:
             return None
 
@@ -156,9 +155,8 @@ class TrainingJobs:
         with self._db.atomic(shared=True):
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
-            assert (
-                done and done.persona
-            )  # it was queued just now; dialogue adapters have no versions
+            # It was queued just now, and dialogue adapters have no versions.
+            assert done and done.persona
             self._db.write(
                 "update jobs set decision = 'manual', announced = 1 where job_id = :job",
                 job=new.job_id,
@@ -226,10 +224,8 @@ class TrainingJobs:
 
     def counts(self) -> dict[JobState, int]:
         """Count the jobs by state; states without jobs are missing."""
-        return {
-            row["state"]: row["n"]
-            for row in self._db.read("select state, count(*) as n from jobs group by state")
-        }
+        rows = self._db.read("select state, count(*) as n from jobs group by state")
+        return {row["state"]: row["n"] for row in rows}
 
     def resumable(self) -> list[TrainingJob]:
         """List the failed jobs that can be resumed, oldest first."""

@@ -159,9 +159,8 @@ class ArchiveReader:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
-                if (
-                    size > expected.bytes
-                ):  # before it is written anywhere: a zip bomb declares a small size
+                # Before it is written anywhere: a zip bomb declares a small size.
+                if size > expected.bytes:
                     break
                 yield chunk
         if size != expected.bytes or digest.hexdigest() != expected.sha256:

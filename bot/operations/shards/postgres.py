@@ -47,9 +47,8 @@ class PostgresSession:
 
     def create(self, statements: list[str]) -> None:
         with self._connection.transaction():
-            self._connection.execute(
-                "select pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,)
-            )  # `if not exists` may race
+            # Two processes that start at once: `if not exists` may race.
+            self._connection.execute("select pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
             for statement in (f"create schema if not exists {SCHEMA}", *statements):
                 self._connection.execute(statement.encode())
 

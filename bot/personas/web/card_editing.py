@@ -154,10 +154,11 @@ def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonO
 def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
     """Check a card's table. To be called in a thread, as the first call loads the tokenizer."""
     count = token_counter_or_estimate(base_model)
-    tokens = {name: sum(map(count, _list_texts(table.get(name)))) for name in FIELDS_BY_NAME}
+    texts = {name: _list_texts(table.get(name)) for name in FIELDS_BY_NAME}
+    tokens = {name: sum(map(count, texts[name])) for name in texts}
     where = str(table["id"])
-    for name in FIELDS_BY_NAME:
-        if any("\0" in text for text in _list_texts(table.get(name))):
+    for name in texts:
+        if any("\0" in text for text in texts[name]):
             return CardCheck(
                 table,
                 persona=None,
@@ -188,16 +189,17 @@ def report_table(table: JsonObject) -> ImportReport:
 
 
 def _list_texts(value: object) -> list[str]:
-    return [value] if isinstance(value, str) else list(value) if isinstance(value, list) else []
+    if isinstance(value, str):
+        return [value]
+    return list(value) if isinstance(value, list) else []
 
 
 def _first_invalid_field(table: JsonObject) -> str:
     """The first field that is invalid on its own; `WHOLE_CARD` if only several together are."""
     if len(table.get("first_mes", "")) > MAX_GREETING_CHARS:
         return "first_mes"
-    for name in filter(
-        table.__contains__, FIELDS_BY_NAME
-    ):  # in order: examples are parsed with a valid name
+    # In the order of the form: when examples are parsed, the name is valid.
+    for name in filter(table.__contains__, FIELDS_BY_NAME):
         alone = {"id": "probe", "name": "Probe", name: table[name]}
         if name == "mes_example":  # lines that begin with the name are the character's
             alone |= {key: table[key] for key in ("name", "nickname") if table.get(key)}
@@ -216,9 +218,9 @@ def preview_model(owned: OwnedPersona, version: str, card: CardCheck) -> ChatMod
     """
     require_valid_card(card)
     with errors_as_problems("not-found"):
-        speaker = find_model(
-            owned.services.personas, owned.services.served_versions, f"{owned.id}@{version}"
-        )
+        services = owned.services
+        name = f"{owned.id}@{version}"
+        speaker = find_model(services.personas, services.served_versions, name)
     return replace(speaker, persona=card.persona)
 
 

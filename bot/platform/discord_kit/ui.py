@@ -121,9 +121,8 @@ async def respond(
         ):
             await fill_response(interaction, text, view, files, suppress_embeds=suppress_embeds)
         else:
-            if (
-                interaction.extras.pop(EMPTY_RESPONSE, None) is not None
-            ):  # everybody would read what is private
+            # An empty response is there, but public: everybody would read what is private.
+            if interaction.extras.pop(EMPTY_RESPONSE, None) is not None:
                 await persist(interaction.delete_original_response)
             await interaction.followup.send(
                 text, view=view or discord.utils.MISSING, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
@@ -166,9 +165,10 @@ async def fill_response(
 
     An edit can be repeated, where a follow-up would be posted twice.
     """
-    content = (
-        LINK_PATTERN.sub(r"<\g<0>>", text) if suppress_embeds else text
-    )  # an edit cannot suppress embeds
+    content = text
+    if suppress_embeds:
+        # An edit cannot suppress embeds; a link in <> has none.
+        content = LINK_PATTERN.sub(r"<\g<0>>", text)
 
     async def edit() -> int:
         for file in files:

@@ -235,9 +235,8 @@ def _client_key(peer: str) -> str:
 
 
 def _limit_unread(transport: asyncio.Transport, timeout_s: float) -> None:
-    option = getattr(
-        socket, "TCP_USER_TIMEOUT", None
-    )  # Linux (tcp(7)); also counts while the client's window is 0
+    # Linux alone has it (tcp(7)). It also counts while the client's window is 0.
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None:
         transport.get_extra_info("socket").setsockopt(
             socket.IPPROTO_TCP, option, round(timeout_s * 1000)

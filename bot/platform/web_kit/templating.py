@@ -91,9 +91,8 @@ class FlashMessages:
 
 
 FLASH_MESSAGES = web.AppKey("flash messages", FlashMessages)
-HAS_SANDBOX_PAGE = web.AppKey(
-    "has sandbox page", bool
-)  # True if the sandbox's page is served at `/`
+HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)
+"""True if the sandbox's page is served at `/`."""
 
 _FEATURES = Path(__file__).parents[2]
 _TEMPLATES = PrefixLoader(

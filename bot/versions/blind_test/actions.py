@@ -89,9 +89,8 @@ class BlindTests:
     sampling: SamplingParams
     home: Path
     per_day: int = 20
-    _pending: set[int] = field(
-        default_factory=set
-    )  # ids of the members for whom two replies are being generated
+    # Ids of the members for whom two replies are being generated.
+    _pending: set[int] = field(default_factory=set)
 
     def contest(
         self,
