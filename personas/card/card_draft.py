@@ -98,25 +98,21 @@ class DraftedCard:
     def table(self, persona_id: str = "", license: str = "") -> JsonObject:
         """Return the table of a TOML card, and note missing fields."""
         self._fill_from_prose()
-        texts = {key: self._shorten(key, "\n".join(parts)) for key, parts in self.fields.items()}
-        example_lines = []
-        for turns in self.examples[:MAX_EXAMPLES]:
-            example_lines.append("<START>")
-            example_lines += [f"{{{{{side}}}}}: {text}" for side, text in turns]
         for key in LICENSE_KEYS:
             license = license or str(self.stated.get(key) or "")
         tags = self.stated.get("tags") or []
         if not isinstance(tags, list):
             tags = str(tags).split(",")
-        table = {
+        table: JsonObject = {
             "id": persona_id or slug(self.name),
             "name": self.name,
             "nickname": str(self.stated.get("nickname") or ""),
-            **texts,
-            "mes_example": "\n".join(example_lines),
-            "tags": [str(tag) for tag in tags],
-            "license": license,
         }
+        for key, parts in self.fields.items():
+            table[key] = self._shorten(key, "\n".join(parts))
+        table["mes_example"] = self._example_lines()
+        table["tags"] = [str(tag) for tag in tags]
+        table["license"] = license
         missing = [f"{label} ({key})" for key, label in FIELD_LABELS.items() if not table.get(key)]
         if missing:
             self.notes.append(f"not found, to be written by hand: {', '.join(missing)}")
@@ -130,6 +126,14 @@ class DraftedCard:
                 "matter; training needs rights.toml as well"
             )
         return table
+
+    def _example_lines(self) -> str:
+        lines = []
+        for turns in self.examples[:MAX_EXAMPLES]:
+            lines.append("<START>")
+            for side, text in turns:
+                lines.append(f"{{{{{side}}}}}: {text}")
+        return "\n".join(lines)
 
     def _fill_from_prose(self) -> None:
         """Take missing fields from the running text: the description, and sentences about
@@ -147,9 +151,12 @@ class DraftedCard:
             personality = "".join(self.fields.get("personality", ()))
             others = [sentence for sentence in sentences if sentence not in personality]
             others = others or sentences
+            # Sentences that begin with the name are about the character; two are no description.
             names = tuple(self.name.split())
             about = [sentence for sentence in others if sentence.startswith(names)]
-            self.add("description", " ".join(about if len(about) > 2 else others))
+            if len(about) <= 2:
+                about = others
+            self.add("description", " ".join(about))
 
     def _shorten(self, key: str, text: str) -> str:
         """Cut a field after a sentence."""
@@ -229,7 +236,8 @@ def _find_name(path: Path, files: list[Path], texts: list[str], stated: Mapping[
     for key in ("name", "persona", "character"):
         if isinstance(value := stated.get(key), str) and value.strip():
             return value.strip()
-    own = LABEL_PATTERN.sub("", path.resolve().stem if path.is_file() else path.resolve().name)
+    file_name = path.resolve().stem if path.is_file() else path.resolve().name
+    own = LABEL_PATTERN.sub("", file_name)
     title = re.search(r"^# +(.+?) *#*$", texts[0], re.MULTILINE)
     if title:
         is_main_file = path.is_file() or fold_key(files[0].stem) in (fold_key(own), *MAIN_FILE_KEYS)
@@ -238,8 +246,10 @@ def _find_name(path: Path, files: list[Path], texts: list[str], stated: Mapping[
         is_about = is_main_file or has_name or (len(files) == 1 and is_like_name)
         if is_about and len(title[1].split()) <= 5:
             return re.sub(r"[*_`]", "", title[1]).strip()
-    words = re.split(r"[\s_-]+", own)
-    return " ".join(word if word[:1].isupper() else word.capitalize() for word in words)
+    words = []
+    for word in re.split(r"[\s_-]+", own):
+        words.append(word if word[:1].isupper() else word.capitalize())
+    return " ".join(words)
 
 
 def _take_dialogues(draft: DraftedCard, text: str) -> str:
@@ -258,10 +268,14 @@ def _take_dialogues(draft: DraftedCard, text: str) -> str:
             dialogue_lines.append(line)
             continue
         # A dialogue has ended: it goes from the first turn of the user to the last of the character.
-        user_turns = [at for at, (side, _) in enumerate(turns) if side == "user"]
-        character_turns = [at for at, (side, _) in enumerate(turns) if side == "char"]
-        if user_turns and character_turns and user_turns[0] < character_turns[-1]:
-            draft.examples.append(turns[user_turns[0] : character_turns[-1] + 1])
+        first = 0
+        while first < len(turns) and turns[first][0] != "user":
+            first += 1
+        end = len(turns)
+        while end and turns[end - 1][0] != "char":
+            end -= 1
+        if first < end:
+            draft.examples.append(turns[first:end])
         else:
             rest += dialogue_lines
         turns = []
@@ -305,13 +319,16 @@ def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quo
         return False
     item = re.sub(r"^(?:[-+*]|\d+[.)]) ", "", line.strip()).replace(QUOTE_MARK, "")
     if is_quotes and item and not QUOTE_PATTERN.search(item):
-        _add_quote(draft, section, item, "", is_quotes)
+        _add_quote(draft, section, item, outside="", is_quotes=is_quotes)
         return True
     quotes: list[str] = []
 
     def mask(match: re.Match[str]) -> str:
-        quotes.append(next(group for group in match.groups() if group).strip())
-        return QUOTE_MARK + ("." if re.search(r"[.!?…。！？]$", quotes[-1]) else "")
+        quote = next(group for group in match.groups() if group).strip()
+        quotes.append(quote)
+        if re.search(r"[.!?…。！？]$", quote):
+            return QUOTE_MARK + "."  # the quotation ends its sentence
+        return QUOTE_MARK
 
     masked = QUOTE_PATTERN.sub(mask, item)
     rest = ""
@@ -321,19 +338,19 @@ def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quo
         outside = sentence.replace(QUOTE_MARK, " ").strip(" .,:;—–-*")
         rest += outside
         if len(said) >= MIN_QUOTE_CHARS:
-            _add_quote(draft, section, said, outside, is_quotes)
+            _add_quote(draft, section, said, outside=outside, is_quotes=is_quotes)
     return QUOTE_MARK in masked and not rest
 
 
 def _add_quote(
-    draft: DraftedCard, section: MarkdownSection, said: str, outside: str, is_quotes: bool
+    draft: DraftedCard, section: MarkdownSection, said: str, *, outside: str, is_quotes: bool
 ) -> None:
     """Add a quotation as an example or the greeting, unless the sentence around it does not say who
     speaks it.
     """
-    others = {name for name in NAME_PATTERN.findall(outside) if name not in draft.name}
+    names_others = any(name not in draft.name for name in NAME_PATTERN.findall(outside))
     is_spoken = bool(SPEAKING_PATTERN.search(outside)) and _names_character(outside, draft.name)
-    if others or (outside and not (is_spoken or is_quotes)):
+    if names_others or (outside and not (is_spoken or is_quotes)):
         draft.unclear_quotes += 1
     elif GREETING_PATTERN.search(outside) and "first_mes" not in draft.fields:
         draft.add("first_mes", said)

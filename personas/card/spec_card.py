@@ -72,28 +72,32 @@ class Card:
     def tags(self) -> tuple[str, ...]:
         """Tags; some programs write them as one text with commas."""
         tags = self.data.get("tags") or []
-        found = (
-            tags.split(",")
-            if isinstance(tags, str)
-            else [tag for tag in tags if isinstance(tag, str)]
-        )
-        return tuple(replace_surrogates(tag.strip()) for tag in found if tag.strip())
+        if isinstance(tags, str):
+            tags = tags.split(",")
+        stripped = [tag.strip() for tag in tags if isinstance(tag, str)]
+        return tuple(replace_surrogates(tag) for tag in stripped if tag)
 
     @property
     def assets(self) -> list[JsonObject]:
         """Assets of a V3 card that have a URI."""
-        found = self.data.get("assets") or []
-        return [one for one in found if isinstance(one, dict) and isinstance(one.get("uri"), str)]
+        assets = []
+        for asset in self.data.get("assets") or []:
+            if isinstance(asset, dict) and isinstance(asset.get("uri"), str):
+                assets.append(asset)
+        return assets
 
     @property
     def book(self) -> list[JsonObject]:
         entries = (self.data.get("character_book") or {}).get("entries") or []
-        return list(entries.values()) if isinstance(entries, dict) else list(entries)
+        if isinstance(entries, dict):  # by number, as in the world files of SillyTavern
+            return list(entries.values())
+        return list(entries)
 
 
 def empty_v2_data() -> JsonObject:
     """Build the required fields of a V2 card."""
-    texts = (*(key for key in TEXT_FIELDS if key != "nickname"), "creator", "character_version")
+    texts = [key for key in TEXT_FIELDS if key != "nickname"]  # a field of V3
+    texts += ["creator", "character_version"]
     return dict.fromkeys(texts, "") | {"alternate_greetings": [], "tags": [], "extensions": {}}
 
 
@@ -134,10 +138,8 @@ def _version(document: JsonObject, where: str) -> Version:
         return 2
     if "name" in document and any(key in document for key in V1_TEXT_FIELDS):
         return 1
-    found = ", ".join(_short(key) for key in list(document)[:8]) or "nothing"
-    raise CardError(
-        f"{where} is not a character card; it contains {found}.", EXPECTED_FORMAT_ADVICE
-    )
+    keys = ", ".join(_short(key) for key in list(document)[:8]) or "nothing"
+    raise CardError(f"{where} is not a character card; it contains {keys}.", EXPECTED_FORMAT_ADVICE)
 
 
 def _validate_card(card: Card, where: str) -> None:
@@ -151,64 +153,45 @@ def _validate_card(card: Card, where: str) -> None:
             f"{where}: {prefix}name must be a non-empty text.", "Give the character a name."
         )
     for key in TEXT_FIELDS:
-        _require(
-            data.get(key) is None or isinstance(data[key], str),
-            where,
-            prefix + key,
-            "a text",
-            data.get(key),
-        )
+        if not isinstance(data.get(key), str | None):
+            raise _wrong_type(where, prefix + key, data[key], expected="a text")
     for key in ("alternate_greetings", "group_only_greetings"):
-        _require(
-            _is_string_list(data.get(key)), where, prefix + key, "a list of texts", data.get(key)
-        )
-    tags = data.get("tags")
-    assets = data.get("assets")
-    _require(
-        tags is None or isinstance(tags, str | list),
-        where,
-        prefix + "tags",
-        "a list of texts",
-        tags,
-    )
-    _require(
-        assets is None or isinstance(assets, list),
-        where,
-        prefix + "assets",
-        "a list of objects",
-        assets,
-    )
-    book = data.get("character_book")
-    _require(
-        book is None or isinstance(book, dict), where, prefix + "character_book", "an object", book
-    )
-    _require(isinstance((book or {}).get("entries") or [], list | dict), where, prefix + "character_book.entries",
-             "a list", (book or {}).get("entries"))  # fmt: skip
+        if not _is_string_list(data.get(key)):
+            raise _wrong_type(where, prefix + key, data[key], expected="a list of texts")
+    if not isinstance(data.get("tags"), str | list | None):
+        raise _wrong_type(where, prefix + "tags", data["tags"], expected="a list of texts")
+    if not isinstance(data.get("assets"), list | None):
+        raise _wrong_type(where, prefix + "assets", data["assets"], expected="a list of objects")
+    _validate_book(card, prefix + "character_book", where)
+
+
+def _validate_book(card: Card, path: str, where: str) -> None:
+    book = card.data.get("character_book")
+    if not isinstance(book, dict | None):
+        raise _wrong_type(where, path, book, expected="an object")
+    entries = (book or {}).get("entries")
+    if not isinstance(entries or [], list | dict):
+        raise _wrong_type(where, f"{path}.entries", entries, expected="a list")
     for number, entry in enumerate(card.book):
-        field_path = f"{prefix}character_book.entries[{number}]"
-        _require(isinstance(entry, dict), where, field_path, "an object", entry)
+        entry_path = f"{path}.entries[{number}]"
+        if not isinstance(entry, dict):
+            raise _wrong_type(where, entry_path, entry, expected="an object")
         content = entry.get("content")
-        _require(
-            content is None or isinstance(content, str),
-            where,
-            f"{field_path}.content",
-            "a text",
-            content,
-        )
+        if not isinstance(content, str | None):
+            raise _wrong_type(where, f"{entry_path}.content", content, expected="a text")
 
 
-def _require(holds: bool, where: str, field_name: str, expected: str, value: object) -> None:
-    if not holds:
-        raise CardError(
-            f"{where}: {field_name} must be {expected}, not {_short(value)}.",
-            "Correct it in the card.",
-        )
+def _wrong_type(where: str, field_path: str, value: object, *, expected: str) -> CardError:
+    return CardError(
+        f"{where}: {field_path} must be {expected}, not {_short(value)}.",
+        "Correct it in the card.",
+    )
 
 
 def _is_string_list(value: object) -> bool:
-    return value is None or (
-        isinstance(value, list) and all(isinstance(text, str) for text in value)
-    )
+    if isinstance(value, list):
+        return all(isinstance(text, str) for text in value)
+    return value is None
 
 
 def _short(value: object) -> str:
