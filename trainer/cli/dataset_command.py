@@ -94,7 +94,7 @@ Fine-tunes a model at OpenAI on a data set built by `dataset build`:
   OPENAI_API_KEY=… python -m trainer dataset openai build/ballast --model gpt-4.1-mini-2025-04-14
   python -m trainer dataset openai --follow ftjob-abc123
 
-It says what would be sent and what it would cost, asks, uploads training and held-out samples, creates the job and
+It shows the samples to be sent and the cost, asks, uploads training and held-out samples, creates the job and
 follows it. Ctrl-C leaves the job running. Only samples whose right is own-writing or licensed:<name> are sent. The key
 is OPENAI_API_KEY; OPENAI_BASE_URL names another server with the same API.
 """
@@ -127,7 +127,7 @@ def add_build(subcommands: Commands) -> argparse.ArgumentParser:
             option(
                 "--review",
                 "FILE",
-                "list what was replaced in it, for you alone to check",
+                "list the replacements in it, for you alone to check",
                 type=Path,
             ),
             REVIEW_DAYS,
@@ -186,7 +186,7 @@ def add_openai(subcommands: Commands) -> argparse.ArgumentParser:
             option(
                 "--suffix", "TEXT", "part of the new model's name, up to 64 letters", default=""
             ),
-            flag("--estimate", "only say what would be sent and its cost; needs no key"),
+            flag("--estimate", "only show the samples to be sent and the cost; needs no key"),
             flag("--yes", "spend it without being asked"),
             flag("--no-follow", "end as soon as the job is created"),
         ],

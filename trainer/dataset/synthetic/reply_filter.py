@@ -56,6 +56,8 @@ ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Mon
 """Capitalised words that are nobody's name."""
 
 
+# The rules are strict rather than clever: hardly any reply of the bundled model passes, and passing
+# does not make a reply good.
 class ReplyFilter:
     """Finds faults in replies of one persona, and remembers accepted ones to detect repetitions."""
 
