@@ -91,7 +91,9 @@ class LorebookEntry:
     def label(self) -> str:
         """The entry's number, from 1, with its topic."""
         label = f"entry {self.number + 1}"
-        return f"{label} “{self.topic[:MAX_LABEL_CHARS]}”" if self.topic else label
+        if self.topic:
+            label += f" “{self.topic[:MAX_LABEL_CHARS]}”"
+        return label
 
 
 @dataclass
@@ -128,9 +130,9 @@ class EntryReader:
         self._kind = kind
         self._book = book
         self._extensions = {
-            **object_or_empty(entry.get("extentions")),
+            **object_or_empty(entry.get("extentions")),  # RisuAI's spelling
             **object_or_empty(entry.get("extensions")),
-        }  # RisuAI's spelling
+        }
         self._name = ""
         self._decorators: dict[str, str] = {}
         self._notes: list[tuple[str, str]] = []  # parts that are not taken, and why
@@ -140,14 +142,7 @@ class EntryReader:
         raw = self._take_decorators(text_or_empty(self._first("content", "text", "entry")))
         text = _fill_names(raw, name, guest)
         rules = self._rules()
-        topics = [
-            self._first("name"),
-            self._first("displayName"),
-            self._first("comment"),
-            *_plain_keys(rules),
-        ]
-        written = [topic for topic in topics if isinstance(topic, str) and topic.strip()]
-        topic = one_line(_fill_names(written[0], name, guest)) if written else ""
+        topic = one_line(_fill_names(self._written_topic(rules), name, guest))
         entry = LorebookEntry(
             self._number,
             topic[:MAX_TITLE_CHARS],
@@ -158,6 +153,19 @@ class EntryReader:
         if entry.unused:
             return entry
         return replace(entry, notes=tuple(self._all_notes(entry, raw, rules)))
+
+    def _written_topic(self, rules: EntryRules) -> str:
+        """Return the entry's name, else its first key that is no expression; empty if there is
+        none.
+        """
+        for setting in ("name", "displayName", "comment"):
+            topic = self._first(setting)
+            if isinstance(topic, str) and topic.strip():
+                return topic
+        for key in rules.keys:
+            if key.strip() and not REGEX_KEY_PATTERN.fullmatch(key):
+                return key
+        return ""
 
     def _first(self, *names: str) -> Any:
         """Return the first of these settings that the entry or its extensions have; None if there
@@ -198,8 +206,9 @@ class EntryReader:
 
     def _probability(self) -> float:
         """Return the probability in percent; 100 if it is not used."""
-        value = self._first("probability", "activationPercent")
-        return 100.0 if self._first("useProbability") is False else _bounded(value, 100.0)
+        if self._first("useProbability") is False:
+            return 100.0
+        return _bounded(self._first("probability", "activationPercent"), 100.0)
 
     def _rules(self) -> EntryRules:
         match_case = self._first("case_sensitive", "caseSensitive", "risu_case_sensitive") is True
@@ -213,15 +222,18 @@ class EntryReader:
             secondary = self._keys(parts[1:], match_case)
             logic = "and all"
         keys = self._keys(listed, match_case)
+        if not keys:  # secondary keys only limit the others
+            secondary = ()
+        if not secondary:
+            logic = "and any"
+        order = self._first("insertion_order", "order", "insertorder", "weight")
         return EntryRules(
             keys=keys,
-            secondary=secondary if keys else (),
-            logic=logic if keys and secondary else "and any",
+            secondary=secondary,
+            logic=logic,
             always=self._is_always(),
-            order=_whole_number(
-                self._first("insertion_order", "order", "insertorder", "weight"), DEFAULT_ORDER
-            ),
-            priority=_whole_number(self._priority(), 0),
+            order=int(_bounded(order, DEFAULT_ORDER)),
+            priority=int(_bounded(self._priority(), 0)),
             match_case=match_case,
             part_of_words=self._first("matchWholeWords", "match_whole_words") is False,
         )
@@ -250,13 +262,14 @@ class EntryReader:
         if excluded and not keys:
             return excluded, "not any"
         number = self._first("selectiveLogic")
-        known = isinstance(number, int) and 0 <= number < len(LOGICS)
-        return keys, ST_LOGICS[number] if known else "and any"
+        if isinstance(number, int) and 0 <= number < len(LOGICS):
+            return keys, ST_LOGICS[number]
+        return keys, "and any"
 
     def _keys(self, value: Any, match_case: bool) -> tuple[str, ...]:
         """Return the usable keys of a list, or of a text with commas; notes those that are not."""
         if isinstance(value, str):
-            texts = list(split_keys(value))
+            texts = split_keys(value)
         else:
             texts = [text for text in list_or_empty(value) if isinstance(text, str)]
         keys: list[str] = []
@@ -270,8 +283,10 @@ class EntryReader:
             else:
                 keys.append(usable)
         for why, named in faults.items():
-            more = f" and {len(named) - MAX_NAMED_KEYS} more" if len(named) > MAX_NAMED_KEYS else ""
-            self._note(f"key {', '.join(named[:MAX_NAMED_KEYS])}{more} of", why)
+            shown = ", ".join(named[:MAX_NAMED_KEYS])
+            if len(named) > MAX_NAMED_KEYS:
+                shown += f" and {len(named) - MAX_NAMED_KEYS} more"
+            self._note(f"key {shown} of", why)
         if len(texts) > MAX_KEYS:
             self._note(f"{len(texts) - MAX_KEYS} keys of", f"an entry may have {MAX_KEYS}")
         return tuple(dict.fromkeys(keys))
@@ -347,10 +362,8 @@ class EntryReader:
             yield not_taken(
                 f"prefix and suffix of {label}", "lore stands in brackets of its heading"
             )
-        biases = [
-            bias for bias in objects_of(self._entry.get("loreBiasGroups")) if bias.get("phrases")
-        ]
-        if biases:
+        groups = objects_of(self._entry.get("loreBiasGroups"))
+        if any(group.get("phrases") for group in groups):
             yield not_taken(f"phrase bias of {label}", "the model's words are not weighted")
 
 
@@ -374,7 +387,8 @@ def _as_regex(key: str, match_case: bool) -> str:
     if REGEX_KEY_PATTERN.fullmatch(key) or BARE_WORD_PATTERN.fullmatch(key):
         return key
     escaped = re.sub(r"(?<!\\)/", r"\/", key)
-    return f"/{escaped}/" if match_case else f"/{escaped}/i"
+    flags = "" if match_case else "i"
+    return f"/{escaped}/{flags}"
 
 
 def _several_words(key: object) -> list[str]:
@@ -384,26 +398,11 @@ def _several_words(key: object) -> list[str]:
     return [part.strip() for part in key.split("&") if part.strip()]
 
 
-def _plain_keys(rules: EntryRules) -> list[str]:
-    return [key for key in rules.keys if not REGEX_KEY_PATTERN.fullmatch(key)]
-
-
 def _fill_names(text: str, name: str, guest: str) -> str:
-    settled = settle_macros(_without_surrogates(text), name).text
-    return (
-        settled.replace("{{original}}", "")
-        .replace("{{char}}", name)
-        .replace("{{user}}", guest)
-        .strip()
-    )
-
-
-def _without_surrogates(text: str) -> str:
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-def _whole_number(value: Any, default: int) -> int:
-    return int(_bounded(value, default))
+    # JSON may have lone surrogates, which UTF-8 cannot represent.
+    settled = settle_macros(re.sub("[\ud800-\udfff]", "\ufffd", text), name).text
+    settled = settled.replace("{{original}}", "")
+    return settled.replace("{{char}}", name).replace("{{user}}", guest).strip()
 
 
 def _bounded(value: Any, default: float) -> float:
