@@ -69,8 +69,10 @@ def readable_text(text: str, names: MarkupNames, *, keep_code: bool = True) -> s
     def shown(markup: re.Match[str]) -> str:
         if markup["code"]:
             code = markup[0]
+            if keep_code:
+                return code
             # Without its first tick it is no code any more, and its markup is replaced, too.
-            return code if keep_code else code[0] + readable_text(code[1:], names, keep_code=False)
+            return code[0] + readable_text(code[1:], names, keep_code=False)
         for kind in name_of:
             if markup[kind]:
                 return name_of[kind](int(markup[kind]))
@@ -115,16 +117,18 @@ def server_names(
     def user(user_id: int) -> str:
         if user_id in unnamed:
             return ""
-        if name := users.get(user_id):
-            return f"@{name}"
-        member = guild.get_member(user_id) if guild else None
-        return f"@{member.display_name}" if member else UNKNOWN_USER
+        name = users.get(user_id)
+        if not name and guild and (member := guild.get_member(user_id)):
+            name = member.display_name
+        return f"@{name}" if name else UNKNOWN_USER
 
     def role(role_id: int) -> str:
         if role_id in unnamed:
             return ""
         known = guild.get_role(role_id) if guild else None
-        return f"@{known.name.removeprefix('@')}" if known else UNKNOWN_ROLE  # "@everyone" has one
+        if known is None:
+            return UNKNOWN_ROLE
+        return f"@{known.name.removeprefix('@')}"  # the name of "@everyone" has one
 
     def channel(channel_id: int) -> str:
         return channel_name(guild, viewer, channel_id) or UNKNOWN_CHANNEL

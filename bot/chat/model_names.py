@@ -112,7 +112,10 @@ class PersonaModels:
     @property
     def live_since(self) -> float:
         """When the live version was installed; 0 for the base model."""
-        return next((at for model, at in self.models if model.version == self.live.version), 0.0)
+        for model, installed_at in self.models:
+            if model.version == self.live.version:
+                return installed_at
+        return 0.0
 
 
 @dataclass(frozen=True)

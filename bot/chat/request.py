@@ -127,9 +127,7 @@ class ChatRequestBuilder:
             # The training data of dialogue adapters has system texts, and speakers without names.
             card = system_card(instructions)
             instructions = ""
-            turns = tuple(
-                replace(turn, name="") if turn.name == EXAMPLE_USER else turn for turn in turns
-            )
+            turns = tuple(map(_without_example_name, turns))
         adapter = None
         lore: Sequence[LoreHit] = ()
         if model.dialogue:
@@ -179,7 +177,10 @@ class ChatRequestBuilder:
         if rollout and not rollout.is_promoted:
             if rollout.draws(event_id):
                 version = rollout.version
-            seen = {*seen, rollout.version} if rollout.is_randomised else {version}
+            if rollout.is_randomised:
+                seen.add(rollout.version)
+            else:
+                seen = {version}
         adapter = versions.adapter(persona_id, version) if version else None
         return VersionChoice(adapter, frozenset(seen))
 
@@ -208,7 +209,8 @@ class ChatRequestBuilder:
             by_persona = start.persona_id == persona.id
             # Another version's voice would be imitated.
             is_by_other_version = by_persona and start.adapter_version not in choice.seen
-            is_in_history = any(it.discord_message_id == start.message_id for it in history)
+            ids = [message.discord_message_id for message in history]
+            is_in_history = start.message_id in ids
             is_over = self.store.messages.has_new_conversation(place.channel_id)
             if not (is_by_other_version or is_in_history or is_over):
                 turns.append(Turn(start.author_name, start.text, by_persona=by_persona))
@@ -217,9 +219,8 @@ class ChatRequestBuilder:
             text = message.text
             if message.replies_to and message.replies_to != before:
                 text = _with_quote(text, quoted.get(message.replies_to))
-            turns.append(
-                Turn(message.author_name, text, by_persona=message.persona_id == persona.id)
-            )
+            by_persona = message.persona_id == persona.id
+            turns.append(Turn(message.author_name, text, by_persona=by_persona))
             before = message.discord_message_id
         return tuple(turns)
 
@@ -238,13 +239,13 @@ class ChatRequestBuilder:
         headings = {}
         for memory in memories.read():  # again: one may be forgotten during the search
             headings[memory.text] = f"your words, which {asked}" if memory.by_persona else asked
-        found = []
+        kept = []
         for hit in hits:
             if hit.source != MEMORY_SOURCE:
-                found.append(hit)
+                kept.append(hit)
             elif hit.text in headings:
-                found.append(replace(hit, heading=headings[hit.text]))
-        return tuple(found)
+                kept.append(replace(hit, heading=headings[hit.text]))
+        return tuple(kept)
 
     async def _search_with(
         self, seqs: dict[str, int], message: str, memories: "MemoriesForReply"
@@ -289,24 +290,29 @@ class ChatRequestBuilder:
         encoder = self.lore.encoder
         scheme = embedding_scheme(encoder)
         vectors = messages.earlier_vectors(talk, scheme)
-        missing = [seq for seq, vector in vectors.items() if vector is None][:MAX_MISSING_VECTORS]
-        texts = {it.seq: it.question for it in messages.earlier_exchanges(talk, missing)}
+        # Messages from before an update have no vectors.
+        missing = [seq for seq, vector in vectors.items() if vector is None]
+        texts = {}
+        for exchange in messages.earlier_exchanges(talk, missing[:MAX_MISSING_VECTORS]):
+            texts[exchange.seq] = exchange.question
         texts[message.seq] = message.text
 
         def embed_and_match() -> tuple[dict[int, bytes], dict[int, float]]:
-            new = dict(zip(texts, pack_vectors([*texts.values()], encoder), strict=True))
+            packed = pack_vectors([*texts.values()], encoder)
+            new = dict(zip(texts, packed, strict=True))
             earlier = {seq: new.get(seq, vector or b"") for seq, vector in vectors.items()}
             return new, match_earlier(new[message.seq], earlier, encoder)
 
         new, scores = await self.lore.in_order(embed_and_match)
         try:
-            messages.store_vectors(
-                scheme, {(seq, texts[seq]): vector for seq, vector in new.items()}
-            )
+            # With its text: a vector of a message that was edited meanwhile is not stored.
+            by_text = {(seq, texts[seq]): vector for seq, vector in new.items()}
+            messages.store_vectors(scheme, by_text)
         except StoreError as error:  # a later message computes them again
             log.warning("the vectors of messages were not stored: %s", error)
-        exchanges = messages.earlier_exchanges(talk, [*scores][:MAX_EARLIER_LOOKED_AT])
-        scored = [(it.question, it.reply, scores[it.seq]) for it in exchanges]
+        scored = []
+        for exchange in messages.earlier_exchanges(talk, [*scores][:MAX_EARLIER_LOOKED_AT]):
+            scored.append((exchange.question, exchange.reply, scores[exchange.seq]))
         return earlier_hits(scored, message.author_name, lore)
 
 
@@ -324,20 +330,18 @@ class MemoriesForReply:
         """List them, without copies of the reply that is made again."""
         reply = self.store.replies.get(self.event_id)
         own_parts = reply.parts if reply else ()
-        return [
-            memory
-            for memory in self.store.memories.of_member(
-                self.member_id, self.guild_id, self.persona_id
-            )
-            if memory.message_id not in own_parts
-        ]
+        memories = self.store.memories.of_member(self.member_id, self.guild_id, self.persona_id)
+        return [memory for memory in memories if memory.message_id not in own_parts]
 
 
 def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
     """Return the stop sequences that end a reply before it speaks for somebody else."""
-    return tuple(
-        dict.fromkeys(f"\n{turn.name}:" for turn in turns if turn.name and not turn.by_persona)
-    )
+    names = dict.fromkeys(turn.name for turn in turns if turn.name and not turn.by_persona)
+    return tuple(f"\n{name}:" for name in names)
+
+
+def _without_example_name(turn: Turn) -> Turn:
+    return replace(turn, name="") if turn.name == EXAMPLE_USER else turn
 
 
 def _with_quote(text: str, quoted: QuotedMessage | None) -> str:

@@ -107,19 +107,22 @@ class WebhookSender:
         own = [message for message in latest if message.webhook_id == self.webhook.id]
         if view:
             return _with_buttons(own, view)
-        return [
-            message.id
-            for message in own
-            if message.id > last and message.content == text.strip() and not message.components
-        ]
+        copies = []
+        for message in own:
+            is_same = message.content == text.strip() and not message.components
+            if is_same and message.id > last:
+                copies.append(message.id)
+        return copies
 
     async def find(self, event_id: int) -> list[int]:
+        # Messages without a webhook are the bot's own, from a time when it had none here.
         history = await read_history(self.channel, discord.utils.snowflake_time(event_id))
-        return [
-            message.id
-            for message in history
-            if message.webhook_id in (self.webhook.id, None) and _belongs_to(message, event_id)
-        ]
+        ids = []
+        for message in history:
+            is_sender = message.webhook_id in (self.webhook.id, None)
+            if is_sender and _belongs_to(message, event_id):
+                ids.append(message.id)
+        return ids
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
         try:
@@ -195,10 +198,8 @@ async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[
 
     async def read() -> list[discord.Message]:
         limit = MAX_HISTORY_MESSAGES
-        first = [
-            message
-            async for message in channel.history(limit=limit, after=after, oldest_first=True)
-        ]
+        oldest = channel.history(limit=limit, after=after, oldest_first=True)
+        first = [message async for message in oldest]
         if len(first) < limit:
             return first
         newest = [message async for message in channel.history(limit=limit)]

@@ -106,11 +106,8 @@ class SenderRegistry:
         """
         assert self._client is not None  # channels come from a client
         user = self._client.user
-        return [
-            webhook
-            for webhook in await channel.webhooks()
-            if webhook.token and webhook.user and webhook.user == user
-        ]
+        webhooks = await channel.webhooks()
+        return [hook for hook in webhooks if hook.token and hook.user and hook.user == user]
 
     async def _set_avatar(
         self, webhook: discord.Webhook, persona: Persona, channel_id: int
