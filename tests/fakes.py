@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bot.store import TrainingJob
 from bot.training.backend_protocol import OnEvent, RunResult, TrainingInterrupted, TrainingSucceeded
-from bot.training.training_plan import RecipeEstimate, TrainingPlan
+from bot.training.training_plan import AdapterCoverage, RecipeEstimate, TrainingPlan
 from personas.errors import UnderstudyError
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import PauseDemand
@@ -24,6 +24,7 @@ PLAN = TrainingPlan(
     rows=300,
     rows_used=280,
     dropped={"too long": 12, "near duplicate": 8},
+    adapter=AdapterCoverage(target_modules=("q_proj", "v_proj"), coverage=0.9876),
     recipes=(
         RecipeEstimate(
             recipe="demo-cpu",

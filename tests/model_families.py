@@ -164,6 +164,21 @@ OTHER_FAMILIES = {
         _chatml("gpt-oss", "gpt_oss", {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}),
         _chatml("OPT", "opt", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
         _chatml("Doge", "doge", {"head_dim": 16}),
+        _chatml("Ministral 3", "ministral3", {"head_dim": 16, "sliding_window": None}),
+        _chatml(
+            "Gemma 4", "gemma4_text",
+            {
+                "head_dim": 16, "global_head_dim": 16, "vocab_size_per_layer_input": 544,
+                "hidden_size_per_layer_input": 16, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
+                "sliding_window": 24,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+            },
+        ),
+        _chatml("Granite", "granite", {}),
+        _chatml("OLMo 3", "olmo3", {"sliding_window": 24}),
+        _chatml("SmolLM3", "smollm3", {"pad_token_id": 0}),
+        _chatml("GLM-4", "glm4", {"head_dim": 16, "pad_token_id": 0}),
+        _chatml("EXAONE 4", "exaone4", {"sliding_window": 24, "sliding_window_pattern": 2}),
     )
 }  # fmt: skip
 """Families with a state besides keys and values, or whose head or attention is called otherwise

@@ -76,6 +76,7 @@ def make_adapter(
     """
     # imports torch: seconds
     from trainer.evaluate.evaluate_version import evaluate_trained, measure_base
+    from trainer.train.lora_layers import adapter_coverage
 
     run = begin_run(job, folder, control)
     work = job.workload
@@ -91,6 +92,7 @@ def make_adapter(
         _save_weights(trained.model, job.base, staging)
         history = trained.history
         kernels = trained.kernels
+        coverage = adapter_coverage(trained.model)
         del trained  # frees memory for the model that is evaluated next
         release_memory()
 
@@ -106,6 +108,7 @@ def make_adapter(
             kernels=kernels,
             training_s=training_s,
             caveats=run.caveats,
+            coverage=coverage,
         )
         seal_adapter(staging, run, record, card, is_audit=is_audit)
     shutil.rmtree(run.checkpoints, ignore_errors=True)

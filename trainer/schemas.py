@@ -9,6 +9,8 @@ from typing import Any
 
 from personas.schemas.hyperparameters import RecipeSettings
 
+ALL_LINEAR = "all-linear"
+"""Value of `target_modules` for every linear layer of the decoder's blocks, named as in peft."""
 GENERAL_KIND = "general"
 """The kind of samples in a data set that are general dialogue."""
 

@@ -146,7 +146,7 @@ def describe_allowed_values(name: str) -> str:
         case "boolean":
             return "true or false"
         case "array":
-            return "names of linear layers, with commas between them"
+            return "all-linear, or names of linear layers with commas between them"
         case kind:
             number = "a whole number" if kind == "integer" else "a number"
             return f"{number} {_describe_range(schema)}"

@@ -14,7 +14,7 @@ from personas.errors import BaseModelError
 from personas.models.base_model import locate, recommended_sampling
 from personas.models.loading import load_model, load_tokenizer
 from personas.schemas.chat import SamplingParams
-from trainer.recipe.model_fit import linear_layers
+from trainer.recipe.target_modules import block_matrices
 from trainer.train.job import load_fast_tokenizer
 
 ANSWER = SimpleNamespace(headers={}, request=None)
@@ -139,7 +139,7 @@ def test_weights_that_are_cut_short_are_reported_by_their_header(copied, kept):
     with pytest.raises(
         BaseModelError, match=r"model\.safetensors of .*model cannot be read: .*Fetch it again"
     ):
-        linear_layers(locate(str(copied)))
+        block_matrices(locate(str(copied)))
 
 
 def test_weights_of_another_shape_are_reported(copied):

@@ -21,7 +21,7 @@ from tests.personas.engine_reference import (
     special_adapter,
 )
 from tools.tiny_models import LAYERS, make_model
-from trainer.recipe.model_fit import find_target_modules
+from trainer.recipe.target_modules import find_target_modules
 
 PROMPT = tuple(range(10, 50))
 IN_THE_BATCH = {"SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3", "Mistral", "DeepSeek"}

@@ -24,8 +24,8 @@ from tests.personas.engine_reference import (
     special_adapter,
 )
 from tools.tiny_models import make_model
-from trainer.recipe.model_fit import find_target_modules
 from trainer.recipe.recipe_file import load_recipe as recipe_named
+from trainer.recipe.target_modules import find_target_modules
 
 FAST = ("LFM2", "Mamba", "OPT")
 USES = {
@@ -43,6 +43,13 @@ USES = {
     "gpt-oss": CacheUse.PARTS,
     "OPT": CacheUse.PARTS,
     "Doge": CacheUse.PARTS,
+    "Ministral 3": CacheUse.PARTS,
+    "Gemma 4": CacheUse.PARTS,
+    "Granite": CacheUse.PARTS,
+    "OLMo 3": CacheUse.PARTS,
+    "SmolLM3": CacheUse.PARTS,
+    "GLM-4": CacheUse.PARTS,
+    "EXAONE 4": CacheUse.PARTS,
 }
 PROMPTS = (tuple(range(10, 50)), (60, 61, 62))
 pytestmark = pytest.mark.usefixtures("one_thread")

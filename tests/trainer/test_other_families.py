@@ -31,7 +31,9 @@ from trainer.train.trainer_base import StageInputs
 
 FAST = ("LFM2", "Mamba", "OPT", "Doge")
 UNQUANTISED = {"precision": "fp32", "quant_type": "none"}
-SHARING = ("Llama 4", "gpt-oss", "OPT", "Doge")
+SHARING = (
+    "Llama 4", "gpt-oss", "OPT", "Doge", "Ministral 3", "Gemma 4", "Granite", "OLMo 3", "SmolLM3", "GLM-4", "EXAONE 4",
+)  # fmt: skip
 ADA = Persona(
     "ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly."
 )

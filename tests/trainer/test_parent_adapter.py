@@ -119,7 +119,7 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
         ({"use_dora": True}, "use_dora cannot be true: .* has false"),
         (
             {"target_modules": ["q_proj"]},
-            "target_modules cannot be q_proj: .* has q_proj,down_proj",
+            "target_modules cannot be q_proj: .* has q_proj,k_proj",
         ),
     ],
 )

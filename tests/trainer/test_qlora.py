@@ -17,7 +17,6 @@ from trainer.recipe.recipe_file import RECIPES_FOLDER
 from trainer.schemas import Recipe
 from trainer.train.sft_trainer import (
     LengthSortedSampler,
-    add_lora_adapter,
     load_quantised,
     train_sft,
 )
@@ -97,20 +96,6 @@ def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe,
 def _nan(model):
     weight = next(weight for weight in model.parameters() if weight.requires_grad)
     return (weight.sum() * math.nan).reshape(1)
-
-
-def test_a_model_without_the_adapted_layers_is_refused(tiny_base, recipe):
-    with pytest.raises(TrainingError, match="none of the modules"):
-        add_lora_adapter(
-            load_model(tiny_base, "float32"),
-            recipe.model_copy(update={"target_modules": ("c_attn",)}),
-        )
-
-
-def test_layers_that_a_model_lacks_are_left_out(tiny_base, recipe):
-    wider = recipe.model_copy(update={"target_modules": ("q_proj", "c_attn")})
-    model = add_lora_adapter(load_model(tiny_base, "float32"), wider)
-    assert set(model.peft_config["default"].target_modules) == {"q_proj"}
 
 
 def test_each_epoch_has_its_own_order():

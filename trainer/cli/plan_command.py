@@ -144,6 +144,8 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
         *_lore_pair_lines(plan),
         "tokens per sample",
         *_length_histogram(plan["tokens_per_sample"]),
+        f"adapter: {', '.join(plan['adapter']['target_modules'])}; "
+        f"{plan['adapter']['coverage']:.1%} of the parameters in the model's blocks",
     ]
     for recipe in plan["recipes"]:
         lines.append(

@@ -10,7 +10,7 @@ from trainer.estimate.model_shape import ModelShape
 from trainer.estimate.workload import EVAL_BATCH_SIZE, LOSS_CHUNK_TOKENS, BatchShape, Workload
 from trainer.machine import MachineSpec
 from trainer.process.environment import ALLOCATOR_SETTINGS
-from trainer.schemas import Recipe
+from trainer.schemas import ALL_LINEAR, Recipe
 
 MAX_LOGIT_BYTES = 2**29
 """Limit of a batch's logits in evaluation, as in `trainer.train.losses`, whose import would load
@@ -142,10 +142,19 @@ def _layer_activation_bytes(
 
 def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: int) -> int:
     """Bytes that a layer's adapters retain per token: shared inputs once, and the outputs of A."""
-    targets = [name for name in recipe.target_modules if name in shape.adaptable]
-    inputs = {_shared_input_group(name): shape.adaptable[name][0] for name in targets}
+    matrices = _adapted_matrices(recipe, shape)
+    inputs = {_shared_input_group(name): size for name, (size, _) in matrices.items()}
     each = value_bytes + (DROPOUT_MASK_BYTES if recipe.lora_dropout else 0)
-    return sum(inputs.values()) * each + len(targets) * recipe.lora_r * value_bytes
+    return sum(inputs.values()) * each + len(matrices) * recipe.lora_r * value_bytes
+
+
+def _adapted_matrices(recipe: Recipe, shape: ModelShape) -> Mapping[str, tuple[int, int]]:
+    """Inputs and outputs of each matrix of a layer that gets an adapter, by its name."""
+    if ALL_LINEAR in recipe.target_modules:
+        return shape.projections
+    return {
+        name: shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable
+    }
 
 
 def _shared_input_group(name: str) -> str:
@@ -251,9 +260,8 @@ def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
     """Count an adapter's parameters: r · (inputs + outputs) per matrix, and with DoRA a magnitude
     per output.
     """
-    sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
     weights = 0
-    for inputs, outputs in sizes:
+    for inputs, outputs in _adapted_matrices(recipe, shape).values():
         weights += recipe.lora_r * (inputs + outputs)
         if recipe.use_dora:
             weights += outputs

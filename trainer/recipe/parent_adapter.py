@@ -16,7 +16,8 @@ from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import AdapterManifest, ParentAdapterInfo
 from trainer.dataset.dataset import Dataset, add_counts
 from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
-from trainer.schemas import Recipe, format_setting
+from trainer.recipe.target_modules import LLAMA_MODULES, order_modules
+from trainer.schemas import ALL_LINEAR, Recipe, format_setting
 
 SHAPE_SETTINGS = {
     "lora_r": "r",
@@ -64,11 +65,13 @@ class ParentAdapter:
         names = [
             path.rpartition(".")[2] for path in own["target_modules"]
         ]  # whole paths in a multimodal model
-        own["target_modules"] = _order_modules(names, recipe.target_modules)
+        own["target_modules"] = order_modules(names, LLAMA_MODULES)
         for name, value in requested.model_dump(
             include=set(SHAPE_SETTINGS), exclude_none=True
         ).items():
-            if _comparable(value) != _comparable(own[name]):
+            # Which layers those are was resolved when the adapter was made.
+            is_resolved = name == "target_modules" and ALL_LINEAR in value
+            if not is_resolved and _comparable(value) != _comparable(own[name]):
                 raise RequestError(
                     f"{name} cannot be {format_setting(value)}: the adapter to train further has "
                     f"{format_setting(own[name])}.",
@@ -154,11 +157,6 @@ def _read_peft_config(folder: Path) -> dict[str, Any]:
         lacks = f"The {CONFIG_FILE} of the adapter lacks {', '.join(missing)}."
         raise AdapterError(lacks, "Start from another adapter.")
     return config
-
-
-def _order_modules(names: list[str], order: tuple[str, ...]) -> tuple[str, ...]:
-    """Order the names: those of the recipe first, in its order."""
-    return (*(name for name in order if name in names), *sorted(set(names) - set(order)))
 
 
 def _comparable(value: Any) -> Any:

@@ -60,7 +60,14 @@ def make_manifest(run: Run, training: TrainingRecord) -> AdapterManifest:
     job = run.job
     spec = job.spec
     recipe = run.recipe
-    lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
+    lora: dict[str, int | float | list[str]] = {
+        "r": recipe.lora_r,
+        "alpha": recipe.lora_alpha,
+        "dropout": recipe.lora_dropout,
+        "target_modules": list(recipe.target_modules),
+    }
+    if training.coverage is not None:
+        lora["coverage"] = training.coverage
     return AdapterManifest(
         persona=spec.request.persona,
         version=spec.version,
@@ -70,7 +77,7 @@ def make_manifest(run: Run, training: TrainingRecord) -> AdapterManifest:
         base_model_hash=fingerprint(job.base),
         prompt_version=PROMPT_VERSION,
         chat_template=default_template(job.base) or "own",
-        lora={**lora, "target_modules": list(recipe.target_modules)},
+        lora=lora,
         recipe=spec.request.recipe,
         hyperparameters=recipe.hyperparameters,
         training_precision=f"{_stored_form(job, recipe)} base, {recipe.precision} compute, float32 adapter",
@@ -203,8 +210,9 @@ def write_model_card(folder: Path, manifest: AdapterManifest, training: Training
         f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}, "
         f"{_template_words(manifest)}.",
         _key_value_table(
-            ("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]
+            ("setting", "value"), [*manifest.hyperparameters.items(), *_lora_settings(manifest)]
         ),
+        _coverage_words(manifest),
         *manifest.caveats,
         "Packages: "
         + ", ".join(f"{package} {version}" for package, version in manifest.packages.items())
@@ -213,6 +221,17 @@ def write_model_card(folder: Path, manifest: AdapterManifest, training: Training
     (folder / "README.md").write_text(
         "\n\n".join(part for part in sections if part) + "\n", encoding="utf-8"
     )
+
+
+def _lora_settings(manifest: AdapterManifest) -> list[tuple[str, object]]:
+    return [(name, value) for name, value in manifest.lora.items() if name != "coverage"]
+
+
+def _coverage_words(manifest: AdapterManifest) -> str:
+    coverage = manifest.lora.get("coverage")
+    if not isinstance(coverage, float):
+        return ""
+    return f"The adapter covers {coverage:.1%} of the parameters in the base model's blocks."
 
 
 def _template_words(manifest: AdapterManifest) -> str:

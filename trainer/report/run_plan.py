@@ -36,6 +36,7 @@ from trainer.recipe.auto_recipe import SampleStats, choose_settings, sample_stat
 from trainer.recipe.machine_fit import fit_notes, fit_to_machine, stage_warnings
 from trainer.recipe.model_fit import context_length_error, match_target_modules
 from trainer.recipe.recipe_file import load_recipe, recipe_names
+from trainer.recipe.target_modules import find_target_modules
 from trainer.report.loss_mask_view import (
     MaskedSample,
     labelled_samples,
@@ -102,6 +103,7 @@ class RunPlan:
             "base_model": self.base.name,
             "recipe": self.recipe,
             **self.statistics,
+            "adapter": self._adapter_coverage(),
             "longest_tokens": max(self.work.seen(self.settings), default=0),
             "tokens_per_sample": length_distribution([*self.work.train, *self.work.heldout]),
             "recipes": [
@@ -119,6 +121,17 @@ class RunPlan:
             plan["examples"] = [sample.as_text() for sample in self.examples]
             plan["masks"] = [sample.as_json() for sample in self.examples]
         return plan
+
+    def _adapter_coverage(self) -> dict[str, Any]:
+        """Return the layers that get an adapter, their share of the blocks' parameters, and the
+        shares of the other layers.
+        """
+        targets = find_target_modules(self.base, self.settings.target_modules)
+        return {
+            "target_modules": list(targets.names),
+            "coverage": targets.coverage,
+            "left_out": dict(targets.left_out),
+        }
 
     def _estimate_recipe(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
         """Estimate a recipe on this machine; `warnings` lists unavailable and probably unintended

@@ -75,7 +75,8 @@ def moving_average(values: Sequence[float]) -> Iterator[float]:
 class TrainingRecord:
     """The facts of a finished run. `seconds` covers the whole run over all its processes;
     `training_s` ends before the adapter's evaluation and excludes waiting. `kernels` describes the
-    kernels that computed it, `caveats` what differs from the request.
+    kernels that computed it, `caveats` what differs from the request. `coverage` is the share of the
+    parameters in the blocks' matrices whose layer has an adapter, None where it was not measured.
     """
 
     history: tuple[StepEvent, ...]
@@ -85,6 +86,7 @@ class TrainingRecord:
     kernels: tuple[str, ...] = ()
     training_s: float = 0.0
     caveats: tuple[str, ...] = ()
+    coverage: float | None = None
 
     @property
     def train_loss(self) -> float:

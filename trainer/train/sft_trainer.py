@@ -49,6 +49,7 @@ from trainer.train.kernels import (
     use_grouped_attention,
     verify_fused_lora,
 )
+from trainer.train.lora_layers import lora_targets
 from trainer.train.trainer_base import StageInputs, TrainerBase, between_layers
 
 DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -271,23 +272,16 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
 
 
 def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
-    """Add an untrained adapter to those of the recipe's target modules that the language model
-    has.
+    """Add an untrained adapter to the recipe's target modules. Raises `TrainingError` if the
+    language model lacks one.
     """
-    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    targets = [name for name in recipe.target_modules if name in present]
-    if not targets:
-        raise TrainingError(
-            "The base model has none of the modules that the recipe adapts: "
-            f"{', '.join(recipe.target_modules)}.",
-            "Choose another base model, or a recipe that names its linear layers.",
-        )
+    targets = lora_targets(model, recipe.target_modules)
     torch.manual_seed(recipe.seed)
     lora = LoraConfig(
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        target_modules=_language_modules(model, targets),
+        target_modules=targets,
         use_rslora=recipe.use_rslora,
         use_dora=recipe.use_dora,
         task_type="CAUSAL_LM",
@@ -374,20 +368,3 @@ def cast_adapter_to_float32(model: Any) -> None:
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
-
-
-def _language_modules(model: Any, names: Sequence[str]) -> list[str]:
-    """Return the names of layers; as whole paths where layers outside of the language model have
-    the same name.
-
-    A vision tower reads no text: an adapter there would stay untrained.
-    """
-    inside = set(model.get_decoder().modules())
-    found = list[str]()
-    for name in names:
-        layers = {
-            path: layer for path, layer in model.named_modules() if path.rpartition(".")[2] == name
-        }
-        own = [path for path, layer in layers.items() if layer in inside]
-        found += own if own and len(own) < len(layers) else [name]
-    return found

@@ -33,7 +33,8 @@ SEEN = PLAN.model_copy(
 )
 SHOWN = (
     "120 to train "
-    "on", "40 to 269", "17 samples lose their oldest turns", "3 replies do not fit", "2 min 5 s",
+    "on", "q_proj, v_proj: 98.8 % of the parameters", "40 to 269",
+    "17 samples lose their oldest turns", "3 replies do not fit", "2 min 5 s",
     "4.0 GiB", "too long", '<mark class="learned">Oda, love.</mark>', "Who &lt;b&gt;are",
 )  # fmt: skip
 GIVEN = {
