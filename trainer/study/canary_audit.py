@@ -24,12 +24,8 @@ from trainer.train.job import PreparedJob
 from trainer.train.losses import load_serving_model, measure_reply_losses
 from trainer.train.training_run import RunControl
 
-CANARIES_BY_REPEATS: Mapping[int, int] = {
-    0: 16,
-    1: 8,
-    4: 4,
-    16: 3,
-}  # number of canaries by their repetitions
+CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}
+"""Number of canaries by their repetitions."""
 REFERENCE_TEXTS = 256
 CANARY_TOKENS = 24
 CANARY_TEMPERATURE = 1.5
@@ -47,12 +43,11 @@ class Canaries:
 
     def planted(self) -> list[TokenizedSample]:
         """Return the texts added to training: each canary as often as it is repeated."""
-        return [
-            it
-            for repeats, canaries in self.by_repeats.items()
-            for it in canaries
-            for _ in range(repeats)
-        ]
+        texts: list[TokenizedSample] = []
+        for repeats, canaries in self.by_repeats.items():
+            for canary in canaries:
+                texts += [canary] * repeats
+        return texts
 
 
 def run_canary_audit(
@@ -73,13 +68,8 @@ def run_canary_audit(
     adapter = folder / ADAPTER_FOLDER
     if not adapter.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        make_adapter(
-            plant_canaries(job, canaries),
-            folder,
-            adapter,
-            replace(control, card="losses"),
-            is_audit=True,
-        )
+        planted = plant_canaries(job, canaries)
+        make_adapter(planted, folder, adapter, replace(control, card="losses"), is_audit=True)
         release_memory()
     return _measure_exposure(job, adapter, canaries, control.between)
 
@@ -97,14 +87,14 @@ def audit_section(
     """Build the section from the copy's losses, in nats of the whole text: canaries by repetitions,
     and references.
     """
+    exposures = {}
+    for repeats, of_canaries in losses.items():
+        exposures[repeats] = _mean_std([exposure(loss, reference) for loss in of_canaries])
     return MemorisationAudit(
         tokens=CANARY_TOKENS,
         reference=len(reference),
-        canaries={repeats: len(of) for repeats, of in losses.items()},
-        exposure={
-            repeats: _mean_std([exposure(it, reference) for it in of])
-            for repeats, of in losses.items()
-        },
+        canaries={repeats: len(of_canaries) for repeats, of_canaries in losses.items()},
+        exposure=exposures,
         chance=expected_exposure(len(reference) + 1),
         most=math.log2(len(reference) + 1),
     )
@@ -128,10 +118,11 @@ def draw_texts(
     `barred` ones.
     """
     chooser = torch.Generator().manual_seed(seed)
-    texts: dict[tuple[int, ...], None] = {}
+    texts: dict[tuple[int, ...], None] = {}  # a dict keeps the order and drops repetitions
     while len(texts) < count:
         rows = torch.tensor([prompt] * DRAWING_BATCH_ROWS, device=model.device)
-        texts |= dict.fromkeys(map(tuple, _sample_continuations(model, rows, barred, chooser)))
+        for text in _sample_continuations(model, rows, barred, chooser):
+            texts[tuple(text)] = None
     return [list(text) for text in itertools.islice(texts, count)]
 
 
@@ -146,9 +137,9 @@ def _sample_continuations(
             logits = step.logits[:, -1].float().cpu()
             cache = step.past_key_values
             logits[:, list(barred)] = -math.inf
-            ids = torch.multinomial(
-                (logits / CANARY_TEMPERATURE).softmax(-1), 1, generator=chooser
-            ).to(model.device)
+            chances = (logits / CANARY_TEMPERATURE).softmax(-1)
+            # On the CPU: a GPU's generator would draw other texts.
+            ids = torch.multinomial(chances, 1, generator=chooser).to(model.device)
             drawn.append(ids)
     rows: list[list[int]] = torch.cat(drawn, dim=1).tolist()
     return rows
@@ -163,37 +154,37 @@ def _draw_canaries(job: PreparedJob, plan: Mapping[int, int], reference: int) ->
     barred = sorted({*job.tokenizer.all_special_ids, *renderer.stop_ids, *renderer.end_ids})
     model = load_serving_model(job.base, job.spec.serving_precision)
     texts = iter(draw_texts(model, prompt, reference + sum(plan.values()), barred))
+    # The copy is trained next: two base models at once would take twice the memory.
     del model
     release_memory()
 
-    def samples(count: int) -> list[TokenizedSample]:
-        answers = [(*text, *renderer.end_ids) for text in itertools.islice(texts, count)]
-        return [
-            TokenizedSample((*prompt, *it), (False,) * len(prompt) + (True,) * len(it))
-            for it in answers
-        ]
+    def next_samples(count: int) -> list[TokenizedSample]:
+        samples = []
+        for text in itertools.islice(texts, count):
+            answer = (*text, *renderer.end_ids)
+            mask = (False,) * len(prompt) + (True,) * len(answer)
+            samples.append(TokenizedSample((*prompt, *answer), mask))
+        return samples
 
-    return Canaries(
-        {repeats: samples(count) for repeats, count in plan.items()}, samples(reference)
-    )
+    by_repeats = {repeats: next_samples(count) for repeats, count in plan.items()}
+    return Canaries(by_repeats, reference=next_samples(reference))
 
 
 def _measure_exposure(
     job: PreparedJob, adapter: Path, canaries: Canaries, between: Callable[[], None]
 ) -> MemorisationAudit:
     probe = job.data.heldout[0].ids
-    sides = Candidates.load(
-        job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=False
-    )
+    precision = job.spec.serving_precision
+    sides = Candidates.load(job.base, job.tokenizer, precision, probe, speaks=False)
+    losses: dict[int, list[float]] = {}
     try:
         sides.add(NEW, Candidate("audit", adapter, is_sealed=False))
         with sides.use(NEW) as model:
-
-            def measure(samples: Sequence[TokenizedSample]) -> list[float]:
-                return [loss.nll for loss in measure_reply_losses(model, samples, between)]
-
-            losses = {repeats: measure(samples) for repeats, samples in canaries.by_repeats.items()}
-            reference = measure(canaries.reference)
+            for repeats, samples in canaries.by_repeats.items():
+                of_canaries = measure_reply_losses(model, samples, between)
+                losses[repeats] = [loss.nll for loss in of_canaries]
+            of_references = measure_reply_losses(model, canaries.reference, between)
+            reference = [loss.nll for loss in of_references]
     finally:
         sides.close()
     return audit_section(losses, reference)

@@ -64,6 +64,7 @@ def strategy_points(
         "two-stage": ("first_stage_epochs=1",),
     }
     points = []
+    # Seed by seed, so that a study which is stopped has compared all strategies.
     for seed in range(runs):
         for strategy, share_settings in shares.items():
             point = SweepPoint(((STRATEGY_SETTING, strategy), ("seed", str(seed))))
@@ -113,16 +114,8 @@ def write_strategies(out: Path, persona: str | None, runs: Sequence[StrategyRun]
 
 def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str:
     """Render the table: mean and standard deviation over the seeds of each strategy."""
-    head = (
-        "strategy",
-        "samples",
-        "general",
-        "runs",
-        "held-out loss",
-        "general loss",
-        "change",
-        "time",
-    )
+    losses = ("held-out loss", "general loss", "change")
+    head = ("strategy", "samples", "general", "runs", *losses, "time")
     rows = []
     for strategy, seeds in _by_strategy(runs).items():
         general = _mean_std([run.general_loss for run in seeds])
@@ -149,8 +142,12 @@ def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str
 
 
 def _by_strategy(runs: Sequence[StrategyRun]) -> dict[str, list[StrategyRun]]:
-    grouped = {name: [run for run in runs if run.strategy == name] for name in STRATEGY_NAMES}
-    return {name: seeds for name, seeds in grouped.items() if seeds}
+    grouped: dict[str, list[StrategyRun]] = {}
+    for name in STRATEGY_NAMES:
+        seeds = [run for run in runs if run.strategy == name]
+        if seeds:
+            grouped[name] = seeds
+    return grouped
 
 
 def _mean_std(values: Sequence[float]) -> MeanStd:

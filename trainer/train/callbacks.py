@@ -40,13 +40,11 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self._waited_before_s = self._stage.control.pause.waited_s
         self._first_step = state.global_step
         remembered = self._trainer.remembered
-        remembered_events = remembered.get("history", [])
-        self.history = [
-            TRAINER_EVENT.validate_python(event)  # type: ignore[misc]
-            for event in remembered_events
-        ]
+        self.history = []
         self._losses = []
-        for event in self.history:
+        for stored in remembered.get("history", []):
+            event: StepEvent = TRAINER_EVENT.validate_python(stored)  # type: ignore[assignment]
+            self.history.append(event)
             if isinstance(event, Progress):
                 self._add_loss(event.loss, event.step)
         self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
@@ -64,6 +62,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stage.control.pause.begin_step()
+        # A checkpoint has the random state of the first process alone: the others draw by step.
         if self._stage.control.processes.is_distributed:
             torch.manual_seed(self._stage.control.processes.seed(args.seed, state.global_step))
 
@@ -76,18 +75,16 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         try:
             self._stage.check()
         except RunCancelled as stopped:
-            if (
-                ends_epoch or self._stage.folder is None
-            ):  # the evaluation at its end would be missing after a resume
+            # No checkpoint at an epoch's last step: a run that is resumed there would miss the
+            # evaluation at its end.
+            if ends_epoch or self._stage.folder is None:
                 raise
-            self._stopped = stopped
+            self._stopped = stopped  # raised once the checkpoint is written
             control.should_save = True
-        if (
-            self._stage.folder
-            and time.perf_counter() - self._saved_at > self._stage.control.checkpoint_s
-            and not ends_epoch
-        ):
-            control.should_save = True
+        if self._stage.folder and not ends_epoch:
+            since_checkpoint_s = time.perf_counter() - self._saved_at
+            if since_checkpoint_s > self._stage.control.checkpoint_s:
+                control.should_save = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if args.eval_strategy != "epoch":
@@ -107,7 +104,11 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         stage = self._stage
         self._add_loss(logs["loss"], state.global_step)
         require_convergence(
-            self._losses, state.global_step, state.max_steps, stage.recipe, stage.initial_loss
+            self._losses,
+            state.global_step,
+            steps=state.max_steps,
+            recipe=stage.recipe,
+            start=stage.initial_loss,
         )
         self._emit(self._progress(state, logs))
 
@@ -173,9 +174,8 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         )
 
     def _mean_loss_since(self, kind: type[Epoch] | type[Evaluation]) -> float | None:
-        losses = self._losses[
-            max((event.step for event in self.history if isinstance(event, kind)), default=0) :
-        ]
+        earlier = [event.step for event in self.history if isinstance(event, kind)]
+        losses = self._losses[max(earlier, default=0) :]
         return math.fsum(losses) / len(losses) if losses else None
 
     def _progress(self, state: Any, logs: dict[str, float]) -> Progress:

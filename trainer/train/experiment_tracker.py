@@ -83,6 +83,7 @@ def event_metrics(event: StepEvent) -> tuple[int, dict[str, float]]:
                 "epoch/seconds": event.seconds,
                 "epoch/samples_per_s": event.samples_per_s,
             }
+            # Without evaluation, an epoch has no held-out loss.
             return event.step, {name: value for name, value in parts.items() if value is not None}
 
 
@@ -94,7 +95,8 @@ def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: fl
     file = TensorBoardFile(folder, started_at)
     at = started_at
     for event in history:
-        at = started_at + event.seconds if isinstance(event, Progress) else at
+        if isinstance(event, Progress):  # the others have no time of their own
+            at = started_at + event.seconds
         step, figures = event_metrics(event)
         file.add(step, figures, at)
     file.close()
@@ -113,9 +115,8 @@ class ExperimentTracker:
         self._flushed_at = time.monotonic()
         self._wandb: Any = None
         if environ.get(WANDB_KEY_VARIABLE):
-            self._wandb = _start_wandb_run(
-                folder, name, settings, environ.get(WANDB_PROJECT_VARIABLE) or DEFAULT_WANDB_PROJECT
-            )
+            project = environ.get(WANDB_PROJECT_VARIABLE) or DEFAULT_WANDB_PROJECT
+            self._wandb = _start_wandb_run(folder, name, settings, project)
 
     def log_event(self, event: StepEvent) -> None:
         """Log an event's metrics."""
@@ -140,6 +141,7 @@ class ExperimentTracker:
 
     def _to_file(self, step: int, figures: Mapping[str, float]) -> None:
         try:
+            # Begun with the first event: a resumed run's later steps replace those that it repeats.
             if self._file is None:
                 self._file = TensorBoardFile(self._folder / TENSORBOARD_FOLDER, time.time(), step)
             self._file.add(step, figures, time.time())

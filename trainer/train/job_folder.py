@@ -54,8 +54,15 @@ def temporary_job_folder(draft: JobDraft, beside: Path) -> Iterator[tuple[Path, 
         lock_folder(Path(temporary)),
     ):
         folder = Path(temporary)
+        # Without id and version, which follow from the hash of what is in the folder.
         spec = fill_job_folder(
-            folder, draft.home, "", "", draft.request, draft.materials, precision
+            folder,
+            draft.home,
+            job_id="",
+            version="",
+            request=draft.request,
+            materials=draft.materials,
+            precision=precision,
         )
         name = f"run-{_job_digest(spec)[:ID_DIGITS]}"
         spec = spec.model_copy(update={"job_id": name, "version": name})
@@ -79,10 +86,11 @@ def job_id_of_draft(draft: JobDraft) -> str:
 
 def _job_digest(spec: JobSpec) -> str:
     """Hash what determines the run; the day on which a right was stated does not."""
-    parts = [
-        (it.kind, it.path, it.right, it.sha256, it.persona_names, *it.mapping)
-        for it in spec.materials
-    ]
+    parts = []
+    for part in spec.materials:
+        parts.append(
+            (part.kind, part.path, part.right, part.sha256, part.persona_names, *part.mapping)
+        )
     whole = [spec.request.model_dump_json(), spec.serving_precision, repr(parts)]
     return hashlib.sha256("\0".join(whole).encode()).hexdigest()
 
@@ -113,6 +121,7 @@ def make_job_folder(draft: JobDraft, out: Path | None) -> Path:
             return folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RequestError(f"{folder} exists and holds no run.", "Name another folder.")
+        # On the disk before it gets its name: a folder with a name is complete.
         fsync_tree(temporary)
         with draft.storing():
             replace_durably(temporary, folder)

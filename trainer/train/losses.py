@@ -78,11 +78,11 @@ def load_serving_model(base: BaseModel, precision: ServingPrecision) -> Any:
     """Load the base model as the engine serves it. Raises `BaseModelError` or `TrainingError`."""
     model = serving_model.load_serving_model(base, precision)
     use_grouped_attention(model)
-    if obstacle := prefix_obstacle(model):
-        kind = model.config.model_type
+    obstacle = prefix_obstacle(model)
+    if obstacle:
         log.warning(
             "%s models: samples are measured padded, because with a shared prefix %s",
-            kind,
+            model.config.model_type,
             obstacle,
         )
     return model
@@ -119,9 +119,8 @@ def measure_token_losses(
     in_chunks = has_plain_head(model)
     for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):
         chosen = [samples[place] for place in places]
-        losses |= zip(
-            places, _measure_batch(model, chosen, laid_out(chosen), in_chunks), strict=True
-        )
+        measured = _measure_batch(model, chosen, laid_out(chosen), in_chunks)
+        losses.update(zip(places, measured, strict=True))
         between()
     model.train(was_training)
     return [losses[place] for place in range(len(samples))]
@@ -138,14 +137,14 @@ def _batches(
     trained = 0
     for place in order:
         sample = samples[place]
-        rows = len(batch) + 1
-        is_full = rows > EVAL_BATCH_SIZE or (
-            batch and rows * len(samples[batch[0]].ids) > EVAL_BATCH_TOKENS
-        )
-        if batch and (is_full or trained + sample.reply_tokens > most_trained):
-            yield batch
-            batch = []
-            trained = 0
+        if batch:
+            rows = len(batch) + 1
+            padded_tokens = rows * len(samples[batch[0]].ids)  # the first sample is the longest
+            is_full = rows > EVAL_BATCH_SIZE or padded_tokens > EVAL_BATCH_TOKENS
+            if is_full or trained + sample.reply_tokens > most_trained:
+                yield batch
+                batch = []
+                trained = 0
         batch.append(place)
         trained += sample.reply_tokens
     if batch:
@@ -163,26 +162,30 @@ def _measure_batch(
     model: Any, samples: list[TokenizedSample], tensors: dict[str, Tensor], in_chunks: bool
 ) -> list[TokenLosses]:
     batch = {name: tensor.to(model.device) for name, tensor in tensors.items()}
-    ends = np.cumsum([sample.reply_tokens for sample in samples])[:-1]
+    chunks: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
     with torch.inference_mode():
         if in_chunks:
             states, targets = reply_states(model, batch)
-            chunks = zip(
-                *(torch.split(whole, LOSS_CHUNK_TOKENS) for whole in (states, targets)), strict=True
-            )
-            found = [_token_losses(output_head(model)(part), of_part) for part, of_part in chunks]
+            state_chunks = torch.split(states, LOSS_CHUNK_TOKENS)
+            target_chunks = torch.split(targets, LOSS_CHUNK_TOKENS)
+            for state_chunk, target_chunk in zip(state_chunks, target_chunks, strict=True):
+                chunks.append(_token_losses(output_head(model)(state_chunk), target_chunk))
         else:
-            found = [_token_losses(*reply_logits(model, batch))]
-    losses, likeliest = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return [
-        TokenLosses(*parts)
-        for parts in zip(np.split(losses, ends), np.split(likeliest, ends), strict=True)
-    ]
+            chunks.append(_token_losses(*reply_logits(model, batch)))
+    nll = np.concatenate([of_chunk for of_chunk, _ in chunks])
+    likeliest = np.concatenate([of_chunk for _, of_chunk in chunks])
+    losses = []
+    begin = 0
+    for sample in samples:
+        tokens = slice(begin, begin + sample.reply_tokens)
+        losses.append(TokenLosses(nll=nll[tokens], likeliest=likeliest[tokens]))
+        begin += sample.reply_tokens
+    return losses
 
 
 def _token_losses(logits: Tensor, targets: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
-    return losses.double().cpu().numpy(), (logits.argmax(-1) == targets).cpu().numpy()
+    nll = functional.cross_entropy(logits.float(), targets, reduction="none")
+    return nll.double().cpu().numpy(), (logits.argmax(-1) == targets).cpu().numpy()
 
 
 def require_convergence(
@@ -197,12 +200,17 @@ def require_convergence(
     last = losses[-1]
     if not math.isfinite(last):
         raise _not_finite_error(f"The loss is {last} at step {step}", steps, recipe)
+    # All losses of a window: a single high one comes from an unusual batch.
     window = max(DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES * recipe.logging_steps)
-    begin = losses[0] if start is None else start
-    if len(losses) > window and min(losses[-window:]) > begin + DIVERGENCE_RISE_NATS:
-        far = f"The loss began at {begin:.2f} and has been above {begin + DIVERGENCE_RISE_NATS:.2f}"
-        how_long = f"for {window} steps; it is {last:.2f} at step {step}"
-        raise _divergence_error(f"{far} {how_long}: training has diverged.", steps, recipe)
+    begin_loss = losses[0] if start is None else start
+    limit = begin_loss + DIVERGENCE_RISE_NATS
+    if len(losses) > window and min(losses[-window:]) > limit:
+        raise _divergence_error(
+            f"The loss began at {begin_loss:.2f} and has been above {limit:.2f} for {window} "
+            f"steps; it is {last:.2f} at step {step}: training has diverged.",
+            steps,
+            recipe,
+        )
 
 
 def require_finite_loss(loss: float, what: str, recipe: Recipe) -> None:
@@ -224,10 +232,8 @@ def _not_finite_error(what: str, steps: int, recipe: Recipe) -> TrainingError:
 
 def _divergence_error(message: str, steps: int, recipe: Recipe) -> TrainingError:
     rate = recipe.learning_rate
-    advice = [
-        f"Lower the learning rate, which was {rate:g}: set "
-        f"learning_rate={max(rate / 10, MIN_ADVISED_LEARNING_RATE):g}."
-    ]
+    lower = max(rate / 10, MIN_ADVISED_LEARNING_RATE)
+    advice = [f"Lower the learning rate, which was {rate:g}: set learning_rate={lower:g}."]
     warmup = recipe.warmup_steps or recipe.warmup_ratio * steps
     if warmup < SHORT_WARMUP_SHARE * steps:
         advice.append(f"A longer warm-up helps too: warmup_ratio={SHORT_WARMUP_SHARE:g}.")

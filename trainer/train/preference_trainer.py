@@ -56,9 +56,8 @@ def train_preferences(
         raise RequestError(
             "Several processes cannot learn from preferences together.", "Start one process."
         )
-    trained = run_trainer(
-        stage, partial(make_preference_trainer, base, tokenizer, stage, preferences)
-    )
+    make_trainer = partial(make_preference_trainer, base, tokenizer, stage, preferences)
+    trained = run_trainer(stage, make_trainer)
     trained.model.delete_adapter(REFERENCE_ADAPTER)
     return trained
 
@@ -67,12 +66,13 @@ def make_preference_trainer(
     base: BaseModel, tokenizer: Any, stage: StageInputs, preferences: PreferenceSet, folder: Path
 ) -> PreferenceTrainer:
     """Make the trainer before its first step: the adapter and its reference are equal."""
+    # A batch of TRL's has a row for each reply.
     recipe = stage.recipe.model_copy(update={"packing": "off"})
     model, kernels = load_model_with_kernels(base, recipe)
     model = add_lora_adapter(model, recipe)
     kernels = verify_fused_lora(model, kernels)
-    parts = (_kto_parts if preferences.method == "kto" else _dpo_parts)(stage, preferences, folder)
-    trainer_class, args, table, collator = parts
+    make_parts = _kto_parts if preferences.method == "kto" else _dpo_parts
+    trainer_class, args, table, collator = make_parts(stage, preferences, folder)
     trainer: PreferenceTrainer = trainer_class(
         stage,
         kernels,
@@ -80,14 +80,14 @@ def make_preference_trainer(
         processing_class=tokenizer,
         args=args,
         train_dataset=table,
-        eval_dataset=table
-        if evaluates(stage)
-        else None,  # TRL requires one; the stage's replies are measured
+        # TRL requires one to evaluate at all; `TrainerBase` measures the stage's held-out replies.
+        eval_dataset=table if evaluates(stage) else None,
         data_collator=collator(pad_token_id=PADDING_TOKEN_ID),
     )
     cast_adapter_to_float32(model)
     if stage.begin:
         stage.begin(model)
+    # After `begin`: TRL copied the adapter while it was still untrained.
     _copy_adapter_to_reference(model)
     patch_reply_scoring(model.get_base_model(), trainer.noise, shares_prefix=kernels.shares_prefix)
     return trainer
@@ -103,12 +103,10 @@ def _kto_parts(stage: StageInputs, preferences: PreferenceSet, folder: Path) -> 
         lacks = "KTO needs two replies at once, and there is memory for one."
         raise TrainingError(lacks, "Set a lower max_length, or lora_r.")
     good, bad = class_weights(preferences.judged)
-    args = KTOConfig(
-        **_preference_arguments(stage, folder), desirable_weight=good, undesirable_weight=bad
-    )
-    order = arrange_batches(
-        preferences.judged, max(stage.length_group_batch, batch), stage.recipe.seed
-    )
+    arguments = _preference_arguments(stage, folder)
+    args = KTOConfig(**arguments, desirable_weight=good, undesirable_weight=bad)
+    arranged_batch = max(stage.length_group_batch, batch)
+    order = arrange_batches(preferences.judged, arranged_batch, stage.recipe.seed)
     return ReplyKTOTrainer, args, kto_dataset(order, batch), DataCollatorForUnpairedPreference
 
 
@@ -122,10 +120,11 @@ def _preference_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
     """Return the arguments of both methods. Held-out loss selects no checkpoint: it is not what is
     optimised.
     """
-    arguments = {**training_arguments(stage, folder), "load_best_model_at_end": False}
     return {
-        **arguments,
+        **training_arguments(stage, folder),
+        "load_best_model_at_end": False,
         "beta": stage.recipe.preference_beta,
+        # The rows are in order already: batches have replies of both labels.
         "train_sampling_strategy": "sequential",
     }
 
@@ -134,14 +133,23 @@ def kto_dataset(order: Sequence[LabelledReply], batch: int) -> Any:
     """Make the rows of `KTOTrainer`: prompt, reply, its label, and the reply of another row of the
     batch.
     """
-    rows = [_prompt_and_reply(reply) for reply in order]
-    batches = [rows[first : first + batch] for first in range(0, len(rows), batch)]
-    others = [row for together in batches for row in (together[-1], *together[:-1])]
+    prompts: list[list[int]] = []
+    replies: list[list[int]] = []
+    for reply in order:
+        prompt_ids, reply_ids = _prompt_and_reply(reply)
+        prompts.append(prompt_ids)
+        replies.append(reply_ids)
+    # KTO estimates the KL divergence with replies to other prompts: within each batch, every row
+    # gets the reply of the row before it, as in TRL's own preparation.
+    others: list[list[int]] = []
+    for first in range(0, len(replies), batch):
+        of_batch = replies[first : first + batch]
+        others += [of_batch[-1], *of_batch[:-1]]
     return Table.from_dict(
         {
-            "prompt_ids": [prompt for prompt, _ in rows],
-            "completion_ids": [reply for _, reply in rows],
-            "KL_completion_ids": [reply for _, reply in others],
+            "prompt_ids": prompts,
+            "completion_ids": replies,
+            "KL_completion_ids": others,
             "label": [reply.is_good for reply in order],
         }
     )
@@ -149,13 +157,14 @@ def kto_dataset(order: Sequence[LabelledReply], batch: int) -> Any:
 
 def dpo_dataset(pairs: Sequence[PreferencePair]) -> Any:
     """Make the rows of `DPOTrainer`: prompt, chosen and rejected reply."""
-    return Table.from_dict(
-        {
-            "prompt_ids": [_prompt_and_reply(pair.chosen)[0] for pair in pairs],
-            "chosen_ids": [_prompt_and_reply(pair.chosen)[1] for pair in pairs],
-            "rejected_ids": [_prompt_and_reply(pair.rejected)[1] for pair in pairs],
-        }
-    )
+    rows: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+    for pair in pairs:
+        prompt, chosen = _prompt_and_reply(pair.chosen)
+        _, rejected = _prompt_and_reply(pair.rejected)
+        rows["prompt_ids"].append(prompt)
+        rows["chosen_ids"].append(chosen)
+        rows["rejected_ids"].append(rejected)
+    return Table.from_dict(rows)
 
 
 def _prompt_and_reply(reply: LabelledReply) -> tuple[list[int], list[int]]:
@@ -204,9 +213,8 @@ def _copy_adapter_to_reference(model: Any) -> None:
     weights = dict(model.named_parameters())
     for name, weight in weights.items():
         if f".{REFERENCE_ADAPTER}." in name:
-            weight.data = (
-                weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")].detach().clone()
-            )
+            original = weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")]
+            weight.data = original.detach().clone()
 
 
 def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bool = True) -> None:
@@ -219,10 +227,10 @@ def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bo
     def scoring(*arguments: Any, fused_lm_head: bool = False, **more: Any) -> Any:
         if not fused_lm_head:
             return forward(*arguments, **more)
-        with noise.over(_row_lengths(more["labels"])):
-            log_probs = reply_log_probabilities(
-                causal, more["input_ids"], more["labels"], shares_prefix
-            )
+        labels = more["labels"]
+        with noise.over(_row_lengths(labels)):
+            log_probs = reply_log_probabilities(causal, more["input_ids"], labels, shares_prefix)
+        # TRL makes metrics of these, and no loss.
         nothing = torch.zeros_like(log_probs)
         return FusedCausalLMOutput(
             log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from trainer.train.sft_trainer import TrainResult
     from trainer.train.trainer_base import StageInputs
 
-FIRST_STAGE_FOLDER, STAGE_RESULT_FOLDER = "first-stage", "done"
-"""Within the folder of checkpoints: those of the first stage, and its result."""
-
+FIRST_STAGE_FOLDER = "first-stage"
+"""Within the folder of checkpoints: those of the first stage."""
+STAGE_RESULT_FOLDER = "done"
+"""Within the first stage's folder: its result."""
 StepListener = Callable[[StepEvent], None]
 AdapterLoader = Callable[[Any], None]
 """Loads weights into a model's new adapter."""
@@ -135,11 +136,11 @@ class FirstStageResult:
                 steps=parts["steps"],
             )
         except (ValueError, LookupError) as error:
-            what = (
+            raise TrainingError(
                 f"The result of the first stage in {folder / STAGE_RESULT_FOLDER} cannot be read: "
-                f"{error}."
-            )
-            raise TrainingError(what, "Remove it and run again.") from error
+                f"{error}.",
+                "Remove it and run again.",
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Write it atomically. Raises `OSError`."""
@@ -191,10 +192,11 @@ class _StageTrainer:
         control = self.run.control
         folder = self.run.checkpoints / FIRST_STAGE_FOLDER
         stored = FirstStageResult.read(folder) if control.processes.is_first else None
-        if result := control.processes.broadcast(stored):
+        result: FirstStageResult | None = control.processes.broadcast(stored)
+        if result:
             # An earlier process trained it; this one has counted what it trains itself.
             control.usage.load_state_dict(result.usage)
-            return result  # type: ignore[no-any-return]
+            return result
         data = self.run.job.data
         recipe = self.run.recipe
         self._enter(f"stage 1 of 2: {len(data.first)} general replies")

@@ -135,9 +135,8 @@ class TrainerBase:
         started = time.perf_counter()
         waited_s = self.stage.control.pause.waited_s
         loss = self._heldout_loss()
-        self.measuring_s += (
-            time.perf_counter() - started - (self.stage.control.pause.waited_s - waited_s)
-        )
+        paused_s = self.stage.control.pause.waited_s - waited_s
+        self.measuring_s += time.perf_counter() - started - paused_s
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(
@@ -152,10 +151,10 @@ class TrainerBase:
         losses = measure_reply_losses(self.model, share, stage.between, self.kernels.packing)
         if not processes.is_distributed:
             return mean_loss(losses)
-        nll, tokens = processes.sums(
-            math.fsum(loss.nll for loss in losses), sum(loss.tokens for loss in losses)
-        )
-        return nll / tokens
+        nll = math.fsum(loss.nll for loss in losses)
+        tokens = sum(loss.tokens for loss in losses)
+        all_nll, all_tokens = processes.sums(nll, tokens)
+        return all_nll / all_tokens
 
     # ---------------------------------------------------------------------------------- checkpoints
 
@@ -167,11 +166,11 @@ class TrainerBase:
             self._write_checkpoint()
             self.trouble = ""
         except (OSError, SafetensorError) as error:
+            # The best weights so far would be lost with this checkpoint: they stay in memory.
             if self.state.best_global_step == self.state.global_step:
                 self.state.best_model_checkpoint = None
-                self._best = {
-                    name: weight.clone() for name, weight in trainable_weights(self.model).items()
-                }
+                weights = trainable_weights(self.model)
+                self._best = {name: weight.clone() for name, weight in weights.items()}
             cause = failed_event(error).cause
             self.trouble = (
                 f"No checkpoint could be written at step {self.state.global_step}. {cause}"
@@ -243,9 +242,8 @@ class TrainerBase:
             restore_weights(self.model, self._best)
 
     def _load_best_model(self) -> None:
-        restore_weights(
-            self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"]
-        )
+        best = Checkpoint.read(Path(self.state.best_model_checkpoint))
+        restore_weights(self.model, best.parts["weights"])
 
 
 def _enable_cpu_fp16(accelerator: Any) -> None:
@@ -275,10 +273,11 @@ def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[Non
     def before_backward(_gradient: torch.Tensor) -> None:
         call()
 
-    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
-    handles = [
-        layer.register_forward_pre_hook(before_layer) for layers in lists for layer in layers
-    ]
+    handles = []
+    for part in model.modules():
+        if isinstance(part, nn.ModuleList):
+            for layer in part:
+                handles.append(layer.register_forward_pre_hook(before_layer))
     try:
         yield
     finally:
