@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
-from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -103,10 +102,11 @@ class ChatTemplate:
         self._control_tokens = sorted(markers, key=len, reverse=True)
         for token in self._control_tokens:
             rendered = rendered.replace(token, "\n")
-        roles = "|".join(
-            [*ROLE_PATTERN.findall(rendered), *([re.escape(speaker)] if speaker else [])]
-        )
-        self._role_pattern = re.compile(rf"^({roles or '(?!)'}):", re.MULTILINE)
+        roles = ROLE_PATTERN.findall(rendered)
+        if speaker:
+            roles.append(re.escape(speaker))
+        any_role = "|".join(roles) or "(?!)"  # without roles, a pattern that matches nothing
+        self._role_pattern = re.compile(rf"^({any_role}):", re.MULTILINE)
         self.has_system = self._keeps([_system(REPLY_PROBE), _user("hello")])
         self.may_open = self._keeps([_assistant(REPLY_PROBE), _user("hello")])
         # Without a forced prefix, such as gpt-oss's final channel, an untrained model's analysis
@@ -115,18 +115,23 @@ class ChatTemplate:
         self.forces_prefix = bool(self.reply_prefix.strip())
         self.end_of_turn = self._probe_end_of_turn()
         self.end_ids = tuple(self.encode(self.end_of_turn))
+        stop_ids: list[int] = []
+        # An end of turn of several tokens that is plain text begins as other texts do.
         is_control = self.end_of_turn.startswith(tuple(_special_tokens(tokenizer)))
-        single = self.end_ids[:1] if is_control or len(self.end_ids) == 1 else ()
-        eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        others = getattr(
-            tokenizer, "end_token_ids", ()
-        )  # set by `personas.models.loading.read_tokenizer`
-        self.stop_ids = tuple(dict.fromkeys((*single, *eos, *others)))
+        if is_control or len(self.end_ids) == 1:
+            stop_ids += self.end_ids[:1]
+        if tokenizer.eos_token_id is not None:
+            stop_ids.append(tokenizer.eos_token_id)
+        # Set by `personas.models.loading.read_tokenizer`.
+        stop_ids += getattr(tokenizer, "end_token_ids", ())
+        self.stop_ids = tuple(dict.fromkeys(stop_ids))
 
     def for_speaker(self, name: str) -> "ChatTemplate":
         """Return the template with a persona's name; itself if it prints none."""
         name = " ".join(name.replace(":", " ").split())
-        return self._with_speaker(name) if self.prints_speaker and name else self
+        if not self.prints_speaker or not name:
+            return self
+        return self._with_speaker(name)
 
     @cached_property
     def thought_frame(self) -> tuple[str, str] | None:
@@ -138,9 +143,8 @@ class ChatTemplate:
         keys = dict.fromkeys(("reasoning_content", "thinking", "reasoning"), THOUGHT_PROBE)
         opening = self.render([_user("hello")], thinks=True)
         talk = [_user("hello"), {**_assistant(REPLY_PROBE), **keys}]
-        before = self.render(talk, add_generation_prompt=False, thinks=True).rpartition(
-            REPLY_PROBE
-        )[0]
+        rendered = self.render(talk, add_generation_prompt=False, thinks=True)
+        before = rendered.rpartition(REPLY_PROBE)[0]
         if before.startswith(opening) and THOUGHT_PROBE in before:
             start, _, end = before.removeprefix(opening).partition(THOUGHT_PROBE)
             return start, end
@@ -155,9 +159,10 @@ class ChatTemplate:
 
         `thinks` lets the model think before it replies.
         """
-        fixed = {
-            name: thinks if value is False else value for name, value in FIXED_VARIABLES.items()
-        }
+        fixed = dict(FIXED_VARIABLES)
+        for name, value in FIXED_VARIABLES.items():
+            if value is False:  # all of these let the model think
+                fixed[name] = thinks
         rendered: str = self._tokenizer.apply_chat_template(
             self.as_given(messages),
             chat_template=self._template,
@@ -172,13 +177,18 @@ class ChatTemplate:
         """Return messages in the form that the template reads: with a text as content, or with
         parts.
         """
-        return [_with_parts(message) for message in messages] if self.takes_parts else messages
+        if not self.takes_parts:
+            return messages
+        return [_with_parts(message) for message in messages]
 
     def opening(self, messages: list[Message]) -> str:
         """Render a prompt: the messages up to a reply's first word, with the prefix that is
         forced.
         """
-        return self.render(messages) + (self.reply_prefix if self.forces_prefix else "")
+        opening = self.render(messages)
+        if self.forces_prefix:
+            opening += self.reply_prefix
+        return opening
 
     def frozen(self, *, with_prefix: bool = True) -> str:
         """Return the template for other programs: it renders the same prompts there, with no
@@ -186,25 +196,19 @@ class ChatTemplate:
 
         `with_prefix`: prompts end with a forced prefix.
         """
-        template = STRFTIME_PATTERN.sub(
-            f"'{FIXED_DATE}'", bind_speaker(self._own, self._speaker)
-        ).removesuffix("\n")
-        used = [name for name in FIXED_VARIABLES if re.search(rf"(?<![.\w'\"]){name}\b", template)]
-        before = "".join(
-            f"{{% set {name} = {json.dumps(FIXED_VARIABLES[name])} %}}" for name in used
-        )
+        template = bind_speaker(self._own, self._speaker)
+        template = STRFTIME_PATTERN.sub(f"'{FIXED_DATE}'", template).removesuffix("\n")
+        before = ""
+        for name, value in FIXED_VARIABLES.items():
+            if re.search(rf"(?<![.\w'\"]){name}\b", template):
+                before += f"{{% set {name} = {json.dumps(value)} %}}"
         if before and template.startswith("\n"):  # Jinja drops a line end after a block
             before += "\n"
-        if not (with_prefix and self.forces_prefix):
-            return before + template
-        return (
-            before
-            + template
-            + (
-                f"{{% if add_generation_prompt %}}{{{{ {json.dumps(self.reply_prefix)} }}}}{{% "
-                f"endif %}}"
-            )
-        )
+        template = before + template
+        if with_prefix and self.forces_prefix:
+            prefix = json.dumps(self.reply_prefix)
+            template += f"{{% if add_generation_prompt %}}{{{{ {prefix} }}}}{{% endif %}}"
+        return template
 
     def encode(self, text: str) -> list[int]:
         """Encode a text without adding special tokens."""
@@ -238,18 +242,27 @@ class ChatTemplate:
         A thought that the generation prompt opens and replies do not have is closed at once.
         """
         opening = self.render([_user("hello")])
-        conversation = self.render(
-            [_user("hello"), _assistant(REPLY_PROBE)], add_generation_prompt=False
-        )
+        talk = [_user("hello"), _assistant(REPLY_PROBE)]
+        conversation = self.render(talk, add_generation_prompt=False)
         before = conversation.rpartition(REPLY_PROBE)[0]
         if not before.startswith(opening):
-            pairs = takewhile(lambda pair: pair[0] == pair[1], zip(before, opening, strict=False))
-            common = sum(1 for _ in pairs)
+            common = 0
+            for written, opened in zip(before, opening, strict=False):
+                if written != opened:
+                    break
+                common += 1
             closing = _close_thought(opening[common:])
-            return closing + before[common:] if closing else ""
+            if not closing:
+                return ""
+            return closing + before[common:]
         prefix = before.removeprefix(opening)
+        if prefix.strip(" "):
+            return prefix
+        # A blank is kept where prompt and reply, encoded apart, have the tokens of the whole.
         parts = self.encode(opening) + self.encode(prefix + REPLY_PROBE)
-        return prefix if prefix.strip(" ") or parts == self.encode(before + REPLY_PROBE) else ""
+        if parts == self.encode(before + REPLY_PROBE):
+            return prefix
+        return ""
 
     def _probe_end_of_turn(self) -> str:
         """Find the text after a reply through its control tokens, before any end of conversation.
@@ -263,9 +276,10 @@ class ChatTemplate:
         after = rendered.rpartition(REPLY_PROBE)[2].strip()
         middle = self.render([*conversation, _user("hello")]).partition(REPLY_PROBE)[2].lstrip()
         # The first control token; of two at one place, the longer one.
-        places = [
-            (after.find(token), -len(token)) for token in self._control_tokens if token in after
-        ]
+        places = []
+        for token in self._control_tokens:
+            if token in after:
+                places.append((after.find(token), -len(token)))
         if not places:
             next_turn = _leading_token(middle, _special_tokens(self._tokenizer))
             return after or next_turn or str(self._tokenizer.eos_token)
@@ -283,8 +297,10 @@ def default_template_text(kind: DefaultTemplate, tokenizer: Any) -> str:
     itself adds that.
     """
     bos = tokenizer.bos_token_id
-    begins = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
-    return ("{{ bos_token }}" if begins else "") + DEFAULT_TEMPLATES[kind]
+    template = DEFAULT_TEMPLATES[kind]
+    if bos is not None and tokenizer("a")["input_ids"][:1] == [bos]:
+        template = "{{ bos_token }}" + template
+    return template
 
 
 def bind_speaker(template: str, name: str) -> str:
@@ -315,7 +331,9 @@ def _close_thought(opened: str) -> str:
         closing = f"</{tag}>"
     elif upper:
         closing = f"<|END_{upper}|>"
-    return f"\n{closing}\n\n" if blank else closing
+    if blank:  # a tag on a line of its own is closed on one
+        return f"\n{closing}\n\n"
+    return closing
 
 
 def _with_parts(message: Message) -> dict[str, Any]:

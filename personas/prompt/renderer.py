@@ -10,9 +10,8 @@ from personas.prompt.chat_template import ChatTemplate, Message
 from personas.prompt.macros import normalise_macros
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, LoreHit, Persona, Turn
 
-PROMPT_VERSION = (
-    "4"  # must change whenever samples would render to other tokens. Adapters record it.
-)
+# Must change whenever samples would render to other tokens. Adapters record it.
+PROMPT_VERSION = "4"
 VERSIONS_BEFORE_4 = frozenset(("1", "2", "3"))
 """Prompts without what the persona says first and without forced prefixes, with `user: ` before a
 row's messages.
@@ -23,7 +22,8 @@ HISTORY_BLOCK_TURNS = 4
 for a while.
 """
 
-RECENT_MESSAGES, RECENT_BLOCK_MESSAGES = 8, 6
+RECENT_MESSAGES = 8
+RECENT_BLOCK_MESSAGES = 6
 """A channel's prompt has its last messages: at least eight, in a window that moves by six
 (`recent_start`).
 """
@@ -33,7 +33,8 @@ EXAMPLE_USER = "Guest"
 prefix.
 """
 
-DATASET_USER, DATASET_ASSISTANT = "user", "assistant"
+DATASET_USER = "user"
+DATASET_ASSISTANT = "assistant"
 """Names of the two speakers of data sets whose conversations name none."""
 
 CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
@@ -181,7 +182,9 @@ class Renderer:
         """Return the tokens of a reply's beginning: apart from the prompt's, as in training,
         without a blank end.
         """
-        return tuple(self._chat.encode(self._chat.sanitise(prefill).rstrip())) if prefill else ()
+        if not prefill:
+            return ()
+        return tuple(self._chat.encode(self._chat.sanitise(prefill).rstrip()))
 
     def card_prompt(
         self,
@@ -193,9 +196,9 @@ class Renderer:
         """Return the tokens of a prompt in which the user says nothing. Raises `ValueError` for a
         card too long.
         """
-        return self.prompt(
-            persona, [Turn(user, "")], max_tokens=max_tokens, instructions=instructions
-        ).ids
+        turns = [Turn(user, "")]
+        prompt = self.prompt(persona, turns, max_tokens=max_tokens, instructions=instructions)
+        return prompt.ids
 
     def common_prefix(
         self, persona: Persona, max_tokens: int, talk: Sequence[Turn] = ()
@@ -207,8 +210,9 @@ class Renderer:
         """
         prompts = []
         for probe in PROBE_TURNS:
-            last = replace(talk[-1], text=probe.text) if talk else probe
-            turns = [*talk[:-1], last]
+            turns = [probe]
+            if talk:
+                turns = [*talk[:-1], replace(talk[-1], text=probe.text)]
             prompts.append(self.prompt(persona, turns, max_tokens=max_tokens).ids)
         prefix = []
         for token, other in zip(*prompts, strict=False):
@@ -267,14 +271,13 @@ class Renderer:
         the first turn.
         """
         chat = self._chat.for_speaker(speaker)
-        messages = [
-            {**message, "content": chat.break_control_tokens(message["content"])}
-            for message in messages
-        ]
-        if messages[0]["role"] == "system":
-            messages = self._with_system(messages[0]["content"], self._with_opening(messages[1:]))
-        else:
-            messages = self._with_opening(messages)
+        talk: list[Message] = []
+        for message in messages:
+            talk.append({**message, "content": chat.break_control_tokens(message["content"])})
+        system = ""
+        if talk[0]["role"] == "system":
+            system = talk.pop(0)["content"]
+        messages = self._with_system(system, self._with_opening(talk))
         return self._masked_sample(
             chat,
             messages,
@@ -290,11 +293,14 @@ class Renderer:
             return ()
         names = list(CHAT_ROLES)
         if persona:
-            names = [persona.name, *(turn.name for turn in turns if not turn.by_persona)]
+            names = [persona.name]
+            names += [turn.name for turn in turns if not turn.by_persona]
         return tuple(f"\n{name.strip()}:" for name in dict.fromkeys(names) if name.strip())
 
     def _chat_of(self, persona: Persona | None) -> ChatTemplate:
-        return self._chat.for_speaker(persona.name) if persona else self._chat
+        if persona is None:
+            return self._chat
+        return self._chat.for_speaker(persona.name)
 
     def decode_token(self, token: int) -> str:
         """Decode one token, with its leading space; U+FFFD for part of a character."""
@@ -316,19 +322,22 @@ class Renderer:
         # The card's examples are turns, because a model imitates turns even without training.
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
-        messages = self._with_opening(
-            self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
-        )
+        messages = self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
+        messages = self._with_opening(messages)
+        user = turns[-1].name
         if lore:
             # With the last message, not in the card: so the start of the prompt stays the same from
             # turn to turn, and its keys and values can be reused.
-            named = [_with_names(hit, persona, turns[-1].name) for hit in lore] if persona else lore
-            messages[-1]["content"] = _format_lore(chat, named) + "\n\n" + messages[-1]["content"]
+            passages = []
+            for hit in lore:
+                named = _with_names(hit, persona, user) if persona else hit
+                passages.append(f"[{chat.sanitise(named.heading)}] {chat.sanitise(named.text)}")
+            messages[-1]["content"] = "\n".join(passages) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
-            closing = fill_macros(persona.post_history_instructions, persona, turns[-1].name)
+            closing = fill_macros(persona.post_history_instructions, persona, user)
             messages[-1]["content"] += "\n\n" + chat.sanitise(closing)
-        parts = (system_text(persona, turns[-1].name), instructions)
-        return self._with_system(chat.sanitise("\n".join(part for part in parts if part)), messages)
+        parts = (system_text(persona, user), instructions)
+        return self._with_system(chat.sanitise("\n".join(filter(None, parts))), messages)
 
     def _examples(self, persona: Persona) -> list[Turn]:
         """Select the card's example conversations that fit `MAX_CARD_TOKENS`. Depends on the card
@@ -359,9 +368,13 @@ class Renderer:
         messages: list[Message] = []
         for turn in turns:
             role = "assistant" if turn.by_persona else "user"
-            name = turn.name.strip() or (DATASET_USER if self._is_before_4 else "")
-            is_named = not turn.by_persona and persona is not None and name
-            text = chat.sanitise(f"{name}: {turn.text.strip()}" if is_named else turn.text)
+            name = turn.name.strip()
+            if not name and self._is_before_4:
+                name = DATASET_USER
+            text = turn.text
+            if name and persona is not None and not turn.by_persona:
+                text = f"{name}: {turn.text.strip()}"
+            text = chat.sanitise(text)
             if messages and messages[-1]["role"] == role:
                 messages[-1]["content"] += "\n" + text
             elif messages or role == "user" or not self._is_before_4:
@@ -382,7 +395,9 @@ class Renderer:
         return inserted
 
     def _opening(self, chat: ChatTemplate, messages: list[Message]) -> str:
-        return chat.render(messages) if self._is_before_4 else chat.opening(messages)
+        if self._is_before_4:
+            return chat.render(messages)
+        return chat.opening(messages)
 
     def _masked_sample(
         self,
@@ -410,9 +425,11 @@ class Renderer:
         if not text:
             raise PromptTooLongError("the persona's card alone does not fit into the context")
         keep = max(0, len(text) - max(2 * over, 8))
+        if not keep:
+            return [Turn(turns[0].name, "")]
         head = text[: keep // 2]
         tail = text[len(text) - (keep - keep // 2) :]
-        return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
+        return [Turn(turns[0].name, f"{head} … {tail}")]
 
 
 def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
@@ -424,10 +441,6 @@ def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
         heading=fill_macros(normalise_macros(hit.heading), persona, user),
         text=fill_macros(normalise_macros(hit.text), persona, user),
     )
-
-
-def _format_lore(chat: ChatTemplate, lore: Sequence[LoreHit]) -> str:
-    return "\n".join(f"[{chat.sanitise(hit.heading)}] {chat.sanitise(hit.text)}" for hit in lore)
 
 
 def _answer(chat: ChatTemplate, reply: str, thought: str = "") -> list[int]:
@@ -463,7 +476,7 @@ def system_text(persona: Persona | None, user: str) -> str:
         persona.scenario,
         speech,
     )
-    return fill_macros("\n".join(part for part in parts if part), persona, user)
+    return fill_macros("\n".join(filter(None, parts)), persona, user)
 
 
 def system_card(text: str, name: str = DATASET_ASSISTANT) -> Persona:
