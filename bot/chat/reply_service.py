@@ -89,6 +89,9 @@ class ReplyService(ReplyContext):
         for shown in (message.thread_start, message.quoted):
             if shown and not self._is_erased(shown.author_id, shown.message_id):
                 seq_of_shown[shown.message_id] = self.store.quoted.add(shown, place.guild_id, now)
+        replies_to = None
+        if message.quoted:
+            replies_to = seq_of_shown.get(message.quoted.message_id)
         seq = self.store.messages.append(
             guild_id=place.guild_id,
             channel_id=place.channel_id,
@@ -97,7 +100,7 @@ class ReplyService(ReplyContext):
             text=message.text,
             at=now,
             discord_message_id=message.event_id,
-            replies_to=seq_of_shown.get(message.quoted.message_id) if message.quoted else None,
+            replies_to=replies_to,
         )
         self.store.channels.record_thread(*astuple(place))
         return seq

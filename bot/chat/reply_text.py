@@ -88,8 +88,10 @@ def discord_text(text: str, *, is_whole: bool = True) -> str:
     While the reply streams (not `is_whole`), return only the prefix that later text cannot change.
     """
     text = INVISIBLE_PATTERN.sub("", text)
-    text = _without_links(text if is_whole else text[: _final_length(text)])
-    if not is_whole:
+    if is_whole:
+        text = _without_links(text)
+    else:
+        text = _without_links(text[: _final_length(text)])
         text = text[: _final_length(text, MARKUP_PREFIXES)]
         if opened := OPEN_MARKUP_PATTERN.search(text):
             text = text[: opened.start()]

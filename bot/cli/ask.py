@@ -240,7 +240,9 @@ def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
     if version == BASE:
         return AskTarget(persona, None)
     stored = _stored_version(home, persona, version)
-    return AskTarget(persona, adapter_ref(home, persona.id, stored) if stored else None)
+    if stored is None:
+        return AskTarget(persona, None)
+    return AskTarget(persona, adapter_ref(home, persona.id, stored))
 
 
 def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:

@@ -170,7 +170,8 @@ class DataJobRunner:
 
     async def _do(self, home: Path, job: DataJob, work: JobWork) -> None:
         try:
-            async with self._fetching if job.kind in ("fetch", "import") else self._computing:
+            turn = self._fetching if job.kind in ("fetch", "import") else self._computing
+            async with turn:
                 job.state = "running"
                 job.change()
                 job.result = await work(job)

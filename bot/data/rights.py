@@ -51,8 +51,10 @@ def parse_rights(fields: Mapping[str, str]) -> RightsStatement:
         error = statement_error(name, value)
         if not error:
             continue
-        # A form has a field of its own for the licence.
-        errors["licence" if name == "right" and "licence" in error else name] = error
+        field = name
+        if name == "right" and "licence" in error:
+            field = "licence"  # a form has a field of its own for it
+        errors[field] = error
     if errors:
         raise InvalidFieldsError(
             f"The right cannot be stored: the statement {', and '.join(errors.values())}.",

@@ -192,11 +192,13 @@ def _history_source(consent: Consent) -> DataSource:
 
 def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
     """A catalogue entry; one that is not on this machine cannot be trained on."""
+    origin = PUBLISHED_ORIGIN if entry.about else CATALOGUE_FILE
+    statement = entry.statement if entry.statement.right else None
     source = DataSource(
         id=entry.name,
         name=entry.name,
-        origin=PUBLISHED_ORIGIN if entry.about else CATALOGUE_FILE,
-        statement=entry.statement if entry.statement.right else None,
+        origin=origin,
+        statement=statement,
         mapping=entry.mapping,
         catalogue_name="" if entry.ships else entry.name,
         entry=entry if entry.hub else None,

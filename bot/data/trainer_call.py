@@ -99,7 +99,9 @@ async def _read_progress(
         except ValueError:  # a line longer than the reader's limit, which it has dropped
             continue
         if not raw:
-            return [*first, *(["…"] if left_out else []), *last]
+            if left_out:
+                first.append("…")
+            return [*first, *last]
         line = raw.decode(errors="replace").strip()[:MAX_LINE_CHARS]
         if line.endswith(PROGRESS_SUFFIXES):
             on_progress(line)

@@ -71,7 +71,9 @@ def _find_persona(interaction: Interaction) -> Persona | None:
     `RequestError`.
     """
     typed = getattr(interaction.namespace, "persona", None)
-    return require_persona(interaction, typed) if typed else find_channel_persona(interaction)
+    if typed:
+        return require_persona(interaction, typed)
+    return find_channel_persona(interaction)
 
 
 MemoryOption = app_commands.Transform[str, SuggestionTransformer(_suggest_memories)]
@@ -179,12 +181,15 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
     # The text of a command or form stands in the bot's response to it. The store may know it by
     # the id of the command alone.
     command = message.interaction_metadata
-    author = command.user if command else message.author
-    event_id = command.id if command else message.id
+    author: discord.User | discord.Member
     if command:
+        author = command.user
+        event_id = command.id
         text_of = services.store.messages.text_of
         text = text_of(message.id) or text_of(event_id)
     else:
+        author = message.author
+        event_id = message.id
         text = own_words(message, interaction.user)
     if author != interaction.user or not text:
         raise RefusedError(
@@ -193,7 +198,10 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
         )
     answer = services.store.replies.get(event_id)
     advice = "Use `/remember` with its text and the option `persona`."
-    persona = _persona_of(interaction, answer) if answer else channel_persona(interaction, advice)
+    if answer:
+        persona = _persona_of(interaction, answer)
+    else:
+        persona = channel_persona(interaction, advice)
     await _store(interaction, persona, text, message.id)
 
 
@@ -257,8 +265,10 @@ def own_words(message: discord.Message, author: discord.User | discord.Member) -
     """
     guild = message.guild
     text = raw_text(message)
-    for mine in (guild.me, guild.self_role) if guild else ():
-        text = text.replace(mine.mention, "") if mine else text
+    if guild:
+        for addressed in (guild.me, guild.self_role):
+            if addressed:
+                text = text.replace(addressed.mention, "")
     return clean_memory(text, _channel_names(guild, author))
 
 
@@ -292,8 +302,11 @@ async def _store(
         )
         if isinstance(interaction.channel, discord.Thread):
             store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
-    where = "in this server" if interaction.guild_id else "in this conversation"
-    readers = " Everyone in the channel can read those replies." if interaction.guild_id else ""
+    where = "in this conversation"
+    readers = ""
+    if interaction.guild_id:
+        where = "in this server"
+        readers = " Everyone in the channel can read those replies."
     await respond(
         interaction,
         f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
@@ -345,8 +358,12 @@ def _persona_text(interaction: Interaction, persona: Persona) -> str:
     """Text of what a persona remembers for the member here, and how much others do."""
     memories = _memories(interaction).of_persona(persona)
     others = len(_memories(interaction).of_persona(None)) - len(memories)
-    look = "name one with `persona`; a channel without a persona lists all"
-    more = f"Others remember {count_of(others, 'thing')}: {look}." if others else ""
+    more = ""
+    if others:
+        more = (
+            f"Others remember {count_of(others, 'thing')}: name one with `persona`; a channel "
+            "without a persona lists all."
+        )
     if not memories:
         return f"{persona.name} remembers nothing for you here. `/remember` asks it to. {more}".rstrip()
     return _list_text(persona.name, memories, f"{CHANGE_TEXT} {more}".rstrip())
@@ -382,9 +399,8 @@ def _list_text(name: str, memories: list[Memory], note: str) -> str:
     """List a persona's memories, each as long as a message has room for."""
     head = f"**{name}** remembers {count_of(len(memories), 'thing')} for you here. {note}".rstrip()
     lengths = [len(_quote(memory.text)) for memory in memories]
-    room = _fair_room(
-        lengths, MAX_MESSAGE_CHARS - len(head) - len(CUT_TEXT) - MARGIN_CHARS * len(memories)
-    )
+    reserved = len(head) + len(CUT_TEXT) + MARGIN_CHARS * len(memories)
+    room = _fair_room(lengths, MAX_MESSAGE_CHARS - reserved)
     if max(lengths) > room:
         head += CUT_TEXT
     lines = [f"`{memory.seq}` {_excerpt(memory, room)}" for memory in memories]

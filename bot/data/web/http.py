@@ -330,6 +330,7 @@ async def get_samples(request: web.Request) -> web.Response:
         raise Problem(
             "busy", "The samples are being indexed.", "Try again.", headers={"Retry-After": "2"}
         )
-    links = paging.page_links(request, page, str(hits.found[-1].n) if hits.has_more else None)
+    last = str(hits.found[-1].n) if hits.has_more else None
+    links = paging.page_links(request, page, last)
     samples = [SampleResponse.describe(hit, split=hit.side) for hit in hits.found]
     return SampleListResponse(samples=samples, count=hits.count, links=links).response()

@@ -198,6 +198,7 @@ async def _render_dataset(
     stats = built.stats
     place = dataset_place(built.id)
     entry = services.catalogue.entry_at(place)
+    statement = entry.statement if entry else None
     sheet = await asyncio.to_thread(read_datasheet, built)
     examples = await _dropped_samples(services, built)
     rows = [(name, float(source.samples)) for name, source in stats.by_source.items()]
@@ -214,7 +215,7 @@ async def _render_dataset(
         sheet=_render_datasheet(sheet),
         examples=examples,
         problem=problem,
-        given=statement_fields(entry.statement if entry else None) | dict(given),
+        given=statement_fields(statement) | dict(given),
         offer=offer_fields(services, place, built.id) | dict(given),
         can_rebuild=built.is_own and await services.data.stored_build(built.id) is not None,
     )
@@ -235,9 +236,8 @@ def _render_datasheet(sheet: str) -> Markup:
     """A data sheet, with headings below the page's own."""
     html: str = DATASHEET_RENDERER.render(sheet)
     for level in (2, 1):
-        html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(
-            f"</h{level}>", f"</h{level + 2}>"
-        )
+        html = html.replace(f"<h{level}>", f"<h{level + 2}>")
+        html = html.replace(f"</h{level}>", f"</h{level + 2}>")
     return Markup(html)  # nosec B704  # the renderer escapes HTML
 
 
@@ -324,7 +324,11 @@ async def get_review_page(request: web.Request) -> web.Response:
             limit=REPLACED_TEXTS_PER_PAGE,
         )
     after = first + len(finds.texts)
-    next_query = urlencode({"kind": kind, "query": query, "first": after})
+    next_page = ""
+    if after < finds.count:
+        query_string = urlencode({"kind": kind, "query": query, "first": after})
+        next_page = f"{request.path}?{query_string}"
+    replaced = [(name, float(count)) for name, count in built.stats.replaced.items()]
     return render_page(
         request,
         "data/review.html",
@@ -333,14 +337,10 @@ async def get_review_page(request: web.Request) -> web.Response:
         finds=finds,
         kind=kind,
         query=query,
-        chart=bar_chart(
-            "Replaced, by kind",
-            [(name, float(n)) for name, n in built.stats.replaced.items()],
-            "places",
-        ),
+        chart=bar_chart("Replaced, by kind", replaced, "places"),
         corrections=corrections,
         can_build=built.is_own and await services.data.stored_build(built.id) is not None,
-        next=f"{request.path}?{next_query}" if after < finds.count else "",
+        next=next_page,
     )
 
 

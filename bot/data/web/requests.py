@@ -57,10 +57,11 @@ SAMPLE_FILTERS = ("query", "split", "source", "talk", "reason")
 
 
 def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> SampleQuery:
-    texts = {
-        name: request.query.get(name, "")[:MAX_QUERY_CHARS]
-        for name in ("query", "source", "talk", "reason")
-    }
+    texts = {}
+    for name in ("query", "source", "talk", "reason"):
+        texts[name] = request.query.get(name, "")[:MAX_QUERY_CHARS]
     side = enum_query(request, "split", ("", *SPLITS)) or ""
     after = integer_query(request, "after", 0, MAX_SAMPLE_NUMBER)
-    return SampleQuery(**texts, side=side, after=-1 if after is None else after, limit=limit)
+    if after is None:
+        after = -1  # samples are numbered from 0
+    return SampleQuery(**texts, side=side, after=after, limit=limit)

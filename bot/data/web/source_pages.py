@@ -44,18 +44,18 @@ async def get_data_page(request: web.Request) -> web.Response:
     sources = await services.data.sources()
     sets, faults = await services.data.datasets()
     places = DataFolders(services.home)
-    await asyncio.to_thread(
-        prune_indexes, services.home / "cache", [places.index(built.folder) for built in sets]
-    )
+    indexes = [places.index(built.folder) for built in sets]
+    await asyncio.to_thread(prune_indexes, services.home / "cache", indexes)
+    room = await asyncio.to_thread(max_upload_bytes, places.uploads)
+    ours = []
+    for source in sources:
+        if source.origin not in FOREIGN_ORIGINS and not source.is_set:
+            ours.append(source)
     return render_page(
         request,
         "data/index.html",
         title="Data",
-        ours=[
-            source
-            for source in sources
-            if source.origin not in FOREIGN_ORIGINS and not source.is_set
-        ],
+        ours=ours,
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
@@ -64,9 +64,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
         packed=GZIP_SUFFIX,
-        room=min(
-            services.max_upload_bytes, await asyncio.to_thread(max_upload_bytes, places.uploads)
-        ),
+        room=min(services.max_upload_bytes, room),
     )
 
 
@@ -95,7 +93,10 @@ async def _store_form_upload(request: web.Request) -> str:
             fields[part.name or ""] = content.decode("utf-8", errors="replace")
             return
         read = partial(part.read_chunk, FORM_CHUNK_BYTES)
-        first = await read() if not stored and (part.name == "text" or part.filename) else b""
+        first = b""
+        if not stored and (part.name == "text" or part.filename):
+            first = await read()
+        # Browsers send fields that were left empty, too.
         if first:
             name = fields.get("name", "").strip() or part.filename or "pasted.txt"
             replace = fields.get("replace") == "yes"
@@ -162,8 +163,10 @@ def _map_text(source: data_sources.DataSource, given: str | None) -> str:
     """
     if given is not None:
         return given
-    asked = source.about.question if source.about else None
-    return "\n".join(source.mapping or (asked.pairs if asked else ()))
+    pairs = source.mapping
+    if not pairs and source.about and source.about.question:
+        pairs = source.about.question.pairs
+    return "\n".join(pairs)
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/columns")
@@ -180,9 +183,9 @@ async def post_columns(request: web.Request) -> web.Response:
             raise
         source = await services.data.upload(name)
         return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
-    message = (
-        "The columns are stored; the file is read again." if pairs else "The columns are withdrawn."
-    )
+    message = "The columns are withdrawn."
+    if pairs:
+        message = "The columns are stored; the file is read again."
     return redirect_to(request, upload_page_path(name), message)
 
 
@@ -329,9 +332,8 @@ async def cancel_job(request: web.Request) -> web.Response:
     paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
     paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
-    return redirect_to(
-        request, path, "Cancelled." if job.state == "cancelled" else "It had ended already."
-    )
+    message = "Cancelled." if job.state == "cancelled" else "It had ended already."
+    return redirect_to(request, path, message)
 
 
 def upload_page_path(name: str) -> str:
