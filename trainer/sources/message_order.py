@@ -54,13 +54,13 @@ def _order_values(messages: list[Any]) -> tuple[str, Sequence[float]] | None:
     if not all(isinstance(message, dict) for message in messages):
         return None
     names = [key for key in messages[0] if isinstance(key, str)]
-    for key in names:
-        if _is_time(key) and (times := _times([message.get(key) for message in messages])):
+    for key in filter(_is_time, names):
+        times = _times([message.get(key) for message in messages])
+        if times:
             return key, times
-    for key in names:
-        if is_number_key(key) and (
-            numbers := parse_numbers([message.get(key) for message in messages])
-        ):
+    for key in filter(is_number_key, names):
+        numbers = parse_numbers([message.get(key) for message in messages])
+        if numbers:
             return key, numbers
     return None
 
@@ -88,8 +88,13 @@ def _times(cells: list[Any]) -> list[float]:
             return []
         detector.add(stamp)
         stamps.append(stamp)
-    times = [at for stamp in stamps if (at := stamp.at(detector.order)) is not None]
-    return times if len(times) == len(cells) else []
+    times: list[float] = []
+    for stamp in stamps:
+        at = stamp.at(detector.order)
+        if at is None:
+            return []
+        times.append(at)
+    return times
 
 
 def parse_numbers(cells: Sequence[object]) -> list[float]:

@@ -2,6 +2,7 @@
 store it).
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +12,11 @@ from trainer.sources.columns import (
     Row,
     RowSchema,
     column_roles,
-    find_column,
     message_keys,
 )
 from trainer.sources.conversation_builder import RawDialogue
-from trainer.sources.formats.message_rows import add_optional_roles, dialogue_from_messages
-from trainer.sources.formats.qa_rows import dialogue_from_answer
+from trainer.sources.formats.message_rows import dialogue_from_messages
+from trainer.sources.formats.qa_rows import answer_columns, dialogue_from_answer
 from trainer.sources.header_names import normalise_column
 from trainer.sources.record_fields import UnusableRecordError, cell_list
 
@@ -46,34 +46,33 @@ UNDESIRABLE = "marked as undesirable"
 def _verdict(name: str, value: Any) -> bool | None:
     if not isinstance(value, bool | int | float | str):
         return None
-    verdict = VERDICTS.get(re.sub(r"(?<=\w)[\s-]+(?=\w)", "_", str(value).strip().lower()))
-    return (
-        not verdict if verdict is not None and normalise_column(name) in FLAGS_OF_BAD else verdict
-    )
+    word = re.sub(r"(?<=\w)[\s-]+(?=\w)", "_", str(value).strip().lower())
+    verdict = VERDICTS.get(word)
+    if verdict is not None and normalise_column(name) in FLAGS_OF_BAD:
+        return not verdict
+    return verdict
 
 
 def _verdict_columns(row: Row) -> list[str]:
-    return [
-        name for name in row if isinstance(name, str) and normalise_column(name) in VERDICT_COLUMNS
-    ]
+    names = (name for name in row if isinstance(name, str))
+    return [name for name in names if normalise_column(name) in VERDICT_COLUMNS]
 
 
 def are_verdicts(rows: Sequence[Row]) -> bool:
     """Report whether the marks of all rows are verdicts: a `label` of 0, 1 and 2 is a class."""
-    columns = dict.fromkeys(column for row in rows if (column := _verdict_column(row)))
-    return all(
-        _verdict(name, row[name]) is not None
-        for name in columns
-        for row in rows
-        if row.get(name) not in (None, "")
-    )
+    for name in dict.fromkeys(filter(None, map(_verdict_column, rows))):
+        for row in rows:
+            if row.get(name) not in (None, "") and _verdict(name, row[name]) is None:
+                return False
+    return True
 
 
 def unclear_verdicts(rows: Sequence[Row]) -> tuple[str, list[str]] | None:
     """Return a column of marks with two values that are no known verdicts, and these; None if there
     is none.
     """
-    for name in dict.fromkeys(name for row in rows for name in _verdict_columns(row)):
+    columns = dict.fromkeys(itertools.chain.from_iterable(map(_verdict_columns, rows)))
+    for name in columns:
         cells = [row[name] for row in rows if row.get(name) not in (None, "")]
         values = list(dict.fromkeys(str(cell).strip() for cell in cells))
         is_short = all(len(value) <= MAX_VERDICT_CHARS for value in values)
@@ -84,25 +83,21 @@ def unclear_verdicts(rows: Sequence[Row]) -> tuple[str, list[str]] | None:
 
 
 def _verdict_column(row: Row) -> str | None:
-    return next(
-        (name for name in _verdict_columns(row) if _verdict(name, row[name]) is not None), None
-    )
+    for name in _verdict_columns(row):
+        if _verdict(name, row[name]) is not None:
+            return name
+    return None
 
 
 def _plan_verdict(row: Row) -> ColumnRoles | None:
     verdict = _verdict_column(row)
     if verdict is None:
         return None
+    # Without its own column: `label` would be taken for the answer.
     others = {name: cell for name, cell in row.items() if name != verdict}
-    by_role = {
-        role: name
-        for role in ("user", "input", "assistant", "history")
-        if (name := find_column(others, role))
-    }
-    if "user" not in by_role and "input" in by_role:
-        by_role["user"] = by_role.pop("input")
-    if {"user", "assistant"} <= by_role.keys():
-        return ColumnRoles({**add_optional_roles(others, by_role), "verdict": verdict})
+    by_role = answer_columns(others)
+    if by_role:
+        return ColumnRoles({**by_role, "verdict": verdict})
     for name in ("messages", "conversations"):
         messages = cell_list(others.get(name)) if name in others else None
         keys = message_keys(messages) if messages else None

@@ -48,9 +48,8 @@ def _side(value: object) -> str:
 def _message_lists(row: Row) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the columns that hold lists of objects."""
     for name, cell in row.items():
-        messages = (
-            cell_list(cell) if isinstance(cell, list | dict) or str(cell)[:1] == "[" else None
-        )
+        may_be_list = isinstance(cell, list | dict) or str(cell)[:1] == "["
+        messages = cell_list(cell) if may_be_list else None
         if messages and all(isinstance(message, dict) for message in messages):
             yield name, messages
 
@@ -73,11 +72,14 @@ def _plan_sides(row: Row) -> ColumnRoles | None:
             continue
         if _has_roles(messages):
             return None
-        if key := _side_key(messages):
-            return ColumnRoles({"messages": name}, key, text)
+        side_key = _side_key(messages)
+        if side_key:
+            return ColumnRoles({"messages": name}, from_key=side_key, value_key=text)
         keys = message_keys(messages)
-        sides = _participant_sides(row, skipped=name) if keys else {}
-        if keys and any(str(message.get(keys[0])) in sides for message in messages):
+        if keys is None:
+            continue
+        sides = _participant_sides(row, skipped=name)
+        if any(str(message.get(keys[0])) in sides for message in messages):
             return column_roles(keys, messages=name, participants=name)
     return None
 
@@ -85,7 +87,7 @@ def _plan_sides(row: Row) -> ColumnRoles | None:
 def _has_roles(messages: list[dict[str, Any]]) -> bool:
     """Report whether messages name plain roles, as OpenAI's and ShareGPT's do."""
     keys = message_keys(messages)
-    return bool(keys) and all(_side(message.get(keys[0])) for message in messages)  # type: ignore[index]
+    return keys is not None and all(_side(message.get(keys[0])) for message in messages)
 
 
 def _participant_sides(row: Row, skipped: str) -> dict[str, str]:
@@ -96,17 +98,31 @@ def _participant_sides(row: Row, skipped: str) -> dict[str, str]:
     for name, cell in row.items():
         if name == skipped:
             continue
-        if isinstance(cell, dict) and (side := _class_of(cell)):
-            ids = [name.removesuffix("_id"), *(str(cell[key]) for key in ID_KEYS if key in cell)]
-            sides.update(dict.fromkeys(ids, side))
-        for one in cell if isinstance(cell, list) else ():
-            if isinstance(one, dict) and (side := _class_of(one)):
-                sides.update((str(one[key]), side) for key in ID_KEYS if key in one)
+        if isinstance(cell, dict):
+            side = _class_of(cell)
+            if side:
+                # Messages name such a participant by an id of its own or by the column.
+                sides[name.removesuffix("_id")] = side
+                sides.update(_ids_with_side(cell, side))
+        elif isinstance(cell, list):
+            for participant in cell:
+                side = _class_of(participant)
+                sides.update(_ids_with_side(participant, side) if side else {})
     return sides
 
 
-def _class_of(participant: dict[str, Any]) -> str:
-    return next((side for key in CLASS_KEYS if (side := _side(participant.get(key)))), "")
+def _class_of(participant: object) -> str:
+    """Return the role of an object that states a class; empty for anything else."""
+    if isinstance(participant, dict):
+        for key in CLASS_KEYS:
+            side = _side(participant.get(key))
+            if side:
+                return side
+    return ""
+
+
+def _ids_with_side(participant: dict[str, Any], side: str) -> dict[str, str]:
+    return {str(participant[key]): side for key in ID_KEYS if key in participant}
 
 
 def _dialogue_from_sides(row: Row, columns: ColumnRoles) -> RawDialogue:
@@ -114,27 +130,24 @@ def _dialogue_from_sides(row: Row, columns: ColumnRoles) -> RawDialogue:
     if not messages:
         raise UnusableRecordError("no messages")
     messages = sort_messages(messages)
-    listed = "participants" in columns.by_role
-    sides = _participant_sides(row, skipped=columns.by_role["messages"]) if listed else {}
+    are_listed = "participants" in columns.by_role
+    sides = _participant_sides(row, skipped=columns.by_role["messages"]) if are_listed else {}
     turns = []
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
             raise UnusableRecordError(f"message {number} is not an object")
         value = message.get(columns.from_key)
-        side = (
-            sides.get(str(value), "")
-            if listed
-            else _side(value) or side_of_flag(columns.from_key, value)
-        )
+        if are_listed:
+            side = sides.get(str(value), "")
+        else:
+            side = _side(value) or side_of_flag(columns.from_key, value)
         if not side:
             raise UnusableRecordError(
                 f"message {number} does not say whose it is ({columns.from_key!r})"
             )
         turns.append((side, cell_text(message.get(columns.value_key))))
-    facts = next((row[name] for name in FACT_COLUMNS if row.get(name)), None) or columns.get(
-        row, "system"
-    )
-    dialogue = RawDialogue.of(turns, join_facts(facts))
+    facts = next((row[name] for name in FACT_COLUMNS if row.get(name)), None)
+    dialogue = RawDialogue.of(turns, join_facts(facts or columns.get(row, "system")))
     dialogue.untrained = excluded_turns(messages)
     return dialogue
 
@@ -144,25 +157,21 @@ def _plan_named(row: Row) -> ColumnRoles | None:
     recurs or two.
     """
     for name, messages in _message_lists(row):
-        pairs = [
-            (key, text)
-            for message in messages
-            for key, text in message.items()
-            if len(message) == 1
-        ]
-        labels = {key for key, _ in pairs}
-        if (
-            len(pairs) < max(MIN_NAMED_TURNS, len(messages))
-            or len(labels) < 2
-            or len(labels) > len(pairs) / 2 + 1
-        ):
-            continue
-        if all(
-            isinstance(text, str) and (is_character(key) or key in ROLES) for key, text in pairs
-        ):
-            system = find_column(row, "system")
-            return ColumnRoles({"messages": name, **({"system": system} if system else {})})
+        if all(len(message) == 1 for message in messages) and _are_named_turns(messages):
+            return column_roles(messages=name, system=find_column(row, "system"))
     return None
+
+
+def _are_named_turns(messages: list[dict[str, Any]]) -> bool:
+    """Report whether objects with one key each are turns by two or more speakers whose names
+    recur.
+    """
+    names = {name for message in messages for name in message}
+    if len(messages) < MIN_NAMED_TURNS or not 2 <= len(names) <= len(messages) / 2 + 1:
+        return False
+    if not all(is_character(name) or name in ROLES for name in names):
+        return False
+    return all(isinstance(text, str) for message in messages for text in message.values())
 
 
 def _dialogue_from_named(row: Row, columns: ColumnRoles) -> RawDialogue:

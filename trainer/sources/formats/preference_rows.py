@@ -3,7 +3,14 @@
 import math
 from typing import Any
 
-from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
+from trainer.sources.columns import (
+    ColumnRoles,
+    Row,
+    RowSchema,
+    column_roles,
+    find_column,
+    message_keys,
+)
 from trainer.sources.conversation_builder import ROLES, RawDialogue, Turns, parse_transcript
 from trainer.sources.formats.message_rows import message_turns
 from trainer.sources.formats.qa_rows import answer_text, parse_side
@@ -35,20 +42,23 @@ def _plan_chosen(row: Row) -> ColumnRoles | None:
     rejected = find_column(row, "rejected")
     if not chosen or not rejected:
         return None
-    by_role = {"chosen": chosen, "rejected": rejected}
-    messages = next(
-        (name for name in ("conversations", "messages") if isinstance(row.get(name), list)), None
+    lists = [name for name in ("conversations", "messages") if isinstance(row.get(name), list)]
+    return column_roles(
+        chosen=chosen,
+        rejected=rejected,
+        messages=lists[0] if lists else None,
+        user=find_column(row, "user"),
+        input=find_column(row, "input"),
+        system=find_column(row, "system"),
+        lang=find_column(row, "lang"),
     )
-    others = {
-        "messages": messages,
-        **{role: find_column(row, role) for role in ("user", "input", "system", "lang")},
-    }
-    return ColumnRoles(by_role | {role: column for role, column in others.items() if column})
 
 
 def _dialogue_from_chosen(row: Row, columns: ColumnRoles) -> RawDialogue:
-    chosen, rejected = (_answer(columns.get(row, role)) for role in ("chosen", "rejected"))
+    chosen = _answer(columns.get(row, "chosen"))
+    rejected = _answer(columns.get(row, "rejected"))
     prompt: list[tuple[str, str]] = []
+    # In HH-RLHF, an answer is the whole talk up to it.
     if not _has_prompt(chosen):
         prompt = [*_history_turns(columns.get(row, "messages")), *_prompt_turns(row, columns)]
     return _preferred([*prompt, *chosen], rejected, columns.get(row, "system"))
@@ -59,14 +69,15 @@ def _has_prompt(turns: Turns) -> bool:
 
 
 def _prompt_turns(row: Row, columns: ColumnRoles) -> list[tuple[str, str]]:
-    turns = [
-        turn
-        for role in ("user", "input")
-        if (cell := columns.get(row, role))
-        for turn in parse_side(cell, "user")
-    ]
+    turns: list[tuple[str, str]] = []
+    for role in ("user", "input"):
+        cell = columns.get(row, role)
+        if cell:
+            turns += parse_side(cell, "user")
     # HH-RLHF and similar sets end the question with the answer's label.
-    return turns[:-1] if turns and not turns[-1][1].strip() else turns
+    if turns and not turns[-1][1].strip():
+        turns.pop()
+    return turns
 
 
 def _history_turns(messages: Any) -> list[tuple[str, str]]:
@@ -85,11 +96,16 @@ def _answer(value: Any) -> Turns:
 
 
 def _preferred(turns: Turns, rejected: Turns, system: Any = "") -> RawDialogue:
-    worse = rejected[-1][1] if rejected else ""
+    """Build a dialogue that ends with the better answer; of two equal ones, none is rejected.
+
+    Raises `UnusableRecordError` if the better answer is empty.
+    """
     if not turns or not turns[-1][1].strip():
         raise UnusableRecordError("the better answer is empty")
-    is_tie = worse.strip() == turns[-1][1].strip()
-    return RawDialogue.of(turns, system if isinstance(system, str) else "", "" if is_tie else worse)
+    worse = rejected[-1][1] if rejected else ""
+    if worse.strip() == turns[-1][1].strip():
+        worse = ""
+    return RawDialogue.of(turns, system if isinstance(system, str) else "", worse)
 
 
 def _plan_scored(row: Row) -> ColumnRoles | None:
@@ -117,16 +133,17 @@ def _dialogue_from_scores(row: Row, columns: ColumnRoles) -> RawDialogue:
     """
     answers = cell_list(columns.get(row, "assistant")) or []
     name = columns.from_key or columns.value_key
-    keyed = [answer.get(name) if isinstance(answer, dict) else None for answer in answers]
-    scores = [
-        _number(score) for score in (cell_list(row.get(name)) if columns.value_key else keyed) or []
-    ]
-    scored = [
-        (score, answer_text(a))
-        for score, a in zip(scores, answers, strict=False)
-        if score is not None
-    ]
-    scored = [(-score if "rank" in name else score, text) for score, text in scored if text.strip()]
+    if columns.value_key:
+        scores = cell_list(row.get(name)) or []
+    else:
+        scores = [answer.get(name) if isinstance(answer, dict) else None for answer in answers]
+    scored: list[tuple[float, str]] = []
+    for value, answer in zip(scores, answers, strict=False):
+        score = _number(value)
+        text = answer_text(answer) if score is not None else ""
+        if score is not None and text.strip():
+            # The best rank is the lowest.
+            scored.append((-score if "rank" in name else score, text))
     if not scored:
         raise UnusableRecordError("no answer has a score")
     best = max(scored, key=lambda pair: pair[0])
@@ -147,11 +164,9 @@ def _number(value: Any) -> float | None:
 def _plan_verdict(row: Row) -> ColumnRoles | None:
     for first, second, verdict in COMPARISON_KEYS:
         if {first, second, verdict} <= row.keys():
-            user = (
-                find_column(row, "user") or find_column(row, "history") or find_column(row, "input")
-            )
-            by_role = {"chosen": first, "rejected": second, "label": verdict}
-            return ColumnRoles({**by_role, **({"user": user} if user else {})})
+            asked = (find_column(row, role) for role in ("user", "history", "input"))
+            user = next(filter(None, asked), None)
+            return column_roles(chosen=first, rejected=second, label=verdict, user=user)
     return None
 
 
@@ -162,11 +177,12 @@ def _dialogue_from_comparison(row: Row, columns: ColumnRoles) -> RawDialogue:
     second_is_better = verdict in SECOND_IS_BETTER
     if columns.by_role["chosen"] in FIRST_WHERE_ONE:
         second_is_better = verdict != "1"
-    answers = [_answer(columns.get(row, role)) for role in ("chosen", "rejected")]
-    better, worse = reversed(answers) if second_is_better else answers
-    return _preferred(
-        [*([] if _has_prompt(better) else _prompt_turns(row, columns)), *better], worse
-    )
+    better = _answer(columns.get(row, "chosen"))
+    worse = _answer(columns.get(row, "rejected"))
+    if second_is_better:
+        better, worse = worse, better
+    prompt = [] if _has_prompt(better) else _prompt_turns(row, columns)
+    return _preferred([*prompt, *better], worse)
 
 
 SCORED_ROW = '{"instruction", "completions": [{"response", "score"}]}'

@@ -19,17 +19,26 @@ NO_INPUT = ("<noinput>", "nan", "none", "n/a", "无")
 ANSWER_KEYS = ("response", "text", "output", "answer", "completion", "content", "value", "body")
 
 
-def _plan_answers(row: Row) -> ColumnRoles | None:
-    by_role = {
-        role: column
-        for role in ("user", "input", "assistant", "history")
-        if (column := find_column(row, role))
-    }
+def answer_columns(row: Row) -> dict[str, str]:
+    """Return the columns of question and answer by role, with those of input, history, system text
+    and language if there are any; empty without a question or without an answer.
+    """
+    by_role: dict[str, str] = {}
+    for role in ("user", "input", "assistant", "history"):
+        column = find_column(row, role)
+        if column:
+            by_role[role] = column
     if "user" not in by_role and "input" in by_role:
+        # Firefly and others ask in `input` alone.
         by_role["user"] = by_role.pop("input")
     if not {"user", "assistant"} <= by_role.keys():
-        return None
-    return ColumnRoles(add_optional_roles(row, by_role))
+        return {}
+    return add_optional_roles(row, by_role)
+
+
+def _plan_answers(row: Row) -> ColumnRoles | None:
+    by_role = answer_columns(row)
+    return ColumnRoles(by_role) if by_role else None
 
 
 def _plan_history(row: Row) -> ColumnRoles | None:
@@ -56,16 +65,13 @@ def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
     if answers and isinstance(answers[0], dict) and message_keys(answers):
         turns.extend(parse_side(answers, "assistant"))
     elif answers:
-        turns.append(
-            (
-                "assistant",
-                next((text for each in answers if (text := answer_text(each)).strip()), ""),
-            )
-        )
+        filled = filter(str.strip, map(answer_text, answers))
+        turns.append(("assistant", next(filled, "")))
     else:
         turns.append(("assistant", cell_text(answer)))
     dialogue = make_dialogue(turns, row, columns)
-    dialogue.input_lines = has_input * (text.count("\n") + 1)
+    if has_input:
+        dialogue.input_lines = text.count("\n") + 1
     return dialogue
 
 
@@ -82,10 +88,14 @@ def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
     open, or messages.
     """
     messages = cell_list(value) if isinstance(value, list | dict) else None
-    if messages and isinstance(messages[0], dict) and (keys := message_keys(messages)):
-        return list(message_turns(messages, *keys))
-    if isinstance(value, dict) and (keys := message_keys([value])):
-        return list(message_turns([value], *keys))
+    if messages and isinstance(messages[0], dict):
+        keys = message_keys(messages)
+        if keys:
+            return message_turns(messages, *keys)
+    if isinstance(value, dict):
+        keys = message_keys([value])
+        if keys:
+            return message_turns([value], *keys)
     text = cell_text(value)
     return parse_labelled_turns(text) or [(role, text)]
 
@@ -99,13 +109,17 @@ def _history(value: Any) -> Turns:
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", *NO_INPUT)):
         return []
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        if turns := parse_transcript(value):
-            return turns
-        raise UnusableRecordError("history: no speaker labels")
+        transcript = parse_transcript(value)
+        if not transcript:
+            raise UnusableRecordError("history: no speaker labels")
+        return transcript
     items = cell_list(value)
     if items is None:
         raise UnusableRecordError("history: a list was expected")
-    return [turn for place, item in enumerate(items) for turn in _history_item(item, place)]
+    turns: list[tuple[str, str]] = []
+    for place, item in enumerate(items):
+        turns += _history_item(item, place)
+    return turns
 
 
 def _history_item(item: Any, place: int) -> Turns:
@@ -116,61 +130,64 @@ def _history_item(item: Any, place: int) -> Turns:
                 f"history {place + 1}: a pair of question and answer was expected"
             )
         return list(zip(("user", "assistant"), (cell_text(text) for text in item), strict=False))
-    if isinstance(item, dict) and (keys := message_keys([item])):
-        return message_turns([item], *keys)
-    if (
-        isinstance(item, dict)
-        and (user := find_column(item, "user"))
-        and (answer := find_column(item, "assistant"))
-    ):
-        return [("user", cell_text(item[user])), ("assistant", cell_text(item[answer]))]
+    if isinstance(item, dict):
+        keys = message_keys([item])
+        if keys:
+            return message_turns([item], *keys)
+        user = find_column(item, "user")
+        answer = find_column(item, "assistant")
+        if user and answer:
+            return [("user", cell_text(item[user])), ("assistant", cell_text(item[answer]))]
     return [("user" if place % 2 == 0 else "assistant", cell_text(item))]
 
 
-QA_SCHEMAS = tuple(
-    RowSchema(name, title, expected, plan=plan, parse=dialogue_from_answer)
-    for name, title, expected, plan in (
-        (
-            "history",
-            "Answer with history",
-            '{"prompt", "response", "history": [["…", "…"]]}',
-            _plan_history,
-        ),
-        (
-            "firefly",
-            "Firefly",
-            '{"kind", "input", "target"}',
-            _plan_exactly("kind", "input", "target"),
-        ),
-        (
-            "alpaca",
-            "Alpaca",
-            '{"instruction", "input", "output"}',
-            _plan_exactly("instruction", "input", "output"),
-        ),
-        (
-            "belle",
-            "BELLE evaluation",
-            '{"question", "std_answer", "class"}',
-            _plan_exactly("question", "std_answer"),
-        ),
-        (
-            "wizardlm",
-            "WizardLM",
-            '{"instruction", "output"}',
-            _plan_exactly("instruction", "output"),
-        ),
-        (
-            "dolly",
-            "Dolly",
-            '{"instruction", "context", "response"}',
-            _plan_exactly("instruction", "response"),
-        ),
-        (
-            "answers",
-            "Questions and answers",
-            "columns such as prompt or question, response or answer",
-            _plan_answers,
-        ),
-    )
+def _answer_schema(
+    name: str, title: str, expected: str, plan: Callable[[Row], ColumnRoles | None]
+) -> RowSchema:
+    return RowSchema(name, title, expected, plan=plan, parse=dialogue_from_answer)
+
+
+QA_SCHEMAS = (
+    _answer_schema(
+        "history",
+        "Answer with history",
+        '{"prompt", "response", "history": [["…", "…"]]}',
+        _plan_history,
+    ),
+    _answer_schema(
+        "firefly",
+        "Firefly",
+        '{"kind", "input", "target"}',
+        _plan_exactly("kind", "input", "target"),
+    ),
+    _answer_schema(
+        "alpaca",
+        "Alpaca",
+        '{"instruction", "input", "output"}',
+        _plan_exactly("instruction", "input", "output"),
+    ),
+    _answer_schema(
+        "belle",
+        "BELLE evaluation",
+        '{"question", "std_answer", "class"}',
+        _plan_exactly("question", "std_answer"),
+    ),
+    _answer_schema(
+        "wizardlm",
+        "WizardLM",
+        '{"instruction", "output"}',
+        _plan_exactly("instruction", "output"),
+    ),
+    _answer_schema(
+        "dolly",
+        "Dolly",
+        '{"instruction", "context", "response"}',
+        _plan_exactly("instruction", "response"),
+    ),
+    _answer_schema(
+        "answers",
+        "Questions and answers",
+        "columns such as prompt or question, response or answer",
+        _plan_answers,
+    ),
 )
