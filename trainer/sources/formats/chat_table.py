@@ -25,8 +25,8 @@ from trainer.sources.formats.scripts import (
     SceneLine,
     build_scene,
     build_scenes,
+    conversation_of,
     is_system_line,
-    place_in_talk,
 )
 from trainer.sources.header_names import chat_roles
 from trainer.sources.markup import clean_text, map_outside_code
@@ -63,9 +63,11 @@ def recognise_chat(columns: Sequence[ColumnProfile]) -> ChatColumns | None:
     speakers = [c for c in speakers if c.kind in ("roles", "flags")] or speakers
     if len(texts) != 1 or len(speakers) != 1:
         return None
-    (text,), (speaker,) = texts, speakers
-    is_prose = [c for c in columns if c.kind == "texts" and c not in (text, speaker)]
-    if is_prose or (speaker.kind != "flags" and speaker.distinct > text.distinct):
+    text = texts[0]
+    speaker = speakers[0]
+    other_texts = [c for c in columns if c.kind == "texts" and c not in (text, speaker)]
+    # Speakers recur: there are never more of them than texts.
+    if other_texts or (speaker.kind != "flags" and speaker.distinct > text.distinct):
         return None
     times = _time_columns(columns)
     if not times and speaker.kind not in ("roles", "flags"):
@@ -80,12 +82,12 @@ def _may_be_speaker(column: ColumnProfile) -> bool:
         return column.kind == "flags"
     if "speaker" not in chat_roles(column.name):
         return column.kind == "roles"
-    is_short = (
-        column.kind == "texts"
-        and column.characters <= MAX_SPEAKER_CHARACTERS
-        and column.filled < MIN_RECURRING_ROWS
-    )
-    return column.distinct > 1 and (column.kind in ("names", "roles") or is_short)
+    if column.distinct < 2:
+        return False
+    if column.kind in ("names", "roles"):
+        return True
+    is_short = column.characters <= MAX_SPEAKER_CHARACTERS
+    return column.kind == "texts" and is_short and column.filled < MIN_RECURRING_ROWS
 
 
 def _time_columns(columns: Sequence[ColumnProfile]) -> dict[str, str]:
@@ -101,21 +103,16 @@ def _time_columns(columns: Sequence[ColumnProfile]) -> dict[str, str]:
 
 
 def _conversation(columns: Sequence[ColumnProfile]) -> dict[str, str]:
-    ids = [
-        c
-        for c in columns
-        if "conversation" in chat_roles(c.name) and c.kind not in ("lists", "objects", "empty")
-    ]
+    plain = [c for c in columns if c.kind not in ("lists", "objects", "empty")]
+    ids = [c for c in plain if "conversation" in chat_roles(c.name)]
     return {"conversation": ids[0].name} if len(ids) == 1 else {}
 
 
 def _order(columns: Sequence[ColumnProfile]) -> dict[str, str]:
     """Return the column of numbers that order the rows of a conversation without times."""
-    numbers = [
-        c
-        for c in columns
-        if is_number_key(c.name) and c.kind in ("numbers", "ids", "flags", "names")
-    ]
+    # Turns of two are numbered 0 and 1, which looks like flags.
+    plain = [c for c in columns if c.kind in ("numbers", "ids", "flags", "names")]
+    numbers = [c for c in plain if is_number_key(c.name)]
     return {"order": numbers[0].name} if numbers else {}
 
 
@@ -156,7 +153,8 @@ def _label(row: Mapping[str, Any], column: str) -> str:
 def _detect_order(records: Records, columns: ChatColumns) -> DateOrder:
     detector = DateOrderDetector()
     for record in records():
-        if not isinstance(record, RejectedRecord) and (stamp := _stamp(record[1], columns)):
+        stamp = None if isinstance(record, RejectedRecord) else _stamp(record[1], columns)
+        if stamp:
             detector.add(stamp)
     return detector.order
 
@@ -189,12 +187,9 @@ def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: Date
     speaker = _label(cells, columns["speaker"])
     if not speaker:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
-    text = map_outside_code(
-        clean_text(cell_text(cell_at(cells, columns["text"]))), lambda part: part
-    )
-    channel = (
-        cell_text(cell_at(cells, columns["conversation"])) if "conversation" in columns else ""
-    )
+    written = clean_text(cell_text(cell_at(cells, columns["text"])))
+    text = map_outside_code(written, lambda part: part)
+    channel = conversation_of(cells, columns) or ""
     return LogEntry(row, at, make_author("", (speaker,)), text, channel=channel)
 
 
@@ -212,7 +207,7 @@ def _timed_scenes(
             continue
         try:
             line = _line(record, columns)
-            conversation = place_in_talk(record[1], columns)[0] or ""
+            conversation = conversation_of(record[1], columns) or ""
             at = _time(record[1], columns, order)
         except UnusableRecordError as error:
             yield RejectedRecord(record[0], str(error))
@@ -254,7 +249,7 @@ def _placed_lines(records: Records, columns: ChatColumns) -> Iterator[PlacedLine
             yield record
             continue
         try:
-            yield PlacedLine(_line(record, columns), *place_in_talk(record[1], columns))
+            yield PlacedLine.from_row(_line(record, columns), record[1], columns)
         except UnusableRecordError as error:
             yield RejectedRecord(record[0], str(error))
 

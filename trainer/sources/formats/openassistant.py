@@ -19,7 +19,9 @@ from trainer.sources.source_format import ReadOptions, SourceFormat
 
 ROLES = {"prompter": USER, "user": USER, "assistant": ASSISTANT}
 MIN_QUALITY = 0.25  # minimum mean of the reviewers' votes (0 to 1) for a message
+MESSAGE_KEYS = {"message_id", "parent_id", "text", "role"}
 BAD_STATES = ("aborted_low_grade", "halted_by_moderator")
+UNRANKED = float("inf")
 OFF_PATH = "not on the best-ranked path"
 AFTER_REJECTED = "after a rejected message: "
 
@@ -45,26 +47,27 @@ class MessageNode:
 
 
 def parse_node(row: dict[str, Any]) -> MessageNode:
-    get = row.get
-    text = get("text")
-    rank = get("rank")
-    lang = get("lang")
-    role = get("role")
+    """Parse a message without its replies; whatever is missing or odd becomes its fault."""
+    text = row.get("text")
+    text = text.strip() if isinstance(text, str) else ""
+    rank = row.get("rank")
+    lang = row.get("lang")
+    role = row.get("role")
     speaker = ROLES.get(role) if isinstance(role, str) else None
     fault = ""
-    if not isinstance(text, str) or not text.strip():
+    if not text:
         fault = "no text"
-    elif get("deleted"):
+    elif row.get("deleted"):
         fault = "deleted"
-    elif get("review_result") is False or _is_low(get("labels")):
+    elif row.get("review_result") is False or _is_low(row.get("labels")):
         fault = "low quality"
     elif speaker is None:
         fault = f"unknown role {str(role)[:20]!r}"
     return MessageNode(
-        str(get("message_id") or ""),
-        text.strip() if isinstance(text, str) else "",
+        str(row.get("message_id") or ""),
+        text,
         speaker,
-        rank=rank if isinstance(rank, int | float) else float("inf"),
+        rank=rank if isinstance(rank, int | float) else UNRANKED,
         lang=lang if isinstance(lang, str) else "",
         fault=fault,
     )
@@ -118,7 +121,7 @@ def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
                 child = parse_node(reply)
                 open_.append((child, reply))
             else:
-                child = MessageNode("", "", None, rank=float("inf"), lang="", fault="no message")
+                child = MessageNode("", "", None, rank=UNRANKED, lang="", fault="no message")
             node.replies.append(child)
     return root
 
@@ -131,9 +134,14 @@ def annotate_tree(root: MessageNode) -> MessageNode:
     for node in nodes:
         nodes.extend(node.replies)
     for node in reversed(nodes):
-        node.size = 1 + sum([reply.size for reply in node.replies])
-        below = node.speaker is ASSISTANT or any([reply.answers for reply in node.replies])
-        node.answers = below and not node.fault
+        node.size = 1
+        node.answers = node.speaker is ASSISTANT
+        for reply in node.replies:
+            node.size += reply.size
+            node.answers = node.answers or reply.answers
+        if node.fault:
+            # Nothing below a message that cannot be used has its context.
+            node.answers = False
     return root
 
 
@@ -148,17 +156,17 @@ def extract_conversations(
         yield RejectedRecord(place, f"language {root.lang} is not requested", root.size)
         return
     used: set[int] = set()
-    paths = _all_paths(root) if options.oasst_paths == "all" else filter(None, [_best_path(root)])
-    for path in paths:
+    for path in _all_paths(root) if options.oasst_paths == "all" else _best_paths(root):
+        # A message that several paths share counts as a record of the first one.
         fresh = [node for node in path if id(node) not in used]
         used.update(map(id, fresh))
         yield _conversation(path, place, len(fresh), options)
     yield from _unused(root, used, place)
 
 
-def _best_path(root: MessageNode) -> list[MessageNode]:
-    """Follow the best-ranked replies from the root to the last answer; without ranks, the largest
-    subtree.
+def _best_paths(root: MessageNode) -> Iterator[list[MessageNode]]:
+    """Yield the path along the best-ranked replies, or without ranks the largest subtrees, from the
+    root to the last answer, if there is one.
     """
     path: list[MessageNode] = []
     node: MessageNode | None = root
@@ -168,7 +176,8 @@ def _best_path(root: MessageNode) -> list[MessageNode]:
         node = min(usable, key=lambda reply: (reply.rank, -reply.size), default=None)
     while path and path[-1].speaker is not ASSISTANT:
         path.pop()
-    return path if len(path) > 1 else []
+    if len(path) > 1:
+        yield path
 
 
 def _all_paths(root: MessageNode) -> Iterator[list[MessageNode]]:
@@ -186,11 +195,17 @@ def _conversation(
     path: list[MessageNode], place: str, rows: int, options: ReadOptions
 ) -> Conversation:
     messages = [SourceMessage(node.speaker or USER, node.text, place) for node in path]
-    ranked = [reply for reply in path[-2].replies if not reply.fault and reply.rank != float("inf")]
-    worst = max(ranked, key=lambda reply: reply.rank, default=path[-1])
-    rejected = worst.text if worst.rank > path[-1].rank else ""
-    fields = {"rows": rows, "rejected": rejected, "lang": path[0].lang, "arrived": options.arrived}
-    return Conversation.of(messages, options.source, options.right, **fields)
+    siblings = [reply for reply in path[-2].replies if not reply.fault and reply.rank != UNRANKED]
+    worst = max(siblings, key=lambda reply: reply.rank, default=path[-1])
+    return Conversation.of(
+        messages,
+        options.source,
+        options.right,
+        rows=rows,
+        rejected=worst.text if worst.rank > path[-1].rank else "",
+        lang=path[0].lang,
+        arrived=options.arrived,
+    )
 
 
 def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedRecord]:
@@ -210,15 +225,16 @@ def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedR
 
 
 def _recognises_rows(peek: Peek) -> bool:
-    rows = [
-        row for row in peek.records if {"message_id", "parent_id", "text", "role"} <= row.keys()
-    ]
-    return bool(rows) and 2 * len(rows) >= len(peek.records)
+    rows = sum(row.keys() >= MESSAGE_KEYS for row in peek.records)
+    return rows > 0 and 2 * rows >= len(peek.records)
 
 
 def _read_rows(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     for item in _tree_runs(file) if _is_grouped(file) else _sorted_on_disk(file):
-        yield from [item] if isinstance(item, RejectedRecord) else _read_tree(item, options)
+        if isinstance(item, RejectedRecord):
+            yield item
+        else:
+            yield from _read_tree(item, options)
 
 
 def _tree_id(row: dict[str, Any]) -> str:
@@ -230,17 +246,22 @@ def _is_grouped(file: SourceFile) -> bool:
     bytes per tree.
     """
     seen: set[int] = set()
-    trees = (
-        _tree_id(record[1]) for record in file.records() if not isinstance(record, RejectedRecord)
-    )
-    for tree, _ in itertools.groupby(trees):
+    last = None
+    for record in file.records():
+        if isinstance(record, RejectedRecord):
+            continue
+        tree = _tree_id(record[1])
+        if tree == last:
+            continue
         if hash(tree) in seen:
             return False
         seen.add(hash(tree))
+        last = tree
     return True
 
 
 def _tree_runs(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]:
+    """Yield the rows of each tree of a file in which they are contiguous."""
     run: list[Record] = []
     for record in file.records():
         if isinstance(record, RejectedRecord):
@@ -261,11 +282,10 @@ def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]
         for record in file.records():
             if isinstance(record, RejectedRecord):
                 yield record
-            else:
-                packed = orjson.dumps(record[1], default=str)
-                database.execute(
-                    "insert into node values (?, ?, ?)", (_tree_id(record[1]), record[0], packed)
-                )
+                continue
+            place, row = record
+            packed = orjson.dumps(row, default=str)
+            database.execute("insert into node values (?, ?, ?)", (_tree_id(row), place, packed))
         rows = database.execute("select tree, place, row from node order by tree, rowid")
         for _, tree in itertools.groupby(rows, key=operator.itemgetter(0)):
             yield [(place, orjson.loads(packed)) for _, place, packed in tree]
@@ -274,6 +294,9 @@ def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]
 def _read_tree(
     records: list[Record], options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the conversations of a tree's rows, which may stand in any order: a reply before the
+    message that it answers, too.
+    """
     nodes: dict[str, MessageNode] = {}
     parents: list[tuple[str, MessageNode, str]] = []
     for place, row in records:
@@ -302,7 +325,10 @@ def _read_tree(
         )
 
 
-TREE_ROW = '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}'
+TREE_ROW = (
+    '{"message_tree_id", "prompt": {"text", "role", "replies": '
+    '[{"text", "role", "rank", "replies": …}]}}'
+)
 MESSAGE_ROW = (
     '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}'
 )

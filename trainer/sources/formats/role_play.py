@@ -71,7 +71,8 @@ def _plan_role_play(row: Row) -> ColumnRoles | None:
             return column_roles(keys, character=role, messages=name, system=system)
     text = row[answer] if answer else None
     if isinstance(text, str) and len(ACTION.findall(text)) > 1:
-        return column_roles(scene=answer, system=user)  # Character-LLM: the setting, then a scene
+        # Character-LLM: the prompt is a setting, and the answer a whole scene.
+        return column_roles(scene=answer, system=user)
     scene = _scene_column(row, row[role] if role else _quoted_speaker(text), answer)
     if scene:
         asked = user if user != scene else None
@@ -117,7 +118,10 @@ def _scene_column(row: Row, character: str, answer: str | None) -> str | None:
 def _quoted_speaker(answer: object) -> str:
     """Return the name before an answer in quotation marks: `Oda: 「…」` (ChatHaruhi)."""
     match = INLINE_LABEL.match(answer) if isinstance(answer, str) else None
-    return match[1] if match and match.string[match.end() :].lstrip()[:1] in QUOTE_MARKS else ""
+    if match is None:
+        return ""
+    quotation = match.string[match.end() :].lstrip()
+    return match[1] if quotation[:1] in QUOTE_MARKS else ""
 
 
 def _own_label(labels: set[str], character: str) -> str | None:
@@ -187,13 +191,16 @@ def parse_scene(text: str, character: str = "") -> tuple[str, list[tuple[str, st
     for line in text.replace(END_OF_TURN, "\n").splitlines():
         if not line.strip() or SCENE_BREAK.match(line):
             continue
-        if match := NAME_LINE.match(line):
+        match = NAME_LINE.match(line)
+        if match:
             turns.append((match[1].strip(), match[2]))
         elif turns:
-            turns[-1] = (turns[-1][0], f"{turns[-1][1]}\n{line}")
+            label, text = turns[-1]
+            turns[-1] = (label, f"{text}\n{line}")
         else:
             preface.append(line)
-    if sum(text.count("\n") for _, text in turns) > len(turns):
+    unnamed = sum(text.count("\n") for _, text in turns)
+    if unnamed > len(turns):
         return "", []
     spoken = [(ACTION.sub("", label), text) for label, text in turns if "(thinking)" not in label]
     names = {fold_name(label) for label, _ in spoken if label}
@@ -250,15 +257,12 @@ def _character_keys(messages: object) -> tuple[str, str] | None:
 def _dialogues_from_scenes(row: Row, columns: ColumnRoles) -> list[RawDialogue]:
     """Build a dialogue from each scene, without thoughts; the setting is its system text."""
     scenes = columns.get(row, "scenes") if "scenes" in columns.by_role else [row]
-    if (
-        not isinstance(scenes, list)
-        or not scenes
-        or not all(isinstance(scene, dict) for scene in scenes)
-    ):
+    if not isinstance(scenes, list) or not scenes:
         raise UnusableRecordError("no scenes")
-    lines = column_roles(
-        (columns.from_key, columns.value_key), messages=columns.by_role["messages"]
-    )
+    if not all(isinstance(scene, dict) for scene in scenes):
+        raise UnusableRecordError("no scenes")
+    keys = (columns.from_key, columns.value_key)
+    lines = column_roles(keys, messages=columns.by_role["messages"])
     dialogues = []
     for scene in scenes:
         dialogue = dialogue_from_messages(scene, lines)
@@ -266,7 +270,9 @@ def _dialogues_from_scenes(row: Row, columns: ColumnRoles) -> list[RawDialogue]:
             spoken = THOUGHT.sub("", dialogue.texts[number])
             dialogue.texts[number] = clean_line(spoken, label)
         dialogue.roles = list_characters(dialogue.labels)
-        settings = [part.get(name) for part in (scene, row) for name in SETTING_COLUMNS]
+        # A scene's own setting precedes that of the whole plot.
+        settings = [scene.get(name) for name in SETTING_COLUMNS]
+        settings += [row.get(name) for name in SETTING_COLUMNS]
         dialogue.system = next((text for text in settings if isinstance(text, str)), "")
         dialogues.append(dialogue)
     return dialogues

@@ -1,7 +1,10 @@
 """Scripts: lines of several characters, in a text or in a table with one line in each row."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from personas.schemas.chat import fold_name
 from trainer.sources.column_profile import cell_at
@@ -44,10 +47,24 @@ class PlacedLine:
     conversation: str | None
     number: str
 
+    @classmethod
+    def from_row(
+        cls, line: SceneLine, row: Mapping[str, Any], columns: Mapping[str, str]
+    ) -> PlacedLine:
+        """Place the line of a row by the columns of conversation and order, if there are any.
 
-MAX_SCENE_TURNS = (
-    24  # a script without marks of its scenes is cut into conversations of this many turns
-)
+        Raises `UnusableRecordError` for a conversation that is no text.
+        """
+        conversation = conversation_of(row, columns)
+        number = ""
+        if conversation is not None and "order" in columns:
+            number = str(cell_at(row, columns["order"]))
+        return cls(line, conversation, number)
+
+
+QUESTION_AND_ANSWER = {"q": "user", "a": "assistant"}
+MAX_SCENE_TURNS = 24
+"""A script without marks of its scenes is cut into conversations of this many turns."""
 
 
 def script_columns(peek: Peek) -> dict[str, str]:
@@ -93,7 +110,8 @@ def _read_script(file: SourceFile, options: ReadOptions) -> Iterator[Conversatio
     """Yield conversations of the lines of several characters, up to a break between scenes or 24
     turns.
     """
-    if columns := script_columns(file.peek()):
+    columns = script_columns(file.peek())
+    if columns:
         yield from build_scenes(_table_lines(file, columns), options)
         return
     lines: list[SceneLine] = []
@@ -120,19 +138,18 @@ def _table_lines(
         label = row.get(columns["speaker"])
         text = row.get(columns["text"])
         if isinstance(label, str) and isinstance(text, str):
-            yield PlacedLine((place, label.strip(), text), *place_in_talk(row, columns))
+            yield PlacedLine.from_row((place, label.strip(), text), row, columns)
         else:
             yield RejectedRecord(place, "no name or no line")
 
 
-def place_in_talk(row: Row, columns: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the conversation of a row, None without such a column, and its number in there, empty
-    without one.
+def conversation_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """Return the conversation of a row; None without such a column. Raises `UnusableRecordError`
+    for one that is no text.
     """
     if "conversation" not in columns:
-        return None, ""
-    number = cell_at(row, columns["order"]) if "order" in columns else ""
-    return cell_text(cell_at(row, columns["conversation"])), str(number)
+        return None
+    return cell_text(cell_at(row, columns["conversation"]))
 
 
 def build_scenes(
@@ -192,13 +209,16 @@ def _text_lines(file: SourceFile) -> Iterator[tuple[str, str, str] | RejectedRec
             yield item
         elif SCENE_BREAK.match(item[2]):
             yield None
-        elif match := NAME_LINE.match(LIST_MARK.sub("", item[2])):
-            name = match[1].strip()
-            yield item[0], name, match[2]
-        elif name:
-            yield item[0], name, item[2]
         else:
-            yield RejectedRecord(item[0], "no name before it")
+            place, _, text = item
+            match = NAME_LINE.match(LIST_MARK.sub("", text))
+            if match:
+                name = match[1].strip()
+                text = match[2]
+            if name:
+                yield place, name, text
+            else:
+                yield RejectedRecord(place, "no name before it")
 
 
 def build_scene(
@@ -207,7 +227,7 @@ def build_scene(
     """Build the conversation of a scene's lines. `rows` counts those that no other scene has (by
     default all).
     """
-    labels = [{"q": "user", "a": "assistant"}.get(fold_name(name), name) for _, name, _ in lines]
+    labels = [QUESTION_AND_ANSWER.get(fold_name(name), name) for _, name, _ in lines]
     dialogue = RawDialogue(labels, [clean_line(text) for _, _, text in lines])
     if not any(ROLES.get(fold_name(label)) is ASSISTANT for label in labels):
         dialogue.roles = list_characters(labels)
