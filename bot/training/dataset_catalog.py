@@ -227,8 +227,9 @@ class DatasetCatalog:
         """A persona's card. Raises `RequestError` where there is none, and `CardError`."""
         own = guild_card_path(self.home, persona_id)
         if own and not is_operator_card(own):
+            copies = [(own, own.name)]
             return stated_material(
-                "card", own.name, "an imported card", IMPORT_RIGHTS, (own, own.name)
+                "card", own.name, "an imported card", IMPORT_RIGHTS, copies=copies
             )
         try:
             return card_material(self.shipped, self.home, persona_id)

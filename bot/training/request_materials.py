@@ -170,8 +170,8 @@ class RequestMaterials:
         folder = self._home / "lore" / own.parent.parent.name / persona_id
         if not folder.is_dir():
             return []
-        copies = (folder, f"lore/{persona_id}")
-        return [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)]
+        copies = [(folder, f"lore/{persona_id}")]
+        return [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies=copies)]
 
     def _lore_pairs(
         self, persona_id: str, lore: Sequence[SourceMaterial], talk: Sequence[SourceMaterial]

@@ -118,7 +118,7 @@ def build_engine_parts(
     lora = LoraSlots(stacked.stack if stacked else None, read, on_adapter_read)
     batch = BatchGenerator(stacked or fallback, fallback, lora, limits)
     batch.vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    return EngineParts(batch, stacked, lora, peft, read)
+    return EngineParts(batch, stacked, lora, peft=peft, read=read)
 
 
 def _build_stacked_runner(

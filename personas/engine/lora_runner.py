@@ -211,7 +211,9 @@ def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -
     """
     length = query.shape[2]
     window = settings.get("sliding_window")
-    first = max(0, cached + 1 - window) if window else 0
+    first = 0
+    if window:  # the first token that any of these attends to
+        first = max(0, cached + 1 - window)
     keys, values = memory[:, :, :, first : cached + length]
     mask = None
     if length > 1:
@@ -234,4 +236,10 @@ def _cache_shape(model: Any) -> CacheShape:
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return CacheShape(config.num_hidden_layers, heads, width, model.dtype, model.device)
+    return CacheShape(
+        layers=config.num_hidden_layers,
+        heads=heads,
+        width=width,
+        dtype=model.dtype,
+        device=model.device,
+    )

@@ -110,7 +110,9 @@ class Sequence(ReplySequence):
 
         It computes the last token of the prompt again, because its logits are not stored.
         """
-        other = Sequence(self.request, self.prompt, seed, self._sink, self._detokenizer.fork())
+        other = Sequence(
+            self.request, self.prompt, seed, sink=self._sink, detokenizer=self._detokenizer.fork()
+        )
         other.start(self.slot, self.runner, self.started_at)
         other.kv.copy_from(self.kv, len(self.prompt) - 1)
         other.is_cacheable = False

@@ -113,17 +113,14 @@ def remove_thoughts(
     is_open = has_thought = starts_in_thought
     for tag in TAG_PATTERN.finditer(text):
         if tag["end"]:
-            if is_open or (
-                tag["end"] == "</s>" and "<s>" in text[: tag.start()]
-            ):  # struck through, in HTML
+            is_struck_through = tag["end"] == "</s>" and "<s>" in text[: tag.start()]  # in HTML
+            if is_open or is_struck_through:
                 continue
-            spoken = _join(spoken, text[start : tag.start()], has_thought)
             return SpokenText(
-                spoken,
+                _join(spoken, text[start : tag.start()], has_thought),
                 has_thought,
-                False,
-                lone_closings,
-                _is_end(text[tag.end() :], is_whole=is_whole),
+                lone_closings=lone_closings,
+                has_ended=_is_end(text[tag.end() :], is_whole=is_whole),
             )
         is_opening = tag["opening"] is not None
         if tag["mark"]:

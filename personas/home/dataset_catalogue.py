@@ -90,19 +90,20 @@ class CatalogueEntry:
         """The record of the fetch; None if there was none. Raises `MaterialError` if the record
         cannot be read.
         """
-        file = self.fetched / FETCH_RECORD if self.fetched else None
-        record = (
-            read_model(file, FetchRecord, f"Delete {self.fetched}, and fetch it again.")
-            if file
-            else None
-        )
-        return record if record and record.hub == self.hub else None
+        if not self.fetched:
+            return None
+        advice = f"Delete {self.fetched}, and fetch it again."
+        record = read_model(self.fetched / FETCH_RECORD, FetchRecord, advice)
+        if record is None or record.hub != self.hub:  # the entry named another one then
+            return None
+        return record
 
     @property
     def origin(self) -> str:
         """The name in data sheets: its hub id with the commit that was fetched, or its name."""
-        record = self.record
-        return f"{self.hub}@{record.revision[:12]}" if record else self.hub or self.name
+        if record := self.record:
+            return f"{self.hub}@{record.revision[:12]}"
+        return self.hub or self.name
 
     @property
     def is_here(self) -> bool:
@@ -140,7 +141,9 @@ class CatalogueEntry:
 
     def find_mapping(self) -> tuple[str, ...]:
         """Return its mapping, or the one stored beside its file. Raises `MaterialError`."""
-        return self.mapping or (read_mapping(self.path) if self.path else ())
+        if self.mapping or not self.path:
+            return self.mapping
+        return read_mapping(self.path)
 
     def decide_right(self, consent: Consent) -> RightsDecision:
         """Decide whether it may be trained on."""
@@ -169,22 +172,20 @@ def read_catalogue(home: Path) -> DatasetCatalogue:
     names.
     """
     fetched = home / FETCHED_FOLDER
-    entries = {
-        name: CatalogueEntry(
+    entries = {}
+    for name, published in published_datasets().items():
+        entries[name] = CatalogueEntry(
             name,
-            None,
-            of.hub,
-            None,
-            of.statement,
-            (),
-            of.files,
-            of.language,
-            fetched / name,
-            about=of,
+            path=None,
+            hub=published.hub,
+            format=None,
+            statement=published.statement,
+            files=published.files,
+            language=published.language,
+            fetched=fetched / name,
+            about=published,
             ships=True,
         )
-        for name, of in published_datasets().items()
-    }
     try:
         tables = parse_catalogue(read_catalogue_bytes(home), home)
     except MaterialError as error:
@@ -223,27 +224,24 @@ def _unreadable(home: Path, reason: str) -> MaterialError:
 
 
 def _entry(home: Path, name: str, table: dict[str, Any]) -> CatalogueEntry:
-    path = home / Path(table["path"]).expanduser() if "path" in table else None
-    names = tuple(table.get("persona_names", ()))
-    files = tuple(table.get("files", ()))
     hub = table.get("hub", "")
-    language = table.get("language", "")
-    fetched = home / FETCHED_FOLDER / name if hub else None
-    about = next((of for of in published_datasets().values() if of.hub == hub), None)
-    mapping = tuple(table.get(MAP_FIELD, ()))
-    right = parse_statement(table)
+    about = None
+    for published in published_datasets().values():
+        if published.hub == hub:
+            about = published
+            break
     return CatalogueEntry(
         name,
-        path,
-        hub,
-        table.get("format"),
-        right,
-        names,
-        files,
-        language,
-        fetched,
-        about,
-        mapping=mapping,
+        path=home / Path(table["path"]).expanduser() if "path" in table else None,
+        hub=hub,
+        format=table.get("format"),
+        statement=parse_statement(table),
+        persona_names=tuple(table.get("persona_names", ())),
+        files=tuple(table.get("files", ())),
+        language=table.get("language", ""),
+        fetched=home / FETCHED_FOLDER / name if hub else None,
+        about=about,
+        mapping=tuple(table.get(MAP_FIELD, ())),
     )
 
 
@@ -272,9 +270,7 @@ def _entry_error(name: str, table: object) -> str:
         ("files", 'patterns, such as ["*.jsonl"]'),
     ):
         values = table.get(key, [])
-        if not (
-            isinstance(values, list)
-            and all(isinstance(value, str) and value.strip() for value in values)
-        ):
+        is_list = isinstance(values, list)
+        if not is_list or not all(isinstance(value, str) and value.strip() for value in values):
             return f"has {key} that are not a list of {example}"
     return pairs_error(table.get(MAP_FIELD, [])) or statement_error(table)

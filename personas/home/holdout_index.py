@@ -45,11 +45,11 @@ class HoldoutIndex:
     def empty(cls, people_key: bytes) -> Self:
         """Create an empty index; its key is derived from the home's key for lists of people."""
         return cls(
-            hmac.digest(people_key, b"held out", "sha256"),
-            np.empty(0, np.uint64),
-            np.empty((0, LSH_BANDS), np.uint32),
-            np.empty((0, SIGNATURE_BYTES), np.uint8),
-            np.empty(0, np.uint64),
+            key=hmac.digest(people_key, b"held out", "sha256"),
+            texts=np.empty(0, np.uint64),
+            bands=np.empty((0, LSH_BANDS), np.uint32),
+            signatures=np.empty((0, SIGNATURE_BYTES), np.uint8),
+            replies=np.empty(0, np.uint64),
         )
 
     @classmethod
@@ -91,10 +91,10 @@ class HoldoutIndex:
         texts, first = np.unique(np.concatenate([self.texts, other.texts]), return_index=True)
         return HoldoutIndex(
             self.key,
-            texts,
-            np.concatenate([self.bands, other.bands])[first],
-            np.concatenate([self.signatures, other.signatures])[first],
-            np.union1d(self.replies, other.replies),
+            texts=texts,
+            bands=np.concatenate([self.bands, other.bands])[first],
+            signatures=np.concatenate([self.signatures, other.signatures])[first],
+            replies=np.union1d(self.replies, other.replies),
         )
 
     def write(self, file: Path) -> None:

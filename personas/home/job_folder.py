@@ -125,12 +125,19 @@ def ensure_job_folder(
     if (folder / REQUEST_FILE).exists():
         refresh_job_folder(folder, home, request)
         return folder
-    for leftover in folder.parent.glob(
-        f".{folder.name}.*"
-    ):  # by a process that was killed while copying
+    # Leftovers of processes that were killed while they copied.
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(leftover)
     with atomic_folder(folder, storing=storing) as temporary:
-        fill_job_folder(temporary, home, job_id, version, request, materials, precision)
+        fill_job_folder(
+            temporary,
+            home,
+            job_id,
+            version,
+            request=request,
+            materials=materials,
+            precision=precision,
+        )
     return folder
 
 

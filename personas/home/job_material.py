@@ -1,5 +1,6 @@
 """Material of a training job before it is copied into the job folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,12 +45,12 @@ class ShippedData:
         data = root / "data"
         recipes = root / "trainer" / "recipe" / "recipes"
         return cls(
-            data / "logs",
-            data / "general",
-            data / "rag-resources",
-            cards,
-            recipes,
-            data / "synthetic",
+            logs=data / "logs",
+            general=data / "general",
+            lore=data / "rag-resources",
+            cards=cards,
+            recipes=recipes,
+            synthetic=data / "synthetic",
         )
 
     @classmethod
@@ -59,10 +60,12 @@ class ShippedData:
 
     def datasets(self) -> dict[str, Path]:
         """Return the logs, synthesised dialogues and general dialogue, by name."""
-        own = {
-            path.stem: path for path in (*self.logs.glob("*.json"), *self.synthetic.glob("*.jsonl"))
-        }
-        return own | {f"general-{path.stem}": path for path in self.general.glob("*.jsonl")}
+        datasets: dict[str, Path] = {}
+        for path in (*self.logs.glob("*.json"), *self.synthetic.glob("*.jsonl")):
+            datasets[path.stem] = path
+        for path in self.general.glob("*.jsonl"):
+            datasets[f"general-{path.stem}"] = path
+        return datasets
 
     def dialogues(self) -> set[str]:
         """Return the names of the general dialogue."""
@@ -115,13 +118,22 @@ def stated_material(
     path: str,
     origin: str,
     stated: tuple[Right, str, str],
-    *copies: tuple[Path, str],
+    *,
+    copies: Sequence[tuple[Path, str]],
 ) -> SourceMaterial:
-    """Build material from cards or lore; its right was stated when it arrived."""
+    """Build material from cards or lore; its right was stated when it arrived.
+
+    `stated` is the right, the name of the person who states it, and the reason.
+    """
     right, stated_by, why = stated
     day = max(modification_date(source) for source, _ in copies)
     return SourceMaterial(
-        kind, path, origin, RightsStatement(right, stated_by, day, why), day, copies
+        kind,
+        path,
+        origin,
+        statement=RightsStatement(right, stated_by, day, why),
+        arrived=day,
+        copies=tuple(copies),
     )
 
 
@@ -140,13 +152,19 @@ def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> S
     stated = read_statement(file)
     by_form = DISCORD_API if kind == "log" else ""
     stated_right = stated.right if stated else ""
-    right = decide_right(
-        file.name, format_right=by_form, stated=stated_right, consent=consent
-    ).require()
+    decision = decide_right(file.name, format_right=by_form, stated=stated_right, consent=consent)
+    right = decision.require()
     path = f"{file.parent.name}/{file.name}"
-    day = modification_date(file)
-    stated = stated or RightsStatement(right, "", day, "")
-    return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
+    if stated is None:
+        stated = RightsStatement(right, "", modification_date(file), "")
+    return SourceMaterial(
+        kind,
+        path,
+        origin=path,
+        statement=stated,
+        arrived=stated.stated_on,
+        copies=((file, path),),
+    )
 
 
 def synthetic_materials(
@@ -161,13 +179,14 @@ def synthetic_materials(
     materials = []
     if (file := shipped.synthetic / f"{name}.jsonl").is_file():
         materials.append(shipped_file_material("pairs", file, consent))
-    entries = [it for it in read_catalogue(home).entries.values() if it.name.startswith(name)]
-    named = [
-        catalogue_material("pairs", it, consent)
-        for it in entries
-        if not (materials and it.name == name)
-    ]
-    return materials + [material for material in named if material.kind == "pairs"]
+    ships = bool(materials)
+    for entry in read_catalogue(home).entries.values():
+        if not entry.name.startswith(name) or (ships and entry.name == name):
+            continue
+        material = catalogue_material("pairs", entry, consent)
+        if material.kind == "pairs":  # a built data set has another one
+            materials.append(material)
+    return materials
 
 
 def catalogue_material(
@@ -180,23 +199,19 @@ def catalogue_material(
     if is_built_dataset(file):
         return built_dataset_material(file, entry.name, consent)
     entry.decide_right(consent).require()
-    path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
-    arrived = entry.statement.stated_on
-    origin = entry.origin
-    names = entry.persona_names
-    copies = ((file, path),)
-    mapping = entry.find_mapping()
+    path = f"named/{entry.name}"
+    if file.is_file():
+        path += "".join(file.suffixes[-2:])  # two for `.jsonl.gz`
     return SourceMaterial(
         kind,
         path,
-        origin,
-        entry.statement,
-        arrived,
-        copies,
-        "",
-        entry.format,
-        names,
-        mapping=mapping,
+        origin=entry.origin,
+        statement=entry.statement,
+        arrived=entry.statement.stated_on,
+        copies=((file, path),),
+        format=entry.format,
+        persona_names=entry.persona_names,
+        mapping=entry.find_mapping(),
     )
 
 
@@ -207,7 +222,9 @@ def built_dataset_material(folder: Path, origin: str, consent: Consent) -> Sourc
     stated = dataset_statement(folder)
     decide_right(origin, stated=stated.right, consent=consent).require()
     path = f"named/{origin}"
-    return SourceMaterial("dataset", path, origin, stated, "", ((folder, path),))
+    return SourceMaterial(
+        "dataset", path, origin, statement=stated, arrived="", copies=((folder, path),)
+    )
 
 
 def dialogue_adapter_material(
@@ -218,11 +235,9 @@ def dialogue_adapter_material(
     """
     available = find_dialogue_adapters(home)
     if job_name not in available:
-        advice = (
-            f"There are: {', '.join(available)}."
-            if available
-            else "Train one first: task_type dialogue."
-        )
+        advice = "Train one first: task_type dialogue."
+        if available:
+            advice = f"There are: {', '.join(available)}."
         raise RequestError(f"There is no dialogue adapter {job_name!r}.", advice)
     return adapter_material(available[job_name].folder, job_name, consent, verify=verify)
 
@@ -236,14 +251,19 @@ def adapter_material(
     Raises `AdapterError` for a damaged one, and `MaterialError` if its training data may no longer
     be trained on.
     """
-    manifest = (verify_adapter if verify else require_manifest)(folder, NAME_ADAPTER_ADVICE)
+    if verify:
+        manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
+    else:
+        manifest = require_manifest(folder, NAME_ADAPTER_ADVICE)
     right = combine_rights(manifest.rights) if manifest.rights else ""
     decide_right(f"The adapter {origin}", stated=right, consent=consent).require()
     day = manifest.created_at[:10]
     why = "Its data sheet says who states the rights to its samples."
     stated = RightsStatement(right, f"the adapter {origin}", day, why)
     path = f"adapter/{origin}"
-    return SourceMaterial("adapter", path, origin, stated, day, ((folder, path),))
+    return SourceMaterial(
+        "adapter", path, origin, statement=stated, arrived=day, copies=((folder, path),)
+    )
 
 
 def modification_date(path: Path) -> str:

@@ -46,45 +46,42 @@ def shared_card_files(shipped: Path, home: Path) -> dict[str, Path]:
 
 def read_shared_personas(shipped: Path, home: Path) -> dict[str, Persona]:
     """Read the shared personas by id. Raises `CardError` if a card cannot be read."""
-    return {
-        persona_id: read_card(path) for persona_id, path in shared_card_files(shipped, home).items()
-    }
+    files = shared_card_files(shipped, home)
+    return {persona_id: read_card(path) for persona_id, path in files.items()}
 
 
 def card_material(shipped: ShippedData, home: Path, persona_id: str) -> SourceMaterial:
     """Build the card material of a shared persona. Raises `KeyError` for an unknown one."""
     path = shared_card_files(shipped.cards, home)[persona_id]
     ships = path.is_relative_to(shipped.cards)
-    origin, stated = (
-        (f"cards/{path.name}", PROJECT_STATEMENT)
-        if ships
-        else ("the operator's card", OPERATOR_STATEMENT)
-    )
-    return stated_material("card", path.name, origin, stated, (path, path.name))
+    origin = f"cards/{path.name}" if ships else "the operator's card"
+    stated = PROJECT_STATEMENT if ships else OPERATOR_STATEMENT
+    return stated_material("card", path.name, origin, stated, copies=[(path, path.name)])
 
 
 def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[SourceMaterial]:
     """Build the lore material of a persona: its own lore and the world's."""
     owners = (persona_id, WORLD)
-    written = {
-        f"{owner}/{path.name}": path
-        for owner in owners
-        for path in _operator_lore_files(home, owner)
-    }
-    copies = [
-        (document.path, f"lore/{document.source}")
-        for document in list_shipped_lore(shipped.lore, home, [persona_id])
-        for owner in [next((owner for owner in owners if owner in document.owners), "")]
-        if owner and not document.skipped and source_name(owner, document.source) not in written
-    ]
-    # An empty file replaces a shipped one with nothing.
-    copies += [(path, f"lore/{name}") for name, path in written.items() if path.stat().st_size]
+    written: dict[str, Path] = {}  # what the operator has edited stands in place of what ships
+    for owner in owners:
+        for path in _operator_lore_files(home, owner):
+            written[f"{owner}/{path.name}"] = path
+    copies = []
+    for document in list_shipped_lore(shipped.lore, home, [persona_id]):
+        own = [owner for owner in owners if owner in document.owners]
+        if own and not document.skipped and source_name(own[0], document.source) not in written:
+            copies.append((document.path, f"lore/{document.source}"))
+    for name, path in written.items():
+        if path.stat().st_size:  # an empty file replaces a shipped one with nothing
+            copies.append((path, f"lore/{name}"))
+    if not copies:
+        return []
     origin = shipped.lore.name
     stated = PROJECT_STATEMENT
     if written:
         origin = "lore that ships and the operator's"
         stated = OPERATOR_STATEMENT
-    return [stated_material("lore", "lore", origin, stated, *copies)] if copies else []
+    return [stated_material("lore", "lore", origin, stated, copies=copies)]
 
 
 def list_shipped_lore(shipped: Path, home: Path, also: Iterable[str] = ()) -> list[LoreDocument]:
@@ -100,14 +97,11 @@ def read_shipped_lore(
     """Read the owners' shipped lore that the operator has not replaced; files of `others` cause no
     warning.
     """
-    replaced = {
-        f"{path.parent.name}/{path.name}"
-        for path in (home / "lore" / str(OPERATOR_GUILD_ID)).glob("*/*.md")
-    }
+    operators = (home / "lore" / str(OPERATOR_GUILD_ID)).glob("*/*.md")
+    replaced = {f"{path.parent.name}/{path.name}" for path in operators}
     named = {persona.id: persona for persona in _named_personas(home)}
-    passages = read_lore(
-        shipped, [named.get(owner, owner) for owner in owners], (*named.values(), *others)
-    )
+    searched = [named.get(owner, owner) for owner in owners]
+    passages = read_lore(shipped, searched, (*named.values(), *others))
     return [passage for passage in passages if passage.source not in replaced]
 
 
@@ -129,11 +123,10 @@ def read_persona_lore(
     owners = (persona_id, WORLD)
     passages = read_shipped_lore(shipped, owners, home, others)
     for owner in owners:
+        operators_owner = guild_owner(OPERATOR_GUILD_ID, owner)
         for path in _operator_lore_files(home, owner):
             text = read_lore_file(path)[1]
-            passages += split_passages(
-                guild_owner(OPERATOR_GUILD_ID, owner), f"{owner}/{path.name}", text
-            )
+            passages += split_passages(operators_owner, f"{owner}/{path.name}", text)
     return passages
 
 

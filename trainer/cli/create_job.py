@@ -90,7 +90,8 @@ def _persona_material(
     if not file.is_file():
         card = card_material(shipped, home, persona.id)
     elif file.suffix == ".toml":
-        card = stated_material("card", file.name, file.name, OWN_CARD_RIGHT, (file, file.name))
+        copies = [(file, file.name)]
+        card = stated_material("card", file.name, file.name, OWN_CARD_RIGHT, copies=copies)
     else:
         table = dump_toml(table_from_card(read_card_file(file), persona.id)).decode()
         right, stated_by, why = OWN_CARD_RIGHT
@@ -125,7 +126,8 @@ def _lore_folder_material(persona: Persona, folder: Path) -> list[SourceMaterial
         )
         raise RequestError(f"There is no lore of {persona.name} in {folder}.", advice)
     copies = [(document.path.absolute(), f"lore/{document.source}") for document in documents]
-    return [stated_material("lore", "lore", folder.resolve().name, OWN_CARD_RIGHT, *copies)]
+    origin = folder.resolve().name
+    return [stated_material("lore", "lore", origin, OWN_CARD_RIGHT, copies=copies)]
 
 
 def _training_material(
