@@ -159,7 +159,7 @@ async def test_whoever_signs_in_again_leaves_no_session_behind(locked):
 
 
 async def test_signing_in_wrong_tokens_and_refusals_are_logged_without_the_token(locked, caplog):
-    caplog.set_level("INFO", "bot.web")
+    caplog.set_level("INFO", "bot")
     await signed_in(locked, "guess-guess-guess-guess-guess")
     await signed_in(locked)
     await locked.ask("GET", "/personas", headers={"Host": "elsewhere.example"})
