@@ -56,10 +56,11 @@ class CardTokenCount:
 @functools.cache
 def load_token_counter(base_model: str) -> CountTokens | None:
     """The token counter of a base model; None where its tokenizer is not on this machine."""
+    name = base_model
     try:
-        return token_counter(
-            base_model if base_model == EMBEDDED else str(locate(base_model, fetch=False).folder)
-        )
+        if base_model != EMBEDDED:
+            name = str(locate(base_model, fetch=False).folder)
+        return token_counter(name)
     except BaseModelError:
         return None
 

@@ -151,7 +151,10 @@ async def import_character_book(
     except UnderstudyError as error:
         note = f"Not all of its character book could be kept as lore: {error}"
         return [note], ImportReport((not_taken("part of character_book", error.message),))
-    return ([_book_note(book, passages)] if passages else []), book.report()
+    notes = []
+    if passages:
+        notes.append(_book_note(book, passages))
+    return notes, book.report()
 
 
 def _book_note(book: Lorebook, passages: int) -> str:

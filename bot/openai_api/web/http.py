@@ -81,7 +81,8 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     services = get_services(request)
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
-    talk = completion_request.parse_chat(body, model.persona.name if model.persona else "")
+    speaker_name = model.persona.name if model.persona else ""
+    talk = completion_request.parse_chat(body, speaker_name)
     chat_request = await while_connected(request, _chat_request(services, model, body, talk))
     builder = CompletionBuilder(model, chat_request.lore, talk.notes)
     try:
@@ -217,15 +218,19 @@ class ModelResponse(ApiModel):
     @classmethod
     def of(cls, model_id: str, model: ChatModel, installed_at: float) -> ModelResponse:
         persona = model.persona
-        dialogue = model.dialogue
-        is_short = model_id in (persona and persona.id, dialogue and dialogue.id)
+        persona_id = persona.id if persona else None
+        dialogue_id = model.dialogue.id if model.dialogue else None
+        name = model.name
+        if model_id in (persona_id, dialogue_id):
+            # An id without a version: its name has none either.
+            name = persona.name if persona else model_id
         return cls(
             id=model_id,
             object="model",
             created=int(installed_at),
             owned_by="understudy",
-            name=(persona.name if persona else model_id) if is_short else model.name,
-            understudy={"persona": persona.id if persona else None, "version": model.version},
+            name=name,
+            understudy={"persona": persona_id, "version": model.version},
         )
 
 

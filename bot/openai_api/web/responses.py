@@ -111,11 +111,12 @@ class CompletionBuilder:
     def _ours(self, reply: ChatReply | None) -> dict[str, Any]:
         """The fields that are not OpenAI's; seed and final lore are known with the reply."""
         persona = self.speaker.persona
+        lore = reply.lore if reply else self.lore
         fields: dict[str, Any] = {
             "ai_written": True,
             "persona": persona.id if persona else None,
             "version": self.speaker.version,
-            "lore": lore_json(reply.lore if reply else self.lore),
+            "lore": lore_json(lore),
         }
         if reply:
             fields["seed"] = reply.seed
@@ -156,8 +157,10 @@ def logprobs_json(tokens: tuple[ReplyToken, ...]) -> dict[str, Any] | None:
 
 def _token_json(text: str, logprob: float) -> dict[str, Any]:
     # A token that is a part of a character has no text, and its bytes are lost.
-    is_text = REPLACEMENT_CHARACTER not in text
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if is_text else None}
+    own_bytes = None
+    if REPLACEMENT_CHARACTER not in text:
+        own_bytes = list(text.encode())
+    return {"token": text, "logprob": logprob, "bytes": own_bytes}
 
 
 class OpenAIError(Problem):

@@ -84,14 +84,10 @@ class ArchiveWriter:
             raise BackupError(
                 f"A file in the home cannot be backed up: {error}.", "Rename it."
             ) from None
-        how = (
-            zipfile.ZIP_STORED
-            if PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES
-            else zipfile.ZIP_DEFLATED
-        )
+        is_compressed = PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES
         info = zipfile.ZipInfo(name)  # without the file's own time, which nothing needs
         info.external_attr = (stat.S_IFREG | 0o600) << 16
-        info.compress_type = how
+        info.compress_type = zipfile.ZIP_STORED if is_compressed else zipfile.ZIP_DEFLATED
         digest = hashlib.sha256()
         size = 0
         with self._archive.open(info, "w", force_zip64=True) as out:

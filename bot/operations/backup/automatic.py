@@ -88,11 +88,10 @@ class AutomaticBackup:
         backups = automatic_backups(self._home, now)
         erased_at = max(self._store.people.tombstones().values(), default=0.0)
         outdated = [file for file, at in backups.items() if at <= erased_at]
-        due = (
-            max(backups.values()) + self._schedule.every_s
-            if backups
-            else self._begun_at + FIRST_DELAY_S
-        )
+        due = self._begun_at + FIRST_DELAY_S
+        if backups:
+            due = max(backups.values()) + self._schedule.every_s
+        # A backup that still has an erased member is replaced at once.
         if not outdated and now < due:
             return False
         await asyncio.shield(asyncio.to_thread(self._back_up, now))

@@ -98,7 +98,8 @@ def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store 
     now = HomeKey.of(new).people()
     buried = store.people.tombstones()
     known: dict[str, str] = {}
-    for source in (store, later) if later else (store,):
+    sources = (store, later) if later else (store,)
+    for source in sources:
         ids = [str(user_id) for user_id in source.erasure.user_ids()]
         known |= {keyed_person(then, user_id): user_id for user_id in ids}
         known |= _people_keys(*identify_in_texts(source.erasure.free_texts(), then, {*buried}))

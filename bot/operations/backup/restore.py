@@ -248,13 +248,11 @@ def _check_rules(new: Path, file: Path) -> None:
             HomeKey.in_file(key_file)
         read_tombstones(new)
         read_consent(new)
-        lines = (
-            (new / EXPORTS_FILE).read_text(encoding="utf-8").split()
-            if (new / EXPORTS_FILE).exists()
-            else []
-        )
-        if lines and not read_exports(new):  # the last line may have been truncated by a crash
-            raise MaterialError(f"{new / EXPORTS_FILE} cannot be read.", "")
+        exports = new / EXPORTS_FILE
+        has_exports = exports.exists() and bool(exports.read_text(encoding="utf-8").split())
+        # The last line may have been truncated by a crash, but not all of them.
+        if has_exports and not read_exports(new):
+            raise MaterialError(f"{exports} cannot be read.", "")
     except UnicodeDecodeError as error:
         raise damaged_error(file, f"{EXPORTS_FILE} is no text") from error
     except (KeyFileError, MaterialError) as error:
@@ -286,11 +284,9 @@ def _clean_up_staging(home: Path) -> Iterator[None]:
     except BaseException as error:
         shutil.rmtree(home / STAGING_FOLDER, ignore_errors=True)
         if isinstance(error, OSError):
-            advice = (
-                "Free disk space"
-                if error.errno in DISK_FULL_ERRNOS
-                else filesystem_advice(error).rstrip(".")
-            )
+            advice = "Free disk space"
+            if error.errno not in DISK_FULL_ERRNOS:
+                advice = filesystem_advice(error).rstrip(".")
             raise BackupError(
                 f"The backup cannot be restored to {home}: {error.strerror}.",
                 f"{advice}; nothing was changed.",

@@ -60,8 +60,10 @@ def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
     except SettingsError as error:
         yield BotCheck("settings", "fail", error.message, error.advice)
         return
-    read = str(arguments.env) if arguments.env.exists() else "the environment alone"
-    yield BotCheck("settings", "ok", f"read from {read}" if arguments.env.exists() else read)
+    source = "the environment alone"
+    if arguments.env.exists():
+        source = f"read from {arguments.env}"
+    yield BotCheck("settings", "ok", source)
     at_discord: list[BotCheck] = []
     if settings.discord_token and not arguments.quick:
         _print_status("asking Discord …")
@@ -89,11 +91,9 @@ def _trainer_checks(base_model: str) -> Iterable[BotCheck]:
 
 
 def _check_lines(check: BotCheck, *, coloured: bool) -> Iterator[str]:
-    state = (
-        f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m"
-        if coloured
-        else f"{check.state:<4}"
-    )
+    state = f"{check.state:<4}"
+    if coloured:
+        state = f"\x1b[{STATE_COLOURS[check.state]}m{state}\x1b[0m"
     yield f"{state}  {check.name:<{NAME_WIDTH_CHARS}}{check.found}"
     if check.remedy:
         yield f"{'':<{NAME_WIDTH_CHARS + 6}}→ {check.remedy}"
@@ -117,7 +117,10 @@ def run_invite(arguments: argparse.Namespace, home: Path) -> int:
             )
         application_id = asyncio.run(fetch_application_id(token))
     url = invite_url(application_id)
-    print(json.dumps(_as_json(url), indent=1) if arguments.json else "\n".join(_invite_lines(url)))
+    if arguments.json:
+        print(json.dumps(_as_json(url), indent=1))
+    else:
+        print("\n".join(_invite_lines(url)))
     return 0
 
 

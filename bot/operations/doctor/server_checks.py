@@ -140,9 +140,5 @@ def _check_probe(job: "RayJob | None", folder: Path, is_written: bool, resources
         return BotCheck(
             "ray worker", "warn", found, "see `ray status`; lower TRAINER_GPUS or TRAINER_THREADS"
         )
-    return BotCheck(
-        "ray worker",
-        "fail",
-        f"a short job failed: {job.reason if job else 'it is gone'}",
-        "see `ray job list`",
-    )
+    reason = job.reason if job else "it is gone"
+    return BotCheck("ray worker", "fail", f"a short job failed: {reason}", "see `ray job list`")

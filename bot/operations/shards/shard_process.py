@@ -226,8 +226,11 @@ class RequestLimiter:
 
 def open_limiter(home: Path, shared_db: str) -> RequestLimiter:
     """Open the budget that this process shares with the others of its application."""
+    # Processes on this machine share the file; it stands in for a shared database that fails, too.
     local = Reservations(SqliteDatabase(home / LIMITS_FILE))
-    return RequestLimiter(Reservations(_postgres(shared_db), local) if shared_db else local)
+    if not shared_db:
+        return RequestLimiter(local)
+    return RequestLimiter(Reservations(_postgres(shared_db), local))
 
 
 # -------------------------------------------------------------------------------------------- state

@@ -251,10 +251,9 @@ class SharedLog:
         """
         sql = f"""update {session.prefix}shards set seen = :seen, applied = :applied where epoch = :epoch
             returning shard"""
-        found = session.run(
-            sql, seen=time.time() if at is None else at, applied=applied, epoch=self.epoch
-        )
-        self.is_fenced = len(found) < len(self.process.ids)
+        seen_at = time.time() if at is None else at
+        own = session.run(sql, seen=seen_at, applied=applied, epoch=self.epoch)
+        self.is_fenced = len(own) < len(self.process.ids)
         # Keys may be ids of members, so those of deleted rows go once every shard has deleted them.
         sql = f"""delete from {session.prefix}rows where row is null
             and seq <= (select min(applied) from {session.prefix}shards)
@@ -483,8 +482,9 @@ class SharedConnection(DatabaseConnection):
 
     def _row(self, table: str, key: str) -> SharedRow:
         sql = f"select * from {table} where {_is_key(table)}"
-        found = super().read(sql, **_key_values(table, key))
-        return SharedRow(table, key, json.dumps(found[0], ensure_ascii=False) if found else None)
+        rows = super().read(sql, **_key_values(table, key))
+        row = json.dumps(rows[0], ensure_ascii=False) if rows else None  # None: it was deleted
+        return SharedRow(table, key, row)
 
     # ------------------------------------------------------------------------------------ mirroring
 
@@ -520,22 +520,18 @@ class SharedConnection(DatabaseConnection):
         for row in rows:
             columns = SHARED_KEYS[row.table]
             if row.row is None:
-                super().write(
-                    f"delete from {row.table} where {_is_key(row.table)}",
-                    **_key_values(row.table, row.key),
-                )
+                sql = f"delete from {row.table} where {_is_key(row.table)}"
+                super().write(sql, **_key_values(row.table, row.key))
                 continue
             values = json.loads(row.row)
             names = ", ".join(values)
             others = [name for name in values if name not in columns]
             sets = ", ".join(f"{name} = excluded.{name}" for name in others)
-            conflict = f"on conflict ({', '.join(columns)}) do " + (
-                f"update set {sets}" if sets else "nothing"
-            )
+            update = f"update set {sets}" if sets else "nothing"
             marks = ", ".join(f":{name}" for name in values)
-            super().write(
-                f"insert into {row.table} ({names}) values ({marks}) {conflict}", **values
-            )
+            sql = f"""insert into {row.table} ({names}) values ({marks})
+                on conflict ({", ".join(columns)}) do {update}"""
+            super().write(sql, **values)
         super().write("delete from changed")
         self._set_applied(rows[-1].seq)
 

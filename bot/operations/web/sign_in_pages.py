@@ -61,12 +61,11 @@ async def sign_out(request: web.Request) -> web.Response:
 
 def redirect_to_sign_in(request: web.Request) -> web.Response:
     """Redirect to the sign-in page, and back to the requested page afterwards."""
-    to = (
-        f"?to={quote(request.path_qs, safe='')}"
-        if request.path != DASHBOARD and request.method == "GET"
-        else ""
-    )
-    return web.Response(status=303, headers={"Location": SIGN_IN + to})
+    location = SIGN_IN
+    # Only a page can be returned to, not what a form asked for.
+    if request.path != DASHBOARD and request.method == "GET":
+        location += f"?to={quote(request.path_qs, safe='')}"
+    return web.Response(status=303, headers={"Location": location})
 
 
 def _render_form(request: web.Request, to: str, error: str = "", status: int = 200) -> web.Response:

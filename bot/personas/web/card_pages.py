@@ -92,13 +92,8 @@ async def save_card(request: web.Request) -> web.Response:
         persona = await card_editing.replace_card(owned, draft.card)
     except Problem as problem:
         draft.wrong = {"name": str(problem)}
-        return _render_card(
-            request,
-            owned,
-            now=now,
-            draft=draft,
-            status=problem.status if problem.slug == "no-room" else 422,
-        )
+        status = problem.status if problem.slug == "no-room" else 422
+        return _render_card(request, owned, now=now, draft=draft, status=status)
     return redirect_to(
         request, owned.page, f"{persona.name} speaks by this card from the next reply on."
     )
@@ -133,10 +128,12 @@ async def get_revision_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     before, revision = await _require_revision(owned, request.match_info["number"])
     now = owned.services.personas.table(owned.id)
-    texts = [
-        (field.label, _value_text(before.get(name)), _value_text(now.get(name)))
-        for name, field in card_editing.FIELDS_BY_NAME.items()
-    ]
+    differences = []
+    for name, card_field in card_editing.FIELDS_BY_NAME.items():
+        text_before = _value_text(before.get(name))
+        text_now = _value_text(now.get(name))
+        if text_before != text_now:
+            differences.append((card_field.label, text_before, text_now))
     return render_page(
         request,
         "personas/earlier.html",
@@ -144,7 +141,7 @@ async def get_revision_page(request: web.Request) -> web.Response:
         at=revision.at,
         action=f"{owned.page}/earlier/{revision.number}",
         back=owned.page,
-        differences=[change for change in texts if change[1] != change[2]],
+        differences=differences,
     )
 
 
@@ -208,19 +205,18 @@ async def _stored_card(owned: OwnedPersona) -> StoredCard:
 
 async def _draft_from_form(owned: OwnedPersona, form: Form, now: StoredCard) -> CardDraft:
     fields: dict[str, card_editing.FieldValue] = {}
-    for name, one in card_editing.FIELDS_BY_NAME.items():
-        text = form.get(name, "")
-        fields[name] = (
-            form.getall(name, [])
-            if one.kind == "list"
-            else text.split(",")
-            if one.kind == "tags"
-            else text
-        )
+    for name, card_field in card_editing.FIELDS_BY_NAME.items():
+        match card_field.kind:
+            case "list":
+                fields[name] = form.getall(name, [])
+            case "tags":
+                fields[name] = form.get(name, "").split(",")
+            case _:
+                fields[name] = form.get(name, "")
     table = card_editing.replace_fields(now.table, fields)
-    return CardDraft(
-        await asyncio.to_thread(card_editing.check_card_table, table, owned.services.base_model)
-    )
+    base_model = owned.services.base_model
+    card = await asyncio.to_thread(card_editing.check_card_table, table, base_model)
+    return CardDraft(card)
 
 
 def _render_card(
@@ -256,8 +252,8 @@ async def _require_revision(owned: OwnedPersona, number: str) -> tuple[JsonObjec
     with errors_as_problems("not-found"):
         content = await asyncio.to_thread(earlier.read, number)
         table = parse_table(content, owned.id)
-    revision = next(one for one in await asyncio.to_thread(earlier.all) if one.number == number)
-    return table, revision
+    revisions = await asyncio.to_thread(earlier.all)
+    return table, next(revision for revision in revisions if revision.number == number)
 
 
 def _value_text(value: object) -> str:
