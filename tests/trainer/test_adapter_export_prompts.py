@@ -15,14 +15,12 @@ from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from tools.tiny_models import TINY_MODELS, make_tokenizer
 from trainer.export.gguf_model import begins_with_bos, build_vocabulary
-from trainer.export.ollama import (
+from trainer.export.go_template import (
     build_go_template,
     extract_template_parts,
-    parse_modelfile,
-    render_modelfile,
-    require_same_prompts,
     run_go_template,
 )
+from trainer.export.ollama import parse_modelfile, render_modelfile, require_same_prompts
 
 SYSTEM_LAST = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] "

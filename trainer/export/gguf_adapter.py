@@ -28,9 +28,8 @@ from trainer.export.gguf_format import (
     write_gguf,
 )
 
-MAX_DELTA_ERROR = (
-    1e-5  # allowed difference of a delta after reading, as a share of its largest value
-)
+MAX_DELTA_ERROR = 1e-5
+"""Allowed difference of a delta after reading, as a share of its largest value."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,8 @@ def list_lora_modules(adapted: Any) -> list[LoraModule]:
             raise ExportError(
                 "lm_head is adapted and tied to the embedding.", "Export --to adapter."
             )
-        a, b = (
-            part[active].weight.detach().float().cpu().numpy()
-            for part in (layer.lora_A, layer.lora_B)
-        )
+        a = layer.lora_A[active].weight.detach().float().cpu().numpy()
+        b = layer.lora_B[active].weight.detach().float().cpu().numpy()
         modules.append(LoraModule(name, a, b, float(layer.scaling[active])))
     return modules
 
@@ -79,6 +76,7 @@ def list_lora_modules(adapted: Any) -> list[LoraModule]:
 def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str) -> None:
     """Write the adapter file in float32, as trained. Raises `ExportError`, `OSError`."""
     architecture = architecture_of(config)
+    # A file has one alpha; where a module's is another, the rest is multiplied into its B.
     alpha = Counter(module.alpha for module in modules).most_common(1)[0][0]
 
     def describe(writer: GGUFWriter) -> None:
@@ -87,9 +85,8 @@ def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str)
         writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
         writer.add_name(name)
 
-    write_gguf(
-        path, architecture.gguf, describe, list(_entries(modules, architecture, config, alpha))
-    )
+    entries = list(_entries(modules, architecture, config, alpha))
+    write_gguf(path, architecture.gguf, describe, entries)
 
 
 def read_adapter(path: Path, config: Any) -> dict[str, Array]:
@@ -97,21 +94,19 @@ def read_adapter(path: Path, config: Any) -> dict[str, Array]:
     for damaged files.
     """
     reader = open_gguf(path)
-    if (
-        read_value(reader, "general.type") != GGUFType.ADAPTER
-        or read_value(reader, Keys.Adapter.TYPE) != "lora"
-    ):
+    is_adapter = read_value(reader, "general.type") == GGUFType.ADAPTER
+    if not is_adapter or read_value(reader, Keys.Adapter.TYPE) != "lora":
         raise ExportError(f"{path.name} is no LoRA adapter.", "Export it again.")
     alpha = float(read_value(reader, Keys.Adapter.LORA_ALPHA))
     tensors = {tensor.name: read_tensor(tensor) for tensor in reader.tensors}
     architecture = architecture_of(config)
     deltas = {}
     for name, gguf_name in _gguf_names(architecture, config).items():
-        a, b = (tensors.pop(f"{gguf_name}.weight.lora_{part}", None) for part in "ab")
+        a = tensors.pop(f"{gguf_name}.weight.lora_a", None)
+        b = tensors.pop(f"{gguf_name}.weight.lora_b", None)
         if a is not None and b is not None:
-            deltas[name] = _unpermute_rows(b @ a, gguf_name, architecture, config) * (
-                alpha / a.shape[0]
-            )
+            rows = _unpermute_rows(b @ a, gguf_name, architecture, config)
+            deltas[name] = rows * (alpha / a.shape[0])
     if tensors:
         raise ExportError(
             f"{path.name} holds tensors of no module: {', '.join(sorted(tensors)[:3])}.",
@@ -132,7 +127,7 @@ def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> None:
         theirs = layer.get_delta_weight(adapted.active_adapter).detach().float().cpu().numpy()
         largest = float(np.abs(theirs).max()) or 1.0
         error = float(np.abs(theirs - delta).max()) / largest
-        if not error <= MAX_DELTA_ERROR:
+        if not error <= MAX_DELTA_ERROR:  # so that NaN fails
             fault = f"Read back, {name} changes by {error:.2g} of its largest value too much."
             raise ExportError(fault, "Nothing was kept.")
 
@@ -156,23 +151,21 @@ def _entries(
         gguf_name = f"{names[module.name]}.weight"
         rest = module.alpha / alpha
         b = module.b if rest == 1.0 else module.b * np.float32(rest)
-        for part, values in (("a", module.a), ("b", architecture.stored(b, gguf_name, config))):
+        # llama.cpp orders the rows of some layers otherwise: these are B's, and A stays as it is.
+        stored_b = architecture.stored(b, gguf_name, config)
+        for part, values in (("a", module.a), ("b", stored_b)):
             read = partial(np.asarray, values)
-            yield GgufTensor(
-                f"{gguf_name}.lora_{part}", tuple(values.shape), GGMLQuantizationType.F32, read
-            )
+            part_name = f"{gguf_name}.lora_{part}"
+            yield GgufTensor(part_name, tuple(values.shape), GGMLQuantizationType.F32, read)
 
 
 def _gguf_names(architecture: GgufArchitecture, config: Any) -> dict[str, str]:
     """Return GGUF's names of the linear layers."""
-    modules = [f"self_attn.{part}_proj" for part in "qkvo"] + [
-        f"mlp.{part}_proj" for part in ("gate", "up", "down")
-    ]
-    layers = [
-        f"model.layers.{layer}.{module}"
-        for layer in range(config.num_hidden_layers)
-        for module in modules
-    ]
+    modules = [f"self_attn.{part}_proj" for part in "qkvo"]
+    modules += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
+    layers: list[str] = []
+    for layer in range(config.num_hidden_layers):
+        layers += [f"model.layers.{layer}.{module}" for module in modules]
     names = architecture.names(config)
     return {name: str(names.get_name(name)) for name in [*layers, "lm_head"]}
 
@@ -200,7 +193,8 @@ def _require_plain(config: Any) -> None:
         "parameters": config.target_parameters,
         "repeated layers": config.layer_replication,
     }
-    if unsupported := [name for name, used in beyond.items() if used]:
+    unsupported = [name for name, is_used in beyond.items() if is_used]
+    if unsupported:
         raise ExportError(
             f"This adapter holds {' and '.join(unsupported)}, for which a GGUF adapter has no "
             "place.",

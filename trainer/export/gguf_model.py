@@ -96,33 +96,30 @@ def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
             f"GGUF of a {model['type']} tokenizer is not made here; BPE is.", "Export --to merged."
         )
     tokens, types = _tokens(described, size)
-    merges = [
-        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
-        for pair in model["merges"]
-    ]
+    merges: list[tuple[str, ...]] = []
+    for pair in model["merges"]:
+        # Older files of `tokenizers` have both pieces in one text.
+        merges.append(tuple(pair if isinstance(pair, list) else pair.split(" ")))
     if model.get("byte_fallback"):
-        types = [
-            TokenType.BYTE if kind == TokenType.NORMAL and _is_byte(token) else kind
-            for token, kind in zip(tokens, types, strict=True)
-        ]
-        scores = _scores(tokens, merges)
+        for place, token in enumerate(tokens):
+            if types[place] == TokenType.NORMAL and _is_byte(token):
+                types[place] = TokenType.BYTE
         return GgufVocabulary(
-            "llama",
-            "default",
-            tokens,
+            model="llama",
+            pre="default",
+            tokens=tokens,
             types=types,
-            scores=scores,
+            scores=_scores(tokens, merges),
             merges=None,
             space_prefix=_space_prefix(described),
         )
-    joined = [" ".join(pair) for pair in merges]
     return GgufVocabulary(
-        "gpt2",
-        _pre_tokenizer(described),
-        tokens,
+        model="gpt2",
+        pre=_pre_tokenizer(described),
+        tokens=tokens,
         types=types,
         scores=None,
-        merges=joined,
+        merges=[" ".join(pair) for pair in merges],
         space_prefix=False,
     )
 
@@ -141,8 +138,10 @@ def _write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> None:
     if vocabulary.merges is not None:
         writer.add_token_merges(vocabulary.merges)
     for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
-        if (number := getattr(tokenizer, name)) is not None:
+        number = getattr(tokenizer, name)
+        if number is not None:
             getattr(writer, f"add_{name}")(number)
+    # The format has room for one token.
     if len(renderer.end_ids) == 1:
         writer.add_eot_token_id(renderer.end_ids[0])
     writer.add_add_bos_token(begins_with_bos(renderer))
@@ -162,30 +161,35 @@ def begins_with_bos(renderer: Renderer) -> bool:
 def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
     """Return every token by id, with its type; ids unknown to the tokenizer are padding."""
     unknown = described["model"].get("unk_token")
-    tokens = {
-        number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()
-    }
+    known: dict[int, tuple[str, TokenType]] = {}
+    for token, number in described["model"]["vocab"].items():
+        known[number] = (token, TokenType.NORMAL)
+    # An added token may stand in the vocabulary, too: the later statement says more.
     for added in described["added_tokens"]:
         kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-        tokens[added["id"]] = (
-            added["content"],
-            TokenType.UNKNOWN if added["content"] == unknown else kind,
-        )
-    if max(tokens) >= size:
-        mismatch = f"The tokenizer has {max(tokens) + 1} tokens, but the model embeds {size}."
+        if added["content"] == unknown:
+            kind = TokenType.UNKNOWN
+        known[added["id"]] = (added["content"], kind)
+    if max(known) >= size:
+        mismatch = f"The tokenizer has {max(known) + 1} tokens, but the model embeds {size}."
         raise ExportError(mismatch, "Check the base model.")
-    padded = [tokens.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(size)]
-    return [token for token, _ in padded], [int(kind) for _, kind in padded]
+    tokens: list[str] = []
+    types: list[int] = []
+    for number in range(size):
+        token, kind = known.get(number, (f"[PAD{number}]", TokenType.UNUSED))
+        tokens.append(token)
+        types.append(int(kind))
+    return tokens, types
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
     """Return scores that reproduce the order of merges: llama.cpp merges the pair with the highest
     score.
     """
-    rank: dict[str, int] = {}
+    scores: dict[str, float] = {}
     for number, pair in enumerate(merges):
-        rank.setdefault("".join(pair), number)
-    return [float(-rank[token]) if token in rank else UNMERGED_SCORE for token in tokens]
+        scores.setdefault("".join(pair), float(-number))
+    return [scores.get(token, UNMERGED_SCORE) for token in tokens]
 
 
 def _is_byte(token: str) -> bool:
@@ -194,15 +198,14 @@ def _is_byte(token: str) -> bool:
 
 def _space_prefix(described: Json) -> bool:
     """Report whether a space is prepended to the text."""
-    steps = [
-        *_flat(described.get("normalizer"), "normalizers"),
-        *_flat(described["pre_tokenizer"], "pretokenizers"),
-    ]
-    return any(
-        step["type"] == "Prepend"
-        or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
-        for step in steps
-    )
+    steps = _flat(described.get("normalizer"), "normalizers")
+    steps += _flat(described["pre_tokenizer"], "pretokenizers")
+    for step in steps:
+        if step["type"] == "Prepend":
+            return True
+        if step["type"] == "Metaspace" and step.get("prepend_scheme") != "never":
+            return True
+    return False
 
 
 def _pre_tokenizer(described: Json) -> str:
@@ -240,11 +243,15 @@ def _canonical(regex: str) -> str:
 
 
 def _flat(step: Json | None, inner: str) -> list[Json]:
+    """Return the steps of a sequence, which may be nested, or the single step."""
     if step is None:
         return []
-    if step["type"] == "Sequence":
-        return [one for part in step[inner] for one in _flat(part, inner)]
-    return [step]
+    if step["type"] != "Sequence":
+        return [step]
+    steps: list[Json] = []
+    for part in step[inner]:
+        steps += _flat(part, inner)
+    return steps
 
 
 def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, name: str) -> None:
@@ -259,10 +266,10 @@ def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, 
         _describe(writer, config)
         _write_tokenizer(writer, renderer, config.vocab_size)
 
-    entries = [_rope_entry(model)] if rope_type(config) == "llama3" else []
-    write_gguf(
-        path, architecture.gguf, describe, [*entries, *_entries(model, architecture, quantise)]
-    )
+    entries = _entries(model, architecture, quantise)
+    if rope_type(config) == "llama3":
+        entries.insert(0, _rope_entry(model))
+    write_gguf(path, architecture.gguf, describe, entries)
 
 
 def round_weights(model: Any, quantise: Quantise) -> None:
@@ -270,11 +277,8 @@ def round_weights(model: Any, quantise: Quantise) -> None:
     format alone.
     """
     for _, weight in _weights(model):
-        weight.copy_(
-            torch.from_numpy(
-                round_values(weight.numpy(), tensor_type(tuple(weight.shape), quantise))
-            )
-        )
+        kind = tensor_type(tuple(weight.shape), quantise)
+        weight.copy_(torch.from_numpy(round_values(weight.numpy(), kind)))
 
 
 def load_gguf_model(path: Path) -> Any:
@@ -284,14 +288,13 @@ def load_gguf_model(path: Path) -> Any:
     reader = open_gguf(path)
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     arch = read_value(reader, "general.architecture")
-    config.head_dim = read_value(
-        reader, Keys.Attention.KEY_LENGTH.format(arch=arch)
-    )  # transformers reads it for some
+    # transformers reads the size of a head for some architectures only.
+    config.head_dim = read_value(reader, Keys.Attention.KEY_LENGTH.format(arch=arch))
     config.rope_parameters = _rope_parameters(reader, arch)
-    quiet = logging.getLogger("transformers")
-    before = quiet.level
+    transformers_log = logging.getLogger("transformers")
+    level = transformers_log.level
     try:
-        quiet.setLevel(logging.ERROR)
+        transformers_log.setLevel(logging.ERROR)
         with contextlib.redirect_stderr(io.StringIO()):  # its counter of tensors
             options: Json = {
                 "dtype": torch.float32,
@@ -305,7 +308,7 @@ def load_gguf_model(path: Path) -> Any:
             f"{path.name} cannot be loaded back: {error}.", "Report this fault."
         ) from error
     finally:
-        quiet.setLevel(before)
+        transformers_log.setLevel(level)
     _scale_positions(model, reader)
     return model.eval()
 
@@ -339,10 +342,8 @@ def _describe(writer: GGUFWriter, config: Any) -> None:
                 f"{', '.join(sorted(unusual))}.",
                 "Export --to merged.",
             )
-        writer.add_rope_scaling_orig_ctx_len(
-            config.rope_parameters.get("original_max_position_embeddings")
-            or config.max_position_embeddings
-        )
+        original = config.rope_parameters.get("original_max_position_embeddings")
+        writer.add_rope_scaling_orig_ctx_len(original or config.max_position_embeddings)
 
 
 def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> list[GgufTensor]:
@@ -355,6 +356,7 @@ def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> 
             raise ExportError(f"{name} has no name in GGUF.", "Export --to merged.")
         gguf_name = f"{gguf_stem}.{suffix}"
         shape = tuple(weight.shape)
+        # Converted when it is written: all weights at once would take the memory of two models.
         values = partial(_stored_values, weight, architecture, gguf_name, model.config)
         entries.append(GgufTensor(gguf_name, shape, tensor_type(shape, quantise), values))
     return entries
@@ -365,7 +367,7 @@ def _stored_values(weight: Any, architecture: GgufArchitecture, name: str, confi
 
 
 def _weights(model: Any) -> list[tuple[str, Any]]:
-    """Yield every weight once; tied ones under the embedding's name."""
+    """Return every weight once; tied ones under the embedding's name."""
     return [(name, weight.detach()) for name, weight in model.named_parameters()]
 
 
@@ -373,9 +375,8 @@ def _rope_entry(model: Any) -> GgufTensor:
     """Return llama.cpp's divisors of the rotary frequencies, which Llama 3 scales individually."""
     rotary = model.model.rotary_emb
     factors = (_frequencies(rotary.config) / rotary.inv_freq.float().cpu()).numpy()
-    return GgufTensor(
-        ROPE_FACTORS, tuple(factors.shape), tensor_type(factors.shape, "f16"), lambda: factors
-    )
+    kind = tensor_type(factors.shape, "f16")
+    return GgufTensor(ROPE_FACTORS, tuple(factors.shape), kind, lambda: factors)
 
 
 def _frequencies(config: Any) -> torch.Tensor:
@@ -392,9 +393,12 @@ def _rope_parameters(reader: GGUFReader, arch: str) -> dict[str, Any]:
         return read_value(reader, key.format(arch=arch))
 
     parameters: Json = {"rope_type": "default", "rope_theta": value(Keys.Rope.FREQ_BASE)}
-    if kind := value(Keys.Rope.SCALING_TYPE):
-        parameters |= {"rope_type": kind, "factor": value(Keys.Rope.SCALING_FACTOR)}
-    if original := value(Keys.Rope.SCALING_ORIG_CTX_LEN):
+    kind = value(Keys.Rope.SCALING_TYPE)
+    if kind:
+        parameters["rope_type"] = kind
+        parameters["factor"] = value(Keys.Rope.SCALING_FACTOR)
+    original = value(Keys.Rope.SCALING_ORIG_CTX_LEN)
+    if original:
         parameters["original_max_position_embeddings"] = original
     return parameters
 

@@ -47,11 +47,8 @@ def check_target(repository: str) -> HubTarget:
     """Check the token and look the repository up, before the export takes its time. Raises
     `ExportError`.
     """
-    from huggingface_hub import (
-        HfApi,
-        errors,
-        get_token,
-    )  # takes 0.15 s; most exports are not pushed
+    # The import takes 0.15 s, and most exports are not pushed.
+    from huggingface_hub import HfApi, errors, get_token
 
     if not HUB_ID_PATTERN.fullmatch(repository):
         raise ExportError(f"{repository!r} is no repository's name.", "Write it as owner/name.")
@@ -83,8 +80,12 @@ def push_export(
     """
     from huggingface_hub import CommitOperationAdd, HfApi  # as above
 
-    names = [path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if path.is_file()]
-    contents: dict[str, Path | bytes] = {name: out / name for name in names} or {out.name: out}
+    contents: dict[str, Path | bytes] = {}
+    for path in sorted(out.rglob("*")):
+        if path.is_file():
+            contents[path.relative_to(out).as_posix()] = path
+    if not contents:  # a single file
+        contents[out.name] = out
     contents.setdefault(README_FILE, model_card.encode())
     contents |= _without_path(contents, base_model)
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
@@ -98,8 +99,9 @@ def push_export(
         )
         return str(commit.oid)
     except Exception as error:  # network errors have many types
-        if found := _find_commit(target.repository, transfer):
-            return found
+        commit_id = _find_commit(target.repository, transfer)
+        if commit_id:
+            return commit_id
         why, advice = describe_hub_error(error, target.repository)
         if _is_refusal(error):
             raise PushRefusedError(f"{target.repository} was not pushed: {why}.", advice) from error
@@ -143,15 +145,16 @@ def _without_path(contents: dict[str, Path | bytes], base_model: str) -> dict[st
         )
         raise ExportError(what, "Push --to adapter instead.")
     texts = {}
-    for name in (it for it in TEXT_FILES if it in contents):
-        content = contents[name]
-        text = content if isinstance(content, bytes) else content.read_bytes()
-        texts[name] = text.replace(path.encode(), Path(path).name.encode())
+    for name in TEXT_FILES:
+        if name in contents:
+            content = contents[name]
+            text = content if isinstance(content, bytes) else content.read_bytes()
+            texts[name] = text.replace(path.encode(), Path(path).name.encode())
     if MANIFEST_FILE in texts:
         manifest = json.loads(texts[MANIFEST_FILE])
-        manifest["checksums"] |= {
-            it: hashlib.sha256(texts[it]).hexdigest() for it in TEXT_FILES[:-1] if it in texts
-        }
+        for name in TEXT_FILES[:-1]:  # all but the manifest itself
+            if name in texts:
+                manifest["checksums"][name] = hashlib.sha256(texts[name]).hexdigest()
         texts[MANIFEST_FILE] = json.dumps(manifest, indent=2).encode()
     return texts
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from personas.errors import ExportError
-from trainer.export.loaded_adapter import LoadedAdapter, compare_logits
+from trainer.export.loaded_adapter import LoadedAdapter
+from trainer.export.logit_comparison import compare_logits
 
 PACKAGE = "xllamacpp"
 # Nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats.

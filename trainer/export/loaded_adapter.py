@@ -1,19 +1,15 @@
-"""Loads a verified adapter with its base model, tokenizer, renderer and persona, and compares
-logits with exports.
-"""
+"""Loads a verified adapter with its base model, tokenizer, renderer and persona."""
 
 from __future__ import annotations
 
 import gc
-import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from personas.card.card_reader import read_card_file
@@ -28,8 +24,13 @@ from personas.models.base_model import BaseModel, fingerprint, load_config, loca
 from personas.models.loading import load_model, load_tokenizer, load_torch
 from personas.prompt.chat_template import bind_speaker
 from personas.prompt.renderer import Renderer, TokenizedSample
-from personas.schemas.chat import AdapterRef, LoreHit, Persona, Turn
+from personas.schemas.chat import AdapterRef, Persona
 from personas.schemas.training import AdapterManifest
+from trainer.export.logit_comparison import (
+    comparison_samples,
+    compute_logits,
+    require_equal_logits,
+)
 from trainer.process.environment import find_home
 
 DEFAULT_CONTEXT_TOKENS = 2048
@@ -128,6 +129,7 @@ class LoadedAdapter:
         """
         reference = self.reference
         adapted = self.adapted
+        # Merging changes the base model's weights: nobody may compute with adapter and base again.
         self._adapted = None
         model = adapted.merge_and_unload()
         logits = compute_logits(model, self.samples)
@@ -175,9 +177,9 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
     tokenizer.chat_template = bind_speaker(own_template, persona.name if persona else "")
     renderer = Renderer(tokenizer).for_version(manifest.prompt_version)
     return LoadedAdapter(
-        folder,
-        manifest,
-        base,
+        folder=folder,
+        manifest=manifest,
+        base=base,
         tokenizer=tokenizer,
         renderer=renderer,
         persona=persona,
@@ -200,112 +202,8 @@ def _find_card(manifest: AdapterManifest, file: Path | None) -> tuple[Card | Non
 def require_card(source: LoadedAdapter, to: str) -> tuple[Card, Persona]:
     """Return card and persona of the adapter. Raises `ExportError` if there is no card."""
     if source.card is None or source.persona is None:
-        persona = source.manifest.persona
-        fault = (
-            f"There is no card of {persona} here"
-            if persona
-            else "This adapter belongs to no persona"
-        )
+        fault = "This adapter belongs to no persona"
+        if source.manifest.persona:
+            fault = f"There is no card of {source.manifest.persona} here"
         raise ExportError(f"{fault}, and --to {to} needs one.", "Name its card: --card FILE.")
     return source.card, source.persona
-
-
-COMPARED_POSITIONS = (
-    24  # last positions of each sample to compare: the reply's, and the prompt's last ones
-)
-MAX_PROMPT_TOKENS = 1600
-# Effect of float32 arithmetic in another order, as a share of the logits' standard deviation.
-RELATIVE_NOISE = 2e-3
-
-COMPARISON_DIALOGUES: tuple[tuple[tuple[str, bool], ...], ...] = (
-    (("Good evening. Who are you?", False),),
-    (
-        ("hi", False),
-        ("Hello. What brings you here?", True),
-        ("I feel awful today, nothing worked.", False),
-    ),
-    (("What do you do all day, from 7:30 to 18:45?", False),),
-    (("Chào bạn, hôm nay trời mưa 12345 giọt 🙂 — nói gì đi?", False),),
-    (("Tell me  a story:\n\n1. the sea\n2. it's late", False), ("No.", True), ("Why not?!", False)),
-)
-COMPARISON_REPLY = "I will tell you, since you ask. It takes 20 minutes, and it isn't sad."
-
-
-@dataclass(frozen=True)
-class LogitDiff:
-    """Largest difference of one logit, mean KL divergence in nats per token, share of equal
-    choices.
-    """
-
-    max_abs: float
-    kl: float
-    same_choice: float
-
-    def __str__(self) -> str:
-        return (
-            f"max |Δ logit| {self.max_abs:.2g}, KL {self.kl:.2g}, same choice "
-            f"{self.same_choice:.1%}"
-        )
-
-
-def comparison_samples(
-    renderer: Renderer, persona: Persona | None, context: int
-) -> list[TokenizedSample]:
-    """Return a handful of prompts with a reply each, rendered as when serving."""
-    lore = (LoreHit("harbour.md", "The harbour", "The harbour has 3 cranes and one bell.", 1.0),)
-    samples = []
-    for number, talk in enumerate(COMPARISON_DIALOGUES):
-        turns = [Turn("Guest", text, by_persona) for text, by_persona in talk]
-        limit = min(MAX_PROMPT_TOKENS, context)
-        samples.append(
-            renderer.sample(
-                persona, turns, COMPARISON_REPLY, lore=lore if number % 2 else (), max_tokens=limit
-            )
-        )
-    return samples
-
-
-def compute_logits(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
-    """Compute float32 logits [samples, positions, vocabulary] of the last `COMPARED_POSITIONS` of
-    each sample.
-    """
-    with torch.inference_mode():
-        rows = [
-            model(
-                input_ids=torch.tensor([sample.ids]),
-                use_cache=False,
-                logits_to_keep=COMPARED_POSITIONS,
-            ).logits[0]
-            for sample in samples
-        ]
-    return torch.stack(rows).float()
-
-
-def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
-    """Compare `other` with `reference`. Raises `ExportError` if they are not comparable or not
-    finite.
-    """
-    if other.shape[-1] < reference.shape[-1] or not bool(torch.isfinite(other).all()):
-        raise ExportError(
-            "The export computes no sensible logits.", "This is a fault of the program; report it."
-        )
-    other = other[..., : reference.shape[-1]]  # padded vocabularies
-    before = reference.log_softmax(-1)
-    after = other.log_softmax(-1)
-    kl = (before.exp() * (before - after)).sum(-1).mean()
-    same = (reference.argmax(-1) == other.argmax(-1)).float().mean()
-    return LogitDiff(float((reference - other).abs().max()), max(0.0, float(kl)), float(same))
-
-
-def require_equal_logits(one: Tensor, other: Tensor, what: str) -> LogitDiff:
-    """Require equality up to rounding noise. Raises `ExportError` naming `what`."""
-    difference = compare_logits(one, other)
-    spread = float(one.std())
-    allowed = RELATIVE_NOISE * spread if math.isfinite(spread) else 0.0
-    if not difference.max_abs <= allowed:
-        raise ExportError(
-            f"{what}: {difference}; allowed are {allowed:.2g} per logit.",
-            "Nothing was kept. Export --to adapter is exact; report this with the versions of your "
-            "packages.",
-        )
-    return difference

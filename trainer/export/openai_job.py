@@ -93,15 +93,17 @@ def read_submission(folder: Path, model: str, epochs: int, price: float | None) 
     if (folder / EVAL_FILE).is_file() and (folder / EVAL_FILE).stat().st_size:
         validation = _read_upload(folder / EVAL_FILE)
     if len(training.lines) < MIN_TRAINING_SAMPLES:
-        left_out = (
-            f" ({format_right_counts(training.left_out)} are left out)" if training.left_out else ""
-        )
+        left_out = ""
+        if training.left_out:
+            left_out = f" ({format_right_counts(training.left_out)} are left out)"
         raise RequestError(
             f"{len(training.lines)} training samples may be sent{left_out}; OpenAI needs "
             f"{MIN_TRAINING_SAMPLES}.",
             "Only own-writing and licensed:<name> may leave this machine (docs/exports.md).",
         )
-    if price is None and (price := _listed_price(model)) is None:
+    if price is None:
+        price = _listed_price(model)
+    if price is None:
         known = ", ".join(TRAINING_PRICES)
         raise RequestError(
             f"The price of training {model} is unknown here (known: {known}).",
@@ -129,9 +131,11 @@ def _listed_price(model: str) -> float | None:
     tuned further.
     """
     name = model.removeprefix("ft:").partition(":")[0]
-    fitting = [
-        known for known in TRAINING_PRICES if name == known or name.startswith(f"{known}-20")
-    ]
+    fitting = []
+    for known in TRAINING_PRICES:
+        # With a date, such as gpt-4o-2024-08-06; gpt-4o-mini is another model than gpt-4o.
+        if name == known or name.startswith(f"{known}-20"):
+            fitting.append(known)
     return TRAINING_PRICES[max(fitting, key=len)] if fitting else None
 
 
@@ -141,25 +145,24 @@ def describe_submission(submission: Submission, base_url: str, *, is_listed: boo
     validation = submission.validation
     size = sum(map(len, (*training.lines, *validation.lines)))
     left_out = training.left_out + validation.left_out
-    source = f"OpenAI's price of {PRICE_DATE}; --price gives today's" if is_listed else "--price"
     lines = [
         f"to {base_url}: {len(training.lines):,} samples to train, {len(validation.lines):,} to "
-        "validate, "
-        f"{size:,} bytes",
+        f"validate, {size:,} bytes",
         "  each with its system message (card and lore), the messages before the reply, and the "
-        "reply; people appear "
-        "under the pseudonyms of the data set",
+        "reply; people appear under the pseudonyms of the data set",
         f"  by right: {format_right_counts(training.rights + validation.rights)}",
-        f"  left out: {format_right_counts(left_out)}, which may not leave this machine"
-        if left_out
-        else "",
+    ]
+    if left_out:
+        counts = format_right_counts(left_out)
+        lines.append(f"  left out: {counts}, which may not leave this machine")
+    source = f"OpenAI's price of {PRICE_DATE}; --price gives today's" if is_listed else "--price"
+    lines += [
         f"cost: about ${submission.cost:,.2f} = {training.tokens:,} tokens × {submission.epochs} "
-        "epochs × "
-        f"${submission.price:g} per million ({source})",
+        f"epochs × ${submission.price:g} per million ({source})",
         "  tokens are counted as by the data set's base model; OpenAI counts its own, and its bill "
         "decides",
     ]
-    return [line for line in lines if line]
+    return lines
 
 
 # ------------------------------------------------------------------------------------------ the API
@@ -171,9 +174,8 @@ def api_base_url(environ: Mapping[str, str]) -> str:
     """
     text = (environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
     url = URL(text)
-    if url.scheme == "https" or (
-        url.scheme == "http" and url.host in ("127.0.0.1", "localhost", "::1")
-    ):
+    is_loopback = url.host in ("127.0.0.1", "localhost", "::1")
+    if url.scheme == "https" or (url.scheme == "http" and is_loopback):
         return text
     raise RequestError(
         f"{BASE_URL_VARIABLE} is {text!r}.", "Use an address that begins with https://."
@@ -187,11 +189,9 @@ class OpenAIClient:
         self, environ: Mapping[str, str], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         """Read key and address from the environment. Raises `RequestError` without a key."""
-        self.base_url, self._key, self._sleep = (
-            api_base_url(environ),
-            environ.get(KEY_VARIABLE, "").strip(),
-            sleep,
-        )
+        self.base_url = api_base_url(environ)
+        self._key = environ.get(KEY_VARIABLE, "").strip()
+        self._sleep = sleep
         if not self._key:
             raise RequestError(
                 f"There is no {KEY_VARIABLE} in the environment.",
@@ -210,6 +210,7 @@ class OpenAIClient:
     async def upload(self, name: str, content: UploadFile) -> str:
         """Upload a file for fine-tuning and return its id. Raises `UnderstudyError`."""
 
+        # Anew for each attempt: a form can be sent once.
         def form() -> Json:
             data = aiohttp.FormData({"purpose": "fine-tune"})
             data.add_field(
@@ -225,19 +226,21 @@ class OpenAIClient:
         """
         training, validation = (*files, "")[:2]
         supervised = {"hyperparameters": {"n_epochs": submission.epochs}}
-        body = {
-            "model": submission.model,
-            "training_file": training,
-            **({"validation_file": validation} if validation else {}),
-            **({"suffix": suffix} if suffix else {}),
-            "method": {"type": "supervised", "supervised": supervised},
-        }
+        body: Json = {"model": submission.model, "training_file": training}
+        if validation:
+            body["validation_file"] = validation
+        if suffix:
+            body["suffix"] = suffix
+        body["method"] = {"type": "supervised", "supervised": supervised}
 
         async def existing() -> Json | None:
-            jobs = await self._request(
-                "GET", "/fine_tuning/jobs", lambda: {"params": {"limit": 20}}
-            )
-            return next((job for job in _rows(jobs) if job.get("training_file") == training), None)
+            latest: Json = {"params": {"limit": 20}}
+            jobs = await self._request("GET", "/fine_tuning/jobs", lambda: latest)
+            for job in _rows(jobs):
+                # The file was uploaded for this job alone.
+                if job.get("training_file") == training:
+                    return job
+            return None
 
         return await self._request("POST", "/fine_tuning/jobs", lambda: {"json": body}, existing)
 
@@ -257,16 +260,17 @@ class OpenAIClient:
         """Return the events that are not in `seen`, oldest first, and add them. Pages come newest
         first.
         """
-        found: list[Json] = []
+        events: list[Json] = []
         options: Json = {"params": {"limit": EVENTS_PER_PAGE}}
         while True:
             page = await self._request("GET", f"/fine_tuning/jobs/{job_id}/events", options.copy)
             rows = _rows(page)
             fresh = [row for row in rows if row.get("id") not in seen]
-            found += fresh
+            events += fresh
             seen.update(_text(row, "id") for row in fresh)
+            # A known event ends it: all later pages are older.
             if not page.get("has_more") or len(fresh) < len(rows) or not rows:
-                return found[::-1]
+                return events[::-1]
             options = {"params": {"limit": EVENTS_PER_PAGE, "after": _text(rows[-1], "id")}}
 
     async def follow(
@@ -308,8 +312,9 @@ class OpenAIClient:
                     delay_s = _retry_after(response.headers.get("Retry-After"), delay_s)
             except (aiohttp.ClientError, TimeoutError) as error:
                 fault = f"{self.base_url} cannot be reached: {str(error) or type(error).__name__}."
-            if existing and (found := await existing()):
-                return found
+            result = await existing() if existing else None
+            if result:
+                return result
             if attempt + 1 < MAX_ATTEMPTS:
                 await self._sleep(delay_s)
         raise UnderstudyError(fault, f"It was tried {MAX_ATTEMPTS} times. Try again later.")
@@ -317,7 +322,9 @@ class OpenAIClient:
     def _refusal(self, status: int, answer: Json) -> str:
         """Describe a refusal that may pass. Raises `UnderstudyError` for one that does not."""
         error = answer.get("error")
-        error = error if isinstance(error, dict) else {}
+        if not isinstance(error, dict):
+            error = {}
+        # OpenAI repeats a wrong key in its message.
         said = str(error.get("message") or "no reason given").replace(self._key, "…").rstrip(".")
         fault = f"OpenAI answers {status}: {said}."
         if status == 401:
@@ -352,7 +359,8 @@ def _retry_after(header: str | None, default_s: float) -> float:
 
 
 def _text(answer: Json, name: str) -> str:
-    if isinstance(value := answer.get(name), str) and value:
+    value = answer.get(name)
+    if isinstance(value, str) and value:
         return value
     raise UnderstudyError(
         f"An answer lacks {name!r}.", f"Check {BASE_URL_VARIABLE}: OpenAI's API has it."
@@ -361,7 +369,9 @@ def _text(answer: Json, name: str) -> str:
 
 def _rows(page: Json) -> list[Json]:
     rows = page.get("data")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if isinstance(row, dict)]
 
 
 # ---------------------------------------------------------------------------------------- the steps
@@ -374,11 +384,9 @@ async def submit(
     again.
     """
     uploaded: list[str] = []
+    files = {"train.jsonl": submission.training, "validation.jsonl": submission.validation}
     try:
-        for name, content in (
-            ("train.jsonl", submission.training),
-            ("validation.jsonl", submission.validation),
-        ):
+        for name, content in files.items():
             if content.lines:
                 uploaded.append(await client.upload(name, content))
                 report(f"uploaded {name}: {uploaded[-1]}")
@@ -402,12 +410,10 @@ async def delete_files(
 
 def job_files(job: Json) -> list[str]:
     """List the files of a job: those it was given, and its results."""
+    named = [job.get("training_file"), job.get("validation_file")]
     results = job.get("result_files")
-    named = [
-        job.get("training_file"),
-        job.get("validation_file"),
-        *(results if isinstance(results, list) else ()),
-    ]
+    if isinstance(results, list):
+        named += results
     return [str(file) for file in named if file]
 
 
@@ -418,9 +424,8 @@ def describe_result(job: Json) -> str:
             f"{job.get('fine_tuned_model')}: trained on {int(job.get('trained_tokens') or 0):,} "
             "tokens"
         )
+    if job.get("status") == "cancelled":
+        return f"{job.get('id')} has been cancelled"
     error = job.get("error")
     why = error.get("message") if isinstance(error, dict) else ""
-    return (
-        f"{job.get('id')} has "
-        f"{'been cancelled' if job.get('status') == 'cancelled' else f'failed: {why}'}"
-    )
+    return f"{job.get('id')} has failed: {why}"

@@ -5,7 +5,6 @@ were trained.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from personas.errors import ExportError
 from personas.prompt.chat_template import Message
 from personas.prompt.renderer import EXAMPLE_USER, Renderer
 from personas.schemas.chat import Persona, Turn
+from trainer.estimate.workload import common_prefix_length
 from trainer.export.gguf_format import open_gguf, read_value
-from trainer.export.loaded_adapter import COMPARISON_DIALOGUES
+from trainer.export.logit_comparison import COMPARISON_DIALOGUES
 
 UNBOUNDED_TOKENS = 2**20
 SHOWN_CHARACTERS = 60
@@ -47,8 +47,7 @@ def require_trained_prompts(
             if written != prompt.text:
                 raise ExportError(
                     "The export's chat template would not make the prompts that the adapter was "
-                    "trained on: "
-                    f"{_difference(written, prompt.text)}.",
+                    f"trained on: {_difference(written, prompt.text)}.",
                     "Nothing was kept. Report this with the base model's name.",
                 )
 
@@ -83,8 +82,10 @@ def check_gguf(file: Path, renderer: Renderer, persona: Persona | None) -> None:
     reader = open_gguf(file)
     tokens: Sequence[str] = read_value(reader, Keys.Tokenizer.LIST)
     names = {"bos_token": Keys.Tokenizer.BOS_ID, "eos_token": Keys.Tokenizer.EOS_ID}
-    numbers = {name: read_value(reader, key) for name, key in names.items()}
-    special = {name: "" if number is None else tokens[number] for name, number in numbers.items()}
+    special: dict[str, str] = {}
+    for name, key in names.items():
+        number = read_value(reader, key)
+        special[name] = "" if number is None else tokens[number]
     template = read_value(reader, Keys.Tokenizer.CHAT_TEMPLATE)
 
     def render(messages: list[Any]) -> str:
@@ -97,7 +98,7 @@ def check_gguf(file: Path, renderer: Renderer, persona: Persona | None) -> None:
 
 
 def _difference(written: str, trained: str) -> str:
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(written, trained, strict=False))
-    start = max(0, sum(1 for _ in pairs) - SHOWN_CHARACTERS // 3)
-    shown = [text[start : start + SHOWN_CHARACTERS] for text in (written, trained)]
-    return f"{shown[0]!r} instead of {shown[1]!r}"
+    """Quote both texts from a little before the place where they begin to differ."""
+    start = max(0, common_prefix_length([written, trained]) - SHOWN_CHARACTERS // 3)
+    end = start + SHOWN_CHARACTERS
+    return f"{written[start:end]!r} instead of {trained[start:end]!r}"
