@@ -111,7 +111,6 @@ REVIEWED = {
     ),
     # The operator's own folder, as it was listed.
     ("trainer/sources/source_file.py", "self.path / name"),
-    ("trainer/sources/source_file.py", "cache / part"),
 }
 """Joins of a folder and a name that is no constant, in modules that get names from outside. New
 ones need a reason.

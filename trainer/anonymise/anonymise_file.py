@@ -20,9 +20,10 @@ from trainer.anonymise.spans import replace_entities
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage
 from trainer.sources.conversation_builder import USER
 from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT
+from trainer.sources.hub_source import resolve_path
 from trainer.sources.reader import read_source
 from trainer.sources.registry import describe_content, detect_format
-from trainer.sources.source_file import SourceFile, open_source, resolve_path
+from trainer.sources.source_file import SourceFile, open_source
 from trainer.sources.source_format import ReadOptions
 
 MIN_ID_VALUE = 10**14

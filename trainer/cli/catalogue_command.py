@@ -33,7 +33,7 @@ from personas.schemas.formatting import format_size
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import resolve_home, with_error_handling
 from trainer.cli.options import HOME, JSON, PROGRESS_INTERVAL, add_options, option
-from trainer.sources.source_file import HUB_FILE_PATTERNS
+from trainer.sources.hub_source import HUB_FILE_PATTERNS
 
 CATALOGUE_HELP = """\
 Lists the data sets that training requests can name, besides the shipped ones: the operator's, from catalogue.toml in

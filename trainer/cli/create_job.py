@@ -32,8 +32,8 @@ from trainer.cli.argtypes import column_mapping, parse_setting_args
 from trainer.cli.dataset_args import command_line_statement, default_source, load_persona
 from trainer.dataset.data_mixture import SourceSpec
 from trainer.recipe.recipe_file import make_request
+from trainer.sources.hub_source import resolve_path
 from trainer.sources.reader import list_rights
-from trainer.sources.source_file import resolve_path
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job_folder import JobDraft
 

@@ -37,9 +37,9 @@ from trainer.process.environment import find_home
 from trainer.recipe.auto_recipe import choose_sample_settings
 from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.conversation import day_of
+from trainer.sources.hub_source import resolve_path
 from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content
-from trainer.sources.source_file import resolve_path
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job import load_fast_tokenizer
 

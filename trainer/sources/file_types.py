@@ -76,33 +76,35 @@ def detect_file_type(
     lines = list(io.StringIO(text, newline=""))
     if len(lines) > 1 and not is_whole:
         lines.pop()  # cut in the middle
-    if json := _json_kind(text.lstrip(), [line for line in lines if line.strip()][:SAMPLED_LINES]):
-        return "JSON lines" if is_followed and json == "JSON object" else json, ""
+    filled = [line for line in lines if line.strip()]
+    json_kind = _json_kind(text.lstrip(), filled[:SAMPLED_LINES])
+    if is_followed and json_kind == "JSON object":
+        return "JSON lines", ""
+    if json_kind:
+        return json_kind, ""
     lower_name = name.lower().removesuffix(".gz")
     if re.match(r"acts:\s", text) or lower_name.endswith((".yml", ".yaml")):
         return "YAML", ""
-    if delimiter := detect_delimiter(
-        lines[: 16 * SAMPLED_LINES], is_named_so=lower_name.endswith((".csv", ".tsv"))
-    ):
-        return ("TSV" if delimiter == "\t" else "CSV"), delimiter
-    return "text", ""
+    is_named_table = lower_name.endswith((".csv", ".tsv"))
+    delimiter = detect_delimiter(lines[: 16 * SAMPLED_LINES], is_named_so=is_named_table)
+    if not delimiter:
+        return "text", ""
+    return ("TSV" if delimiter == "\t" else "CSV"), delimiter
 
 
 def _json_kind(text: str, lines: list[str]) -> FileType | None:
     if re.match(r'\[\s*[\[{"\]]', text):
-        return (
-            "JSON lines"
-            if len(lines) > 1 and all(map(_is_message_list, lines[:2]))
-            else "JSON array"
-        )
+        # Some sets have a list of messages on each line: then the first line is not the whole file.
+        are_lists = len(lines) > 1 and all(map(_is_message_list, lines[:2]))
+        return "JSON lines" if are_lists else "JSON array"
     stripped = [line.strip() for line in lines]
     rows = sum(line.startswith("{") and line.endswith("}") for line in stripped)
     if len(stripped) > 1 and 2 * rows > len(stripped):
         return "JSON lines"
     if not text.startswith("{"):
-        return (
-            "JSON lines" if 2 * rows == len(stripped) and any(map(_is_object, stripped)) else None
-        )
+        # The first row is broken. With as many rows as other lines, one has to be readable.
+        are_rows = 2 * rows == len(stripped) and any(map(_is_object, stripped))
+        return "JSON lines" if are_rows else None
     return "JSON lines" if _is_json_lines(text, lines) else "JSON object"
 
 
@@ -116,12 +118,12 @@ def _is_json_lines(text: str, lines: list[str]) -> bool:
     if (end >= 0 and not rest) or (end < 0 and _is_truncated_json(text)):
         return False
     is_indented = any(line[0] in " \t" for line in lines)
-    if is_indented and any(
-        line.rstrip() in ("{", "}{") for line in lines[1:]
-    ):  # nested objects would be indented, too
+    if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):
+        # Objects over several lines: nested ones would be indented, too.
         return True
-    listed = sum(line.rstrip().endswith("},") for line in lines)  # elements of an array
-    return sum(line.startswith("{") and _is_object(line) for line in lines) > listed
+    elements = sum(line.rstrip().endswith("},") for line in lines)  # of an array
+    rows = sum(line.startswith("{") and _is_object(line) for line in lines)
+    return rows > elements
 
 
 def _is_truncated_json(text: str) -> bool:
@@ -153,6 +155,7 @@ def _decode_text(start: bytes, name: str) -> str:
             raise _encoding_error(name, encoding)
     start = start.removeprefix(BOM)
     lines = start.splitlines()[: 16 * SAMPLED_LINES]
+    # The last line may be cut within a character.
     foreign = [line for line in lines[:-1] or lines if not _is_utf8(line)]
     if b"\0" in start or len(foreign) > MAX_FOREIGN_SHARE * len(lines):
         raise _encoding_error(name, _guess_encoding(start))
@@ -174,7 +177,9 @@ def _guess_encoding(start: bytes) -> str:
         return "CP1252 or ISO-8859-1"
     best = from_bytes(sample).best()
     encoding = best.encoding.replace("_", "-").upper() if best else ""
-    return encoding if b"\0" not in start or encoding.startswith(("UTF-16", "UTF-32")) else ""
+    # In text, zero bytes occur in these encodings alone.
+    is_text = b"\0" not in start or encoding.startswith(("UTF-16", "UTF-32"))
+    return encoding if is_text else ""
 
 
 def _is_western(sample: bytes) -> bool:

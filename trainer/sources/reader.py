@@ -12,6 +12,7 @@ from personas.errors import MaterialError
 from personas.home.rights import decide_right, no_consent_error
 from personas.schemas.base import DISCORD_API
 from trainer.sources.conversation import Conversation, RejectedRecord, author_ids
+from trainer.sources.hub_source import resolve_path
 from trainer.sources.registry import (
     FORMATS,
     FormatParts,
@@ -19,7 +20,7 @@ from trainer.sources.registry import (
     find_parts,
     requested_format,
 )
-from trainer.sources.source_file import SourceFile, open_source, resolve_path
+from trainer.sources.source_file import SourceFile, open_source
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
 

@@ -89,22 +89,20 @@ def _is_lorebook(peek: Peek) -> bool:
 
 def _is_lore_entry(entry: Mapping[str, Any]) -> bool:
     has_keys = any(isinstance(entry.get(name), list) for name in ("key", "keys", "keywords"))
-    return has_keys and any(
-        isinstance(entry.get(name), str) for name in ("content", "text", "entry")
-    )
+    has_text = any(isinstance(entry.get(name), str) for name in ("content", "text", "entry"))
+    return has_keys and has_text
 
 
 def _has_timed_lines(peek: Peek) -> bool:
     lines = _lines(peek)
-    timed = [
-        line
-        for line in lines
-        if TIMED_LINE.match(line[:MAX_MARK_CHARACTERS]) or _begins_with_clock(line)
-    ]
-    return len(timed) >= MIN_LINES and 5 * len(timed) >= 2 * len(lines)
+    timed = sum(map(_begins_with_time, lines))
+    # Two fifths: a message may go on for some lines, which have no time.
+    return timed >= MIN_LINES and 5 * timed >= 2 * len(lines)
 
 
-def _begins_with_clock(line: str) -> bool:
+def _begins_with_time(line: str) -> bool:
+    if TIMED_LINE.match(line[:MAX_MARK_CHARACTERS]):
+        return True
     return parse_clock(line.partition("\t")[0]) is not None
 
 
@@ -113,12 +111,14 @@ def _has_marked_lines(peek: Peek) -> bool:
     separated by tabs.
     """
     lines = _lines(peek)
+    if len(lines) <= MIN_LINES:
+        return False
+    marks = [match[0] for match in map(MARKED_LINE.match, lines) if match]
+    if _recur(marks, len(lines)):
+        return True
     tabbed = sum("\t" in line.strip() for line in lines)
-    is_marked = _recur(
-        [match[0] for line in lines if (match := MARKED_LINE.match(line))], len(lines)
-    )
     is_table = peek.kind == "text" and 10 * tabbed >= 7 * len(lines)
-    return len(lines) > MIN_LINES and (is_marked or is_table or _has_signed_lines(peek))
+    return is_table or _has_signed_lines(peek)
 
 
 def _has_signed_lines(peek: Peek) -> bool:
@@ -126,14 +126,17 @@ def _has_signed_lines(peek: Peek) -> bool:
     colons.
     """
     lines = [] if line_names(peek) else _lines(peek)
-    plain = [LIST_MARK.sub("", line.strip()) for line in lines]
-    marks = [
-        match[0] for line in plain if (match := SIGNED_LINE.match(line)) and not line[0].islower()
-    ]
+    marks: list[str] = []
+    for line in lines:
+        text = LIST_MARK.sub("", line.strip())
+        match = SIGNED_LINE.match(text)
+        if match and not text[0].islower():
+            marks.append(match[0])
     return len(set(marks)) > 1 and _recur(marks, len(lines))
 
 
 def _recur(marks: list[str], lines: int) -> bool:
+    """Report whether most of so many lines have a mark, and marks occur twice on average."""
     return 2 * len(set(marks)) <= len(marks) and 10 * len(marks) >= 7 * lines
 
 
@@ -146,6 +149,7 @@ def _alternates(peek: Peek) -> bool:
 
 
 def _take_turns(kinds: Sequence[object]) -> bool:
+    """Report whether two kinds of lines alternate, but for one line in ten."""
     changes = sum(kind != following for kind, following in itertools.pairwise(kinds))
     return len(set(kinds)) == 2 and 10 * changes >= 9 * (len(kinds) - 1)
 
@@ -161,6 +165,7 @@ def _json_page(app: str, where: str) -> str:
 
 
 REFUSALS = (
+    # The first that matches is named: apps' pages stand before pages in general.
     Refusal("a lorebook, which is not talk", LORE_ADVICE, _is_lorebook),
     Refusal(
         "Telegram's export as a web page",
@@ -205,8 +210,10 @@ TEXT_REFUSALS = (
 
 def refuse(peek: Peek, refusals: Sequence[Refusal] = REFUSALS) -> MaterialError | None:
     """Build the error for a file that is never read as conversations; None for any other."""
-    found = next((refusal for refusal in refusals if refusal.matches(peek)), None)
-    return MaterialError(f"{peek.name} is {found.what}.", found.advice) if found else None
+    for refusal in refusals:
+        if refusal.matches(peek):
+            return MaterialError(f"{peek.name} is {refusal.what}.", refusal.advice)
+    return None
 
 
 def looks_like_chat(peek: Peek) -> bool:

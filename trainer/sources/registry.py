@@ -8,6 +8,7 @@ from personas.errors import MaterialError
 from trainer.sources.column_usage import describe_columns
 from trainer.sources.columns import ColumnUse, did_you_mean
 from trainer.sources.conversation import RejectedRecord
+from trainer.sources.file_names import data_files, has_data_suffix, is_media_file, reject_media
 from trainer.sources.formats import (
     character_card,
     chatgpt,
@@ -26,17 +27,9 @@ from trainer.sources.formats import (
     whatsapp,
 )
 from trainer.sources.formats.mapped_columns import COLUMNS_FORMAT
+from trainer.sources.hub_source import resolve_path
 from trainer.sources.refusals import TEXT_REFUSALS, looks_like_chat, refuse
-from trainer.sources.source_file import (
-    Peek,
-    SourceFile,
-    data_files,
-    has_data_suffix,
-    is_media_file,
-    open_source,
-    reject_media,
-    resolve_path,
-)
+from trainer.sources.source_file import Peek, SourceFile, open_source
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 FORMATS: tuple[SourceFormat, ...] = (

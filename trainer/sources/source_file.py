@@ -1,26 +1,24 @@
-"""Opens sources by path or hub id and streams their records: JSON, CSV, Parquet, Arrow, YAML, text,
-zip, folders.
+"""Opens sources by path and streams their records: JSON, CSV, Parquet, Arrow, YAML, text, zip,
+folders.
 """
 
 from __future__ import annotations
 
-import functools
 import gzip
 import io
 import itertools
 import os
-import re
 import shutil
 import stat
 import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pydantic_core import from_json
@@ -41,45 +39,17 @@ HEAD_BYTES = 1 << 20
 READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 """Errors of decompressors; `RuntimeError` means an encrypted archive or an unsupported method."""
 PEEK_RECORDS = 64
-MAX_ARCHIVE_NAMES = (
-    1_000_000  # maximum files of an archive; a chat export may have one per channel and day
-)
-Record = tuple[
-    str, dict[str, Any]
-]  # a record's position ("line 3", "row 7", "messages 12") and content
-_JSON_TYPE_NAMES = {
+MAX_ARCHIVE_NAMES = 1_000_000
+"""Maximum files of an archive; a chat export may have one per channel and day."""
+Record = tuple[str, dict[str, Any]]
+"""A record's position ("line 3", "row 7", "messages 12") and content."""
+JSON_TYPE_NAMES = {
     list: "a list",
     str: "a text",
     int: "a number",
     float: "a number",
     bool: "a boolean",
 }
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
-                 ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
-MEDIA_SUFFIXES = tuple(
-    f".{suffix}"
-    for suffix in "jpg jpeg png gif webp heic bmp svg mp4 mov avi mkv webm 3gp mp3 m4a ogg opus oga wav aac amr "
-    "pdf doc docx xls xlsx ppt pptx vcf ics tgs srt ttf otf woff woff2 css js html htm lottie".split()
-)
-"""Pictures, sound, documents and pages: never read, except cards in PNG files."""
-SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
-"""Metadata that `save_to_disk` of `datasets` writes beside or above its Arrow files."""
-METADATA_FILES = ("dataset_infos.json", "rights.toml", "columns.toml")
-PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
-DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
-HUB_CACHE = ("blobs", "refs", ".no_exist")  # folders of the hub's cache beside `snapshots`
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-HUB_FILE_PATTERNS = (
-    "*.json*",
-    "*.csv*",
-    "*.tsv*",
-    "*.parquet",
-    "*.arrow",
-    "*.txt*",
-    "*.yml",
-    "*.yaml",
-    "*.zip",
-)
 
 
 @dataclass(frozen=True)
@@ -143,16 +113,16 @@ class SourceFile:
     def lines(self) -> Iterator[str]:
         """Yield lines with their line ends; bytes that are not UTF-8 become lone surrogates."""
         with self.open() as stream:
+            # Named, so that it does not end, and close the stream, before the last line is taken.
             decoded = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-            yield from decoded  # named, so that it does not end before the stream is closed
+            yield from decoded
 
     def member(self, name: str) -> SourceFile:
         """Open one of `names`: a file of the folder or archive."""
         if self.kind == "folder":
             return open_source(self.path / name, f"{self.name}/{name}")
-        return _source(
-            self.path, f"{self.name}/{name}", lambda: self._archived(name), is_inside=True
-        )
+        display_name = f"{self.name}/{name}"
+        return _source(self.path, display_name, lambda: self._archived(name), is_inside=True)
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
@@ -174,7 +144,8 @@ class SourceFile:
             member = self._archive.open(name)
         except KeyError:
             raise MaterialError(f"{self.name} contains no {name}.", "Check the archive.") from None
-        except UnicodeDecodeError as error:  # the entry's own copy of its name
+        except UnicodeDecodeError as error:
+            # An archive has each name twice, and the entry's own copy may be in another encoding.
             raise zipfile.BadZipFile(str(error)) from None
         with member:
             yield cast(BinaryIO, member)
@@ -249,7 +220,9 @@ class SourceFile:
         head = _head(self.start) if self.kind == "JSON object" else {}
         rows: list[dict[str, Any]] = []
         problem = ""
-        for record in [] if head else itertools.islice(self.records(), count):
+        # An object is known by its members; as a record, all of it would be read.
+        records = iter(()) if head else self.records()
+        for record in itertools.islice(records, count):
             if not isinstance(record, RejectedRecord):
                 rows.append(record[1])
             elif not problem:
@@ -283,9 +256,11 @@ class SourceFile:
         with self._open_json() as stream:
             elements = stream_array(stream, path)
             if elements is not None:
-                yield from _number_elements(" ".join((*path, "")) if path else "row ", elements)
+                prefix = " ".join(path) or "row"
+                yield from _number_elements(f"{prefix} ", elements)
                 return
-            for record in self.records():  # other records, none of which is skipped silently
+            # There is no such array: no record is skipped silently.
+            for record in self.records():
                 row = record.row if isinstance(record, RejectedRecord) else record[0]
                 yield RejectedRecord(row, f"not in a list {'.'.join(path)!r}")
 
@@ -317,7 +292,8 @@ def open_source(path: Path, name: str = "") -> SourceFile:
             names=names,
             opened=lambda: path.open("rb"),
         )
-    if not stat.S_ISREG(mode):  # a pipe may never end, and can be read only once
+    if not stat.S_ISREG(mode):
+        # A pipe may never end, and can be read only once.
         raise MaterialError(
             f"{name} is neither a file nor a folder.", "Save its output to a file, and name that."
         )
@@ -361,7 +337,7 @@ def _source(
         start, name, is_whole=is_whole, is_followed=is_followed
     )
     text = start.removeprefix(BOM).decode("utf-8", "replace") if delimiter else ""
-    named = not delimiter or table_reader.has_header(text, delimiter)
+    has_header = not delimiter or table_reader.has_header(text, delimiter)
     return SourceFile(
         path,
         name,
@@ -371,7 +347,7 @@ def _source(
         names=names,
         opened=unpacked,
         is_inside=is_inside or packed,
-        has_header=named,
+        has_header=has_header,
     )
 
 
@@ -384,7 +360,8 @@ def _has_second_record(start: bytes, stream: BinaryIO) -> bool:
     if is_whole or not is_object or b"\n" in start.strip():
         return False
     rest = stream.readline(MAX_RECORD_BYTES)
-    if rest.rstrip().endswith((b",", b"[", b"{", b":")):  # the object goes on
+    if rest.rstrip().endswith((b",", b"[", b"{", b":")):
+        # The line ends within the object, which goes on in the next one.
         return False
     return stream.readline(HEAD_BYTES).startswith(b"{")
 
@@ -428,80 +405,5 @@ def _record(row: str, value: Any) -> Record | RejectedRecord:
         return row, {"messages": value}
     if isinstance(value, BrokenJson):
         return RejectedRecord(row, value)
-    kind = _JSON_TYPE_NAMES.get(type(value), "null")
+    kind = JSON_TYPE_NAMES.get(type(value), "null")
     return RejectedRecord(row, f"{kind} where an object was expected")
-
-
-def is_media_file(name: str) -> bool:
-    """Report whether a file is a picture, sound or document by its name."""
-    return name.lower().endswith(MEDIA_SUFFIXES)
-
-
-def has_data_suffix(name: str) -> bool:
-    """Report whether a file's suffix is that of a data file."""
-    return name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
-
-
-def reject_media(folder: str, names: Sequence[str]) -> Iterator[RejectedRecord]:
-    """Yield a rejection for each kind of media file in a folder that no chat refers to."""
-    kinds: dict[str, list[str]] = {}
-    for name in names:
-        kinds.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
-    for suffix, alike in kinds.items():
-        more = f" and {len(alike) - 1} more {suffix}" if len(alike) > 1 else ""
-        yield RejectedRecord(
-            f"{folder}/{alike[0]}{more}",
-            "pictures, sound, documents and pages are not read",
-            rows=0,
-        )
-
-
-def data_files(names: Sequence[str]) -> list[str]:
-    """Return the files that may hold data."""
-    paths = [PurePosixPath(name) for name in names]
-    saved: set[PurePosixPath] = set()
-    caches: set[PurePosixPath] = set()
-    for path in paths:
-        if path.suffix == ".arrow":
-            saved |= {path.parent, path.parent.parent}
-        caches |= {folder.parent for folder in path.parents if folder.name == "snapshots"}
-    return [str(path) for path in paths if not _is_metadata(path, saved, caches)]
-
-
-def _is_metadata(
-    path: PurePosixPath, saved: set[PurePosixPath], caches: set[PurePosixPath]
-) -> bool:
-    name = path.name.lower()
-    if any(part.startswith((".", "__MACOSX")) for part in path.parts):
-        return True
-    is_document = path.stem.lower() in DOCUMENT_NAMES and path.suffix.lower() in PROSE_SUFFIXES
-    if name in METADATA_FILES or is_document:
-        return True
-    if path.parent in saved:
-        is_cache = name.startswith(("cache-", "tmp")) and path.suffix == ".arrow"
-        if is_cache or name in SAVED_DATASET_FILES:
-            return True
-    return any(cache / part in path.parents for cache in caches for part in HUB_CACHE)
-
-
-@functools.cache
-def resolve_path(path: Path) -> Path:
-    """Return the path, or the folder of a downloaded hub data set. Raises `MaterialError` if there
-    is neither.
-    """
-    if path.exists() or not HUB_ID.fullmatch(path.as_posix()):
-        return path
-    from huggingface_hub import snapshot_download  # takes 0.1 s
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    errors = (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError)
-    patterns = list(HUB_FILE_PATTERNS)
-    try:
-        folder = snapshot_download(path.as_posix(), repo_type="dataset", allow_patterns=patterns)
-    except errors as error:
-        raise MaterialError(
-            f"There is no file {path}, and no data set of that id can be fetched: "
-            f"{table_reader.first_line(error)}.",
-            "Check the path, or the id and the connection to the hub.",
-        ) from None
-    return Path(folder)

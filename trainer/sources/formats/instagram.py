@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.file_names import is_media_file
 from trainer.sources.markup import clean_text, map_outside_code
 from trainer.sources.record_fields import (
     epoch_seconds,
@@ -22,7 +23,7 @@ from trainer.sources.record_fields import (
     text_field,
 )
 from trainer.sources.sessionise import LogEntry, parse_entries
-from trainer.sources.source_file import Peek, SourceFile, is_media_file
+from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import make_author
 

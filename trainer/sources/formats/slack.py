@@ -16,6 +16,7 @@ from typing import Any
 
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.file_names import is_media_file
 from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
 from trainer.sources.record_fields import (
     UnusableRecordError,
@@ -26,7 +27,7 @@ from trainer.sources.record_fields import (
     text_field,
 )
 from trainer.sources.sessionise import LogEntry, parse_file
-from trainer.sources.source_file import SourceFile, is_media_file
+from trainer.sources.source_file import SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import Author, make_author
 

@@ -25,9 +25,10 @@ from trainer.sources.dates import (
     WrittenTime,
     time_of_match,
 )
+from trainer.sources.file_names import is_media_file
 from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
 from trainer.sources.sessionise import LogEntry
-from trainer.sources.source_file import Peek, SourceFile, is_media_file
+from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import make_author
 from trainer.sources.table_reader import FOREIGN
