@@ -62,7 +62,7 @@ bench-data: $(READY)  ## Measure reading, filtering and deduplication (files of 
 bench-gate: $(READY)  ## Check that the gate detects injected faults, and nothing else (some 40 minutes).
 	@$(BIN)/python -m benchmarks.studies.gate_detection
 
-bench-load: $(READY)  ## Measure replies under overload with members and servers who flood (some 15 minutes).
+bench-load: $(READY)  ## Measure replies under overload with members and servers that flood (some 15 minutes).
 	@$(BIN)/python -m benchmarks.load
 
 bench-pii: $(READY)  ## Measure the anonymiser on held-out texts: precision, recall, speed.
@@ -88,11 +88,11 @@ test-ray: $(READY)  ## Break a real Ray cluster of processes while it trains (so
 	@$(BIN)/python -m tests.bot.ray_jobs.faults
 
 SEEDS ?= 300
-chaos: $(READY)  ## Kill the bot, disturb its network and fail its disk by seed; print what is lost (some 40 minutes; SEEDS=N).
+chaos: $(READY)  ## Kill the bot, disturb its network and fail its disk by seed; print the losses (some 40 minutes; SEEDS=N).
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 INPUTS ?= 20000
-fuzz: $(READY)  ## Feed all parsers of outside input with damaged files by seed; print what escaped (INPUTS=1000000: half an hour).
+fuzz: $(READY)  ## Feed all parsers of outside input with damaged files by seed; print the crashes (INPUTS=1000000: half an hour).
 	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs; write docs/predictions.md.
@@ -113,7 +113,7 @@ test: $(READY) chromium  ## Run the tests.
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
-test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print what is lost (minutes).
+test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print the losses (minutes).
 	@test -d $(SHARDS_ENV)/psycopg || $(PIP) --require-hashes --target $(SHARDS_ENV) --requirement requirements/shards.txt
 	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
 

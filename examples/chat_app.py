@@ -238,13 +238,15 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="F",
-        help="a fact about who answers; may repeat",
+        help="a fact about the answering speaker; may repeat",
     )
     parser.add_argument(
         "--facts", type=Path, metavar="FILE", help="facts from a text file, one a line"
     )
     parser.add_argument(
-        "--base-model", metavar="M", help="the adapter's base model (default: the one it names)"
+        "--base-model",
+        metavar="M",
+        help="the adapter's base model (default: the model that it names)",
     )
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help=f"0 takes any (default: {DEFAULT_PORT})"

@@ -96,7 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the dialogue so far from a text file, one line a turn",
     )
-    add("--base-model", metavar="M", help="the adapter's base model (default: the one it names)")
+    add(
+        "--base-model",
+        metavar="M",
+        help="the adapter's base model (default: the model that it names)",
+    )
     add("--max-new-tokens", type=int, default=120, metavar="N", help="its length (default: 120)")
     add("--seed", type=int, help="the same seed gives the same reply")
     return parser

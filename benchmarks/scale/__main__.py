@@ -236,12 +236,12 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=PARTS, help="this part")
     parser.add_argument(
-        "--replies", type=int, default=VALIDATED_REPLIES, help="measured ones for each exponent"
+        "--replies", type=int, default=VALIDATED_REPLIES, help="measured replies for each exponent"
     )
     parser.add_argument(
         "--save",
         action="store_true",
-        help="write what was measured into benchmarks/scale/calibration.json",
+        help="write the measurements into benchmarks/scale/calibration.json",
     )
     arguments = parser.parse_args()
     figures: Figures = {}

@@ -497,7 +497,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--errors",
         action="store_true",
-        help="also list what was missed and what was replaced wrongly",
+        help="also list misses and wrong replacements",
     )
     parser.add_argument(
         "--held-out", type=int, metavar="SEED", help="judge on the held-out texts of this seed only"
