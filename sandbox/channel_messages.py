@@ -1,9 +1,7 @@
-"""Messages, threads and direct-message channels: creation, edits and deletion within Discord's
-limits.
-"""
+"""Messages: creation, edits and deletion within Discord's limits."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from sandbox import payloads, validation
 from sandbox.gateway import Gateway
@@ -38,7 +36,6 @@ SNAPSHOT_FIELDS = (
     "components",
 )
 """What a forward copies of a message."""
-THREAD_CREATED = 18
 REPLY = 19
 SLASH_COMMAND_RESPONSE = 20
 THREAD_STARTER = 21
@@ -113,7 +110,7 @@ class MessageManager:
         self, channel_id: str, limit: int, before: int | None = None, after: int | None = None
     ) -> list[Json]:
         """Return up to `limit` messages of the channel, oldest first."""
-        messages = self._store.page("message", channel_id, limit, before, after)
+        messages = self._store.page("message", channel_id, limit, before=before, after=after)
         return [self._render(message) for message in messages]
 
     def seen_by(
@@ -147,7 +144,8 @@ class MessageManager:
     def _nonced(self, author_id: str, nonce: str) -> str | None:
         oldest = self._clock.now() - NONCE_LIFETIME_S
         self._nonces = {key: sent for key, sent in self._nonces.items() if sent[0] > oldest}
-        return self._nonces.get((author_id, nonce), (0.0, None))[1]
+        sent = self._nonces.get((author_id, nonce))
+        return sent[1] if sent else None
 
     def _new(self, author: Json, channel_id: str, body: Json) -> Json:
         message_id = self._store.new_id()
@@ -189,12 +187,14 @@ class MessageManager:
         place = original["channel_id"]
         reference = {"type": FORWARD_REFERENCE, "channel_id": place, "message_id": original["id"]}
         snapshot = {name: original[name] for name in SNAPSHOT_FIELDS} | {"components": []}
-        more: Json = {
-            "message_reference": reference | self._guild_field(place),
-            "flags": IS_FORWARD,
-        }
-        more["message_snapshots"] = [{"message": snapshot}]
-        return self.create(author, channel_id, MessageDraft({}), **more)
+        return self.create(
+            author,
+            channel_id,
+            MessageDraft({}),
+            message_reference=reference | self._guild_field(place),
+            flags=IS_FORWARD,
+            message_snapshots=[{"message": snapshot}],
+        )
 
     def _guild_field(self, channel_id: str) -> Json:
         if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL:
@@ -209,9 +209,9 @@ class MessageManager:
         message = self._find_stored(message_id)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:
-            message["flags"] = (
-                message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
-            )
+            # Of the flags, an edit may change this one alone.
+            message["flags"] &= ~SUPPRESS_EMBEDS
+            message["flags"] |= draft.body["flags"] & SUPPRESS_EMBEDS
         before = _text_content(message)
         self._fill(message, draft)
         if _text_content(message) != before:
@@ -243,14 +243,13 @@ class MessageManager:
 
     def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
         """Keep the attachments that the body names, and add the draft's files."""
-        fields_by_id = {
-            str(entry.get("id")): entry for entry in draft.body.get("attachments") or []
-        }
+        fields_by_id = {}
+        for entry in draft.body.get("attachments") or []:
+            fields_by_id[str(entry.get("id"))] = entry
         attachments = [old for old in message["attachments"] if old["id"] in fields_by_id]
         for index, file in enumerate(draft.files):
-            attachment = payloads.attachment(
-                self._store.put_file(file), message["channel_id"], file
-            )
+            file_id = self._store.put_file(file)
+            attachment = payloads.attachment(file_id, message["channel_id"], file)
             fields = fields_by_id.get(str(index), {})  # new files are named by their index
             for name in ("description", "duration_secs", "waveform"):
                 if fields.get(name):
@@ -259,7 +258,10 @@ class MessageManager:
         return attachments
 
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
-        replied_to = self._replied_author(message) if message["type"] == REPLY else None
+        replied_to = None
+        if message["type"] == REPLY:
+            target = self._store.get("message", message["message_reference"]["message_id"])
+            replied_to = target["author"]["id"] if target else None
         mentions = payloads.find_mentions(message["content"], allowed, replied_to)
         users = []
         for user_id in mentions.users:
@@ -268,10 +270,6 @@ class MessageManager:
         roles = [role_id for role_id in mentions.roles if self.guild.find_role(role_id)]
         everyone = mentions.everyone and self._may_mention_everyone(message["author"]["id"])
         return {"mentions": users, "mention_roles": roles, "mention_everyone": everyone}
-
-    def _replied_author(self, message: Json) -> str | None:
-        target = self._store.get("message", message["message_reference"]["message_id"])
-        return cast(str, target["author"]["id"]) if target else None
 
     def _may_mention_everyone(self, author_id: str) -> bool:
         # A webhook has no roles; Discord lets it mention everyone.
@@ -315,57 +313,3 @@ class MessageManager:
                 data["member"] = {key: value for key, value in author.items() if key != "user"}
             self._gateway.dispatch(event, data)
         return rendered
-
-
-class ThreadManager:
-    """Creates threads and direct-message channels, and publishes them."""
-
-    def __init__(
-        self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway
-    ) -> None:
-        self._guild = guild
-        self._store = guild.store
-        self._messages = messages
-        self._feed = feed
-        self._gateway = gateway
-
-    def direct(self, user_id: str) -> Json:
-        """Return the bot's direct messages with someone, created if there are none. Raises ApiError
-        10007.
-        """
-        channel = self._guild.direct(user_id)
-        if channel is not None:
-            return channel
-        user = self._guild.member(user_id)["user"]
-        return self._save(payloads.direct(self._store.new_id(), user))
-
-    def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
-        """Create a thread, under a message or on its own, with Discord's system messages about
-        it.
-        """
-        # As on Discord, a thread under a message has the message's id.
-        thread_id = message["id"] if message else self._store.new_id()
-        created = payloads.format_timestamp(time_of(self._store.new_id()))
-        thread = self._save(payloads.thread(thread_id, parent, author["id"], name, created))
-        self._gateway.dispatch("THREAD_CREATE", {**thread, "newly_created": True})
-        reference = {"type": 0, "guild_id": self._guild.id}
-        if message is None:
-            self._system(
-                author, parent, THREAD_CREATED, name, reference | {"channel_id": thread_id}
-            )
-        else:
-            self._messages.change(message["id"], flags=message["flags"] | HAS_THREAD, thread=thread)
-            start = {"channel_id": parent["id"], "message_id": message["id"]}
-            self._system(author, thread, THREAD_STARTER, "", reference | start)
-        return thread
-
-    def _system(
-        self, author: Json, channel: Json, kind: int, content: str, reference: Json
-    ) -> None:
-        fields = {"type": kind, "content": content, "message_reference": reference}
-        self._messages.create(author, channel["id"], MessageDraft({}), **fields)
-
-    def _save(self, channel: Json) -> Json:
-        self._store.put("channel", channel)
-        self._feed.publish("channel", self._guild.client_view(channel))
-        return channel

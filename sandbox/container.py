@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sandbox.account_deletion import delete_departed_accounts
 from sandbox.application_commands import CommandRegistry
-from sandbox.channel_messages import MessageManager, ThreadManager
+from sandbox.channel_messages import MessageManager
 from sandbox.channel_webhooks import WebhookManager
 from sandbox.gateway import Gateway, ShardLimits
 from sandbox.guild import Guild, open_guild_facts
@@ -16,6 +16,7 @@ from sandbox.interactions import InteractionManager
 from sandbox.network_conditions import NetworkConditions, RateLimits, SimulatedClock
 from sandbox.object_store import ObjectStore
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
+from sandbox.threads import ThreadManager
 from sandbox.traffic_log import EventFeed
 from sandbox.wire_faults import FaultRates, RequestFault, WireFaults
 
@@ -108,7 +109,7 @@ class SandboxContainer:
         self.webhooks = WebhookManager(self.guild, self.messages, self.gateway, self.conditions)
         self.commands = CommandRegistry(self.guild, self.feed)
         self.interactions = InteractionManager(
-            self.guild, self.messages, self.feed, self.gateway, self.clock
+            self.guild, self.messages, self.feed, self.gateway, clock=self.clock
         )
 
 

@@ -1,22 +1,26 @@
-"""The gateway over WebSockets: sessions, shards, intents, heartbeats, resumes.
+"""The gateway over WebSockets: who gets an event, identifies, heartbeats, resumes.
 
 Source: discord.com/developers/docs/topics/gateway.
 """
 
 import asyncio
 import json
-import secrets
-import zlib
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Self
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from sandbox import payloads, traffic_log
+from sandbox import payloads
+from sandbox.gateway_session import (
+    CLOSE_REASONS,
+    INTENTS,
+    MESSAGE_CONTENT,
+    GatewayClosed,
+    GatewayConnection,
+    GatewaySession,
+    Opcode,
+    Shard,
+)
 from sandbox.guild import Guild
 from sandbox.guild_seed import Permission
 from sandbox.network_conditions import (
@@ -27,105 +31,12 @@ from sandbox.network_conditions import (
     RateLimits,
 )
 from sandbox.sandbox_errors import Json
-from sandbox.wire_faults import EventFault
 
-MAX_REPLAY_FRAMES = 2_000
-REORDER_S = 0.05
-"""Time after which a reordered event is sent, if no other event came."""
-LOST_CONNECTION_CODE = 4000
-MESSAGE_CONTENT = 1 << 15
-
-INTENTS: dict[str, int] = {
-    "GUILD_CREATE": 1 << 0,
-    "GUILD_ROLE_UPDATE": 1 << 0,
-    "THREAD_CREATE": 1 << 0,
-    "WEBHOOKS_UPDATE": 1 << 5,
-    "MESSAGE_CREATE": 1 << 9,
-    "MESSAGE_UPDATE": 1 << 9,
-    "MESSAGE_DELETE": 1 << 9,
-    "TYPING_START": 1 << 11,
-}
-"""The intent that a session needs for an event; other events go to all sessions."""
-DIRECT_INTENT_SHIFT = 3  # bits between an intent for guilds and the same one for direct messages
 HEARTBEAT_MS = 41_250
 HEARTBEAT_ACK_S = 0.05
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
 HIDDEN_FIELDS = ("poll", "message_snapshots")
 """Further fields that a message has no more without the content intent."""
-CLOSE_REASONS = {
-    4001: "Unknown opcode.",
-    4002: "Error while decoding payload.",
-    4003: "Not authenticated.",
-    4004: "Authentication failed.",
-    4005: "Already authenticated.",
-    4008: "Rate limited.",
-    4010: "Invalid shard.",
-    4013: "Invalid intent(s).",
-    4014: "Disallowed intent(s).",
-}
-"""Discord's close codes and reasons."""
-
-
-class Opcode(IntEnum):
-    """Gateway opcodes."""
-
-    DISPATCH = 0
-    HEARTBEAT = 1
-    IDENTIFY = 2
-    PRESENCE = 3
-    VOICE = 4
-    RESUME = 6
-    MEMBERS = 8
-    INVALID_SESSION = 9
-    HELLO = 10
-    HEARTBEAT_ACK = 11
-
-
-def without_content(message: Json, bot_id: str) -> Json:
-    """Return a message as seen without the content intent: in full if it is the bot's own or
-    mentions it.
-    """
-    seen = dict(message)
-    if seen.get("referenced_message"):
-        seen["referenced_message"] = without_content(seen["referenced_message"], bot_id)
-    if message["author"]["id"] == bot_id or any(
-        user["id"] == bot_id for user in message["mentions"]
-    ):
-        return seen
-    hidden: Json = {"content": "", "embeds": [], "attachments": [], "components": []}
-    return {name: value for name, value in seen.items() if name not in HIDDEN_FIELDS} | hidden
-
-
-class GatewayConnection:
-    """One socket. Frames are queued, so that sending never blocks and keeps its order."""
-
-    def __init__(self, socket: web.WebSocketResponse, compressed: bool) -> None:
-        self.socket = socket
-        self._zlib = zlib.compressobj() if compressed else None
-        self._frames: asyncio.Queue[tuple[float, Json]] = asyncio.Queue()
-
-    def send(
-        self,
-        op: Opcode,
-        data: object,
-        name: str | None = None,
-        number: int | None = None,
-        late_s: float = 0,
-    ) -> None:
-        due = asyncio.get_running_loop().time() + late_s
-        self._frames.put_nowait((due, {"op": op, "d": data, "t": name, "s": number}))
-
-    async def write(self) -> None:
-        with suppress(ConnectionError):
-            while not self.socket.closed:
-                due, frame = await self._frames.get()
-                await asyncio.sleep(due - asyncio.get_running_loop().time())
-                text = json.dumps(frame)
-                if self._zlib is None:
-                    await self.socket.send_str(text)
-                else:
-                    data = self._zlib.compress(text.encode()) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
-                    await self.socket.send_bytes(data)
 
 
 @dataclass(frozen=True)
@@ -136,126 +47,31 @@ class ShardLimits:
     max_concurrency: int = 1
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The part of a bot's guilds that a session gets: Discord's formula, direct messages on shard
-    0.
+def without_content(message: Json, bot_id: str) -> Json:
+    """Return a message as seen without the content intent: in full if it is the bot's own or
+    mentions it.
     """
-
-    id: int
-    count: int
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Parse an identify's `shard`. Raises GatewayClosed 4010."""
-        match value:
-            case [int(shard_id), int(count)] if 0 <= shard_id < count:
-                return cls(shard_id, count)
-        raise GatewayClosed(4010)
-
-    def has(self, guild_id: str | None) -> bool:
-        return self.id == (0 if guild_id is None else (int(guild_id) >> 22) % self.count)
-
-
-class GatewaySession:
-    """A session started by an identify; it outlives its sockets and stores the events it sent."""
-
-    def __init__(
-        self,
-        intents: int,
-        shard: "Shard",
-        connection: GatewayConnection,
-        conditions: NetworkConditions,
-    ) -> None:
-        self.id = secrets.token_hex(16)
-        self.intents = intents
-        self.shard = shard
-        self._conditions = conditions
-        self.connection: GatewayConnection | None = connection
-        self._sent: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
-        self._number = 0
-        self._late: list[tuple[int, str, Json]] = []
-        self._closing: asyncio.Future[bool] | None = None
-
-    def dispatch(self, name: str, data: Json) -> None:
-        """Dispatch an event, now or at the next resume."""
-        traffic_log.notify_observers(traffic_log.GatewayEvent(name, data))
-        self._number += 1
-        event = self._number, name, data
-        self._sent.append(event)
-        fault = self._conditions.faults.of_event(name)
-        if fault in (EventFault.DROPPED, EventFault.SESSION_LOST):
-            self._lose_connection(is_resumable=fault is EventFault.DROPPED)
-        elif fault is EventFault.REORDERED and not self._late:
-            self._late.append(event)
-            asyncio.get_running_loop().call_later(REORDER_S, self._send_late)
-        else:
-            self._send(event)
-            self._send_late()
-        if fault is EventFault.DUPLICATED:
-            self._send(event)
-        if fault is EventFault.REPLAYED:
-            earlier = self._sent[self._conditions.faults.earlier(len(self._sent))]
-            if earlier[1] != "READY":  # which empties a client's cache, as only a new session may
-                self._send(earlier)
-
-    def _send(self, event: tuple[int, str, Json]) -> None:
-        number, name, data = event
-        if self.connection is not None:
-            self.connection.send(Opcode.DISPATCH, data, name, number, self._conditions.delay_s)
-
-    def _send_late(self) -> None:
-        while self._late:
-            self._send(self._late.pop())
-
-    def _lose_connection(self, *, is_resumable: bool) -> None:
-        """Close the socket before the latest event was sent."""
-        if not is_resumable:
-            self._sent.clear()
-        if self.connection is not None:
-            self._closing = asyncio.ensure_future(
-                self.connection.socket.close(code=LOST_CONNECTION_CODE)
-            )
-            self.connection = None
-
-    def has_intent_for(self, name: str, data: Json) -> bool:
-        needed = INTENTS.get(name, 0)
-        if "channel_id" in data and "guild_id" not in data:
-            needed <<= DIRECT_INTENT_SHIFT
-        return self.intents & needed == needed
-
-    def sees_content(self, data: Json) -> bool:
-        """Return whether it receives the content of messages by any author; it always does in
-        direct messages.
-        """
-        granted = self._conditions.message_content and self.intents & MESSAGE_CONTENT
-        return bool(granted) or "guild_id" not in data
-
-    def can_replay(self, last: int) -> bool:
-        """Return whether everything after the event `last` can still be replayed."""
-        return bool(self._sent) and self._sent[0][0] - 1 <= last <= self._number
-
-    def resume(self, connection: GatewayConnection, last: int) -> None:
-        """Resume over a new socket, from the event after `last`."""
-        self.connection = connection
-        for number, name, data in self._sent:
-            if number > last:
-                connection.send(Opcode.DISPATCH, data, name, number)
-        self.dispatch("RESUMED", {"_trace": []})
-
-
-class GatewayClosed(Exception):
-    """The bot sent a frame that closes its connection."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-        super().__init__(CLOSE_REASONS[code])
+    seen = dict(message)
+    if seen.get("referenced_message"):
+        seen["referenced_message"] = without_content(seen["referenced_message"], bot_id)
+    if message["author"]["id"] == bot_id:
+        return seen
+    if any(user["id"] == bot_id for user in message["mentions"]):
+        return seen
+    for name in HIDDEN_FIELDS:
+        seen.pop(name, None)
+    return seen | {"content": "", "embeds": [], "attachments": [], "components": []}
 
 
 def guild_create(guild: Guild) -> Json:
     """Build the event by which a session gets a guild."""
-    lists = guild.channels(), guild.threads(), guild.members()
-    return payloads.guild_create(guild.shape(), *lists, guild.created_at)
+    return payloads.guild_create(
+        guild.shape(),
+        guild.channels(),
+        guild.threads(),
+        guild.members(),
+        joined_at=guild.created_at,
+    )
 
 
 class Gateway:
@@ -343,9 +159,7 @@ class Gateway:
             data = frame.get("d")
         except (ValueError, KeyError, TypeError, AttributeError):
             raise GatewayClosed(4002) from None
-        session = next(
-            (one for one in self._sessions.values() if one.connection is connection), None
-        )
+        session = self._session_of(connection)
         match op:
             case Opcode.HEARTBEAT:
                 # discord.py notes when it sent a heartbeat only after sending it, and takes an
@@ -367,6 +181,12 @@ class Gateway:
             case _:
                 raise GatewayClosed(4001 if session is not None else 4003)
 
+    def _session_of(self, connection: GatewayConnection) -> GatewaySession | None:
+        for session in self._sessions.values():
+            if session.connection is connection:
+                return session
+        return None
+
     def _identify(self, connection: GatewayConnection, data: Json) -> None:
         intents = data.get("intents")
         if data.get("token") != self._home.token:
@@ -378,19 +198,20 @@ class Gateway:
             raise GatewayClosed(4014)
         spend = self._rates.spend
         bucket = ("identify", shard.id % self.max_concurrency)
-        is_refused = self._conditions.session_refused
-        if is_refused or not (
-            spend(bucket, IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)
-        ):
+        may_start = (
+            not self._conditions.session_refused
+            and spend(bucket, IDENTIFY_LIMIT)
+            and spend(("starts",), SESSION_START_LIMIT)
+        )
+        if not may_start:
             connection.send(Opcode.INVALID_SESSION, False)
             return
         session = GatewaySession(intents, shard, connection, self._conditions)
-        kept = {
-            key: old
-            for key, old in self._sessions.items()
-            if old.connection is not None or old.shard != shard
-        }
-        self._sessions = kept | {session.id: session}
+        # Lost sessions of the shard go: its new session takes their place.
+        for old in list(self._sessions.values()):
+            if old.connection is None and old.shard == shard:
+                del self._sessions[old.id]
+        self._sessions[session.id] = session
         guilds = [guild for guild in self._guilds.values() if shard.has(guild.id)]
         session.dispatch("READY", self._ready(session, guilds))
         for guild in guilds:
@@ -423,14 +244,18 @@ class Gateway:
 
     def _send_members(self, session: GatewaySession, data: Json) -> None:
         user_ids = data.get("user_ids") or []
-        ids = {str(one) for one in (user_ids if isinstance(user_ids, list) else [user_ids])}
+        if not isinstance(user_ids, list):
+            user_ids = [user_ids]
+        ids = set(map(str, user_ids))
         guild = self._guilds.get(str(data.get("guild_id")))
         if guild is None or not session.shard.has(guild.id):
             return
-        found = [m for m in guild.members() if not ids or m["user"]["id"] in ids]
+        members = guild.members()
+        if ids:
+            members = [member for member in members if member["user"]["id"] in ids]
         chunk = {
             "guild_id": guild.id,
-            "members": found,
+            "members": members,
             "chunk_index": 0,
             "chunk_count": 1,
             "not_found": [],

@@ -69,12 +69,18 @@ class Guild:
         """Create the roles; returns the permissions that every channel denies to some of them."""
         # @everyone has no permissions and members get a role of their own: @everyone applies to the
         # bot, too, and what the bot lacks must really be lacking.
-        self.store.put(self._role_kind, payloads.role(self.id, "@everyone", 0, 0, 0))
+        everyone = payloads.role(self.id, "@everyone", permissions=0, colour=0, position=0)
+        self.store.put(self._role_kind, everyone)
         people = RoleSeed(MEMBERS_ROLE_NAME, guild_seed.MEMBER_PERMISSIONS)
         bot = RoleSeed(self.seed.bot_name, self.seed.bot_permissions)
         for position, role in enumerate((people, bot, *self.seed.roles), start=1):
-            role_id = self._role_id(role.name)
-            shape = payloads.role(role_id, role.name, role.permissions, role.colour, position)
+            shape = payloads.role(
+                self._role_id(role.name),
+                role.name,
+                permissions=role.permissions,
+                colour=role.colour,
+                position=position,
+            )
             if role is bot:
                 shape |= {"managed": True, "tags": {"bot_id": self.bot_id}}
             self.store.put(self._role_kind, shape)
@@ -122,10 +128,14 @@ class Guild:
     def _create_channels(self) -> None:
         existing = {channel["name"]: channel["id"] for channel in self.channels()}
         for position, seed in enumerate(self.seed.channels):
-            channel_id = existing.get(seed.name) or self.store.new_id()
-            self.store.put(
-                "channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites)
+            channel = payloads.channel(
+                existing.get(seed.name) or self.store.new_id(),
+                self.id,
+                position,
+                seed,
+                overwrites=self._overwrites,
             )
+            self.store.put("channel", channel)
 
     def roles(self) -> list[Json]:
         return sorted(self.store.all(self._role_kind), key=lambda role: cast(int, role["position"]))
@@ -238,15 +248,13 @@ class Guild:
         if user_id == self._facts["owner_id"]:
             return guild_seed.ALL_PERMISSIONS
         held = {self.id, *self.member(user_id)["roles"]}
-        bits = guild_seed.combine_permissions(
-            int(role["permissions"]) for role in self.roles() if role["id"] in held
-        )
-        denied = guild_seed.combine_permissions(
-            int(overwrite["deny"]) for overwrite in self._overwrites if overwrite["id"] in held
-        )
+        granted = [int(role["permissions"]) for role in self.roles() if role["id"] in held]
+        bits = guild_seed.combine_permissions(granted)
         if bits == guild_seed.ALL_PERMISSIONS:  # an administrator: overwrites do not apply
             return bits
-        return bits & ~denied
+        overwrites = [each for each in self._overwrites if each["id"] in held]
+        denied = [int(overwrite["deny"]) for overwrite in overwrites]
+        return bits & ~guild_seed.combine_permissions(denied)
 
     def is_between(self, channel: Json, user_id: str) -> bool:
         """Return whether these direct messages are the member's or the bot's."""
@@ -255,11 +263,8 @@ class Guild:
     def may(self, user_id: str, needed: Permission, channel: Json | None = None) -> bool:
         """Return whether the member has all of `needed`, in a channel if one is given."""
         # Threads have their own permission to send messages.
-        if (
-            channel is not None
-            and channel["type"] == THREAD_CHANNEL
-            and needed == Permission.SEND_MESSAGES
-        ):
+        in_thread = channel is not None and channel["type"] == THREAD_CHANNEL
+        if in_thread and needed == Permission.SEND_MESSAGES:
             needed = Permission.SEND_MESSAGES_IN_THREADS
         return guild_seed.has_permissions(self.permissions_of(user_id, channel), needed)
 
@@ -267,11 +272,8 @@ class Guild:
         """Refuse the bot: 50001 where it cannot see the channel, 50003 for what direct messages
         lack, else 50013.
         """
-        if (
-            channel is not None
-            and channel["type"] == DIRECT_CHANNEL
-            and not needed & guild_seed.DIRECT_PERMISSIONS
-        ):
+        in_direct = channel is not None and channel["type"] == DIRECT_CHANNEL
+        if in_direct and not needed & guild_seed.DIRECT_PERMISSIONS:
             raise ApiError(50003)
         if not self.may(self.bot_id, Permission.VIEW_CHANNEL, channel):
             raise ApiError(50001)
@@ -280,7 +282,9 @@ class Guild:
 
     @property
     def bot_role(self) -> Json:
-        return next(r for r in self.roles() if r.get("tags", {}).get("bot_id") == self.bot_id)
+        return next(
+            role for role in self.roles() if role.get("tags", {}).get("bot_id") == self.bot_id
+        )
 
     def set_bot_permissions(self, bits: int) -> Json:
         return self.store.put(self._role_kind, self.bot_role | {"permissions": str(bits)})

@@ -119,10 +119,10 @@ def _send_file(store: ObjectStore, number: str, base: int) -> web.Response:
 
 
 def _file_response(file: StoredFile) -> web.Response:
-    shown = file.type in IMAGE_TYPES
-    headers = FILE_HEADERS if shown else FILE_HEADERS | {"Content-Disposition": "attachment"}
-    kind = file.type if shown else "application/octet-stream"
-    return web.Response(body=file.data, content_type=kind, headers=headers)
+    if file.type in IMAGE_TYPES:
+        return web.Response(body=file.data, content_type=file.type, headers=FILE_HEADERS)
+    headers = FILE_HEADERS | {"Content-Disposition": "attachment"}
+    return web.Response(body=file.data, content_type="application/octet-stream", headers=headers)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ class ApiCall:
 
     def draft(self, part: str | None = None) -> MessageDraft:
         """Return the message in the body (or in a part of it), with the files."""
-        return MessageDraft((self.body.get(part) or {}) if part else self.body or {}, self.files)
+        body = self.body.get(part) if part else self.body
+        return MessageDraft(body or {}, self.files)
 
     def flag(self, name: str) -> bool:
         return self.query.get(name) in TRUE_VALUES
@@ -144,9 +145,11 @@ class ApiCall:
     def number(self, name: str) -> int | None:
         """Return a number of the query, or None. Raises ApiError 50035."""
         value = self.query.get(name)
-        if value is not None and not value.isdecimal():
+        if value is None:
+            return None
+        if not value.isdecimal():
             raise ApiError.field(name, "NUMBER_TYPE_COERCE", f'Value "{value}" is not int.')
-        return None if value is None else int(value)
+        return int(value)
 
 
 Handler = Callable[[SandboxContainer, ApiCall], object]
@@ -183,10 +186,8 @@ def _request_handler(
         if fault in (RequestFault.ERROR_BEFORE, RequestFault.CUT_BEFORE):
             return _broken(request, shared, fault)
         try:
-            if (
-                not is_open
-                and request.headers.get("Authorization") != f"Bot {shared.guilds[0].guild.token}"
-            ):
+            token = f"Bot {shared.guilds[0].guild.token}"
+            if not is_open and request.headers.get("Authorization") != token:
                 raise ApiError(0)
             container = shared.of_request(request.match_info)
             headers = shared.rates.request(
@@ -201,12 +202,7 @@ def _request_handler(
             headers |= error.headers
         response = json_response(result, status, headers)
         body = call.body if call else None
-        path_in_api = request.path.removeprefix(API_PREFIX)
-        notify_observers(
-            HttpExchange(
-                request.method, path_in_api, dict(request.query), body, response.status, result
-            )
-        )
+        _notify(request, body, response.status, result)
         if fault in (RequestFault.ERROR_AFTER, RequestFault.CUT_AFTER):
             return _broken(request, shared, fault)
         slow_s = shared.conditions.faults.rates.slow_s if fault is RequestFault.SLOW else 0.0
@@ -227,17 +223,20 @@ def _broken(request: web.Request, shared: SharedComponents, fault: RequestFault)
 
 async def _unknown_route(request: web.Request) -> web.Response:
     refusal = {"code": 0, "message": f"404: the sandbox has no {request.method} {request.path}"}
-    notify_observers(
-        HttpExchange(
-            request.method,
-            request.path.removeprefix(API_PREFIX),
-            dict(request.query),
-            None,
-            404,
-            refusal,
-        )
-    )
+    _notify(request, None, 404, refusal)
     return json_response(refusal, 404, {})
+
+
+def _notify(request: web.Request, body: object, status: int, result: object) -> None:
+    exchange = HttpExchange(
+        request.method,
+        request.path.removeprefix(API_PREFIX),
+        dict(request.query),
+        body=body,
+        status=status,
+        answer=result,
+    )
+    notify_observers(exchange)
 
 
 async def _read_call(request: web.Request) -> ApiCall:

@@ -3,11 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
-from sandbox import application_commands as command_options
-from sandbox import payloads
+from sandbox import command_options, payloads
 from sandbox.channel_messages import (
     EPHEMERAL,
     HAS_THREAD,
@@ -32,9 +30,8 @@ POLL_S = 86_400.0
 MAX_FORM_TEXT_CHARACTERS = 4000
 MAX_MESSAGE_CHARACTERS = 2000
 MAX_CHANNEL_NAME_CHARACTERS = 100
-ChannelReference = (
-    str | Json
-)  # a channel, thread or direct messages: the object or its id, or a channel's name
+# A channel, thread or direct messages: the object or its id, or a channel's name.
+ChannelReference = str | Json
 FormFields = dict[str, str | list[str]]
 
 
@@ -206,9 +203,8 @@ class MemberClient:
             )
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
-        return self._container.guild.client_view(
-            self._container.threads.thread(self._self["user"], parent, name.strip(), start)
-        )
+        thread = self._container.threads.thread(self._self["user"], parent, name.strip(), start)
+        return self._container.guild.client_view(thread)
 
     async def dm(self) -> Json:
         return self._container.guild.client_view(self._container.threads.direct(self.id))
@@ -262,12 +258,10 @@ class MemberClient:
         """
         location = self._find_channel(channel)
         invoked = self._container.commands.invoked(self.id, command, location)
-        completed = [
-            option["name"]
-            for option in invoked.leaf.get("options", ())
-            if option.get("autocomplete")
-        ]
-        if focused not in completed:
+        for option in invoked.leaf.get("options", ()):
+            if option["name"] == focused and option.get("autocomplete"):
+                break
+        else:
             raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
         data = command_options.fill_options(self._container.guild, invoked, options, focused)
         answer = await self._ask(InteractionType.AUTOCOMPLETE, location, data)
@@ -279,7 +273,10 @@ class MemberClient:
         """Use a menu command on a member or a message (the object, or its id)."""
         location = self._find_channel(channel)
         menu_command = self._container.commands.menu_command(self.id, command, location)
-        target_id = target["id"] if isinstance(target, dict) else getattr(target, "id", target)
+        if isinstance(target, dict):
+            target_id = target["id"]
+        else:
+            target_id = getattr(target, "id", target)
         try:
             if menu_command["type"] == USER_COMMAND:
                 entity = self._container.guild.member(target_id)
@@ -291,33 +288,28 @@ class MemberClient:
         return await self._ask(InteractionType.COMMAND, location, data)
 
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
-        return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
+        current = self._visible(_message_id(message))
+        button = _component(current, label_or_custom_id, "button", (BUTTON,))
+        return await self._use(current, button, {})
 
     async def select(
         self, message: Json, id_or_placeholder: str, values: Sequence[object]
     ) -> InteractionResponse:
-        fill = partial(command_options.fill_select, self._container.guild, values=values)
-        kinds = tuple(command_options.SELECT_OPTION_TYPES)
-        return await self._use(message, id_or_placeholder, "menu", kinds, fill)
-
-    async def _use(
-        self,
-        message: Json,
-        name: str,
-        what: str,
-        kinds: tuple[int, ...],
-        fill: Callable[[Json], Json],
-    ) -> InteractionResponse:
         current = self._visible(_message_id(message))
-        component = _component(current, name, what, kinds)
+        kinds = tuple(command_options.SELECT_OPTION_TYPES)
+        menu = _component(current, id_or_placeholder, "menu", kinds)
+        filled = command_options.fill_select(self._container.guild, menu, values)
+        return await self._use(current, menu, filled)
+
+    async def _use(self, message: Json, component: Json, values: Json) -> InteractionResponse:
         data = {
             "component_type": component["type"],
             "custom_id": component["custom_id"],
             "id": component["id"],
-            **fill(component),
+            **values,
         }
-        location = self._container.guild.channel(current["channel_id"])
-        return await self._ask(InteractionType.COMPONENT, location, data, current)
+        location = self._container.guild.channel(message["channel_id"])
+        return await self._ask(InteractionType.COMPONENT, location, data, message)
 
     def _visible(self, message_id: str) -> Json:
         try:
@@ -368,8 +360,9 @@ class MemberClient:
     def _form_field(self, field: Json, label: str, fields: FormFields) -> Json:
         if field["type"] == TEXT_INPUT:
             return _form_text(field, label, fields)
-        entered = fields.get(field["custom_id"], fields.get(label, []))
-        values = [entered] if isinstance(entered, str) else entered
+        values = fields.get(field["custom_id"], fields.get(label, []))
+        if isinstance(values, str):
+            values = [values]
         menu = {"placeholder": label, **field}
         if not values and not field.get("required", True):
             menu["min_values"] = 0
@@ -385,7 +378,7 @@ class MemberClient:
         trigger: Interaction | None = None,
     ) -> InteractionResponse:
         interaction = await self._container.interactions.dispatch(
-            kind, self.id, location["id"], data, source, trigger
+            kind, self.id, location["id"], data, source=source, trigger=trigger
         )
         return InteractionResponse(interaction, self._container)
 

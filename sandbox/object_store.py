@@ -98,18 +98,16 @@ class ObjectStore:
         """Create a snowflake: milliseconds since Discord's epoch, shifted by 22 bits; never the
         same twice.
         """
-        self._last_id = max(
-            self._last_id + 1, (int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22
-        )
+        now_ms = int(self._clock.now() * 1000) - DISCORD_EPOCH_MS
+        self._last_id = max(self._last_id + 1, now_ms << 22)
         return str(self._last_id)
 
     def new_guild_id(self) -> str:
         """Create a snowflake in a millisecond of its own, so that guilds created together are on
         different shards.
         """
-        self._last_id = (
-            max((self._last_id >> 22) + 1, int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22
-        )
+        now_ms = int(self._clock.now() * 1000) - DISCORD_EPOCH_MS
+        self._last_id = max((self._last_id >> 22) + 1, now_ms) << 22
         return str(self._last_id)
 
     def put(self, kind: str, item: Json, item_id: str | None = None) -> Json:
@@ -202,7 +200,10 @@ class ObjectStore:
         row = self._db.execute(
             "SELECT name, type, data FROM files WHERE id = ?", (file_id,)
         ).fetchone()
-        return StoredFile(*row) if row else None
+        if row is None:
+            return None
+        name, kind, data = row
+        return StoredFile(name, kind, data)
 
 
 def _avatar_hash(file_id: int) -> str:

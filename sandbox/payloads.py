@@ -27,7 +27,9 @@ def without_nulls(node: Any) -> Any:
     """Remove nulls from what a bot sent: Discord omits these fields in its responses."""
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
-    return [without_nulls(one) for one in node] if isinstance(node, list) else node
+    if isinstance(node, list):
+        return [without_nulls(one) for one in node]
+    return node
 
 
 def _fields(names: str, value: object) -> Json:
@@ -213,8 +215,10 @@ def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
 
 def embed(sent: Json) -> Json:
     """Build an embed as Discord returns it."""
-    fields = [{"inline": False, **field} for field in sent.get("fields") or ()]
-    return {"type": "rich", **sent} | ({"fields": fields} if fields else {})
+    rendered = {"type": "rich", **sent}
+    if fields := [{"inline": False, **field} for field in sent.get("fields") or ()]:
+        rendered["fields"] = fields
+    return rendered
 
 
 def components(sent: list[Json]) -> list[Json]:
@@ -247,17 +251,22 @@ def find_mentions(content: str, allowed: Json | None, replied_to: str | None) ->
     """Return the pinging mentions of `content` by allowed_mentions (None: all, and the replied-to
     author).
     """
-    rule: Json = {"parse": MENTION_TYPES, "replied_user": True} if allowed is None else allowed
-    parse = rule.get("parse") or ()
-    users = _mentioned_ids(r"<@!?(\d+)>", content, rule, parse, "users")
+    rule: Json = {"parse": MENTION_TYPES, "replied_user": True}
+    if allowed is not None:
+        rule = allowed
+    users = _allowed_ids(re.findall(r"<@!?(\d+)>", content), rule, "users")
     if replied_to is not None and rule.get("replied_user"):
         users = [*users, replied_to]
+    parse = rule.get("parse") or ()
     everyone = "everyone" in parse and re.search(r"@(everyone|here)\b", content) is not None
-    roles = _mentioned_ids(r"<@&(\d+)>", content, rule, parse, "roles")
+    roles = _allowed_ids(re.findall(r"<@&(\d+)>", content), rule, "roles")
     return ParsedMentions(tuple(dict.fromkeys(users)), tuple(dict.fromkeys(roles)), everyone)
 
 
-def _mentioned_ids(pattern: str, content: str, rule: Json, parse: object, kind: str) -> list[str]:
+def _allowed_ids(mentioned: list[str], rule: Json, kind: str) -> list[str]:
+    """Return the ids that may be mentioned: all if `parse` has their kind, else those listed."""
+    parse = rule.get("parse")
+    if isinstance(parse, list | tuple) and kind in parse:
+        return mentioned
     listed = {str(one) for one in rule.get(kind) or ()}
-    whole = isinstance(parse, list | tuple) and kind in parse
-    return [found for found in re.findall(pattern, content) if whole or found in listed]
+    return [one for one in mentioned if one in listed]

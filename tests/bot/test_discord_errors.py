@@ -24,7 +24,7 @@ from bot.platform.permissions import required_permissions
 from bot.settings import Settings
 from bot.training import discord_progress as progress_messages
 from sandbox import FaultRates, Sandbox, patch_discord
-from sandbox.gateway import Opcode
+from sandbox.gateway_session import Opcode
 from sandbox.wire_faults import RequestFault, WireFaults
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_finetune import STEP

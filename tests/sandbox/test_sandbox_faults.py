@@ -167,7 +167,7 @@ async def test_a_dropped_bot_without_the_sandboxs_memory_begins_anew(
     seed, new_probe, run, monkeypatch
 ):
     """More happened while it was away than is kept: the bot is told so and logs in again."""
-    monkeypatch.setattr("sandbox.gateway.MAX_REPLAY_FRAMES", 5)
+    monkeypatch.setattr("sandbox.gateway_session.MAX_REPLAY_FRAMES", 5)
     slept = asyncio.sleep
     monkeypatch.setattr(
         "discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
