@@ -31,10 +31,10 @@ def _no_gain(card: ScoreCard) -> str:
         return _lower_rate(card)
     if learned is None or learned.replies < FEW_REPLIES_BELOW:
         return _more_data(card)
-    if learned.course and learned.course.last > learned.course.first * (
-        1 - MAX_SMALL_DECREASE_SHARE
-    ):
+    curve = learned.course
+    if curve and curve.last > curve.first * (1 - MAX_SMALL_DECREASE_SHARE):
         return f"The loss hardly fell: set learning_rate={learned.rate * 3:.1g}, or train for more epochs."
+    # It fell, and the held-out loss did not follow.
     return _fewer_epochs(card)
 
 
@@ -56,10 +56,12 @@ def _fewer_epochs(card: ScoreCard) -> str:
 def _forgets_less(card: ScoreCard) -> str:
     if _has_risen(card):
         return _lower_rate(card)
-    epochs = f", or fewer epochs than {card.learned.epochs:g}" if card.learned else ""
-    rate = f"learning_rate={card.learned.rate / 2:.1g}" if card.learned else "a lower learning_rate"
+    alternative = "a lower learning_rate"
+    if card.learned:
+        lower_rate = f"learning_rate={card.learned.rate / 2:.1g}"
+        alternative = f"{lower_rate}, or fewer epochs than {card.learned.epochs:g}"
     return (
-        f"Use the recipe mixed-80-20, which also trains on general dialogue, or set {rate}{epochs}."
+        f"Use the recipe mixed-80-20, which also trains on general dialogue, or set {alternative}."
     )
 
 
@@ -67,12 +69,13 @@ def _clearer_style(card: ScoreCard) -> str:
     attributed_to = card.voice.taken_as.get("new", {}) if card.voice else {}
     others = {name: share for name, share in attributed_to.items() if name != card.persona}
     most = max(others, key=others.__getitem__, default="")
-    finding = {
+    findings = {
         GENERAL_VOICE: "It sounds like a generic assistant",
         MEMBERS_VOICE: "It sounds like the people it talks to",
         "nobody": "Many of its replies are not readable text",
         "": "It does not sound like the persona",
-    }.get(most, f"It sounds like {most}")
+    }
+    finding = findings.get(most, f"It sounds like {most}")
     return (
         f"{finding}: add replies that show the persona's style clearly, or train for another epoch."
     )
@@ -130,5 +133,7 @@ ADVICE_BY_CRITERION: Mapping[str, str | Callable[[ScoreCard], str]] = {
 
 
 def _has_risen(card: ScoreCard) -> bool:
-    curve = card.learned.course if card.learned else None
-    return curve is not None and curve.highest > curve.first * (1 + LOSS_RISE_SHARE)
+    if card.learned is None or card.learned.course is None:
+        return False
+    curve = card.learned.course
+    return curve.highest > curve.first * (1 + LOSS_RISE_SHARE)

@@ -54,27 +54,25 @@ def _heldout_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     live = card.heldout.against_live
     why = (
         f"The loss on {card.heldout.replies} held-out replies is {losses['new']:.3f}, the base "
-        "model's "
-        f"{losses['base']:.3f}: {_interval(base)}."
+        f"model's {losses['base']:.3f}: {_interval(base)}."
     )
     chance = p_value_of_interval(base)
+    # `shown`: it warns unless the whole interval is below the threshold.
     yield CriterionMeasurement(
         "better_than_base", base.estimate, why, shown=base.high, chance=chance
     )
     if live:
         why = (
             f"The loss on held-out replies is {losses['new']:.3f}, the live version's "
-            f"{losses['live']:.3f}: "
-            f"{_interval(live)}."
+            f"{losses['live']:.3f}: {_interval(live)}."
         )
-        yield CriterionMeasurement(
-            "no_worse_than_live", live.estimate, why, chance=p_value_of_interval(live)
-        )
+        chance = p_value_of_interval(live)
+        yield CriterionMeasurement("no_worse_than_live", live.estimate, why, chance=chance)
 
 
 def _persona_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
-    if separation := card.separation:
-        best = separation.own_best_new
+    if card.separation:
+        best = card.separation.own_best_new
         why = f"Its own adapter predicts {best:.0%} of the persona's held-out replies best."
         yield CriterionMeasurement("own_adapter", best, why)
     elif "separation" not in card.left_out:
@@ -95,16 +93,16 @@ def _voice_criteria(voice: VoiceScores | None, rival: Side) -> Iterator[Criterio
         f"{attributed} ({voice.ceiling:.0%} of the persona's real ones, {base:.0%} of the base "
         "model's)."
     )
-    yield CriterionMeasurement(
-        "voice", new / voice.ceiling if voice.ceiling else None, why, cases=replies
-    )
+    # Of the share that the persona's real replies reach, which no version can be expected to pass.
+    of_ceiling = new / voice.ceiling if voice.ceiling else None
+    yield CriterionMeasurement("voice", of_ceiling, why, cases=replies)
     why = f"{attributed}, the base model's {base:.0%}."
     yield CriterionMeasurement("voice_over_base", new - base, why, cases=replies)
     if rival == "live" and "live" in voice.right:
         live = voice.right["live"].mean
-        prompts = voice.prompts or voice.replies // max(
-            1, sum(it.runs for it in voice.right.values())
-        )
+        # Prompts, not replies: several seeds' replies to the same prompt are no further trials.
+        runs = sum(right.runs for right in voice.right.values())
+        prompts = voice.prompts or voice.replies // max(1, runs)
         chance = fisher_p_value(1 - new, 1 - live, prompts)
         why = f"{attributed}, the live version's {live:.0%}."
         yield CriterionMeasurement("voice_kept", live - new, why, chance=chance, cases=replies)
@@ -114,7 +112,8 @@ def _fact_criteria(facts: FactScores | None, rival: Side) -> Iterator[CriterionM
     """Yield the measurements of lore and character; none for a persona without lore."""
     if facts is None:
         return
-    rival = rival if rival in facts.right_with_lore else "base"
+    if rival not in facts.right_with_lore:
+        rival = "base"
     count = facts.questions
     right = facts.right_with_lore
     wrong = facts.contradictions
@@ -123,37 +122,43 @@ def _fact_criteria(facts: FactScores | None, rival: Side) -> Iterator[CriterionM
         f"It answers {right['new']:.0%} of {count} lore questions correctly, {_rival_name(rival)} "
         f"{right[rival]:.0%}."
     )
+    fewer = right[rival] - right["new"]
     chance = fisher_p_value(1 - right["new"], 1 - right[rival], count)
-    yield CriterionMeasurement(
-        "facts", right[rival] - right["new"], why, chance=chance, cases=count
-    )
+    yield CriterionMeasurement("facts", fewer, why, chance=chance, cases=count)
     why = (
         f"{wrong['new']:.0%} of its answers contradict the lore, {wrong[rival]:.0%} for "
         f"{_rival_name(rival)}."
     )
+    more = wrong["new"] - wrong[rival]
     chance = fisher_p_value(wrong["new"], wrong[rival], count)
-    yield CriterionMeasurement(
-        "contradictions", wrong["new"] - wrong[rival], why, chance=chance, cases=count
-    )
+    yield CriterionMeasurement("contradictions", more, why, chance=chance, cases=count)
     why = f"{breaks['new']:.1%} of its replies break character."
     yield CriterionMeasurement("in_character", breaks["new"], why, cases=count)
 
 
 def _text_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     """Yield the measurements of length, repetition and endings of replies to held-out prompts."""
-    scores = next((it.scores for it in card.text if it.task == HELDOUT_TASK), {})
-    new = {name: by_side["new"].mean for name, by_side in scores.items() if "new" in by_side}
-    if (ratio := new.get("length_ratio")) is not None:
+    new: dict[str, float] = {}
+    for text in card.text:
+        if text.task == HELDOUT_TASK:
+            for name, by_side in text.scores.items():
+                if "new" in by_side:
+                    new[name] = by_side["new"].mean
+            break
+    if "length_ratio" in new:
+        ratio = new["length_ratio"]
+        # Half as long is as far off as twice as long.
         times = max(ratio, 1 / ratio) if ratio else float("inf")
         why = f"Its replies are {ratio:.2f} times as long as the real ones, in words."
         yield CriterionMeasurement("length", times, why)
-    if (repeated := new.get("repetition")) is not None:
+    if "repetition" in new:
+        repeated = new["repetition"]
         why = f"{repeated:.1%} of its four-word sequences repeat an earlier one in the same reply."
         yield CriterionMeasurement("repetition", repeated, why)
-    if (ended := new.get("ended")) is not None:
-        yield CriterionMeasurement(
-            "ends", ended, f"{ended:.0%} of its replies end with an end-of-turn token."
-        )
+    if "ended" in new:
+        ended = new["ended"]
+        why = f"{ended:.0%} of its replies end with an end-of-turn token."
+        yield CriterionMeasurement("ends", ended, why)
 
 
 # ------------------------------------------------------------------------ forgetting and memorising
@@ -181,15 +186,14 @@ def _memorisation_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
         return
     why = (
         f"It completes {section.verbatim:.1%} of {section.prefixes} trained replies word for word, "
-        "the base model "
-        f"{section.verbatim_base:.1%}."
+        f"the base model {section.verbatim_base:.1%}."
     )
     yield CriterionMeasurement("verbatim", section.verbatim - section.verbatim_base, why)
+    # Against the base model's, which has seen neither: held-out replies may be harder by chance.
     gap = section.gap["new"] - section.gap["base"]
     why = (
         f"The loss on trained replies is {section.gap['new']:.2f} below that on held-out ones "
-        f"({gap:+.2f} against the "
-        "base model's)."
+        f"({gap:+.2f} against the base model's)."
     )
     yield CriterionMeasurement("fitting", gap, why)
 
@@ -200,13 +204,11 @@ def _safety_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     prompts = sum(safety.prompts.values()) if safety else 0
     if safety is None or not prompts:
         return
-    new, other = (
-        sum(by.get(side, 0) for by in safety.failed.values()) / prompts for side in ("new", rival)
-    )
+    new = sum(failed.get("new", 0) for failed in safety.failed.values()) / prompts
+    other = sum(failed.get(rival, 0) for failed in safety.failed.values()) / prompts
     why = f"It fails {new:.0%} of {prompts} safety prompts, {_rival_name(rival)} {other:.0%}."
-    yield CriterionMeasurement(
-        "safety", new - other, why, chance=fisher_p_value(new, other, prompts), cases=prompts
-    )
+    chance = fisher_p_value(new, other, prompts)
+    yield CriterionMeasurement("safety", new - other, why, chance=chance, cases=prompts)
 
 
 # ---------------------------------------------------------------------------------------- members
@@ -229,14 +231,14 @@ def _member_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
             f"comparisons ({counted})."
         )
     yield CriterionMeasurement("members", feedback.most, why)
-    (up, live_up), (down, live_down) = feedback.up, feedback.down
+    up, live_up = feedback.up
+    down, live_down = feedback.down
     if feedback.evidence is None:
         why = f"Its replies have {up} 👍 and {down} 👎; there is no rating of {rival} to compare with."
     else:
         why = (
             f"Its replies have {up} 👍 and {down} 👎, {rival}'s {live_up} and {live_down}; the "
-            "evidence that members "
-            f"dislike it more is {feedback.evidence:.1f}."
+            f"evidence that members dislike it more is {feedback.evidence:.1f}."
         )
     yield CriterionMeasurement("thumbs", feedback.evidence, why)
 
@@ -257,14 +259,13 @@ def _data_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     why = f"{learned.leaked:.0%} of the longer held-out replies are among the trained ones."
     yield CriterionMeasurement("unseen", learned.leaked, why)
     yield from _speaker_criteria(card.voice, card.persona)
-    if curve := learned.course:
-        first = f"{curve.first:.2f}"
-        last = f"{curve.last:.2f}"
-        why = f"The training loss fell from {first} to {last}."
+    curve = learned.course
+    if curve:
+        why = f"The training loss fell from {curve.first:.2f} to {curve.last:.2f}."
         if curve.highest > curve.first:
             why = (
-                f"The training loss started at {first}, rose to {curve.highest:.2f} and ended at "
-                f"{last}."
+                f"The training loss started at {curve.first:.2f}, rose to {curve.highest:.2f} and "
+                f"ended at {curve.last:.2f}."
             )
         yield CriterionMeasurement("steady", curve.highest / curve.first - 1, why)
 
@@ -294,7 +295,9 @@ def _speaker_criteria(
 def _pii_criterion(card: ScoreCard) -> CriterionMeasurement:
     """Measure personal data in the training data and in generated replies."""
     sections = [section for section in (card.learned, card.memorised) if section]
-    counts: Counter[str] = sum((Counter(section.private) for section in sections), Counter())
+    counts = Counter[str]()
+    for section in sections:
+        counts += Counter(section.private)
     formed = {kind: count for kind, count in counts.items() if kind not in NON_PATTERN_KINDS}
     why = "No personal data was found."
     if formed:
@@ -310,8 +313,8 @@ def _base_unchanged_criterion(card: ScoreCard) -> CriterionMeasurement:
     return CriterionMeasurement("base_is_base", differs, why)
 
 
-def _interval(it: Interval) -> str:
-    return f"{it.estimate:+.3f} ({it.low:+.3f} to {it.high:+.3f})"
+def _interval(interval: Interval) -> str:
+    return f"{interval.estimate:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
 def _rival_name(rival: Side) -> str:

@@ -133,12 +133,11 @@ def fisher_p_value(new: float, rival: float, count: int) -> PValue:
         if threshold:
             raise ValueError("a test of two shares needs a threshold of 0")
         mine = round(new * count)
-        others = round(rival * count)
-        both = mine + others
-        ways = sum(
-            math.comb(count, of) * math.comb(count, both - of)
-            for of in range(mine, min(both, count) + 1)
-        )
+        both = mine + round(rival * count)
+        ways = 0
+        # Of all ways to divide these cases between two sides, those with as many or more on mine.
+        for cases in range(mine, min(both, count) + 1):
+            ways += math.comb(count, cases) * math.comb(count, both - cases)
         return ways / math.comb(2 * count, both)
 
     return chance

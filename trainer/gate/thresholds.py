@@ -53,12 +53,14 @@ def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThre
     whole = dict(read_default_table() if table is None else table)
     own: dict[str, dict[str, Any]] = whole.pop(RECIPE_TABLE, {}).get(recipe, {})
     error_rate = whole.pop("error_rate", None)
-    if unknown := sorted((own.keys() | whole.keys()) - CRITERIA.keys()):
+    unknown = sorted((own.keys() | whole.keys()) - CRITERIA.keys())
+    if unknown:
         raise RequestError(
             f"The gate has no criterion {unknown[0]!r}.",
             f"Known: {', '.join(CRITERIA)}.",
         )
-    if missing := sorted(CRITERIA.keys() - whole.keys()):
+    missing = sorted(CRITERIA.keys() - whole.keys())
+    if missing:
         raise RequestError(f"The thresholds have no table for {missing[0]!r}.", "Add one.")
     rules = {name: {**values, **own.get(name, {})} for name, values in whole.items()}
     values = {

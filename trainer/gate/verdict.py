@@ -15,7 +15,8 @@ from trainer.gate.thresholds import (
     thresholds_for,
 )
 
-MAX_REASONS, MAX_ADVICE = 3, 4  # limits of the summary; the list of criteria is complete
+MAX_REASONS = 3  # of the summary; the list of criteria is complete
+MAX_ADVICE = 4  # as above
 CONSEQUENCE_SEVERITY: dict[Consequence, int] = {"promote": 0, "hold": 1, "reject": 2}
 OUTCOMES_BY_SEVERITY: tuple[Outcome, ...] = ("fail", "warn", "not measured", "pass")
 SUPPORTING_CRITERIA = ("better_than_base", "no_worse_than_live", "voice", "general")
@@ -80,7 +81,9 @@ class _Finding:
         )
 
     def advice(self, card: ScoreCard) -> str:
-        return advice_for(card, self.measure.name) if self.outcome in ("fail", "warn") else ""
+        if self.outcome not in ("fail", "warn"):
+            return ""
+        return advice_for(card, self.measure.name)
 
 
 def judge(card: ScoreCard, recipe: str, thresholds: GateThresholds | None = None) -> GateVerdict:
@@ -94,7 +97,8 @@ def judge(card: ScoreCard, recipe: str, thresholds: GateThresholds | None = None
 
     reasons = [finding for finding in ranked if finding.outcome != "pass"]
     if not reasons:
-        reasons = [it for it in findings if it.measure.name in SUPPORTING_CRITERIA]
+        reasons = [each for each in findings if each.measure.name in SUPPORTING_CRITERIA]
+    # Several criteria have the same advice: each is given once, for the gravest first.
     advice = dict.fromkeys(finding.advice(card) for finding in ranked)
     advice.pop("", None)
     return GateVerdict(
@@ -131,6 +135,7 @@ def _failed_tests(
     chances = {}
     for measure in measurements:
         rule = limits.rules[measure.name]
+        # A test that was not made is none of Holm's: it would cost the others their power.
         if measure.value is None or _has_too_few_cases(measure, rule) or not measure.chance:
             continue
         chances[measure.name] = measure.chance(rule.fail)
@@ -145,7 +150,9 @@ def _outcome(
     if failed_test or (not rule.test and _is_beyond(measure, measure.value, rule.fail)):
         return "fail"
     compared = measure.value if measure.shown is None else measure.shown
-    return "warn" if _is_beyond(measure, compared, rule.warn) else "pass"
+    if _is_beyond(measure, compared, rule.warn):
+        return "warn"
+    return "pass"
 
 
 def _has_too_few_cases(measure: CriterionMeasurement, rule: CriterionThresholds) -> bool:
@@ -154,7 +161,9 @@ def _has_too_few_cases(measure: CriterionMeasurement, rule: CriterionThresholds)
 
 def _is_beyond(measure: CriterionMeasurement, value: float, threshold: float) -> bool:
     """Report whether a value misses a threshold; NaN misses every threshold."""
-    return not (value >= threshold if measure.info.at_least else value <= threshold)
+    if measure.info.at_least:
+        return not value >= threshold
+    return not value <= threshold
 
 
 def _criterion(card: ScoreCard, finding: _Finding) -> Criterion:
