@@ -12,15 +12,17 @@ import pytest
 from personas.schemas.scorecard import ReplyText, SideBySide
 from tests.trainer.sample_scorecards import RECIPE, good_card
 from trainer.gate.verdict import judge
+from trainer.report.rating_sheet import (
+    rating_key,
+    rating_sheet,
+    rating_sheet_csv,
+    shuffled_replies,
+)
 from trainer.report.scorecard_files import (
     PICTURE_FILE,
     RUBRIC_CSV_FILE,
     RUBRIC_FILE,
     RUBRIC_KEY_FILE,
-    rating_key,
-    rating_sheet,
-    rating_sheet_csv,
-    shuffled_replies,
     write_renderings,
 )
 from trainer.report.scorecard_markdown import render_markdown

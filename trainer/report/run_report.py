@@ -53,17 +53,22 @@ class LossCurves:
 def make_curves(history: Sequence[StepEvent]) -> LossCurves:
     """Extract the curves from a run's whole history."""
     progress = [event for event in history if isinstance(event, Progress)]
-    measured = [event for event in history if isinstance(event, Evaluation | Epoch)]
+    heldout: list[tuple[int, float]] = []
+    for event in history:
+        if isinstance(event, Evaluation | Epoch) and event.eval_loss is not None:
+            heldout.append((event.step, event.eval_loss))
     return LossCurves(
-        tuple(event.step for event in progress),
-        tuple(event.loss for event in progress),
-        tuple(event.lr for event in progress),
-        tuple((event.step, event.eval_loss) for event in measured if event.eval_loss is not None),
+        steps=tuple(event.step for event in progress),
+        losses=tuple(event.loss for event in progress),
+        rates=tuple(event.lr for event in progress),
+        heldout=tuple(heldout),
     )
 
 
 def moving_average(values: Sequence[float]) -> Iterator[float]:
     """Yield the exponential moving average (decay 0.9) of the values so far, bias-corrected."""
+    # The weights of all values so far, not the limit of their sum: the first averages would
+    # otherwise be too near to 0.
     total = weight = 0.0
     for value in values:
         total = SMOOTHING_FACTOR * total + value
@@ -114,9 +119,8 @@ def write_run_report(folder: Path, training: TrainingRecord) -> None:
     _write_csv(report / "epochs.csv", EPOCH_COLUMNS + stage, epochs)
     if evaluations:
         _write_csv(report / "evaluations.csv", EVALUATION_COLUMNS + stage, evaluations)
-    (report / "training.json").write_text(
-        json.dumps(_figures(training), indent=2) + "\n", encoding="utf-8"
-    )
+    figures = json.dumps(_figures(training), indent=2) + "\n"
+    (report / "training.json").write_text(figures, encoding="utf-8")
     curves = make_curves(history)
     draw_loss(report, curves)
     draw_learning_rate(report, curves)
@@ -172,8 +176,7 @@ def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
         legend,
         markdown_table(("step", "loss", "smoothed", "learning rate"), rows),
         "`steps.csv` has every reported step, `tensorboard/` the same for `tensorboard --logdir`, "
-        "`training.json` the "
-        "figures at the top.",
+        "`training.json` the figures at the top.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -191,9 +194,8 @@ def _loss_difference_note(training: TrainingRecord) -> str:
         return ""
     return (
         "The tables' held-out losses were measured during training, with the base model in "
-        "training precision; the "
-        "final one was measured with the saved adapter and the base model as served, in "
-        f"{training.metrics.precision}."
+        "training precision; the final one was measured with the saved adapter and the base model "
+        f"as served, in {training.metrics.precision}."
     )
 
 
@@ -208,7 +210,9 @@ def epoch_table(history: Sequence[StepEvent]) -> str:
         rows.append((epoch.passes, *losses, format_duration(epoch.seconds), epoch.pace))
     head = ("epoch", "training loss", "held-out loss", "time", "samples/s")
     parts = [_stage_table(head, rows, epochs, history)]
-    if not has_stages(history) and (summary := summarise_epochs(epochs)):
+    # Losses of two stages are of different texts: from one to the other, nothing has moved.
+    summary = "" if has_stages(history) else summarise_epochs(epochs)
+    if summary:
         parts.append(f"{summary.capitalize()}.")
     return "\n\n".join(part for part in parts if part)
 
@@ -270,7 +274,8 @@ def _write_csv(path: Path, columns: tuple[str, ...], events: Iterable[StepEvent]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([getattr(event, column) for column in columns] for event in events)
+        for event in events:
+            writer.writerow([getattr(event, column) for column in columns])
 
 
 def draw_loss(folder: Path, curves: LossCurves) -> None:
@@ -298,9 +303,8 @@ def draw_loss(folder: Path, curves: LossCurves) -> None:
         )
     axes.set(title="Loss", xlabel="optimiser step", ylabel="nats per reply token")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    save_figure(
-        figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table"
-    )
+    text = "Loss by optimiser step; README.md has the figures as a table"
+    save_figure(figure, folder / "loss", text)
 
 
 def draw_learning_rate(folder: Path, curves: LossCurves) -> None:
@@ -310,8 +314,5 @@ def draw_learning_rate(folder: Path, curves: LossCurves) -> None:
     axes.set(title="Learning rate", xlabel="optimiser step", ylabel="rate")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     axes.set_ylim(bottom=0)
-    save_figure(
-        figure,
-        folder / "learning_rate",
-        "Learning rate by optimiser step; README.md has the figures as a table",
-    )
+    text = "Learning rate by optimiser step; README.md has the figures as a table"
+    save_figure(figure, folder / "learning_rate", text)

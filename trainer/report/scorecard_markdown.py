@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from personas.schemas.formatting import count_of, format_counts, format_value, markdown_table
@@ -39,30 +40,28 @@ def render_markdown(card: ScoreCard) -> str:
     """Render the whole card. Sections that were not measured are listed at the end with the
     reason.
     """
+    mode = ", in quick mode" if card.quick else ""
     parts = [
         f"# Score card: {card.persona or 'dialogue'} {card.version}",
-        f"Evaluated on {card.made_at} in {card.seconds:,.0f} "
-        f"s{', in quick mode' if card.quick else ''}, in the "
-        f"serving precision {card.precision}, with the base model `{card.base_model_hash[:16]}…`.",
+        f"Evaluated on {card.made_at} in {card.seconds:,.0f} s{mode}, in the serving precision "
+        f"{card.precision}, with the base model `{card.base_model_hash[:16]}…`.",
         _adapters(card),
         *_verdict(card.verdict),
         *_heldout(card.heldout),
         *_section(card.separation, _separation),
         *_section(card.voice, _voice),
         *_section(card.facts, _facts),
-        *(part for scores in card.text for part in _text(scores)),
-        *_section(card.general, _general),
-        *_section(card.memorised, _memorised),
-        *_section(card.audit, _audit),
-        *_section(card.safety, _safety),
-        *(
-            part
-            for name, title in SENSE_SECTIONS.items()
-            for part in _bounded(title, getattr(card, name))
-        ),
-        *_side_by_side(card.side_by_side),
-        *_left_out(card.left_out),
     ]
+    for scores in card.text:
+        parts += _text(scores)
+    parts += _section(card.general, _general)
+    parts += _section(card.memorised, _memorised)
+    parts += _section(card.audit, _audit)
+    parts += _section(card.safety, _safety)
+    for name, title in SENSE_SECTIONS.items():
+        parts += _bounded(title, getattr(card, name))
+    parts += _side_by_side(card.side_by_side)
+    parts += _left_out(card.left_out)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -108,8 +107,7 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
     yield markdown_table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
     yield (
         "A version no worse than its rival fails any of the tests by chance in at most "
-        f"{verdict.error_rate:.0%} of "
-        f"cases. Thresholds: {verdict.thresholds}."
+        f"{verdict.error_rate:.0%} of cases. Thresholds: {verdict.thresholds}."
     )
 
 
@@ -128,8 +126,7 @@ def _heldout(section: HoldoutScores) -> Iterator[str]:
     yield "\n".join(differences)
     yield (
         f"{section.replies} replies in {section.conversations} conversations, {section.tokens} "
-        "tokens, never trained "
-        "on. 95 % intervals from a bootstrap over conversations."
+        "tokens, never trained on. 95 % intervals from a bootstrap over conversations."
     )
 
 
@@ -202,11 +199,10 @@ def _memorised(section: MemorisationScores) -> Iterator[str]:
     yield _by_side({"loss on held-out minus trained replies": section.gap}, "{:+.4f}")
     yield (
         f"- Of {section.prefixes} trained replies, {section.verbatim:.1%} are completed word for "
-        "word from their first "
-        f"half (base model: {section.verbatim_base:.1%}).\n"
+        f"word from their first half (base model: {section.verbatim_base:.1%}).\n"
         f"- Personal data in {section.generated} generated replies: "
-        f"{format_counts(section.private)} from the training "
-        f"data; invented: {format_counts(section.made_up)}."
+        f"{format_counts(section.private)} from the training data; invented: "
+        f"{format_counts(section.made_up)}."
     )
 
 
@@ -219,10 +215,8 @@ def _audit(section: MemorisationAudit) -> Iterator[str]:
     yield markdown_table(("repeated", "canaries", "exposure (bits)"), rows)
     yield (
         f"Canaries of {section.tokens} tokens ranked among {section.reference} random texts of the "
-        "same form; "
-        f"{section.chance:.2f} bits is chance level, {section.most:.2f} full memorisation. "
-        "Measured on a copy that is "
-        "never served."
+        f"same form; {section.chance:.2f} bits is chance level, {section.most:.2f} full "
+        "memorisation. Measured on a copy that is never served."
     )
 
 
@@ -240,7 +234,8 @@ def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
     if section is None:
         return
     yield f"## {title}"
-    sides = list(dict.fromkeys(side for by_side in section.shares.values() for side in by_side))
+    # Measures may be of different sides: the base model is not asked everything.
+    sides = list(dict.fromkeys(chain.from_iterable(section.shares.values())))
     rows = []
     for name, by_side in section.shares.items():
         shares = [by_side.get(side) for side in sides]
@@ -295,4 +290,6 @@ def _change(interval: Interval) -> str:
 
 def _quoted(text: str) -> str:
     flat = " ".join(text.split())
-    return flat if len(flat) <= MAX_REPLY_CHARS else f"{flat[:MAX_REPLY_CHARS]}…"
+    if len(flat) <= MAX_REPLY_CHARS:
+        return flat
+    return f"{flat[:MAX_REPLY_CHARS]}…"
