@@ -127,7 +127,8 @@ def measure_base(run: Run) -> BaseLosses:
     control.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     model = load_serving_model(job.base, job.spec.serving_precision)
     detail = f"{len(job.data.heldout)} held-out replies"
-    if checkpoints := list_checkpoints(run.checkpoints):
+    checkpoints = list_checkpoints(run.checkpoints)
+    if checkpoints:
         detail += f", then on from step {checkpoint_step(checkpoints[0])}"
     control.enter(Phase(name="measuring the base", detail=detail))
     with between_layers(model, control.between):
@@ -231,9 +232,11 @@ class _VersionEvaluation:
         known = request.known
         is_quick = request.extent == "quick"
         self._begin(f"{len(data.heldout)} held-out replies")
+        # All of them, whatever the time: the verdict rests on them.
         heldout = self._losses(data.heldout, known=known.heldout if known else None)
+        new_loss = heldout.means()[NEW]
         require_finite_loss(
-            heldout.means()[NEW], "the held-out replies, with the new adapter,", request.job.recipe
+            new_loss, "the held-out replies, with the new adapter,", request.job.recipe
         )
         self._begin("general dialogue")
         dialogue = self._losses(
@@ -287,6 +290,7 @@ class _VersionEvaluation:
         )
         neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
         separation = self._separation(neighbours, missing)
+        # Generated replies come last: they take the time that the other sections have left.
         release_memory()
         spoken = measure_replies(
             self.sides,
@@ -367,4 +371,6 @@ def _member_feedback(
 ) -> MemberFeedback | None:
     """Return members' feedback if it compares with the version that is live now."""
     against = live.version if live else BASE
-    return feedback if feedback and feedback.against == against else None
+    if feedback is None or feedback.against != against:
+        return None
+    return feedback

@@ -17,20 +17,23 @@ from trainer.machine import MachineSpec, probe_machine_without_torch
 from trainer.schemas import Recipe, ResolvedRecipe, format_setting
 
 AUTO_RECIPE = "auto"
-MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0.9
+MAX_MAIN_MEMORY_SHARE = 0.7
+MAX_GPU_MEMORY_SHARE = 0.9
+MAX_FREE_MEMORY_SHARE = 0.9
 """Shares of memory that a run may plan to use; other programs need main memory more than a
 GPU's.
 """
 CANDIDATE_LENGTHS = (2048, 1024, 640, 512, 384, 256)
 MAX_CPU_LENGTH = 1024
 MIN_FULL_HISTORY_LENGTH = 512
-MAX_16BIT_WEIGHT_SHARE = (
-    0.4  # 16-bit weights may take so much of the memory before they are held in 4 bits
-)
-MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
-"""On a CPU, batches of short samples are merged later (`resolve`); some thousand tokens fill a GPU.
-Rather than go below the minimum, a GPU uses gradient checkpointing.
-"""
+MAX_16BIT_WEIGHT_SHARE = 0.4
+"""16-bit weights may take so much of the memory before they are held in 4 bits."""
+MAX_CPU_BATCH = 4
+"""Batches of short samples are merged later (`trainer.recipe.machine_fit`)."""
+MAX_GPU_BATCH = 16
+"""Some thousand tokens fill a GPU."""
+MIN_GPU_BATCH = 2
+"""Rather than go below it, a GPU uses gradient checkpointing."""
 SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
 """Samples per optimiser step, by number of samples: with large batches LoRA learns worse (Schulman
 et al., LoRA Without Regret, 2025); the published recipes take 16 for 9,000 to 30,000.
@@ -38,8 +41,10 @@ et al., LoRA Without Regret, 2025); the published recipes take 16 for 9,000 to 3
 MIN_EPOCHS = ((2_000, 3), (20_000, 2), (math.inf, 1))
 TARGET_STEPS = 60
 MAX_EPOCHS = 8
-BITS_PER_WEIGHT, BITS_PER_TOKEN = 2, 1
-"""Capacity of an adapter weight, and demand of a token of text (LoRA Without Regret)."""
+BITS_PER_WEIGHT = 2
+"""Capacity of an adapter weight (LoRA Without Regret)."""
+BITS_PER_TOKEN = 1
+"""Demand of a token of text (as above)."""
 MAX_RANK = 64
 ALPHA = 32
 REFERENCE_LEARNING_RATE = 5e-4
@@ -49,9 +54,8 @@ DEFAULT_WIDTH_EXPONENT = 0.781
 """Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^
 exponent, at α = 32.
 """
-MAX_AUTO_LEARNING_RATE = (
-    1e-3  # chosen on held-out dialogues for the narrowest model that was tried, of width 576
-)
+MAX_AUTO_LEARNING_RATE = 1e-3
+"""Chosen on held-out dialogues for the narrowest model that was tried, of width 576."""
 NO_DROPOUT_SAMPLES = 10_000
 EVALUATIONS_PER_EPOCH = 4
 AUTO_SETTINGS = frozenset(
@@ -108,6 +112,7 @@ class RecipeChooser:
         if not self._machine.has_cuda:
             longest = min(longest, MAX_CPU_LENGTH)
         lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]
+        # The lightest run decides: a longer sample is worth a smaller batch.
         lightest = {
             "per_device_train_batch_size": 1,
             "gradient_checkpointing": True,
@@ -166,9 +171,8 @@ class RecipeChooser:
 
     def _capacity(self, rank: int) -> int:
         """Return the capacity of an adapter in bits."""
-        return BITS_PER_WEIGHT * adapter_parameter_count(
-            self.recipe.model_copy(update={"lora_r": rank}), self._model.shape
-        )
+        recipe = self.recipe.model_copy(update={"lora_r": rank})
+        return BITS_PER_WEIGHT * adapter_parameter_count(recipe, self._model.shape)
 
     def _rate(self) -> None:
         width = self._model.shape.width
@@ -197,6 +201,7 @@ class RecipeChooser:
         per_step = _by_size(SAMPLES_PER_STEP, replies.samples)
         most = MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH
         most = min(most, per_step, replies.samples or 1)
+        # The request's accumulation stays, and with it the number of samples in a step.
         if "gradient_accumulation_steps" in self._given:
             most = min(most, max(1, per_step // self.recipe.gradient_accumulation_steps))
         for checkpointing in self._open("gradient_checkpointing", (False, True)):
@@ -304,9 +309,8 @@ def choose_settings(
     """Choose all settings that the recipe `auto` leaves open; another recipe stays the same."""
     if name != AUTO_RECIPE:
         return ResolvedRecipe(recipe)
-    return choose_recipe(
-        recipe, model_traits(base), replies, machine or probe_machine_without_torch()
-    )
+    machine = machine or probe_machine_without_torch()
+    return choose_recipe(recipe, model_traits(base), replies, machine)
 
 
 def choose_recipe(
@@ -321,13 +325,17 @@ def choose_recipe(
 
 def model_traits(base: BaseModel) -> ModelTraits:
     """Read a base model's traits from its folder. Raises `BaseModelError`."""
-    shape = model_shape_of(base)
     return ModelTraits(
-        shape, max_positions(base) or 0, str(read_config(base).get("model_type", ""))
+        shape=model_shape_of(base),
+        context=max_positions(base) or 0,
+        kind=str(read_config(base).get("model_type", "")),
     )
 
 
 def sample_stats(samples: Sequence[TokenizedSample]) -> SampleStats:
     """Count samples, their longest length, and their tokens with loss."""
-    longest = max((len(sample.ids) for sample in samples), default=0)
-    return SampleStats(len(samples), longest, sum(sample.reply_tokens for sample in samples))
+    return SampleStats(
+        samples=len(samples),
+        longest=max((len(sample.ids) for sample in samples), default=0),
+        trained_tokens=sum(sample.reply_tokens for sample in samples),
+    )

@@ -97,7 +97,9 @@ def memory_test(
 def skip_activation_checkpointing(recipe: Recipe, fits: MemoryTest) -> Recipe:
     """Switch gradient checkpointing off where a CPU's memory is enough without it."""
     without = recipe.model_copy(update={"gradient_checkpointing": False})
-    return without if recipe.gradient_checkpointing and fits(without) else recipe
+    if recipe.gradient_checkpointing and fits(without):
+        return without
+    return recipe
 
 
 def merge_batches(recipe: Recipe, work: Workload, fits: MemoryTest) -> Recipe:
@@ -162,22 +164,20 @@ def recipe_warnings(recipe: Recipe, samples: int) -> list[str]:
     if recipe.warmup_steps >= steps:
         warnings.append(
             f"The warm-up of {recipe.warmup_steps} steps is not shorter than the run of {steps}: "
-            "the learning rate "
-            f"never reaches {recipe.learning_rate:g}."
+            f"the learning rate never reaches {recipe.learning_rate:g}."
         )
     if recipe.eval_strategy == "steps" and recipe.eval_steps > steps:
         warnings.append(
             f"Held-out replies are measured every {recipe.eval_steps} steps, and the run has "
-            f"{steps}: only its end is "
-            "measured."
+            f"{steps}: only its end is measured."
         )
     return warnings
 
 
 def stage_warnings(recipe: Recipe, samples: int, first: int) -> list[str]:
     """Return the warnings of a run that may have a first stage, with so many samples in it."""
-    early = recipe_warnings(recipe.first_stage, first) if first else []
-    return [
-        *(f"In the first stage: {warning}" for warning in early),
-        *recipe_warnings(recipe, samples),
-    ]
+    warnings = []
+    if first:
+        early = recipe_warnings(recipe.first_stage, first)
+        warnings += [f"In the first stage: {warning}" for warning in early]
+    return warnings + recipe_warnings(recipe, samples)

@@ -39,6 +39,8 @@ def requested_recipe(request: TrainingRequest) -> Recipe:
         recipe = Recipe.model_validate({**table, **overrides})
     except ValidationError as error:
         raise explain_validation_error(error) from None
+    # Validated values, but of `model_fields_set` those alone that the request names: the settings
+    # that a machine or `auto` may change are all others.
     return Recipe.model_construct(_fields_set=set(overrides), **dict(recipe))
 
 
@@ -50,10 +52,10 @@ def recipe_names() -> list[str]:
 def _read_recipe_file(name: str) -> dict[str, object]:
     known = recipe_names()
     if name not in known:
-        hint = "".join(
-            f"Did you mean {near!r}? " for near in difflib.get_close_matches(name, known, n=1)
-        )
-        raise RequestError(f"There is no recipe {name!r}.", f"{hint}Known: {', '.join(known)}.")
+        advice = f"Known: {', '.join(known)}."
+        for near in difflib.get_close_matches(name, known, n=1):
+            advice = f"Did you mean {near!r}? {advice}"
+        raise RequestError(f"There is no recipe {name!r}.", advice)
     return tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
