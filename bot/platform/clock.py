@@ -92,13 +92,12 @@ class BackgroundTask:
                 delay_s = min(2 * delay_s, self._max_retry_delay_s)
 
     def _record(self, error: Exception) -> None:
-        is_known = isinstance(error, UnderstudyError | OSError)
-        words = str(error) if is_known else f"{type(error).__name__}: {error}"
+        words = f"{type(error).__name__}: {error}"
+        traceback: Exception | None = error
+        if isinstance(error, UnderstudyError | OSError):
+            words = str(error)
+            traceback = None  # its message says all
+        # Once, although the work fails again and again.
         if words != self.error:
-            log.error(
-                "%s: failed, to be tried again: %s",
-                self.name,
-                words,
-                exc_info=None if is_known else error,
-            )
+            log.error("%s: failed, to be tried again: %s", self.name, words, exc_info=traceback)
         self.error = words

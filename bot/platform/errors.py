@@ -164,11 +164,9 @@ def _refusal(error: discord.HTTPException) -> DiscordError:
         )
     if is_page and status != 429:
         return _page_error(status, error.text)
-    why = (
-        "too many requests"
-        if status == 429
-        else _one_line(error.text) or str(error.response.reason)
-    )
+    why = "too many requests"
+    if status != 429:
+        why = _one_line(error.text) or str(error.response.reason)
     code = f", code {error.code}" if error.code else ""
     advice = REFUSAL_ADVICE.get(status, NETWORK_ADVICE)
     if status == 401:

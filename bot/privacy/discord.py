@@ -70,9 +70,8 @@ class PrivacyCog(
             await respond(interaction, translate(language, "opt_in_already"))
             return
         stated = services.privacy.permission
-        permission = translate(
-            language, "permission_stated" if stated else "permission_missing", statement=stated
-        )
+        key = "permission_stated" if stated else "permission_missing"
+        permission = translate(language, key, statement=stated)
         text = translate(language, "opt_in_ask", permission=permission)
         await respond(interaction, text, button_view(OptInButton(language)))
 
@@ -159,11 +158,11 @@ class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
     label_key = "forget_button"
 
     async def pressed(self, interaction: Interaction) -> None:
-        underway = _deletion_service(interaction).is_underway(interaction.user.id)
-        if not underway:
+        key = "forget_already"
+        if not _deletion_service(interaction).is_underway(interaction.user.id):
             _request_deletion(interaction, self.language, "everything")
-        text = translate(self.language, "forget_already" if underway else "forget_begun")
-        await update_message(interaction, content=text, view=None)
+            key = "forget_begun"
+        await update_message(interaction, content=translate(self.language, key), view=None)
 
 
 PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)

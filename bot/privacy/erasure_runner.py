@@ -134,13 +134,14 @@ class ErasureRunner:
 
         Events up to `last_event`, by id, are ignored from now on.
         """
-        person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
+        identifier = traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}"
+        person = self.keyed(identifier)
         now = self.now()
-        receipt = ErasureReceipt(
-            scope=scope, until=now if until is None else until, last_event=last_event
-        )
         if until is None:
+            until = now
+            # Rows from when the clock was ahead would stay otherwise.
             self.store.erasure.date_back(now, now)
+        receipt = ErasureReceipt(scope=scope, until=until, last_event=last_event)
         return self.store.erasure_requests.begin(
             person,
             now,

@@ -262,8 +262,6 @@ class CommandTranslator(discord.app_commands.Translator):
         locale: discord.Locale,
         context: discord.app_commands.TranslationContextTypes,
     ) -> str | None:
-        return (
-            COMMAND_DESCRIPTIONS.get(string.message)
-            if locale is discord.Locale.vietnamese
-            else None
-        )
+        if locale is not discord.Locale.vietnamese:
+            return None
+        return COMMAND_DESCRIPTIONS.get(string.message)

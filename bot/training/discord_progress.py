@@ -161,17 +161,16 @@ class ProgressMessages:
         """Send a message. Discord ignores a nonce that comes again, as after a crash before the id
         was stored.
         """
-        nonce = (
-            nonce
-            or hashlib.sha256(
-                f"{job.job_id} {job.finished_at or job.queued_at}".encode()
-            ).hexdigest()[:16]
-        )
+        if not nonce:
+            state = f"{job.job_id} {job.finished_at or job.queued_at}"
+            nonce = hashlib.sha256(state.encode()).hexdigest()[:16]
         if channel := self._channel(job):
             view = job_buttons(job, self._live(job)) or discord.utils.MISSING
-            may_attach = channel.permissions_for(channel.guild.me).attach_files
-            picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
-            sent = await channel.send(text, view=view, file=picture, nonce=nonce)
+            picture = None
+            if channel.permissions_for(channel.guild.me).attach_files:
+                picture = _score_card_file(job)
+            file = picture or discord.utils.MISSING
+            sent = await channel.send(text, view=view, file=file, nonce=nonce)
             self._bot.services.store.jobs.set_progress_message(
                 job.job_id, sent.id, announced=job.has_ended
             )
@@ -199,11 +198,9 @@ def _score_card_file(job: TrainingJob) -> discord.File | None:
     if job.state != "done" or job.result is None:
         return None
     path = Path(job.result.adapter) / SCORE_CARD_PICTURE
-    return (
-        discord.File(path, description="The score card of the new version")
-        if path.is_file()
-        else None
-    )
+    if not path.is_file():
+        return None
+    return discord.File(path, description="The score card of the new version")
 
 
 def current_job_text(services: Services, job: TrainingJob) -> str:
@@ -240,12 +237,13 @@ def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
         return button_view(CancelJobButton(job.job_id))
     if job.state == "done" and job.persona is None:
         return button_view(PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX)))
+    if job.state == "done" and live == job.version:
+        return button_view(RollbackButton(job.persona))
     if job.state == "done":
-        is_live = live == job.version
-        return button_view(
-            RollbackButton(job.persona) if is_live else PromoteButton(job.persona, job.version)
-        )
-    return button_view(ResumeJobButton(job.job_id)) if job.can_resume else None
+        return button_view(PromoteButton(job.persona, job.version))
+    if job.can_resume:
+        return button_view(ResumeJobButton(job.job_id))
+    return None
 
 
 class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):

@@ -385,8 +385,7 @@ class TrainingJobs:
 
 
 def _job(*, can_resume: int, announced: int, **columns: Any) -> TrainingJob:
-    named = {
-        f"{key}_json" if key in ("request", "progress", "result") else key: it
-        for key, it in columns.items()
-    }
-    return TrainingJob(**named, can_resume=bool(can_resume), announced=bool(announced))
+    # Properties of the same names parse these texts.
+    for name in ("request", "progress", "result"):
+        columns[f"{name}_json"] = columns.pop(name)
+    return TrainingJob(**columns, can_resume=bool(can_resume), announced=bool(announced))

@@ -192,8 +192,10 @@ def guild_name(services: Services, guild_id: int) -> str:
 def list_names(names: Iterable[str]) -> str:
     """Names for an error, with the number of those that are left out."""
     listed = list(names)
-    more = f" and {len(listed) - MAX_LISTED_NAMES:,} more" if len(listed) > MAX_LISTED_NAMES else ""
-    return ", ".join(listed[:MAX_LISTED_NAMES]) + more
+    text = ", ".join(listed[:MAX_LISTED_NAMES])
+    if len(listed) > MAX_LISTED_NAMES:
+        text += f" and {len(listed) - MAX_LISTED_NAMES:,} more"
+    return text
 
 
 def require_persona_in_path(request: web.Request) -> OwnedPersona:
@@ -236,14 +238,15 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
     live = versions.live(persona_id, ALL_GUILDS)
     installed = versions.installed(persona_id)
     made_for = services.served_versions.incompatible.model_of(persona_id, live)
-    changed_at = [
-        change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS
-    ]
+    since = None
+    for change in versions.history(persona_id):
+        if change.for_guild == ALL_GUILDS:
+            since = change.at  # the latest one is the last
     return PersonaStatus(
         live=live,
         live_by_guild=versions.live_by_guild(persona_id),
         speaks=None if made_for else live,
-        since=changed_at[-1] if changed_at else None,
+        since=since,
         newest=installed[-1] if installed else None,
         made_for=made_for,
         versions=len(installed),

@@ -378,9 +378,9 @@ def _submitted_values(data: Any) -> dict[str, str]:
     """The values by custom id, read from the raw interaction: the form's own object may be from
     before a restart.
     """
-    # Discord puts each field into a row or a label.
-    fields = [
-        row["component"] if "component" in row else row["components"][0]
-        for row in data["components"]
-    ]
-    return {str(field["custom_id"]): str(field["value"]) for field in fields}
+    values = {}
+    for row in data["components"]:
+        # Discord puts each field into a label or a row.
+        field = row["component"] if "component" in row else row["components"][0]
+        values[str(field["custom_id"])] = str(field["value"])
+    return values

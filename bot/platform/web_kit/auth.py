@@ -49,15 +49,13 @@ class FailedLogins:
 
     def wait_s(self, address: str, now: float) -> float:
         """Seconds until this address may try again; 0 if it may now."""
+        wait_s = 0.0
         own = self._by_address.get(address, deque())
-        waits = (
-            [own[0] + FAILED_LOGIN_WINDOW_S - now]
-            if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS
-            else []
-        )
+        if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS:
+            wait_s = max(wait_s, own[0] + FAILED_LOGIN_WINDOW_S - now)
         if len(self._all) == MAX_FAILED_LOGINS:
-            waits.append(self._all[0] + FAILED_LOGIN_WINDOW_S - now)
-        return max([0.0, *waits])
+            wait_s = max(wait_s, self._all[0] + FAILED_LOGIN_WINDOW_S - now)
+        return wait_s
 
     def wrong(self, address: str, now: float) -> None:
         self._by_address.setdefault(address, deque(maxlen=MAX_FAILED_LOGINS_PER_ADDRESS)).append(

@@ -57,11 +57,9 @@ def default_max_connections() -> int:
     if sys.platform == "win32":  # sockets are no files there
         return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (
-        MAX_CONNECTIONS
-        if soft == resource.RLIM_INFINITY
-        else max(8, min(MAX_CONNECTIONS, soft // OPEN_FILES_SHARE))
-    )
+    if soft == resource.RLIM_INFINITY:  # it is -1 on Linux, not a large number
+        return MAX_CONNECTIONS
+    return max(8, min(MAX_CONNECTIONS, soft // OPEN_FILES_SHARE))
 
 
 @dataclass(frozen=True)

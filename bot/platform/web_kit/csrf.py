@@ -51,14 +51,14 @@ def require_same_origin(request: web.Request, authenticator: Authenticator) -> N
     hosts = request.headers.getall("Host", [])
     # An address that is whole, as proxies are asked, names a host besides the header: that is
     # `request.host` then.
-    if len(hosts) != 1 or not all(
+    is_own = len(hosts) == 1 and all(
         _is_own_host(host, authenticator) for host in (hosts[0], request.host)
-    ):
-        advice = "Ask 127.0.0.1, localhost or [::1]" + (
-            "."
-            if authenticator.is_local
-            else "; or this machine's address, or a name that WEB_NAMES lists."
-        )
+    )
+    if not is_own:
+        advice = "Ask 127.0.0.1, localhost or [::1]"
+        if not authenticator.is_local:
+            advice += "; or this machine's address, or a name that WEB_NAMES lists"
+        advice += "."
         raise Problem("not-from-here", "The Host header does not name this machine.", advice)
     if _is_cross_site(request, hosts[0]):
         advice = "Send it from a program, or from a page that this bot serves."

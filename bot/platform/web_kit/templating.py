@@ -128,22 +128,27 @@ def render_page(
     those of fields that differ from their names. Raises jinja2's errors for a template that cannot
     be filled.
     """
+    wrong = {}
+    if problem:
+        faults = _form_errors(problem, ids)
+        status = problem.status
+        for error in problem.errors:
+            wrong[error["field"].partition(".")[0]] = error["detail"]
+    flash = ""
     number = request.cookies.get(FLASH_COOKIE, "")
+    if number:
+        flash = request.app[FLASH_MESSAGES].take(number)
     prefix = template.partition("/")[0]
     frame = {
         "section": SECTION_OF_PREFIX.get(prefix, prefix),
-        "faults": _form_errors(problem, ids) if problem else faults,
+        "faults": faults,
         "sections": NAVIGATION,
-        "flash": request.app[FLASH_MESSAGES].take(number) if number else "",
+        "flash": flash,
         "has_sandbox_page": request.app[HAS_SANDBOX_PAGE],
         "signed_in": is_signed_in(request),
         "problem": problem,
     }
-    wrong = (
-        {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
-    )
     text = _ENVIRONMENT.get_template(template).render({"wrong": wrong} | context | frame)
-    status = problem.status if problem else status
     page = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
     page.headers["Content-Security-Policy"] = PAGE_CONTENT_SECURITY_POLICY
     if number:
@@ -244,11 +249,8 @@ def format_bytes(number_bytes: float | None) -> str:
     while value >= 1024 and unit < len(BYTE_UNITS) - 1:
         value = value / 1024
         unit = unit + 1
-    return (
-        f"{value:.0f} {BYTE_UNITS[unit]}"
-        if unit == 0 or value >= 100
-        else f"{value:.1f} {BYTE_UNITS[unit]}"
-    )
+    digits = 0 if unit == 0 or value >= 100 else 1
+    return f"{value:.{digits}f} {BYTE_UNITS[unit]}"
 
 
 def format_count(number: float) -> str:

@@ -101,10 +101,11 @@ async def get_playground_events(request: web.Request) -> web.StreamResponse:
     run = playground_service.require_run(request)
     require_known_parameters(request, "after")
     after = integer_query(request, "after", 0, MAX_EVENT_ID) or 0
+    # A browser that connects again asks for the same address, and says what it has in this header.
     last = request.headers.get("Last-Event-ID", "")
-    return await stream_events(
-        request, run.events(int(last) if last.isascii() and last.isdecimal() else after)
-    )
+    if last.isascii() and last.isdecimal():
+        after = int(last)
+    return await stream_events(request, run.events(after))
 
 
 @routes.operation(

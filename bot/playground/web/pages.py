@@ -168,14 +168,16 @@ def _render_run(request: web.Request, run: PlaygroundRun, draft: PlaygroundForm)
     link = [("with", speaker.id) for speaker in run.speakers]
     link += settings.items()
     names = ", ".join(speaker.name for speaker in run.speakers)
+    kind = "Duet" if run.kind == "duet" else "Side by side"
+    values = draft.body if draft.problem else settings
     return render_page(
         request,
         f"play/{run.kind}.html",
-        title=f"{'Duet' if run.kind == 'duet' else 'Side by side'}: {names}",
+        title=f"{kind}: {names}",
         run=run,
         lines=[_reply_context(line) for line in run.lines],
         link=f"{PLAYGROUND_PATH}?{urlencode(link)}",
-        **_form_values(get_services(request), draft.body if draft.problem else settings),
+        **_form_values(get_services(request), values),
         **draft.variables(),
     )
 

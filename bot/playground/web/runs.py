@@ -84,6 +84,8 @@ class PlaygroundRunResponse(ApiModel):
     def of(cls, run: PlaygroundRun) -> PlaygroundRunResponse:
         path = f"/play/runs/{run.id}"
         links = {"self": path, "events": f"{path}/events", "page": f"/dashboard{path}"}
+        if not run.ended:
+            links["stop"] = f"{path}/stop"
         return cls(
             id=run.id,
             kind=run.kind,
@@ -94,7 +96,7 @@ class PlaygroundRunResponse(ApiModel):
             seed=run.sampling.seed,
             lines=[reply_json(line) for line in run.lines],
             ended=run.ended or None,
-            links=links if run.ended else links | {"stop": f"{path}/stop"},
+            links=links,
         )
 
 
@@ -141,11 +143,9 @@ class PlaygroundReply:
 
     def talk(self) -> tuple[Turn, ...]:
         """The conversation including this reply."""
-        return (
-            (*self.turns, Turn(self.speaker.speaker_name, self.text, by_persona=True))
-            if self.text
-            else self.turns
-        )
+        if not self.text:
+            return self.turns
+        return (*self.turns, Turn(self.speaker.speaker_name, self.text, by_persona=True))
 
 
 @dataclass

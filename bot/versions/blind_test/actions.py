@@ -107,11 +107,10 @@ class BlindTests:
         """
         live = self.served_versions.speaking(persona.id, guild_id or ALL_GUILDS)
         other = self._resolve(persona, against, guild_id) if against else live
-        tested = (
-            self._resolve(persona, version, guild_id)
-            if version
-            else self._newest(persona, other, guild_id)
-        )
+        if version:
+            tested = self._resolve(persona, version, guild_id)
+        else:
+            tested = self._newest(persona, other, guild_id)
         if tested == other:
             advice = "Name two versions, with `version` and `against`."
             raise RequestError(f"Both are {tested or 'the base model'}.", advice)

@@ -55,9 +55,12 @@ class BlindComparison(NewBlindComparison):
     @property
     def chosen(self) -> str | None:
         """The name of the chosen version; None for a tie and for both bad."""
-        if self.choice not in ("a", "b"):
-            return None
-        return (self.version_a if self.choice == "a" else self.version_b) or BASE_MODEL_NAME
+        match self.choice:
+            case "a":
+                return self.version_a or BASE_MODEL_NAME
+            case "b":
+                return self.version_b or BASE_MODEL_NAME
+        return None
 
     @property
     def versions(self) -> tuple[str, str]:
@@ -247,8 +250,10 @@ class GuildFeedback(Table):
         sql = f"""select guild_id, persona_id, coalesce(version_a, '{BASE_MODEL_NAME}') as version,
             coalesce(version_b, '{BASE_MODEL_NAME}') as against from comparisons where choice is not null
             union select guild_id, persona_id, version, coalesce(before, '{BASE_MODEL_NAME}') from rollouts"""
+        if not self._db.is_part:
+            return []
         pairs = []
-        for row in self._db.read(sql) if self._db.is_part else ():
+        for row in self._db.read(sql):
             if self._db.has_guild(row["guild_id"]):
                 pairs.append((row["guild_id"], row["persona_id"], row["version"], row["against"]))
         return pairs

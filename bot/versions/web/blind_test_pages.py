@@ -132,16 +132,23 @@ async def get_revealed(request: web.Request) -> web.Response:
 async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
     """Members' votes from every server, as template variables."""
     judgement, counts = await services.blind_tests.judge(contest)
-    one, other = (version_label(name) for name in contest.names)
+    one, other = map(version_label, contest.names)
+    strength = ""
+    if judgement.strength:
+        strength = strength_text(judgement.strength)
+    others = []
+    for version_strength in judgement.others:
+        label = version_label(version_strength.version)
+        others.append((label, strength_text(version_strength)))
     return {
         "judgement": judgement,
         "counts": counts,
         "one": one,
         "other": other,
-        "strength": strength_text(judgement.strength) if judgement.strength else "",
+        "strength": strength,
         "ruling": ruling_text(judgement).replace("**", ""),
         "missing": required_votes_text(judgement),
-        "others": [(version_label(it.version), strength_text(it)) for it in judgement.others],
+        "others": others,
     }
 
 

@@ -123,10 +123,10 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
 
 def _add_beginning(base: VersionTimeline, changes: Sequence[Promotion]) -> None:
     """Add the time before the first change, which no row tells of: the base model answered."""
-    first = changes[0] if changes else None
-    if first is None or first.version is not None:
-        period = VersionPeriod(0.0, first.at if first else None, 100, "from the beginning")
-        base.live_periods.insert(0, period)
+    if changes and changes[0].version is None:
+        return
+    end = changes[0].at if changes else None
+    base.live_periods.insert(0, VersionPeriod(0.0, end, 100, "from the beginning"))
 
 
 def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) -> Markup:
