@@ -28,6 +28,7 @@ DISCORD = re.compile(
 EMPHASIS = re.compile(
     r"(?<![\w*_~])(?P<sign>[*_~])(?!\s|(?P=sign))(?P<text>(?:(?!(?P=sign))[^\n])+)(?<!\s)(?P=sign)(?!\w)"
 )
+DISCORD_PREFIXES = {"command": "/", "place": "#"}
 DISCORD_SIGNS = {"*": "**", "_": "*", "~": "~~"}
 
 
@@ -67,6 +68,11 @@ def map_outside_code(text: str, change: Callable[[str], str]) -> str:
     return "".join([*parts, _tidy(change(text[end:]))]).strip()
 
 
+def tidy_text(text: str) -> str:
+    """Clean a text whose markup is Discord's already, or plain."""
+    return map_outside_code(clean_text(text), lambda part: part)
+
+
 def normalise_discord(
     text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None
 ) -> str:
@@ -83,15 +89,15 @@ def normalise_discord(
             return mark_mention(value)
         if kind == "time":
             return _moment(int(value)) or match[0]
-        names = {
-            "channel": (channels or {}).get(value, "channel"),
-            "role": (roles or {}).get(value, "role"),
-        }
-        prefix = {"emoji": ":", "role": "@", "channel": "#", "command": "/", "place": "#"}.get(
-            kind, ""
-        )
-        return prefix + names.get(kind, value) + (":" if kind == "emoji" else "")
+        if kind == "channel":
+            return f"#{(channels or {}).get(value, 'channel')}"
+        if kind == "role":
+            return f"@{(roles or {}).get(value, 'role')}"
+        if kind == "emoji":
+            return f":{value}:"
+        return DISCORD_PREFIXES.get(kind, "") + value
 
+    # Most messages have no markup of Discord's, and need no search for it.
     return map_outside_code(
         clean_text(text), lambda part: DISCORD.sub(convert, part) if "<" in part else part
     )
@@ -99,12 +105,12 @@ def normalise_discord(
 
 def convert_emphasis(text: str) -> str:
     """Convert `*bold*`, `_italic_` and `~struck~` of Slack and WhatsApp to Discord's markup."""
-    return EMPHASIS.sub(
-        lambda match: (
-            f"{DISCORD_SIGNS[match['sign']]}{convert_emphasis(match['text'])}{DISCORD_SIGNS[match['sign']]}"
-        ),
-        text,
-    )
+
+    def convert(match: re.Match[str]) -> str:
+        sign = DISCORD_SIGNS[match["sign"]]
+        return sign + convert_emphasis(match["text"]) + sign  # emphasis may be nested
+
+    return EMPHASIS.sub(convert, text)
 
 
 def _moment(seconds: int) -> str:
@@ -115,7 +121,10 @@ def _moment(seconds: int) -> str:
 
 
 def _tidy(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+\n", "\n", text)) if "\n" in text else text
+    if "\n" not in text:
+        return text
+    without_trailing_spaces = re.sub(r"[^\S\n]+\n", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", without_trailing_spaces)
 
 
 def _fenced(code: str) -> str:

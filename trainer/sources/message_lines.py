@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from trainer.sources import sessionise
 from trainer.sources.conversation import RejectedRecord
 from trainer.sources.dates import DateOrder, DateOrderDetector, WrittenTime
-from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.markup import tidy_text
 from trainer.sources.sessionise import LogEntry
 from trainer.sources.source_file import SourceFile
 from trainer.sources.speakers import make_author
@@ -44,7 +44,8 @@ def read_entries(
     """Yield the messages of a chat; the order of day, month and year is detected from all dates."""
     detector = DateOrderDetector()
     for line in file.lines():
-        if (parsed := parse(line.rstrip("\r\n"))) and parsed.day:
+        parsed = parse(line.rstrip("\r\n"))
+        if parsed and parsed.day:
             detector.add(parsed.day)
     for row, message in _messages(file.lines(), parse):
         yield _entry(row, message, detector.order, placeholder)
@@ -92,5 +93,5 @@ def _entry(
         return LogEntry(row, at, make_author("", ()), "", dropped=sessionise.SYSTEM)
     text = message.text.strip()
     reason = placeholder(text)
-    written = "" if reason else map_outside_code(clean_text(text), lambda part: part)
+    written = "" if reason else tidy_text(text)
     return LogEntry(row, at, make_author("", (message.speaker,)), written, dropped=reason)

@@ -66,10 +66,8 @@ class _CardConverter:
         for number, dialogue in enumerate(dialogues, start=1):
             row = f"mes_example {number}"
             before, *parts = EXAMPLE_LINE_PATTERN.split(dialogue)
-            turns = [
-                (side.lower() == "char", text)
-                for side, text in zip(parts[::2], parts[1::2], strict=True)
-            ]
+            sides = [side.lower() == "char" for side in parts[::2]]
+            turns = list(zip(sides, parts[1::2], strict=True))
             if before.strip() or not turns:
                 yield RejectedRecord(row, "prose, not a dialogue of {{user}} and {{char}}")
             else:
@@ -79,12 +77,11 @@ class _CardConverter:
         """Yield the greetings, each as the answer to somebody who arrives."""
         texts = [("first_mes", self._card.text("first_mes"))]
         for key in GREETINGS:
-            texts += [
-                (f"{key} {number}", text)
-                for number, text in enumerate(self._card.texts(key), start=1)
-            ]
+            for number, text in enumerate(self._card.texts(key), start=1):
+                texts.append((f"{key} {number}", text))
         for row, text in texts:
-            if (settled := self._settled(text)).strip():
+            settled = self._settled(text)
+            if settled.strip():
                 yield self._conversation(row, [(False, GREETING_PROMPT), (True, settled)])
             elif row != "first_mes":  # that one is always there
                 yield RejectedRecord(row, "no text")
@@ -98,9 +95,8 @@ class _CardConverter:
             return RejectedRecord(row, entry.unused)
         if not entry.topic:
             return RejectedRecord(row, "no topic to ask about")
-        if any(
-            name and name in entry.text for name in (self._persona.name, self._persona.nickname)
-        ):
+        names = filter(None, (self._persona.name, self._persona.nickname))
+        if any(name in entry.text for name in names):
             return RejectedRecord(row, "about the character, not in its words: use it as lore")
         return self._conversation(row, [(False, f"{entry.topic}?"), (True, entry.text)])
 
@@ -109,14 +105,11 @@ class _CardConverter:
         return settle_macros(text, self._persona.name).text
 
     def _conversation(self, row: str, turns: list[tuple[bool, str]]) -> Conversation:
-        filled = [
-            (by_persona, fill_macros(text.strip(), self._persona, EXAMPLE_USER))
-            for by_persona, text in turns
-        ]
-        messages = [
-            SourceMessage(self._speaker if by_persona else USER, text, row)
-            for by_persona, text in filled
-        ]
+        messages = []
+        for by_persona, text in turns:
+            filled = fill_macros(text.strip(), self._persona, EXAMPLE_USER)
+            speaker = self._speaker if by_persona else USER
+            messages.append(SourceMessage(speaker, filled, row))
         facts = system_text(self._persona, EXAMPLE_USER)
         options = self._options
         return Conversation.of(
@@ -128,14 +121,14 @@ def _is_requested_persona(persona: Persona, options: ReadOptions) -> bool:
     """Report whether the card's character is the requested persona; true if none is requested."""
     nickname = options.persona.nickname if options.persona else ""
     requested = {fold_name(name) for name in (*options.all_persona_names, nickname) if name}
-    return not requested or bool(
-        requested & {fold_name(persona.name), fold_name(persona.nickname), persona.id}
-    )
+    own = {fold_name(persona.name), fold_name(persona.nickname), persona.id}
+    return not requested or not requested.isdisjoint(own)
 
 
 def _recognises(peek: Peek) -> bool:
     if peek.kind == "JSON object":
-        # Halves of a character, which cut texts end with, keep the head from being decoded.
+        # Halves of a character, which cut texts end with, keep the head from being decoded; then
+        # the beginning of the text decides.
         return _is_card(peek.head) if peek.head else bool(JSON_CARD.search(peek.text))
     if peek.kind == "zip":
         return "card.json" in peek.names
@@ -150,24 +143,22 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
     """
     if "card.json" not in names:
         return []
-    return [
-        name
-        for name in names
-        if name in ("card.json", "module.risum") or name.startswith(("assets/", "x_meta/"))
-    ]
+    files = ("card.json", "module.risum")
+    folders = ("assets/", "x_meta/")
+    return [name for name in names if name in files or name.startswith(folders)]
 
 
 def _is_card(head: dict[str, Any]) -> bool:
     if str(head.get("spec", "")).startswith("chara_card"):
         return True
-    for fields in (head, head.get("data")):
-        if (
-            isinstance(fields, dict)
-            and "name" in fields
-            and sum(key in fields for key in V1_TEXT_FIELDS) >= 2
-        ):
-            return True
-    return False
+    return _has_card_fields(head) or _has_card_fields(head.get("data"))
+
+
+def _has_card_fields(fields: object) -> bool:
+    if not isinstance(fields, dict) or "name" not in fields:
+        return False
+    # V1 cards have no mark, and one of their fields alone, such as `description`, is common.
+    return sum(key in fields for key in V1_TEXT_FIELDS) >= 2
 
 
 EXPECTED = "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name"

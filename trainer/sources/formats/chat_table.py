@@ -29,7 +29,7 @@ from trainer.sources.formats.scripts import (
     is_system_line,
 )
 from trainer.sources.header_names import chat_roles
-from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.markup import tidy_text
 from trainer.sources.message_order import is_number_key
 from trainer.sources.record_fields import UnusableRecordError, cell_text
 from trainer.sources.sessionise import LogEntry, build_sessions, parse_entries, sort_by_time
@@ -187,8 +187,7 @@ def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: Date
     speaker = _label(cells, columns["speaker"])
     if not speaker:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
-    written = clean_text(cell_text(cell_at(cells, columns["text"])))
-    text = map_outside_code(written, lambda part: part)
+    text = tidy_text(cell_text(cell_at(cells, columns["text"])))
     channel = conversation_of(cells, columns) or ""
     return LogEntry(row, at, make_author("", (speaker,)), text, channel=channel)
 

@@ -30,7 +30,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
             continue
         row, conversation = record
         try:
-            turns = [turn for node in _current_branch(conversation) if (turn := _turn(node))]
+            turns = list(filter(None, map(_turn, _current_branch(conversation))))
         except UnusableRecordError as error:
             yield RejectedRecord(row, str(error))
             continue
@@ -84,19 +84,12 @@ def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
     content = object_field(message, "content")
     metadata = object_field(message, "metadata")
     kind = content.get("content_type", "text")
-    if (
-        not message
-        or role == "system"
-        or metadata.get("is_visually_hidden_from_conversation") is True
-    ):
+    is_hidden = metadata.get("is_visually_hidden_from_conversation") is True
+    if not message or role == "system" or is_hidden or kind in HIDDEN_CONTENT:
         return None
-    if kind in HIDDEN_CONTENT:
-        return None
-    if (
-        role == "tool"
-        or message.get("recipient", ALL_RECIPIENTS) != ALL_RECIPIENTS
-        or kind not in TEXT_CONTENT
-    ):
+    # An answer to a tool's result cannot be learned without the result.
+    is_for_tool = message.get("recipient", ALL_RECIPIENTS) != ALL_RECIPIENTS
+    if role == "tool" or is_for_tool or kind not in TEXT_CONTENT:
         raise UnusableRecordError("contains tool calls")
     parts = content.get("parts")
     if not isinstance(parts, list):
@@ -108,17 +101,16 @@ def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _recognises(peek: Peek) -> bool:
     rows = peek.records or ((peek.head,) if peek.head else ())
-    trees = [
-        row for row in rows if isinstance(row.get("mapping"), dict) and _is_tree(row["mapping"])
-    ]
-    return bool(trees) and 2 * len(trees) > len(rows)
+    trees = sum(_is_tree(row.get("mapping")) for row in rows)
+    return trees > 0 and 2 * trees > len(rows)
 
 
-def _is_tree(mapping: Mapping[str, Any]) -> bool:
-    nodes = list(mapping.values())[:8]
-    return bool(nodes) and all(
-        isinstance(node, dict) and "message" in node and "children" in node for node in nodes
-    )
+def _is_tree(mapping: object) -> bool:
+    nodes = list(mapping.values())[:8] if isinstance(mapping, dict) else []
+    for node in nodes:
+        if not isinstance(node, dict) or "message" not in node or "children" not in node:
+            return False
+    return bool(nodes)
 
 
 EXPECTED = 'ChatGPT\'s conversations.json: [{"title", "mapping": {id: {message, parent, children}}, "current_node"}]'

@@ -48,12 +48,11 @@ DELETION_FIELDS = {"channel", "id", "at", "deleted"}
 def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of a JSON export. Raises `MaterialError` if it contains no messages."""
     channel = file.peek().head.get("channel")
-    channels = (
-        {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
-    )
-    entries = parse_entries(
-        file.records("messages"), lambda row, message: _entry(row, message, channels)
-    )
+    channels: dict[str, str] = {}
+    if isinstance(channel, dict):
+        channels[str(channel.get("id"))] = str(channel.get("name"))
+    messages = file.records("messages")
+    entries = parse_entries(messages, lambda row, message: _entry(row, message, channels))
     return sessionise.build_sessions(entries, file.name, options)
 
 
@@ -61,13 +60,13 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
     """Yield the sessions of a CSV export; the date order is detected from all dates."""
     detector = DateOrderDetector()
     for record in file.records():
-        if not isinstance(record, RejectedRecord) and (
-            stamp := parse_time(str(record[1].get("Date")))
-        ):
+        if isinstance(record, RejectedRecord):
+            continue
+        stamp = parse_time(str(record[1].get("Date")))
+        if stamp:
             detector.add(stamp)
-    entries = parse_entries(
-        file.records(), lambda row, cells: _csv_entry(row, cells, detector.order)
-    )
+    rows = file.records()
+    entries = parse_entries(rows, lambda row, cells: _csv_entry(row, cells, detector.order))
     return sessionise.build_sessions(entries, file.name, options)
 
 
@@ -91,10 +90,11 @@ def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) ->
 
 def _author(author: Mapping[str, Any]) -> Author:
     names = tuple(filter(None, (optional_text(author, "nickname"), text_field(author, "name"))))
-    roles = tuple(
-        str(role.get(key)) for role in object_list(author, "roles") for key in ("name", "id")
-    )
-    return make_author(text_field(author, "id"), names, roles, is_bot=author.get("isBot") is True)
+    roles: list[str] = []
+    for role in object_list(author, "roles"):
+        roles += [str(role.get("name")), str(role.get("id"))]
+    is_bot = author.get("isBot") is True
+    return make_author(text_field(author, "id"), names, tuple(roles), is_bot=is_bot)
 
 
 def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
@@ -112,11 +112,11 @@ def _mark_mentions(content: str, mentioned: list[dict[str, Any]]) -> str:
     """Replace the exporter's `@` and name with mention marks, using `mentions`."""
     if "@" not in content:
         return content
-    ids = {
-        str(user.get(key)): str(user.get("id"))
-        for user in mentioned
-        for key in ("name", "nickname")
-    }
+    ids: dict[str, str] = {}
+    for user in mentioned:
+        for key in ("name", "nickname"):
+            ids[str(user.get(key))] = str(user.get("id"))
+    # Longest first: `@Oda Brand` must not be read as Oda.
     for name in sorted(ids, key=len, reverse=True):
         content = mark_mention(ids[name]).join(re.split(rf"@{re.escape(name)}(?!\w)", content))
     return content
@@ -124,12 +124,12 @@ def _mark_mentions(content: str, mentioned: list[dict[str, Any]]) -> str:
 
 def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
     stamp = parse_time(text_field(cells, "Date"))
-    if stamp is None or (at := stamp.at(order)) is None:
+    at = stamp.at(order) if stamp else None
+    if at is None:
         raise UnusableRecordError(f"Date: {cells['Date'][:40]!r} is not a date and time")
     full_name = text_field(cells, "Author")
-    author = make_author(
-        optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full_name), full_name)
-    )
+    names = (re.sub(r"#\d{4}$", "", full_name), full_name)  # older accounts had a number
+    author = make_author(optional_text(cells, "AuthorID"), names)
     content = normalise_discord(text_field(cells, "Content"))
     dropped = sessionise.SYSTEM if SYSTEM_NOTICE.fullmatch(content) else ""
     empty = sessionise.ATTACHMENT if cells["Attachments"] else sessionise.NO_TEXT
@@ -147,17 +147,15 @@ def read_log(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
 def _log_entry(row: str, line: dict[str, Any]) -> LogEntry:
     channel = text_field(line, "channel")
     id = text_field(line, "id")
-    at = (
-        epoch_seconds(line, "at")
-        if isinstance(line.get("at"), int | float)
-        else timestamp_field(line, "at")
-    )
+    if isinstance(line.get("at"), int | float):
+        at = epoch_seconds(line, "at")
+    else:
+        at = timestamp_field(line, "at")
     if line.get("deleted") is True:
         return LogEntry(row, at, make_author("", ()), "", channel=channel, deletes=id)
     roles = line.get("roles")
-    named = (
-        tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else ()
-    )
+    role_names = roles if isinstance(roles, list) else []
+    named = tuple(role for role in role_names if isinstance(role, str))
     author_id = text_field(line, "author_id")
     names = (text_field(line, "author"),)
     author = make_author(author_id, names, named, is_bot=line.get("is_bot") is True)

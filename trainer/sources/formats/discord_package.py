@@ -25,8 +25,8 @@ from trainer.sources.speakers import UNKNOWN_SPEAKER, Author, make_author
 
 CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
 USER = re.compile(r"(?:^|/)user\.json$")
-PACKAGE_FOLDERS = [name for part in ("account", "activity", "activities", "ads", "messages", "programs", "servers",
-                           "support_tickets") for name in (part, part.capitalize())]  # fmt: skip
+PARTS = "account activity activities ads messages programs servers support_tickets".split()
+PACKAGE_FOLDERS = (*PARTS, *map(str.capitalize, PARTS))
 """English folder names of a package; in other languages folders are recognised by their content."""
 INDEX_FILES = ("user.json", "index.json")
 ANALYTICS_FOLDERS = ("analytics", "modeling", "reporting", "tns")
@@ -39,15 +39,20 @@ BURST_S = 60.0
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the person's messages, in sessions by channel."""
     owner = _owner(file)
-    channels = (
-        _entries(file, name, match["id"], owner)
-        for name in file.names
-        if (match := CHANNEL.search(name))
-    )
+    channels = _channels(file, owner)
     if options.persona or options.persona_names:
+        # All messages are the owner's, so a persona that is asked for is the owner; without the
+        # others' lines, its own would answer nobody.
         options = replace(options, persona_names=(*options.persona_names, owner.id))
-        channels = (_add_unknown_replies(channel) for channel in channels)
+        channels = map(_add_unknown_replies, channels)
     return sessionise.build_sessions(itertools.chain.from_iterable(channels), file.name, options)
+
+
+def _channels(file: SourceFile, owner: Author) -> Iterator[Iterator[LogEntry | RejectedRecord]]:
+    for name in file.names:
+        match = CHANNEL.search(name)
+        if match:
+            yield _entries(file, name, match["id"], owner)
 
 
 def _owner(file: SourceFile) -> Author:
@@ -108,16 +113,18 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
         return []
     root = messages.parent
     parts = {root / part for part in PACKAGE_FOLDERS} | {messages}
-    parts |= {
-        path.parent for _, path in paths if path.name in INDEX_FILES and path.parent.parent == root
-    }
-    parts |= {path.parent.parent for _, path in paths if path.parent.name in ANALYTICS_FOLDERS}
+    for _, path in paths:
+        if path.name in INDEX_FILES and path.parent.parent == root:
+            parts.add(path.parent)
+        if path.parent.name in ANALYTICS_FOLDERS:
+            parts.add(path.parent.parent)
     parts.discard(root)  # the oldest packages have no folder of their own
-    return [
-        name
-        for name, path in paths
-        if (CHANNEL.search(name) and path.parent.parent == messages) or parts & set(path.parents)
-    ]
+    claimed = []
+    for name, path in paths:
+        is_channel = CHANNEL.search(name) and path.parent.parent == messages
+        if is_channel or not parts.isdisjoint(path.parents):
+            claimed.append(name)
+    return claimed
 
 
 def _recognises(peek: Peek) -> bool:

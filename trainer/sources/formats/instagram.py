@@ -6,6 +6,7 @@ Messenger's files have the same shape. The newest messages come first, and long 
 this is undone here.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -14,7 +15,7 @@ from typing import Any
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.file_names import is_media_file
-from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.markup import tidy_text
 from trainer.sources.record_fields import (
     epoch_seconds,
     object_field,
@@ -42,7 +43,8 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     are joined.
     """
     parts = [file.member(name) for name in file.names if _is_part(name)] if file.names else [file]
-    entries = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
+    is_alone = not file.names
+    entries = itertools.chain.from_iterable(_entries(part, is_alone=is_alone) for part in parts)
     return sessionise.build_sessions(entries, file.name, options)
 
 
@@ -55,21 +57,17 @@ def fix_mojibake(written: str) -> str:
 
 
 def _entries(part: SourceFile, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
-    channel, prefix = (
-        ("", "") if is_alone else (str(PurePosixPath(part.name).parent), f"{part.name} ")
-    )
-    entries = parse_entries(
-        part.records("messages"), lambda row, message: _entry(row, message, channel), prefix
-    )
+    channel = "" if is_alone else str(PurePosixPath(part.name).parent)
+    prefix = "" if is_alone else f"{part.name} "
+    messages = part.records("messages")
+    entries = parse_entries(messages, lambda row, message: _entry(row, message, channel), prefix)
     # Newest first; reversed so that messages of one millisecond stay in order. A part has 10,000
     # messages.
     yield from reversed(list(entries))
 
 
 def _entry(row: str, message: Mapping[str, Any], channel: str) -> LogEntry:
-    text = map_outside_code(
-        clean_text(fix_mojibake(optional_text(message, "content"))), lambda part: part
-    )
+    text = tidy_text(fix_mojibake(optional_text(message, "content")))
     has_medium = any(message.get(key) for key in MEDIA)
     if has_medium and SENT_MEDIUM.fullmatch(text):
         text = ""
@@ -88,12 +86,8 @@ def _entry(row: str, message: Mapping[str, Any], channel: str) -> LogEntry:
 def _skip_reason(message: Mapping[str, Any], text: str) -> str:
     if message.get("is_unsent") is True:
         return sessionise.DELETED
-    is_notice = (
-        message.get("type") in CALLS
-        or "call_duration" in message
-        or NOTICE.fullmatch(text) is not None
-    )
-    return sessionise.SYSTEM if is_notice else ""
+    is_call = message.get("type") in CALLS or "call_duration" in message
+    return sessionise.SYSTEM if is_call or NOTICE.fullmatch(text) else ""
 
 
 def _is_part(name: str) -> bool:
@@ -104,19 +98,18 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
     """Claim the parts of all chats and their attachments in sibling folders."""
     parts = [name for name in names if _is_part(name)]
     folders = {PurePosixPath(name).parent for name in parts} - {PurePosixPath()}
-    sent = [
-        name for name in names if is_media_file(name) and folders & set(PurePosixPath(name).parents)
-    ]
+    media = filter(is_media_file, names)
+    sent = [name for name in media if not folders.isdisjoint(PurePosixPath(name).parents)]
     return [*parts, *sent]
 
 
 def _recognises(peek: Peek) -> bool:
     if peek.names:
         return any(_is_part(name) for name in peek.names)
-    is_ours = any(
-        {"sender_name", "timestamp_ms"} <= row.keys() for row in object_list(peek.head, "messages")
-    )
-    return is_ours or {"participants", "messages", "thread_path"} <= peek.head.keys()
+    for row in object_list(peek.head, "messages"):
+        if {"sender_name", "timestamp_ms"} <= row.keys():
+            return True
+    return {"participants", "messages", "thread_path"} <= peek.head.keys()
 
 
 EXPECTED = (

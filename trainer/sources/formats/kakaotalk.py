@@ -19,7 +19,7 @@ from trainer.sources.dates import (
     parse_clock,
     parse_moment,
 )
-from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.markup import tidy_text
 from trainer.sources.message_lines import ParsedLine, read_entries
 from trainer.sources.record_fields import UnusableRecordError, text_field
 from trainer.sources.sessionise import LogEntry, parse_entries
@@ -111,9 +111,10 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
     """Yield the sessions of a chat in a table."""
     detector = DateOrderDetector()
     for record in file.records():
-        if not isinstance(record, RejectedRecord) and (
-            stamp := parse_moment(record[1].get("Date"))
-        ):
+        if isinstance(record, RejectedRecord):
+            continue
+        stamp = parse_moment(record[1].get("Date"))
+        if stamp:
             detector.add(stamp)
 
     def entry(row: str, cells: dict[str, str]) -> LogEntry:
@@ -123,10 +124,9 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
             raise UnusableRecordError(f"Date: {cells['Date'][:40]!r} is not a date and time")
         written = text_field(cells, "Message").strip()
         reason = _placeholder(written)
-        text = "" if reason else map_outside_code(clean_text(written), lambda part: part)
-        return LogEntry(
-            row, at, make_author("", (text_field(cells, "User"),)), text, dropped=reason
-        )
+        text = "" if reason else tidy_text(written)
+        author = make_author("", (text_field(cells, "User"),))
+        return LogEntry(row, at, author, text, dropped=reason)
 
     return sessionise.build_sessions(parse_entries(file.records(), entry), file.name, options)
 
@@ -141,9 +141,9 @@ def _is_text(peek: Peek) -> bool:
     if peek.kind not in ("text", "CSV", "TSV"):
         return False
     lines = [line for line in peek.text[: 1 << 16].splitlines() if line.strip()]
-    parsed = [one for line in lines if (one := _parse(line))]
-    spoken = sum(bool(one.speaker) for one in parsed)
-    if not spoken or not any(one.day for one in parsed):
+    parsed = list(filter(None, map(_parse, lines)))
+    spoken = sum(bool(line.speaker) for line in parsed)
+    if not spoken or not any(line.day for line in parsed):
         return False
     is_named = any(HEAD.fullmatch(line.strip("\ufeff")) for line in lines[:3])
     is_korean = any(KOREAN_DATE.match(line) for line in lines[:8])

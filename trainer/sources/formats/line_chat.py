@@ -34,7 +34,10 @@ def _parse(line: str) -> ParsedLine | None:
     line = line.lstrip("\ufeff")
     if line.startswith(HEAD) or SAVED.fullmatch(line):
         return ParsedLine()
-    if (match := DATE_LINE.fullmatch(line.strip())) and (day := parse_moment(match["day"])):
+    match = DATE_LINE.fullmatch(line.strip())
+    day = parse_moment(match["day"]) if match else None
+    if match and day:
+        # Only in US English does the day of the week precede the date.
         return ParsedLine(day=replace(day, looks_american=match["weekday"] is not None))
     time, tab, rest = line.partition("\t")
     seconds = parse_clock(time) if tab else None
@@ -68,11 +71,12 @@ def _recognises(peek: Peek) -> bool:
         return False
     lines = peek.text[: 1 << 16].splitlines()
     first = next((line for line in lines if line.strip()), "").lstrip("\ufeff")
-    parsed = [one for line in lines if line.strip() and (one := _parse(line))]
-    messages = sum(one.seconds is not None for one in parsed)
-    return bool(messages) and (
-        first.startswith(HEAD) or (messages >= MIN_MESSAGES and any(one.day for one in parsed))
-    )
+    parsed = list(filter(None, map(_parse, filter(str.strip, lines))))
+    messages = sum(line.seconds is not None for line in parsed)
+    if first.startswith(HEAD):
+        return messages > 0
+    # Without LINE's head, a table of times and names is no chat unless it has dates, too.
+    return messages >= MIN_MESSAGES and any(line.day for line in parsed)
 
 
 EXPECTED = (

@@ -30,12 +30,15 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         raise MaterialError(error.message, error.advice) from None
     names = OwnerNames(options.personas)
     below = PurePosixPath(file.name)
-    owners, fault = names.resolve(
-        stated, PurePosixPath(*below.parts[1:]) if len(below.parts) > 1 else below
-    )
+    if len(below.parts) > 1:
+        below = PurePosixPath(*below.parts[1:])  # without the folder that is read
+    owners, fault = names.resolve(stated, below)
+    nobody = f"nobody ({fault})"
     if not options.personas:
+        # Whose lore it may be is unknown, so what is written there is taken at its word.
         owners = stated or tuple(filter(None, [_folder_persona(file.name)]))
-    whose = " and ".join(owners) or (f"nobody ({fault})" if options.personas else NO_PERSONA)
+        nobody = NO_PERSONA
+    whose = " and ".join(owners) or nobody
     for number, (heading, _) in enumerate(split_markdown(text), start=1):
         yield RejectedRecord(
             f"passage {number} ({heading})", f"lore of {whose}, not dialogue; {LORE_HINT}"
@@ -51,10 +54,12 @@ def _folder_persona(name: str) -> str:
 def _recognises(peek: Peek) -> bool:
     if peek.kind not in ("text", "CSV", "TSV", "YAML"):
         return False
-    has_heading = peek.kind == "text" or any(
-        line.startswith("#") for line in peek.text.splitlines()
-    )
-    return (peek.name.lower().endswith(SUFFIXES) and has_heading) or _has_front_matter(peek)
+    if _has_front_matter(peek):
+        return True
+    if not peek.name.lower().endswith(SUFFIXES):
+        return False
+    # Text with tables or lists may look like CSV or YAML; a heading tells it from these.
+    return peek.kind == "text" or any(line.startswith("#") for line in peek.text.splitlines())
 
 
 def _has_front_matter(peek: Peek) -> bool:

@@ -44,13 +44,19 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         except UnusableRecordError as error:
             yield RejectedRecord(row, str(error))
             continue
-        if reason := HIDDEN if line.get("is_system") is True else "" if text.strip() else NO_TEXT:
-            yield RejectedRecord(row, reason)
+        if line.get("is_system") is True:
+            yield RejectedRecord(row, HIDDEN)
             continue
-        user = name if line.get("is_user") is True and not user else user
+        if not text.strip():
+            yield RejectedRecord(row, NO_TEXT)
+            continue
         first_row = first_row or row
-        labels.append("user" if line.get("is_user") is True else name or "assistant")
         texts.append(text)
+        if line.get("is_user") is True:
+            labels.append("user")
+            user = user or name
+        else:
+            labels.append(name or "assistant")
     if labels:
         yield build_conversation(_dialogue(labels, texts, user), first_row, options, len(labels))
 
@@ -73,25 +79,24 @@ def _dialogue(labels: list[str], texts: list[str], user: str) -> RawDialogue:
     characters = list_characters([label for label in labels if label != "user"])
     character = characters[0] if characters else "assistant"
     is_named = bool(characters) and is_character(user) and user not in characters
-    filled = [
-        text.replace("{{user}}", user or "{{user}}").replace("{{char}}", character)
-        for text in texts
-    ]
-    names = [user if is_named and label == "user" else label for label in labels]
-    return RawDialogue(names, filled, roles=characters)
+    if user:
+        texts = [text.replace("{{user}}", user) for text in texts]
+    texts = [text.replace("{{char}}", character) for text in texts]
+    if is_named:
+        labels = [user if label == "user" else label for label in labels]
+    return RawDialogue(labels, texts, roles=characters)
 
 
 def _recognises(peek: Peek) -> bool:
     rows = peek.records or ((peek.head,) if peek.head else ())
-    messages = [
-        row
-        for row in rows
-        if "mes" in row and ("is_user" in row or "swipes" in row) and "name" in row
-    ]
-    headers = [
-        row for row in rows if "mes" not in row and "user_name" in row and "character_name" in row
-    ]
-    return bool(messages) and 2 * (len(messages) + len(headers)) > len(rows)
+    messages = 0
+    headers = 0
+    for row in rows:
+        if "mes" in row:
+            messages += "name" in row and ("is_user" in row or "swipes" in row)
+        else:
+            headers += "user_name" in row and "character_name" in row
+    return messages > 0 and 2 * (messages + headers) > len(rows)
 
 
 EXPECTED = 'a chat of SillyTavern: {"name": "Oda", "is_user": false, "mes": "…", "swipes": […]} on each line'

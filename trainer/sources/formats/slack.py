@@ -7,6 +7,7 @@ its channel.
 """
 
 import html
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -78,12 +79,12 @@ class SlackWorkspace:
         pieces = [html.unescape(parts[0])]
         for place in range(1, len(parts), TOKEN.groups + 1):
             user, channel, special, link, label = parts[place : place + TOKEN.groups]
-            shown = (
-                mark_mention(user)
-                if user
-                else html.unescape(self._label(channel, special, link, label or ""))
-            )
-            pieces += [shown, html.unescape(parts[place + TOKEN.groups])]
+            if user:
+                pieces.append(mark_mention(user))
+            else:
+                pieces.append(html.unescape(self._label(channel, special, link, label or "")))
+            # Entities are resolved piece by piece: `&lt;` must not become the start of a token.
+            pieces.append(html.unescape(parts[place + TOKEN.groups]))
         return map_outside_code(
             "".join(pieces), lambda part: convert_emphasis(SKIN_TONE.sub("", part))
         )
@@ -95,18 +96,17 @@ class SlackWorkspace:
             return label or f"@{special.split('^')[0]}"
         link = str(link)
         bare = re.sub(r"^(?:mailto:|tel:|https?://)", "", link).rstrip("/")
-        return (
-            (label or link)
-            if label.rstrip("/") in ("", link, bare) or ":/" not in link
-            else f"[{label}]({link})"
-        )
+        # Slack labels each address that it recognises with what was typed.
+        if label.rstrip("/") in ("", link, bare) or ":/" not in link:
+            return label or link
+        return f"[{label}]({link})"
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of every channel, each thread separately."""
     workspace = _workspace(file)
     days = sorted(name for name in file.names if DAY_FILE.search(name))
-    entries = (entry for name in days for entry in _entries(file, name, workspace))
+    entries = itertools.chain.from_iterable(_entries(file, name, workspace) for name in days)
     return sessionise.build_sessions(entries, file.name, options, has_edits=True)
 
 
@@ -117,9 +117,9 @@ def _workspace(file: SourceFile) -> SlackWorkspace:
         with suppress(UnusableRecordError):
             profile = object_field(user, "profile") | {"name": user.get("name")}
             person = _person(text_field(user, "id"), profile)
-            users[person.id] = replace(
-                person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT
-            )
+            # Slackbot is not marked as a bot.
+            is_bot = user.get("is_bot") is True or person.id == SLACKBOT
+            users[person.id] = replace(person, is_bot=is_bot)
     for channel in _read_lists(file, CHANNEL_LISTS):
         with suppress(UnusableRecordError):
             channels[text_field(channel, "id")] = optional_text(channel, "name") or "channel"
@@ -137,8 +137,8 @@ def _read_lists(file: SourceFile, lists: tuple[str, ...]) -> Iterator[dict[str, 
 
 
 def _person(id: str, profile: Mapping[str, Any]) -> Author:
-    keys = ("display_name", "real_name", "name")
-    return make_author(id, tuple(name for key in keys if isinstance(name := profile.get(key), str)))
+    names = [profile.get(key) for key in ("display_name", "real_name", "name")]
+    return make_author(id, tuple(name for name in names if isinstance(name, str)))
 
 
 def _entries(
@@ -156,29 +156,18 @@ def _entry(
     at = epoch_seconds(record, "ts")
     if kind == "message_deleted":
         thread = _thread(object_field(record, "previous_message"), channel)
-        return LogEntry(
-            row,
-            at,
-            make_author("", ()),
-            "",
-            channel=thread,
-            deletes=text_field(record, "deleted_ts"),
-        )
+        return _deletion(row, at, thread, text_field(record, "deleted_ts"))
     message = object_field(record, "message") if kind == "message_changed" else record
     subtype = optional_text(message, "subtype")
     if kind == "message_changed" and subtype == "tombstone":
-        thread = _thread(message, channel)
-        return LogEntry(
-            row, at, make_author("", ()), "", channel=thread, deletes=text_field(message, "ts")
-        )
+        # A message with replies is not deleted but changed, to a notice that it was.
+        return _deletion(row, at, _thread(message, channel), text_field(message, "ts"))
     text, author = _text_and_author(message, workspace)
-    dropped = (
-        ""
-        if subtype in MESSAGE_SUBTYPES
-        else sessionise.DELETED
-        if subtype == "tombstone"
-        else sessionise.SYSTEM
-    )
+    dropped = ""
+    if subtype == "tombstone":
+        dropped = sessionise.DELETED
+    elif subtype not in MESSAGE_SUBTYPES:
+        dropped = sessionise.SYSTEM
     id = text_field(message, "ts")
     thread = optional_text(message, "thread_ts")
     return LogEntry(
@@ -194,6 +183,10 @@ def _entry(
     )
 
 
+def _deletion(row: str, at: float, thread: str, deleted: str) -> LogEntry:
+    return LogEntry(row, at, make_author("", ()), "", channel=thread, deletes=deleted)
+
+
 def _thread(message: Mapping[str, Any], channel: str) -> str:
     thread = optional_text(message, "thread_ts")
     return f"{channel} {thread}" if thread else channel
@@ -204,8 +197,9 @@ def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> t
     if message.get("subtype") == "file_comment" and comment:
         return text_field(comment, "comment"), workspace.author(comment)
     text = optional_text(message, "text")
-    if "file" in message and (match := UPLOADED.fullmatch(text)):
-        text = match["comment"] or ""
+    upload = UPLOADED.fullmatch(text) if "file" in message else None
+    if upload:
+        text = upload["comment"] or ""
     if message.get("type", "message") != "message":
         raise UnusableRecordError("type: a message was expected")
     return text, workspace.author(message)
@@ -214,31 +208,27 @@ def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> t
 def _empty(message: Mapping[str, Any]) -> str:
     if message.get("file") or message.get("files"):
         return sessionise.ATTACHMENT
-    return (
-        sessionise.EMBED
-        if object_list(message, "attachments") or message.get("blocks")
-        else sessionise.NO_TEXT
-    )
+    if object_list(message, "attachments") or message.get("blocks"):
+        return sessionise.EMBED
+    return sessionise.NO_TEXT
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
     """Claim the lists at the top of a workspace, its channels' days, and attachments."""
     paths = [(name, PurePosixPath(name)) for name in names]
     tops = {path.parent for _, path in paths if path.name in ("users.json", *CHANNEL_LISTS)}
+    days = [(name, path) for name, path in paths if DAY_FILE.search(name)]
     for top in sorted(tops):
-        channels = {
-            path.parent
-            for name, path in paths
-            if DAY_FILE.search(name) and path.parent.parent == top
-        }
-        if channels:
-            return [
-                name
-                for name, path in paths
-                if (path.parent == top and path.name in WORKSPACE_FILES)
-                or (path.parent in channels and DAY_FILE.search(name))
-                or (channels & set(path.parents) and is_media_file(name))
-            ]
+        channels = {path.parent for _, path in days if path.parent.parent == top}
+        if not channels:
+            continue
+        claimed = {name for name, path in days if path.parent in channels}
+        for name, path in paths:
+            is_list = path.parent == top and path.name in WORKSPACE_FILES
+            is_sent = is_media_file(name) and not channels.isdisjoint(path.parents)
+            if is_list or is_sent:
+                claimed.add(name)
+        return [name for name in names if name in claimed]
     return []
 
 

@@ -5,6 +5,7 @@ Format: what Telegram Desktop writes (export/output/export_output_json.cpp in
 telegramdesktop/tdesktop). A text is a string, or a list of strings and entities `{type, text}`.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     head = file.peek().head
     entries: Iterator[LogEntry | RejectedRecord]
     if file.kind == "JSON object" and "messages" not in head:
-        entries = (entry for name in CHAT_LISTS for entry in _chats(file, name))
+        entries = itertools.chain.from_iterable(_chats(file, name) for name in CHAT_LISTS)
     else:
         entries = parse_entries(file.records("messages"), partial(_entry, head))
     return sessionise.build_sessions(entries, file.name, options)
@@ -72,21 +73,29 @@ def _entry(chat: Mapping[str, Any], row: str, message: Mapping[str, Any]) -> Log
     author_id = optional_text(message, "from_id")
     is_bot = chat.get("type") == "bot_chat" and author_id == f"user{chat.get('id')}"
     has_medium = any(message.get(key) for key in MEDIA_FIELDS)
+    if "date_unixtime" in message:
+        at = epoch_seconds(message, "date_unixtime")
+    else:
+        # Older exports have the device's local time alone.
+        at = timestamp_field(message, "date")
     return LogEntry(
         row=row,
-        at=epoch_seconds(message, "date_unixtime")
-        if "date_unixtime" in message
-        else timestamp_field(message, "date"),
+        at=at,
         author=make_author(author_id, names if any(names) else (DELETED_ACCOUNT,), is_bot=is_bot),
         text=_render_text(message.get("text")) if is_message else "",
         id=optional_text(message, "id"),
-        reply_to=""
-        if "reply_to_peer_id" in message
-        else optional_text(message, "reply_to_message_id"),
+        reply_to=_reply_to(message),
         channel=optional_text(chat, "id"),
         dropped=_skip_reason(message) if is_message else sessionise.SYSTEM,
         empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
     )
+
+
+def _reply_to(message: Mapping[str, Any]) -> str:
+    """Return the id of the message that this one answers; empty for one in another chat."""
+    if "reply_to_peer_id" in message:
+        return ""
+    return optional_text(message, "reply_to_message_id")
 
 
 def _skip_reason(message: Mapping[str, Any]) -> str:
@@ -102,9 +111,8 @@ def _render_text(value: object) -> str:
     """
     if not isinstance(value, str | list):
         raise UnusableRecordError("text: a text or a list was expected")
-    return map_outside_code(
-        "".join(map(_piece, [value] if isinstance(value, str) else value)), lambda part: part
-    )
+    pieces = [value] if isinstance(value, str) else value
+    return map_outside_code("".join(map(_piece, pieces)), lambda part: part)
 
 
 def _piece(piece: object) -> str:
@@ -126,9 +134,10 @@ def _piece(piece: object) -> str:
         return f"[{text}]({optional_text(piece, 'href')})"
     sign = ENTITY_MARKUP.get(str(kind), "")
     inner = text.strip()
-    return (
-        text.replace(inner, f"{sign}{inner}{sign}") if sign and inner else text
-    )  # spaces stay outside
+    if not sign or not inner:
+        return text
+    # Spaces stay outside: Discord does not format `** text **`.
+    return text.replace(inner, f"{sign}{inner}{sign}")
 
 
 def _recognises(peek: Peek) -> bool:

@@ -7,6 +7,7 @@ Android puts ` - ` behind them; both follow the device's language, as do WhatsAp
 placeholders and edit marks are in angle brackets. Thus they are recognised in any language.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -93,16 +94,19 @@ def parse_header(line: str) -> MessageHeader | None:
     if not start.isdigit():  # nearly all lines that continue a message are known by this
         return None
     for is_time_first, pattern in enumerate(HEADERS):
-        if match := pattern.fullmatch(line):
-            style = match["bracket"] is not None, match["sep"] or "年", bool(is_time_first)
+        match = pattern.fullmatch(line)
+        if match:
+            style = (match["bracket"] is not None, match["sep"] or "年", bool(is_time_first))
             return MessageHeader(time_of_match(match), style, match["rest"])
     return None
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of one chat, or of all chats in a folder or archive."""
-    chats = [file.member(name) for name in file.names if _is_chat(name)] if file.names else [file]
-    entries = (entry for chat in chats for entry in _entries(chat, chat.name if file.names else ""))
+    if not file.names:
+        return sessionise.build_sessions(_entries(file, ""), file.name, options)
+    chats = [file.member(name) for name in file.names if _is_chat(name)]
+    entries = itertools.chain.from_iterable(_entries(chat, chat.name) for chat in chats)
     return sessionise.build_sessions(entries, file.name, options)
 
 
@@ -112,9 +116,12 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
         row = f"{channel} line {line}".strip()
         if header is None:
             yield RejectedRecord(row, "precedes the first message")
-        elif (at := header.stamp.at(order)) is None:
+            continue
+        at = header.stamp.at(order)
+        rest = header.rest + more
+        if at is None:
             yield RejectedRecord(row, "a date or time that does not exist")
-        elif FOREIGN.search(rest := header.rest + more):
+        elif FOREIGN.search(rest):
             yield RejectedRecord(row, "not UTF-8")
         else:
             yield _entry(row, at, channel, rest)
@@ -127,7 +134,8 @@ def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
     styles: Counter[Style] = Counter()
     detectors: dict[Style, DateOrderDetector] = {}
     for line in file.lines():
-        if header := parse_header(line):
+        header = parse_header(line)
+        if header:
             styles[header.style] += 1
             detectors.setdefault(header.style, DateOrderDetector()).add(header.stamp)
     if not styles:
@@ -163,9 +171,9 @@ def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHead
 def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
     match = SPEAKER.match(rest.replace("\r\n", "\n"))
     if match is None:
-        return LogEntry(
-            row, at, make_author("", ()), "", channel=channel, dropped=sessionise.SYSTEM
-        )
+        nobody = make_author("", ())
+        return LogEntry(row, at, nobody, "", channel=channel, dropped=sessionise.SYSTEM)
+    # WhatsApp puts a tilde before the names of people who are no contacts.
     name = clean_text(match["name"]).strip().lstrip("~\u202f ")
     author = make_author("", (name,), is_bot=name.casefold() == "meta ai")
     text, reason = _message_text(match["text"].strip(" \n\u202a\u202c"))
@@ -180,35 +188,38 @@ def _message_text(written: str) -> tuple[str, str]:
     without_media = ANGLED.sub("", ATTACHED.sub("", own))
     text = without_media.strip()
     has_media = without_media != own
-    if text and not (has_media and FILE_NAME.fullmatch(text)) and not PLACE_OR_POLL.fullmatch(text):
+    is_file_name = has_media and FILE_NAME.fullmatch(text)
+    if text and not is_file_name and not PLACE_OR_POLL.fullmatch(text):
         return _normalise_markup(text), sessionise.NO_TEXT
     if not written:
         return "", sessionise.NO_TEXT
     # Media placeholders have two or three words, system messages are sentences.
-    is_notice = not (text or has_media) and (
-        len(written.split()) > 4 or written.endswith((".", "。"))
-    )
-    return "", sessionise.SYSTEM if is_notice else sessionise.ATTACHMENT
+    is_sentence = len(written.split()) > 4 or written.endswith((".", "。"))
+    if is_sentence and not text and not has_media:
+        return "", sessionise.SYSTEM
+    return "", sessionise.ATTACHMENT
 
 
 def _normalise_markup(text: str) -> str:
     """Convert to Discord's markup. Mentions are marked after cleaning, which would remove the
     marks.
     """
-    parts = [clean_text(part) if part else "" for part in MENTIONED.split(text)]
-    marked = [
-        mark_mention(part) if place % 3 and part else part for place, part in enumerate(parts)
-    ]
-    return map_outside_code("".join(marked), convert_emphasis)
+    marked = ""
+    end = 0
+    for mention in MENTIONED.finditer(text):
+        name_or_number = clean_text(mention[1] or mention[2])
+        marked += clean_text(text[end : mention.start()])
+        if name_or_number:
+            marked += mark_mention(name_or_number)
+        end = mention.end()
+    return map_outside_code(marked + clean_text(text[end:]), convert_emphasis)
 
 
 def _is_chat(name: str) -> bool:
+    if "__macosx" in name.casefold():
+        return False  # metadata that macOS adds to zip files
     last = PurePosixPath(name).name.casefold()
-    return (
-        last.endswith(".txt")
-        and ("whatsapp" in last or last == "_chat.txt")
-        and "__macosx" not in name.casefold()
-    )
+    return last == "_chat.txt" or (last.endswith(".txt") and "whatsapp" in last)
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
