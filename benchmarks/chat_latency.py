@@ -108,7 +108,11 @@ def install_adapters(app: App) -> None:
         store.versions.reserve(persona_id)
         request = TrainingRequest(job_name=persona_id, persona=persona_id)
         new = NewTrainingJob(
-            f"bench-{persona_id}", OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request
+            f"bench-{persona_id}",
+            guild_id=OPERATOR_GUILD_ID,
+            channel_id=REQUESTER_ID,
+            requested_by=REQUESTER_ID,
+            request=request,
         )
         folder = str(adapter_ref(app.services.home, persona_id, VERSION).folder)
         store.jobs.add_imported(
@@ -234,10 +238,9 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
 
 async def chat_round(app: App, tokenizer: Any, chats: int, question: str) -> list[ReplyLatency]:
     """Ask a question in so many channels at once, and wait for all replies."""
-    asked = (
-        ask(app, tokenizer, *who, question)
-        for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True)
-    )
+    asked = []
+    for member, channel in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True):
+        asked.append(ask(app, tokenizer, member, channel, question=question))
     return await asyncio.gather(*asked)
 
 
@@ -265,7 +268,7 @@ async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
     tokenizer = load_tokenizer(base_model.locate(base_model.EMBEDDED))
     install_adapters(app)
     for member, channel in zip(MEMBERS, PERSONAS, strict=True):
-        await ask(app, tokenizer, member, channel, "Warming up.")
+        await ask(app, tokenizer, member, channel, question="Warming up.")
     questions = cycle(member_messages())
     for question in islice(questions, FILL_ROUNDS):
         await chat_round(app, tokenizer, chats, question)

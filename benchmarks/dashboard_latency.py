@@ -98,9 +98,14 @@ def write_jobs(home: Path, count: int = JOB_COUNT) -> str:
             job_id = f"bench{n:05}"
             request = TrainingRequest(job_name=f"{persona}-{n}", persona=persona)
             at = now - 60 * (count - n)
-            job = store.jobs.add(
-                NewTrainingJob(job_id, OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request), at
+            new = NewTrainingJob(
+                job_id,
+                guild_id=OPERATOR_GUILD_ID,
+                channel_id=REQUESTER_ID,
+                requested_by=REQUESTER_ID,
+                request=request,
             )
+            job = store.jobs.add(new, at)
             if n % 2:
                 store.jobs.cancel(job_id, at + 30)
             else:

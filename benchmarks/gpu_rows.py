@@ -85,9 +85,9 @@ class GpuRow:
 
 
 ROWS = (
-    GpuRow("s0-6gb", "Qwen2.5-3B", QWEN_3B, 6, "nf4"),
-    GpuRow("s1-t4", "Llama-3.2-3B", LLAMA_3B, 16, "bfloat16"),
-    GpuRow("s3-persona-16gb", "Qwen2.5-3B", QWEN_3B, 16, "bfloat16"),
+    GpuRow("s0-6gb", "Qwen2.5-3B", QWEN_3B, card_gib=6, serving_precision="nf4"),
+    GpuRow("s1-t4", "Llama-3.2-3B", LLAMA_3B, card_gib=16, serving_precision="bfloat16"),
+    GpuRow("s3-persona-16gb", "Qwen2.5-3B", QWEN_3B, card_gib=16, serving_precision="bfloat16"),
 )
 
 

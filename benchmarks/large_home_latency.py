@@ -76,15 +76,20 @@ def serve_sandbox(guilds: int, pipe: Connection) -> None:
 
     async def serve() -> None:
         channels = tuple(ChannelSeed(f"quay-{number}") for number in range(PERSONAS_PER_GUILD))
-        seed = GuildSeed("Harbour 0", channels, (MemberSeed("Ada", owner=True),), (), "Understudy")
+        seed = GuildSeed(
+            "Harbour 0",
+            channels,
+            members=(MemberSeed("Ada", owner=True),),
+            roles=(),
+            bot_name="Understudy",
+        )
         more = [replace(seed, name=f"Harbour {number}") for number in range(1, guilds)]
         sandbox = Sandbox(seed, more_guilds=more)
         await sandbox.start()
-        guilds_seen = [one.guild for one in sandbox._shared.guilds]
-        places = [
-            (int(it.id), tuple(int(channel["id"]) for channel in it.channels()))
-            for it in guilds_seen
-        ]
+        places = []
+        for container in sandbox._shared.guilds:
+            channel_ids = [int(channel["id"]) for channel in container.guild.channels()]
+            places.append((int(container.guild.id), tuple(channel_ids)))
         pipe.send((sandbox.url, sandbox.token, places))
         await asyncio.Event().wait()
 
@@ -100,7 +105,7 @@ async def sandbox_process(guilds: int) -> AsyncIterator[tuple[str, str, list[Gui
     process.start()
     try:
         url, token, places = await asyncio.to_thread(ours.recv)
-        yield url, token, [GuildPlace(*place) for place in places]
+        yield url, token, [GuildPlace(guild_id, channels) for guild_id, channels in places]
     finally:
         process.kill()
         process.join()

@@ -97,10 +97,10 @@ class Group:
 
 
 GROUPS = (
-    Group("light", 1, 24, 6, 0.25),
-    Group("flooding member", 1, 1, 6, 0.5),
-    Group("flooding server", 2, 20, 4, 0.65),
-    Group("quiet server", 3, 5, 2, 0.1),
+    Group("light", guild_id=1, members=24, channels=6, rate=0.25),
+    Group("flooding member", guild_id=1, members=1, channels=6, rate=0.5),
+    Group("flooding server", guild_id=2, members=20, channels=4, rate=0.65),
+    Group("quiet server", guild_id=3, members=5, channels=2, rate=0.1),
 )
 LIGHT = ("light", "quiet server")
 """Groups that ask for less than their share."""

@@ -56,7 +56,7 @@ class ForgetfulEngine(bot_process.ScriptedEngine):
 def serve(home: Path, url: str, token: str) -> None:
     """Run the bot; the main function of its process."""
     bot_process.ScriptedEngine = ForgetfulEngine  # type: ignore[misc]
-    bot_process.main(home, url, token, "", None)
+    bot_process.main(home, url, token, plan="", trace=None)
 
 
 class EventSource:
@@ -176,8 +176,15 @@ async def _measure(home: Path, events: int, reconnects: int, seed: int) -> dict[
     await sandbox.start()
     with Store.open(home / HOME_DATABASE) as store:
         for name, persona in CHANNELS.items():
-            place = sandbox.guild_id, int(sandbox.channel(name)["id"])
-            store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
+            channel = Channel(
+                sandbox.guild_id,
+                int(sandbox.channel(name)["id"]),
+                persona,
+                "everything",
+                set_by=1,
+                set_at=time.time(),
+            )
+            store.channels.assign(channel)
     arguments = home, sandbox.url, sandbox.token
     process = multiprocessing.get_context("spawn").Process(
         target=serve, args=arguments, daemon=True

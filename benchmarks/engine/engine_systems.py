@@ -238,11 +238,22 @@ class EngineSystem:
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Queue a chat."""
-        request = ChatRequest(None, (Turn("", ""),), (), chat.adapter, GREEDY_SAMPLING, guild_id)
-        detokenizer = _TimingDetokenizer(self.tokenizer, sink)
-        self.parts.batch.scheduler.add(
-            EngineSequence(request, tuple(chat.prompt), 0, sink, detokenizer, on_end)
+        request = ChatRequest(
+            None,
+            turns=(Turn("", ""),),
+            adapter=chat.adapter,
+            sampling=GREEDY_SAMPLING,
+            guild_id=guild_id,
         )
+        seq = EngineSequence(
+            request,
+            tuple(chat.prompt),
+            seed=0,
+            sink=sink,
+            detokenizer=_TimingDetokenizer(self.tokenizer, sink),
+            on_end=on_end,
+        )
+        self.parts.batch.scheduler.add(seq)
 
     def _drop_prefixes(self, chat: BenchChat) -> None:
         stacked = self.parts.stacked

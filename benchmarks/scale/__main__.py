@@ -18,6 +18,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def simulate_cell(
     since = time.perf_counter()
     population = Population(exponent)
     full = saturate(profile, replicas, population, replies)
-    day = run_day(profile, replicas, population, full["replies_per_s"], day_replies)
+    capacity = full["replies_per_s"]
+    day = run_day(profile, replicas, population, capacity, replies=day_replies)
     return {
         "profile": profile.name,
         "replicas": replicas,
@@ -98,10 +100,10 @@ def simulate(calibration: Figures, replies: int, day_replies: int) -> Figures:
     cells.sort(key=lambda cell: -cell[1])  # the longest first
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         tasks = [pool.submit(simulate_cell, *cell, replies, day_replies) for cell in cells]
-        impatient = [
-            pool.submit(saturate, each, 32, Population(1.0), replies, 0, False)
-            for each in (measured, a100)
-        ]
+        impatient = []
+        for each in (measured, a100):
+            run = partial(saturate, each, 32, Population(1.0), replies=replies, is_patient=False)
+            impatient.append(pool.submit(run))
         for task in tasks:
             print_progress(task.result())
         found = [task.result() for task in tasks]

@@ -73,13 +73,18 @@ class Population:
         location = np.log(MEAN_NEW_TOKENS) - NEW_TOKENS_SIGMA**2 / 2
         while True:
             ranks, guilds = self.draw(rng, chunk)
-            lengths = np.clip(
-                rng.lognormal(location, NEW_TOKENS_SIGMA, chunk), 4, MAX_NEW_TOKENS
-            ).astype(int)
-            for rank, guild, length in zip(
-                ranks.tolist(), guilds.tolist(), lengths.tolist(), strict=True
-            ):
-                yield Ask(guild, rank, adapter_name(rank), PROMPT_TOKENS, SHARED_PREFIX, length)
+            drawn = rng.lognormal(location, NEW_TOKENS_SIGMA, chunk)
+            lengths = np.clip(drawn, 4, MAX_NEW_TOKENS).astype(int)
+            rows = zip(ranks.tolist(), guilds.tolist(), lengths.tolist(), strict=True)
+            for rank, guild, length in rows:
+                yield Ask(
+                    guild,
+                    rank,
+                    adapter_name(rank),
+                    prompt_tokens=PROMPT_TOKENS,
+                    shared_prefix=SHARED_PREFIX,
+                    new_tokens=length,
+                )
 
 
 def adapter_name(rank: int, version: int = 1) -> str:
@@ -123,7 +128,7 @@ def saturate(
     """Keep all rows busy and some requests waiting until each replica has made `replies`; returns
     its speed.
     """
-    cluster = build_cluster(profile, replicas, population, seed, is_patient)
+    cluster = build_cluster(profile, replicas, population, seed, is_patient=is_patient)
     asks = population.asks(seed)
     target = replies * replicas
     backlog: dict[SimulatedBot, list[Ask]] = {bot: [] for bot in cluster.bots}
@@ -241,7 +246,12 @@ class DayRun:
         for number, start in enumerate(plan.bursts, start=BURST_RANK):
             guild = self.population.guilds + number
             ask = Ask(
-                guild, number, adapter_name(number), PROMPT_TOKENS, SHARED_PREFIX, MEAN_NEW_TOKENS
+                guild,
+                number,
+                adapter_name(number),
+                prompt_tokens=PROMPT_TOKENS,
+                shared_prefix=SHARED_PREFIX,
+                new_tokens=MEAN_NEW_TOKENS,
             )
             for at in rng.random(rng.poisson(plan.peak_rate / 2 * burst_s)) * burst_s:
                 time.after(start * plan.seconds + at, partial(self._submit, ask))
@@ -370,12 +380,13 @@ def predict_workload(
         submit_next()
     cluster.time.run(is_over=lambda: len(bot.ended) == len(asks))
     counts = cluster.counts()
+    shared = sum(ask.shared_prefix for ask in asks) / len(asks)
     return WorkloadResult(
-        1 - counts.read / len(asks),
-        1 - counts.activated / len(asks),
-        sum(seq.received for seq in bot.ended) / cluster.time.now,
-        sum(ask.shared_prefix for ask in asks) / len(asks) * counts.prefix_hits / counts.sequences,
-        percentiles([(seq.first_at or 0.0) - seq.submitted_at for seq in bot.ended]),
+        hit_rate=1 - counts.read / len(asks),
+        slot_hit_rate=1 - counts.activated / len(asks),
+        tokens_per_s=sum(seq.received for seq in bot.ended) / cluster.time.now,
+        cached_tokens=shared * counts.prefix_hits / counts.sequences,
+        first_token=percentiles([(seq.first_at or 0.0) - seq.submitted_at for seq in bot.ended]),
     )
 
 

@@ -305,7 +305,11 @@ class SimulatedBot:
             prompt = seq.ask.prompt_tokens + seq.received
             left = seq.ask.new_tokens - seq.received
             seq.attempt = ServedSequence(
-                seq.adapter_name, prompt, seq.ask.shared_prefix, left, receive
+                seq.adapter_name,
+                prompt_left=prompt,
+                shared_prefix=seq.ask.shared_prefix,
+                tokens_left=left,
+                on_token=receive,
             )
             server.add(seq.attempt, lambda: self._lose(seq))
 
@@ -394,10 +398,12 @@ class Cluster:
         time = SimulatedTime()
         servers = [Server(time, SimulatedReplica(url, profile)) for url in urls]
         limits = ReplicaLimits(rows=max(1, profile.rows // processes), adapters=profile.slots)
-        bots = [
-            SimulatedBot(time, servers, limits, max_waiting, seed + number, is_patient)
-            for number in range(processes)
-        ]
+        bots = []
+        for number in range(processes):
+            bot = SimulatedBot(
+                time, servers, limits, max_waiting, seed=seed + number, is_patient=is_patient
+            )
+            bots.append(bot)
         return cls(profile, servers, bots, time)
 
     def bot_of(self, guild_id: int) -> SimulatedBot:

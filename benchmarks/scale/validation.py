@@ -146,16 +146,18 @@ def make_request(
     """Ask a persona; its requests share the description, which is longer than a block of vLLM's
     prefix cache.
     """
-    described = " ".join(WORDS[(at * (rank + 3)) % len(WORDS)] for at in range(DESCRIPTION_WORDS))
-    asked = " ".join(WORDS[(at * 7 + question) % len(WORDS)] for at in range(words))
+    described = [WORDS[(at * (rank + 3)) % len(WORDS)] for at in range(DESCRIPTION_WORDS)]
+    asked = [WORDS[(at * 7 + question) % len(WORDS)] for at in range(words)]
     sampling = SamplingParams(
         temperature=0.0, repetition_penalty=1.0, max_new_tokens=tokens, stop_loops=False
     )
-    persona = Persona(
-        f"chat{rank}", f"Chat {rank}", description=f"{described} You are number {rank}."
-    )
+    description = f"{' '.join(described)} You are number {rank}."
     return ChatRequest(
-        persona, (Turn("Bo", f"{question}: {asked}"),), (), adapters[rank], sampling, question
+        Persona(f"chat{rank}", f"Chat {rank}", description=description),
+        turns=(Turn("Bo", f"{question}: {' '.join(asked)}"),),
+        adapter=adapters[rank],
+        sampling=sampling,
+        guild_id=question,
     )
 
 
@@ -340,20 +342,20 @@ async def run_workload(
     seconds = time.perf_counter() - since
     after = [server.lora_counts() for server in servers]
     cached_after = [await server.metrics() for server in servers]
-    prefix_tokens = sum(
-        b[PREFIX_METRIC] - a.get(PREFIX_METRIC, 0.0)
-        for a, b in zip(cached, cached_after, strict=True)
-    )
-    activated, read = (
-        sum(b[at] - a[at] for a, b in zip(before, after, strict=True)) for at in (0, 1)
-    )
+    prefix_tokens = 0.0
+    for old, new in zip(cached, cached_after, strict=True):
+        prefix_tokens += new[PREFIX_METRIC] - old.get(PREFIX_METRIC, 0.0)
+    activated = read = 0
+    for (old_activated, old_read), (new_activated, new_read) in zip(before, after, strict=True):
+        activated += new_activated - old_activated
+        read += new_read - old_read
     ordered = [replies[number] for number in range(len(requests))]
     result = WorkloadResult(
-        1 - read / len(requests),
-        1 - activated / len(requests),
-        sum(reply.new_tokens for reply in ordered) / seconds,
-        prefix_tokens / len(requests),
-        percentiles([reply.first_s for reply in ordered]),
+        hit_rate=1 - read / len(requests),
+        slot_hit_rate=1 - activated / len(requests),
+        tokens_per_s=sum(reply.new_tokens for reply in ordered) / seconds,
+        cached_tokens=prefix_tokens / len(requests),
+        first_token=percentiles([reply.first_s for reply in ordered]),
     )
     return result, ordered
 
@@ -386,16 +388,15 @@ def to_asks(
     asks = []
     for number, (request, reply) in enumerate(zip(requests, replies, strict=True)):
         assert request.adapter
-        asks.append(
-            Ask(
-                number,
-                0,
-                request.adapter.name,
-                reply.prompt_tokens,
-                shared_prefix,
-                reply.new_tokens,
-            )
+        ask = Ask(
+            guild_id=number,
+            rank=0,
+            adapter=request.adapter.name,
+            prompt_tokens=reply.prompt_tokens,
+            shared_prefix=shared_prefix,
+            new_tokens=reply.new_tokens,
         )
+        asks.append(ask)
     return asks
 
 
@@ -407,8 +408,9 @@ def prepare(python: Path, folder: Path) -> tuple[BaseModel, list[AdapterRef], li
     servers = []
     for core in CORES:
         log = folder / f"vllm-{core}.log"
-        servers.append(LoggedServer(python, base.folder, home, log, core, SERVER_OPTIONS))
-        servers[-1].lora_log.unlink(missing_ok=True)
+        server = LoggedServer(python, base.folder, home, log, cores=core, options=SERVER_OPTIONS)
+        server.lora_log.unlink(missing_ok=True)
+        servers.append(server)
     return base, make_adapters(home, base), servers
 
 
@@ -450,9 +452,9 @@ async def validate(
             probes.append(await play(1.0, count // PROBES_PER_WORKLOAD, PROBE_SEED))
 
     def compare(of: ReplicaProfile, result: WorkloadResult, asks: list[Ask]) -> Figures:
-        predicted = predict_workload(
-            of, [server.url for server in servers], asks, CHATS, [ref.name for ref in adapters]
-        )
+        urls = [server.url for server in servers]
+        known = [ref.name for ref in adapters]
+        predicted = predict_workload(of, urls, asks, CHATS, known=known)
         return {
             "measured": vars(result),
             "predicted": vars(predicted),

@@ -42,12 +42,12 @@ def development_blocks(
     """Generate the texts of A; the language is the country of the address."""
     found = []
     for country, text in islice(CorpusGenerator(seed).blocks(), count):
-        gold = [
-            GoldSpan(DEVELOPMENT_KINDS[label], *line)
-            for label, start, end in text.spans
-            if label in DEVELOPMENT_KINDS
-            for line in _lines_within(text.text, start, end)
-        ]
+        gold = []
+        for label, start, end in text.spans:
+            if label not in DEVELOPMENT_KINDS:
+                continue
+            for line_start, line_end in _lines_within(text.text, start, end):
+                gold.append(GoldSpan(DEVELOPMENT_KINDS[label], line_start, line_end))
         found.append(AnnotatedText(country, text.text, tuple(gold)))
     return found
 
@@ -67,10 +67,9 @@ def held_out_blocks(seed: int = HELD_OUT_SEED) -> list[AnnotatedText]:
         values = _LocaleValues(locale, words, material, random)
         templates = [random.choice(material["templates"]) for _ in range(BLOCKS_PER_LOCALE)]
         templates += random.sample(material["empty"], EMPTY_PER_LOCALE)
-        found += [
-            AnnotatedText(locale, *parse_annotations(values.fill(template)))
-            for template in templates
-        ]
+        for template in templates:
+            text, gold = parse_annotations(values.fill(template))
+            found.append(AnnotatedText(locale, text, gold))
     return found
 
 

@@ -138,18 +138,15 @@ def _make_job_folder(name: str, seed: int, steps: int) -> Path:
     from benchmarks.studies.gate_runs import make_job_folder
 
     damage = FAULTS.get(name)
-    changes = (
-        f"seed={seed}",
-        f"max_steps={steps}",
-        "eval_strategy=no",
-    )  # of so few steps the last are the best
+    # Of so few steps the last are the best.
+    changes = (f"seed={seed}", f"max_steps={steps}", "eval_strategy=no")
     return make_job_folder(
         _run_folder(name, seed),
         RUNS_FOLDER,
         (PERSONA, OTHER_PERSONA),
         RECIPE,
-        changes,
-        damage.to_log if damage else None,
+        settings=changes,
+        damage=damage.to_log if damage else None,
     )
 
 

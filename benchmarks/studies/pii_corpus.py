@@ -47,30 +47,29 @@ def parse_annotations(marked: str) -> tuple[str, tuple[GoldSpan, ...]]:
     at = 0
     for match in ANNOTATION.finditer(marked):
         text += marked[at : match.start()]
-        kind = "PERSON" if match["kind"] == KNOWN_NAME_KIND else match["kind"]
-        gold.append(
-            GoldSpan(
-                kind, len(text), len(text) + len(match["value"]), match["kind"] == KNOWN_NAME_KIND
-            )
-        )
+        is_known = match["kind"] == KNOWN_NAME_KIND
+        kind = "PERSON" if is_known else match["kind"]
+        start = len(text)
         text += match["value"]
+        gold.append(GoldSpan(kind, start, len(text), is_known))
         at = match.end()
     return text + marked[at:], tuple(gold)
 
 
 def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
     """Read all texts of data/pii."""
-    found = [
-        AnnotatedText(language, *parse_annotations(row["text"]))
-        for language in LANGUAGES
-        for file in (folder / f"{language}.jsonl", folder / f"{language}_forms.jsonl")
-        for row in (_rows(file) if file.is_file() else ())
-    ]
+    texts = []
+    for language in LANGUAGES:
+        for file in (folder / f"{language}.jsonl", folder / f"{language}_forms.jsonl"):
+            if not file.is_file():
+                continue
+            for row in _rows(file):
+                text, gold = parse_annotations(row["text"])
+                texts.append(AnnotatedText(language, text, gold))
     for row in _rows(folder / "known.jsonl"):
-        found.append(
-            AnnotatedText(row["language"], *parse_annotations(row["text"]), tuple(row["speaker"]))
-        )
-    return found
+        text, gold = parse_annotations(row["text"])
+        texts.append(AnnotatedText(row["language"], text, gold, tuple(row["speaker"])))
+    return texts
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -192,7 +192,7 @@ def _date(context: FillingContext) -> str:
     return f"{day}{joint}{month}"
 
 
-def _pattern(*patterns: str) -> Callable[[FillingContext], str]:
+def _pattern(patterns: tuple[str, ...]) -> Callable[[FillingContext], str]:
     return lambda c: numbers.fill_digits(c.rng.choice(patterns), c.rng)
 
 
@@ -219,18 +219,20 @@ PLAIN_SLOTS: dict[str, Callable[[FillingContext], str]] = {
     "year": lambda c: str(c.rng.randrange(1962, 2026)),
     "age": lambda c: str(c.rng.randrange(3, 91)),
     "pct": lambda c: f"{c.rng.randrange(2, 99)}%",
-    "version": _pattern("v#.#.##", "#.##.#", "##.#.#.####", "#.#.#-rc#", "20##.#.#"),
-    "order": _pattern("#######", "A-######", "##-#####-#####", "INV-20##-####", "##########"),
-    "tracking": _pattern("1Z@@@###########", "JD#############", "RR#########GB"),
+    "version": _pattern(("v#.#.##", "#.##.#", "##.#.#.####", "#.#.#-rc#", "20##.#.#")),
+    "order": _pattern(("#######", "A-######", "##-#####-#####", "INV-20##-####", "##########")),
+    "tracking": _pattern(("1Z@@@###########", "JD#############", "RR#########GB")),
     "sku": _pattern(
-        "###-###-####",
-        "@@-####-##",
-        "##.###.##",
-        "####.###.###",
-        "978-#-####-####-#",
-        "#############",
+        (
+            "###-###-####",
+            "@@-####-##",
+            "##.###.##",
+            "####.###.###",
+            "978-#-####-####-#",
+            "#############",
+        )
     ),
-    "size": _pattern("1## x ## x ##", "###x####", "4# x 3# cm", "## 1/2"),
+    "size": _pattern(("1## x ## x ##", "###x####", "4# x 3# cm", "## 1/2")),
 }
 """Numbers and dates that are no personal data."""
 
