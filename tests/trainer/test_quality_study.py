@@ -30,23 +30,23 @@ from personas.schemas.scorecard import (
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.generation import talks
 from trainer.evaluate.generation.reply_tasks import ReplyValue
-from trainer.study import quality
+from trainer.study import quality_meter
 from trainer.study.quality import (
     ENDED,
-    QUALITY_FILE,
     QUALITY_RESULTS_FOLDER,
     SERVED,
-    QualityMeter,
     QualityPoint,
     QualityResult,
-    compare_settings,
     lock_study,
-    measure_versions,
-    quality_markdown,
     quality_points,
     read_quality_result,
     run_quality_study,
-    study_key,
+)
+from trainer.study.quality_meter import QualityMeter, measure_versions, study_key
+from trainer.study.quality_report import (
+    QUALITY_FILE,
+    compare_settings,
+    quality_markdown,
     write_quality,
 )
 from trainer.train.job import prepare_job
@@ -294,7 +294,9 @@ def test_other_versions_are_measured_as_served_on_the_same_prompts(
     """An adapter that was trained on another word stands in for a later version."""
     monkeypatch.setattr(talks, "TALK_TURNS", (1, 2))
     monkeypatch.setattr(
-        quality, "served_sampling", lambda base: SamplingParams(max_new_tokens=4, candidates=1)
+        quality_meter,
+        "served_sampling",
+        lambda base: SamplingParams(max_new_tokens=4, candidates=1),
     )
     ada, bo = (two_trained[name] / "adapter" for name in ("ada", "bo"))
     own = Candidate.sealed(ada)

@@ -27,8 +27,6 @@ from trainer.cli.create_job import draft_job
 from trainer.cli.main import build_parser
 from trainer.cli.study_command import _study_tasks
 from trainer.study.scale import (
-    ALL_TASKS,
-    DIALOGUE_TASKS,
     HELDOUT_REPLIES,
     SCALE_RESULTS_FOLDER,
     ScalePoint,
@@ -37,13 +35,11 @@ from trainer.study.scale import (
     _RemainingTime,
     read_scale_result,
     require_enough_samples,
-    require_untrained_tasks,
     run_scale_study,
     scale_points,
-    score_adapter,
-    summarise_sizes,
-    write_study,
 )
+from trainer.study.scale_report import ALL_TASKS, summarise_sizes, write_study
+from trainer.study.scale_tasks import DIALOGUE_TASKS, require_untrained_tasks, score_adapter
 from trainer.train.job import prepare_job_without_torch
 from trainer.train.job_folder import make_job_folder
 

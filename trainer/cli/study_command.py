@@ -232,14 +232,14 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     """
     home, named = _prepare(options)
     # Loads torch, which takes seconds and reads the number of threads.
-    from trainer.study import scale
+    from trainer.study import scale, scale_report, scale_tasks
 
     points = scale.scale_points(options.sizes, options.runs, options.settings)
     draft = draft_job(options, home)
-    tasks = _study_tasks(options, scale.DIALOGUE_TASKS)
-    scale.require_untrained_tasks(draft, tasks)
+    tasks = _study_tasks(options, scale_tasks.DIALOGUE_TASKS)
+    scale_tasks.require_untrained_tasks(draft, tasks)
     scale.require_enough_samples(draft, points, options.settings)
-    measure = scale.task_scorer(points, tasks, options.prompts)
+    measure = scale_tasks.task_scorer(points, tasks, options.prompts)
     folder = named or scale.scale_folder(draft)
     output = _StudyOutput(options, run)
     output.report(str(folder))
@@ -254,9 +254,9 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     )
     if code:
         return output.report_stopped(code)
-    scale.write_study(folder, draft.request.persona, results)
-    text = scale.study_markdown(draft.request.persona, results)
-    return output.report_results(text, folder / "study.svg", folder / scale.STUDY_FILE)
+    scale_report.write_study(folder, draft.request.persona, results)
+    text = scale_report.study_markdown(draft.request.persona, results)
+    return output.report_results(text, folder / "study.svg", folder / scale_report.STUDY_FILE)
 
 
 def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
@@ -291,7 +291,7 @@ def run_quality_command(options: argparse.Namespace) -> None:
     require_writable(out)
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
-    from trainer.study import quality
+    from trainer.study import quality, quality_meter, quality_report
     from trainer.train.job import prepare_job
 
     points = quality.quality_points(options.tried, options.runs)
@@ -302,7 +302,7 @@ def run_quality_command(options: argparse.Namespace) -> None:
     with quality.lock_study(out):
         job = prepare_job(folder, spec)
         try:
-            results = quality.measure_versions(
+            results = quality_meter.measure_versions(
                 out,
                 points,
                 job=job,
@@ -312,9 +312,9 @@ def run_quality_command(options: argparse.Namespace) -> None:
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Run the same command again to resume.") from None
-        text = quality.write_quality(out, manifest.persona or "", results)
+        text = quality_report.write_quality(out, manifest.persona or "", results)
     if options.json:
-        text = (out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "")
+        text = (out / quality_report.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "")
     print(text)
     print_line(str(out))
 
