@@ -80,15 +80,13 @@ class ColumnRoles:
     def get(self, row: Row, role: str) -> Any:
         """Return the role's cell, or None."""
         name = self.by_role.get(role)
-        if name is None or name in row:
-            return row[name] if name is not None else None
-        return cell_at(row, name)
+        if name is None:
+            return None
+        return row[name] if name in row else cell_at(row, name)
 
     def __str__(self) -> str:
-        keys = {"from": self.from_key, "value": self.value_key}
-        return ", ".join(
-            f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column
-        )
+        columns = {**self.by_role, "from": self.from_key, "value": self.value_key}
+        return ", ".join(f"{role}={column}" for role, column in columns.items() if column)
 
 
 def has_role_name(column: str, role: str) -> bool:
@@ -98,14 +96,21 @@ def has_role_name(column: str, role: str) -> bool:
 
 def find_column(row: Iterable[str], role: str) -> str | None:
     """Find the column of a role by name."""
-    columns = {normalise_column(column): column for column in row if isinstance(column, str)}
+    columns = _columns_by_name(row)
     return next((columns[name] for name in ROLE_COLUMNS[role] if name in columns), None)
 
 
 def find_filled_column(row: Row, names: Sequence[str]) -> str | None:
     """Find the first column of these names that is not empty."""
-    columns = {normalise_column(column): column for column in row if isinstance(column, str)}
-    return next((columns[name] for name in names if name in columns and row[columns[name]]), None)
+    columns = _columns_by_name(row)
+    for name in names:
+        if name in columns and row[columns[name]]:
+            return columns[name]
+    return None
+
+
+def _columns_by_name(row: Iterable[str]) -> dict[str, str]:
+    return {normalise_column(column): column for column in row if isinstance(column, str)}
 
 
 def column_roles(keys: tuple[str, str] = ("", ""), /, **by_role: str | None) -> ColumnRoles:
@@ -148,9 +153,8 @@ def require_roles(mapping: Mapping[str, str], columns: set[str]) -> None:
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:
     """Suggest the most similar name, as a sentence to append; empty if none is similar."""
-    return "".join(
-        f" Did you mean {near!r}?" for near in difflib.get_close_matches(word, names, n=1)
-    )
+    similar = difflib.get_close_matches(word, names, n=1)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def _unknown_role_error(message: str, word: str) -> MaterialError:
@@ -164,18 +168,20 @@ def _role(word: str) -> str | None:
         return ROLE_ALIASES[word]
     if word in ROLE_NAMES:
         return word
-    return next(
-        (role for role in ("user", "input", "assistant", "system") if has_role_name(word, role)),
-        None,
-    )
+    # Other spellings of a role, such as `question`, may be names of columns as well.
+    for role in ("user", "input", "assistant", "system"):
+        if has_role_name(word, role):
+            return role
+    return None
 
 
 def side_of_flag(key: str, value: object) -> str:
     """Return the role that a flag such as `is_bot` stands for; empty for any other key or value."""
     assistant = FLAGGED_SIDES.get(key.replace("_", "").lower())
-    if assistant is None or str(value).strip().lower() not in ("true", "false", "0", "1"):
+    word = str(value).strip().lower()
+    if assistant is None or word not in ("true", "false", "0", "1"):
         return ""
-    is_true = str(value).strip().lower() in ("true", "1")
+    is_true = word in ("true", "1")
     return "assistant" if is_true is assistant else "user"
 
 
@@ -184,17 +190,9 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
     first = next((m for m in messages if isinstance(m, dict)), None)
     if first is None:
         return None
-    speaker = next(
-        (key for key in SPEAKER_KEYS if key in first and not isinstance(first[key], dict)), None
-    )
-    text = next(
-        (
-            key
-            for key in TEXT_KEYS
-            if key in first and key != speaker and not isinstance(first[key], dict)
-        ),
-        None,
-    )
+    plain = [key for key, value in first.items() if not isinstance(value, dict)]
+    speaker = next((key for key in SPEAKER_KEYS if key in plain), None)
+    text = next((key for key in TEXT_KEYS if key in plain and key != speaker), None)
     return (speaker, text) if speaker and text else None
 
 

@@ -77,11 +77,8 @@ class Conversation:
 
     def system_at(self, place: int) -> str:
         """Return the system text that the message at an index may know."""
-        return "\n".join(
-            filter(
-                None, (self.system, *(text for start, text in self.later_systems if start <= place))
-            )
-        )
+        later = [text for start, text in self.later_systems if start <= place]
+        return "\n".join(filter(None, (self.system, *later)))
 
     @classmethod
     def of(
@@ -150,7 +147,9 @@ def persona_speaks(persona: Persona, conversation: Conversation) -> bool:
 def replace_assistant(persona: Persona, conversation: Conversation) -> Conversation:
     """Return the conversation with the persona in place of the assistant."""
     speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=True)
-    messages = [
-        replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages
-    ]
+    messages = []
+    for message in conversation.messages:
+        if message.speaker.is_persona:
+            message = replace(message, speaker=speaker)
+        messages.append(message)
     return replace(conversation, messages=tuple(messages))

@@ -49,6 +49,7 @@ TOOL_ROLES = frozenset(
     "tool function function_call function_response tool_call tool_response observation "
     "ipython".split()
 )
+ROLE_WORDS = frozenset((*ROLES, *TOOL_ROLES, *NARRATORS))
 Turns = Sequence[tuple[str, str]]
 """Pairs of label (a role or a name) and text, in order."""
 CHATML = re.compile(
@@ -173,10 +174,9 @@ def _undecided_characters(labels: Sequence[str]) -> tuple[str, ...]:
     keys = set(map(fold_name, labels))
     if keys <= ROLES.keys() or any(ROLES.get(key) is ASSISTANT for key in keys):
         return ()
-    numbers = [
-        label for label in dict.fromkeys(labels) if label.strip().isdecimal()
-    ]  # ids in place of names
-    return list_characters(labels) or (*numbers[1:2], *numbers[:1], *numbers[2:])
+    # Some sets have numbers in place of names.
+    numbers = [label for label in dict.fromkeys(labels) if label.strip().isdecimal()]
+    return list_characters(labels) or _second_first(numbers)
 
 
 def _has_requested_role(dialogue: RawDialogue, options: ReadOptions) -> bool:
@@ -194,12 +194,9 @@ def _alternates(labels: list[str]) -> bool:
     """
     first = SPEAKING_ROLES.get(labels[0])
     second = SPEAKING_ROLES.get(labels[1])
-    return (
-        first is not None
-        and second is not None
-        and first is not second
-        and labels[2:] == labels[:-2]
-    )
+    if first is None or second is None or first is second:
+        return False
+    return labels[2:] == labels[:-2]
 
 
 def _fault(messages: list[SourceMessage]) -> str:
@@ -223,9 +220,8 @@ def _messages(
     speakers = ROLES
     last: SourceSpeaker | None = None
     for number, (label, text) in enumerate(zip(labels, texts, strict=True)):
-        if (
-            label not in speakers
-        ):  # then this is still the table of roles, and names or other spellings are in use
+        if label not in speakers:
+            # This is still the table of roles, and names or other spellings are in use.
             speakers = _speakers(labels, options, dialogue.roles)
         speaker = speakers[label]
         if not text:
@@ -238,9 +234,8 @@ def _messages(
         if speaker is last:
             before = messages[-1]
             is_trained = is_trained and before.is_trained
-            messages[-1] = SourceMessage(
-                speaker, f"{before.text}\n{text}", row, is_trained=is_trained
-            )
+            joined = f"{before.text}\n{text}"
+            messages[-1] = SourceMessage(speaker, joined, row, is_trained=is_trained)
         else:
             messages.append(SourceMessage(speaker, text, row, is_trained=is_trained))
             last = speaker
@@ -277,31 +272,35 @@ def _persona_label(
     """
     own = {fold_name(name) for name in options.all_persona_names}
     talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
-    given = next((label for label in talking if keys[label] in own), None)
-    if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
-        return given
-    place = next((PLACES[name] for name in own if name in PLACES), None)
-    if place is not None:
-        return talking[place] if place < len(talking) else None
+    for label in talking:
+        if keys[label] in own:
+            return label
+    if any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
+        return None
+    for name, place in PLACES.items():
+        if name in own:
+            return talking[place] if place < len(talking) else None
     return roles[0] if roles else None
 
 
 def is_character(name: object) -> bool:
     """Report whether a label or cell is the name of a character, and no role such as `user`."""
-    if (
-        not isinstance(name, str)
-        or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS
-        or "\n" in name
-    ):
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS:
         return False
-    return any(map(str.isalpha, name)) and not {fold_name(name)} & {*ROLES, *TOOL_ROLES, *NARRATORS}
+    if "\n" in name or not any(map(str.isalpha, name)):
+        return False
+    return fold_name(name) not in ROLE_WORDS
 
 
 def list_characters(labels: Sequence[str]) -> tuple[str, ...]:
     """Return the characters among the speakers, the second first: it is the persona if no name is
     given.
     """
-    names = list(dict.fromkeys(filter(is_character, labels)))
+    return _second_first(list(dict.fromkeys(filter(is_character, labels))))
+
+
+def _second_first(names: list[str]) -> tuple[str, ...]:
+    """Put the second speaker first: the first one asks."""
     return (*names[1:2], *names[:1], *names[2:])
 
 
@@ -325,12 +324,16 @@ def parse_labelled_turns(text: str) -> list[tuple[str, str]]:
 
 def parse_transcript(text: str) -> list[tuple[str, str]]:
     """Parse a transcript into pairs of label and text; empty if the text is not one."""
+    turns: list[tuple[str, str]]
     for pattern in (CHATML, LLAMA3_HEADERS, TAGGED_TURN):
-        if turns := pattern.findall(text):
+        turns = pattern.findall(text)
+        if turns:
             return turns
-    if turns := list(_parse_llama2(text)):
+    turns = list(_parse_llama2(text))
+    if turns:
         return turns
-    if len(hashed := HASH_ROLE.split(text)) > 3:
+    hashed = HASH_ROLE.split(text)
+    if len(hashed) > 3:  # two turns at least: `### Input:` alone may be a heading
         return list(zip(map(str.lower, hashed[1::2]), hashed[2::2], strict=True))
     return parse_labelled_turns(text) or _parse_named_lines(text)
 
@@ -348,12 +351,17 @@ def _parse_named_lines(text: str) -> list[tuple[str, str]]:
     named = 0
     lines = [line for line in text.splitlines() if line.strip()]
     for line in lines:
-        if match := NAME_LINE.match(line):
+        match = NAME_LINE.match(line)
+        if match:
             named += 1
             turns.append((match[1].strip(), match[2]))
         elif turns:
-            turns[-1] = (turns[-1][0], f"{turns[-1][1]}\n{line}")
+            name, text = turns[-1]
+            turns[-1] = (name, f"{text}\n{line}")
         else:
             return []
     names = {name for name, _ in turns}
-    return turns if 2 <= len(names) <= MAX_TRANSCRIPT_NAMES and 2 * named >= len(lines) else []
+    # Prose may have a few lines such as `Note: …`, and a list of terms one on each line.
+    if not 2 <= len(names) <= MAX_TRANSCRIPT_NAMES or 2 * named < len(lines):
+        return []
+    return turns

@@ -15,12 +15,10 @@ DATE_ORDERS: tuple[DateOrder, ...] = ("dmy", "mdy", "ymd")
 SPACE = "[ \t\u00a0\u2007\u2009\u202f]"
 AM_WORDS = "凌晨 早上 清晨 上午 午前 오전 ص sa öö pg de de. पूर्वाह्न".split()
 PM_WORDS = "中午 下午 傍晚 晚上 午後 오후 م ch ös ptg du du. अपराह्न".split()
-MONTHS = {
-    m: n for n, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)
-}
-HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(
-    map(re.escape, sorted(AM_WORDS + PM_WORDS, key=len, reverse=True))
-)
+MONTH_WORDS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+MONTHS = {word: number for number, word in enumerate(MONTH_WORDS, start=1)}
+HALF_WORDS = sorted(AM_WORDS + PM_WORDS, key=len, reverse=True)  # "de." before "de"
+HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(map(re.escape, HALF_WORDS))
 DATE = (
     rf"(?P<date>\d{{1,4}}(?P<sep>[./-]){SPACE}?(?:\d{{1,2}}|[A-Za-z]{{3}})(?P=sep){SPACE}?\d{{1,4}}\.?"
     rf"|\d{{4}}年{SPACE}?\d{{1,2}}月{SPACE}?\d{{1,2}}日"
@@ -75,9 +73,9 @@ class WrittenTime:
         if self.exact is not None:
             return self.exact
         day = day_number(self.numbers, order)
-        return (
-            None if day is None or self.seconds < 0 else float((day - EPOCH) * DAY_S + self.seconds)
-        )
+        if day is None or self.seconds < 0:
+            return None
+        return float((day - EPOCH) * DAY_S + self.seconds)
 
 
 def parse_time(written: str) -> WrittenTime | None:
@@ -96,28 +94,34 @@ def time_of_match(match: re.Match[str]) -> WrittenTime:
     time.
     """
     half = (match["half"] or match["half_after"] or "").casefold()
-    year_digits = len(re.findall(r"\d+|[A-Za-z]{3}", match["date"])[2])
-    american = (
-        match["sep"] == "/" and year_digits == 2 and re.search(r"[AP]M", match[0]) is not None
+    has_short_year = len(re.findall(r"\d+|[A-Za-z]{3}", match["date"])[2]) == 2
+    has_capital_half = re.search(r"[AP]M", match[0]) is not None
+    return WrittenTime(
+        _date_numbers(match["date"]),
+        _seconds(match["time"], half),
+        looks_american=match["sep"] == "/" and has_short_year and has_capital_half,
     )
-    return WrittenTime(_date_numbers(match["date"]), _seconds(match["time"], half), american)
 
 
 def _date_numbers(written: str) -> tuple[int, int, int]:
     """Return the three numbers of a date in the order in which they are written."""
-    parts = re.findall(r"\d+|[A-Za-z]{3}", written)
-    first, second, third = (
-        int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0) for part in parts
-    )
+    numbers = []
+    for part in re.findall(r"\d+|[A-Za-z]{3}", written):
+        numbers.append(int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0))
+    first, second, third = numbers
     return first, second, third
 
 
 def _seconds(time: str, half: str) -> int:
-    hour, minute, second = ([int(part) for part in re.split(r"[:.]", time)] + [0])[:3]
+    """Return seconds since midnight; -1 if there is no such time."""
+    parts = [int(part) for part in re.split(r"[:.]", time)]
+    hour, minute, second = [*parts, 0][:3]
     if half and hour <= 12:
         is_evening = half in PM_WORDS or (half.startswith("p") and half != "pg")
         hour = hour % 12 + (12 if is_evening else 0)
-    return hour * 3600 + minute * 60 + second if hour < 24 and minute < 60 and second < 60 else -1
+    if hour >= 24 or minute >= 60 or second >= 60:
+        return -1
+    return hour * 3600 + minute * 60 + second
 
 
 def parse_moment(value: object) -> WrittenTime | None:
@@ -130,14 +134,18 @@ def parse_moment(value: object) -> WrittenTime | None:
         return None
     text = str(value).strip()
     if re.fullmatch(r"\d{9,16}(?:\.\d+)?", text):
-        moments = (float(text) / unit for unit in (1, 1_000, 1_000_000))
-        found = next((at for at in moments if EARLIEST_EPOCH_S <= at <= LATEST_EPOCH_S), None)
-        return None if found is None else WrittenTime((0, 0, 0), 0, exact=found)
+        for units_per_second in (1, 1_000, 1_000_000):
+            at = float(text) / units_per_second
+            if EARLIEST_EPOCH_S <= at <= LATEST_EPOCH_S:
+                return WrittenTime((0, 0, 0), 0, exact=at)
+        return None
     if len(text) > 64 or not any(map(str.isdigit, text)) or text.isdecimal():
         return None
-    return (
-        parse_time(text) or parse_named_month(text) or _parse_sillytavern(text) or _parse_day(text)
-    )
+    for parse in (parse_time, parse_named_month, _parse_sillytavern, _parse_day):
+        moment = parse(text)
+        if moment:
+            return moment
+    return None
 
 
 def parse_named_month(text: str) -> WrittenTime | None:
@@ -148,7 +156,8 @@ def parse_named_month(text: str) -> WrittenTime | None:
     month = MONTHS[(match["month"] or match["month_after"]).casefold()]
     numbers = (int(match["year"]), month, int(match["day"] or match["day_before"]))
     half = (match["half"] or match["half_after"] or "").casefold()
-    at = WrittenTime(numbers, _seconds(match["time"], half) if match["time"] else 0).at("ymd")
+    seconds = _seconds(match["time"], half) if match["time"] else 0
+    at = WrittenTime(numbers, seconds).at("ymd")
     return None if at is None else WrittenTime(numbers, 0, exact=at)
 
 
@@ -157,7 +166,8 @@ def parse_clock(text: str) -> int | None:
     match = re.fullmatch(CLOCK, text.strip(), re.IGNORECASE)
     if match is None:
         return None
-    seconds = _seconds(match["time"], (match["half"] or match["half_after"] or "").casefold())
+    half = match["half"] or match["half_after"] or ""
+    seconds = _seconds(match["time"], half.casefold())
     return seconds if seconds >= 0 else None
 
 
@@ -184,7 +194,7 @@ def day_number(numbers: tuple[int, int, int], order: DateOrder) -> int | None:
     if year < 100:
         year += 2000
     elif year > 2400:
-        year -= BUDDHIST_YEAR_OFFSET
+        year -= BUDDHIST_YEAR_OFFSET  # devices in Thai
     if not (1970 <= year < 2200 and 1 <= month <= 12 and 1 <= day <= 31):
         return None
     try:
@@ -217,9 +227,9 @@ class DateOrderDetector:
 
         Ties resolve to day first, as in most of the world, unless the dates look American.
         """
-        preferred: tuple[DateOrder, ...] = (
-            ("mdy", "dmy", "ymd") if self._american > 0 else DATE_ORDERS
-        )
+        preferred = DATE_ORDERS
+        if self._american > 0:
+            preferred = ("mdy", "dmy", "ymd")
         return min(preferred, key=lambda order: self._tracks[order].faults)
 
 

@@ -100,15 +100,13 @@ def _role_error(name: str, options: ReadOptions, roles: Counter[str]) -> Materia
         message = (
             f"{options.all_persona_names[0]} never speaks in {name}. Characters found: {found}."
         )
-    by_place = (
-        " (@first or @second stands for who begins, or who answers, if names differ from talk to "
-        "talk)"
-    )
-    advice = (
-        "Name the character with "
-        f"{options.names_by}{by_place if len(roles) > MAX_SHOWN_ROLES else ''}."
-    )
-    return MaterialError(message, advice)
+    advice = f"Name the character with {options.names_by}"
+    if len(roles) > MAX_SHOWN_ROLES:
+        advice += (
+            " (@first or @second stands for who begins, or who answers, if names differ from talk "
+            "to talk)"
+        )
+    return MaterialError(message, f"{advice}.")
 
 
 def format_roles(roles: Counter[str]) -> str:
@@ -128,7 +126,8 @@ def _read_parts(
                 if len(parts) > 1:
                     item = _with_file_name(item, file.name)
                 yield _filter_by_consent(item, options) if isinstance(item, Conversation) else item
-        except MaterialError as error:  # the other files may be intact
+        except MaterialError as error:
+            # The other files may be intact.
             problems.append(error)
             if len(parts) > 1:
                 yield RejectedRecord(file.name, error.message, rows=0)
@@ -156,9 +155,10 @@ def _with_file_name(
 ) -> Conversation | RejectedRecord:
     if isinstance(item, RejectedRecord):
         return replace(item, row=_row_with_file(name, item.row))
-    return replace(
-        item, messages=tuple([replace(m, row=_row_with_file(name, m.row)) for m in item.messages])
-    )
+    messages = [
+        replace(message, row=_row_with_file(name, message.row)) for message in item.messages
+    ]
+    return replace(item, messages=tuple(messages))
 
 
 def _row_with_file(name: str, row: str) -> str:
@@ -172,7 +172,11 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
     The detected format decides, even if the file is read as another one.
     """
     peek = file.peek()
-    by_form = found.right or next((it.right for it in FORMATS if it.right and it.matches(peek)), "")
+    by_form = found.right
+    if not by_form:
+        # Reading Discord's export as a table must not make its messages anybody's own.
+        rights = (format.right for format in FORMATS if format.right and format.matches(peek))
+        by_form = next(rights, "")
     if options.consent is None:
         return options.right or by_form or options.claimed
     decision = decide_right(
@@ -182,7 +186,8 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
         claimed=options.claimed,
         consent=options.consent,
     )
-    if decision.refused and file.name != name:  # of many files, this one
+    if decision.refused and file.name != name:
+        # One of several files: its own name says which.
         raise MaterialError(f"{file.name}: {decision.refused}", decision.advice)
     return decision.require()
 

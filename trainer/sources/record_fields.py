@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+MAX_TIME_UNITS = 1e17
+
 
 class UnusableRecordError(ValueError):
     """Raised for a record that cannot be used; its text is the reason."""
@@ -20,9 +22,8 @@ def text_field(record: Mapping[str, Any], key: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise UnusableRecordError(
-        f"{key}: " + ("missing" if key not in record else "a text was expected")
-    )
+    fault = "a text was expected" if key in record else "missing"
+    raise UnusableRecordError(f"{key}: {fault}")
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
@@ -43,7 +44,8 @@ def object_field(record: Mapping[str, Any], key: str) -> dict[str, Any]:
 def object_list(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """Return a list of objects; empty if missing or null."""
     value = record.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    items = value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict)]
 
 
 def timestamp_field(record: Mapping[str, Any], key: str) -> float:
@@ -51,7 +53,9 @@ def timestamp_field(record: Mapping[str, Any], key: str) -> float:
     written = text_field(record, key)
     try:
         at = datetime.fromisoformat(written.strip())
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+        return at.timestamp()
     except (ValueError, OverflowError):
         raise UnusableRecordError(f"{key}: {written[:40]!r} is not a date and time") from None
 
@@ -60,15 +64,12 @@ def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) 
     """Convert a number, or a text with one, to seconds since 1970; `per_second` units make a
     second.
     """
+    value = record.get(key)
     try:
-        at = (
-            float(text_field(record, key))
-            if not isinstance(record.get(key), float)
-            else float(record[key])
-        )
+        at = value if isinstance(value, float) else float(text_field(record, key))
     except ValueError:
         raise UnusableRecordError(f"{key}: a number was expected") from None
-    if not abs(at) < 1e17:
+    if not abs(at) < MAX_TIME_UNITS:  # written so that NaN is none either
         raise UnusableRecordError(f"{key}: {at} is no time")
     return at / per_second
 
@@ -83,9 +84,8 @@ def cell_text(value: Any) -> str:
         return ""
     if isinstance(value, int | float):
         if not math.isfinite(value):
-            raise UnusableRecordError(
-                f"{'NaN' if value != value else 'infinity'} where a text was expected"
-            )
+            found = "NaN" if math.isnan(value) else "infinity"
+            raise UnusableRecordError(f"{found} where a text was expected")
         return str(value)
     if isinstance(value, list):
         return "\n".join(_text_part(part) for part in value)
@@ -93,11 +93,11 @@ def cell_text(value: Any) -> str:
 
 
 def _text_part(part: Any) -> str:
-    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
-        return cell_text(part.get("text", part.get("content")))
-    if isinstance(part, dict):
+    if not isinstance(part, dict):
+        return cell_text(part)
+    if part.get("type", "text") not in ("text", "input_text", "output_text"):
         raise UnusableRecordError("contains pictures or sound")
-    return cell_text(part)
+    return cell_text(part.get("text", part.get("content")))
 
 
 def cell_list(value: Any) -> list[Any] | None:
@@ -124,8 +124,8 @@ def cell_list(value: Any) -> list[Any] | None:
 
 def _transposed(columns: dict[str, Any]) -> list[Any] | None:
     lists = list(columns.values())
-    if not lists or not all(
-        isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists
-    ):
+    if not lists or not all(isinstance(cells, list) for cells in lists):
+        return None
+    if any(len(cells) != len(lists[0]) for cells in lists):
         return None
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]

@@ -90,7 +90,8 @@ def describe_content(path: Path, options: ReadOptions, format: str | None = None
         _, count = counts.get(part_format.name, (part_format, 0))
         counts[part_format.name] = (part_format, count + 1)
     columns = ColumnUse()
-    if len(parts) == 1:  # of several files, an unclear table is listed as unreadable, with a reason
+    # Of several files, an unclear table is listed as unreadable, with a reason.
+    if len(parts) == 1:
         part_format, file = parts[0]
         columns = describe_columns(file, part_format.name, options)
     return SourceContent(counts, columns)

@@ -90,11 +90,11 @@ def build_sessions(
         session, rejected = consent.filter_session(session)
         yield from rejected
         if session:
-            conversation = log.speakers.conversation(
-                session, options.source or name, options, unheard
-            )
+            source = options.source or name
+            conversation = log.speakers.conversation(session, source, options, unheard)
             yield replace(conversation, channel=f"{name} {channel}")
-            unheard = ()  # once is enough: all people are registered before any name is replaced
+            # Once is enough: all people are registered before any name is replaced.
+            unheard = ()
     if absent:
         raise absent
 
@@ -122,33 +122,43 @@ class _Log:
         """Add a record; yield the records that it causes to be dropped."""
         channel = self._channels.setdefault(entry.channel, _Channel())
         if entry.deletes:
-            if deleted := self._remove(channel, entry.deletes):
+            deleted = self._remove(channel, entry.deletes)
+            if deleted:
                 yield RejectedRecord(deleted.row, DELETED)
             yield RejectedRecord(entry.row, DELETION)
             return
         earlier = self._remove(channel, entry.id) if self._has_edits else None
         if earlier:
             yield RejectedRecord(earlier.row, EDITED)
-        if reason := self._reason(entry):
+        reason = self._reason(entry)
+        if reason:
             yield RejectedRecord(entry.row, reason)
             return
         self.speakers.register(entry.author)
-        at, reply_to = (earlier.at, earlier.reply_to) if earlier else (entry.at, entry.reply_to)
-        if reply_to:
-            channel.replied_to.add(reply_to)
+        message = LogMessage(
+            entry.row,
+            entry.at,
+            entry.author,
+            text=entry.text,
+            id=entry.id,
+            reply_to=entry.reply_to,
+        )
+        if earlier:
+            # An edit stands where the message stood, whatever its own time and reference are.
+            message.at = earlier.at
+            message.reply_to = earlier.reply_to
+        if message.reply_to:
+            channel.replied_to.add(message.reply_to)
         if self._has_edits:
             channel.places[entry.id] = len(channel.messages)
-        channel.messages.append(
-            LogMessage(entry.row, at, entry.author, text=entry.text, id=entry.id, reply_to=reply_to)
-        )
+        channel.messages.append(message)
 
     def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:
         """Yield each channel's name and sessions in chronological order (see `sort_by_time`)."""
         for name, channel in self._channels.items():
-            messages = sort_by_time(
-                list(filter(None, channel.messages)), lambda message: message.at
-            )
+            messages = list(filter(None, channel.messages))
             channel.messages.clear()
+            messages = sort_by_time(messages, lambda message: message.at)
             for session in _split_sessions(messages, channel.replied_to, gap_s):
                 yield name, session
 
@@ -156,7 +166,8 @@ class _Log:
         place = channel.places.pop(id, None)
         if place is None:
             return None
-        message, channel.messages[place] = channel.messages[place], None
+        message = channel.messages[place]
+        channel.messages[place] = None  # places of later messages must stay
         return message
 
     def _reason(self, entry: LogEntry) -> str:
@@ -174,10 +185,11 @@ def sort_by_time(items: Sequence[Item], time_of: Callable[[Item], float]) -> lis
     list newest first.
     """
     times = list(map(time_of, items))
-    is_newest_first = (
-        len(times) > 1 and times[-1] < times[0] and all(map(operator.ge, times, times[1:]))
-    )
-    return sorted(reversed(items) if is_newest_first else items, key=time_of)
+    is_descending = all(map(operator.ge, times, times[1:]))
+    if is_descending and len(times) > 1 and times[-1] < times[0]:
+        # Sorting is stable, so messages of the same second would stay in the wrong order.
+        items = list(reversed(items))
+    return sorted(items, key=time_of)
 
 
 def _split_sessions(
@@ -190,6 +202,7 @@ def _split_sessions(
     for entry in entries:
         linked = session_of.get(entry.reply_to) if entry.reply_to else None
         if linked is not None:
+            # A reply belongs to the session of the message that it answers, however late it is.
             current = linked
         elif current < 0 or entry.at - last_at > gap_s:
             current = len(sessions)

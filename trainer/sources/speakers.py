@@ -2,7 +2,6 @@
 opted in.
 """
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,16 +37,15 @@ class Author:
     is_bot: bool = False
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 14)  # a log names the same few people in each of its messages
 def make_author(
     id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *, is_bot: bool = False
 ) -> Author:
     """Build an author with single-line names; without a name the id is used, without an id the
     first name.
     """
-    names = tuple(
-        dict.fromkeys(filter(None, (" ".join(clean_text(name).split()) for name in names)))
-    )
+    lines = (" ".join(clean_text(name).split()) for name in names)
+    names = tuple(dict.fromkeys(filter(None, lines)))
     id = id or next(iter(names), UNKNOWN_SPEAKER)
     return Author(id, names or (id,), roles, is_bot)
 
@@ -116,9 +114,8 @@ class SpeakerDirectory:
             return None
         requested = " or ".join(repr(name) for name in sorted(self._ids_and_names))
         persona = self._persona.name if self._persona else requested
-        speakers = ", ".join(
-            next(reversed(names)) for names in list(self._names.values())[:MAX_SHOWN_SPEAKERS]
-        )
+        shown = list(self._names.values())[:MAX_SHOWN_SPEAKERS]
+        speakers = ", ".join(next(reversed(names)) for names in shown)
         if not records:
             message = f"{file} contains no messages."
         elif broken and not speakers:
@@ -141,9 +138,8 @@ class SpeakerDirectory:
             if is_persona and self._persona:
                 speaker = SourceSpeaker(self._persona.id, (self._persona.name,), is_persona=True)
             else:
-                speaker = SourceSpeaker(
-                    author.id, tuple(reversed(self._names[author.id])), is_persona
-                )
+                names = tuple(reversed(self._names[author.id]))  # the latest first
+                speaker = SourceSpeaker(author.id, names, is_persona)
             self._speakers[author.id] = speaker
         return self._speakers[author.id]
 
@@ -174,8 +170,14 @@ class SpeakerDirectory:
         unheard: tuple[SourceSpeaker, ...],
     ) -> Conversation:
         """Convert a session to a conversation."""
-        fields = {"rows": count_records(session), "arrived": options.arrived, "unheard": unheard}
-        return Conversation.of(list(map(self._message, session)), source, options.right, **fields)
+        return Conversation.of(
+            list(map(self._message, session)),
+            source,
+            options.right,
+            rows=count_records(session),
+            arrived=options.arrived,
+            unheard=unheard,
+        )
 
     def _message(self, message: LogMessage) -> SourceMessage:
         author = message.author
@@ -185,22 +187,23 @@ class SpeakerDirectory:
 
     def _mention(self, match: re.Match[str]) -> str:
         id_or_name = match[1]
-        persona = self._persona
         key = _name_key(id_or_name)
-        if id := id_or_name if id_or_name in self._names else self._by_name.get(key, ""):
+        id = id_or_name if id_or_name in self._names else self._by_name.get(key, "")
+        if id:
             return f"@{self.speaker(Author(id, ())).name}"
-        is_persona = persona and key in (_name_key(persona.id), _name_key(persona.name))
-        return f"@{persona.name if persona and is_persona else UNKNOWN_SPEAKER}"
+        persona = self._persona
+        if persona and key in (_name_key(persona.id), _name_key(persona.name)):
+            return f"@{persona.name}"
+        return f"@{UNKNOWN_SPEAKER}"
 
 
 def _name_key(name: str) -> str:
     """Return a name's lookup key: digits for telephone numbers, otherwise case-folded."""
-    digits = "".join(letter for letter in name if letter.isdigit())
-    return (
-        digits
-        if len(digits) >= MIN_PHONE_DIGITS and not any(map(str.isalpha, name))
-        else fold_name(name)
-    )
+    digits = "".join(filter(str.isdigit, name))
+    if len(digits) >= MIN_PHONE_DIGITS and not any(map(str.isalpha, name)):
+        # WhatsApp mentions a number without the spaces with which it names the speaker.
+        return digits
+    return fold_name(name)
 
 
 class ConsentFilter:
@@ -233,14 +236,14 @@ class ConsentFilter:
         kept = [message for message, reason in zip(session, reasons, strict=True) if not reason]
         has_persona = any(self._plays(message.author) for message in session)
         if has_persona and not any(self._plays(message.author) for message in kept[1:]):
+            # No reply of the persona is left, so what others say is needed for nothing.
             reasons = [reason or UNANSWERED for reason in reasons]
             kept = []
-        rejected = (
-            (m.row, reason, count_records([m]))
-            for m, reason in zip(session, reasons, strict=True)
-            if reason
-        )
-        return kept, list(itertools.starmap(RejectedRecord, rejected))
+        rejected = []
+        for message, reason in zip(session, reasons, strict=True):
+            if reason:
+                rejected.append(RejectedRecord(message.row, reason, count_records([message])))
+        return kept, rejected
 
     def _reasons(self, session: Sequence[LogMessage]) -> list[str]:
         """Return each line's reason for exclusion. A reply without a reference answers all since
@@ -259,13 +262,12 @@ class ConsentFilter:
             is_answered = True
             target = by_id.get(message.reply_to)
             answered = [target] if target and not self._plays(target.author) else prompt
-            is_unknown = (
-                bool(message.reply_to) and target is None
-            )  # whose words it answers cannot be known
+            # Whose words it answers cannot be known if the message is outside the session.
+            is_unknown = bool(message.reply_to) and target is None
             if not self.allows(message.author):
                 reasons.append(PLAYER_NOT_OPTED_IN)
+            elif is_unknown or not all(map(self._is_usable, answered)):
+                reasons.append(ANSWERS_OTHERS)
             else:
-                reasons.append(
-                    "" if not is_unknown and all(map(self._is_usable, answered)) else ANSWERS_OTHERS
-                )
+                reasons.append("")
         return reasons

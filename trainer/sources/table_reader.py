@@ -34,26 +34,24 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     """
     # A quote that is still open at the last line may be closed after it, so the lines are first
     # taken as complete.
-    for parsed in (_parse_rows, _repair_rows):
+    for parse in (_parse_rows, _repair_rows):
         for delimiter in DELIMITERS:
-            header, *rows = parsed(lines, delimiter) or [[]]
+            header, *rows = parse(lines, delimiter) or [[]]
             if not rows or len(header) < 2 or not _is_header(header):
                 continue
             whole = rows[:-1] or rows  # the last may have been cut
             if 2 * sum(len(row) == len(header) for row in whole) > len(whole):
                 return delimiter
-    if delimiter := _headerless_delimiter(lines, is_named_so=is_named_so):
+    delimiter = _headerless_delimiter(lines, is_named_so=is_named_so)
+    if delimiter or not is_named_so:
         return delimiter
-    if not is_named_so:
-        return ""
-    headers = {
-        delimiter: next(iter(_repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)), [])
-        for delimiter in DELIMITERS
-    }
-    named = [
-        delimiter for delimiter in DELIMITERS if _is_header(headers[delimiter], may_repeat=True)
-    ]
-    return max(named, key=lambda delimiter: len(headers[delimiter]), default="")
+    # A table by its name, of one column or with broken rows: the longest header decides.
+    widths: dict[str, int] = {}
+    for delimiter in DELIMITERS:
+        header = _first_row(lines, delimiter)
+        if _is_header(header, may_repeat=True):
+            widths[delimiter] = len(header)
+    return max(widths, key=widths.__getitem__, default="")
 
 
 def _headerless_delimiter(lines: list[str], *, is_named_so: bool) -> str:
@@ -82,13 +80,13 @@ def _are_times(cells: Sequence[str]) -> bool:
 def _are_names(cells: Sequence[str]) -> bool:
     """Report whether cells hold short texts that recur and are no sentences."""
     names = [cell.strip() for cell in cells]
-    if not all(
-        0 < len(name) <= MAX_NAME_CHARACTERS and any(map(str.isalpha, name)) for name in names
-    ):
-        return False
-    return 1 < len(set(names)) <= (len(names) + 1) / 2 and not any(
-        set(name) & set(SENTENCE_MARKS) for name in names
-    )
+    for name in names:
+        is_short = 0 < len(name) <= MAX_NAME_CHARACTERS
+        if not is_short or not any(map(str.isalpha, name)):
+            return False
+        if not set(name).isdisjoint(SENTENCE_MARKS):
+            return False
+    return 1 < len(set(names)) <= (len(names) + 1) / 2
 
 
 def has_header(start: str, delimiter: str) -> bool:
@@ -97,15 +95,15 @@ def has_header(start: str, delimiter: str) -> bool:
     It does not if it cannot be one, if one of its cells is a time, or recurs in its own column
     without being a common name of a column.
     """
-    first, *rows = _repair_rows(
-        start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter
-    ) or [[]]
+    lines = start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES]
+    first, *rows = _repair_rows(lines, delimiter) or [[]]
     if not _is_header(first, may_repeat=True):
         return False
-    columns = ([row[place] for row in rows if place < len(row)] for place in range(len(first)))
-    return not any(
-        _is_data(cell.strip(), below) for cell, below in zip(first, columns, strict=True)
-    )
+    for place, cell in enumerate(first):
+        below = [row[place] for row in rows if place < len(row)]
+        if _is_data(cell.strip(), below):
+            return False
+    return True
 
 
 def _is_data(cell: str, below: Sequence[str]) -> bool:
@@ -129,10 +127,13 @@ def column_names(start: str, delimiter: str, *, is_named: bool = True) -> tuple[
     """Return the column names of a table that begins with this text; positions if no header names
     them.
     """
-    first = next(
-        iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), []
-    )
+    first = _first_row(start.splitlines(keepends=True), delimiter)
     return tuple(_names(first) if is_named else position_names(len(first)))
+
+
+def _first_row(lines: list[str], delimiter: str) -> list[str]:
+    rows = _repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)
+    return rows[0] if rows else []
 
 
 def _parse_rows(lines: list[str], delimiter: str) -> list[list[str]]:
@@ -149,26 +150,20 @@ def _repair_rows(lines: list[str], delimiter: str) -> list[list[str]]:
 
 def _is_header(cells: list[str], *, may_repeat: bool = False) -> bool:
     names = [cell.strip() for cell in cells]
-    if len(names) > 1 and not names[0]:  # pandas writes its index so
-        names = names[1:]
-    is_distinct = may_repeat or len(set(names)) == len(names)
-    is_sentence = (
-        bool(names) and " " in names[-1] and names[-1].endswith((".", "!", "…", "。", "！"))
-    )
-    return (
-        0 < len(names) <= MAX_COLUMNS
-        and is_distinct
-        and not is_sentence
-        and all(_is_name(name) for name in names)
-    )
+    if len(names) > 1 and not names[0]:
+        names = names[1:]  # pandas writes its index in a column without a name
+    if not 0 < len(names) <= MAX_COLUMNS or not all(map(_is_name, names)):
+        return False
+    if not may_repeat and len(set(names)) < len(names):
+        return False
+    # Prose with commas looks like a header, but for the full stop at its end.
+    return " " not in names[-1] or not names[-1].endswith((".", "!", "…", "。", "！"))
 
 
 def _is_name(cell: str) -> bool:
-    return (
-        0 < len(cell) <= MAX_HEADER_CHARACTERS
-        and (cell[0].isalpha() or cell[0] == "_")
-        and ":" not in cell
-    )
+    if not 0 < len(cell) <= MAX_HEADER_CHARACTERS or ":" in cell:
+        return False
+    return cell[0].isalpha() or cell[0] == "_"
 
 
 def _names(header: list[str]) -> list[str]:
@@ -188,7 +183,8 @@ class _Lines:
     """A line iterator for table readers; lines since `begin` can be taken back."""
 
     def __init__(self, lines: Iterator[str]) -> None:
-        self._lines, self._back = lines, list[str]()
+        self._lines = lines
+        self._back: list[str] = []  # the next line is the last of these
         self.record: list[str] = []
         self.number = 0
 
@@ -265,9 +261,8 @@ def csv_rows(
         records = itertools.chain([whole], records)
     for number, (_, cells) in enumerate(records, start=1):
         row = f"row {number}"
-        if len(header) == 1 and isinstance(
-            cells, list
-        ):  # texts without quotes, which may contain delimiters
+        if len(header) == 1 and isinstance(cells, list):
+            # A list of texts without quotes, which may contain delimiters.
             cells = [delimiter.join(cells)]
         if isinstance(cells, str):
             yield RejectedRecord(row, cells)

@@ -58,9 +58,9 @@ def first_schema(row: Row, candidates: Sequence[RowSchema] = ROW_SCHEMAS) -> Row
 def main_schema(peek: Peek) -> RowSchema | None:
     """Return the schema of most of the first rows, if at least half of them have a known one."""
     rows = first_rows(peek)[:SAMPLED_ROWS]
-    candidates = ROW_SCHEMAS
+    candidates: Sequence[RowSchema] = ROW_SCHEMAS
     if not are_verdicts(first_rows(peek)):
-        candidates = tuple(schema for schema in ROW_SCHEMAS if schema not in KTO_SCHEMAS)
+        candidates = [schema for schema in ROW_SCHEMAS if schema not in KTO_SCHEMAS]
     schemas = [first_schema(row, candidates) for row in rows]
     known = [schema for schema in schemas if schema]
     if not known or 2 * len(known) < len(rows):

@@ -35,11 +35,13 @@ def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tu
 
     Raises `UnusableRecordError` for malformed messages and unknown roles.
     """
-    return list(zip(*_sides(sort_messages(messages), from_key, value_key), strict=True))
+    labels, texts = _sides(sort_messages(messages), from_key, value_key)
+    return list(zip(labels, texts, strict=True))
 
 
 def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
     """Return labels and texts; falls back to checking messages one by one if any is malformed."""
+    # Nearly all lists are well-formed, and are checked as a whole.
     try:
         labels = [message[from_key] for message in messages]
         texts = [message[value_key] for message in messages]
@@ -61,7 +63,8 @@ def excluded_turns(messages: list[Any]) -> frozenset[int]:
     """Return the indices of messages that carry a flag which excludes them from training."""
     excluded = set()
     for number, message in enumerate(messages):
-        if len(message) > 2 and is_excluded(message):  # most have a speaker and a text alone
+        # Most have a speaker and a text alone.
+        if len(message) > 2 and is_excluded(message):
             excluded.add(number)
     return frozenset(excluded)
 
@@ -74,7 +77,9 @@ def is_excluded(item: dict[str, Any], loss_keys: tuple[str, ...] = LOSS_KEYS) ->
     """
     if any(_is_off(item[key]) for key in loss_keys if key in item):
         return True
-    return loss_keys is LOSS_KEYS and any(_is_on(item[key]) for key in MASK_KEYS if key in item)
+    if loss_keys is not LOSS_KEYS:
+        return False  # a row's `mask` may be anything
+    return any(_is_on(item[key]) for key in MASK_KEYS if key in item)
 
 
 def _is_off(value: Any) -> bool:
@@ -188,7 +193,8 @@ def _add_system_and_language(dialogue: RawDialogue, row: Row, columns: ColumnRol
 
 def _plan_texts(row: Row) -> ColumnRoles | None:
     name = find_column(row, "messages")
-    if name is None or "question_id" in row:  # with it, the texts are prompts without answers
+    if name is None or "question_id" in row:
+        # With such an id, the texts are prompts without answers (`prompts`).
         return None
     texts = cell_list(row[name]) or []
     if len(texts) < 2 or not all(isinstance(text, str) for text in texts):
@@ -228,14 +234,16 @@ def _plan_pairs(row: Row) -> ColumnRoles | None:
 def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
     turns: list[tuple[str, str]] = []
     pairs = sort_messages(cell_list(columns.get(row, "messages")) or [])
+    excluded = set()
     for number, pair in enumerate(pairs, start=1):
         if not isinstance(pair, dict):
             raise UnusableRecordError(f"turn {number} is not an object")
-        keys = {"user": columns.from_key, "assistant": columns.value_key}
-        turns += [(role, cell_text(pair.get(key))) for role, key in keys.items()]
+        turns.append(("user", cell_text(pair.get(columns.from_key))))
+        turns.append(("assistant", cell_text(pair.get(columns.value_key))))
+        if is_excluded(pair):
+            excluded.add(len(turns) - 1)  # the answer
     dialogue = make_dialogue(turns, row, columns)
-    excluded = [number for number, pair in enumerate(pairs) if is_excluded(pair)]
-    dialogue.untrained = frozenset(2 * number + 1 for number in excluded)  # of a pair the answer
+    dialogue.untrained = frozenset(excluded)
     return dialogue
 
 
