@@ -24,7 +24,7 @@ from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.recipe.model_fit import match_target_modules
 from trainer.recipe.target_modules import find_target_modules
 from trainer.train.collator import collate, has_plain_head, reply_losses
-from trainer.train.kernels import fused_lora
+from trainer.train.fused_lora import fused_lora
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
 from trainer.train.sft_trainer import add_lora_adapter, load_quantised, train_sft
 from trainer.train.trainer_base import StageInputs

@@ -23,7 +23,8 @@ from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.recipe.model_fit import match_target_modules
 from trainer.train import layout_probe
 from trainer.train.collator import collate, reply_losses
-from trainer.train.kernels import LoraGroup, verify_fused_lora
+from trainer.train.fused_lora import LoraGroup
+from trainer.train.kernels import verify_fused_lora
 from trainer.train.layout_probe import prefix_obstacle
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
 from trainer.train.sft_trainer import add_lora_adapter, load_model_with_kernels, train_sft

@@ -18,7 +18,8 @@ from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from trainer.train import losses as evaluate
 from trainer.train.collator import collate, has_plain_head, pack, reply_losses
-from trainer.train.kernels import fused_lora, share_dropout, use_grouped_attention
+from trainer.train.fused_lora import fused_lora
+from trainer.train.kernels import share_dropout, use_grouped_attention
 from trainer.train.losses import measure_reply_losses
 from trainer.train.sft_trainer import add_lora_adapter, load_quantised
 
