@@ -162,7 +162,9 @@ class Settings(BaseSettings):
         validation_alias="UNDERSTUDY_HOME",
         description="a folder, or a path where one can be made",
     )
-    base_model: str = Field(default=EMBEDDED, description="embedded, a model folder or a hub id")
+    base_model: str = Field(
+        default=EMBEDDED, description="embedded, a model folder, a GGUF file or a hub id"
+    )
     lore_encoder: str = Field(
         default="", description="a folder or hub id of a sentence-transformers model"
     )
@@ -540,8 +542,12 @@ def read_env_file(path: Path | None) -> dict[str, SettingValue]:
     `SettingsError`.
     """
     values = {}
-    for binding in _read_bindings(path) if path else []:
-        line = binding.original.line + _blank_lines_before(binding)
+    bindings = _read_bindings(path) if path else []
+    for binding in bindings:
+        # A binding begins with the blank lines before it.
+        text = binding.original.string
+        blank_lines = text[: len(text) - len(text.lstrip())].count("\n")
+        line = binding.original.line + blank_lines
         if binding.error:
             raise SettingsError(
                 f"{path} line {line} cannot be read.", "Write NAME=value, with matching quotes."
@@ -598,11 +604,6 @@ def _read_bindings(path: Path) -> list[Binding]:
         raise SettingsError(
             f"{path} cannot be read: {error.strerror}.", "Check its rights, or remove it."
         ) from None
-
-
-def _blank_lines_before(binding: Binding) -> int:
-    text = binding.original.string
-    return text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _closest_name(name: str) -> str:

@@ -127,7 +127,12 @@ class ChatRequestBuilder:
             # The training data of dialogue adapters has system texts, and speakers without names.
             card = system_card(instructions)
             instructions = ""
-            turns = tuple(map(_without_example_name, turns))
+            unnamed = []
+            for turn in turns:
+                if turn.name == EXAMPLE_USER:
+                    turn = replace(turn, name="")
+                unnamed.append(turn)
+            turns = tuple(unnamed)
         adapter = None
         lore: Sequence[LoreHit] = ()
         if model.dialogue:
@@ -338,10 +343,6 @@ def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
     """Return the stop sequences that end a reply before it speaks for somebody else."""
     names = dict.fromkeys(turn.name for turn in turns if turn.name and not turn.by_persona)
     return tuple(f"\n{name}:" for name in names)
-
-
-def _without_example_name(turn: Turn) -> Turn:
-    return replace(turn, name="") if turn.name == EXAMPLE_USER else turn
 
 
 def _with_quote(text: str, quoted: QuotedMessage | None) -> str:

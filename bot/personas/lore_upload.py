@@ -3,7 +3,7 @@ files.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -85,26 +85,22 @@ async def add_lore(
     if not texts:
         why = "; ".join(book.report().lines()) or "It has no entries."
         raise LoreError(f"{name} is {NAMES[book.kind]}, but nothing of it can be used.", why)
-    files = {
-        lore_file_name(_part_name(stem, number)): text.encode()
-        for number, text in enumerate(texts, start=1)
-    }
-    sizes = {file: len(text) for file, text in files.items()}
-    outdated = _later_parts(lore.files(guild_id, persona.id), stem, files)
+    files = {}
+    for number, text in enumerate(texts, start=1):
+        part = stem if number == 1 else f"{stem}-part-{number}"
+        files[lore_file_name(part)] = text.encode()
+    sizes = {file: len(part_bytes) for file, part_bytes in files.items()}
+    # An earlier lorebook of this name may have become more files.
+    prefix = lore_file_name(f"{stem}-part-2").removesuffix("2.md")
+    outdated = []
+    for file in lore.files(guild_id, persona.id):
+        if file.startswith(prefix) and file not in files:
+            outdated.append(file)
     await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes=sizes, without=outdated)
     passages = 0
-    for file, text in files.items():
-        passages += (await store(file, text))[1]
+    for file, part_bytes in files.items():
+        _, added = await store(file, part_bytes)
+        passages += added
     for file in outdated:
         await lore.remove(guild_id, persona.id, file)
     return AddedLore(tuple(files), passages, book.report(), NAMES[book.kind])
-
-
-def _part_name(stem: str, number: int) -> str:
-    return stem if number == 1 else f"{stem}-part-{number}"
-
-
-def _later_parts(known: Iterable[str], stem: str, files: Iterable[str]) -> list[str]:
-    """Return the files of an earlier lorebook of this name that has become more files."""
-    prefix = lore_file_name(f"{stem}-part-2").removesuffix("2.md")
-    return [file for file in known if file.startswith(prefix) and file not in {*files}]

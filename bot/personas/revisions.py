@@ -50,12 +50,13 @@ class RevisionHistory:
 
     def all(self) -> list[Revision]:
         """List the revisions, newest first."""
-        files = sorted(self.folder.glob(f"*{self.suffix}"), reverse=True)
-        return [
-            _read_revision(file)
-            for file in files
-            if REVISION_PATTERN.fullmatch(file.name.removesuffix(self.suffix))
-        ]
+        revisions = []
+        for file in sorted(self.folder.glob(f"*{self.suffix}"), reverse=True):
+            number = file.name.removesuffix(self.suffix)
+            if REVISION_PATTERN.fullmatch(number):
+                at = datetime.strptime(number, REVISION_TIME_FORMAT).replace(tzinfo=UTC)
+                revisions.append(Revision(number, at.timestamp(), file.stat().st_size))
+        return revisions
 
     def read(self, number: str) -> bytes:
         """Read a revision. Raises `RefusedError` where there is none of this number."""
@@ -72,9 +73,3 @@ class RevisionHistory:
 
     def _file(self, number: str) -> Path:
         return self.folder / f"{number}{self.suffix}"
-
-
-def _read_revision(file: Path) -> Revision:
-    number = file.name.removesuffix(file.suffix)
-    at = datetime.strptime(number, REVISION_TIME_FORMAT).replace(tzinfo=UTC).timestamp()
-    return Revision(number, at, file.stat().st_size)

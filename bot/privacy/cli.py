@@ -27,7 +27,7 @@ from bot.training.stored_datasets import write_history
 from personas.cli_common import LogProgress
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent, ErasureFence
-from personas.home.external_files import EVERYBODY, ExportRecord, record_export
+from personas.home.external_files import EVERYBODY, record_export
 from personas.home.job_material import ShippedData
 
 ACTION_LABELS = {
@@ -109,7 +109,11 @@ def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]
         lines.append(
             "  When it runs, the bot retrains what was live and announces it in its channels."
         )
-    lines += [_export_line(export) for export in receipt.exports]
+    for export in receipt.exports:
+        # A backup cannot be searched: it may contain everybody of that time.
+        holds = "may contain them" if EVERYBODY in export.people else "holds them"
+        what = f"{export.what}, {_day(export.at)}"
+        lines.append(f"  has left before and {holds}: {export.path} ({what})")
     if receipt.resumed:
         lines.append("  It was interrupted, so these counts may be too low. Nothing was left out.")
     return lines
@@ -121,14 +125,6 @@ def _title(receipt: ErasureReceipt, *, is_done: bool) -> str:
     if receipt.scope == "trainings":
         return "Done: everything trained on them is withdrawn."
     return "Done: they are erased."
-
-
-def _export_line(export: ExportRecord) -> str:
-    """Format an export that cannot be searched, such as a backup: it may contain everybody of that
-    time.
-    """
-    holds = "may contain them" if EVERYBODY in export.people else "holds them"
-    return f"  has left before and {holds}: {export.path} ({export.what}, {_day(export.at)})"
 
 
 def _day(at: float) -> str:
@@ -158,7 +154,10 @@ def run_export(arguments: argparse.Namespace, home: Path) -> int:
             f"{arguments.out} cannot be written: {error.strerror}.", "Name another file."
         ) from error
     result = {"path": str(arguments.out), "bytes": len(content)}
-    print(json.dumps(result) if arguments.json else f"{arguments.out}: {len(content)} bytes")
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"{arguments.out}: {len(content)} bytes")
     return 0
 
 
@@ -205,7 +204,10 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
         people = {runner.keyed(str(user_id)) for user_id in store.people.opted_in()}
     record_export(home, "history", arguments.out, people)
     result = {"path": str(arguments.out), "messages": count}
-    print(json.dumps(result) if arguments.json else f"{arguments.out}: {count} messages")
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"{arguments.out}: {count} messages")
     return 0
 
 

@@ -286,18 +286,14 @@ def _label(name: str, entry: CatalogueEntry | None) -> str:
     if entry is None:
         return name
     facts = [name]
-    if not entry.is_here:
-        facts.append(_missing_text(entry))
+    if not entry.is_here and entry.about:
+        facts.append(f"not fetched: {format_size(entry.about.bytes)}")
+    elif not entry.is_here:
+        facts.append("not fetched" if entry.hub else "missing")
     facts.append(entry.language.partition(",")[0])
     if entry.hub:
         facts.append(entry.licence)
     return " · ".join(fact for fact in facts if fact)
-
-
-def _missing_text(entry: CatalogueEntry) -> str:
-    if entry.about:
-        return f"not fetched: {format_size(entry.about.bytes)}"
-    return "not fetched" if entry.hub else "missing"
 
 
 def list_names(names: list[str], wanted: str) -> str:

@@ -94,7 +94,10 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
                 return await _stream_completion(request, reply, builder, body)
             async for _ in reply:
                 pass
-            return builder.completion(reply.reply, _completion_text(reply)).response()
+            # With the blank before it that a continued message needs.
+            generated = reply.reply.text
+            blank = generated[: len(generated) - len(generated.lstrip())]
+            return builder.completion(reply.reply, blank + reply.text).response()
     except Exception as error:
         if refusal := openai_error(error, services.home):
             raise refusal from error
@@ -130,12 +133,6 @@ async def _chat_request(
         model, talk.turns, sampling, talk.instructions
     )
     return replace(request, prefill=talk.prefill)
-
-
-def _completion_text(reply: FilteredReply) -> str:
-    """The whole text; with the blank before it that a continued message needs."""
-    said = reply.reply.text
-    return said[: len(said) - len(said.lstrip())] + reply.text
 
 
 async def _stream_completion(

@@ -67,8 +67,10 @@ async def _connected_checks(settings: Settings, *, content: bool) -> list[BotChe
         asyncio.timeout(DISCORD_TIMEOUT_S),
         _connected(settings.discord_token, content=content) as client,
     ):
+        count = len(client.guilds)
+        servers = "1 server" if count == 1 else f"{count} servers"
         return [
-            BotCheck("Discord", "ok", _application_text(client)),
+            BotCheck("Discord", "ok", f"the token is {client.user}'s, in {servers}"),
             _check_message_content(settings, granted=content),
             *_check_permissions(client, settings),
         ]
@@ -89,12 +91,6 @@ async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Clie
         ready.cancel()
         await client.close()
         await asyncio.gather(running, ready, return_exceptions=True)
-
-
-def _application_text(client: discord.Client) -> str:
-    count = len(client.guilds)
-    servers = "1 server" if count == 1 else f"{count} servers"
-    return f"the token is {client.user}'s, in {servers}"
 
 
 def _check_message_content(settings: Settings, *, granted: bool) -> BotCheck:

@@ -84,12 +84,11 @@ def state_tables(state: SystemState) -> TableRows:
     for adapter in reversed(state.engine.adapters):
         place = "stacked" if adapter.in_slot else "by itself"
         adapters.append([adapter.name, place, format_count(adapter.replies)])
-    warnings = [[_format_utc(line.at), line.level.lower(), line.words] for line in state.warnings]
+    warnings = []
+    for line in state.warnings:
+        at = datetime.fromtimestamp(line.at, UTC)
+        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", line.level.lower(), line.words])
     return {"processes": processes, "adapters": adapters, "warnings": warnings}
-
-
-def _format_utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _percentile_figures(name: str, percentiles: Percentiles) -> dict[str, str]:

@@ -40,7 +40,8 @@ async def sign_in(request: web.Request) -> web.Response:
     if not is_right:
         return _render_form(request, to, "That is not the token.", 401)
     answer = redirect_to(request, to)
-    is_secure = _is_over_https(request)
+    # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
+    is_secure = urlsplit(request.headers.get("Origin", "")).scheme == "https"
     name = HTTPS_SESSION_COOKIE if is_secure else SESSION_COOKIE
     answer.set_cookie(
         name, door.begin(request), path="/", httponly=True, samesite="Strict", secure=is_secure
@@ -75,8 +76,3 @@ def _render_form(request: web.Request, to: str, error: str = "", status: int = 2
 def _own_page(path: str) -> str:
     """The path, if it is one of the dashboard's; else the first page."""
     return path if OWN_PAGE_PATTERN.fullmatch(path) else DASHBOARD
-
-
-def _is_over_https(request: web.Request) -> bool:
-    # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
-    return urlsplit(request.headers.get("Origin", "")).scheme == "https"

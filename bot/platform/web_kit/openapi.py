@@ -192,7 +192,9 @@ def build_document(routes: Iterable[Route]) -> Schema:
             described.append((method, path, spec))
     shapes = _collect_shapes(spec for _, _, spec in described)
     paths: dict[str, Schema] = {}
+    tags: dict[str, None] = {}
     for method, path, spec in described:
+        tags[spec.tag] = None
         named = PATH_PARAMETER_PATTERN.sub(r"{\1}", path)
         paths.setdefault(named, {})[method.lower()] = _operation(method, path, spec, shapes)
     return {
@@ -204,7 +206,7 @@ def build_document(routes: Iterable[Route]) -> Schema:
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"token": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(spec.tag for _, _, spec in described)],
+        "tags": [{"name": tag} for tag in tags],
         "paths": paths,
         "components": {
             "schemas": shapes.components,
@@ -299,7 +301,8 @@ def _responses(spec: OperationSpec, shapes: ShapeSchemas, *, takes_key: bool) ->
         statuses.extend(BODY_STATUSES)
     answers: dict[int, str | ResponseSpec] = {}
     for status in statuses:
-        answers[status] = _status_phrase(status)
+        titles = [title for number, title in PROBLEMS.values() if number == status]
+        answers[status] = f"{'; '.join(titles) or 'A problem'}."
     if "after" in spec.query:
         answers[404] = "There is no entry `after`."
     answers.update(spec.answers)
@@ -317,7 +320,8 @@ def _response(status: int, spec: ResponseSpec, shapes: ShapeSchemas) -> Schema:
     if status not in (204, 303, 304):
         shape = shapes.find(spec.shape, "serialization") if spec.shape else ANY_OBJECT
         content = {}
-        for media in (spec.media,) if isinstance(spec.media, str) else spec.media:
+        types = (spec.media,) if isinstance(spec.media, str) else spec.media
+        for media in types:
             content[media] = {"schema": _media_schema(media, shape)}
         response["content"] = content
     return response
@@ -330,11 +334,6 @@ def _media_schema(media: str, shape: Schema) -> Schema:
     if media == "text/event-stream":
         return EVENT_SCHEMA
     return STRING_SCHEMA
-
-
-def _status_phrase(status: int) -> str:
-    titles = [title for number, title in PROBLEMS.values() if number == status]
-    return "; ".join(titles) + "." if titles else "A problem."
 
 
 MOUNTED_ROUTES: web.AppKey[Iterable[Route]] = web.AppKey("routes", Routes)

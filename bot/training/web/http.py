@@ -107,7 +107,11 @@ class JobResponse(ApiModel):
             place = positions.get(job.job_id)
         versions = None
         if job.persona is not None:
-            versions = _job_versions(services, job.persona, job.guild_id)
+            stored = services.store.versions
+            versions = JobVersions(
+                live=stored.live(job.persona, job.guild_id),
+                installed=[installed.version for installed in stored.installed(job.persona)],
+            )
         request = None
         # Another version of the bot stored it; `error` says so once it was its turn.
         with suppress(RequestError):
@@ -184,12 +188,6 @@ def _redact_request(request: TrainingRequest, home: Path) -> Json:
         if isinstance(value, str):
             shown[name] = redact_paths(value, home)
     return shown
-
-
-def _job_versions(services: Services, persona_id: str, guild_id: int) -> JobVersions:
-    versions = services.store.versions
-    installed = [version.version for version in versions.installed(persona_id)]
-    return JobVersions(live=versions.live(persona_id, guild_id), installed=installed)
 
 
 def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:

@@ -164,7 +164,12 @@ class MetricsHistory:
                 others = [other for other in self.evaluations if other.step != event.step]
                 self.evaluations = [*others, event]
             case Epoch():
-                self.epochs = [other for other in self.epochs if not _is_same_epoch(other, event)]
+                known = (event.stage, event.step, event.epoch)
+                self.epochs = [
+                    other
+                    for other in self.epochs
+                    if (other.stage, other.step, other.epoch) != known
+                ]
                 self.epochs.append(event)
 
     def _go_back_to(self, step: int) -> None:
@@ -200,10 +205,6 @@ class MetricsHistory:
 
     def _measured(self) -> list[Evaluation | Epoch]:
         return [*self.evaluations, *self.epochs]
-
-
-def _is_same_epoch(one: Epoch, other: Epoch) -> bool:
-    return (one.stage, one.step, one.epoch) == (other.stage, other.step, other.epoch)
 
 
 def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:

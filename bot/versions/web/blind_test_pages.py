@@ -59,7 +59,9 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         if contest:
             page["contest"] = contest
             page["standing"] = await _vote_summary(services, contest)
-            page["shown"] = shown = _open_comparison(services, contest)
+            guild_id = _guild_id(services, persona)
+            shown = services.blind_tests.find_open(contest, OPERATOR_ORIGIN.user_id, guild_id)
+            page["shown"] = shown
             if shown:
                 page["texts"] = (remove_links(shown.text_a), remove_links(shown.text_b))
     return render_page(request, "cards/compare.html", **page)
@@ -161,11 +163,6 @@ def _requested_contest(
         return services.blind_tests.contest(persona, version, against), ""
     except RequestError as error:
         return None, str(error)
-
-
-def _open_comparison(services: Services, contest: Contest) -> BlindComparison | None:
-    guild_id = _guild_id(services, contest.persona)
-    return services.blind_tests.find_open(contest, OPERATOR_ORIGIN.user_id, guild_id)
 
 
 def _require_comparison(services: Services, number: str) -> BlindComparison:
