@@ -44,13 +44,24 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
     """Summarise a card as JSON with stable keys. `tokens` are None without a counter."""
     data = card.data
     icon = card_picture(card)
-    book = book_entries(card)
-    texts = {key: card.text(key) for key in TEXT_FIELDS if card.text(key).strip()}
+    fields = {}
+    for key in TEXT_FIELDS:
+        if card.text(key).strip():
+            fields[key] = _field(card.text(key), count)
+    book = []
+    for entry in book_entries(card):
+        described = {"topic": entry.topic, "unused": entry.unused}
+        book.append({**described, **_field(entry.text, count)})
+    assets = []
+    for asset in card.assets:
+        assets.append({key: _plain_text(asset.get(key))[:120] for key in ASSET_KEYS})
+    extensions = data.get("extensions")
     problems = []
     prompt: int | None = None
     try:
         persona = to_persona(card, where)
-        prompt = count(system_text(persona, EXAMPLE_USER) + persona.mes_example) if count else None
+        if count:
+            prompt = count(system_text(persona, EXAMPLE_USER) + persona.mes_example)
         if prompt and prompt > MAX_CARD_TOKENS:
             problems.append(
                 "it is long: prompts include examples only while the card has at most "
@@ -72,21 +83,12 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         "tags": list(card.tags),
         "creator": _plain_text(data.get("creator")),
         "character_version": _plain_text(data.get("character_version")),
-        "fields": {key: _field(text, count) for key, text in texts.items()},
-        "alternate_greetings": [_field(text, count) for text in card.texts("alternate_greetings")],
-        "group_only_greetings": [
-            _field(text, count) for text in card.texts("group_only_greetings")
-        ],
-        "book": [
-            {"topic": entry.topic, "unused": entry.unused, **_field(entry.text, count)}
-            for entry in book
-        ],
-        "assets": [
-            {key: _plain_text(asset.get(key))[:120] for key in ASSET_KEYS} for asset in card.assets
-        ],
-        "extensions": sorted(data["extensions"])
-        if isinstance(data.get("extensions"), dict)
-        else [],
+        "fields": fields,
+        "alternate_greetings": _fields(card.texts("alternate_greetings"), count),
+        "group_only_greetings": _fields(card.texts("group_only_greetings"), count),
+        "book": book,
+        "assets": assets,
+        "extensions": sorted(extensions) if isinstance(extensions, dict) else [],
         "picture": picture_type(icon) if icon else None,
         "prompt_tokens": prompt,
         "problems": problems,
@@ -95,10 +97,7 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    version = f"card V{summary['version']}, {FORM_LABELS[summary['form']]}"
-    by = f", by {summary['creator']}" if summary["creator"] else ""
-    picture = f", {summary['picture'].upper()} picture" if summary["picture"] else ", no picture"
-    lines = [f"{summary['name']} ({version}{picture}{by})"]
+    lines = [_heading(summary)]
     if summary["tags"]:
         lines.append(f"tags: {', '.join(summary['tags'])}")
     lines += ["", f"{'field':<28}{'characters':>11}{'tokens':>8}  begins"]
@@ -107,9 +106,12 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(_row(label, entry))
     for kind in ("alternate_greetings", "group_only_greetings", "book"):
         for number, entry in enumerate(summary[kind], start=1):
-            note = f" [{entry['topic'] or 'no topic'}]" if kind == "book" else ""
-            off = f" ({entry['unused']})" if entry.get("unused") else ""
-            lines.append(_row(f"{kind.removesuffix('s')} {number}{note}{off}", entry))
+            label = f"{kind.removesuffix('s')} {number}"
+            if kind == "book":
+                label += f" [{entry['topic'] or 'no topic'}]"
+            if entry.get("unused"):
+                label += f" ({entry['unused']})"
+            lines.append(_row(label, entry))
     lines.append("")
     if summary["prompt_tokens"] is not None:
         lines.append(f"About {summary['prompt_tokens']} tokens of every prompt.")
@@ -124,15 +126,29 @@ def format_summary(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *ImportReport.from_json(summary["imported"]).lines(ALL_ITEMS)])
 
 
+def _heading(summary: dict[str, Any]) -> str:
+    about = [f"card V{summary['version']}", FORM_LABELS[summary["form"]]]
+    if summary["picture"]:
+        about.append(f"{summary['picture'].upper()} picture")
+    else:
+        about.append("no picture")
+    if summary["creator"]:
+        about.append(f"by {summary['creator']}")
+    return f"{summary['name']} ({', '.join(about)})"
+
+
 def _field(text: str, count: CountTokens | None) -> dict[str, Any]:
     return {"characters": len(text), "tokens": count(text) if count else None, "text": text}
 
 
+def _fields(texts: tuple[str, ...], count: CountTokens | None) -> list[dict[str, Any]]:
+    return [_field(text, count) for text in texts]
+
+
 def _row(label: str, entry: dict[str, Any]) -> str:
-    opening = " ".join(entry["text"].split())
-    shown = (
-        opening if len(opening) <= PREVIEW_CHARACTERS else f"{opening[: PREVIEW_CHARACTERS - 1]}…"
-    )
+    shown = " ".join(entry["text"].split())
+    if len(shown) > PREVIEW_CHARACTERS:
+        shown = f"{shown[: PREVIEW_CHARACTERS - 1]}…"
     tokens = "" if entry["tokens"] is None else entry["tokens"]
     return f"{label:<28}{entry['characters']:>11}{tokens:>8}  {shown}"
 

@@ -91,8 +91,10 @@ def _export_png(card: Card, where: str) -> CardExport:
             return str(DEFAULT_ICON["uri"])
         if uri.startswith(png.ASSET_URI):
             return uri
+        if asset is None:
+            return None
         # Numbers, because keywords are short and limited to Latin-1.
-        return f"{png.ASSET_URI}{list(card.files).index(uri)}" if asset else None
+        return f"{png.ASSET_URI}{list(card.files).index(uri)}"
 
     relocated, notes = _relocate_assets(card, relocate)
     texts = {png.CARD_V2: json_bytes(relocated.document)}
@@ -111,8 +113,10 @@ def _export_charx(card: Card) -> CardExport:
     used_uris: set[str] = set()
 
     def relocate(uri: str, asset: JsonObject | None) -> str | None:
-        if uri.startswith(charx.ASSET_SCHEME) or asset is None:
-            return uri if uri.startswith(charx.ASSET_SCHEME) else None
+        if uri.startswith(charx.ASSET_SCHEME):
+            return uri
+        if asset is None:
+            return None
         kind = str(asset.get("type") or "other")
         name = str(asset.get("name") or "unnamed")
         extension = str(asset.get("ext") or "unknown")
@@ -184,7 +188,9 @@ def _relocate_assets(card: Card, relocate: Relocation) -> tuple[Card, tuple[str,
     relocated = replace(with_uris(card, renamed), files=files)
     if not left_out:
         return relocated, ()
-    shown = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
+    shown = ", ".join(left_out[:5])
+    if len(left_out) > 5:
+        shown += " …"
     note = f"{len(left_out)} files are left out because this format cannot store them: {shown}."
     return relocated, (note,)
 

@@ -153,9 +153,9 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
             f"The card {where} has unknown fields: {', '.join(unknown)}.",
             f"Known: {sorted(FIELD_ORDER)}.",
         )
-    fields = {
-        key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE_FIELDS)
-    }
+    fields = {}
+    for key in ("id", "name", "avatar", "more", *PROSE_FIELDS):
+        fields[key] = _text(table, key, where)
     name = _visible_name(fields["name"])
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
@@ -265,7 +265,9 @@ def card_from_table(table: JsonObject, where: str, picture: bytes | None = None)
     document: Any = {"spec": spec, "spec_version": spec_version, "data": empty_v2_data()}
     if table.get("more"):
         document = parse_json(table["more"].encode(), f"{where}, more,")
-    data = document.get("data") if isinstance(document, dict) else None
+    data = None
+    if isinstance(document, dict):
+        data = document.get("data")
     if not isinstance(data, dict):
         raise CardError(
             f"{where}: more is not the rest of a card.", "Restore the field, or remove it."
@@ -314,14 +316,18 @@ def _has_example_dialogue(card: Card) -> bool:
 
 def _own_fields(card: Card) -> dict[str, str]:
     extensions = card.data.get("extensions")
-    own = extensions.get(EXTENSION_KEY) if isinstance(extensions, dict) else None
-    fields = own if isinstance(own, dict) else {}
-    texts = {
-        key: replace_surrogates(value) for key, value in fields.items() if isinstance(value, str)
-    }
+    if not isinstance(extensions, dict):
+        return {}
+    own = extensions.get(EXTENSION_KEY)
+    if not isinstance(own, dict):
+        return {}
+    texts = {}
+    for key in ("id", *OWN_TEXT_FIELDS):
+        if isinstance(own.get(key), str) and own[key]:
+            texts[key] = replace_surrogates(own[key])
     if not ID_PATTERN.fullmatch(texts.get("id", "")):
         texts.pop("id", None)
-    return {key: texts[key] for key in ("id", *OWN_TEXT_FIELDS) if texts.get(key)}
+    return texts
 
 
 def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
@@ -329,7 +335,9 @@ def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
     document = copy.deepcopy(card.document)
     data = document["data"]
     for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS):
-        stored = table.get(key) or (table.get("speech") if key == "mes_example" else None)
+        stored = table.get(key)
+        if not stored and key == "mes_example":
+            stored = table.get("speech")
         if stored and data.get(key) == stored:
             del data[key]
     extensions = data.get("extensions")
@@ -358,13 +366,15 @@ def _toml_value(value: Any) -> str:
         return f"[{', '.join(_toml_value(text) for text in value)}]"
     if value.isprintable() and "'" not in value and '"' in value:
         return f"'{value}'"
-    escaped = "".join(_escape_character(letter) for letter in value)
-    return f'"""\n{escaped}"""' if "\n" in value else f'"{escaped}"'
+    escaped = "".join(map(_escape_character, value))
+    if "\n" in value:
+        return f'"""\n{escaped}"""'
+    return f'"{escaped}"'
 
 
 def _escape_character(letter: str) -> str:
     if letter in '"\\':
         return f"\\{letter}"
-    if letter == "\n":
-        return letter
-    return f"\\u{ord(letter):04x}" if unicodedata.category(letter) == "Cc" else letter
+    if letter != "\n" and unicodedata.category(letter) == "Cc":
+        return f"\\u{ord(letter):04x}"
+    return letter

@@ -23,17 +23,14 @@ from personas.models.loading import load_torch
 
 PLAIN_LORA_SETTINGS = frozenset(
     "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights "
-    "lora_alpha "
-    "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision "
-    "target_modules "
-    "task_type use_dora use_rslora".split()
+    "lora_alpha lora_dropout megatron_core peft_type peft_version qalora_group_size r "
+    "rank_pattern revision target_modules task_type use_dora use_rslora".split()
 )
 """Settings of peft's `LoraConfig` that may be set: none loads code, builds on other models or needs
 other tensors.
 """
-MODULE_NAME_PATTERN = re.compile(
-    r"[\w.]{1,200}", re.ASCII
-)  # peft would accept any regular expression
+# peft would accept any regular expression.
+MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}", re.ASCII)
 MAGNITUDE = "lora_magnitude_vector"
 TENSOR_NAME_PATTERN = re.compile(
     rf"base_model\.model\.(.+)\.(lora_A|lora_B|{MAGNITUDE})(\.weight)?"
@@ -98,15 +95,14 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
     torch = load_torch()
     from transformers.pytorch_utils import Conv1D  # takes seconds
 
-    modules = dict(model.named_modules())
-    linears = {
-        name: (it.in_features, it.out_features)
-        for name, it in modules.items()
-        if isinstance(it, torch.nn.Linear)
-    }
-    return linears | {
-        name: (it.nx, it.nf) for name, it in modules.items() if isinstance(it, Conv1D)
-    }
+    linears = {}
+    convolutions = {}  # linear layers too, as GPT-2 has them
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            linears[name] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            convolutions[name] = (module.nx, module.nf)
+    return linears | convolutions
 
 
 def base_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
@@ -126,13 +122,14 @@ def stored_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
     shapes: dict[str, tuple[int, int]] = {}
     for file in sorted(base.folder.glob("*.safetensors")):
         with safe_open(file, "numpy") as weights:
-            names = weights.keys()
-            tensors = {key: weights.get_slice(key) for key in names if key.endswith(".weight")}
-            shapes |= {
-                key.removesuffix(".weight"): tuple(reversed(tensor.get_shape()))
-                for key, tensor in tensors.items()
-                if tensor.get_dtype() in SERVED_DTYPES and len(tensor.get_shape()) == 2
-            }
+            for key in weights.keys():  # noqa: SIM118 - it is no mapping
+                if not key.endswith(".weight"):
+                    continue
+                tensor = weights.get_slice(key)
+                shape = tensor.get_shape()
+                if tensor.get_dtype() in SERVED_DTYPES and len(shape) == 2:
+                    outputs, inputs = shape
+                    shapes[key.removesuffix(".weight")] = (inputs, outputs)
     return shapes
 
 
@@ -140,18 +137,19 @@ def find_by_pattern(patterns: Mapping[str, Any] | None, layer: str, default: Any
     """Return a layer's value in `rank_pattern` or `alpha_pattern`: of the first name that it ends
     with, as in peft.
     """
-    matching = (
-        it for name, it in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({name})", layer)
-    )
-    return next(matching, default)
+    for name, value in (patterns or {}).items():
+        if re.fullmatch(rf"(.*\.)?({name})", layer):
+            return value
+    return default
 
 
 def lora_scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     """Return the factor of A and B's product: α / r, or α / √r with rsLoRA (arXiv 2312.03732)."""
-    alpha = float(
-        find_by_pattern(config.get("alpha_pattern"), layer, config.get("lora_alpha", DEFAULT_ALPHA))
-    )
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    common = config.get("lora_alpha", DEFAULT_ALPHA)
+    alpha = float(find_by_pattern(config.get("alpha_pattern"), layer, common))
+    if config.get("use_rslora"):
+        return alpha / math.sqrt(rank)
+    return alpha / rank
 
 
 # ------------------------------------------------------------------------------------ configuration
@@ -171,29 +169,25 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
 
 def _config_fault(config: dict[str, Any]) -> str:
     """Describe the first setting that is not a plain LoRA's; empty if there is none."""
-    modules, ranks, alphas = (
-        config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern")
-    )
+    modules = config.get("target_modules") or {}
+    ranks = config.get("rank_pattern") or {}
+    alphas = config.get("alpha_pattern") or {}
     if config.get("peft_type") != "LORA":
         return f"its type is {str(config.get('peft_type'))[:MAX_SHOWN_CHARS]!r}"
     if config.get("bias", "none") != "none":
         return "it trains biases"
     if (init := config.get("init_lora_weights", True)) not in (True, False, "gaussian", None):
         return f"init_lora_weights {str(init)[:MAX_SHOWN_CHARS]!r} changes the base model"
-    if not (
-        modules
-        and isinstance(modules, list)
-        and isinstance(ranks, dict)
-        and isinstance(alphas, dict)
-    ):
+    has_names = isinstance(modules, list) and bool(modules)
+    if not has_names or not isinstance(ranks, dict) or not isinstance(alphas, dict):
         return "target_modules is no list of names"
-    all_ranks, all_alphas = ([config.get("r", DEFAULT_RANK), *ranks.values()],
-                             [config.get("lora_alpha", DEFAULT_ALPHA), *alphas.values()])  # fmt: skip
-    bad = (
-        *(name for name in [*modules, *ranks, *alphas] if not _is_module_name(name)),
-        *(f"rank {it}" for it in all_ranks if not _is_number(it, MAX_RANK, int)),
-        *(f"alpha {it}" for it in all_alphas if not _is_number(it, MAX_ALPHA)),
-    )
+    bad: list[object] = [name for name in (*modules, *ranks, *alphas) if not _is_module_name(name)]
+    for rank in (config.get("r", DEFAULT_RANK), *ranks.values()):
+        if not _is_number(rank, MAX_RANK, int):
+            bad.append(f"rank {rank}")
+    for alpha in (config.get("lora_alpha", DEFAULT_ALPHA), *alphas.values()):
+        if not _is_number(alpha, MAX_ALPHA):
+            bad.append(f"alpha {alpha}")
     return f"{str(bad[0])[:40]!r} is not accepted" if bad else ""
 
 
@@ -214,9 +208,9 @@ def _weights_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError) as error:
-        fault = (
-            str(error) if type(error) is ValueError else f"it cannot be read ({_shorten(error)})"
-        )
+        fault = f"it cannot be read ({_shorten(error)})"
+        if type(error) is ValueError:  # of the checks here
+            fault = str(error)
         raise AdapterError(
             f"{name}'s {WEIGHTS_FILE} does not fit: {fault}.", CHOOSE_OTHER_ADVICE
         ) from error
@@ -224,20 +218,17 @@ def _weights_errors(name: str) -> Iterator[None]:
 
 def _shorten(error: Exception) -> str:
     """Return an error's reason without the path of the file."""
-    text = (
-        (error.strerror if isinstance(error, OSError) else None)
-        or str(error)
-        or type(error).__name__
-    )
-    return text[:MAX_SHOWN_CHARS]
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return (text or type(error).__name__)[:MAX_SHOWN_CHARS]
 
 
 def _require_small_header(file: Path) -> None:
     with file.open("rb") as content:
         size = int.from_bytes(content.read(8), "little")
-    if (
-        MAX_HEADER_BYTES < size < file.stat().st_size
-    ):  # safetensors refuses one beyond the file's end
+    # safetensors itself refuses a header beyond the file's end.
+    if MAX_HEADER_BYTES < size < file.stat().st_size:
         raise ValueError(
             f"its header has {size:,} bytes, and at most {MAX_HEADER_BYTES:,} are read"
         )
@@ -276,7 +267,10 @@ def _check_layer(
     widths: tuple[int, int] | None,
 ) -> None:
     name = layer[:MAX_SHOWN_CHARS]
-    if set(shapes) != {"lora_A", "lora_B", *([MAGNITUDE] if config.get("use_dora") else [])}:
+    expected = {"lora_A", "lora_B"}
+    if config.get("use_dora"):
+        expected.add(MAGNITUDE)
+    if set(shapes) != expected:
         raise ValueError(f"{name} has {' and '.join(sorted(shapes))} only")
     a = shapes["lora_A"]
     b = shapes["lora_B"]
@@ -307,9 +301,8 @@ def _checked_tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str
             tensor = weights.get_tensor(key)
             layer, side, _ = TENSOR_NAME_PATTERN.fullmatch(key).groups()  # type: ignore[union-attr]  # it was checked
             scale = lora_scale(config, layer, tensor.shape[1]) if side == "lora_B" else 1.0
-            if (
-                not float(tensor.float().abs().max()) * max(scale, 1.0) <= MAX_ABSOLUTE_WEIGHT
-            ):  # NaN is not either
+            largest = float(tensor.float().abs().max()) * max(scale, 1.0)
+            if not largest <= MAX_ABSOLUTE_WEIGHT:  # nor is NaN
                 raise ValueError(
                     f"{key} has values that are not finite or not below {MAX_ABSOLUTE_WEIGHT:,.0f}"
                 )
