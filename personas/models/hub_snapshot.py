@@ -4,12 +4,13 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from personas.errors import BaseModelError
 
-SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
+SNAPSHOT_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "tokenizer*")
 """Files of a model repository that are downloaded."""
 HUB_TIMEOUT_S = 3.0
 HUB_OFFLINE_ERROR = "HF_HUB_OFFLINE is set"
@@ -43,9 +44,11 @@ def _is_reachable(address: str) -> bool:
         return False
 
 
-def fetch_snapshot(name: str, revision: str = "") -> Path:
-    """Download a model at a commit, tag or branch; without network the cache is used. Raises
-    `BaseModelError`.
+def fetch_snapshot(
+    name: str, revision: str = "", patterns: Sequence[str] = SNAPSHOT_PATTERNS
+) -> Path:
+    """Download the files of a model that match `patterns`, at a commit, tag or branch; without
+    network the cache is used. Raises `BaseModelError`.
     """
     from huggingface_hub import (
         errors,
@@ -54,7 +57,7 @@ def fetch_snapshot(name: str, revision: str = "") -> Path:
 
     try:
         return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=SNAPSHOT_PATTERNS)
+            snapshot_download(name, revision=revision or None, allow_patterns=list(patterns))
         )
     except errors.GatedRepoError as error:
         why = "the hub offers it only to those who accepted its terms"
@@ -70,7 +73,8 @@ def fetch_snapshot(name: str, revision: str = "") -> Path:
     except errors.HFValidationError as error:
         raise BaseModelError(
             f"The base model {name!r} is neither a folder nor a model's id on a hub.",
-            "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name.",
+            "Set BASE_MODEL to `embedded`, a model folder, a GGUF file, or an id such as owner/name "
+            "or owner/name:Q4_K_M.",
         ) from error
     except Exception as error:  # network errors have many types
         kind = f" ({type(error).__name__})"
@@ -87,7 +91,9 @@ def _fetch_error(name: str, why: str, advice: str) -> BaseModelError:
     return BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice)
 
 
-def find_snapshot(name: str, revision: str = "") -> Path:
+def find_snapshot(
+    name: str, revision: str = "", patterns: Sequence[str] = SNAPSHOT_PATTERNS
+) -> Path:
     """Find the same folder in the cache, without network. Raises `BaseModelError`."""
     from huggingface_hub import (
         errors,
@@ -95,7 +101,7 @@ def find_snapshot(name: str, revision: str = "") -> Path:
     )  # takes 0.15 s; local models do not need it
 
     try:
-        options: dict[str, Any] = {"allow_patterns": SNAPSHOT_PATTERNS, "local_files_only": True}
+        options: dict[str, Any] = {"allow_patterns": list(patterns), "local_files_only": True}
         return Path(snapshot_download(name, revision=revision or None, **options))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         raise BaseModelError(

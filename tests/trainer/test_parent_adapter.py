@@ -83,6 +83,8 @@ def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, 
     )
     assert manifest.start_from.weights == before.checksums["adapter_model.safetensors"]
     card = (folder / "adapter" / "README.md").read_text()
+    assert manifest.lora["coverage"] == 1.0
+    assert "The adapter covers 100.0% of the parameters in the base model's blocks." in card
     assert "Its training continued from the adapter dialogue v1 (job `job-1`" in card
     assert read_people(folder / "adapter")["a" * 32] == 3  # whom it has learned from before
     assert "adapter" in {

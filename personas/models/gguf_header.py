@@ -1,0 +1,172 @@
+"""The metadata of a GGUF file, and what transformers 5.23 leaves out of it when it reads the model.
+
+Left out without a word, such a setting would be another model: Llama 3's RoPE scaling changes every
+logit. It is restored, or the file is refused.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personas.errors import BaseModelError
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""Llama 3's RoPE scaling: the divisor of each frequency."""
+LLAMA3_LOW_FACTOR = 1.0
+LLAMA3_HIGH_FACTOR = 4.0
+LLAMA3_CONTEXTS = (8192, 4096, 2048, 1024, 512, 256)
+"""Context lengths in tokens before scaling, Llama 3's own first."""
+ROPE_TOLERANCE = 1e-3
+SPECIAL_TOKEN_TYPES = (3, 4)
+"""Types of tokens that a template writes: control, and user-defined."""
+HEAD_SIZE_FAMILIES = ("qwen3", "qwen3_moe")
+"""Their head size has no key in transformers' mapping, which takes the default of 128."""
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """The metadata that is compared with what transformers reads.
+
+    `key_length` is the size of a head, None where the file has none. `rope_scaling` is the file's
+    name for it, `rope_factors` the divisors of the frequencies, empty where there are none.
+    `special_tokens` maps ids of control and user-defined tokens to their texts.
+    """
+
+    architecture: str
+    parameters: int
+    vocabulary: int
+    key_length: int | None
+    rope_scaling: str
+    rope_factors: tuple[float, ...]
+    special_tokens: Mapping[int, str]
+
+
+def read_header(file: Path) -> GgufHeader:
+    """Read a file's metadata. Raises `ValueError` for a file that is cut short or names no
+    architecture, and the reader's errors.
+    """
+    from gguf import GGUFReader  # takes 0.2 s
+
+    reader = GGUFReader(file)
+    architecture = _value(reader, "general.architecture")
+    if not architecture:
+        raise ValueError("it names no architecture")
+    end = max((int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors), default=0)
+    if end > file.stat().st_size:
+        raise ValueError("it is cut short")
+    tokens = _value(reader, "tokenizer.ggml.tokens") or []
+    types = _value(reader, "tokenizer.ggml.token_type") or []
+    factors = [tensor.data for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
+    return GgufHeader(
+        architecture=str(architecture),
+        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        vocabulary=len(tokens),
+        key_length=_value(reader, f"{architecture}.attention.key_length"),
+        rope_scaling=str(_value(reader, f"{architecture}.rope.scaling.type") or "none"),
+        rope_factors=tuple(float(factor) for factor in factors[0]) if factors else (),
+        special_tokens={
+            id: token
+            for id, (token, kind) in enumerate(zip(tokens, types, strict=False))
+            if kind in SPECIAL_TOKEN_TYPES
+        },
+    )
+
+
+def restore_settings(config: Any, header: GgufHeader, file: Path) -> None:
+    """Put the settings that transformers leaves out into a configuration. Raises `BaseModelError`
+    for RoPE scaling that has no counterpart.
+    """
+    if config.model_type in HEAD_SIZE_FAMILIES and header.key_length:
+        config.head_dim = header.key_length
+    rope = config.rope_parameters or {}
+    if rope.get("rope_type", "default") != "default":
+        return
+    if header.rope_factors:
+        scaling = _llama3_scaling(header.rope_factors, float(rope["rope_theta"]))
+        if scaling is None:
+            raise _rope_error(file, "by factors of its own")
+        config.rope_parameters = {**rope, **scaling}
+    elif header.rope_scaling != "none":
+        raise _rope_error(file, f"of the kind {header.rope_scaling}")
+
+
+def drop_added_tokens(folder: Path, vocabulary: int) -> None:
+    """Remove tokens with ids beyond the vocabulary from a tokenizer's folder.
+
+    transformers gives byte-level tokenizers an unknown token, `<|endoftext|>`, which most files do
+    not have: as an id without an embedding, it would end the process that reads it.
+    """
+    file = folder / "tokenizer.json"
+    described = json.loads(file.read_text(encoding="utf-8"))
+    beyond = {token["content"] for token in described["added_tokens"] if token["id"] >= vocabulary}
+    if not beyond:
+        return
+    described["added_tokens"] = [
+        token for token in described["added_tokens"] if token["id"] < vocabulary
+    ]
+    if described["model"].get("unk_token") in beyond:
+        described["model"]["unk_token"] = None
+    file.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+    config_file = folder / "tokenizer_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in config.items() if str(value) not in beyond}
+    config_file.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def find_misread_token(tokenizer: Any, header: GgufHeader) -> str:
+    """Return the first special token that a tokenizer has otherwise than the file, as the end of a
+    sentence; empty for none.
+    """
+    if len(tokenizer) > header.vocabulary:
+        return f"it has {len(tokenizer):,} tokens instead of {header.vocabulary:,}"
+    for id, token in header.special_tokens.items():
+        if (other := tokenizer.convert_ids_to_tokens(id)) != token:
+            return f"the token {id} is {other!r} instead of {token!r}"
+    return ""
+
+
+def _value(reader: Any, key: str) -> Any:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+def _llama3_scaling(factors: Sequence[float], theta: float) -> dict[str, Any] | None:
+    """Return the settings of Llama 3's RoPE scaling that give these divisors; None if none do."""
+    for context in LLAMA3_CONTEXTS:
+        expected = _llama3_factors(len(factors), theta, max(factors), context)
+        if all(
+            math.isclose(one, other, rel_tol=ROPE_TOLERANCE)
+            for one, other in zip(factors, expected, strict=True)
+        ):
+            return {
+                "rope_type": "llama3",
+                "factor": max(factors),
+                "low_freq_factor": LLAMA3_LOW_FACTOR,
+                "high_freq_factor": LLAMA3_HIGH_FACTOR,
+                "original_max_position_embeddings": context,
+            }
+    return None
+
+
+def _llama3_factors(count: int, theta: float, factor: float, context: int) -> list[float]:
+    """Divisors of `count` frequencies: none for short waves, `factor` for long ones, and between
+    them a blend (`_compute_llama3_parameters` in transformers.modeling_rope_utils).
+    """
+    divisors = []
+    for index in range(count):
+        wavelength = 2 * math.pi * theta ** (index / count)
+        turns = context / wavelength
+        blend = (turns - LLAMA3_LOW_FACTOR) / (LLAMA3_HIGH_FACTOR - LLAMA3_LOW_FACTOR)
+        blend = min(max(blend, 0.0), 1.0)
+        divisors.append(1 / ((1 - blend) / factor + blend))
+    return divisors
+
+
+def _rope_error(file: Path, kind: str) -> BaseModelError:
+    return BaseModelError(
+        f"{file} scales its positions {kind}, which transformers does not read from GGUF.",
+        "Name the folder or the hub id of the same model in safetensors.",
+    )

@@ -1,0 +1,116 @@
+"""Names of GGUF models: a path, a hub id with a file, Ollama's and LM Studio's stores."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from personas.errors import BaseModelError
+from personas.models.gguf_file import is_gguf
+from personas.models.hub_snapshot import fetch_snapshot, find_snapshot
+
+OLLAMA_NAME = re.compile(r"(?:[\w.-]+/)*[\w.-]+(?::[\w.-]+)?")
+OLLAMA_MODEL_LAYER = "application/vnd.ollama.image.model"
+HUB_FILE = re.compile(
+    r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)"
+)
+"""`owner/name:FILE.gguf`, `owner/name:Q4_K_M` or `owner/name@revision:Q4_K_M`."""
+MAX_LISTED = 8
+
+
+def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
+    """Find the GGUF file that a base model's name means; None if it means none.
+
+    The name is a file, a folder that holds one GGUF file and no transformers model (LM Studio's), a
+    model of this machine's Ollama, or a file on a hub: `owner/name:FILE.gguf`, `owner/name:Q4_K_M`.
+    `fetch` downloads the latter. Raises `BaseModelError` for several files, and for none.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        if is_gguf(path):
+            return path
+        raise BaseModelError(
+            f"The base model {name} is a file, and no GGUF file.",
+            "Name a GGUF file, or the folder of a transformers model.",
+        )
+    if path.is_dir():
+        return None if (path / "config.json").exists() else _only_file(path)
+    if file := _find_in_ollama(name):
+        return file
+    if hub_file := HUB_FILE.fullmatch(name):
+        return _find_on_hub(hub_file, fetch=fetch)
+    if ":" in name and "/" not in name and OLLAMA_NAME.fullmatch(name):
+        raise BaseModelError(
+            f"{name} is a name as Ollama's are, and there is no such model in {_ollama_store()}.",
+            f"Type `ollama pull {name}` first, or name a GGUF file: its path, owner/name:Q4_K_M, or "
+            "owner/name:FILE.gguf.",
+        )
+    return None
+
+
+def _only_file(folder: Path) -> Path | None:
+    files = [file for file in sorted(folder.glob("*.gguf")) if not file.name.startswith("mmproj")]
+    if len(files) > 1:
+        raise BaseModelError(
+            f"The folder {folder} has {len(files)} GGUF files: {_listed(files)}.",
+            f"Name one of them: BASE_MODEL={files[0]}",
+        )
+    return files[0] if files else None
+
+
+def _find_on_hub(name: re.Match[str], *, fetch: bool) -> Path:
+    wanted = name["file"]
+    if wanted.endswith(".gguf"):
+        patterns = [wanted]
+    else:
+        patterns = [
+            f"*{mark}{case}.gguf" for mark in "-." for case in (wanted.upper(), wanted.lower())
+        ]
+    find = fetch_snapshot if fetch else find_snapshot
+    folder = find(name["repository"], name["revision"] or "", patterns)
+    for pattern in patterns:
+        files = sorted(folder.rglob(pattern))
+        if files:
+            return files[0]
+    raise BaseModelError(
+        f"{name['repository']} has no GGUF file {wanted}.",
+        "Name one of its files, such as owner/name:FILE.gguf, or the end of its name: "
+        "owner/name:Q4_K_M.",
+    )
+
+
+def _ollama_store() -> Path:
+    return Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+
+
+def _find_in_ollama(name: str) -> Path | None:
+    """Find a model in Ollama's store: a manifest per tag, whose model layer names a blob."""
+    model, _, tag = name.partition(":")
+    if not OLLAMA_NAME.fullmatch(name) or ".." in name or ("/" in model and not tag):
+        return None
+    model = model if "/" in model else f"library/{model}"
+    store = _ollama_store()
+    # The folder between is the registry's host.
+    for manifest in sorted(store.glob(f"manifests/*/{model}/{tag or 'latest'}")):
+        digest = _model_digest(manifest)
+        blob = store / "blobs" / digest.replace(":", "-")
+        if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) and is_gguf(blob):
+            return blob
+    return None
+
+
+def _model_digest(manifest: Path) -> str:
+    try:
+        content: Any = json.loads(manifest.read_text(encoding="utf-8"))
+        layers = content["layers"]
+        return next(
+            str(layer["digest"]) for layer in layers if layer["mediaType"] == OLLAMA_MODEL_LAYER
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return ""
+
+
+def _listed(files: list[Path]) -> str:
+    names = [file.name for file in files[:MAX_LISTED]]
+    return ", ".join(names) + (", …" if len(files) > MAX_LISTED else "")
