@@ -15,7 +15,8 @@ from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import EvaluationExtent, ScoreCard, Side
 from trainer.evaluate.candidates import BASE, Candidates
-from trainer.evaluate.paired_losses import PairedLosses, heldout_section, paired_losses
+from trainer.evaluate.loss_sections import heldout_section
+from trainer.evaluate.paired_losses import PairedLosses, paired_losses
 from trainer.gate.verdict import outcomes_of
 from trainer.report.scorecard_files import SCORECARD_FILE
 from trainer.run import make_adapter

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from trainer.evaluate.paired_losses import RESAMPLES, bootstrap_ratio
+from trainer.evaluate.bootstrap import RESAMPLES, bootstrap_ratio
 
 
 def replies(talks, each, seed, talk_sd=0.0):
@@ -71,6 +71,6 @@ def test_a_single_talk_is_resampled_reply_by_reply_and_a_single_reply_has_no_wid
 def test_many_talks_are_resampled_in_parts(monkeypatch):
     names, above, below = replies(50, 1, seed=3)
     whole = bootstrap_ratio(names, above, below)
-    monkeypatch.setattr("trainer.evaluate.paired_losses.MAX_DRAWS_PER_ARRAY", 50 * RESAMPLES // 7)
+    monkeypatch.setattr("trainer.evaluate.bootstrap.MAX_DRAWS_PER_ARRAY", 50 * RESAMPLES // 7)
     parts = bootstrap_ratio(names, above, below)
     assert np.allclose([whole.low, whole.high], [parts.low, parts.high], atol=2e-3)

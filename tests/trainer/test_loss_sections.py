@@ -20,25 +20,21 @@ from trainer.evaluate.evaluate_version import (
     EvaluationRequest,
     evaluate_version,
 )
+from trainer.evaluate.loss_sections import instruction_samples, loss_difference
 from trainer.evaluate.memorisation import (
     MIN_VERBATIM_TOKENS,
     continuation_tokens,
     is_memorised,
     memorisation_section,
 )
-from trainer.evaluate.paired_losses import (
-    REPLIES_PER_STEP,
-    TimeBudget,
-    instruction_samples,
-    loss_difference,
-    paired_losses,
-)
+from trainer.evaluate.paired_losses import REPLIES_PER_STEP, paired_losses
 from trainer.evaluate.persona_separation import (
     fit_adapters,
     load_other_personas,
     margin_bits,
     separation_section,
 )
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.report.scorecard_markdown import render_markdown
 from trainer.train.job import prepare_job
 from trainer.train.losses import ReplyLoss, TokenLosses, measure_token_losses

@@ -23,7 +23,7 @@ from trainer.evaluate.generation.reply_tasks import (
     mean_interval,
     paired_difference,
 )
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply
 
 TOPICS = (

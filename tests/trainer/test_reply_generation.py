@@ -41,7 +41,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.train.job import prepare_job
 from trainer.train.losses import measure_reply_losses
 

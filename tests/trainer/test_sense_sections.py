@@ -51,7 +51,7 @@ from trainer.evaluate.generation.voice_sections import (
     measure_pressure,
     pressure_prompts,
 )
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.train.job import prepare_job
 
 ADA = Persona("ada", "Ada")

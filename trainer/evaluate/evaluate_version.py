@@ -26,26 +26,21 @@ from personas.schemas.scorecard import (
 from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation.reply_sections import measure_replies
+from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
 from trainer.evaluate.memorisation import (
     add_reply_pii,
     data_checks_section,
     memorisation_section,
     training_losses,
 )
-from trainer.evaluate.paired_losses import (
-    PairedLosses,
-    TimeBudget,
-    general_section,
-    heldout_section,
-    instruction_losses,
-    paired_losses,
-)
+from trainer.evaluate.paired_losses import PairedLosses, paired_losses
 from trainer.evaluate.persona_separation import (
     NO_OTHER_PERSONA,
     OtherPersona,
     load_other_personas,
     separation_section,
 )
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.gate.verdict import judge
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent

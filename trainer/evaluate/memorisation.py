@@ -18,7 +18,8 @@ from trainer.dataset.dataset import Dataset
 from trainer.dataset.minhash import MinHashIndex, split_words
 from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.generation.reply_tasks import true_share
-from trainer.evaluate.paired_losses import TimeBudget, paired_losses
+from trainer.evaluate.paired_losses import paired_losses
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.process.events import StepEvent
 from trainer.schemas import Recipe
 from trainer.train.losses import TokenLosses

@@ -27,8 +27,10 @@ from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, Turn
 from personas.schemas.scorecard import Interval, Separation
 from trainer.dataset.dataset import Dataset
+from trainer.evaluate.bootstrap import bootstrap_ratio
 from trainer.evaluate.candidates import NEW, Candidates
-from trainer.evaluate.paired_losses import TimeBudget, bootstrap_ratio, paired_losses
+from trainer.evaluate.paired_losses import paired_losses
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob, prepare_job
 from trainer.train.losses import ReplyLoss, load_serving_model, mean_loss, measure_reply_losses

@@ -35,7 +35,7 @@ from trainer.evaluate.generation.reply_tasks import (
 from trainer.evaluate.generation.sense_inputs import SenseInputs
 from trainer.evaluate.generation.sense_sections import measure_sense
 from trainer.evaluate.generation.voice_classifier import AuthorTexts, usable_voices
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.study.quality import (
     ENDED,
     SERVED,

@@ -21,7 +21,8 @@ from trainer.evaluate.generation.evaluation_prompts import (
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, select_replies
 from trainer.evaluate.generation.text_metrics import score_texts
-from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
+from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply, Recipe
 from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable

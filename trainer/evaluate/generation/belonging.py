@@ -20,7 +20,7 @@ from trainer.evaluate.generation.reply_tasks import (
     ReplyValue,
     select_replies,
 )
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.losses import measure_reply_losses
 

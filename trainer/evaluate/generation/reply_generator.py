@@ -27,7 +27,7 @@ from personas.schemas.chat import (
 from personas.schemas.scorecard import Side
 from trainer.evaluate.candidates import MAX_BATCH_ROWS
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
 STATED_SAMPLING: dict[str, tuple[str, type[float], float, float]] = {

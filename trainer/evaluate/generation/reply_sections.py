@@ -66,7 +66,8 @@ from trainer.evaluate.generation.voice_classifier import (
     measure_voice,
     usable_voices,
 )
-from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
+from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
+from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 

@@ -21,7 +21,7 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.dataset.quality_filters import find_language_file
-from trainer.evaluate.paired_losses import bootstrap_ratio
+from trainer.evaluate.bootstrap import bootstrap_ratio
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""

@@ -33,7 +33,7 @@ from trainer.evaluate.generation.voice_sections import (
     measure_style,
     pressure_prompts,
 )
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 
 PROMPTS_TIME_SHARE = 0.25
 """Share of the time for questions in other words and messages under pressure."""

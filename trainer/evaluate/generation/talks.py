@@ -29,7 +29,7 @@ from trainer.evaluate.generation.reply_tasks import (
 from trainer.evaluate.generation.sense_inputs import SenseInputs, shortage
 from trainer.evaluate.generation.text_metrics import repeated_share
 from trainer.evaluate.generation.voice_sections import VoiceJudge
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.time_budget import TimeBudget
 
 
 @dataclass(frozen=True)
