@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tools.tiny_models import GEMMA_CHAT, GEMMA_TOKENS, TINY_MODELS, TinyModelSpec, byte_level_split
-from trainer.export.gguf_model import LLAMA3_REGEX, QWEN2_REGEX
+from trainer.export.gguf_vocabulary import LLAMA3_REGEX, QWEN2_REGEX
 
 LLAMA3_CHAT = (
     "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"

@@ -19,7 +19,7 @@ from personas.models.loading import load_model
 from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary
-from trainer.export.gguf_model import LLAMA3_REGEX, QWEN2_REGEX
+from trainer.export.gguf_vocabulary import LLAMA3_REGEX, QWEN2_REGEX
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 VOCABULARY = 512

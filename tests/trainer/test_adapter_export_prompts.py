@@ -14,7 +14,7 @@ from personas.prompt.chat_template import FIXED_DATE
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from tools.tiny_models import TINY_MODELS, make_tokenizer
-from trainer.export.gguf_model import begins_with_bos, build_vocabulary
+from trainer.export.gguf_vocabulary import begins_with_bos, build_vocabulary
 from trainer.export.go_template import (
     build_go_template,
     extract_template_parts,

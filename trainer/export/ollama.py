@@ -5,7 +5,7 @@ from __future__ import annotations
 from personas.errors import ExportError
 from personas.prompt.renderer import EXAMPLE_USER, Renderer, fill_macros, system_text
 from personas.schemas.chat import Persona, SamplingParams, Turn
-from trainer.export.gguf_model import begins_with_bos
+from trainer.export.gguf_vocabulary import begins_with_bos
 from trainer.export.go_template import (
     SYSTEM_SEPARATOR,
     OllamaMessage,
