@@ -10,7 +10,7 @@ from personas.errors import TrainingError
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Progress
 from trainer.recipe.machine_fit import fit_to_hardware
-from trainer.train.losses import (
+from trainer.train.divergence import (
     DIVERGENCE_RISE_NATS,
     DIVERGENCE_WINDOW_STEPS,
     require_convergence,

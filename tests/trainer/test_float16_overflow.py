@@ -17,7 +17,7 @@ from tests.tiny_models import overflowing_model
 from tests.trainer.job_folders import persona_job
 from trainer.machine import probe_machine
 from trainer.run import run_job
-from trainer.train.losses import require_convergence, require_finite_loss
+from trainer.train.divergence import require_convergence, require_finite_loss
 from trainer.train.resume_config import ResumeConfig, lock_config
 from trainer.train.sft_trainer import load_model_with_kernels
 from trainer.train.training_run import RunControl

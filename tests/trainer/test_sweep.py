@@ -60,9 +60,11 @@ def run(monkeypatch):
     def ran(folder):
         diverges = "5e-3" in folder.name
         monkeypatch.setattr(
-            "trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0 if diverges else 3.0
+            "trainer.train.divergence.DIVERGENCE_RISE_NATS", -100.0 if diverges else 3.0
         )
-        monkeypatch.setattr("trainer.train.losses.DIVERGENCE_WINDOW_STEPS", 1 if diverges else 10)
+        monkeypatch.setattr(
+            "trainer.train.divergence.DIVERGENCE_WINDOW_STEPS", 1 if diverges else 10
+        )
         of = {
             "stop_on_eof": False,
             "checkpoint_every": 45,

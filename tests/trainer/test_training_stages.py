@@ -192,9 +192,9 @@ def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_we
 
 def test_a_first_stage_that_diverges_names_its_own_rate(job, monkeypatch):
     monkeypatch.setattr(
-        "trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0
+        "trainer.train.divergence.DIVERGENCE_RISE_NATS", -100.0
     )  # every loss is too high
-    monkeypatch.setattr("trainer.train.losses.DIVERGENCE_WINDOW_STEPS", 1)
+    monkeypatch.setattr("trainer.train.divergence.DIVERGENCE_WINDOW_STEPS", 1)
     with pytest.raises(
         TrainingError, match=r"In the first stage: .*set first_stage_learning_rate=5e-05"
     ):

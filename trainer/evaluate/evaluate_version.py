@@ -45,13 +45,13 @@ from trainer.gate.verdict import judge
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent
 from trainer.train.checkpoint import checkpoint_step, list_checkpoints
+from trainer.train.divergence import require_finite_loss
 from trainer.train.job import PreparedJob
 from trainer.train.losses import (
     TokenLosses,
     load_serving_model,
     mean_loss,
     measure_token_losses,
-    require_finite_loss,
 )
 from trainer.train.trainer_base import between_layers
 from trainer.train.training_run import Run

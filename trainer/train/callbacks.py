@@ -14,7 +14,7 @@ from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, P
 from trainer.process.environment import HEAP_SLACK_BYTES
 from trainer.process.events import StepEvent
 from trainer.process.run_control import RunCancelled
-from trainer.train.losses import require_convergence, require_finite_loss
+from trainer.train.divergence import require_convergence, require_finite_loss
 from trainer.train.trainer_base import StageInputs, TrainerBase
 
 
