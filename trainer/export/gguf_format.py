@@ -93,16 +93,16 @@ def is_supported(config: Any) -> bool:
 
 def permute_rows(rows: Array, heads: int) -> Array:
     """Regroup rows [heads · 2 · half, …] from halves to neighbouring pairs within each head."""
+    # Rotary positions turn two dimensions against each other: in transformers those at the same
+    # place of both halves of a head, in llama.cpp's Llama two neighbours.
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def head_size(config: Any) -> int:
     """Return the dimensions of a head."""
-    size: int = (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-    return size
+    stated: int | None = getattr(config, "head_dim", None)
+    return stated or int(config.hidden_size // config.num_attention_heads)
 
 
 def rope_type(config: Any) -> str:
@@ -117,9 +117,8 @@ def _name(config: Any) -> str:
 def _require_supported(config: Any, name: str) -> None:
     """Refuse features that llama.cpp computes differently, or that this writer lacks."""
     advice = "Export --to merged: transformers knows it."
-    if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and getattr(
-        config, "attention_bias", False
-    ):
+    has_attention_bias = getattr(config, "attention_bias", False)
+    if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and has_attention_bias:
         raise ExportError(
             f"This {name} has biases in its attention, which are not written to GGUF here.", advice
         )
@@ -131,7 +130,8 @@ def _require_supported(config: Any, name: str) -> None:
         raise ExportError(
             f"This {name} computes with {config.hidden_act}; llama.cpp takes silu.", advice
         )
-    if (kind := rope_type(config)) not in ROPE_TYPES:
+    kind = rope_type(config)
+    if kind not in ROPE_TYPES:
         supported = f"known are {', '.join(ROPE_TYPES)}."
         raise ExportError(
             f"RoPE scaling of type {kind!r} is not written to GGUF here; {supported}", advice
@@ -182,9 +182,14 @@ def write_gguf(
     writer = GGUFWriter(path, arch)
     try:
         describe(writer)
-        for it in entries:
+        # The header has the place of every tensor, so that their sizes come before their values.
+        for entry in entries:
             writer.add_tensor_info(
-                it.name, it.shape, np.dtype(np.float32), _stored_bytes(it), raw_dtype=it.kind
+                entry.name,
+                entry.shape,
+                np.dtype(np.float32),
+                _stored_bytes(entry),
+                raw_dtype=entry.kind,
             )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -39,8 +39,7 @@ class LlamaCppResult:
     def __str__(self) -> str:
         return (
             f"KL {self.kl:.2g}, same choice {self.same_choice:.0%}, the same tokens in "
-            f"{self.same_tokens} of "
-            f"{self.prompts} prompts"
+            f"{self.same_tokens} of {self.prompts} prompts"
         )
 
 
@@ -62,7 +61,8 @@ def compare_with_llama_cpp(
     if not is_installed():
         return None
     say("asking llama.cpp")
-    server = _start_server(model, adapter, max(len(sample.ids) for sample in source.samples) + 8)
+    longest = max(len(sample.ids) for sample in source.samples)
+    server = _start_server(model, adapter, longest + 8)  # with room for the token that is asked for
     plain = source.tokenizer("a", add_special_tokens=False)["input_ids"][-1]
     last = []
     same = 0
@@ -72,8 +72,10 @@ def compare_with_llama_cpp(
         ours = source.tokenizer(text, add_special_tokens=False)["input_ids"]
         same += _tokenise(server, text) == ours
     difference = compare_logits(reference[:, -1:], torch.stack(last).unsqueeze(1))
-    result = LlamaCppResult(difference.kl, difference.same_choice, same, len(last))
-    if not result.kl <= MAX_KL:
+    result = LlamaCppResult(
+        kl=difference.kl, same_choice=difference.same_choice, same_tokens=same, prompts=len(last)
+    )
+    if not result.kl <= MAX_KL:  # so that NaN fails
         raise ExportError(
             f"llama.cpp reads the export otherwise: {result}.",
             "Nothing was kept. Report this fault.",
@@ -116,9 +118,9 @@ def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
     }
     answer = server.handle_completions({**request, "cache_prompt": False})
     log_probabilities = torch.full((size,), MIN_LOG_PROBABILITY)
-    for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-        if one["id"] < size:
-            log_probabilities[one["id"]] = max(one["logprob"], MIN_LOG_PROBABILITY)
+    for token in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+        if token["id"] < size:
+            log_probabilities[token["id"]] = max(token["logprob"], MIN_LOG_PROBABILITY)
     return log_probabilities
 
 
