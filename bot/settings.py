@@ -517,12 +517,12 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
     for name, value in given.items():
         if name not in SETTINGS_BY_NAME:
             log.warning("%s: nothing reads %s.%s", value.origin, name, _closest_name(name))
-    from_environ = {
-        setting: environ[setting.name] for setting in SETTINGS if setting.name in environ
-    }
+    from_environ = {}
     arguments: dict[str, Any] = {"_env_file": env_file}
-    for setting, text in from_environ.items():
-        arguments[setting.field] = text
+    for setting in SETTINGS:
+        if setting.name in environ:
+            from_environ[setting] = environ[setting.name]
+            arguments[setting.field] = environ[setting.name]
     try:
         settings = Settings(**arguments)
     except ValidationError as error:

@@ -161,9 +161,10 @@ def mentions_bot(message: discord.Message, bot: discord.abc.User | None) -> bool
         return False
     if bot in message.mentions:
         return True
-    return any(
-        role.tags is not None and role.tags.bot_id == bot.id for role in message.role_mentions
-    )
+    for role in message.role_mentions:
+        if role.tags is not None and role.tags.bot_id == bot.id:
+            return True
+    return False
 
 
 def _names(message: discord.Message, viewer: object, *, is_addressed: bool) -> MarkupNames:

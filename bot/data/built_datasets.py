@@ -98,18 +98,17 @@ def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "
     file = folder / STATS_FILE
     try:
         stats = DatasetStats.model_validate(json.loads(file.read_bytes()))
-        gone = tuple(
-            name
-            for side, name in SPLIT_FILES
-            if stats.samples.get(side) and not (folder / name).is_file()
-        )
+        gone = []
+        for side, name in SPLIT_FILES:
+            if stats.samples.get(side) and not (folder / name).is_file():
+                gone.append(name)
         return BuiltDataset(
             id,
             folder,
             stats=stats,
             built_at=file.stat().st_mtime,
             is_own=is_own,
-            gone=gone,
+            gone=tuple(gone),
             catalogue_name=catalogue_name,
         )
     except (OSError, ValueError, ValidationError) as error:
@@ -145,15 +144,16 @@ def _dataset_folders(home: Path, id: str = "") -> list[tuple[str, Path, bool, st
     """
     sets = DataFolders(home).sets
     if id:
+        # An id of an address may lead out of the folder, so its form is checked before it is used.
         own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
     else:
-        own = sorted(
-            path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name)
-        )
+        paths = sorted(sets.glob("[!.]*"))
+        own = [path for path in paths if DATASET_NAME_PATTERN.fullmatch(path.name)]
     names = catalogue_names(home)
-    folders = [
-        (path.name, path, True, names.get(path, "")) for path in own if is_built_dataset(path)
-    ]
+    folders = []
+    for path in own:
+        if is_built_dataset(path):
+            folders.append((path.name, path, True, names.get(path, "")))
     own_ids = {id for id, *_ in folders}
     for path, name in names.items():
         if name not in own_ids and path.parent != sets and is_built_dataset(path):

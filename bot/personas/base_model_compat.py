@@ -135,9 +135,10 @@ class IncompatibleVersions:
         if not self.has_adapters:
             names = ", ".join(f"{persona} {version}" for persona, version in models)
             return f"This engine serves no adapters. The base model answers instead of {names}."
-        names = ", ".join(
-            f"{persona} {version} (for {model})" for (persona, version), model in models.items()
-        )
+        versions = []
+        for (persona, version), model in models.items():
+            versions.append(f"{persona} {version} (for {model})")
+        names = ", ".join(versions)
         return (
             f"Made for another base model than {served}: {names}. The base model answers for them "
             "until they are "

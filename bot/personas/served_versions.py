@@ -40,11 +40,9 @@ class ServedVersions:
 
     def of_persona(self, persona_id: str) -> list[str]:
         """List the versions of a persona that can be served, oldest first."""
-        return [
-            installed.version
-            for installed in self.store.versions.installed(persona_id)
-            if not self.incompatible.model_of(persona_id, installed.version)
-        ]
+        versions = [installed.version for installed in self.store.versions.installed(persona_id)]
+        other_model = self.incompatible.model_of
+        return [version for version in versions if not other_model(persona_id, version)]
 
     def dialogue_of(self, adapter: AdapterRef | None) -> str | None:
         """Return the name of the dialogue adapter that a version is a copy of; None for other
@@ -58,8 +56,8 @@ class ServedVersions:
 
     def dialogue_adapters(self) -> list[DialogueAdapter]:
         """List the dialogue adapters that can be served."""
-        return [
-            adapter
-            for adapter in find_dialogue_adapters(self.home).values()
-            if adapter.version and not self.incompatible.model_of_dialogue(adapter)
-        ]
+        served = []
+        for adapter in find_dialogue_adapters(self.home).values():
+            if adapter.version and not self.incompatible.model_of_dialogue(adapter):
+                served.append(adapter)
+        return served

@@ -205,10 +205,10 @@ def is_disk_full(error: BaseException) -> bool:
     while cause:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL_ERRNOS:
             return True
-        if isinstance(cause, sqlite3.Error) and any(
-            words in str(cause) for words in SQLITE_FULL_MESSAGES
-        ):
-            return True
+        if isinstance(cause, sqlite3.Error):
+            text = str(cause)
+            if any(words in text for words in SQLITE_FULL_MESSAGES):
+                return True
         cause = cause.__cause__
     return False
 

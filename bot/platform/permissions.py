@@ -112,17 +112,15 @@ def find_missing_permissions(
     result = [MissingPermission(guild.name, need, guild_remedy(need)) for need in guild_wide]
     for channel in channels:
         missing = missing_permissions(channel.permissions_for(guild.me))
-        implied = (
-            IMPLIED_PERMISSIONS.get(need.permission, set()) - {need.permission} for need in missing
-        )
-        reported = {need.permission for need in guild_wide}.union(*implied)
-        result += [
-            MissingPermission(
-                f"{guild.name} #{channel.name}", need, channel_remedy(channel.name, need)
-            )
-            for need in missing
-            if need.permission not in reported
-        ]
+        reported = {need.permission for need in guild_wide}
+        # Without View Channel, for instance, a channel lacks everything else, too.
+        for need in missing:
+            reported |= IMPLIED_PERMISSIONS.get(need.permission, set()) - {need.permission}
+        for need in missing:
+            if need.permission not in reported:
+                where = f"{guild.name} #{channel.name}"
+                remedy = channel_remedy(channel.name, need)
+                result.append(MissingPermission(where, need, remedy))
     return result
 
 

@@ -366,10 +366,10 @@ class Erasure:
 
     async def _erase_files(self) -> None:
         receipt = self._receipt
-        withdrawn = [
-            adapter_ref(self._home, version.persona_id, version.version).folder
-            for version in receipt.withdrawn
-        ]
+        withdrawn = []
+        for version in receipt.withdrawn:
+            adapter = adapter_ref(self._home, version.persona_id, version.version)
+            withdrawn.append(adapter.folder)
         contributed = lore_files(self._home, self._traces.lore)
         result = await asyncio.to_thread(
             self._home_files().erase,

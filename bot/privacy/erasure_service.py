@@ -218,10 +218,10 @@ class ErasureService:
     def is_underway(self, user_id: int) -> bool:
         runner = self.runner
         person = runner.keyed(str(user_id))
-        return any(
-            row.person == person and row.step != "follow"
-            for row in runner.store.erasure_requests.unfinished()
-        )
+        for row in runner.store.erasure_requests.unfinished():
+            if row.person == person and row.step != "follow":
+                return True
+        return False
 
     def ask(
         self,
@@ -291,10 +291,10 @@ class ErasureService:
         await self._tell()
 
     def _people_to_erase(self) -> list[int]:
-        rows = self._bot.services.store.erasure_requests.unfinished()
-        return [
-            int(user_id) for row in rows for user_id in PersonIdentifiers.of_json(row.traces).ids
-        ]
+        user_ids: list[int] = []
+        for row in self._bot.services.store.erasure_requests.unfinished():
+            user_ids += map(int, PersonIdentifiers.of_json(row.traces).ids)
+        return user_ids
 
     async def _tell(self) -> None:
         """Report the ends of the requests made here, by whichever process they were carried out."""

@@ -83,10 +83,9 @@ def find_guilds_on_disk(home: Path) -> set[int]:
     """Return the guilds that have cards or lore in the home."""
     guild_ids = set()
     for root in (home, home / REVISIONS_FOLDER):
-        for kind in ("personas", "lore"):
-            guild_ids |= {
-                int(path.name) for path in root.glob(f"{kind}/*/") if path.name.isdecimal()
-            }
+        for path in (*root.glob("personas/*/"), *root.glob("lore/*/")):
+            if path.name.isdecimal():
+                guild_ids.add(int(path.name))
     return guild_ids - {0}
 
 

@@ -205,7 +205,9 @@ class Erasure(Table):
         lessons = self._db.read(sql, user=user_id)
         sql = "select text from memories where user_id = :user and not by_persona order by seq"
         memories = self._db.column(str, sql, user=user_id)
-        return [*texts, *(text for row in lessons for text in row.values() if text), *memories]
+        for row in lessons:
+            texts += filter(None, row.values())
+        return [*texts, *memories]
 
     def answers(self, user_id: int) -> list[int]:
         """Return the ids of the Discord messages that are replies to a member."""
@@ -295,12 +297,9 @@ class Erasure(Table):
         """Yield all texts that may name somebody."""
         for table, columns in FREE_TEXT_COLUMNS.items():
             for rows in self._rows(table, columns, MAX_TIMESTAMP_S):
-                yield from (
-                    str(row[column])
-                    for row in rows
-                    for column in columns
-                    if row[column] is not None
-                )
+                for row in rows:
+                    texts = [row[column] for column in columns]
+                    yield from (str(text) for text in texts if text is not None)
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""

@@ -75,11 +75,8 @@ class ProgressMessages:
         """Update the latest results of a persona, and their buttons, after its live version has
         changed.
         """
-        jobs = [
-            job
-            for job in self._bot.services.store.jobs.of_guild(guild_id)
-            if job.persona == persona_id
-        ]
+        jobs = self._bot.services.store.jobs.of_guild(guild_id)
+        jobs = [job for job in jobs if job.persona == persona_id]
         for job in [job for job in jobs if job.state == "done" and job.announced][
             :MAX_REFRESHED_RESULTS
         ]:

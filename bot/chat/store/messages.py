@@ -33,10 +33,6 @@ class StoredMessage:
 
 MESSAGE_FIELDS = tuple(StoredMessage.__dataclass_fields__)
 MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
-EXCHANGE_SIDES = "question", "reply"
-QUESTION_COLUMNS, REPLY_COLUMNS = (
-    tuple(f"{it}_{name}" for name in MESSAGE_FIELDS) for it in EXCHANGE_SIDES
-)
 
 MAX_EARLIER_EXCHANGES = 1000
 """Number of a member's latest exchanges with a persona in a channel that are searched."""
@@ -258,10 +254,10 @@ class MessageHistory(Table):
 
         Each pair is the question and the reply.
         """
-        columns = ", ".join(
-            f"{it}.{name} as {it}_{name}" for it in EXCHANGE_SIDES for name in MESSAGE_FIELDS
-        )
-        sql = f"""select {columns} from replies join reply_parts using (event_id)
+        columns = []
+        for side in ("question", "reply"):
+            columns += [f"{side}.{name} as {side}_{name}" for name in MESSAGE_FIELDS]
+        sql = f"""select {", ".join(columns)} from replies join reply_parts using (event_id)
             join messages as reply on reply.discord_message_id = reply_parts.message_id
             join messages as question on question.seq = replies.trigger_seq
             where replies.guild_id = :guild and replies.persona_id = :persona and replies.state <> 'failed'
@@ -270,15 +266,12 @@ class MessageHistory(Table):
             and question.guild_id = :guild and question.persona_id is null
             and reply.guild_id = :guild and reply.persona_id = :persona
             order by reply.at desc limit :limit"""
-        rows = self._db.read(sql, guild=guild_id, persona=persona_id, limit=limit)
-        make = StoredMessage
-        return [
-            (
-                make(*(row[name] for name in QUESTION_COLUMNS)),
-                make(*(row[name] for name in REPLY_COLUMNS)),
-            )
-            for row in rows
-        ]
+        exchanges = []
+        for row in self._db.read(sql, guild=guild_id, persona=persona_id, limit=limit):
+            question = {name: row[f"question_{name}"] for name in MESSAGE_FIELDS}
+            reply = {name: row[f"reply_{name}"] for name in MESSAGE_FIELDS}
+            exchanges.append((StoredMessage(**question), StoredMessage(**reply)))
+        return exchanges
 
     def authors_not_opted_in(self, guild_id: int) -> list[tuple[int, str]]:
         """List ids and names of the authors in a guild who have not opted in; of some several
@@ -286,9 +279,8 @@ class MessageHistory(Table):
         """
         sql = """select distinct author_id, author_name from messages where guild_id = :guild and persona_id is null
             and author_id not in (select user_id from consents where opted_in = 1)"""
-        return [
-            (row["author_id"], row["author_name"]) for row in self._db.read(sql, guild=guild_id)
-        ]
+        rows = self._db.read(sql, guild=guild_id)
+        return [(row["author_id"], row["author_name"]) for row in rows]
 
     def delete_before(self, at: float, most: int = -1) -> int:
         """Delete messages, replies and votes from before a time, at most so many of each. Returns
@@ -303,9 +295,8 @@ class MessageHistory(Table):
                 "limit :most)"
             ),
         }
+        deleted = 0
         with self._db.atomic():
-            deleted = [
-                self._db.write(f"delete from {name} where {it}", at=at, most=most)
-                for name, it in which.items()
-            ]
-        return sum(deleted)
+            for table, rows in which.items():
+                deleted += self._db.write(f"delete from {table} where {rows}", at=at, most=most)
+        return deleted

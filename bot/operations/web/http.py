@@ -70,12 +70,12 @@ async def get_health(request: web.Request) -> web.Response:
             "locked the database."
         )
         raise Problem("not-stored", f"Nothing can be written to UNDERSTUDY_HOME: {why}.", advice)
-    tasks = {
-        task.name: redact_paths(task.error, services.home) or "ok" for task in services.background
-    }
-    status: Literal["ok", "degraded"] = (
-        "degraded" if any(task.error for task in services.background) else "ok"
-    )
+    tasks = {}
+    status: Literal["ok", "degraded"] = "ok"
+    for task in services.background:
+        tasks[task.name] = redact_paths(task.error, services.home) or "ok"
+        if task.error:
+            status = "degraded"
     if not request.app[AUTHENTICATOR].lets_in(request):
         return HealthStatus(status=status).response()
     return HealthStatus(

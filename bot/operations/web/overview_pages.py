@@ -15,7 +15,7 @@ from bot.platform.permissions import MissingPermission
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import DASHBOARD, render_page
 from bot.services import Services
-from bot.store import ALL_GUILDS, TrainingJob
+from bot.store import ALL_GUILDS
 from personas.schemas.chat import Persona
 
 DAY_S = 86_400
@@ -56,20 +56,17 @@ async def get_overview(request: web.Request) -> web.Response:
     lacks = await request.app[PERMISSION_REPORT].latest(services.client, services.store)
     alerts = list(islice(list_alerts(services, time.time(), lacks), MAX_ALERTS + 1))
     everybody = services.personas.everybody()
+    shown = [persona for _, persona in everybody[:MAX_SHOWN_PERSONAS]]
     guilds = services.client.guilds if services.client else []
+    waiting = services.queue.waiting()
     return render_page(
         request,
         "overview.html",
         title="Overview",
-        personas=summarise_personas(
-            services, [persona for _, persona in everybody[:MAX_SHOWN_PERSONAS]]
-        ),
+        personas=summarise_personas(services, shown),
         persona_count=len(everybody),
         running=jobs.in_state("running"),
-        queued=[
-            (place, job)
-            for place, job in enumerate(services.queue.waiting()[:MAX_SHOWN_JOBS], start=1)
-        ],
+        queued=list(enumerate(waiting[:MAX_SHOWN_JOBS], start=1)),
         alerts=alerts[:MAX_ALERTS],
         has_more_alerts=len(alerts) > MAX_ALERTS,
         servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
@@ -80,13 +77,16 @@ async def get_overview(request: web.Request) -> web.Response:
 def summarise_personas(services: Services, personas: Sequence[Persona]) -> list[PersonaSummary]:
     channels = channels_by_persona(services, [persona.id for persona in personas])
     training = {job.persona for job in services.store.jobs.in_state("running")}
-    speaking = services.served_versions.speaking
-    return [
-        PersonaSummary(
-            one, speaking(one.id, ALL_GUILDS), one.id in training, tuple(channels.get(one.id, ()))
+    summaries = []
+    for persona in personas:
+        summary = PersonaSummary(
+            persona,
+            services.served_versions.speaking(persona.id, ALL_GUILDS),
+            persona.id in training,
+            tuple(channels.get(persona.id, ())),
         )
-        for one in personas
-    ]
+        summaries.append(summary)
+    return summaries
 
 
 def list_alerts(
@@ -111,21 +111,16 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
     for job in services.store.jobs.page(MAX_LATEST_JOBS):
         is_latest = job.name not in seen  # a later run of the same has taken its place
         seen.add(job.name)
-        if (
-            is_latest
-            and job.state == "failed"
-            and now - (job.finished_at or now) < RECENT_FAILURE_S
-        ):
-            yield _failed_job(services, job)
-
-
-def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
-    error, advice = (redact_paths(text or "", services.home) for text in (job.error, job.advice))
-    goes_on = " It can go on where it was." if job.can_resume else ""
-    path = f"{DASHBOARD}/training/{job.job_id}"
-    return DashboardAlert(
-        "bad", f"The training {job.name} {job.version} failed: {error}", f"{advice}{goes_on}", path
-    )
+        if job.state != "failed" or not is_latest:
+            continue
+        if now - (job.finished_at or now) >= RECENT_FAILURE_S:
+            continue
+        error = redact_paths(job.error or "", services.home)
+        advice = redact_paths(job.advice or "", services.home)
+        if job.can_resume:
+            advice += " It can go on where it was."
+        what = f"The training {job.name} {job.version} failed: {error}"
+        yield DashboardAlert("bad", what, advice, f"{DASHBOARD}/training/{job.job_id}")
 
 
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:

@@ -178,10 +178,10 @@ class DatabaseConnection:
         the end.
         """
         with translate_errors(self._path):
-            pragmas = ("auto_vacuum", "page_count", "freelist_count")
-            (mode,), (pages,), (empty,) = (
-                self._raw.execute(f"pragma {name}").fetchone() for name in pragmas
-            )
+            (mode,) = self._raw.execute("pragma auto_vacuum").fetchone()
+            (pages,) = self._raw.execute("pragma page_count").fetchone()
+            (empty,) = self._raw.execute("pragma freelist_count").fetchone()
+            # A step at a time: the event loop goes on in between.
             if mode == INCREMENTAL and empty > pages * MAX_FREE_PAGE_SHARE:
                 self._raw.execute(f"pragma incremental_vacuum({TRIM_STEP_PAGES})").fetchall()
                 return True

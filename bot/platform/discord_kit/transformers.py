@@ -83,10 +83,10 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
     guild_id = interaction.guild_id or 0
     persona = personas.find(wanted, guild_id)
     if persona is None:
-        names = ", ".join(
-            f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values()
-        )
-        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {names}.")
+        known = []
+        for other in personas.of(guild_id).values():
+            known.append(f"{other.name} (`{short_id(other, guild_id)}`)")
+        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {', '.join(known)}.")
     return persona
 
 
@@ -113,7 +113,9 @@ def persona_option(interaction: Interaction) -> Persona:
     Raises `RequestError`.
     """
     typed = getattr(interaction.namespace, "persona", None)
-    return require_persona(interaction, typed) if typed else channel_persona(interaction)
+    if typed:
+        return require_persona(interaction, typed)
+    return channel_persona(interaction)
 
 
 class PersonaTransformer(app_commands.Transformer):
@@ -143,12 +145,14 @@ class SuggestionTransformer(app_commands.Transformer):
             suggested = self._suggest(interaction)
         except RequestError:  # the persona is not known yet
             return []
-        texts = suggested if isinstance(suggested, Mapping) else {text: text for text in suggested}
-        matches = [label for label in texts if value.casefold() in label.casefold()]
-        return [
-            app_commands.Choice(name=it[:MAX_LABEL_CHARS], value=texts[it])
-            for it in matches[:MAX_CHOICES]
-        ]
+        if not isinstance(suggested, Mapping):
+            suggested = {text: text for text in suggested}
+        matches = [label for label in suggested if value.casefold() in label.casefold()]
+        choices = []
+        for label in matches[:MAX_CHOICES]:
+            name = label[:MAX_LABEL_CHARS]
+            choices.append(app_commands.Choice(name=name, value=suggested[label]))
+        return choices
 
 
 PersonaOption = app_commands.Transform[Persona, PersonaTransformer]

@@ -20,6 +20,8 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
+MAX_DESCRIPTION_CHARS = 100
+"""Characters that Discord allows below an option."""
 T = TypeVar("T")
 EMPTY_RESPONSE = "empty response"
 """Key of `interaction.extras` while the response has no text yet; the value says whether it is
@@ -301,11 +303,11 @@ class PersistentPersonaSelect(
     @classmethod
     def of(cls, personas: Iterable[Persona], *values: str) -> Self:
         """A menu of these personas, as many as Discord shows."""
-        shown = islice(personas, MAX_SELECT_OPTIONS)
-        options = [
-            discord.SelectOption(label=p.name, value=p.id, description=p.tagline[:100] or None)
-            for p in shown
-        ]
+        options = []
+        for persona in islice(personas, MAX_SELECT_OPTIONS):
+            tagline = persona.tagline[:MAX_DESCRIPTION_CHARS] or None
+            option = discord.SelectOption(label=persona.name, value=persona.id, description=tagline)
+            options.append(option)
         return cls(options, *values)
 
     @classmethod

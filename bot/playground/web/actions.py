@@ -147,12 +147,13 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
 def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
     if not names:
         raise _field_problem("models", "No model was chosen.", "Choose at least one persona.")
+    models = []
     try:
-        return tuple(
-            find_model(services.personas, services.served_versions, name) for name in names
-        )
+        for name in names:
+            models.append(find_model(services.personas, services.served_versions, name))
     except UnknownModelError as error:
         raise _field_problem("models", error.message, error.advice) from None
+    return tuple(models)
 
 
 def _require_ended(run: PlaygroundRun) -> PlaygroundRun:

@@ -19,11 +19,10 @@ SOURCE_TREE = Path(__file__).resolve().parents[3]
 
 def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with no secrets but these, and this source tree on Python's path."""
-    cleaned = {
-        name: value
-        for name, value in environ.items()
-        if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name)
-    }
+    cleaned = {}
+    for name, value in environ.items():
+        if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name):
+            cleaned[name] = value
     python_path = str(SOURCE_TREE)
     if environ.get("PYTHONPATH"):
         python_path += os.pathsep + environ["PYTHONPATH"]

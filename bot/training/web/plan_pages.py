@@ -97,10 +97,14 @@ def trainer_command(request: TrainingRequest) -> str:
         "--dataset": request.dataset or request.dataset_path,
         "--general": request.general,
         "--start-from": request.start_from,
-        "--lore-pairs": f"{request.lore_pairs:g}" if request.lore_pairs else None,
-        "--base-model": request.base_model if request.base_model != "embedded" else None,
-        "--recipe": request.recipe if request.recipe != "demo-cpu" else None,
     }
+    if request.lore_pairs:
+        options["--lore-pairs"] = f"{request.lore_pairs:g}"
+    # The rest are the trainer's own defaults.
+    if request.base_model != "embedded":
+        options["--base-model"] = request.base_model
+    if request.recipe != "demo-cpu":
+        options["--recipe"] = request.recipe
     for option, option_value in options.items():
         if option_value:
             words += [option, option_value]
@@ -178,17 +182,18 @@ async def _render_plan_form(
     problem: Problem | None = None,
 ) -> web.Response:
     services = get_services(request)
-    sources = [
-        source
-        for source in await services.data.sources()
-        if not source.refused and not source.is_set
-    ]
+    sources = await services.data.sources()
+    sources = [source for source in sources if not source.refused and not source.is_set]
     sets, _ = await services.data.datasets()
     context = None
     conflict = None
     if stored:
         context = await asyncio.to_thread(_plan_context, request, stored, services)
         conflict = services.queue.conflict(stored.wanted)
+    choices = []
+    for built in sets:
+        (value,) = built.request_field.values()
+        choices.append((value, built))
     fields = {name: given.get(name, "") for name in PLAN_FIELDS}
     fields["recipe"] = fields["recipe"] or "demo-cpu"
     return render_page(
@@ -202,7 +207,7 @@ async def _render_plan_form(
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipes(),
         sources=sources,
-        sets=[(next(iter(built.request_field.values())), built) for built in sets],
+        sets=choices,
         adapters=services.catalogue.dialogue_adapters(),
         dialogues=services.catalogue.dialogues(),
         served=services.base_model,
@@ -215,6 +220,7 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
     """Template variables of a plan."""
     plan = stored.plan
     wanted = stored.wanted
+    sources = [(name, float(samples)) for name, samples in plan.sources.items()]
     own = requested_recipe_plan(plan, wanted.recipe)
     free = available_memory_bytes()
     return {
@@ -229,9 +235,7 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "lengths": bar_chart(
             "Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"
         ),
-        "composition": bar_chart(
-            "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"
-        ),
+        "composition": bar_chart("Samples by source", sources, "samples"),
         "command": shell_command(trainer_command(wanted), services.home),
         "curl": curl_command(stored.body, f"http://{request.host}"),
     }

@@ -71,11 +71,10 @@ class OriginalRun:
     @property
     def texts(self) -> dict[str, str]:
         """Every form field as the run had it."""
-        fields = {name: run_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
-        return fields | {
-            SETTING_PREFIX + name: run_view.setting_text(self.used.get(name))
-            for name in Hyperparameters.model_fields
-        }
+        texts = {name: run_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
+        for name in Hyperparameters.model_fields:
+            texts[SETTING_PREFIX + name] = run_view.setting_text(self.used.get(name))
+        return texts
 
 
 @dataclass
@@ -180,13 +179,13 @@ def changed_settings(
     before: OriginalRun, texts: Mapping[str, str]
 ) -> list[run_view.SettingComparison]:
     """List changes against the original run, except the job's name."""
-    return [
-        run_view.SettingComparison(
-            name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it"
-        )
-        for name, had in before.texts.items()
-        if name != "job_name" and texts[name] != had
-    ]
+    changes = []
+    for name, had in before.texts.items():
+        if name != "job_name" and texts[name] != had:
+            label = name.removeprefix(SETTING_PREFIX)
+            now = texts[name] or "as the recipe has it"
+            changes.append(run_view.SettingComparison(label, had or "–", now))
+    return changes
 
 
 def _render_rerun(
@@ -199,27 +198,26 @@ def _render_rerun(
     compared: bool = False,
 ) -> web.Response:
     job = before.job
-    faults = [
-        FormError(error, name, name.removeprefix(SETTING_PREFIX))
-        for name, error in draft.errors.items()
-    ]
+    faults = []
+    for name, error in draft.errors.items():
+        faults.append(FormError(error, name, name.removeprefix(SETTING_PREFIX)))
+    if refused and not faults:
+        faults.append(FormError(refused))
+    groups = []
+    for group, names in run_view.SETTING_GROUPS:
+        fields = [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names]
+        groups.append((group, fields))
     return render_page(
         request,
         "training/repeat.html",
         title=f"{job.name} {job.version} once more",
-        status=422 if faults or refused else 200,
-        faults=faults or ([FormError(refused)] if refused else []),
+        status=422 if faults else 200,
+        faults=faults,
         job=job,
         path=run_view.run_path(job.job_id),
         server=run_view.job_guild_name(services, job.guild_id),
         fields=[_rerun_field(services, name, before, draft) for name in RERUN_FIELDS],
-        groups=[
-            (
-                title,
-                [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names],
-            )
-            for title, names in run_view.SETTING_GROUPS
-        ],
+        groups=groups,
         changes=changed_settings(before, draft.texts),
         body=draft.body,
         compared=compared,
@@ -283,8 +281,10 @@ async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
 
 
 def _field_errors(error: UnderstudyError, services: Services) -> dict[str, str]:
-    errors = {}
-    for wrong in error.errors if isinstance(error, Problem) else ():
+    errors: dict[str, str] = {}
+    if not isinstance(error, Problem):
+        return errors
+    for wrong in error.errors:
         name = wrong["field"].removeprefix("hyperparameters.")
         key = name if name in RERUN_FIELDS else SETTING_PREFIX + name
         errors[key] = redact_paths(wrong["detail"], services.home)

@@ -72,10 +72,9 @@ def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
         MIN_VOTES_PER_MEMBER,
     )
     # A reply can still be stopped or regenerated until its member has asked for the next one.
-    settled = {
-        member: marks[:-1]
-        for member, marks in store.reply_stats.interruptions_by_member(now).items()
-    }
+    settled = {}
+    for member, marks in store.reply_stats.interruptions_by_member(now).items():
+        settled[member] = marks[:-1]
     interruptions = _paired_e_value(
         store.reply_stats.interruptions_by_member(then), settled, MIN_REPLIES_PER_MEMBER
     )

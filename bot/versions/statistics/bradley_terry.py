@@ -43,11 +43,12 @@ def fit_strengths(votes: Sequence[BlindComparison], reference: str) -> list[Vers
     compared = (total + total.T > 0) * 0.5
     log_odds = _fit_log_odds(total[None] + compared)[0]
     lows, highs = _interval(wins, compared)
-    strengths = [
-        VersionStrength(version, float(log_odds[place]), _at(lows, place), _at(highs, place))
-        for version, place in places.items()
-        if version != reference
-    ]
+    strengths = []
+    for version, place in places.items():
+        if version != reference:
+            low = _at(lows, place)
+            high = _at(highs, place)
+            strengths.append(VersionStrength(version, float(log_odds[place]), low, high))
     return sorted(strengths, key=lambda strength: -strength.log_odds)
 
 
@@ -58,23 +59,28 @@ def win_probability(log_odds: float) -> float:
 
 def _connected_versions(votes: Iterable[BlindComparison], reference: str) -> list[str]:
     """The reference and what was compared with it, directly or over others, in order."""
-    pairs = {vote.versions for vote in votes}
-    found = {reference}
-    while new := {version for pair in pairs if found & set(pair) for version in pair} - found:
-        found |= new
-    return [reference, *sorted(found - {reference})]
+    pairs = {frozenset(vote.versions) for vote in votes}
+    connected = {reference}
+    size = 0
+    while len(connected) > size:
+        size = len(connected)
+        for pair in pairs:
+            if connected & pair:
+                connected |= pair
+    return [reference, *sorted(connected - {reference})]
 
 
 def _wins_by_member(votes: Sequence[BlindComparison], places: dict[str, int]) -> FloatArray:
     """Count how often each member (first axis) chose the one version (second) over the other
     (third).
     """
-    members = {
-        user: number for number, user in enumerate(dict.fromkeys(vote.user_id for vote in votes))
-    }
+    members: dict[int, int] = {}
+    for vote in votes:
+        members.setdefault(vote.user_id, len(members))
     wins = np.zeros((len(members), len(places), len(places)))
     for vote in votes:
-        member, (a, b) = members[vote.user_id], (places[version] for version in vote.versions)
+        member = members[vote.user_id]
+        a, b = (places[version] for version in vote.versions)
         for_a = {"a": 1.0, "b": 0.0}.get(vote.choice or "", 0.5)
         wins[member, a, b] += for_a
         wins[member, b, a] += 1 - for_a
