@@ -48,9 +48,8 @@ class Candidate:
     def stamp(self) -> AdapterStamp:
         """Return the stamp of its replies. Raises `OSError`."""
         with (self.folder / WEIGHTS_FILE).open("rb") as file:
-            return AdapterStamp(
-                version=self.version, weights=hashlib.file_digest(file, "sha256").hexdigest()
-            )
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+        return AdapterStamp(version=self.version, weights=weights)
 
 
 @dataclass
@@ -88,8 +87,15 @@ class Candidates:
         """
         model = load_serving_model(base, precision)
         parts = _build_engine(model, fingerprint(base)) if speaks else None
-        adapted = parts.peft if parts else PeftSwitcher(model, fingerprint(base))
-        sides = cls(base, tokenizer, precision_of(model), adapted, tuple(probe), parts)
+        sides = cls(
+            base=base,
+            tokenizer=tokenizer,
+            precision=precision_of(model),
+            adapted=parts.peft if parts else PeftSwitcher(model, fingerprint(base)),
+            probe=tuple(probe),
+            parts=parts,
+        )
+        # Before any adapter is loaded: a card says whether they leave the base model as it is.
         sides._initial_logits = sides._probe_logits()
         return sides
 
@@ -102,7 +108,8 @@ class Candidates:
             self.adapted.load(ref)
         else:
             self.adapted.load_unverified(ref)
-        self._compared[side], self._refs[side] = compared, ref
+        self._compared[side] = compared
+        self._refs[side] = ref
 
     @property
     def names(self) -> tuple[Side, ...]:

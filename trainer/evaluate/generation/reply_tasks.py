@@ -104,8 +104,9 @@ class MeasuredShares:
         shares = {}
         for measure, by_side in self.values.items():
             shares[measure] = {side: mean_interval(values) for side, values in by_side.items()}
+        prompts = {(reply.unit, reply.task, reply.number) for reply in replies}
         return BoundedShares(
-            prompts=len({(reply.unit, reply.task, reply.number) for reply in replies}),
+            prompts=len(prompts),
             shares=shares,
             ceiling={measure: mean_interval(values) for measure, values in self.ceiling.items()},
             floor={measure: mean_interval(values) for measure, values in self.floor.items()},
@@ -138,12 +139,15 @@ def mean_interval(values: Sequence[ReplyValue]) -> Interval:
     if mean.estimate not in (0.0, 1.0):
         return mean
     near = _bootstrap_mean([replace(values[0], value=1 - mean.estimate), *values[1:]])
-    return mean.model_copy(update={"low": near.low} if mean.estimate else {"high": near.high})
+    if mean.estimate == 1.0:
+        return mean.model_copy(update={"low": near.low})
+    return mean.model_copy(update={"high": near.high})
 
 
 def _bootstrap_mean(values: Sequence[ReplyValue]) -> Interval:
     units = [value.unit for value in values]
     mean = bootstrap_ratio(units, [value.value for value in values], [1.0] * len(values))
+    # Student's t, by which few units are judged, knows no bounds.
     return mean.model_copy(update={"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
 
 
@@ -197,8 +201,9 @@ def read_jsonl(name: str, language: str = "en") -> list[dict[str, Any]]:
     """Read the rows of an evaluation file in JSON Lines, in a language if there are some, else in
     English.
     """
-    file = EVALUATION_FOLDER / name
-    lines = (find_language_file(file, language) or file).read_text(encoding="utf-8").splitlines()
+    english = EVALUATION_FOLDER / name
+    file = find_language_file(english, language) or english
+    lines = file.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]
 
 
@@ -210,4 +215,6 @@ def read_toml(name: str) -> dict[str, Any]:
 def read_small_talk(language: str) -> list[str]:
     """Read messages that need no lore in a language; empty if there are none."""
     file = find_language_file(SMALL_TALK_FILE, language)
-    return file.read_text(encoding="utf-8").splitlines() if file else []
+    if file is None:
+        return []
+    return file.read_text(encoding="utf-8").splitlines()
