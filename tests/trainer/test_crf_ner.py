@@ -24,7 +24,8 @@ from tools.name_tagger.synthetic_corpus import (
 )
 from trainer.anonymise.crf_ner.crf_tagger import MODEL_FILE, label_runs, load_tagger, read_model
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.crf_ner.token_features import FeatureExtractor, is_east_asian, tokenise
+from trainer.anonymise.crf_ner.token_features import FeatureExtractor
+from trainer.anonymise.crf_ner.tokeniser import is_east_asian, tokenise
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ import pycrfsuite  # type: ignore[import-untyped]
 from tools.name_tagger.synthetic_corpus import CorpusGenerator, LabelledText
 from trainer.anonymise.crf_ner.crf_tagger import LABEL_KINDS, MODEL_FILE, MODEL_FORMAT
 from trainer.anonymise.crf_ner.gazetteer import fold_word, load_gazetteer
-from trainer.anonymise.crf_ner.token_features import FeatureExtractor, TokenisedText, tokenise
+from trainer.anonymise.crf_ner.token_features import FeatureExtractor
+from trainer.anonymise.crf_ner.tokeniser import TokenisedText, tokenise
 
 TRAINING_TEXTS = 60_000
 SEED = 5

@@ -42,16 +42,16 @@ def is_text_table(file: SourceFile, format: str | None) -> bool:
     """Return True for rows of texts that are not in a known conversation format."""
     peek = file.peek()
     rows = peek.records or (peek.head,)
-    has_text = 2 * sum("text" in row for row in rows) > len(rows) and any(
-        isinstance(r.get("text"), str) for r in rows
-    )
-    if format or not has_text:
+    texts = [row["text"] for row in rows if "text" in row]
+    if format or 2 * len(texts) <= len(rows):
         return False
+    if not any(isinstance(text, str) for text in texts):
+        return False
+    if any(set(row) == {"text"} for row in rows):
+        return True
+    # Beside other columns, a text may be a message of a chat, whose speakers are to be replaced.
     try:
-        return (
-            any(set(row) == {"text"} for row in rows)
-            or detect_format(file.path).name == COLUMNS_FORMAT.name
-        )
+        return detect_format(file.path).name == COLUMNS_FORMAT.name
     except MaterialError:
         return True
 
@@ -60,26 +60,24 @@ def anonymise_row(row: dict[str, Any], anonymiser: Anonymiser) -> dict[str, Any]
     """Replace the text of a row, add `entities`, and replace personal data in its other strings."""
     text = row["text"]
     entities = anonymiser.find_entities(text)
-    others = {
-        key: _anonymise_value(value, anonymiser)
-        for key, value in row.items()
-        if key not in ("text", "entities")
-    }
-    return {
-        "text": replace_entities(text, entities),
-        **others,
-        "entities": [asdict(entity) for entity in entities],
-    }
+    anonymised: dict[str, Any] = {"text": replace_entities(text, entities)}
+    for key, value in row.items():
+        if key not in ("text", "entities"):
+            anonymised[key] = _anonymise_value(value, anonymiser)
+    anonymised["entities"] = [asdict(entity) for entity in entities]
+    return anonymised
 
 
 def _anonymise_value(value: Any, anonymiser: Anonymiser) -> Any:
     if isinstance(value, str):
         return anonymiser.anonymise_text(value)
     if isinstance(value, list):
-        return [_anonymise_value(one, anonymiser) for one in value]
+        return [_anonymise_value(item, anonymiser) for item in value]
     if isinstance(value, dict):
-        return {key: _anonymise_value(one, anonymiser) for key, one in value.items()}
-    return ID_PLACEHOLDER if isinstance(value, int) and abs(value) >= MIN_ID_VALUE else value
+        return {key: _anonymise_value(item, anonymiser) for key, item in value.items()}
+    if isinstance(value, int) and abs(value) >= MIN_ID_VALUE:
+        return ID_PLACEHOLDER
+    return value
 
 
 @dataclass(frozen=True)
@@ -135,18 +133,20 @@ def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
     file = open_source(resolve_path(request.source))
     with request.review or nullcontext(), open_atomic(request.out, request.storing) as out:
         if is_text_table(file, request.format):
-            write_rows(
-                _anonymise_rows(file, request, stats, on_progress), out, request.out.suffix.lower()
-            )
+            rows = _anonymise_rows(file, request, stats, on_progress)
+            write_rows(rows, out, request.out.suffix.lower())
         else:
+            # Twice through the file: a name may stand in a text before its speaker speaks.
             _read_speakers(request, stats, on_progress)
-            write_rows(_anonymise_conversations(request, stats, on_progress), out, ".jsonl")
+            rows = _anonymise_conversations(request, stats, on_progress)
+            write_rows(rows, out, ".jsonl")
         if not stats.texts:
-            message = (
-                f"Nothing in {request.source.name} can be "
-                f"used{''.join(f': {r}' for r in [*stats.rejected][:1])}."
+            # Raised within, so that no empty file gets its name.
+            reason = "".join(f": {reason}" for reason in [*stats.rejected][:1])
+            raise MaterialError(
+                f"Nothing in {request.source.name} can be used{reason}.",
+                "Use rows with a text column, or a conversation.",
             )
-            raise MaterialError(message, "Use rows with a text column, or a conversation.")
     return _figures(request, stats, time.monotonic() - started)
 
 
@@ -175,17 +175,18 @@ def _read_speakers(
     try:
         detect_format(request.source, request.format, request.options)
     except MaterialError as error:
-        is_unknown = error.advice.startswith("Known formats")
-        raise MaterialError(error.message, error.advice + ROWS_ADVICE * is_unknown) from None
+        advice = error.advice
+        if advice.startswith("Known formats"):
+            advice += ROWS_ADVICE
+        raise MaterialError(error.message, advice) from None
     for item in read_source(request.source, request.options, request.format):
         on_progress("reading speakers", item.rows)
         if isinstance(item, Conversation):
             request.anonymiser.register(item)
             stats.is_written_as_rows = stats.is_written_as_rows or _needs_rows(item)
             stats.alternatives += bool(item.rejected)
-    stats.unused_columns = describe_content(
-        request.source, request.options, request.format
-    ).columns.unused
+    content = describe_content(request.source, request.options, request.format)
+    stats.unused_columns = content.columns.unused
 
 
 def _needs_rows(conversation: Conversation) -> bool:
@@ -245,14 +246,15 @@ def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, An
     """Yield the messages that `discord_export.read_log` reads; a persona's id is its name."""
     for position, message in enumerate(conversation.messages):
         name = message.speaker.name
+        author_id = message.speaker.id
+        if not message.speaker.is_persona:
+            author_id = sha256(name.encode()).hexdigest()[:16]  # of the pseudonym
         yield {
             "channel": str(number),
             "id": str(position + 1),
             "at": (EPOCH + timedelta(seconds=position)).isoformat(),
             "author": name,
-            "author_id": message.speaker.id
-            if message.speaker.is_persona
-            else sha256(name.encode()).hexdigest()[:16],
+            "author_id": author_id,
             "text": message.text,
             "is_bot": False,
         }

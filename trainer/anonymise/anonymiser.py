@@ -194,7 +194,10 @@ class Anonymiser:
 
         For conversations that are not logs of people: questions about the world and their answers.
         """
-        return _replace_texts(conversation, self._mask_text)
+        return _replace_texts(
+            conversation,
+            lambda text: replace_entities(text, self._find_in_chunks(text, _read_patterns)),
+        )
 
     def anonymise_text(self, text: str) -> str:
         """Replace everything found in a text."""
@@ -212,9 +215,6 @@ class Anonymiser:
         person_id = message.speaker.id
         pseudonym = self._people.pseudonyms[person_id]
         return replace(message, speaker=SourceSpeaker(person_id, (pseudonym,)))
-
-    def _mask_text(self, text: str) -> str:
-        return replace_entities(text, self._find_in_chunks(text, _read_patterns))
 
     def _read_chunk(
         self, text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
@@ -248,7 +248,7 @@ class Anonymiser:
         end = 0
         for chunk in split_chunks(text):
             if entities and end >= chunk.last:
-                continue
+                continue  # the last finding covers all that this chunk could add
             offset = chunk.start
             part = unquoted[offset : chunk.end]
             part_without_code = without_code[offset : chunk.end]
@@ -331,15 +331,17 @@ def _read_patterns(
 
 
 def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
-    messages = tuple(
-        replace(message, text=change(message.text)) for message in conversation.messages
-    )
+    # The review lists replacements in this order.
+    messages = [replace(message, text=change(message.text)) for message in conversation.messages]
+    system = change(conversation.system)
+    rejected = change(conversation.rejected)
+    later = [(start, change(text)) for start, text in conversation.later_systems]
     return replace(
         conversation,
-        messages=messages,
-        system=change(conversation.system),
-        rejected=change(conversation.rejected),
-        later_systems=tuple((start, change(text)) for start, text in conversation.later_systems),
+        messages=tuple(messages),
+        system=system,
+        rejected=rejected,
+        later_systems=tuple(later),
     )
 
 

@@ -115,19 +115,19 @@ def find_in_blocks(text: str, spans: Sequence[EntitySpan]) -> Iterator[EntitySpa
     for span in contacts:
         if span.kind in ("PERSON", "EMAIL_ADDRESS"):
             yield from _number_after(text, span)
-    if "\n" in text or len({span.kind for span in contacts}) > 1:
-        cells = _cells(text, contacts)
-        shapes = [
-            "number" if _number_in_cell(text, cell) else _address_shape(cell) for cell in cells
-        ]
-        taken = _address_cells(cells, shapes)
-        yield from _numbers_in_cells(text, cells, taken)
-        for index in sorted(taken):
-            if shapes[index] and not cells[index].is_covered:
-                yield EntitySpan(
-                    "STREET_ADDRESS", cells[index].start, cells[index].end, RANK_PATTERN
-                )
-        yield from _names_in_cells(cells, taken)
+    if "\n" not in text and len({span.kind for span in contacts}) < 2:
+        return
+    cells = _cells(text, contacts)
+    shapes = []
+    for cell in cells:
+        shapes.append("number" if _number_in_cell(text, cell) else _address_shape(cell))
+    taken = _address_cells(cells, shapes)
+    yield from _numbers_in_cells(text, cells, taken)
+    for index in sorted(taken):
+        cell = cells[index]
+        if shapes[index] and not cell.is_covered:
+            yield EntitySpan("STREET_ADDRESS", cell.start, cell.end, RANK_PATTERN)
+    yield from _names_in_cells(cells, taken)
 
 
 def _number_after(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
@@ -141,25 +141,25 @@ def _number_after(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
 def _is_phone_like(text: str, start: int, end: int, *, is_strict: bool) -> bool:
     written = EXTENSION.sub("", text[start:end])
     digits = sum(map(str.isdigit, written))
-    if not MIN_PHONE_DIGITS <= digits <= MAX_PHONE_DIGITS or is_other_number(
-        text, start, end, written
-    ):
+    if not MIN_PHONE_DIGITS <= digits <= MAX_PHONE_DIGITS:
+        return False
+    if is_other_number(text, start, end, written):
         return False
     if written.count("(") != written.count(")") or VERSION.fullmatch(written):
         return False
+    # "Ann, 1 200 000" is an amount rather than a number.
     return not (is_strict and THOUSANDS.fullmatch(written) and digits < 9)
 
 
 def _cells(text: str, contacts: Sequence[EntitySpan]) -> list[BlockCell]:
-    found = list[BlockCell]()
+    cells: list[BlockCell] = []
     start = 0
     line = 0
     for match in (*SEPARATOR.finditer(text), None):
         end = match.start() if match else len(text)
-        first = start
-        last = end
         label = FIELD_LABEL.match(text, start, end)
-        first = label.end() if label else first
+        first = label.end() if label else start
+        last = end
         while first < last and text[first].isspace():
             first += 1
         while last > first and text[last - 1] in " \t\r:*_":
@@ -167,21 +167,19 @@ def _cells(text: str, contacts: Sequence[EntitySpan]) -> list[BlockCell]:
         if first < last:
             inside = [span for span in contacts if span.start < last and first < span.end]
             covered = sum(min(last, span.end) - max(first, span.start) for span in inside)
-            kinds = frozenset(span.kind for span in inside)
-            found.append(
-                BlockCell(
-                    first,
-                    last,
-                    line,
-                    value=text[first:last],
-                    kinds=kinds,
-                    is_covered=covered >= 0.8 * (last - first),
-                )
+            cell = BlockCell(
+                first,
+                last,
+                line,
+                value=text[first:last],
+                kinds=frozenset(span.kind for span in inside),
+                is_covered=covered >= 0.8 * (last - first),
             )
+            cells.append(cell)
         if match:
             line += match[0].count("\n")
             start = match.end()
-    return found
+    return cells
 
 
 def _near(
@@ -196,32 +194,33 @@ def _number_in_cell(text: str, cell: BlockCell) -> tuple[int, int, bool] | None:
     """Return begin and end of a telephone number that fills a cell, and whether an unknown word is
     before it.
     """
-    if (
-        cell.is_covered
-        or len(cell.value) > MAX_CELL_CHARS
-        or not (match := NUMBER_CELL.fullmatch(cell.value))
-    ):
+    if cell.is_covered or len(cell.value) > MAX_CELL_CHARS:
+        return None
+    match = NUMBER_CELL.fullmatch(cell.value)
+    if match is None:
         return None
     start = cell.start + match.start("number")
     end = cell.start + match.end("number")
-    is_phone = _is_phone_like(text, start, end, is_strict=False)
-    return (start, end, match["label"] is not None) if is_phone else None
+    if not _is_phone_like(text, start, end, is_strict=False):
+        return None
+    return start, end, match["label"] is not None
 
 
 def _numbers_in_cells(
     text: str, cells: Sequence[BlockCell], taken: set[int]
 ) -> Iterator[EntitySpan]:
     for index, cell in enumerate(cells):
-        found = _number_in_cell(text, cell)
-        if found is None:
+        number = _number_in_cell(text, cell)
+        if number is None:
             continue
-        start, end, is_labelled = found
+        start, end, is_labelled = number
         near = _near(cells, index)
         if any(abs(other - index) <= NEIGHBOUR_CELLS for other in taken):
             near |= {"STREET_ADDRESS"}
-        if len(near) > is_labelled and _is_phone_like(
-            text, start, end, is_strict=near == {"PERSON"}
-        ):
+        # Behind an unknown word, one more kind of contact has to be near.
+        if len(near) <= is_labelled:
+            continue
+        if _is_phone_like(text, start, end, is_strict=near == {"PERSON"}):
             yield EntitySpan("PHONE_NUMBER", start, end, RANK_PATTERN)
 
 
@@ -230,20 +229,16 @@ def _names_in_cells(cells: Sequence[BlockCell], taken: set[int]) -> Iterator[Ent
     after none of them.
     """
     for index, cell in enumerate(cells[:-1]):
+        if cell.kinds or index in taken:
+            continue
         after = cells[index + 1]
-        is_followed = index + 1 in taken or bool(after.kinds & BELOW_NAMES and after.is_covered)
-        before = (
-            cells[index - 1].kinds & CONTACT_KINDS
-            if index and cells[index - 1].line >= cell.line - 1
-            else None
-        )
-        if (
-            is_followed
-            and not cell.kinds
-            and not before
-            and index not in taken
-            and is_name(cell.value)
-        ):
+        if index + 1 not in taken and not (after.kinds & BELOW_NAMES and after.is_covered):
+            continue
+        if index:
+            before = cells[index - 1]
+            if before.line >= cell.line - 1 and before.kinds & CONTACT_KINDS:
+                continue  # it is not on top of its block
+        if is_name(cell.value):
             yield EntitySpan("PERSON", cell.start, cell.end, RANK_CUE)
 
 
@@ -261,13 +256,12 @@ def is_name(value: str) -> bool:
 def _address_cells(cells: Sequence[BlockCell], shapes: Sequence[str]) -> set[int]:
     """Return the positions of the cells that are part of an address."""
     taken = {index for index, cell in enumerate(cells) if "STREET_ADDRESS" in cell.kinds}
-    for _ in range(2):  # a town is known by its street, and the flat between them by both
+    # Twice: a town is known by its street, and the flat between them by both.
+    for _ in range(2):
         for index, shape in enumerate(shapes):
-            if (
-                shape not in ("", "number")
-                and index not in taken
-                and _is_address(cells, shapes, taken, index)
-            ):
+            if shape in ("", "number") or index in taken:
+                continue
+            if _is_address(cells, shapes, taken, index):
                 taken.add(index)
     return taken
 
@@ -276,11 +270,9 @@ def _address_shape(cell: BlockCell) -> str:
     """Return what part of an address a cell looks like: a street, a town with its code, a unit;
     else empty.
     """
-    if (
-        len(cell.value) > MAX_CELL_CHARS
-        or cell.kinds - {"STREET_ADDRESS", "PERSON"}
-        or GAME_WORDS.search(cell.value)
-    ):
+    if len(cell.value) > MAX_CELL_CHARS or cell.kinds - {"STREET_ADDRESS", "PERSON"}:
+        return ""
+    if GAME_WORDS.search(cell.value):
         return ""
     words = WORD.findall(cell.value)
     if YEAR.fullmatch(cell.value) or any(map(_is_no_part, words)):
@@ -288,21 +280,18 @@ def _address_shape(cell: BlockCell) -> str:
     for shape, form in (("unit", UNIT_CELL), ("town", TOWN_CELL), ("street", STREET_CELL)):
         if form.fullmatch(cell.value):
             return shape
-    if (
-        0 < len(words) <= MAX_TOWN_WORDS
-        and "PERSON" not in cell.kinds
-        and not HAS_DIGIT.search(cell.value)
-    ):
-        return "country" if any(map(_is_country, words)) else "words"
-    return ""
+    if not 0 < len(words) <= MAX_TOWN_WORDS or "PERSON" in cell.kinds:
+        return ""
+    if HAS_DIGIT.search(cell.value):
+        return ""
+    return "country" if any(map(_is_country, words)) else "words"
 
 
 def _is_no_part(word: str) -> bool:
     """Return True for a word that is in no address: a month, a common word in lower case."""
     signs = load_gazetteer().of(word)
-    return (("c" in signs and word.islower()) or "m" in signs) and not {"s", "u", "p", "n"} & {
-        *signs
-    }
+    is_other = "m" in signs or ("c" in signs and word.islower())
+    return is_other and not {"s", "u", "p", "n"} & {*signs}
 
 
 def _is_country(word: str) -> bool:
@@ -315,22 +304,26 @@ def _is_address(
     """Return True beside a part of an address, or if street and town follow each other among other
     contacts.
     """
-    before, after = (
-        other in taken and not shapes[index] == shapes[other] == "street"
-        for other in (index - 1, index + 1)
-    )
-    if shapes[index] == "words":
-        return after and (
-            before or (shapes[index + 1] == "town" and cells[index + 1].line == cells[index].line)
-        )
-    if shapes[index] == "country" or (shapes[index] == "town" and cells[index].value[0].isalpha()):
-        return before  # without a code in front, a town comes after its street
+    shape = shapes[index]
+    before = _is_part_beside(shapes, taken, index, index - 1)
+    after = _is_part_beside(shapes, taken, index, index + 1)
+    if shape == "words":
+        is_on_line = after and cells[index + 1].line == cells[index].line
+        return after and (before or (shapes[index + 1] == "town" and is_on_line))
+    if shape == "country" or (shape == "town" and cells[index].value[0].isalpha()):
+        # Without a code in front, a town comes after its street.
+        return before
     if before or after:
         return True
-    if shapes[index] in ("unit", "number") or "PERSON" in cells[index].kinds:
+    if shape in ("unit", "number") or "PERSON" in cells[index].kinds:
         return False
     beside = [shapes[other] for other in (index - 1, index + 1) if 0 <= other < len(cells)]
+    if not {shape, *beside} >= {"street", "town"}:
+        return False
     around = shapes[max(0, index - NEIGHBOUR_CELLS) : index + NEIGHBOUR_CELLS + 1]
-    return {shapes[index], *beside} >= {"street", "town"} and (
-        bool(_near(cells, index)) or "number" in around
-    )
+    return bool(_near(cells, index)) or "number" in around
+
+
+def _is_part_beside(shapes: Sequence[str], taken: set[int], index: int, other: int) -> bool:
+    """Return True if another cell is part of an address, unless both are streets."""
+    return other in taken and not shapes[index] == shapes[other] == "street"

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.crf_ner.token_features import is_east_asian
+from trainer.anonymise.crf_ner.tokeniser import is_east_asian
 from trainer.anonymise.east_asian_names import find_japanese_names, find_korean_names
 from trainer.anonymise.language_data import (
     CJK_SURNAMES,
@@ -82,9 +82,8 @@ CJK_CUES = (
 )
 KANA = re.compile("[\u3040-\u30ff]")
 HANGUL = re.compile("[\uac00-\ud7af]")
-CHINESE_SURNAME = "|".join(
-    sorted((it for it in CJK_SURNAMES if not HANGUL.search(it)), key=lambda it: (-len(it), it))
-)
+CHINESE_SURNAMES = [name for name in CJK_SURNAMES if not HANGUL.search(name)]
+CHINESE_SURNAME = "|".join(sorted(CHINESE_SURNAMES, key=lambda name: (-len(name), name)))
 NAME_LEFT = (
     "(?:(?<![\u4e00-\u9fff])|"
     "(?<=[叫是给和跟与找让请把被到告系见遇碰识人户者东郎娘任友事居长问陪帮替向对名员喊了]))"
@@ -135,7 +134,8 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
             if not (is_word or first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS):
                 yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in TITLED_NAME.finditer(text):
-        if end := _name_end(match["name"]):
+        end = _name_end(match["name"])
+        if end:
             yield EntitySpan("PERSON", match.start("name"), match.start("name") + end, RANK_CUE)
     for match in NAME_WITH_ORDINAL.finditer(text):
         if "g" in load_gazetteer().of(match["first"]):
@@ -174,11 +174,12 @@ def _name_end(written: str) -> int:
     """
     end = 0
     for match in re.finditer(rf"[{LATIN}'’-]+", written):
-        signs = load_gazetteer().of(match[0])
-        is_word = "c" in signs and (not {"g", "f"} & {*signs} or (end > 0 and match[0].isupper()))
-        if match[0][0].isupper() and (
-            is_word or match[0] in CAPITALISED_NON_NAMES or match[0].lower() in RANK_WORDS
-        ):
+        word = match[0]
+        signs = load_gazetteer().of(word)
+        is_word = "c" in signs and (not {"g", "f"} & {*signs} or (end > 0 and word.isupper()))
+        is_other = is_word or word in CAPITALISED_NON_NAMES or word.lower() in RANK_WORDS
+        # Words in lower case inside a name are its particles.
+        if is_other and word[0].isupper():
             break
         end = match.end()
     return end
@@ -202,12 +203,12 @@ class SpacyNer:
 
     def find(self, text: str) -> list[NerFinding]:
         """Find people."""
-        found = self.pipeline(text).ents
-        return [
-            (SPACY_LABELS[e.label_], e.start_char, e.end_char, 1.0)
-            for e in found
-            if e.label_ in SPACY_LABELS
-        ]
+        findings: list[NerFinding] = []
+        for entity in self.pipeline(text).ents:
+            kind = SPACY_LABELS.get(entity.label_)
+            if kind:
+                findings.append((kind, entity.start_char, entity.end_char, 1.0))
+        return findings
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,12 @@ class GlinerNer:
 
     def find(self, text: str) -> list[NerFinding]:
         """Find people and addresses."""
-        found = self.model.predict_entities(text, list(GLINER_LABELS), threshold=GLINER_THRESHOLD)
-        return [(GLINER_LABELS[e["label"]], e["start"], e["end"], float(e["score"])) for e in found]
+        labels = list(GLINER_LABELS)
+        findings: list[NerFinding] = []
+        for entity in self.model.predict_entities(text, labels, threshold=GLINER_THRESHOLD):
+            kind = GLINER_LABELS[entity["label"]]
+            findings.append((kind, entity["start"], entity["end"], float(entity["score"])))
+        return findings
 
 
 def installed_models() -> dict[str, NerModel]:
@@ -235,17 +240,17 @@ def _spacy_models() -> dict[str, NerModel]:
     import spacy  # type: ignore[import-not-found, unused-ignore]  # optional
 
     chosen: dict[str, str] = {}
+    # From the least preferred size on, so that a better one replaces it.
     for size in reversed(SPACY_SIZE_SUFFIXES):
         chosen |= {name[:2]: name for name in models if name.endswith(size)}
-    found: dict[str, NerModel] = {}
-    for language, name in chosen.items():
+    by_language: dict[str, NerModel] = {}
+    for code, name in chosen.items():
+        language = ANY_LANGUAGE if code == "xx" else code
         try:
-            found[ANY_LANGUAGE if language == "xx" else language] = SpacyNer(
-                f"spaCy {name}", spacy.load(name)
-            )
+            by_language[language] = SpacyNer(f"spaCy {name}", spacy.load(name))
         except (OSError, ValueError, ImportError) as error:
             log.warning("spaCy's model %s cannot be used: %s", name, error)
-    return found
+    return by_language
 
 
 def _gliner_models() -> dict[str, NerModel]:
@@ -256,11 +261,8 @@ def _gliner_models() -> dict[str, NerModel]:
         try:
             from gliner import GLiNER  # type: ignore[import-not-found, unused-ignore]  # optional
 
-            return {
-                ANY_LANGUAGE: GlinerNer(
-                    f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True)
-                )
-            }
+            model = GLiNER.from_pretrained(name, local_files_only=True)
+            return {ANY_LANGUAGE: GlinerNer(f"GLiNER {name}", model)}
         except (OSError, ValueError, ImportError) as error:
             log.warning("GLiNER's model %s cannot be used: %s", name, error)
     return {}
@@ -282,7 +284,8 @@ class NameDetector:
     @classmethod
     def available(cls) -> Self:
         """Load the detectors installed on this machine; nothing is downloaded."""
-        return cls(*_load_models())
+        models, tagger = _load_models()
+        return cls(models=models, tagger=tagger)
 
     @property
     def description(self) -> str:
@@ -300,19 +303,17 @@ class NameDetector:
         """
         text = blank_code(UNENCODABLE.sub("\ufffd", text))
         language = detect_cjk_language(text)
-        models = [
-            model for key, model in self.models.items() if key in (ANY_LANGUAGE, language or "en")
-        ]
+        languages = (ANY_LANGUAGE, language or "en")
+        models = [model for key, model in self.models.items() if key in languages]
         if self.tagger and not language:
             models.append(self.tagger)
         if not models:
             self.patterns_only[language or "any"] += is_first
             return list(find_names_by_cues(text, sure=False))
-        findings = (finding for model in models for finding in model.find(text))
-        spans = (
-            EntitySpan(cast(EntityKind, kind), start, end, RANK_MODEL)
-            for kind, start, end, _ in findings
-        )
+        spans = []
+        for model in models:
+            for kind, start, end, _ in model.find(text):
+                spans.append(EntitySpan(cast(EntityKind, kind), start, end, RANK_MODEL))
         return [*refine_findings(text, spans, capitalisation), *find_names_by_cues(text, sure=True)]
 
 

@@ -90,11 +90,9 @@ class NameMatcher:
             if not match.is_sure or (sure and match.start < sure[-1].end):
                 continue
             before = sure[-1] if sure else None
-            if (
-                before
-                and before.person_id == match.person_id
-                and text[before.end : match.start] in NAME_SEPARATORS
-            ):  # parts of one person's name
+            is_same = before is not None and before.person_id == match.person_id
+            if before and is_same and text[before.end : match.start] in NAME_SEPARATORS:
+                # Parts of one person's name become one match, and so one pseudonym.
                 sure[-1] = NameMatch(match.person_id, before.start, match.end)
             else:
                 sure.append(match)
@@ -127,18 +125,18 @@ class NameMatcher:
                 end = _match_end(form, text, words, position=position, key=key)
                 if end is None:
                     continue
-                end = end - cut if len(form.words) == 1 else end
-                is_meant = _is_mention(
-                    form, text, words[position].start, end=end, word=words[position]
-                )
+                if len(form.words) == 1:
+                    end -= cut
+                word = words[position]
+                is_meant = _is_mention(form, text, word.start, end=end, word=word)
                 if is_meant or (form.is_full and len(form.words) > 1):
-                    match = NameMatch(form.person_id, words[position].start, end, is_meant)
+                    match = NameMatch(form.person_id, word.start, end, is_meant)
                     yield match, len(form.words) if is_meant else 1
 
     def _in_cjk(self, text: str) -> Iterator[NameMatch]:
         small = text.lower()
         if len(small) != len(text):
-            small = text
+            small = text  # some letters have a longer lower case, which would move all places
         position = 0
         while position < len(text):
             for form in self._by_sign.get(small[position], ()):
@@ -218,12 +216,9 @@ def _is_ambiguous(form: NameForm, word: _TextWord) -> bool:
     if len(form.words) > 1:
         return False
     name = form.words[0]
-    return (
-        word.plain != name
-        and name != fold_diacritics(name)
-        and len(name) <= MAX_AMBIGUOUS_LETTERS
-        and name in VIETNAMESE_WITHOUT_DIACRITICS
-    )
+    if word.plain == name or name == fold_diacritics(name):
+        return False
+    return len(name) <= MAX_AMBIGUOUS_LETTERS and name in VIETNAMESE_WITHOUT_DIACRITICS
 
 
 def _has_capitals(text: str, start: int, end: int) -> bool:

@@ -57,8 +57,10 @@ def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
     """Return the forms of names that are kept."""
     for name in names:
         if HAS_CJK.search(name):
-            yield NameForm((name.casefold(),), "", "anywhere", is_full=True)
-        elif words := tuple(map(casefold_composed, TOKEN.findall(name))):
+            words: tuple[str, ...] = (name.casefold(),)
+        else:
+            words = tuple(map(casefold_composed, TOKEN.findall(name)))
+        if words:
             yield NameForm(words, "", "anywhere", is_full=True)
 
 
@@ -119,11 +121,9 @@ def _latin_part_forms(
     them as words.
     """
     for joined in WORD.findall(name):
-        if (
-            joined != name
-            and len(joined) > MAX_AMBIGUOUS_LETTERS
-            and CAMEL_CASE_BOUNDARY.search(joined)
-        ):
+        if joined == name or len(joined) <= MAX_AMBIGUOUS_LETTERS:
+            continue
+        if CAMEL_CASE_BOUNDARY.search(joined):
             yield NameForm((casefold_composed(joined),), person_id, "anywhere")
     yield from _compound_forms(person_id, name, capitalisation)
     yield from _word_pair_forms(person_id, name)
@@ -134,12 +134,12 @@ def _latin_part_forms(
         if len(word) < MIN_NAME_LETTERS:
             if part[0].isupper() and word not in ENGLISH_WORDS:
                 yield NameForm((word,), person_id, "called")
-        elif not capitalisation.is_ordinary(word) and (
-            capitalisation.is_mostly_capital(word) or _is_name_part(part, word, capitalisation)
-        ):
+            continue
+        is_ordinary = capitalisation.is_ordinary(word)
+        is_mostly_capital = capitalisation.is_mostly_capital(word)
+        if not is_ordinary and (is_mostly_capital or _is_name_part(part, word, capitalisation)):
             yield NameForm((word,), person_id, "anywhere")
         elif part[0].isupper():
-            is_mostly_capital = capitalisation.is_mostly_capital(word)
             yield NameForm((word,), person_id, "written" if is_mostly_capital else "capital")
 
 
@@ -168,11 +168,9 @@ def _word_pair_forms(person_id: str, name: str) -> Iterator[NameForm]:
 
 def _is_name_part(part: str, word: str, capitalisation: CapitalisationStats) -> bool:
     """Return True if the display name has this part capitalised and no text uses it as a word."""
-    return (
-        part[0].isupper()
-        and not capitalisation.is_used_as_word(word)
-        and (not part.isascii() or len(word) > MAX_AMBIGUOUS_LETTERS)
-    )
+    if not part[0].isupper() or capitalisation.is_used_as_word(word):
+        return False
+    return not part.isascii() or len(word) > MAX_AMBIGUOUS_LETTERS
 
 
 def _cjk_full_forms(

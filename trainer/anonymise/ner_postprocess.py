@@ -110,11 +110,12 @@ def refine_findings(
     text: str, spans: Iterable[EntitySpan], capitalisation: CapitalisationStats
 ) -> Iterator[EntitySpan]:
     """Return the plausible findings and further mentions that follow from them."""
-    parts = (part for span in spans for part in _split_list(text, span))
-    stripped = filter(None, (_strip_words(text, _strip_prefix(text, span)) for span in parts))
-    plausible = [
-        _extend(text, span) for span in stripped if _is_plausible(text, span, capitalisation)
-    ]
+    plausible: list[EntitySpan] = []
+    for span in spans:
+        for part in _split_list(text, span):
+            stripped = _strip_words(text, _strip_prefix(text, part))
+            if stripped and _is_plausible(text, stripped, capitalisation):
+                plausible.append(_extend(text, stripped))
     yield from plausible
     yield from _repeated_mentions(text, [span for span in plausible if span.kind == "PERSON"])
 
@@ -124,14 +125,17 @@ def _split_list(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
     if span.kind != "PERSON" or "," not in text[span.start : span.end]:
         yield span
         return
-    commas = [match for match in LIST_COMMA.finditer(text, span.start, span.end)]
-    signs = load_gazetteer().of(text[span.start : commas[0].start()]) if commas else ""
-    is_in_list = LIST_BEFORE.search(text, max(0, span.start - 24), span.start) or LIST_AFTER.match(
-        text, span.end
-    )
-    if len(commas) == 1 and not ("g" in signs and ("f" not in signs or is_in_list)):
-        yield span
-        return
+    commas = list(LIST_COMMA.finditer(text, span.start, span.end))
+    if len(commas) == 1:
+        # "Ann, Lee" are two people if the first word is a given name, and no surname unless more
+        # names stand beside them.
+        signs = load_gazetteer().of(text[span.start : commas[0].start()])
+        is_in_list = LIST_BEFORE.search(
+            text, max(0, span.start - 24), span.start
+        ) or LIST_AFTER.match(text, span.end)
+        if "g" not in signs or ("f" in signs and not is_in_list):
+            yield span
+            return
     start = span.start
     for comma in commas:
         yield replace(span, start=start, end=comma.start())
@@ -154,31 +158,29 @@ def _strip_words(text: str, span: EntitySpan | None) -> EntitySpan | None:
     if span is None or span.kind != "PERSON" or not text[span.start].isupper():
         return span
     words = list(WORD.finditer(text, span.start, span.end))
-    if any(word[0].isupper() for word in words[1:]) or len(words) == 1:
+    if not words:
+        return span
+    if any(word[0].isupper() for word in words[1:]):
         while len(words) > 1 and _is_common(words[0][0]) and text[words[0].end()].isspace():
-            words = words[1:]
-    while (
-        len(words) > 1
-        and words[-1][0].islower()
-        and len(words[-1][0]) > 2
-        and not _is_listed(words[-1][0])
-    ):
-        words = words[:-1]
-    end = span.end if not words or words[-1].end() == _last_letter(text, span) else words[-1].end()
-    return replace(span, start=words[0].start() if words else span.start, end=end)
-
-
-def _last_letter(text: str, span: EntitySpan) -> int:
-    return span.start + len(text[span.start : span.end].rstrip(" .,;:!?'’\"-"))
+            del words[0]
+    while len(words) > 1 and _is_appended(words[-1][0]):
+        del words[-1]
+    last_letter = span.start + len(text[span.start : span.end].rstrip(" .,;:!?'’\"-"))
+    end = words[-1].end()
+    return replace(span, start=words[0].start(), end=span.end if end == last_letter else end)
 
 
 def _is_common(word: str) -> bool:
+    """Return True for a common word that is neither a name nor a title."""
     signs = {*load_gazetteer().of(word)}
     return bool(signs & {"c", "e"}) and not signs & {"g", "f", "p", "t"}
 
 
-def _is_listed(word: str) -> bool:
-    return bool({"g", "f", "p"} & {*load_gazetteer().of(word)})
+def _is_appended(word: str) -> bool:
+    """Return True for a word in lower case that is on no list of names or their particles."""
+    if not word.islower() or len(word) < 3:
+        return False
+    return not {"g", "f", "p"} & {*load_gazetteer().of(word)}
 
 
 def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationStats) -> bool:
@@ -188,58 +190,68 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
     words = [word for word in WORD.findall(found) if len(word) > 1]
     signs = [load_gazetteer().of(word) for word in words]
     if span.kind == "STREET_ADDRESS":
-        sign = (
-            NON_ADDRESS_SIGNS.search(found)
-            or BARE_UNIT.fullmatch(found)
-            or TWO_DISTRICTS.search(found)
-        )
-        if sign or (len(words) < 3 and found.islower() and not HAS_DIGIT.search(found)):
-            return False
-        has_street = any("s" in sign or "u" in sign for sign in signs)
-        is_named = any(
-            word[0].isupper() and not ADDRESS_WORD_GROUPS.intersection(sign)
-            for word, sign in zip(words, signs, strict=True)
-        )
-        if not HAS_DIGIT.search(found):  # a street by itself is a place, two of them are a corner
-            return has_street and CORNER_JOINT.search(found) is not None
-        return has_street or is_named
-    if (
-        COMPANY_AFTER.match(text, span.end)
-        or _is_place(text, span)
-        or found in LOWERCASE_WORDS
-        or found.casefold() in FICTION
-        or _is_german_noun(text, span, signs)
-        or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words)
-    ):
+        return _is_address(found, words, signs)
+    if _is_no_person(text, span, words, signs=signs):
         return False
     if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
-        return any(map(_is_given, signs)) or (
-            len(signs) > 1 and not any(map(COMMON_WORD_GROUPS.intersection, signs)) and " " in found
-        )
-    if (
-        len(words) > 1
-        and COMMON_WORD_GROUPS.intersection(signs[0])
-        and all(word.islower() for word in words[1:])
-    ):
+        # Without a capital that says something, only lists of names can.
+        if any(map(_is_given, signs)):
+            return True
+        are_unknown = not any(map(COMMON_WORD_GROUPS.intersection, signs))
+        return len(signs) > 1 and are_unknown and " " in found
+    is_capital_alone = all(word.islower() for word in words[1:])
+    if len(words) > 1 and COMMON_WORD_GROUPS.intersection(signs[0]) and is_capital_alone:
         return False
     if len(words) == 1 and SENTENCE_START.search(text[max(0, span.start - 8) : span.start]):
+        # There, any word has a capital.
         is_other = NON_PERSON_GROUPS.intersection(signs[0]) or capitalisation.only_begins(words[0])
         return _is_given(signs[0]) or not is_other
-    return not all(
-        NON_PERSON_GROUPS.intersection(sign) and "g" not in sign and "f" not in sign
-        for sign in signs
-    )
+    return not all(map(_is_other_word, signs))
+
+
+def _is_address(found: str, words: list[str], signs: list[str]) -> bool:
+    has_digit = HAS_DIGIT.search(found) is not None
+    if NON_ADDRESS_SIGNS.search(found) or BARE_UNIT.fullmatch(found) or TWO_DISTRICTS.search(found):
+        return False
+    if len(words) < 3 and found.islower() and not has_digit:
+        return False
+    has_street = any("s" in sign or "u" in sign for sign in signs)
+    if not has_digit:
+        # A street by itself is a place, two of them are a corner.
+        return has_street and CORNER_JOINT.search(found) is not None
+    if has_street:
+        return True
+    for word, sign in zip(words, signs, strict=True):
+        if word[0].isupper() and not ADDRESS_WORD_GROUPS.intersection(sign):
+            return True
+    return False
+
+
+def _is_no_person(text: str, span: EntitySpan, words: list[str], signs: list[str]) -> bool:
+    """Return True for companies, places, characters of fiction, and words that are no names."""
+    found = text[span.start : span.end]
+    if COMPANY_AFTER.match(text, span.end) or _is_place(text, span):
+        return True
+    if found in LOWERCASE_WORDS or found.casefold() in FICTION:
+        return True
+    if _is_german_noun(text, span, signs):
+        return True
+    return all(word.casefold() in NON_NAME_WORDS | TITLES for word in words)
+
+
+def _is_other_word(sign: str) -> bool:
+    """Return True for a word on a list of other things than names, and on none of names."""
+    return bool(NON_PERSON_GROUPS.intersection(sign)) and "g" not in sign and "f" not in sign
 
 
 def _is_german_noun(text: str, span: EntitySpan, signs: list[str]) -> bool:
     """Return True for one word on no list of names, inside a sentence of a German text, unless a
     name is announced.
     """
-    if (
-        len(signs) != 1
-        or {"g", "f"} & {*signs[0]}
-        or len(GERMAN_WORD.findall(text)) < MIN_GERMAN_WORDS
-    ):
+    if len(signs) != 1 or {"g", "f"} & {*signs[0]}:
+        return False
+    # A German text capitalises every noun.
+    if len(GERMAN_WORD.findall(text)) < MIN_GERMAN_WORDS:
         return False
     before = text[max(0, span.start - 24) : span.start]
     return re.search(r"[a-zäöüß,] $", before) is not None and not GERMAN_NAME_CUE.search(before)
@@ -262,9 +274,12 @@ def _extend(text: str, span: EntitySpan) -> EntitySpan:
         return span
     start = span.start
     end = span.end
-    if lead := NAME_LEAD.search(text, max(0, start - 12), start):
+    lead = NAME_LEAD.search(text, max(0, start - 12), start)
+    if lead:
         start = lead.start()
-    if (cut := LAST_PARTICLE.search(text, start, end)) and NAME_TAIL.match(text, cut.start()):
+    # A particle that was found without its name is cut off, and comes back with it.
+    cut = LAST_PARTICLE.search(text, start, end)
+    if cut and NAME_TAIL.match(text, cut.start()):
         end = cut.start()
     while tail := NAME_TAIL.match(text, end):
         if tail["word"] and PLACE_SIGNS.intersection(load_gazetteer().of(tail["word"])):
@@ -285,15 +300,21 @@ def _extend_left(text: str, span: EntitySpan) -> EntitySpan:
     word = match["word"]
     if word.casefold() in ENGLISH_WORDS | TITLES | NON_NAME_WORDS or word.endswith(("'s", "’s")):
         return span
-    return span if NAME_PREFIX.match(word) else replace(span, start=span.start - len(word) - 1)
+    if NAME_PREFIX.match(word):
+        return span
+    return replace(span, start=span.start - len(word) - 1)
 
 
 def _repeated_mentions(text: str, people: list[EntitySpan]) -> Iterator[EntitySpan]:
-    words = {word for span in people for word in NAME_WORD.findall(text[span.start : span.end])}
+    """Find the words of people's names wherever else they are: the tagger may miss a name without
+    the context that it has in one place.
+    """
+    words: set[str] = set()
+    for span in people:
+        words.update(NAME_WORD.findall(text[span.start : span.end]))
     for word in words:
         if word.casefold() in ENGLISH_WORDS or text.count(word) < 2:
             continue
-        for match in re.finditer(
-            rf"(?<![{LATIN}0-9_@/.]){re.escape(word)}(?![{LATIN}0-9_@/])", text
-        ):
+        whole_word = rf"(?<![{LATIN}0-9_@/.]){re.escape(word)}(?![{LATIN}0-9_@/])"
+        for match in re.finditer(whole_word, text):
             yield EntitySpan.of_match("PERSON", match, RANK_MODEL)

@@ -11,12 +11,8 @@ import pycrfsuite  # type: ignore[import-untyped]
 
 from personas.errors import UnderstudyError
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.crf_ner.token_features import (
-    FeatureExtractor,
-    is_alphabetic,
-    is_east_asian,
-    tokenise,
-)
+from trainer.anonymise.crf_ner.token_features import FeatureExtractor
+from trainer.anonymise.crf_ner.tokeniser import is_alphabetic, is_east_asian, tokenise
 
 MODEL_FILE = Path(__file__).parent / "model.crf.xz"
 MODEL_FORMAT = 1

@@ -1,6 +1,5 @@
 """Features of tokens for the CRF: shape, gazetteer groups, neighbours, line and text."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ MAX_CACHED_WORDS = 50_000
 """Limit of cached word features (some 60 MB); then the cache is cleared."""
 WINDOW_TOKENS = 5
 """Tokens before and after a number or name that are searched for street words and postal codes."""
+LINE_MARKS = {"\t": "@", ":": ":"}  # "\t" is a link or a mention (see `tokenise`)
 PAD = "\v"
 """Padding before the first and after the last token."""
 
@@ -51,7 +51,9 @@ class FeatureExtractor:
         """Return a list of features per token."""
         seen = [self._word(word) for word in words]
         padded = [self._outside, self._outside, *seen, self._outside, self._outside]
-        text = _case(words) + ("vi" if sum(word.vietnamese for word in seen) > 0 else "")
+        text = _case(words)
+        if sum(word.vietnamese for word in seen) > 0:
+            text += "vi"
         lines = _line_keys(seen)
         near = _nearby_marks(seen)
         shapes = _line_shapes(seen)
@@ -94,17 +96,23 @@ class FeatureExtractor:
         shape = word_shape(word)
         lower = shape if shape[0] in "9b" else word.lower()  # numbers by their length only
         key = f"{shape}{groups}"
-        own = [f"w={lower}", f"s={shape}", f"k={key}", *(f"{shape[0]}+{sign}" for sign in groups)]
+        own = [f"w={lower}", f"s={shape}", f"k={key}"]
+        for sign in groups:
+            own.append(f"{shape[0]}+{sign}")
         if shape[0] in "Xxm" and len(word) > 3:
+            # Ends and beginnings tell names that are on no list, such as those with -sen or -ová.
             plain = fold_word(word)
-            own += [
-                f"{shape[0]}e{size}={plain[-size:]}"
-                for size in (2, 3, 4, 5, 6)
-                if len(plain) > size
-            ]
+            for size in range(2, min(7, len(plain))):
+                own.append(f"{shape[0]}e{size}={plain[-size:]}")
             own.append(f"{shape[0]}b={plain[:2]}")
         is_street = "c" not in groups and ("s" in groups or "u" in groups)
         is_number = shape[0] in "9b"
+        if is_number:
+            mark = "9"
+        elif is_street:
+            mark = "s"
+        else:
+            mark = LINE_MARKS.get(word, "")
         return WordFeatures(
             key,
             lower,
@@ -116,15 +124,7 @@ class FeatureExtractor:
             is_street=is_street,
             is_number=is_number,
             is_word=word[0].isalnum(),
-            mark="9"
-            if is_number
-            else "s"
-            if is_street
-            else "@"
-            if word == "\t"
-            else ":"
-            if word == ":"
-            else "",
+            mark=mark,
             vietnamese=("w" in groups or "z" in groups) - ("c" in groups),
         )
 
@@ -151,7 +151,10 @@ def word_shape(word: str) -> str:
 
 
 def _case(words: Sequence[str]) -> str:
-    """Classify the case of a text: lower case, capitals, title case, or prose."""
+    """Classify the case of a text: lower case, capitals, title case, or prose.
+
+    A capital says nothing in a text of capitals, and a name may lack it in one of lower case.
+    """
     letters = [word for word in words if word[0].isalpha()]
     upper = sum(word[0].isupper() for word in letters)
     if not upper:
@@ -203,11 +206,10 @@ def _line_shapes(words: Sequence[WordFeatures]) -> list[tuple[str, str, str]]:
         lengths.append(min(end + 1, len(words)) - begin)
         begin = end + 1
     shapes.append("")
-    return [
-        (shapes[line], shapes[line + 1], shapes[line + 2])
-        for line, length in enumerate(lengths)
-        for _ in range(length)
-    ]
+    of_tokens: list[tuple[str, str, str]] = []
+    for line, length in enumerate(lengths):
+        of_tokens += [(shapes[line], shapes[line + 1], shapes[line + 2])] * length
+    return of_tokens
 
 
 def _line_shape(line: Sequence[WordFeatures]) -> str:
@@ -225,73 +227,10 @@ def _nearby_marks(words: Sequence[WordFeatures]) -> list[str]:
     streets = [index for index, word in enumerate(words) if word.is_street]
     numbers = [index for index, word in enumerate(words) if word.is_number]
     marks: list[list[str]] = [["", "", "", ""] for _ in words]
-    for position, (sign, found) in enumerate((("s", streets), ("n", numbers))):
-        for index in found:
+    for position, (sign, places) in enumerate((("s", streets), ("n", numbers))):
+        for index in places:
             for near in range(max(0, index - WINDOW_TOKENS), index):
                 marks[near][2 * position + 1] = f"{sign}>"
             for near in range(index + 1, min(len(words), index + WINDOW_TOKENS + 1)):
                 marks[near][2 * position] = f"<{sign}"
     return ["".join(mark) for mark in marks]
-
-
-COMBINING_MARKS = "\u0300-\u036f"
-"""Combining marks, used where diacritics are separate characters (Vietnamese and others)."""
-EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d"
-EAST_ASIAN_LETTER_WEIGHT = 2.0
-"""Number of Latin letters that carry as much text as one East Asian letter."""
-TOKEN_PATTERN = re.compile(
-    rf"""
-    (?P<markup> https?://[^\s<>]+ | www\.[^\s<>]+ | [^\s<>()\[\]"',;:]+@[^\s<>()\[\]"',;:]+ | <a?[@:#][^\s<>]*> | @\w+ )
-  | (?P<line> [^\S\n]*\n\s* )
-  | (?P<east> [{EAST_ASIAN}]+ )
-  | (?P<owner> ['’][sS](?![^\W_]) )
-  | (?P<word> (?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+
-      (?:['’](?![sS](?![^\W_]))(?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+)* )
-  | (?P<sign> \S )
-    """,
-    re.VERBOSE,
-)
-UNPRINTABLE = "\ufffd"
-"""Replacement of lone surrogates and control characters, which crfsuite cannot represent."""
-_AS_KIND = {"line": "\n", "markup": "\t"}
-_EAST = re.compile(rf"[{EAST_ASIAN}]")
-_LETTER = re.compile(r"[^\W\d_]")
-
-
-@dataclass(frozen=True)
-class TokenisedText:
-    r"""Tokens of one text: `words[i]` is at `text[starts[i]:ends[i]]`. A line end is "\n", a link
-    or mention "\t".
-    """
-
-    words: list[str]
-    starts: list[int]
-    ends: list[int]
-
-
-def tokenise(text: str) -> TokenisedText:
-    """Split into words with apostrophes, numbers, single characters and line ends; links and
-    mentions are whole.
-    """
-    words: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for match in TOKEN_PATTERN.finditer(text):
-        words.append(
-            _AS_KIND.get(match.lastgroup or "")
-            or (match[0] if match[0].isprintable() else UNPRINTABLE)
-        )
-        starts.append(match.start())
-        ends.append(match.end())
-    return TokenisedText(words, starts, ends)
-
-
-def is_east_asian(text: str) -> bool:
-    """Return True for a text mostly in Chinese, Japanese or Korean."""
-    east = len(_EAST.findall(text))
-    return bool(east) and east * EAST_ASIAN_LETTER_WEIGHT >= len(_LETTER.findall(text)) - east
-
-
-def is_alphabetic(found: str) -> bool:
-    """Return True if a finding has letters, all of them in scripts the tagger reads."""
-    return _LETTER.search(found) is not None and not _EAST.search(found)
