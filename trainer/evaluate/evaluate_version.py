@@ -295,6 +295,7 @@ class _VersionEvaluation:
             report=request.tell,
             others={neighbour.persona: neighbour.data for neighbour in neighbours},
             between=request.between,
+            # Time of their own, so that the sections before them keep their prompts.
             sense_s=min(MAX_SENSE_S, self.budget.seconds),
         )
         self.left_out.update(spoken.left_out)

@@ -69,6 +69,7 @@ class LoadedAdapter:
         """Make the tokenizer's chat template write the trained prompts in other programs, before it
         is saved.
         """
+        # The base model's own template may add what was not trained, such as today's date.
         self.tokenizer.chat_template = self.renderer.frozen_template()
 
     @property

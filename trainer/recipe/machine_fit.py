@@ -110,7 +110,9 @@ def merge_batches(recipe: Recipe, work: Workload, fits: MemoryTest) -> Recipe:
     lengths = work.seen(recipe)
     if work.judged or not lengths:
         return recipe
-    # Tokens that all samples share are computed once, however large the batch is.
+    # Tokens that all samples share are computed once, however large the batch is. The mean decides:
+    # by the longest, one long history would keep the batches of a whole run apart. What the few
+    # large batches take is left to `fits`.
     own_tokens = statistics.fmean(lengths) - work.shared
     batch = recipe.per_device_train_batch_size
     accumulation = recipe.gradient_accumulation_steps

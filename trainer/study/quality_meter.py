@@ -199,6 +199,9 @@ def study_key(job: PreparedJob, adapter: Candidate, voices: Mapping[str, AuthorT
         read_setting("LORE_ENCODER"),
         texts,
     )
-    files = [file.read_bytes() for file in sorted(EVALUATION_FOLDER.rglob("*")) if file.is_file()]
+    files = []
+    for file in sorted(EVALUATION_FOLDER.rglob("*")):
+        if file.is_file():
+            files.append(file.read_bytes())
     encoded = json.dumps(parts, sort_keys=True).encode()
     return hashlib.sha256(b"\0".join((encoded, *files))).hexdigest()

@@ -108,6 +108,7 @@ def latest_valid_checkpoint(folder: Path, weights: Mapping[str, Tensor]) -> Path
     """Return the latest checkpoint of a model with these weights; others and damaged ones are
     skipped and logged.
     """
+    # One that cannot be resumed costs the steps since the one before, not the run.
     for path in list_checkpoints(folder):
         try:
             Checkpoint.read(path).require_resumable(path, weights)

@@ -173,6 +173,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        # The gradient is computed with the losses: autograd would hold the logits of all trained
+        # tokens until the backward pass, four times over.
         losses = torch.empty(len(targets), device=states.device)
         gradients = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         for start in range(0, len(targets), LOSS_CHUNK_TOKENS):

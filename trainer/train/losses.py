@@ -156,6 +156,7 @@ def _measure_batch(
     batch = {name: tensor.to(model.device) for name, tensor in tensors.items()}
     chunks: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
     with torch.inference_mode():
+        # The logits of sixteen replies at once took half a GiB beside the model.
         if in_chunks:
             states, targets = reply_states(model, batch)
             state_chunks = torch.split(states, LOSS_CHUNK_TOKENS)

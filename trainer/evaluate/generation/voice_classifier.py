@@ -132,6 +132,7 @@ class AuthorshipClassifier:
         names = self._model.predict(self._grams.transform(texts))
         authors = []
         for text, name in zip(texts, names, strict=True):
+            # A text whose words are all masked still has signs and lengths of sentences.
             has_words = MASK_SIGN in text or any(map(str.isalpha, text))
             authors.append(str(name) if has_words else "")
         return authors
