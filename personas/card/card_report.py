@@ -52,18 +52,18 @@ def report_fields(card: Card, where: str) -> ImportReport:
 
 def _items(card: Card, where: str) -> Iterator[ImportItem]:
     yield as_is("name")
-    yield from (as_is(key) for key in ("nickname", *FOR_PEOPLE) if _is_set(card.data.get(key)))
+    for key in ("nickname", *FOR_PEOPLE):
+        if _is_set(card.data.get(key)):
+            yield as_is(key)
     if card.tags:
         yield as_is("tags")
     yield from _prompt_items(card, where)
     yield from _greeting_items(card)
-    assets = [asset for asset in card.assets if asset.get("type") != ADAPTER_ASSET_TYPE]
-    if others := len(assets) - any(asset.get("type") == "icon" for asset in assets):
-        yield not_taken(
-            f"{others} of {len(assets)} assets", "kept in the card; only its picture is shown"
-        )
+    yield from _asset_items(card)
     yield from _extension_items(card)
-    for key in sorted(set(card.data) - KNOWN_FIELDS if card.version > 1 else ()):
+    if card.version == 1:
+        return
+    for key in sorted(set(card.data) - KNOWN_FIELDS):
         if _is_set(card.data[key]):
             yield not_taken(key, KEPT)
 
@@ -98,9 +98,22 @@ def _greeting_items(card: Card) -> Iterator[ImportItem]:
             yield not_taken(key, "kept in the card, but a channel is greeted with first_mes")
 
 
+def _asset_items(card: Card) -> Iterator[ImportItem]:
+    assets = [asset for asset in card.assets if asset.get("type") != ADAPTER_ASSET_TYPE]
+    others = len(assets)
+    if any(asset.get("type") == "icon" for asset in assets):
+        others -= 1
+    if others:
+        yield not_taken(
+            f"{others} of {len(assets)} assets", "kept in the card; only its picture is shown"
+        )
+
+
 def _extension_items(card: Card) -> Iterator[ImportItem]:
     extensions = card.data.get("extensions")
-    for name, value in sorted(extensions.items()) if isinstance(extensions, dict) else ():
+    if not isinstance(extensions, dict):
+        return
+    for name, value in sorted(extensions.items()):
         if name == EXTENSION_KEY or not _has_content(value):
             continue
         yield not_taken(f"extension {name[:60]}", EXTENSION_REASONS.get(name, KEPT))
@@ -110,11 +123,9 @@ def _has_content(value: Any) -> bool:
     """Report whether an extension says anything: SillyTavern writes an empty `depth_prompt` into
     every card.
     """
-    return (
-        any(map(_is_set, [value.get("prompt")]))
-        if isinstance(value, dict) and "prompt" in value
-        else _is_set(value)
-    )
+    if isinstance(value, dict) and "prompt" in value:
+        return _is_set(value["prompt"])
+    return _is_set(value)
 
 
 def _is_set(value: Any) -> bool:

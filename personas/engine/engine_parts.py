@@ -48,7 +48,12 @@ class EngineParts:
 
     def state(self, name: str, context_tokens: int, rows: int) -> EngineState:
         """Return the current load. Thread-safe."""
-        prefixes = self.stacked.prefixes if self.stacked else None
+        slots = kept_bytes = kept_most_bytes = 0
+        if self.stacked:
+            slots = self.stacked.stack.slots
+            if prefixes := self.stacked.prefixes:
+                kept_bytes = prefixes.bytes
+                kept_most_bytes = prefixes.max_bytes
         return EngineState(
             model=name,
             device=self.peft.model.device.type,
@@ -57,10 +62,10 @@ class EngineParts:
             running=self.batch.running,
             rows=rows,
             waiting=self.batch.waiting,
-            slots=self.stacked.stack.slots if self.stacked else 0,
+            slots=slots,
             adapters=self.lora.resident,
-            kept_bytes=prefixes.bytes if prefixes else 0,
-            kept_most_bytes=prefixes.max_bytes if prefixes else 0,
+            kept_bytes=kept_bytes,
+            kept_most_bytes=kept_most_bytes,
         )
 
     def load_adapter(self, weights: AdapterWeights) -> None:
@@ -133,11 +138,13 @@ def _build_stacked_runner(
     move_weights_to_huge_pages(model)
 
     def without_peft() -> AbstractContextManager[Any]:
-        return peft.peft_model.disable_adapter() if peft.peft_model else nullcontext()
+        if peft.peft_model is None:
+            return nullcontext()
+        disabled: AbstractContextManager[Any] = peft.peft_model.disable_adapter()
+        return disabled
 
-    runner = StackedLoraRunner(
-        model, min(slots, _max_slots_in_memory(model)), prefix_bytes, without_peft
-    )
+    slots = min(slots, _max_slots_in_memory(model))
+    runner = StackedLoraRunner(model, slots, prefix_bytes, without_peft)
     if _differs_from_plain_model(runner):
         log.warning(
             "replies are generated one at a time: a batch gives other results than this model alone"
@@ -160,18 +167,10 @@ def _differs_from_plain_model(runner: StackedLoraRunner) -> bool:
         with torch.inference_mode():
             expected = torch.stack([plain_logits(model, text)[-1] for text in texts])
             runner.forward([ScheduledTokens(first_kv, first_text[:half], logits=0)])
-            runner.forward(
-                [
-                    ScheduledTokens(first_kv, first_text[half:-1]),
-                    ScheduledTokens(second_kv, second_text[:-1]),
-                ]
-            )
-            logits = runner.forward(
-                [
-                    ScheduledTokens(first_kv, first_text[-1:]),
-                    ScheduledTokens(second_kv, second_text[-1:]),
-                ]
-            )
+            first = ScheduledTokens(first_kv, first_text[half:-1])
+            runner.forward([first, ScheduledTokens(second_kv, second_text[:-1])])
+            first = ScheduledTokens(first_kv, first_text[-1:])
+            logits = runner.forward([first, ScheduledTokens(second_kv, second_text[-1:])])
     except BaseModelError:
         raise
     except Exception as error:  # such as a layer with other arguments: the fallback computes then

@@ -46,12 +46,10 @@ def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest
             f"{where} contains no adapter.",
             "Name an adapter folder, or a file made with --to charx.",
         )
-    prefix = ADAPTER_URI_PREFIX
-    files = {
-        uri.removeprefix(prefix): content
-        for uri, content in card.files.items()
-        if uri.startswith(prefix)
-    }
+    files = {}
+    for uri, content in card.files.items():
+        if uri.startswith(ADAPTER_URI_PREFIX):
+            files[uri.removeprefix(ADAPTER_URI_PREFIX)] = content
     _verify_files(files, where)
     try:
         require_distinct_names(files)
@@ -73,8 +71,10 @@ def _verify_files(files: Mapping[str, bytes], where: str) -> None:
     except ValidationError as error:
         what = f"{MANIFEST_FILE} in {where} is damaged: {error.errors()[0]['msg']}."
         raise AdapterError(what, EXPORT_AGAIN_ADVICE) from None
-    others = {name: content for name, content in files.items() if name != MANIFEST_FILE}
-    actual = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
+    actual = {}
+    for name, content in files.items():
+        if name != MANIFEST_FILE:
+            actual[name] = hashlib.sha256(content).hexdigest()
     require_checksums(manifest, actual, f"The adapter in {where}", EXPORT_AGAIN_ADVICE)
 
 
@@ -125,20 +125,20 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
 
 
 def remove_adapter(card: Card) -> Card:
-    assets = [
-        asset
-        for asset in card.data.get("assets") or []
-        if not (isinstance(asset, dict) and asset.get("type") == ADAPTER_ASSET_TYPE)
-    ]
-    document = {**card.document, "data": {**card.data, **({"assets": assets} if assets else {})}}
-    if not assets:
-        document["data"].pop("assets", None)
-    files = {
-        uri: content
-        for uri, content in card.files.items()
-        if not uri.startswith(ADAPTER_URI_PREFIX)
-    }
-    return replace(card, document=document, files=files)
+    assets = []
+    for asset in card.data.get("assets") or []:
+        if not (isinstance(asset, dict) and asset.get("type") == ADAPTER_ASSET_TYPE):
+            assets.append(asset)
+    data = dict(card.data)
+    if assets:
+        data["assets"] = assets
+    else:
+        data.pop("assets", None)
+    files = dict(card.files)
+    for uri in card.files:
+        if uri.startswith(ADAPTER_URI_PREFIX):
+            del files[uri]
+    return replace(card, document={**card.document, "data": data}, files=files)
 
 
 def unpack_adapter(file: Path, folder: Path) -> Path:

@@ -33,9 +33,11 @@ def edit_catalogue(home: Path, name: str, fields: Mapping[str, Any] | None) -> N
             while True:
                 old = read_catalogue_bytes(home)
                 new = _edited(old, parse_catalogue(old, home), name, fields)
-                if read_catalogue_bytes(home) == old:  # nobody has saved it in an editor meanwhile
-                    write_file(file, new, file.stat().st_mode & 0o777 if file.exists() else 0o600)
-                    return
+                if read_catalogue_bytes(home) != old:  # somebody has saved it in an editor
+                    continue
+                mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
+                write_file(file, new, mode)
+                return
     except Timeout:
         raise MaterialError(
             f"{CATALOGUE_FILE} is being edited by another process.", "Try again."
@@ -48,24 +50,19 @@ def _edited(
     """Return the file's content with an entry written or removed; each result is parsed to make
     sure.
     """
-    wanted = {key: table for key, table in tables.items() if key != name} | (
-        {name: dict(fields)} if fields else {}
-    )
+    wanted = {key: table for key, table in tables.items() if key != name}
     text = old.decode()
     newline = "\r\n" if "\r\n" in text else "\n"
-    block = toml_table(name, fields).replace("\n", newline) if fields else ""
+    block = ""
+    if fields:
+        wanted[name] = dict(fields)
+        block = toml_table(name, fields).replace("\n", newline)
     if name not in tables:
-        gap = newline if text and not text.endswith("\n") else ""
-        return f"{text}{gap}{newline if text and fields else ''}{block}".encode()
+        return _appended(text, block, newline).encode()
     for before, after in _splits_at_entry(text, name):
-        kept = (
-            before
-            if fields
-            else before.removesuffix(newline)
-            if before.endswith(2 * newline)
-            else before
-        )
-        new = f"{kept}{block}{after}"
+        if not fields and before.endswith(2 * newline):  # one of the blank lines goes with it
+            before = before.removesuffix(newline)
+        new = f"{before}{block}{after}"
         try:
             if tomllib.loads(new.removeprefix("\ufeff")) == wanted:
                 return new.encode()
@@ -77,14 +74,27 @@ def _edited(
     )
 
 
+def _appended(text: str, block: str, newline: str) -> str:
+    """Append a table after a blank line."""
+    if text and not text.endswith("\n"):
+        text += newline
+    if text and block:
+        text += newline
+    return text + block
+
+
 def _splits_at_entry(text: str, name: str) -> Iterator[tuple[str, str]]:
     """Yield the text before and after what may be the entry; comments before the next table stay
     with that.
     """
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     headers = [number for number, line in enumerate(lines) if _header(line) is not None]
-    for start in (number for number in headers if _header(lines[number]) == name):
-        for end in [*(number for number in headers if number > start), len(lines)]:
+    for start in headers:
+        if _header(lines[start]) != name:
+            continue
+        # The entry may have tables of its own, so it may end at any later header.
+        ends = [number for number in headers if number > start]
+        for end in (*ends, len(lines)):
             last = end
             while lines[last - 1].strip() == "" or lines[last - 1].lstrip().startswith("#"):
                 last -= 1

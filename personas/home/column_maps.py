@@ -25,33 +25,35 @@ _lock = threading.Lock()
 
 def split_pairs(pairs: Sequence[str]) -> dict[str, str]:
     """Split pairs such as `speaker=Absender` at their first `=`."""
-    return {left: right for left, _, right in (pair.partition("=") for pair in pairs)}
+    mapping = {}
+    for pair in pairs:
+        left, _, right = pair.partition("=")
+        mapping[left] = right
+    return mapping
 
 
 def pairs_error(pairs: object) -> str:
     """Describe what is wrong with a list of pairs, as the end of a sentence; empty if it is
     valid.
     """
-    if not (isinstance(pairs, list | tuple) and all(isinstance(pair, str) for pair in pairs)):
+    is_list = isinstance(pairs, list | tuple)
+    if not is_list or not all(isinstance(pair, str) for pair in pairs):
         return (
             'has a map that is not a list of pairs, such as ["speaker=Absender", "text=Nachricht"]'
         )
     if len(pairs) > MAX_PAIRS:
         return f"has a map of more than {MAX_PAIRS} pairs"
+    roles = []
     for pair in pairs:
         left, equals, right = pair.partition("=")
-        if (
-            not (left and equals and right)
-            or len(pair) > MAX_PAIR_CHARACTERS
-            or not pair.isprintable()
-        ):
+        is_pair = bool(left and equals and right)
+        if not is_pair or len(pair) > MAX_PAIR_CHARACTERS or not pair.isprintable():
             return f"has {pair[:40]!r} in its map, which is not role=column"
-    roles = [pair.partition("=")[0] for pair in pairs]
-    return (
-        f"gives {twice[0]!r} twice in its map"
-        if (twice := [it for it in roles if roles.count(it) > 1])
-        else ""
-    )
+        roles.append(left)
+    for role in roles:
+        if roles.count(role) > 1:
+            return f"gives {role!r} twice in its map"
+    return ""
 
 
 def read_mapping(file: Path) -> tuple[str, ...]:
@@ -90,13 +92,14 @@ def _read_tables(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        reason = (
-            error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-        )
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = error.strerror or type(error).__name__
         raise MaterialError(
             f"{folder.name}/{COLUMNS_FILE} cannot be read: {reason}.", "Correct it."
         ) from error
 
 
 def _format(tables: Mapping[str, Any]) -> str:
-    return HEADER + "".join(f"\n{toml_table(name, it)}" for name, it in sorted(tables.items()))
+    blocks = [toml_table(name, table) for name, table in sorted(tables.items())]
+    return "\n".join([HEADER, *blocks])

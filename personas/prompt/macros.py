@@ -167,7 +167,9 @@ def _expand(text: str, value_of: Callable[[str, str, int], str]) -> str:
         name = match["name"].lower()
         rest = match["rest"]
         formatted = _layout(name, rest)
-        return formatted if formatted is not None else value_of(name, rest, count)
+        if formatted is None:
+            return value_of(name, rest, count)
+        return formatted
 
     for _ in range(MAX_NESTED_MACROS):
         expanded = MACRO_PATTERN.sub(replace, text)
@@ -187,9 +189,11 @@ def _layout(name: str, rest: str) -> str | None:
     if name == "trim":
         return TRIM_MARK
     if name in ("newline", "space"):
+        blank = "\n" if name == "newline" else " "
         number = rest.strip(": ")
-        times = min(int(number), 10) if number.isdecimal() else 1
-        return ("\n" if name == "newline" else " ") * times
+        if number.isdecimal():
+            return blank * min(int(number), 10)
+        return blank
     return None
 
 
@@ -208,8 +212,13 @@ def _options(rest: str) -> list[str]:
     separate.
     """
     listed = re.sub(r"^\s*::?", "", rest)
-    parts = listed.split("::") if "::" in listed else re.split(r"(?<!\\),", listed)
-    return [part.strip().replace("\\,", ",") for part in parts] if listed.strip() else []
+    if not listed.strip():
+        return []
+    if "::" in listed:
+        parts = listed.split("::")
+    else:
+        parts = re.split(r"(?<!\\),", listed)
+    return [part.strip().replace("\\,", ",") for part in parts]
 
 
 def _roll(rest: str, rng: random.Random) -> str | None:
@@ -217,9 +226,12 @@ def _roll(rest: str, rng: random.Random) -> str | None:
     match = DICE_PATTERN.fullmatch(re.sub(r"[\s:]", "", rest))
     if not match:
         return None
-    has_count = "d" in match[0].lower()
-    count = int(match["count"] or 1) if has_count else 1
-    sides = int(match["sides"]) if has_count else int(match["count"] + match["sides"])
+    if "d" in match[0].lower():
+        count = int(match["count"] or 1)
+        sides = int(match["sides"])
+    else:  # one number, of which the pattern has taken the beginning for the count
+        count = 1
+        sides = int(match["count"] + match["sides"])
     if sides < 1 or not 1 <= count <= MAX_DICE:
         return None
     total = sum(rng.randint(1, sides) for _ in range(count))

@@ -21,19 +21,20 @@ def format_value(value: float | None, unit: str) -> str:
         return f"{value:.1%} {unit}"
     if unit == "times":
         return f"{value:.2f} times"
-    return (
-        f"{value:.1%}{unit.removeprefix('share')}"
-        if unit.startswith("share")
-        else f"{value:.3g} {unit}".strip()
-    )
+    if unit.startswith("share"):
+        return f"{value:.1%}{unit.removeprefix('share')}"
+    return f"{value:.3g} {unit}".strip()
 
 
 def format_size(number_bytes: float) -> str:
     """Format a size as hubs do, in powers of 1,000: `54.4 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if number_bytes < 999.95:
-            return f"{number_bytes:.0f} B" if unit == "B" else f"{number_bytes:.1f} {unit}"
+    if number_bytes < 999.95:
+        return f"{number_bytes:.0f} B"
+    for unit in ("kB", "MB"):
         number_bytes /= 1000
+        if number_bytes < 999.95:  # which would be rounded to 1000.0
+            return f"{number_bytes:.1f} {unit}"
+    number_bytes /= 1000
     return f"{number_bytes:.2f} GB"
 
 
@@ -49,10 +50,10 @@ def count_of(number: int, noun: str) -> str:
 
 def format_counts(counts: Mapping[str, int]) -> str:
     """Format counts by kind, such as kinds of personal data: `2 × ip address, 1 × secret`."""
-    return (
-        ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counts.items())
-        or "none"
-    )
+    parts = []
+    for kind, count in counts.items():
+        parts.append(f"{count} × {kind.lower().replace('_', ' ')}")
+    return ", ".join(parts) or "none"
 
 
 def markdown_table(
@@ -62,8 +63,10 @@ def markdown_table(
     are `numbers`.
     """
     head = list(head)
-    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
-    lines = [head, rule, *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    other_columns = "---:" if numbers else "---"
+    rule = ["---", *[other_columns] * (len(head) - 1)]
+    lines = []
+    for row in (head, rule, *rows):
+        cells = [str(cell).replace("|", "\\|") for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

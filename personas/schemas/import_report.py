@@ -46,9 +46,11 @@ class ImportReport:
     @classmethod
     def from_json(cls, stated: Mapping[str, Iterable[Mapping[str, str]]]) -> "ImportReport":
         """Build a report of what `as_json` returns."""
-        return cls.of(
-            ImportItem(it, one["what"], one["why"]) for it in OUTCOMES for one in stated.get(it, ())
-        )
+        items = []
+        for outcome in OUTCOMES:
+            for item in stated.get(outcome, ()):
+                items.append(ImportItem(outcome, item["what"], item["why"]))
+        return cls.of(items)
 
     def __add__(self, other: "ImportReport") -> "ImportReport":
         return ImportReport.of((*self.items, *other.items))
@@ -60,19 +62,22 @@ class ImportReport:
         """Return the list as JSON: `as_is`, `other_meaning` and `not_taken`, each a list of `what`
         and `why`.
         """
-        return {
-            outcome: [{"what": item.what, "why": item.why} for item in self.with_outcome(outcome)]
-            for outcome in OUTCOMES
-        }
+        listed: dict[str, list[dict[str, str]]] = {outcome: [] for outcome in OUTCOMES}
+        for item in self.items:
+            listed[item.outcome].append({"what": item.what, "why": item.why})
+        return listed
 
     def lines(self, most: int = MAX_NAMED_ITEMS) -> list[str]:
         """Return a line for people per outcome and reason; parts with the same reason share one,
         which names `most`.
         """
-        return [
-            f"{OUTCOME_LABELS[outcome]}: {_list_names(names, most)}{why and f' – {why}'}"
-            for outcome, why, names in self._groups()
-        ]
+        lines = []
+        for outcome, why, names in self._groups():
+            line = f"{OUTCOME_LABELS[outcome]}: {_list_names(names, most)}"
+            if why:
+                line += f" – {why}"
+            lines.append(line)
+        return lines
 
     @property
     def has_unnamed(self) -> bool:
@@ -110,14 +115,18 @@ def _visible(what: str) -> str:
     """Return a name from a file as one line, without characters that hide or turn what follows, and
     not too long.
     """
-    kept = "".join(
-        " " if unicodedata.category(sign) in ("Cc", "Cf", "Cs") else sign for sign in what
-    )
-    line = " ".join(kept.split())
-    return line if len(line) <= MAX_ITEM_CHARS else f"{line[:MAX_ITEM_CHARS]}…"
+    visible = ""
+    for letter in what:
+        is_hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs")
+        visible += " " if is_hidden else letter
+    line = " ".join(visible.split())
+    if len(line) <= MAX_ITEM_CHARS:
+        return line
+    return f"{line[:MAX_ITEM_CHARS]}…"
 
 
 def _list_names(names: list[str], most: int) -> str:
     shown = ", ".join(names[:most])
-    more = len(names) - most
-    return f"{shown} and {more} more" if more > 0 else shown
+    if len(names) > most:
+        shown += f" and {len(names) - most} more"
+    return shown
