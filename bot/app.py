@@ -94,6 +94,7 @@ async def open_app(
     async with AsyncExitStack() as stack:
         finish_restore(settings.home)
         store, shared_state = _open_store(settings, stack)
+        # A bot that was killed may have left members' messages in it.
         delete_path(settings.home / PREVIEWS_FOLDER)
 
         # The web server answers from here on; until `web_server.open` below with 503.

@@ -204,9 +204,8 @@ def create_backend(
         limits=RunLimits.of(settings),
     )
     if settings.trainer == "ray":
-        from bot.training.backends.ray_backend import (
-            open_ray_backend,  # only where the setting names it
-        )
+        # Ray's client is imported only where the setting names it.
+        from bot.training.backends.ray_backend import open_ray_backend
 
         return open_ray_backend(settings, catalogue, **options)
     backend = SubprocessBackend(

@@ -105,6 +105,7 @@ class HeldEvents:
             self._held.popleft()
             self._outcomes.append(outcome)
             await asyncio.sleep(0)  # thousands may be held
+        # Only now: who waits builds a prompt, which must not show what a later event has edited.
         outcomes = self._outcomes
         self._outcomes = []
         for outcome in outcomes:

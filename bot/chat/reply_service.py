@@ -61,6 +61,7 @@ class ReplyService(ReplyContext):
         place = channel_ref(channel)
         now = time.time()
         self.unfinished.require_place(message.author_id, place.home_id)
+        # Together: after a kill, a message that is stored has its reply to come.
         with self.store.atomic():
             seq = self.store_message(message, place)
             self.store.replies.begin(
@@ -139,6 +140,7 @@ class ReplyService(ReplyContext):
             parts=stored.parts,
             before=before or "",
         )
+        # Whatever can refuse it comes before the first change: the old text stays then.
         request = await reply.build_request()
         self.unfinished.require_place(reply.asked_by, reply.place.home_id)
         reply.submit(request)
@@ -188,7 +190,8 @@ class ReplyService(ReplyContext):
         persona = self.personas.get(stored.persona_id, stored.guild_id)
         if reply := self.running.get(stored.event_id):
             reply.cancel()
-        await self.unfinished.wait_for_end(stored.event_id)  # it may be posting a further message
+        # It may be posting a further message, which is deleted, too.
+        await self.unfinished.wait_for_end(stored.event_id)
         stored = self.store.replies.get(stored.event_id) or stored
         if channel and persona:
             sender = await self.senders.of(persona, channel)

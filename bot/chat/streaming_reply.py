@@ -101,6 +101,7 @@ class StreamingReply:
         if not self.parts:
             await self._post()
             return
+        # A regenerated reply stays in place: the conversation goes on below it.
         first, *others = self.parts
         await self.sender.change(first, PLACEHOLDER, self.growing())
         for message_id in others:

@@ -96,6 +96,7 @@ class MessageHistory(Table):
         A repeated message of a member stays unchanged; a persona's, regenerated after a crash,
         takes the new text.
         """
+        # `ordinal` numbers the messages of a channel: the window of `recent` moves by it.
         sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
             persona_id, text, adapter_version, replies_to, at) values (:guild_id, :channel_id,
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
@@ -214,6 +215,7 @@ class MessageHistory(Table):
 
     def delete(self, discord_message_id: int) -> bool:
         """Delete a message. False when it is unknown."""
+        # The id stays: a gateway that resumes may deliver the message again (`is_deleted`).
         with self._db.atomic():
             forget_memories(self._db, "message_id = :id", id=discord_message_id)
             for table in ("quoted_messages", "messages"):

@@ -241,6 +241,7 @@ class StoredReplies(Table):
 
     def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> VoteCounts:
         """Store a member's vote on the current attempt; the same vote again withdraws it."""
+        # A vote is on one attempt: the next one has another text, and perhaps another version.
         values = {"event": event_id, "user": user_id, "vote": vote, "at": at}
         mine = """event_id = :event and user_id = :user
             and attempt = (select attempt from replies where event_id = :event)"""
@@ -358,7 +359,7 @@ class ReplyStats(Table):
 
 
 def _by_member(rows: list[dict[str, int]]) -> dict[int, list[bool]]:
-    found: dict[int, list[bool]] = {}
+    marks: dict[int, list[bool]] = {}
     for row in rows:
-        found.setdefault(row["member"], []).append(bool(row["bad"]))
-    return found
+        marks.setdefault(row["member"], []).append(bool(row["bad"]))
+    return marks

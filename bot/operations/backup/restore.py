@@ -30,9 +30,9 @@ from personas.home.external_files import EVERYBODY, EXPORTS_FILE, read_exports, 
 from personas.home.pseudonyms import KEY_FILE, HomeKey
 
 STAGING_FOLDER = Path(".restore")
-NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (
-    STAGING_FOLDER / name for name in ("new", "before", "state.json")
-)
+NEW_FOLDER = STAGING_FOLDER / "new"
+PREVIOUS_FOLDER = STAGING_FOLDER / "before"
+STATE_FILE = STAGING_FOLDER / "state.json"
 
 REPLACED_NAMES = (
     *(HOME_DATABASE, f"{HOME_DATABASE}-wal", f"{HOME_DATABASE}-shm"), *sorted(HOME_CONTENT - {HOME_DATABASE}),
@@ -103,6 +103,7 @@ def restore_backup(
             since = _prepare(home, archive, replay)
             _list_copies(home / NEW_FOLDER, file, keep)
             fsync_tree(home / NEW_FOLDER)
+        # From here on, a restore that is interrupted is completed; before, it is rolled back.
         _write_state(home, RestoreState("out", str(keep or "")))
         _finish(home)
         return RestoreResult(home, archive.manifest.made_at, since, keep)
@@ -130,6 +131,8 @@ def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> Re
     with Store.open(new / HOME_DATABASE) as store:  # migrates an older schema
         with _old_store(home) as (later, lost):
             since = reconcile_home(new, store, old=home, later=later, made_at=made_at, lost=lost)
+        # The backup may still have people who were erased since: they must not come back, nor stay
+        # in the file's free pages.
         replay(new, store)
         store.compact()
     (new / HOME_DATABASE).with_suffix(".lock").unlink(missing_ok=True)
@@ -189,6 +192,7 @@ def _finish(home: Path) -> None:
 
 def _move(source: Path, target: Path, names: tuple[str, ...] | list[str]) -> None:
     for name in names:
+        # What is missing was moved before an interruption.
         if os.path.lexists(source / name):
             (source / name).rename(target / name)
     fsync_path(source)
@@ -216,11 +220,9 @@ def _previous_home_path(home: Path, now: float) -> Path:
     keep = home.with_name(
         f"{home.name}.before-restore-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}"
     )
-    if (
-        home.parent.stat().st_dev != home.stat().st_dev
-        or not os.access(home.parent, os.W_OK)
-        or keep.exists()
-    ):
+    # A home that is a mount, as in a container, cannot be renamed.
+    is_mount = home.parent.stat().st_dev != home.stat().st_dev
+    if is_mount or not os.access(home.parent, os.W_OK) or keep.exists():
         raise BackupError(
             f"The current home cannot be moved to {keep}.",
             "Back it up instead (`python -m bot backup`), then restore without --keep-previous.",

@@ -81,6 +81,7 @@ async def _send_events(
     try:
         while is_connected(request):
             following = following or asyncio.ensure_future(anext(items))
+            # `wait_for` would cancel the item that is awaited, and end the generator with it.
             if not (await asyncio.wait({following}, timeout=min(DISCONNECT_POLL_S, ping_s)))[0]:
                 silent_s += DISCONNECT_POLL_S
                 if silent_s >= ping_s:
@@ -137,7 +138,10 @@ async def while_connected(request: web.Request, work: Coroutine[Any, Any, T]) ->
 
 def encode_event(item: SseItem) -> bytes:
     number, name, data = item
-    lines = [f"id: {LINE_END_PATTERN.sub(' ', number)}"] if number else []
-    lines += [f"event: {LINE_END_PATTERN.sub(' ', name)}"] if name else []
+    lines = []
+    if number:
+        lines.append(f"id: {LINE_END_PATTERN.sub(' ', number)}")
+    if name:
+        lines.append(f"event: {LINE_END_PATTERN.sub(' ', name)}")
     lines.append(f"data: {json.dumps(data, ensure_ascii=False)}")
     return ("\n".join(lines) + "\n\n").encode()

@@ -128,6 +128,7 @@ class SubprocessBackend(JobFolderBackend):
             clock=self._clock,
         )
         self._process = process
+        # Replies may have begun while it was started.
         if self._demand != "go":
             process.hold(self._demand)
         try:
