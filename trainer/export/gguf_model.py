@@ -140,7 +140,7 @@ def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> 
         gguf_name = f"{gguf_stem}.{suffix}"
         shape = tuple(weight.shape)
         # Converted when it is written: all weights at once would take the memory of two models.
-        values = partial(_stored_values, weight, architecture, gguf_name, model.config)
+        values = partial(_stored_values, weight, architecture, name=gguf_name, config=model.config)
         entries.append(GgufTensor(gguf_name, shape, tensor_type(shape, quantise), values))
     return entries
 

@@ -8,8 +8,6 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +54,15 @@ def check_target(repository: str) -> HubTarget:
         raise ExportError(
             "There is no token for the hub.", "Set HF_TOKEN to one with write access."
         )
-    with _explained(repository):
+    try:
         HfApi().whoami()
         try:
             info = HfApi().model_info(repository)
         except errors.RepositoryNotFoundError:
             return HubTarget(repository, is_new=True, is_public=False)
+    except Exception as error:  # network errors have many types
+        why, advice = describe_hub_error(error, repository)
+        raise ExportError(f"{repository} was not pushed: {why}.", advice) from error
     return HubTarget(repository, is_new=False, is_public=not info.private)
 
 
@@ -157,13 +158,3 @@ def _without_path(contents: dict[str, Path | bytes], base_model: str) -> dict[st
                 manifest["checksums"][name] = hashlib.sha256(texts[name]).hexdigest()
         texts[MANIFEST_FILE] = json.dumps(manifest, indent=2).encode()
     return texts
-
-
-@contextmanager
-def _explained(repository: str) -> Iterator[None]:
-    """Translate the errors of a hub. Raises `ExportError`."""
-    try:
-        yield
-    except Exception as error:  # network errors have many types
-        why, advice = describe_hub_error(error, repository)
-        raise ExportError(f"{repository} was not pushed: {why}.", advice) from error

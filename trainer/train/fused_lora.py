@@ -134,7 +134,9 @@ class _FusedLora(torch.autograd.Function):
         downs = adapters[::2]
         ups = adapters[1::2]
         down = torch.cat(downs).to(weight.dtype)
-        up = _stack_ups(ups, scales).to(weight.dtype)
+        # The scaled B of all layers as one block-diagonal matrix [all outputs, all ranks].
+        scaled_ups = [scale * up for scale, up in zip(scales, ups, strict=True)]
+        up = cast("Tensor", torch.block_diag(*scaled_ups)).to(weight.dtype)  # type: ignore[no-untyped-call]
         inner = dropped_rows @ down.T
         y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
         y.addmm_(inner, up.T)
@@ -170,9 +172,3 @@ class _FusedLora(torch.autograd.Function):
         if ctx.is_dropped and ctx.needs_input_grad[1]:
             g_dropped = (g_inner @ down).view(ctx.shape).to(ctx.dtype)
         return g_x, g_dropped, None, None, None, *adapters
-
-
-def _stack_ups(ups: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """Return the scaled B of all layers as one block-diagonal matrix [all outputs, all ranks]."""
-    scaled = [scale * up for scale, up in zip(scales, ups, strict=True)]
-    return cast("Tensor", torch.block_diag(*scaled))  # type: ignore[no-untyped-call]

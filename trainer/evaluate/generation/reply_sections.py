@@ -288,7 +288,9 @@ class _Session:
             )
             left_out["voice"] = reason
             return None
-        return measure_voice(persona, voices, self.answers, self.sides, self.seeds)
+        return measure_voice(
+            persona, voices, answers=self.answers, sides=self.sides, seeds=self.seeds
+        )
 
     def _text(self) -> tuple[TextScores, ...]:
         small_talk = [prompt for prompt in self.prompts if prompt.task == SMALL_TALK_TASK]
