@@ -218,4 +218,6 @@ def create_backend(
         **options,
     )
     # A training takes the GPU if there is one, so the engine in this process has to be able to leave.
-    return GpuOffloadBackend(backend, engine) if isinstance(engine, LLMEngine) else backend
+    if isinstance(engine, LLMEngine):
+        return GpuOffloadBackend(backend, engine)
+    return backend

@@ -110,7 +110,9 @@ class Services:
     def persona_in(self, place: ChannelRef) -> Persona | None:
         """Return the persona of a channel or, for a thread without its own, of its parent."""
         channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-        return self.personas.get(channel.persona_id, place.guild_id) if channel else None
+        if channel:
+            return self.personas.get(channel.persona_id, place.guild_id)
+        return None
 
     @cached_property
     def message_reader(self) -> MessageReader:

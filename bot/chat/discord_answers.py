@@ -253,7 +253,9 @@ class MessageAnswerer:
         if reference.type is discord.MessageReferenceType.forward:
             return None
         reply = self.bot.services.store.replies.of_message(reference.message_id)
-        return self.bot.services.personas.get(reply.persona_id, reply.guild_id) if reply else None
+        if reply:
+            return self.bot.services.personas.get(reply.persona_id, reply.guild_id)
+        return None
 
     # -------------------------------------------------------------------------------------- notices
 

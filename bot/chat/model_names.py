@@ -21,7 +21,9 @@ LIVE_VERSION = "live"
 
 def version_label(version: str | None) -> str:
     """Display name of a version; None and `base` are the base model."""
-    return "the base model" if version is None or version == BASE_MODEL_NAME else version
+    if version is None or version == BASE_MODEL_NAME:
+        return "the base model"
+    return version
 
 
 class UnknownModelError(RequestError):

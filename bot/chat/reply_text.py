@@ -73,7 +73,9 @@ def reply_footer(
     if files := [source for source in sources if source not in MEMBER_SOURCES]:
         parts.append("lore: " + ", ".join(files))
     footer = "-# " + " · ".join(parts)
-    return footer if len(footer) <= MAX_FOOTER_CHARS else f"{footer[: MAX_FOOTER_CHARS - 1]}…"
+    if len(footer) <= MAX_FOOTER_CHARS:
+        return footer
+    return f"{footer[: MAX_FOOTER_CHARS - 1]}…"
 
 
 def remove_links(text: str) -> str:

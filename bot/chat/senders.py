@@ -64,7 +64,9 @@ class WebhookSender:
     @property
     def thread(self) -> Any:
         """The thread, for discord.py; MISSING in a text channel."""
-        return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
+        if isinstance(self.channel, discord.Thread):
+            return self.channel
+        return discord.utils.MISSING
 
     async def say(
         self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None

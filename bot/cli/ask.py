@@ -71,7 +71,9 @@ class AskTarget:
             label = self.adapter.version
         elif self.adapter:
             label = self.adapter.persona_id
-        return f"{self.persona.name} ({label})" if self.persona else label
+        if self.persona:
+            return f"{self.persona.name} ({label})"
+        return label
 
 
 def main() -> int:
@@ -223,7 +225,9 @@ def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> Adapte
             f"than {base.name}.",
             f"Ask with BASE_MODEL={manifest.base_model}.",
         )
-    return dialogue.ref if dialogue else AdapterRef("adapter", manifest.version, folder)
+    if dialogue:
+        return dialogue.ref
+    return AdapterRef("adapter", manifest.version, folder)
 
 
 def _find_persona(home: Path, wanted: str) -> Persona:

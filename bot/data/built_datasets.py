@@ -90,7 +90,9 @@ class BuiltDataset:
     @property
     def request_field(self) -> dict[str, str]:
         """The field and value by which a training request names it."""
-        return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
+        if self.is_own:
+            return {"dataset_path": f"datasets/{self.id}"}
+        return {"dataset": self.id}
 
 
 def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "") -> BuiltDataset:

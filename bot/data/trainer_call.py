@@ -40,7 +40,9 @@ class TrainerAnswer:
             answer = json.loads(self.output)
         except ValueError:
             return {}
-        return answer if isinstance(answer, dict) and "question" in answer else {}
+        if isinstance(answer, dict) and "question" in answer:
+            return answer
+        return {}
 
 
 async def call_trainer(

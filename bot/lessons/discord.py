@@ -123,4 +123,6 @@ def _take_back(interaction: Interaction, seq: int) -> str:
 
 def _excerpt(text: str) -> str:
     line = discord.utils.escape_markdown(" ".join(text.split()))
-    return line if len(line) <= MAX_EXCERPT_CHARS else f"{line[:MAX_EXCERPT_CHARS]}…"
+    if len(line) <= MAX_EXCERPT_CHARS:
+        return line
+    return f"{line[:MAX_EXCERPT_CHARS]}…"

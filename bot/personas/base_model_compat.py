@@ -116,7 +116,9 @@ class IncompatibleVersions:
         """
         if version and not self.has_adapters:
             return NO_ADAPTERS
-        return self.models.get((persona_id, version)) if version else None
+        if version:
+            return self.models.get((persona_id, version))
+        return None
 
     def model_of_dialogue(self, adapter: DialogueAdapter) -> str | None:
         """The other base model of a dialogue adapter; None where it can be served, or its manifest

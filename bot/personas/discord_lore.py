@@ -44,7 +44,9 @@ def _lore_files(interaction: Interaction) -> list[str]:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     persona = services.personas.find(str(interaction.namespace.persona or ""), guild_id)
-    return guild_lore(services).files(guild_id, persona.id) if persona and guild_id else []
+    if persona and guild_id:
+        return guild_lore(services).files(guild_id, persona.id)
+    return []
 
 
 FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]

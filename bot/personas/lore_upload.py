@@ -44,7 +44,9 @@ def max_upload_bytes(name: str) -> int:
     """Return the largest size of an uploaded file with this name: a lorebook has much that is not
     text.
     """
-    return MAX_LOREBOOK_BYTES if name.lower().endswith(LOREBOOK_SUFFIXES) else MAX_FILE_BYTES
+    if name.lower().endswith(LOREBOOK_SUFFIXES):
+        return MAX_LOREBOOK_BYTES
+    return MAX_FILE_BYTES
 
 
 def titled_text(title: str, text: str) -> str:

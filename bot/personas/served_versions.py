@@ -22,12 +22,16 @@ class ServedVersions:
         base model.
         """
         live = self.store.versions.live(persona_id, guild_id)
-        return None if self.incompatible.model_of(persona_id, live) else live
+        if self.incompatible.model_of(persona_id, live):
+            return None
+        return live
 
     def unserved(self, persona_id: str, guild_id: int) -> str:
         """Return the live version of a guild if it cannot be served, else an empty name."""
         live = self.store.versions.live(persona_id, guild_id)
-        return live if live and self.incompatible.model_of(persona_id, live) else ""
+        if live and self.incompatible.model_of(persona_id, live):
+            return live
+        return ""
 
     def adapter(self, persona_id: str, version: str) -> AdapterRef:
         """Return a version of a persona's adapter."""

@@ -176,7 +176,9 @@ def operator_name(interaction: Interaction) -> str:
         return translate(language, "operator_sandbox")
     if application is None:
         return translate(language, "operator_unknown")
-    return f"<@{application.owner.id}>" if application.team is None else application.team.name
+    if application.team is None:
+        return f"<@{application.owner.id}>"
+    return application.team.name
 
 
 def _privacy_report(interaction: Interaction) -> MemberReport:

@@ -271,7 +271,9 @@ class IdentifierMatcher:
     def redacted(self, text: str) -> str:
         """Return the text without the person and without parts of their name."""
         text = self.redacted_whole(text)
-        return self._parts.sub(NAME_PLACEHOLDER, text) if self._parts else text
+        if self._parts:
+            return self._parts.sub(NAME_PLACEHOLDER, text)
+        return text
 
     def redacted_whole(self, text: str) -> str:
         text = self.jobs.replaced(text)
@@ -282,7 +284,9 @@ class IdentifierMatcher:
                 pieces += [text[end:start], TEXT_PLACEHOLDER]
                 end = stop
         text = "".join([*pieces, text[end:]]) if pieces else text
-        return self._identity.sub(NAME_PLACEHOLDER, text) if self._identity else text
+        if self._identity:
+            return self._identity.sub(NAME_PLACEHOLDER, text)
+        return text
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         if self._phrases:

@@ -191,8 +191,12 @@ def _record(line: str, finder: IdentifierMatcher) -> Any:
     try:
         kept = redact_json(json.loads(line), finder)
     except ValueError:
-        return REMOVED_RECORD if finder.in_text(line) else finder.redacted(line)
-    return kept if kept is REMOVED_RECORD else json.dumps(kept, ensure_ascii=False)
+        if finder.in_text(line):
+            return REMOVED_RECORD
+        return finder.redacted(line)
+    if kept is REMOVED_RECORD:
+        return kept
+    return json.dumps(kept, ensure_ascii=False)
 
 
 def redact_json(node: Any, finder: IdentifierMatcher) -> Any:

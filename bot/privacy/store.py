@@ -108,7 +108,9 @@ class MemberRecords(Table):
     def decision(self, user_id: int) -> ConsentDecision | None:
         """Return a member's decision; None when they were never asked."""
         row = self._db.first("select * from consents where user_id = :user", user=user_id)
-        return ConsentDecision(**{**row, "opted_in": bool(row["opted_in"])}) if row else None
+        if row:
+            return ConsentDecision(**{**row, "opted_in": bool(row["opted_in"])})
+        return None
 
     def opted_in(self) -> set[int]:
         """Return the members who consent to training on their messages."""

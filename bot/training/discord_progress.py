@@ -211,7 +211,9 @@ def current_job_text(services: Services, job: TrainingJob) -> str:
 
 def live_version(services: Services, job: TrainingJob) -> str | None:
     """The live version of a job's persona in its server."""
-    return services.store.versions.live(job.persona, job.guild_id) if job.persona else None
+    if job.persona:
+        return services.store.versions.live(job.persona, job.guild_id)
+    return None
 
 
 async def cancel_job(interaction: Interaction, job_id: str) -> None:

@@ -104,7 +104,9 @@ class TrainingJob:
     @property
     def result(self) -> JobResult | None:
         """The result of a finished job."""
-        return JobResult.model_validate_json(self.result_json) if self.result_json else None
+        if self.result_json:
+            return JobResult.model_validate_json(self.result_json)
+        return None
 
     @property
     def dialogue(self) -> str | None:
@@ -112,7 +114,9 @@ class TrainingJob:
         for invalid rows.
         """
         try:
-            return self.request.start_from if self.result and self.result.imported else None
+            if self.result and self.result.imported:
+                return self.request.start_from
+            return None
         except RequestError:
             return None
 
@@ -376,7 +380,9 @@ class TrainingJobs:
         )
 
     def _changed(self, job_id: str, sql: str, **values: object) -> TrainingJob | None:
-        return self._sure(job_id) if self._db.write(sql, **values, job=job_id) else None
+        if self._db.write(sql, **values, job=job_id):
+            return self._sure(job_id)
+        return None
 
     def _sure(self, job_id: str) -> TrainingJob:
         job = self.get(job_id)

@@ -392,7 +392,9 @@ class Versions(Table):
 # members of others hear, and a version trained on a guild's messages could repeat them elsewhere.
 def _scope(persona_id: str, guild_id: int) -> int:
     """The guild in which a promotion counts: nobody else has the personas that a guild owns."""
-    return ALL_GUILDS if persona_id.endswith(guild_suffix(guild_id)) else guild_id
+    if persona_id.endswith(guild_suffix(guild_id)):
+        return ALL_GUILDS
+    return guild_id
 
 
 def _installed(scorecard: str, **columns: Any) -> InstalledVersion:

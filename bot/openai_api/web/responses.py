@@ -284,4 +284,6 @@ def _error_type(status: int) -> str:
         return "authentication_error"
     if status == 429:
         return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
+    if status < 500:
+        return "invalid_request_error"
+    return "server_error"

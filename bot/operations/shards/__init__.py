@@ -42,7 +42,9 @@ class ShardRange:
     @property
     def ids(self) -> list[int] | None:
         """The ids for discord.py; None for all."""
-        return None if self.count is None else list(range(self.first, self.last + 1))
+        if self.count is None:
+            return None
+        return list(range(self.first, self.last + 1))
 
     @property
     def has_first(self) -> bool:
@@ -87,7 +89,9 @@ class ShardRange:
 
     def __str__(self) -> str:
         first = "" if self.first == self.last else f"{self.first}-"
-        return AUTO_SHARDS if self.count is None else f"{first}{self.last}/{self.count}"
+        if self.count is None:
+            return AUTO_SHARDS
+        return f"{first}{self.last}/{self.count}"
 
 
 def parse_database_url(text: str) -> str:

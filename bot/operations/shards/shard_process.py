@@ -371,7 +371,9 @@ def shared_database(home: Path, shared_db: str) -> SharedDatabase:
     """Return the database of the state that processes share. Raises `StoreError` where its driver
     is missing.
     """
-    return _postgres(shared_db) if shared_db else SqliteDatabase(home / STATE_FILE)
+    if shared_db:
+        return _postgres(shared_db)
+    return SqliteDatabase(home / STATE_FILE)
 
 
 def _refuse_other_ranges(home: Path, shards: ShardRange) -> None:

@@ -260,7 +260,9 @@ def _discord_connection(services: Services) -> DiscordConnection | None:
 
 def disconnected_s(services: Services) -> float:
     """Return the seconds since which the connection is lost; 0 while there is one."""
-    return services.client.disconnected_s if isinstance(services.client, Bot) else 0.0
+    if isinstance(services.client, Bot):
+        return services.client.disconnected_s
+    return 0.0
 
 
 def _check_background(services: Services) -> Iterator[BotCheck]:

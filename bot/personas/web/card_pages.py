@@ -257,4 +257,6 @@ async def _require_revision(owned: OwnedPersona, number: str) -> tuple[JsonObjec
 
 
 def _value_text(value: object) -> str:
-    return "\n\n".join(value) if isinstance(value, list) else str(value or "").strip()
+    if isinstance(value, list):
+        return "\n\n".join(value)
+    return str(value or "").strip()

@@ -63,7 +63,9 @@ class OwnedPersona:
     def owner(self) -> str:
         if self.guild_id:
             return guild_name(self.services, self.guild_id)
-        return "the operator" if self.is_edited or not self.ships else "came with the bot"
+        if self.is_edited or not self.ships:
+            return "the operator"
+        return "came with the bot"
 
     async def install_dialogue(self, name: str) -> str:
         """Install a dialogue adapter as a version, for the operator. Raises `Problem`."""

@@ -90,7 +90,9 @@ def shipped_text(owned: OwnedPersona, name: str) -> str | None:
 
 def _shipped_file(owned: OwnedPersona, name: str) -> Path | None:
     path = owned.services.catalogue.shipped.lore / owned.id / name
-    return path if owned.ships and is_plain_file_name(name) and path.is_file() else None
+    if owned.ships and is_plain_file_name(name) and path.is_file():
+        return path
+    return None
 
 
 def _added_files(owned: OwnedPersona, guild_id: int, measured: MeasureFile) -> Iterator[LoreFile]:

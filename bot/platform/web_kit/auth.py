@@ -201,7 +201,9 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or address
+    return address
 
 
 def _hash_token(text: str) -> bytes:

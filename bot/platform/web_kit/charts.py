@@ -292,7 +292,9 @@ def _line(line: Series, number: int, across: _Scale, up: _Scale) -> Markup:
 
 
 def _dash_attribute(dashes: str) -> Markup:
-    return Markup(' stroke-dasharray="{}"').format(dashes) if dashes else Markup("")
+    if dashes:
+        return Markup(' stroke-dasharray="{}"').format(dashes)
+    return Markup("")
 
 
 def thin_points(points: Sequence[Point], most: int) -> Sequence[Point]:
@@ -373,4 +375,6 @@ def _figure(
 
 
 def _shorten_label(text: str) -> str:
-    return text if len(text) <= MAX_LABEL_CHARS else f"{text[: MAX_LABEL_CHARS - 1]}…"
+    if len(text) <= MAX_LABEL_CHARS:
+        return text
+    return f"{text[: MAX_LABEL_CHARS - 1]}…"

@@ -216,7 +216,9 @@ class LimitedRunner(web.AppRunner):
 
 def _peer_address(transport: asyncio.Transport) -> str:
     peer = transport.get_extra_info("peername")
-    return str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+    if isinstance(peer, tuple):
+        return str(peer[0]).partition("%")[0]
+    return ""
 
 
 def _client_key(peer: str) -> str:

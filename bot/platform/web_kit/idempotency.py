@@ -43,7 +43,9 @@ class InMemoryResponses:
 
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
         at, response = self._responses.get(key, (0.0, None))
-        return response if now - at < IDEMPOTENCY_KEY_LIFETIME_S else None
+        if now - at < IDEMPOTENCY_KEY_LIFETIME_S:
+            return response
+        return None
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
         self._responses.pop(key, None)

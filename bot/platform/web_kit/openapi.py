@@ -47,7 +47,9 @@ IDEMPOTENCY_PARAMETER = {
 
 
 def _iso_timestamp(at: float | None) -> str | None:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at is not None else None
+    if at is not None:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return None
 
 
 Timestamp = Annotated[float | None, PlainSerializer(_iso_timestamp, return_type=str | None)]
@@ -230,7 +232,9 @@ class ShapeSchemas:
 
     def find(self, shape: BodyShape, mode: str) -> Schema:
         """The schema of a shape; a schema is returned as it is."""
-        return shape if isinstance(shape, dict) else self.schemas[shape, mode]
+        if isinstance(shape, dict):
+            return shape
+        return self.schemas[shape, mode]
 
 
 def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:

@@ -88,7 +88,9 @@ def describe_allowed(model: type[BaseModel], place: Sequence[str]) -> str:
     1e-06 to 0.01".
     """
     schema = _schema_at(model, place)
-    return _describe_schema(schema, _model_schema(model)) if schema else ""
+    if schema:
+        return _describe_schema(schema, _model_schema(model))
+    return ""
 
 
 def _describe_type_error(item: Any, allowed: str) -> str:

@@ -109,7 +109,9 @@ class PlaygroundRunList(ApiModel):
 
 def show_blanks(text: str) -> str:
     """A token with visible signs for blanks that stand alone."""
-    return text if text.strip() else text.translate(VISIBLE_BLANKS) or "∅"
+    if text.strip():
+        return text
+    return text.translate(VISIBLE_BLANKS) or "∅"
 
 
 def surprise_level(probability: float) -> int:

@@ -63,7 +63,9 @@ class RayVersion(BaseModel):
 def last_line(text: str) -> str:
     """Return the last line with a word in it: what Ray says of errors are tracebacks and logs."""
     lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
-    return lines[-1][:MAX_REASON_CHARS] if lines else "no reason is given"
+    if lines:
+        return lines[-1][:MAX_REASON_CHARS]
+    return "no reason is given"
 
 
 def _describe_failure(error: Exception) -> str:
@@ -96,7 +98,9 @@ class RayJob(BaseModel):
         length.
         """
         message = self.message or ""
-        return "its node ran out of memory" if "out of memory" in message else last_line(message)
+        if "out of memory" in message:
+            return "its node ran out of memory"
+        return last_line(message)
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,9 @@ class RayJobsClient:
         node.
         """
         text = await self._request("GET", f"/api/jobs/{quote(submission_id)}")
-        return None if text is None else self._parse(TypeAdapter(RayJob), text)
+        if text is None:
+            return None
+        return self._parse(TypeAdapter(RayJob), text)
 
     async def list(self, prefix: str) -> list[RayJob]:
         """List the submitted jobs whose id starts with `prefix`."""

@@ -71,7 +71,9 @@ async def get_comparison(request: web.Request) -> web.Response:
 
 def _chosen_run(request: web.Request, name: str) -> TrainingJob | None:
     job_id = request.query.get(name)
-    return get_services(request).trainings.find(job_id) if job_id else None
+    if job_id:
+        return get_services(request).trainings.find(job_id)
+    return None
 
 
 def _comparable_runs(services: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:

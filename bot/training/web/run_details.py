@@ -226,7 +226,9 @@ def _settings_from_run(run: Json) -> RunSettings:
 
 
 def _lines(value: object) -> tuple[str, ...]:
-    return tuple(str(line) for line in value) if isinstance(value, list) else ()
+    if isinstance(value, list):
+        return tuple(str(line) for line in value)
+    return ()
 
 
 def _run_resources(adapter: Path | None, course: run_history.MetricsHistory) -> RunResources:

@@ -121,7 +121,9 @@ def parse_event_line(line: bytes) -> TrainerEvent | None:
     """Parse a line, or its end after a line that was cut off; None if it holds no event."""
     for start in (0, line.rfind(EVENT_PREFIX)):
         with suppress(ValidationError):
-            return TRAINER_EVENT.validate_json(line[start:]) if start >= 0 else None
+            if start >= 0:
+                return TRAINER_EVENT.validate_json(line[start:])
+            return None
     return None
 
 

@@ -256,7 +256,9 @@ def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
         result = job.result
     except ValidationError:
         return None
-    return result.scorecard if result and result.scorecard.is_measured else None
+    if result and result.scorecard.is_measured:
+        return result.scorecard
+    return None
 
 
 def progress_text(job: TrainingJob) -> str:
@@ -279,7 +281,9 @@ def progress_text(job: TrainingJob) -> str:
 
 def job_guild_name(services: Services, guild_id: int) -> str:
     """Name of a job's server, if the bot sees it; the operator's jobs belong to none."""
-    return guild_name(services, guild_id) if guild_id else "the operator's"
+    if guild_id:
+        return guild_name(services, guild_id)
+    return "the operator's"
 
 
 def requester_name(services: Services, guild_id: int, user_id: int) -> str:

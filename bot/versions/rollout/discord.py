@@ -259,7 +259,9 @@ def running_rollout_view(rollout: Rollout) -> discord.ui.View:
 
 def ended_rollout_view(rollout: Rollout) -> discord.ui.View | None:
     """The button under the announcement of an automatic rollback."""
-    return button_view(RestartRolloutButton(rollout.seq)) if rollout.ending == "worse" else None
+    if rollout.ending == "worse":
+        return button_view(RestartRolloutButton(rollout.seq))
+    return None
 
 
 def history_view(persona_id: str, page: int, pages: int) -> discord.ui.View | None:

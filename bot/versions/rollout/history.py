@@ -172,7 +172,9 @@ def _rollout_line(rollout: Rollout) -> str:
 
 
 def _rollback_reason(why: str) -> str:
-    return f"rolled back automatically, {why}" if why else "rolled back automatically"
+    if why:
+        return f"rolled back automatically, {why}"
+    return "rolled back automatically"
 
 
 def _mention(user_id: int) -> str:

@@ -40,7 +40,9 @@ class RolloutComparison:
             or max(self.votes, self.interruptions) < E_VALUE_THRESHOLD
         ):
             return None
-        return "votes" if self.votes >= self.interruptions else "interruptions"
+        if self.votes >= self.interruptions:
+            return "votes"
+        return "interruptions"
 
 
 def compare_rollout(store: Store, rollout: Rollout) -> RolloutComparison:
@@ -186,7 +188,9 @@ def tally_text(tally: ReplyTally) -> str:
 def share_text(rollout: Rollout) -> str:
     """The share of the replies that the version answers."""
     share = f"{rollout.share} % of the replies" if rollout.is_randomised else "the replies"
-    return f"{share} in <#{rollout.only_channel}>" if rollout.only_channel else share
+    if rollout.only_channel:
+        return f"{share} in <#{rollout.only_channel}>"
+    return share
 
 
 def _scope(rollout: Rollout) -> str:

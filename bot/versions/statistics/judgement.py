@@ -74,7 +74,9 @@ def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
     first = decisive.count("a")
     position, most = ("A", first) if first * 2 >= len(decisive) else ("B", len(decisive) - first)
     unlikely = 2 * _binomial_tail(most, len(decisive), 0.5) <= MAX_POSITION_P_VALUE
-    return f"{most} of {len(decisive)} votes for {position}, whatever it was" if unlikely else ""
+    if unlikely:
+        return f"{most} of {len(decisive)} votes for {position}, whatever it was"
+    return ""
 
 
 def _disagreement_reason(
@@ -96,7 +98,9 @@ def _disagreement_reason(
         _binomial_tail(len(own) - ahead, len(own), 1 - share),
     )
     is_odd = 2 * tail <= MAX_DISAGREEMENT_P_VALUE
-    return f"{ahead} of {len(own)} votes for {version}, others {share:.0%}" if is_odd else ""
+    if is_odd:
+        return f"{ahead} of {len(own)} votes for {version}, others {share:.0%}"
+    return ""
 
 
 def _binomial_tail(hits: int, trials: int, share: float) -> float:

@@ -172,7 +172,9 @@ def members_needed(values: Sequence[float]) -> int | None:
     up, down = _mean_tests(values)
     ahead = up if up.values.mean() >= 0.5 else down
     waits = [_members_to_threshold(sums[-1], len(values)) for sums in ahead.sums(0.5)]
-    return None if None in waits else max(wait for wait in waits if wait is not None)
+    if None in waits:
+        return None
+    return max(wait for wait in waits if wait is not None)
 
 
 def votes_needed(share: float, power: float = 0.8) -> int:
@@ -264,4 +266,6 @@ def _members_to_threshold(sums: FloatArray, members: int) -> int | None:
             / growth[grows]
         ).min()
     )
-    return math.ceil(max(fewest, 1)) if fewest < MAX_MEMBERS_NEEDED else None
+    if fewest < MAX_MEMBERS_NEEDED:
+        return math.ceil(max(fewest, 1))
+    return None

@@ -180,7 +180,9 @@ def shared_prompts(a: ScoreCard, b: ScoreCard) -> list[tuple[SideBySide, SideByS
 
 def _compare_metric(metric: ScoreMetric, a: float | None, b: float | None) -> MetricComparison:
     def shown(value: float | None) -> str:
-        return UNKNOWN_VALUE if value is None else metric.shown.format(value)
+        if value is None:
+            return UNKNOWN_VALUE
+        return metric.shown.format(value)
 
     if a is None or b is None:
         return MetricComparison(

@@ -307,7 +307,9 @@ def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, 
 
 def _card_title(services: Services, place: ScoreCardLocation) -> str:
     found = services.personas.find_owner(place.persona) if place.persona else None
-    return f"{found[1].name} {place.version}" if found else place.name
+    if found:
+        return f"{found[1].name} {place.version}"
+    return place.name
 
 
 def _card_name_in_path(request: web.Request) -> str:
