@@ -10,12 +10,8 @@ from dataclasses import dataclass, field
 from sandbox.sandbox_errors import ApiError, Json
 from sandbox.wire_faults import RequestFault, WireFaults
 
-MAJOR_PARAMETERS = (
-    "channel_id",
-    "guild_id",
-    "webhook_id",
-    "token",
-)  # path parameters with a bucket each
+MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")
+"""Path parameters with a bucket each."""
 INJECTED_RETRY_AFTER_S = 1.0
 MAX_BUCKETS = 1_000
 BucketKey = tuple[object, ...]
@@ -35,8 +31,9 @@ class SimulatedClock:
     def advance(self, seconds: float) -> None:
         """Advance the clock; waits that end within these seconds end now."""
         self.ahead_s += seconds
-        for wait in (one for one in self._waits if not one.expired()):
-            wait.reschedule((wait.when() or 0.0) - seconds)
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule((wait.when() or 0.0) - seconds)
 
     async def within(self, event: asyncio.Event, seconds: float) -> bool:
         try:
@@ -107,12 +104,13 @@ class RateLimited(ApiError):
         super().__init__(20028)
         self.retry_after = round(retry_after, 3)
         self.is_global = is_global
-        scope = {"X-RateLimit-Global": "true"} if is_global else {}
-        signed = {"Via": "1.1 sandbox"} if is_signed else {}
-        signed["Retry-After"] = str(math.ceil(retry_after))
-        self.headers = (
-            headers | scope | signed | {"X-RateLimit-Scope": "global" if is_global else "user"}
-        )
+        self.headers = dict(headers)
+        if is_global:
+            self.headers["X-RateLimit-Global"] = "true"
+        if is_signed:
+            self.headers["Via"] = "1.1 sandbox"
+        self.headers["Retry-After"] = str(math.ceil(retry_after))
+        self.headers["X-RateLimit-Scope"] = "global" if is_global else "user"
 
     def body(self) -> Json:
         """The response body, without a code, as on Discord."""
@@ -144,11 +142,13 @@ class RateLimits:
     def _window(self, key: BucketKey, rule: RateLimit) -> tuple[int, float]:
         now = self._clock.now()
         if len(self._windows) > MAX_BUCKETS:
-            self._windows = {
-                one: window for one, window in self._windows.items() if window[1] > now
-            }
+            for old, (_, old_end) in list(self._windows.items()):
+                if old_end <= now:
+                    del self._windows[old]
         used, ends = self._windows.get(key, (0, 0.0))
-        return (used, ends) if ends > now else (0, now + rule.window_s * self._scale)
+        if ends > now:
+            return used, ends
+        return 0, now + rule.window_s * self._scale
 
     def request(
         self, route: str, ids: Json, is_bots: bool, fault: RequestFault | None = None

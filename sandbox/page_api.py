@@ -89,7 +89,8 @@ class _Page:
         self._sockets: set[web.WebSocketResponse] = set()
 
     def _member(self, user_id: object) -> MemberClient:
-        if user_id not in (person["user"]["id"] for person in self._container.guild.people()):
+        people = self._container.guild.people()
+        if not any(person["user"]["id"] == user_id for person in people):
             raise web.HTTPNotFound(text="There is no such member.")
         return MemberClient(self._container, str(user_id))
 
@@ -98,14 +99,14 @@ class _Page:
         guild = self._container.guild
         people = guild.people()
         me = self._member(request.query.get("as") or people[0]["user"]["id"])
+        guilds = []
+        for container in self._container.shared.guilds:
+            guilds.append({"id": container.guild.id, "name": container.guild.seed.name})
         return web.json_response(
             {
                 "guild": guild.seed.name,
                 "guild_id": guild.id,
-                "guilds": [
-                    {"id": one.guild.id, "name": one.guild.seed.name}
-                    for one in self._container.shared.guilds
-                ],
+                "guilds": guilds,
                 "me": me.id,
                 "people": [self._shown(person) for person in people],
                 "languages": LANGUAGES,
@@ -163,8 +164,11 @@ class _Page:
         events: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
 
         def watch(kind: str, data: Json) -> None:
-            if self._sees(me, kind, data):
-                events.put_nowait((kind, self._controls.controls() if kind == "controls" else data))
+            if not self._sees(me, kind, data):
+                return
+            if kind == "controls":  # each guild has controls of its own
+                data = self._controls.controls()
+            events.put_nowait((kind, data))
 
         self._sockets.add(socket)
         self._container.feed.watchers.add(watch)
@@ -202,9 +206,9 @@ class _Page:
             result = await act(self, self._member(body["as"]), body)
         except SandboxRefusal as refusal:
             return _refusal(str(refusal))
-        return web.json_response(
-            self._render(result) if isinstance(result, InteractionResponse) else result
-        )
+        if isinstance(result, InteractionResponse):
+            result = self._render(result)
+        return web.json_response(result)
 
     async def say(self, me: MemberClient, body: Json) -> Json:
         """Send a message with its uploads, which stay if it is refused."""
@@ -218,12 +222,12 @@ class _Page:
 
     async def slash(self, me: MemberClient, body: Json) -> InteractionResponse:
         """Run a command; an option that takes a file comes as {upload: its id}."""
-        options = body["options"].items()
-        uploads = [value["upload"] for _, value in options if isinstance(value, dict)]
+        options = body["options"]
+        uploads = [value["upload"] for value in options.values() if isinstance(value, dict)]
         files = self._uploaded(uploads)
-        filled = {
-            name: files.pop(0) if isinstance(value, dict) else value for name, value in options
-        }
+        filled = {}
+        for name, value in options.items():
+            filled[name] = files.pop(0) if isinstance(value, dict) else value
         answer = await me.slash(body["channel"], body["command"], **filled)
         for one in uploads:
             self._uploads.pop(one, None)

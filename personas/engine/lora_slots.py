@@ -55,9 +55,11 @@ def read_unverified_adapter(
 ) -> AdapterWeights:
     """Check and read an adapter whose folder is not sealed yet. Raises `AdapterError`."""
     config, tensors = read_lora(ref.folder, layers, f"{ref.persona_id} {ref.version}")
-    pairs = _lora_pairs(config, tensors) if can_stack and _is_stackable(config) else None
+    if not can_stack or not _is_stackable(config):
+        return AdapterWeights(ref, None)
+    pairs = _lora_pairs(config, tensors)
     if pairs and max(a.shape[0] for a, _ in pairs.values()) > MAX_STACKED_RANK:
-        pairs = None
+        return AdapterWeights(ref, None)
     return AdapterWeights(ref, pairs)
 
 
@@ -132,9 +134,12 @@ class StackedLora:
 
     def _size(self, layer: str, slot: int, rank: int) -> tuple[int, int]:
         """Return the slots and ranks that a layer needs; slots double up to the expected number."""
-        slots, ranks = self._size_of(layer) if layer in self.pairs else (0, 0)
+        slots = ranks = 0
+        if layer in self.pairs:
+            slots, ranks = self._size_of(layer)
         if slot >= slots:
             slots = min(2 * slot + 1, max(slot, self.slots) + 1)
+        # The kernel computes four ranks at a time.
         return slots, max(ranks, -(-rank // 4) * 4)
 
     def _size_of(self, layer: str) -> tuple[int, int]:
@@ -189,7 +194,9 @@ class LoraSlots:
         self._stack = stack
         self._read = read
         self._on_read = on_read
-        self._free = list(range(stack.slots if stack else 0, 0, -1))
+        self._free: list[int] = []
+        if stack:  # slot 0 is the base model's; the lowest ones are taken first
+            self._free = list(range(stack.slots, 0, -1))
         # Least recently used first.
         self._resident: OrderedDict[str, _ResidentAdapter] = OrderedDict()
         self.reads: dict[str, Future[AdapterWeights]] = {}
@@ -199,13 +206,11 @@ class LoraSlots:
     @property
     def resident(self) -> tuple[AdapterStatus, ...]:
         """The adapters in memory, least recently used first. Thread-safe."""
-        adapters = list(self._resident.values())  # a copy: the engine's thread may change it
-        return tuple(
-            AdapterStatus(
-                name=adapter.slot.name, replies=adapter.pins, in_slot=adapter.slot.index is not None
-            )
-            for adapter in adapters
-        )
+        states = []
+        for adapter in list(self._resident.values()):  # a copy: the engine's thread may change it
+            in_slot = adapter.slot.index is not None
+            states.append(AdapterStatus(adapter.slot.name, adapter.pins, in_slot=in_slot))
+        return tuple(states)
 
     def state(self, ref: AdapterRef | None) -> AdapterState:
         """Return whether `acquire` would succeed. Changes nothing."""

@@ -59,7 +59,10 @@ class PeftSwitcher:
         and loaded.
         """
         if adapter is None:
-            return self.peft_model.disable_adapter() if self.peft_model else nullcontext()
+            if self.peft_model is None:
+                return nullcontext()
+            without: AbstractContextManager[Any] = self.peft_model.disable_adapter()
+            return without
         self.load(adapter)
         self.peft_model.set_adapter(adapter.name)
         return nullcontext()
@@ -96,9 +99,8 @@ class PeftSwitcher:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         try:
             if self.peft_model is None:
-                self.peft_model = PeftModel.from_pretrained(
-                    self._base, adapter.folder, **options
-                ).eval()
+                model = PeftModel.from_pretrained(self._base, adapter.folder, **options)
+                self.peft_model = model.eval()
             else:
                 self.peft_model.load_adapter(adapter.folder, **options)
         except Exception as error:
@@ -202,7 +204,9 @@ class PeftRunner:
         """
         logits = [self._last_logits(item) for item in scheduled]
         needed = [part for part, item in zip(logits, scheduled, strict=True) if item.logits]
-        return torch.cat(needed) if needed else None
+        if not needed:
+            return None
+        return torch.cat(needed)
 
     def _last_logits(self, item: ScheduledTokens) -> Any:
         logits = None
@@ -239,7 +243,9 @@ class PeftRunner:
         return model(input_ids=ids, **options).logits[0, -kept:].float()
 
     def _new_memory(self, use: CacheUse) -> Any:
-        return None if use == CacheUse.NONE else DynamicCache(config=self._switcher.model.config)
+        if use == CacheUse.NONE:
+            return None
+        return DynamicCache(config=self._switcher.model.config)
 
     def _probe_cache(self) -> CacheUse:
         model = self._switcher.model

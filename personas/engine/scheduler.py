@@ -35,9 +35,8 @@ class ScheduledBatch:
     @property
     def sampled(self) -> list[Sequence]:
         """The sequences that get a new token: all but those with prompt tokens left."""
-        return [
-            seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.logits
-        ]
+        pairs = zip(self.sequences, self.tokens, strict=True)
+        return [seq for seq, tokens in pairs if tokens.logits]
 
     def split(self) -> "list[ScheduledBatch]":
         """Return a batch of its own for each sequence."""
@@ -90,8 +89,9 @@ class Scheduler(FairScheduler[Sequence]):
         """Prompt tokens that a step may compute."""
         if all(seq.is_prefilling for seq in self.running):
             return self.limits.solo_prefill_tokens
-        is_busy = len(self.running) >= self.limits.rows / 2
-        return self.limits.busy_prefill_tokens if is_busy else self.limits.prefill_tokens
+        if len(self.running) >= self.limits.rows / 2:
+            return self.limits.busy_prefill_tokens
+        return self.limits.prefill_tokens
 
     def _crowded_guilds(self) -> Collection[int]:
         """List the guilds with unfinished prompts once these take a whole step.
@@ -100,8 +100,9 @@ class Scheduler(FairScheduler[Sequence]):
         who were served less come first.
         """
         prompts = self._unfinished_prompts
-        is_full = sum(seq.prompt_tokens_left for seq in prompts) >= self._prefill_budget
-        return {seq.guild_id for seq in prompts} if is_full else ()
+        if sum(seq.prompt_tokens_left for seq in prompts) < self._prefill_budget:
+            return ()
+        return {seq.guild_id for seq in prompts}
 
     @property
     def _unfinished_prompts(self) -> list[Sequence]:
@@ -154,9 +155,9 @@ class Scheduler(FairScheduler[Sequence]):
         """List the running sequences that need tokens, with the candidates of their beginnings."""
         sequences = []
         for seq in self.running:
-            sequences += [
-                candidate for candidate in (seq, *seq.other_candidates) if candidate.needs_token
-            ]
+            for candidate in (seq, *seq.other_candidates):
+                if candidate.needs_token:
+                    sequences.append(candidate)
         return sequences
 
     def _next_tokens(self, seq: Sequence, limit: int) -> ScheduledTokens | None:
@@ -173,7 +174,8 @@ class Scheduler(FairScheduler[Sequence]):
         """Give a sequence its LoRA slot and its KV cache, or neither."""
         slot = self._lora.acquire(seq.adapter)
         try:
-            seq.start(slot, self._fallback if slot.index is None else self._runner, self.clock())
+            runner = self._fallback if slot.index is None else self._runner
+            seq.start(slot, runner, self.clock())
         except Exception:
             self._lora.release(slot)
             raise

@@ -36,8 +36,7 @@ def pairs_error(pairs: object) -> str:
     """Describe what is wrong with a list of pairs, as the end of a sentence; empty if it is
     valid.
     """
-    is_list = isinstance(pairs, list | tuple)
-    if not is_list or not all(isinstance(pair, str) for pair in pairs):
+    if not isinstance(pairs, list | tuple) or not all(isinstance(pair, str) for pair in pairs):
         return (
             'has a map that is not a list of pairs, such as ["speaker=Absender", "text=Nachricht"]'
         )

@@ -65,8 +65,9 @@ class OwnerNames:
         """A string is an id; `_world` stands for lore that all personas share."""
         self.ids: dict[str, str] = {}
         for persona in personas:
-            names = [persona] if isinstance(persona, str) else []
-            if isinstance(persona, Persona):
+            if isinstance(persona, str):
+                names = [persona]
+            else:
                 names = [persona.id, persona.name, persona.nickname]
             for key in filter(None, map(fold_key, names)):
                 self.ids.setdefault(key, names[0])
@@ -78,7 +79,9 @@ class OwnerNames:
         key = fold_key(name)
         if owner := self.ids.get(key):
             return owner
-        return WORLD if key in WORLD_KEYS or name.strip() == "*" else ""
+        if key in WORLD_KEYS or name.strip() == "*":
+            return WORLD
+        return ""
 
     def find_in_path(self, source: PurePosixPath) -> tuple[str, str]:
         """Return the owner that a path names, or the reason why there is none."""
@@ -117,7 +120,8 @@ class OwnerNames:
                 return owners, ""
             return (), f"its front matter names {', '.join(names)}, who is no persona here"
         owner, reason = self.find_in_path(source)
-        return ((owner,) if owner else ()), reason
+        owners = (owner,) if owner else ()
+        return owners, reason
 
 
 def scan_lore(folder: Path, personas: Iterable[str | Persona]) -> Iterator[LoreDocument]:
@@ -198,8 +202,8 @@ def read_lore(
         elif not document.owners or passages.keys() & {*document.owners}:
             skipped.setdefault(document.skipped, []).append(document.path)
     for reason, (path, *more) in skipped.items():
-        others_text = f" (and {len(more)} more)" if more else ""
-        log.warning("the lore file %s%s is left out: %s", path, others_text, reason)
+        count = f" (and {len(more)} more)" if more else ""
+        log.warning("the lore file %s%s is left out: %s", path, count, reason)
     return list(chain.from_iterable(passages.values()))
 
 
@@ -233,7 +237,9 @@ def source_name(owner: str, path: PurePosixPath) -> str:
     """Return the source of a file's passages: its path in the lore folder, or its name under its
     owner.
     """
-    return str(path) if path.parts[0] == owner else f"{owner}/{path.name}"
+    if path.parts[0] == owner:
+        return str(path)
+    return f"{owner}/{path.name}"
 
 
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:

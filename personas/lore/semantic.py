@@ -264,12 +264,11 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
     if owner == WORLD:
         return lambda text: text
     parts = [re.escape(part) for part in re.split("[-_]", owner.rpartition("/")[2]) if part]
-    name = "|".join((r"[-_ ]".join(parts), parts[0])) if parts else "(?!)"
+    name = "(?!)"
+    if parts:  # the whole name, or its first part
+        name = f"{r'[-_ ]'.join(parts)}|{parts[0]}"
     text = " ".join(passage.text for passage in passages if passage.owner == owner)
-    counts = Counter(word for word in re.findall(r"\w+", text.casefold()) if word in PRONOUNS)
-    common = counts.most_common(2)
-    is_clear = common and (len(common) == 1 or common[0][1] >= 1.5 * common[1][1])
-    words = PRONOUNS[common[0][0]] if is_clear else {}
+    words = _own_pronouns(text)
     pronouns = "|".join(words) or "(?!)"
     pattern = re.compile(
         rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{pronouns}))\b", re.IGNORECASE
@@ -281,3 +280,16 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
         return words[match["pronoun"].casefold()]
 
     return lambda text: pattern.sub(substitute, text)
+
+
+def _own_pronouns(text: str) -> Mapping[str, str]:
+    """Return the second person for the commonest pronoun in lore; none if two are about as common,
+    since it is not clear then whose they are.
+    """
+    counts = Counter(word for word in re.findall(r"\w+", text.casefold()) if word in PRONOUNS)
+    common = counts.most_common(2)
+    if not common:
+        return {}
+    if len(common) == 2 and common[0][1] < 1.5 * common[1][1]:
+        return {}
+    return PRONOUNS[common[0][0]]

@@ -110,7 +110,10 @@ class ServedByOpenAI(ServedModels):
             body |= {"repetition_penalty": penalty, "repeat_penalty": penalty}
         if self.takes_ids:
             return body | {"prompt": list(prompt)}
-        return body | {"messages": [*messages], **(NO_THINKING if self.takes_thinking else {})}
+        body["messages"] = [*messages]
+        if self.takes_thinking:
+            body |= NO_THINKING
+        return body
 
 
 class OpenAIServerClient(VllmClient):
@@ -134,12 +137,12 @@ class OpenAIServerClient(VllmClient):
         0.
         """
         answer = await self._expect_json("GET", MODELS_PATH)
+        lengths = {}
         try:
-            return {
-                card["id"]: _longest_sequence(card)
-                for card in answer["data"]
-                if not card.get("parent")
-            }
+            for card in answer["data"]:
+                if not card.get("parent"):  # which only adapters have
+                    lengths[card["id"]] = _longest_sequence(card)
+            return lengths
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._foreign_answer(MODELS_PATH) from error
 
@@ -180,7 +183,8 @@ class OpenAIServerClient(VllmClient):
         delta = choice.get("delta")
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
-        text = (choice.get("text") if delta is None else delta.get("content")) or ""
+        text = choice.get("text") if delta is None else delta.get("content")
+        text = text or ""
         is_reasoning = any((delta or choice).get(name) for name in REASONING_FIELDS)
         if isinstance(text, list):  # parts with types, as Mistral's
             is_reasoning |= any(part.get("type") in REASONING_PARTS for part in text)
@@ -238,15 +242,14 @@ class OpenAIChecker:
             length = f", up to {served.max_tokens} tokens" if served.max_tokens else ""
             checks.append(ServerCheck(client.url, "model", "ok", f"{served.base}{length}"))
             checks.append(ServerCheck(client.url, "prompts", "ok", served.prompts))
-            checks.append(
-                ServerCheck(
-                    client.url,
-                    topic="adapters",
-                    state="warn",
-                    found="none: personas speak without their tuned voices",
-                    remedy="ENGINE=vllm serves versions",
-                )
+            without_adapters = ServerCheck(
+                client.url,
+                topic="adapters",
+                state="warn",
+                found="none: personas speak without their tuned voices",
+                remedy="ENGINE=vllm serves versions",
             )
+            checks.append(without_adapters)
             if served.returns_ids:  # only vLLM counts the replies that it computes
                 async with limited(client):
                     await check_cancel(client, served.base, self.expected.probe_ids)
