@@ -209,7 +209,9 @@ class WebServer:
                 return Problem(slug, message, NOT_FOUND_ADVICE, headers=allowed)
             case UnderstudyError():
                 slug = _refusal_slug(request, error)
-                home = self._context.services.home if self._context.services else None
+                home = None
+                if self._context.services:
+                    home = self._context.services.home
                 return redacted_problem(slug, error, home)
             case web.RequestPayloadError():
                 return incomplete_body()

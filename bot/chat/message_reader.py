@@ -101,7 +101,9 @@ class MessageReader:
         """Return a message as it is shown beside another one. Without any content Discord hides
         it.
         """
-        known = message.guild.get_member(message.author.id) if message.guild else None
+        known = None
+        if message.guild:
+            known = message.guild.get_member(message.author.id)
         author = known or message.author
         names = _names(message, author, is_addressed=False)
         text = readable_text(quoted_text(message), names).strip()

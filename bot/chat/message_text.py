@@ -138,7 +138,9 @@ def server_names(
 
 def channel_name(guild: discord.Guild | None, viewer: object, channel_id: int) -> str | None:
     """Return the name of a channel or public thread that a member sees; None for others."""
-    channel = guild.get_channel_or_thread(channel_id) if guild else None
+    channel = None
+    if guild:
+        channel = guild.get_channel_or_thread(channel_id)
     if channel is None or not isinstance(viewer, discord.Member):
         return None
     seen_with: discord.abc.GuildChannel | None

@@ -227,7 +227,9 @@ class Reply:
             await deliver(f"the message of the reply {self.event_id}", self.message.begin)
         except Exception as error:
             # The next start looks for a copy that Discord may have posted in spite of the error.
-            note = CUT_OFF_NOTE if isinstance(error, UNCERTAIN_ERRORS) else None
+            note = None
+            if isinstance(error, UNCERTAIN_ERRORS):
+                note = CUT_OFF_NOTE
             await self._store_failure(note)
             raise
 

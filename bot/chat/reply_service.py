@@ -129,7 +129,9 @@ class ReplyService(ReplyContext):
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
         self.rules.require_owner(stored.asked_by, user, "regenerate this reply")
         self.rules.require_unmuted(persona, channel_ref(channel))
-        before = self.store.messages.text_of(stored.parts[0]) if stored.parts else None
+        before = None
+        if stored.parts:
+            before = self.store.messages.text_of(stored.parts[0])
         reply = Reply(
             self,
             persona,

@@ -186,7 +186,9 @@ class ChatRequestBuilder:
                 seen.add(rollout.version)
             else:
                 seen = {version}
-        adapter = versions.adapter(persona_id, version) if version else None
+        adapter = None
+        if version:
+            adapter = versions.adapter(persona_id, version)
         return VersionChoice(adapter, frozenset(seen))
 
     # ---------------------------------------------------------------------------------------- turns
@@ -209,7 +211,9 @@ class ChatRequestBuilder:
         quoted = self.store.quoted.find(quoted_ids) if quoted_ids else {}
         turns = list[Turn]()
         before = None
-        start = quoted.get(place.channel_id) if place.parent_id else None
+        start = None
+        if place.parent_id:
+            start = quoted.get(place.channel_id)
         if start and start.text:
             by_persona = start.persona_id == persona.id
             # Another version's voice would be imitated.

@@ -181,7 +181,9 @@ def _ask_targets(
     if arguments.compare:
         return [_compared_target(home, named, base) for named in arguments.compare]
     if arguments.adapter:
-        persona = _find_persona(home, arguments.persona) if arguments.persona else None
+        persona = None
+        if arguments.persona:
+            persona = _find_persona(home, arguments.persona)
         return [AskTarget(persona, _named_adapter(home, arguments.adapter, base))]
     if arguments.persona is None:
         return [AskTarget(None, None)]
@@ -197,7 +199,9 @@ def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskT
     if not at:
         return _ask_target(home, named, None)
     if version.startswith(DIALOGUE_PREFIX):
-        persona = _find_persona(home, persona_name) if persona_name else None
+        persona = None
+        if persona_name:
+            persona = _find_persona(home, persona_name)
         return AskTarget(persona, _named_adapter(home, version, base))
     return _ask_target(home, persona_name, version)
 

@@ -34,7 +34,9 @@ async def serve(settings: Settings) -> None:
             waiting = asyncio.create_task(stopped.wait())
             await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
-            error = app.running.exception() if app.running.done() else None
+            error = None
+            if app.running.done():
+                error = app.running.exception()
             if error and not stopped.is_set():
                 raise connection_error(error) from error
             print("Stopping …", flush=True)

@@ -26,7 +26,9 @@ class MemberMemories:
 
     def require(self, seq: str, persona: Persona | None = None) -> Memory:
         """Find a memory by its number, the persona's if one is named. Raises `RefusedError`."""
-        number = int(seq) if seq.isascii() and seq.isdecimal() and len(seq) < 19 else 0
+        number = 0
+        if seq.isascii() and seq.isdecimal() and len(seq) < 19:
+            number = int(seq)
         memory = self.store.memories.get(number, self.user_id)
         if memory is None or memory.guild_id != self.guild_id:
             raise RefusedError(

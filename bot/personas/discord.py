@@ -175,7 +175,9 @@ async def candidates(
     if current > 1:
         choice = f"chosen among {current} while the engine is not busy"
     chosen = guilds.reply_candidates(guild_id)
-    whose = f"This server has chosen {chosen}" if chosen else "That is the operator's number"
+    whose = "That is the operator's number"
+    if chosen:
+        whose = f"This server has chosen {chosen}"
     await respond(
         interaction,
         f"The beginning of a reply here is {choice}. {whose}; the most is {possible.maximum}.",
@@ -302,7 +304,9 @@ def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona
 def _mute_text(services: Services, entry: Mute) -> str:
     persona = services.personas.get(entry.persona_id, entry.guild_id)
     name = persona.name if persona else entry.persona_id or "all personas"
-    where = f"<#{entry.channel_id}>" if entry.channel_id else "the whole server"
+    where = "the whole server"
+    if entry.channel_id:
+        where = f"<#{entry.channel_id}>"
     return f"{name} in {where}"
 
 

@@ -72,7 +72,9 @@ async def import_(
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     _require_importable(services, card, adapter, hub)
-    persona = services.personas.find(persona_id, guild_id) if persona_id else None
+    persona = None
+    if persona_id:
+        persona = services.personas.find(persona_id, guild_id)
     if card is None and persona is None:
         raise RefusedError(
             "An adapter needs a persona.", "Give a card too, or name the persona in id."
@@ -151,7 +153,9 @@ async def _import_card(
     notes, job = await VersionInstaller(services.home, services.store).install_bundled(
         origin, persona.id, imported.card, card.filename, base_model=services.base_model
     )
-    view = job_buttons(job, services.store.versions.live(persona.id, guild_id)) if job else None
+    view = None
+    if job:
+        view = job_buttons(job, services.store.versions.live(persona.id, guild_id))
     return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
 
 

@@ -93,7 +93,9 @@ def connection_error(error: BaseException) -> UnderstudyError:
         cause = cause.__cause__ or cause.__context__
     log.debug("the connection to Discord ended unexpectedly", exc_info=error)
     frames = traceback.extract_tb(error.__traceback__)
-    where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
+    where = ""
+    if frames:
+        where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}"
     if _text_for_json(error) is not None:
         return _page_error(200, _text_for_json(error) or "")
     message = (
@@ -178,7 +180,9 @@ def _refusal(error: discord.HTTPException) -> DiscordError:
 
 def _page_error(status: int, page: str) -> DiscordError:
     title = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
-    named = f", titled {_one_line(html.unescape(title[1]))!r}" if title else ""
+    named = ""
+    if title:
+        named = f", titled {_one_line(html.unescape(title[1]))!r}"
     return DiscordError(
         f"A web page came in place of Discord's response ({status}{named}).",
         "Check whether a proxy or the network's sign-in page is in between.",

@@ -355,7 +355,9 @@ class Erasure:
             if self._hooks:
                 await self._hooks.unload_version(persona_id, version)
             was_live = versions.live_until_withdrawn(persona_id, version)
-            now = (versions.live(persona_id, was_live[0]) or "") if was_live else None
+            now = None
+            if was_live:
+                now = versions.live(persona_id, was_live[0]) or ""
             withdrawn.append(WithdrawnVersion(persona_id=persona_id, version=version, now=now))
         dialogues = {dialogue.persona_id: dialogue for dialogue in self._receipt.dialogues}
         for dialogue in await asyncio.to_thread(_find_dialogues, self._home, files):

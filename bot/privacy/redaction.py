@@ -303,7 +303,9 @@ def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
                     continue
                 # The archive states the sizes: nothing is unpacked only to measure it.
                 remaining_bytes -= entry.file_size
-                content = _member(archive, entry) if remaining_bytes >= 0 else None
+                content = None
+                if remaining_bytes >= 0:
+                    content = _member(archive, entry)
                 yield entry.filename, content
     except (zipfile.BadZipFile, OSError, ValueError):
         yield "damaged", None

@@ -120,7 +120,9 @@ class DatasetCatalog:
 
     def entry_at(self, place: DatasetPlace) -> CatalogueEntry | None:
         """The operator's entry of the data set at this place."""
-        path = self.home / place["path"] if "path" in place else None
+        path = None
+        if "path" in place:
+            path = self.home / place["path"]
         for entry in read_catalogue(self.home).entries.values():
             if path:
                 is_there = entry.path == path
@@ -203,7 +205,9 @@ class DatasetCatalog:
         names = []
         for name, adapter in adapters.items():
             # An adapter without a job here counts as the operator's.
-            job = self.store.jobs.get(adapter.job_id) if self.store else None
+            job = None
+            if self.store:
+                job = self.store.jobs.get(adapter.job_id)
             owner = job.guild_id if job else OPERATOR_GUILD_ID
             if owner in (OPERATOR_GUILD_ID, guild_id):
                 names.append(name)
@@ -215,7 +219,9 @@ class DatasetCatalog:
         """A dialogue adapter that a server may use. Raises `RequestError`, which lists them."""
         names = self.dialogue_adapters(guild_id)
         if name not in names:
-            advice = list_names(names, name) if names else "Train one first: task_type dialogue."
+            advice = "Train one first: task_type dialogue."
+            if names:
+                advice = list_names(names, name)
             raise RequestError(f"There is no dialogue adapter {name!r}.", advice)
         return find_dialogue_adapters(self.home)[name]
 

@@ -122,7 +122,9 @@ class JobQueue:
         cancelled = self._store.jobs.cancel(job_id, self._clock.now())
         if cancelled is None:
             job = self._store.jobs.get(job_id)
-            state = f"is {job.state} already" if job else "does not exist"
+            state = "does not exist"
+            if job:
+                state = f"is {job.state} already"
             raise QueueConflictError(
                 f"The job {job_id} {state}.", "Only a queued or running job can be cancelled."
             )

@@ -46,7 +46,9 @@ async def import_adapter_version(
         request = TrainingRequest(
             job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id
         )
-        name = f"The adapter of {manifest.source.name}" if manifest.source else "The adapter"
+        name = "The adapter"
+        if manifest.source:
+            name = f"The adapter of {manifest.source.name}"
         result = await VersionInstaller(home, store).install_folder(origin, request, folder, name)
     return result.version, [result.note, *manifest.caveats], result.job
 

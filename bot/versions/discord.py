@@ -166,7 +166,9 @@ def promotion_text(result: PromotionResult, persona: Persona) -> str:
     """Tell moderators what a promotion has changed."""
     if not result.is_new:
         return f"{result.version} of **{persona.name}** is live already."
-    note = f" It is the dialogue adapter `{result.dialogue}`." if result.dialogue else ""
+    note = ""
+    if result.dialogue:
+        note = f" It is the dialogue adapter `{result.dialogue}`."
     return f"{result.version} of **{persona.name}** is live from the next reply on.{note}"
 
 

@@ -244,7 +244,9 @@ def comparison_targets(
     if job.persona is None:
         return NO_COMPARISON
     live = store.versions.live(job.persona, job.guild_id)
-    folder = str(adapter_ref(home, job.persona, live).folder) if live else None
+    folder = None
+    if live:
+        folder = str(adapter_ref(home, job.persona, live).folder)
     neighbours = []
     for persona_id in personas.of(job.guild_id):
         if persona_id == job.persona:
@@ -257,7 +259,9 @@ def comparison_targets(
 def _neighbour(home: Path, store: Store, persona_id: str, guild_id: int) -> NeighbourPaths | None:
     """A persona's live version in a guild and its job; None for the base model."""
     live = store.versions.live(persona_id, guild_id)
-    job_id = store.versions.job_of(persona_id, live) if live else None
+    job_id = None
+    if live:
+        job_id = store.versions.job_of(persona_id, live)
     if not (live and job_id):
         return None
     adapter = adapter_ref(home, persona_id, live).folder

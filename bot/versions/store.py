@@ -119,7 +119,9 @@ class Versions(Table):
         usable = [installed.version for installed in self.installed(persona_id, guild_id)]
         if version in usable:
             return
-        names = f"Installed: {', '.join(usable)}." if usable else "Train a version first."
+        names = "Train a version first."
+        if usable:
+            names = f"Installed: {', '.join(usable)}."
         if version in [installed.version for installed in self.installed(persona_id)]:
             raise RequestError(
                 f"{version} of {persona_id} was trained by another server and is used there only.",
@@ -269,7 +271,9 @@ class Versions(Table):
         promotion = self._db.one(
             Promotion, sql, persona=persona_id, version=version, guild=guild_id, at=promoted_at
         )
-        newest = self._newest(persona_id, promotion.for_guild) if promotion else None
+        newest = None
+        if promotion:
+            newest = self._newest(persona_id, promotion.for_guild)
         if newest is None or newest.version != version:
             return None
         change = {"promoted_by": 0, "at": at, "why": why, "guild_id": guild_id}

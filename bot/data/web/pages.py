@@ -69,7 +69,9 @@ async def get_build_form(request: web.Request) -> web.Response:
     """Page with the form; the query's `again` fills it with a stored request."""
     services = get_services(request)
     again = request.query.get("again")
-    body = await services.data.stored_build(again) if again else None
+    body = None
+    if again:
+        body = await services.data.stored_build(again)
     if body:
         chosen = [selection.source for selection in body.sources]
         return await _render_build_form(request, services, build_fields(body), chosen, replace=True)
@@ -307,7 +309,9 @@ async def get_review_page(request: web.Request) -> web.Response:
     services = get_services(request)
     require_known_parameters(request, "kind", "query", "first")
     built = await services.data.dataset(request.match_info["id"])
-    build = DataFolders(services.home).build(built.id) if built.is_own else None
+    build = None
+    if built.is_own:
+        build = DataFolders(services.home).build(built.id)
     first = integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
     kind = request.query.get("kind", "")[:MAX_QUERY_CHARS]
     query = request.query.get("query", "")[:MAX_QUERY_CHARS]

@@ -84,7 +84,9 @@ def restore_backup(
         archive = stack.enter_context(open_archive(file))
         stack.enter_context(_clean_up_refused_restore(home))
         is_new = not os.path.lexists(home)  # Path's own method raises for unusable paths
-        keep = _previous_home_path(home, now) if keep_previous and not is_new else None
+        keep = None
+        if keep_previous and not is_new:
+            keep = _previous_home_path(home, now)
         if not is_new:  # reports a running bot at once
             refuse_split_home(
                 home, "Name another folder with --home, or put the copy of this one back."

@@ -92,7 +92,9 @@ async def save_card(request: web.Request) -> web.Response:
         persona = await card_editing.replace_card(owned, draft.card)
     except Problem as problem:
         draft.wrong = {"name": str(problem)}
-        status = problem.status if problem.slug == "no-room" else 422
+        status = 422
+        if problem.slug == "no-room":
+            status = problem.status
         return _render_card(request, owned, now=now, draft=draft, status=status)
     return redirect_to(
         request, owned.page, f"{persona.name} speaks by this card from the next reply on."

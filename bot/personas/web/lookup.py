@@ -187,7 +187,9 @@ def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, An
 
 
 def guild_name(services: Services, guild_id: int) -> str:
-    guild = services.client.get_guild(guild_id) if services.client else None
+    guild = None
+    if services.client:
+        guild = services.client.get_guild(guild_id)
     return guild.name if guild else f"server {guild_id}"
 
 
@@ -231,7 +233,9 @@ def require_version(owned: OwnedPersona, wanted: str) -> InstalledVersion:
         if version.version == wanted:
             return version
     names = ", ".join(version.version for version in installed)
-    advice = f"There are: {names}." if names else "Train a version first."
+    advice = "Train a version first."
+    if names:
+        advice = f"There are: {names}."
     raise Problem("not-found", f"{owned.persona.name} has no version {wanted[:80]!r}.", advice)
 
 
@@ -302,8 +306,12 @@ def _summarise_channels(
 
 
 def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
-    guild = services.client.get_guild(channel.guild_id) if services.client else None
-    place = guild.get_channel_or_thread(channel.channel_id) if guild else None
+    guild = None
+    if services.client:
+        guild = services.client.get_guild(channel.guild_id)
+    place = None
+    if guild:
+        place = guild.get_channel_or_thread(channel.channel_id)
     answers = "answers when it is mentioned"
     if channel.answers == "everything":
         answers = "answers everything"

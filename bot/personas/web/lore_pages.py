@@ -139,7 +139,9 @@ async def restore_lore_file(request: web.Request) -> web.Response:
 
 
 async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft) -> web.Response:
-    text = titled_text(draft.name, draft.text) if draft.text else ""
+    text = ""
+    if draft.text:
+        text = titled_text(draft.name, draft.text)
     try:
         added = await lore_files.write_lore_file(owned, owned.guild_id, draft.name, text.encode())
     except Problem as problem:

@@ -115,7 +115,9 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
     cells = Markup("")
     for number, (name, value) in enumerate(rows):
         top = number * (BAR_HEIGHT + BAR_GAP)
-        width = max(0.0, value / most * room) if math.isfinite(value) else 0.0
+        width = 0.0
+        if math.isfinite(value):
+            width = max(0.0, value / most * room)
         drawn.append(
             bar.format(
                 label_x=LABEL_WIDTH - 8,

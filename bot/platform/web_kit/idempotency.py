@@ -162,7 +162,9 @@ async def _handle_and_store(
         responses.drop(key)
         raise
     is_json = response.content_type == "application/json"
-    text = response.text if isinstance(response, web.Response) and is_json else None
+    text = None
+    if isinstance(response, web.Response) and is_json:
+        text = response.text
     if response.status < 400 and text is not None and len(text) <= MAX_STORED_RESPONSE_CHARS:
         responses.end(key, response.status, text)
     else:

@@ -157,5 +157,7 @@ def open_ray_backend(
 
 def worker_resources(settings: Settings) -> WorkerResources:
     """Return the resources of a run; all of a worker's threads unless TRAINER_THREADS is set."""
-    threads = settings.trainer_threads if "trainer_threads" in settings.model_fields_set else None
+    threads = None
+    if "trainer_threads" in settings.model_fields_set:
+        threads = settings.trainer_threads
     return WorkerResources(threads, settings.trainer_gpus)

@@ -235,7 +235,9 @@ class RayRun:
                 f"{ray_job.reason}"
             )
             return TrainingFailed(error, WORKER_ADVICE, can_resume=True)
-        final = self._events.final if isinstance(self._events.final, Failed) else None
+        final = None
+        if isinstance(self._events.final, Failed):
+            final = self._events.final
         return classify_exit(code, final, log_file, self._attempt.log_from)
 
     async def _succeeded(self) -> Done | TrainingFailed:

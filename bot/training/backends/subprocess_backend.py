@@ -107,7 +107,9 @@ class SubprocessBackend(JobFolderBackend):
             if self._stop.is_set():
                 return TrainingInterrupted()
             log_file = folder / TRAINER_LOG_FILE
-            log_from = log_file.stat().st_size if log_file.exists() else 0
+            log_from = 0
+            if log_file.exists():
+                log_from = log_file.stat().st_size
             output = OutputReader(RunWatch(self._limits, job.guild_id), log_file, on_event)
             code = await self._run_trainer(folder, output)
             if code == LOCKED_EXIT_CODE:

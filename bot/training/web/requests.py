@@ -110,7 +110,9 @@ def _as_problems(services: Services) -> Iterator[None]:
             for field, wrong in error.fields.items()
         ]
         message = redact_paths(error.message, services.home)
-        more = {"would_work": error.proposal} if error.proposal else None
+        more = None
+        if error.proposal:
+            more = {"would_work": error.proposal}
         raise Problem("cannot-train", message, error.advice, errors=errors, more=more) from error
     except InsufficientMemoryError as error:
         figures: dict[str, Any] = {

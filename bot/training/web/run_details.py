@@ -90,7 +90,9 @@ def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
     folder = job_folder(home, job.job_id)
     adapter = _adapter_folder(folder, job)
     course, read_until, unreadable = _read_history(folder, adapter)
-    sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
+    sheet = None
+    if adapter:
+        sheet = read_json(adapter / DATASHEET_FILE)
     return RunDetails(
         job=job,
         course=course,
@@ -196,7 +198,9 @@ def _settings(folder: Path, adapter: Path | None, job: TrainingJob) -> RunSettin
     run = read_json(folder / RUN_FILE)
     if run and isinstance(run.get("recipe"), dict):
         return _settings_from_run(run)
-    manifest = read_json(adapter / MANIFEST_FILE) if adapter else None
+    manifest = None
+    if adapter:
+        manifest = read_json(adapter / MANIFEST_FILE)
     if manifest and isinstance(manifest.get("hyperparameters"), dict):
         values = dict(manifest["hyperparameters"])
         lora = manifest.get("lora") or {}
@@ -232,7 +236,9 @@ def _lines(value: object) -> tuple[str, ...]:
 
 
 def _run_resources(adapter: Path | None, course: run_history.MetricsHistory) -> RunResources:
-    report = read_json(adapter / REPORT_FOLDER / "training.json") if adapter else None
+    report = None
+    if adapter:
+        report = read_json(adapter / REPORT_FOLDER / "training.json")
     if report:
         return RunResources(
             seconds=_number(report.get("seconds")),

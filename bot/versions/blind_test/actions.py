@@ -302,7 +302,9 @@ class BlindTests:
         Guild lore is used for the guild's personas only: replies of a shared persona may train it,
         for all guilds.
         """
-        lore_guild_id = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0
+        lore_guild_id = 0
+        if persona.id.endswith(guild_suffix(guild_id)):
+            lore_guild_id = guild_id
         return ChatRequest(
             persona=persona,
             turns=(Turn(EXAMPLE_USER, prompt.text),),

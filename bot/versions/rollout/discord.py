@@ -176,7 +176,9 @@ async def rollout_status(interaction: Interaction) -> None:
             texts.append(rollout_report.status_text(rollout, persona.name, comparison))
             if not rollout.is_promoted:
                 on_trial.append(rollout)
-    view = running_rollout_view(on_trial[0]) if len(on_trial) == 1 else None
+    view = None
+    if len(on_trial) == 1:
+        view = running_rollout_view(on_trial[0])
     await respond(
         interaction,
         "\n\n".join(texts) or "Nothing is rolled out, and no version was promoted lately.",

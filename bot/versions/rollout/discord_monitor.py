@@ -54,7 +54,9 @@ class RolloutMonitor:
         versions = set()
         if reply.adapter_version:
             versions.add(reply.adapter_version)
-        rollout = self.store.rollouts.get(reply.rollout) if reply.rollout else None
+        rollout = None
+        if reply.rollout:
+            rollout = self.store.rollouts.get(reply.rollout)
         if rollout:
             versions.add(rollout.version)
         for version in versions:

@@ -114,7 +114,9 @@ class VersionHistory:
                 yield _rollout_line(rollout)
         for start, end in pairwise([*changes, None]):
             if start is not None and start.version == version:
-                until = f" to <t:{end.at:.0f}:f>: {self._end_text(end)}" if end else ""
+                until = ""
+                if end:
+                    until = f" to <t:{end.at:.0f}:f>: {self._end_text(end)}"
                 yield f"Live from <t:{start.at:.0f}:f> ({self._start_text(start)}){until}"
 
     def _start_text(self, change: Promotion) -> str:
@@ -128,7 +130,9 @@ class VersionHistory:
 
     def _end_text(self, change: Promotion) -> str:
         # The reason has numbers of votes, which only the guild itself may see.
-        why = change.why if change.guild_id == self.guild_id else ""
+        why = ""
+        if change.guild_id == self.guild_id:
+            why = change.why
         ends = {
             "rollback": f"rolled back {self._by(change)}",
             "automatic rollback": _rollback_reason(why),
@@ -166,7 +170,9 @@ def _rollout_line(rollout: Rollout) -> str:
     line = f"Made {rollout_report.share_text(rollout)} from {start}"
     if rollout.ended_at is None or rollout.ending is None:
         return line
-    by = f" by {_mention(rollout.ended_by)}" if rollout.ending == "stopped" else ""
+    by = ""
+    if rollout.ending == "stopped":
+        by = f" by {_mention(rollout.ended_by)}"
     ending = ENDING_LABELS.get(rollout.ending, _rollback_reason(rollout.why))
     return f"{line} to <t:{rollout.ended_at:.0f}:f>: {ending}{by}"
 

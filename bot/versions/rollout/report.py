@@ -164,7 +164,9 @@ def _votes_text(tally: ReplyTally) -> str:
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
     """Status of a rollout."""
     share = "live, and observed" if rollout.is_promoted else f"makes {_scope(rollout)}"
-    until = f" until <t:{rollout.watched_until:.0f}:f>" if rollout.watched_until else ""
+    until = ""
+    if rollout.watched_until:
+        until = f" until <t:{rollout.watched_until:.0f}:f>"
     return "\n".join(
         [
             f"**{name} {rollout.version}** {share}{until}, since <t:{rollout.started_at:.0f}:f>.",
@@ -187,7 +189,9 @@ def tally_text(tally: ReplyTally) -> str:
 
 def share_text(rollout: Rollout) -> str:
     """The share of the replies that the version answers."""
-    share = f"{rollout.share} % of the replies" if rollout.is_randomised else "the replies"
+    share = "the replies"
+    if rollout.is_randomised:
+        share = f"{rollout.share} % of the replies"
     if rollout.only_channel:
         return f"{share} in <#{rollout.only_channel}>"
     return share

@@ -166,13 +166,17 @@ def _requested_contest(
 
 
 def _require_comparison(services: Services, number: str) -> BlindComparison:
-    seq = int(number) if number.isascii() and number.isdecimal() else 0
+    seq = 0
+    if number.isascii() and number.isdecimal():
+        seq = int(number)
     with errors_as_problems("not-found"):
         return services.blind_tests.get(seq, OPERATOR_ORIGIN.user_id)
 
 
 def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
-    found = services.personas.find_owner(persona_id) if persona_id else None
+    found = None
+    if persona_id:
+        found = services.personas.find_owner(persona_id)
     if persona_id and found is None:
         raise Problem("not-found", f"There is no persona {persona_id!r}.")
     return found[1] if found else None

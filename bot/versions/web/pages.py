@@ -263,7 +263,9 @@ def _rollout_rows(owned: OwnedPersona, now: float) -> list[dict[str, object]]:
     rows = []
     for rollout in owned.services.store.rollouts.running(owned.id, now):
         comparison = compare_rollout(owned.services.store, rollout)
-        server = guild_name(owned.services, rollout.guild_id) if rollout.guild_id else "all servers"
+        server = "all servers"
+        if rollout.guild_id:
+            server = guild_name(owned.services, rollout.guild_id)
         tallies = {
             "new_tally": tally_text(comparison.new),
             "old_tally": tally_text(comparison.before),

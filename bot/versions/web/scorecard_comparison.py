@@ -68,7 +68,9 @@ def _score(path: str) -> ReadScore:
 
 
 def _unsafe_share(card: ScoreCard) -> float | None:
-    prompts = sum(card.safety.prompts.values()) if card.safety else 0
+    prompts = 0
+    if card.safety:
+        prompts = sum(card.safety.prompts.values())
     if card.safety is None or not prompts:
         return None
     return sum(by_side.get("new", 0) for by_side in card.safety.failed.values()) / prompts

@@ -306,7 +306,9 @@ def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, 
 
 
 def _card_title(services: Services, place: ScoreCardLocation) -> str:
-    found = services.personas.find_owner(place.persona) if place.persona else None
+    found = None
+    if place.persona:
+        found = services.personas.find_owner(place.persona)
     if found:
         return f"{found[1].name} {place.version}"
     return place.name

@@ -153,7 +153,9 @@ def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         measures["facts right, without lore"] = card.facts.right_without_lore
         measures["contradictions"] = card.facts.contradictions
         measures["out of character"] = card.facts.breaks_character
-    prompts = sum(card.safety.prompts.values()) if card.safety else 0
+    prompts = 0
+    if card.safety:
+        prompts = sum(card.safety.prompts.values())
     if card.safety and prompts:
         failed = Counter[Side]()
         for by_side in card.safety.failed.values():
