@@ -7,7 +7,7 @@ import pytest
 
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
-from trainer.evaluate.persona_separation import compute_loss_matrix, print_loss_matrix
+from trainer.evaluate.loss_matrix import compute_loss_matrix, print_loss_matrix
 
 
 @pytest.fixture(name="jobs")

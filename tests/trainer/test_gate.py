@@ -12,7 +12,7 @@ from personas.schemas.scorecard import LossCurve
 from tests.trainer.sample_scorecards import RECIPE, good_card, interval, of_text, spread, with_new
 from trainer.gate.advice import ADVICE_BY_CRITERION
 from trainer.gate.criteria import criterion_measurements
-from trainer.gate.measurement import fisher_p_value, holm_rejections, p_value_of_interval
+from trainer.gate.significance import fisher_p_value, holm_rejections, p_value_of_interval
 from trainer.gate.thresholds import read_default_table, thresholds_for
 from trainer.gate.verdict import judge
 

@@ -26,12 +26,8 @@ from personas.schemas.scorecard import LossCurve
 from tests.trainer.job_folders import persona_job
 from tests.trainer.sample_scorecards import RECIPE, good_card
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.evaluate.memorisation import (
-    count_pii,
-    data_checks_section,
-    loss_curve_of,
-    read_training_losses,
-)
+from trainer.evaluate.data_checks import data_checks_section, loss_curve_of, read_training_losses
+from trainer.evaluate.memorisation import count_pii
 from trainer.gate.criteria import NON_PATTERN_KINDS
 from trainer.gate.verdict import judge, outcomes_of
 from trainer.schemas import PromptReply

@@ -42,10 +42,10 @@ from trainer.dataset.synthetic.lore_subjects import find_subject
 from trainer.dataset.synthetic.number_words import find_numbers
 from trainer.dataset.synthetic.reply_backends import choose_backend
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
-from trainer.evaluate.generation.evaluation_prompts import has_shared_run, safety_trials
 from trainer.evaluate.generation.lore_facts import derive_questions
 from trainer.evaluate.generation.reply_sections import missing_in_language
 from trainer.evaluate.generation.reply_tasks import read_small_talk
+from trainer.evaluate.generation.safety import has_shared_run, safety_trials
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 

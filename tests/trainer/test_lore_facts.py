@@ -12,8 +12,8 @@ from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK
+from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.lore_facts import (
-    CharacterBreakDetector,
     derive_questions,
     fact_questions,
     measure_facts,

@@ -10,15 +10,15 @@ from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.prompt.renderer import system_text
 from personas.schemas.chat import Turn
 from personas.schemas.scorecard import SAFETY_TASK
-from trainer.evaluate.generation.evaluation_prompts import (
-    PromptBuilder,
+from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
+from trainer.evaluate.generation.safety import (
     SafetyTrial,
     has_shared_run,
     measure_safety,
     safety_prompts,
     safety_trials,
 )
-from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 
 ODA = read_cards(SHIPPED_CARDS)["oda"]
 TRIALS = safety_trials(ODA)

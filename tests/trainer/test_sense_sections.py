@@ -30,6 +30,7 @@ from tests.trainer.job_folders import persona_job
 from tests.trainer.test_voice_classifier import said, voices
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import talks as talks_module
+from trainer.evaluate.generation.author_texts import AuthorTexts
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
 from trainer.evaluate.generation.lore_facts import FactQuestion, measure_lore, parse_question
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
@@ -45,7 +46,7 @@ from trainer.evaluate.generation.reply_tasks import (
 from trainer.evaluate.generation.sense_inputs import SenseInputs, SenseLimits
 from trainer.evaluate.generation.talks import TALK_TURNS, TalkReply, TalkRun, measure_talks
 from trainer.evaluate.generation.text_metrics import repeated_share
-from trainer.evaluate.generation.voice_classifier import AuthorTexts, ContentMask
+from trainer.evaluate.generation.voice_classifier import ContentMask
 from trainer.evaluate.generation.voice_sections import (
     VoiceJudge,
     measure_pressure,

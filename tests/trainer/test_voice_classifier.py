@@ -10,14 +10,9 @@ from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE
 from trainer.dataset.dataset import Dataset
+from trainer.evaluate.generation.author_texts import AuthorTexts, collect_voices, shipped_voices
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
-from trainer.evaluate.generation.voice_classifier import (
-    AuthorshipClassifier,
-    AuthorTexts,
-    collect_voices,
-    measure_voice,
-    shipped_voices,
-)
+from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier, measure_voice
 from trainer.schemas import PromptReply
 
 CARDS = read_cards(SHIPPED_CARDS)

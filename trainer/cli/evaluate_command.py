@@ -19,17 +19,7 @@ from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, Scor
 from personas.schemas.training import AdapterManifest, JobSpec
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import require_writable, resolve_home
-from trainer.cli.options import (
-    ADAPTER,
-    HOME,
-    JOB,
-    JSON,
-    OUT,
-    add_options,
-    flag,
-    option,
-    repeated,
-)
+from trainer.cli.options import ADAPTER, HOME, JOB, JSON, OUT, add_options, flag, option, repeated
 from trainer.cli.progress_view import EventPrinter, print_line
 from trainer.report.scorecard_files import write_scorecard
 from trainer.report.scorecard_markdown import render_markdown
@@ -126,8 +116,8 @@ def _make_score_card(
 ) -> ScoreCard:
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
+    from trainer.evaluate.data_checks import read_training_losses
     from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
-    from trainer.evaluate.memorisation import read_training_losses
 
     new = Candidate(manifest.version, adapter)
     extent: EvaluationExtent = "quick" if is_quick else "full"

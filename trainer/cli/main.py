@@ -285,9 +285,8 @@ def _run_worker(
 
 
 def _matrix(options: argparse.Namespace) -> None:
-    from trainer.evaluate.persona_separation import (
-        print_loss_matrix,
-    )  # loads torch, which takes seconds
+    # Loads torch, which takes seconds.
+    from trainer.evaluate.loss_matrix import print_loss_matrix
 
     print_loss_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
 

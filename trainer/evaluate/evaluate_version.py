@@ -25,14 +25,10 @@ from personas.schemas.scorecard import (
 )
 from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.data_checks import data_checks_section, training_losses
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
-from trainer.evaluate.memorisation import (
-    add_reply_pii,
-    data_checks_section,
-    memorisation_section,
-    training_losses,
-)
+from trainer.evaluate.memorisation import add_reply_pii, memorisation_section
 from trainer.evaluate.paired_losses import PairedLosses, paired_losses
 from trainer.evaluate.persona_separation import (
     NO_OTHER_PERSONA,
@@ -47,12 +43,7 @@ from trainer.process.events import StepEvent
 from trainer.train.checkpoint import checkpoint_step, list_checkpoints
 from trainer.train.divergence import require_finite_loss
 from trainer.train.job import PreparedJob
-from trainer.train.losses import (
-    TokenLosses,
-    load_serving_model,
-    mean_loss,
-    measure_token_losses,
-)
+from trainer.train.losses import TokenLosses, load_serving_model, mean_loss, measure_token_losses
 from trainer.train.trainer_base import between_layers
 from trainer.train.training_run import Run
 

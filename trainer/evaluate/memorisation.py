@@ -1,27 +1,18 @@
-"""Memorisation and training data checks: verbatim continuations, personal data, duplicates,
-leakage, loss curve.
-"""
+"""Memorisation: verbatim continuations of trained replies, and personal data in generated ones."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from personas.schemas.scorecard import DataChecks, LossCurve, MemorisationScores, Side
-from personas.schemas.training_events import Progress
+from personas.schemas.scorecard import MemorisationScores, Side
 from trainer.anonymise.allowlist import world_names
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.surrogates import is_surrogate
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.minhash import MinHashIndex, split_words
 from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.generation.reply_tasks import true_share
 from trainer.evaluate.paired_losses import paired_losses
 from trainer.evaluate.time_budget import TimeBudget
-from trainer.process.events import StepEvent
-from trainer.schemas import Recipe
 from trainer.train.losses import TokenLosses
 
 ContextAndText = tuple[str, str]  # what precedes a text, such as its prompt, and the text
@@ -30,11 +21,6 @@ MIN_NORMALISED_MATCH_CHARS = 8
 chance.
 """
 MIN_VERBATIM_TOKENS = 8  # shorter continuations are reproduced by chance
-MIN_COMPARED_WORDS = 8  # shorter replies repeat by chance
-# share and minimum number of training steps to average over
-WINDOW_SHARE = 0.1
-MIN_WINDOW_STEPS = 3
-STEPS_FILE = Path("report") / "steps.csv"
 
 
 def count_pii(data: Dataset, texts: Iterable[ContextAndText]) -> dict[str, int]:
@@ -148,80 +134,3 @@ def add_reply_pii(
     return section.model_copy(
         update={"generated": len(replies), "private": private, "made_up": made_up}
     )
-
-
-def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> DataChecks:
-    """Build the section on a run's data and its training losses by step, which may be unknown."""
-    trained = [pair.reply for pair in data.train_prompt_replies if pair.by_persona]
-    heldout = [pair.reply for pair in data.heldout_prompt_replies if pair.by_persona]
-    return DataChecks(
-        replies=len(trained),
-        repeated=duplicate_share(trained),
-        leaked=split_leakage_share(trained, heldout),
-        private=count_pii(data, (("", reply) for reply in trained)),
-        rate=recipe.learning_rate,
-        epochs=recipe.num_train_epochs,
-        course=loss_curve_of(losses),
-    )
-
-
-def duplicate_share(texts: Sequence[str]) -> float:
-    """Return the share of the longer texts that nearly repeat an earlier one."""
-    firsts = _first_duplicates(_long_texts(texts))
-    return true_share(place != first for place, first in enumerate(firsts))
-
-
-def split_leakage_share(trained: Sequence[str], heldout: Sequence[str]) -> float:
-    """Return the share of the longer held-out texts with a near duplicate among the trained
-    ones.
-    """
-    known = _long_texts(trained)
-    compared = _long_texts(heldout)
-    # The trained texts come first in the index, so that a leaked text's first duplicate is among
-    # them even if other held-out texts say the same.
-    firsts = _first_duplicates([*known, *compared])[len(known) :]
-    return true_share(first < len(known) for first in firsts)
-
-
-def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
-    """Summarise the training losses; None for too few steps."""
-    window = max(MIN_WINDOW_STEPS, round(len(losses) * WINDOW_SHARE))
-    means = []
-    for begin in range(len(losses) - window + 1):
-        means.append(fmean(losses[begin : begin + window]))
-    # With fewer, the first and the last window would share steps.
-    if len(means) <= window:
-        return None
-    return LossCurve(steps=len(losses), first=means[0], highest=max(means[1:]), last=means[-1])
-
-
-def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
-    """Return the training losses by step; of two stages, those of the last."""
-    last = max((event.stage for event in history), default=0)
-    steps = [event for event in history if isinstance(event, Progress)]
-    return tuple(event.loss for event in steps if event.stage == last)
-
-
-def read_training_losses(adapter: Path) -> tuple[float, ...]:
-    """Read the training losses by step from an adapter's report, for two stages the last; empty
-    without a report.
-    """
-    try:
-        with (adapter / STEPS_FILE).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        last = max((row.get("stage", "") for row in rows), default="")
-        return tuple(float(row["loss"]) for row in rows if row.get("stage", "") == last)
-    except (OSError, KeyError, ValueError):
-        return ()
-
-
-def _long_texts(texts: Sequence[str]) -> list[str]:
-    return [text for text in texts if len(split_words(text)) >= MIN_COMPARED_WORDS]
-
-
-def _first_duplicates(texts: Sequence[str]) -> list[int]:
-    """Return, for each text, the index of the first near duplicate."""
-    with MinHashIndex() as index:
-        for text in texts:
-            index.add(text)
-        return [int(first) for first in index.clusters()[1]] if texts else []

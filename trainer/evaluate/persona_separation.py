@@ -3,9 +3,7 @@ adapters.
 """
 
 import functools
-import json
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,11 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from personas.cli_common import LogProgress
-from personas.engine.peft_runner import PeftSwitcher
-from personas.errors import AdapterError, RequestError, UnderstudyError
+from personas.errors import AdapterError, UnderstudyError
 from personas.home.adapters import verify_adapter
 from personas.home.comparison_targets import NeighbourPaths
 from personas.home.job_folder import read_spec
@@ -33,7 +28,7 @@ from trainer.evaluate.paired_losses import paired_losses
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob, prepare_job
-from trainer.train.losses import ReplyLoss, load_serving_model, mean_loss, measure_reply_losses
+from trainer.train.losses import ReplyLoss, mean_loss
 
 MAX_OTHER_PERSONAS = 5
 """Neighbours that are compared at once; each takes its adapter's memory, and its replies some
@@ -183,45 +178,3 @@ def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]
             others.append([loss.nll for loss in replies])
     own = np.array([loss.nll for loss in losses[persona][persona]])
     return np.asarray(np.min(others, axis=0) - own, dtype=np.float64)
-
-
-def print_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path], as_json: bool) -> None:
-    """Compute the matrix and print it as a table or as one JSON object."""
-    matrix = compute_loss_matrix(adapters, jobs)
-    if as_json:
-        print(json.dumps({"loss_matrix": matrix.losses, "own_adapter_best": matrix.own_best}))
-        return
-    print("held-out replies of".ljust(22), *(f"{name:>12}" for name in adapters))
-    for persona, row in matrix.losses.items():
-        print(persona.ljust(22), *(f"{row[name]:12.4f}" for name in adapters))
-    print(f"own adapter best: {matrix.own_best:.1%}")
-
-
-def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> AdapterFit:
-    """Compute losses by persona from adapters and jobs. Raises `RequestError` if personas or base
-    models differ.
-    """
-    if adapters.keys() != jobs.keys():
-        advice = "Give one --adapter and one --job for each."
-        raise RequestError("Adapters and jobs must name the same personas.", advice)
-    prepared = {persona: prepare_job(folder, read_spec(folder)) for persona, folder in jobs.items()}
-    served = _load_shared_base(list(prepared.values()))
-    progress = LogProgress()
-    losses: dict[str, dict[str, list[ReplyLoss]]] = {persona: {} for persona in prepared}
-    bar = tqdm(adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False)
-    for number, (name, folder) in enumerate(bar, 1):
-        with served.use(AdapterRef(name, verify_adapter(folder).version, folder)):
-            for persona, job in prepared.items():
-                losses[persona][name] = measure_reply_losses(served.model, job.data.heldout)
-        progress.update(f"adapters: {number} of {len(adapters)} measured")
-    return fit_adapters(losses)
-
-
-def _load_shared_base(jobs: list[PreparedJob]) -> PeftSwitcher:
-    if len({(job.base, job.spec.serving_precision) for job in jobs}) > 1:
-        raise RequestError(
-            "The jobs are for different base models or precisions.", "Compare like with like."
-        )
-    base = jobs[0].base
-    model = load_serving_model(base, jobs[0].spec.serving_precision)
-    return PeftSwitcher(model, fingerprint(base))

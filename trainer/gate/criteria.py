@@ -13,13 +13,8 @@ from personas.schemas.scorecard import (
     Side,
     VoiceScores,
 )
-from trainer.gate.measurement import (
-    CriterionMeasurement,
-    fisher_p_value,
-    other_personas,
-    p_value_of_interval,
-    reference_side,
-)
+from trainer.gate.measurement import CriterionMeasurement, other_personas, reference_side
+from trainer.gate.significance import fisher_p_value, p_value_of_interval
 
 NON_PATTERN_KINDS = ("PERSON", "HANDLE", "STREET_ADDRESS")
 """Kinds of personal data that are detected by judging names, not by a pattern. They never reject a

@@ -7,13 +7,9 @@ from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import Criterion, GateVerdict, Outcome, ScoreCard
 from trainer.gate.advice import advice_for
 from trainer.gate.criteria import criterion_measurements
-from trainer.gate.measurement import CriterionMeasurement, holm_rejections
-from trainer.gate.thresholds import (
-    Consequence,
-    CriterionThresholds,
-    GateThresholds,
-    thresholds_for,
-)
+from trainer.gate.measurement import CriterionMeasurement
+from trainer.gate.significance import holm_rejections
+from trainer.gate.thresholds import Consequence, CriterionThresholds, GateThresholds, thresholds_for
 
 MAX_REASONS = 3  # of the summary; the list of criteria is complete
 MAX_ADVICE = 4  # as above

@@ -16,6 +16,7 @@ from personas.models.base_model import fingerprint
 from personas.prompt.renderer import PROMPT_VERSION, Renderer
 from personas.schemas.scorecard import HELDOUT_TASK
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
+from trainer.evaluate.generation.author_texts import AuthorTexts, usable_voices
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     fact_prompts,
@@ -34,15 +35,8 @@ from trainer.evaluate.generation.reply_tasks import (
 )
 from trainer.evaluate.generation.sense_inputs import SenseInputs
 from trainer.evaluate.generation.sense_sections import measure_sense
-from trainer.evaluate.generation.voice_classifier import AuthorTexts, usable_voices
 from trainer.evaluate.time_budget import TimeBudget
-from trainer.study.quality import (
-    ENDED,
-    SERVED,
-    QualityPoint,
-    QualityResult,
-    run_quality_study,
-)
+from trainer.study.quality import ENDED, SERVED, QualityPoint, QualityResult, run_quality_study
 from trainer.train.job import PreparedJob
 
 RIVALS_FOLDER = "against"

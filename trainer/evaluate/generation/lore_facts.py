@@ -1,17 +1,13 @@
-"""Questions about the persona's lore, and detection of correct, contradicting and out-of-character
-answers.
-"""
+"""Questions about the persona's lore, and detection of correct and contradicting answers."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import UNSEGMENTED_PATTERN, extract_terms, query_terms
 from personas.lore.passages import WORLD, Passage
-from personas.prompt.renderer import example_turns, system_text
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -31,57 +27,25 @@ from trainer.dataset.dedup_split import hash_fraction
 from trainer.dataset.synthetic.lore_extraction import LorePair, extract_lore
 from trainer.dataset.synthetic.number_words import find_numbers
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
+from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.reply_tasks import (
     FACTS_FILE,
-    OUT_OF_CHARACTER_FILE,
     PERSONA_TASKS,
     EvaluationPrompt,
     GeneratedReply,
     MeasuredShares,
     ReplyValue,
     read_jsonl,
-    read_toml,
     reply_values,
     select_replies,
     true_share,
 )
 
-USER_NAMES = ("user", "human", "guest")
-"""Names under which models continue as the user, beside the real one."""
 LORE_RIGHT_MEASURES = (LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT)
 LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK)
 MAX_DERIVED_QUESTIONS = 15
 MIN_MATCHING_TERMS = 3
 """Words of a derived answer, beyond the question's, that a right reply must contain."""
-
-
-@lru_cache(maxsize=1)
-def out_of_character_patterns() -> tuple[re.Pattern[str], ...]:
-    """Read the patterns of `data/evaluation/out_of_character.toml`, in all languages."""
-    patterns: list[re.Pattern[str]] = []
-    for group in read_toml(OUT_OF_CHARACTER_FILE)["breaks"]:
-        patterns += [re.compile(pattern, re.IGNORECASE) for pattern in group["patterns"]]
-    return tuple(patterns)
-
-
-class CharacterBreakDetector:
-    """Detects replies that break a persona's character, but for statements of its own card: some
-    are machines.
-    """
-
-    def __init__(self, persona: Persona) -> None:
-        examples = [turn.text for turn in example_turns(persona)]
-        card = "\n".join([system_text(persona, ""), persona.first_mes, *examples])
-        self._patterns: list[re.Pattern[str]] = []
-        for pattern in out_of_character_patterns():
-            if not pattern.search(card):
-                self._patterns.append(pattern)
-
-    def is_broken_by(self, reply: str, asker: str) -> bool:
-        """Report whether a reply speaks as a program, or continues as `asker`."""
-        names = "|".join(map(re.escape, filter(None, (asker, *USER_NAMES))))
-        as_another = re.search(rf"^\s*(?:{names})\s*:", reply, re.IGNORECASE | re.MULTILINE)
-        return as_another is not None or any(pattern.search(reply) for pattern in self._patterns)
 
 
 @dataclass(frozen=True)

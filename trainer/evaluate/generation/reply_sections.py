@@ -29,25 +29,18 @@ from personas.schemas.scorecard import (
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.quality_filters import detect_main_language, find_language_file
 from trainer.dataset.synthetic.language_rules import language_name
+from trainer.evaluate.generation.author_texts import MIN_CLASS_TEXTS, AuthorTexts, usable_voices
+from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
-    SafetyTrial,
     fact_prompts,
     general_prompts,
     heldout_prompts,
     interleave_tasks,
-    measure_safety,
     nearest_replies,
-    safety_prompts,
-    safety_trials,
     small_talk_prompts,
 )
-from trainer.evaluate.generation.lore_facts import (
-    CharacterBreakDetector,
-    FactQuestion,
-    lore_questions,
-    measure_facts,
-)
+from trainer.evaluate.generation.lore_facts import FactQuestion, lore_questions, measure_facts
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -57,15 +50,16 @@ from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     select_replies,
 )
+from trainer.evaluate.generation.safety import (
+    SafetyTrial,
+    measure_safety,
+    safety_prompts,
+    safety_trials,
+)
 from trainer.evaluate.generation.sense_inputs import SenseInputs
 from trainer.evaluate.generation.sense_sections import measure_sense
 from trainer.evaluate.generation.text_metrics import References, text_scores
-from trainer.evaluate.generation.voice_classifier import (
-    MIN_CLASS_TEXTS,
-    AuthorTexts,
-    measure_voice,
-    usable_voices,
-)
+from trainer.evaluate.generation.voice_classifier import measure_voice
 from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply

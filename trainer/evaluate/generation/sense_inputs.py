@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from personas.schemas.chat import Persona
 from trainer.dataset.dataset import Dataset
 from trainer.evaluate.candidates import Candidates
+from trainer.evaluate.generation.author_texts import AuthorTexts
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
 from trainer.evaluate.generation.lore_facts import FactQuestion
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
-from trainer.evaluate.generation.voice_classifier import AuthorTexts
 
 
 @dataclass(frozen=True)

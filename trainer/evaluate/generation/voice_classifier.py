@@ -5,105 +5,30 @@ persona.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from personas.card.toml_card import SHIPPED_CARDS, read_cards
-from personas.home.data_subjects import NO_CONSENT
-from personas.home.rights import decide_right, read_statement
 from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.minilm import Vectors, load_minilm
 from personas.schemas.chat import Persona
-from personas.schemas.scorecard import (
-    GENERAL_VOICE,
-    HELDOUT_TASK,
-    MEMBERS_VOICE,
-    MeanStd,
-    Side,
-    VoiceScores,
-)
-from trainer.dataset.dataset import Dataset
+from personas.schemas.scorecard import HELDOUT_TASK, MeanStd, Side, VoiceScores
 from trainer.dataset.dedup_split import hash_fraction
+from trainer.evaluate.generation.author_texts import AuthorTexts, other_voices
 from trainer.evaluate.generation.reply_tasks import (
-    DATA_FOLDER,
     GeneratedReply,
     mean_std,
     select_replies,
     true_share,
 )
 from trainer.evaluate.generation.text_metrics import WORD, split_words
-from trainer.schemas import PromptReply
-from trainer.sources.conversation import Conversation
-from trainer.sources.reader import read_usable
-from trainer.sources.source_format import ReadOptions
 
-HELDOUT_SHARE = 0.15  # share held out of texts that have no held-out set of their own
 MAX_CLASS_TEXTS = 300  # training texts of a class
-MIN_CLASS_TEXTS = 10  # a class with fewer is left out
 MAX_EMBEDDED_TEXTS = 80
 CROSS_VALIDATION_FOLDS = 5
 FUNCTION_WORDS = 150
 MASK_SIGN = "■"
-
-
-@dataclass(frozen=True)
-class AuthorTexts:
-    """Texts of a known author: those for training, and the held-out ones."""
-
-    trained: tuple[str, ...]
-    heldout: tuple[str, ...]
-
-
-def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
-    """Return the texts of the persona, then of other classes with enough texts; `others` default to
-    shipped ones.
-    """
-    assert data.persona is not None  # general dialogue has no voice to measure
-    voices = {name: _own_texts(other) for name, other in others.items()}
-    if not voices:
-        voices = shipped_voices(data.persona)
-    voices[GENERAL_VOICE] = _split_texts([pair.reply for pair in data.general_prompt_replies])
-    voices[MEMBERS_VOICE] = AuthorTexts(
-        trained=tuple(pair.message for pair in data.train_prompt_replies if pair.by_persona),
-        heldout=tuple(pair.message for pair in data.heldout_prompt_replies if pair.by_persona),
-    )
-    usable = {data.persona.id: _own_texts(data)}
-    for name, voice in voices.items():
-        if len(voice.trained) >= MIN_CLASS_TEXTS and voice.heldout:
-            usable[name] = voice
-    return usable
-
-
-def usable_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
-    """Return `collect_voices`; empty if they are too few to tell the persona from anybody else."""
-    if data.persona is None:
-        return {}
-    voices = collect_voices(data, others)
-    own = voices[data.persona.id]
-    if len(own.trained) < MIN_CLASS_TEXTS or not own.heldout:
-        return {}
-    return voices if other_voices(data.persona, voices) else {}
-
-
-def other_voices(persona: Persona, voices: Mapping[str, AuthorTexts]) -> list[AuthorTexts]:
-    """Return the texts of authors that are neither the persona nor the members it talks to."""
-    known = (persona.id, MEMBERS_VOICE)
-    return [voice for name, voice in voices.items() if name not in known]
-
-
-def shipped_voices(persona: Persona) -> dict[str, AuthorTexts]:
-    """Return the replies of the shipped personas except this one."""
-    cards = read_cards(SHIPPED_CARDS)
-    voices = {}
-    for name, card in cards.items():
-        log = DATA_FOLDER / "logs" / f"{name}.json"
-        if name != persona.id and log.is_file():
-            voices[name] = _split_texts(_persona_texts(log, card))
-    return voices
 
 
 class AuthorshipClassifier:
@@ -270,35 +195,3 @@ def _shares(names: Sequence[str]) -> dict[str, float]:
     for name, count in Counter(names).most_common():
         shares[name or "nobody"] = count / len(names)
     return shares
-
-
-def _own_texts(data: Dataset) -> AuthorTexts:
-    """Return the replies of a data set's persona."""
-
-    def replies(pairs: Iterable[PromptReply]) -> tuple[str, ...]:
-        return tuple(pair.reply for pair in pairs if pair.by_persona)
-
-    return AuthorTexts(replies(data.train_prompt_replies), replies(data.heldout_prompt_replies))
-
-
-def _split_texts(texts: Iterable[str]) -> AuthorTexts:
-    trained: list[str] = []
-    heldout: list[str] = []
-    for text in dict.fromkeys(texts):
-        if hash_fraction("voice apart", text) < HELDOUT_SHARE:
-            heldout.append(text)
-        else:
-            trained.append(text)
-    return AuthorTexts(tuple(trained), tuple(heldout))
-
-
-def _persona_texts(log: Path, persona: Persona) -> list[str]:
-    """Return a persona's replies in a log if training on it is permitted."""
-    statement = read_statement(log)
-    stated = statement.right if statement else ""
-    decide_right(log.name, stated=stated, consent=NO_CONSENT).require()
-    replies = []
-    for talk in read_usable(log, ReadOptions(persona=persona)):
-        if isinstance(talk, Conversation):
-            replies += [message.text for message in talk.messages if message.speaker.is_persona]
-    return replies

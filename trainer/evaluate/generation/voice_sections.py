@@ -15,8 +15,9 @@ from personas.schemas.scorecard import (
     VOICE,
     Side,
 )
+from trainer.evaluate.generation.author_texts import AuthorTexts, other_voices
+from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
-from trainer.evaluate.generation.lore_facts import CharacterBreakDetector
 from trainer.evaluate.generation.reply_tasks import (
     PRESSURE_FILE,
     EvaluationPrompt,
@@ -28,12 +29,7 @@ from trainer.evaluate.generation.reply_tasks import (
     select_replies,
 )
 from trainer.evaluate.generation.sense_inputs import SenseInputs
-from trainer.evaluate.generation.voice_classifier import (
-    AuthorshipClassifier,
-    AuthorTexts,
-    ContentMask,
-    other_voices,
-)
+from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier, ContentMask
 
 MAX_BOUND_TEXTS = 80  # real replies that bound a measure
 
