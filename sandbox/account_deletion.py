@@ -45,18 +45,17 @@ def delete_account_content(
     deleted: set[str] = set()
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
+            # Oldest first, so replies come after the messages that they quote.
             replied_to = (message.get("message_reference") or {}).get("message_id")
-            if (
-                replied_to in deleted
-                or message["channel_id"] in direct
-                or _is_theirs(store, message, person)
-            ):
+            is_private = message["channel_id"] in direct
+            if replied_to in deleted or is_private or _is_theirs(store, message, person):
                 deleted.add(message["id"])
                 delete(message)
-            elif (redacted := person.redacted(message["content"])) != message["content"]:
-                store.put(
-                    kind, message | {"content": redacted}
-                )  # mentioned, but perhaps somebody else of that name
+                continue
+            redacted = person.redacted(message["content"])
+            if redacted != message["content"]:  # mentioned, but perhaps another of that name
+                store.put(kind, message | {"content": redacted})
+    # The account itself stays until the sandbox ends: its next message cancels the departure.
     for user_id in person.ids:
         if any(store.get(kind, user_id) for kind in _numbered_kinds(store, "member")):
             store.put("leaving", {"id": user_id})
@@ -79,21 +78,15 @@ def delete_departed_accounts(store: ObjectStore) -> None:
     direct = _direct_channels(store, leaving)
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
-            if message["channel_id"] in direct or _by(
-                message, leaving
-            ):  # replies that arrived after they had left
+            # Replies may have arrived after they had left.
+            if message["channel_id"] in direct or _by(message, leaving):
                 store.delete(kind, message["id"])
     for channel_id in direct:
         store.delete("channel", channel_id)
     for facts in store.all("guild"):
-        store.put(
-            "guild",
-            {
-                key: value
-                for key, value in facts.items()
-                if key != "owner_id" or value not in leaving
-            },
-        )
+        if facts.get("owner_id") in leaving:  # the guild appoints another owner
+            del facts["owner_id"]
+        store.put("guild", facts)
     for user_id in leaving:
         for kind in _numbered_kinds(store, "member"):
             store.delete(kind, user_id)
@@ -107,11 +100,11 @@ def _numbered_kinds(store: ObjectStore, kind: str) -> list[str]:
 
 
 def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
-    return {
-        channel["id"]
-        for channel in store.all("channel")
-        if channel["type"] == DIRECT_CHANNEL and channel["recipients"][0]["id"] in ids
-    }
+    channels = set()
+    for channel in store.all("channel"):
+        if channel["type"] == DIRECT_CHANNEL and channel["recipients"][0]["id"] in ids:
+            channels.add(channel["id"])
+    return channels
 
 
 def _is_theirs(store: ObjectStore, message: Json, person: DepartingMember) -> bool:
@@ -119,8 +112,11 @@ def _is_theirs(store: ObjectStore, message: Json, person: DepartingMember) -> bo
         return True
     if person.finds(json.dumps(message, ensure_ascii=False)):
         return True
-    files = (store.file(int(attachment["id"])) for attachment in message["attachments"])
-    return any(person.holds(file.name, file.data) for file in files if file)
+    for attachment in message["attachments"]:
+        file = store.file(int(attachment["id"]))
+        if file and person.holds(file.name, file.data):
+            return True
+    return False
 
 
 def _by(message: Json, ids: Collection[str]) -> bool:
@@ -131,15 +127,11 @@ def _by(message: Json, ids: Collection[str]) -> bool:
 def _rename_threads(store: ObjectStore, ids: Collection[str]) -> None:
     """Rename the threads a person opened; other members' messages in them stay."""
     anonymous = {"name": ANONYMOUS_THREAD_NAME, "owner_id": UNKNOWN_USER_ID}
-    threads = {
-        one["id"]
-        for one in store.all("channel")
-        if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids
-    }
-    for thread_id in threads:
-        if channel := store.get("channel", thread_id):
-            store.put("channel", channel | anonymous)
-        starter = store.get("message", thread_id)  # which has a copy
+    for channel in store.all("channel"):
+        if channel["type"] != THREAD_CHANNEL or channel["owner_id"] not in ids:
+            continue
+        store.put("channel", channel | anonymous)
+        starter = store.get("message", channel["id"])  # which has a copy
         if starter and "thread" in starter:
             store.put("message", starter | {"thread": starter["thread"] | anonymous})
 

@@ -70,8 +70,9 @@ def _as_read(parts: SandboxContainer, channel: Json, message: Json) -> Json:
     """Render a message for the HTTP API: the portal's intent switch applies here, not a session's
     intents.
     """
-    is_open = parts.conditions.message_content or channel["type"] == DIRECT_CHANNEL
-    return message if is_open else without_content(message, parts.guild.bot_id)
+    if parts.conditions.message_content or channel["type"] == DIRECT_CHANNEL:
+        return message
+    return without_content(message, parts.guild.bot_id)
 
 
 def history(parts: SandboxContainer, call: ApiCall) -> list[Json]:
@@ -79,10 +80,11 @@ def history(parts: SandboxContainer, call: ApiCall) -> list[Json]:
     if not _reads_history(parts, channel):
         return []
     limit = min(call.number("limit") or 50, 100)
-    found = parts.messages.history(
+    messages = parts.messages.history(
         channel["id"], limit, call.number("before"), call.number("after")
     )
-    return [_as_read(parts, channel, message) for message in reversed(found)]
+    # Newest first, as Discord returns them.
+    return [_as_read(parts, channel, message) for message in reversed(messages)]
 
 
 def get_message(parts: SandboxContainer, call: ApiCall) -> Json:
@@ -117,9 +119,9 @@ def start_thread(parts: SandboxContainer, call: ApiCall) -> Json:
     validation.check_limits(call.body, validation.THREAD)
     if "message_id" in call.path:
         message = parts.messages.find(call.path["message_id"], channel["id"])
-    if channel["type"] != TEXT_CHANNEL or (
-        message is None and call.body.get("type") != THREAD_CHANNEL
-    ):
+    # Without a message, the default type is a private thread, which the sandbox lacks.
+    is_private = message is None and call.body.get("type") != THREAD_CHANNEL
+    if channel["type"] != TEXT_CHANNEL or is_private:
         raise ApiError(50024)
     if message and message["flags"] & HAS_THREAD:
         raise ApiError(160004)

@@ -15,7 +15,7 @@ from sandbox.network_conditions import NetworkConditions
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import ApiError, Json
 
-MAX_WEBHOOKS_PER_CHANNEL = 15
+MAX_WEBHOOKS_PER_CHANNEL = 15  # Discord's
 FORBIDDEN_NAMES = re.compile(r"discord|clyde", re.IGNORECASE)
 DATA_URI = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,(.+)", re.DOTALL)
 LINKED_IMAGE_TYPE = "text/uri-list"
@@ -74,8 +74,9 @@ class WebhookManager:
         return self._save(hook, {"name": "", **body})
 
     def edit(self, hook: Json, body: Json) -> Json:
-        moved = {"channel_id": str(body["channel_id"])} if body.get("channel_id") else {}
-        return self._save(hook | moved, body)
+        if body.get("channel_id"):
+            hook = hook | {"channel_id": str(body["channel_id"])}
+        return self._save(hook, body)
 
     def _save(self, hook: Json, body: Json) -> Json:
         if "name" in body:
@@ -103,10 +104,12 @@ class WebhookManager:
 
     def execute(self, hook: Json, place: str, draft: MessageDraft) -> Json:
         draft.check()
-        name = draft.body.get("username")
-        avatar = draft.body.get("avatar_url")
-        avatar_hash = self._linked_picture(avatar) if avatar else hook["avatar"]
-        name = _allowed_name(name, "username") if name else hook["name"]
+        avatar_hash = hook["avatar"]
+        if url := draft.body.get("avatar_url"):
+            avatar_hash = self._linked_picture(url)
+        name = hook["name"]
+        if draft.body.get("username"):
+            name = _allowed_name(draft.body["username"], "username")
         author = payloads.webhook_author(hook["id"], name, avatar_hash)
         owner: dict[str, Any] = {"webhook_id": hook["id"], "application_id": hook["application_id"]}
         return self._messages.create(author, place, draft, **owner)
@@ -114,14 +117,17 @@ class WebhookManager:
     def _picture(self, uri: str | None) -> str | None:
         if uri is None:
             return None
-        found = DATA_URI.fullmatch(uri)
+        invalid = ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
+        match = DATA_URI.fullmatch(uri)
+        if not match:
+            raise invalid
         try:
-            data = base64.b64decode(found[2], validate=True) if found else b""
+            data = base64.b64decode(match[2], validate=True)
         except binascii.Error:
-            data = b""
-        if not found or not data:
-            raise ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
-        return self._store.put_avatar(StoredFile("avatar", found[1], data))
+            raise invalid from None
+        if not data:
+            raise invalid
+        return self._store.put_avatar(StoredFile("avatar", match[1], data))
 
     def _linked_picture(self, url: str) -> str:
         # Discord fetches the image; the sandbox makes no requests and leaves that to the page.

@@ -95,6 +95,7 @@ class GatewayConnection:
                 if self._zlib is None:
                     await self.socket.send_str(text)
                 else:
+                    # One stream for the whole connection; the flush ends each frame.
                     data = self._zlib.compress(text.encode()) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
                     await self.socket.send_bytes(data)
 
@@ -145,6 +146,7 @@ class GatewaySession:
     def dispatch(self, name: str, data: Json) -> None:
         """Dispatch an event, now or at the next resume."""
         traffic_log.notify_observers(traffic_log.GatewayEvent(name, data))
+        # Also events that are lost have a number: a resume asks for all after the last one.
         self._number += 1
         event = self._number, name, data
         self._sent.append(event)

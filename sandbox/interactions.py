@@ -25,9 +25,11 @@ from sandbox.sandbox_errors import ApiError, Json
 from sandbox.traffic_log import EventFeed
 from sandbox.validation import CHAT_INPUT
 
+# Discord's documentation, "Receiving and Responding": a token is invalid if the first response
+# takes longer than three seconds, and 15 minutes after the interaction.
 ACKNOWLEDGE_TIMEOUT_S = 3.0
 TOKEN_LIFETIME_S = 15 * 60.0
-ATTACHMENT_LIMIT_BYTES = 10 * 2**20
+ATTACHMENT_LIMIT_BYTES = 10 * 2**20  # Discord's, for members without Nitro
 
 
 class InteractionType(IntEnum):

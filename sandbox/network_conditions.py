@@ -32,7 +32,7 @@ class SimulatedClock:
         """Advance the clock; waits that end within these seconds end now."""
         self.ahead_s += seconds
         for wait in self._waits:
-            if not wait.expired():
+            if not wait.expired():  # an expired one refuses another time
                 wait.reschedule((wait.when() or 0.0) - seconds)
 
     async def within(self, event: asyncio.Event, seconds: float) -> bool:

@@ -73,8 +73,10 @@ class ObjectStore:
         # Exclusive: a second sandbox on the same file would hand out the same ids and lose
         # messages.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # Only checkpoints wait for the disk; a power failure costs the latest writes.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
+        # Deleted messages are overwritten.
         self._db.execute("PRAGMA secure_delete = ON")
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()

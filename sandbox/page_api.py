@@ -150,7 +150,7 @@ class _Page:
             return _refusal("Your files are too powerful: 10 MiB each at most.")
         upload_id = self._container.store.new_id()
         self._uploads[upload_id] = file
-        if len(self._uploads) > MAX_UPLOADS:
+        if len(self._uploads) > MAX_UPLOADS:  # files that were added and never sent
             del self._uploads[next(iter(self._uploads))]
         return web.json_response(
             {"id": upload_id, "name": file.name, "size": len(file.data), "type": file.type}

@@ -46,7 +46,10 @@ def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
     """Connect every discord.py client of this process to the sandbox (or its URL), until the stack
     is closed.
     """
-    base = URL(sandbox_or_url if isinstance(sandbox_or_url, str) else sandbox_or_url.url)
+    if isinstance(sandbox_or_url, str):
+        base = URL(sandbox_or_url)
+    else:
+        base = URL(sandbox_or_url.url)
     before = (
         discord.http.Route.BASE,
         discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY,
@@ -133,6 +136,7 @@ class Sandbox(FaultControls):
         `mount` may add routes; `create_runner` is called with the application and the options of
         `web.AppRunner`.
         """
+        # Whoever reaches the port can act as any member.
         if not http_api.is_loopback(host):
             raise NotLoopback(
                 f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or "
@@ -173,6 +177,7 @@ class Sandbox(FaultControls):
 
     async def stop(self) -> None:
         """Close every connection, then the port and the state."""
+        # The sockets first: a port with open connections waits for them.
         await self._container.gateway.close()
         await self._close_port()
         self.close_state()
@@ -187,14 +192,13 @@ class Sandbox(FaultControls):
         sandbox ends.
         """
         guilds = self._shared.guilds
-        in_use = {
-            file for one in guilds for file in one.interactions.attachment_ids_of_others(person.ids)
-        }
+        in_use: set[str] = set()
+        for container in guilds:
+            in_use |= container.interactions.attachment_ids_of_others(person.ids)
 
         def delete(message: Json) -> None:
-            (self._shared.of_channel(message["channel_id"]) or guilds[0]).messages.delete(
-                message["id"]
-            )
+            container = self._shared.of_channel(message["channel_id"]) or guilds[0]
+            container.messages.delete(message["id"])
 
         delete_account_content(self._shared.store, delete, person, in_use)
 
@@ -218,10 +222,12 @@ class Sandbox(FaultControls):
         return await self._container.feed.wait_for(kind, check, timeout_s, since)
 
     def _of_guild(self, guild_id: int | None) -> SandboxContainer:
-        found = self._container if guild_id is None else self._shared.of_guild(str(guild_id))
-        if found is None:
+        if guild_id is None:
+            return self._container
+        container = self._shared.of_guild(str(guild_id))
+        if container is None:
             raise KeyError(guild_id)
-        return found
+        return container
 
     def channel(self, name: str, guild_id: int | None = None) -> Json:
         """Return the channel of this name, in the first guild or the one named. Raises KeyError."""
@@ -235,9 +241,8 @@ class Sandbox(FaultControls):
         return self._of_guild(guild_id).messages.history(channel["id"], MAX_HISTORY_MESSAGES)
 
     def webhooks(self, channel_name: str, guild_id: int | None = None) -> list[Json]:
-        return self._of_guild(guild_id).webhooks.of_channel(
-            self.channel(channel_name, guild_id)["id"]
-        )
+        channel = self.channel(channel_name, guild_id)
+        return self._of_guild(guild_id).webhooks.of_channel(channel["id"])
 
     def proxy_bot(self, guild_id: int | None = None) -> ProxyBot:
         """Return a bot that posts members' messages again under other names, as PluralKit does."""

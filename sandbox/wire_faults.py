@@ -78,24 +78,21 @@ class FaultRates:
 
         No request hangs: that takes as long as the bot waits.
         """
-        names = {one.name for one in fields(cls)} - {"slow_s", RequestFault.HANGING}
-        by_kind = {
-            RequestFault: share / (len(RequestFault) - 1),
-            EventFault: share / len(EventFault),
-        }
-        return cls(
-            **{
-                name: by_kind[RequestFault if name in list(RequestFault) else EventFault]
-                for name in names
-            }
-        )
+        rates = {}
+        for fault in RequestFault:
+            if fault is not RequestFault.HANGING:
+                rates[fault.value] = share / (len(RequestFault) - 1)
+        for event_fault in EventFault:
+            rates[event_fault.value] = share / len(EventFault)
+        return cls(**rates)
 
 
 class WireFaults:
     """Draws the faults; the same seed and rates give the same sequence."""
 
     def __init__(self, rates: FaultRates | None = None, seed: int = 0) -> None:
-        self.rates, self._random = rates or FaultRates(), random.Random(seed)  # nosec B311  # repeatable
+        self.rates = rates or FaultRates()
+        self._random = random.Random(seed)  # nosec B311  # repeatable
         self._planned: dict[str, tuple[RequestFault, int]] = {}
 
     def plan(self, route: str, fault: RequestFault, times: int) -> None:
@@ -116,7 +113,9 @@ class WireFaults:
         return self._draw(RequestFault)
 
     def of_event(self, name: str) -> EventFault | None:
-        return self._draw(EventFault) if name in FAULTY_EVENTS else None
+        if name not in FAULTY_EVENTS:
+            return None
+        return self._draw(EventFault)
 
     def server_error(self) -> int:
         """Return a status from 500 on."""
@@ -127,6 +126,7 @@ class WireFaults:
         return self._random.randrange(count)
 
     def _draw(self, kind: type[T]) -> T | None:
+        # One draw for all faults, so that a request has at most one of them.
         left = self._random.random()
         for fault in kind:
             left -= getattr(self.rates, fault.value)
