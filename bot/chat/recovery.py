@@ -60,7 +60,7 @@ class ReplyRecovery:
         try:
             while page := self._context.store.replies.unfinished(after):
                 after = page[-1].event_id
-                interrupted = [it for it in page if not unfinished.holds(it.event_id)]
+                interrupted = [reply for reply in page if not unfinished.holds(reply.event_id)]
                 with ExitStack() as counted:  # also those that wait for their turn
                     for stored in interrupted:
                         counted.enter_context(unfinished.counting(stored.event_id))

@@ -248,13 +248,13 @@ class ChatRequestBuilder:
         headings = {}
         for memory in memories.read():  # again: one may be forgotten during the search
             headings[memory.text] = f"your words, which {asked}" if memory.by_persona else asked
-        kept = []
+        shown = []
         for hit in hits:
             if hit.source != MEMORY_SOURCE:
-                kept.append(hit)
+                shown.append(hit)
             elif hit.text in headings:
-                kept.append(replace(hit, heading=headings[hit.text]))
-        return tuple(kept)
+                shown.append(replace(hit, heading=headings[hit.text]))
+        return tuple(shown)
 
     async def _search_with(
         self, seqs: dict[str, int], message: str, memories: "MemoriesForReply"

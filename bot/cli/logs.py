@@ -18,7 +18,7 @@ class OneLineFormatter(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = CONTROL_PATTERN.sub(lambda found: ascii(found[0])[1:-1], record.message)
+        record.message = CONTROL_PATTERN.sub(lambda sign: ascii(sign[0])[1:-1], record.message)
         return super().formatMessage(record)
 
 

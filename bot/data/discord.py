@@ -36,8 +36,8 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
         lines.append("It cannot be fetched now: no hub can be reached from the bot's machine.")
         await respond(interaction, "\n".join([*lines, missing.advice]))
         return
-    who = "A moderator" if services.fetch_datasets == "moderators" else "The bot's operator"
-    lines.append(f"{who} can fetch it with the button. Then run the command again.")
+    fetchers = "A moderator" if services.fetch_datasets == "moderators" else "The bot's operator"
+    lines.append(f"{fetchers} can fetch it with the button. Then run the command again.")
     await respond(interaction, "\n".join(lines), button_view(FetchDatasetButton(missing.name)))
 
 

@@ -95,12 +95,14 @@ class BotMetrics:
     @property
     def first_text(self) -> Percentiles:
         """Seconds to first text of the latest replies."""
-        return percentiles([it.first_s for it in list(self._replies) if it.first_s is not None])
+        return percentiles(
+            [reply.first_s for reply in list(self._replies) if reply.first_s is not None]
+        )
 
     @property
     def whole_reply(self) -> Percentiles:
         """Durations of the latest replies."""
-        return percentiles([it.whole_s for it in list(self._replies)])
+        return percentiles([reply.whole_s for reply in list(self._replies)])
 
     @contextmanager
     def listening(self) -> Iterator[None]:

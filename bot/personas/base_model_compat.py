@@ -198,14 +198,14 @@ def compatibility_notes(
     ]
 
 
-def is_same_model(one: str, other: str) -> bool:
+def is_same_model(name: str, other: str) -> bool:
     """Report whether two names mean one base model: the same name, or the same files, scaling and
     chat template.
     """
-    if one == other:
+    if name == other:
         return True
     try:
-        first = locate(one, fetch=False)
+        first = locate(name, fetch=False)
         second = locate(other, fetch=False)
         alike = first.scaling == second.scaling and default_template(first) == default_template(
             second

@@ -88,8 +88,8 @@ def connection_error(error: BaseException) -> UnderstudyError:
     """Explain in one line why logging in to Discord failed, or why the connection ended."""
     cause: BaseException | None = error
     while cause:  # discord.py fails by itself over some failed connections
-        if found := _known_connection_error(cause):
-            return found
+        if known := _known_connection_error(cause):
+            return known
         cause = cause.__cause__ or cause.__context__
     log.debug("the connection to Discord ended unexpectedly", exc_info=error)
     frames = traceback.extract_tb(error.__traceback__)
@@ -110,8 +110,8 @@ def shorten_connection_log(record: logging.LogRecord) -> bool:
     loggers.
     """
     error = record.exc_info[1] if record.exc_info else None
-    if error and (found := _known_connection_error(error)):
-        record.msg = f"{record.getMessage()}: {found.message}"
+    if error and (known := _known_connection_error(error)):
+        record.msg = f"{record.getMessage()}: {known.message}"
         record.args = ()
         record.exc_info = None
     return True
@@ -269,11 +269,11 @@ def _own_text(error: UnderstudyError) -> str:
 def hide_paths(text: str) -> str:
     """Shorten each path of this machine to its last name."""
 
-    def last_name(found: re.Match[str]) -> str:
-        path = PurePosixPath(found[0])
+    def last_name(match: re.Match[str]) -> str:
+        path = PurePosixPath(match[0])
         # An address of the HTTP API looks like a path, too, but this machine has no such folder.
         if not Path("/", path.parts[1]).exists():
-            return found[0]
+            return match[0]
         return path.name
 
     return ABSOLUTE_PATH_PATTERN.sub(last_name, text)

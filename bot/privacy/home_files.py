@@ -75,11 +75,11 @@ class HomeFiles:
 
     def derived_paths(self) -> list[Path]:
         """List all derived files and folders, none within another."""
-        found = {path for pattern in DERIVED_PATHS for path in self.home.glob(pattern)}
-        found |= {
+        paths = {path for pattern in DERIVED_PATHS for path in self.home.glob(pattern)}
+        paths |= {
             path.parent for path in walk_home(self.home, PEOPLE_FILE) if path.parent != self.home
         }
-        return sorted(path for path in found if not any(parent in found for parent in path.parents))
+        return sorted(path for path in paths if not any(parent in paths for parent in path.parents))
 
     def contains_person(self, path: Path) -> bool:
         """Return whether a file or folder contains the person, by its list of people, its names or
@@ -243,12 +243,12 @@ def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
     """List the data sets, job folders and adapters whose list of people contains somebody, by path
     from the home.
     """
-    found = []
+    paths = []
     for path in sorted(walk_home(home, PEOPLE_FILE)):
         with suppress(MaterialError):  # a list that cannot be read identifies nobody
             if not read_people(path.parent).keys().isdisjoint(people):
-                found.append(path.parent.relative_to(home).as_posix())
-    return found
+                paths.append(path.parent.relative_to(home).as_posix())
+    return paths
 
 
 def discard_pending_job_folders(home: Path, store: Store) -> None:

@@ -166,37 +166,37 @@ def _text(suffix: str, text: str, finder: IdentifierMatcher) -> bytes | None:
 
 
 def _json(text: str, finder: IdentifierMatcher) -> str | None:
-    kept = redact_json(json.loads(text), finder)
-    if kept is REMOVED_RECORD:
+    redacted = redact_json(json.loads(text), finder)
+    if redacted is REMOVED_RECORD:
         return None
     # Only what is redacted changes, so the layout stays.
     indent = 2 if re.match(r"[\[{]\s*\n", text) else None
-    new = json.dumps(kept, ensure_ascii=False, indent=indent)
+    new = json.dumps(redacted, ensure_ascii=False, indent=indent)
     if text.endswith("\n"):
         new += "\n"
     return new
 
 
 def _lines(text: str, finder: IdentifierMatcher) -> str:
-    kept = []
+    lines = []
     for line in text.split("\n"):
         if not finder.touches(line):
-            kept.append(line)
+            lines.append(line)
         elif (record := _record(line, finder)) is not REMOVED_RECORD:
-            kept.append(record)
-    return "\n".join(kept)
+            lines.append(record)
+    return "\n".join(lines)
 
 
 def _record(line: str, finder: IdentifierMatcher) -> Any:
     try:
-        kept = redact_json(json.loads(line), finder)
+        redacted = redact_json(json.loads(line), finder)
     except ValueError:
         if finder.in_text(line):
             return REMOVED_RECORD
         return finder.redacted(line)
-    if kept is REMOVED_RECORD:
-        return kept
-    return json.dumps(kept, ensure_ascii=False)
+    if redacted is REMOVED_RECORD:
+        return redacted
+    return json.dumps(redacted, ensure_ascii=False)
 
 
 def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
@@ -257,14 +257,14 @@ def _plain_text(text: str, finder: IdentifierMatcher) -> str | None:
     """Redact text line by line; in a chat log, the person's messages go with all their lines."""
     if "\0" in text:
         return None
-    kept = []
+    lines = []
     is_theirs = False
     for line in text.split("\n"):
         if LOG_LINE.match(line) or not line.strip():
             is_theirs = _is_speaker(line, finder)
         if not is_theirs:
-            kept.append(finder.redacted(line))
-    return "\n".join(kept)
+            lines.append(finder.redacted(line))
+    return "\n".join(lines)
 
 
 def _is_speaker(line: str, finder: IdentifierMatcher) -> bool:
@@ -272,12 +272,12 @@ def _is_speaker(line: str, finder: IdentifierMatcher) -> bool:
     speaker, mark, _ = rest.partition(":")
     candidates = [speaker.strip(" <>*~-")] if mark else []
     candidates += re.findall(r"^<([^>]{1,60})>", rest)
-    return any(finder.is_theirs(one) for one in candidates)
+    return any(finder.is_theirs(candidate) for candidate in candidates)
 
 
 def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
     out = io.BytesIO()
-    kept = 0
+    count = 0
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, inner in archive_members(data):
             if inner is None:
@@ -287,8 +287,8 @@ def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
                 new = redact(name, inner, finder)
             if new is not None:
                 archive.writestr(finder.redacted(name), new)
-                kept += 1
-    return out.getvalue() if kept else None
+                count += 1
+    return out.getvalue() if count else None
 
 
 def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:

@@ -147,8 +147,8 @@ class MemberRecords(Table):
     def _replace(self, key: tuple[int, str, str], contributions: Iterable[Contribution]) -> None:
         with self._db.atomic():
             self.remove_contribution(*key)
-            for one in contributions:
-                self._db.insert("gifts", vars(one))
+            for contribution in contributions:
+                self._db.insert("gifts", vars(contribution))
 
     def _contributions(self, guild_id: int, persona_id: str, what: str) -> list[Contribution]:
         sql = "select * from gifts where guild_id = :guild and persona_id = :persona and what = :what order by at"

@@ -125,9 +125,9 @@ def _find_fetched(text: str) -> Path | None:
         return None
 
 
-def _is_same_path(one: Path, other: Path) -> bool:
+def _is_same_path(path: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return path.samefile(other)
     except OSError:
         return False
 

@@ -119,15 +119,15 @@ def _suggested_dialogues(interaction: Interaction) -> dict[str, str]:
 DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_datasets)]
 GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
 RecipeOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())
+    str, SuggestionTransformer(lambda interaction: interaction.client.services.catalogue.recipes())
 ]
 ShareOption = Range[float, 0.0, 1.0]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 OpenJobOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: job_labels(_open_jobs(it)))
+    str, SuggestionTransformer(lambda interaction: job_labels(_open_jobs(interaction)))
 ]
 ResumableJobOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: job_labels(_resumable_jobs(it)))
+    str, SuggestionTransformer(lambda interaction: job_labels(_resumable_jobs(interaction)))
 ]
 
 

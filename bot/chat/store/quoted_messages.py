@@ -59,8 +59,8 @@ class QuotedMessages(Table):
             adapter_version from messages where discord_message_id in (select value from json_each(:ids))
             union all select discord_message_id, channel_id, author_id, author_name, text, null, null
             from quoted_messages where discord_message_id in (select value from json_each(:ids))"""
-        found = self._db.all(QuotedMessage, sql, ids=json.dumps([*message_ids]))
-        return {quoted.message_id: quoted for quoted in found}
+        messages = self._db.all(QuotedMessage, sql, ids=json.dumps([*message_ids]))
+        return {quoted.message_id: quoted for quoted in messages}
 
     def update(self, message_id: int, text: str | None) -> bool:
         """Store an edit. False when the message is unknown."""

@@ -48,12 +48,12 @@ class Channels(Table):
 
     def by_guild(self) -> dict[int, list[int]]:
         """Return the ids of the channels with a persona, by guild."""
-        found: dict[int, list[int]] = {}
+        channel_ids: dict[int, list[int]] = {}
         for row in self._db.read(
             "select guild_id, channel_id from channels order by set_at, channel_id"
         ):
-            found.setdefault(row["guild_id"], []).append(row["channel_id"])
-        return found
+            channel_ids.setdefault(row["guild_id"], []).append(row["channel_id"])
+        return channel_ids
 
     def lately_used(self, limit: int) -> list[Channel]:
         """List the channels with a persona in which messages came last; those without any at the

@@ -267,9 +267,9 @@ def _list_rows(
     its versions.
     """
     for guild_id, persona in services.personas.everybody():
-        found = versions.models(guild_id, persona)
-        yield persona.id, found.live, found.live_since
-        for model, installed_at in found.models:
+        listed = versions.models(guild_id, persona)
+        yield persona.id, listed.live, listed.live_since
+        for model, installed_at in listed.models:
             yield model.id, model, installed_at
     for adapter in services.served_versions.dialogue_adapters():
         yield adapter.id, ChatModel.of_dialogue(adapter), _created_at(adapter)
@@ -292,8 +292,8 @@ async def get_model(request: web.Request) -> web.Response:
     """Returns one model of the list."""
     services = get_services(request)
     model = request.match_info["model"]
-    found = require_model(services, model)
-    return ModelResponse.of(model, found, _installed_at(services, found)).response()
+    chat_model = require_model(services, model)
+    return ModelResponse.of(model, chat_model, _installed_at(services, chat_model)).response()
 
 
 def _installed_at(services: Services, model: ChatModel) -> float:
@@ -303,7 +303,10 @@ def _installed_at(services: Services, model: ChatModel) -> float:
     if model.dialogue:
         return _created_at(model.dialogue)
     installed = services.store.versions.installed(model.persona.id) if model.persona else []
-    return next((one.installed_at for one in installed if one.version == model.version), 0.0)
+    for version in installed:
+        if version.version == model.version:
+            return version.installed_at
+    return 0.0
 
 
 def _created_at(adapter: DialogueAdapter) -> float:

@@ -183,7 +183,7 @@ class ArchiveReader:
         if ARCHIVE_KIND.encode() not in text:
             return _foreign_error(self._path)
         # A later format may have fields that this program does not know.
-        extra = any(one["type"] == "extra_forbidden" for one in error.errors())
+        extra = any(detail["type"] == "extra_forbidden" for detail in error.errors())
         if extra:
             return _newer_error(self._path, "a newer program")
         return damaged_error(self._path, "its manifest cannot be read")

@@ -34,14 +34,14 @@ def automatic_backups(home: Path, now: float) -> dict[Path, float]:
     One that is dated after `now` was made while the clock was ahead, nobody knows when. It counts
     as the oldest: 0.
     """
-    found = {}
+    backups = {}
     for file in sorted(automatic_folder(home).glob("understudy-*.zip")):
         try:
             made_at = datetime.strptime(file.name, NAME_FORMAT).replace(tzinfo=UTC).timestamp()
         except ValueError:  # a file of somebody else
             continue
-        found[file] = made_at if made_at <= now else 0.0
-    return dict(sorted(found.items(), key=lambda one: one[1]))
+        backups[file] = made_at if made_at <= now else 0.0
+    return dict(sorted(backups.items(), key=lambda entry: entry[1]))
 
 
 def latest_backup(home: Path, now: float) -> Path:
@@ -95,8 +95,8 @@ class AutomaticBackup:
         if not outdated and now < due:
             return False
         await asyncio.shield(asyncio.to_thread(self._back_up, now))
-        kept = [file for file in automatic_backups(self._home, now) if file not in outdated]
-        for file in [*outdated, *kept[: -self._schedule.keep]]:
+        current = [file for file in automatic_backups(self._home, now) if file not in outdated]
+        for file in [*outdated, *current[: -self._schedule.keep]]:
             file.unlink(missing_ok=True)
         return True
 
@@ -104,5 +104,5 @@ class AutomaticBackup:
         folder = automatic_folder(self._home)
         folder.mkdir(mode=0o700, exist_ok=True)
         out = folder / datetime.fromtimestamp(now, UTC).strftime(NAME_FORMAT)
-        made = create_backup(self._home, out, now, lambda size: lambda more: None, listed=False)
-        log.info("automatic backup: %s (%.1f MB)", made.path, made.bytes / 2**20)
+        backup = create_backup(self._home, out, now, lambda size: lambda more: None, listed=False)
+        log.info("automatic backup: %s (%.1f MB)", backup.path, backup.bytes / 2**20)

@@ -78,12 +78,12 @@ class CachedDoctor:
             checks = [
                 BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", "make setup")
             ]
-        found = {
+        results = {
             "at": time.time(),
             "base_model": base_model,
             "checks": [asdict(check) for check in checks],
         }
-        await asyncio.to_thread(_write, _cache_file(home), found)
+        await asyncio.to_thread(_write, _cache_file(home), results)
 
 
 def _cache_file(home: Path) -> Path:
@@ -102,9 +102,9 @@ def _read(file: Path) -> DoctorResults | None:
         return None
 
 
-def _write(file: Path, found: dict[str, Any]) -> None:
+def _write(file: Path, results: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_private_file(file, json.dumps(found, ensure_ascii=False).encode())
+        write_private_file(file, json.dumps(results, ensure_ascii=False).encode())
     except OSError as error:
         log.warning("the doctor's results cannot be stored: %s", error)

@@ -32,16 +32,16 @@ NAME_WIDTH_CHARS = 16
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Run all checks and print them. Returns the exit code."""
-    found = []
+    checks = []
     for check in run_checks(arguments):
-        found.append(check)
+        checks.append(check)
         if not arguments.json:
             print("\n".join(_check_lines(check, coloured=supports_colour())), flush=True)
-    wrong = failed_checks(found)
+    wrong = failed_checks(checks)
     if arguments.json:
         print(
             json.dumps(
-                {"well": not wrong, "checks": [asdict(check) for check in found]},
+                {"well": not wrong, "checks": [asdict(check) for check in checks]},
                 ensure_ascii=False,
             )
         )

@@ -27,14 +27,14 @@ class ShardRange:
         """Parse `auto`, `0/1` or `0-4/10`. Raises `ValueError`."""
         if not isinstance(text, str):
             return text
-        found = SHARDS_PATTERN.fullmatch(text.replace(" ", ""))
-        if text.casefold() != AUTO_SHARDS and not found:
+        match = SHARDS_PATTERN.fullmatch(text.replace(" ", ""))
+        if text.casefold() != AUTO_SHARDS and not match:
             raise ValueError("not a range of shards")
-        if not found:
+        if not match:
             return cls()
-        first = int(found[1])
-        last = int(found[2] or found[1])
-        count = int(found[3])
+        first = int(match[1])
+        last = int(match[2] or match[1])
+        count = int(match[3])
         if not first <= last < count <= MAX_SHARDS:
             raise ValueError("not a range of shards")
         return cls(first, last, count)

@@ -427,7 +427,7 @@ def _end_split(home: Path, shards: ShardRange) -> None:
     if not (home / HOME_DATABASE).exists():
         return
     with _lock_source(home):
-        covered = {shard for one in ShardRange.in_home(home) for shard in one.ids or ()}
+        covered = {shard for part in ShardRange.in_home(home) for shard in part.ids or ()}
         if covered == set(range(shards.count or 0)):
             _delete_database(home / HOME_DATABASE)
 

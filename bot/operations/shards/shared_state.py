@@ -203,9 +203,8 @@ class SharedLog:
         """
         with self._translated():
             session = self._open()
-            session.create(
-                [one for one in LOG_SCHEMA.format(p=session.prefix).split(";\n") if one.strip()]
-            )
+            statements = LOG_SCHEMA.format(p=session.prefix).split(";\n")
+            session.create([statement for statement in statements if statement.strip()])
             session.begin()
             try:
                 self._refuse_others(session)
@@ -471,10 +470,9 @@ class SharedConnection(DatabaseConnection):
             self.unnoticed += missed
 
     def _commit(self) -> None:
-        rows = [
-            self._row(one["name"], one["key"])
-            for one in super().read("select distinct name, key from changed")
-        ]
+        rows = []
+        for changed in super().read("select distinct name, key from changed"):
+            rows.append(self._row(changed["name"], changed["key"]))
         super().write("delete from changed")
         if rows:
             self._set_applied(self.log.commit(rows))

@@ -123,10 +123,11 @@ async def get_metrics(request: web.Request) -> web.Response:
 def _process_metrics(state: SystemState) -> Iterator[Metric]:
     memory: dict[str, float] = defaultdict(float)
     cpu: dict[str, float] = defaultdict(float)
-    for one in state.processes:
-        kind = " ".join(one.what.split()[:2])  # not which job: each would be a series of its own
-        memory[kind] += one.memory_bytes
-        cpu[kind] += one.cpu_s
+    for process in state.processes:
+        # Not which job: each would be a series of its own.
+        kind = " ".join(process.what.split()[:2])
+        memory[kind] += process.memory_bytes
+        cpu[kind] += process.cpu_s
     words = "Resident memory of the bot and of what it has started."
     yield _labelled_gauge("understudy_resident_memory_bytes", words, "process", memory)
     spent = CounterMetricFamily(

@@ -135,9 +135,9 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
 
 def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
     """The newest version of each persona that is neither live nor decided about."""
-    for made in services.store.versions.undecided(MAX_ALERTS + 1):
-        card = made.scorecard
+    for version in services.store.versions.undecided(MAX_ALERTS + 1):
+        card = version.scorecard
         says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
-        what = f"{made.persona_id} {made.version} {says}."
-        path = f"{DASHBOARD}/personas/{made.persona_id}"
+        what = f"{version.persona_id} {version.version} {says}."
+        path = f"{DASHBOARD}/personas/{version.persona_id}"
         yield DashboardAlert("warn", what, " ".join(card.reasons), path)

@@ -44,6 +44,9 @@ def _render_list(
     )
     listed = [OwnedPersona(services, guild_id, persona) for guild_id, persona in shown]
     channels = channels_by_persona(services, [owned.id for owned in listed])
+    rows = []
+    for owned in listed:
+        rows.append((owned, persona_status(services, owned.id), channels.get(owned.id, [])))
     return render_page(
         request,
         "personas/list.html",
@@ -52,9 +55,7 @@ def _render_list(
         faults=[FormError(error, "file", "File")] if error else (),
         wrong={"file": error} if error else {},
         short_name=short_name,
-        listed=[
-            (one, persona_status(services, one.id), channels.get(one.id, [])) for one in listed
-        ],
+        listed=rows,
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
         is_long=bool(find) or len(matching) > page.limit,

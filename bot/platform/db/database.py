@@ -312,9 +312,9 @@ def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
         raise StoreError(
             f"The database {path} was not made by Understudy.", "Name another UNDERSTUDY_HOME."
         )
-    (found,) = raw.execute("pragma quick_check(1)").fetchone()
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)
+    (fault,) = raw.execute("pragma quick_check(1)").fetchone()
+    if fault != "ok":
+        raise sqlite3.DatabaseError(fault)
     return int(version)
 
 

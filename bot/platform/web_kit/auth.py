@@ -148,11 +148,11 @@ class Authenticator:
             if not self.is_proxy(address) or not hop.strip():
                 break
             address = hop.strip()
-        found = _parse_address(address)
+        parsed = _parse_address(address)
         # One machine has many addresses in a network of IPv6.
-        if isinstance(found, IPv6Address):
-            return str(ipaddress.ip_network((found, 64), strict=False))
-        return str(found or address)
+        if isinstance(parsed, IPv6Address):
+            return str(ipaddress.ip_network((parsed, 64), strict=False))
+        return str(parsed or address)
 
     def is_proxy(self, text: str) -> bool:
         """True for the address of a reverse proxy that is believed."""

@@ -199,10 +199,10 @@ class LimitedRunner(web.AppRunner):
         self._limits = limits
 
     async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
+        server = await super()._make_server()
         return LimitedServer(
-            made.request_handler,
-            request_factory=made.request_factory,
+            server.request_handler,
+            request_factory=server.request_factory,
             limits=self._limits,
             **self._kwargs,
         )
@@ -210,7 +210,7 @@ class LimitedRunner(web.AppRunner):
     async def setup(self) -> None:
         await super().setup()
         asyncio_log = logging.getLogger("asyncio")
-        if not any(isinstance(it, AcceptErrorFilter) for it in asyncio_log.filters):
+        if not any(isinstance(log_filter, AcceptErrorFilter) for log_filter in asyncio_log.filters):
             asyncio_log.addFilter(AcceptErrorFilter())
 
 

@@ -68,12 +68,12 @@ def require_same_origin(request: web.Request, authenticator: Authenticator) -> N
 
 
 def _is_own_host(host: str, authenticator: Authenticator) -> bool:
-    found = HOST_PATTERN.fullmatch(host)
-    name = found["name"].strip("[]").casefold() if found else host
-    if found and (
+    match = HOST_PATTERN.fullmatch(host)
+    name = match["name"].strip("[]").casefold() if match else host
+    if match and (
         name == "localhost"
         or name in authenticator.names
-        or name + (found["port"] or "") in authenticator.names
+        or name + (match["port"] or "") in authenticator.names
     ):
         return True
     try:

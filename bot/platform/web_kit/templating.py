@@ -157,7 +157,7 @@ def render_page(
 
 
 def _form_errors(problem: Problem, ids: Mapping[str, str]) -> list[FormError]:
-    named = ((one["field"].partition(".")[0], one["detail"]) for one in problem.errors)
+    named = ((error["field"].partition(".")[0], error["detail"]) for error in problem.errors)
     errors = [
         FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize())
         for name, detail in named

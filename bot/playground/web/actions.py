@@ -125,13 +125,13 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
     """Have two personas or dialogue adapters talk with each other. Raises `Problem`."""
     services = get_services(request)
     runs = request.app[PLAYGROUND_RUNS]
-    one, other = speakers = _find_models(services, body.models)
-    if not (one.speaker_name and other.speaker_name):
+    first, second = speakers = _find_models(services, body.models)
+    if not (first.speaker_name and second.speaker_name):
         raise _field_problem(
             "models", "The base model alone cannot take part in a dialogue.", "Name two personas."
         )
     dialogue = Dialogue(
-        (one.speaker_name, other.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
+        (first.speaker_name, second.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
     )
     sampling = body.sampling(services.request_builder.sampling)
     run = PlaygroundRun(

@@ -38,7 +38,7 @@ def model_json(speaker: ChatModel) -> dict[str, Any]:
 
 def reply_json(line: PlaygroundReply) -> dict[str, Any]:
     reply = line.reply
-    found = {
+    fields = {
         "line": line.number,
         "speaker": model_json(line.speaker),
         "state": line.state,
@@ -47,7 +47,7 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
         "lore": lore_json(line.lore),
     }
     if reply is None:
-        return found
+        return fields
     details = {
         "seed": reply.seed,
         "finish": reply.finish,
@@ -55,7 +55,7 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
         "prompt": reply.prompt,
     }
     details |= {"shortened": reply.shortened, "repeated": reply.repeated}
-    return {**found, **details, "tokens": [token_json(token) for token in reply.tokens]}
+    return {**fields, **details, "tokens": [token_json(token) for token in reply.tokens]}
 
 
 def token_json(token: ReplyToken) -> dict[str, Any]:
@@ -289,7 +289,7 @@ async def run_side_by_side(
     """Have each speaker answer its own conversation, all at once."""
     try:
         await asyncio.gather(
-            *(run.speak(services, *one) for one in zip(run.speakers, talks, strict=True))
+            *(run.speak(services, *pair) for pair in zip(run.speakers, talks, strict=True))
         )
     finally:
         run.end("done")

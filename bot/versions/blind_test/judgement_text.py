@@ -80,11 +80,11 @@ def _replies_text(comparison: BlindComparison, persona: Persona) -> str:
 
 def judgement_text(persona: Persona, result: BlindTestJudgement, counts: JudgementCounts) -> str:
     """Text of a judgement for moderators. `counts` has the judged version first."""
-    one, other = (version_label(name) for name in (result.version, result.against))
+    tested, other = (version_label(name) for name in (result.version, result.against))
     lines = [
-        f"**{persona.name}: {one} against {other}**",
+        f"**{persona.name}: {tested} against {other}**",
         f"{_plural(result.votes, 'vote')} by {_plural(result.members, 'member')}: {counts.for_a} "
-        f"for {one}, "
+        f"for {tested}, "
         f"{counts.for_b} for {other}, {_plural(counts.ties, 'tie')}, "
         f"{_plural(counts.both_bad, 'time')} both bad.",
     ]
@@ -107,7 +107,7 @@ def judgement_text(persona: Persona, result: BlindTestJudgement, counts: Judgeme
 
 def ruling_text(result: BlindTestJudgement) -> str:
     """Describe the ruling, its key words in asterisks."""
-    one, other = (version_label(name) for name in (result.version, result.against))
+    tested, other = (version_label(name) for name in (result.version, result.against))
     low = result.range.low
     high = result.range.high
     shares = (
@@ -115,9 +115,9 @@ def ruling_text(result: BlindTestJudgement) -> str:
     )
     match result.ruling:
         case "better":
-            return f"**Ruling: members like {one} better.** {shares}"
+            return f"**Ruling: members like {tested} better.** {shares}"
         case "worse":
-            return f"**Ruling: members like {other} better.** {one}: {shares.lower()}"
+            return f"**Ruling: members like {other} better.** {tested}: {shares.lower()}"
         case "alike":
             least = 0.5 - EQUIVALENCE_MARGIN
             most = 0.5 + EQUIVALENCE_MARGIN

@@ -87,7 +87,10 @@ def _other_versions(interaction: Interaction, persona_id: str) -> list[str]:
 
 
 OtherVersionOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: _other_versions(it, persona_option(it).id))
+    str,
+    SuggestionTransformer(
+        lambda interaction: _other_versions(interaction, persona_option(interaction).id)
+    ),
 ]
 
 

@@ -213,10 +213,10 @@ class _MeanTest:
         """Report whether the honest mean was ever certain to be higher than this."""
         if len(self.values) < MIN_RULING_MEMBERS:
             return False
-        one, other = (log_mixture(sums) for sums in self.sums(mean))
-        return bool(
-            (np.minimum(one, other)[MIN_RULING_MEMBERS - 1 :] >= LOG_E_VALUE_THRESHOLD).any()
-        )
+        trimmed, shifted = (log_mixture(sums) for sums in self.sums(mean))
+        # Whichever votes are forged: the weaker of both assumptions counts.
+        evidence = np.minimum(trimmed, shifted)[MIN_RULING_MEMBERS - 1 :]
+        return bool((evidence >= LOG_E_VALUE_THRESHOLD).any())
 
     def lower_bound(self) -> float:
         """Find the highest mean that the bets have won against; they win against all lower ones,

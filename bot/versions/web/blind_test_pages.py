@@ -174,17 +174,17 @@ def _require_comparison(services: Services, number: str) -> BlindComparison:
 
 
 def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
-    found = None
+    owned = None
     if persona_id:
-        found = services.personas.find_owner(persona_id)
-    if persona_id and found is None:
+        owned = services.personas.find_owner(persona_id)
+    if persona_id and owned is None:
         raise Problem("not-found", f"There is no persona {persona_id!r}.")
-    return found[1] if found else None
+    return owned[1] if owned else None
 
 
 def _guild_id(services: Services, persona: Persona) -> int:
-    found = services.personas.find_owner(persona.id)
-    return found[0] if found else 0
+    owned = services.personas.find_owner(persona.id)
+    return owned[0] if owned else 0
 
 
 def _contest_path(contest: Contest) -> str:

@@ -152,11 +152,11 @@ async def get_card_list(request: web.Request) -> web.Response:
     services = get_services(request)
     page = parse_page_query(request, "find")
     find = request.query.get("find", "").strip()
-    found = _scored_personas(services, find)
+    matching = _scored_personas(services, find)
     shown, links = paginate(
         request,
         page,
-        items=found,
+        items=matching,
         key=lambda persona_id: persona_id,
         noun="persona with a score card",
     )
@@ -174,7 +174,7 @@ async def get_card_list(request: web.Request) -> web.Response:
         persona_names=persona_names,
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
-        is_long=bool(find) or len(found) > page.limit,
+        is_long=bool(find) or len(matching) > page.limit,
         find=find,
         versions=versions,
         names=names,
@@ -306,11 +306,11 @@ def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, 
 
 
 def _card_title(services: Services, place: ScoreCardLocation) -> str:
-    found = None
+    owned = None
     if place.persona:
-        found = services.personas.find_owner(place.persona)
-    if found:
-        return f"{found[1].name} {place.version}"
+        owned = services.personas.find_owner(place.persona)
+    if owned:
+        return f"{owned[1].name} {place.version}"
     return place.name
 
 
