@@ -390,11 +390,15 @@ def _describe(
             "positions": len(source.samples) * COMPARED_POSITIONS,
         },
         "difference": asdict(outcome.difference),
-        "rounding": asdict(outcome.rounding) if outcome.rounding else None,
-        "beyond_rounding": asdict(outcome.beyond) if outcome.beyond else None,
-        "llama_cpp": asdict(outcome.llama_cpp) if outcome.llama_cpp else None,
+        "rounding": _as_json(outcome.rounding),
+        "beyond_rounding": _as_json(outcome.beyond),
+        "llama_cpp": _as_json(outcome.llama_cpp),
         "notes": list(outcome.notes),
     }
+
+
+def _as_json(result: LogitDiff | llama_cpp.LlamaCppResult | None) -> dict[str, Any] | None:
+    return None if result is None else asdict(result)
 
 
 @contextmanager
@@ -443,5 +447,6 @@ def _require_free(out: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -29,7 +29,8 @@ def render_modelfile(
     """
     closing = _closing(persona)
     form = extract_template_parts(renderer, _bos(renderer))
-    template = build_go_template(form, f"{EXAMPLE_USER}: " if persona else "", closing)
+    user = f"{EXAMPLE_USER}: " if persona else ""
+    template = build_go_template(form, user, closing)
     name = persona.name if persona else "An adapter"
     lines = [
         f"# {name}: `ollama create NAME -f {MODELFILE_NAME}` in this folder, then "
@@ -64,7 +65,8 @@ def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None)
         messages = list(stated)
         for text, by_persona in talk:
             turns.append(Turn(EXAMPLE_USER, text, by_persona))
-            messages.append({"role": "assistant" if by_persona else "user", "content": text})
+            role = "assistant" if by_persona else "user"
+            messages.append({"role": role, "content": text})
         prompt = renderer.prompt(persona, turns, max_tokens=2**20).text.removeprefix(_bos(renderer))
         if run_go_template(template, messages) != prompt:
             raise ExportError(

@@ -297,7 +297,8 @@ def _pii_criterion(card: ScoreCard) -> CriterionMeasurement:
     why = "No personal data was found."
     if formed:
         why = f"Personal data in its training data or replies: {format_counts(formed)}."
-    return CriterionMeasurement("private", sum(formed.values()) if sections else None, why)
+    count = sum(formed.values()) if sections else None
+    return CriterionMeasurement("private", count, why)
 
 
 def _base_unchanged_criterion(card: ScoreCard) -> CriterionMeasurement:

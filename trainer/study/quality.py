@@ -83,7 +83,9 @@ STORED_RESULT = TypeAdapter(QualityResult)
 def parse_sampling(text: str) -> dict[str, Any]:
     """Parse `name=value,name=value`; `SERVED` changes nothing. Raises `RequestError`."""
     settings: dict[str, Any] = {}
-    for pair in text.split(",") if text != SERVED else ():
+    if text == SERVED:
+        return settings
+    for pair in text.split(","):
         name, _, value = (part.strip() for part in pair.partition("="))
         if name in settings:
             raise RequestError(

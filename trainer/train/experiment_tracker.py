@@ -90,8 +90,10 @@ def event_metrics(event: StepEvent) -> tuple[int, dict[str, float]]:
 def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: float) -> None:
     """Write a run's whole history as one event file. Raises `OSError`."""
     history = list(history)
-    seconds = [event.seconds for event in history if isinstance(event, Progress)]
-    started_at = ended - (seconds[-1] if seconds else 0.0)
+    started_at = ended
+    for event in history:
+        if isinstance(event, Progress):
+            started_at = ended - event.seconds  # of the last one
     file = TensorBoardFile(folder, started_at)
     at = started_at
     for event in history:

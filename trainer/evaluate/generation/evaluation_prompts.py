@@ -90,15 +90,18 @@ class PromptBuilder:
         """Build the exact prompt of a sample."""
         ids = sample.ids[: len(sample.ids) - sample.reply_tokens]
         author = ""
+        stop: tuple[str, ...] = ()
         if self.persona:
             author = _author_name(self.renderer.tokenizer.decode(ids), pair.message)
+        if author:
+            stop = (f"\n{author}:",)
         return EvaluationPrompt(
             task=task,
             number=number,
             ids=ids,
             message=pair.message,
             asker=author,
-            stop=(f"\n{author}:",) if author else (),
+            stop=stop,
             card=self.renderer.card_prompt(self.persona, author),
         )
 

@@ -115,12 +115,11 @@ def _sacrebleu(
 
     # sacrebleu takes one stream per reference, as long as the corpus. Where a candidate has fewer
     # references than another, its first is repeated, which changes no score.
-    streams: list[list[str]] = []
-    for place in range(max(map(len, alternatives))):
-        stream = []
-        for references in alternatives:
-            stream.append(references[place] if place < len(references) else references[0])
-        streams.append(stream)
+    most = max(map(len, alternatives))
+    padded = []
+    for references in alternatives:
+        padded.append([*references, *[references[0]] * (most - len(references))])
+    streams = [list(stream) for stream in zip(*padded, strict=True)]
     # Its default tokenizer finds no words where none are separated: n-grams are of characters then.
     tokenize = "char" if is_unsegmented(streams[0]) else "13a"
     bleu: Callable[..., Any] = BLEU(tokenize=tokenize, force=True).corpus_score
