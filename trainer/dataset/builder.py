@@ -6,7 +6,7 @@ import itertools
 import pickle  # nosec B403  # see DiskBuffer
 import tempfile
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -39,9 +39,8 @@ from trainer.sources.conversation import (
 SampleKind = Literal["persona", "general"]
 OVER_LIMIT = "over the source's limit"
 OVER_MIX = "over the mix"
-MAX_CONVERSATIONS_BEFORE = (
-    16  # how far back a sample's history is looked for, including conversations not trained on
-)
+MAX_CONVERSATIONS_BEFORE = 16
+"""How far back a sample's history is looked for, including conversations not trained on."""
 SourceItems = Iterable[Conversation | RejectedRecord]
 
 
@@ -134,12 +133,11 @@ class DatasetBuilder(ExitStack):
         self._plan = plan
         self.ledger = ledger
         self._review = review
-        self._buffer, self._histories = (self.enter_context(DiskBuffer(folder)) for _ in range(2))
-        self._splitter = self.enter_context(
-            ConversationSplitter(
-                plan.filters, folder, plan.held_out or HoldoutIndex.empty(plan.people_key)
-            )
-        )
+        self._buffer = self.enter_context(DiskBuffer(folder))
+        self._histories = self.enter_context(DiskBuffer(folder))
+        held_out = plan.held_out or HoldoutIndex.empty(plan.people_key)
+        splitter = ConversationSplitter(plan.filters, folder, held_out)
+        self._splitter = self.enter_context(splitter)
         self._renderer = SampleRenderer(
             plan.renderer, plan.persona, plan.lore, recipe=plan.recipe, filters=plan.filters
         )
@@ -155,8 +153,12 @@ class DatasetBuilder(ExitStack):
             self.anonymiser.non_speakers if self._has_pseudonyms else None
         )
         self._sources: list[str] = []
-        self._source_of, self._draws = array("i"), array("d")
-        self._is_by_persona, self._is_log, self._is_settled = bytearray(), bytearray(), bytearray()
+        # Of each conversation, by its number. Arrays, because there may be millions.
+        self._source_of = array("i")
+        self._draws = array("d")
+        self._is_by_persona = bytearray()
+        self._is_log = bytearray()
+        self._is_settled = bytearray()
         self._history_of: dict[int, int] = {}  # places in `_histories`
         self._has_targets = False
         self._remaining: dict[tuple[int, str], int] = {}
@@ -207,34 +209,37 @@ class DatasetBuilder(ExitStack):
             try:
                 yield from self._interleave(streams, side)
             finally:
+                # A stream that the mix has left in the middle accounts for its conversation here.
                 for stream in streams:
                     stream.close()
         for number, outcome in enumerate(outcomes):
             if not self._is_settled[number]:
-                self.ledger.drop(self._read(number), OVER_MIX if outcome in SIDES else outcome)
+                reason = OVER_MIX if outcome in SIDES else outcome
+                self.ledger.drop(self._read(number), reason)
 
     def general_samples(self, conversations: Sequence[Conversation]) -> Iterator[BuiltSample]:
         """Render general dialogue to train on, lazily; to be called after `samples`."""
+        # All before the first is anonymised: a name may stand in a text before its speaker speaks.
         for conversation in conversations:
             self.participants.register(conversation)
             if is_chat_log(conversation):
                 self.anonymiser.register(conversation)
-        anonymised = [
-            self._anonymise(conversation, is_chat_log(conversation))
-            for conversation in conversations
-        ]
-        return (
-            BuiltSample(TRAIN, conversation.source, conversation.right, kind="general", made=made)
-            for conversation in anonymised
-            for made in self._renderer.render(conversation, {})
-        )
+        anonymised = []
+        for conversation in conversations:
+            anonymised.append(self._anonymise(conversation, is_chat_log(conversation)))
+        return self._render_general(anonymised)
+
+    def _render_general(self, conversations: Iterable[Conversation]) -> Iterator[BuiltSample]:
+        for conversation in conversations:
+            for made in self._renderer.render(conversation, {}):
+                yield BuiltSample(
+                    TRAIN, conversation.source, conversation.right, kind="general", made=made
+                )
 
     def _anonymise(self, conversation: Conversation, is_log: bool) -> Conversation:
-        return (
-            self.anonymiser.anonymise(conversation)
-            if is_log
-            else self.anonymiser.mask_patterns(conversation)
-        )
+        if is_log:
+            return self.anonymiser.anonymise(conversation)
+        return self.anonymiser.mask_patterns(conversation)
 
     @property
     def _has_pseudonyms(self) -> bool:
@@ -243,11 +248,10 @@ class DatasetBuilder(ExitStack):
     def _add(self, conversation: Conversation) -> None:
         persona = self._plan.persona
         is_by_persona = persona is not None and persona_speaks(persona, conversation)
-        has_people = (
-            persona is not None
-            if self._plan.for_run
-            else is_by_persona or is_chat_log(conversation)
-        )
+        if self._plan.for_run:
+            has_people = persona is not None
+        else:
+            has_people = is_by_persona or is_chat_log(conversation)
         if self._has_pseudonyms:
             self.participants.register(conversation)
             if has_people or conversation.unheard:
@@ -275,14 +279,19 @@ class DatasetBuilder(ExitStack):
         numbers = [number for number, outcome in enumerate(outcomes) if outcome == side]
         if self.shares or self._plan.limits:
             numbers.sort(key=self._draws.__getitem__)
+        group_of: Callable[[int], str] = self._kind
         if self.shares:
-            share_of = self._kind if "general" in self.shares else self._source_name
-            return [[n for n in numbers if share_of(n) == share] for share in self.shares]
-        if self._plan.stages:
-            return [
-                [n for n in numbers if self._kind(n) == kind] for kind in ("general", "persona")
-            ]
-        return [numbers]
+            names = list(self.shares)
+            if "general" not in self.shares:
+                group_of = self._source_name
+        elif self._plan.stages:
+            names = ["general", "persona"]
+        else:
+            return [numbers]
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number in numbers:
+            groups[group_of(number)].append(number)
+        return [groups[name] for name in names]
 
     def _resolve_shares(self) -> dict[str, float]:
         """Map kinds or sources to the ratio's numbers. Raises `RequestError` if they do not fit the
@@ -309,14 +318,14 @@ class DatasetBuilder(ExitStack):
             return interleave(streams, weights)
         # Too little is held out to give any of it up only because another share has nothing held
         # out.
-        first = [next(stream, None) for stream in streams]
-        held = [number for number, item in enumerate(first) if item]
-        rest = [
-            itertools.chain([item], stream)
-            for item, stream in zip(first, streams, strict=True)
-            if item
-        ]
-        return interleave(rest, [weights[number] for number in held]) if held else iter(())
+        filled: list[Iterator[BuiltSample]] = []
+        their_weights: list[float] = []
+        for stream, weight in zip(streams, weights, strict=True):
+            first = next(stream, None)
+            if first:
+                filled.append(itertools.chain([first], stream))
+                their_weights.append(weight)
+        return interleave(filled, their_weights) if filled else iter(())
 
     def _apply_limits(self, outcomes: Sequence[str]) -> None:
         counts = Counter(zip(self._source_of, outcomes, strict=True))
@@ -385,19 +394,20 @@ class DatasetBuilder(ExitStack):
         # log are one question and its reply.
         if hash_fraction("history", conversation.raw_text) >= recipe.cross_session_share:
             return []
-        found: list[SourceMessage] = []
+        history: list[SourceMessage] = []
         for before in range(number - 1, max(-1, number - 1 - MAX_CONVERSATIONS_BEFORE), -1):
-            if len(found) + len(conversation.messages) > recipe.history_turns:
+            if len(history) + len(conversation.messages) > recipe.history_turns:
                 break  # it is enough for the last reply
-            if (place := self._history_of.get(before)) is None:
+            place = self._history_of.get(before)
+            if place is None:
                 continue
             earlier = self._histories[place]
             if earlier.channel != conversation.channel:
                 break
             if earlier.messages[-1].at <= begin:
-                found = [*earlier.messages, *found]
+                history = [*earlier.messages, *history]
                 begin = earlier.messages[0].at
-        return found[-recipe.history_turns :]
+        return history[-recipe.history_turns :]
 
     def _has_history(self, number: int, conversation: Conversation) -> bool:
         """Report whether a conversation is a session of the persona's, which has others before and

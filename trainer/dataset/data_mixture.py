@@ -39,12 +39,13 @@ def split_general(
     `messages` were supplied for training; `general` is the evaluation dialogue. Raises
     `MaterialError` if there is too little for both.
     """
-    training_texts = {it.raw_text for it in messages}
-    measuring = [it for it in general if it.raw_text not in training_texts]
-    if not (messages and measuring):  # the same dialogue would be trained on and measure
+    training_texts = set(map(_conversation_text, messages))
+    measuring = [talk for talk in general if talk.raw_text not in training_texts]
+    if not (messages and measuring):
+        # The same dialogue would be trained on and measure.
         measuring = _general_holdout_third(general)
-    texts = {it.raw_text for it in measuring}
-    training = [it for it in messages or general if it.raw_text not in texts]
+    texts = set(map(_conversation_text, measuring))
+    training = [talk for talk in messages or general if talk.raw_text not in texts]
     return measuring, order_by_text(training, _conversation_text)
 
 
@@ -81,14 +82,16 @@ def select_lore_pairs(
 
     They are drawn by a hash of their text; a share of 1 takes all of them.
     """
-    wanted = round(count_replies(own) * share / (1 - share)) if share < 1 else count_replies(pairs)
-    used: list[Conversation] = []
+    wanted = count_replies(pairs)
+    if share < 1:
+        wanted = round(count_replies(own) * share / (1 - share))
     ordered = order_by_text(pairs, _conversation_text)
+    used = 0
     replies = 0
-    while replies < wanted and len(used) < len(ordered):
-        replies += count_replies([ordered[len(used)]])
-        used.append(ordered[len(used)])
-    return used, ordered[len(used) :]
+    while replies < wanted and used < len(ordered):
+        replies += count_replies([ordered[used]])
+        used += 1
+    return ordered[:used], ordered[used:]
 
 
 def lore_pairs_caveat(share: float, from_lore: int, samples: int) -> str:
@@ -103,7 +106,11 @@ def lore_pairs_caveat(share: float, from_lore: int, samples: int) -> str:
 
 
 def count_replies(conversations: Iterable[Conversation]) -> int:
-    return sum(message.speaker.is_persona for one in conversations for message in one.messages)
+    """Count the replies of the persona or assistant."""
+    replies = 0
+    for conversation in conversations:
+        replies += sum(message.speaker.is_persona for message in conversation.messages)
+    return replies
 
 
 def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation]:
@@ -111,15 +118,19 @@ def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation
     one.
     """
     ordered = order_by_text(general, _conversation_text)
-    if len({it.raw_text for it in ordered}) < 2:
+    if len(set(map(_conversation_text, ordered))) < 2:
         raise MaterialError(
             "There is only one general dialogue; training on some and measuring with others takes "
             "two.",
             "Add more.",
         )
-    below = [it for it in ordered if hash_fraction("general", it.raw_text) < GENERAL_HOLDOUT_SHARE]
+    # By a hash, so that dialogue stays on its side when more is added.
+    below = []
+    for talk in ordered:
+        if hash_fraction("general", talk.raw_text) < GENERAL_HOLDOUT_SHARE:
+            below.append(talk)
     if len(below) == len(ordered):
-        below = [it for it in below if it.raw_text != ordered[-1].raw_text]
+        below = [talk for talk in below if talk.raw_text != ordered[-1].raw_text]
     return below or ordered[:1]
 
 

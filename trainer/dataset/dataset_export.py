@@ -70,9 +70,11 @@ def _remove_table(text: str, name: str) -> str:
     for line in text.splitlines():
         if TABLE_NAME.match(line):
             is_ours = False
-            with suppress(tomllib.TOMLDecodeError):  # a line of an array, for example
+            # A line of an array, for example, looks like a table's name and is none.
+            with suppress(tomllib.TOMLDecodeError):
                 is_ours = name in tomllib.loads(line)
-        if not is_ours or line.lstrip().startswith("#"):  # a comment may be about the next table
+        # A comment may be about the next table.
+        if not is_ours or line.lstrip().startswith("#"):
             kept.append(line)
     return "\n".join(kept)
 
@@ -114,11 +116,9 @@ def export_dataset(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(out, storing) as file:
         rights = Counter[str]()
-        write_rows(
-            _convert_samples(read_samples(source), shape, rights),
-            file,
-            ".jsonl" if is_lines else ".json",
-        )
+        rows = _convert_samples(read_samples(source), shape, rights)
+        write_rows(rows, file, ".jsonl" if is_lines else ".json")
+        # Before the file gets its name, so that it is never there without its right.
         write_right(out, folder, rights)
     return ExportedDataset(rights.total(), rights)
 
@@ -138,19 +138,18 @@ def _openai(sample: dict[str, Any]) -> dict[str, Any]:
     alone.
     """
     *before, reply = sample["messages"]
-    history = [
-        {**message, "weight": 0} if message["role"] == "assistant" else message
-        for message in before
-    ]
-    return {"messages": [*history, reply]}
+    messages: list[ChatMessage] = []
+    for message in before:
+        is_reply = message["role"] == "assistant"
+        messages.append({**message, "weight": 0} if is_reply else message)
+    return {"messages": [*messages, reply]}
 
 
 def _sharegpt(sample: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "conversations": [
-            {"from": SHAREGPT_ROLES[m["role"]], "value": m["content"]} for m in sample["messages"]
-        ]
-    }
+    turns = []
+    for message in sample["messages"]:
+        turns.append({"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]})
+    return {"conversations": turns}
 
 
 def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
@@ -160,15 +159,15 @@ def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
     messages: list[ChatMessage] = sample["messages"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     talk = messages[bool(system) :]
-    contents: list[str] = [m["content"] for m in talk]
-    if talk[0]["role"] == "assistant":  # LLaMA-Factory's pairs have a question each
+    contents: list[str] = [message["content"] for message in talk]
+    if talk[0]["role"] == "assistant":
+        # LLaMA-Factory's pairs have a question each.
         contents.insert(0, "")
     *before, question, reply = contents
     history = [list(pair) for pair in zip(before[::2], before[1::2], strict=False)]
     text = str(sample.get("input") or "")
-    if question != text and not question.endswith(
-        f"\n{text}"
-    ):  # something follows it, such as a card's instructions
+    if question != text and not question.endswith(f"\n{text}"):
+        # Something follows it, such as a card's instructions.
         text = ""
     instruction = question[: -len(text)].removesuffix("\n") if text else question
     return {
@@ -184,10 +183,9 @@ def _shape_with_used_fields(source: Path) -> Callable[[dict[str, Any]], dict[str
     """Return the Alpaca shape without the fields `system` and `history` if they are empty in every
     sample.
     """
-    used = {
-        name for sample in read_samples(source) for name, value in _alpaca(sample).items() if value
-    }
-    used |= {"instruction", "input", "output"}
+    used = {"instruction", "input", "output"}
+    for sample in read_samples(source):
+        used.update(name for name, value in _alpaca(sample).items() if value)
     return lambda sample: {name: value for name, value in _alpaca(sample).items() if name in used}
 
 

@@ -43,9 +43,8 @@ side.
 
 def hash_fraction(purpose: str, text: str) -> float:
     """Hash purpose and text to a number in [0, 1), the same on every machine."""
-    digest = hmac.digest(
-        f"understudy {purpose}".encode(), text.encode("utf-8", "surrogatepass"), "sha256"
-    )
+    key = f"understudy {purpose}".encode()
+    digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
@@ -71,11 +70,12 @@ class SplitKey:
             if message.speaker.is_persona and not prompt_words:
                 continue
             message_words = split_words(message.text)
-            is_answered |= message.speaker.is_persona
-            prompt_words += 0 if message.speaker.is_persona else len(message_words)
-            words += (
-                message_words[:REPLY_OPENING_WORDS] if message.speaker.is_persona else message_words
-            )
+            if message.speaker.is_persona:
+                is_answered = True
+                words += message_words[:REPLY_OPENING_WORDS]
+            else:
+                prompt_words += len(message_words)
+                words += message_words
             if is_answered and prompt_words >= PROMPT_WORDS and len(words) >= OPENING_WORDS:
                 return cls(tuple(words), is_settled=True)
         return cls(tuple(words), is_settled=False)
@@ -157,7 +157,8 @@ class ConversationSplitter(ExitStack):
 
     def add(self, conversation: Conversation) -> None:
         """Add the next conversation, before pseudonymisation."""
-        if fault := self._fault(conversation):
+        fault = self._fault(conversation)
+        if fault:
             self._faults[self._count] = fault
         else:
             opening = SplitKey.of(conversation)
@@ -197,10 +198,10 @@ class ConversationSplitter(ExitStack):
             kept = longest[int(near[place])]
             if kept == place:
                 outcomes[number] = HELD_OUT if side[place] else TRAIN
+            elif exact[kept] == exact[place]:
+                outcomes[number] = EXACT_DUPLICATE
             else:
-                outcomes[number] = (
-                    EXACT_DUPLICATE if exact[kept] == exact[place] else NEAR_DUPLICATE
-                )
+                outcomes[number] = NEAR_DUPLICATE
         return outcomes
 
     def _sides(self, clusters: IndexArray, share: float) -> Mask:
@@ -213,9 +214,10 @@ class ConversationSplitter(ExitStack):
         owners, replies = self._replies.read()
         replies = fingerprints.reply_hashes(replies)
         known = is_in_sorted(replies, self._before.replies)
-        before = fingerprints.match_any(self._before) | _mostly_held_out(
-            known, replies, owners, clusters
-        )
+        before = fingerprints.match_any(self._before)
+        before |= _mostly_held_out(known, replies, owners, clusters)
+        # Again until nothing moves: what is similar to a text that is held out now joins it, since
+        # the next build would hold it out anyway.
         while True:
             side = select_holdout(self._draws, clusters, share, before)
             trained = ~side[owners]
@@ -229,9 +231,8 @@ class ConversationSplitter(ExitStack):
             if not more.any():
                 break
             before |= more
-        self.withheld_replies = self._replies.places(
-            known.any(axis=1) & trained, owners, self._numbers
-        )
+        withheld = known.any(axis=1) & trained
+        self.withheld_replies = self._replies.places(withheld, owners, self._numbers)
         return side
 
     def _fault(self, conversation: Conversation) -> str:
@@ -239,8 +240,9 @@ class ConversationSplitter(ExitStack):
         replies = [message for message in messages[1:] if message.speaker.is_persona]
         if not replies:
             return UNADDRESSED_REPLY if messages and messages[0].speaker.is_persona else NO_REPLY
-        if fault := self._filters.language_fault(conversation):
-            return fault
+        language_fault = self._filters.language_fault(conversation)
+        if language_fault:
+            return language_fault
         faults = [self._filters.reply_fault(reply.text) for reply in replies]
         return faults[0] if all(faults) else ""
 
@@ -267,16 +269,13 @@ class _ReplyKeys:
         self, chosen: Mask, owners: IndexArray, numbers: Sequence[int]
     ) -> dict[int, frozenset[int]]:
         """Return the chosen replies' indices by conversation number."""
-        first = (
-            np.cumsum(self._counts) - np.asarray(self._counts)
-            if len(self._counts)
-            else np.empty(0, np.int64)
-        )
-        found: dict[int, set[int]] = {}
+        counts = np.asarray(self._counts, dtype=np.int64)
+        first = np.cumsum(counts) - counts
+        chosen_of: dict[int, set[int]] = {}
         for reply in np.flatnonzero(chosen).tolist():
             owner = int(owners[reply])
-            found.setdefault(numbers[owner], set()).add(reply - int(first[owner]))
-        return {number: frozenset(replies) for number, replies in found.items()}
+            chosen_of.setdefault(numbers[owner], set()).add(reply - int(first[owner]))
+        return {number: frozenset(replies) for number, replies in chosen_of.items()}
 
 
 def _mostly_held_out(
@@ -287,14 +286,12 @@ def _mostly_held_out(
     Short replies do not count, nor do replies that occur in very many conversations.
     """
     # Half, because conversations that share a phrase would pull each other over in a chain.
-    places = np.argwhere(known & (replies != 0))
-    by_cluster = {
-        (int(replies[row, kind]), int(clusters[owners[row]])) for row, kind in places.tolist()
-    }
-    counts = Counter(key for key, _ in by_cluster)
-    rare = np.array(
-        [key for key, count in counts.items() if count <= MAX_CLUSTERS_PER_REPLY], dtype=np.uint64
-    )
+    in_clusters: set[tuple[int, int]] = set()
+    for row, kind in np.argwhere(known & (replies != 0)).tolist():
+        in_clusters.add((int(replies[row, kind]), int(clusters[owners[row]])))
+    counts = Counter(key for key, _ in in_clusters)
+    rare_keys = [key for key, count in counts.items() if count <= MAX_CLUSTERS_PER_REPLY]
+    rare = np.array(rare_keys, dtype=np.uint64)
     size = len(clusters)
     shared = np.bincount(owners[is_in_sorted(replies, np.sort(rare)).any(axis=1)], minlength=size)
     telling = np.bincount(owners[(replies != 0).any(axis=1)], minlength=size)

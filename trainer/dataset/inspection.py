@@ -195,20 +195,19 @@ def _count_rejected(summary: SourceSummary, item: RejectedRecord) -> None:
 
 
 def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
+    messages = []
+    for message in conversation.messages:
+        is_persona = message.speaker.is_persona and is_decided
+        name = message.speaker.name
+        messages.append({"speaker": name, "persona": is_persona, "text": message.text})
+    later_systems = []
+    for start, text in conversation.later_systems:
+        later_systems.append({"from_message": start, "text": text})
     return {
         "row": conversation.messages[0].row,
         "system": conversation.system,
-        "messages": [
-            {
-                "speaker": message.speaker.name,
-                "persona": message.speaker.is_persona and is_decided,
-                "text": message.text,
-            }
-            for message in conversation.messages
-        ],
-        "later_systems": [
-            {"from_message": start, "text": text} for start, text in conversation.later_systems
-        ],
+        "messages": messages,
+        "later_systems": later_systems,
         "rejected": conversation.rejected,
     }
 
@@ -235,11 +234,15 @@ def format_summary(summary: SourceSummary, name: str) -> Iterator[str]:
 
 
 def _format_counts(summary: SourceSummary) -> Iterator[str]:
-    languages = ", ".join(
-        f"{language} {count:,}" for language, count in summary.languages.most_common(SHOWN_REASONS)
-    )
-    counts = {"rows": summary.rows, "conversations": summary.conversations, "turns": summary.turns}
-    for title, count in {**counts, "not used": summary.rejected_count}.items():
+    counts = {
+        "rows": summary.rows,
+        "conversations": summary.conversations,
+        "turns": summary.turns,
+        "not used": summary.rejected_count,
+    }
+    common = summary.languages.most_common(SHOWN_REASONS)
+    languages = ", ".join(f"{language} {count:,}" for language, count in common)
+    for title, count in counts.items():
         yield f"  {title:<14}{count:>12,}"
     line = f"  {'languages':<14}{languages or '–':>12}"
     if summary.unjudged:
@@ -347,4 +350,6 @@ def _format_conversation(conversation: Conversation, is_decided: bool) -> Iterat
 
 def _shorten(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 2]} …"
+    if len(line) <= SHOWN_CHARACTERS:
+        return line
+    return f"{line[: SHOWN_CHARACTERS - 2]} …"

@@ -124,17 +124,20 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
         mapped_by="`map` in catalogue.toml, or on the data set's page of the dashboard",
     )
     rejected: list[RejectedRecord] = []
-    conversations = _read_conversations(
-        paths[inputs.talk_kind], replace(options, persona=inputs.persona), rejected
-    )
+    own_options = replace(options, persona=inputs.persona)
+    conversations = _read_conversations(paths[inputs.talk_kind], own_options, rejected)
+    # What is unusable in general dialogue is no record of the data set.
     general = _read_conversations(paths["general"], options, [])
     to_mix: Sequence[Conversation] = ()
     if inputs.persona and (mixes_general(recipe) or paths["messages"]):
-        general, to_mix = _split_mixture(
-            _read_conversations(paths["messages"], options, []), general, recipe
-        )
+        messages = _read_conversations(paths["messages"], options, [])
+        general, to_mix = _split_mixture(messages, general, recipe)
     talk = JobTalk(
-        conversations, general, to_mix, rejected=rejected, preferences=read_job_preferences(inputs)
+        conversations,
+        general,
+        to_mix,
+        rejected=rejected,
+        preferences=read_job_preferences(inputs),
     )
     if inputs.persona and inputs.lore_pairs:
         return _add_lore_pairs(talk, inputs, inputs.persona, options)
@@ -148,9 +151,8 @@ def _add_lore_pairs(
     replies.
     """
     rejected: list[RejectedRecord] = []
-    synthesised = _read_conversations(
-        inputs.paths["pairs"], replace(options, persona=persona), rejected
-    )
+    own_options = replace(options, persona=persona)
+    synthesised = _read_conversations(inputs.paths["pairs"], own_options, rejected)
     extracted = _extract_pairs(inputs, persona, replace(options, source=EXTRACTED_SOURCE))
     pairs = [replace_assistant(persona, pair) for pair in (*extracted, *synthesised)]
     if not pairs:
@@ -160,6 +162,7 @@ def _add_lore_pairs(
         )
     own = talk.conversations
     if not any(persona_speaks(persona, conversation) for conversation in own):
+        # Beside pairs in which it speaks, an assistant would no longer count as the persona.
         own = [replace_assistant(persona, conversation) for conversation in own]
     used, surplus = select_lore_pairs(pairs, own, inputs.lore_pairs)
     for pair in surplus:
@@ -222,17 +225,20 @@ def _split_mixture(
 
 
 def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
-    """Returns the paths of the materials by kind. Raises `MaterialError` for too many or too
-    few.
-    """
+    """Return the paths of the materials by kind. Raises `MaterialError` for too many or too few."""
     task = spec.request.task_type
     foreign = sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]})
     if foreign:
         raise MaterialError(
             f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out."
         )
-    kinds = {kind for allowed in ALLOWED_KINDS.values() for kind in allowed}
-    paths = {kind: _paths_of_kind(folder, spec, kind) for kind in sorted(kinds)}
+    consent = read_consent(folder)
+    paths: dict[str, list[tuple[Path, Material]]] = {
+        kind: [] for allowed in ALLOWED_KINDS.values() for kind in allowed
+    }
+    for material in sorted(spec.materials, key=lambda material: material.kind):
+        path = _check_material(folder / "material", material, consent)
+        paths[material.kind].append((path, material))
     source = SOURCE_KINDS[task]
     if not paths["dataset"]:
         _require_kind(bool(paths[source]) or spec.request.lore_pairs == 1, source, task)
@@ -260,20 +266,8 @@ def _require_kind(is_there: bool, kind: str, task: str) -> None:
         )
 
 
-def _paths_of_kind(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
-    """Returns the paths of a kind's materials, each allowed for training and equal to its
-    digest.
-    """
-    root = folder / "material"
-    consent = read_consent(folder)
-    return [
-        (_check_material(root, material, consent), material)
-        for material in spec.materials
-        if material.kind == kind
-    ]
-
-
 def _check_material(root: Path, material: Material, consent: Consent) -> Path:
+    """Return the path of a material that may be trained on and has the digest of the request."""
     try:
         path = path_inside(root, material.path)
     except UnsafeNameError as error:

@@ -51,11 +51,11 @@ def require_free(out: Path) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if not out.is_dir() or (names and not _is_valid_dataset(out)):
         raise RequestError(f"{out} exists and is not a data set.", "Name another folder.")
-    if foreign := sorted(names - DATASET_FILES):
-        more = (
-            f" and {len(foreign) - MAX_SHOWN_FILES} more" if len(foreign) > MAX_SHOWN_FILES else ""
-        )
-        shown = ", ".join(foreign[:MAX_SHOWN_FILES]) + more
+    foreign = sorted(names - DATASET_FILES)
+    if foreign:
+        shown = ", ".join(foreign[:MAX_SHOWN_FILES])
+        if len(foreign) > MAX_SHOWN_FILES:
+            shown += f" and {len(foreign) - MAX_SHOWN_FILES} more"
         message = f"{out} is a data set to be replaced, but contains other files: {shown}."
         raise RequestError(message, "Move them away, or name another folder.")
 
@@ -79,9 +79,7 @@ def read_stats(folder: Path) -> dict[str, Any]:
         raise _damaged_error(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise _damaged_error(f"{path} is not JSON ({error})") from error
-    missing = (
-        sorted(REQUIRED_STATS - stats.keys()) if isinstance(stats, dict) else sorted(REQUIRED_STATS)
-    )
+    missing = sorted(REQUIRED_STATS - stats.keys() if isinstance(stats, dict) else REQUIRED_STATS)
     if missing:
         raise _damaged_error(
             f"{folder} is not a complete data set: {STATS_FILE} lacks {', '.join(missing)}"
@@ -124,7 +122,8 @@ def staging_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.building-"
     with ExitStack() as stack:
-        with _lock_folder(out.parent):  # one process at a time checks for others and registers
+        # One process at a time checks for others and registers.
+        with _lock_folder(out.parent):
             for stale in out.parent.glob(f"{prefix}*"):
                 with lock_folder(stale) as is_free:
                     if not is_free:
@@ -133,9 +132,9 @@ def staging_folder(out: Path) -> Iterator[Path]:
                             "Wait for it, or name another folder.",
                         )
                     shutil.rmtree(stale, ignore_errors=True)
-            folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent))
-            )
+            # Beside the result, so that it gets its name by a rename.
+            temporary = tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent)
+            folder = Path(stack.enter_context(temporary))
             stack.enter_context(lock_folder(folder))
         yield folder
 
@@ -144,7 +143,8 @@ def install_dataset(finished: Path, out: Path, previous: Path) -> None:
     """Move a finished data set to `out`, and the old one there to `previous`. Raises `OSError`,
     `RequestError`.
     """
-    if out.exists():  # two renames: after a crash between them there is none
+    if out.exists():
+        # Two renames: after a crash between them there is none.
         require_free(out)
         out.rename(previous)
     finished.chmod(0o755)
@@ -176,11 +176,9 @@ def _sample(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_message(message: object) -> bool:
-    return (
-        isinstance(message, dict)
-        and message.get("role") in ROLES
-        and isinstance(message.get("content"), str)
-    )
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        return False
+    return isinstance(message.get("content"), str)
 
 
 def _damaged_error(what: str) -> MaterialError:

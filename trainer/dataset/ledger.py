@@ -38,10 +38,9 @@ def describe_dropped(dropped: Mapping[str, int]) -> str:
     """
     reasons = Counter(dropped).most_common()
     shown = [f"{count:,} × {reason}" for reason, count in reasons[:MAX_SHOWN_REASONS] if count]
+    others = sum(count for _, count in reasons[MAX_SHOWN_REASONS:])
     if len(reasons) > MAX_SHOWN_REASONS:
-        shown.append(
-            f"{sum(count for _, count in reasons[MAX_SHOWN_REASONS:]):,} for other reasons"
-        )
+        shown.append(f"{others:,} for other reasons")
     return f" Dropped: {', '.join(shown)}." if shown else ""
 
 
@@ -80,11 +79,11 @@ class Ledger:
         """
         self.replies.update(faults.values())
         messages = conversation.messages
-        if conversation.rows > 1 and sum(message.rows for message in messages) == conversation.rows:
+        are_rows_messages = sum(message.rows for message in messages) == conversation.rows
+        if conversation.rows > 1 and are_rows_messages:
             for place, message in enumerate(messages):
-                self._settle(
-                    conversation, place, message.rows, is_used=place in used, faults=faults
-                )
+                is_used = place in used
+                self._settle(conversation, place, message.rows, is_used=is_used, faults=faults)
             return
         if not used:
             reason = next(iter(faults.values()), LEADS_TO_NO_REPLY)
@@ -194,13 +193,14 @@ class Participants:
 
     def keys_of(self, id: str, key: bytes) -> list[str]:
         """Return a person's entries in the list, of id and names; none for an unknown id."""
-        if (names := self._names.get(id)) is None:
+        names = self._names.get(id)
+        if names is None:
             return []
-        own = [] if id in names else [id]  # logs without ids know people by their names alone
-        return [
-            keyed_person(key, it)
-            for it in sorted({*own, *(f"name:{name.casefold()}" for name in names)})
-        ]
+        entries = {f"name:{name.casefold()}" for name in names}
+        if id not in names:
+            # Logs without ids know people by their names alone.
+            entries.add(id)
+        return [keyed_person(key, entry) for entry in sorted(entries)]
 
     def _note(self, speaker: SourceSpeaker) -> None:
         if speaker.id not in PLACEHOLDER_IDS:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jinja2 import TemplateError
 
@@ -135,9 +135,10 @@ def load_job_dataset(
 
     It stays in the job's folder if it `stores`. Raises `UnderstudyError`.
     """
-    with job_dataset(
+    current = job_dataset(
         job, spec, inputs, renderer=renderer, recipe=recipe, base=base, stores=stores
-    ) as folder:
+    )
+    with current as folder:
         return load_dataset(folder, inputs, renderer, recipe)
 
 
@@ -151,11 +152,13 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
     general: list[SampleRecord] = []
     mixture_notes: tuple[str, ...] = ()
-    if not learned:  # nothing else is trained on beside preferences
+    # Nothing else is trained on beside preferences.
+    if not learned:
         general, mixture_notes = _take_general(sets, content.persona, recipe)
     measuring = _general_holdout(sets.measured, general if content.persona else ())
     has_first_stage = recipe.first_stage_epochs > 0 and content.persona is not None
-    tally = _tally_samples((*sets.heldout, *sets.own, *general))
+    tally = _Tally.of((*sets.heldout, *sets.own, *general))
+    good_replies = sets.own[: learned.good] if learned else sets.own
     dropped = sets.rejected + sets.dropped + sets.ledger.replies
     from_lore = sum(tally.sources[name] for name in sets.pair_sources)
     if sets.pair_sources:
@@ -191,7 +194,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         stated=sets.stated,
         caveats=caveats + mixture_notes,
         heldout_prompt_replies=_prompt_replies(sets.heldout),
-        train_prompt_replies=_prompt_replies(sets.own[: learned.good if learned else None]),
+        train_prompt_replies=_prompt_replies(good_replies),
         general_prompt_replies=_prompt_replies(measuring),
         persona=content.persona,
         lore=content.lore,
@@ -261,7 +264,8 @@ def _load_built_sets(
         train, general = _split_general_samples(train)
         general = order_by_text(general, _text)
         own_heldout, general_heldout = _split_general_samples(heldout)
-        if own_heldout:  # else the general replies are all that can be evaluated
+        # Without any, the general replies are all that can be evaluated.
+        if own_heldout:
             heldout = own_heldout
             measured = general_heldout
     stated = {}
@@ -295,11 +299,11 @@ def _limit_samples(
     own = sets.own
     if not wanted_samples:
         return sets, ()
+    # All are drawn, so that a larger number takes the same samples and more.
     drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))  # nosec B311  # repeatable
     if by_source:
         names = list(dict.fromkeys(record.source for record in own))
-        rank = {name: number for number, name in enumerate(names)}
-        drawn.sort(key=lambda index: rank[own[index].source])
+        drawn.sort(key=lambda index: names.index(own[index].source))
     taken = drawn[:wanted_samples]
     limited = replace(sets, own=[own[index] for index in sorted(taken)])
     missing = wanted_samples - len(taken)
@@ -342,17 +346,18 @@ class _Tally:
     with_lore: int = 0
     trimmed: int = 0
 
-
-def _tally_samples(samples: Iterable[SampleRecord]) -> _Tally:
-    tally = _Tally()
-    for record in samples:
-        tally.people.update(record.people)
-        tally.rights[record.right] += 1
-        tally.sources[record.source] += 1
-        tally.days[record.arrived] += 1
-        tally.with_lore += record.has_lore
-        tally.trimmed += record.is_trimmed
-    return tally
+    @classmethod
+    def of(cls, samples: Iterable[SampleRecord]) -> Self:
+        """Count samples."""
+        tally = cls()
+        for record in samples:
+            tally.people.update(record.people)
+            tally.rights[record.right] += 1
+            tally.sources[record.source] += 1
+            tally.days[record.arrived] += 1
+            tally.with_lore += record.has_lore
+            tally.trimmed += record.is_trimmed
+        return tally
 
 
 def _general_holdout(
@@ -390,7 +395,8 @@ def _split_general_samples(
     own: list[_LoadedSample] = []
     general: list[_LoadedSample] = []
     for sample in samples:
-        (general if sample.is_general else own).append(sample)
+        side = general if sample.is_general else own
+        side.append(sample)
     return own, general
 
 

@@ -22,9 +22,8 @@ GOOD_REPLIES_KEY, BAD_REPLIES_KEY = "replies_good", "replies_bad"
 MAX_GOOD_WEIGHT_RATIO = 4 / 3
 """Good replies count from as much to a third more than bad ones (arXiv 2402.01306, equation 8)."""
 MAX_REORDER_LOOKAHEAD = 64  # number of waiting replies searched for one to another prompt
-MIN_PREFERENCES = (
-    300  # fewer are noise to KTO and DPO: there is no proven benefit below about a thousand
-)
+MIN_PREFERENCES = 300
+"""Fewer are noise to KTO and DPO: there is no proven benefit below about a thousand."""
 MAX_LEARNING_RATE = 5e-5
 SHARE_TOLERANCE = 1e-9
 MIN_STEP_SAMPLES = 4
@@ -76,12 +75,12 @@ class PreferenceSet:
     @property
     def good(self) -> int:
         """Number of good samples."""
-        return sum(one.is_good for one in self.judged)
+        return sum(reply.is_good for reply in self.judged)
 
     @property
     def marks(self) -> str:
         """A `+` or `-` for each good or bad sample."""
-        return "".join("+" if one.is_good else "-" for one in self.judged)
+        return "".join("+" if reply.is_good else "-" for reply in self.judged)
 
 
 def reply_ids(sample: TokenizedSample) -> tuple[int, ...]:
@@ -95,11 +94,12 @@ def class_weights(judged: Sequence[LabelledReply]) -> tuple[float, float]:
 
     If one side is missing, both weights are 1.
     """
-    good = sum(one.is_good for one in judged)
+    good = sum(reply.is_good for reply in judged)
     bad = len(judged) - good
     if not (good and bad):
         return 1.0, 1.0
-    return min(max(good / bad, 1.0), MAX_GOOD_WEIGHT_RATIO) * bad / good, 1.0
+    ratio = min(max(good / bad, 1.0), MAX_GOOD_WEIGHT_RATIO)
+    return ratio * bad / good, 1.0
 
 
 def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> list[LabelledReply]:
@@ -213,7 +213,8 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
     method = recipe.preference_method
     share = recipe.preference_share
     distinct: dict[tuple[object, ...], PreferenceRecord] = {}
-    for record in preferences:  # of equal ones by a member, the latest
+    # Of equal ones by a member, the latest.
+    for record in preferences:
         distinct[record.by, record.prompt, record.chosen, record.rejected] = record
     fitting = [record for record in distinct.values() if record.is_pair or method == "kto"]
     used = limit_member_share(fitting, share)

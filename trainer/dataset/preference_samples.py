@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from personas.errors import MaterialError
 from personas.home.preferences import TAUGHT, PreferenceRecord
@@ -68,7 +69,8 @@ def apply_preferences(
     require_preference_recipe(recipe)
     rendered = preferred.render(plan.used)
     judged = rendered.judged
-    if plan.method == "dpo":  # of a pair that is left out, neither reply is used
+    if plan.method == "dpo":
+        # Of a pair that is left out, neither reply is used.
         judged = []
         for pair in rendered.pairs:
             judged += [pair.chosen, pair.rejected]
@@ -176,21 +178,21 @@ class _PreferenceRenderer:
         hits = []
         if lore and persona:
             hits = lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES)
-        whole = [
-            self._renderer.sample(persona, turns, reply, lore=hits, max_tokens=UNBOUNDED_TOKENS)
-            for reply in replies
-        ]
-        if max(len(sample.ids) for sample in whole) <= self._longest:
+        sample = partial(self._renderer.sample, persona, turns)
+        whole = [sample(reply, lore=hits, max_tokens=UNBOUNDED_TOKENS) for reply in replies]
+        if max(len(each.ids) for each in whole) <= self._longest:
             return whole
+        # The longer reply decides for both how much of the prompt fits: a comparison of replies to
+        # different prompts would teach the difference between the prompts.
         sizes = [self._renderer.answer_tokens(persona, reply) for reply in replies]
         room = self._longest - max(sizes)
         fitting = fitting_lore(self._renderer, persona, turns[-1], hits=hits, max_tokens=room)
         if fitting is None:
             return []
-        return [
-            self._renderer.sample(persona, turns, reply, lore=fitting, max_tokens=room + size)
-            for reply, size in zip(replies, sizes, strict=True)
-        ]
+        trimmed = []
+        for reply, size in zip(replies, sizes, strict=True):
+            trimmed.append(sample(reply, lore=fitting, max_tokens=room + size))
+        return trimmed
 
     def _add(
         self,
@@ -293,9 +295,11 @@ def downvoted_replies(judged: Sequence[LabelledReply]) -> set[tuple[int, ...]]:
     members: dict[tuple[int, ...], tuple[set[str], set[str]]] = {}
     for vote in judged:
         against, in_favour = members.setdefault(vote.reply, (set(), set()))
-        (in_favour if vote.is_good else against).add(vote.by)
-    return {
-        reply
-        for reply, (against, in_favour) in members.items()
-        if len(against) > max(len(in_favour), 1)
-    }
+        voters = in_favour if vote.is_good else against
+        voters.add(vote.by)
+    downvoted = set()
+    for reply, (against, in_favour) in members.items():
+        # Members are counted rather than votes: one of them may vote on the same reply often.
+        if len(against) > max(len(in_favour), 1):
+            downvoted.add(reply)
+    return downvoted

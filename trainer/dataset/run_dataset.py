@@ -35,7 +35,6 @@ from personas.home.pseudonyms import JOB_KEYS_FILE
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import PROMPT_VERSION, Renderer, TokenizedSample
 from personas.schemas.training import JobSpec
-from trainer.anonymise.anonymiser import Anonymiser
 from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan
 from trainer.dataset.data_mixture import general_sample_count
 from trainer.dataset.dataset import SampleRecord
@@ -45,14 +44,17 @@ from trainer.dataset.layout import read_stats
 from trainer.dataset.ledger import Ledger
 from trainer.dataset.sample_renderer import SampleRenderer
 from trainer.schemas import PromptReply, Recipe
+from trainer.sources.conversation import Conversation, RejectedRecord
 
 # JSON lines, because erasure searches text for names, which Arrow files would hide. 20,000 samples
 # take 0.75 s to read; the library `datasets` takes 1.03 s, and 0.61 s to import.
 FORMAT = 1
-RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "general.jsonl"
-"""Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to
-measure forgetting.
-"""
+RUN_SET_FILE = "dataset.json"
+"""Counts, and the key of the folder's inputs."""
+MIXED_FILE = "mixed.jsonl"
+"""General dialogue to train on."""
+MEASURED_FILE = "general.jsonl"
+"""General dialogue to measure forgetting."""
 
 SAMPLE_SETTINGS = {
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
@@ -86,29 +88,19 @@ def job_dataset(
     if _is_current(folder, key):
         yield folder
     elif stores:
+        # Also what a killed run left half written.
         for stale in (folder, *job.glob(f".{DATASET_FOLDER}.*")):
             shutil.rmtree(stale, ignore_errors=True)
         with atomic_folder(folder) as staging:
-            write_run_dataset(
-                staging,
-                content,
-                read_job_talk(content, recipe),
-                renderer=renderer,
-                recipe=recipe,
-                key=key,
-            )
+            talk = read_job_talk(content, recipe)
+            write_run_dataset(staging, content, talk, renderer=renderer, recipe=recipe, key=key)
         yield folder
     else:
         with tempfile.TemporaryDirectory(prefix="understudy-dataset-") as temporary:
-            write_run_dataset(
-                Path(temporary),
-                content,
-                read_job_talk(content, recipe),
-                renderer=renderer,
-                recipe=recipe,
-                key=key,
-            )
-            yield Path(temporary)
+            staging = Path(temporary)
+            talk = read_job_talk(content, recipe)
+            write_run_dataset(staging, content, talk, renderer=renderer, recipe=recipe, key=key)
+            yield staging
 
 
 def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> str:
@@ -117,9 +109,8 @@ def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> st
     """
     settings = recipe.model_dump_json(include=SAMPLE_SETTINGS)
     encoder = read_setting("LORE_ENCODER")
-    digest = hashlib.sha256(
-        f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}".encode()
-    )
+    program = f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}"
+    digest = hashlib.sha256(program.encode())
     digest.update(spec.model_dump_json().encode())
     for name in (CONSENT_FILE, HOLDOUT_FILE, JOB_KEYS_FILE):
         file = job / name
@@ -166,9 +157,8 @@ def write_run_dataset(
     )
     ledger = Ledger()
     with DatasetBuilder(plan, ledger, folder) as builder:
-        builder.add_source(
-            "", (*talk.rejected, *talk.conversations), lambda rows: content.between()
-        )
+        items: list[Conversation | RejectedRecord] = [*talk.rejected, *talk.conversations]
+        builder.add_source("", items, lambda rows: content.between())
         rejected = dict(ledger.dropped)
         own = 0
         keys_of = cache(partial(builder.participants.keys_of, key=plan.people_key))
@@ -177,20 +167,17 @@ def write_run_dataset(
         else:
             own = _write_talk(folder, builder, keys_of, content.between)
             builder.held_out.write(folder / HOLDOUT_FILE)
-        most = general_sample_count(
-            recipe, min(own, recipe.train_samples or own) + len(talk.preferences)
-        )
-        _write_samples(
-            folder / MIXED_FILE,
-            itertools.islice(builder.general_samples(talk.to_mix), most),
-            keys_of,
-        )
+        persona_samples = min(own, recipe.train_samples or own) + len(talk.preferences)
+        most = general_sample_count(recipe, persona_samples)
+        mixed = itertools.islice(builder.general_samples(talk.to_mix), most)
+        _write_samples(folder / MIXED_FILE, mixed, keys_of)
+        # Without the replacements in preferences, which follow.
         replaced = dict(builder.anonymiser.counts)
-        preferences = [_anonymise_preference(one, builder.anonymiser) for one in talk.preferences]
+        mask = builder.anonymiser.anonymise_text
+        preferences = [_mask_preference(preference, mask) for preference in talk.preferences]
         (folder / PREFERENCES_FILE).write_text(preferences_to_jsonl(preferences), encoding="utf-8")
-        _write_samples(
-            folder / MEASURED_FILE, _measuring_samples(talk, renderer, recipe), lambda person: ()
-        )
+        measured = _measuring_samples(talk, renderer, recipe)
+        _write_samples(folder / MEASURED_FILE, measured, lambda person: ())
         stats = {
             "format": FORMAT,
             "key": key,
@@ -220,7 +207,8 @@ def _write_talk(
         (folder / EVAL_FILE).open("x", encoding="utf-8") as heldout,
     ):
         for built in builder.samples():
-            print(format_run_sample(built, keys_of), file=train if built.side == TRAIN else heldout)
+            file = train if built.side == TRAIN else heldout
+            file.write(f"{format_run_sample(built, keys_of)}\n")
             trained += built.side == TRAIN
             between()
     return trained
@@ -234,20 +222,24 @@ def _write_samples(file: Path, samples: Iterable[BuiltSample], keys_of: KeysOf) 
 def _measuring_samples(talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Iterator[BuiltSample]:
     """Render general dialogue as it is, to measure forgetting with."""
     maker = SampleRenderer(renderer, None, None, recipe=recipe, filters=None)
-    for one in talk.general:
-        for made in maker.render(one, {}):
-            yield BuiltSample(HELD_OUT, one.source, one.right, kind="general", made=made)
+    for conversation in talk.general:
+        for made in maker.render(conversation, {}):
+            yield BuiltSample(
+                HELD_OUT, conversation.source, conversation.right, kind="general", made=made
+            )
 
 
-def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> PreferenceRecord:
+def _mask_preference(preference: PreferenceRecord, mask: Callable[[str], str]) -> PreferenceRecord:
     """Replace personal data in the texts of a preference."""
-    masked = anonymiser.anonymise_text
-    prompt = tuple(turn.model_copy(update={"text": masked(turn.text)}) for turn in one.prompt)
-    replies = {
-        "chosen": one.chosen and masked(one.chosen),
-        "rejected": one.rejected and masked(one.rejected),
+    prompt = []
+    for turn in preference.prompt:
+        prompt.append(turn.model_copy(update={"text": mask(turn.text)}))
+    changed = {
+        "prompt": tuple(prompt),
+        "chosen": preference.chosen and mask(preference.chosen),
+        "rejected": preference.rejected and mask(preference.rejected),
     }
-    return one.model_copy(update={"prompt": prompt, **replies})
+    return preference.model_copy(update=changed)
 
 
 def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
@@ -319,15 +311,15 @@ class RunDataset:
 
 
 def _read_record(line: Mapping[str, Any]) -> SampleRecord:
-    prompt = len(line["ids"]) - line["reply_tokens"]
+    prompt_tokens = len(line["ids"]) - line["reply_tokens"]
+    mask = (False,) * prompt_tokens + (True,) * line["reply_tokens"]
+    talk = f"{line['source']} {line['talk']}"
     return SampleRecord(
-        TokenizedSample(tuple(line["ids"]), (False,) * prompt + (True,) * line["reply_tokens"]),
+        TokenizedSample(tuple(line["ids"]), mask),
         line["right"],
         line["source"],
         arrived=line["arrived"],
-        said=PromptReply(
-            f"{line['source']} {line['talk']}", line["message"], line["reply"], line["by_persona"]
-        ),
+        said=PromptReply(talk, line["message"], line["reply"], line["by_persona"]),
         has_lore=line["lore"],
         people=tuple(line["people"]),
         is_trimmed=line["trimmed"],

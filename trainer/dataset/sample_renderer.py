@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from personas.errors import MaterialError
@@ -27,10 +28,10 @@ from trainer.sources.conversation import (
 )
 
 UNBOUNDED_TOKENS = 10**9
-MIN_REPEATED_TERMS, MIN_REPEATED_SHARE = 3, 0.3
-"""Terms that a reply that repeats lore has from one passage and not from the question: how many,
-and of its terms.
-"""
+MIN_REPEATED_TERMS = 3
+"""Terms that a reply that repeats lore has from one passage, and not from the question."""
+MIN_REPEATED_SHARE = 0.3
+"""Share of a reply's terms that they are at least."""
 NOTHING_TRAINED = "no token of the reply to train on"
 TOO_LONG = "too long"
 HELD_OUT_BEFORE = "held out before"
@@ -114,24 +115,22 @@ class SampleRenderer:
         conversation = fill_names(conversation, self._persona if speaks else None)
         thoughts = [split_thought(message.text)[0] for message in conversation.messages]
         earlier = [without_thought(message) for message in earlier]
-        conversation = replace(
-            conversation, messages=tuple(map(without_thought, conversation.messages))
-        )
-        messages = conversation.messages
+        messages = tuple(map(without_thought, conversation.messages))
+        conversation = replace(conversation, messages=messages)
         replies = [place for place, message in enumerate(messages) if message.speaker.is_persona]
-        held_out = {
-            place for number, place in enumerate(filter(None, replies)) if number in withheld
-        }
+        # Withheld replies are counted without a greeting, which answers nobody.
+        answers = enumerate(filter(None, replies))
+        held_out = {place for number, place in answers if number in withheld}
         for place in replies:
-            fault = (
-                HELD_OUT_BEFORE
-                if place in held_out
-                else self._fault(messages[place], place, replies[-1])
-            )
-            made = (
-                None if fault else self._render_reply(conversation, place, earlier, thoughts[place])
-            )
-            fault = fault or (self._sample_fault(made.sample) if made else TOO_LONG)
+            if place in held_out:
+                faults[place] = HELD_OUT_BEFORE
+                continue
+            fault = self._fault(messages[place], place, replies[-1])
+            if fault:
+                faults[place] = fault
+                continue
+            made = self._render_reply(conversation, place, earlier, thoughts[place])
+            fault = self._sample_fault(made.sample) if made else TOO_LONG
             if fault:
                 faults[place] = fault
             elif made:
@@ -160,10 +159,10 @@ class SampleRenderer:
         """Return a message as a turn. The user of a row that names nobody has no name, unless our
         persona replies.
         """
-        is_nameless = persona is not self._persona and message.speaker.name == DATASET_USER
-        return Turn(
-            "" if is_nameless else message.speaker.name, message.text, message.speaker.is_persona
-        )
+        name = message.speaker.name
+        if persona is not self._persona and name == DATASET_USER:
+            name = ""
+        return Turn(name, message.text, message.speaker.is_persona)
 
     def _render_reply(
         self, conversation: Conversation, place: int, earlier: Sequence[SourceMessage], thought: str
@@ -178,9 +177,8 @@ class SampleRenderer:
         turns = [self._turn(message, persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
         learned = thought if self._recipe.reasoning == "keep" else ""
-        sample = self._renderer.sample(
-            persona, turns, reply, lore=hits, max_tokens=UNBOUNDED_TOKENS, thought=learned
-        )
+        render = partial(self._renderer.sample, persona, turns, reply, thought=learned)
+        sample = render(lore=hits, max_tokens=UNBOUNDED_TOKENS)
         kept = len(turns)
         if len(sample.ids) > longest:
             room = longest - self._renderer.answer_tokens(persona, reply, learned)
@@ -188,9 +186,7 @@ class SampleRenderer:
             if fitting is None:
                 return None
             hits = fitting
-            sample = self._renderer.sample(
-                persona, turns, reply, lore=hits, max_tokens=longest, thought=learned
-            )
+            sample = render(lore=hits, max_tokens=longest)
             kept = self._renderer.prompt(persona, turns, hits, room).turns_kept
         return RenderedSample(
             sample,
@@ -209,9 +205,8 @@ class SampleRenderer:
         share = self._recipe.lore_share
         if not (share and self._lore and persona and persona is self._persona):
             return []
-        if hash_fraction("lore", question + reply) >= share and not self._repeats_lore(
-            question, reply
-        ):
+        is_drawn = hash_fraction("lore", question + reply) < share
+        if not is_drawn and not self._repeats_lore(question, reply):
             return self._lore.always_given(persona.id)
         return self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
 
@@ -220,10 +215,11 @@ class SampleRenderer:
         to make up lore.
         """
         terms = set(query_terms(reply)) - set(query_terms(question))
-        passages = Counter(number for term in terms for number in self._passages_with.get(term, ()))
-        return max(passages.values(), default=0) >= max(
-            MIN_REPEATED_TERMS, MIN_REPEATED_SHARE * len(terms)
-        )
+        common_terms: Counter[int] = Counter()  # by passage
+        for term in terms:
+            common_terms.update(self._passages_with.get(term, ()))
+        fewest = max(MIN_REPEATED_TERMS, MIN_REPEATED_SHARE * len(terms))
+        return max(common_terms.values(), default=0) >= fewest
 
     def _sample_fault(self, sample: TokenizedSample) -> str:
         if has_no_targets(self._renderer, sample):
@@ -246,7 +242,8 @@ def fitting_lore(
     without any.
     """
     for count in range(len(hits), -1, -1):
-        if len(renderer.prompt(persona, [last], hits[:count], UNBOUNDED_TOKENS).ids) <= max_tokens:
+        prompt = renderer.prompt(persona, [last], hits[:count], UNBOUNDED_TOKENS)
+        if len(prompt.ids) <= max_tokens:
             return list(hits[:count])
     return None
 
@@ -273,7 +270,8 @@ def _input_text(conversation: Conversation, place: int) -> str:
     """
     if not conversation.input_lines or place + 1 < len(conversation.messages):
         return ""
-    return "\n".join(conversation.messages[place - 1].text.split("\n")[-conversation.input_lines :])
+    lines = conversation.messages[place - 1].text.split("\n")
+    return "\n".join(lines[-conversation.input_lines :])
 
 
 class SampleHash:
@@ -290,7 +288,8 @@ class SampleHash:
 
     def hexdigest(self) -> str:
         """Return the hash."""
-        return hashlib.sha256(b"".join(side.digest() for side in self._sides.values())).hexdigest()
+        digests = b"".join(side.digest() for side in self._sides.values())
+        return hashlib.sha256(digests).hexdigest()
 
 
 def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> None:
