@@ -48,7 +48,6 @@ from personas.home.comparison_targets import ComparisonTargets
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.models import base_model
-from personas.models.base_model import BaseModel
 from sandbox import Sandbox, StateUnreadable, patch_discord
 
 log = logging.getLogger(__name__)
@@ -124,9 +123,13 @@ async def open_app(
                 "Put one there: a *.toml file each.",
             )
         lore = await _open_lore(settings, shipped, personas, stack)
-        metrics = _open_metrics(settings, stack)
+        metrics = BotMetrics(settings)
+        stack.enter_context(metrics.listening())
+        stack.push_async_callback(metrics.findings.close)
         base = await asyncio.to_thread(base_model.locate, settings.base_model)
-        engine = await _open_engine(settings, base, metrics, stack)
+        engine = await create_engine(settings, base, metrics.reply)
+        await engine.start()
+        stack.push_async_callback(engine.close)
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
         catalogue.shards = settings.shards
 
@@ -239,13 +242,6 @@ async def _open_lore(
     return lore
 
 
-def _open_metrics(settings: Settings, stack: AsyncExitStack) -> BotMetrics:
-    metrics = BotMetrics(settings)
-    stack.enter_context(metrics.listening())
-    stack.push_async_callback(metrics.findings.close)
-    return metrics
-
-
 async def _find_incompatible(
     settings: Settings, store: Store, engine: Engine
 ) -> IncompatibleVersions:
@@ -326,15 +322,6 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
         "End the other program (perhaps another bot), or set WEB_PORT to another number; "
         f"WEB_HOST ({settings.web_host}) has to be an address of this machine.",
     )
-
-
-async def _open_engine(
-    settings: Settings, base: BaseModel, metrics: BotMetrics, stack: AsyncExitStack
-) -> Engine:
-    engine = await create_engine(settings, base, metrics.reply)
-    await engine.start()
-    stack.push_async_callback(engine.close)
-    return engine
 
 
 async def _connect(

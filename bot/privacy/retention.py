@@ -156,7 +156,9 @@ class Retention:
             self._services.store.idempotency_keys.delete_expired(now)
         due_guilds: list[int] = []
         with self._logged("the list of servers"):
-            due_guilds = self._due_guilds(now)
+            # Guilds left at this very moment, too, where the period is 0.
+            left_until = math.nextafter(now - self._limits.guild_days * DAY_S, math.inf)
+            due_guilds = self._services.store.guilds.left_before(left_until)
         for guild_id in due_guilds:
             with self._logged(f"the server {guild_id}"):
                 await self._delete_guild(guild_id, now)
@@ -191,11 +193,6 @@ class Retention:
             self._failures.append(f"{what}: {str(error).removesuffix('.')}.")
             if not isinstance(error, UnderstudyError | OSError):
                 log.error("%s: not deleted", what, exc_info=error)
-
-    def _due_guilds(self, now: float) -> list[int]:
-        # Guilds left at this very moment, too, where the period is 0.
-        left_until = math.nextafter(now - self._limits.guild_days * DAY_S, math.inf)
-        return self._services.store.guilds.left_before(left_until)
 
     async def _delete_guild(self, guild_id: int, now: float) -> None:
         services = self._services

@@ -152,7 +152,9 @@ async def read_system_state(services: Services) -> SystemState:
     jobs = dict.fromkeys(JOB_STATES, 0)
     for state, count in services.store.jobs.counts().items():
         jobs[str(state)] = count
-    latest_first = reversed(list(watch.warnings.lines))
+    warnings = []
+    for line in reversed(list(watch.warnings.lines)):
+        warnings.append(replace(line, words=redact_paths(line.words, services.home)))
     return SystemState(
         at=time.time(),
         started_at=watch.started_at,
@@ -164,7 +166,7 @@ async def read_system_state(services: Services) -> SystemState:
         engine=engine,
         first_text=watch.first_text,
         whole_reply=watch.whole_reply,
-        warnings=tuple(_redact_warning(line, services.home) for line in latest_first),
+        warnings=tuple(warnings),
         health=(
             _check_replies(engine),
             *_check_connection(connection),
@@ -304,7 +306,3 @@ def _check_connection(connection: DiscordConnection | None) -> Iterator[BotCheck
                     "check the network")  # fmt: skip
     else:
         yield BotCheck("connection", "ok", f"connected to {connection.to}")
-
-
-def _redact_warning(line: LoggedWarning, home: Path) -> LoggedWarning:
-    return replace(line, words=redact_paths(line.words, home))

@@ -141,9 +141,10 @@ def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: 
 
 
 def rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
-    series = [
-        Series(name, _rate_points(course)) for name, course in zip(names, courses, strict=True)
-    ]
+    series = []
+    for name, course in zip(names, courses, strict=True):
+        points: list[Point] = [(float(step.step), step.lr) for step in course.steps]
+        series.append(Series(name, points))
     return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
 
 
@@ -166,10 +167,6 @@ def _loss_series(prefix: str, course: MetricsHistory, weight: float, colour: int
         Series(f"{prefix}training", training, faint=True, colour=colour),
         Series(f"{prefix}held out", held_out, faint=True, colour=colour + 1),
     ]
-
-
-def _rate_points(course: MetricsHistory) -> list[Point]:
-    return [(float(step.step), step.lr) for step in course.steps]
 
 
 def _smooth_points(points: Sequence[Point], weight: float) -> list[Point]:
