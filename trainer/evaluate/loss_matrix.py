@@ -37,7 +37,9 @@ def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> Ada
     if adapters.keys() != jobs.keys():
         advice = "Give one --adapter and one --job for each."
         raise RequestError("Adapters and jobs must name the same personas.", advice)
-    prepared = {persona: prepare_job(folder, read_spec(folder)) for persona, folder in jobs.items()}
+    prepared: dict[str, PreparedJob] = {}
+    for persona, folder in jobs.items():
+        prepared[persona] = prepare_job(folder, read_spec(folder))
     served = _load_shared_base(list(prepared.values()))
     progress = LogProgress()
     losses: dict[str, dict[str, list[ReplyLoss]]] = {persona: {} for persona in prepared}

@@ -146,8 +146,10 @@ def separation_section(
     losses: dict[str, dict[str, list[ReplyLoss]]] = {}
     talks: dict[str, list[str]] = {}
     for persona, pairs in replies.items():
-        # After the message alone: a prompt with the card would say who speaks.
-        samples = [renderer.sample(None, [Turn("", pair.message)], pair.reply) for pair in pairs]
+        samples = []
+        for pair in pairs:
+            # After the message alone: a prompt with the card would say who speaks.
+            samples.append(renderer.sample(None, [Turn("", pair.message)], pair.reply))
         limit = budget.part(1 / (len(replies) - len(losses)))
         measured = paired_losses(use_adapter, tuple(refs), samples, limit, between=between)
         losses[persona] = {name: measured.whole(name) for name in refs}

@@ -26,14 +26,13 @@ SAMPLING_TYPES: dict[str, Any] = {
     for setting in fields(SamplingParams)
     if type(setting.default) in (int, float)
 }
+"""Types of the settings of sampling that are numbers."""
 SAMPLING_RANGES = {
     **RECOMMENDED_SAMPLING,
     "max_new_tokens": (1, 4096),
     "candidates": (1, MAX_CANDIDATES),
 }
-"""Settings of sampling that a study varies, with the type of their values, the least and the
-largest.
-"""
+"""Settings of sampling that a study varies, with the least and the largest value."""
 ENDED = "end by themselves"
 MeasurePoint = Callable[["QualityPoint"], "QualityResult"]
 

@@ -49,7 +49,10 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
 
 
 def _summarise_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, MeanStd]:
-    return {metric: mean_std([run[metric] for run in runs]) for metric in runs[0]}
+    summary = {}
+    for metric in runs[0]:
+        summary[metric] = mean_std([run[metric] for run in runs])
+    return summary
 
 
 def summarise_untrained(results: Sequence[ScaleResult]) -> dict[str, dict[str, MeanStd]]:
@@ -64,11 +67,15 @@ def _summarise_tasks(runs: Sequence[TaskScores]) -> dict[str, dict[str, MeanStd]
     """
     if not runs:
         return {}
-    summary = {task: _summarise_metrics([run[task] for run in runs]) for task in runs[0]}
+    summary = {}
+    for task in runs[0]:
+        summary[task] = _summarise_metrics([run[task] for run in runs])
     means = []
     for run in runs:
-        tasks = run.values()
-        means.append({name: fmean(scores[name] for scores in tasks) for name in CHARTED_METRICS})
+        of_run = {}
+        for name in CHARTED_METRICS:
+            of_run[name] = fmean(scores[name] for scores in run.values())
+        means.append(of_run)
     summary[ALL_TASKS] = _summarise_metrics(means)
     return summary
 

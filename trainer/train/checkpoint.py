@@ -147,9 +147,11 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 def trainable_weights(model: Any) -> dict[str, Tensor]:
     """The weights that are being trained, by name."""
-    return {
-        name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad
-    }
+    weights = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            weights[name] = weight.detach()
+    return weights
 
 
 def restore_weights(model: Any, weights: Mapping[str, Tensor]) -> None:

@@ -82,7 +82,8 @@ def fact_questions(
     Of derived ones, those that are among the messages `trained` on are left out: lore pairs ask the
     same.
     """
-    known = " ".join(" ".join(passage.text for passage in lore.passages).split())
+    passages = " ".join(passage.text for passage in lore.passages)
+    known = " ".join(passages.split())  # on one line, as the file has its evidence
     shipped: list[FactQuestion] = []
     for row in read_jsonl(FACTS_FILE):
         # Lore can be edited: a question whose evidence is gone has no answer any more.

@@ -317,7 +317,8 @@ class _Session:
     def _unanswered(self) -> dict[str, str]:
         """Return, by task, the number of prompts answered in time, if not all were."""
         counts = Counter(prompt.task for prompt in self.prompts)
-        answered = Counter(prompt.task for prompt in {answer.prompt for answer in self.answers})
+        answered_prompts = {answer.prompt for answer in self.answers}
+        answered = Counter(prompt.task for prompt in answered_prompts)
         reasons = {}
         for task, count in counts.items():
             if answered[task] < count:

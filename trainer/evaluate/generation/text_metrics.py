@@ -177,7 +177,9 @@ def _length_ratio(
     alternatives: Iterable[Sequence[str]], candidates: Iterable[Sequence[str]]
 ) -> float:
     """Divide the candidates' words by the references'; of several references, by their mean."""
-    lengths = [fmean(len(split_words(text)) for text in texts) for texts in alternatives]
+    lengths = []
+    for references in alternatives:
+        lengths.append(fmean(len(split_words(text)) for text in references))
     expected = sum(lengths)
     written = sum(map(len, candidates))
     return written / expected if expected else 0.0
