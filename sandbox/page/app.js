@@ -7,27 +7,41 @@ import * as conversation from "/page/conversation.js";
 import { $, h, openDialog, suggest } from "/page/dom.js";
 import { openForm } from "/page/form.js";
 import { EPHEMERAL } from "/page/message.js";
-import { avatar, isLater, person, findChannel, channelName, roleText, userName } from "/page/guild.js";
+import {
+  avatar, channelName, findChannel, isLater, roleText, TEXT, userName,
+} from "/page/guild.js";
 import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
 import { drawActing, drawSidebar, listedChannels, openGuild } from "/page/sidebar.js";
 import { mentionCount, countMention, countMentions, isUnread, markRead } from "/page/unread.js";
 
-const TYPING_MS = 8000, RETRY_MS = 2000, THEMES = { system: "◐", dark: "☾", light: "☀" };
+const TYPING_MS = 8000;
+const RETRY_MS = 2000;
+const THEMES = { system: "◐", dark: "☾", light: "☀" };
+const MAX_WAYS = 12;
 const typists = new Map();
-let pendingEvents = null, stopListening = () => {}, lost = false;
+let pendingEvents = null;
+let stopListening = () => {};
+let lost = false;
 
-const composer = makeComposer($("composer"), { onRun: conversation.jumpToEnd, onAnswer, onArrowUp: () => actions.editLast(), onEscape: conversation.jumpToEnd });
+const composer = makeComposer($("composer"), {
+  onRun: conversation.jumpToEnd,
+  onAnswer,
+  onArrowUp: () => actions.editLast(),
+  onEscape: conversation.jumpToEnd,
+});
 const actions = makeActions({ composer, onAnswer, openChannel, actAs });
 
-function onAnswer(answer, onTimeout = () => conversation.notice("The application did not respond.")) {
+const sayTimeout = () => conversation.notice("The application did not respond.");
+
+function onAnswer(answer, onTimeout = sayTimeout) {
   if (answer.type === null) onTimeout();
   if (answer.modal) openForm(answer, onAnswer);
 }
 
 function onEvent(kind, data) {
   // Events that arrive while the history loads are applied after it, in order.
-  if (pendingEvents) return pendingEvents.push([kind, data]);
-  EVENT_HANDLERS[kind]?.(data, kind);
+  if (pendingEvents) pendingEvents.push([kind, data]);
+  else EVENT_HANDLERS[kind]?.(data, kind);
 }
 
 function onChannel(channel) {
@@ -41,14 +55,19 @@ function onChannel(channel) {
 function onTyping({ channel_id, user }) {
   if (channel_id !== state.channel || user.id === state.me) return;
   clearTimeout(typists.get(user.id)?.timer);
-  typists.set(user.id, { name: userName(user), timer: setTimeout(() => { typists.delete(user.id); drawStatus(); }, TYPING_MS) });
+  const stop = () => {
+    typists.delete(user.id);
+    drawStatus();
+  };
+  typists.set(user.id, { name: userName(user), timer: setTimeout(stop, TYPING_MS) });
   drawStatus();
 }
 
 function onMessage(message, kind) {
   const channel = findChannel(message.channel_id);
   if (kind === "message" && channel && !(message.flags & EPHEMERAL)) {
-    if (!channel.last_message_id || isLater(message.id, channel.last_message_id)) channel.last_message_id = message.id;
+    const isLast = !channel.last_message_id || isLater(message.id, channel.last_message_id);
+    if (isLast) channel.last_message_id = message.id;
     if (message.author.id === state.me) markRead(channel.id, message.id);
     else if (message.channel_id !== state.channel) countMention(message);
   }
@@ -63,17 +82,37 @@ function onMessage(message, kind) {
 
 /** Handlers of live events, by kind. */
 const EVENT_HANDLERS = {
-  message: onMessage, edit: onMessage, typing: onTyping, channel: onChannel,
-  delete: (message) => { if (message.channel_id === state.channel) conversation.remove(message.id); },
+  message: onMessage,
+  edit: onMessage,
+  typing: onTyping,
+  channel: onChannel,
+  delete: onDelete,
   commands: () => loadState().then(drawAll),
-  controls: (controls) => { state.controls = controls; drawSidePanel(); },
+  controls: onControls,
 };
 
+function onDelete(message) {
+  if (message.channel_id === state.channel) conversation.remove(message.id);
+}
+
+function onControls(controls) {
+  state.controls = controls;
+  drawSidePanel();
+}
+
+/** Who types, as Discord's client says it. */
+function typingText(names) {
+  if (names.length > 3) return " Several people are typing";
+  return ` ${names.join(", ")} ${names.length > 1 ? "are" : "is"} typing`;
+}
+
 function drawStatus() {
-  const names = [...typists.values()].map((one) => one.name), status = $("status");
+  const names = [...typists.values()].map((typist) => typist.name);
+  const status = $("status");
   status.classList.toggle("lost", lost);
-  status.replaceChildren(...(lost ? ["Connection lost. Reconnecting…"] : names.length
-    ? [h("i", { className: "dots" }), ` ${names.length > 3 ? "Several people are" : `${names.join(", ")} ${names.length > 1 ? "are" : "is"}`} typing`] : []));
+  if (lost) status.replaceChildren("Connection lost. Reconnecting…");
+  else if (names.length) status.replaceChildren(h("i", { className: "dots" }), typingText(names));
+  else status.replaceChildren();
 }
 
 const drawPlaces = () => drawSidebar({ open: openChannel, openDirect: actions.openDirect });
@@ -85,8 +124,15 @@ function drawAll() {
   composer.reset();
 }
 
-const hashOf = (channel) => (channel.type === 0 ? channel.name : channel.id);
-const channelOfHash = () => { const words = decodeURIComponent(location.hash.slice(1)); return state.channels.find((one) => hashOf(one) === words); };
+/** A channel's part of the address: a text channel's name, any other's id. */
+function hashOf(channel) {
+  return channel.type === TEXT ? channel.name : channel.id;
+}
+
+function channelOfHash() {
+  const words = decodeURIComponent(location.hash.slice(1));
+  return state.channels.find((channel) => hashOf(channel) === words);
+}
 
 /** Show or hide the sidebar, which on a phone covers the conversation. */
 function toggleSidebar(over) {
@@ -103,15 +149,18 @@ async function openChannel(id, created) {
   typists.clear();
   composer.reset();
   await load();
-  if (matchMedia("(hover: hover)").matches && !document.querySelector("dialog:modal, .menu")) composer.focus();
+  // On a phone, the focus would open a keyboard.
+  const hasPointer = matchMedia("(hover: hover)").matches;
+  if (hasPointer && !document.querySelector("dialog:modal, .menu")) composer.focus();
 }
 
 /** Load the open channel; events that arrive meanwhile are handled afterwards. */
 async function load(again = false) {
   pendingEvents ??= [];
-  const turn = (load.turn = (load.turn ?? 0) + 1);
+  load.turn = (load.turn ?? 0) + 1;
+  const { turn } = load;
   await conversation.open({ again }).catch((error) => composer.refuse(error.message));
-  if (turn !== load.turn) return;
+  if (turn !== load.turn) return; // a later load is under way
   const missed = pendingEvents;
   pendingEvents = null;
   missed.forEach((event) => onEvent(...event));
@@ -154,7 +203,10 @@ async function start() {
     async onOpen() {
       lost = false;
       pendingEvents = [];
-      if (again) { await loadState().catch(() => {}); if (!findChannel()) state.channel = state.channels[0].id; }
+      if (again) {
+        await loadState().catch(() => {});
+        if (!findChannel()) state.channel = state.channels[0].id;
+      }
       await load(again);
       again = true;
       await countMentions().catch(() => {});
@@ -163,17 +215,57 @@ async function start() {
   });
 }
 
+function channelWay(channel) {
+  const mentions = mentionCount(channel.id);
+  const hints = [];
+  if (mentions) hints.push(`${mentions} mentions`);
+  if (isUnread(channel)) hints.push("unread");
+  if (channel.topic) hints.push(channel.topic);
+  const run = () => openChannel(channel.id);
+  return { title: channelName(channel), hint: hints.join(" · "), run };
+}
+
+function memberWay(member) {
+  return {
+    title: userName(member.user),
+    face: avatar(member.user, "avatar tiny"),
+    hint: `act as · ${roleText(member)}`,
+    run: () => actAs(member.user.id),
+  };
+}
+
+/** Places to go to: channels, the bot's direct messages, other guilds, and members to act as. */
+function quickWays() {
+  const ways = listedChannels().map(channelWay);
+  const face = avatar(state.bot, "avatar tiny");
+  ways.push({ title: `Message ${userName(state.bot)}`, face, run: actions.openDirect });
+  for (const guild of state.guilds) {
+    if (guild.id === state.guild_id) continue;
+    ways.push({ title: guild.name, hint: "guild", run: () => openGuild(guild.id) });
+  }
+  ways.push(...state.people.map(memberWay));
+  return ways;
+}
+
 /** Open the quick switcher, which finds channels and members by a few letters. */
 function openQuickSwitcher() {
   if (document.querySelector("dialog:modal")) return;
-  const input = h("input", { ariaLabel: "Where to?", placeholder: "Where to? A channel, a thread, a person", autocomplete: "off" });
-  const ways = [...listedChannels().map((one) => ({ title: channelName(one), hint: [mentionCount(one.id) && `${mentionCount(one.id)} mentions`, isUnread(one) && "unread", one.topic].filter(Boolean).join(" · "), run: () => openChannel(one.id) })),
-    { title: `Message ${userName(state.bot)}`, face: avatar(state.bot, "avatar tiny"), run: actions.openDirect },
-    ...state.guilds.filter((one) => one.id !== state.guild_id).map((one) => ({ title: one.name, hint: "guild", run: () => openGuild(one.id) })),
-    ...state.people.map((one) => ({ title: userName(one.user), face: avatar(one.user, "avatar tiny"), hint: `act as · ${roleText(one)}`, run: () => actAs(one.user.id) }))];
+  const input = h("input", {
+    ariaLabel: "Where to?",
+    placeholder: "Where to? A channel, a thread, a person",
+    autocomplete: "off",
+  });
+  const ways = quickWays();
   const dialog = openDialog({ title: "Go to", body: [input], submit: "Go", onSubmit: () => {} });
-  const { list, show } = suggest(input, (way) => { dialog.close(); way.run(); });
-  const offer = () => show(ways.filter((way) => way.title.toLowerCase().includes(input.value.trim().toLowerCase())).slice(0, 12));
+  const { list, show } = suggest(input, (way) => {
+    dialog.close();
+    way.run();
+  });
+  const offer = () => {
+    const typed = input.value.trim().toLowerCase();
+    const matching = ways.filter((way) => way.title.toLowerCase().includes(typed));
+    show(matching.slice(0, MAX_WAYS));
+  };
   input.after(list);
   dialog.classList.add("quick");
   input.oninput = offer;
@@ -181,18 +273,31 @@ function openQuickSwitcher() {
   offer();
 }
 
+/** Open the channel that is `by` places below in the sidebar. */
 function step(by) {
-  const all = listedChannels(), index = all.findIndex((one) => one.id === state.channel);
+  const all = listedChannels();
+  const index = all.findIndex((channel) => channel.id === state.channel);
   openChannel(all.at((index + by) % all.length).id);
 }
 
+/** Handle Escape; returns false where it belongs to an open dialog or menu. */
+function onEscape() {
+  if (document.body.classList.contains("sided")) {
+    toggleSidebar(false);
+    $("menu").focus();
+    return true;
+  }
+  if (document.querySelector("dialog:modal, .menu:popover-open")) return false;
+  conversation.jumpToEnd();
+  composer.focus();
+  return true;
+}
+
 document.addEventListener("keydown", (event) => {
-  const way = event.altKey && { ArrowUp: -1, ArrowDown: 1 }[event.key];
-  if (way) step(way);
+  const by = event.altKey && { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (by) step(by);
   else if ((event.ctrlKey || event.metaKey) && event.key === "k") openQuickSwitcher();
-  else if (event.key === "Escape" && document.body.classList.contains("sided")) { toggleSidebar(false); $("menu").focus(); }
-  else if (event.key === "Escape" && !document.querySelector("dialog:modal, .menu:popover-open")) { conversation.jumpToEnd(); composer.focus(); }
-  else return;
+  else if (event.key !== "Escape" || !onEscape()) return;
   event.preventDefault();
 });
 
@@ -200,17 +305,28 @@ function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   localStorage.setItem("theme", theme);
   $("theme").firstChild.textContent = THEMES[theme];
-  $("theme").ariaLabel = $("theme").title = `Colours: ${theme}`;
+  $("theme").title = `Colours: ${theme}`;
+  $("theme").ariaLabel = $("theme").title;
 }
 
-$("theme").onclick = () => { const names = Object.keys(THEMES); setTheme(names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length]); };
+$("theme").onclick = () => {
+  const names = Object.keys(THEMES);
+  const index = names.indexOf(document.documentElement.dataset.theme);
+  setTheme(names[(index + 1) % names.length]);
+};
 $("menu").onclick = () => {
   toggleSidebar(true);
   $("channels").querySelector("[aria-current]")?.focus();
 };
 $("scrim").onclick = () => toggleSidebar(false);
-$("topic").onclick = () => { $("topic").ariaExpanded = String($("topic").classList.toggle("whole")); };
-addEventListener("hashchange", () => { const there = channelOfHash(); if (there && there.id !== state.channel) openChannel(there.id); });
+$("topic").onclick = () => {
+  const isWhole = $("topic").classList.toggle("whole");
+  $("topic").ariaExpanded = String(isWhole);
+};
+addEventListener("hashchange", () => {
+  const there = channelOfHash();
+  if (there && there.id !== state.channel) openChannel(there.id);
+});
 setTheme(localStorage.getItem("theme") ?? "system");
 conversation.watch(drawPlaces);
 mountSidePanel(actions.userMenu);
