@@ -46,7 +46,7 @@ export function openForm({ modal, form }, onAnswer) {
     title: modal.title, body: words, fields, submit: "Submit",
     async onSubmit() {
       const answer = await act("submit", { form, fields: Object.fromEntries(fields.map((one) => [one.name, one.value()])) });
-      if (answer.type === null) throw new Error("Something went findProblem. Try again.");
+      if (answer.type === null) throw new Error("Something went wrong. Try again.");
       onAnswer(answer);
     },
   });
