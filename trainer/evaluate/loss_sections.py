@@ -63,6 +63,7 @@ def general_section(
     )
     if instructions is None:
         return section
+    # Instructions belong to no conversation: each is resampled alone.
     units = [str(place) for place in instructions.places]
     fields = {
         "instruction_loss": instructions.means(),
@@ -76,6 +77,7 @@ def instruction_losses(
     sides: Candidates, language: str, budget: TimeBudget, between: Callable[[], None]
 ) -> PairedLosses[Side]:
     """Measure losses on instruction replies in a language, or in English if there are none."""
+    # Drawn at random if time is short, and the same ones for all sides.
     samples = instruction_samples(Renderer(sides.tokenizer), language)
     return paired_losses(sides.use, sides.names, samples, budget, between=between)
 

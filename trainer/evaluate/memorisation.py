@@ -56,6 +56,7 @@ def count_memorised_and_hallucinated_pii(
 
 def _find_pii(data: Dataset, texts: Iterable[ContextAndText]) -> Iterator[tuple[str, str]]:
     """Yield kind and text of each finding."""
+    # Names of the persona's card and lore are nobody's data.
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
     for context, text in texts:
@@ -118,6 +119,8 @@ def continuation_tokens(losses: TokenLosses, end_tokens: int) -> int:
 
 def is_memorised(losses: TokenLosses, end_tokens: int) -> bool:
     """Report whether greedy decoding continues the first half of a reply with its second half."""
+    # Nothing has to be generated: the second half is what greedy decoding writes if each of its
+    # tokens is the likeliest after the real ones before it.
     length = len(losses.nll) - end_tokens
     return bool(losses.likeliest[length // 2 : length].all())
 

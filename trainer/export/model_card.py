@@ -75,6 +75,7 @@ def _hub_fields(base: BaseModel, licence: str) -> list[str]:
         fields.append(f"base_model: {EMBEDDED_HUB_ID}")
     elif base.revision:  # from a hub, not a folder of this machine
         fields.append(f"base_model: {base.repository}")
+    # The hub refuses a card with another id; `license_name` takes any text.
     licence_id = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
     if licence_id in HUB_LICENCES:
         fields.append(f"license: {licence_id}")

@@ -116,6 +116,7 @@ def _parameters(
     parameters += [
         ("repeat_penalty", sampling.repetition_penalty),
         ("num_predict", sampling.max_new_tokens),
+        # Ollama reserves the whole context's memory; the bot's prompts are no longer either.
         ("num_ctx", min(context, DEFAULT_CONTEXT_TOKENS)),
     ]
     for stop in dict.fromkeys((renderer.end_of_turn, renderer.tokenizer.eos_token)):

@@ -31,6 +31,7 @@ def _no_gain(card: ScoreCard) -> str:
         return _lower_rate(card)
     if learned is None or learned.replies < FEW_REPLIES_BELOW:
         return _more_data(card)
+    # With enough data, the training itself is at fault: too slow, or too long.
     curve = learned.course
     if curve and curve.last > curve.first * (1 - MAX_SMALL_DECREASE_SHARE):
         return f"The loss hardly fell: set learning_rate={learned.rate * 3:.1g}, or train for more epochs."

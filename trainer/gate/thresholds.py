@@ -53,6 +53,7 @@ def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThre
     whole = dict(read_default_table() if table is None else table)
     own: dict[str, dict[str, Any]] = whole.pop(RECIPE_TABLE, {}).get(recipe, {})
     error_rate = whole.pop("error_rate", None)
+    # Both are refused: a criterion that is spelled otherwise would silently judge nothing.
     unknown = sorted((own.keys() | whole.keys()) - CRITERIA.keys())
     if unknown:
         raise RequestError(

@@ -144,7 +144,7 @@ class RecipeChooser:
         self._epochs(replies)
 
     def _quantisation(self) -> None:
-        takes = self._model.shape.weights * 2
+        takes = self._model.shape.weights * 2  # bytes of 16-bit weights
         weights = f"{format_gib(takes)} of weights"
         room = format_gib(self._room)
         if not self._machine.has_cuda:

@@ -82,4 +82,7 @@ def _one_line(text: str) -> str:
 
 def _escape_formula(text: str) -> str:
     """Prefix text that a spreadsheet would evaluate as a formula."""
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+    # Members wrote the prompts, and somebody else opens the sheet.
+    if text.lstrip()[:1] in ("=", "+", "-", "@"):
+        return f"'{text}"
+    return text

@@ -82,6 +82,7 @@ def compare_settings(results: Sequence[QualityResult]) -> list[QualityRow]:
         pooled = _pool_values(seeds)
         differences = {}
         for measure in COMPARED_MEASURES:
+            # Of the first settings themselves, there is no difference to show.
             if rows and measure in pooled and measure in first:
                 difference = paired_difference(pooled[measure], first[measure])
                 if difference:

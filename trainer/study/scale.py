@@ -126,6 +126,7 @@ def run_scale_study(
     """Run and measure missing points; return all results and the exit code. Raises
     `UnderstudyError`, `OSError`.
     """
+    # A run's own folder: the study would write its results among the run's files.
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no study.", "Name another --out.")
     results: list[ScaleResult] = []

@@ -65,7 +65,10 @@ class ResumeConfig(FrozenModel):
     @classmethod
     def _complete(cls, recipe: object) -> object:
         """Add what the recipes of earlier versions did not have, as it was then."""
-        return {"cross_session_share": 0.0, **recipe} if isinstance(recipe, dict) else recipe
+        # With today's default, the samples of a run that is resumed would not be its own.
+        if not isinstance(recipe, dict):
+            return recipe
+        return {"cross_session_share": 0.0, **recipe}
 
     @property
     def used(self) -> Recipe:
@@ -116,6 +119,7 @@ class ResumeConfig(FrozenModel):
         """
         if self.batch == 1:
             return None
+        # A step keeps its samples: a batch that cannot be halved becomes single samples.
         factor = 2 if self.batch % 2 == 0 else self.batch
         return self.model_copy(
             update={"batch": self.batch // factor, "accumulation": self.accumulation * factor}
@@ -131,9 +135,8 @@ def request_hash(spec: JobSpec) -> str:
         for name in LATER_FIELDS & holder.keys():
             if holder[name] is None:
                 del holder[name]
-    return hashlib.sha256(
-        json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
-    ).hexdigest()
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:

@@ -154,6 +154,7 @@ def measure_replies(
     # In the order of `interleave_tasks`, so many prompts are one of each task.
     tasks = len({prompt.task for prompt in session.prompts})
     scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
+    # The rest is for measuring the replies, by libraries that take seconds to load.
     limit = budget.part(1 - scoring_share)
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
     report(f"{len(session.answers):,} replies are measured")

@@ -93,6 +93,7 @@ def has_shared_run(reply: str, text: str, length: int = LEAKED_RUN_WORDS) -> boo
     """Report whether both texts share a run of `length` words; in scripts without spaces, twice as
     many characters.
     """
+    # A word of such a script has about two characters, each of which counts as a word here.
     if is_unsegmented([text]):
         length *= 2
     words = split_words(reply)
