@@ -16,13 +16,10 @@ from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
 from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule
 from bot.operations.backup.restore import finish_restore
 from bot.operations.metrics import BotMetrics
-from bot.operations.shards.shard_process import (
-    RequestLimiter,
-    StateFollower,
-    open_limiter,
-    open_shard_store,
-)
+from bot.operations.shards.request_limiter import RequestLimiter, open_limiter
+from bot.operations.shards.shard_store import open_shard_store
 from bot.operations.shards.shared_state import SharedConnection
+from bot.operations.shards.state_follower import StateFollower
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry

@@ -21,7 +21,7 @@ from bot.lessons.discord import TEACH_FORM_PREFIX, UnteachButton, store_lesson
 from bot.memory.discord import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
 from bot.operations.doctor.connection_checks import missing_permissions
 from bot.operations.shards import ShardRange
-from bot.operations.shards.shard_process import RequestLimiter
+from bot.operations.shards.request_limiter import RequestLimiter
 from bot.operations.shards.shared_state import SharedRow
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.platform import permissions

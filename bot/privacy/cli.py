@@ -256,7 +256,7 @@ def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceip
 def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
     """Open a part of a home as its process would. Raises `HomeInUseError` where that one runs."""
     # Only for a home that is split.
-    from bot.operations.shards.shard_process import open_shard_store
+    from bot.operations.shards.shard_store import open_shard_store
 
     store, mirror = open_shard_store(settings.home, part, settings.shared_db)
     try:

@@ -18,14 +18,11 @@ from pathlib import Path
 
 from bot.client import ShardedBotClient
 from bot.compose import Dependencies, compose
-from bot.operations.shards import ShardRange, shard_process
-from bot.operations.shards.shard_process import (
-    RateBudget,
-    StateFollower,
-    open_limiter,
-    open_shard_store,
-)
+from bot.operations.shards import ShardRange, request_limiter
+from bot.operations.shards.request_limiter import RateBudget, open_limiter
+from bot.operations.shards.shard_store import open_shard_store
 from bot.operations.shards.shared_state import SharedConnection
+from bot.operations.shards.state_follower import StateFollower
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.privacy.erasure_service import resume_erasures
@@ -139,7 +136,9 @@ async def hold_replies(engine: FakeEngine, seconds: float) -> None:
 async def main(
     home: str, url: str, token: str, shards: str, shared_db: str = "", hold_s: str = "0"
 ) -> None:
-    shard_process.IDENTIFIES = RateBudget(0.06)  # the sandbox's clock runs a hundred times as fast
+    request_limiter.IDENTIFIES = RateBudget(
+        0.06
+    )  # the sandbox's clock runs a hundred times as fast
     logging.basicConfig(level=logging.INFO)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bot.operations.shards import shard_process
-from bot.operations.shards.shard_process import (
+from bot.operations.shards import request_limiter
+from bot.operations.shards.request_limiter import (
     IDENTIFIES,
     INVALID_REQUESTS,
     REQUESTS,
@@ -97,7 +97,7 @@ async def test_after_too_many_invalid_responses_requests_wait(
     file, status, scope, blocks, monkeypatch, caplog
 ):
     assert INVALID_REQUESTS.burst + 600 / INVALID_REQUESTS.interval_s < 10_000
-    monkeypatch.setattr(shard_process, "INVALID_REQUESTS", RateBudget(30.0, burst=2))
+    monkeypatch.setattr(request_limiter, "INVALID_REQUESTS", RateBudget(30.0, burst=2))
     waited = []
     limiter = RequestLimiter(
         Reservations(file), lambda wait: waited.append(wait) or asyncio.sleep(0)

@@ -13,8 +13,9 @@ from dataclasses import replace
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
-from bot.operations.shards import ShardRange, shard_process
-from bot.operations.shards.shard_process import RateBudget, open_shard_store
+from bot.operations.shards import ShardRange, request_limiter
+from bot.operations.shards.request_limiter import RateBudget
+from bot.operations.shards.shard_store import open_shard_store
 from bot.operations.shards.shared_state import SharedStateError
 from bot.personas.card_import import remove_persona
 from bot.personas.guild_lore import GuildLore
@@ -70,7 +71,7 @@ async def sandbox():
 
 @pytest.fixture
 def quick_identify(monkeypatch):
-    monkeypatch.setattr(shard_process, "IDENTIFIES", RateBudget(0.06))
+    monkeypatch.setattr(request_limiter, "IDENTIFIES", RateBudget(0.06))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from bot.cli.ask import _stored_version
 from bot.operations.doctor import connection_checks
 from bot.operations.shards import ShardRange
-from bot.operations.shards.shard_process import open_shard_store
+from bot.operations.shards.shard_store import open_shard_store
 from bot.store import HOME_DATABASE, Channel, Store, StoreError
 from personas.schemas.chat import Persona
 from tests.bot.command_line import typed
@@ -87,7 +87,7 @@ def planted_home(tmp_path):
 def test_a_home_stays_whole_when_its_first_processes_cannot_start(planted_home, monkeypatch):
     before = {path.name for path in planted_home.iterdir()}
     monkeypatch.setattr(
-        "bot.operations.shards.shard_process.shared_database",
+        "bot.operations.shards.shard_store.shared_database",
         lambda home, shared_db: AwayDatabase(),
     )
     for part in PARTS:
@@ -115,7 +115,7 @@ def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(
 
     away = AwayDatabase(restart_other)
     monkeypatch.setattr(
-        "bot.operations.shards.shard_process.shared_database", lambda home, shared_db: away
+        "bot.operations.shards.shard_store.shared_database", lambda home, shared_db: away
     )
     with pytest.raises(StoreError):
         open_shard_store(planted_home, PARTS[1], "")
