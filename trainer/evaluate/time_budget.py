@@ -14,6 +14,7 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        # A run passes a clock that stands still while it is paused.
         self.clock = clock
         self.seconds = seconds
         self._end = clock() + seconds

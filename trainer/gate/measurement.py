@@ -83,5 +83,5 @@ def reference_side(card: ScoreCard) -> Side:
 
 def other_personas(voice: VoiceScores, persona: str | None) -> dict[str, float]:
     """Return the shares of the persona's trained replies that are attributed to other personas."""
-    known = {persona, MEMBERS_VOICE, GENERAL_VOICE, "nobody"}
+    known = {persona, MEMBERS_VOICE, GENERAL_VOICE, "nobody"}  # nobody: texts without letters
     return {name: share for name, share in voice.trained_as.items() if name not in known}

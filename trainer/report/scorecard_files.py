@@ -26,6 +26,7 @@ def write_renderings(report: Path, card: ScoreCard) -> None:
     report.mkdir(exist_ok=True)
     draw_picture(card, report / PICTURE_FILE)
     (report / RUBRIC_FILE).write_text(rating_sheet(card), encoding="utf-8")
+    # `newline`: the table has the line ends of CSV already.
     (report / RUBRIC_CSV_FILE).write_text(rating_sheet_csv(card), encoding="utf-8", newline="")
     (report / RUBRIC_KEY_FILE).write_text(rating_key(card), encoding="utf-8")
 

@@ -215,6 +215,7 @@ class HeapTrimCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         if self._is_trimmed:
             self._needed = max(self._needed, held)
         self._is_trimmed = held > self._needed + self._allowed
+        # By itself, glibc returns freed memory from the top of its heap alone.
         if self._is_trimmed:
             ctypes.CDLL(None).malloc_trim(0)
 

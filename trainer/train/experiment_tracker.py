@@ -175,6 +175,7 @@ def _start_wandb_run(folder: Path, name: str, settings: Mapping[str, Any], proje
         quiet = wandb.Settings(init_timeout=WANDB_TIMEOUT_S, console="off", silent=True)
         return wandb.init(
             project=project,
+            # The job's folder stays the same: a run that is resumed goes on in its wandb run.
             id=folder.name,
             name=name,
             config=dict(settings),
