@@ -1,13 +1,11 @@
 """The bot's settings, read from the environment and `.env`, validated together and frozen."""
 
 import difflib
-import ipaddress
 import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -23,25 +21,34 @@ from pydantic_settings import (
 )
 
 from bot.operations.shards import ShardRange, parse_database_url
+from bot.setting_values import (
+    LOOPBACK,
+    MIN_DISTINCT_TOKEN_CHARS,
+    MIN_STATEMENT_CHARS,
+    MIN_TOKEN_CHARS,
+    CandidateCount,
+    Host,
+    HostNames,
+    Integer,
+    Networks,
+    Number,
+    ServerFolder,
+    Statement,
+    Token,
+    UsableFolder,
+    WebToken,
+    is_loopback,
+)
 from personas.engine.server_urls import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
-from personas.schemas.chat import MAX_CANDIDATES
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 CORRECT_ADVICE = "Correct what is named, or leave it out; .env.example explains each."
-MIN_TOKEN_CHARS = 24
-MIN_DISTINCT_TOKEN_CHARS = 8
-MIN_STATEMENT_CHARS = 20
-HOST_NAME_PATTERN = re.compile(
-    r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?"
-)
 RAY_ADDRESS_PATTERN = re.compile(r"https?://[^\s/:@]+(:[0-9]{1,5})?(/\S*)?")
 URL_PASSWORD_PATTERN = re.compile(r"//.*@", re.DOTALL)
-INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 TrainerKind = Literal["local", "ray"]
@@ -51,94 +58,6 @@ EngineKind = Literal["local", "vllm", "openai"]
 
 class SettingsError(UnderstudyError):
     """Invalid settings. The message names every invalid one, and never a secret's value."""
-
-
-# -------------------------------------------------------------------------------------- value types
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether only this machine reaches an IP address."""
-    return ipaddress.ip_address(address).is_loopback
-
-
-def _parse_integer(value: object) -> object:
-    # `int` accepts digits of any script, underscores and a plus sign.
-    if isinstance(value, str) and not INTEGER_PATTERN.fullmatch(value):
-        raise ValueError("not a whole number")
-    return value
-
-
-def _parse_number(value: object) -> object:
-    if isinstance(value, str) and not value.isascii():
-        raise ValueError("not a number")
-    return value
-
-
-def _parse_token(text: str) -> str:
-    if not text.isascii() or any(character.isspace() for character in text):
-        raise ValueError("not a token")
-    return text
-
-
-def _parse_web_token(text: str) -> str:
-    is_printable = text.isascii() and text.isprintable() and " " not in text
-    if not is_printable or len(text) < MIN_TOKEN_CHARS or len(set(text)) < MIN_DISTINCT_TOKEN_CHARS:
-        raise ValueError("a token that can be guessed")
-    return text
-
-
-def _parse_home(path: Path) -> Path:
-    try:
-        path = path.expanduser().absolute()
-        is_usable = path.is_dir() or not path.exists()
-    except (OSError, RuntimeError) as error:  # not readable, or the home of an unknown user
-        raise ValueError(str(error)) from error
-    if not is_usable:
-        raise ValueError("not a folder")
-    return path
-
-
-def _parse_host(text: str) -> str:
-    if text.casefold() == "localhost":
-        return LOOPBACK
-    return str(ipaddress.ip_address(text.strip("[]")))
-
-
-def _parse_host_names(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    names = tuple(name.strip().casefold().rstrip(".") for name in value.split(","))
-    if not all(HOST_NAME_PATTERN.fullmatch(name) for name in names):
-        raise ValueError("not host names")
-    return names
-
-
-def _parse_networks(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(ipaddress.ip_network(network.strip()) for network in value.split(","))
-
-
-def _parse_server_folder(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError("not an absolute path")
-    return text.rstrip("/") or "/"
-
-
-def _parse_statement(text: str) -> str:
-    # A mere yes states nothing that anybody could check later.
-    if len(text) < MIN_STATEMENT_CHARS or not re.search(r"\b20\d\d\b", text):
-        raise ValueError("not a statement")
-    return text
-
-
-Integer = Annotated[int, BeforeValidator(_parse_integer)]
-CandidateCount = Annotated[Integer, Field(ge=1, le=MAX_CANDIDATES)]
-Number = Annotated[float, BeforeValidator(_parse_number)]
-Token = Annotated[str, AfterValidator(_parse_token)]
-
-
-# ----------------------------------------------------------------------------------------- settings
 
 
 class Settings(BaseSettings):
@@ -157,7 +76,7 @@ class Settings(BaseSettings):
     discord_token: Token = Field(
         default="", repr=False, description="the bot's token alone, without spaces"
     )
-    home: Annotated[Path, AfterValidator(_parse_home)] = Field(
+    home: UsableFolder = Field(
         default_factory=lambda: Path.home() / ".understudy",
         validation_alias="UNDERSTUDY_HOME",
         description="a folder, or a path where one can be made",
@@ -182,35 +101,31 @@ class Settings(BaseSettings):
     engine_key: Token = Field(
         default="", repr=False, description="the servers' API key alone, without spaces"
     )
-    engine_home: Annotated[str, AfterValidator(_parse_server_folder)] = Field(
-        default="", description="an absolute path on the servers"
-    )
+    engine_home: ServerFolder = Field(default="", description="an absolute path on the servers")
     engine_model: str = Field(
         default="", description="the model's name at the servers, where they list several"
     )
     engine_rows: Integer = Field(default=32, ge=1, le=1024)
     engine_loras: Integer = Field(default=16, ge=1, le=1024)
-    web_host: Annotated[str, AfterValidator(_parse_host)] = Field(
+    web_host: Host = Field(
         default=LOOPBACK,
         description="an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1",
     )
     web_port: Integer = Field(
         default=8420, ge=0, le=65535, description="a whole number from 0 (any free port) to 65535"
     )
-    web_token: Annotated[str, AfterValidator(_parse_web_token)] = Field(
+    web_token: WebToken = Field(
         default="",
         repr=False,
         description=f"at least {MIN_TOKEN_CHARS} letters, digits and signs, {MIN_DISTINCT_TOKEN_CHARS} different ones, "
         "without spaces",
     )
     # Host names, besides loopback's, that the web server answers to
-    web_names: Annotated[tuple[str, ...], BeforeValidator(_parse_host_names)] = Field(
+    web_names: HostNames = Field(
         default=(), description="host names with commas between them, such as bot.example.org"
     )
     # Proxies whose X-Forwarded-For the web server believes
-    web_proxies: Annotated[
-        tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_networks)
-    ] = Field(
+    web_proxies: Networks = Field(
         default=(),
         description="addresses or networks with commas between them, such as 127.0.0.1 or 10.0.0.0/8",
     )
@@ -277,7 +192,7 @@ class Settings(BaseSettings):
         default="INFO", description="DEBUG, INFO, WARNING, ERROR"
     )
     # Discord's permission to train on what its API brings: which, given by whom, and when
-    discord_permission: Annotated[str, AfterValidator(_parse_statement)] = Field(
+    discord_permission: Statement = Field(
         default="",
         description=f"a sentence of at least {MIN_STATEMENT_CHARS} letters that says which permission, given by whom, "
         "and when (a date or a year)",

@@ -135,7 +135,7 @@ class DatabaseConnection:
     @contextmanager
     def atomic(self, *, shared: bool = False) -> Iterator[None]:
         """Run the block as one transaction; `shared`: it writes tables that shards share
-        (`bot.store.shared_state`).
+        (`bot.operations.shards.shared_state`).
         """
         with self._writing(), self._db.atomic():
             yield

@@ -116,7 +116,7 @@ class Authenticator:
         """True for the right token. Raises `Problem` for one more wrong token after too many.
 
         The right one is never refused: behind a proxy, others' attempts may come from the same
-        address. It cannot be guessed at any speed (`bot.settings.MIN_TOKEN_CHARS`).
+        address. It cannot be guessed at any speed (`bot.setting_values.MIN_TOKEN_CHARS`).
         """
         now = self._now()
         address = self._client_address(request)
