@@ -111,6 +111,7 @@ class AdmissionControl:
                 self._measured += 1
             _decrease(self._requests, guild_id)
             _decrease(self._member_requests, (guild_id, member_id))
+            # A pause without requests says nothing about the time that replies take.
             self._last_end = now if self._requests else None
 
     def _would_wait_too_long(self, guild_id: int) -> bool:
@@ -118,9 +119,9 @@ class AdmissionControl:
         same share.
         """
         before = min(self._requests.total(), self._requests[guild_id] * len(self._requests))
-        return (
-            self._measured >= MIN_MEASURED_ENDS and before * self._interval_s > self._longest_wait_s
-        )
+        if self._measured < MIN_MEASURED_ENDS:
+            return False
+        return before * self._interval_s > self._longest_wait_s
 
     def wait_s(self) -> float:
         """Estimate how many seconds a new request would wait."""

@@ -117,8 +117,12 @@ class FairQueue(Generic[QueuedT]):
     @property
     def heads(self) -> list[QueuedT]:
         """The first waiting sequence of each guild."""
-        guilds = (guild for guild in self._guilds.values() if guild.waiting)
-        return [guild.waiting[self._members(guild)[0]][0] for guild in guilds]
+        heads = []
+        for guild in self._guilds.values():
+            if guild.waiting:
+                next_member = self._members(guild)[0]
+                heads.append(guild.waiting[next_member][0])
+        return heads
 
     @property
     def guilds(self) -> int:
@@ -156,6 +160,7 @@ class FairQueue(Generic[QueuedT]):
 
     def start(self, seq: QueuedT) -> None:
         """Move a sequence from waiting to running; its prompt counts as served."""
+        # At once: several sequences are started before a token of their prompts is computed.
         self._take(seq)
         self._guilds[seq.guild_id].running[seq.member_id] += 1
         self._count(seq, len(seq.prompt))

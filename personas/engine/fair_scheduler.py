@@ -39,9 +39,8 @@ class SchedulerLimits:
     busy_prefill_tokens: int = 256
     wait_s: float = 120.0
     reply_s: float = 300.0
-    candidate_rows: int = (
-        8  # replies begin with candidates while at most so many sequences run or wait
-    )
+    # Replies begin with candidates while at most so many sequences run or wait.
+    candidate_rows: int = 8
 
     @property
     def max_rows(self) -> int:
@@ -123,7 +122,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         due = self._due()
         others = [seq for seq in self.queue if seq not in due] if due else self.queue
         for seq in chain(due, others):
-            if seq.guild_id in crowded or (seq not in due and not self._has_row(seq, share)):
+            if seq.guild_id in crowded:
+                continue
+            if seq not in due and not self._has_row(seq, share):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
@@ -144,9 +145,10 @@ class FairScheduler(ABC, Generic[QueuedT]):
         """List the guilds' first sequences that precede all others, the next one first, and may use
         overflow rows.
         """
-        due = [
-            seq for seq in self.queue.heads if self._is_due(seq, self.queue.running(seq.guild_id))
-        ]
+        due = []
+        for seq in self.queue.heads:
+            if self._is_due(seq, self.queue.running(seq.guild_id)):
+                due.append(seq)
         return sorted(due, key=lambda seq: seq.queued_at)
 
     def _is_due(self, seq: QueuedT, running: int) -> bool:

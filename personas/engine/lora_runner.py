@@ -66,11 +66,10 @@ class StackedLoraRunner:
         self.model = model
         self._without_peft = without_peft
         self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
-        self.linears = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
+        self.linears: dict[str, Any] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                self.linears[name] = module
         self.stack = StackedLora(self.linears, model.dtype, model.device, slots)
         self.shape = _cache_shape(model)
         self.kernel: KernelBackend | None = None
@@ -110,6 +109,7 @@ class StackedLoraRunner:
             for item, end in zip(scheduled, ends, strict=True):
                 item.kv.tokens += item.tokens
                 rows += range(end - item.logits, end)
+            # Only the rows that are sampled: the head is the largest matrix of a small model.
             return self.model.get_output_embeddings()(hidden[rows]).float()
 
     def _hidden_states(self, batch: _FlatBatch) -> Any:
@@ -122,7 +122,7 @@ class StackedLoraRunner:
         output = self.model.base_model(
             input_ids=torch.tensor([ids], device=self.model.device),
             position_ids=torch.tensor([positions], device=self.model.device),
-            use_cache=False,
+            use_cache=False,  # `ragged_attention` keeps keys and values itself
             batch=batch,
         )
         return output.last_hidden_state[0]
@@ -215,6 +215,7 @@ def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -
     if window:  # the first token that any of these attends to
         first = max(0, cached + 1 - window)
     keys, values = memory[:, :, :, first : cached + length]
+    # A single token attends to everything that is kept.
     mask = None
     if length > 1:
         queried = torch.arange(cached, cached + length, device=query.device)[:, None]

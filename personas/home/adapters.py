@@ -81,21 +81,25 @@ def find_dialogue_adapters(home: Path) -> dict[str, DialogueAdapter]:
     """
     found = {}
     for folder in (home / "runs").glob("*/adapter/"):
-        if (
-            (manifest := _read_manifest(folder))
-            and manifest.get("persona") is None
-            and not manifest.get("audit")
-        ):
+        manifest = _read_manifest(folder)
+        is_dialogue = bool(manifest) and manifest.get("persona") is None
+        if is_dialogue and not manifest.get("audit"):
             found[folder.parent.name] = _dialogue_adapter(folder.parent.name, folder, manifest)
+    # A job's adapter takes precedence over a run's of the same name.
     for folder in dialogue_adapter_folder(home, "any").parent.glob("*/"):
         found[folder.name] = _dialogue_adapter(folder.name, folder, _read_manifest(folder))
     return {name: found[name] for name in sorted(found) if re.fullmatch(JOB_NAME_PATTERN, name)}
 
 
 def _dialogue_adapter(name: str, folder: Path, manifest: dict[str, Any]) -> DialogueAdapter:
-    fields = ("version", "job_id", "base_model", "base_model_hash", "created_at")
     return DialogueAdapter(
-        name=name, folder=folder, **{field: str(manifest.get(field, "")) for field in fields}
+        name=name,
+        version=str(manifest.get("version", "")),
+        job_id=str(manifest.get("job_id", "")),
+        base_model=str(manifest.get("base_model", "")),
+        base_model_hash=str(manifest.get("base_model_hash", "")),
+        created_at=str(manifest.get("created_at", "")),
+        folder=folder,
     )
 
 
@@ -122,14 +126,8 @@ def largest_rank(home: Path) -> int:
         try:
             config = json.loads(file.read_bytes())
             ranks += [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ):  # loading it reports what is wrong
-            continue
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # loading it reports what is wrong
     return max(ranks)
 
 
@@ -176,6 +174,7 @@ def require_checksums(
 
     Raises `AdapterError` with the first difference.
     """
+    # The two files that are loaded are named, or a manifest without checksums would cover nothing.
     for name in sorted({*actual, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
         if name not in manifest.checksums:
             raise AdapterError(f"{where} has a file that is not in its manifest: {name}.", advice)
@@ -208,7 +207,7 @@ def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
         return manifest
     with atomic_folder(target) as temporary:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
-        verify_adapter(temporary)
+        verify_adapter(temporary)  # the source may have changed since it was verified
     return manifest
 
 

@@ -38,12 +38,15 @@ def write_file(file: Path, content: bytes, mode: int = 0o666) -> None:
     Raises `OSError`, and then keeps the old content unless only the last step, the flush of its
     folder, has failed.
     """
+    # In the same folder: a file can be renamed atomically within one file system only.
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
+        # The mode at creation: content that is private was never readable for others.
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
             claim_temporary(out.fileno())
             out.write(content)
             out.flush()
+            # Before the renaming: otherwise a power failure may leave the name without the content.
             os.fsync(out.fileno())
         replace_durably(temporary, file)
     finally:
@@ -122,12 +125,12 @@ def delete_abandoned_files(root: Path) -> list[Path]:
     """Delete temporary files below a folder that no running process owns; return them. Raises
     `OSError`.
     """
-    found = [Path(parent, name) for parent, _, files in os.walk(root) for name in files]
-    abandoned = [
-        path
-        for path in found
-        if TEMPORARY_FILE_PATTERN.fullmatch(path.name) and _is_abandoned(path)
-    ]
+    abandoned = []
+    for parent, _, files in os.walk(root):
+        for name in files:
+            path = Path(parent, name)
+            if TEMPORARY_FILE_PATTERN.fullmatch(name) and _is_abandoned(path):
+                abandoned.append(path)
     for path in abandoned:
         path.unlink(missing_ok=True)
     return abandoned
@@ -137,12 +140,12 @@ def delete_abandoned_folders(root: Path) -> list[Path]:
     """Delete those of `atomic_folder` below a folder that no running process owns; return them.
     Raises `OSError`.
     """
-    found = [Path(parent, name) for parent, folders, _ in os.walk(root) for name in folders]
-    abandoned = [
-        path
-        for path in found
-        if TEMPORARY_FOLDER_PATTERN.fullmatch(path.name) and _is_abandoned(path)
-    ]
+    abandoned = []
+    for parent, folders, _ in os.walk(root):
+        for name in folders:
+            path = Path(parent, name)
+            if TEMPORARY_FOLDER_PATTERN.fullmatch(name) and _is_abandoned(path):
+                abandoned.append(path)
     for path in abandoned:
         shutil.rmtree(path, ignore_errors=True)
     return abandoned
@@ -177,6 +180,7 @@ def atomic_folder(
     try:
         claim_temporary(handle)
         yield temporary
+        # All files first, then the name: a folder with its final name is complete.
         fsync_tree(temporary)
         if final.exists():
             raise FileExistsError(f"{final} exists already")

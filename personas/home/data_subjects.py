@@ -103,7 +103,9 @@ class ErasureFence:
 
         Raises `ErasureRunningError`, and `MaterialError` if another process holds the lock.
         """
-        until = time.monotonic() + (ERASURE_TIMEOUT_S if timeout_s is None else timeout_s)
+        if timeout_s is None:
+            timeout_s = ERASURE_TIMEOUT_S
+        until = time.monotonic() + timeout_s
         while (seen := _read_erasure(home)).startswith(ERASING):
             if time.monotonic() > until:
                 advice = (
@@ -118,6 +120,7 @@ class ErasureFence:
         """Run the block, which stores the result. Raises `ErasedMeanwhileError` if an erasure has
         begun since.
         """
+        # Shared: any number of results may be stored at once, but none while an erasure begins.
         with _lock_erasure(self.home, fcntl.LOCK_SH) as handle:
             if handle is not None and os.pread(handle, 100, 0).decode() != self.seen:
                 raise ErasedMeanwhileError(
@@ -137,7 +140,8 @@ def mark_erasure(home: Path, *, running: bool) -> None:
                 f"{home / ERASURE_FILE} cannot be written.", "Check the rights of the folder."
             )
         if os.pread(handle, 100, 0).decode().startswith(ERASING) is running:
-            return
+            return  # an interrupted erasure goes on
+        # A new number each time: results that were begun before it are told by theirs.
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{ERASING * running}{secrets.token_hex(8)}".encode(), 0)
         os.fsync(handle)
@@ -145,7 +149,9 @@ def mark_erasure(home: Path, *, running: bool) -> None:
 
 def _read_erasure(home: Path) -> str:
     with _lock_erasure(home, fcntl.LOCK_SH) as handle:
-        return "" if handle is None else os.pread(handle, 100, 0).decode()
+        if handle is None:
+            return ""
+        return os.pread(handle, 100, 0).decode()
 
 
 @contextmanager

@@ -73,6 +73,7 @@ class HoldoutIndex:
                 "recognised here.",
                 "Work with UNDERSTUDY_HOME set to that home, or into another folder.",
             )
+        # Of fixed byte order: homes move between machines.
         count, replies = np.frombuffer(body[:SIZES_BYTES], "<u8").tolist()
         parts: list[ArraySpec] = [
             (np.dtype("<u8"), (count,)),
@@ -102,7 +103,9 @@ class HoldoutIndex:
         sizes = np.array([len(self.texts), len(self.replies)], "<u8")
         parts = [sizes, self.texts.astype("<u8"), self.bands.astype("<u4"), self.signatures]
         parts.append(self.replies.astype("<u8"))
-        body = b"".join([HOLDOUT_MAGIC, _key_mark(self.key), *(part.tobytes() for part in parts)])
+        body = HOLDOUT_MAGIC + _key_mark(self.key)
+        for part in parts:
+            body += part.tobytes()
         write_private_file(file, body + hashlib.sha256(body).digest())
 
 
@@ -117,6 +120,7 @@ def add_to_holdout(
     """Add to a home's index under a file lock. Raises `MaterialError` or `OSError`."""
     file = holdout_file(home, persona_id)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Locked from the reading on: of two that add at the same time, the later would lose the other's.
     with FileLock(file.with_name(f".{file.name}.lock")):
         HoldoutIndex.read(file, people_key).merge(new).write(file)
 
@@ -125,10 +129,8 @@ def _verify_checksum(file: Path, data: bytes) -> bytes:
     """Verify magic and checksum, and return the content between them."""
     body = data[:-CHECKSUM_BYTES]
     checksum = data[-CHECKSUM_BYTES:]
-    if (
-        not body.startswith(HOLDOUT_MAGIC)
-        or len(body) < len(HOLDOUT_MAGIC) + KEY_MARK_BYTES + SIZES_BYTES
-    ):
+    header_bytes = len(HOLDOUT_MAGIC) + KEY_MARK_BYTES + SIZES_BYTES
+    if not body.startswith(HOLDOUT_MAGIC) or len(body) < header_bytes:
         raise _unusable_file_error(
             file, "is not an index of held-out conversations, or is cut short"
         )
@@ -143,9 +145,8 @@ def _read_arrays(data: bytes, parts: list[ArraySpec]) -> list[NDArray[Any]]:
     at = 0
     for kind, shape in parts:
         count = int(np.prod(shape))
-        arrays.append(
-            np.frombuffer(data, kind, count, at).reshape(shape).astype(kind.newbyteorder("="))
-        )
+        array = np.frombuffer(data, kind, count, at).reshape(shape)
+        arrays.append(array.astype(kind.newbyteorder("=")))
         at += count * kind.itemsize
     return arrays
 

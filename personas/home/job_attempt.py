@@ -38,10 +38,8 @@ def read_attempt(folder: Path) -> JobAttempt:
     """Read the latest attempt; number 0 where there was none. Raises `MaterialError` for a damaged
     file.
     """
-    return (
-        read_model(folder / ATTEMPT_FILE, JobAttempt, "Remove it, and resume the job.")
-        or JobAttempt()
-    )
+    advice = "Remove it, and resume the job."
+    return read_model(folder / ATTEMPT_FILE, JobAttempt, advice) or JobAttempt()
 
 
 def begin_attempt(folder: Path) -> JobAttempt:
@@ -77,9 +75,8 @@ def record_trainer(folder: Path) -> None:
     """Record this process as the one that trains a folder. To be called by the holder of its lock.
     Raises `OSError`.
     """
-    write_model(
-        folder / TRAINER_FILE, TrainerProcess(pid=os.getpid(), started=_process_start(os.getpid()))
-    )
+    pid = os.getpid()
+    write_model(folder / TRAINER_FILE, TrainerProcess(pid=pid, started=_process_start(pid)))
 
 
 def find_trainer(folder: Path) -> TrainerProcess | None:
@@ -96,14 +93,13 @@ def _process_start(pid: int) -> str:
     try:
         if sys.platform != "linux":
             return str(psutil.Process(pid).create_time())
-        state, *fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        )
-        return (
-            ""
-            if state == "Z"
-            else f"{BOOT_ID_FILE.read_text(encoding='ascii').strip()} {fields[18]}"
-        )
+        # The program's name, in brackets, may hold anything. Field 22 is the start in ticks since
+        # the machine was started (proc(5)), which the clock does not change.
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        state, *fields = stat.rpartition(")")[2].split()
+        if state == "Z":
+            return ""
+        return f"{BOOT_ID_FILE.read_text(encoding='ascii').strip()} {fields[18]}"
     except (OSError, psutil.Error):
         return ""
 

@@ -43,7 +43,9 @@ class HomeKey:
         from the old one, and `OSError` if it cannot be created.
         """
         file = home / KEY_FILE
-        return cls.in_file(file) if file.exists() else cls(_create_secret(file))
+        if file.exists():
+            return cls.in_file(file)
+        return cls(_create_secret(file))
 
     @classmethod
     def in_file(cls, file: Path) -> Self:
@@ -85,7 +87,7 @@ def _create_secret(file: Path) -> bytes:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            raise  # a full disk is no reason to choose another home
         raise KeyFileError(
             f"The home {file.parent.parent} cannot be used: its keys cannot be written "
             f"({error.strerror}).",

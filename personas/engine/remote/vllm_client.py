@@ -111,9 +111,12 @@ def open_session(key: str) -> aiohttp.ClientSession:
     """Open a session for any number of servers and concurrent replies. `key` is the servers' API
     key, or empty.
     """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     return aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers=headers,
+        # A reply has no limit in total; the engine ends those that send nothing for long.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        # By default 100 connections are open at most, and further replies would wait here.
         connector=aiohttp.TCPConnector(limit=0),
         read_bufsize=READ_BUFFER_BYTES,
     )
@@ -159,10 +162,11 @@ class VllmClient:
     async def metric(self, name: str) -> float | None:
         """Return a metric, summed over its labels; None if the server has none of that name."""
         answer = await self._call("GET", "/metrics")
-        values = re.findall(
-            rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", str(answer.body), re.MULTILINE
-        )
-        return sum(map(float, values)) if values else None
+        pattern = rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$"
+        values = re.findall(pattern, str(answer.body), re.MULTILINE)
+        if not values:
+            return None
+        return sum(map(float, values))
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load an adapter, or find it loaded from the same path. Raises `AdapterNotServedError`."""
@@ -213,6 +217,7 @@ class VllmClient:
         received = 0
         usage = None
         try:
+            # A redirect could lead to the machine or its network.
             async with self._session.post(
                 f"{self.url}{path}", json=body, allow_redirects=False
             ) as response:
@@ -226,12 +231,8 @@ class VllmClient:
                             received += len(chunk.tokens)
                             yield chunk
             if usage and received and usage["completion_tokens"] != received:
-                log.error(
-                    "%s counts %s new tokens, %d were received",
-                    self.url,
-                    usage["completion_tokens"],
-                    received,
-                )
+                counted = usage["completion_tokens"]
+                log.error("%s counts %s new tokens, %d were received", self.url, counted, received)
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -242,6 +243,7 @@ class VllmClient:
         self, content: aiohttp.StreamReader
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Yield the JSON objects of a server-sent event stream up to `[DONE]`."""
+        # A line may come in several pieces, and a piece may have several lines.
         rest = b""
         while data := await content.readany():
             *lines, rest = (rest + data).split(b"\n")
@@ -251,6 +253,7 @@ class VllmClient:
                     return
                 if text and line.startswith(b"data:"):
                     event = json.loads(text)
+                    # The status was sent before the error: it is 200 even if the engine has died.
                     if error := event.get("error"):
                         code = error.get("code") if isinstance(error, dict) else None
                         status = code if isinstance(code, int) else 500
