@@ -73,10 +73,9 @@ class Recipe(RecipeSettings):
     @property
     def hyperparameters(self) -> dict[str, int | float | str]:
         """The scalar values, for the manifest."""
+        values = self.model_dump()
         return {
-            key: value
-            for key, value in self.model_dump().items()
-            if isinstance(value, int | float | str)
+            name: value for name, value in values.items() if isinstance(value, int | float | str)
         }
 
 
@@ -108,9 +107,9 @@ def optimiser_steps(recipe: Recipe, samples: int) -> int:
     """Return the optimiser steps of a run over so many samples. `max_steps` takes precedence, as in
     transformers.
     """
-    return recipe.max_steps or math.ceil(
-        recipe.num_train_epochs * _steps_per_epoch(recipe, samples)
-    )
+    if recipe.max_steps:
+        return recipe.max_steps
+    return math.ceil(recipe.num_train_epochs * _steps_per_epoch(recipe, samples))
 
 
 def epoch_count(recipe: Recipe, samples: int) -> float:

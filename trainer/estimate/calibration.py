@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -60,16 +60,14 @@ class CalibrationCase:
     @property
     def arguments(self) -> list[str]:
         """Arguments of `python -m trainer train`."""
-        of = (
-            ["--persona", CASE_PERSONA]
-            if self.what == "persona"
-            else ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
-        )
+        if self.what == "persona":
+            arguments = ["--persona", CASE_PERSONA]
+        else:
+            arguments = ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
         settings = {"max_steps": self.steps, "heldout_share": 0.06, **self.settings}
-        return [
-            *of,
-            *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")),
-        ]
+        for name, value in settings.items():
+            arguments += ["--set", f"{name}={value}"]
+        return arguments
 
 
 def _batch_settings(rows: int, accumulation: int = 1, /, **others: object) -> dict[str, object]:
@@ -118,7 +116,7 @@ CASES = (
         "persona",
         _batch_settings(2, gradient_checkpointing="true"),
         LARGE_MODEL,
-        2,
+        steps=2,
     ),
 )
 QUICK_CASES = (CASES[0], CASES[2], CASES[10])  # cases that take a minute or two
@@ -136,10 +134,9 @@ def make_random_model(name: str, folder: Path) -> None:
     config = AutoConfig.for_model(
         model_type,
         vocab_size=len(tokenizer),
-        **{
-            token: getattr(tokenizer, token)
-            for token in ("bos_token_id", "eos_token_id", "pad_token_id")
-        },
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         **dict(zip(SHAPE_KEYS, sizes, strict=True)),
@@ -196,13 +193,13 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
         base = str(folder / case.base)
         if not Path(base).exists():
             make_random_model(case.base, Path(base))
-    out = ("--home", str(home), "--out", str(job))
-    _run_trainer("train", *case.arguments, "--base-model", base, *out, "--make-only")
-    no_home = str(folder / "nobody")  # without earlier runs that show how fast this machine is
-    plan = json.loads(
-        _run_trainer("run", str(job), "--dry-run", "--json", "--home", no_home).splitlines()[-1]
-    )
-    _run_trainer("run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses")
+    places = ["--home", str(home), "--out", str(job)]
+    _run_trainer(["train", *case.arguments, "--base-model", base, *places, "--make-only"])
+    # Without earlier runs, which show how fast this machine is.
+    no_home = str(folder / "nobody")
+    planned = _run_trainer(["run", str(job), "--dry-run", "--json", "--home", no_home])
+    plan = json.loads(planned.splitlines()[-1])
+    _run_trainer(["run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses"])
     prediction = next(recipe for recipe in plan["recipes"] if recipe["recipe"] == plan["recipe"])
     report = json.loads((job / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
     return CalibrationResult(
@@ -219,7 +216,7 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
     )
 
 
-def _run_trainer(*arguments: str) -> str:
+def _run_trainer(arguments: Sequence[str]) -> str:
     """Return the output of `python -m trainer …`."""
     command = [sys.executable, "-m", "trainer", *arguments]
     try:
@@ -238,25 +235,22 @@ def _run_trainer(*arguments: str) -> str:
 
 def calibration_json(results: Iterable[CalibrationResult]) -> dict[str, Any]:
     """Return the published object of `predictions --json`."""
-    return {
-        "machine": {
-            "cores": os.cpu_count(),
-            "memory_bytes": total_memory_bytes(),
-            "system": platform.platform(terse=True),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in CALIBRATION_PACKAGES},
-        },
-        "runs": [
-            {
-                **asdict(it),
-                "memory_ratio": round(it.memory_ratio, 3),
-                "time_ratio": round(it.time_ratio, 3),
-            }
-            for it in results
-        ],
+    versions = {"python": platform.python_version()}
+    for name in CALIBRATION_PACKAGES:
+        versions[name] = importlib.metadata.version(name)
+    runs = []
+    for result in results:
+        ratios = {
+            "memory_ratio": round(result.memory_ratio, 3),
+            "time_ratio": round(result.time_ratio, 3),
+        }
+        runs.append(asdict(result) | ratios)
+    machine = {
+        "cores": os.cpu_count(),
+        "memory_bytes": total_memory_bytes(),
+        "system": platform.platform(terse=True),
     }
+    return {"machine": machine, "versions": versions, "runs": runs}
 
 
 def calibration_markdown(results: dict[str, Any]) -> str:

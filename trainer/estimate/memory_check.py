@@ -68,7 +68,8 @@ def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeC
     if not recipe.gradient_checkpointing:
         changes = {"gradient_checkpointing": True}
         yield changes
-        yield from ({**changes, **batch} for batch in _smaller_batches(recipe))
+        for batch in _smaller_batches(recipe):
+            yield {**changes, **batch}
     for batch in _smaller_batches(recipe):
         changes = {**changes, **batch}  # the last is the smallest
     for change in _cheaper_numerics(recipe, machine):

@@ -19,30 +19,30 @@ torch.
 FLOAT32_BYTES = 4
 HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])  # bytes by which the heap grows
 DROPOUT_MASK_BYTES = 1  # bytes of dropout's mask per value
-GATE_MODULES = ("gate_proj", "up_proj")
-ATTENTION_INPUT_MODULES = ("q_proj", "k_proj", "v_proj")
+SHARED_INPUT_MODULES = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Matrices of a layer with the same input."""
 LOSS_COPIES = 4
 """Float32 tensors of the logits' size: logits, log-softmax, and the gradients of both."""
-BACKWARD_COPIES, SCORE_COPIES = 4, 2
-"""Gradients held at once in one layer's backward pass: of the feed-forward's width, and of
-attention scores.
-"""
-SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
-"""Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs:
-of attention scores, and of the feed-forward's activations without and with checkpointing.
-"""
-LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 855 * 2**20, 500 * 2**20
-"""Torch, transformers, peft, trl, datasets, language detection, and the samples; the CUDA context
-is an assumption.
-"""
+# Gradients held at once in one layer's backward pass.
+BACKWARD_COPIES = 4  # of the feed-forward's width
+SCORE_COPIES = 2  # of attention scores
+# Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs.
+SCORES_LEFT = 0.25  # of attention scores
+MIDDLE_LEFT = 1.2  # of the feed-forward's activations
+MIDDLE_LEFT_TWICE = 1.8  # of these with checkpointing, which computes them twice
+LIBRARIES_BYTES = 855 * 2**20
+"""Torch, transformers, peft, trl, datasets, language detection, and the samples."""
+CUDA_CONTEXT_BYTES = 500 * 2**20  # an assumption
 GPU_FRAGMENTATION_SHARE = 0.1
 """Fragmentation by CUDA's allocator, as a share of a step's temporary tensors."""
-WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
-"""Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
-PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516
-"""Bytes of a 4-bit weight with its constants: a float32 for 64 weights, or a byte and a float32 for
-256 of these.
-"""
+# Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it.
+WEIGHT_BYTES = 4
+GRADIENT_BYTES = 4
+OPTIMISER_STATE_BYTES = 8
+OPTIMISER_STATE_8BIT_BYTES = 2
+# Bytes of a 4-bit weight with its constants.
+PACKED_WEIGHT_BYTES = 0.5625  # a float32 for 64 weights
+DOUBLE_QUANT_WEIGHT_BYTES = 0.516  # a byte for 64 weights, and a float32 for 256 of these
 
 
 def retained_activation_bytes(
@@ -99,13 +99,15 @@ def fragmentation_bytes(
     this happens twice. Loading the base model leaves at most one heap step, and at most twice its
     size. Batches of other lengths leave more, until it is trimmed (`trainer.train.callbacks`).
     """
-    parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
-    middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
-    holes = sum(
-        SCORES_LEFT * _attention_score_bytes(shape, part)
-        + middle_left * part.rows * part.own * shape.intermediate
-        for part in parts
-    )
+    parts = batch.parts
+    middle_left = MIDDLE_LEFT
+    if recipe.gradient_checkpointing:
+        parts = (batch.whole,)
+        middle_left = MIDDLE_LEFT_TWICE
+    holes = 0.0
+    for part in parts:
+        scores_left = SCORES_LEFT * _attention_score_bytes(shape, part)
+        holes += scores_left + middle_left * part.rows * part.own * shape.intermediate
     return round(shape.layers * holes * value_bytes) + min(HEAP_STEP_BYTES, 2 * base_bytes)
 
 
@@ -118,11 +120,11 @@ def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> 
     seen = batch.rows * (batch.own + batch.shared)
     cached = 2 * shape.layers * seen * shape.keys * value_bytes
     token = shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
+    # At least a whole row's, however many bytes these are.
     at_once = min(batch.trained, max(batch.trained / batch.rows, MAX_LOGIT_BYTES // token))
     logits = round(LOSS_CHUNK_TOKENS if shape.plain_head else at_once) * token
-    layer = value_bytes * max(
-        3 * batch.rows * batch.own * shape.intermediate, 2 * _attention_score_bytes(shape, batch)
-    )
+    feed_forward = 3 * batch.rows * batch.own * shape.intermediate
+    layer = value_bytes * max(feed_forward, 2 * _attention_score_bytes(shape, batch))
     return cached + max(logits, layer)
 
 
@@ -143,7 +145,11 @@ def _layer_activation_bytes(
 def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: int) -> int:
     """Bytes that a layer's adapters retain per token: shared inputs once, and the outputs of A."""
     matrices = _adapted_matrices(recipe, shape)
-    inputs = {_shared_input_group(name): size for name, (size, _) in matrices.items()}
+    inputs: dict[str, int] = {}
+    for name, (size, _) in matrices.items():
+        # Matrices of a group read one tensor, which is retained once.
+        group = next((names[0] for names in SHARED_INPUT_MODULES if name in names), name)
+        inputs[group] = size
     each = value_bytes + (DROPOUT_MASK_BYTES if recipe.lora_dropout else 0)
     return sum(inputs.values()) * each + len(matrices) * recipe.lora_r * value_bytes
 
@@ -152,15 +158,8 @@ def _adapted_matrices(recipe: Recipe, shape: ModelShape) -> Mapping[str, tuple[i
     """Inputs and outputs of each matrix of a layer that gets an adapter, by its name."""
     if ALL_LINEAR in recipe.target_modules:
         return shape.projections
-    return {
-        name: shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable
-    }
-
-
-def _shared_input_group(name: str) -> str:
-    return next(
-        (group[0] for group in (ATTENTION_INPUT_MODULES, GATE_MODULES) if name in group), name
-    )
+    adaptable = shape.adaptable
+    return {name: adaptable[name] for name in recipe.target_modules if name in adaptable}
 
 
 def _attention_score_bytes(shape: ModelShape, batch: BatchShape) -> int:
@@ -192,12 +191,15 @@ def predict_memory(
     """Predict the peak over samples of `longest_tokens`, a quarter of each its reply, without
     shared prefixes.
     """
-    work = Workload(
-        [longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * EVAL_BATCH_SIZE
-    )
+    train = [longest_tokens] * recipe.per_device_train_batch_size
+    work = Workload(train, [longest_tokens] * EVAL_BATCH_SIZE)
     longest = recipe.model_copy(update={"max_length": longest_tokens})
     return memory_of_batches(
-        recipe, shape, work.largest_trained(longest), work.largest_measured(longest), machine
+        recipe,
+        shape,
+        trained=work.largest_trained(longest),
+        measured=work.largest_measured(longest),
+        machine=machine,
     )
 
 
@@ -215,19 +217,23 @@ def memory_of_batches(
     weights = adapter_parameter_count(recipe, shape)
     if machine.has_cuda:
         trained = trained.whole  # nothing is shared on a GPU
-    # Autocast keeps a 16-bit copy of the adapter, too.
-    adapter = weights * (WEIGHT_BYTES + (value if value < WEIGHT_BYTES else 0))
+    adapter = weights * WEIGHT_BYTES
+    if value < WEIGHT_BYTES:
+        adapter += weights * value  # autocast keeps a 16-bit copy, too
     state = weights * _optimiser_state_bytes(recipe, machine)
+    activations = retained_activation_bytes(
+        shape, recipe, trained, value, has_scores=not machine.has_cuda
+    )
+    # The loss is over before the first layer's gradients are computed.
+    in_flight = max(
+        loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)
+    )
     training = {
         "adapter": adapter,
         "gradients": weights * GRADIENT_BYTES,
         "optimiser": state,
-        "activations": retained_activation_bytes(
-            shape, recipe, trained, value, has_scores=not machine.has_cuda
-        ),
-        "loss": max(
-            loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)
-        ),
+        "activations": activations,
+        "loss": in_flight,
     }
     if machine.has_cuda:
         temporary = training["activations"] + training["loss"]
@@ -239,11 +245,8 @@ def memory_of_batches(
     if not machine.has_cuda and recipe.eval_strategy != "no":
         checkpoint = weights * WEIGHT_BYTES + state
     between = evaluation_bytes(shape, measured, value) + base + adapter + state
-    after = (
-        evaluation_bytes(shape, measured, served)
-        + _serving_base_bytes(shape, served, machine)
-        + weights * served
-    )
+    serving_base = _serving_base_bytes(shape, served, machine)
+    after = evaluation_bytes(shape, measured, served) + serving_base + weights * served
     return MemoryEstimate(
         {
             "libraries": CUDA_CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
@@ -293,12 +296,12 @@ def _training_base_bytes(
     if machine.has_cuda:
         packed = DOUBLE_QUANT_WEIGHT_BYTES if recipe.double_quant else PACKED_WEIGHT_BYTES
         return _quantised_model_bytes(shape, value, packed)
-    rest = shape.weights - shape.linear_weights
-    # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it,
-    # or is copied.
-    return shape.linear_weights * value + (
-        shape.weight_bytes if value == shape.stored else rest * value
-    )
+    unpacked = shape.linear_weights * value
+    # What is not quantised stays where the file is mapped, and all of the file with it, or is
+    # copied.
+    if value == shape.stored:
+        return unpacked + shape.weight_bytes
+    return unpacked + (shape.weights - shape.linear_weights) * value
 
 
 def _serving_base_bytes(shape: ModelShape, value: int, machine: MachineSpec) -> int:

@@ -33,17 +33,19 @@ from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload
 from trainer.machine import MachineSpec, probe_machine_without_torch
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 
-FLOPS_PER_S, FLOAT32_FLOPS_PER_S, ACTIVATION_BYTES_PER_S = 6e11, 4.5e11, 1.4e9
-"""Of the reference machine (two cores with bfloat16 in hardware): products in bfloat16 and float32,
-retained bytes.
-"""
+# Of the reference machine: two cores with bfloat16 in hardware.
+FLOPS_PER_S = 6e11  # products in bfloat16
+FLOAT32_FLOPS_PER_S = 4.5e11
+ACTIVATION_BYTES_PER_S = 1.4e9  # retained bytes
 LAYER_OVERHEAD_S = 1.2e-3
 """A layer's small operations, for each pass of a batch or of its shared prefix."""
-OPTIMISER_UPDATE_S, OPTIMISER_UPDATE_8BIT_S = 2e-9, 3e-8
-"""Per adapter weight and step: 8-bit state is unpacked and packed again."""
+# Per adapter weight and step: 8-bit state is unpacked and packed again.
+OPTIMISER_UPDATE_S = 2e-9
+OPTIMISER_UPDATE_8BIT_S = 3e-8
 FORWARD_SHARE = 0.25  # the forward pass's share of the time beside the products
-STARTUP_S, LOAD_BYTES_PER_S, MODEL_LOAD_COUNT = 7.0, 4e8, 3
-"""Libraries and material; the base model is read three times."""
+STARTUP_S = 7.0  # libraries and material
+LOAD_BYTES_PER_S = 4e8
+MODEL_LOAD_COUNT = 3  # how often a run reads the base model
 REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
 """Passes without gradients per batch: the reference reads the judged replies and, in KTO, reference
 and trained version read each prompt with another prompt's reply.
@@ -54,8 +56,10 @@ REFERENCE_GFLOPS = 258.0  # the reference machine's float32 matrix products in n
 DEFAULT_GPU_SPEEDUP = 30.0  # a guess for GPUs without an earlier run
 PROBE_MATRIX_SIZE = 384
 PROBE_COUNT = 60
-MIN_REFERENCE_STEPS, MIN_REFERENCE_SECONDS, MAX_REFERENCE_RUNS = 10, 60.0, 3
-"""Minimum length of earlier runs whose speed is used, and their number."""
+# Earlier runs whose speed is used.
+MIN_REFERENCE_STEPS = 10
+MIN_REFERENCE_SECONDS = 60.0
+MAX_REFERENCE_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,24 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
     epochs = epoch_count(recipe, counted)
 
     def trained(batch: BatchShape) -> float:
-        learned = _batch_seconds(
-            recipe, shape, batch, value_bytes, 2 + recipe.gradient_checkpointing, trains=True
-        )
+        passes = 2 + recipe.gradient_checkpointing
+        learned = _batch_seconds(recipe, shape, batch, value_bytes, passes=passes, trains=True)
         return learned + REFERENCE_PASSES[work.judged] * measured(batch)
 
     def measured(batch: BatchShape) -> float:
-        return _batch_seconds(recipe, shape, batch, value_bytes, 1, trains=False)
+        return _batch_seconds(recipe, shape, batch, value_bytes, passes=1, trains=False)
 
     epoch_s = _total_seconds(work, lengths, work.rows(recipe), trained)
     heldout_s = _total_seconds(work, work.heldout, EVAL_BATCH_SIZE, measured)
     general_s = _total_seconds(Workload((), ()), work.general, EVAL_BATCH_SIZE, measured)
-    passes = 2 + _evaluation_count(recipe, steps, epochs)  # before, after, and on the way
+    # Before the training and after it, and on the way.
+    evaluations = 2 + _evaluation_count(recipe, steps, epochs)
     update_s = OPTIMISER_UPDATE_8BIT_S if recipe.optim.endswith("8bit") else OPTIMISER_UPDATE_S
     updates_s = steps * adapter_parameter_count(recipe, shape) * update_s
     return RunCost(
-        epoch_s * epochs + updates_s, heldout_s * passes + 2 * general_s, sum(lengths) * epochs
+        training_s=epoch_s * epochs + updates_s,
+        measuring_s=heldout_s * evaluations + 2 * general_s,
+        trained_tokens=sum(lengths) * epochs,
     )
 
 
@@ -112,15 +118,15 @@ def _total_seconds(
     work: Workload, lengths: Sequence[int], rows: int, seconds: Callable[[BatchShape], float]
 ) -> float:
     """Sum the seconds of all batches, each of samples of similar length."""
-    batches = list(_batches(work, sorted(lengths), rows))
-    tried = batches[:: math.ceil(len(batches) / MAX_SIMULATED_BATCHES)] if batches else []
-    return sum(map(seconds, tried)) * len(batches) / max(len(tried), 1)
-
-
-def _batches(work: Workload, lengths: Sequence[int], rows: int) -> Iterator[BatchShape]:
-    for start in range(0, len(lengths), rows):
-        together = lengths[start : start + rows]
-        yield work.batch(len(together), together[-1])
+    ordered = sorted(lengths)
+    batches = []
+    for start in range(0, len(ordered), rows):
+        together = ordered[start : start + rows]
+        batches.append(work.batch(len(together), together[-1]))
+    if not batches:
+        return 0.0
+    tried = batches[:: math.ceil(len(batches) / MAX_SIMULATED_BATCHES)]
+    return sum(map(seconds, tried)) * len(batches) / len(tried)
 
 
 def _batch_seconds(
@@ -128,28 +134,29 @@ def _batch_seconds(
     shape: ModelShape,
     batch: BatchShape,
     value_bytes: int,
-    ways: int,
     *,
+    passes: int,
     trains: bool,
 ) -> float:
-    """Estimate a batch with `ways` passes through the layers: forward, again with checkpointing,
+    """Estimate a batch that passes through the layers so often: forward, again with checkpointing,
     and backward.
 
     A frozen matrix costs one product per pass, an adapter's two in the backward pass, like
     attention's tensors.
     """
     part = batch.whole if recipe.gradient_checkpointing and trains else batch
-    adapters = adapter_parameter_count(recipe, shape) * (ways + 1 if trains else 1)
+    products = passes + 1 if trains else 1  # of an adapter's matrices, and of attention's tensors
+    adapters = adapter_parameter_count(recipe, shape) * products
     scores = sum(piece.rows * piece.own * (piece.own + piece.shared) for piece in part.parts)
     flop = (
-        2 * part.tokens * (shape.linear_weights * ways + adapters)
-        + 4 * shape.layers * shape.attended * scores * (ways + 1 if trains else 1)
+        2 * part.tokens * (shape.linear_weights * passes + adapters)
+        + 4 * shape.layers * shape.attended * scores * products
         + 2 * batch.trained * shape.vocabulary * shape.width * (2 if trains else 1)
     )
     plain = recipe.model_copy(update={"gradient_checkpointing": False})
     kept = retained_activation_bytes(shape, plain, part, value_bytes)
-    share = 1 + FORWARD_SHARE * (ways - 2) if trains else FORWARD_SHARE
-    calls_s = shape.layers * len(part.parts) * (ways + 1 if trains else 1) * LAYER_OVERHEAD_S
+    share = 1 + FORWARD_SHARE * (passes - 2) if trains else FORWARD_SHARE
+    calls_s = shape.layers * len(part.parts) * products * LAYER_OVERHEAD_S
     flops_per_s = FLOPS_PER_S if value_bytes == 2 else FLOAT32_FLOPS_PER_S
     return flop / flops_per_s + kept * share / ACTIVATION_BYTES_PER_S + calls_s
 
@@ -174,21 +181,20 @@ def estimate_run(
     machine = machine or probe_machine_without_torch()
     shape = model_shape_of(base)
     samples = len(work.fitting(recipe))
-    computed = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
+    cost = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
     memory = estimate_memory(recipe, base, work, machine)
+    # Only what is computed follows the machine's pace.
+    seconds = startup_s(shape) + (cost.training_s + cost.measuring_s) / speed.pace
+    tokens_per_s = cost.trained_tokens / max(cost.training_s, 1e-9) * speed.pace
     return {
         "recipe": name,
         "samples": samples,
         "steps": optimiser_steps(recipe, work.counted(recipe)),
-        "trained_tokens": round(computed.trained_tokens),
-        "seconds": round(
-            startup_s(shape) + (computed.training_s + computed.measuring_s) / speed.pace
-        ),
+        "trained_tokens": round(cost.trained_tokens),
+        "seconds": round(seconds),
         "memory_bytes": memory.total,
         "memory": dict(memory.parts),
-        "tokens_per_s": round(
-            computed.trained_tokens / max(computed.training_s, 1e-9) * speed.pace
-        ),
+        "tokens_per_s": round(tokens_per_s),
         "basis": speed.basis,
     }
 
@@ -196,18 +202,23 @@ def estimate_run(
 def estimate_event(recipe: Recipe, base: BaseModel, work: Workload) -> Estimate:
     """Estimate a run for those who limit its time and memory."""
     machine = probe_machine_without_torch()
-    cost = estimate_run("", recipe, base, work, estimate_speed(base, recipe, work, ()), machine)
-    return Estimate(
-        seconds=cost["seconds"], memory_bytes=0 if machine.has_cuda else cost["memory_bytes"]
-    )
+    speed = estimate_speed(base, recipe, work, ())
+    cost = estimate_run("", recipe, base, work, speed=speed, machine=machine)
+    memory_bytes = 0 if machine.has_cuda else cost["memory_bytes"]
+    return Estimate(seconds=cost["seconds"], memory_bytes=memory_bytes)
 
 
 def estimate_memory(
     recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec
 ) -> MemoryEstimate:
     """Estimate the peak memory of a run over these samples."""
-    batches = (work.largest_trained(recipe), work.largest_measured(recipe))
-    return memory_of_batches(recipe, model_shape_of(base), *batches, machine)
+    return memory_of_batches(
+        recipe,
+        model_shape_of(base),
+        trained=work.largest_trained(recipe),
+        measured=work.largest_measured(recipe),
+        machine=machine,
+    )
 
 
 def estimate_speed(
@@ -251,7 +262,8 @@ def _speeds_of_runs(
     """Yield the speed of each sufficiently long run."""
     for folder in adapters:
         try:
-            if speed := _speed_of_run(base, recipe, work, folder, machine=machine):
+            speed = _speed_of_run(base, recipe, work, folder, machine=machine)
+            if speed:
                 yield speed
         except (
             OSError,

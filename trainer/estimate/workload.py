@@ -16,10 +16,10 @@ BATCHES_PER_LENGTH_GROUP = 8
 """Batches sorted by length together: enough to save padding, few enough to stay in random order."""
 DEFAULT_REPLY_SHARE = 0.25
 """Assumed share of a sample's tokens with loss, where they are not counted."""
-EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS = 16, 8192
-"""Samples measured at once, and their tokens with padding: fewer samples where they are long."""
-
-
+EVAL_BATCH_SIZE = 16
+"""Samples measured at once."""
+EVAL_BATCH_TOKENS = 8192
+"""Their tokens with padding: fewer samples where they are long."""
 LOSS_CHUNK_TOKENS = 256
 """Trained tokens whose logits are held at once, where the model's head allows it
 (`trainer.train.collator`).
@@ -28,15 +28,15 @@ LOSS_CHUNK_TOKENS = 256
 
 def common_prefix_length(texts: Collection[str] | Collection[tuple[int, ...]]) -> int:
     """Count the elements that all sequences start with."""
-    # what the first and last in order share, all between them share, too
+    # What the first and last in order share, all between them share, too.
     first = min(texts)
     last = max(texts)
-    return sum(
-        1
-        for _ in itertools.takewhile(
-            lambda pair: pair[0] == pair[1], zip(first, last, strict=False)
-        )
-    )
+    length = 0
+    for element, other in zip(first, last, strict=False):
+        if element != other:
+            break
+        length += 1
+    return length
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
@@ -50,15 +50,12 @@ def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[
     window = batch_size * BATCHES_PER_LENGTH_GROUP
     result: list[int] = []
     for start in range(0, len(order), window):
-        by_length = sorted(
-            order[start : start + window], key=lambda place: lengths[place], reverse=True
-        )
-        batches = [
-            by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)
-        ]
+        by_length = sorted(order[start : start + window], key=lengths.__getitem__, reverse=True)
+        starts = range(0, len(by_length), batch_size)
+        batches = [by_length[first : first + batch_size] for first in starts]
         shuffle.shuffle(batches)
-        batches.sort(key=len, reverse=True)
-        result += [place for batch in batches for place in batch]
+        batches.sort(key=len, reverse=True)  # stable, so that only the incomplete one moves
+        result += itertools.chain.from_iterable(batches)
     return result
 
 
@@ -107,7 +104,8 @@ class Workload:
         lengths = self.fitting(recipe)
         rows = recipe.per_device_train_batch_size
         samples = recipe.max_steps * recipe.gradient_accumulation_steps * rows or len(lengths)
-        if self.judged or samples >= len(lengths):  # what is judged comes in another order
+        # What is judged comes in another order (`arrange_batches`).
+        if self.judged or samples >= len(lengths):
             return lengths
         return [lengths[place] for place in group_by_length(lengths, rows, recipe.seed)[:samples]]
 
@@ -133,11 +131,12 @@ class WorkloadCounter:
     """Builds a workload sample by sample. `trained_tokens` counts tokens with loss."""
 
     def __init__(self) -> None:
-        self._train, self._heldout = list[int](), list[int]()
-        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = (
-            None  # first and last sample in sorted order
-        )
-        self._shortest_prompt = self.trained_tokens = 0
+        self._train: list[int] = []
+        self._heldout: list[int] = []
+        # The first and last sample in sorted order are enough to find a common prefix of all.
+        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._shortest_prompt = 0
+        self.trained_tokens = 0
 
     @property
     def trained(self) -> int:
@@ -153,10 +152,13 @@ class WorkloadCounter:
         """Add a training sample."""
         prompt = sample.mask.index(True)
         ids = sample.ids
-        self._shortest_prompt = min(prompt, self._shortest_prompt) if self._train else prompt
-        self._ends = (
-            (min(ids, self._ends[0]), max(ids, self._ends[1])) if self._ends else (ids, ids)
-        )
+        if self._ends is None:
+            self._shortest_prompt = prompt
+            self._ends = (ids, ids)
+        else:
+            first, last = self._ends
+            self._shortest_prompt = min(prompt, self._shortest_prompt)
+            self._ends = (min(ids, first), max(ids, last))
         self.trained_tokens += sample.reply_tokens
         self._train.append(len(ids))
 
@@ -173,7 +175,12 @@ class WorkloadCounter:
         general_lengths = [len(sample.ids) for sample in general]
         replies = self.trained_tokens / len(self._train)
         return Workload(
-            self._train, self._heldout, general_lengths, max(shared, 0), replies, judged
+            self._train,
+            self._heldout,
+            general_lengths,
+            shared=max(shared, 0),
+            reply_tokens=replies,
+            judged=judged,
         )
 
 

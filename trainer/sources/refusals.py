@@ -61,7 +61,7 @@ class Refusal:
     matches: Callable[[Peek], bool]
 
 
-def _page_with(*marks: str) -> Callable[[Peek], bool]:
+def _page_with(marks: Sequence[str]) -> Callable[[Peek], bool]:
     return lambda peek: _is_html(peek) and any(mark in peek.text for mark in marks)
 
 
@@ -172,22 +172,22 @@ REFUSALS = (
         _json_page(
             "the chat", "Telegram Desktop, Export chat history, Format: Machine-readable JSON"
         ),
-        _page_with("tgme", "Exported Data", "page_wrap", "js/script.js"),
+        _page_with(("tgme", "Exported Data", "page_wrap", "js/script.js")),
     ),
     Refusal(
         "a page of DiscordChatExporter",
         _json_page("the channel", "--format Json"),
-        _page_with("chatlog__", "DiscordChatExporter"),
+        _page_with(("chatlog__", "DiscordChatExporter")),
     ),
     Refusal(
         "the page of a ChatGPT export",
         "Name conversations.json of the same archive instead.",
-        _page_with("ChatGPT Data Export", "chat.openai.com", "jsonData"),
+        _page_with(("ChatGPT Data Export", "chat.openai.com", "jsonData")),
     ),
     Refusal(
         "a page of Facebook, Messenger or Instagram",
         _json_page("the messages", "Download your information, Format: JSON"),
-        _page_with("fbcdn", "_3-95", "pam _3", "facebook.com", "instagram.com"),
+        _page_with(("fbcdn", "_3-95", "pam _3", "facebook.com", "instagram.com")),
     ),
     Refusal("a web page", f"Pages are not read. {TABLE_ADVICE}", _is_html),
     Refusal("XML", f"XML is not read. {TABLE_ADVICE}", _is_xml),
