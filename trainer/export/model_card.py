@@ -34,7 +34,9 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
         base_line += f", {EMBEDDED_DESCRIPTION}."
     else:
         base_line += "; its own licence holds too."
-    about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
+    about = "The base model with the adapter merged into it"
+    if library == "peft":
+        about = "The adapter"
     rights = ", ".join(f"{name} ({count})" for name, count in manifest.rights.items())
     lines = [
         "---",

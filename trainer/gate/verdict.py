@@ -177,7 +177,11 @@ def _criterion(card: ScoreCard, finding: _Finding) -> Criterion:
 
 def _describe_threshold(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
     """Describe a criterion's thresholds in words: `at most 15.0% fewer; fails above 20.0%`."""
-    bound, beyond = ("at least", "below") if measure.info.at_least else ("at most", "above")
+    bound = "at most"
+    beyond = "above"
+    if measure.info.at_least:
+        bound = "at least"
+        beyond = "below"
     if measure.shown is not None:
         bound = "whole interval below"
     if rule.test:

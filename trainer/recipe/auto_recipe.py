@@ -260,7 +260,9 @@ class RecipeChooser:
 
     def _open(self, name: str, choices: Sequence[Any]) -> Sequence[Any]:
         """Return the values to choose from for a setting: the request's alone, or these."""
-        return (getattr(self.recipe, name),) if name in self._given else choices
+        if name in self._given:
+            return (getattr(self.recipe, name),)
+        return choices
 
     def _take(self, why: str, **values: Any) -> None:
         """Set those of the values that the request leaves open, and record the reason."""

@@ -51,12 +51,17 @@ class MaskedSample:
     @property
     def marks(self) -> tuple[str, str]:
         """Brackets around the reply."""
-        return (REJECTED_BEGIN, REJECTED_END) if self.rejected else (TRAINED_BEGIN, TRAINED_END)
+        if self.rejected:
+            return REJECTED_BEGIN, REJECTED_END
+        return TRAINED_BEGIN, TRAINED_END
 
     def as_text(self) -> str:
         """Render the text with trained parts in ⟦ ⟧ and a rejected reply in ⟪ ⟫."""
         begin, end = self.marks
-        return "".join(f"{begin}{text}{end}" if lossy else text for text, lossy in self.parts)
+        pieces = []
+        for text, lossy in self.parts:
+            pieces.append(f"{begin}{text}{end}" if lossy else text)
+        return "".join(pieces)
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `mask --json` and `plan --json`: `parts` pairs each text with its

@@ -211,7 +211,9 @@ def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        cause: object = error
+        if isinstance(error, ValidationError):
+            cause = error.errors()[0]["msg"]
         raise RequestError(
             f"{file} is damaged: {cause}.", "Remove it, and it is measured again."
         ) from error

@@ -151,7 +151,9 @@ def _tasks_markdown(sizes: Sequence[SizeSummary], results: Sequence[ScaleResult]
         lines = [(f"{size.samples:,}", size.tasks[task]) for size in sizes]
         if untrained:
             lines.insert(0, ("untrained", untrained[task]))
-        label = f"{task} ({prompts[task]} prompts)" if task in prompts else task
+        label = task
+        if task in prompts:
+            label += f" ({prompts[task]} prompts)"
         for samples, scores in lines:
             rows.append((label, samples, *(scores[name].format() for name in CHARTED_METRICS)))
             label = ""  # the task is named once

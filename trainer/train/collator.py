@@ -84,8 +84,10 @@ def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
     """
     prompt_lengths = []
     for sample in samples:
-        has_reply = any(sample.mask)  # a padding sample has none
-        prompt_lengths.append(sample.mask.index(True) if has_reply else len(sample.ids))
+        if any(sample.mask):
+            prompt_lengths.append(sample.mask.index(True))
+        else:  # a padding sample has no reply
+            prompt_lengths.append(len(sample.ids))
     common = common_prefix_length([sample.ids for sample in samples])
     return min(common, min(prompt_lengths) - 1)
 
@@ -251,5 +253,8 @@ def output_head(model: Any) -> Any:
 
 def causal_model(model: Any) -> Any:
     """Return the causal model inside wrappers."""
-    alone = model.module if isinstance(model, DistributedDataParallel) else model
-    return alone.get_base_model() if hasattr(alone, "get_base_model") else alone
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    if hasattr(model, "get_base_model"):
+        return model.get_base_model()
+    return model

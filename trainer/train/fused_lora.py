@@ -70,8 +70,9 @@ class LoraGroup:
         self._layers = layers
         self._name = next(iter(layers[0].lora_A))
         self._weight = torch.cat([layer.base_layer.weight.data for layer in layers])
-        biases = [layer.base_layer.bias for layer in layers]
-        self._bias = None if biases[0] is None else torch.cat([bias.data for bias in biases])
+        self._bias: Tensor | None = None
+        if layers[0].base_layer.bias is not None:
+            self._bias = torch.cat([layer.base_layer.bias.data for layer in layers])
         self._sizes = [layer.out_features for layer in layers]
         self._scales = [layer.scaling[self._name] for layer in layers]
         self._outputs: tuple[Tensor, list[Tensor | None]] | None = None

@@ -154,7 +154,9 @@ def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
 def resume_thread_count(folder: Path) -> int | None:
     """Return the number of threads of the run in a folder; None if none has begun."""
     config = _read_resume_config(folder)
-    return config.threads if config and (folder / CHECKPOINTS_FOLDER).is_dir() else None
+    if config is None or not (folder / CHECKPOINTS_FOLDER).is_dir():
+        return None
+    return config.threads
 
 
 def lock_config(folder: Path, wanted: ResumeConfig) -> ResumeConfig:

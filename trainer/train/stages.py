@@ -79,7 +79,8 @@ def _changed_for(error: Exception, config: ResumeConfig) -> ResumeConfig | None:
     if is_out_of_memory(error):
         return config.halved()
     if isinstance(error, Float16OverflowError):
-        return config.without_float16("bf16" if probe_machine().best == "bf16" else "fp32")
+        has_bfloat16 = probe_machine().best == "bf16"
+        return config.without_float16("bf16" if has_bfloat16 else "fp32")
     return None
 
 
@@ -302,7 +303,10 @@ def _shift_event(
     """Convert an event of one stage to one of the whole run, which counts the steps of both."""
     changes: dict[str, Any] = {"stage": stage, "step": event.step + before}
     if isinstance(event, Progress):
-        later_s = after_tokens / event.tokens_per_s if event.tokens_per_s else 0.0
-        changes |= {"of": before + event.of + after, "eta_s": event.eta_s + later_s}
+        later_s = 0.0
+        if event.tokens_per_s:
+            later_s = after_tokens / event.tokens_per_s
+        changes["of"] = before + event.of + after
+        changes["eta_s"] = event.eta_s + later_s
     assert isinstance(event, Progress | Evaluation | Epoch)
     return event.model_copy(update=changes)

@@ -269,7 +269,10 @@ def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:
 
 def _term_weight(terms: Iterable[str]) -> float:
     """Count terms; a pair of characters is about half a word, since pairs overlap."""
-    return sum(0.5 if UNSEGMENTED_PATTERN.match(term) else 1.0 for term in terms)
+    weight = 0.0
+    for term in terms:
+        weight += 0.5 if UNSEGMENTED_PATTERN.match(term) else 1.0
+    return weight
 
 
 def _derive_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion | None:

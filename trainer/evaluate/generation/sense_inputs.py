@@ -42,6 +42,8 @@ class SenseInputs:
     between: Callable[[], None] = lambda: None
 
 
-def shortage(what: str, done: int, of: int) -> dict[str, str]:
+def shortage(what: str, done: int, wanted: int) -> dict[str, str]:
     """Return what time left out, if anything, as an entry of the card."""
-    return {what: f"There was time for {done:,} of {of:,} replies."} if done < of else {}
+    if done >= wanted:
+        return {}
+    return {what: f"There was time for {done:,} of {wanted:,} replies."}
