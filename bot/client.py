@@ -22,7 +22,7 @@ from bot.memory.discord import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, ed
 from bot.operations.doctor.connection_checks import missing_permissions
 from bot.operations.shards import ShardRange
 from bot.operations.shards.request_limiter import RequestLimiter
-from bot.operations.shards.shared_state import SharedRow
+from bot.operations.shards.shared_log import SharedRow
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.platform import permissions
 from bot.platform.discord_kit.command_sync import sync_commands

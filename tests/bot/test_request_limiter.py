@@ -19,7 +19,7 @@ from bot.operations.shards.request_limiter import (
     RequestLimiter,
     Reservations,
 )
-from bot.operations.shards.shared_state import SqliteDatabase
+from bot.operations.shards.shared_log import SqliteDatabase
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.operations.shards import ShardRange, request_limiter
 from bot.operations.shards.request_limiter import RateBudget
 from bot.operations.shards.shard_store import open_shard_store
-from bot.operations.shards.shared_state import SharedStateError
+from bot.operations.shards.shared_log import SharedStateError
 from bot.personas.card_import import remove_persona
 from bot.personas.guild_lore import GuildLore
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
@@ -300,7 +300,7 @@ async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(
         in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
     )
     monkeypatch.undo()
-    monkeypatch.setattr("bot.operations.shards.shared_state.RETRY_S", 0.0)
+    monkeypatch.setattr("bot.operations.shards.shared_log.RETRY_S", 0.0)
     cluster.high.mirror.log._away = (0.0, "")
     cluster.high.store.people.decide(ConsentDecision(7, True, 1.0, "en"))
     await until(lambda: cluster.low.store.people.opted_in() == {7})

@@ -8,7 +8,7 @@ from pathlib import Path
 from bot.operations.doctor.checks import BotCheck
 from bot.operations.shards import ShardRange
 from bot.operations.shards.database_choice import STATE_FILE, shared_database
-from bot.operations.shards.shared_state import LEASE_S
+from bot.operations.shards.shared_log import LEASE_S
 from bot.settings import Settings
 from bot.store import StoreError
 

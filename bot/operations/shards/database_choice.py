@@ -4,7 +4,7 @@ home.
 
 from pathlib import Path
 
-from bot.operations.shards.shared_state import SharedDatabase, SqliteDatabase
+from bot.operations.shards.shared_log import SharedDatabase, SqliteDatabase
 from bot.store import StoreError
 
 STATE_FILE = "shared.sqlite"

@@ -32,7 +32,7 @@ class TimedConnection(psycopg.Connection[tuple[Any, ...]]):  # type: ignore[misc
 
 
 class PostgresSession:
-    """A session of the shared database (`bot.operations.shards.shared_state.Session`)."""
+    """A session of the shared database (`bot.operations.shards.shared_log.Session`)."""
 
     prefix = f"{SCHEMA}."
     clock_sql = "extract(epoch from clock_timestamp())::double precision"

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from bot.operations.shards.database_choice import postgres_database
-from bot.operations.shards.shared_state import Session, SharedDatabase, SqliteDatabase
+from bot.operations.shards.shared_log import Session, SharedDatabase, SqliteDatabase
 
 log = logging.getLogger(__name__)
 

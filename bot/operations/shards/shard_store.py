@@ -9,12 +9,8 @@ from filelock import FileLock, Timeout
 
 from bot.operations.shards import ShardRange
 from bot.operations.shards.database_choice import SHARED_DB_ADVICE, shared_database
-from bot.operations.shards.shared_state import (
-    ShardProcess,
-    SharedConnection,
-    SharedLog,
-    SharedStateAwayError,
-)
+from bot.operations.shards.shared_log import ShardProcess, SharedLog, SharedStateAwayError
+from bot.operations.shards.shared_state import SharedConnection
 from bot.store import HOME_DATABASE, Store, StoreError
 from personas.home.atomic_files import replace_durably
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 
-from bot.operations.shards.shared_state import Session, SharedConnection, SharedRow
+from bot.operations.shards.shared_log import Session, SharedRow
+from bot.operations.shards.shared_state import SharedConnection
 
 log = logging.getLogger(__name__)
 
