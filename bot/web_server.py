@@ -13,9 +13,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
 from bot.data.errors import DataError
+from bot.data.web import build_pages, set_pages, source_pages
 from bot.data.web import http as dataset_routes
-from bot.data.web import pages as dataset_pages
-from bot.data.web import source_pages
 from bot.data.web import upload_http as upload_routes
 from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
@@ -87,8 +86,8 @@ API_MODULES = (
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, version_pages, source_pages,
-    dataset_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages, scorecard_pages,
-    compare_pages, system_page,
+    build_pages, set_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages,
+    scorecard_pages, compare_pages, system_page,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""

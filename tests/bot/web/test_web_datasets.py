@@ -14,9 +14,9 @@ import pytest
 
 from bot.data import sample_index
 from bot.data.folders import DataFolders
-from bot.data.web import pages as dataset_pages
+from bot.data.web import set_pages
 from bot.data.web.forms import statement_fields
-from bot.data.web.pages import split_marked_text
+from bot.data.web.sample_views import split_marked_text
 from bot.privacy.home_files import HomeFiles
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set
@@ -500,7 +500,7 @@ async def test_a_page_over_100_000_samples_takes_little_time(dashboard, home):
 
 
 def test_a_sheets_tables_need_no_style_within_the_page():
-    html = dataset_pages._render_datasheet(
+    html = set_pages._render_datasheet(
         "# A set\n\n| source | records |\n| --- | ---: |\n| talk | 12 |\n"
     )
     assert 'class="number">12<' in html and "style" not in html and "<h3>A set</h3>" in html

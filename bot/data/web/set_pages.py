@@ -1,12 +1,10 @@
-"""`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition,
-samples and review.
+"""`/dashboard/data/sets`: shows a data set's composition, samples and review, and offers it to
+moderators.
 """
 
 import asyncio
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -17,161 +15,33 @@ from markupsafe import Markup
 
 from bot.data import anonymisation_review
 from bot.data.actions import dataset_place, require_own_dataset
-from bot.data.build_request import DatasetBuildBody, build_command
 from bot.data.built_datasets import BuiltDataset, read_datasheet
 from bot.data.folders import DataFolders
-from bot.data.sample_index import SPLITS, SampleHit, SampleHits, count_samples, dropped_examples
-from bot.data.web.forms import (
-    build_fields,
-    offer_fields,
-    parse_build_form,
-    parse_offer_form,
-    statement_fields,
-)
-from bot.data.web.problems import FORM_ERRORS, OFFER_ERRORS, form_problem, offer_problem
+from bot.data.sample_index import SPLITS, SampleHits, count_samples, dropped_examples
+from bot.data.web.forms import offer_fields, parse_offer_form, statement_fields
+from bot.data.web.problems import OFFER_ERRORS, offer_problem
 from bot.data.web.requests import (
     MAX_QUERY_CHARS,
     MAX_SAMPLE_NUMBER,
     SAMPLE_FILTERS,
     parse_sample_query,
 )
+from bot.data.web.sample_views import view_sample
 from bot.data.web.source_pages import DATA_PATH, OFFERED_TEXT, WITHDRAWN_TEXT
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
-from bot.platform.web_kit.templating import redirect_to, render_page, shell_command
+from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from personas.errors import MaterialError
-from personas.home.pseudonyms import INVENTED_NAMES
 
-BUILD_FIELDS = tuple(name for name in DatasetBuildBody.model_fields if name != "sources")
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
 """How long the page of a data set waits for examples of dropped samples."""
 DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-PSEUDONYM_PATTERN = re.compile(rf"\b(?:{'|'.join(INVENTED_NAMES)})\d*\b")
-PLACEHOLDER_PATTERN = re.compile(
-    r"\[(?:address|card number|account number|social security number|identity number|key removed|id)\]"
-    r"|\b[a-z]+\d{3}@example\.(?:com|net|org)\b|\b\d{3}-555-01\d\d\b|@[a-z]+\d{3}\b"
-)
-"""Replacements by the anonymiser (docs/privacy.md)."""
-TextPiece = tuple[str, str]
-"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit"
-for a search hit.
-"""
 routes = Routes()
-
-
-@routes.add(f"GET {DATA_PATH}/build")
-async def get_build_form(request: web.Request) -> web.Response:
-    """Page with the form; the query's `again` fills it with a stored request."""
-    services = get_services(request)
-    again = request.query.get("again")
-    body = None
-    if again:
-        body = await services.data.stored_build(again)
-    if body:
-        chosen = [selection.source for selection in body.sources]
-        return await _render_build_form(request, services, build_fields(body), chosen, replace=True)
-    fields = {
-        "recipe": "demo-cpu",
-        "persona": request.query.get("persona", ""),
-        "name": request.query.get("name", ""),
-    }
-    return await _render_build_form(request, services, fields, request.query.getall("source", []))
-
-
-async def _render_build_form(
-    request: web.Request,
-    services: Services,
-    given: Mapping[str, str],
-    chosen: list[str],
-    *,
-    replace: bool = False,
-    problem: Problem | None = None,
-    command: str = "",
-) -> web.Response:
-    sources = []
-    for source in await services.data.sources():
-        is_missing = bool(source.entry and source.refused)
-        if source.is_file and not source.is_set and not is_missing:
-            sources.append(source)
-    return render_page(
-        request,
-        "data/build.html",
-        title="Build a data set",
-        problem=problem,
-        ids={"sources": "source-1"},
-        sources=sources,
-        personas=list(services.personas.of(0).values()),
-        recipes=services.catalogue.recipes(),
-        given={name: given.get(name, "") for name in BUILD_FIELDS},
-        limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
-        chosen=chosen,
-        replace=replace,
-        command=command,
-    )
-
-
-@routes.add(f"POST {DATA_PATH}/build")
-async def post_build_form(request: web.Request) -> web.Response:
-    """Queue the build; or, with `show`, show its command."""
-    services = get_services(request)
-    form = await read_form(request)
-    given = dict(form.items())
-    chosen = form.getall("source", [])
-    replace = form.get("replace") == "yes"
-    try:
-        body = parse_build_form(given, chosen)
-        if given.get("show"):
-            words = await services.data.build_words(body)
-            command = shell_command(build_command(words), services.home)
-            return await _render_build_form(
-                request, services, given, chosen, replace=replace, command=command
-            )
-        await services.data.build_dataset(body, replace=replace)
-    except FORM_ERRORS as error:
-        problem = form_problem(error, services)
-        return await _render_build_form(
-            request, services, given, chosen, replace=replace, problem=problem
-        )
-    return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
-
-
-@routes.add(f"POST {DATA_PATH}/builds/{{name}}/again")
-async def rebuild(request: web.Request) -> web.Response:
-    """Build a data set again by its stored request, with reviewers' corrections."""
-    services = get_services(request)
-    name = request.match_info["name"]
-    body = await services.data.stored_build(name)
-    if body is None:
-        raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
-    await services.data.build_dataset(body, replace=True)
-    return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
-
-
-@routes.add(f"GET {DATA_PATH}/builds/{{name}}")
-async def get_build_progress(request: web.Request) -> web.Response:
-    services = get_services(request)
-    name = request.match_info["name"]
-    place = DataFolders(services.home).set(name)
-    job = services.data_jobs.latest("build", name)
-    if job is None:
-        if place.exists():
-            return redirect_to(request, f"{DATA_PATH}/sets/{name}")
-        raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
-    command = build_command([word for word in job.arguments if word != "--json"])
-    return render_page(
-        request,
-        "data/making.html",
-        title=f"Building {name}",
-        name=name,
-        job=job,
-        command=shell_command(command, services.home),
-        is_there=place.exists(),
-    )
 
 
 def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
@@ -365,104 +235,3 @@ async def post_correction(request: web.Request) -> web.Response:
         await asyncio.to_thread(anonymisation_review.add_correction, build, verdict, name)
         message = "Noted. The next build of this data set takes it into account."
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)
-
-
-# ----------------------------------------------------------------------------------------- a sample
-
-
-@dataclass(frozen=True)
-class MessageView:
-    role: str
-    pieces: tuple[TextPiece, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleView:
-    """A sample or a dropped record. `card` is the system prompt; `facts` are shown below it."""
-
-    n: int
-    side: str
-    source: str
-    row: str
-    talk: str
-    reason: str
-    card: str
-    messages: tuple[MessageView, ...]
-    facts: tuple[str, ...]
-
-
-def view_sample(hit: SampleHit, query: str = "") -> SampleView:
-    """Describe a sample for the page, with marks for pseudonyms, placeholders and search hits."""
-    line = hit.line
-    names = [str(name) for name in line.get("speakers") or ()]
-    card = ""
-    messages = []
-    for turn in line.get("messages") or ():
-        if not isinstance(turn, dict):
-            continue
-        role = str(turn.get("role"))
-        content = str(turn.get("content", ""))
-        if role == "system":
-            card = card or content
-        else:
-            messages.append(MessageView(role, tuple(split_marked_text(content, names, query))))
-    if text := line.get("text"):
-        pieces = tuple(split_marked_text(str(text), names, query))
-        messages.append(MessageView("dropped", pieces))
-    return SampleView(
-        n=hit.n,
-        side=hit.side,
-        source=str(line.get("source") or ""),
-        row=str(line.get("row") or ""),
-        talk=str(line.get("talk") or line.get("row") or ""),
-        reason=str(line.get("reason") or ""),
-        card=card,
-        messages=tuple(messages),
-        facts=tuple(_sample_facts(line)),
-    )
-
-
-def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Iterator[TextPiece]:
-    """Split a text into pieces. `names` are its speakers; the invented ones are pseudonyms."""
-    end = 0
-    for start, stop, kind in _find_marks(text, names, query):
-        if start < end:
-            continue
-        if start > end:
-            yield text[end:start], ""
-        yield text[start:stop], kind
-        end = stop
-    if end < len(text):
-        yield text[end:], ""
-
-
-def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, int, str]]:
-    speaking = [re.escape(name) for name in names if PSEUDONYM_PATTERN.fullmatch(name)]
-    patterns: list[tuple[re.Pattern[str], str]] = [
-        (PLACEHOLDER_PATTERN, "value"),
-        (PSEUDONYM_PATTERN, "name"),
-    ]
-    if speaking:
-        patterns.insert(0, (re.compile(rf"\b(?:{'|'.join(speaking)})\b"), "name"))
-    if words := [re.escape(word) for word in re.findall(r"\w+", query)]:
-        patterns.append((re.compile(rf"\b(?:{'|'.join(words)})", re.IGNORECASE), "hit"))
-    marks = []
-    for pattern, kind in patterns:
-        for match in pattern.finditer(text):
-            marks.append((match.start(), match.end(), kind))
-    return sorted(marks)
-
-
-def _sample_facts(line: dict[str, Any]) -> Iterable[str]:
-    if line.get("right"):
-        yield f"right {line['right']}"
-    if line.get("arrived"):
-        yield f"came {line['arrived']}"
-    if tokens := line.get("tokens"):
-        yield f"{tokens:,} tokens, {line.get('reply_tokens', 0):,} of them learned"
-    if lore := line.get("lore"):
-        yield f"lore: {', '.join(map(str, lore))}"
-    if speakers := line.get("speakers"):
-        yield f"speak: {', '.join(map(str, speakers))}"
-    if line.get("rows") == 0:
-        yield "a reply of a talk that is used otherwise"
