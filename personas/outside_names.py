@@ -54,7 +54,10 @@ def require_safe_name(name: str, *, portable: bool = True) -> PurePosixPath:
     if len(name.encode()) > MAX_NAME_BYTES:
         raise UnsafeNameError(name, "is too long")
     for part in name.split("/"):
-        if why := _fault_of_part(part) or (_portability_fault(part) if portable else ""):
+        why = _fault_of_part(part)
+        if not why and portable:
+            why = _portability_fault(part)
+        if why:
             raise UnsafeNameError(name, why)
     return PurePosixPath(name)
 
@@ -83,6 +86,7 @@ def require_distinct_names(names: Iterable[str]) -> None:
     """
     seen: dict[str, str] = {}
     for name in names:
+        # Twice: folding case may leave letters and their marks apart.
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         if folded in seen:
             raise UnsafeNameError(name, f"is the same file as {seen[folded]!r} on some systems")

@@ -79,14 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show(options: argparse.Namespace) -> None:
-    summary = summarise_card(
-        read_card_file(options.file), str(options.file), token_counter(options.base_model)
-    )
-    print(
-        json.dumps(summary, ensure_ascii=False, indent=2)
-        if options.json
-        else format_summary(summary)
-    )
+    card = read_card_file(options.file)
+    summary = summarise_card(card, str(options.file), token_counter(options.base_model))
+    if options.json:
+        print(json.dumps(summary, ensure_ascii=False, indent=2))
+    else:
+        print(format_summary(summary))
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -96,13 +94,15 @@ def _convert(options: argparse.Namespace) -> None:
         card = with_picture(card, options.picture.read_bytes(), str(options.picture))
     form = options.to or _form_from_suffix(out, card)
     export = write_card(card, form, str(options.file), avatar=out.stem)
-    files = {out: export.content} | {
-        out.with_name(name): content for name, content in export.beside.items()
-    }
+    files = {out: export.content}
+    for name, content in export.beside.items():
+        files[out.with_name(name)] = content
     if options.lore:
         files[options.lore] = _book_markdown(card, options.file).encode()
     _write_files(files, options.overwrite)
-    notes = [*export.notes, *(card_book(card).report().lines(ALL_ITEMS) if options.lore else ())]
+    notes = list(export.notes)
+    if options.lore:
+        notes += card_book(card).report().lines(ALL_ITEMS)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -110,9 +110,8 @@ def _convert(options: argparse.Namespace) -> None:
 def _draft(options: argparse.Namespace) -> None:
     draft = draft_card(options.folder, options.name)
     card = card_from_table(draft.table(options.id, options.license), str(options.folder))
-    written = write_card(
-        card, _form_from_suffix(options.out, card), str(options.folder), persona_id=options.id
-    )
+    form = _form_from_suffix(options.out, card)
+    written = write_card(card, form, str(options.folder), persona_id=options.id)
     _write_files({options.out: written.content}, options.overwrite)
     for key, entry in summarise_card(card, str(options.out), None)["fields"].items():
         print(f"  {key}: {entry['characters']} characters")
@@ -154,6 +153,7 @@ def _convert_lorebook(options: argparse.Namespace) -> None:
 
 def _write_files(files: dict[Path, bytes], overwrite: bool, *, silent: bool = False) -> None:
     """Write files completely. Raises `CardError` if one exists, unless it may be overwritten."""
+    # All names are checked before the first file is written.
     for path in files:
         if path.exists() and not overwrite:
             raise CardError(f"{path} exists already.", "Choose another name, or add --overwrite.")

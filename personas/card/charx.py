@@ -19,6 +19,16 @@ CARD_ENTRY = "card.json"
 ASSET_SCHEME = "embeded://"
 MAX_ENTRIES = 2000
 MAX_UNPACKED_BYTES = 256 * 2**20
+UNPACKING_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""Errors of `zipfile` for a damaged, an encrypted or an unusual archive."""
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ASSET_FOLDERS = {
     "images": "png jpg jpeg gif webp avif apng svg bmp",
@@ -45,15 +55,7 @@ def read(
                 raise CardError(what, "Export it with fewer assets.")
             _validate_entries(entries, where, max_bytes)
             return _contents(archive, entries, where, max_bytes)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except UNPACKING_ERRORS as error:
         raise CardError(
             f"{where} is a damaged zip file: {error}.", "Download or export it again."
         ) from None
@@ -63,28 +65,30 @@ def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
     """Build the zip of a card and its files. Equal contents give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        contents = {CARD_ENTRY: card} | {
-            uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)
-        }
+        contents = {CARD_ENTRY: card}
+        for uri in sorted(files):
+            contents[uri.removeprefix(ASSET_SCHEME)] = files[uri]
         for path, content in contents.items():
+            # An info of its own: by name, the entry would get the time of now.
             archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
 def uri_for(kind: str, name: str, extension: str) -> str:
     """Return the URI of an asset in the zip, from its type, name and file extension."""
-    folder = next(
-        (folder for folder, suffixes in ASSET_FOLDERS.items() if extension in suffixes.split()),
-        "other",
-    )
+    folder = "other"
+    for asset_folder, suffixes in ASSET_FOLDERS.items():
+        if extension in suffixes.split():
+            folder = asset_folder
+            break
     return f"{ASSET_SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
 
 
 def _safe(part: str) -> str:
-    safe = (
-        "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)[:60]
-        or "unnamed"
-    )
+    safe = ""
+    for letter in part[:60]:
+        safe += letter if letter.isalnum() or letter in "-_" else "_"
+    safe = safe or "unnamed"
     try:
         require_safe_name(safe)
     except UnsafeNameError:  # a device's name

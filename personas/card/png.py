@@ -39,8 +39,10 @@ class PngChunk:
     @property
     def keyword(self) -> str:
         """Keyword of a textual chunk in lower case; empty for other chunks."""
-        found = self.data.partition(b"\0")[0] if self.kind in TEXT_CHUNK_TYPES else b""
-        return found[:MAX_KEYWORD_BYTES].decode("latin-1").casefold()
+        if self.kind not in TEXT_CHUNK_TYPES:
+            return ""
+        keyword = self.data.partition(b"\0")[0]
+        return keyword[:MAX_KEYWORD_BYTES].decode("latin-1").casefold()
 
     @property
     def belongs_to_card(self) -> bool:
@@ -86,13 +88,15 @@ def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
     """Return the JSON of the card in a picture; of two versions the newer one. Raises
     `CardError`.
     """
-    found = {
-        chunk.keyword: chunk for chunk in reversed([*chunks]) if chunk.keyword in (CARD_V2, CARD_V3)
-    }
-    chunk = found.get(CARD_V3) or found.get(CARD_V2)
-    if chunk is None:
+    cards: dict[str, PngChunk] = {}
+    for chunk in chunks:
+        if chunk.keyword in (CARD_V2, CARD_V3):
+            cards.setdefault(chunk.keyword, chunk)  # of several with a keyword, the first counts
+    # Programs with V3 write both, and a note into the V2 copy that asks for a newer program.
+    card = cards.get(CARD_V3) or cards.get(CARD_V2)
+    if card is None:
         raise CardError(f"{where} is a picture without a card in it.", LOST_CARD_ADVICE)
-    return _decode_card_chunk(chunk, where)
+    return _decode_card_chunk(card, where)
 
 
 def assets(chunks: Iterable[PngChunk], where: str) -> dict[str, bytes]:
@@ -114,13 +118,12 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     """Replace the card in a picture by these contents, by keyword; other chunks are preserved."""
     remaining = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
     # Before the pixels: some programs stop reading there.
-    position = next(
-        number for number, chunk in enumerate(remaining) if chunk.kind in (b"IDAT", b"IEND")
-    )
-    encoded = (
-        (keyword.encode("latin-1"), base64.b64encode(text)) for keyword, text in texts.items()
-    )
-    new = [PngChunk(b"tEXt", keyword + b"\0" + text) for keyword, text in encoded]
+    kinds = [chunk.kind for chunk in remaining]
+    position = kinds.index(b"IDAT") if b"IDAT" in kinds else kinds.index(b"IEND")
+    new = []
+    for keyword, text in texts.items():
+        data = keyword.encode("latin-1") + b"\0" + base64.b64encode(text)
+        new.append(PngChunk(b"tEXt", data))
     return join([*remaining[:position], *new, *remaining[position:]])
 
 

@@ -135,9 +135,10 @@ class StreamingDetokenizer:
 
     def _advance(self) -> None:
         decoded = self._decode(self.ids, is_whole=False)
-        stops = [at for stop in self._stop if (at := decoded.find(stop)) >= 0]
-        if stops:
-            self._push_up_to(decoded[: min(stops)].rstrip())
+        places = [decoded.find(stop) for stop in self._stop]
+        found = [place for place in places if place >= 0]
+        if found:
+            self._push_up_to(decoded[: min(found)].rstrip())
             self.stopped = True
         elif not decoded.endswith(REPLACEMENT_CHARACTER):  # the character may be incomplete
             self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
@@ -173,8 +174,9 @@ class StreamingDetokenizer:
         text = self._continuation(ids)
         if self._given is None:
             text = self._remove_thoughts(text, is_whole=is_whole)
-        goes_on = self._prefill and not self._prefill[-1].isspace()
-        return text if goes_on else self._without_speaker(text.lstrip(), is_whole=is_whole)
+        if self._prefill and not self._prefill[-1].isspace():
+            return text  # it goes on right after the last word of the prefill
+        return self._without_speaker(text.lstrip(), is_whole=is_whole)
 
     def _without_speaker(self, text: str, *, is_whole: bool) -> str:
         """Leave out the persona's own name with a colon at the beginning of a reply, and text that
@@ -185,7 +187,9 @@ class StreamingDetokenizer:
             return text
         if text[: len(label)].lower() == label:
             return text[len(label) :].lstrip()
-        return "" if not is_whole and label.startswith(text.lower()) else text
+        if not is_whole and label.startswith(text.lower()):
+            return ""
+        return text
 
     def _continuation(self, ids: list[int]) -> str:
         """Decode tokens after the prefill, where the first may begin with a blank, or within a
@@ -196,7 +200,9 @@ class StreamingDetokenizer:
         )
         if not self._prefill_ids:
             return decode(ids)
-        return decode([*self._prefill_ids, *ids])[len(decode(self._prefill_ids)) :]
+        # Together: decoded alone, some tokenizers drop the blank before the first token.
+        whole = decode([*self._prefill_ids, *ids])
+        return whole[len(decode(self._prefill_ids)) :]
 
     def _held_back(self, decoded: str) -> int:
         """Count the characters at the end that may begin a stop string, or are white space."""

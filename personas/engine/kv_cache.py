@@ -77,6 +77,7 @@ class PrefixCache:
         """Copy a prompt's longest stored prefix, never its last token, into an empty cache; returns
         its length.
         """
+        # The last token is computed in any case: its logits are not stored.
         for block in self._use_blocks(adapter, prompt[: len(prompt) - 1]):
             start = len(kv.tokens)
             kv.memory[:, :, :, start : start + BLOCK_TOKENS] = block.memory
@@ -91,10 +92,10 @@ class PrefixCache:
         # A block is found by the number of the block before it, so that its key holds 16 tokens
         # instead of the whole text.
         number = stored[-1].number if stored else 0
-        for start in range(
-            len(stored) * BLOCK_TOKENS, len(kv.tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS
-        ):
+        first = len(stored) * BLOCK_TOKENS
+        for start in range(first, len(kv.tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
             number = self._add(adapter, number, kv, start)
+        # Marks the new blocks, too, in the order that keeps a block longer than those after it.
         self._use_blocks(adapter, kv.tokens)
         while self.bytes > self.max_bytes:
             _, block = self._blocks.popitem(last=False)
@@ -125,6 +126,7 @@ class PrefixCache:
         return [self._blocks[key] for key in keys]
 
     def _add(self, adapter: str, preceding: int, kv: SequenceKVCache, start: int) -> int:
+        # A copy: a view would keep the memory of the whole sequence.
         memory = kv.memory[:, :, :, start : start + BLOCK_TOKENS].clone()
         self._last_number += 1
         key = adapter, preceding, tuple(kv.tokens[start : start + BLOCK_TOKENS])

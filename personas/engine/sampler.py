@@ -48,6 +48,7 @@ def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken 
     """
     if not states:
         return []
+    # For all rows at once: one transfer from the device instead of one for each sequence.
     likeliest = logits.argmax(-1)  # the index of a NaN, if there is one
     highest = logits.gather(-1, likeliest[:, None])[:, 0].tolist()
     rows = zip(logits, likeliest.tolist(), highest, states, strict=True)
@@ -89,9 +90,8 @@ def _with_logprobs(logits: Any, token: int, sampling: SamplingParams) -> Sampled
         return SampledToken(token, None)
     logprobs = logits.float().log_softmax(-1)
     highest, tokens = logprobs.topk(sampling.alternatives or 0)
-    return SampledToken(
-        token, float(logprobs[token]), tuple(zip(tokens.tolist(), highest.tolist(), strict=True))
-    )
+    alternatives = tuple(zip(tokens.tolist(), highest.tolist(), strict=True))
+    return SampledToken(token, float(logprobs[token]), alternatives)
 
 
 def _sample(logits: Any, state: SamplerState) -> int:
@@ -100,9 +100,9 @@ def _sample(logits: Any, state: SamplerState) -> int:
         logits = _apply_repetition_penalty(logits, state)
     if sampling.temperature < MIN_TEMPERATURE:
         return int(logits.argmax())
-    return _sample_from_logits(
-        logits / sampling.temperature, sampling, seeded_uniform(state.seed, state.position)
-    )
+    # By position, not by the state of a generator: a batch of others changes no draw.
+    uniform = seeded_uniform(state.seed, state.position)
+    return _sample_from_logits(logits / sampling.temperature, sampling, uniform)
 
 
 def _apply_repetition_penalty(logits: Any, state: SamplerState) -> Any:
@@ -121,6 +121,7 @@ def _sample_from_logits(logits: Any, sampling: SamplingParams, uniform: float) -
     # Top-k comes before top-p, as in transformers: probabilities are those among the k.
     normaliser = likeliest if sampling.top_k else logits
     probabilities = torch.exp(likeliest - normaliser.logsumexp(-1))
+    # Sorting the whole vocabulary is left to the rare flat distribution.
     if not sampling.top_k and count < vocabulary and float(probabilities.sum()) < sampling.top_p:
         probabilities, tokens = logits.softmax(-1).sort(descending=True, stable=True)
     in_top_p = probabilities.cumsum(-1) - probabilities < sampling.top_p
@@ -131,4 +132,5 @@ def _sample_from_logits(logits: Any, sampling: SamplingParams, uniform: float) -
             "No token can be sampled: the logits or the sampling settings are out of range."
         )
     index = int(torch.searchsorted(cumulative, uniform * float(cumulative[-1]), right=True))
+    # Rounding may put the last step below `uniform`.
     return int(tokens[is_possible][min(index, len(cumulative) - 1)])

@@ -152,6 +152,7 @@ def fill_job_folder(
 ) -> JobSpec:
     """Fill an empty job folder. Raises `OSError` or `UnderstudyError`."""
     copied = tuple(_copy_material(material, folder / MATERIAL_FOLDER) for material in materials)
+    # Before the folder gets its name: an erasure finds its people from then on.
     if people := people_in_material(folder, copied):
         write_people(folder, people)  # the run replaces it with the full list
     spec = JobSpec(
@@ -161,6 +162,7 @@ def fill_job_folder(
         materials=copied,
         serving_precision=precision,
     )
+    # Derived keys: whoever gets the folder cannot compute other data sets' pseudonyms.
     JobKeys.of(home, pseudonym_dataset_name(request)).write(folder)
     refresh_job_folder(folder, home, request)
     (folder / REQUEST_FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")

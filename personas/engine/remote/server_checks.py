@@ -74,6 +74,7 @@ class ExpectedModel:
         """
         if root in self.names:
             return ""
+        # A path of this machine, if the server runs here.
         if (Path(root) / "config.json").exists():
             served = fingerprint(replace(self.base, source=root))
             if served == self.fingerprint:
@@ -234,7 +235,7 @@ async def check_cancel(
         "max_tokens": CANCEL_PROBE_TOKENS,
         "ignore_eos": True,
     }
-    before = await client.metric(RUNNING_METRIC)
+    before = await client.metric(RUNNING_METRIC)  # other bots may use the server
     async with aclosing(client.generate(body)) as chunks:
         await anext(chunks)
     deadline = time.monotonic() + timeout_s
