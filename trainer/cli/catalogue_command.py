@@ -76,13 +76,7 @@ def add_catalogue(commands: Commands) -> None:
 def _add_common(
     parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None]
 ) -> None:
-    add_options(
-        parser,
-        [
-            HOME,
-            JSON,
-        ],
-    )
+    add_options(parser, [HOME, JSON])
     parser.set_defaults(command=with_error_handling(command))
 
 
@@ -98,17 +92,14 @@ def list_datasets(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"datasets": [_facts(entry) for entry in entries]}, ensure_ascii=False))
         return
-    rows = [
-        ("name", "state", "size", "language", "licence or right"),
-        *(_row(entry) for entry in entries),
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        print(
-            "  ".join(
-                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-            ).rstrip()
-        )
+    rows = [("name", "state", "size", "language", "licence or right"), *map(_row, entries)]
+    *padded, last = zip(*rows, strict=True)
+    columns = []
+    for cells in padded:
+        width = max(map(len, cells))
+        columns.append([cell.ljust(width) for cell in cells])
+    for row in zip(*columns, last, strict=True):
+        print("  ".join(row).rstrip())
 
 
 def _row(entry: CatalogueEntry) -> tuple[str, ...]:
@@ -127,17 +118,22 @@ def _state(entry: CatalogueEntry) -> str:
 def _facts(entry: CatalogueEntry) -> dict[str, Any]:
     record = entry.record
     about = entry.about
-    return {
+    size_bytes = about.bytes if about else None
+    if record:
+        size_bytes = sum(record.files.values())  # what is on this machine, rather than what is said
+    facts = {
         "name": entry.name,
         "state": _state(entry),
         "ships": entry.ships,
         "hub": entry.hub or None,
         "revision": record.revision if record else None,
-        "bytes": sum(record.files.values()) if record else about.bytes if about else None,
+        "bytes": size_bytes,
         "language": entry.language or None,
         "right": vars(entry.statement) if entry.statement.right else None,
-        **(about.model_dump(mode="json", exclude={"hub", "bytes", "language"}) if about else {}),
     }
+    if about:
+        facts |= about.model_dump(mode="json", exclude={"hub", "bytes", "language"})
+    return facts
 
 
 def show_dataset(options: argparse.Namespace) -> None:
@@ -153,10 +149,10 @@ def _fact_lines(entry: CatalogueEntry) -> list[str]:
     about = entry.about
     stated = entry.statement
     record = entry.record
-    lines = {
-        "state": _state(entry) + (f", commit {record.revision}" if record else ""),
-        "hub": entry.hub,
-    }
+    state = _state(entry)
+    if record:
+        state += f", commit {record.revision}"
+    lines = {"state": state, "hub": entry.hub}
     if about:
         lines |= {"title": about.title, "content": about.rows, "size": format_size(about.bytes)}
     lines |= {"language": entry.language, "licence": entry.licence}
@@ -167,20 +163,21 @@ def _fact_lines(entry: CatalogueEntry) -> list[str]:
     if about:
         lines |= {"good for": about.good_for, "not for": about.not_for}
         lines |= {"source": f"{about.hub} on the hub (read on {about.read_on})"}
-    shown = [(name, text) for name, text in lines.items() if text]
     wrap = textwrap.TextWrapper(
         116, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
     )
-    return [entry.name, *(wrap.fill(f"{name:<9} {text}") for name, text in shown)]
+    return [entry.name, *(wrap.fill(f"{name:<9} {text}") for name, text in lines.items() if text)]
 
 
 def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
     """Return an entry by its name. Raises `RequestError`."""
-    if fault := catalogue.faults.get(name):
-        raise RequestError(fault, "Correct it.")
-    if entry := catalogue.entries.get(name):
+    fault = catalogue.faults.get(name)
+    entry = catalogue.entries.get(name)
+    if entry and not fault:
         return entry
-    if fault := catalogue.faults.get(""):
+    # The entry's own fault, or that of the whole file, which may be why the entry is not there.
+    fault = fault or catalogue.faults.get("")
+    if fault:
         raise RequestError(fault, "Correct it.")
     raise RequestError(
         f"There is no data set {name!r} in the catalogue.",
@@ -222,7 +219,8 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
     """Fetch the entry's files into the home; a fetch that is stopped resumes. Raises
     `MaterialError`, `OSError`.
     """
-    if (error := find_hub_error()) == HUB_OFFLINE_ERROR:
+    error = find_hub_error()
+    if error == HUB_OFFLINE_ERROR:
         raise MaterialError(f"{entry.name} cannot be fetched: {error}.", "Unset it, and try again.")
     if error:
         raise MaterialError(
@@ -234,18 +232,15 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
     with _locked(folder.with_name(f".{entry.name}.lock"), entry.name):
         revision, files = _list_files(entry)
         total = sum(file.bytes for file in files)
-        licence = (
-            entry.licence if not entry.about else f"{entry.licence}; not for: {entry.about.not_for}"
-        )
-        print(
-            f"{entry.hub}, {len(files)} file(s), {format_size(total)}, {licence}",
-            file=out,
-            flush=True,
-        )
+        licence = entry.licence
+        if entry.about:
+            licence += f"; not for: {entry.about.not_for}"
+        head = f"{entry.hub}, {len(files)} file(s), {format_size(total)}, {licence}"
+        print(head, file=out, flush=True)
+        # A folder for each commit: parts of two commits must not become one file.
         partial = _discard_other_commits(_partial(entry), revision)
-        _require_space(
-            folder.parent, total - sum(_size(path_inside(partial, file.name)) for file in files)
-        )
+        already = sum(_size(path_inside(partial, file.name)) for file in files)
+        _require_space(folder.parent, total - already)
         with _progress_bar(total, interval_s) as report:
             done = 0
             for file in files:
@@ -253,9 +248,9 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
                     download(file, path_inside(partial, file.name), _offset(report, done))
                 done += file.bytes
         sizes = {file.name: file.bytes for file in files}
-        write_model(
-            partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes)
-        )
+        record = FetchRecord(hub=entry.hub, revision=revision, files=sizes)
+        write_model(partial / FETCH_RECORD, record)
+        # On disk before the folder gets its name, which says that all of it is there.
         fsync_tree(partial)
         shutil.rmtree(folder, ignore_errors=True)
         replace_durably(partial, folder)
@@ -305,16 +300,16 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
         info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=HUB_TIMEOUT_S)
         listed = list_hub_files(info, "dataset").values()
     patterns = entry.files or HUB_FILE_PATTERNS
-    files = [one for one in listed if any(fnmatch(one.name, pattern) for pattern in patterns)]
+    files = [file for file in listed if any(fnmatch(file.name, pattern) for pattern in patterns)]
     if not files:
-        names = ", ".join(one.name for one in listed) or "none"
+        names = ", ".join(file.name for file in listed) or "none"
         raise MaterialError(
             f"{entry.hub} has no file {' or '.join(patterns)}; it has {names}.",
             f"Name its files in catalogue.toml: [{entry.name}] with hub and files.",
         )
-    for one in files:
+    for file in files:
         try:
-            require_safe_name(one.name)
+            require_safe_name(file.name)
         except UnsafeNameError as error:
             raise MaterialError(
                 f"The hub names a file whose name {error}.", "Do not use this hub."

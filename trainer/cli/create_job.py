@@ -52,23 +52,24 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         raise RequestError(
             "There is nothing to train.", "Name a --persona, or --dialogue with a --dataset."
         )
+    # Before anything is read, so that what is erased meanwhile is not stored after all.
     fence = ErasureFence.begin(home)
     persona = load_persona(options.persona, home) if options.persona else None
     consent = read_consent(home)
     shipped = ShippedData.from_source_tree()
     materials = _persona_material(persona, options, shipped, home)
     if not (persona and options.lore_pairs == 1):
-        materials.append(
-            _training_material(persona, options, home, shipped=shipped, consent=consent)
-        )
+        own = _training_material(persona, options, home, shipped=shipped, consent=consent)
+        materials.append(own)
     if persona and options.lore_pairs:
         known = {material.path for material in materials}
         pairs = synthetic_materials(shipped, home, persona.id, consent)
         materials += [material for material in pairs if material.path not in known]
     for name in getattr(options, "more", ()):
         materials.append(_messages_material(name, options, home, consent))
+    # Before the general dialogue: the same source may be the persona's talk, too.
     _require_distinct_names(materials)
-    if options.general:  # the same source may be the persona's talk, too
+    if options.general:
         materials.append(_messages_material(options.general, options, home, consent))
     materials += _unused_general_materials(shipped, consent, materials)
     if options.start_from:
@@ -147,9 +148,8 @@ def _training_material(
     source = default_source(options, home)
     if is_built_dataset(source.path):
         return built_dataset_material(source.path.absolute(), source.path.resolve().name, consent)
-    return _source_material(
-        "log" if persona else "messages", source, options, persona=persona, consent=consent
-    )
+    kind: MaterialKind = "log" if persona else "messages"
+    return _source_material(kind, source, options, persona=persona, consent=consent)
 
 
 def _messages_material(
@@ -223,6 +223,9 @@ def _source_material(
     place = f"named/{origin.replace('/', '-')}"
     pairs = column_mapping(options.map) if getattr(options, "map", ()) else source.find_mapping()
     mapping = tuple(f"{role}={column}" for role, column in pairs.items())
+    persona_names: tuple[str, ...] = ()
+    if persona:
+        persona_names = (*options.names, *source.persona_names)
     return SourceMaterial(
         kind,
         place,
@@ -231,7 +234,7 @@ def _source_material(
         arrived=signed.stated_on if signed else modification_date(path),
         copies=((path, place),),
         format=source.format,
-        persona_names=(*options.names, *source.persona_names) if persona else (),
+        persona_names=persona_names,
         mapping=mapping,
     )
 
@@ -255,17 +258,24 @@ def _parent_adapter_material(named: str, home: Path, consent: Consent) -> Source
 def _training_request(
     options: argparse.Namespace, persona: Persona | None, materials: list[SourceMaterial]
 ) -> TrainingRequest:
-    base = Path(options.base_model).expanduser()
-    path = Path(options.dataset).expanduser() if options.dataset else None
-    is_path = path is not None and path.exists()
+    base_model = options.base_model
+    if Path(base_model).expanduser().is_dir():
+        # The folder has to be found from anywhere.
+        base_model = str(Path(base_model).expanduser().absolute())
+    dataset = options.dataset
+    dataset_path = None
+    if dataset and Path(dataset).expanduser().exists():
+        dataset_path = str(Path(dataset).expanduser().absolute())
+        dataset = None
+    persona_id = persona.id if persona else None
     parents = [material.origin for material in materials if material.kind == "adapter"]
     return make_request(
-        job_name=_slug(f"{persona.id if persona else 'dialogue'}-{options.recipe}"),
-        base_model=str(base.absolute()) if base.is_dir() else options.base_model,
-        dataset=None if is_path else options.dataset,
-        dataset_path=str(path.absolute()) if path and is_path else None,
+        job_name=_slug(f"{persona_id or 'dialogue'}-{options.recipe}"),
+        base_model=base_model,
+        dataset=dataset,
+        dataset_path=dataset_path,
         task_type="persona" if persona else "dialogue",
-        persona=persona.id if persona else None,
+        persona=persona_id,
         general=Path(options.general).name if options.general else None,
         start_from=next(iter(parents), None),
         recipe=options.recipe,

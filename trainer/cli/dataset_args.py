@@ -125,7 +125,8 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     entry = read_catalogue(home).entries.get(name)
     if entry is None:
         return None
-    if entry.hub:  # nothing is fetched that may not be trained on
+    if entry.hub:
+        # Nothing is fetched that may not be trained on.
         entry.decide_right(read_consent(home)).require()
     return SourceSpec(
         entry.locate(),
@@ -277,7 +278,9 @@ def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceIt
     # Without a statement, the file's date is the date of arrival; for a hub data set, the
     # download's.
     path = resolve_path(source.path)
-    arrived = options.arrived or day_of(path.stat().st_mtime if path.exists() else 0)
+    arrived = options.arrived
+    if not arrived and path.exists():
+        arrived = day_of(path.stat().st_mtime)
     return read_usable(source.path, replace(options, source=name, arrived=arrived), source.format)
 
 

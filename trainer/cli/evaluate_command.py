@@ -88,10 +88,10 @@ def evaluate(options: argparse.Namespace) -> None:
         card = card.model_copy(update={"audit": _run_audit(job, out / "audit")})
     out.mkdir(parents=True, exist_ok=True)
     write_scorecard(out, card)
-    print(
-        card.model_dump_json() if options.json else render_markdown(card),
-        end="\n" if options.json else "",
-    )
+    if options.json:
+        print(card.model_dump_json())
+    else:
+        print(render_markdown(card), end="")
     print_line(str(out))
 
 
@@ -158,11 +158,10 @@ def find_job(
     """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not
     match.
     """
-    folders = (
-        [options.job.expanduser().absolute()]
-        if options.job
-        else [adapter.parent, _job_at_home(manifest, options)]
-    )
+    if options.job:
+        folders = [options.job.expanduser().absolute()]
+    else:
+        folders = [adapter.parent, _job_at_home(manifest, options)]
     folder = next((folder for folder in folders if (folder / "request.json").is_file()), None)
     if folder is None:
         raise RequestError(
@@ -171,9 +170,8 @@ def find_job(
         )
     spec = read_spec(folder)
     if spec.request.persona != manifest.persona:
-        job_for, adapter_of = (
-            persona or "dialogue" for persona in (spec.request.persona, manifest.persona)
-        )
+        job_for = spec.request.persona or "dialogue"
+        adapter_of = manifest.persona or "dialogue"
         mismatch = f"{folder} is a job for {job_for}, but the adapter is {adapter_of}'s."
         raise RequestError(mismatch, "Name the job that trained the adapter.")
     if manifest.source is None and spec.job_id != manifest.job_id:
@@ -216,5 +214,8 @@ def _neighbour_arg(text: str) -> NeighbourPaths:
     adapter, comma, job = folders.partition(",")
     if not (persona and equals and adapter and comma and job):
         raise argparse.ArgumentTypeError(f"expected PERSONA=ADAPTER,JOB, got {text!r}")
-    adapter, job = (str(Path(folder).expanduser().absolute()) for folder in (adapter, job))
-    return NeighbourPaths(persona=persona, adapter=adapter, job=job)
+    return NeighbourPaths(persona=persona, adapter=_absolute(adapter), job=_absolute(job))
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())

@@ -119,26 +119,31 @@ def _list_files(options: argparse.Namespace) -> None:
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}.", "Name one with lore in markdown files.")
     documents = list(scan_lore(folder, personas.values()))
-    rows = [
-        {"file": str(it.source), "personas": list(it.owners), "passages": len(split_passages("", "", it.text)),
-         "skipped": it.skipped} for it in documents
-    ]  # fmt: skip
+    rows = []
+    for document in documents:
+        row = {
+            "file": str(document.source),
+            "personas": list(document.owners),
+            "passages": len(split_passages("", "", document.text)),
+            "skipped": document.skipped,
+        }
+        rows.append(row)
     if options.json:
         print(json.dumps({"folder": str(folder), "files": rows}, ensure_ascii=False))
         return
-    skipped = [it for it in documents if it.skipped]
+    skipped = [document for document in documents if document.skipped]
     read = len(documents) - len(skipped)
-    print(
-        f"{folder}: {read} {'file is' if read == 1 else 'files are'} read, {len(skipped)} skipped"
-    )
+    files_are = "file is" if read == 1 else "files are"
+    print(f"{folder}: {read} {files_are} read, {len(skipped)} skipped")
     if not documents:
         print("There is no markdown in it (.md, .markdown).")
-    for it, row in zip(documents, rows, strict=True):
-        if not it.skipped:
+    for document, row in zip(documents, rows, strict=True):
+        if not document.skipped:
             unit = "passage " if row["passages"] == 1 else "passages"
-            print(f"  {', '.join(it.owners):<20} {row['passages']:>4} {unit}  {it.source}")
-    for it in skipped:
-        print(f"  {'skipped':<20} {it.source}: {it.skipped}")
+            owners = ", ".join(document.owners)
+            print(f"  {owners:<20} {row['passages']:>4} {unit}  {document.source}")
+    for document in skipped:
+        print(f"  {'skipped':<20} {document.source}: {document.skipped}")
 
 
 def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
@@ -162,11 +167,8 @@ def _ask(options: argparse.Namespace) -> None:
     persona, passages = load_persona_lore(options)
     home = resolve_home(None)
     # A separate cache beside the bot's, so that no passage is embedded twice.
-    index = LoreIndex(
-        passages,
-        home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None,
-        read_setting("LORE_ENCODER"),
-    )
+    cache = home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None
+    index = LoreIndex(passages, cache, read_setting("LORE_ENCODER"))
     ranking = index.rank(persona.id, options.question)
     index.close()
     shown = ranking.matches if options.all else ranking.matches[:MAX_SHOWN_PASSAGES]
@@ -178,50 +180,52 @@ def _ask(options: argparse.Namespace) -> None:
 
 def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]:
     given = ranking.selected()
+    matches = []
+    for match in shown:
+        row = {
+            "given": match in given,
+            "found": match.is_match,
+            "score": match.score,
+            "by_meaning": match.by_meaning,
+            "cosine": match.cosine,
+            "by_words": match.by_words,
+            "words": match.words,
+            "source": match.passage.source,
+            "heading": match.passage.heading,
+            "text": match.passage.text,
+        }
+        matches.append(row)
     return {
         "threshold": MIN_SCORE,
         "words": ranking.terms,
         "small_talk": ranking.small_talk,
         "weight": ranking.weight,
-        "matches": [
-            {
-                "given": match in given,
-                "found": match.is_match,
-                "score": match.score,
-                "by_meaning": match.by_meaning,
-                "cosine": match.cosine,
-                "by_words": match.by_words,
-                "words": match.words,
-                "source": match.passage.source,
-                "heading": match.passage.heading,
-                "text": match.passage.text,
-            }
-            for match in shown
-        ],
+        "matches": matches,
     }
 
 
 def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
     count = sum(match.is_match for match in ranking.matches)
     given = ranking.selected()
-    words = ", ".join(ranking.terms) or "none that tell anything"
-    talk = (
-        "" if ranking.small_talk is None else f"; nearness to small talk {ranking.small_talk:.2f}"
-    )
+    looked_for = ", ".join(ranking.terms) or "none that tell anything"
+    if ranking.small_talk is not None:
+        looked_for += f"; nearness to small talk {ranking.small_talk:.2f}"
+    if ranking.note:
+        looked_for += f"; {ranking.note}"
     lines = [
-        f"words looked for: {words}{talk}{ranking.note and f'; {ranking.note}'}",
+        f"words looked for: {looked_for}",
         f"{count} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a "
         "prompt gets "
         f"{len(given) or 'none'}",
     ]
     for match in shown:
         shared = ", ".join(f"{word} {weight:.2f}" for word, weight in match.words.items()) or "none"
-        cosine = (
-            "another language: by character n-grams"
-            if match.cosine is None
-            else f"cosine {match.cosine:.2f}"
-        )
-        verdict = "given" if match in given else "found" if match.is_match else "not found"
+        cosine = "another language: by character n-grams"
+        if match.cosine is not None:
+            cosine = f"cosine {match.cosine:.2f}"
+        verdict = "found" if match.is_match else "not found"
+        if match in given:
+            verdict = "given"
         lines += [
             "",
             f"{verdict:<9} {match.score:5.2f}  {match.passage.source}  [{match.passage.heading}]",
@@ -242,10 +246,8 @@ def _extract(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({**counts, "left_out": extraction.left_out}))
         return
-    print(
-        f"{persona.name}: {', '.join(f'{count} {name}' for name, count in counts.items())} in "
-        f"{options.out}"
-    )
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{persona.name}: {shown} in {options.out}")
     for reason, count in extraction.left_out.items():
         print(f"  left out {count:>4}  {reason}")
 
@@ -275,6 +277,7 @@ def _synthesise_despite_erasures(options: argparse.Namespace) -> dict[str, Any]:
             request, backend = _read_request(options)
             material_now = (request.persona, request.passages, backend.name)
         except UnderstudyError:
+            # The journal may hold what the member is in, and nothing goes on that would check it.
             if journal:
                 journal.unlink(missing_ok=True)
             raise

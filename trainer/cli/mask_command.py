@@ -53,13 +53,7 @@ def add_mask(commands: Commands) -> argparse.ArgumentParser:
         ],
     )
     add_sources(mask, required=False)
-    add_options(
-        mask,
-        [
-            HOME,
-            JSON,
-        ],
-    )
+    add_options(mask, [HOME, JSON])
     return mask
 
 
@@ -83,23 +77,24 @@ def _make_mask_summary(options: argparse.Namespace) -> MaskSummary:
             "DATASET and --source both name a source.", "Give one source, as DATASET."
         )
     home = resolve_home(options.home)
-    if folder.exists():  # read as `dataset build` would, with the same pseudonyms
+    if folder.exists():
+        # Read as `dataset build` would, with the same pseudonyms.
         options.source = [options.dataset]
         sources = []
     else:
         sources = [default_source(options, home)]
     with ProgressCounter() as counter:
-        return mask_summary_of_sources(
-            make_build_spec(options, sources, home), options.limit, counter.count
-        )
+        spec = make_build_spec(options, sources, home)
+        return mask_summary_of_sources(spec, options.limit, counter.count)
 
 
 def _mask_lines(summary: MaskSummary, in_colour: bool) -> list[str]:
     lines = []
-    for number, it in enumerate(summary.shown, 1):
-        judged = f"; the reply ({it.lossy:,}) is judged, not learned from" if it.rejected else ""
-        head = f"── {number}: {it.trained:,} of {it.tokens:,} tokens are trained on{judged}"
-        lines += [head, _highlight_sample(it, in_colour), ""]
+    for number, sample in enumerate(summary.shown, 1):
+        head = f"── {number}: {sample.trained:,} of {sample.tokens:,} tokens are trained on"
+        if sample.rejected:
+            head += f"; the reply ({sample.lossy:,}) is judged, not learned from"
+        lines += [head, _highlight_sample(sample, in_colour), ""]
     for side, what in (("train", "to train on"), ("held out", "held out")):
         trained = summary.trained[side]
         tokens = summary.tokens[side]
@@ -114,26 +109,29 @@ def _mask_lines(summary: MaskSummary, in_colour: bool) -> list[str]:
             "rejected: "
             f"{summary.rejected['tokens']:,} tokens of them are judged, not learned from"
         )
-    return [
-        *lines,
-        *(f"  dropped {count:>9,}  {reason}" for reason, count in summary.dropped.most_common()),
-    ]
+    for reason, count in summary.dropped.most_common():
+        lines.append(f"  dropped {count:>9,}  {reason}")
+    return lines
 
 
 def _highlight_sample(masked: MaskedSample, in_colour: bool) -> str:
-    colour = REJECTED_STYLE if masked.rejected else TRAINED_STYLE
-    begin, end = (colour, RESET_STYLE + UNTRAINED_STYLE) if in_colour else masked.marks
-    parts = [(_strip_control_chars(part), has_loss) for part, has_loss in masked.parts]
-    text = "".join(f"{begin}{part}{end}" if has_loss else part for part, has_loss in parts)
+    begin, end = masked.marks
+    if in_colour:
+        begin = REJECTED_STYLE if masked.rejected else TRAINED_STYLE
+        end = RESET_STYLE + UNTRAINED_STYLE
+    text = ""
+    for part, has_loss in masked.parts:
+        shown = _strip_control_chars(part)
+        text += f"{begin}{shown}{end}" if has_loss else shown
     return f"{UNTRAINED_STYLE}{text}{RESET_STYLE}" if in_colour else text
 
 
 def _strip_control_chars(text: str) -> str:
     """Replace control characters, which the terminal would interpret."""
-    return "".join(
-        sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-        for sign in text
-    )
+    shown = ""
+    for sign in text:
+        shown += sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+    return shown
 
 
 def _sample_count(text: str) -> int:

@@ -95,7 +95,7 @@ SET = repeated(
 )
 RECIPE = option("--recipe", "R", "the recipe (default: demo-cpu)", default="demo-cpu")
 BASE_MODEL = option(
-    "--base-model", "M", "`embedded`, a model folder, or a hub id", default="embedded"
+    "--base-model", "M", "`embedded`, a model folder, a GGUF file, or a hub id", default="embedded"
 )
 LORE = option("--lore", "DIR", "lore folders by persona (default: the bot's)", type=Path)
 LORE_PAIRS = option(

@@ -93,19 +93,22 @@ def _show_job_plan(options: argparse.Namespace, originals: Mapping[Path, Path]) 
         plan = plan_job(options.folder)
     except UnderstudyError as cause:
         error = _with_original_paths(cause, originals)
-        if options.json:  # standard error may also hold other lines
+        if options.json:
+            # On standard output, since standard error may also hold other lines.
             print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
         raise error from cause
     _print_plan(plan, adapters_by_recency(resolve_home(options.home)), options)
 
 
 def _with_original_paths(error: UnderstudyError, originals: Mapping[Path, Path]) -> UnderstudyError:
-    texts = [error.message, error.advice]
-    for copy in sorted(
-        originals, key=lambda path: len(str(path)), reverse=True
-    ):  # a path may be the prefix of another
-        texts = [text.replace(str(copy), str(originals[copy])) for text in texts]
-    return UnderstudyError(*texts)
+    message = error.message
+    advice = error.advice
+    # The longest first: a path may be the prefix of another.
+    for copy in sorted(originals, key=lambda path: len(str(path)), reverse=True):
+        original = str(originals[copy])
+        message = message.replace(str(copy), original)
+        advice = advice.replace(str(copy), original)
+    return UnderstudyError(message, advice)
 
 
 def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
@@ -164,7 +167,8 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
 
 
 def _lore_pair_lines(plan: dict[str, Any]) -> list[str]:
-    if not (pairs := plan.get("lore_pairs")):
+    pairs = plan.get("lore_pairs")
+    if not pairs:
         return []
     extracted, synthesised, used, samples = pairs.values()
     share = samples / (plan["samples"]["train"] + plan["samples"]["eval"])
@@ -180,17 +184,21 @@ def _memory_advice(needed: int, plan: dict[str, Any]) -> list[str]:
     if needed <= free:
         return []
     would = ", and no settings would make it fit"
-    if way := next((way for way in plan["lighter"] if way["memory_bytes"] <= free), None):
-        would = f"; with {settings_as_options(way['set'])} it would"
+    # In the order of their effect on the result: the first that fits costs least.
+    fitting = [way for way in plan["lighter"] if way["memory_bytes"] <= free]
+    if fitting:
+        would = f"; with {settings_as_options(fitting[0]['set'])} it would"
     return [f"  It does not fit: {free / 2**30:.1f} GiB are free{would}."]
 
 
 def _length_histogram(histogram: dict[str, Any]) -> list[str]:
     most = max(histogram["counts"], default=1) or 1
-    return [
-        f"  from {low:>6,}  {count:>7,}  {'█' * round(BAR_WIDTH_CHARS * count / most)}".rstrip()
-        for low, count in zip(histogram["edges"], histogram["counts"], strict=False)
-    ]
+    lines = []
+    # There is an edge more than counts.
+    for low, count in zip(histogram["edges"], histogram["counts"], strict=False):
+        bar = "█" * round(BAR_WIDTH_CHARS * count / most)
+        lines.append(f"  from {low:>6,}  {count:>7,}  {bar}".rstrip())
+    return lines
 
 
 def _rounded_duration(seconds: float) -> str:

@@ -28,9 +28,8 @@ Lists the recipes, or explains a recipe: its values, its cost, and its settings 
   python -m trainer recipes demo-cpu --set max_length=512
 """
 SETTING_LINE = re.compile(r"^(?P<name>\w+)\s*=\s*(?P<value>.*?)(?:\s+#\s*(?P<comment>.*))?$")
-COMMENTED_RECIPE = (
-    "demo-cpu"  # its file explains every setting; other recipes comment on their own values only
-)
+COMMENTED_RECIPE = "demo-cpu"
+"""Its file explains every setting; other recipes comment on their own values only."""
 DEFAULT_SAMPLES = 1000  # number of samples that `recipes NAME` assumes by default
 
 
@@ -62,36 +61,33 @@ def show_recipes(options: argparse.Namespace) -> None:
     """Run `recipes`."""
     if options.name is None:
         summaries = recipe_summaries()
-        lines = [f"{name:<18} {summary}" for name, summary in summaries.items()]
-        print(
-            json.dumps({"recipes": summaries}, ensure_ascii=False)
-            if options.json
-            else "\n".join(lines)
-        )
+        if options.json:
+            print(json.dumps({"recipes": summaries}, ensure_ascii=False))
+        else:
+            print("\n".join(f"{name:<18} {summary}" for name, summary in summaries.items()))
         return
-    sheet = make_recipe_sheet(
-        options.name, parse_setting_args(options), options.base_model, options.samples
-    )
-    print(
-        json.dumps(sheet, ensure_ascii=False) if options.json else "\n".join(_recipe_lines(sheet))
-    )
+    changes = parse_setting_args(options)
+    sheet = make_recipe_sheet(options.name, changes, options.base_model, options.samples)
+    if options.json:
+        print(json.dumps(sheet, ensure_ascii=False))
+    else:
+        print("\n".join(_recipe_lines(sheet)))
 
 
 def _recipe_lines(sheet: dict[str, Any]) -> list[str]:
-    settings = {
-        it["name"]: f"{it['name']} = {format_setting(it['value'])}" for it in sheet["settings"]
-    }
+    settings: dict[str, str] = {}
+    for row in sheet["settings"]:
+        settings[row["name"]] = f"{row['name']} = {format_setting(row['value'])}"
+    # `target_modules` is as long as a line, and would move all comments to its end.
     width = max(len(setting) for name, setting in settings.items() if name != "target_modules")
     lines = [f"{sheet['recipe']}: {sheet['about']}", ""]
-    for it in sheet["settings"]:
-        changed = (
-            f" (the recipe's: {format_setting(it['recipes'])})"
-            if it["value"] != it["recipes"]
-            else ""
-        )
-        setting = settings[it["name"]]
-        lines.append(f"{setting:<{width}}  {it['comment']}{changed}".rstrip())
-        lines.append(f"{'':<{width}}  may be {it['allowed']}")
+    for row in sheet["settings"]:
+        comment = row["comment"]
+        if row["value"] != row["recipes"]:
+            comment += f" (the recipe's: {format_setting(row['recipes'])})"
+        setting = settings[row["name"]]
+        lines.append(f"{setting:<{width}}  {comment}".rstrip())
+        lines.append(f"{'':<{width}}  may be {row['allowed']}")
     takes = sheet["memory_bytes"] / 2**30
     has = sheet["machine_bytes"] / 2**30
     verdict = "fits" if sheet["fits"] else "does not fit"
@@ -114,11 +110,8 @@ def recipe_summaries() -> dict[str, str]:
 def recipe_comments(name: str) -> Mapping[str, str]:
     """Return the comment, possibly empty, of each setting in a recipe's file."""
     lines = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
-    return {
-        match["name"]: match["comment"] or ""
-        for line in lines
-        if (match := SETTING_LINE.match(line))
-    }
+    settings = filter(None, map(SETTING_LINE.match, lines))
+    return {setting["name"]: setting["comment"] or "" for setting in settings}
 
 
 def make_recipe_sheet(
@@ -140,19 +133,20 @@ def make_recipe_sheet(
     cost = estimate_run(name, recipe, base, work=work, speed=MachineSpeed(1.0, ""))
     fitting_notes = fit_notes(recipe, fit_to_hardware(recipe, machine))
     machine_bytes = total_memory_bytes()
+    settings = []
+    for key, value in recipe.model_dump().items():
+        row = {
+            "name": key,
+            "value": value,
+            "recipes": getattr(shipped, key),
+            "comment": comments.get(key) or defaults[key],
+            "allowed": describe_allowed_values(key),
+        }
+        settings.append(row)
     return {
         "recipe": name,
         "about": _recipe_header(name),
-        "settings": [
-            {
-                "name": key,
-                "value": value,
-                "recipes": getattr(shipped, key),
-                "comment": comments.get(key) or defaults[key],
-                "allowed": describe_allowed_values(key),
-            }
-            for key, value in recipe.model_dump().items()
-        ],
+        "settings": settings,
         "base_model": base.name,
         "samples": samples,
         "max_length": recipe.max_length,

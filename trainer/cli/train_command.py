@@ -160,17 +160,14 @@ def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
     else:
         best = best_result(results)
         write_sweep_results(folder, results, best)
-        next_steps = "\n".join(
-            _next_step_lines(
-                options, folder / SWEEP_RUNS_FOLDER / best.name, folder / SWEEP_ADAPTER_FOLDER
-            )
-        )
-        report(f"{sweep_results_table(results, best)}\n\n{next_steps}")
+        best_job = folder / SWEEP_RUNS_FOLDER / best.name
+        next_steps = _next_step_lines(options, best_job, folder / SWEEP_ADAPTER_FOLDER)
+        table = sweep_results_table(results, best)
+        report("\n".join([table, "", *next_steps]))
         if options.json:
-            print(
-                (folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8").replace("\n", ""),
-                file=stdout,
-            )
+            # In one line, as the events before it.
+            written = (folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8")
+            print(written.replace("\n", ""), file=stdout)
     stdout.flush()
     return code
 
@@ -178,8 +175,10 @@ def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
 def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
     logging.getLogger().setLevel(logging.WARNING)  # phases are shown
     out = claim_stdout()
-    resumes = (options.folder / CHECKPOINTS_FOLDER).is_dir()
-    print(f"{options.folder}{': resuming from its last checkpoint' if resumes else ''}", file=out)
+    head = str(options.folder)
+    if (options.folder / CHECKPOINTS_FOLDER).is_dir():
+        head += ": resuming from its last checkpoint"
+    print(head, file=out)
     print(_adapter_owner_note(options), end="", file=out, flush=True)
     code = run(options, EventPrinter(out))  # type: ignore[arg-type]  # as much of a stream as events need
     print("", *_result_lines(options, code), sep="\n", file=out, flush=True)
@@ -189,10 +188,10 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
 def _adapter_owner_note(options: argparse.Namespace) -> str:
     """Name the base model that a bot needs for the adapter, if it is not the configured one."""
     name = _unserved_base_model(options)
+    if not name:
+        return ""
     return (
         f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n"
-        if name
-        else ""
     )
 
 
@@ -254,7 +253,5 @@ def _show_dry_run(options: argparse.Namespace) -> None:
     os.nice(options.nice)
     show_draft_plan(first, options)
     if points and not options.json:
-        print(
-            f"{len(points)} runs: the first is shown; they are "
-            f"{', '.join(point.name for point, _ in points)}."
-        )
+        names = ", ".join(point.name for point, _ in points)
+        print(f"{len(points)} runs: the first is shown; they are {names}.")

@@ -32,8 +32,9 @@ from trainer.schemas import Recipe
 
 MODELS_FILE = Path(__file__).parent / "models.toml"
 GPU_SIZES_GIB = (6, 16, 24)  # memory of a laptop RTX 3060, a T4, and an RTX 3090 or 4090
-ASSUMED_SAMPLES, ASSUMED_REPLY_SHARE = 1000, 0.25
-"""Number of full-length samples, and their share of reply tokens, assumed for the recipe `auto`."""
+# Assumed for the recipe `auto`.
+ASSUMED_SAMPLES = 1000  # of full length
+ASSUMED_REPLY_SHARE = 0.25  # of their tokens
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 NAME_WIDTH = 16
 CELL_WIDTH = 10
@@ -71,13 +72,12 @@ def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[Re
 
 def known_models() -> dict[str, ModelTraits]:
     """Return the models of `models.toml`, smallest first."""
-    table = tomllib.loads(MODELS_FILE.read_text(encoding="utf-8"))
-    return {
-        name: ModelTraits(
-            shape_from_config(config), config["max_position_embeddings"], config["model_type"]
-        )
-        for name, config in table.items()
-    }
+    models = {}
+    for name, config in tomllib.loads(MODELS_FILE.read_text(encoding="utf-8")).items():
+        shape = shape_from_config(config)
+        context = config["max_position_embeddings"]
+        models[name] = ModelTraits(shape, context, config["model_type"])
+    return models
 
 
 def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
@@ -115,12 +115,12 @@ def _recipe_for_model(name: str, model: ModelTraits, machine: MachineSpec) -> Re
     recipe = load_recipe(name)
     if name != AUTO_RECIPE:
         return recipe
+    # Twice: how many reply tokens there are follows from the length that `auto` chooses.
     full = SampleStats(ASSUMED_SAMPLES, recipe.max_length, 0)
     longest = choose_recipe(recipe, model, full, machine).recipe.max_length
-    replies = SampleStats(
-        ASSUMED_SAMPLES, longest, round(ASSUMED_SAMPLES * longest * ASSUMED_REPLY_SHARE)
-    )
-    return choose_recipe(recipe, model, replies, machine).recipe
+    reply_tokens = round(ASSUMED_SAMPLES * longest * ASSUMED_REPLY_SHARE)
+    samples = SampleStats(ASSUMED_SAMPLES, longest, reply_tokens)
+    return choose_recipe(recipe, model, samples, machine).recipe
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,8 @@ def run_checks(
     machine = _usable_machine(torch)
     base = _find_base_model(base_model)
     fits = _recipe_fits(base, machine)
-    least_bytes = min(
-        (fit.here_bytes for fit in fits if base and fit.model == base.name), default=0
-    )
+    own_fits = [fit for fit in fits if base and fit.model == base.name]
+    least_bytes = min((fit.here_bytes for fit in own_fits), default=0)
     checks: dict[str, Callable[[], MachineCheck]] = {
         "Python": machine_checks.check_python,
         "packages": machine_checks.check_packages,
@@ -191,23 +190,28 @@ def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
     yield ""
     machine = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
     yield f"GiB that a run needs on this machine ({machine}; ✗ = does not fit)"
-    yield from _fit_table(
-        report.fits, lambda fit: f"{fit.here_bytes / GIB:.1f}{' ' if fit.fits_here else '✗'}"
-    )
+    yield from _fit_table(report.fits, _cell_here)
     cards = ", ".join(map(str, GPU_SIZES_GIB))
     yield ""
     yield (
         f"GiB that it needs on a graphics card of {cards} GB, and the smallest that fits it (✗ = "
         "none)"
     )
-    yield from _fit_table(
-        report.fits, lambda fit: f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7)
-    )
+    yield from _fit_table(report.fits, _cell_on_card)
     yield (
         "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 "
         "bits there, a larger one in 4 bits, which may need less."
     )
     yield "Predicted for samples of each recipe's full length; a run's own plan uses its samples."
+
+
+def _cell_here(fit: RecipeFit) -> str:
+    mark = " " if fit.fits_here else "✗"
+    return f"{fit.here_bytes / GIB:.1f}{mark}"
+
+
+def _cell_on_card(fit: RecipeFit) -> str:
+    return f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7)
 
 
 def remedy_lines(report: DoctorReport) -> Iterator[str]:
@@ -229,8 +233,8 @@ def _usable_machine(torch: machine_checks.TorchBuild | None) -> MachineSpec:
 def _find_base_model(name: str) -> BaseModel | None:
     try:
         return locate(name, fetch=False)
-    except BaseModelError:  # that check says so
-        return None
+    except BaseModelError:
+        return None  # the check of the base model says why
 
 
 def _recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit]:
@@ -242,7 +246,8 @@ def _recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit
 
 def _fit_table(fits: Sequence[RecipeFit], cell: Callable[[RecipeFit], str]) -> Iterator[str]:
     """Format a table of recipes by models."""
-    heads = [_short_model_name(model) for model in dict.fromkeys(fit.model for fit in fits)]
+    models = dict.fromkeys(fit.model for fit in fits)
+    heads = list(map(_short_model_name, models))
     for line in (0, 1):
         yield " " * RECIPE_WIDTH + "".join(f"{head[line]:>{CELL_WIDTH}}" for head in heads)
     for recipe in recipe_names():
@@ -258,8 +263,5 @@ def _short_model_name(model: str) -> tuple[str, str]:
 
 
 def _format_state(check: MachineCheck, coloured: bool) -> str:
-    return (
-        f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m"
-        if coloured
-        else f"{check.state:<4}"
-    )
+    state = f"{check.state:<4}"
+    return f"\x1b[{STATE_COLOURS[check.state]}m{state}\x1b[0m" if coloured else state
