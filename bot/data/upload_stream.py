@@ -151,6 +151,7 @@ async def receive_file(
     partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         received = await _write_stream(read, partial, place, limits)
+        # Another one may have been put there while this one came in.
         require_no_file(place, replace)
         await asyncio.to_thread(replace_durably, partial, place)
         return received
@@ -179,6 +180,7 @@ async def _write_stream(
     digest = hashlib.sha256()
     total = 0
     with await asyncio.to_thread(_create_private, partial) as file:
+        # The lock tells the hourly retention that the file is being written.
         claim_temporary(file.fileno())
         async for block in _read_blocks(read):
             if not total:

@@ -26,7 +26,7 @@ from personas.schemas.training_events import TrainerEvent
 
 log = logging.getLogger(__name__)
 MAX_QUEUED_PER_GUILD = 20
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3  # counted when they begin: a run that kills the bot must not begin forever
 OnChange = Callable[[TrainingJob], None]
 
 

@@ -110,6 +110,8 @@ class TrainerThrottle:
         if self._release_timer:
             self._release_timer.cancel()
             self._release_timer = None
+        # First words are waited for; what follows is read more slowly than it is generated, so that
+        # the trainer may compute beside it.
         if (self._silent or self._begun) and self._shares_processor():
             self._ask("hold" if self._silent else "yield")
         else:
@@ -133,6 +135,7 @@ class _HoldingStream:
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
             async for piece in self._stream:
+                # White space shows the member nothing yet.
                 if piece.strip():
                     self._throttle.begin(self)
                 yield piece

@@ -291,6 +291,7 @@ class TrainingJobs:
         """Store the result of an installed adapter, and a persona's new version. Returns None for a
         stale token.
         """
+        # Together, so that after a crash no finished job lacks its version.
         with self._db.atomic(shared=True):
             done = self._end(job_id, token, "done", at, result=result)
             if done and done.persona:
@@ -372,6 +373,7 @@ class TrainingJobs:
     ) -> TrainingJob | None:
         result_json = result.model_dump_json() if result else None
         why = {"error": error, "advice": advice, "can_resume": can_resume}
+        # `is` compares also with the null of a job that has no attempt.
         sql = """update jobs set state = :state, attempt_token = null, finished_at = :at, result = :result,
             error = :error, advice = :advice, can_resume = :can_resume
             where job_id = :job and attempt_token is :token and state in ('queued', 'running')"""

@@ -23,6 +23,7 @@ from personas.errors import (
 from personas.prompt.renderer import PROMPT_VERSION, PromptTooLongError
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken
 
+# OpenAI names no reason for a reply that was stopped from outside.
 FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
 REPLACEMENT_CHARACTER = "\ufffd"
 STATUS_BY_SLUG = {"invalid-request": 400, "not-json-type": 400}

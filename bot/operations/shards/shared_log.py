@@ -113,7 +113,7 @@ class SqliteSession:
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)
-        self._db.execute("pragma secure_delete = on")
+        self._db.execute("pragma secure_delete = on")  # overwrites what is deleted
         self._version = -1
 
     def create(self, statements: list[str]) -> None:
@@ -136,6 +136,7 @@ class SqliteSession:
     def wait(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
+            # SQLite notifies nobody; this number changes with each commit of another connection.
             (version,) = self._db.execute("pragma data_version").fetchone()
             if version != self._version:
                 self._version = version
@@ -195,6 +196,7 @@ class SharedLog:
         host = socket.gethostname()
         rows = session.run(f"select shard, count, host, pid, seen from {session.prefix}shards")
         for shard, count, other_host, pid, seen in rows:
+            # A process of this host that was killed need not be waited for.
             is_dead = other_host == host and (
                 pid == os.getpid() or not Path(f"/proc/{pid}").exists()
             )

@@ -98,4 +98,5 @@ class StateFollower:
                 done.set()
 
         self._loop.call_soon_threadsafe(take_up)
+        # No longer: others would take this process for dead while its event loop is busy.
         done.wait(HEARTBEAT_S)

@@ -48,6 +48,7 @@ class InMemoryResponses:
         return None
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
+        # It moves to the end, as the first key is the one to be dropped.
         self._responses.pop(key, None)
         self._responses[key] = now, IdempotentResponse(request, None, "")
         if len(self._responses) > MAX_IN_MEMORY_RESPONSES:
@@ -155,6 +156,8 @@ async def _handle_and_store(
     stored = get_services(request).store.idempotency_keys
     in_memory = _in_memory_responses(request)
     responses = in_memory if IN_MEMORY_PATHS.fullmatch(request.path) else stored
+    # Written before anything is done: a key whose response is missing after a kill is never handled
+    # again.
     responses.begin(key, request_hash, time.time())
     try:
         response = await handler(request)

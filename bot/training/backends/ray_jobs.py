@@ -239,6 +239,7 @@ class RayJobsClient:
                 json=body,
                 headers=self._headers,
                 timeout=timeout,
+                # A redirect could lead to this machine or its network.
                 allow_redirects=False,
             ) as answer:
                 status = answer.status
@@ -252,6 +253,7 @@ class RayJobsClient:
             return text
         if status == 404 and UNKNOWN_JOB_TEXT in text:
             return None
+        # The response to an earlier attempt at the same request was lost.
         if ALREADY_SUBMITTED_TEXT in text:
             return ""
         raise self._error(status, text)

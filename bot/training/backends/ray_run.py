@@ -289,6 +289,7 @@ class RayRun:
         with the advice.
         """
         now = time.monotonic()
+        # One reason may follow another; what counts is how long the run waits altogether.
         if bool(reason) != bool(self._waiting_for):
             self._waiting_since = now
             self._is_reported = False

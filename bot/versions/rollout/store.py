@@ -188,6 +188,8 @@ class Rollouts:
         """End a rollout; the version before answers everything again. False when it had ended
         before.
         """
+        # Who stops or promotes a version sees that. Other ends are announced, those of a promoted
+        # version only where it was worse.
         sql = """update rollouts set ended_at = :at, ended_by = :by, ending = :ending, why = :why,
             told = not (:ending = 'worse' or :ending in ('superseded', 'withdrawn') and watched_until is null)
             where seq = :seq and ended_at is null"""

@@ -73,6 +73,7 @@ def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
     decisive = [vote.choice for vote in own if vote.chosen]
     first = decisive.count("a")
     position, most = ("A", first) if first * 2 >= len(decisive) else ("B", len(decisive) - first)
+    # Twice, because either position may be the preferred one.
     unlikely = 2 * _binomial_tail(most, len(decisive), 0.5) <= MAX_POSITION_P_VALUE
     if unlikely:
         return f"{most} of {len(decisive)} votes for {position}, whatever it was"
@@ -91,6 +92,7 @@ def _disagreement_reason(
             others.append(sum(choices) / len(choices))
     if len(own) < MIN_OUTLIER_VOTES or len(others) < MIN_OTHER_MEMBERS:
         return ""
+    # Where the others agree, a single different vote would else have the probability 0.
     share = min(max(sum(others) / len(others), 0.05), 0.95)
     ahead = sum(own)
     tail = min(

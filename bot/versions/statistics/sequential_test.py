@@ -47,6 +47,7 @@ def log_mixture(log_capitals: FloatArray) -> FloatArray:
     """Log of the whole capital, from the log capital of each bet (last axis), the start split
     evenly.
     """
+    # Divided by the highest before the exponential, which would overflow.
     highest = log_capitals.max(axis=-1, keepdims=True)
     return highest[..., 0] + np.log(np.exp(log_capitals - highest).mean(axis=-1))
 
@@ -188,6 +189,7 @@ def votes_needed(share: float, power: float = 0.8) -> int:
     wanted = normal.inv_cdf(1 - ALPHA / 2) * 0.5 + normal.inv_cdf(power) * math.sqrt(
         share * (1 - share)
     )
+    # Less a little, because rounding errors must not raise a whole number by one.
     return math.ceil((wanted / (share - 0.5)) ** 2 - 1e-9)
 
 
