@@ -116,6 +116,7 @@ class DataActions:
             received = await receive_file(
                 read, file, expected_bytes, replace=replace, most_bytes=self._max_upload_bytes
             )
+            # What was stated of an earlier file says nothing of this one.
             await asyncio.to_thread(self._catalogue.withdraw, upload_place(file.name))
             await asyncio.to_thread(_delete_facts, file)
         return received
@@ -166,6 +167,7 @@ class DataActions:
                     f"{source.name} is in use by a job.", "Wait for it, or cancel it."
                 )
         file = self._folders.upload(source.name)
+        # First from the catalogue, so that moderators never name a file that is gone.
         await asyncio.to_thread(self._catalogue.withdraw, upload_place(source.name))
         await asyncio.to_thread(file.unlink, missing_ok=True)
         await asyncio.to_thread(_delete_facts, file)

@@ -197,6 +197,7 @@ async def plan_run(
             precision=precision,
         )
         arguments = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
+        # Temporary files may hold members' messages, too.
         code, output, errors = await _run_trainer(
             [*command, *arguments], {**environ, "TMPDIR": str(folder.parent)}
         )
@@ -252,7 +253,7 @@ async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tu
         stdout=pipe,
         stderr=pipe,
         env=dict(environ),
-        process_group=0,
+        process_group=0,  # in the bot's session, where niceness counts
     )
     try:
         async with asyncio.timeout(PLAN_TIMEOUT_S):

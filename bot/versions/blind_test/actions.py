@@ -184,6 +184,7 @@ class BlindTests:
         for _ in range(MAX_GENERATION_ATTEMPTS):
             prompt = draw_prompt(prompts, seen)
             reply, other = await self._generate_both(contest, prompt, user_id, guild_id)
+            # Compared as members see them.
             if remove_links(reply.text) != remove_links(other.text):
                 pair = [(contest.version, reply), (contest.against, other)]
                 random.shuffle(pair)

@@ -280,7 +280,7 @@ def history_view(persona_id: str, page: int, pages: int) -> discord.ui.View | No
 
 
 class _RolloutButton(PersistentButton, template=r"never:"):
-    """A button for one rollout, by its number."""
+    """A button for one rollout, by its number. Subclasses have the templates of custom ids."""
 
     moderators_only = True
     seq: str
