@@ -18,16 +18,16 @@ LOWERCASE_WORD = re.compile(rf"(?<![{LATIN}'’])[a-z\u00df-\u00f6\u00f8-\u00ff]
 
 def own_names(persona: Persona | None) -> tuple[str, ...]:
     """Return the persona's own names."""
-    return tuple(dict.fromkeys(filter(None, (persona.name, persona.nickname)))) if persona else ()
+    if persona is None:
+        return ()
+    return tuple(dict.fromkeys(filter(None, (persona.name, persona.nickname))))
 
 
 def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[str]:
     """Return the proper names in a persona's card and lore."""
-    texts = [
-        text
-        for passage in (lore.passages if lore else ())
-        for text in (passage.text, passage.heading)
-    ]
+    texts: list[str] = []
+    for passage in lore.passages if lore else ():
+        texts += [passage.text, passage.heading]
     if persona:
         texts += [
             persona.description,
@@ -43,16 +43,17 @@ def proper_names(texts: Iterable[str]) -> frozenset[str]:
     """Return capitalised words and sequences of them, except words that also occur in lower
     case.
     """
-    texts = list(texts)
-    lowercase = {word for text in texts for word in LOWERCASE_WORD.findall(text)}
-    names = {name for text in texts for name in NAME.findall(text) if name[0].isupper()}
-    words = {word for name in names for word in name.split() if word[0].isupper()}
-    proper = {
-        word
-        for word in words
-        if len(word) > 2 and word.lower() not in lowercase and not _is_common(word)
-    }
-    return frozenset(proper | {name for name in names if " " in name})
+    lowercase: set[str] = set()
+    names: set[str] = set()
+    for text in texts:
+        lowercase.update(LOWERCASE_WORD.findall(text))
+        names.update(name for name in NAME.findall(text) if name[0].isupper())
+    proper = {name for name in names if " " in name}
+    for word in " ".join(names).split():
+        is_name = word[0].isupper() and len(word) > 2
+        if is_name and word.lower() not in lowercase and not _is_common(word):
+            proper.add(word)
+    return frozenset(proper)
 
 
 def _is_common(word: str) -> bool:

@@ -107,9 +107,8 @@ def find_document_numbers(text: str) -> Iterator[EntitySpan]:
         if start is not None and not MONEY_AFTER.match(text[match.end() : match.end() + 8].lower()):
             yield EntitySpan("ID_NUMBER", start, match.end(), RANK_PATTERN)
     for form in UNMISTAKABLE:
-        yield from (
-            EntitySpan.of_match("ID_NUMBER", match, RANK_PATTERN) for match in form.finditer(text)
-        )
+        for match in form.finditer(text):
+            yield EntitySpan.of_match("ID_NUMBER", match, RANK_PATTERN)
     for match in SPANISH_ID.finditer(text):
         if is_spanish_id(match["lead"], match["digits"], match["check"]):
             yield EntitySpan.of_match("ID_NUMBER", match, RANK_PATTERN)
@@ -118,13 +117,13 @@ def find_document_numbers(text: str) -> Iterator[EntitySpan]:
 def _labelled_start(text: str, match: re.Match[str]) -> int | None:
     """Return the beginning of the number; letters of the match may be its label (`NIP 123…`)."""
     lead = LETTERS_BEFORE.match(match[0])
-    starts = [
-        match.start(),
-        *(match.start() + space.end() for space in re.finditer("[ ]", lead[0] if lead else "")),
-    ]
-    return next(
-        (start for start in starts if _is_labelled(text, start, text[start : match.end()])), None
-    )
+    starts = [match.start()]
+    for space in re.finditer("[ ]", lead[0] if lead else ""):
+        starts.append(match.start() + space.end())
+    for start in starts:
+        if _is_labelled(text, start, text[start : match.end()]):
+            return start
+    return None
 
 
 def _is_labelled(text: str, start: int, number: str) -> bool:

@@ -80,7 +80,9 @@ def is_iban(text: str) -> bool:
     text = text.upper()
     if IBAN_LENGTHS.get(text[:2]) != len(text):
         return False
-    return int("".join(str(int(sign, 36)) for sign in text[4:] + text[:4])) % 97 == 1
+    # Letters count as 10 to 35, which is their value as digits of base 36.
+    number = "".join(str(int(sign, 36)) for sign in text[4:] + text[:4])
+    return int(number) % 97 == 1
 
 
 def is_us_ssn(digits: str) -> bool:
@@ -98,9 +100,10 @@ def is_cn_id(text: str) -> bool:
     7064 mod 11-2).
     """
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    check = "10X98765432"[
-        sum(int(digit) * weight for digit, weight in zip(text, weights, strict=False)) % 11
-    ]
+    total = 0
+    for digit, weight in zip(text, weights, strict=False):
+        total += int(digit) * weight
+    check = "10X98765432"[total % 11]
     return "11" <= text[:2] <= "82" and _is_date(text[6:14]) and text[17].upper() == check
 
 
@@ -108,10 +111,10 @@ def is_my_number(digits: str) -> bool:
     """Check the check digit of a Japanese Individual Number ("My Number", Ordinance 85 of 2014,
     article 5).
     """
-    total = sum(
-        int(digit) * (place + 1 if place <= 6 else place - 5)
-        for place, digit in enumerate(digits[10::-1], 1)
-    )
+    total = 0
+    for place, digit in enumerate(digits[10::-1], 1):
+        weight = place + 1 if place <= 6 else place - 5
+        total += int(digit) * weight
     rest = total % 11
     return int(digits[11]) == (0 if rest <= 1 else 11 - rest)
 
@@ -140,9 +143,8 @@ def find_cards(text: str) -> Iterator[EntitySpan]:
             continue
         is_called = CARD_CUE.search(text_before(text, match.start(), 60)) is not None
         is_usual = len(digits) in (14, 15, 16) and digits.startswith(CARD_PREFIXES)
-        if is_called or (
-            is_usual and not NON_CARD_CUE.search(text_before(text, match.start(), 30))
-        ):
+        is_other = NON_CARD_CUE.search(text_before(text, match.start(), 30)) is not None
+        if is_called or (is_usual and not is_other):
             yield EntitySpan.of_match("CREDIT_CARD", match, RANK_PATTERN)
 
 
@@ -151,29 +153,30 @@ def _is_grouped(written: str) -> bool:
     separator.
     """
     groups = re.split("[ -]", written)
-    return len(groups) == 1 or (
-        len({" ", "-"} & set(written)) == 1 and all(3 <= len(group) <= 6 for group in groups)
-    )
+    if len(groups) == 1:
+        return True
+    separators = {" ", "-"} & set(written)
+    return len(separators) == 1 and all(3 <= len(group) <= 6 for group in groups)
 
 
 def find_ibans(text: str) -> Iterator[EntitySpan]:
     """Find `IBAN_CODE` by length and checksum; spaces are allowed."""
-    for match in (match for form in IBANS for match in form.finditer(text)):
-        wanted = IBAN_LENGTHS[match[0][:2].upper()]
-        compact = ""
-        end = match.start()
-        while (
-            len(compact) < wanted
-            and end < len(text)
-            and (text[end] in " -" or (text[end].isascii() and text[end].isalnum()))
-        ):
-            compact += text[end] if text[end] not in " -" else ""
-            end += 1
-        goes_on = end < len(text) and (
-            text[end].isdigit() or (text[end].isupper() and text[end].isascii())
-        )
-        if not goes_on and is_iban(compact):
-            yield EntitySpan("IBAN_CODE", match.start(), end, RANK_PATTERN)
+    for form in IBANS:
+        for match in form.finditer(text):
+            wanted = IBAN_LENGTHS[match[0][:2].upper()]
+            compact = ""
+            end = match.start()
+            while len(compact) < wanted and end < len(text):
+                sign = text[end]
+                if sign.isascii() and sign.isalnum():
+                    compact += sign
+                elif sign not in " -":
+                    break
+                end += 1
+            following = text[end : end + 1]
+            goes_on = following.isdigit() or (following.isupper() and following.isascii())
+            if not goes_on and is_iban(compact):
+                yield EntitySpan("IBAN_CODE", match.start(), end, RANK_PATTERN)
 
 
 def find_accounts(text: str) -> Iterator[EntitySpan]:
@@ -194,10 +197,9 @@ def find_passports(text: str) -> Iterator[EntitySpan]:
 def find_ssns(text: str) -> Iterator[EntitySpan]:
     """Find `US_SSN`: three, two and four digits with hyphens; other formats need a cue word."""
     for match in SSN.finditer(text):
-        digits = match[1] + match[3] + match[4]
-        if is_us_ssn(digits) and (
-            match[2] == "-" or SSN_CUE.search(text_before(text, match.start(), 40))
-        ):
+        if not is_us_ssn(match[1] + match[3] + match[4]):
+            continue
+        if match[2] == "-" or SSN_CUE.search(text_before(text, match.start(), 40)):
             yield EntitySpan.of_match("US_SSN", match, RANK_PATTERN)
 
 
@@ -209,13 +211,13 @@ def find_identity_numbers(text: str) -> Iterator[EntitySpan]:
         if is_cn_id(match[0]):
             yield EntitySpan.of_match("CN_ID", match, RANK_PATTERN)
     for match in TWELVE_DIGITS.finditer(text):
-        if is_my_number(re.sub("[ -]", "", match[0])) and MY_NUMBER_CUE.search(
-            text_before(text, match.start(), 40)
-        ):
+        if not is_my_number(re.sub("[ -]", "", match[0])):
+            continue
+        if MY_NUMBER_CUE.search(text_before(text, match.start(), 40)):
             yield EntitySpan.of_match("JP_MY_NUMBER", match, RANK_PATTERN)
     for match in VN_ID.finditer(text):
-        is_whole = len(match[0]) == 9 or is_vn_id(
-            match[0]
-        )  # nine digits until 2021, of no form that could be checked
-        if is_whole and VN_ID_CUE.search(text_before(text, match.start(), 40)):
+        # Nine digits until 2021, of no form that could be checked.
+        if len(match[0]) != 9 and not is_vn_id(match[0]):
+            continue
+        if VN_ID_CUE.search(text_before(text, match.start(), 40)):
             yield EntitySpan.of_match("VN_ID", match, RANK_PATTERN)

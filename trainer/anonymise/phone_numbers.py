@@ -82,27 +82,21 @@ def _numbers_within(text: str, start: int, end: int) -> Iterator[EntitySpan]:
     """Find the longest numbers in a run of digits; other numbers may be adjacent with only a space
     between.
     """
-    starts = [
-        start,
-        *(start + space.end() for space in re.finditer(" (?=[0-9(+])", text[start:end])),
-    ]
-    ends = [
-        end,
-        *(
-            start + space.start()
-            for space in reversed(list(re.finditer("(?<=[0-9]) ", text[start:end])))
-        ),
-    ]
+    run = text[start:end]
+    starts = [start]
+    for space in re.finditer(" (?=[0-9(+])", run):
+        starts.append(start + space.end())
+    ends = []
+    for space in re.finditer("(?<=[0-9]) ", run):
+        ends.append(start + space.start())
+    ends = [*ends, end][::-1]
     for first in starts:
         for last in ends:
-            first = first + 1 if text[first] == "(" and ")" not in text[first:last] else first
-            if (
-                last - first >= 7
-                and _is_phone(text, first, last)
-                and (
-                    text[first] == "+" or not FUNCTION_CALL.search(text[max(0, first - 32) : first])
-                )
-            ):
+            if text[first] == "(" and ")" not in text[first:last]:
+                first += 1
+            if last - first < 7 or not _is_phone(text, first, last):
+                continue
+            if text[first] == "+" or not FUNCTION_CALL.search(text[max(0, first - 32) : first]):
                 yield EntitySpan("PHONE_NUMBER", first, last, RANK_PATTERN)
                 return
 
@@ -123,16 +117,13 @@ def _is_phone(text: str, start: int, end: int) -> bool:
 def is_other_number(text: str, start: int, end: int, written: str) -> bool:
     """Return True for dates, years, money, ISBNs, and numbers labelled as another kind."""
     before = text_before(text, start, 32)
-    if (
-        OTHER_NUMBER_CUE.search(before)
-        or MONEY.search(before)
-        or MONEY_AFTER.match(text[end : end + 8].lower())
-    ):
+    if OTHER_NUMBER_CUE.search(before) or MONEY.search(before):
         return True
-    return (
-        any(form.fullmatch(written) for form in (DATE, YEARS))
-        or ISBN_START.match(written) is not None
-    )
+    if MONEY_AFTER.match(text[end : end + 8].lower()):
+        return True
+    if DATE.fullmatch(written) or YEARS.fullmatch(written):
+        return True
+    return ISBN_START.match(written) is not None
 
 
 def _is_international(written: str, digits: str) -> bool:

@@ -11,11 +11,13 @@ EntityKind = Literal[
     "URL_SECRET", "SECRET", "HANDLE", "DISCORD_ID", "VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT",
     "ID_NUMBER",
 ]  # fmt: skip
-RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
-"""Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in
-the log; a handle; a model's finding; a name after a cue word. Of overlapping spans the higher rank
-wins.
-"""
+# Of overlapping spans the higher rank wins.
+RANK_SECRET = 6  # a key or token
+RANK_PATTERN = 5  # a value with a checksum or an unmistakable form
+RANK_LOG_NAME = 4  # a name in the log
+RANK_HANDLE = 3
+RANK_MODEL = 2  # a model's finding
+RANK_CUE = 1  # a name after a cue word
 LETTERS = re.compile(r"[^\W_]")
 LABEL_ONLY = re.compile(r"[^\W\d]+")
 """The word left of an address from which its number was cut."""
@@ -23,8 +25,10 @@ NUMBER_KIND_PRIORITY = "CREDIT_CARD IBAN_CODE CN_ID JP_MY_NUMBER VN_ID US_SSN ID
 """Priority among several readings of the same digits."""
 MAX_UNSPLIT_CHARS = 2_500
 """Texts up to this length (code points) are one chunk; most Discord messages are shorter."""
-CHUNK_CHARS, CHUNK_MARGIN_CHARS = 2_000, 250
-"""Maximum length that a chunk owns, and the context it has on either side of that."""
+CHUNK_CHARS = 2_000
+"""Maximum length that a chunk owns."""
+CHUNK_MARGIN_CHARS = 250
+"""Context that it has on either side of that."""
 SPLIT_SEARCH_CHARS = 125
 """A chunk ends at a space if there is one among this many last characters."""
 MAX_KEY_CHARS = 20_000
@@ -81,12 +85,15 @@ def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]
     """Resolve overlaps; returns the spans in order."""
     resolved: list[EntitySpan] = []
     for span in sorted(spans, key=_priority):
-        rest = _uncovered_parts(
-            span, [one for one in resolved if one.start < span.end and span.start < one.end]
-        )
+        overlapping = []
+        for other in resolved:
+            if other.start < span.end and span.start < other.end:
+                overlapping.append(other)
+        rest = _uncovered_parts(span, overlapping)
         if rest == [(span.start, span.end)]:
             resolved.append(span)
         elif span.kind in ("PERSON", "STREET_ADDRESS"):
+            # A part of a name or an address still is one; a part of a number is nothing.
             for start, end in rest:
                 _add_uncovered_part(text, span, start, end=end, resolved=resolved)
     return sorted(resolved, key=lambda span: span.start)
@@ -105,7 +112,7 @@ def _priority(span: EntitySpan) -> tuple[int, bool, int, int, int]:
 def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[int, int]]:
     rest = []
     start = span.start
-    for other in sorted(others, key=lambda one: one.start):
+    for other in sorted(others, key=lambda other: other.start):
         if other.start > start:
             rest.append((start, other.start))
         start = max(start, other.end)
@@ -121,26 +128,24 @@ def _add_uncovered_part(
         start += 1
     while start < end and not LETTERS.match(text[end - 1]):
         end -= 1
-    if end - start < 2 or (
-        span.kind == "STREET_ADDRESS" and LABEL_ONLY.fullmatch(text, start, end)
-    ):
+    if end - start < 2:
         return
-    names = (
-        one
-        for one in resolved
-        if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end)
-    )
-    if (name := next(names, None)) and span.kind == "PERSON":
-        whole = EntitySpan("PERSON", min(name.start, start), max(name.end, end), RANK_LOG_NAME)
-        resolved[resolved.index(name)] = whole
-    else:
-        resolved.append(EntitySpan(span.kind, start, end, span.rank))
+    if span.kind == "STREET_ADDRESS" and LABEL_ONLY.fullmatch(text, start, end):
+        return
+    if span.kind == "PERSON":
+        for place, other in enumerate(resolved):
+            if other.rank == RANK_LOG_NAME and _are_adjacent(text, other, start, end):
+                # "Mira Quill", of which the log has "Mira": the whole is this person's.
+                first = min(other.start, start)
+                resolved[place] = EntitySpan("PERSON", first, max(other.end, end), RANK_LOG_NAME)
+                return
+    resolved.append(EntitySpan(span.kind, start, end, span.rank))
 
 
-def _are_adjacent(text: str, one: EntitySpan, start: int, end: int) -> bool:
-    """Return True if only a space or an initial is between the two."""
-    between = text[one.end : start] if one.end <= start else text[end : one.start]
-    return one.kind == "PERSON" and len(between) <= 3 and "\n" not in between
+def _are_adjacent(text: str, name: EntitySpan, start: int, end: int) -> bool:
+    """Return True if only a space or an initial is between a name and a place in the text."""
+    between = text[name.end : start] if name.end <= start else text[end : name.start]
+    return name.kind == "PERSON" and len(between) <= 3 and "\n" not in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +176,9 @@ def split_chunks(text: str) -> Iterator[TextChunk]:
     first = 0
     while first < len(text):
         last = _split_point(text, first + CHUNK_CHARS)
-        yield TextChunk(
-            max(0, first - CHUNK_MARGIN_CHARS),
-            _split_point(text, last + CHUNK_MARGIN_CHARS),
-            first,
-            last,
-        )
+        start = max(0, first - CHUNK_MARGIN_CHARS)
+        end = _split_point(text, last + CHUNK_MARGIN_CHARS)
+        yield TextChunk(start, end, first=first, last=last)
         first = last
 
 
@@ -209,8 +211,11 @@ def select_spans(
 
 def _key_end(text: str, start: int, end: int) -> int:
     limit = end + MAX_KEY_CHARS
-    is_pem = text.startswith("-----BEGIN", start)
-    if is_pem and (closing := PEM_END.search(text, end, limit)):
-        return closing.end()
-    body = (PEM_BODY if is_pem else KEY_BODY).match(text, end, limit)
+    body_pattern = KEY_BODY
+    if text.startswith("-----BEGIN", start):
+        closing = PEM_END.search(text, end, limit)
+        if closing:
+            return closing.end()
+        body_pattern = PEM_BODY
+    body = body_pattern.match(text, end, limit)
     return body.end() if body else end

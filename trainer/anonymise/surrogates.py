@@ -61,10 +61,11 @@ def non_speaker_pseudonym(name: str, key: bytes, barred: Collection[str] = ()) -
     words = TOKEN.findall(name)
     whole = [word for word in words if len(word) > 1] or words or [name]
     named = [whole[0], whole[-1]] if len(whole) > 1 else whole
-    starts = (
-        _hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES)) for word in named
-    )
-    return " ".join(next(_candidates(start, barred)) for start in starts)
+    pseudonyms = []
+    for word in named:
+        start = _hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES))
+        pseudonyms.append(next(_candidates(start, barred)))
+    return " ".join(pseudonyms)
 
 
 def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
@@ -73,12 +74,8 @@ def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
 
 
 def _hmac_index(key: bytes, purpose: str, count: int) -> int:
-    return (
-        int.from_bytes(
-            hmac.digest(key, purpose.encode("utf-8", "surrogatepass"), "sha256")[:8], "big"
-        )
-        % count
-    )
+    digest = hmac.digest(key, purpose.encode("utf-8", "surrogatepass"), "sha256")
+    return int.from_bytes(digest[:8], "big") % count
 
 
 def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
@@ -124,9 +121,11 @@ def _surrogate_id(value: str, members: dict[str, str]) -> str:
 
 
 def _surrogate_ip(value: str, key: bytes) -> str:
+    # Addresses that are reserved for documentation (RFC 3849 and 5737), and nobody's.
     if ":" in value:
         return f"2001:db8::{keyed_index(key, 'ipv6', value, 0xFFFF) + 1:x}"
-    return f"{EXAMPLE_IPV4_PREFIXES[keyed_index(key, 'net', value, 3)]}.{keyed_index(key, 'ipv4', value, 254) + 1}"
+    prefix = EXAMPLE_IPV4_PREFIXES[keyed_index(key, "net", value, 3)]
+    return f"{prefix}.{keyed_index(key, 'ipv4', value, 254) + 1}"
 
 
 def is_surrogate(value: str) -> bool:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,9 +48,8 @@ _LETTERS = str.maketrans(
 def fold_word(word: str) -> str:
     """Lower-case a word and remove diacritics."""
     decomposed = unicodedata.normalize("NFD", word.lower())
-    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).translate(
-        _LETTERS
-    )
+    letters = [letter for letter in decomposed if not unicodedata.combining(letter)]
+    return "".join(letters).translate(_LETTERS)
 
 
 def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -77,9 +75,8 @@ class Gazetteer:
         groups: dict[str, set[str]] = {}
         capitals: dict[str, set[str]] = {}
         for sign, word in _words_with_signs():
-            if (
-                word.isupper() and len(word) <= 2 and sign in "rsu"
-            ):  # "OR", "IN" and "P" are Oregon and so on
+            if word.isupper() and len(word) <= 2 and sign in "rsu":
+                # "OR", "IN" and "P" are Oregon and so on.
                 capitals.setdefault(word, set()).add(sign)
             else:
                 lower = unicodedata.normalize("NFC", word.lower())
@@ -87,12 +84,7 @@ class Gazetteer:
                 groups.setdefault(lower, set()).add(sign)
                 if plain != lower:
                     groups.setdefault(plain, set()).add(GROUPS_WITHOUT_DIACRITICS.get(sign, sign))
-        return cls(
-            *(
-                {w: "".join(sorted(signs)) for w, signs in each.items()}
-                for each in (groups, capitals)
-            )
-        )
+        return cls(groups=_joined(groups), capitals=_joined(capitals))
 
     def of(self, word: str) -> str:
         """Return the letters of the groups of a word, in alphabetical order."""
@@ -110,23 +102,26 @@ class Gazetteer:
         for ending, others in ENGLISH_SUFFIXES:
             if word.endswith(ending) and len(word) > len(ending) + 2:
                 stem = word[: -len(ending)]
-                double = stem[:-1] if stem[-1] == stem[-2] else stem
-                if any(
-                    "c" in self.groups.get(form, "")
-                    for form in (double, *(stem + other for other in others))
-                ):
+                forms = [stem + other for other in others]
+                forms.append(stem[:-1] if stem[-1] == stem[-2] else stem)  # "stopp" is "stop"
+                if any("c" in self.groups.get(form, "") for form in forms):
                     return True
         return False
+
+
+def _joined(signs_of: dict[str, set[str]]) -> dict[str, str]:
+    return {word: "".join(sorted(signs)) for word, signs in signs_of.items()}
 
 
 def _words_with_signs() -> Iterator[tuple[str, str]]:
     for name, sign in (("given.txt", "g"), ("family.txt", "f")):
         for _, words in read_list(LISTS_FOLDER / name):
-            yield from ((sign, word) for word in words)
-    for group, words in itertools.chain(
-        *(read_list(LISTS_FOLDER / f"{name}.txt") for name in WORD_FILES)
-    ):
-        yield from ((GROUP_SIGNS[group], word) for word in words)
+            for word in words:
+                yield sign, word
+    for name in WORD_FILES:
+        for group, words in read_list(LISTS_FOLDER / f"{name}.txt"):
+            for word in words:
+                yield GROUP_SIGNS[group], word
 
 
 @lru_cache(maxsize=1)
