@@ -6,12 +6,35 @@ import * as conversation from "/page/conversation.js";
 import { $, field, h, afterRelease, openDialog, openMenu, iconButton } from "/page/dom.js";
 import { markdown, plainText } from "/page/markdown.js";
 import { draw, EPHEMERAL, FIRST_OF_THREAD, USER_MESSAGE_TYPES } from "/page/message.js";
-import { availableCommands, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, mentionsIn, findChannel, TEXT, users, userName } from "/page/guild.js";
+import {
+  availableCommands, CREATE_THREADS, decode, DIRECT, encode, findChannel, MANAGE_MESSAGES, may,
+  mentionsIn, TEXT, userName, users,
+} from "/page/guild.js";
 
-const ON_USER = 2, ON_MESSAGE = 3, LONG_PRESS_MS = 500, AFTER_CLICK_MS = 60, NO_ANSWER = "This interaction failed: the application did not respond.";
+const ON_USER = 2;
+const ON_MESSAGE = 3;
+const LONG_PRESS_MS = 500;
+const AFTER_CLICK_MS = 60;
+const NO_ANSWER = "This interaction failed: the application did not respond.";
+const MAX_THREAD_NAME = 100;
+const SUGGESTED_NAME = 40;
+const WORDS = {
+  reply: "Reply",
+  edit: "Edit message",
+  thread: "Create thread",
+  copy: "Copy text",
+  delete: "Delete message",
+  dismiss: "Dismiss message",
+};
+const KEYS = {
+  r: "reply", e: "edit", t: "thread", c: "copy", Delete: "delete", Backspace: "delete",
+};
+const ICONS = { reply: "↩", edit: "✎", thread: "⤷" };
+const STEPS = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" };
 
 export function makeActions({ composer, onAnswer, openChannel, actAs }) {
-  const list = $("messages"), bar = h("div", { className: "toolbar", role: "group", ariaLabel: "Message actions" });
+  const list = $("messages");
+  const bar = h("div", { className: "toolbar", role: "group", ariaLabel: "Message actions" });
   const onError = (error) => composer.refuse(error.message);
 
   /** Show an error under a message. */
@@ -25,7 +48,8 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     button.ariaBusy = "true";
     showProblem(item, "");
     try {
-      onAnswer(await act(name, { message: { id: item.message.id }, ...body }), () => showProblem(item, NO_ANSWER));
+      const answer = await act(name, { message: { id: item.message.id }, ...body });
+      onAnswer(answer, () => showProblem(item, NO_ANSWER));
     } catch (error) {
       showProblem(item, error.message);
     }
@@ -33,18 +57,58 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     button.ariaBusy = "false";
   }
 
-  const partOf = (item, button) => item.message.components.flatMap((row) => row.components ?? []).find((part) => part.custom_id === button.dataset.part);
+  function press(item, button) {
+    return interact(item, button, "click", { custom_id: button.dataset.part });
+  }
 
+  function select(item, button) {
+    const parts = item.message.components.flatMap((row) => row.components ?? []);
+    const part = parts.find((each) => each.custom_id === button.dataset.part);
+    choose(part, button, button.values ?? defaultValues(part), (values) => {
+      button.values = values;
+      const words = selectedLabels(part, values) || part.placeholder || "Make a selection";
+      button.firstChild.textContent = words;
+      interact(item, button, "select", { custom_id: part.custom_id, values });
+    });
+  }
+
+  function createThread(item) {
+    const input = h("input", { maxLength: MAX_THREAD_NAME, autocomplete: "off" });
+    input.value = plainText(item.message.content).slice(0, SUGGESTED_NAME);
+    openDialog({
+      title: "Create thread",
+      submit: "Create",
+      fields: [field({ label: "Thread name", input, required: true })],
+      async onSubmit(close) {
+        const message = { id: item.message.id };
+        const body = { channel: state.channel, name: input.value, message };
+        const thread = await act("thread", body);
+        close();
+        openChannel(thread.id, thread);
+      },
+    });
+  }
+
+  function remove(item, button, event) {
+    const onSubmit = () => act("delete", { message: { id: item.message.id } });
+    if (event?.shiftKey) {
+      onSubmit().catch(onError);
+      return;
+    }
+    const warning = "This cannot be undone. Hold Shift to delete without being asked.";
+    openDialog({
+      title: "Delete message",
+      submit: "Delete",
+      danger: true,
+      onSubmit,
+      body: [h("p", {}, warning), h("blockquote", {}, markdown(item.message.content))],
+    });
+  }
+
+  /** Actions by the names in `data-do`, each with the item, its button and the event. */
   const handlers = {
-    press: (item, button) => interact(item, button, "click", { custom_id: button.dataset.part }),
-    select(item, button) {
-      const part = partOf(item, button);
-      choose(part, button, button.values ?? defaultValues(part), (values) => {
-        button.values = values;
-        button.firstChild.textContent = selectedLabels(part, values) || part.placeholder || "Make a selection";
-        interact(item, button, "select", { custom_id: part.custom_id, values });
-      });
-    },
+    press,
+    select,
     jump: (item, button) => conversation.jump(button.dataset.id),
     open: (item, button) => openChannel(button.dataset.id),
     dismiss: (item) => conversation.remove(item.message.id, true),
@@ -52,121 +116,183 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     copy: (item) => navigator.clipboard?.writeText(decode(item.message.content)).catch(onError),
     more: (item, button) => openMenu(messageItems(item), button, { label: "Message" }),
     edit,
-    thread(item) {
-      const input = h("input", { maxLength: 100, autocomplete: "off" });
-      input.value = plainText(item.message.content).slice(0, 40);
-      openDialog({
-        title: "Create thread", submit: "Create", fields: [field({ label: "Thread name", input, required: true })],
-        async onSubmit(close) {
-          const thread = await act("thread", { channel: state.channel, name: input.value, message: { id: item.message.id } });
-          close();
-          openChannel(thread.id, thread);
-        },
-      });
-    },
-    delete(item, button, event) {
-      const onSubmit = () => act("delete", { message: { id: item.message.id } });
-      if (event?.shiftKey) return onSubmit().catch(onError);
-      openDialog({
-        title: "Delete message", submit: "Delete", danger: true, onSubmit,
-        body: [h("p", {}, "This cannot be undone. Hold Shift to delete without being asked."), h("blockquote", {}, markdown(item.message.content))],
-      });
-    },
+    thread: createThread,
+    delete: remove,
   };
 
   function edit(item) {
-    const box = h("textarea", { ariaLabel: "Edit message", rows: Math.min(8, item.message.content.split("\n").length) });
-    const part = item.article.querySelector(":scope > .content"), problem = h("p", { className: "problem", role: "alert" });
-    const button = (words, onclick) => h("button", { type: "button", className: "plain", onclick }, words);
-    const finish = () => { [item.editing, item.drawn.content] = [false, null]; draw(item.message, item); composer.focus(); };
-    const save = async () => {
-      const content = encode(box.value, mentionsIn(item.message.content));
-      if (content === item.message.content) return finish();
-      if (!content.trim() && !item.message.attachments.length) { finish(); return handlers.delete(item); }
-      try { await act("edit", { message: { id: item.message.id }, content }); finish(); } catch (error) { problem.textContent = error.message; }
-    };
+    const { content } = item.message;
+    const rows = Math.min(8, content.split("\n").length);
+    const box = h("textarea", { ariaLabel: "Edit message", rows });
+    const part = item.article.querySelector(":scope > .content");
+    const problem = h("p", { className: "problem", role: "alert" });
+
+    function finish() {
+      item.editing = false;
+      item.drawn.content = null; // the text is drawn again, though it may be the same
+      draw(item.message, item);
+      composer.focus();
+    }
+    async function save() {
+      const before = item.message.content;
+      const edited = encode(box.value, mentionsIn(before));
+      if (edited === before) {
+        finish();
+        return;
+      }
+      if (!edited.trim() && !item.message.attachments.length) {
+        finish();
+        remove(item);
+        return;
+      }
+      try {
+        await act("edit", { message: { id: item.message.id }, content: edited });
+        finish();
+      } catch (error) {
+        problem.textContent = error.message;
+      }
+    }
+    function plainButton(words, onclick) {
+      return h("button", { type: "button", className: "plain", onclick }, words);
+    }
+    const hint = h(
+      "small",
+      { className: "hint" },
+      "Escape to ",
+      plainButton("cancel", finish),
+      " · Enter to ",
+      plainButton("save", save),
+    );
     item.editing = true;
-    box.value = decode(item.message.content);
+    box.value = decode(content);
     box.onkeydown = (event) => {
       event.stopPropagation();
       if (event.isComposing) return;
       if (event.key === "Escape") finish();
-      if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(); }
+      if (event.key === "Enter" && !event.shiftKey) {
+        event.preventDefault();
+        save();
+      }
     };
     part.hidden = false;
-    part.replaceChildren(box, h("small", { className: "hint" }, "Escape to ", button("cancel", finish), " · Enter to ", button("save", save)), problem);
+    part.replaceChildren(box, hint, problem);
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);
   }
 
   /** Actions that the acting member may take on the message, by their names in `handlers`. */
   function allowed({ message }) {
-    const own = message.author.id === state.me, kept = !(message.flags & EPHEMERAL);
+    const channel = findChannel();
+    const own = message.author.id === state.me;
+    const kept = !(message.flags & EPHEMERAL);
+    const mayManage = may(MANAGE_MESSAGES) && channel.type !== DIRECT;
+    const isText = channel.type === TEXT;
     return {
-      reply: kept, edit: own && USER_MESSAGE_TYPES.includes(message.type), copy: Boolean(message.content), dismiss: !kept,
-      thread: kept && findChannel().type === TEXT && may(CREATE_THREADS) && !findChannel(message.id),
-      delete: kept && message.type !== FIRST_OF_THREAD && (own || (may(MANAGE_MESSAGES) && findChannel().type !== DIRECT)),
+      reply: kept,
+      edit: own && USER_MESSAGE_TYPES.includes(message.type),
+      copy: Boolean(message.content),
+      dismiss: !kept,
+      thread: kept && isText && may(CREATE_THREADS) && !findChannel(message.id),
+      delete: kept && message.type !== FIRST_OF_THREAD && (own || mayManage),
     };
   }
 
-  const WORDS = { reply: "Reply", edit: "Edit message", thread: "Create thread", copy: "Copy text", delete: "Delete message", dismiss: "Dismiss message" };
-  const KEYS = { r: "reply", e: "edit", t: "thread", c: "copy", Delete: "delete", Backspace: "delete" };
-  const ICONS = { reply: "↩", edit: "✎", thread: "⤷" };
+  // ---------------------------------------------------------------------------------------- menus
 
-  const apps = (type, target, missing) => {
-    const items = availableCommands(type).map((command) => ({
-      label: command.name,
-      run: async () => {
-        conversation.jumpToEnd(); // where the response appears
-        try { onAnswer(await act("context", { channel: state.channel, command: command.id, target }), missing); } catch (error) { onError(error); }
-      },
-    }));
-    return items.length && { title: "Apps", items };
-  };
   const noAnswer = () => conversation.notice("The application did not respond.");
 
+  async function runApp(command, target) {
+    conversation.jumpToEnd(); // where the response appears
+    try {
+      const body = { channel: state.channel, command: command.id, target };
+      onAnswer(await act("context", body), noAnswer);
+    } catch (error) {
+      onError(error);
+    }
+  }
+
+  /** The bot's commands for messages or users; null if there are none. */
+  function apps(type, target) {
+    const commands = availableCommands(type);
+    if (!commands.length) return null;
+    const items = commands.map((command) => ({
+      label: command.name,
+      run: () => runApp(command, target),
+    }));
+    return { title: "Apps", items };
+  }
+
   function messageItems(item) {
-    const can = allowed(item), items = Object.keys(WORDS).filter((name) => can[name]);
-    return [...items.map((name) => ({ label: WORDS[name], danger: name === "delete", run: (event) => handlers[name](item, null, event) })),
-      can.reply && apps(ON_MESSAGE, item.message.id, noAnswer)];
+    const can = allowed(item);
+    const names = Object.keys(WORDS).filter((name) => can[name]);
+    const items = names.map((name) => ({
+      label: WORDS[name],
+      danger: name === "delete",
+      run: (event) => handlers[name](item, null, event),
+    }));
+    if (can.reply) items.push(apps(ON_MESSAGE, item.message.id));
+    return items;
   }
 
   function userMenu(user, at) {
-    const known = state.people.some((one) => one.user.id === user.id);
-    openMenu([
-      { label: "Mention", run: () => composer.insert(`@${userName(user)} `) },
-      known && user.id !== state.me && { label: `Act as ${userName(user)}`, run: () => actAs(user.id) },
-      user.id === state.bot.id && { label: "Message", run: () => openDirect() },
-      apps(ON_USER, user.id, noAnswer),
-    ], at, { label: userName(user) });
+    const name = userName(user);
+    const isMember = state.people.some((person) => person.user.id === user.id);
+    const items = [{ label: "Mention", run: () => composer.insert(`@${name} `) }];
+    if (isMember && user.id !== state.me) {
+      items.push({ label: `Act as ${name}`, run: () => actAs(user.id) });
+    }
+    if (user.id === state.bot.id) items.push({ label: "Message", run: () => openDirect() });
+    items.push(apps(ON_USER, user.id));
+    openMenu(items, at, { label: name });
   }
 
-  const openDirect = () => act("dm", {}).then((channel) => openChannel(channel.id, channel)).catch(onError);
+  async function openDirect() {
+    try {
+      const channel = await act("dm", {});
+      await openChannel(channel.id, channel);
+    } catch (error) {
+      onError(error);
+    }
+  }
 
+  /** Show the toolbar on a message. */
   function showBar(item) {
-    if (bar.parentNode === item.article || item.editing) return;
+    if (!item || bar.parentNode === item.article || item.editing) return;
     const can = allowed(item);
-    bar.replaceChildren(...Object.keys(ICONS).filter((name) => can[name]).map((name) => iconButton(ICONS[name], WORDS[name], { "data-do": name })),
-      iconButton("⋯", "More", { "data-do": "more", "aria-haspopup": "menu" }));
+    const names = Object.keys(ICONS).filter((name) => can[name]);
+    const buttons = names.map((name) => iconButton(ICONS[name], WORDS[name], { "data-do": name }));
+    const more = iconButton("⋯", "More", { "data-do": "more", "aria-haspopup": "menu" });
+    bar.replaceChildren(...buttons, more);
     item.article.append(bar);
   }
 
+  // --------------------------------------------------------------------------------------- events
+
   const itemAt = (target) => target.closest("#messages > li");
-  list.addEventListener("pointerover", (event) => { const item = itemAt(event.target); if (item) showBar(item); });
-  list.addEventListener("focusin", (event) => { const item = itemAt(event.target); if (item) showBar(item); });
+  list.addEventListener("pointerover", (event) => showBar(itemAt(event.target)));
+  list.addEventListener("focusin", (event) => showBar(itemAt(event.target)));
   list.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
     if (button) handlers[button.dataset.do](itemAt(button), button, event);
   });
   function openAt(event) {
-    const item = itemAt(event.target), at = event.clientX || event.clientY ? { x: event.clientX, y: event.clientY } : item.article;
-    const author = event.target.closest(".name, .face") && users().find((user) => user.id === item.message.author.id);
+    const item = itemAt(event.target);
+    // A menu that the keyboard opens has no position.
+    let at = item.article;
+    if (event.clientX || event.clientY) at = { x: event.clientX, y: event.clientY };
+    let author = null;
+    if (event.target.closest(".name, .face")) {
+      author = users().find((user) => user.id === item.message.author.id);
+    }
     if (author) userMenu(author, at);
     else openMenu(messageItems(item), at, { label: "Message" });
   }
 
   // Links, images and selected text keep the browser's own menu.
-  const isOurs = (event) => itemAt(event.target) && !event.target.closest("a, textarea, img.picture") && !String(getSelection());
+  function isOurs(event) {
+    if (!itemAt(event.target) || String(getSelection())) return false;
+    return !event.target.closest("a, textarea, img.picture");
+  }
   list.addEventListener("contextmenu", (event) => {
     if (!isOurs(event)) return;
     event.preventDefault();
@@ -177,18 +303,31 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   list.addEventListener("pointerdown", (event) => { pressedAt = event.timeStamp; });
   list.addEventListener("pointerup", (event) => {
     const isLong = event.timeStamp - pressedAt > LONG_PRESS_MS;
-    // Delayed: lifting the finger, and the click that may follow, would close a menu that is already open.
-    if (event.pointerType === "touch" && isLong && isOurs(event)) setTimeout(openAt, AFTER_CLICK_MS, event);
+    if (event.pointerType !== "touch" || !isLong || !isOurs(event)) return;
+    // Delayed: lifting the finger, and the click that may follow, would close a menu that is
+    // already open.
+    setTimeout(openAt, AFTER_CLICK_MS, event);
   });
   $("scroller").addEventListener("keydown", (event) => {
-    const item = event.target.matches("article") ? itemAt(event.target) : null, step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
+    const item = event.target.matches("article") ? itemAt(event.target) : null;
+    const step = STEPS[event.key];
     if (step && (item || event.target === $("scroller"))) {
       event.preventDefault();
-      (item ? item[step] : list.lastElementChild)?.article.focus();
-    } else if (item && KEYS[event.key] && !event.ctrlKey && !event.metaKey && allowed(item)[KEYS[event.key]]) {
-      event.preventDefault();
-      handlers[KEYS[event.key]](item, null, event);
+      const next = item ? item[step] : list.lastElementChild;
+      next?.article.focus();
+      return;
     }
+    const name = KEYS[event.key];
+    if (!item || !name || event.ctrlKey || event.metaKey || !allowed(item)[name]) return;
+    event.preventDefault();
+    handlers[name](item, null, event);
   });
-  return { userMenu, openDirect, editLast: () => { const item = conversation.lastOwn(); if (item) edit(item); return Boolean(item); } };
+
+  /** Edit the member's last message; returns false if there is none. */
+  function editLast() {
+    const item = conversation.lastOwn();
+    if (item) edit(item);
+    return Boolean(item);
+  }
+  return { userMenu, openDirect, editLast };
 }

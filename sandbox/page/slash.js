@@ -2,127 +2,276 @@
 
 import { act, state, upload } from "/page/api.js";
 import { field, h, iconButton, suggest } from "/page/dom.js";
-import { availableCommands, encode, channelName, users, userName } from "/page/guild.js";
+import { availableCommands, channelName, encode, userName, users } from "/page/guild.js";
 
-const SLASH = 1, SUBCOMMAND = 1, GROUP = 2, ATTACHMENT = 11, AUTOCOMPLETE_DELAY_MS = 150;
+const SLASH = 1;
+const SUBCOMMAND = 1;
+const GROUP = 2;
+const STRING = 3;
+const INTEGER = 4;
+const BOOLEAN = 5;
+const USER = 6;
+const CHANNEL = 7;
+const ROLE = 8;
+const NUMBER = 10;
+const ATTACHMENT = 11;
+const AUTOCOMPLETE_DELAY_MS = 150;
+
+// ----------------------------------------------------------------------------------------- search
 
 /** Every (sub)command by its full name. */
 function flatten(command, prefix = "") {
   const name = `${prefix}${command.name}`;
-  const inner = (command.options ?? []).filter((option) => option.type === SUBCOMMAND || option.type === GROUP);
-  return inner.length ? inner.flatMap((option) => flatten(option, `${name} `)) : [{ ...command, name }];
+  const isInner = (option) => option.type === SUBCOMMAND || option.type === GROUP;
+  const inner = (command.options ?? []).filter(isInner);
+  if (!inner.length) return [{ ...command, name }];
+  return inner.flatMap((option) => flatten(option, `${name} `));
 }
 
 /** Suggest commands for the typed text; words after a complete name fill its options. */
 export function commandsFor(text) {
   const typed = /^\/([^\n]*)/.exec(text)?.[1].toLowerCase();
   if (typed === undefined) return [];
-  const matchesName = (command) => `${command.name} `.startsWith(typed) || command.name.split(" ").some((word) => word.startsWith(typed.trim()));
+  const begins = (command) => command.name.startsWith(typed);
   const takesRest = (command) => typed.startsWith(`${command.name} `);
-  return availableCommands(SLASH).flatMap((command) => flatten(command)).filter((command) => matchesName(command) || takesRest(command))
-    .sort((a, b) => b.name.startsWith(typed) - a.name.startsWith(typed) || takesRest(b) - takesRest(a))
-    .map((command) => ({ title: `/${command.name}`, hint: command.description, command, rest: takesRest(command) ? text.slice(command.name.length + 2).trim() : "" }));
+  function fits(command) {
+    if (`${command.name} `.startsWith(typed) || takesRest(command)) return true;
+    return command.name.split(" ").some((word) => word.startsWith(typed.trim()));
+  }
+  const found = availableCommands(SLASH).flatMap((command) => flatten(command)).filter(fits);
+  found.sort((a, b) => begins(b) - begins(a) || takesRest(b) - takesRest(a));
+  return found.map((command) => {
+    const rest = takesRest(command) ? text.slice(command.name.length + 2).trim() : "";
+    return { title: `/${command.name}`, hint: command.description, command, rest };
+  });
 }
 
-/** Divide `words name:value name:value` by the options' names; words without a name belong to the first option. */
+/**
+ * Divide `words name:value name:value` by the options' names; words without a name belong to the
+ * first option.
+ */
 export function optionsTyped(rest, options) {
-  const names = options.map((o) => o.name).join("|"), found = names ? [...rest.matchAll(new RegExp(`(?:^|\\s)(${names}):(?=\\S)`, "g"))] : [];
-  const named = found.map((match, index) => [match[1], rest.slice(match.index + match[0].length, found[index + 1]?.index).trim()]);
+  const names = options.map((option) => option.name).join("|");
+  let found = [];
+  if (names) found = [...rest.matchAll(new RegExp(`(?:^|\\s)(${names}):(?=\\S)`, "g"))];
+  const typed = {};
   const unnamed = rest.slice(0, found[0]?.index).trim();
-  return Object.fromEntries(unnamed && options.length && options[0].type !== ATTACHMENT ? [[options[0].name, unnamed], ...named] : named);
+  if (unnamed && options.length && options[0].type !== ATTACHMENT) typed[options[0].name] = unnamed;
+  found.forEach((match, place) => {
+    const end = found[place + 1]?.index;
+    typed[match[1]] = rest.slice(match.index + match[0].length, end).trim();
+  });
+  return typed;
 }
 
-/** Put typed text into an option's input; of a list, select the entry with that value or label. A file has to be chosen. */
-function fill({ input, check }, text) {
-  const entry = [...(input.options ?? [])].find((one) => [one.value, one.text].some((own) => own.toLowerCase() === text.toLowerCase()));
-  if (input.type === "file") return;
-  input.value = entry ? entry.value : text;
-  if (input.value || !text) return;
-  input.setCustomValidity(`'${text}' cannot be a value of this option.`); // a number input and a list drop it
-  input.addEventListener("input", () => { input.setCustomValidity(""); check(); }, { once: true });
-  check();
+// ----------------------------------------------------------------------------------------- inputs
+
+function select(options) {
+  const entries = [["", "—"], ...options];
+  return h("select", {}, entries.map(([value, label]) => h("option", { value }, label)));
 }
 
-const select = (options) => h("select", {}, [["", "—"], ...options].map(([value, label]) => h("option", { value }, label)));
-const number = (step) => (o) => h("input", { type: "number", step, min: o.min_value ?? "", max: o.max_value ?? "" });
+function number(step) {
+  return ({ min_value: min, max_value: max }) =>
+    h("input", { type: "number", step, min: min ?? "", max: max ?? "" });
+}
+
+function selectChannel({ channel_types: types }) {
+  const channels = state.channels.filter((channel) => !types || types.includes(channel.type));
+  return select(channels.map((channel) => [channel.id, channelName(channel)]));
+}
 
 /** Inputs by option type; text otherwise. */
 const INPUTS = {
-  4: number("1"), 10: number("any"),
-  5: () => select([["true", "True"], ["false", "False"]]),
-  6: () => select(users().map((user) => [user.id, userName(user)])),
-  7: (o) => select(state.channels.filter((one) => !o.channel_types || o.channel_types.includes(one.type)).map((one) => [one.id, channelName(one)])),
-  8: () => select(state.roles.map((role) => [role.id, role.name])),
+  [INTEGER]: number("1"),
+  [NUMBER]: number("any"),
+  [BOOLEAN]: () => select([["true", "True"], ["false", "False"]]),
+  [USER]: () => select(users().map((user) => [user.id, userName(user)])),
+  [CHANNEL]: selectChannel,
+  [ROLE]: () => select(state.roles.map((role) => [role.id, role.name])),
   [ATTACHMENT]: () => h("input", { type: "file" }),
 };
 
-function makeInput(o) {
-  if (o.choices?.length) return select(o.choices.map((choice) => [choice.value, choice.name]));
-  const text = () => h("input", { type: "text", autocomplete: "off", minLength: o.min_length ?? 0, maxLength: o.max_length ?? 6000 });
-  return (INPUTS[o.type] ?? text)(o);
+function makeInput(option) {
+  if (option.choices?.length) {
+    return select(option.choices.map((choice) => [choice.value, choice.name]));
+  }
+  const make = INPUTS[option.type];
+  if (make) return make(option);
+  return h("input", {
+    type: "text",
+    autocomplete: "off",
+    minLength: option.min_length ?? 0,
+    maxLength: option.max_length ?? 6000,
+  });
 }
 
-/** The form of a command: required options first, optional ones behind chips. `onClose` follows a run or a cancellation. */
-export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClose }) {
-  const options = command.options ?? [], rows = [];
-  const fields = h("div", { className: "options" }), chips = h("div", { className: "chips", role: "group", ariaLabel: "Optional" });
-  const problem = h("p", { className: "problem", role: "alert" }), run = h("button", { className: "button primary" }, "Run");
-  const values = () => Object.fromEntries(rows.map((row) => [row.name, row.value()]).filter(([, value]) => value !== ""));
-  const typed = () => Object.fromEntries(Object.entries(values()).filter(([, value]) => !(value instanceof File)));
-  const form = h("form", { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
-    h("p", { className: "title" }, h("b", {}, `/${command.name}`), " ", h("span", {}, command.description), iconButton("✕", "Cancel", { onclick: onClose })),
-    fields, problem, h("div", { className: "row" }, chips, run));
+/**
+ * Put typed text into an option's input; of a list, select the entry with that value or label. A
+ * file has to be chosen.
+ */
+function fill({ input, check }, text) {
+  if (input.type === "file") return;
+  const isMeant = (own) => own.toLowerCase() === text.toLowerCase();
+  const entries = [...(input.options ?? [])];
+  const entry = entries.find((each) => isMeant(each.value) || isMeant(each.text));
+  input.value = entry ? entry.value : text;
+  if (input.value || !text) return;
+  // A number input and a list drop it.
+  input.setCustomValidity(`'${text}' cannot be a value of this option.`);
+  const recheck = () => {
+    input.setCustomValidity("");
+    check();
+  };
+  input.addEventListener("input", recheck, { once: true });
+  check();
+}
 
-  function add(o) {
-    const chip = [...chips.children].find((one) => one.option === o), input = makeInput(o), known = new Map();
-    const drop = () => { rows.splice(rows.indexOf(row), 1); row.element.remove(); chip.hidden = false; chip.focus(); };
-    const row = { ...field({ label: o.name, description: o.description, input, required: o.required, onRemove: o.required ? null : drop }), name: o.name };
-    row.value = () => (o.type === ATTACHMENT ? input.files[0] ?? "" : known.get(input.value)) ?? (o.type === 3 ? encode(input.value) : input.value);
-    if (o.autocomplete) completeBy(row, known, () => act("autocomplete", { channel, command: command.name, focused: o.name, options: typed() }));
+/** Suggest the bot's choices while an option is typed; `known` gets their values by name. */
+function completeBy({ input, element }, known, ask) {
+  const choices = suggest(input, (item) => { input.value = item.title; });
+  element.append(choices.list);
+  let timer;
+  let asked = 0;
+  async function askNow() {
+    asked += 1;
+    const turn = asked;
+    const found = await ask().catch(() => []);
+    // Answers may come in another order than they were asked for.
+    if (turn !== asked || document.activeElement !== input) return;
+    for (const choice of found) known.set(choice.name, choice.value);
+    choices.show(found.map((choice) => ({ title: choice.name })));
+  }
+  const offer = () => {
+    clearTimeout(timer);
+    timer = setTimeout(askNow, AUTOCOMPLETE_DELAY_MS);
+  };
+  input.addEventListener("input", offer);
+  input.addEventListener("focus", offer);
+}
+
+// ------------------------------------------------------------------------------------------- form
+
+/** Upload a file among the values; any other value is sent as it is. */
+async function sentValue(value) {
+  if (!(value instanceof File)) return value;
+  const uploaded = await upload(value);
+  return { upload: uploaded.id };
+}
+
+/**
+ * The form of a command: required options first, optional ones behind chips. `onClose` follows a
+ * run or a cancellation.
+ */
+export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClose }) {
+  const options = command.options ?? [];
+  const rows = [];
+  const fields = h("div", { className: "options" });
+  const chips = h("div", { className: "chips", role: "group", ariaLabel: "Optional" });
+  const problem = h("p", { className: "problem", role: "alert" });
+  const run = h("button", { className: "button primary" }, "Run");
+  const title = h(
+    "p",
+    { className: "title" },
+    h("b", {}, `/${command.name}`),
+    " ",
+    h("span", {}, command.description),
+    iconButton("✕", "Cancel", { onclick: onClose }),
+  );
+  const form = h(
+    "form",
+    { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
+    title,
+    fields,
+    problem,
+    h("div", { className: "row" }, chips, run),
+  );
+
+  /** The options that have a value, with the value. */
+  function values() {
+    const pairs = rows.map((row) => [row.name, row.value()]);
+    return pairs.filter(([, value]) => value !== "");
+  }
+
+  function askForChoices(option) {
+    const typed = values().filter(([, value]) => !(value instanceof File));
+    return act("autocomplete", {
+      channel,
+      command: command.name,
+      focused: option.name,
+      options: Object.fromEntries(typed),
+    });
+  }
+
+  function add(option) {
+    const chip = [...chips.children].find((each) => each.option === option);
+    const input = makeInput(option);
+    const known = new Map();
+    const drop = () => {
+      rows.splice(rows.indexOf(row), 1);
+      row.element.remove();
+      chip.hidden = false;
+      chip.focus();
+    };
+    const row = field({
+      label: option.name,
+      description: option.description,
+      input,
+      required: option.required,
+      onRemove: option.required ? null : drop,
+    });
+    row.name = option.name;
+    row.value = () => {
+      if (option.type === ATTACHMENT) return input.files[0] ?? "";
+      if (known.has(input.value)) return known.get(input.value);
+      return option.type === STRING ? encode(input.value) : input.value;
+    };
+    if (option.autocomplete) completeBy(row, known, () => askForChoices(option));
     rows.push(row);
     fields.append(row.element);
     if (chip) chip.hidden = true;
     return row;
   }
 
-  function completeBy({ input, element }, known, ask) {
-    const choices = suggest(input, (item) => { input.value = item.title; });
-    element.append(choices.list);
-    let timer, asked = 0;
-    const offer = () => {
-      clearTimeout(timer);
-      timer = setTimeout(async () => {
-        const turn = ++asked, found = await ask().catch(() => []);
-        if (turn !== asked || document.activeElement !== input) return;
-        found.forEach((choice) => known.set(choice.name, choice.value));
-        choices.show(found.map((choice) => ({ title: choice.name })));
-      }, AUTOCOMPLETE_DELAY_MS);
-    };
-    input.addEventListener("input", offer);
-    input.addEventListener("focus", offer);
-  }
-
   // A press must not blur a field: the form would shrink by its hint before the button is released.
   let untouched = true;
-  form.onmousedown = (event) => { untouched = false; if (event.target.closest("button")) event.preventDefault(); };
+  form.onmousedown = (event) => {
+    untouched = false;
+    if (event.target.closest("button")) event.preventDefault();
+  };
   form.onkeydown = (event) => {
-    // Without required options, Enter runs the command just chosen, though the first chip has the focus.
-    if (event.key === "Enter" && untouched && event.target.matches(".chip")) { event.preventDefault(); if (!event.repeat) form.requestSubmit(run); }
-    else untouched = false;
-    if (event.key === "Escape") { event.stopPropagation(); onClose(); }
-    if (event.key === "Enter" && event.target.matches("select")) { event.preventDefault(); form.requestSubmit(run); }
+    // Without required options, Enter runs the command just chosen, though the first chip has the
+    // focus.
+    if (event.key === "Enter" && untouched && event.target.matches(".chip")) {
+      event.preventDefault();
+      if (!event.repeat) form.requestSubmit(run);
+    } else {
+      untouched = false;
+    }
+    if (event.key === "Escape") {
+      event.stopPropagation();
+      onClose();
+    }
+    if (event.key === "Enter" && event.target.matches("select")) {
+      event.preventDefault();
+      form.requestSubmit(run);
+    }
   };
   form.onsubmit = async (event) => {
     event.preventDefault();
     const wrong = rows.filter((row) => !row.check());
-    if (wrong.length) return wrong[0].input.focus();
+    if (wrong.length) {
+      wrong[0].input.focus();
+      return;
+    }
     run.disabled = true;
     run.classList.add("waiting");
     problem.textContent = "";
     onRun();
     try {
-      const filled = Object.entries(values()).map(async ([name, value]) => [name, value instanceof File ? { upload: (await upload(value)).id } : value]);
-      onAnswer(await act("slash", { channel, command: command.name, options: Object.fromEntries(await Promise.all(filled)) }));
+      const sent = values().map(async ([name, value]) => [name, await sentValue(value)]);
+      const filled = Object.fromEntries(await Promise.all(sent));
+      onAnswer(await act("slash", { channel, command: command.name, options: filled }));
       onClose();
     } catch (error) {
       problem.textContent = error.message;
@@ -130,10 +279,22 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
     run.disabled = false;
     run.classList.remove("waiting");
   };
-  options.filter((o) => !o.required).forEach((o) => chips.append(Object.assign(
-    h("button", { type: "button", className: "chip", title: o.description, onclick: () => add(o).input.focus() }, `+${o.name}`), { option: o })));
-  options.filter((o) => o.required).forEach(add);
-  for (const [name, text] of Object.entries(optionsTyped(rest, options)))
-    fill(rows.find((row) => row.name === name) ?? add(options.find((o) => o.name === name)), text);
-  return { form, focus: () => (rows[0]?.input ?? chips.firstChild ?? run).focus() };
+
+  for (const option of options) {
+    if (option.required) continue;
+    const props = { type: "button", className: "chip", title: option.description };
+    const chip = h("button", props, `+${option.name}`);
+    chip.onclick = () => add(option).input.focus();
+    chip.option = option;
+    chips.append(chip);
+  }
+  for (const option of options) {
+    if (option.required) add(option);
+  }
+  for (const [name, text] of Object.entries(optionsTyped(rest, options))) {
+    const row = rows.find((each) => each.name === name);
+    fill(row ?? add(options.find((option) => option.name === name)), text);
+  }
+  const first = () => rows[0]?.input ?? chips.firstChild ?? run;
+  return { form, focus: () => first().focus() };
 }
