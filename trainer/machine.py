@@ -50,7 +50,8 @@ class MemoryWatch:
     def __init__(self) -> None:
         self.peak_before = 0
         self._process = psutil.Process()
-        self._below = self._most_below = 0
+        self._below = 0
+        self._most_below = 0
         self._looked_at = float("-inf")
 
     def held(self) -> int:
@@ -67,18 +68,15 @@ class MemoryWatch:
         torch = load_torch()
         if torch.cuda.is_available():
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
-            most = int(torch.cuda.max_memory_reserved())
-            return MemoryPeak(
-                max(most, self.peak_before), int(device.total_memory), str(device.name)
-            )
+            most = max(int(torch.cuda.max_memory_reserved()), self.peak_before)
+            return MemoryPeak(most, int(device.total_memory), str(device.name))
         most = self._own_peak() + max(self._most_below, self._held_below())
         return MemoryPeak(max(most, self.peak_before), total_memory_bytes(), "main memory")
 
     def _held_below(self) -> int:
         if time.monotonic() - self._looked_at > MEMORY_POLL_INTERVAL_S:
-            self._below = sum(
-                process_memory_bytes(child) for child in self._process.children(recursive=True)
-            )
+            children = self._process.children(recursive=True)
+            self._below = sum(map(process_memory_bytes, children))
             self._most_below = max(self._most_below, self._below)
             self._looked_at = time.monotonic()
         return self._below
@@ -99,7 +97,8 @@ def total_memory_bytes() -> int:
     total = int(psutil.virtual_memory().total)
     try:
         return min(total, int(CGROUP_MEMORY_LIMIT.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
+    except (OSError, ValueError):
+        # No container, or one without a limit ("max").
         return total
 
 
@@ -165,11 +164,13 @@ def probe_machine_without_torch() -> MachineSpec:
     estimates.
     """
     is_cpu_build = importlib.metadata.version("torch").endswith("+cpu")
-    if is_cpu_build or not NVIDIA_DRIVER.exists() or not (cards := list_gpus()):
+    cards: list[Gpu] = []
+    if not is_cpu_build and NVIDIA_DRIVER.exists():
+        cards = list_gpus()
+    if not cards:
         best = "bf16" if has_bfloat16() else "fp32"
-        return MachineSpec(
-            False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=_cpu_has("avx512_fp16")
-        )
+        fp16 = _cpu_has("avx512_fp16")
+        return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=fp16)
     card = cards[0]
     best = "bf16" if card.capability >= MIN_BF16_CAPABILITY else "fp16"
     return MachineSpec(True, best, card.memory_bytes, free_bytes=card.free_bytes, device=card.name)
@@ -203,7 +204,8 @@ def list_gpus() -> list[Gpu]:
 
 
 def _parse_gpu(line: str) -> Gpu:
-    name, driver, capability, total, free = (field.strip() for field in line.rsplit(",", 4))
+    # From the right: the name may contain a comma.
+    name, driver, capability, total, free = map(str.strip, line.rsplit(",", 4))
     return Gpu(
         name,
         driver,
@@ -227,10 +229,10 @@ def has_bfloat16() -> bool:
 
 def _cpu_has(*flags: str) -> bool:
     try:
-        found = CPU_INFO.read_text(encoding="utf-8")
+        info = CPU_INFO.read_text(encoding="utf-8")
     except OSError:
         return False
-    return any(flag in found for flag in flags)
+    return any(flag in info for flag in flags)
 
 
 def package_versions() -> dict[str, str]:

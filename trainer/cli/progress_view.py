@@ -79,8 +79,12 @@ class EventPrinter:
         """Print an event, steps on one moving line of a terminal."""
         if isinstance(event, Progress):
             self._show_step(event)
-        elif text := _format_event(event):
-            self._out.write(f"{CLEAR_LINE if self._is_terminal else ''}{text}\n")
+            return
+        text = _format_event(event)
+        if text:
+            # On a terminal, over the line of the last step.
+            clear = CLEAR_LINE if self._is_terminal else ""
+            self._out.write(f"{clear}{text}\n")
 
     def flush(self) -> None:
         """Flush the stream."""
@@ -117,10 +121,12 @@ def _format_event(event: TrainerEvent) -> str:
             return ": ".join(filter(None, [event.name, event.detail]))
         case Epoch():
             stage = f"stage {event.stage}, " if event.stage else ""
-            losses = (("training", event.train_loss), ("held-out", event.eval_loss))
-            shown = " → ".join(
-                f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None
-            )
+            losses = []
+            if event.train_loss is not None:
+                losses.append(f"training loss {event.train_loss:.4f}")
+            if event.eval_loss is not None:
+                losses.append(f"held-out loss {event.eval_loss:.4f}")
+            shown = " → ".join(losses)
             done = (
                 f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}, "
                 f"{event.pace} samples/s"
@@ -142,10 +148,7 @@ def _format_scores(card: ScoreSummary) -> str:
     )
     if not card.verdict:
         return losses
-    return "\n".join(
-        [
-            losses,
-            f"the gate says: {card.verdict}",
-            *(f"  {it}" for it in (*card.reasons, *card.advice)),
-        ]
-    )
+    lines = [losses, f"the gate says: {card.verdict}"]
+    for reason_or_advice in (*card.reasons, *card.advice):
+        lines.append(f"  {reason_or_advice}")
+    return "\n".join(lines)

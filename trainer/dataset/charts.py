@@ -8,21 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
-"""Of bars: distinguishable with colour blindness, and in greyscale."""
-RAW_COLOUR, SMOOTH_COLOUR, HELDOUT_COLOUR = "#7fa8cf", "#1d4f80", "#b35900"
-"""Colours of lines: the raw curve may be faint, the others have a contrast to white of at least 4.5
-to 1.
-"""
+# Of bars: distinguishable with colour blindness, and in greyscale.
+TRAIN_COLOUR = "#2f6fab"
+EVAL_COLOUR = "#d98324"
+# Of lines: the raw curve may be faint, the others have a contrast to white of at least 4.5 to 1.
+RAW_COLOUR = "#7fa8cf"
+SMOOTH_COLOUR = "#1d4f80"
+HELDOUT_COLOUR = "#b35900"
 SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555")
 """Colours of equally important lines, equally dark."""
 
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
     """Draw `composition.svg` and `.png`: samples by source and side."""
-    names = [
-        name.replace("$", r"\$") for name in by_source
-    ]  # matplotlib reads text between two of these as a formula
+    # matplotlib reads text between two of these as a formula.
+    names = [name.replace("$", r"\$") for name in by_source]
     figure, axes = new_figure(height=1.6 + 0.45 * len(names))
     train = [of["train"] for of in by_source.values()]
     held_out = [of["eval"] for of in by_source.values()]
@@ -62,9 +62,8 @@ def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
 
 def new_figure(height: float) -> tuple[Any, Any]:
     """Create a figure of the standard width; return it with its axes."""
-    from matplotlib.figure import (
-        Figure,
-    )  # importing takes half a second; no pyplot, which keeps figures
+    # Importing takes half a second. Not pyplot, which keeps figures.
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.add_subplot()
@@ -80,11 +79,11 @@ def save_figure(figure: Any, path: Path, title: str = "") -> None:
         warnings.catch_warnings(),
         rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}),
     ):
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing"
-        )  # in a source's name; the table has it
+        # In a source's name, which the table has.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         # Without its date, the same figures give the same file.
-        figure.savefig(
-            path.with_suffix(".svg"), metadata={"Date": None} | ({"Title": title} if title else {})
-        )
+        metadata: dict[str, str | None] = {"Date": None}
+        if title:
+            metadata["Title"] = title
+        figure.savefig(path.with_suffix(".svg"), metadata=metadata)
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})

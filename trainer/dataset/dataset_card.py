@@ -44,8 +44,8 @@ class DatasetStatistics:
         self.samples[side] += 1
         self.kinds[built.kind] += 1
         self.rights[built.right] += 1
-        of = self.by_source.setdefault(built.source, Counter())
-        of.update({side: 1, "tokens": tokens, "reply tokens": reply_tokens})
+        counts = self.by_source.setdefault(built.source, Counter())
+        counts.update({side: 1, "tokens": tokens, "reply tokens": reply_tokens})
         self.lengths.append(tokens)
         self.reply_lengths.append(reply_tokens)
         self.with_lore += bool(built.made.lore)
@@ -71,13 +71,13 @@ class DatasetStatistics:
         return {name: self._source(name, ledger) for name in names}
 
     def _source(self, name: str, ledger: Ledger) -> dict[str, int]:
-        of = self.by_source.get(name, Counter())
+        counts = self.by_source.get(name, Counter())
         rows = ledger.by_source.get(name, Counter())
         return {
-            "train": of["train"],
-            "eval": of["eval"],
-            "tokens": of["tokens"],
-            "reply_tokens": of["reply tokens"],
+            "train": counts["train"],
+            "eval": counts["eval"],
+            "tokens": counts["tokens"],
+            "reply_tokens": counts["reply tokens"],
             "rows": rows["used"] + rows["dropped"],
             "rows_used": rows["used"],
         }
@@ -87,6 +87,9 @@ def dataset_summary(
     statistics: DatasetStatistics, ledger: Ledger, digest: str, imported: ImportReport
 ) -> dict[str, Any]:
     """Return the published object of `dataset build --json`."""
+    sources = {}
+    for name, figures in statistics.sources(ledger).items():
+        sources[name] = figures["train"] + figures["eval"]
     return {
         "samples": {side: statistics.samples[side] for side in ("train", "eval")},
         "tokens": statistics.tokens,
@@ -95,9 +98,7 @@ def dataset_summary(
         "dropped": dict(ledger.dropped.most_common()),
         "dropped_replies": dict(ledger.replies.most_common()),
         "with_thought": statistics.with_thought,
-        "sources": {
-            name: of["train"] + of["eval"] for name, of in statistics.sources(ledger).items()
-        },
+        "sources": sources,
         "hash": digest,
         "import_report": imported.as_json(),
     }
@@ -125,12 +126,11 @@ def length_distribution(lengths: Sequence[int]) -> dict[str, Any]:
     if not lengths:
         return {"min": 0, "median": 0, "p95": 0, "max": 0, "edges": [], "counts": []}
     values = np.asarray(lengths)
-    low, middle, high, top = (
-        int(value) for value in np.quantile(values, [0, 0.5, 0.95, 1], method="nearest")
-    )
+    quantiles = np.quantile(values, [0, 0.5, 0.95, 1], method="nearest")
+    low, middle, high, top = map(int, quantiles)
     width = max(1, -(-(top + 1 - low) // HISTOGRAM_BINS))
     edges = list(range(low, top + width + 1, width))
-    counts = [int(count) for count in np.histogram(values, bins=[*edges[:-1], edges[-1]])[0]]
+    counts = list(map(int, np.histogram(values, bins=edges)[0]))
     return {"min": low, "median": middle, "p95": high, "max": top, "edges": edges, "counts": counts}
 
 
@@ -148,16 +148,15 @@ def render_data_sheet(
         "n": "{:,}".format,
         "cell": lambda value: str(value).replace("|", "\\|"),
     }
-    total = max(
-        sum(figures["train"] + figures["eval"] for figures in stats["by_source"].values()), 1
-    )
+    by_source = stats["by_source"].values()
+    samples = sum(figures["train"] + figures["eval"] for figures in by_source)
     template = environment.get_template("data_sheet.md.jinja")
     return template.render(
         name=name,
         plan=plan,
         base_model=base_model,
         stats=stats,
-        total=total,
+        total=max(samples, 1),
         permission_note=render_permission_note,
     )
 

@@ -47,11 +47,11 @@ def siphash(key: bytes, values: Hashes) -> Hashes:
 
 
 def _hash_batch(key: bytes, values: Hashes) -> Hashes:
+    # SipHash-2-4: two rounds for each block, and four at the end.
     halves = [int.from_bytes(key[:8], "little"), int.from_bytes(key[8:KEY_BYTES], "little")]
-    state = [
-        np.full(len(values), word ^ halves[place % 2], np.uint64)
-        for place, word in enumerate(INITIAL_STATE)
-    ]
+    state = []
+    for place, word in enumerate(INITIAL_STATE):
+        state.append(np.full(len(values), word ^ halves[place % 2], np.uint64))
     for block in (values, np.uint64(LAST_BLOCK)):
         state[3] = state[3] ^ block
         for _ in range(2):
@@ -95,9 +95,8 @@ def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
 def match_held_out(replies: Sequence[str], held_out: HoldoutIndex) -> list[bool]:
     """Report which replies are in a holdout list, by their words; short ones need their context."""
     keys = np.array([_key(split_words(reply)) for reply in replies], dtype=np.uint64)
-    matches: Mask = is_in_sorted(
-        siphash(_derive_key(held_out.key, "reply"), keys), held_out.replies
-    ) & (keys != 0)
+    hashes = siphash(_derive_key(held_out.key, "reply"), keys)
+    matches: Mask = is_in_sorted(hashes, held_out.replies) & (keys != 0)
     return list(map(bool, matches))
 
 

@@ -76,11 +76,13 @@ class QualityFilters:
         """
         if not self.languages:
             return ""
-        stated = conversation.lang.replace("_", "-").split("-")[0].lower()
-        language = stated or detect_language(
-            "\n".join(message.text for message in conversation.messages)
-        )
-        return "" if language in (*self.languages, UNDECIDED) else f"language: {language}"
+        # Of a code such as zh-Hans, the language alone.
+        language = conversation.lang.replace("_", "-").split("-")[0].lower()
+        if not language:
+            language = detect_language("\n".join(message.text for message in conversation.messages))
+        if language in (*self.languages, UNDECIDED):
+            return ""
+        return f"language: {language}"
 
 
 def detect_language(text: str) -> str:

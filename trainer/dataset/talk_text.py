@@ -24,15 +24,18 @@ def fill_names(conversation: Conversation, persona: Persona | None = None) -> Co
         return conversation
     messages = conversation.messages
     speakers = {message.speaker.is_persona: message.speaker.name for message in reversed(messages)}
-    char = (persona.nickname or persona.name) if persona else speakers.get(True, "")
+    char = speakers.get(True, "")
+    if persona:
+        char = persona.nickname or persona.name
     user = speakers.get(False, DATASET_USER)
     filled = []
     for message in messages:
-        user = user if message.speaker.is_persona else message.speaker.name
+        # With several users, the persona speaks to the last one.
+        if not message.speaker.is_persona:
+            user = message.speaker.name
         filled.append(replace(message, text=_fill(message.text, user, char)))
-    return replace(
-        conversation, messages=tuple(filled), rejected=_fill(conversation.rejected, user, char)
-    )
+    rejected = _fill(conversation.rejected, user, char)
+    return replace(conversation, messages=tuple(filled), rejected=rejected)
 
 
 def _fill(text: str, user: str, char: str) -> str:
@@ -48,10 +51,10 @@ def split_thought(text: str) -> tuple[str, str]:
     tags = list(TAG_PATTERN.finditer(text))
     opening = next((tag.end() for tag in tags if tag["opening"]), 0)
     closing = next((tag.start() for tag in tags if tag["closing"] and tag.start() >= opening), None)
-    first = tags[0] if tags else None
-    begin = 0 if first is not None and first["closing"] else opening
-    end = first.start() if first is not None and first["closing"] else closing
-    return text[begin:end].strip(), spoken.text
+    if tags and tags[0]["closing"]:
+        # The opening tag was part of the prompt.
+        return text[: tags[0].start()].strip(), spoken.text
+    return text[opening:closing].strip(), spoken.text
 
 
 def without_thought(message: SourceMessage) -> SourceMessage:
@@ -59,4 +62,6 @@ def without_thought(message: SourceMessage) -> SourceMessage:
     if not message.speaker.is_persona:
         return message
     thought, spoken = split_thought(message.text)
-    return replace(message, text=spoken) if thought or spoken != message.text else message
+    if not thought and spoken == message.text:
+        return message
+    return replace(message, text=spoken)

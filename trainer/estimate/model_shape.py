@@ -1,7 +1,7 @@
 """Base model shape, read from config.json: layers, widths, parameter counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from personas.errors import BaseModelError
@@ -120,27 +120,26 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
         ) from error
     if weight_bytes is not None:
         return shape
-    stored = BYTES_PER_DTYPE.get(
-        str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), 2
-    )
-    return ModelShape(**{**vars(shape), "weight_bytes": shape.weights * stored})
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    stored = BYTES_PER_DTYPE.get(dtype, 2)
+    return replace(shape, weight_bytes=shape.weights * stored)
 
 
 def _named_alike(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with sizes by their usual names, and as many layers as have a kind if
     it has no number.
     """
-    alike = {
-        usual: config[other]
-        for usual, others in SIZE_NAMES.items()
-        for other in others
-        if config.get(other)
-    }
-    kinds = next(
-        (config[name] for name in LAYER_KINDS if isinstance(config.get(name), list | str)), None
-    )
-    if kinds is not None:
-        alike["num_hidden_layers"] = len(kinds)
+    alike: dict[str, Any] = {}
+    for usual, others in SIZE_NAMES.items():
+        for other in others:
+            if config.get(other):
+                alike[usual] = config[other]
+    for name in LAYER_KINDS:
+        kinds = config.get(name)
+        if isinstance(kinds, list | str):
+            # A list of names, or a text with a sign for each layer.
+            alike["num_hidden_layers"] = len(kinds)
+            break
     return {**alike, **config}
 
 

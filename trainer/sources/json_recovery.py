@@ -100,14 +100,16 @@ class RecordPattern:
         Uses indentation if records start on lines of their own, else the first key.
         """
         inside = len(piece) - len(piece.lstrip(SPACE)) + 1
-        if (indented := INDENT.match(piece)) and (
-            line_start := re.search(
-                rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[inside:]
-            )
-        ):
-            return inside + line_start.end()
+        indented = INDENT.match(piece)
+        if indented:
+            same_indent = rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)"
+            line_start = re.search(same_indent, piece[inside:])
+            if line_start:
+                return inside + line_start.end()
+        keys = {key.encode() for key in (*self._first, *RECORD_KEYS)}
         own = FIRST_KEY.match(piece)
-        keys = {*(key.encode() for key in (*self._first, *RECORD_KEYS)), *([own[1]] if own else [])}
+        if own:
+            keys.add(own[1])
         record_start = re.compile(
             rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)'
         )
@@ -115,7 +117,7 @@ class RecordPattern:
             end, _ = find_value_end(piece, 0, match.start(1))
             if end < 0 or self._is_record(decode_json(piece[match.start(1) : end])):
                 return match.start(1)
-            inside = end - 1  # what is nested in it is no record either
+            inside = end - 1  # what is nested in the object is no record either
         return 0
 
     def _is_record(self, value: Any) -> bool:
@@ -124,9 +126,10 @@ class RecordPattern:
         """
         if not isinstance(value, dict) or not self._keys or next(iter(value)) in RECORD_KEYS:
             return True
-        return any(
-            2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys
-        )
+        for keys in self._keys:
+            if 2 * len(keys & value.keys()) >= max(len(keys), len(value)):
+                return True
+        return False
 
 
 class _Stream(Protocol):
@@ -156,7 +159,8 @@ class _Lines:
     """A line iterator with push-back; `number` is the current line."""
 
     def __init__(self, stream: _Stream) -> None:
-        self._read, self.given_back = stream.readline, list[bytes]()
+        self._read = stream.readline
+        self.given_back: list[bytes] = []
         self.number = 0
 
     def next(self) -> bytes:
@@ -179,14 +183,15 @@ def _decode_multiline(line: bytes, lines: _Lines) -> Any:
             break
         block.append(more)
         size += len(more)
-        if depth > 0:  # else it is broken already, and only its end is looked for
+        # Otherwise it is broken already, and only its end is looked for.
+        if depth > 0:
             end, depth = find_value_end(more, depth)
     if end < 0:
         return decode_json(b"".join(block))
     whole = b"".join([*block[:-1], block[-1][:end]])
     rest = block[-1][end:]
-    if rest.lstrip().startswith(b"{"):  # another one on the same line
-        lines.give_back(rest)
+    if rest.lstrip().startswith(b"{"):
+        lines.give_back(rest)  # another one on the same line
     elif rest.strip(b"," + SPACE):
         return decode_json(whole + rest)
     return decode_json(whole)
@@ -194,12 +199,9 @@ def _decode_multiline(line: bytes, lines: _Lines) -> Any:
 
 def _continues_record(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
     """Report whether a line continues the preceding record (`is_open`: brackets are open)."""
-    if (
-        more.lstrip().startswith(b"{")
-        and _indent(more) <= _indent(block[0])
-        and more.strip() not in BARE_OBJECTS
-    ):
-        return False
+    opens = more.lstrip().startswith(b"{") and more.strip() not in BARE_OBJECTS
+    if opens and _indent(more) <= _indent(block[0]):
+        return False  # it begins the next record
     if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):
         return True
     return (is_open or len(block) > 1) and more[:1] in b' \t\r\n}]"'

@@ -126,9 +126,8 @@ class JsonCursor:
             if isinstance(value, BrokenJson) and (place := pattern.next_in(piece)):
                 self._ahead = batch[start + place :] + self._between + self._ahead
                 self._is_taken_up = True
-                yield decode_json(
-                    piece[:place].rstrip(SPACE + b",")
-                )  # complete if only the comma was missing
+                # It is complete if only the comma was missing.
+                yield decode_json(piece[:place].rstrip(SPACE + b","))
                 return
             pattern.learn([value])
             yield value
@@ -142,13 +141,11 @@ class JsonCursor:
                 end = commas.pop()
             elif end < 0:
                 if len(self._ahead) <= MAX_RECORD_BYTES and self._fill(size):
-                    size *= (
-                        2  # an element longer than what was read is not searched again and again
-                    )
+                    # An element longer than what was read is not searched again and again.
+                    size *= 2
                     continue
-                end = len(
-                    self._ahead
-                )  # the file ends inside an element, or the element is too long
+                # The file ends inside an element, or the element is too long.
+                end = len(self._ahead)
             batch = self._ahead[:end]
             self._between = self._ahead[end : end + 1]
             self._ahead = self._ahead[end + 1 :]
@@ -160,8 +157,8 @@ class JsonCursor:
                 continue
             if self._between == b"]" or not (self._ahead or self._fill()):
                 return
-            if self._between == b"}" and self.next() == b",":  # an extra bracket after an element
-                self.skip(1)
+            if self._between == b"}" and self.next() == b",":
+                self.skip(1)  # an extra bracket after an element
 
     def value(self) -> Any:
         """Return the decoded value at the cursor, or `BrokenJson`, and consume it."""
@@ -180,7 +177,8 @@ class JsonCursor:
         """
         passed = b""
         while self._ahead or self._fill():
-            if bracket := re.search(rb"[\[{]", self._ahead[1:]):
+            bracket = re.search(rb"[\[{]", self._ahead[1:])
+            if bracket:
                 passed += self._ahead[: bracket.start() + 1]
                 self.skip(bracket.start() + 1)
                 break
@@ -196,8 +194,9 @@ class JsonCursor:
             self._pass_nested()
             return b""
         if self.next() == b'"':
-            if (text := self.string()) is None:  # it never ends, so nothing can follow it
-                self._ahead = b""
+            text = self.string()
+            if text is None:
+                self._ahead = b""  # it never ends, so nothing can follow it
             return text or b""
         passed = b""
         while self.next() not in (b"", b",", b"}", b"]"):
@@ -210,7 +209,7 @@ class JsonCursor:
         is_quoted = 0
         while self._ahead or self._fill():
             while self._ahead.endswith(b"\\") and self._fill(1):
-                pass  # an escape is not cut in two
+                pass  # so that no escape is cut in two
             text = _without_escapes(self._ahead)
             places, signs = _structural_characters(text, is_quoted)
             depths = depth + np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
@@ -224,9 +223,9 @@ class JsonCursor:
     def string(self) -> bytes | None:
         """Read the string that starts here, quotes included; None if it does not end."""
         while (match := STRING.match(self._ahead)) is None:
-            if len(self._ahead) > MAX_RECORD_BYTES or not self._fill(
-                max(CHUNK_BYTES, len(self._ahead))
-            ):
+            # Twice as much each time, so that a long text is not matched again and again.
+            size = max(CHUNK_BYTES, len(self._ahead))
+            if len(self._ahead) > MAX_RECORD_BYTES or not self._fill(size):
                 return None
         self.skip(match.end())
         return match[0]
@@ -309,17 +308,20 @@ def parse_members(text: bytes, most: int) -> dict[str, Any]:
     cursor = JsonCursor(io.BytesIO(text))
     members: dict[str, Any] = {}
     for key in cursor.members():
-        value: Any
         if cursor.next() == b"[":
-            elements = (
-                element for element in cursor.inside() if not isinstance(element, BrokenJson)
-            )
-            value = list(itertools.islice(elements, most))
+            elements = itertools.filterfalse(_is_broken, cursor.inside())
+            members[key] = list(itertools.islice(elements, most))
             exhaust(elements)
-        elif isinstance(value := cursor.value(), BrokenJson):
+            continue
+        value = cursor.value()
+        if _is_broken(value):
             break
         members[key] = value
     return members
+
+
+def _is_broken(value: object) -> bool:
+    return isinstance(value, BrokenJson)
 
 
 def exhaust(elements: Iterator[Any]) -> None:

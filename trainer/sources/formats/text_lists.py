@@ -54,6 +54,7 @@ def read_texts(file: SourceFile) -> Iterator[tuple[str, str, str] | RejectedReco
             if not text:
                 continue
             if text[0] == text[-1] == '"':
+                # A JSON string on each line; others in quotation marks stay as they are.
                 value = decode_json(text.encode(errors="replace"))
                 text = value if type(value) is str else text
             yield f"line {number}", "", text
@@ -94,6 +95,6 @@ def line_names(peek: Peek) -> set[str]:
     do_names_recur = 2 * len(names) <= names.total() + 1
     if len(lines) < MIN_TEXTS or not have_most_names or not do_names_recur:
         return set()
-    if {fold_name(name) for name in names} <= LOG_LEVELS:  # `WARNING: …` is a log of a program
-        return set()
+    if {fold_name(name) for name in names} <= LOG_LEVELS:
+        return set()  # `WARNING: …` is a log of a program
     return {*names}
