@@ -127,15 +127,12 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(serve(sandbox, args.host, args.port))
         return 0
     except SandboxError as error:
-        print(
-            f"{'--host' if isinstance(error, NotLoopback) else '--state'}: {error}", file=sys.stderr
-        )
+        option = "--host" if isinstance(error, NotLoopback) else "--state"
+        print(f"{option}: {error}", file=sys.stderr)
     except OSError as error:
-        why = (
-            "is in use: stop what uses it, or"
-            if error.errno == errno.EADDRINUSE
-            else f"cannot be used ({error}):"
-        )
+        why = f"cannot be used ({error}):"
+        if error.errno == errno.EADDRINUSE:
+            why = "is in use: stop what uses it, or"
         print(f"port {args.port} {why} choose another with --port", file=sys.stderr)
     return 1
 

@@ -37,6 +37,7 @@ def fill_options(
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
         raise SandboxRefusal(f"/{invoked.command['name']} has no option called {min(unknown)}.")
+    # A field that was left empty is not sent, as by Discord's client.
     entered = {name: value for name, value in values.items() if value not in (None, "")}
     for name, option in options.items():
         if focused is None and option.get("required") and name not in entered:
@@ -54,6 +55,7 @@ def fill_options(
     if focused is not None and not any(entry["name"] == focused for entry in filled):
         kind = options[focused]["type"]
         filled.append({"type": kind, "name": focused, "value": "", "focused": True})
+    # The options are in the subcommand, and that in its group.
     for step in reversed(invoked.path):
         filled = [{"type": step["type"], "name": step["name"], "options": filled}]
     return _command_fields(invoked.command) | {"options": filled, "resolved": resolved}

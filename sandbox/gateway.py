@@ -109,15 +109,16 @@ class Gateway:
         guild_id = data.get("guild_id")
         guild = self._guilds.get(str(guild_id), self._home)
         # A thread's own event has its channel as parent.
-        in_channel = (
-            name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
-        )
+        has_channel = "channel_id" in data or "parent_id" in data
+        in_channel = name in INTENTS and "guild_id" in data and has_channel
         if in_channel and not guild.may(guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():
             if session.shard.has(guild_id) and session.has_intent_for(name, data):
-                is_hidden = name in MESSAGE_EVENTS and not session.sees_content(data)
-                session.dispatch(name, without_content(data, guild.bot_id) if is_hidden else data)
+                seen = data
+                if name in MESSAGE_EVENTS and not session.sees_content(data):
+                    seen = without_content(data, guild.bot_id)
+                session.dispatch(name, seen)
 
     async def drop(self, code: int) -> None:
         """Close every socket; the sessions stay and can be resumed."""
@@ -145,6 +146,7 @@ class Gateway:
 
     def _remove_connection(self, connection: GatewayConnection) -> None:
         self._connections.discard(connection)
+        # The session stays: a client that comes back resumes it.
         for session in self._sessions.values():
             if session.connection is connection:
                 session.connection = None

@@ -48,6 +48,8 @@ async def loopback_middleware(
     """Refuse requests for other hosts, from other sites, or with a body that cannot be
     decompressed.
     """
+    # A page elsewhere may have a name that leads to this machine (DNS rebinding); the host that the
+    # browser states is still its own.
     if not is_loopback(request.host):
         raise web.HTTPForbidden(text="The sandbox answers to 127.0.0.1 and localhost only.")
     if request.path.startswith("/page-api/") and not _same_site(request):
@@ -64,10 +66,13 @@ def is_loopback(host: str) -> bool:
     """Return whether a host, with or without a port, is this machine regardless of name
     resolution.
     """
-    found = HOST_PATTERN.fullmatch(host)
-    name = found[1].strip("[]").casefold() if found else host
+    name = host
+    if match := HOST_PATTERN.fullmatch(host):
+        name = match[1].strip("[]").casefold()
+    if name == "localhost":
+        return True
     try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 
@@ -76,10 +81,9 @@ def _same_site(request: web.Request) -> bool:
     # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site
     # with every request.
     fetched_from = request.headers.get("Sec-Fetch-Site", "same-origin")
-    is_form = (
-        request.method == "POST"
-        and request.headers.get("Content-Type", "").partition(";")[0] not in ACCEPTED_CONTENT_TYPES
-    )
+    # A form of another site can be sent without asking, but with the types of forms only.
+    content_type = request.headers.get("Content-Type", "").partition(";")[0]
+    is_form = request.method == "POST" and content_type not in ACCEPTED_CONTENT_TYPES
     return fetched_from in ("same-origin", "none") and _is_own(request) and not is_form
 
 

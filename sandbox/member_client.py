@@ -27,6 +27,7 @@ BUTTON = 2
 LINK_STYLE = 5
 TEXT_INPUT = 4
 POLL_S = 86_400.0
+# Discord's limits: its client refuses longer texts before it sends them.
 MAX_FORM_TEXT_CHARACTERS = 4000
 MAX_MESSAGE_CHARACTERS = 2000
 MAX_CHANNEL_NAME_CHARACTERS = 100
@@ -172,10 +173,9 @@ class MemberClient:
             raise SandboxRefusal("You can edit your own messages only.")
         if not content.strip() and not current["attachments"]:
             raise SandboxRefusal("Cannot send an empty message")
-        draft = MessageDraft({"content": self._with_mentions(content)})
-        return _as_client(
-            draft.body["content"], lambda: self._container.messages.edit(current["id"], draft)
-        )
+        mentioning = self._with_mentions(content)
+        draft = MessageDraft({"content": mentioning})
+        return _as_client(mentioning, lambda: self._container.messages.edit(current["id"], draft))
 
     async def delete(self, message: Json) -> None:
         """Delete an own message, or with Manage Messages anybody's."""
@@ -193,7 +193,8 @@ class MemberClient:
         """Create a thread in a channel, under a message or on its own."""
         parent = self._find_channel(channel)
         start = self._visible(_message_id(message)) if message else None
-        if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
+        is_elsewhere = start is not None and start["channel_id"] != parent["id"]
+        if parent["type"] != TEXT_CHANNEL or is_elsewhere:
             raise SandboxRefusal("A thread cannot be created here.")
         if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
             raise SandboxRefusal("You do not have permission to create threads in this channel.")

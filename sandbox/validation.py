@@ -62,9 +62,8 @@ def check_message(body: Json) -> None:
     """Check the limits of a message, and that custom_ids are unique."""
     check_limits(body, MESSAGE)
     seen: set[str] = set()
-    for field, custom_id in _find_fields(
-        body, ["components", "[]", "components", "[]", "custom_id"], ()
-    ):
+    path = ["components", "[]", "components", "[]", "custom_id"]
+    for field, custom_id in _find_fields(body, path, ()):
         if str(custom_id) in seen:
             message = "Component custom id cannot be duplicated"
             raise ApiError.field(".".join(field), "COMPONENT_CUSTOM_ID_DUPLICATED", message)
