@@ -2,6 +2,8 @@
 cache.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from personas.errors import BaseModelError, TrainingError, is_out_of_memory
@@ -92,16 +94,65 @@ def require_finite_activations(model: Any) -> None:
         )
 
 
-def differs(model: Any, found: Any, expected: Any, allowance: float = 1.0) -> bool:
+@contextmanager
+def float32_layers(model: Any) -> Iterator[bool]:
+    """For a `with` block, compute a model that is on the CPU in float32, whatever its weights are.
+
+    Yields whether it is computed so; quantised weights and those on a card stay as they are. In 16
+    bits, two right computations of a model of half a billion parameters differ by as much as a wrong
+    one does of the bundled model. Each layer's weights are cast while it runs, so that the memory of
+    one layer is needed. Gradients cannot be computed inside: they would keep the casts of all
+    layers.
+    """
+    weights = list(model.parameters())
+    if model.device.type != "cpu" or not all(weight.is_floating_point() for weight in weights):
+        yield False
+        return
+
+    import torch  # takes seconds
+
+    def widen(module: Any, _inputs: Any) -> None:
+        stored.append([(weight, weight.data) for weight in module.parameters(recurse=False)])
+        for weight, values in stored[-1]:
+            weight.data = values.float()
+
+    def restore(_module: Any, _inputs: Any, _output: Any) -> None:
+        for weight, values in stored.pop():
+            weight.data = values
+
+    stored: list[list[tuple[Any, Any]]] = []
+    hooks = []
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if any(weight.dtype != torch.float32 for weight in own):
+            hooks.append(module.register_forward_pre_hook(widen))
+            hooks.append(module.register_forward_hook(restore))
+    try:
+        yield True
+    finally:
+        for hook in hooks:
+            hook.remove()
+        # Layers that failed on the way, from the innermost.
+        while stored:
+            restore(None, None, None)
+
+
+def differs(
+    model: Any,
+    found: Any,
+    expected: Any,
+    allowance: float = 1.0,
+    *,
+    in_float32: bool = False,
+) -> bool:
     """Report whether two results of the same computation differ by more than rounding; NaN always
     differs.
 
-    `allowance` widens the limit in 16 bits, where a false alarm would be dear.
+    `allowance` widens the limit in 16 bits, where a false alarm would be dear. `in_float32`: both
+    were computed in `float32_layers`.
     """
-    limit = (
-        MAX_DIFFERENCE
-        if str(model.dtype) == "torch.float32"
-        else MAX_DIFFERENCE_16_BITS * allowance
-    )
+    limit = MAX_DIFFERENCE_16_BITS * allowance
+    if in_float32 or str(model.dtype) == "torch.float32":
+        limit = MAX_DIFFERENCE
     size = (expected.float() - expected.float().mean()).norm()
     return not bool((found.float() - expected.float()).norm() <= limit * size)
