@@ -6,7 +6,8 @@ import { field, h, openDialog } from "/page/dom.js";
 import { markdown } from "/page/markdown.js";
 import { selectButton } from "/page/message_parts.js";
 
-const PARAGRAPH = 2, TEXT_DISPLAY = 10;
+const PARAGRAPH = 2;
+const TEXT_DISPLAY = 10;
 
 function makeSelect(part) {
   const button = selectButton(part);
@@ -25,27 +26,47 @@ function makeField({ label, description, part }) {
   if (isSelect(part)) {
     const input = makeSelect(part);
     const findProblem = () => (required && !input.values.length ? "Make a selection." : "");
-    return { ...field({ label, description, input, required, findProblem }), name: part.custom_id, value: () => input.values };
+    const made = field({ label, description, input, required, findProblem });
+    return { ...made, name: part.custom_id, value: () => input.values };
   }
-  const limits = { minLength: part.min_length ?? 0, maxLength: part.max_length ?? 4000 };
-  const input = h(part.style === PARAGRAPH ? "textarea" : "input", { ...limits, placeholder: part.placeholder ?? "", autocomplete: "off" });
+  const minLength = part.min_length ?? 0;
+  const input = h(part.style === PARAGRAPH ? "textarea" : "input", {
+    minLength,
+    maxLength: part.max_length ?? 4000,
+    placeholder: part.placeholder ?? "",
+    autocomplete: "off",
+  });
   input.value = part.value ?? "";
   // Browsers check minlength for typed text only, not for the initial value.
-  const findProblem = () => (input.value && input.value.length < limits.minLength ? `Must be at least ${limits.minLength} in length.` : "");
-  return { ...field({ label, description, input, required, findProblem }), name: part.custom_id, value: () => input.value };
+  function findProblem() {
+    if (!input.value || input.value.length >= minLength) return "";
+    return `Must be at least ${minLength} in length.`;
+  }
+  const made = field({ label, description, input, required, findProblem });
+  return { ...made, name: part.custom_id, value: () => input.value };
 }
 
 /** Inputs of a row: a label around one input, or an action row. */
-const parts = (row) => (row.component ? [{ label: row.label, description: row.description, part: row.component }]
-  : (row.components ?? []).map((part) => ({ label: part.label ?? part.placeholder ?? "", part })));
+function parts(row) {
+  if (row.component) {
+    return [{ label: row.label, description: row.description, part: row.component }];
+  }
+  const label = (part) => part.label ?? part.placeholder ?? "";
+  return (row.components ?? []).map((part) => ({ label: label(part), part }));
+}
 
 export function openForm({ modal, form }, onAnswer) {
-  const words = modal.components.filter((row) => row.type === TEXT_DISPLAY).map((row) => h("div", {}, markdown(row.content)));
+  const texts = modal.components.filter((row) => row.type === TEXT_DISPLAY);
+  const words = texts.map((row) => h("div", {}, markdown(row.content)));
   const fields = modal.components.flatMap(parts).map(makeField);
   openDialog({
-    title: modal.title, body: words, fields, submit: "Submit",
+    title: modal.title,
+    body: words,
+    fields,
+    submit: "Submit",
     async onSubmit() {
-      const answer = await act("submit", { form, fields: Object.fromEntries(fields.map((one) => [one.name, one.value()])) });
+      const filled = fields.map((each) => [each.name, each.value()]);
+      const answer = await act("submit", { form, fields: Object.fromEntries(filled) });
       if (answer.type === null) throw new Error("Something went wrong. Try again.");
       onAnswer(answer);
     },

@@ -1,11 +1,24 @@
-/** Look-ups in the guild: names, avatars and colours of members and channels, permissions, and mentions. */
+/**
+ * Look-ups in the guild: names, avatars and colours of members and channels, permissions, and
+ * mentions.
+ */
 
 import { state } from "/page/api.js";
 import { h } from "/page/dom.js";
 
-export const TEXT = 0, DIRECT = 1, THREAD = 11;
-export const SEND = 11n, MANAGE_MESSAGES = 13n, ATTACH = 15n, CREATE_THREADS = 35n, SEND_IN_THREADS = 38n;
-const ADMINISTRATOR = 3n, COMMON_ROLE_POSITION = 1, DISCORD_EPOCH = 1420070400000;
+// Types of channels
+export const TEXT = 0;
+export const DIRECT = 1;
+export const THREAD = 11;
+// Bits of permissions; there are more of them than a number has bits.
+export const SEND = 11n;
+export const MANAGE_MESSAGES = 13n;
+export const ATTACH = 15n;
+export const CREATE_THREADS = 35n;
+export const SEND_IN_THREADS = 38n;
+const ADMINISTRATOR = 3n;
+const COMMON_ROLE_POSITION = 1;
+const DISCORD_EPOCH = 1420070400000;
 
 /** The sandbox's time, which the bench can advance. */
 export const now = () => Date.now() + (state.controls.clock_ahead_s ?? 0) * 1000;
@@ -16,22 +29,30 @@ export const idAt = (time) => String(BigInt(Math.max(0, Date.parse(time) - DISCO
 export const userName = (user) => user.global_name ?? user.username;
 export const users = () => [...state.people.map((person) => person.user), state.bot];
 export const person = (id) => state.people.find((one) => one.user.id === id);
-export const findName = (id) => { const found = users().find((user) => user.id === id); return found ? userName(found) : "unknown-user"; };
+export function findName(id) {
+  const user = users().find((each) => each.id === id);
+  return user ? userName(user) : "unknown-user";
+}
 export const findChannel = (id = state.channel) => state.channels.find((one) => one.id === id);
-export const channelName = ({ type, name, recipients }) =>
-  (type === DIRECT ? `@${userName(recipients?.[0] ?? state.bot)}` : type === THREAD ? `“${name}”` : `#${name}`);
+export function channelName({ type, name, recipients }) {
+  if (type === DIRECT) return `@${userName(recipients?.[0] ?? state.bot)}`;
+  return type === THREAD ? `“${name}”` : `#${name}`;
+}
 export const roleName = (id) => state.roles.find((role) => role.id === id)?.name ?? "unknown-role";
 export const colour = (number) => `#${number.toString(16).padStart(6, "0")}`;
 
 /** A member's roles, highest first, without those that everybody has. */
 export function rolesOf(id) {
   const held = person(id)?.roles ?? [];
-  return state.roles.filter((role) => held.includes(role.id) && role.position > COMMON_ROLE_POSITION).reverse();
+  const own = state.roles.filter((role) => held.includes(role.id));
+  return own.filter((role) => role.position > COMMON_ROLE_POSITION).reverse();
 }
 
 /** A member's roles as text. */
 export function roleText(member) {
-  return [...(member.owner ? ["owner"] : []), ...rolesOf(member.user.id).map((role) => role.name)].join(", ") || "member";
+  const names = rolesOf(member.user.id).map((role) => role.name);
+  if (member.owner) names.unshift("owner");
+  return names.join(", ") || "member";
 }
 
 /** Give an element the colour of the person's highest coloured role. */
@@ -42,8 +63,10 @@ export function applyRoleColour(element, id) {
 }
 
 export function avatar(user, className = "avatar") {
-  const initial = h("span", { className, ariaHidden: "true" }, userName(user).slice(0, 1).toUpperCase());
-  const hue = [...userName(user)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+  const name = userName(user);
+  const initial = h("span", { className, ariaHidden: "true" }, name.slice(0, 1).toUpperCase());
+  let hue = 7; // the same for a name on every page
+  for (const letter of name) hue = (hue * 31 + letter.codePointAt(0)) % 360;
   initial.style.setProperty("--hue", String(hue));
   if (!user.avatar) return initial;
   const image = h("img", { className, alt: "", src: `/cdn/avatars/${user.id}/${user.avatar}.png` });
@@ -56,40 +79,71 @@ export function may(bit, channel = findChannel()) {
   const me = person(state.me);
   if (me.owner || channel?.type === DIRECT) return true;
   const mine = state.roles.filter((role) => role.position === 0 || me.roles.includes(role.id));
-  const has = (bits, one) => Boolean((BigInt(bits) >> one) & 1n);
-  const rules = (channel?.type === THREAD ? findChannel(channel.parent_id) : channel)?.permission_overwrites ?? [];
-  const denied = rules.some((rule) => has(rule.deny, bit) && mine.some((role) => role.id === rule.id));
-  return mine.some((role) => has(role.permissions, ADMINISTRATOR) || (has(role.permissions, bit) && !denied));
+  const has = (bits, wanted) => Boolean((BigInt(bits) >> wanted) & 1n);
+  if (mine.some((role) => has(role.permissions, ADMINISTRATOR))) return true;
+  // A thread has the rules of its channel.
+  const ruled = channel?.type === THREAD ? findChannel(channel.parent_id) : channel;
+  const rules = (ruled?.permission_overwrites ?? []).filter((rule) => has(rule.deny, bit));
+  if (rules.some((rule) => mine.some((role) => role.id === rule.id))) return false;
+  return mine.some((role) => has(role.permissions, bit));
 }
 
 /** The commands of a type that can be used in the open channel. */
 export function availableCommands(type) {
-  const here = findChannel(), context = here?.type === DIRECT ? 1 : 0;
-  return state.commands.filter((one) => one.type === type && (!one.contexts || one.contexts.includes(context)) && (!one.nsfw || here?.nsfw));
+  const here = findChannel();
+  const context = here?.type === DIRECT ? 1 : 0;
+  return state.commands.filter((command) => {
+    if (command.type !== type || (command.nsfw && !here?.nsfw)) return false;
+    return !command.contexts || command.contexts.includes(context);
+  });
 }
 
 /** Check whether a message mentions the acting member. */
 export function mentionsMember(message) {
   if (message.author.id === state.me) return false;
+  if (message.mention_everyone) return true;
+  if (message.mentions.some((user) => user.id === state.me)) return true;
   const mine = person(state.me)?.roles ?? [];
-  return Boolean(message.mention_everyone || message.mentions.some((user) => user.id === state.me)
-    || message.mention_roles?.some((id) => mine.includes(id)));
+  return Boolean(message.mention_roles?.some((id) => mine.includes(id)));
 }
 
-/** Pairs of typed name and mention. Of a role and a user with the same name, the user wins by coming last. */
-const mentionPairs = () => [
-  ...state.roles.filter((role) => role.position > COMMON_ROLE_POSITION).map((role) => [`@${role.name}`, `<@&${role.id}>`]),
-  ...users().map((user) => [`@${userName(user)}`, `<@${user.id}>`]),
-  ...state.channels.filter((one) => one.type !== DIRECT).map((one) => [`#${one.name}`, `<#${one.id}>`]),
-];
+/**
+ * Pairs of typed name and mention. Of a role and a user with the same name, the user wins by coming
+ * last.
+ */
+function mentionPairs() {
+  const pairs = [];
+  for (const role of state.roles) {
+    if (role.position > COMMON_ROLE_POSITION) pairs.push([`@${role.name}`, `<@&${role.id}>`]);
+  }
+  for (const user of users()) pairs.push([`@${userName(user)}`, `<@${user.id}>`]);
+  for (const channel of state.channels) {
+    if (channel.type !== DIRECT) pairs.push([`#${channel.name}`, `<#${channel.id}>`]);
+  }
+  return pairs;
+}
+
+/** Escape a name for a regular expression, also in browsers without `RegExp.escape`. */
+function escaped(name) {
+  return RegExp.escape?.(name) ?? name.replace(/[^\w\s]/g, "\\$&");
+}
 
 /** Convert typed names into mentions. `meant` holds the pairs that were chosen from suggestions. */
 export function encode(text, meant = []) {
-  const known = new Map([...mentionPairs(), ...meant].sort((a, b) => a[0].length - b[0].length)), names = [...known.keys()].reverse();
-  const pattern = new RegExp(`(?<!\\w)(?:${names.map((name) => RegExp.escape?.(name) ?? name.replace(/[^\w\s]/g, "\\$&")).join("|")})(?!\\w)`, "g");
+  const pairs = [...mentionPairs(), ...meant].sort((a, b) => a[0].length - b[0].length);
+  const known = new Map(pairs);
+  // The longest first: the name of one member may begin with another's.
+  const names = [...known.keys()].reverse().map(escaped);
+  const pattern = new RegExp(`(?<!\\w)(?:${names.join("|")})(?!\\w)`, "g");
   return text.replace(pattern, (name) => known.get(name));
 }
 
 /** The pairs of name and mention in a message, for `meant` of `encode`. */
 export const mentionsIn = (text) => mentionPairs().filter(([, mention]) => text.includes(mention));
-export const decode = (text) => mentionPairs().reduce((words, [name, mention]) => words.replaceAll(mention, name), text.replaceAll("<@!", "<@"));
+
+/** Convert mentions into the names that were typed. */
+export function decode(text) {
+  let words = text.replaceAll("<@!", "<@"); // an older form of the same
+  for (const [name, mention] of mentionPairs()) words = words.replaceAll(mention, name);
+  return words;
+}

@@ -4,7 +4,9 @@ import { h } from "/page/dom.js";
 import { markdown } from "/page/markdown.js";
 import { colour } from "/page/guild.js";
 
-const BUTTON = 2, LINK = 5, STYLES = { 1: "primary", 2: "secondary", 3: "success", 4: "danger", 5: "secondary" };
+const BUTTON = 2;
+const LINK = 5;
+const STYLES = { 1: "primary", 2: "secondary", 3: "success", 4: "danger", 5: "secondary" };
 const UNITS = ["bytes", "KB", "MB", "GB"];
 
 export function size(bytes) {
@@ -12,7 +14,9 @@ export function size(bytes) {
   return `${(bytes / 1024 ** step).toFixed(step ? 1 : 0)} ${UNITS[step]}`;
 }
 
-const outward = (url, ...words) => h("a", { href: url, target: "_blank", rel: "noreferrer noopener" }, ...words);
+function outward(url, ...words) {
+  return h("a", { href: url, target: "_blank", rel: "noreferrer noopener" }, ...words);
+}
 
 /** A picture, or its description if it cannot be loaded. */
 function picture(url, className = "picture", alt = "Picture") {
@@ -23,39 +27,104 @@ function picture(url, className = "picture", alt = "Picture") {
 
 const small = (url) => url && h("img", { className: "icon", alt: "", src: url });
 
+function embedAuthor({ name, url, icon_url: icon }) {
+  return h("div", { className: "embed-author" }, small(icon), url ? outward(url, name) : name);
+}
+
+function embedTitle({ title, url }) {
+  const words = markdown(title);
+  return h("div", { className: "embed-title" }, url ? outward(url, ...words) : words);
+}
+
+function embedField({ name, value, inline }) {
+  const term = h("dt", {}, markdown(name));
+  return h("div", { className: inline ? "inline" : "" }, term, h("dd", {}, markdown(value)));
+}
+
+/** The footer's text and the embed's time; null without either. */
+function embedFooter({ footer, timestamp }) {
+  const words = [];
+  if (footer?.text) words.push(footer.text);
+  if (timestamp) words.push(new Date(timestamp).toLocaleString());
+  if (!words.length) return null;
+  return h("p", { className: "footer" }, small(footer?.icon_url), words.join(" • "));
+}
+
 export function embed(data) {
-  const title = data.title && markdown(data.title), at = data.timestamp && new Date(data.timestamp).toLocaleString();
-  const box = h("div", { className: "embed" },
+  const box = h(
+    "div",
+    { className: "embed" },
     data.thumbnail?.url && picture(data.thumbnail.url, "thumbnail", "Thumbnail"),
-    data.author?.name && h("div", { className: "embed-author" }, small(data.author.icon_url), data.author.url ? outward(data.author.url, data.author.name) : data.author.name),
-    title && h("div", { className: "embed-title" }, data.url ? outward(data.url, ...title) : title),
+    data.author?.name && embedAuthor(data.author),
+    data.title && embedTitle(data),
     data.description && h("div", {}, markdown(data.description)),
-    data.fields?.length && h("dl", {}, data.fields.map((field) => h("div", { className: field.inline ? "inline" : "" },
-      h("dt", {}, markdown(field.name)), h("dd", {}, markdown(field.value))))),
+    data.fields?.length && h("dl", {}, data.fields.map(embedField)),
     data.image?.url && picture(data.image.url),
-    (data.footer?.text || at) && h("p", { className: "footer" }, small(data.footer?.icon_url), [data.footer?.text, at].filter(Boolean).join(" • ")));
+    embedFooter(data),
+  );
   if (data.color !== undefined && data.color !== null) box.style.setProperty("--edge", colour(data.color));
   return box;
 }
 
 export function attachment(file) {
-  if (file.content_type?.startsWith("image/")) return picture(file.url, "picture", file.description ?? file.filename);
-  return h("div", { className: "file" }, h("span", { className: "sheet", ariaHidden: "true" }, "▤"),
-    h("div", {}, h("a", { href: file.url, download: file.filename }, file.filename), h("small", {}, size(file.size))),
-    h("a", { className: "sign", href: file.url, download: file.filename, title: "Download", ariaLabel: `Download ${file.filename}` }, "⤓"));
+  if (file.content_type?.startsWith("image/")) {
+    return picture(file.url, "picture", file.description ?? file.filename);
+  }
+  const target = { href: file.url, download: file.filename };
+  const name = h("a", target, file.filename);
+  const label = { title: "Download", ariaLabel: `Download ${file.filename}` };
+  return h(
+    "div",
+    { className: "file" },
+    h("span", { className: "sheet", ariaHidden: "true" }, "▤"),
+    h("div", {}, name, h("small", {}, size(file.size))),
+    h("a", { className: "sign", ...target, ...label }, "⤓"),
+  );
 }
 
 function button(part) {
-  const label = [part.emoji && h("span", { className: "emoji" }, part.emoji.id ? `:${part.emoji.name}:` : part.emoji.name), part.label && h("span", {}, part.label)];
-  if (part.style === LINK) return h("a", { className: "button secondary", href: part.url, target: "_blank", rel: "noreferrer noopener" }, label, " ↗");
-  return h("button", { type: "button", className: `button ${STYLES[part.style]}`, disabled: Boolean(part.disabled), "data-do": "press", "data-part": part.custom_id }, label);
+  const label = [];
+  if (part.emoji) {
+    const { id, name } = part.emoji;
+    label.push(h("span", { className: "emoji" }, id ? `:${name}:` : name)); // custom ones have one
+  }
+  if (part.label) label.push(h("span", {}, part.label));
+  if (part.style === LINK) {
+    const link = outward(part.url, ...label, " ↗");
+    link.className = "button secondary";
+    return link;
+  }
+  const props = {
+    type: "button",
+    className: `button ${STYLES[part.style]}`,
+    disabled: Boolean(part.disabled),
+    "data-do": "press",
+    "data-part": part.custom_id,
+  };
+  return h("button", props, label);
 }
 
 /** The button of a select menu, with its default choices or its placeholder. */
 export function selectButton(part, words) {
-  const chosen = (part.options ?? []).filter((option) => option.default).map((option) => option.label).join(", ");
-  return h("button", { type: "button", className: "select", disabled: Boolean(part.disabled), "data-do": "select", "data-part": part.custom_id,
-    role: "combobox", "aria-haspopup": "listbox", ariaExpanded: "false", ariaLabel: part.placeholder || "Make a selection" }, h("span", {}, words || chosen || part.placeholder || "Make a selection"), h("span", { ariaHidden: "true" }, "▾"));
+  const defaults = (part.options ?? []).filter((option) => option.default);
+  const chosen = defaults.map((option) => option.label).join(", ");
+  const placeholder = part.placeholder || "Make a selection";
+  const props = {
+    type: "button",
+    className: "select",
+    disabled: Boolean(part.disabled),
+    "data-do": "select",
+    "data-part": part.custom_id,
+    role: "combobox",
+    "aria-haspopup": "listbox",
+    ariaExpanded: "false",
+    ariaLabel: placeholder,
+  };
+  const arrow = h("span", { ariaHidden: "true" }, "▾");
+  return h("button", props, h("span", {}, words || chosen || placeholder), arrow);
 }
 
-export const row = (data) => h("div", { className: "row" }, (data.components ?? []).map((part) => (part.type === BUTTON ? button(part) : selectButton(part))));
+export function row(data) {
+  const draw = (part) => (part.type === BUTTON ? button(part) : selectButton(part));
+  return h("div", { className: "row" }, (data.components ?? []).map(draw));
+}

@@ -2,76 +2,176 @@
 
 import { act, state } from "/page/api.js";
 import { $, h, openMenu } from "/page/dom.js";
-import { avatar, DIRECT, person, findChannel, channelName, roleText, TEXT, THREAD, applyRoleColour, userName } from "/page/guild.js";
+import {
+  applyRoleColour, avatar, channelName, DIRECT, findChannel, person, roleText, TEXT, THREAD,
+  userName,
+} from "/page/guild.js";
 import { mentionCount, isUnread } from "/page/unread.js";
 
-const threadsOf = (id) => state.channels.filter((one) => one.type === THREAD && one.parent_id === id
-  && (!one.thread_metadata?.archived || one.id === state.channel));
+/** A channel's threads: those that are open, and the one that is read. */
+function threadsOf(id) {
+  const threads = state.channels.filter(
+    (channel) => channel.type === THREAD && channel.parent_id === id,
+  );
+  return threads.filter(
+    (thread) => !thread.thread_metadata?.archived || thread.id === state.channel,
+  );
+}
 
 /** All channels and threads in the order of the sidebar. */
-export const listedChannels = () => [
-  ...state.channels.filter((one) => one.type === TEXT).flatMap((one) => [one, ...threadsOf(one.id)]),
-  ...state.channels.filter((one) => one.type === DIRECT),
-];
+export function listedChannels() {
+  const listed = [];
+  for (const channel of state.channels) {
+    if (channel.type === TEXT) listed.push(channel, ...threadsOf(channel.id));
+  }
+  listed.push(...state.channels.filter((channel) => channel.type === DIRECT));
+  return listed;
+}
+
+function channelMark(channel) {
+  if (channel.type === DIRECT) return avatar(state.bot, "avatar tiny");
+  const sign = channel.type === THREAD ? "⤷" : "#";
+  return h("span", { className: "hash", ariaHidden: "true" }, sign);
+}
+
+function mentionBadge(count) {
+  const words = h("span", { className: "unseen" }, " mentions");
+  return h("span", { className: "badge" }, String(count), words);
+}
 
 function entry(channel, open) {
-  const here = channel.id === state.channel, unread = !here && isUnread(channel), calls = here ? 0 : mentionCount(channel.id);
-  const mark = channel.type === DIRECT ? avatar(state.bot, "avatar tiny") : h("span", { className: "hash", ariaHidden: "true" }, channel.type === THREAD ? "⤷" : "#");
-  return h("button", {
-    type: "button", className: `place${unread ? " unread" : ""}${channel.type === THREAD ? " thread" : ""}`, "data-channel": channel.id,
-    "aria-current": here ? "page" : null, onclick: () => open(channel.id),
-  }, mark, h("span", { className: "label" }, channel.name ?? userName(state.bot)),
-  channel.nsfw && h("span", { className: "grown", title: "Age-restricted channel" }, "18+"),
-  unread && h("span", { className: "unseen" }, ", unread"),
-  calls > 0 && h("span", { className: "badge" }, String(calls), h("span", { className: "unseen" }, " mentions")));
+  const isOpen = channel.id === state.channel;
+  const unread = !isOpen && isUnread(channel);
+  const mentions = isOpen ? 0 : mentionCount(channel.id);
+  const button = h(
+    "button",
+    {
+      type: "button",
+      className: "place",
+      "data-channel": channel.id,
+      "aria-current": isOpen ? "page" : null,
+      onclick: () => open(channel.id),
+    },
+    channelMark(channel),
+    h("span", { className: "label" }, channel.name ?? userName(state.bot)),
+    channel.nsfw && h("span", { className: "grown", title: "Age-restricted channel" }, "18+"),
+    unread && h("span", { className: "unseen" }, ", unread"),
+    mentions > 0 && mentionBadge(mentions),
+  );
+  button.classList.toggle("unread", unread);
+  button.classList.toggle("thread", channel.type === THREAD);
+  return button;
 }
 
 /** Open another guild, as the same member where that guild has them. */
 export const openGuild = (id) => { location.href = `?guild=${id}`; };
 
 function guildButton() {
-  const button = h("button", { type: "button", className: "guilds", "aria-haspopup": "menu" }, state.guild, h("span", { ariaHidden: "true" }, " ▾"));
-  button.onclick = () => openMenu([{ title: "Guilds", items: state.guilds.map((one) => ({
-    label: one.name, checked: one.id === state.guild_id, run: () => openGuild(one.id),
-  })) }], button, { label: "Guilds" });
+  const props = { type: "button", className: "guilds", "aria-haspopup": "menu" };
+  const arrow = h("span", { ariaHidden: "true" }, " ▾");
+  const button = h("button", props, state.guild, arrow);
+  button.onclick = () => {
+    const items = state.guilds.map((guild) => ({
+      label: guild.name,
+      checked: guild.id === state.guild_id,
+      run: () => openGuild(guild.id),
+    }));
+    openMenu([{ title: "Guilds", items }], button, { label: "Guilds" });
+  };
   return button;
 }
 
 export function drawSidebar({ open, openDirect }) {
-  const focused = document.activeElement?.closest("#channels") && document.activeElement.dataset.channel;
-  const direct = listedChannels().filter((one) => one.type === DIRECT);
-  const dm = h("button", { type: "button", className: "place", onclick: openDirect }, avatar(state.bot, "avatar tiny"), h("span", { className: "label" }, userName(state.bot)));
-  $("channels").replaceChildren(
-    h("h3", {}, "Channels"), ...listedChannels().filter((one) => one.type !== DIRECT).map((one) => entry(one, open)),
-    h("h3", {}, "Direct messages"), ...(direct.length ? direct.map((one) => entry(one, open)) : [dm]));
-  if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
-  const here = findChannel(), calls = listedChannels().reduce((sum, one) => sum + mentionCount(one.id), 0);
-  $("links").replaceChildren(...state.links.map(([label, href]) => h("a", { className: "button secondary", href }, label)));
+  drawChannels(open, openDirect);
+  $("links").replaceChildren(...state.links.map(([label, href]) =>
+    h("a", { className: "button secondary", href }, label)));
   $("links").hidden = !state.links.length;
-  $("guild").replaceChildren(...(state.guilds.length > 1 ? [guildButton()] : [state.guild]));
-  $("room").textContent = here.type === THREAD ? `${channelName(findChannel(here.parent_id))} › ${here.name}` : channelName(here);
-  $("topic").textContent = here.topic ?? (here.type === DIRECT ? "Direct messages: only the two of you see them." : "");
+  $("guild").replaceChildren(state.guilds.length > 1 ? guildButton() : state.guild);
+  drawHead(findChannel());
+}
+
+/** Draw the list of channels, and keep the focus on the same one. */
+function drawChannels(open, openDirect) {
+  const active = document.activeElement;
+  const focused = active?.closest("#channels") && active.dataset.channel;
+  const channels = [];
+  const direct = [];
+  for (const channel of listedChannels()) {
+    const place = channel.type === DIRECT ? direct : channels;
+    place.push(entry(channel, open));
+  }
+  if (!direct.length) {
+    const label = h("span", { className: "label" }, userName(state.bot));
+    const props = { type: "button", className: "place", onclick: openDirect };
+    direct.push(h("button", props, avatar(state.bot, "avatar tiny"), label));
+  }
+  $("channels").replaceChildren(
+    h("h3", {}, "Channels"), ...channels, h("h3", {}, "Direct messages"), ...direct,
+  );
+  if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
+}
+
+/** The topic above the messages; empty if there is none. */
+function topicOf(channel) {
+  if (channel.topic !== null && channel.topic !== undefined) return channel.topic;
+  return channel.type === DIRECT ? "Direct messages: only the two of you see them." : "";
+}
+
+/** Draw what names the open channel: the line above the messages, and the window's title. */
+function drawHead(channel) {
+  let room = channelName(channel);
+  if (channel.type === THREAD) {
+    room = `${channelName(findChannel(channel.parent_id))} › ${channel.name}`;
+  }
+  $("room").textContent = room;
+  $("topic").textContent = topicOf(channel);
   $("topic").hidden = !$("topic").textContent;
-  $("menu").classList.toggle("unread", listedChannels().some((one) => one.id !== state.channel && isUnread(one)));
-  document.title = `${calls ? `(${calls}) ` : ""}${channelName(here)} · ${state.guild}`;
+  const others = listedChannels().filter((each) => each.id !== state.channel);
+  $("menu").classList.toggle("unread", others.some(isUnread));
+  let mentions = 0;
+  for (const each of listedChannels()) mentions += mentionCount(each.id);
+  const count = mentions ? `(${mentions}) ` : "";
+  document.title = `${count}${channelName(channel)} · ${state.guild}`;
 }
 
 /** Set the locale of the member's client. */
-const speak = (me, locale) => act("language", { locale }).then(() => { me.locale = locale; });
+async function speak(me, locale) {
+  await act("language", { locale });
+  me.locale = locale;
+}
+
+function colouredName(user) {
+  return applyRoleColour(h("b", { className: "name" }, userName(user)), user.id);
+}
 
 /** Draw the acting member, with a menu to switch member or language. */
 export function drawActing(actAs) {
-  const me = person(state.me), button = $("acting"), languages = Object.entries(state.languages);
-  button.replaceChildren(avatar(me.user), h("span", { className: "who" }, h("span", { className: "unseen" }, "Acting as "),
-    applyRoleColour(h("b", { className: "name" }, userName(me.user)), me.user.id), h("small", {}, roleText(me))), h("span", { ariaHidden: "true" }, "⇅"));
-  button.onclick = () => openMenu([{
-    title: "Act as", items: state.people.map((one) => ({
-      face: avatar(one.user), label: applyRoleColour(h("b", { className: "name" }, userName(one.user)), one.user.id), hint: roleText(one),
-      checked: one.user.id === state.me, run: () => actAs(one.user.id),
-    })),
-  }, {
-    title: `Language of ${userName(me.user)}’s Discord`, items: languages.map(([locale, label]) => ({
-      label, checked: locale === me.locale, run: () => speak(me, locale),
-    })),
-  }], button, { label: "Act as" });
+  const me = person(state.me);
+  const button = $("acting");
+  const prefix = h("span", { className: "unseen" }, "Acting as ");
+  const role = h("small", {}, roleText(me));
+  button.replaceChildren(
+    avatar(me.user),
+    h("span", { className: "who" }, prefix, colouredName(me.user), role),
+    h("span", { ariaHidden: "true" }, "⇅"),
+  );
+  button.onclick = () => {
+    const people = state.people.map((member) => ({
+      face: avatar(member.user),
+      label: colouredName(member.user),
+      hint: roleText(member),
+      checked: member.user.id === state.me,
+      run: () => actAs(member.user.id),
+    }));
+    const languages = Object.entries(state.languages).map(([locale, label]) => ({
+      label,
+      checked: locale === me.locale,
+      run: () => speak(me, locale),
+    }));
+    const groups = [
+      { title: "Act as", items: people },
+      { title: `Language of ${userName(me.user)}’s Discord`, items: languages },
+    ];
+    openMenu(groups, button, { label: "Act as" });
+  };
 }
