@@ -163,22 +163,20 @@ def find_addresses(text: str) -> Iterator[EntitySpan]:
                 yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     if VN_HINT.search(text):
         for form in VIETNAMESE:
-            yield from (
-                EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
-                for match in form.finditer(text)
-            )
+            for match in form.finditer(text):
+                yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     if CJK_HINT.search(text):
         yield from _find_cjk_addresses(text)
 
 
 def _find_cjk_addresses(text: str) -> Iterator[EntitySpan]:
     for form in JAPANESE:
-        yield from (
-            EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
-            for match in form.finditer(text)
-        )
+        for match in form.finditer(text):
+            yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     for form in (CHINESE, CHINESE_HOME):
         for match in form.finditer(text):
             lead = CHINESE_LEAD.match(match[0])
-            start = match.start() + (lead.end() if lead else 0)
+            start = match.start()
+            if lead:
+                start += lead.end()
             yield EntitySpan("STREET_ADDRESS", start, match.end(), RANK_PATTERN)

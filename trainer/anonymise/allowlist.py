@@ -26,8 +26,9 @@ def own_names(persona: Persona | None) -> tuple[str, ...]:
 def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[str]:
     """Return the proper names in a persona's card and lore."""
     texts: list[str] = []
-    for passage in lore.passages if lore else ():
-        texts += [passage.text, passage.heading]
+    if lore:
+        for passage in lore.passages:
+            texts += [passage.text, passage.heading]
     if persona:
         texts += [
             persona.description,

@@ -90,7 +90,9 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     detected by default.
     """
     text = normalise_width(text)
-    spans = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
+    spans: list[EntitySpan] = []
+    for recogniser in PATTERN_RECOGNISERS:
+        spans += recogniser(text)
     code = network_identifiers.find_code(text) if code is None else code
     spans += network_identifiers.find_handles(text, code)
     for span in find_screen_names(text):
@@ -99,7 +101,8 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     if HAS_DIGITS.search(text):
         spans += find_document_numbers(text)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
-        spans += [span for recogniser in DIGIT_RECOGNISERS for span in recogniser(text)]
+        for recogniser in DIGIT_RECOGNISERS:
+            spans += recogniser(text)
     elif "<" in text:
         spans += network_identifiers.find_discord_ids(text)
     return spans
@@ -172,9 +175,11 @@ class Anonymiser:
     def _add_speaker(self, speaker: SourceSpeaker) -> None:
         if speaker.is_persona:
             return
+        names = speaker.names
         known = self._speakers.get(speaker.id)
-        names = dict.fromkeys((*known.names, *speaker.names) if known else speaker.names)
-        self._speakers[speaker.id] = SourceSpeaker(speaker.id, tuple(names))
+        if known:
+            names = known.names + names
+        self._speakers[speaker.id] = SourceSpeaker(speaker.id, tuple(dict.fromkeys(names)))
 
     @cached_property
     def names(self) -> NameDetector:
@@ -307,13 +312,17 @@ class Anonymiser:
             names += person.names
             full_forms += full_name_forms(person.id, person.names, self._capitalisation)
             partial_forms += partial_name_forms(person.id, person.names, self._capitalisation)
-        barred = frozenset(word.casefold() for name in names for word in TOKEN.findall(name))
+        words: set[str] = set()
+        for name in names:
+            words |= {word.casefold() for word in TOKEN.findall(name)}
+        barred = frozenset(words)
+        own_words = [word for name in self._own for word in name.split()]
         # Of equal forms the first wins: the persona's whole name, then people's, then what is kept.
         forms = [
             *allowed_forms(self._own),
             *full_forms,
             *allowed_forms(self._keep),
-            *allowed_forms(word for name in self._own for word in name.split()),
+            *allowed_forms(own_words),
             *partial_forms,
         ]
         pseudonyms = assign_pseudonyms(speakers, self._key, barred)

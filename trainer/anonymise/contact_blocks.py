@@ -120,7 +120,10 @@ def find_in_blocks(text: str, spans: Sequence[EntitySpan]) -> Iterator[EntitySpa
     cells = _cells(text, contacts)
     shapes = []
     for cell in cells:
-        shapes.append("number" if _number_in_cell(text, cell) else _address_shape(cell))
+        if _number_in_cell(text, cell):
+            shapes.append("number")
+        else:
+            shapes.append(_address_shape(cell))
     taken = _address_cells(cells, shapes)
     yield from _numbers_in_cells(text, cells, taken)
     for index in sorted(taken):
@@ -186,8 +189,10 @@ def _near(
     cells: Sequence[BlockCell], index: int, distance: int = NEIGHBOUR_CELLS
 ) -> frozenset[str]:
     """Kinds found in the cells around one, and in it."""
-    around = cells[max(0, index - distance) : index + distance + 1]
-    return frozenset(kind for cell in around for kind in cell.kinds)
+    kinds: set[str] = set()
+    for cell in cells[max(0, index - distance) : index + distance + 1]:
+        kinds |= cell.kinds
+    return frozenset(kinds)
 
 
 def _number_in_cell(text: str, cell: BlockCell) -> tuple[int, int, bool] | None:

@@ -118,8 +118,9 @@ def _labelled_start(text: str, match: re.Match[str]) -> int | None:
     """Return the beginning of the number; letters of the match may be its label (`NIP 123…`)."""
     lead = LETTERS_BEFORE.match(match[0])
     starts = [match.start()]
-    for space in re.finditer("[ ]", lead[0] if lead else ""):
-        starts.append(match.start() + space.end())
+    if lead:
+        for space in re.finditer("[ ]", lead[0]):
+            starts.append(match.start() + space.end())
     for start in starts:
         if _is_labelled(text, start, text[start : match.end()]):
             return start
@@ -144,7 +145,10 @@ def _is_labelled(text: str, start: int, number: str) -> bool:
 
 def is_spanish_id(lead: str, digits: str, check: str) -> bool:
     """Check a Spanish DNI or NIE by its letter, the number modulo 23 (Real Decreto 1553/2005)."""
-    if len(digits) != (7 if lead else 8):
+    # A NIE begins with X, Y or Z, which count as a leading 0, 1 or 2.
+    if lead:
+        digits = f"{'XYZ'.index(lead)}{digits}"
+    if len(digits) != 8:
         return False
-    number = int(f"{'XYZ'.index(lead) if lead else ''}{digits}")
+    number = int(digits)
     return SPANISH_CHECK_LETTERS[number % 23] == check

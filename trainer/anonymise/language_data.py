@@ -19,8 +19,11 @@ _FULLWIDTH = re.compile("[\uff01-\uff5e\u3000\xa0\u202f\u2011]")
 
 def read_words(group: str) -> frozenset[str]:
     """Read the words of a group in rules.txt."""
-    lines = read_list(LISTS_FOLDER / "rules.txt")
-    return frozenset(word for name, words in lines if name == group for word in words)
+    found: set[str] = set()
+    for name, words in read_list(LISTS_FOLDER / "rules.txt"):
+        if name == group:
+            found.update(words)
+    return frozenset(found)
 
 
 ENGLISH_WORDS = read_words("english")

@@ -121,16 +121,12 @@ def find_loose_addresses(text: str) -> Iterator[EntitySpan]:
                 yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     if PAIR_HINT.search(text):
         for form in PAIRS:
-            yield from (
-                EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
-                for match in form.finditer(text)
-            )
+            for match in form.finditer(text):
+                yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
     if HAS_DIGIT.search(text):
         for form in APART:
-            yield from (
-                EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
-                for match in form.finditer(text)
-            )
+            for match in form.finditer(text):
+                yield EntitySpan.of_match("STREET_ADDRESS", match, RANK_PATTERN)
 
 
 def extend_to_towns(text: str, span: EntitySpan) -> EntitySpan:

@@ -116,7 +116,10 @@ def _candidates(text: str) -> Iterator[re.Match[str]]:
         yield from (match for match in SMALL_OWNER.finditer(text) if _is_given_only(match["name"]))
     if CALLED_HINT.search(text):
         yield from (match for match in CALLED.finditer(text) if _is_possible(match["name"]))
-    for form in (SPEAKER, *((SIGN_OFF,) if "\n" in text else ())):
+    listed_forms = [SPEAKER]
+    if "\n" in text:
+        listed_forms.append(SIGN_OFF)
+    for form in listed_forms:
         yield from (match for match in form.finditer(text) if _is_listed(match["name"]))
     for form in (BEFORE_WORK, FAMILY):
         for match in form.finditer(text):
@@ -135,12 +138,12 @@ def _small_names(text: str) -> Iterator[EntitySpan]:
             yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in SMALL_NAME.finditer(text):
         first, _, last = match["name"].partition(" ")
-        end = match.start("name") + len(first)
+        start = match.start("name")
+        end = start + len(first)
         if _is_introduced(first, text[end:].lstrip()[:1]):
-            is_whole = bool(last) and _may_be_name(last) and "c" not in load_gazetteer().of(last)
-            yield EntitySpan(
-                "PERSON", match.start("name"), match.end("name") if is_whole else end, RANK_CUE
-            )
+            if last and _may_be_name(last) and "c" not in load_gazetteer().of(last):
+                end = match.end("name")
+            yield EntitySpan("PERSON", start, end, RANK_CUE)
 
 
 def _may_be_name(word: str) -> bool:
@@ -160,9 +163,11 @@ def _is_introduced(word: str, follows: str) -> bool:
 def _is_possible(name: str) -> bool:
     """Return True if a word of the name is listed as one or is on no list."""
     signs = [load_gazetteer().of(word) for word in name.split()]
-    return any(
-        not sign or (("g" in sign or "f" in sign) and "c" not in sign) for sign in signs
-    ) or (len(signs) > 1 and "g" in signs[0])
+    for sign in signs:
+        is_name = "g" in sign or "f" in sign
+        if not sign or (is_name and "c" not in sign):
+            return True
+    return len(signs) > 1 and "g" in signs[0]
 
 
 def _is_listed(name: str) -> bool:

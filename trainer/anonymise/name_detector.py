@@ -127,12 +127,17 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
     """Find `PERSON` after a cue word or a title, in four languages; `sure` uses unambiguous cues
     only.
     """
-    for pattern in SURE_PATTERNS if sure else (*SURE_PATTERNS, *WEAK_PATTERNS):
+    patterns = SURE_PATTERNS
+    if not sure:
+        patterns += WEAK_PATTERNS
+    for pattern in patterns:
         for match in pattern.finditer(text):
             first = match["name"].split()[0]
-            is_word = first.lower() in ENGLISH_WORDS and " " not in match["name"]
-            if not (is_word or first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS):
-                yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
+            if first.lower() in ENGLISH_WORDS and " " not in match["name"]:
+                continue
+            if first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS:
+                continue
+            yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in TITLED_NAME.finditer(text):
         end = _name_end(match["name"])
         if end:

@@ -131,7 +131,8 @@ class NameMatcher:
                 is_meant = _is_mention(form, text, word.start, end=end, word=word)
                 if is_meant or (form.is_full and len(form.words) > 1):
                     match = NameMatch(form.person_id, word.start, end, is_meant)
-                    yield match, len(form.words) if is_meant else 1
+                    word_count = len(form.words) if is_meant else 1
+                    yield match, word_count
 
     def _in_cjk(self, text: str) -> Iterator[NameMatch]:
         small = text.lower()

@@ -161,7 +161,9 @@ def _compound_forms(
 def _word_pair_forms(person_id: str, name: str) -> Iterator[NameForm]:
     """Return two words of a name of three or more, `Nhật Hạ` of Phạm Nhật Hạ, in any case."""
     words = [casefold_composed(part) for part in WORD.findall(name)]
-    for pair in pairwise(words if len(words) > 2 else ()):
+    if len(words) < 3:
+        return
+    for pair in pairwise(words):
         if not any(len(word) < 2 or word in ENGLISH_WORDS for word in pair):
             yield NameForm(pair, person_id, "anywhere")
 
@@ -191,7 +193,8 @@ def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
     parts = re.findall(f"[{CJK}]+", name)
     for part in parts:
         if part != name:
-            yield NameForm((part,), person_id, _cjk_context(part) if len(part) > 1 else "called")
+            context = _cjk_context(part) if len(part) > 1 else "called"
+            yield NameForm((part,), person_id, context)
         if HANGUL_NAME.fullmatch(part):
             yield NameForm((part[1:],), person_id, "anywhere")
         if re.fullmatch(f"[{HAN}]+", part) and len(parts) == 1:

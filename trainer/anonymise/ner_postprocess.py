@@ -148,8 +148,10 @@ def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
     if span.kind != "PERSON":
         return span
     start = span.start
-    while lead := NAME_PREFIX.match(text, start, span.end):
+    lead = NAME_PREFIX.match(text, start, span.end)
+    while lead:
         start = lead.end()
+        lead = NAME_PREFIX.match(text, start, span.end)
     return replace(span, start=start) if start < span.end else None
 
 
@@ -167,7 +169,10 @@ def _strip_words(text: str, span: EntitySpan | None) -> EntitySpan | None:
         del words[-1]
     last_letter = span.start + len(text[span.start : span.end].rstrip(" .,;:!?'’\"-"))
     end = words[-1].end()
-    return replace(span, start=words[0].start(), end=span.end if end == last_letter else end)
+    # The full stop of an abbreviation, and other signs after the last word, stay part of the name.
+    if end == last_letter:
+        end = span.end
+    return replace(span, start=words[0].start(), end=end)
 
 
 def _is_common(word: str) -> bool:
@@ -281,10 +286,12 @@ def _extend(text: str, span: EntitySpan) -> EntitySpan:
     cut = LAST_PARTICLE.search(text, start, end)
     if cut and NAME_TAIL.match(text, cut.start()):
         end = cut.start()
-    while tail := NAME_TAIL.match(text, end):
+    tail = NAME_TAIL.match(text, end)
+    while tail:
         if tail["word"] and PLACE_SIGNS.intersection(load_gazetteer().of(tail["word"])):
             break
         end = tail.end()
+        tail = NAME_TAIL.match(text, end)
     return replace(span, start=start, end=end)
 
 

@@ -137,8 +137,12 @@ def _is_version(text: str, match: re.Match[str]) -> bool:
 
 def find_code(text: str) -> list[tuple[int, int]]:
     """Find code in a text with an @, in order: between backticks, and decorators."""
-    forms = (CODE, DECORATOR) if "@" in text else ()
-    return sorted(match.span() for form in forms for match in form.finditer(text))
+    if "@" not in text:
+        return []
+    found: list[tuple[int, int]] = []
+    for form in (CODE, DECORATOR):
+        found += [match.span() for match in form.finditer(text)]
+    return sorted(found)
 
 
 def find_handles(text: str, code: Sequence[tuple[int, int]]) -> Iterator[EntitySpan]:

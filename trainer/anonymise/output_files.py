@@ -97,7 +97,8 @@ def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None
         for row in rows:
             out.write(f"{separator}\n{_json(row)}")
             separator = ","
-        out.write("[]\n" if separator == "[" else "\n]\n")
+        has_rows = separator == ","
+        out.write("\n]\n" if has_rows else "[]\n")
     else:
         out.writelines(f"{_json(row)}\n" for row in rows)
 

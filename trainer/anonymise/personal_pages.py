@@ -60,13 +60,12 @@ def _is_name(host: str) -> bool:
     """Return True for a given and a family name, joined or with a hyphen: `ann-lee.`, `annlee.`"""
     label = host.rstrip(".").rsplit(".", 1)[-1].lower()
     groups_of = load_gazetteer().of
-    cuts = (
-        [label.split("-", 1)]
-        if "-" in label
-        else [(label[:at], label[at:]) for at in range(3, len(label) - 2)]
-    )
-    return any(
-        "g" in groups_of(cut[0]) and "f" in groups_of(cut[1]) and not groups_of(label)
-        for cut in cuts
-        if len(cut) > 1
-    )
+    if groups_of(label):
+        return False
+    if "-" in label:
+        given, _, family = label.partition("-")
+        return "g" in groups_of(given) and "f" in groups_of(family)
+    for cut in range(3, len(label) - 2):
+        if "g" in groups_of(label[:cut]) and "f" in groups_of(label[cut:]):
+            return True
+    return False

@@ -148,10 +148,11 @@ def _is_national(text: str, written: str, digits: str) -> bool:
 
 
 def _is_valid(written: str) -> bool:
-    return any(
-        (number := _parsed(written, region)) is not None and phonenumbers.is_valid_number(number)
-        for region in REGIONS
-    )
+    for region in REGIONS:
+        number = _parsed(written, region)
+        if number is not None and phonenumbers.is_valid_number(number):
+            return True
+    return False
 
 
 def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None:

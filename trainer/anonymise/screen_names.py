@@ -127,8 +127,9 @@ def find_screen_names(text: str) -> Iterator[EntitySpan]:
     for start, end in (*_in_context(text), *_labelled(text), *_speakers(text)):
         names.add(text[start:end])
         yield EntitySpan("HANDLE", start, end, RANK_HANDLE)
-    for match in REDDIT.finditer(text) if "u/" in text else ():
-        yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE)
+    if "u/" in text:
+        for match in REDDIT.finditer(text):
+            yield EntitySpan.of_match("HANDLE", match, RANK_HANDLE)
     for name in names:
         if text.count(name) > 1 and is_nickname(name):
             whole = rf"(?<![{LATIN}0-9_./@]){re.escape(name)}(?![{LATIN}0-9_@])"
@@ -144,35 +145,37 @@ def _in_context(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_called(text: str, token: re.Match[str]) -> bool:
     before = BEFORE.search(text_before(text, token.start(), 40))
-    return before is not None and not (
-        (before["link"] or before["label"]) and _is_identifier(token[0])
-    )
+    if before is None:
+        return False
+    is_after_label = before["link"] or before["label"]
+    return not (is_after_label and _is_identifier(token[0]))
 
 
 def _is_identifier(word: str) -> bool:
     """Return True for common words joined as in a program: `user_id`, `fileName`."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+", word)
-    return not any(map(str.isdigit, parts)) and all(
-        len(part) < 3 or "c" in load_gazetteer().of(part.lower()) for part in parts
-    )
+    if any(map(str.isdigit, parts)):
+        return False
+    return all(len(part) < 3 or "c" in load_gazetteer().of(part.lower()) for part in parts)
 
 
 def _labelled(text: str) -> Iterator[tuple[int, int]]:
     for match in (*LABELLED_WORD.finditer(text), *PLAIN_ON_PLATFORM.finditer(text)):
-        if "c" not in load_gazetteer().of(match["name"]) and not NOT_A_NICKNAME.fullmatch(
-            match["name"]
-        ):
+        name = match["name"]
+        if "c" not in load_gazetteer().of(name) and not NOT_A_NICKNAME.fullmatch(name):
             yield match.span("name")
 
 
 def _speakers(text: str) -> Iterator[tuple[int, int]]:
     for match in SPEAKER.finditer(text):
-        if match["bracket"]:
-            if match["bracket"].lower() not in MARKUP_TAGS and f"</{match['bracket']}>" not in text:
+        bracket = match["bracket"]
+        name = match["name"]
+        if bracket:
+            if bracket.lower() not in MARKUP_TAGS and f"</{bracket}>" not in text:
                 yield match.span("bracket")
-        elif (match["time"] and _is_somebody(match["name"])) or (
-            is_nickname(match["name"]) and _is_speech(text, match.end())
-        ):
+            continue
+        is_timed = match["time"] and _is_somebody(name)
+        if is_timed or (is_nickname(name) and _is_speech(text, match.end())):
             yield match.span("name")
 
 

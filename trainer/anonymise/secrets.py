@@ -116,10 +116,8 @@ def find_secrets(text: str) -> Iterator[EntitySpan]:
                 yield EntitySpan.of_match("SECRET", match, RANK_SECRET, group=match.lastindex or 0)
     if _CUES.search(text):
         yield from _labelled_values(text, PASSWORD, _is_password)
-        yield from (
-            EntitySpan.of_match("SECRET", match, RANK_SECRET, group="code")
-            for match in ONE_TIME.finditer(text)
-        )
+        for match in ONE_TIME.finditer(text):
+            yield EntitySpan.of_match("SECRET", match, RANK_SECRET, group="code")
         yield from _passphrases(text)
         yield from _labelled_values(text, KEY, _is_key)
 

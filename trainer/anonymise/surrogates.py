@@ -86,8 +86,9 @@ def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
         name = INVENTED_NAMES[(start + step) % len(INVENTED_NAMES)]
         if name.casefold() not in barred:
             free += 1
-            yield name + (str(round_ + 1) if round_ else "")
-        elif round_ and not free:  # all pseudonyms are names of people
+            yield f"{name}{round_ + 1}" if round_ else name
+        elif round_ and not free:
+            # All pseudonyms are names of people.
             yield f"{name}{round_ + 1}"
 
 

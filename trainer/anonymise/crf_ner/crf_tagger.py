@@ -74,9 +74,10 @@ class CrfTagger:
         marginal = self._crf.marginal
         if label[1:] not in LABEL_KINDS and marginal(label, index) > 1 - MIN_PROBABILITY:
             return NO_KINDS
-        return {
-            kind: marginal("B" + kind, index) + marginal("I" + kind, index) for kind in LABEL_KINDS
-        }
+        likely: dict[str, float] = {}
+        for kind in LABEL_KINDS:
+            likely[kind] = marginal("B" + kind, index) + marginal("I" + kind, index)
+        return likely
 
 
 def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> list[str]:
@@ -85,7 +86,8 @@ def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> 
     for label, kinds in zip(labels, likely, strict=True):
         kind = max(kinds, key=kinds.__getitem__)
         if label[1:] not in LABEL_KINDS and kinds[kind] >= MIN_PROBABILITY:
-            label = ("I" if found and found[-1][1:] == kind else "B") + kind
+            continues = bool(found) and found[-1][1:] == kind
+            label = ("I" if continues else "B") + kind
         found.append(label)
     return found
 

@@ -103,7 +103,10 @@ class Gazetteer:
             if word.endswith(ending) and len(word) > len(ending) + 2:
                 stem = word[: -len(ending)]
                 forms = [stem + other for other in others]
-                forms.append(stem[:-1] if stem[-1] == stem[-2] else stem)  # "stopp" is "stop"
+                # "stopped" is "stop": the last letter is written twice before the ending.
+                if stem[-1] == stem[-2]:
+                    stem = stem[:-1]
+                forms.append(stem)
                 if any("c" in self.groups.get(form, "") for form in forms):
                     return True
         return False
