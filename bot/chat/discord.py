@@ -133,6 +133,8 @@ class ChatCog(commands.Cog):
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
         """Store an edit, and answer a message to which it adds a mention of the bot."""
         message = payload.message
+        # First, because a change may be held while the database is locked: the message that is being
+        # read must not be answered as it was.
         self.answerer.note_edit(message)
         await self._store_change(lambda: self._store_edit(message))
         events = self.bot.services.reply_service.events

@@ -210,6 +210,7 @@ async def _read_blocks(read: ReadChunk) -> AsyncIterator[bytearray]:
 
 
 def _create_private(path: Path) -> BinaryIO:
+    # Other users of the machine must not read what members have written.
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
