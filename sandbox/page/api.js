@@ -1,18 +1,34 @@
 /** The page's state, its requests to the sandbox, and live events. */
 
 export const state = {
-  me: sessionStorage.getItem("as"), channel: null,
-  guild: "", guild_id: null, guilds: [], channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {}, links: [],
+  me: sessionStorage.getItem("as"),
+  channel: null,
+  guild: "",
+  guild_id: null,
+  guilds: [],
+  channels: [],
+  people: [],
+  roles: [],
+  commands: [],
+  languages: {},
+  bot: null,
+  controls: {},
+  links: [],
 };
 const HISTORY_TIMEOUT_MS = 10000;
+const FIRST_PAUSE_MS = 300;
+const MAX_PAUSE_MS = 5000;
 const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
 
 /** A refused action; the message is the one of Discord's client. */
 export class Refusal extends Error {}
 
 /** The guild in the page's address; without one, the first. */
-const guildQuery = () => { const id = new URLSearchParams(location.search).get("guild"); return id ? `guild=${encodeURIComponent(id)}` : ""; };
-const withGuild = (path) => [path, guildQuery()].filter(Boolean).join(path.includes("?") ? "&" : "?");
+function withGuild(path) {
+  const id = new URLSearchParams(location.search).get("guild");
+  if (!id) return path;
+  return `${path}${path.includes("?") ? "&" : "?"}guild=${encodeURIComponent(id)}`;
+}
 
 async function ask(path, options) {
   const response = await fetch(`/page-api/${withGuild(path)}`, options).catch(() => { throw new Error(UNREACHABLE); });
@@ -34,9 +50,11 @@ export async function loadState() {
 }
 
 /** Up to 100 messages of a channel, oldest first: the newest ones, or those before a message. */
-export const loadMessages = (channel, before) =>
-  ask(`messages?as=${state.me}&channel=${channel}${before ? `&before=${before}` : ""}`,
-    { signal: AbortSignal.timeout(HISTORY_TIMEOUT_MS) });
+export function loadMessages(channel, before) {
+  let path = `messages?as=${state.me}&channel=${channel}`;
+  if (before) path += `&before=${before}`;
+  return ask(path, { signal: AbortSignal.timeout(HISTORY_TIMEOUT_MS) });
+}
 
 export const act = (name, body) => ask(name, {
   method: "POST",
@@ -51,18 +69,28 @@ export const upload = (file) => ask(`upload?as=${state.me}&name=${encodeURICompo
 
 /** Listen for events until the returned function is called; reconnects automatically. */
 export function listen({ onOpen, onEvent, onLost }) {
-  let socket, timer, ended = false, pause = 300;
+  let socket;
+  let timer;
+  let ended = false;
+  let pause = FIRST_PAUSE_MS;
   function connect() {
     socket = new WebSocket(`ws://${location.host}/page-api/${withGuild(`live?as=${state.me}`)}`);
-    socket.onopen = () => { pause = 300; onOpen(); };
+    socket.onopen = () => {
+      pause = FIRST_PAUSE_MS;
+      onOpen();
+    };
     socket.onmessage = (message) => onEvent(...JSON.parse(message.data));
     socket.onclose = () => {
       if (ended) return;
       onLost();
       timer = setTimeout(connect, pause);
-      pause = Math.min(pause * 2, 5000);
+      pause = Math.min(pause * 2, MAX_PAUSE_MS);
     };
   }
   connect();
-  return () => { ended = true; clearTimeout(timer); socket.close(); };
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+    socket.close();
+  };
 }

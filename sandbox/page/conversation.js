@@ -1,6 +1,6 @@
 /**
- * The open channel's messages. `log` holds all loaded messages, oldest first; the list shows a window of them (`drawn`, as
- * indexes into `log`), so that scrolling through thousands stays smooth.
+ * The open channel's messages. `log` holds all loaded messages, oldest first; the list shows a
+ * window of them (`drawn`, as indexes into `log`), so that scrolling through thousands stays smooth.
  */
 
 import { loadMessages, state } from "/page/api.js";
@@ -9,11 +9,30 @@ import { draw, EPHEMERAL, regroup, USER_MESSAGE_TYPES } from "/page/message.js";
 import { idAt, isLater, now, findChannel, channelName, userName } from "/page/guild.js";
 import { lastRead, markRead } from "/page/unread.js";
 
-const PAGE = 100, STEP = 50, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SPEAK_DELAY_MS = 1500, RETRY_DELAY_MS = 2000;
-const [list, scroller, latest, beginning] = ["messages", "scroller", "latest", "beginning"].map($);
-const items = new Map(), dismissed = new Set();
-let log = [], drawn = { from: 0, to: 0 }, complete = false, loading = false, stuck = true, anchor = null, last = { top: 0, sizes: 0 };
-let newAfter = null, missed = 0, onRead = () => {};
+const PAGE = 100;
+const STEP = 50;
+const WINDOW = 400;
+const NEAR_PX = 60;
+const AHEAD_PX = 1500;
+const SPEAK_DELAY_MS = 1500;
+const RETRY_DELAY_MS = 2000;
+const FLASH_MS = 2000;
+const list = $("messages");
+const scroller = $("scroller");
+const latest = $("latest");
+const beginning = $("beginning");
+const items = new Map(); // list items by message
+const dismissed = new Set();
+let log = [];
+let drawn = { from: 0, to: 0 };
+let complete = false; // the first message is loaded
+let loading = false;
+let stuck = true; // the end is shown, and followed
+let anchor = null; // the message being read, while the end is not
+let last = { top: 0, sizes: 0 };
+let newAfter = null; // the last message that had been read when the channel was opened
+let missed = 0;
+let onRead = () => {};
 
 const find = (id) => log.findIndex((message) => message.id === id);
 const isAtEnd = () => drawn.to === log.length;
@@ -25,7 +44,11 @@ function render() {
     return items.get(message.id);
   });
   const kept = new Set(wanted);
-  [...list.children].filter((item) => !kept.has(item)).forEach((item) => { item.remove(); items.delete(item.message.id); });
+  for (const item of [...list.children]) {
+    if (kept.has(item)) continue;
+    item.remove();
+    items.delete(item.message.id);
+  }
   let next = list.firstElementChild;
   wanted.forEach((item, index) => {
     if (item === next) next = next.nextElementSibling;
@@ -54,15 +77,18 @@ function settle() {
 function read() {
   missed = 0;
   if (document.visibilityState !== "visible") return;
-  const last = log.findLast((message) => !(message.flags & EPHEMERAL))?.id ?? findChannel()?.last_message_id;
-  if (markRead(state.channel, last)) onRead();
+  const newest = log.findLast((message) => !(message.flags & EPHEMERAL));
+  const id = newest?.id ?? findChannel()?.last_message_id;
+  if (markRead(state.channel, id)) onRead();
 }
 
 function onScroll() {
   const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_PX;
-  // Only the reader scrolls up: where sizes have changed, too, something has grown and `settle` follows.
   const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
-  stuck = (near || (stuck && (seen.top >= last.top || seen.sizes !== last.sizes))) && isAtEnd();
+  // Only the reader scrolls up: where sizes have changed, too, something has grown and `settle`
+  // follows.
+  const hasScrolledUp = seen.top < last.top && seen.sizes === last.sizes;
+  stuck = (near || (stuck && !hasScrolledUp)) && isAtEnd();
   last = seen;
   hold();
   latest.hidden = stuck;
@@ -76,8 +102,10 @@ const depth = (item) => item.getBoundingClientRect().bottom + scroller.scrollTop
 /** Remember the message being read and its position. */
 function hold() {
   const top = scroller.getBoundingClientRect().top;
-  const item = stuck ? null : [...list.children].find((one) => one.getBoundingClientRect().bottom > top);
-  anchor = item && { item, depth: depth(item) };
+  anchor = null;
+  if (stuck) return;
+  const item = [...list.children].find((each) => each.getBoundingClientRect().bottom > top);
+  if (item) anchor = { item, depth: depth(item) };
 }
 
 /** Show a range of messages; the ends are clamped. */
@@ -103,7 +131,8 @@ async function extend() {
 
 /** Return these messages with the page before them; null if another channel was opened meanwhile. */
 async function prependOlder(messages) {
-  const channel = state.channel, page = await loadMessages(channel, messages[0]?.id);
+  const { channel } = state;
+  const page = await loadMessages(channel, messages[0]?.id);
   if (channel !== state.channel) return null;
   // This member's ephemeral messages come with the page and do not mark its end.
   const ended = page.filter((message) => !(message.flags & EPHEMERAL)).length < PAGE;
@@ -119,28 +148,42 @@ async function loadOlder() {
   loading = false;
   if (!loaded || log !== before) return false;
   const added = loaded.messages.length - log.length;
-  [log, complete] = [loaded.messages, loaded.ended];
+  log = loaded.messages;
+  complete = loaded.ended;
   drawn = { from: drawn.from + added, to: drawn.to + added };
   return true;
 }
 
 /** Load the channel; after a lost connection, back to the message that was on top. */
 export async function open({ again = false } = {}) {
-  const reaching = again ? log[drawn.from]?.id : null, wasStuck = !again || stuck, channel = state.channel;
+  const reaching = again ? log[drawn.from]?.id : null;
+  const wasStuck = !again || stuck;
+  const { channel } = state;
   let loaded = { messages: [], ended: false };
   do loaded = await prependOlder(loaded.messages);
   while (loaded && !loaded.ended && reaching && isLater(loaded.messages[0].id, reaching));
   if (!loaded) return;
   const next = loaded.messages;
   newAfter = (again && newAfter) || lastRead(channel);
-  const from = reaching ? Math.max(0, next.findIndex((message) => !isLater(reaching, message.id))) : 0;
+  let from = 0;
+  if (reaching) from = Math.max(0, next.findIndex((message) => !isLater(reaching, message.id)));
   const to = again && !wasStuck ? Math.min(next.length, from + WINDOW) : next.length;
-  if (!again) { items.clear(); list.replaceChildren(); [anchor, missed] = [null, 0]; }
+  if (!again) {
+    items.clear();
+    list.replaceChildren();
+    anchor = null;
+    missed = 0;
+  }
+  // Notices of the page itself are in no history.
   const notes = again ? log.filter((message) => message.failed) : [];
   log = [...next, ...notes];
-  drawn = { from: Math.max(from, to + notes.length - WINDOW), to: to === next.length ? log.length : to };
-  [complete, stuck] = [loaded.ended, wasStuck];
-  log.forEach((message) => { if (items.has(message.id)) draw(message, items.get(message.id)); });
+  const end = to === next.length ? log.length : to;
+  drawn = { from: Math.max(from, to + notes.length - WINDOW), to: end };
+  complete = loaded.ended;
+  stuck = wasStuck;
+  for (const message of log) {
+    if (items.has(message.id)) draw(message, items.get(message.id));
+  }
   $("welcome").textContent = `This is the beginning of ${channelName(findChannel())}.`;
   // Own messages are never new.
   const unread = log.find((message) => isLater(message.id, newAfter));
@@ -153,7 +196,8 @@ export async function open({ again = false } = {}) {
 
 /** Scroll to the first unread message, unless all of them fit. */
 function showNew() {
-  const line = list.querySelector(".divider.new"), below = list.getBoundingClientRect().bottom - line.getBoundingClientRect().top;
+  const line = list.querySelector(".divider.new");
+  const below = list.getBoundingClientRect().bottom - line.getBoundingClientRect().top;
   stuck = below < scroller.clientHeight;
   if (stuck) settle();
   else line.scrollIntoView({ block: "center" });
@@ -164,7 +208,8 @@ function showNew() {
 /** Show a new or changed message of this channel. */
 export function show(message) {
   if (dismissed.has(message.id)) return;
-  const index = find(message.id), present = isAtEnd();
+  const index = find(message.id);
+  const present = isAtEnd();
   if (index >= 0) {
     log[index] = message;
     if (items.has(message.id)) draw(message, items.get(message.id));
@@ -175,8 +220,14 @@ export function show(message) {
     const at = log.findLastIndex((one) => isLater(message.id, one.id)) + 1;
     log.splice(at, 0, message);
     const reading = stuck && present && document.visibilityState === "visible";
-    if (message.author.id === state.me) return jumpToEnd();
-    if (!reading) { newAfter ??= lastRead(state.channel); missed += 1; }
+    if (message.author.id === state.me) {
+      jumpToEnd();
+      return;
+    }
+    if (!reading) {
+      newAfter ??= lastRead(state.channel);
+      missed += 1;
+    }
     if (present) drawn.to = log.length;
     else if (at < drawn.to) drawn.to += 1;
     if (at < drawn.from) drawn.from += 1;
@@ -196,10 +247,22 @@ export function remove(id, forGood = false) {
 
 /** Show a notice of the page as an ephemeral message. */
 export function notice(content) {
-  const last = log.at(-1)?.id ?? idAt(new Date(now()).toISOString());
+  const timestamp = new Date(now()).toISOString();
+  const newest = log.at(-1)?.id ?? idAt(timestamp);
   show({
-    id: String(BigInt(last) + 1n), channel_id: state.channel, author: state.bot, type: 0, flags: EPHEMERAL, failed: true, content,
-    timestamp: new Date(now()).toISOString(), edited_timestamp: null, mentions: [], embeds: [], attachments: [], components: [],
+    id: String(BigInt(newest) + 1n),
+    channel_id: state.channel,
+    author: state.bot,
+    type: 0,
+    flags: EPHEMERAL,
+    failed: true,
+    content,
+    timestamp,
+    edited_timestamp: null,
+    mentions: [],
+    embeds: [],
+    attachments: [],
+    components: [],
   });
 }
 
@@ -217,26 +280,36 @@ function speak(item) {
 
 /** Scroll to a message, loading older ones if needed. */
 export async function jump(id) {
-  while (find(id) < 0 && !complete && isLater(log[0]?.id ?? "0", id)) if (!(await loadOlder())) break;
+  while (find(id) < 0 && !complete && isLater(log[0]?.id ?? "0", id)) {
+    if (!(await loadOlder())) break;
+  }
   const index = find(id);
   if (index < 0) return;
-  [stuck, anchor] = [false, null];
+  stuck = false;
+  anchor = null;
   if (index < drawn.from || index >= drawn.to) look(index - STEP, index + STEP);
   const { article } = items.get(id);
   article.scrollIntoView({ block: "center" });
   hold();
   article.focus({ preventScroll: true });
   article.classList.add("flash");
-  setTimeout(() => article.classList.remove("flash"), 2000);
+  setTimeout(() => article.classList.remove("flash"), FLASH_MS);
 }
 
 /** Jump to the newest message. */
 export function jumpToEnd() {
-  [stuck, newAfter, anchor] = [true, null, null];
+  stuck = true;
+  newAfter = null;
+  anchor = null;
   look(log.length - PAGE, log.length);
 }
 
-export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && USER_MESSAGE_TYPES.includes(message.type))?.id);
+/** The list item of the member's last message, if it is in the window. */
+export function lastOwn() {
+  const isOwn = ({ author, type }) => author.id === state.me && USER_MESSAGE_TYPES.includes(type);
+  return items.get(log.findLast(isOwn)?.id);
+}
+
 export const redraw = () => items.forEach((item) => draw(item.message, item));
 
 export function watch(told) {
@@ -244,7 +317,10 @@ export function watch(told) {
   scroller.addEventListener("scroll", onScroll, { passive: true });
   // Loading images, growing replies and the composer push the end down.
   const sizes = new ResizeObserver(settle);
-  [list, scroller].forEach((element) => sizes.observe(element));
-  document.addEventListener("visibilitychange", () => { if (stuck && isAtEnd()) read(); });
+  sizes.observe(list);
+  sizes.observe(scroller);
+  document.addEventListener("visibilitychange", () => {
+    if (stuck && isAtEnd()) read();
+  });
   latest.onclick = jumpToEnd;
 }

@@ -4,12 +4,28 @@ import { h } from "/page/dom.js";
 import { findName, now, findChannel, roleName, THREAD } from "/page/guild.js";
 
 const mention = (text) => h("span", { className: "mention" }, text);
-const link = (url, ...words) => h("a", { href: url, target: "_blank", rel: "noreferrer noopener", title: url }, ...words);
+
+function link(url, ...words) {
+  const props = { href: url, target: "_blank", rel: "noreferrer noopener", title: url };
+  return h("a", props, ...words);
+}
+/** Formats of times, by Discord's letter. */
 const TIMES = {
-  t: { timeStyle: "short" }, T: { timeStyle: "medium" }, d: { dateStyle: "short" }, D: { dateStyle: "long" },
-  f: { dateStyle: "long", timeStyle: "short" }, F: { dateStyle: "full", timeStyle: "short" },
+  t: { timeStyle: "short" },
+  T: { timeStyle: "medium" },
+  d: { dateStyle: "short" },
+  D: { dateStyle: "long" },
+  f: { dateStyle: "long", timeStyle: "short" },
+  F: { dateStyle: "full", timeStyle: "short" },
 };
-const UNITS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const UNITS = [
+  ["year", 31536000],
+  ["month", 2592000],
+  ["day", 86400],
+  ["hour", 3600],
+  ["minute", 60],
+  ["second", 1],
+];
 
 function relative(seconds) {
   const [unit, size] = UNITS.find((one) => Math.abs(seconds) >= one[1]) ?? UNITS.at(-1);
@@ -30,13 +46,23 @@ function spoiler(words) {
     element.classList.add("open");
     ["role", "aria-label", "tabindex"].forEach((name) => element.removeAttribute(name));
   };
-  const element = h("span", { className: "spoiler", role: "button", tabIndex: 0, ariaLabel: "Spoiler: press to reveal", onclick: open, onkeydown: open }, h("span", {}, words));
+  const props = {
+    className: "spoiler",
+    role: "button",
+    tabIndex: 0,
+    ariaLabel: "Spoiler: press to reveal",
+    onclick: open,
+    onkeydown: open,
+  };
+  const element = h("span", props, h("span", {}, words));
   return element;
 }
 
 function channel(id) {
   const found = findChannel(id);
-  return found ? h("a", { className: "mention", href: `#${found.type === THREAD ? id : found.name}`, "data-channel": id }, `#${found.name}`) : mention("#unknown");
+  if (!found) return mention("#unknown");
+  const href = `#${found.type === THREAD ? id : found.name}`;
+  return h("a", { className: "mention", href, "data-channel": id }, `#${found.name}`);
 }
 
 /** The earliest match wins; of two at one place, the first rule. */
@@ -64,27 +90,40 @@ const INLINE = [
 function inline(text) {
   const out = [];
   for (let rest = text; rest;) {
-    const found = INLINE.map(([pattern, make]) => ({ match: pattern.exec(rest), make })).filter((one) => one.match);
-    const first = found.reduce((best, one) => (best && best.match.index <= one.match.index ? best : one), null);
+    const first = firstMatch(rest);
     if (!first) return [...out, rest];
-    out.push(rest.slice(0, first.match.index), first.make(first.match));
-    rest = rest.slice(first.match.index + first.match[0].length);
+    const { match, make } = first;
+    out.push(rest.slice(0, match.index), make(match));
+    rest = rest.slice(match.index + match[0].length);
   }
   return out;
+}
+
+/** The earliest match of a rule, with what makes its node; null if none matches. */
+function firstMatch(text) {
+  let first = null;
+  for (const [pattern, make] of INLINE) {
+    const match = pattern.exec(text);
+    if (match && (!first || match.index < first.match.index)) first = { match, make };
+  }
+  return first;
 }
 
 const LINES = [
   [/^-# (.+)$/, (m) => h("small", { className: "subtext" }, inline(m[1]))],
   [/^(#{1,3}) (.+)$/, (m) => h(`h${m[1].length + 2}`, {}, inline(m[2]))],
 ];
-const QUOTE = /^> ?/, ITEM = /^( *)(?:[-*]|(\d+)\.) +(.+)$/;
+const QUOTE = /^> ?/;
+const ITEM = /^( *)(?:[-*]|(\d+)\.) +(.+)$/;
+const BLOCKS = [QUOTE, ITEM, ...LINES.map(([pattern]) => pattern)];
 
 /** Take lines from the front while they fit. */
 const take = (lines, fits) => lines.splice(0, lines.findIndex((line) => !fits(line)) >>> 0);
 
 /** Build a list; lines indented further become lists in its items. */
 function list(lines) {
-  const [, indent, number] = ITEM.exec(lines[0]), items = [];
+  const [, indent, number] = ITEM.exec(lines[0]);
+  const items = [];
   while (lines.length) {
     const item = h("li", {}, inline(ITEM.exec(lines.shift())[3]));
     const inner = take(lines, (line) => ITEM.exec(line)[1].length > indent.length);
@@ -94,30 +133,62 @@ function list(lines) {
   return number ? h("ol", { start: Number(number) }, items) : h("ul", {}, items);
 }
 
-function blocks(text) {
-  const lines = text.split("\n"), out = [];
-  while (lines.length) {
-    const line = LINES.map(([pattern, make]) => ({ match: pattern.exec(lines[0]), make })).find((one) => one.match);
-    if (lines[0].startsWith(">>> ")) out.push(h("blockquote", {}, blocks(lines.splice(0).join("\n").slice(4))));
-    else if (QUOTE.test(lines[0])) out.push(h("blockquote", {}, blocks(take(lines, (one) => QUOTE.test(one)).map((one) => one.replace(QUOTE, "")).join("\n"))));
-    else if (ITEM.test(lines[0])) {
-      const [, indent, number] = ITEM.exec(lines[0]);
-      out.push(list(take(lines, (one) => { const m = ITEM.exec(one); return m && (m[1].length > indent.length || !m[2] === !number); })));
-    }
-    else if (line) { lines.shift(); out.push(line.make(line.match)); }
-    else {
-      const plain = [lines.shift(), ...take(lines, (one) => ![QUOTE, ITEM, ...LINES.map(([pattern]) => pattern)].some((pattern) => pattern.test(one)))];
-      out.push(h("div", { className: "text" }, inline(plain.join("\n"))));
-    }
+/** Take the quotation at the front; after `>>>`, it is all that is left. */
+function takeQuote(lines) {
+  if (lines[0].startsWith(">>> ")) return lines.splice(0).join("\n").slice(4);
+  const quoted = take(lines, (line) => QUOTE.test(line));
+  return quoted.map((line) => line.replace(QUOTE, "")).join("\n");
+}
+
+/** Take the list at the front: items of the same kind, and those indented further. */
+function takeList(lines) {
+  const [, indent, number] = ITEM.exec(lines[0]);
+  return take(lines, (line) => {
+    const item = ITEM.exec(line);
+    return item && (item[1].length > indent.length || !item[2] === !number);
+  });
+}
+
+/** Build the node of a line that is a heading or subtext, and take it; null for any other. */
+function takeLine(lines) {
+  for (const [pattern, make] of LINES) {
+    const match = pattern.exec(lines[0]);
+    if (!match) continue;
+    lines.shift();
+    return make(match);
   }
+  return null;
+}
+
+function takeBlock(lines) {
+  if (QUOTE.test(lines[0])) return h("blockquote", {}, blocks(takeQuote(lines)));
+  if (ITEM.test(lines[0])) return list(takeList(lines));
+  const line = takeLine(lines);
+  if (line) return line;
+  const isPlain = (each) => !BLOCKS.some((pattern) => pattern.test(each));
+  const plain = [lines.shift(), ...take(lines, isPlain)];
+  return h("div", { className: "text" }, inline(plain.join("\n")));
+}
+
+function blocks(text) {
+  const lines = text.split("\n");
+  const out = [];
+  while (lines.length) out.push(takeBlock(lines));
   return out;
 }
 
 /** Build the nodes of a message's text. */
 export function markdown(text) {
-  return text.split(/```(?:\w*\n)?([\s\S]+?)\n?```\n?/).flatMap((part, index) =>
-    index % 2 ? [h("pre", { tabIndex: 0 }, h("code", {}, part))] : part.trim() ? blocks(part.replace(/\n$/, "")) : []);
+  // Every second part is what the pattern has caught: code.
+  const parts = text.split(/```(?:\w*\n)?([\s\S]+?)\n?```\n?/);
+  return parts.flatMap((part, index) => {
+    if (index % 2) return [h("pre", { tabIndex: 0 }, h("code", {}, part))];
+    return part.trim() ? blocks(part.replace(/\n$/, "")) : [];
+  });
 }
 
 /** A message's text on one line, for references and screen readers. */
-export const plainText = (text) => h("div", {}, ...markdown(text)).textContent.replace(/\s+/g, " ").trim();
+export function plainText(text) {
+  const words = h("div", {}, ...markdown(text)).textContent;
+  return words.replace(/\s+/g, " ").trim();
+}
