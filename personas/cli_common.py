@@ -74,10 +74,9 @@ def _zsh_script(scripts: Mapping[str, str]) -> str:
     """Join zsh scripts into one that works in `fpath` under each command's name, and with `eval` or
     `source`.
     """
-    bodies = (
-        script.partition("\n")[2].partition("\ntypeset -A opt_args\n")[0]
-        for script in scripts.values()
-    )
+    bodies = []
+    for script in scripts.values():  # without the first line and what is run when it is loaded
+        bodies.append(script.partition("\n")[2].partition("\ntypeset -A opt_args\n")[0])
     functions = "\n".join(bodies).replace("  local context", "  local -A opt_args\n  local context")
     compdefs = "\n".join(f"  compdef _shtab_{name.replace('-', '_')} {name}" for name in scripts)
     return f"""\

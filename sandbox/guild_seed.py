@@ -112,8 +112,9 @@ class GuildSeed:
         """Refuse a guild without members, or with an unknown role."""
         if not self.members:
             raise ValueError("a guild needs at least one member")
-        unknown = {role for member in self.members for role in member.roles} - {
-            role.name for role in self.roles
-        }
+        unknown: set[str] = set()
+        for member in self.members:
+            unknown |= set(member.roles)
+        unknown -= {role.name for role in self.roles}
         if unknown:
             raise ValueError(f"no such role: {', '.join(sorted(unknown))}")

@@ -31,10 +31,11 @@ class ProxyBot:
         channel = guild.channel(message["channel_id"])
         is_thread = channel["type"] == THREAD_CHANNEL
         home_id = channel["parent_id"] if is_thread else channel["id"]
-        own = [
-            hook for hook in webhooks.of_channel(home_id) if hook["user"]["id"] == self._user["id"]
-        ]
-        hook = own[0] if own else webhooks.create(home_id, {"name": WEBHOOK_NAME}, self._user)
+        for hook in webhooks.of_channel(home_id):
+            if hook["user"]["id"] == self._user["id"]:
+                break
+        else:
+            hook = webhooks.create(home_id, {"name": WEBHOOK_NAME}, self._user)
         text = message["content"] if content is None else content
         draft = MessageDraft({"content": text, "username": name, "embeds": list(embeds)})
         return webhooks.execute(hook, channel["id"], draft)

@@ -32,17 +32,20 @@ MESSAGE: FieldLimits = (
 THREAD: FieldLimits = (("name", 100),)
 MODAL: FieldLimits = (("title", 45), ("custom_id", 100), ("components", 5))
 CHOICES: FieldLimits = (("choices", 25), ("choices[].name", 100))
+COMMAND: FieldLimits = (
+    ("name", 32),
+    ("description", 100),
+    ("options", 25),
+    ("choices", 25),
+    ("choices[].name", 100),
+    ("choices[].value", 100),
+)
+"""Limits of a command, and of each of its options."""
 COMMANDS: FieldLimits = tuple(
+    # A group has subcommands, and these have options.
     (f"[].{'options[].' * depth}{field}", most)
     for depth in range(4)
-    for field, most in (
-        ("name", 32),
-        ("description", 100),
-        ("options", 25),
-        ("choices", 25),
-        ("choices[].name", 100),
-        ("choices[].value", 100),
-    )
+    for field, most in COMMAND
 )
 FieldPath = tuple[str, ...]
 
@@ -51,7 +54,8 @@ def check_limits(body: object, rules: FieldLimits) -> None:
     """Raise ApiError 50035, with Discord's tree of errors, if a field is too long."""
     errors: Json = {}
     for path, most in rules:
-        for field, value in _find_fields(body, path.replace("[]", ".[]").strip(".").split("."), ()):
+        steps = path.replace("[]", ".[]").strip(".").split(".")
+        for field, value in _find_fields(body, steps, ()):
             if isinstance(value, str | list) and len(value) > most:
                 _add_error(errors, field, f"Must be {most} or fewer in length.")
     if errors:

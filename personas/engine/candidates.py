@@ -101,11 +101,10 @@ def comparable_candidates(seq: Sequence) -> list[Sequence]:
 
     A candidate that ends at once is one token, whose likelihood may be anything.
     """
-    candidates = [
-        candidate
-        for candidate in (seq, *seq.other_candidates)
-        if any(map(str.isalnum, candidate.text))
-    ]
+    candidates = []
+    for candidate in (seq, *seq.other_candidates):
+        if any(map(str.isalnum, candidate.text)):
+            candidates.append(candidate)
     return candidates or [seq]
 
 
@@ -120,9 +119,8 @@ def best_candidate(seq: Sequence, candidates: abc.Sequence[Sequence]) -> Sequenc
         return candidates[0]
     replies = [candidate.reply_ids for candidate in candidates]
     scores = []
-    for candidate, reply, card_logprob in zip(
-        candidates, replies, _card_logprobs(seq, replies), strict=True
-    ):
+    rows = zip(candidates, replies, _card_logprobs(seq, replies), strict=True)
+    for candidate, reply, card_logprob in rows:
         score = candidate.reply_logprob - CARD_WEIGHT * card_logprob
         scores.append(score / len(reply))
     return candidates[scores.index(max(scores))]

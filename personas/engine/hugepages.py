@@ -36,21 +36,19 @@ def packed_zeros_in_huge_pages(
         starts.append(end)
         end += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     block = zeros_in_huge_pages((end,), torch.uint8, device)
-    return [
-        _tensor_view(block, start, shape, dtype)
-        for start, shape in zip(starts, shapes, strict=True)
-    ]
+    places = zip(starts, shapes, strict=True)
+    return [_tensor_view(block, start, shape, dtype) for start, shape in places]
 
 
 def move_weights_to_huge_pages(model: Any) -> None:
     """Copy a model's parameters into huge pages one after the other, so that only one is held twice
     at a time.
     """
-    weights = [
-        weight
-        for weight in model.parameters()
-        if (weight.is_floating_point() or weight.dtype == torch.int8) and weight.is_contiguous()
-    ]
+    weights = []
+    for weight in model.parameters():
+        is_number = weight.is_floating_point() or weight.dtype == torch.int8
+        if is_number and weight.is_contiguous():
+            weights.append(weight)
     if model.device.type != "cpu" or sum(weight.nbytes for weight in weights) < HUGE_PAGE_BYTES:
         return
     for dtype in {weight.dtype for weight in weights}:

@@ -20,9 +20,8 @@ MIXED_RIGHT = "licensed:mixed"
 
 def is_built_dataset(folder: Path) -> bool:
     """Return True if a folder was built by `dataset build`, complete or damaged."""
-    samples = (TRAIN_FILE, EVAL_FILE)
-    about = (STATS_FILE, PEOPLE_FILE)
-    return all(any((folder / name).is_file() for name in names) for names in (samples, about))
+    has_samples = (folder / TRAIN_FILE).is_file() or (folder / EVAL_FILE).is_file()
+    return has_samples and ((folder / STATS_FILE).is_file() or (folder / PEOPLE_FILE).is_file())
 
 
 def combine_rights(rights: Mapping[str, int]) -> Right:

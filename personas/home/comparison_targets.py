@@ -51,10 +51,9 @@ def read_comparison_targets(folder: Path) -> ComparisonTargets:
 
 
 def _with_paths(targets: ComparisonTargets, convert: Callable[[str], str]) -> ComparisonTargets:
-    neighbours = tuple(
-        NeighbourPaths(persona=one.persona, adapter=convert(one.adapter), job=convert(one.job))
-        for one in targets.neighbours
-    )
-    return targets.model_copy(
-        update={"live": targets.live and convert(targets.live), "neighbours": neighbours}
-    )
+    neighbours = []
+    for one in targets.neighbours:
+        paths = {"adapter": convert(one.adapter), "job": convert(one.job)}
+        neighbours.append(one.model_copy(update=paths))
+    live = targets.live and convert(targets.live)
+    return targets.model_copy(update={"live": live, "neighbours": tuple(neighbours)})

@@ -91,12 +91,15 @@ def find_exports_containing(home: Path, people: Collection[str]) -> list[ExportR
     wanted = {*people, EVERYBODY}
     exports = read_exports(home)
     ended = {export.transfer for export in exports if export.state != "begun"}
-    return [
-        export
-        for export in exports
-        if export.state == "done" or (export.state == "begun" and export.transfer not in ended)
-        if not wanted.isdisjoint(export.people)
-    ]
+    containing = []
+    for export in exports:
+        # A transfer without an outcome may have arrived.
+        is_somewhere = export.state == "done"
+        if export.state == "begun" and export.transfer not in ended:
+            is_somewhere = True
+        if is_somewhere and not wanted.isdisjoint(export.people):
+            containing.append(export)
+    return containing
 
 
 REVIEWS_FILE = "reviews.json"
@@ -121,9 +124,8 @@ def record_review_file(home: Path, path: Path, delete_at: float) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = ReviewFile(path=str(path.absolute()), delete_at=delete_at)
     with _review_lock(home):
-        _write_reviews(
-            home, [review for review in _read_reviews(home) if review.path != new.path] + [new]
-        )
+        others = [review for review in _read_reviews(home) if review.path != new.path]
+        _write_reviews(home, [*others, new])
 
 
 def list_review_files(home: Path) -> list[Path]:

@@ -180,7 +180,7 @@ class LoreIndex:
         runs: the last wins.
         """
         with self._editing:
-            rows = list(passages() if callable(passages) else passages)
+            rows = list(passages()) if callable(passages) else list(passages)
             before = self._lore.get(owner)
             known = before.vectors() if before and before.units else self._stored(owner)
             lore = self._lay_out(rows, known)
@@ -395,9 +395,8 @@ class LoreIndex:
                 lore_by_owner[ADDED_OWNER] = added
             rows_by_term = {}
             if lore_by_owner:
-                rows_by_term = {
-                    term: self._rows_with(term, lore_by_owner.values()) for term in terms
-                }
+                for term in terms:
+                    rows_by_term[term] = self._rows_with(term, lore_by_owner.values())
             self._delete_words(added)
             return lore_by_owner, rows_by_term
 

@@ -103,16 +103,17 @@ def fold_text(text: str) -> str:
         if UNSEGMENTED_PATTERN.match(character):
             folded.append(character)
         else:
-            folded += [
-                c for c in unicodedata.normalize("NFD", character) if not unicodedata.combining(c)
-            ]
+            for part in unicodedata.normalize("NFD", character):
+                if not unicodedata.combining(part):
+                    folded.append(part)
     return "".join(folded).translate(LETTER_FOLDS)
 
 
 def extract_terms(text: str) -> list[str]:
-    return [
-        piece for word in WORD_PATTERN.findall(fold_text(text)) for piece in _character_pairs(word)
-    ]
+    terms = []
+    for word in WORD_PATTERN.findall(fold_text(text)):
+        terms += _character_pairs(word)
+    return terms
 
 
 def query_terms(message: str) -> list[str]:
@@ -124,12 +125,14 @@ def spellings(text: str) -> dict[str, set[str]]:
     """Return the words of a text with diacritics by their folded form, empty for one without: "cả"
     is not "cá".
     """
-    found = WORD_PATTERN.findall(unicodedata.normalize("NFC", text).casefold())
-    words: dict[str, set[str]] = {}
-    for word in found if not all(map(str.isascii, found)) else ():
+    words = WORD_PATTERN.findall(unicodedata.normalize("NFC", text).casefold())
+    forms: dict[str, set[str]] = {}
+    if all(map(str.isascii, words)):
+        return forms
+    for word in words:
         if not UNSEGMENTED_PATTERN.match(word):
-            words.setdefault(fold_text(word), set()).add(word)
-    return words
+            forms.setdefault(fold_text(word), set()).add(word)
+    return forms
 
 
 def character_grams(message: str) -> frozenset[str]:
@@ -140,15 +143,11 @@ def character_grams(message: str) -> frozenset[str]:
     """
     grams: set[str] = set()
     for word in WORD_PATTERN.findall(fold_text(message)):
-        pieces = {
-            piece for piece in _character_pairs(word) if _is_query_term(piece)
-        } - EVERYDAY_TERMS
+        pieces = set(filter(_is_query_term, _character_pairs(word))) - EVERYDAY_TERMS
         if UNSEGMENTED_PATTERN.match(word):
-            grams |= {
-                sign
-                for sign in word
-                if not (sign in FUNCTION_CHARACTERS or HIRAGANA_PATTERN.match(sign))
-            }
+            for sign in word:
+                if sign not in FUNCTION_CHARACTERS and not HIRAGANA_PATTERN.match(sign):
+                    grams.add(sign)
         elif pieces and len(word) >= MIN_GRAM_WORD_CHARS:
             pieces = {f" {word} "[at : at + 3] for at in range(len(word))}
         grams |= pieces
@@ -179,42 +178,37 @@ def is_statement(message: str) -> bool:
     """Return True for an English message that asks for nothing about anybody: "got promoted",
     "write me a poem".
     """
-    words = WORD_PATTERN.findall(message.casefold())
-    english, others = (
-        sum(word in known for word in words) for known in (STOP_WORDS, VIETNAMESE_STOP_WORDS)
-    )
-    if (
-        "?" in message
-        or "\uff1f" in message
-        or english <= others
-        or not has_english_stop_words(words)
-    ):
+    if "?" in message or "\uff1f" in message:
         return False
-    return not any(
-        _asks(WORD_PATTERN.findall(clause))
-        for clause in CLAUSE_BREAK_PATTERN.split(message.casefold())
-    )
+    words = WORD_PATTERN.findall(message.casefold())
+    english = sum(word in STOP_WORDS for word in words)
+    vietnamese = sum(word in VIETNAMESE_STOP_WORDS for word in words)
+    if english <= vietnamese or not has_english_stop_words(words):
+        return False
+    clauses = CLAUSE_BREAK_PATTERN.split(message.casefold())
+    return not any(_asks(WORD_PATTERN.findall(clause)) for clause in clauses)
 
 
 def _asks(words: Sequence[str]) -> bool:
     """Return True if a clause asks, as it begins or further on: "ballast tell me", "for lunch what
     do", "your ship".
     """
-    begun = [word for word in words if word not in OPENING_WORDS]
-    if (
-        ASKING_WORDS.intersection(begun[:1])
-        or INTERROGATIVES.intersection(begun[:3])
-        or "your" in words
-    ):
+    rest = [word for word in words if word not in OPENING_WORDS]
+    if ASKING_WORDS.intersection(rest[:1]) or INTERROGATIVES.intersection(rest[:3]):
+        return True
+    if "your" in words:
         return True
     if "about" in words and TOLD_ABOUT_WORDS.intersection(words[: words.index("about")]):
         return True
-    return any(
-        (word in INTERROGATIVES and following in AUXILIARIES)
-        or (word in AUXILIARIES and following == "you")
-        or (word == "tell" and following in ("me", "us"))
-        for word, following in pairwise(words)
-    )
+    return any(_is_asking_pair(word, following) for word, following in pairwise(words))
+
+
+def _is_asking_pair(word: str, following: str) -> bool:
+    if word in INTERROGATIVES and following in AUXILIARIES:
+        return True
+    if word in AUXILIARIES and following == "you":
+        return True
+    return word == "tell" and following in ("me", "us")
 
 
 def _character_pairs(word: str) -> list[str]:
@@ -224,13 +218,10 @@ def _character_pairs(word: str) -> list[str]:
 
 
 def _is_query_term(word: str) -> bool:
-    if UNSEGMENTED_PATTERN.match(word):  # hiragana writes grammar, so its pairs carry no meaning
-        return (
-            not (
-                HIRAGANA_PATTERN.fullmatch(word)
-                or word in CHINESE_STOP_WORDS
-                or word in JAPANESE_STOP_WORDS
-            )
-            and len(word) > 1
-        )
-    return len(word) > 1 and word not in STOP_WORDS and word not in VIETNAMESE_STOP_WORDS
+    if len(word) < 2:
+        return False
+    if not UNSEGMENTED_PATTERN.match(word):
+        return word not in STOP_WORDS and word not in VIETNAMESE_STOP_WORDS
+    if HIRAGANA_PATTERN.fullmatch(word):  # it writes grammar, so its pairs carry no meaning
+        return False
+    return word not in CHINESE_STOP_WORDS and word not in JAPANESE_STOP_WORDS

@@ -31,7 +31,8 @@ MAX_TOKENS = 256
 BATCH_TOKENS = 256
 # Embeddings of texts in another language mislead: with them, every greeting found some of a
 # German persona's lore.
-MIN_JUDGED_WORDS, MAX_PIECES_PER_WORD = 3, 1.6
+MIN_JUDGED_WORDS = 3
+MAX_PIECES_PER_WORD = 1.6
 """English has at most 1.5 pieces of its vocabulary per word, other languages mostly 2; names may
 have many.
 """
@@ -96,10 +97,8 @@ class SentenceTransformer:
         """Load a folder, or a hub's model; `is_offline` reads the hub's cache only, without
         retries.
         """
-        from transformers import (
-            AutoModel,
-            AutoTokenizer,
-        )  # takes seconds, and only a named encoder needs it
+        # Takes seconds, and only a named encoder needs it.
+        from transformers import AutoModel, AutoTokenizer
         from transformers.utils import cached_file
 
         cache: dict[str, Any] = {"local_files_only": is_offline}
@@ -140,7 +139,9 @@ class MiniLM:
         """Report whether a text may be English: by its letters, then by its commonest words or by
         the vocabulary.
         """
-        words = WORD_PATTERN.findall(text.casefold()) if is_mostly_ascii(text) else []
+        if not is_mostly_ascii(text):
+            return False
+        words = WORD_PATTERN.findall(text.casefold())
         if len(words) < MIN_JUDGED_WORDS:
             return bool(words)
         if has_english_stop_words(words):
@@ -205,12 +206,11 @@ class _Norm:
 
 class _Layer:
     def __init__(self, weights: dict[str, Vectors], name: str) -> None:
-        parts = [
-            _dense(weights, f"{name}.attention.self.{part}") for part in ("query", "key", "value")
-        ]
-        self._qkv, self._qkv_bias = (
-            np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
-        )
+        query, query_bias = _dense(weights, f"{name}.attention.self.query")
+        key, key_bias = _dense(weights, f"{name}.attention.self.key")
+        value, value_bias = _dense(weights, f"{name}.attention.self.value")
+        self._qkv = np.concatenate([query, key, value], axis=-1)
+        self._qkv_bias = np.concatenate([query_bias, key_bias, value_bias], axis=-1)
         self._out, self._out_bias = _dense(weights, f"{name}.attention.output.dense")
         self._out_norm = _Norm(weights, f"{name}.attention.output.LayerNorm")
         self._up, self._up_bias = _dense(weights, f"{name}.intermediate.dense")

@@ -240,9 +240,10 @@ def gram_shares(message: str, visible: Mapping[int, IndexedPassage]) -> dict[int
         return {}
     weights = {gram: math.log1p(len(shared) / max(counts[gram], 1)) for gram in grams}
     whole = sum(weights.values())
-    return {
-        row: sum(weights[gram] for gram in row_grams) / whole for row, row_grams in shared.items()
-    }
+    shares = {}
+    for row, row_grams in shared.items():
+        shares[row] = sum(weights[gram] for gram in row_grams) / whole
+    return shares
 
 
 def word_score(words: dict[str, float]) -> float:

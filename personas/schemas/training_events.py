@@ -100,16 +100,15 @@ def summarise_epochs(epochs: Sequence[Epoch]) -> str:
     """Summarise a run, as in `training loss 4.04 → 1.38, held-out loss 1.56 → 1.38 over 6 epochs`;
     "" if too short.
     """
-    curves = {
-        "training loss": [it.train_loss for it in epochs if it.train_loss is not None],
-        "held-out loss": [it.eval_loss for it in epochs if it.eval_loss is not None],
-    }
-    shown = [
-        f"{name} {losses[0]:.4f} → {losses[-1]:.4f}"
-        for name, losses in curves.items()
-        if len(losses) > 1
-    ]
-    return f"{', '.join(shown)} over {len(epochs)} epochs" if shown else ""
+    trained = [epoch.train_loss for epoch in epochs if epoch.train_loss is not None]
+    held_out = [epoch.eval_loss for epoch in epochs if epoch.eval_loss is not None]
+    shown = []
+    for name, losses in (("training loss", trained), ("held-out loss", held_out)):
+        if len(losses) > 1:
+            shown.append(f"{name} {losses[0]:.4f} → {losses[-1]:.4f}")
+    if not shown:
+        return ""
+    return f"{', '.join(shown)} over {len(epochs)} epochs"
 
 
 class Estimate(FrozenModel):

@@ -54,8 +54,12 @@ def has_no_quota(status: int, answer: Any) -> bool:
     """Report whether an error says that the account is out of quota or credit, rather than too
     fast.
     """
+    if status == PAYMENT_REQUIRED:
+        return True
     error = answer.get("error") if isinstance(answer, dict) else None
-    named = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
-    return status == PAYMENT_REQUIRED or any(
-        isinstance(it, str) and it in QUOTA_CODES for it in named
-    )
+    if not isinstance(error, dict):
+        return False
+    for name in (error.get("code"), error.get("type")):
+        if isinstance(name, str) and name in QUOTA_CODES:
+            return True
+    return False
