@@ -100,10 +100,13 @@ class Dataset:
     @cached_property
     def language(self) -> str:
         """Code of the language of the trained replies, of the persona's own if there is one."""
-        own = [
-            it.reply for it in self.train_prompt_replies if it.by_persona or self.persona is None
-        ]
-        return detect_main_language(own or [it.reply for it in self.train_prompt_replies])
+        own: list[str] = []
+        replies: list[str] = []
+        for prompt_reply in self.train_prompt_replies:
+            replies.append(prompt_reply.reply)
+            if prompt_reply.by_persona or self.persona is None:
+                own.append(prompt_reply.reply)
+        return detect_main_language(own or replies)
 
     @property
     def trained(self) -> tuple[TokenizedSample, ...]:

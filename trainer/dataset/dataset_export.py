@@ -117,7 +117,8 @@ def export_dataset(
     with open_atomic(out, storing) as file:
         rights = Counter[str]()
         rows = _convert_samples(read_samples(source), shape, rights)
-        write_rows(rows, file, ".jsonl" if is_lines else ".json")
+        suffix = ".jsonl" if is_lines else ".json"
+        write_rows(rows, file, suffix)
         # Before the file gets its name, so that it is never there without its right.
         write_right(out, folder, rights)
     return ExportedDataset(rights.total(), rights)
@@ -141,7 +142,9 @@ def _openai(sample: dict[str, Any]) -> dict[str, Any]:
     messages: list[ChatMessage] = []
     for message in before:
         is_reply = message["role"] == "assistant"
-        messages.append({**message, "weight": 0} if is_reply else message)
+        if is_reply:
+            message = {**message, "weight": 0}
+        messages.append(message)
     return {"messages": [*messages, reply]}
 
 

@@ -255,7 +255,9 @@ class _ReplyKeys:
         self._counts = array("q")
 
     def add(self, conversation: Conversation) -> None:
-        keys = array("Q", [key for pair in reply_keys(conversation) for key in pair])
+        keys = array("Q")
+        for pair in reply_keys(conversation):
+            keys.extend(pair)
         self._file.write(keys.tobytes())
         self._counts.append(len(keys) // 2)
 

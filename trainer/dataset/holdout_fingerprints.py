@@ -149,17 +149,14 @@ class HoldoutFingerprints:
         texts, first = np.unique(texts, return_index=True)
         numbers = numbers[first]
         bands = [self._band(band)[numbers] for band in range(LSH_BANDS)]
-        starts = range(0, len(numbers), COMPARE_BATCH_PAIRS)
-        signatures = [
-            self._signatures(numbers[start : start + COMPARE_BATCH_PAIRS]) for start in starts
-        ]
+        signatures = [np.empty((0, NUM_PERMUTATIONS // 2), np.uint8)]
+        for start in range(0, len(numbers), COMPARE_BATCH_PAIRS):
+            signatures.append(self._signatures(numbers[start : start + COMPARE_BATCH_PAIRS]))
         return HoldoutIndex(
             self._key,
             texts,
             np.stack(bands, axis=1),
-            signatures=np.concatenate(
-                [np.empty((0, NUM_PERMUTATIONS // 2), np.uint8), *signatures]
-            ),
+            signatures=np.concatenate(signatures),
             replies=np.unique(replies),
         )
 

@@ -233,9 +233,10 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
             f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out."
         )
     consent = read_consent(folder)
-    paths: dict[str, list[tuple[Path, Material]]] = {
-        kind: [] for allowed in ALLOWED_KINDS.values() for kind in allowed
-    }
+    paths: dict[str, list[tuple[Path, Material]]] = {}
+    for allowed in ALLOWED_KINDS.values():
+        for kind in allowed:
+            paths[kind] = []
     for material in sorted(spec.materials, key=lambda material: material.kind):
         path = _check_material(folder / "material", material, consent)
         paths[material.kind].append((path, material))

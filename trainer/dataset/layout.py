@@ -79,10 +79,12 @@ def read_stats(folder: Path) -> dict[str, Any]:
         raise _damaged_error(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise _damaged_error(f"{path} is not JSON ({error})") from error
-    missing = sorted(REQUIRED_STATS - stats.keys() if isinstance(stats, dict) else REQUIRED_STATS)
+    missing = REQUIRED_STATS
+    if isinstance(stats, dict):
+        missing = REQUIRED_STATS - stats.keys()
     if missing:
         raise _damaged_error(
-            f"{folder} is not a complete data set: {STATS_FILE} lacks {', '.join(missing)}"
+            f"{folder} is not a complete data set: {STATS_FILE} lacks {', '.join(sorted(missing))}"
         )
     return dict(stats)
 

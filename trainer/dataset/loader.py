@@ -177,8 +177,14 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     if sets.pair_sources:
         counts["samples_from_lore"] = from_lore
     counts |= {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
+    # With two stages the general samples are the first one, and the persona's own the second.
+    first: Sequence[SampleRecord] = ()
+    train: Sequence[SampleRecord] = (*sets.own, *general)
+    if has_first_stage:
+        first = general
+        train = sets.own
     return Dataset(
-        train=_samples(sets.own if has_first_stage else (*sets.own, *general)),
+        train=_samples(train),
         heldout=_samples(sets.heldout),
         general=_samples(measuring),
         counts=counts,
@@ -190,7 +196,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         permission=content.consent.permission if DISCORD_API in tally.rights else "",
         ledger=sets.ledger,
         held_out=sets.held_out,
-        first=_samples(general) if has_first_stage else (),
+        first=_samples(first),
         stated=sets.stated,
         caveats=caveats + mixture_notes,
         heldout_prompt_replies=_prompt_replies(sets.heldout),
@@ -320,19 +326,21 @@ def _take_general(
     sets: SampleSets, persona: Persona | None, recipe: Recipe
 ) -> tuple[list[SampleRecord], tuple[str, ...]]:
     """Take the general samples to train on, with a note if they are fewer than requested."""
+    if not mixes_general(recipe):
+        return list(sets.general), ()
     if persona is None:
         ignored = (
             "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs "
             "change nothing."
         )
-        return list(sets.general), (ignored,) if mixes_general(recipe) else ()
-    if not mixes_general(recipe):
-        return list(sets.general), ()
+        return list(sets.general), (ignored,)
     own = len(sets.own)
     most = general_sample_count(recipe, own)
     taken = list(itertools.islice(sets.general, most))
     caveat = mixture_caveat(recipe, own, len(taken))
-    return taken, (caveat,) if caveat else ()
+    if caveat:
+        return taken, (caveat,)
+    return taken, ()
 
 
 @dataclass

@@ -59,7 +59,8 @@ class MinHashIndex(ExitStack):
         ]
         self._hash_of = _WordHashes()
         self._pending: list[list[int]] = []
-        self._pending_shingles = self._count = 0
+        self._pending_shingles = 0
+        self._count = 0
 
     def __len__(self) -> int:
         return self._count
@@ -169,7 +170,8 @@ class _WordHashes(dict[str, int]):
         if len(self) >= MAX_CACHED_WORDS:
             self.clear()
         digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-        self[word] = value = int.from_bytes(digest, "little")
+        value = int.from_bytes(digest, "little")
+        self[word] = value
         return value
 
 
@@ -253,7 +255,10 @@ class _UnionFind:
             self._parent = grand
 
     def _root(self, number: int) -> int:
-        while (parent := int(self._parent[number])) != number:
+        parent = int(self._parent[number])
+        while parent != number:
+            # Numbers on the way are moved nearer to the root, so that later walks are shorter.
             self._parent[number] = self._parent[parent]
             number = parent
+            parent = int(self._parent[number])
         return number

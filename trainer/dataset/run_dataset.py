@@ -114,7 +114,9 @@ def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> st
     digest.update(spec.model_dump_json().encode())
     for name in (CONSENT_FILE, HOLDOUT_FILE, JOB_KEYS_FILE):
         file = job / name
-        digest.update(hashlib.sha256(file.read_bytes() if file.exists() else b"").digest())
+        content = file.read_bytes() if file.exists() else b""
+        # Each file by its own hash, so that what ends one cannot pass for the beginning of the next.
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
@@ -247,6 +249,9 @@ def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
     people.
     """
     made = built.made
+    people: list[str] = []
+    for person in made.people:
+        people += keys_of(person)
     line = {
         "ids": made.sample.ids,
         "reply_tokens": made.sample.reply_tokens,
@@ -259,7 +264,7 @@ def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
         "by_persona": made.persona is not None and bool(made.persona.id),
         "lore": bool(made.lore),
         "trimmed": made.trimmed > 0,
-        "people": [key for person in made.people for key in keys_of(person)],
+        "people": people,
     }
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 

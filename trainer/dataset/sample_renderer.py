@@ -112,7 +112,8 @@ class SampleRenderer:
         may be history but are not learned.
         """
         speaks = self._persona is not None and persona_speaks(self._persona, conversation)
-        conversation = fill_names(conversation, self._persona if speaks else None)
+        speaker = self._persona if speaks else None
+        conversation = fill_names(conversation, speaker)
         thoughts = [split_thought(message.text)[0] for message in conversation.messages]
         earlier = [without_thought(message) for message in earlier]
         messages = tuple(map(without_thought, conversation.messages))

@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from personas.home.atomic_files import atomic_folder
 from personas.home.built_dataset import EVAL_FILE, STATS_FILE, TRAIN_FILE
@@ -107,7 +107,7 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
     """
     made = built.made
     messages = renderer.messages(made.persona, made.turns, made.lore)
-    line = {
+    line: dict[str, Any] = {
         "messages": [*messages, {"role": "assistant", "content": made.reply.strip()}],
         "kind": built.kind,
         "source": built.source,
@@ -115,7 +115,10 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
         "talk": made.talk,
         "right": built.right,
         "speakers": list(made.speakers),
-        **({"speaker": made.persona.name} if made.persona else {}),
+    }
+    if made.persona:
+        line["speaker"] = made.persona.name
+    line |= {
         "arrived": made.arrived,
         "tokens": len(made.sample.ids),
         "reply_tokens": made.sample.reply_tokens,
@@ -178,11 +181,13 @@ class _SampleFiles(ExitStack):
         super().__init__()
         self.statistics = DatasetStatistics()
         self._plan = plan
-        self._dropped, self._train, self._eval = (
-            self.enter_context((folder / file).open("x", encoding="utf-8"))
-            for file in (DROPPED_FILE, TRAIN_FILE, EVAL_FILE)
-        )
+        self._dropped = self._create(folder / DROPPED_FILE)
+        self._train = self._create(folder / TRAIN_FILE)
+        self._eval = self._create(folder / EVAL_FILE)
         self._hash = SampleHash()
+
+    def _create(self, path: Path) -> TextIO:
+        return self.enter_context(path.open("x", encoding="utf-8"))
 
     def note(self, drop: DroppedRecord) -> None:
         """Write a dropped record."""
@@ -192,8 +197,9 @@ class _SampleFiles(ExitStack):
         """Write a sample."""
         self.statistics.add(built)
         line = format_sample(self._plan.renderer, built, self._plan.stages, self._plan.people_key)
-        self._hash.add(built.made.sample, held_out=built.side != TRAIN)
-        print(line, file=self._train if built.side == TRAIN else self._eval)
+        is_trained = built.side == TRAIN
+        self._hash.add(built.made.sample, held_out=not is_trained)
+        print(line, file=self._train if is_trained else self._eval)
 
     def hexdigest(self, dropped: Mapping[str, int]) -> str:
         """Return the data set's hash when all samples are written. Raises `MaterialError` if there

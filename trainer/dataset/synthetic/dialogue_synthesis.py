@@ -191,7 +191,8 @@ def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     takes_world = not own
     if own and world:
         takes_world = _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE
-    passages = (world if takes_world else own) or list(request.passages)
+    chosen = world if takes_world else own
+    passages = chosen or list(request.passages)
     turn, place = divmod(number, len(passages))
     order = sorted(
         range(len(passages)),

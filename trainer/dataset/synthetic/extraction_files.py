@@ -33,7 +33,8 @@ def write_extraction(persona: Persona, extraction: LoreExtraction, out: Path) ->
     kinds = Counter(fact.kind for fact in extraction.facts)
     counts: dict[str, int] = {}
     for kind in FACT_KINDS:
-        counts["style" if kind == "style" else f"{kind}s"] = kinds[kind]
+        plural = kind if kind == "style" else f"{kind}s"
+        counts[plural] = kinds[kind]
     pairs = Counter(pair.kind for pair in extraction.pairs)
     return {**counts, "questions": pairs["question"], "dialogues": pairs["dialogue"]}
 

@@ -176,10 +176,10 @@ class _EndpointGenerator:
                     )
                 return _parse_reply(read, self.url)
         except aiohttp.ClientConnectorError as error:
-            refused = error.os_error.errno
-            return (
-                f"cannot be reached: {os.strerror(refused).lower() if refused else error.os_error}"
-            )
+            reason = str(error.os_error)
+            if error.os_error.errno:
+                reason = os.strerror(error.os_error.errno).lower()
+            return f"cannot be reached: {reason}"
         except TimeoutError:
             return f"has not answered for {TIMEOUT_S:g} seconds"
         except aiohttp.ClientConnectionError as error:
@@ -196,7 +196,8 @@ def prompt_messages(persona: Persona, turns: Sequence[Turn], lore: LoreHit) -> l
     """
     messages = [{"role": "system", "content": system_text(persona, turns[-1].name)}]
     for turn in [*example_turns(persona), *turns]:
-        messages.append({"role": "assistant" if turn.by_persona else "user", "content": turn.text})
+        role = "assistant" if turn.by_persona else "user"
+        messages.append({"role": role, "content": turn.text})
     messages[-1]["content"] = f"[{lore.heading}] {lore.text}\n\n{messages[-1]['content']}"
     return messages
 
