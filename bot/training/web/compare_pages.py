@@ -18,7 +18,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.services import Services
 from bot.store import TrainingJob
-from bot.training.web import run_view
+from bot.training.web import run_charts, run_view, setting_view
 from bot.training.web.pages import other_runs, requested_settings
 from bot.training.web.requests import smoothing_query
 from bot.training.web.run_details import RunDetails, read_run_details
@@ -98,27 +98,27 @@ def _run_pair(home: Path, a: TrainingJob, b: TrainingJob, weight: float) -> RunP
     return RunPair(
         a=details_a,
         b=details_b,
-        loss=run_view.loss_chart([f"{name}: " for name in names], courses, weight),
-        rate=run_view.rate_chart(names, courses),
+        loss=run_charts.loss_chart([f"{name}: " for name in names], courses, weight),
+        rate=run_charts.rate_chart(names, courses),
     )
 
 
-def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
+def compare_results(pair: RunPair) -> list[setting_view.SettingComparison]:
     rows = []
     for name, text in RESULT_ROWS:
-        row = run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–")
+        row = setting_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–")
         rows.append(row)
     return rows
 
 
-def compare_run_settings(services: Services, pair: RunPair) -> list[run_view.SettingComparison]:
+def compare_run_settings(services: Services, pair: RunPair) -> list[setting_view.SettingComparison]:
     """Compare requests and settings of two runs. A field that only one request names counts as
     empty in the other.
     """
     requested_a = requested_settings(services, pair.a.job)
     requested_b = requested_settings(services, pair.b.job)
     names = [*requested_a, *requested_b]
-    return run_view.compare_settings(
+    return setting_view.compare_settings(
         _all_settings(pair.a, requested_a, names), _all_settings(pair.b, requested_b, names)
     )
 

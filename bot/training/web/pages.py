@@ -21,7 +21,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.services import Services
 from bot.store import JobState, TrainingJob
-from bot.training.web import run_view
+from bot.training.web import run_charts, run_view, setting_view
 from bot.training.web.requests import (
     JOB_STATE_NAMES,
     job_state_query,
@@ -137,7 +137,7 @@ async def get_run(request: web.Request) -> web.Response:
     requested = requested_settings(services, job)
     about = []
     for name, value in record.settings.about.items():
-        about.append((name, run_view.setting_text(value)))
+        about.append((name, setting_view.setting_text(value)))
     return render_page(
         request,
         "training/run.html",
@@ -150,7 +150,7 @@ async def get_run(request: web.Request) -> web.Response:
         card=run_view.read_score_summary(job),
         requested=requested,
         data_set=await asyncio.to_thread(_dataset_path, services, requested),
-        groups=run_view.group_settings(record.settings.values),
+        groups=setting_view.group_settings(record.settings.values),
         about=about,
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
@@ -179,11 +179,11 @@ def _draw_charts(
 ) -> tuple[RunDetails, dict[str, Markup | None]]:
     record = read_run_details(home, job)
     return record, {
-        "loss": run_view.loss_chart([""], [record.course], weight),
-        "rate": run_view.rate_chart(["learning rate"], [record.course]),
-        "pace": run_view.pace_chart(record.course),
-        "memory": run_view.memory_chart(record.course),
-        "composition": run_view.composition_chart(record.sheet) if record.sheet else None,
+        "loss": run_charts.loss_chart([""], [record.course], weight),
+        "rate": run_charts.rate_chart(["learning rate"], [record.course]),
+        "pace": run_charts.pace_chart(record.course),
+        "memory": run_charts.memory_chart(record.course),
+        "composition": run_charts.composition_chart(record.sheet) if record.sheet else None,
     }
 
 
@@ -203,8 +203,8 @@ def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
     except RequestError:
         return {}
     texts = {}
-    for name in ("job_name", *run_view.REQUEST_FIELDS):
-        text = run_view.setting_text(getattr(request, name))
+    for name in ("job_name", *setting_view.REQUEST_FIELDS):
+        text = setting_view.setting_text(getattr(request, name))
         if text:
             texts[name] = redact_paths(text, services.home)
     return texts

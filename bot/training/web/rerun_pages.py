@@ -19,7 +19,7 @@ from bot.store import TrainingJob
 from bot.training.backends.job_folder_backend import job_folder
 from bot.training.request_checks import requested_recipe_plan
 from bot.training.status_text import format_duration
-from bot.training.web import run_view
+from bot.training.web import run_view, setting_view
 from bot.training.web.requests import require_job, start_training
 from bot.training.web.run_details import read_run_settings
 from personas.errors import RequestError, UnderstudyError
@@ -37,7 +37,7 @@ SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
 DEFAULT_RECIPE = "demo-cpu"
 """Supplies what other recipes leave out."""
-RERUN_FIELDS = ("job_name", *run_view.REQUEST_FIELDS)
+RERUN_FIELDS = ("job_name", *setting_view.REQUEST_FIELDS)
 TASK_TYPES = ("persona", "dialogue", "preference")
 routes = Routes()
 
@@ -71,9 +71,11 @@ class OriginalRun:
     @property
     def texts(self) -> dict[str, str]:
         """Every form field as the run had it."""
-        texts = {name: run_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
+        texts = {
+            name: setting_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS
+        }
         for name in Hyperparameters.model_fields:
-            texts[SETTING_PREFIX + name] = run_view.setting_text(self.used.get(name))
+            texts[SETTING_PREFIX + name] = setting_view.setting_text(self.used.get(name))
         return texts
 
 
@@ -144,11 +146,11 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     for name in Hyperparameters.model_fields:
         text = texts[SETTING_PREFIX + name]
         had = before.used.get(name)
-        is_changed = text != run_view.setting_text(had)
+        is_changed = text != setting_view.setting_text(had)
         is_special = name in named or (
             name in recipe
             and had is not None
-            and run_view.setting_text(recipe[name]) != run_view.setting_text(had)
+            and setting_view.setting_text(recipe[name]) != setting_view.setting_text(had)
         )
         if not text or not (is_changed or is_special):
             continue
@@ -177,14 +179,14 @@ def recipe_values(name: str) -> dict[str, Any]:
 
 def changed_settings(
     before: OriginalRun, texts: Mapping[str, str]
-) -> list[run_view.SettingComparison]:
+) -> list[setting_view.SettingComparison]:
     """List changes against the original run, except the job's name."""
     changes = []
     for name, had in before.texts.items():
         if name != "job_name" and texts[name] != had:
             label = name.removeprefix(SETTING_PREFIX)
             now = texts[name] or "as the recipe has it"
-            changes.append(run_view.SettingComparison(label, had or "–", now))
+            changes.append(setting_view.SettingComparison(label, had or "–", now))
     return changes
 
 
@@ -204,7 +206,7 @@ def _render_rerun(
     if refused and not faults:
         faults.append(FormError(refused))
     groups = []
-    for group, names in run_view.SETTING_GROUPS:
+    for group, names in setting_view.SETTING_GROUPS:
         fields = [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names]
         groups.append((group, fields))
     return render_page(

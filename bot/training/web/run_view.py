@@ -1,177 +1,24 @@
-"""View model of training runs: list items, status text, settings by group, and charts."""
+"""View model of training runs: list items, and their status as text."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from markupsafe import Markup
 from pydantic import ValidationError
 
 from bot.personas.web.lookup import guild_name
 from bot.platform.errors import redact_paths
-from bot.platform.web_kit.charts import Point, Series, bar_chart, line_chart
 from bot.platform.web_kit.templating import DASHBOARD
 from bot.services import Services
 from bot.store import TrainingJob
-from bot.training.web.run_history import MetricsHistory, smooth
 from bot.versions.web.scorecard_view import VERDICT_CLASSES
 from personas.errors import RequestError
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary
 
-SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Optimisation", (
-        "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps",
-        "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
-        "gradient_checkpointing", "packing", "seed")),
-    ("Adapter", (
-        "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "loraplus_lr_ratio",
-        "neftune_noise_alpha")),
-    ("Base model while it trains", ("quant_type", "double_quant", "precision")),
-    ("Samples", (
-        "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
-        "session_gap_minutes", "cross_session_share", "lore_share", "trained_replies", "reasoning", "heldout_share",
-        "train_samples")),
-    ("Measuring", ("logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience")),
-    ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
-    ("Preferences", ("preference_method", "preference_beta", "preference_share")),
-)  # fmt: skip
-"""Every setting of a request, once, in the order of the pages."""
-REQUEST_FIELDS = (
-    "persona",
-    "task_type",
-    "recipe",
-    "dataset",
-    "dataset_path",
-    "general",
-    "start_from",
-    "lore_pairs",
-    "base_model",
-)
-STEP_LABEL = "step"
-LOSS_LABEL = "loss (nats per reply token)"
-MIB = 2**20
 TRAINING_PATH = f"{DASHBOARD}/training"
 STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
 TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
 """Suffix that `/finetune start` adds to a persona's id for an unnamed job."""
-
-
-@dataclass(frozen=True)
-class SettingComparison:
-    """A setting of two runs as text; a dash where it is empty. `is_known`: for both."""
-
-    name: str
-    a: str
-    b: str
-    is_known: bool = True
-
-    @property
-    def differs(self) -> bool:
-        return self.is_known and self.a != self.b
-
-
-def setting_text(value: object) -> str:
-    """A value as it is typed: `true`, `0.0002`, `q_proj, v_proj`; empty for None."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float() if value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
-        case list() | tuple():
-            return ", ".join(setting_text(item) for item in value)
-    return str(value)
-
-
-def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Settings as text, by group; unknown ones last."""
-    groups = []
-    others = dict(values)
-    for title, names in SETTING_GROUPS:
-        rows = [(name, setting_text(others.pop(name))) for name in names if name in others]
-        groups.append((title, rows))
-    groups.append(("Others", [(name, setting_text(value)) for name, value in others.items()]))
-    return [(title, rows) for title, rows in groups if rows]
-
-
-def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingComparison]:
-    """Every setting of either run: differing ones, those unknown for one, then equal ones.
-
-    Each part is in the groups' order, after settings of no group.
-    """
-    order = [name for _, names in SETTING_GROUPS for name in names]
-    others = [name for name in dict.fromkeys((*a, *b)) if name not in order]
-    rows = []
-    for name in (*others, *order):
-        if name in a or name in b:
-            row = SettingComparison(
-                name,
-                a=_setting_or_dash(a, name),
-                b=_setting_or_dash(b, name),
-                is_known=name in a and name in b,
-            )
-            rows.append(row)
-    return sorted(rows, key=lambda row: (not row.differs, row.is_known))
-
-
-def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        return "not known"
-    return setting_text(values[name]) or "–"
-
-
-def pace_chart(course: MetricsHistory) -> Markup:
-    points = [(step.step, step.tokens_per_s) for step in course.steps]
-    return line_chart("Speed", STEP_LABEL, "tokens/s", [Series("tokens/s", points)])
-
-
-def memory_chart(course: MetricsHistory) -> Markup:
-    points = [(step.step, step.memory_bytes / MIB) for step in course.steps]
-    return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
-
-
-def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
-    """The losses of runs; `names` begin the names of their lines."""
-    series: list[Series] = []
-    for number, (name, course) in enumerate(zip(names, courses, strict=True)):
-        series += _loss_series(name, course, weight, 2 * number)
-    return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
-
-
-def rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
-    series = []
-    for name, course in zip(names, courses, strict=True):
-        points: list[Point] = [(float(step.step), step.lr) for step in course.steps]
-        series.append(Series(name, points))
-    return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
-
-
-def composition_chart(sheet: Mapping[str, Any]) -> Markup:
-    by_source = sheet.get("by_source")
-    rows = by_source.items() if isinstance(by_source, dict) else ()
-    counted = [(str(name), float(count)) for name, count in rows if isinstance(count, int | float)]
-    return bar_chart("Samples by source", counted, "samples")
-
-
-def _loss_series(prefix: str, course: MetricsHistory, weight: float, colour: int) -> list[Series]:
-    """Four lines: both losses smoothed, then raw, faint and in the same colours, `colour` and the
-    next.
-    """
-    training: list[Point] = [(float(step.step), step.loss) for step in course.steps]
-    held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
-    return [
-        Series(f"{prefix}training, smoothed", _smooth_points(training, weight), colour=colour),
-        Series(f"{prefix}held out, smoothed", _smooth_points(held_out, weight), colour=colour + 1),
-        Series(f"{prefix}training", training, faint=True, colour=colour),
-        Series(f"{prefix}held out", held_out, faint=True, colour=colour + 1),
-    ]
-
-
-def _smooth_points(points: Sequence[Point], weight: float) -> list[Point]:
-    means = smooth([value for _, value in points], weight)
-    return [(step, mean) for (step, _), mean in zip(points, means, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

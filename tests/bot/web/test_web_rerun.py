@@ -13,7 +13,12 @@ from bot.training.web.rerun_pages import (
     parse_rerun_form,
     recipe_values,
 )
-from bot.training.web.run_view import SETTING_GROUPS, compare_settings, group_settings, setting_text
+from bot.training.web.setting_view import (
+    SETTING_GROUPS,
+    compare_settings,
+    group_settings,
+    setting_text,
+)
 from personas.schemas.hyperparameters import Hyperparameters
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.test_web_training_pages import shown, words
