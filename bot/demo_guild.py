@@ -9,7 +9,8 @@ import discord
 
 from bot.chat.reply_service import ReplyService
 from bot.platform.permissions import required_permissions
-from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
+from bot.privacy.identifier_matcher import IdentifierMatcher
+from bot.privacy.identifiers import PersonIdentifiers
 from bot.privacy.redaction import contains_person
 from bot.store import Channel
 from sandbox import (

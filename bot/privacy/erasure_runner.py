@@ -21,7 +21,9 @@ from bot.privacy.erasure_receipt import (
     receipt_of,
 )
 from bot.privacy.home_files import HomeFiles, delete_path
-from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, job_name_replacements
+from bot.privacy.identifier_matcher import IdentifierMatcher
+from bot.privacy.identifiers import PersonIdentifiers
+from bot.privacy.job_names import job_name_replacements
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from bot.training.training_plan import PREVIEWS_FOLDER
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters

@@ -28,7 +28,8 @@ from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope, WithdrawnVersion, receipt_of
 from bot.privacy.erasure_runner import ErasureRunner, redact_people_being_erased
 from bot.privacy.home_files import HomeFiles
-from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
+from bot.privacy.identifier_matcher import IdentifierMatcher
+from bot.privacy.identifiers import PersonIdentifiers
 from bot.privacy.translations import translate
 from bot.services import Bot, PrivacyServices
 from bot.store import ALL_GUILDS, Store, TrainingJob

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.privacy import redaction
-from bot.privacy.identifiers import IdentifierMatcher
+from bot.privacy.identifier_matcher import IdentifierMatcher
 from bot.privacy.redaction import DATA_PACKAGE_OWNER_FILE, is_own_data_package
 from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from bot.privacy.identifiers import IdentifierMatcher
+from bot.privacy.identifier_matcher import IdentifierMatcher
 
 SPEAKER_KEYS = frozenset(
     """author author_id authorid from from_id fromid user user_id userid username sender sender_id sender_name senderid

@@ -8,7 +8,8 @@ import pytest
 
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.home_files import HomeFiles
-from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
+from bot.privacy.identifier_matcher import IdentifierMatcher
+from bot.privacy.identifiers import PersonIdentifiers
 from bot.store import ConsentDecision, Lesson, Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.request_materials import gather_materials

@@ -10,7 +10,8 @@ import zipfile
 import pytest
 
 from bot.privacy.alias_search import AliasSearch, identify_in_files
-from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, is_distinctive
+from bot.privacy.identifier_matcher import IdentifierMatcher
+from bot.privacy.identifiers import PersonIdentifiers, is_distinctive
 from bot.privacy.redaction import (
     contains_person,
     file_contains_person,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bot.privacy.home_files import HomeFiles
-from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
+from bot.privacy.identifier_matcher import IdentifierMatcher
+from bot.privacy.identifiers import PersonIdentifiers
 from personas.errors import MaterialError
 from personas.home.data_subjects import CONSENT_FILE
 from personas.home.job_folder import DATASET_FOLDER, read_spec
