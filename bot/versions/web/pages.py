@@ -35,7 +35,8 @@ from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS
 from bot.versions.rollout.report import compare_rollout, tally_text
-from bot.versions.web.timeline import score_text, timeline_chart, version_timelines
+from bot.versions.web.timeline import score_text, version_timelines
+from bot.versions.web.timeline_chart import timeline_chart
 from personas.errors import RequestError
 from personas.outside_names import last_part
 

@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from bot.store import Channel, NewRollout, Store
-from bot.versions.web.timeline import timeline_chart, version_timelines
+from bot.versions.web.timeline import version_timelines
+from bot.versions.web.timeline_chart import timeline_chart
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.version_rows import dislike, install
