@@ -34,8 +34,10 @@ PAGE_NAMES = {
     "linked-roles": "Linked Roles",
 }
 """The names that clients show for links to a server's own pages."""
-UNKNOWN_USER, UNKNOWN_ROLE, UNKNOWN_CHANNEL = "@unknown-user", "@unknown-role", "#unknown"
-"""Shown by clients for unknown ids, and for channels that the reader does not see."""
+# Clients show these for unknown ids, and for channels that the reader does not see.
+UNKNOWN_USER = "@unknown-user"
+UNKNOWN_ROLE = "@unknown-role"
+UNKNOWN_CHANNEL = "#unknown"
 SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 ATTACHMENT_KINDS = {"image/": "picture", "video/": "video", "audio/": "audio file"}
 """Names by the beginning of a media type."""

@@ -13,8 +13,10 @@ from bot.operations.doctor.cached_results import CachedDoctor, local_check_runne
 from bot.settings import Settings
 from personas.engine import RequestMetrics
 
-MAX_REPLIES, MAX_WARNINGS = 1000, 100
-"""Latest replies that percentiles are computed from, and latest warnings that are kept."""
+MAX_REPLIES = 1000
+"""Latest replies, from which percentiles are computed."""
+MAX_WARNINGS = 100
+"""Latest warnings that are kept."""
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 ANSWERED_FINISHES = ("stop", "length")
 FINISHES = (*ANSWERED_FINISHES, "cancelled", "failed")

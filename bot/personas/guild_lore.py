@@ -30,10 +30,9 @@ log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 100_000
 MAX_FILES = 25
 """Files of a persona in a guild: as many as a Discord menu can show."""
-MAX_GUILD_FILES, MAX_GUILD_BYTES = 100, 1_000_000
-"""Lore of a guild for all its personas. Embedding and searching it takes time from all other
-guilds.
-"""
+# Lore of a guild for all its personas: embedding and searching it takes time from all other guilds.
+MAX_GUILD_FILES = 100
+MAX_GUILD_BYTES = 1_000_000
 NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
 
 

@@ -9,10 +9,9 @@ from typing import Protocol
 from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
-RETRY_DELAY_S, MAX_RETRY_DELAY_S = 30.0, 600.0
-"""Pause after the first error of a background task, doubled after each further one, and the
-longest.
-"""
+RETRY_DELAY_S = 30.0
+"""Pause after the first error of a background task, doubled after each further one."""
+MAX_RETRY_DELAY_S = 600.0
 
 
 class Clock(Protocol):

@@ -42,10 +42,9 @@ MASKED_NAME = "someone"
 MIN_NAME_CHARS = 3
 """Shorter names are often ordinary words and are masked only after an @."""
 CASE_FOLDS = str.maketrans({"ı": "i", "ς": "σ", "ſ": "s", "µ": "μ"})
-MAX_EXCHANGES, MAX_PREFERENCES = 50_000, 20_000
-"""Numbers of questions with their replies, and of lessons or votes, that a run gets at most: the
-latest ones.
-"""
+# A run gets the latest questions with their replies, and the latest lessons or votes.
+MAX_EXCHANGES = 50_000
+MAX_PREFERENCES = 20_000
 FORM_SOURCE = "form"
 """The right to what was typed into a form to be learned from."""
 PREFERENCE_RIGHTS = (

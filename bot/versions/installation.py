@@ -36,10 +36,9 @@ from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import ScoreSummary
 
 IMPORT_JOB_NAME = "imported"
-MAX_GUILD_IMPORTS, MAX_GUILD_IMPORTED_BYTES = 25, 2_000_000_000
-"""Imported versions of a guild for all its personas: their files stay until somebody removes
-them.
-"""
+# Imported versions of a guild for all its personas: their files stay until somebody removes them.
+MAX_GUILD_IMPORTS = 25
+MAX_GUILD_IMPORTED_BYTES = 2_000_000_000
 MAX_SHOWN_CHARS = 80
 RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from bot.platform.db.database import Table
 
-ALL_CHANNELS, ALL_PERSONAS = 0, ""
-"""Stands for all channels of a guild, and for all personas."""
+# These stand for all channels of a guild, and for all personas.
+ALL_CHANNELS = 0
+ALL_PERSONAS = ""
 
 
 @dataclass(frozen=True)

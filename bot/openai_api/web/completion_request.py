@@ -19,10 +19,11 @@ from personas.schemas.chat import SamplingParams, Turn
 MAX_NEW_TOKENS = 1024
 """Half of the context."""
 MAX_TOP_LOGPROBS = 20
-MAX_TURNS, MAX_CHAT_CHARS, DROPPED_TURNS_STEP = 32, 16_000, 4
-"""How much of a conversation is read. The oldest turns are dropped in blocks, to keep the prefix
-stable.
-"""
+# How much of a conversation is read
+MAX_TURNS = 32
+MAX_CHAT_CHARS = 16_000
+DROPPED_TURNS_STEP = 4
+"""The oldest turns are dropped in blocks, to keep the prefix stable."""
 MAX_STOP_SEQUENCES = 16
 MAX_STOP_CHARS = 256
 MAX_MESSAGES = 10_000

@@ -21,16 +21,19 @@ from bot.platform.web_kit.problems import Problem
 log = logging.getLogger(__name__)
 
 IPNetwork = IPv4Network | IPv6Network
-SESSION_COOKIE, HTTPS_SESSION_COOKIE = "understudy_session", "__Host-understudy_session"
-"""The second one is for HTTPS: browsers take it from this host alone."""
+SESSION_COOKIE = "understudy_session"
+HTTPS_SESSION_COOKIE = "__Host-understudy_session"
+"""Browsers take a cookie of such a name from this host alone, over HTTPS."""
 SESSION_IDLE_TIMEOUT_S = 12 * 3600.0
 MAX_SESSION_AGE_S = 7 * 24 * 3600.0
 """A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any
 case.
 """
 MAX_SESSIONS = 1000
-FAILED_LOGIN_WINDOW_S, MAX_FAILED_LOGINS_PER_ADDRESS, MAX_FAILED_LOGINS = 60.0, 5, 50
-"""Wrong tokens allowed per minute, from one address and from all."""
+# Wrong tokens that are allowed in this time, from one address and from all
+FAILED_LOGIN_WINDOW_S = 60.0
+MAX_FAILED_LOGINS_PER_ADDRESS = 5
+MAX_FAILED_LOGINS = 50
 MAX_TRACKED_ADDRESSES = 10_000
 
 

@@ -18,8 +18,8 @@ from bot.platform.web_kit.templating import is_dashboard_path
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 KEY_HEADER = "Idempotency-Key"
 EXEMPT_PREFIXES = ("/finetune/start-training", "/v1/")
-MAX_REQUEST_BYTES, MAX_STORED_RESPONSE_CHARS = 2**20, 2**20
-"""Limits of a request with a key, and of a stored response."""
+MAX_REQUEST_BYTES = 2**20  # of a request with a key
+MAX_STORED_RESPONSE_CHARS = 2**20
 IN_MEMORY_PATHS = re.compile(
     r"/play/.*|/tokens|/finetune/plan|/personas/[^/]+/(lore/ask|card/check)"
 )

@@ -19,8 +19,9 @@ MIN_REPLIES_PER_VERSION = 10
 """Replies that each version needs before it is judged."""
 BASELINE_WINDOW_S = 30 * 86_400.0
 """Age of the old version's replies that count, in seconds, where nothing was drawn."""
-MIN_VOTES_PER_MEMBER, MIN_REPLIES_PER_MEMBER = 3, 5
-"""Votes and replies of each version that a member needs to count, where nothing was drawn."""
+# Votes or replies of each version that a member needs to count, where nothing was drawn
+MIN_VOTES_PER_MEMBER = 3
+MIN_REPLIES_PER_MEMBER = 5
 
 
 @dataclass(frozen=True)
