@@ -36,13 +36,12 @@ from bot.platform.db.database import (
     translate_errors,
 )
 from bot.platform.db.idempotency_keys import IdempotencyKeys
-from bot.privacy.store import (
+from bot.privacy.store.erasure import Erasure
+from bot.privacy.store.erasure_requests import ErasureRequest, ErasureRequests
+from bot.privacy.store.people import (
     CARD_CONTRIBUTION,
     ConsentDecision,
     Contribution,
-    Erasure,
-    ErasureRequest,
-    ErasureRequests,
     MemberRecords,
 )
 from bot.training.store import JobResult, JobState, TrainingJob, TrainingJobs

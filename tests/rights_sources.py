@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.privacy.store import ConsentDecision
+from bot.privacy.store.people import ConsentDecision
 from bot.store import Store
 from bot.training.stored_datasets import write_history
 from personas.home.data_subjects import Consent

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from bot.privacy.store import ConsentDecision
+from bot.privacy.store.people import ConsentDecision
 from bot.store import Store
 from bot.training.backends.job_folder_backend import write_job_folder
 from bot.training.backends.subprocess_backend import SubprocessBackend

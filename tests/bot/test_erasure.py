@@ -16,7 +16,7 @@ from bot.platform.db.schema import MIGRATIONS
 from bot.privacy.consent_files import read_tombstones
 from bot.privacy.erasure_receipt import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
-from bot.privacy.store import FREE_TEXT_COLUMNS, TIME_COLUMNS
+from bot.privacy.store.erasure import FREE_TEXT_COLUMNS, TIME_COLUMNS
 from bot.settings import load_settings
 from bot.store import Store
 from bot.training.store import JobResult, NewTrainingJob

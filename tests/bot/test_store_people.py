@@ -4,7 +4,7 @@ it.
 
 import pytest
 
-from bot.privacy import store as member_records
+from bot.privacy.store import erasure
 from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
 
 HERE = 11
@@ -83,7 +83,7 @@ def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
 
 
 def test_erasure_reads_tables_in_parts_and_misses_no_row(store, monkeypatch):
-    monkeypatch.setattr(member_records, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(erasure, "ROWS_AT_A_TIME", 3)
     for number in range(10):
         say(store, f"Zephyr {number}", author=8)
         store.people.add_contribution(Contribution(HERE, "oda", f"zephyr-{number}.md", 8, 1.0))

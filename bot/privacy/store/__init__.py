@@ -1,0 +1,1 @@
+"""The tables of consent, contributions, erasures and the requests for them."""
