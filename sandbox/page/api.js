@@ -30,8 +30,12 @@ function withGuild(path) {
   return `${path}${path.includes("?") ? "&" : "?"}guild=${encodeURIComponent(id)}`;
 }
 
+function unreachable() {
+  throw new Error(UNREACHABLE);
+}
+
 async function ask(path, options) {
-  const response = await fetch(`/page-api/${withGuild(path)}`, options).catch(() => { throw new Error(UNREACHABLE); });
+  const response = await fetch(`/page-api/${withGuild(path)}`, options).catch(unreachable);
   const text = await response.text();
   if (response.ok) return JSON.parse(text);
   const isJson = response.headers.get("Content-Type")?.startsWith("application/json");

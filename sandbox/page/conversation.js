@@ -1,6 +1,7 @@
 /**
  * The open channel's messages. `log` holds all loaded messages, oldest first; the list shows a
- * window of them (`drawn`, as indexes into `log`), so that scrolling through thousands stays smooth.
+ * window of them (`drawn`, as indexes into `log`), so that scrolling through thousands stays
+ * smooth.
  */
 
 import { loadMessages, state } from "/page/api.js";
@@ -37,6 +38,10 @@ let onRead = () => {};
 const find = (id) => log.findIndex((message) => message.id === id);
 const isAtEnd = () => drawn.to === log.length;
 
+function distanceToEnd() {
+  return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+}
+
 /** Update the list to show the window. */
 function render() {
   const wanted = log.slice(drawn.from, drawn.to).map((message) => {
@@ -60,7 +65,9 @@ function render() {
   settle();
 }
 
-/** Keep the scroll position at the end, or at the message being read, when content above changes. */
+/**
+ * Keep the scroll position at the end, or at the message being read, when content above changes.
+ */
 function settle() {
   if (stuck && isAtEnd()) scroller.scrollTop = scroller.scrollHeight;
   else if (anchor?.item.isConnected) {
@@ -70,7 +77,9 @@ function settle() {
     scroller.scrollTop += moved;
   }
   latest.hidden = stuck && isAtEnd();
-  latest.textContent = missed ? `${missed} new message${missed > 1 ? "s" : ""} ↓` : "Jump to present ↓";
+  let label = "Jump to present ↓";
+  if (missed) label = `${missed} new message${missed > 1 ? "s" : ""} ↓`;
+  latest.textContent = label;
   if (stuck && isAtEnd()) read();
 }
 
@@ -83,7 +92,7 @@ function read() {
 }
 
 function onScroll() {
-  const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_PX;
+  const near = distanceToEnd() < NEAR_PX;
   const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
   // Only the reader scrolls up: where sizes have changed, too, something has grown and `settle`
   // follows.
@@ -124,19 +133,22 @@ async function extend() {
       return;
     }
     look(drawn.from - STEP, Math.min(drawn.to, drawn.from - STEP + WINDOW));
-  } else if (!isAtEnd() && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AHEAD_PX) {
+  } else if (!isAtEnd() && distanceToEnd() < AHEAD_PX) {
     look(Math.max(drawn.from, drawn.to + STEP - WINDOW), drawn.to + STEP);
   }
 }
 
-/** Return these messages with the page before them; null if another channel was opened meanwhile. */
+/**
+ * Return these messages with the page before them; null if another channel was opened meanwhile.
+ */
 async function prependOlder(messages) {
   const { channel } = state;
   const page = await loadMessages(channel, messages[0]?.id);
   if (channel !== state.channel) return null;
   // This member's ephemeral messages come with the page and do not mark its end.
   const ended = page.filter((message) => !(message.flags & EPHEMERAL)).length < PAGE;
-  return { messages: [...page.filter((message) => !dismissed.has(message.id)), ...messages], ended };
+  const older = page.filter((message) => !dismissed.has(message.id));
+  return { messages: [...older, ...messages], ended };
 }
 
 async function loadOlder() {
@@ -273,8 +285,10 @@ function speak(item) {
   if (item.spoken) return;
   item.speaking = setTimeout(() => {
     item.spoken = item.isConnected;
+    if (!item.spoken) return;
     const text = item.querySelector(".content").textContent;
-    if (item.spoken) $("spoken").replaceChildren(h("p", {}, `${userName(item.message.author)}: ${text}`));
+    const words = `${userName(item.message.author)}: ${text}`;
+    $("spoken").replaceChildren(h("p", {}, words));
   }, SPEAK_DELAY_MS);
 }
 

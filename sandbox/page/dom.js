@@ -6,12 +6,12 @@
  */
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
+  const isPresent = (value) => value !== null && value !== undefined && value !== false;
   for (const [name, value] of Object.entries(props)) {
     if (name in element) element[name] = value;
-    else if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value);
+    else if (isPresent(value)) element.setAttribute(name, value);
   }
   // Absent parts are left out, so that callers may write `condition && h(...)`.
-  const isPresent = (child) => child !== null && child !== undefined && child !== false;
   element.append(...children.flat(2).filter(isPresent));
   return element;
 }
@@ -103,9 +103,9 @@ export function suggest(field, onChoose) {
 
 /**
  * Open a menu under an element or at a point; focus comes back to where it was. An item has a label
- * and a `run`, and may have a hint, a face, `checked` (a choice), `danger`, or be `{ title, items }`:
- * a group. With `values` it is a list of values to choose from; `stay` keeps it open for more than
- * one.
+ * and a `run`, and may have a hint, a face, `checked` (a choice), `danger`, or be
+ * `{ title, items }`: a group. With `values` it is a list of values to choose from; `stay` keeps it
+ * open for more than one.
  */
 export function openMenu(items, at, { label, values = false, stay = false, onClose } = {}) {
   const from = document.activeElement;
@@ -148,7 +148,7 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
   const menu = h("div", menuProps, items.filter(Boolean).map(draw));
   const rows = [...menu.querySelectorAll(".item")];
 
-  /** The row that a key moves to: the next one, the first, the last, or the next with its letter. */
+  /** The row that a key moves to: the next, the first, the last, or the next with its letter. */
   function rowAfter(key) {
     const index = rows.indexOf(document.activeElement);
     const step = { ArrowDown: 1, ArrowUp: -1 }[key];
@@ -189,7 +189,9 @@ function placeMenu(menu, near) {
   menu.style.top = `${Math.max(8, top)}px`;
 }
 
-/** Run a function once no mouse button is down: releasing one closes open menus in newer browsers. */
+/**
+ * Run a function once no mouse button is down: releasing one closes open menus in newer browsers.
+ */
 export function afterRelease(event, run) {
   if (event.buttons) addEventListener("pointerup", () => setTimeout(run), { once: true });
   else run();
@@ -203,10 +205,11 @@ export function field({ label, description, input, required, onRemove, findProbl
   input.required = Boolean(required);
   if (description) input.setAttribute("aria-describedby", `${id}-about`);
   const remove = onRemove && iconButton("✕", `Leave out ${label}`, { onclick: onRemove });
+  const mark = required && h("span", { className: "required" }, " required");
   const element = h(
     "div",
     { className: "field" },
-    h("label", { htmlFor: id }, label, required && h("span", { className: "required" }, " required")),
+    h("label", { htmlFor: id }, label, mark),
     h("div", { className: "entry" }, input, remove),
     description && h("small", { id: `${id}-about`, className: "about" }, description),
     problem,
@@ -216,7 +219,8 @@ export function field({ label, description, input, required, onRemove, findProbl
     input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
     return !problem.textContent;
   };
-  // Shown on submit, cleared while typing: never on blur, which would move the button being pressed.
+  // Shown on submit, cleared while typing: never on blur, which would move the button being
+  // pressed.
   const recheck = () => {
     if (problem.textContent) check();
   };

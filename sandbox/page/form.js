@@ -15,7 +15,8 @@ function makeSelect(part) {
   button.removeAttribute("aria-label"); // the field has a label
   button.onclick = () => choose(part, button, button.values, (values) => {
     button.values = values;
-    button.firstChild.textContent = selectedLabels(part, values) || part.placeholder || "Make a selection";
+    const label = selectedLabels(part, values) || part.placeholder || "Make a selection";
+    button.firstChild.textContent = label;
     button.dispatchEvent(new Event("change"));
   });
   return button;

@@ -9,6 +9,7 @@ function link(url, ...words) {
   const props = { href: url, target: "_blank", rel: "noreferrer noopener", title: url };
   return h("a", props, ...words);
 }
+
 /** Formats of times, by Discord's letter. */
 const TIMES = {
   t: { timeStyle: "short" },
@@ -29,14 +30,18 @@ const UNITS = [
 
 function relative(seconds) {
   const [unit, size] = UNITS.find((one) => Math.abs(seconds) >= one[1]) ?? UNITS.at(-1);
-  return new Intl.RelativeTimeFormat(undefined, { numeric: "auto" }).format(Math.round(seconds / size), unit);
+  const format = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+  return format.format(Math.round(seconds / size), unit);
 }
 
 function time(at, style = "f") {
   const date = new Date(at * 1000);
   if (Number.isNaN(date.valueOf())) return "Invalid date";
-  const words = style === "R" ? relative((date - now()) / 1000) : date.toLocaleString([], TIMES[style]);
-  return h("time", { className: "stamp", dateTime: date.toISOString(), title: date.toLocaleString([], TIMES.F) }, words);
+  const title = date.toLocaleString([], TIMES.F);
+  let words = "";
+  if (style === "R") words = relative((date - now()) / 1000);
+  else words = date.toLocaleString([], TIMES[style]);
+  return h("time", { className: "stamp", dateTime: date.toISOString(), title }, words);
 }
 
 function spoiler(words) {
@@ -65,6 +70,9 @@ function channel(id) {
   return h("a", { className: "mention", href, "data-channel": id }, `#${found.name}`);
 }
 
+/** An address, in angle brackets or without the punctuation after it. */
+const ADDRESS = /<(https?:\/\/[^\s<>]+)>|https?:\/\/[^\s<>]*[^\s<>.,:;"'!?)\]]/;
+
 /** The earliest match wins; of two at one place, the first rule. */
 const INLINE = [
   [/\\([^\w\s])/, (m) => m[1]],
@@ -77,7 +85,7 @@ const INLINE = [
   [/<a?(:\w+:)\d+>/, (m) => m[1]],
   [/<t:(-?\d{1,13})(?::([tTdDfFR]))?>/, (m) => time(m[1], m[2])],
   [/\[([^\]\n]+)\]\(<?(https?:[^\s)>]+)>?\)/, (m) => link(m[2], ...inline(m[1]))],
-  [/<(https?:\/\/[^\s<>]+)>|https?:\/\/[^\s<>]*[^\s<>.,:;"'!?)\]]/, (m) => link(m[1] ?? m[0], m[1] ?? m[0])],
+  [ADDRESS, (m) => link(m[1] ?? m[0], m[1] ?? m[0])],
   [/\|\|(.+?)\|\|/s, (m) => spoiler(inline(m[1]))],
   [/\*\*\*(.+?)\*\*\*/s, (m) => h("strong", {}, h("em", {}, inline(m[1])))],
   [/\*\*(.+?)\*\*/s, (m) => h("strong", {}, inline(m[1]))],

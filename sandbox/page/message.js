@@ -72,8 +72,8 @@ function head({ author, timestamp }) {
 }
 
 /**
- * Members' edits are marked as on Discord. A bot streams a reply through edits, and replaces "is thinking…" by one: only
- * its edits more than a minute later are marked.
+ * Members' edits are marked as on Discord. A bot streams a reply through edits, and replaces
+ * "is thinking…" by one: only its edits more than a minute later are marked.
  */
 function isEdited({ edited_timestamp, timestamp, author }) {
   if (!edited_timestamp) return false;
@@ -142,7 +142,8 @@ export function draw(raw, item = newItem(displayedMessage(raw))) {
   const message = displayedMessage(raw);
   const { article } = item;
   item.message = message;
-  article.ariaLabel = `${userName(message.author)}, ${new Date(message.timestamp).toLocaleString()}`;
+  const time = new Date(message.timestamp).toLocaleString();
+  article.ariaLabel = `${userName(message.author)}, ${time}`;
   article.classList.toggle("ephemeral", Boolean(message.flags & EPHEMERAL));
   article.classList.toggle("pinged", mentionsMember(message));
   for (const [name, depends, make] of PARTS) {

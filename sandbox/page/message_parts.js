@@ -62,7 +62,10 @@ export function embed(data) {
     data.image?.url && picture(data.image.url),
     embedFooter(data),
   );
-  if (data.color !== undefined && data.color !== null) box.style.setProperty("--edge", colour(data.color));
+  // Black is 0.
+  if (data.color !== undefined && data.color !== null) {
+    box.style.setProperty("--edge", colour(data.color));
+  }
   return box;
 }
 

@@ -4,7 +4,10 @@ import { state } from "/page/api.js";
 import { h, openMenu } from "/page/dom.js";
 import { avatar, DIRECT, channelName, users, userName } from "/page/guild.js";
 
-const person = (user) => ({ value: user.id, label: userName(user), face: avatar(user, "avatar tiny") });
+function person(user) {
+  return { value: user.id, label: userName(user), face: avatar(user, "avatar tiny") };
+}
+
 const role = ({ id, name }) => ({ value: id, label: `@${name}` });
 const people = () => users().map(person);
 // The role at position 0 is everybody's.
