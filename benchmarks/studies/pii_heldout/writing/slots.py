@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from benchmarks.studies.pii_heldout.values import addresses, numbers, people
+from benchmarks.studies.pii_heldout.values import addresses, identity_numbers, numbers, people
 from benchmarks.studies.pii_heldout.values.people import Person
 from benchmarks.studies.pii_heldout.values.words import word_choices
 from benchmarks.studies.pii_heldout.writing.pieces import Piece
@@ -114,9 +114,9 @@ DATA_SLOTS: dict[str, tuple[str, Callable[[FillingContext], str]]] = {
     "phone": ("PHONE", lambda c: numbers.phone_number(c.language, c.rng)),
     "iban": ("IBAN", lambda c: numbers.iban(c.language, c.rng)),
     "card": ("CARD", lambda c: numbers.card_number(c.rng)),
-    "id": ("ID", lambda c: numbers.national_id(c.language, c.rng)),
-    "passport": ("ID", lambda c: numbers.passport(c.rng)),
-    "plate": ("ID", lambda c: numbers.licence_plate(c.language, c.rng)),
+    "id": ("ID", lambda c: identity_numbers.national_id(c.language, c.rng)),
+    "passport": ("ID", lambda c: identity_numbers.passport(c.rng)),
+    "plate": ("ID", lambda c: identity_numbers.licence_plate(c.language, c.rng)),
     "customer": (
         "ID",
         lambda c: numbers.fill_digits(c.rng.choice(("########", "K-######", "##-####-##")), c.rng),
