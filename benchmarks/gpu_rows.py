@@ -123,7 +123,9 @@ def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) ->
     from personas.models.base_model import EMBEDDED, locate
     from personas.models.loading import load_tokenizer
 
-    settings = {**shape, **(TINY_SHAPE if tiny else {})}
+    settings = dict(shape)
+    if tiny:
+        settings |= TINY_SHAPE
     tokenizer = load_tokenizer(locate(EMBEDDED))
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -132,9 +134,8 @@ def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) ->
     }
     torch.manual_seed(0)
     config = AutoConfig.for_model(**{**settings, **ids})
-    model = AutoModelForCausalLM.from_config(
-        config, dtype=torch.bfloat16
-    )  # in main memory: 3B take 6 GB
+    # In main memory: 3B take 6 GB.
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -145,12 +146,12 @@ def run_row(row: GpuRow, model: Path, folder: Path, steps: int, *, tiny: bool) -
     """
     from trainer.cli import main as trainer_cli  # imports much of the trainer
 
-    settings = [
-        f"max_steps={steps}",
-        "logging_steps=1",
-        *([f"train_samples={TINY_SAMPLES}"] if tiny else []),
-    ]
-    options = [word for setting in settings for word in ("--set", setting)]
+    settings = [f"max_steps={steps}", "logging_steps=1"]
+    if tiny:
+        settings.append(f"train_samples={TINY_SAMPLES}")
+    options = []
+    for setting in settings:
+        options += ["--set", setting]
     named = [
         "--persona",
         PERSONA,
@@ -199,6 +200,8 @@ def read_figures(folder: Path) -> RowFigures:
     settings = manifest["hyperparameters"]
     metrics = manifest["metrics"]
     samples = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    # The first event comes after the first step, whose time is therefore not known.
+    samples_per_s = samples * (len(steps) - 1) / trained_s if trained_s else math.nan
     return RowFigures(
         first_loss=steps[0]["loss"],
         last_loss=steps[-1]["loss"],
@@ -207,7 +210,7 @@ def read_figures(folder: Path) -> RowFigures:
         steps=settings["max_steps"],
         seconds=training["training_seconds"],
         peak_bytes=training["peak_bytes"],
-        samples_per_s=samples * (len(steps) - 1) / trained_s if trained_s else math.nan,
+        samples_per_s=samples_per_s,
         precision=manifest["training_precision"],
         optimiser=settings["optim"],
         notes=tuple(manifest["caveats"]),
@@ -230,15 +233,14 @@ def run_in_subprocess(
         *words,
         "--steps",
         str(steps),
-        *(["--tiny"] if tiny else []),
     ]
+    if tiny:
+        command.append("--tiny")
     environment = {**os.environ, "UNDERSTUDY_HOME": str(scratch / "home")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not result.exists():
-        return (
-            " ".join(done.stderr.strip().splitlines()[-ERROR_LINES:])
-            or f"exit code {done.returncode}"
-        )
+        said = done.stderr.strip().splitlines()
+        return " ".join(said[-ERROR_LINES:]) or f"exit code {done.returncode}"
     fields = json.loads(result.read_text(encoding="utf-8"))
     return RowFigures(**{**fields, "notes": tuple(fields["notes"])})
 
@@ -295,19 +297,13 @@ def render_table(results: Mapping[GpuRow, RowFigures | str], machine: str, *, ti
         how = f"{found.precision}; {found.optimiser}"
         lines.append((*start, losses, heldout, spent, peak, f"{found.samples_per_s:.2f}", how))
     parts = [machine, markdown_table(head, lines)]
-    parts += [
-        f"`{row.recipe}` failed: {found}"
-        for row, found in results.items()
-        if isinstance(found, str)
-    ]
-    noted = {
-        row: found.notes
-        for row, found in results.items()
-        if isinstance(found, RowFigures) and found.notes
-    }
-    parts += [
-        "\n".join(f"- `{row.recipe}`: {note}" for row, notes in noted.items() for note in notes)
-    ]
+    notes = []
+    for row, found in results.items():
+        if isinstance(found, str):
+            parts.append(f"`{row.recipe}` failed: {found}")
+        else:
+            notes += [f"- `{row.recipe}`: {note}" for note in found.notes]
+    parts.append("\n".join(notes))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -112,11 +112,9 @@ class MemoryChannel:
     ids = itertools.count(10**17)
 
     def __init__(self, guild_id: int) -> None:
-        self.id, self.guild, self.texts = (
-            next(self.ids),
-            SimpleNamespace(id=guild_id),
-            dict[int, str](),
-        )
+        self.id = next(self.ids)
+        self.guild = SimpleNamespace(id=guild_id)
+        self.texts: dict[int, str] = {}
 
     async def send(self, content: str, **_: Any) -> Any:
         message_id = next(self.ids)
@@ -199,9 +197,11 @@ class Phase:
         return cls(list(talks), statistics.mean(window.pieces_per_s for window in windows))
 
     def of(self, names: Iterable[str], outcome: Outcome | None = None) -> list[Talk]:
-        return [
-            talk for talk in self.talks if talk.group in names and outcome in (None, talk.outcome)
-        ]
+        found = []
+        for talk in self.talks:
+            if talk.group in names and outcome in (None, talk.outcome):
+                found.append(talk)
+        return found
 
     def ttft(self, names: Iterable[str]) -> list[float]:
         return [talk.first_at - talk.asked_at for talk in self.of(names, "done") if talk.first_at]
@@ -220,15 +220,15 @@ class Load:
         self.engine = TimedEngine(app.services.engine)
         self._service.engine = self.engine
         self._personas = [app.services.personas.of(0)[one] for one in PERSONAS[:PERSONA_COUNT]]
-        by_guild = {group.guild_id: group.channels for group in GROUPS}
-        self._channels = {
-            guild: [MemoryChannel(guild) for _ in range(count)] for guild, count in by_guild.items()
-        }
-        first = itertools.accumulate((group.members for group in GROUPS), initial=1)
-        self._members = {
-            group.name: range(at, at + group.members)
-            for group, at in zip(GROUPS, first, strict=False)
-        }
+        self._channels: dict[int, list[MemoryChannel]] = {}
+        self._members = {}
+        first = 1
+        for group in GROUPS:
+            if group.guild_id not in self._channels:  # groups of a guild share its channels
+                channels = [MemoryChannel(group.guild_id) for _ in range(group.channels)]
+                self._channels[group.guild_id] = channels
+            self._members[group.name] = range(first, first + group.members)
+            first += group.members
         self._all_channels = list(itertools.chain(*self._channels.values()))
         self._messages = member_messages()
 
@@ -346,7 +346,9 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
         "with training": beside,
         "around it": fair[1:],
     }
-    phases = {"alone": alone, **{name: Phase.joined(windows) for name, windows in played.items()}}
+    phases = {"alone": alone}
+    for name, windows in played.items():
+        phases[name] = Phase.joined(windows)
     return {"minutes": minutes, "seed": seed, "capacity_per_s": capacity, **summarise(phases)}
 
 
@@ -361,23 +363,21 @@ def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
     ]
     if any(len(phase.ttft(names)) < 2 for phase, names in compared):
         raise UnderstudyError("Too few members were answered.", "Measure longer: --minutes.")
-    rows = [
-        _row(name, phase, group.name)
-        for name, phase in phases.items()
-        for group in GROUPS
-        if phase.of([group.name])
-    ]
+    rows = []
+    for name, phase in phases.items():
+        for group in GROUPS:
+            if phase.of([group.name]):
+                rows.append(_row(name, phase, group.name))
+    names = [group.name for group in GROUPS]
+    lost = sum(len(phase.of(names, "lost")) for phase in phases.values())
+    quiet = ["quiet server"]
     return {
-        "lost": sum(
-            len(phase.of([group.name for group in GROUPS], "lost")) for phase in phases.values()
-        ),
+        "lost": lost,
         "light_ttft_p50_s": statistics.median(fair.ttft(LIGHT)),
         "light_ttft_p95_s": p95(fair.ttft(LIGHT)),
         "throughput_vs_fcfs": fair.pieces_per_s / arrival.pieces_per_s,
-        "quiet_guild_p95_ratio": p95(fair.ttft(["quiet server"]))
-        / p95(alone.ttft(["quiet server"])),
-        "quiet_guild_whole_p95_ratio": p95(fair.whole(["quiet server"]))
-        / p95(alone.whole(["quiet server"])),
+        "quiet_guild_p95_ratio": p95(fair.ttft(quiet)) / p95(alone.ttft(quiet)),
+        "quiet_guild_whole_p95_ratio": p95(fair.whole(quiet)) / p95(alone.whole(quiet)),
         "training_p95_ratio": p95(beside.whole(LIGHT)) / p95(around.whole(LIGHT)),
         "training_ttft_p95_ratio": p95(beside.ttft(LIGHT)) / p95(around.ttft(LIGHT)),
         "pieces_per_s": {name: phase.pieces_per_s for name, phase in phases.items()},
@@ -389,11 +389,9 @@ def _row(name: str, phase: Phase, group: str) -> dict[str, Any]:
     asked = phase.of([group])
     first = phase.ttft([group])
     whole = phase.whole([group])
-    counts = {
-        outcome: sum(talk.outcome == outcome for talk in asked)
-        for outcome in ("done", "refused", "lost")
-    }
-    row: dict[str, Any] = {"phase": name, "group": group, "asked": len(asked), **counts}
+    row: dict[str, Any] = {"phase": name, "group": group, "asked": len(asked)}
+    for outcome in ("done", "refused", "lost"):
+        row[outcome] = sum(talk.outcome == outcome for talk in asked)
     if len(first) > 1:
         row |= {
             "ttft_p50_s": statistics.median(first),
@@ -408,15 +406,19 @@ def p95(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
+def _cell(row: dict[str, Any], column: str) -> str:
+    value = row.get(column, "–")
+    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{text:>11}"
+
+
 def print_table(figures: dict[str, Any]) -> None:
     """Print the rows, then each figure with its bar."""
     columns = ("asked", "done", "refused", "lost", "ttft_p50_s", "ttft_p95_s", "whole_p95_s")
     if rows := figures.get("rows"):
         print(f"{'':17}{'':17}" + "".join(f"{column.removesuffix('_s'):>11}" for column in columns))
         for row in rows:
-            values = (row.get(one, "–") for one in columns)
-            cells = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
-            print(f"{row['phase']:17}{row['group']:17}" + "".join(f"{cell:>11}" for cell in cells))
+            print(f"{row['phase']:17}{row['group']:17}" + "".join(_cell(row, it) for it in columns))
     for name, (relation, bar) in BARS.items():
         if name in figures:
             value = figures[name]
@@ -462,7 +464,9 @@ def main() -> int:
         print(f"The benchmark broke off. {error}", file=sys.stderr)
         return 1
     print_table(figures)
-    earlier = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() and arguments.soak else {}
+    earlier = {}
+    if arguments.soak and RESULT_FILE.exists():  # the figures of the load stay
+        earlier = json.loads(RESULT_FILE.read_text())
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
     RESULT_FILE.write_text(json.dumps({**earlier, **figures, "machine": machine}, indent=2) + "\n")

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ LONG_PROMPTS = (30, 230, 430)
 """Words of the questions by which the time of prompt tokens is measured."""
 ACTIVATED = re.compile(r"Activating LoRA\. int id: (\d+)")
 READ = re.compile(r"Adding lora\. Model id: (\d+)")
+STEP_FIELDS = ("rows", "adapters", "seconds")
 PREFIX_METRIC = "prefix_cache_hits_total"
 SHARED_BLOCK = 128
 """Tokens that requests to one persona share: a block of vLLM's prefix cache on CPUs."""
@@ -198,10 +200,10 @@ async def calibrate(
     measurements.
     """
     load_s = await _both(engines, lambda engine: _first_loads(engine, adapters))
-    steps = [
-        (*each, await _both(engines, lambda engine, each=each: _step_s(engine, adapters, *each)))
-        for each in GRID
-    ]
+    steps = []
+    for rows, count in GRID:
+        measure_step = partial(_step_s, adapters=adapters, rows=rows, count=count)
+        steps.append((rows, count, await _both(engines, measure_step)))
     prompts = await _both_lists(engines, lambda engine: _prompt_times(engine, adapters))
     in_slot, in_ram, on_disk = await _both_lists(
         servers, lambda server: _load_times(server, adapters)
@@ -227,9 +229,7 @@ async def calibrate(
         ram=RAM,
     )
     measured = {
-        "steps_s": [
-            {"rows": rows, "adapters": count, "seconds": seconds} for rows, count, seconds in steps
-        ],
+        "steps_s": [dict(zip(STEP_FIELDS, step, strict=True)) for step in steps],
         "prompt_tokens": lengths,
         "first_token_s": waits,
         "reply_in_slot_s": in_slot,
@@ -264,13 +264,12 @@ async def _step_s(
 ) -> float:
     """Return the seconds of a step over so many rows and adapters."""
     requests = [make_request(adapters, row % count, row, tokens=NEW_TOKENS) for row in range(rows)]
-    await asyncio.gather(
-        *(measure_reply(engine, replace_tokens(request, 2)) for request in requests)
-    )  # into slots
+    short = [replace_tokens(request, 2) for request in requests]
+    await asyncio.gather(*(measure_reply(engine, request) for request in short))  # into slots
     replies = await asyncio.gather(*(measure_reply(engine, request) for request in requests))
-    return statistics.median(
-        (reply.total_s - reply.first_s) / (reply.new_tokens - 1) for reply in replies
-    )
+    # The first token comes with the prompt's step.
+    times = [(reply.total_s - reply.first_s) / (reply.new_tokens - 1) for reply in replies]
+    return statistics.median(times)
 
 
 def replace_tokens(request: ChatRequest, tokens: int) -> ChatRequest:
@@ -287,9 +286,8 @@ async def _prompt_times(engine: VllmEngine, adapters: Sequence[AdapterRef]) -> l
         replies = []
         for question in range(4):
             await engine.clear_prefix_cache()
-            replies.append(
-                await measure_reply(engine, make_request(adapters, 0, question, words, tokens=2))
-            )
+            request = make_request(adapters, 0, question, words, tokens=2)
+            replies.append(await measure_reply(engine, request))
         lengths.append(float(replies[0].prompt_tokens))
         waits.append(statistics.median(reply.first_s for reply in replies[1:]))
     return [*lengths, *waits]
@@ -300,19 +298,12 @@ async def _load_times(server: LoggedServer, adapters: Sequence[AdapterRef]) -> l
     alone.
     """
     medians = []
-    for count in (
-        1,
-        RAM - 2,
-        RAM + 4,
-    ):  # used in turns, the least recently used one is never there any more
+    # Used in turns, the least recently used one is never there any more.
+    for count in (1, RAM - 2, RAM + 4):
         times = []
         for number in range(2 * count + 10):
-            body = {
-                "model": adapters[number % count].name,
-                "prompt": [1],
-                "max_tokens": 1,
-                "temperature": 0.0,
-            }
+            name = adapters[number % count].name
+            body = {"model": name, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
             since = time.perf_counter()
             await server.post("/v1/completions", body)
             times.append(time.perf_counter() - since)
@@ -426,15 +417,13 @@ async def validate(
     async with AsyncExitStack() as stack:
         print("starting two servers …", flush=True)
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
-        engines = [
-            await stack.enter_async_context(open_engine(base, [server.url], home))
-            for server in servers
-        ]
+        urls = [server.url for server in servers]
+        engines = []
+        for url in urls:
+            engines.append(await stack.enter_async_context(open_engine(base, [url], home)))
         print("calibrating …", flush=True)
         profile, measured = await calibrate(engines, servers, adapters)
-        engine = await stack.enter_async_context(
-            open_engine(base, [server.url for server in servers], home)
-        )
+        engine = await stack.enter_async_context(open_engine(base, urls, home))
         for adapter in adapters:
             await engine.load(adapter)
 
@@ -452,7 +441,6 @@ async def validate(
             probes.append(await play(1.0, count // PROBES_PER_WORKLOAD, PROBE_SEED))
 
     def compare(of: ReplicaProfile, result: WorkloadResult, asks: list[Ask]) -> Figures:
-        urls = [server.url for server in servers]
         known = [ref.name for ref in adapters]
         predicted = predict_workload(of, urls, asks, CHATS, known=known)
         return {
@@ -463,10 +451,10 @@ async def validate(
 
     found = [compare(profile, *probe) for probe in probes]
     paces = [each["predicted"]["tokens_per_s"] / each["measured"]["tokens_per_s"] for each in found]
-    compared = {
-        f"{exponent:g}": compare(profile.scaled(statistics.geometric_mean(around)), *each)
-        for exponent, around, each in zip(EXPONENTS, itertools.pairwise(paces), played, strict=True)
-    }
+    compared = {}
+    for exponent, around, each in zip(EXPONENTS, itertools.pairwise(paces), played, strict=True):
+        at_this_pace = profile.scaled(statistics.geometric_mean(around))
+        compared[f"{exponent:g}"] = compare(at_this_pace, *each)
     profile = profile.scaled(statistics.geometric_mean(paces))
     return {
         "profile": vars(profile),
