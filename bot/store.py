@@ -10,16 +10,8 @@ from filelock import FileLock, Timeout
 
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
-from bot.chat.store.replies import (
-    JudgedReply,
-    ReplySelection,
-    ReplyState,
-    ReplyStats,
-    ReplyTally,
-    StoredReplies,
-    StoredReply,
-    VoteCounts,
-)
+from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
+from bot.chat.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
 from bot.guilds.store.channels import AnswerMode, Channel, Channels
 from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes

@@ -19,7 +19,7 @@ from bot.data.web import upload_http as upload_routes
 from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
 from bot.openai_api.web import http as openai_routes
-from bot.openai_api.web.responses import is_openai_path, openai_error_response
+from bot.openai_api.web.errors import is_openai_path, openai_error_response
 from bot.operations.doctor.connection_checks import PermissionReport
 from bot.operations.web import http as system_routes
 from bot.operations.web import overview_pages as overview_page

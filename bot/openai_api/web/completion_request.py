@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bot.openai_api.web.responses import OpenAIError
+from bot.openai_api.web.errors import OpenAIError
 from bot.platform.web_kit.validation import describe_allowed, validate_strictly
 from personas.card.card_summary import CountTokens
 from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER

@@ -16,14 +16,8 @@ from aiohttp import web
 from bot.chat.filtered_reply import FilteredReply, stream_filtered_reply
 from bot.chat.model_names import ChatModel, UnknownModelError, VersionTable, find_model
 from bot.openai_api.web import completion_request
-from bot.openai_api.web.responses import (
-    ChatCompletion,
-    CompletionBuilder,
-    OpenAIError,
-    error_json,
-    error_responses,
-    openai_error,
-)
+from bot.openai_api.web.errors import OpenAIError, error_json, error_responses, openai_error
+from bot.openai_api.web.responses import ChatCompletion, CompletionBuilder
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import (
