@@ -140,10 +140,15 @@ def _anonymiser(
         lore = load_lore_index(persona, None, home)
     keep, also = _corrections(options)
     key = HomeKey.of(home).pseudonyms(f"anonymise/{options.source.absolute()}")
-    names: dict[str, Any] = {"keep": world_names(persona, lore), "keep_always": keep, "also": also}
-    return Anonymiser(
-        key, persona=persona, **names, on_replaced=review.note if review else None
-    ), persona
+    anonymiser = Anonymiser(
+        key,
+        persona=persona,
+        keep=world_names(persona, lore),
+        keep_always=keep,
+        also=also,
+        on_replaced=review.note if review else None,
+    )
+    return anonymiser, persona
 
 
 def review_path(report: Path) -> Path:
@@ -174,23 +179,18 @@ def _require_distinct_paths(options: argparse.Namespace) -> None:
 
 
 def _summary_lines(summary: dict[str, Any], options: argparse.Namespace) -> list[str]:
-    replaced = (
-        ", ".join(f"{kind} {count:,}" for kind, count in summary["replaced"].items()) or "nothing"
-    )
+    replaced = [f"{kind} {count:,}" for kind, count in summary["replaced"].items()]
     lines = [
         f"{options.out}: {summary['texts']:,} texts, {summary['texts_per_s']:,.0f} a second",
-        f"replaced: {replaced}",
+        f"replaced: {', '.join(replaced) or 'nothing'}",
         f"names found by: {summary['names_found_by']}",
     ]
     if summary["patterns_only"]:
-        texts = ", ".join(
-            f"{language} {count:,}" for language, count in summary["patterns_only"].items()
-        )
-        lines.append(f"patterns and known names only: {texts} texts")
+        texts = [f"{language} {count:,}" for language, count in summary["patterns_only"].items()]
+        lines.append(f"patterns and known names only: {', '.join(texts)} texts")
     if summary["rejected"]:
-        lines.append(
-            f"left out: {sum(summary['rejected'].values()):,} records (reasons in the report)"
-        )
+        left_out = sum(summary["rejected"].values())
+        lines.append(f"left out: {left_out:,} records (reasons in the report)")
     lines += ImportReport.from_json({"not_taken": summary["not_kept"]}).lines()
     if summary["review_deleted_on"]:
         lines.append(

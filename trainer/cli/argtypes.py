@@ -66,7 +66,8 @@ def positive_seconds(text: str) -> float:
 def parse_setting_args(options: argparse.Namespace) -> Hyperparameters:
     """Parse `--set`, and `--max-length` if the command has it. Raises `RequestError`."""
     pairs = list(options.settings)
-    if (longest := getattr(options, "max_length", None)) is not None:
+    longest = getattr(options, "max_length", None)
+    if longest is not None:
         if any(pair.partition("=")[0].strip() == "max_length" for pair in pairs):
             raise RequestError("--max-length and --set both set max_length.", "Give one of them.")
         pairs.append(f"max_length={longest}")
@@ -96,6 +97,7 @@ def key_value(text: str) -> tuple[str, str]:
 
 def right_name(text: str) -> str:
     """Parse a right, for argparse."""
-    if wrong := right_error(text):
+    wrong = right_error(text)
+    if wrong:
         raise argparse.ArgumentTypeError(f"{text!r} {wrong}")
     return text

@@ -120,7 +120,8 @@ def _facts(entry: CatalogueEntry) -> dict[str, Any]:
     about = entry.about
     size_bytes = about.bytes if about else None
     if record:
-        size_bytes = sum(record.files.values())  # what is on this machine, rather than what is said
+        # What is on this machine counts, rather than what the hub says.
+        size_bytes = sum(record.files.values())
     facts = {
         "name": entry.name,
         "state": _state(entry),
@@ -192,7 +193,8 @@ def fetch_dataset(options: argparse.Namespace) -> None:
     """Fetch a data set with progress on standard error; prints where it is."""
     entry = _find_on_hub(options)
     if not entry.record:
-        fetch_from_hub(entry, options.tell_every, sys.stderr if options.json else sys.stdout)
+        progress = sys.stderr if options.json else sys.stdout
+        fetch_from_hub(entry, options.tell_every, progress)
     if options.json:
         print(json.dumps(_facts(entry), ensure_ascii=False))
     else:
@@ -300,7 +302,10 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
         info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=HUB_TIMEOUT_S)
         listed = list_hub_files(info, "dataset").values()
     patterns = entry.files or HUB_FILE_PATTERNS
-    files = [file for file in listed if any(fnmatch(file.name, pattern) for pattern in patterns)]
+    files = []
+    for file in listed:
+        if any(fnmatch(file.name, pattern) for pattern in patterns):
+            files.append(file)
     if not files:
         names = ", ".join(file.name for file in listed) or "none"
         raise MaterialError(
@@ -357,9 +362,12 @@ def remove_dataset(options: argparse.Namespace) -> None:
         with _locked(folder.with_name(f".{entry.name}.lock"), entry.name):
             shutil.rmtree(partial, ignore_errors=True)
             if folder.exists():
-                folder.rename(partial)  # never half there under its name
+                # Renamed first, so that it is never half there under its name.
+                folder.rename(partial)
                 shutil.rmtree(partial)
     if options.json:
         print(json.dumps({"removed": was_there}))
+    elif was_there:
+        print(f"{entry.name} is removed.")
     else:
-        print(f"{entry.name} is removed." if was_there else f"{entry.name} is not fetched.")
+        print(f"{entry.name} is not fetched.")

@@ -204,12 +204,13 @@ def _source_material(
     if not path.exists():
         raise MaterialError(f"There is no {source.path}.", "Check the path.")
     signed = source.statement or read_statement(source.path)
-    reading = ReadOptions(
-        persona=persona,
-        right=signed.right if signed else "",
-        claimed="" if signed else options.right or "",
-        consent=consent,
-    )
+    signed_right = ""
+    claimed = ""
+    if signed:
+        signed_right = signed.right
+    else:
+        claimed = options.right or ""
+    reading = ReadOptions(persona=persona, right=signed_right, claimed=claimed, consent=consent)
     right = combine_rights(dict.fromkeys(list_rights(path, reading, source.format), 1))
     if signed:
         stated = signed
@@ -221,7 +222,10 @@ def _source_material(
     if not origin:
         origin = source.path.as_posix() if path != source.path else path.resolve().name
     place = f"named/{origin.replace('/', '-')}"
-    pairs = column_mapping(options.map) if getattr(options, "map", ()) else source.find_mapping()
+    if getattr(options, "map", ()):
+        pairs = column_mapping(options.map)
+    else:
+        pairs = source.find_mapping()
     mapping = tuple(f"{role}={column}" for role, column in pairs.items())
     persona_names: tuple[str, ...] = ()
     if persona:

@@ -237,7 +237,9 @@ def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsSt
     line.
     """
     signed = source.statement or read_statement(source.path)
-    return signed or (command_line_statement(options.right) if options.right else None)
+    if signed or not options.right:
+        return signed
+    return command_line_statement(options.right)
 
 
 def command_line_statement(right: Right) -> RightsStatement:

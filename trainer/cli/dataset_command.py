@@ -305,18 +305,15 @@ def export_dataset_file(options: argparse.Namespace) -> None:
             "path": str(options.out),
             "samples": exported.samples,
             "rights": dict(exported.rights),
+            "rights_file": str(rights_file) if rights_file else None,
         }
-        print(
-            json.dumps(
-                {**summary, "rights_file": str(rights_file) if rights_file else None},
-                ensure_ascii=False,
-            )
-        )
+        print(json.dumps(summary, ensure_ascii=False))
     else:
         print(f"{exported.samples:,} samples in {options.out}")
         if rights_file:
             print(f"the right to them is stated in {rights_file}: keep it beside the file")
-    if count := exported.rights.get(DISCORD_API):
+    count = exported.rights.get(DISCORD_API)
+    if count:
         print(
             f"warning: {count:,} of them came through Discord's API. Discord forbids training on "
             "them without its "
@@ -410,7 +407,10 @@ def _finish_openai_job(
 ) -> int:
     """Report the job's state; the exit code is 1 if a followed job has no model."""
     has_ended = job.get("status") in ENDED_STATES
-    report(describe_result(job) if has_ended else f"job {job.get('id')}: {job.get('status')}")
+    if has_ended:
+        report(describe_result(job))
+    else:
+        report(f"job {job.get('id')}: {job.get('status')}")
     if has_ended and options.follow:
         report(
             "its files stay at OpenAI until: python -m trainer dataset openai --delete-files "
@@ -445,22 +445,20 @@ def record_lines(summary: dict[str, Any]) -> list[str]:
     """Format the sources, the records used and dropped, what is not learned, and what is taken of
     the files.
     """
-    thoughts = summary.get("with_thought", 0)
-    return [
-        f"from {', '.join(f'{name} {count:,}' for name, count in summary['sources'].items())}",
+    sources = [f"{name} {count:,}" for name, count in summary["sources"].items()]
+    lines = [
+        f"from {', '.join(sources)}",
         f"{summary['rows_used']:,} of {summary['rows']:,} records used",
-        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
-        *(
-            f"  replies {count:>9,}  {reason}"
-            for reason, count in summary.get("dropped_replies", {}).items()
-        ),
-        *(
-            [f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep"]
-            if thoughts
-            else []
-        ),
-        *ImportReport.from_json(summary["import_report"]).lines(),
     ]
+    for reason, rows in summary["dropped"].items():
+        lines.append(f"  dropped {rows:>9,}  {reason}")
+    for reason, count in summary.get("dropped_replies", {}).items():
+        lines.append(f"  replies {count:>9,}  {reason}")
+    thoughts = summary.get("with_thought", 0)
+    if thoughts:
+        lines.append(f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep")
+    lines += ImportReport.from_json(summary["import_report"]).lines()
+    return lines
 
 
 def add_dataset(commands: Commands) -> None:
@@ -548,7 +546,8 @@ def _ask_columns(options: argparse.Namespace, error: UnclearColumnsError) -> int
         "--map",
         *question.pairs,
     ]
-    words += [word for name in options.names for word in ("--as", name)]
+    for name in options.names:
+        words += ["--as", name]
     command = shlex.join(words)
     if options.json:
         print(json.dumps({"format": COLUMNS_FORMAT.name, "question": question.as_json() | {"command": command}},

@@ -69,15 +69,10 @@ def show_doctor_report(options: argparse.Namespace) -> None:
     _print_check("")
     if options.json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
+    elif options.fix_hints:
+        print("\n".join(remedy_lines(report)))
     else:
-        coloured = supports_colour()
-        print(
-            "\n".join(
-                remedy_lines(report)
-                if options.fix_hints
-                else report_lines(report, coloured=coloured)
-            )
-        )
+        print("\n".join(report_lines(report, coloured=supports_colour())))
     if report.failed:
         raise UnderstudyError(
             f"Runs do not work here: {', '.join(report.failed)}.", "See the remedies above."
@@ -113,9 +108,10 @@ def show_predictions(options: argparse.Namespace) -> None:
         results = calibration_json(
             run_calibration(cases, Path(folder), partial(print, file=sys.stderr))
         )
+    page = calibration_markdown(results)
     if options.out:
-        options.out.write_text(calibration_markdown(results), encoding="utf-8")
-    print(
-        json.dumps(results) if options.json else calibration_markdown(results),
-        end="\n" if options.json else "",
-    )
+        options.out.write_text(page, encoding="utf-8")
+    if options.json:
+        print(json.dumps(results))
+    else:
+        print(page, end="")

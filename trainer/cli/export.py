@@ -81,8 +81,10 @@ def add_export_command(commands: Commands) -> argparse.ArgumentParser:
 def _run_export(options: argparse.Namespace) -> None:
     target = _find_target(options)
     with tempfile.TemporaryDirectory(prefix="understudy-push-") as scratch:
-        out = options.out or (target.path_for(options.to, Path(scratch)) if target else None)
-        if out is None:
+        out = options.out
+        if not out and target:
+            out = target.path_for(options.to, Path(scratch))
+        if not out:
             raise RequestError(
                 "Neither --out nor --push is given.", "Name a path, a repository, or both."
             )
@@ -115,7 +117,8 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
         adapter, options.to, out, quantise=options.quantise, card=options.card, say=_print_progress
     )
     held = dict(report.held)
-    lines = [format_report(report, str(report.out if options.out else options.push))]
+    destination = report.out if options.out else options.push
+    lines = [format_report(report, str(destination))]
     if options.out:
         log_export("adapter", adapter, report.out)
     if target:
@@ -123,7 +126,10 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
         commit = _push(target, report, adapter)
         held["pushed"] = {"repository": target.repository, "commit": commit}
         lines.append(f"Pushed to {target.repository}, commit {commit}; it is {target.visibility}.")
-    print(json.dumps(held, ensure_ascii=False) if options.json else "\n".join(lines))
+    if options.json:
+        print(json.dumps(held, ensure_ascii=False))
+    else:
+        print("\n".join(lines))
 
 
 def _push(target: HubTarget, report: ExportReport, adapter: Path) -> str:

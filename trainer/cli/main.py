@@ -220,7 +220,8 @@ def _job_lock(fence: AttemptFence) -> Iterator[None]:
     Raises as `AttemptFence.check`.
     """
     fence.check()
-    lock = FileLock(fence.folder / "lock", timeout=ATTEMPT_LOCK_TIMEOUT_S if fence.attempt else 0)
+    timeout_s = ATTEMPT_LOCK_TIMEOUT_S if fence.attempt else 0
+    lock = FileLock(fence.folder / "lock", timeout=timeout_s)
     try:
         lock.acquire()
     except Timeout:

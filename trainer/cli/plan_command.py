@@ -75,8 +75,11 @@ def show_draft_plan(draft: JobDraft, options: argparse.Namespace) -> None:
     """Plan a job that has no folder yet, in a temporary one."""
     with temporary_job_folder(draft, Path(tempfile.gettempdir())) as (folder, _):
         options.folder = folder
-        copies = [copy for material in draft.materials for copy in material.copies]
-        _show_job_plan(options, {folder / MATERIAL_FOLDER / place: path for path, place in copies})
+        originals: dict[Path, Path] = {}
+        for material in draft.materials:
+            for path, place in material.copies:
+                originals[folder / MATERIAL_FOLDER / place] = path
+        _show_job_plan(options, originals)
 
 
 def show_run_plan(options: argparse.Namespace) -> None:
@@ -134,7 +137,10 @@ def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> N
 
 def _print_plan(run_plan: RunPlan, adapters: Iterable[Path], options: argparse.Namespace) -> None:
     plan = run_plan.as_json(adapters, with_samples=options.samples)
-    print(json.dumps(plan, ensure_ascii=False) if options.json else "\n".join(_plan_table(plan)))
+    if options.json:
+        print(json.dumps(plan, ensure_ascii=False))
+    else:
+        print("\n".join(_plan_table(plan)))
 
 
 def _plan_table(plan: dict[str, Any]) -> list[str]:

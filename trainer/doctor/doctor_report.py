@@ -85,7 +85,8 @@ def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec
     for card_gib in GPU_SIZES_GIB:
         card = MachineSpec(
             True,
-            "bf16" if card_gib != 16 else "fp16",  # cards of 16 GB are T4s
+            # Cards of 16 GB are taken for T4s, which have no bfloat16.
+            "bf16" if card_gib != 16 else "fp16",
             card_gib * GIB,
             free_bytes=card_gib * GIB,
             device=f"{card_gib} GB",
@@ -259,7 +260,9 @@ def _short_model_name(model: str) -> tuple[str, str]:
     """Return a model's family and size from its name, such as Qwen2.5 and 3B."""
     name = model.rstrip("/").rpartition("/")[2].partition("@")[0].partition("-Instruct")[0]
     family, _, size = name.rpartition("-")
-    return (family or name)[: CELL_WIDTH - 1], size[: CELL_WIDTH - 1] if family else ""
+    if not family:
+        return name[: CELL_WIDTH - 1], ""
+    return family[: CELL_WIDTH - 1], size[: CELL_WIDTH - 1]
 
 
 def _format_state(check: MachineCheck, coloured: bool) -> str:

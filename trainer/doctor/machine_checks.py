@@ -134,11 +134,13 @@ def check_gpus(cards: Sequence[Gpu], torch: TorchBuild | None) -> MachineCheck:
     check = partial(MachineCheck, "graphics card")
     if not cards:
         return check("ok", "none: everything is computed on the processor")
-    named = "; ".join(
-        f"{card.name}, {card.free_bytes / GIB:.1f} of {card.memory_bytes / GIB:.1f} GiB free, "
-        f"driver {card.driver}"
-        for card in cards
-    )
+    described: list[str] = []
+    for card in cards:
+        described.append(
+            f"{card.name}, {card.free_bytes / GIB:.1f} of {card.memory_bytes / GIB:.1f} GiB free, "
+            f"driver {card.driver}"
+        )
+    named = "; ".join(described)
     if torch is None:
         return check("warn", named, "see torch")
     if not torch.cuda:
@@ -389,8 +391,10 @@ def _write_speed(folder: Path) -> float:
 def check_hub() -> MachineCheck:
     """Check that the model hub is reachable. Without it, everything works with local models."""
     error = find_hub_error()
-    if error in ("", HUB_OFFLINE_ERROR):
-        return MachineCheck("model hub", "ok", f"not asked: {error}" if error else "reachable")
+    if not error:
+        return MachineCheck("model hub", "ok", "reachable")
+    if error == HUB_OFFLINE_ERROR:
+        return MachineCheck("model hub", "ok", f"not asked: {error}")
     remedy = (
         "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT "
         "and proxies"

@@ -259,7 +259,25 @@ def calibration_markdown(results: dict[str, Any]) -> str:
     versions = results["versions"]
     runs = results["runs"]
     gib = 2**30
-    parts = list(dict.fromkeys(part for run in runs for part in run["memory"]))
+    parts: dict[str, None] = {}
+    measured_rows: list[str] = []
+    memory_rows: list[str] = []
+    settings_lines: list[str] = []
+    for run in runs:
+        parts |= dict.fromkeys(run["memory"])
+    for run in runs:
+        measured_rows.append(
+            f"| {run['name']} | {run['base_model']} | {run['longest_tokens']} | "
+            f"{run['predicted_bytes'] / gib:.2f} GiB "
+            f"| {run['measured_bytes'] / gib:.2f} GiB | {run['memory_ratio']:.2f} | "
+            f"{run['predicted_s']:.0f} s "
+            f"| {run['measured_s']:.0f} s | {run['time_ratio']:.2f} |"
+        )
+        mebibytes = [str(run["memory"].get(part, 0) >> 20) for part in parts]
+        memory_rows.append(f"| {run['name']} | {' | '.join(mebibytes)} |")
+        settings = [f"{key}={value}" for key, value in run["settings"].items()]
+        settings_lines.append(f"- {run['name']}: {', '.join(settings)}")
+    packages = [f"{name} {version}" for name, version in versions.items()]
     lines = [
         "# Predictions and measurements",
         "",
@@ -272,19 +290,12 @@ def calibration_markdown(results: dict[str, Any]) -> str:
         "those of demo-cpu.",
         "",
         f"{machine['cores']} cores, {machine['memory_bytes'] / gib:.0f} GiB, {machine['system']}; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"{', '.join(packages)}",
         "",
         "| configuration | base model | longest | memory predicted | measured | ratio "
         "| time predicted | measured | ratio |",
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
-        *(
-            f"| {run['name']} | {run['base_model']} | {run['longest_tokens']} | "
-            f"{run['predicted_bytes'] / gib:.2f} GiB "
-            f"| {run['measured_bytes'] / gib:.2f} GiB | {run['memory_ratio']:.2f} | "
-            f"{run['predicted_s']:.0f} s "
-            f"| {run['measured_s']:.0f} s | {run['time_ratio']:.2f} |"
-            for run in runs
-        ),
+        *measured_rows,
         "",
         f"Memory: {_worst_ratio(runs, 'memory_ratio')} Time: {_worst_ratio(runs, 'time_ratio')} "
         f"Basis: {runs[0]['basis']}.",
@@ -293,19 +304,11 @@ def calibration_markdown(results: dict[str, Any]) -> str:
         "",
         f"| configuration | {' | '.join(parts)} |",
         f"| --- |{' --: |' * len(parts)}",
-        *(
-            f"| {run['name']} | "
-            f"{' | '.join(str(run['memory'].get(part, 0) >> 20) for part in parts)} |"
-            for run in runs
-        ),
+        *memory_rows,
         "",
         "## Settings",
         "",
-        *(
-            f"- {run['name']}: "
-            f"{', '.join(f'{key}={value}' for key, value in run['settings'].items())}"
-            for run in runs
-        ),
+        *settings_lines,
     ]
     return "\n".join(lines) + "\n"
 

@@ -136,7 +136,10 @@ def require_memory(
 
 def available_memory_bytes(machine: MachineSpec) -> int:
     """Return the bytes available to a run in this process."""
-    return machine.free_bytes + (0 if machine.has_cuda else own_memory_bytes())
+    if machine.has_cuda:
+        return machine.free_bytes
+    # What this process holds already is not free, but the run will use it.
+    return machine.free_bytes + own_memory_bytes()
 
 
 def own_memory_bytes() -> int:

@@ -122,7 +122,9 @@ def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> 
     token = shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
     # At least a whole row's, however many bytes these are.
     at_once = min(batch.trained, max(batch.trained / batch.rows, MAX_LOGIT_BYTES // token))
-    logits = round(LOSS_CHUNK_TOKENS if shape.plain_head else at_once) * token
+    if shape.plain_head:
+        at_once = LOSS_CHUNK_TOKENS
+    logits = round(at_once) * token
     feed_forward = 3 * batch.rows * batch.own * shape.intermediate
     layer = value_bytes * max(feed_forward, 2 * _attention_score_bytes(shape, batch))
     return cached + max(logits, layer)
@@ -150,7 +152,9 @@ def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: in
         # Matrices of a group read one tensor, which is retained once.
         group = next((names[0] for names in SHARED_INPUT_MODULES if name in names), name)
         inputs[group] = size
-    each = value_bytes + (DROPOUT_MASK_BYTES if recipe.lora_dropout else 0)
+    each = value_bytes
+    if recipe.lora_dropout:
+        each += DROPOUT_MASK_BYTES
     return sum(inputs.values()) * each + len(matrices) * recipe.lora_r * value_bytes
 
 

@@ -99,7 +99,9 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
     try:
         width = int(config["hidden_size"])
         heads = int(config.get("num_attention_heads") or 0)
-        head = int(config.get("head_dim") or (width // heads if heads else 0))
+        head = int(config.get("head_dim") or 0)
+        if not head and heads:
+            head = width // heads
         shape = ModelShape(
             layers=int(config["num_hidden_layers"]),
             width=width,

@@ -145,13 +145,16 @@ def _batch_seconds(
     attention's tensors.
     """
     part = batch.whole if recipe.gradient_checkpointing and trains else batch
-    products = passes + 1 if trains else 1  # of an adapter's matrices, and of attention's tensors
+    # Products of an adapter's matrices, and of attention's tensors.
+    products = passes + 1 if trains else 1
+    # The head is frozen: training takes one product more, for the gradient of its input.
+    head_products = 2 if trains else 1
     adapters = adapter_parameter_count(recipe, shape) * products
     scores = sum(piece.rows * piece.own * (piece.own + piece.shared) for piece in part.parts)
     flop = (
         2 * part.tokens * (shape.linear_weights * passes + adapters)
         + 4 * shape.layers * shape.attended * scores * products
-        + 2 * batch.trained * shape.vocabulary * shape.width * (2 if trains else 1)
+        + 2 * batch.trained * shape.vocabulary * shape.width * head_products
     )
     plain = recipe.model_copy(update={"gradient_checkpointing": False})
     kept = retained_activation_bytes(shape, plain, part, value_bytes)
@@ -246,8 +249,9 @@ def estimate_speed(
 
 def adapters_by_recency(home: Path) -> list[Path]:
     """Return the adapter folders of runs in a home, latest first."""
-    places = ("jobs/*/adapter", "runs/*/adapter", "models/persona_adapters/*/*")
-    folders = [folder for place in places for folder in home.glob(place)]
+    folders: list[Path] = []
+    for place in ("jobs/*/adapter", "runs/*/adapter", "models/persona_adapters/*/*"):
+        folders += home.glob(place)
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 

@@ -34,7 +34,8 @@ def restart_with_allocator_settings() -> None:
     """Start this process again, once, with the allocator's settings: glibc reads them only at the
     start.
     """
-    if environment := allocator_environment(os.environ):
+    environment = allocator_environment(os.environ)
+    if environment:
         os.execve(sys.executable, sys.orig_argv, environment)  # nosec B606  # itself again
 
 

@@ -88,7 +88,8 @@ def failed_event(error: Exception) -> Failed:
     if is_out_of_memory(error):
         advice = "Close other programs, or lower per_device_train_batch_size or max_length."
         return Failed(cause="The machine ran out of memory.", advice=advice, retry=True)
-    if (refused := find_disk_error(error)) is not None:
+    refused = find_disk_error(error)
+    if refused is not None:
         if refused.errno in DISK_FULL_ERRNOS:
             return Failed(
                 cause="The disk is full.",

@@ -126,7 +126,8 @@ def run_until_terminated(main: Coroutine[Any, Any, None]) -> None:
         return asyncio.run(main)
 
     async def cancel_on_sigterm() -> None:
-        if task := asyncio.current_task():
+        task = asyncio.current_task()
+        if task:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await main
 
@@ -167,7 +168,10 @@ class AttemptFence:
         """Raise `SupersededError` if a newer attempt is recorded, or `MaterialError` if that cannot
         be read.
         """
-        if self.attempt and (newest := read_attempt(self.folder).attempt) > self.attempt:
+        if not self.attempt:
+            return
+        newest = read_attempt(self.folder).attempt
+        if newest > self.attempt:
             raise SupersededError(
                 f"Attempt {newest} of this job has begun; this is attempt {self.attempt}."
             )
@@ -264,9 +268,16 @@ class PauseControl:
         return waited_s
 
     def _wait_from(self, began: float) -> None:
-        while (demand := self.demand) != "go" and not self._stop.is_requested:
-            may_wait_s = self._saved_s - (RESERVE_S if demand == "yield" else 0.0)
-            if (left_s := began + may_wait_s - monotonic()) <= 0:
+        while not self._stop.is_requested:
+            # Read once: the listener's thread may change it at any time.
+            demand = self.demand
+            if demand == "go":
+                return
+            may_wait_s = self._saved_s
+            if demand == "yield":
+                may_wait_s -= RESERVE_S
+            left_s = began + may_wait_s - monotonic()
+            if left_s <= 0:
                 return
             self._free.wait(min(left_s, PAUSE_POLL_INTERVAL_S))
 
@@ -278,10 +289,15 @@ def listen_to_parent(stop: CancelToken, pause: PauseControl) -> None:
 
     def listen() -> None:
         rest = b""
-        while chunk := os.read(STDIN_FD, STDIN_CHUNK_BYTES):
+        while True:
+            chunk = os.read(STDIN_FD, STDIN_CHUNK_BYTES)
+            if not chunk:
+                break
+            # The end of an endless line is kept alone, so that it cannot fill the memory.
             *lines, rest = (rest + chunk)[-STDIN_CHUNK_BYTES:].split(b"\n")
             for line in lines:
-                if (word := line.strip().decode("ascii", "replace")) in get_args(PauseDemand):
+                word = line.strip().decode("ascii", "replace")
+                if word in get_args(PauseDemand):
                     pause.request(cast(PauseDemand, word))
         stop.request("the process that started this run is gone")
 
