@@ -38,8 +38,10 @@ from trainer.sources.conversation import Conversation, SourceMessage, SourceSpea
 
 RESULT = Path("build/bench/pii.json")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-TABLE, BLOCKS_TABLE, HELD_OUT_TABLE = "pii table", "pii blocks table", "pii held-out table"
-"""Tables in the document, between `<!-- name -->` and `<!-- end of name -->`."""
+# Tables in the document, between `<!-- name -->` and `<!-- end of name -->`.
+TABLE = "pii table"
+BLOCKS_TABLE = "pii blocks table"
+HELD_OUT_TABLE = "pii held-out table"
 PACKAGES = ("phonenumbers", "python-crfsuite", "faker")
 MIN_COVERED_SHARE = 0.9
 MIN_FIGURES = {"recall_structured": 0.97, "recall_known_names": 0.97, "precision": 0.9}
@@ -121,20 +123,19 @@ class DetectionScore:
 
     def read(self, annotated: AnnotatedText, entities: Iterable[Entity]) -> None:
         """Count one text."""
-        marked = {position for gold in annotated.gold for position in range(gold.start, gold.end)}
         entities = list(entities)
-        covered = {position for entity in entities for position in range(entity.start, entity.end)}
+        marked = _positions(annotated.gold)
+        covered = _positions(entities)
         for gold in annotated.gold:
             if gold.kind == OPTIONAL_KIND:
                 continue
-            hit = sum(
-                position in covered for position in range(gold.start, gold.end)
-            ) >= MIN_COVERED_SHARE * (gold.end - gold.start)
+            found = len(covered.intersection(range(gold.start, gold.end)))
+            hit = found >= MIN_COVERED_SHARE * (gold.end - gold.start)
             self._count(annotated, gold.kind, kind_group(gold), SpanCounts(1, int(hit)))
             if not hit:
                 self.missed.append((annotated, gold))
         for entity in entities:
-            rightly = sum(position in marked for position in range(entity.start, entity.end))
+            rightly = len(marked.intersection(range(entity.start, entity.end)))
             length = entity.end - entity.start
             kind = self.labels.get(entity.kind, entity.kind)
             self._count(annotated, kind, "", SpanCounts(0, 0, length, rightly))
@@ -142,27 +143,37 @@ class DetectionScore:
                 self.wrong.append((annotated, entity))
 
     def _count(self, annotated: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
-        for tallies, name in (
-            (self.by_kind, kind),
-            (self.by_language, annotated.language),
-            (self.groups, group),
-        ):
-            tallies.setdefault(name, SpanCounts()).add(tally)
-        self.by_kind_and_language.setdefault((kind, annotated.language), SpanCounts()).add(tally)
+        language = annotated.language
+        self.by_kind.setdefault(kind, SpanCounts()).add(tally)
+        self.by_language.setdefault(language, SpanCounts()).add(tally)
+        self.groups.setdefault(group, SpanCounts()).add(tally)
+        self.by_kind_and_language.setdefault((kind, language), SpanCounts()).add(tally)
 
     def recall(self, group: str) -> float | None:
         """Recall of a group."""
         return self.groups.get(group, SpanCounts()).recall
 
+    def of(self, kind: str, language: str) -> SpanCounts:
+        """Counts of a kind in a language."""
+        return self.by_kind_and_language.get((kind, language), SpanCounts())
+
     def whole(self, kinds: Sequence[str] = ()) -> SpanCounts:
         """Counts over all kinds; recall over the given ones only."""
         whole = SpanCounts()
         for kind, tally in self.by_kind.items():
-            counts = not kinds or kind in kinds
-            whole.add(
-                SpanCounts(tally.gold * counts, tally.found * counts, tally.replaced, tally.rightly)
-            )
+            counted = SpanCounts(replaced=tally.replaced, rightly=tally.rightly)
+            if not kinds or kind in kinds:
+                counted.gold = tally.gold
+                counted.found = tally.found
+            whole.add(counted)
         return whole
+
+
+def _positions(spans: Iterable[GoldSpan | Entity]) -> set[int]:
+    positions: set[int] = set()
+    for span in spans:
+        positions.update(range(span.start, span.end))
+    return positions
 
 
 def kind_group(gold: GoldSpan) -> str:
@@ -183,28 +194,26 @@ def anonymisers(
     anonymiser_by_group: dict[tuple[str, bool], Anonymiser] = {}
     for language in dict.fromkeys(annotated.language for annotated in texts):
         anonymiser_by_group[language, False] = Anonymiser(KEY, keep_always=keep)
-        about = [
-            annotated for annotated in texts if annotated.language == language and annotated.speaker
-        ]
+        of_language = [annotated for annotated in texts if annotated.language == language]
+        about = [annotated for annotated in of_language if annotated.speaker]
         if about:
-            anonymiser_by_group[language, True] = Anonymiser(KEY)
-            anonymiser_by_group[language, True].register(build_log(about))
+            anonymiser = Anonymiser(KEY)
+            anonymiser.register(build_log(about))
+            anonymiser_by_group[language, True] = anonymiser
     return anonymiser_by_group
 
 
 def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
     """Build a log in which everyone mentioned is a speaker."""
-    speakers = [
-        SourceSpeaker(f"{9_000 + index}", names)
-        for index, names in enumerate(dict.fromkeys(j.speaker for j in texts))
-    ]
+    speakers = []
+    for index, names in enumerate(dict.fromkeys(annotated.speaker for annotated in texts)):
+        speakers.append(SourceSpeaker(f"{9_000 + index}", names))
     ids = {speaker.names: index for index, speaker in enumerate(speakers)}
-    messages = [
-        SourceMessage(
-            speakers[(ids[annotated.speaker] + 1) % len(speakers)], annotated.text, str(row)
-        )
-        for row, annotated in enumerate(texts)
-    ]
+    messages = []
+    for row, annotated in enumerate(texts):
+        # Another one writes about a speaker.
+        writer = speakers[(ids[annotated.speaker] + 1) % len(speakers)]
+        messages.append(SourceMessage(writer, annotated.text, str(row)))
     return Conversation.of(messages, "data/pii", "own-writing")
 
 
@@ -224,12 +233,12 @@ def measure(
         readers = anonymisers(texts, keep)
         by = next(iter(readers.values())).names.description
         started = time.process_time()
-        found = [
-            readers[annotated.language, bool(annotated.speaker)].find_entities(annotated.text)
-            for annotated in texts
-        ]
+        found = []
+        for annotated in texts:
+            reader = readers[annotated.language, bool(annotated.speaker)]
+            found.append(reader.find_entities(annotated.text))
         seconds = min(seconds, time.process_time() - started)
-        if not turn:
+        if turn == 0:  # all passes find the same
             for annotated, entities in zip(texts, found, strict=True):
                 score.read(annotated, entities)
     return score, len(texts) / seconds, by
@@ -239,6 +248,9 @@ def score_figures(
     score: DetectionScore, texts_per_s: float, model: str, count: int
 ) -> dict[str, Any]:
     """Return the figures as written to the file."""
+    by_kind_and_language: dict[str, dict[str, Any]] = {kind: {} for kind in sorted(score.by_kind)}
+    for (kind, language), tally in score.by_kind_and_language.items():
+        by_kind_and_language[kind][language] = tally.as_json()
     return {
         "texts": count,
         "recall_structured": score.recall("structured"),
@@ -250,14 +262,7 @@ def score_figures(
         "model": model,
         "by_kind": {kind: tally.as_json() for kind, tally in sorted(score.by_kind.items())},
         "by_language": {name: tally.as_json() for name, tally in score.by_language.items()},
-        "by_kind_and_language": {
-            kind: {
-                name: tally.as_json()
-                for (of, name), tally in score.by_kind_and_language.items()
-                if of == kind
-            }
-            for kind in sorted(score.by_kind)
-        },
+        "by_kind_and_language": by_kind_and_language,
     }
 
 
@@ -265,20 +270,21 @@ def format_table(score: DetectionScore) -> str:
     """Format a table: kinds, then languages, then all."""
     lines = [f"{'':18}{'to find':>8}{'found':>7}{'recall':>8}{'precision':>11}"]
     lines += [_line(kind, tally) for kind, tally in sorted(score.by_kind.items())]
-    lines += [
-        "",
-        *(_line(name, score.by_language[name]) for name in LANGUAGES if name in score.by_language),
-    ]
+    lines.append("")
+    for name in LANGUAGES:
+        if name in score.by_language:
+            lines.append(_line(name, score.by_language[name]))
     groups = (
         ("structured", "structured"),
         ("names from the log", "known"),
         ("other names", "names"),
     )
-    lines += [
-        "",
-        *(_line(name, score.groups[group]) for name, group in groups if group in score.groups),
-    ]
-    return "\n".join([*lines, _line("all", score.whole())])
+    lines.append("")
+    for name, group in groups:
+        if group in score.groups:
+            lines.append(_line(name, score.groups[group]))
+    lines.append(_line("all", score.whole()))
+    return "\n".join(lines)
 
 
 def format_blocks(development: DetectionScore, held_out: DetectionScore) -> str:
@@ -288,10 +294,7 @@ def format_blocks(development: DetectionScore, held_out: DetectionScore) -> str:
         cells = [_cell(score.by_kind.get(kind, SpanCounts())) for kind in BLOCK_KINDS]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cell(score.whole())} |")
     for locale in sorted(held_out.by_language):
-        cells = [
-            _cell(held_out.by_kind_and_language.get((kind, locale), SpanCounts()))
-            for kind in BLOCK_KINDS
-        ]
+        cells = [_cell(held_out.of(kind, locale)) for kind in BLOCK_KINDS]
         lines.append(f"| {locale} | {' | '.join(cells)} | {_cell(held_out.by_language[locale])} |")
     return "\n".join(lines)
 
@@ -304,12 +307,11 @@ def format_kinds_by_language(score: DetectionScore) -> str:
         "| kind | " + " | ".join(LANGUAGES) + " | all |",
         "| --- " * (len(LANGUAGES) + 2) + "|",
     ]
-    for kind, whole in [*sorted(score.by_kind.items()), ("all kinds", score.whole())]:
-        of = score.by_language if kind == "all kinds" else {
-            name: score.by_kind_and_language.get((kind, name), SpanCounts()) for name in LANGUAGES
-        }  # fmt: skip
-        cells = [_cell(of.get(name, SpanCounts())) for name in LANGUAGES]
+    for kind, whole in sorted(score.by_kind.items()):
+        cells = [_cell(score.of(kind, name)) for name in LANGUAGES]
         lines.append(f"| {kind} | {' | '.join(cells)} | {_cell(whole)} |")
+    cells = [_cell(score.by_language.get(name, SpanCounts())) for name in LANGUAGES]
+    lines.append(f"| all kinds | {' | '.join(cells)} | {_cell(score.whole())} |")
     return "\n".join(lines)
 
 
@@ -338,11 +340,12 @@ def _share(share: float | None) -> str:
 
 def missed_floors(figures: dict[str, Any], floors: Mapping[str, float] = MIN_FIGURES) -> list[str]:
     """List the measures below their required minimum."""
-    return [
-        f"{name} {figures[name] or 0:.3f} < {floor}"
-        for name, floor in floors.items()
-        if (figures[name] or 0) < floor
-    ]
+    missed = []
+    for name, floor in floors.items():
+        figure = figures[name] or 0  # None without anything to find
+        if figure < floor:
+            missed.append(f"{name} {figure:.3f} < {floor}")
+    return missed
 
 
 def evaluate_own_corpus(errors: bool) -> int:
@@ -364,19 +367,14 @@ def evaluate_own_corpus(errors: bool) -> int:
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(
-        json.dumps(
-            {
-                **figures,
-                **blocks,
-                "held_out_texts": held_out["figures"],
-                "machine": machine,
-                "versions": versions,
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    written = {
+        **figures,
+        **blocks,
+        "held_out_texts": held_out["figures"],
+        "machine": machine,
+        "versions": versions,
+    }
+    RESULT.write_text(json.dumps(written, indent=2) + "\n")
     print(f"written to {RESULT}")
     wrong = missed_floors(figures) + missed_floors(blocks["held_out_blocks"], MIN_BLOCK_FIGURES)
     wrong += missed_floors(held_out["figures"], MIN_HELD_OUT_FIGURES)
@@ -402,11 +400,14 @@ def evaluate_blocks(errors: bool) -> dict[str, Any]:
         f"{len(texts)} held-out blocks; recall / precision / F1 (to find); names found by {model}."
     )
     write_table(BLOCKS_TABLE, caption, table, DOCUMENT)
-    scores = {"development_blocks": development, "held_out_blocks": held_out}
     return {
-        name: {**score.whole().as_json(), "recall_structured": score.recall("structured")}
-        for name, score in scores.items()
+        "development_blocks": _block_figures(development),
+        "held_out_blocks": _block_figures(held_out),
     }
+
+
+def _block_figures(score: DetectionScore) -> dict[str, Any]:
+    return {**score.whole().as_json(), "recall_structured": score.recall("structured")}
 
 
 def evaluate_held_out(seed: int) -> dict[str, Any]:
@@ -475,15 +476,11 @@ def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
     """Print missed spans and false replacements, one per line."""
     for annotated, gold in score.missed:
         if not kinds or gold.kind in kinds:
-            print(
-                f"missed {gold.kind}: {annotated.text[gold.start : gold.end]!r} in "
-                f"{annotated.text!r}"
-            )
+            text = annotated.text
+            print(f"missed {gold.kind}: {text[gold.start : gold.end]!r} in {text!r}")
     for annotated, entity in score.wrong:
-        print(
-            f"wrong {entity.kind}: {annotated.text[entity.start : entity.end]!r} in "
-            f"{annotated.text!r}"
-        )
+        text = annotated.text
+        print(f"wrong {entity.kind}: {text[entity.start : entity.end]!r} in {text!r}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -507,11 +504,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evaluate_held_out(options.held_out)
         return 0
     try:
-        return (
-            evaluate_file(options.file, options.errors)
-            if options.file
-            else evaluate_own_corpus(options.errors)
-        )
+        if options.file:
+            return evaluate_file(options.file, options.errors)
+        return evaluate_own_corpus(options.errors)
     except UnderstudyError as error:
         print(error, file=sys.stderr)
         return 1
