@@ -17,8 +17,12 @@ from personas.schemas.training_events import ScoreSummary
 GUILDS = 1_000
 PERSONAS_PER_GUILD = 5
 MESSAGES = 200_000
-VERSION_SHARE, UNDECIDED_SHARE, LORE_SHARE = 5, 50, 50
-"""One persona in so many has versions, one not promoted yet, and lore of its own."""
+VERSION_SHARE = 5
+"""One persona in so many has versions."""
+UNDECIDED_SHARE = 50
+"""One in so many has a version that is not promoted yet."""
+LORE_SHARE = 50
+"""One in so many has lore of its own."""
 NOW_S = 1_795_000_000.0
 MESSAGE_INTERVAL_S = 20.0
 MEMBERS_PER_GUILD = 40

@@ -54,19 +54,21 @@ HOME_FOLDER = Path("build/bench/load-home")
 RESULT_FILE = Path("build/bench/load.json")
 PERSONA_COUNT = 6
 OVERLOAD = 1.5
-IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
-"""Replies at a time while the machine's capacity is measured, and the time that this takes at
-least.
-"""
+IN_FLIGHT = 32
+"""Replies at a time while the machine's capacity is measured."""
+MIN_CAPACITY_S = 15.0
+"""The time that this takes at least."""
 FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
 """Replies after which a channel's talk fills a prompt's window, half of whose messages are
 replies.
 """
-SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
+SHORT_SOAK = (30_000, 30)
+LONG_SOAK = (1_000_000, 1_000)
 """Events and reconnects."""
-CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.116
-"""Shares of the duration: of the measurement of capacity, and of each of eight windows, which are
-equally long.
+CAPACITY_SHARE = 0.07
+"""Share of the duration of the measurement of capacity."""
+WINDOW_SHARE = 0.116
+"""Share of the duration of each of eight windows, which are equally long.
 
 Order of arrival and the load beside a training have two windows each: a queue that grows for twice
 as long has other percentiles. Fair order has three, before, between and after those, and each pair

@@ -35,7 +35,9 @@ class _Peak:
     """Thread that samples the memory of a process and its children."""
 
     def __init__(self, pid: int) -> None:
-        self._pid, self._most, self._over = pid, 0, threading.Event()
+        self._pid = pid
+        self._most = 0
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 

@@ -63,17 +63,13 @@ class EventSource:
     """Events that members of a guild cause; messages are like one that the sandbox sent."""
 
     def __init__(self, sandbox: Sandbox, message: dict[str, Any], seed: int) -> None:
-        self._random, self._message, self._guild_id = (
-            random.Random(seed),
-            message,
-            str(sandbox.guild_id),
-        )
+        self._random = random.Random(seed)
+        self._message = message
+        self._guild_id = str(sandbox.guild_id)
         self._channels = [sandbox.channel(name)["id"] for name in CHANNELS]
         first = int(message["id"]) + SNOWFLAKE_STEP
-        self._ids, self._sent = (
-            itertools.count(first, SNOWFLAKE_STEP),
-            deque[dict[str, Any]](maxlen=1000),
-        )
+        self._ids = itertools.count(first, SNOWFLAKE_STEP)
+        self._sent: deque[dict[str, Any]] = deque(maxlen=1000)
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         kinds = list(KINDS)

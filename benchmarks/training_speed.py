@@ -27,10 +27,13 @@ WARM_STEPS = 2
 STEP_SAMPLES = 16
 MAX_LENGTH = 512
 SHIPPED_FOLDER = Path(__file__).parents[1] / "data"
-SHORT, SHORT_STEPS, SHORT_TOKENS, SHORT_ROUNDS = "short", 11, range(100, 151), 3
-"""The second workload: its name in the place of a persona's, steps of each round, tokens of a
-sample, rounds.
-"""
+SHORT = "short"
+"""The second workload's name, in the place of a persona's."""
+SHORT_STEPS = 11
+"""Steps of each of its rounds."""
+SHORT_TOKENS = range(100, 151)
+"""Tokens of its samples."""
+SHORT_ROUNDS = 3
 SHORT_CARD = (
     "You work on the quay of a small harbour and have seen most of it twice.\nYou answer in plain "
     "words, briefly."

@@ -120,7 +120,8 @@ class LogProgress:
     """
 
     def __init__(self, interval_s: float = PROGRESS_INTERVAL_S) -> None:
-        self._interval_s, self._last_s = interval_s, time.monotonic()
+        self._interval_s = interval_s
+        self._last_s = time.monotonic()
 
     def update(self, line: str) -> None:
         """Print the line, unless the last one is less than the interval ago or standard error is a

@@ -164,7 +164,9 @@ class BenchSink:
     """A reply sink that times its chat's tokens."""
 
     def __init__(self, chat: int, timer: TokenTimer) -> None:
-        self.chat, self.timer, self.cancelled = chat, timer, threading.Event()
+        self.chat = chat
+        self.timer = timer
+        self.cancelled = threading.Event()
 
     def begin(self) -> bool:
         return True

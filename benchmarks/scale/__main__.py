@@ -36,8 +36,10 @@ EXPONENTS = (0.8, 1.0, 1.2)
 REPLIES_IF_SATURATED = 200
 REPLIES_PER_DAY = 400
 VALIDATED_REPLIES = 200
-SLOTS, RAM, ROWS = 16, 1000, 32
-"""Servers of the simulation: adapters in a batch and in memory, and sequences at once."""
+# Servers of the simulation: adapters in a batch and in memory, and sequences at once.
+SLOTS = 16
+RAM = 1000
+ROWS = 32
 DOLLARS_PER_HOUR = {"vllm-cpu": 0.05, "a100-7b": 2.0}
 """Assumed prices of a core, and of a GPU of the size of an A100."""
 

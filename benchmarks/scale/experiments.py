@@ -14,10 +14,9 @@ from benchmarks.scale.simulation import Ask, Cluster, SimulatedBot, SimulatedSeq
 
 REPLICAS_PER_PROCESS = 8
 """Servers' worth of rows for each bot process: one of 32 rows each for 256 replies at once."""
-PROMPT_TOKENS, SHARED_PREFIX = 200, 128
-"""Tokens of a prompt, and those that requests to one persona share, in whole blocks of vLLM's
-cache.
-"""
+PROMPT_TOKENS = 200
+SHARED_PREFIX = 128
+"""Tokens that requests to one persona share, in whole blocks of vLLM's cache."""
 MEAN_NEW_TOKENS = 60
 NEW_TOKENS_SIGMA = 0.6
 MAX_NEW_TOKENS = 256

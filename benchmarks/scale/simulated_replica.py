@@ -151,7 +151,8 @@ class SimulatedReplica:
         self._clear_memory()
 
     def _clear_memory(self) -> None:
-        self.slots, self.ram = LruCache(self.profile.slots), LruCache(self.profile.ram)
+        self.slots = LruCache(self.profile.slots)
+        self.ram = LruCache(self.profile.ram)
         self.prefixes = LruCache(self.profile.prefixes)
 
     def kill(self) -> list[ServedSequence]:

@@ -60,8 +60,9 @@ SERVER_OPTIONS = (
 CHATS = 12
 NEW_TOKENS = 32
 EXPONENTS = (0.8, 1.0, 1.2)
-PROBES_PER_WORKLOAD, PROBE_SEED = 4, 99
+PROBES_PER_WORKLOAD = 4
 """A probe of the machine's pace has so many times fewer replies than a workload."""
+PROBE_SEED = 99
 GRID = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 4), (16, 1), (16, 4))
 """Rows and different adapters of the steps that are measured."""
 WORDS = "The harbour keeps its lamps lit for whoever comes late, and the kettle on for whoever asks. ".split()

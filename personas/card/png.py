@@ -17,10 +17,10 @@ from personas.errors import CardError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CARD_V3 = "ccv3"
 CARD_V2 = "chara"
-ASSET, ASSET_URI = "chara-ext-asset_:", "__asset:"
-"""Prefixes of a chunk keyword with an asset, and of its URI in the card; the same path follows
-both.
-"""
+ASSET = "chara-ext-asset_:"
+"""Prefix of a chunk keyword with an asset."""
+ASSET_URI = "__asset:"
+"""Prefix of the asset's URI in the card; the same path follows both."""
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
 MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4

@@ -18,7 +18,9 @@ NO_RULES = EntryRules()
 NO_KEYS = KeyMatch()
 MIN_SCORE = 1.0
 MIN_SHARE_OF_BEST = 0.5  # a passage below this share of the best score is left out beside it
-MIN_TERM_WEIGHT, MIN_TERM_WEIGHT_OF_HALF, MIN_SHARE_OF_TERMS = 0.7, 0.35, 0.5
+MIN_TERM_WEIGHT = 0.7
+MIN_TERM_WEIGHT_OF_HALF = 0.35
+MIN_SHARE_OF_TERMS = 0.5
 """Thresholds for matches by shared words alone, where no embeddings are available.
 
 A word's weight is log(1 + passages / passages that have it), relative to that of a word in only one
@@ -29,14 +31,16 @@ words in the lore.
 
 # Of 34 questions in Vietnamese, Chinese and Japanese, 29 find their passage among two, and of 21
 # lines of small talk none finds lore, where words alone found some 15 times.
-MIN_GRAM_SHARE, MIN_GRAMS = 0.4, 3
-"""Share of a message's character n-grams at which a passage that no encoder reads matches, and the
-fewest n-grams.
-"""
+MIN_GRAM_SHARE = 0.4
+"""Share of a message's character n-grams at which a passage that no encoder reads matches."""
+MIN_GRAMS = 3
+"""Fewest n-grams of a message for such a match."""
 
 EVERYDAY_WEIGHT = 0.2  # factor for words of `EVERYDAY_TERMS`
-WORD_SCORE_WEIGHT, MAX_WORD_SCORE = 0.6, 2.0
-"""Weight and maximum of the score of shared words beside embeddings.
+MAX_WORD_SCORE = 2.0
+"""Maximum of the score of shared words beside embeddings."""
+WORD_SCORE_WEIGHT = 0.6
+"""Weight of that score.
 
 A word is then also weighted by its rarity in English: "bought" may occur in one passage of a
 hundred and still be meaningless.

@@ -66,7 +66,8 @@ class LoreHit:
     score: float
 
 
-DEFAULT_CANDIDATES, MAX_CANDIDATES = 4, 8
+MAX_CANDIDATES = 8
+DEFAULT_CANDIDATES = 4
 """Candidates among which the beginning of a reply in a channel is chosen, by the engine in the
 bot's own process.
 """

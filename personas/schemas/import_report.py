@@ -15,10 +15,10 @@ OUTCOME_LABELS: dict[ImportOutcome, str] = {
     "not_taken": "Not taken",
 }
 MAX_ITEM_CHARS = 120
-MAX_NAMED_ITEMS, ALL_ITEMS = 6, 10**9
-"""Items that a line on Discord names; the others are counted. Pages, the terminal and JSON have all
-of them.
-"""
+MAX_NAMED_ITEMS = 6
+"""Items that a line on Discord names; the others are counted."""
+ALL_ITEMS = 10**9
+"""Pages, the terminal and JSON name all items."""
 
 
 @dataclass(frozen=True)
