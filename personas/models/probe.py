@@ -124,7 +124,8 @@ def float32_layers(model: Any) -> Iterator[bool]:
     hooks = []
     for module in model.modules():
         own = list(module.parameters(recurse=False))
-        if any(weight.dtype != torch.float32 for weight in own):
+        # Weights of 64 bits stay as they are, with inputs that are as wide.
+        if any(weight.dtype.itemsize < torch.float32.itemsize for weight in own):
             hooks.append(module.register_forward_pre_hook(widen))
             hooks.append(module.register_forward_hook(restore))
     try:
