@@ -68,7 +68,7 @@ class WebhookManager:
             "guild_id": self._guild.id,
             "channel_id": channel_id,
             "user": owner,
-            "token": secrets.token_urlsafe(51),
+            "token": secrets.token_urlsafe(51),  # 68 characters; discord.py wants 60 or more
             "avatar": None,
         }
         return self._save(hook, {"name": "", **body})

@@ -115,6 +115,7 @@ def _parse_option(guild: Guild, option: Json, value: object, resolved: dict[str,
 
 def _choice(option: Json, value: object) -> object:
     for choice in option["choices"]:
+        # Members see the name, and the bot gets the value.
         if str(value) in (str(choice["value"]), choice["name"]):
             return choice["value"]
     raise SandboxRefusal(f"{option['name']}: This is not one of the choices.")
@@ -174,6 +175,7 @@ def _user(guild: Guild, option: Json, value: object, resolved: dict[str, Json]) 
             resolved.setdefault("users", {})[user["id"]] = user
             permissions = str(guild.permissions_of(user["id"]))
             partial = member | {"permissions": permissions}
+            # Members in a command's data lack these on Discord; the user stands beside them.
             for left_out in ("user", "deaf", "mute"):
                 partial.pop(left_out, None)
             resolved.setdefault("members", {})[user["id"]] = partial
@@ -207,6 +209,7 @@ def _attachment(guild: Guild, option: Json, value: object, resolved: dict[str, J
         raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
     file_id = guild.store.put_file(value)
     attachment = payloads.attachment(file_id, "0", value)
+    # Discord removes the files of commands after a while, and says so by this.
     resolved.setdefault("attachments", {})[file_id] = attachment | {"ephemeral": True}
     return file_id
 

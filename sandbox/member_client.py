@@ -171,6 +171,7 @@ class MemberClient:
         current = self._visible(_message_id(message))
         if current["author"]["id"] != self.id or current["type"] not in USER_MESSAGE_TYPES:
             raise SandboxRefusal("You can edit your own messages only.")
+        # A file may stand without text.
         if not content.strip() and not current["attachments"]:
             raise SandboxRefusal("Cannot send an empty message")
         mentioning = self._with_mentions(content)
@@ -183,6 +184,7 @@ class MemberClient:
         is_own = current["author"]["id"] == self.id
         location = self._container.guild.channel(current["channel_id"])
         may_delete = is_own or self._may(Permission.MANAGE_MESSAGES, location)
+        # Discord's client dismisses an ephemeral message, and offers no deletion.
         if current["flags"] & EPHEMERAL or not may_delete:
             raise SandboxRefusal("You do not have permission to delete this message.")
         self._container.messages.delete(current["id"])
@@ -202,6 +204,7 @@ class MemberClient:
             raise SandboxRefusal(
                 f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters."
             )
+        # A thread has the id of its message, which can therefore have no other.
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
         thread = self._container.threads.thread(self._self["user"], parent, name.strip(), start)
@@ -365,6 +368,7 @@ class MemberClient:
         if isinstance(values, str):
             values = [values]
         menu = {"placeholder": label, **field}
+        # What is not required may stay empty, whatever its least number is.
         if not values and not field.get("required", True):
             menu["min_values"] = 0
         filled = command_options.fill_select(self._container.guild, menu, values)
@@ -396,6 +400,7 @@ def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> J
             names = [component.get(key) for key in ("custom_id", "label", "placeholder")]
             if component["type"] not in kinds or name not in names:
                 continue
+            # A link opens in the browser; the bot is not told.
             is_link = component["type"] == BUTTON and component.get("style") == LINK_STYLE
             if component.get("disabled") or is_link:
                 action = "pressed" if what == "button" else "used"

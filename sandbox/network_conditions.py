@@ -109,6 +109,7 @@ class RateLimited(ApiError):
             self.headers["X-RateLimit-Global"] = "true"
         if is_signed:
             self.headers["Via"] = "1.1 sandbox"
+        # The header has whole seconds, the body fractions.
         self.headers["Retry-After"] = str(math.ceil(retry_after))
         self.headers["X-RateLimit-Scope"] = "global" if is_global else "user"
 
@@ -141,6 +142,7 @@ class RateLimits:
 
     def _window(self, key: BucketKey, rule: RateLimit) -> tuple[int, float]:
         now = self._clock.now()
+        # Every interaction's token is a bucket, so that there would be ever more.
         if len(self._windows) > MAX_BUCKETS:
             for old, (_, old_end) in list(self._windows.items()):
                 if old_end <= now:

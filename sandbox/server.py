@@ -158,6 +158,7 @@ class Sandbox(FaultControls):
         except OSError:
             await self._close_port()
             raise
+        # A URL has an IPv6 address in brackets.
         authority = f"[{host}]" if ":" in host else host
         authority += f":{self._runner.addresses[0][1]}"
         self.url = f"http://{authority}"

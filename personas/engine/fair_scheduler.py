@@ -130,6 +130,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
             if state in (AdapterState.READY, AdapterState.FAILED):
                 return seq, overtaken
             if state is AdapterState.NO_SLOT:
+                # Others pass it so many times only, or no slot might ever become free for it.
                 if seq.overtaken >= self.max_overtaken:
                     break
                 overtaken.append(seq)

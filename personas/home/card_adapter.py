@@ -106,7 +106,7 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
     """Build the CHARX file of a card with this adapter in place of any other. Raises `ExportError`
     if too large.
     """
-    card = remove_adapter(convert_version(card, 3))
+    card = remove_adapter(convert_version(card, 3))  # V2 cards have no assets
     files = dict(card.files)
     assets = list(card.data.get("assets") or [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

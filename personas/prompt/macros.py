@@ -163,6 +163,7 @@ def _expand(text: str, value_of: Callable[[str, str, int], str]) -> str:
 
     def replace(match: re.Match[str]) -> str:
         nonlocal count
+        # Counted through all passes: two equal macros of a text draw separately.
         count += 1
         name = match["name"].lower()
         rest = match["rest"]
@@ -176,6 +177,7 @@ def _expand(text: str, value_of: Callable[[str, str, int], str]) -> str:
         if expanded == text:
             break
         text = expanded
+    # Last: a macro beside the mark may have become nothing, and its line break goes, too.
     text = TRIM_PATTERN.sub("", text)
     for macro, hidden in HIDDEN_NAMES.items():
         text = text.replace(hidden, macro)

@@ -55,6 +55,8 @@ def compile_library() -> Path:
     library = _library_path()
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may compile at once: each in its own folder, on the file system where
+        # the library is then renamed into place.
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             compiled = Path(folder) / library.name
             command = [compiler, *COMPILER_FLAGS, "-o", str(compiled), str(SOURCE)]

@@ -170,6 +170,7 @@ class OpenAIServerClient(VllmClient):
             async for chunk in chunks:
                 has_text = has_text or bool(chunk.token_count)
                 has_reasoned = has_reasoned or chunk.is_reasoning
+                # The one token of a probe may well be of the reasoning.
                 if chunk.finish and has_reasoned and not has_text and body["max_tokens"] > 1:
                     raise OnlyThoughtError(
                         f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE
@@ -302,6 +303,7 @@ class OpenAIChecker:
         """
         messages = [{"role": "user", "content": PROBE_TEXT}]
         refusal: VllmError | None = None
+        # Fewer fields each time: some servers refuse what is not OpenAI's own.
         for sampling, thinking in ((True, True), (True, False), (False, False)):
             found = replace(served, takes_sampling=sampling, takes_thinking=thinking)
             try:
