@@ -67,7 +67,8 @@ def _schema_use(peek: Peek, format: str, options: ReadOptions) -> ColumnUse:
     schema = next((schema for schema in ROW_SCHEMAS if schema.name == format), None)
     if schema is None:
         return ColumnUse()
-    planned = [roles for row in first_rows(peek) if (roles := plan_row(schema, row))]
+    plans = [plan_row(schema, row) for row in first_rows(peek)]
+    planned = [roles for roles in plans if roles]
     if not planned:
         return ColumnUse()
     used: dict[str, str] = {}

@@ -253,12 +253,13 @@ def _speakers(
     if all(key in ROLES for key in keys.values()):
         return {label: ROLES[key] for label, key in keys.items()}
     persona = _persona_label(labels, keys, options, roles)
-    speakers: dict[str, SourceSpeaker | None] = {
-        label: ROLES[keys[label]] for label in labels if keys[label] in ROLES
-    }
+    speakers: dict[str, SourceSpeaker | None] = {}
     for label in labels:
+        if keys[label] in ROLES:
+            speakers[label] = ROLES[keys[label]]
+            continue
         name = to_nfc(label.strip()) or "someone"
-        speakers.setdefault(label, SourceSpeaker(name, (name,)))
+        speakers[label] = SourceSpeaker(name, (name,))
     if persona is not None:
         speakers[persona] = _persona_speaker(to_nfc(persona.strip()), options)
     return speakers

@@ -107,7 +107,10 @@ def _date_numbers(written: str) -> tuple[int, int, int]:
     """Return the three numbers of a date in the order in which they are written."""
     numbers = []
     for part in re.findall(r"\d+|[A-Za-z]{3}", written):
-        numbers.append(int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0))
+        if part.isdigit():
+            numbers.append(int(part))
+        else:
+            numbers.append(MONTHS.get(part.casefold(), 0))
     first, second, third = numbers
     return first, second, third
 
@@ -118,7 +121,10 @@ def _seconds(time: str, half: str) -> int:
     hour, minute, second = [*parts, 0][:3]
     if half and hour <= 12:
         is_evening = half in PM_WORDS or (half.startswith("p") and half != "pg")
-        hour = hour % 12 + (12 if is_evening else 0)
+        # 12 at night is the hour 0, and 12 at noon stays 12.
+        hour %= 12
+        if is_evening:
+            hour += 12
     if hour >= 24 or minute >= 60 or second >= 60:
         return -1
     return hour * 3600 + minute * 60 + second

@@ -66,7 +66,10 @@ class JsonCursor:
         sign = self.next()
         while sign in (b"{", b","):
             self.skip(1)
-            if self.next() != b'"' or (key := self.string()) is None or self.next() != b":":
+            if self.next() != b'"':
+                return
+            key = self.string()
+            if key is None or self.next() != b":":
                 return
             self.skip(1)
             yield str(decode_json(key))

@@ -155,9 +155,9 @@ def _with_file_name(
 ) -> Conversation | RejectedRecord:
     if isinstance(item, RejectedRecord):
         return replace(item, row=_row_with_file(name, item.row))
-    messages = [
-        replace(message, row=_row_with_file(name, message.row)) for message in item.messages
-    ]
+    messages = []
+    for message in item.messages:
+        messages.append(replace(message, row=_row_with_file(name, message.row)))
     return replace(item, messages=tuple(messages))
 
 
@@ -204,7 +204,10 @@ def _filter_by_consent(
         return conversation
     if options.right not in ("", DISCORD_API):
         return replace(conversation, right=options.right)
-    people = {id for message in conversation.messages if message.row for id in author_ids(message)}
+    people: set[str] = set()
+    for message in conversation.messages:
+        if message.row:
+            people.update(author_ids(message))
     if options.consent is None or people <= options.consent.opted_in:
         return conversation
     return RejectedRecord(conversation.messages[0].row, NOT_OPTED_IN, conversation.rows)

@@ -73,6 +73,13 @@ class Peek:
     problem: str = ""
     texts: tuple[Any, ...] = ()
 
+    @property
+    def objects(self) -> tuple[dict[str, Any], ...]:
+        """The first rows, or the one object that the file is."""
+        if self.records or not self.head:
+            return self.records
+        return (self.head,)
+
 
 @dataclass(frozen=True)
 class SourceFile:

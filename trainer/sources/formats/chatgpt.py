@@ -47,7 +47,10 @@ def _current_branch(conversation: Mapping[str, Any]) -> list[dict[str, Any]]:
     at = conversation.get("current_node")
     if not isinstance(at, str) or at not in nodes:
         at = _latest_leaf(nodes)
-    while isinstance(at, str) and isinstance(node := nodes.get(at), dict):
+    while isinstance(at, str):
+        node = nodes.get(at)
+        if not isinstance(node, dict):
+            break
         if at in seen:
             raise UnusableRecordError(ENDLESS)
         seen.add(at)
@@ -60,11 +63,12 @@ def _latest_leaf(nodes: Mapping[str, Any]) -> str:
     """Return the end of the branch of last children, which is shown if no current node is
     stored.
     """
-    at = next(
-        (id for id, node in nodes.items() if isinstance(node, dict) and not node.get("parent")), ""
-    )
+    at = _root(nodes)
     seen: set[str] = set()
-    while at not in seen and isinstance(node := nodes.get(at), dict):
+    while at not in seen:
+        node = nodes.get(at)
+        if not isinstance(node, dict):
+            break
         seen.add(at)
         children = [id for id in node.get("children") or () if isinstance(id, str) and id in nodes]
         if not children:
@@ -73,6 +77,13 @@ def _latest_leaf(nodes: Mapping[str, Any]) -> str:
     if at:
         raise UnusableRecordError(ENDLESS)
     return at
+
+
+def _root(nodes: Mapping[str, Any]) -> str:
+    for id, node in nodes.items():
+        if isinstance(node, dict) and not node.get("parent"):
+            return id
+    return ""
 
 
 def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -100,7 +111,7 @@ def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _recognises(peek: Peek) -> bool:
-    rows = peek.records or ((peek.head,) if peek.head else ())
+    rows = peek.objects
     trees = sum(_is_tree(row.get("mapping")) for row in rows)
     return trees > 0 and 2 * trees > len(rows)
 

@@ -63,21 +63,28 @@ MAX_STAMP_CHARACTERS = 60
 def _parse(line: str) -> ParsedLine | None:
     """Parse a message, a date line, a system message or a line of the head."""
     line = line.strip("\ufeff")
-    if match := BRACKETED.fullmatch(line):
+    bracketed = BRACKETED.fullmatch(line)
+    if bracketed:
         return ParsedLine(
-            seconds=parse_clock(match["clock"]), speaker=match["name"].strip(), text=match["text"]
+            seconds=parse_clock(bracketed["clock"]),
+            speaker=bracketed["name"].strip(),
+            text=bracketed["text"],
         )
     start = line[:MAX_STAMP_CHARACTERS]
     if not any(map(str.isdigit, start)):
         return ParsedLine() if HEAD.fullmatch(line) else None
-    if match := STAMPED.fullmatch(line):
-        return _parse_stamped(match)
+    stamped = STAMPED.fullmatch(line)
+    if stamped:
+        return _parse_stamped(stamped)
     if HEAD.fullmatch(line):
         return ParsedLine()
-    if len(line) <= MAX_STAMP_CHARACTERS and (match := DATE_LINE.fullmatch(line.strip())):
-        day = parse_moment(match["day"])
-        return ParsedLine(day=day) if day else None
-    return None
+    if len(line) > MAX_STAMP_CHARACTERS:
+        return None
+    date_line = DATE_LINE.fullmatch(line.strip())
+    if date_line is None:
+        return None
+    day = parse_moment(date_line["day"])
+    return ParsedLine(day=day) if day else None
 
 
 def _parse_stamped(match: re.Match[str]) -> ParsedLine | None:

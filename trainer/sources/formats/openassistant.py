@@ -89,7 +89,7 @@ def _is_low(labels: Any) -> bool:
 
 
 def _recognises_trees(peek: Peek) -> bool:
-    rows = peek.records or ([peek.head] if peek.head else [])
+    rows = peek.objects
     trees = [row for row in rows if isinstance(row.get("prompt"), dict) and "text" in row["prompt"]]
     return bool(trees) and 2 * len(trees) >= len(rows)
 
@@ -156,7 +156,11 @@ def extract_conversations(
         yield RejectedRecord(place, f"language {root.lang} is not requested", root.size)
         return
     used: set[int] = set()
-    for path in _all_paths(root) if options.oasst_paths == "all" else _best_paths(root):
+    if options.oasst_paths == "all":
+        paths = _all_paths(root)
+    else:
+        paths = _best_paths(root)
+    for path in paths:
         # A message that several paths share counts as a record of the first one.
         fresh = [node for node in path if id(node) not in used]
         used.update(map(id, fresh))
@@ -230,7 +234,8 @@ def _recognises_rows(peek: Peek) -> bool:
 
 
 def _read_rows(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    for item in _tree_runs(file) if _is_grouped(file) else _sorted_on_disk(file):
+    items = _tree_runs(file) if _is_grouped(file) else _sorted_on_disk(file)
+    for item in items:
         if isinstance(item, RejectedRecord):
             yield item
         else:

@@ -107,7 +107,8 @@ def _participant_sides(row: Row, skipped: str) -> dict[str, str]:
         elif isinstance(cell, list):
             for participant in cell:
                 side = _class_of(participant)
-                sides.update(_ids_with_side(participant, side) if side else {})
+                if side:
+                    sides.update(_ids_with_side(participant, side))
     return sides
 
 
@@ -166,12 +167,17 @@ def _are_named_turns(messages: list[dict[str, Any]]) -> bool:
     """Report whether objects with one key each are turns by two or more speakers whose names
     recur.
     """
-    names = {name for message in messages for name in message}
+    names: set[str] = set()
+    for message in messages:
+        names.update(message)
     if len(messages) < MIN_NAMED_TURNS or not 2 <= len(names) <= len(messages) / 2 + 1:
         return False
     if not all(is_character(name) or name in ROLES for name in names):
         return False
-    return all(isinstance(text, str) for message in messages for text in message.values())
+    for message in messages:
+        if not all(isinstance(text, str) for text in message.values()):
+            return False
+    return True
 
 
 def _dialogue_from_named(row: Row, columns: ColumnRoles) -> RawDialogue:

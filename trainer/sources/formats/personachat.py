@@ -209,9 +209,12 @@ def _yaml_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
             number += 1
             yield RejectedRecord(f"act {number}", f"not valid YAML: {first_line(error)}")
             continue
-        for item in items if isinstance(items, list) else [items]:
+        if not isinstance(items, list):
+            items = [items]
+        for item in items:
             # An item is one act, or the list of an episode's.
-            for act in item if isinstance(item, list) else [item]:
+            acts = item if isinstance(item, list) else [item]
+            for act in acts:
                 number += 1
                 yield _act(f"act {number}", act)
 

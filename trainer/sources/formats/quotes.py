@@ -92,7 +92,8 @@ def _dialogue_from_quote(text: str, name: str = "") -> RawDialogue:
     neutral prompt.
     """
     text = LIST_MARK.sub("", clean_line(text))
-    if match := ATTRIBUTION.match(text):
+    match = ATTRIBUTION.match(text)
+    if match:
         text = match[1]
         name = name or match[2].strip()
     text = clean_line(text)

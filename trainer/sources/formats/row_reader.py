@@ -75,7 +75,9 @@ def read_rows(
         place, row = record
         key = tuple(row)
         has_mapped = all(column in row or column.split(".")[0] in row for column in needed)
-        plan = (forced if has_mapped else None) or plans.get(key)
+        plan = plans.get(key)
+        if has_mapped and forced:
+            plan = forced
         if plan is None:
             plan = _plan_for(row, main)
             if plan is None:

@@ -88,7 +88,7 @@ def _dialogue(labels: list[str], texts: list[str], user: str) -> RawDialogue:
 
 
 def _recognises(peek: Peek) -> bool:
-    rows = peek.records or ((peek.head,) if peek.head else ())
+    rows = peek.objects
     messages = 0
     headers = 0
     for row in rows:

@@ -72,8 +72,11 @@ def peek_texts(peek: Peek) -> list[str]:
     """Return the first texts of a list of texts; empty for anything else."""
     if peek.kind == "text":
         return [line.strip() for line in peek.text.splitlines() if line.strip()][:SAMPLED_TEXTS]
+    lists: list[object] = [list(peek.texts)]
+    if peek.kind == "JSON object":
+        lists = list(peek.head.values())
     texts: list[str] = []
-    for values in peek.head.values() if peek.kind == "JSON object" else [list(peek.texts)]:
+    for values in lists:
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             return []
         texts += values
