@@ -180,8 +180,10 @@ class Gateway:
                 self._send_members(session, data)
             case Opcode.PRESENCE | Opcode.VOICE if session is not None:
                 pass  # presence and voice are not simulated
+            case _ if session is None:
+                raise GatewayClosed(4003)
             case _:
-                raise GatewayClosed(4001 if session is not None else 4003)
+                raise GatewayClosed(4001)
 
     def _session_of(self, connection: GatewayConnection) -> GatewaySession | None:
         for session in self._sessions.values():

@@ -38,10 +38,15 @@ def _fields(names: str, value: object) -> Json:
 
 def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
     """Build a user; a webhook's author, too."""
+    username = name
+    global_name = None
+    if not bot:  # a member's user name has small letters and no spaces
+        username = name.lower().replace(" ", "_")
+        global_name = name
     return {
         "id": user_id,
-        "username": name if bot else name.lower().replace(" ", "_"),
-        "global_name": None if bot else name,
+        "username": username,
+        "global_name": global_name,
         "discriminator": "0",
         "avatar": avatar,
         "bot": bot,

@@ -74,6 +74,8 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
             )
     except CardError as error:
         problems.append(str(error))
+    names = sorted(extensions) if isinstance(extensions, dict) else []
+    picture = picture_type(icon) if icon else None
     return {
         "file": where,
         "form": card.container,
@@ -88,8 +90,8 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         "group_only_greetings": _fields(card.texts("group_only_greetings"), count),
         "book": book,
         "assets": assets,
-        "extensions": sorted(extensions) if isinstance(extensions, dict) else [],
-        "picture": picture_type(icon) if icon else None,
+        "extensions": names,
+        "picture": picture,
         "prompt_tokens": prompt,
         "problems": problems,
         "imported": report_card(card, where).as_json(),
@@ -138,7 +140,8 @@ def _heading(summary: dict[str, Any]) -> str:
 
 
 def _field(text: str, count: CountTokens | None) -> dict[str, Any]:
-    return {"characters": len(text), "tokens": count(text) if count else None, "text": text}
+    tokens = count(text) if count else None
+    return {"characters": len(text), "tokens": tokens, "text": text}
 
 
 def _fields(texts: tuple[str, ...], count: CountTokens | None) -> list[dict[str, Any]]:

@@ -60,7 +60,9 @@ def write_card(
         return _export_png(card, where)
     if form == "charx":
         return _export_charx(convert_version(card, 3))
-    return _export_json(convert_version(card, 2 if form == "v2" else 3))
+    if form == "v2":
+        return _export_json(convert_version(card, 2))
+    return _export_json(convert_version(card, 3))
 
 
 def _export_json(card: Card) -> CardExport:
@@ -179,7 +181,8 @@ def _relocate_assets(card: Card, relocate: Relocation) -> tuple[Card, tuple[str,
     left_out = []
     for uri, content in card.files.items():
         referring = [asset for asset in card.assets if asset_path(asset["uri"]) == uri]
-        new = relocate(uri, referring[0] if referring else None)
+        asset = referring[0] if referring else None
+        new = relocate(uri, asset)
         if new is None:
             left_out.append(uri.removeprefix(charx.ASSET_SCHEME))
         else:

@@ -115,12 +115,15 @@ def build_engine_parts(
     peft = PeftSwitcher(model, base_hash)
     fallback = PeftRunner(peft)
     stacked = _build_stacked_runner(model, peft, slots, prefix_bytes)
+    stack = None
     if stacked is None:
         fallback.probe()
+    else:
+        stack = stacked.stack
     read = partial(
         read_adapter, base_hash=base_hash, layers=peft.layers, can_stack=stacked is not None
     )
-    lora = LoraSlots(stacked.stack if stacked else None, read, on_adapter_read)
+    lora = LoraSlots(stack, read, on_adapter_read)
     batch = BatchGenerator(stacked or fallback, fallback, lora, limits)
     batch.vocabulary = int(model.get_input_embeddings().weight.shape[0])
     return EngineParts(batch, stacked, lora, peft=peft, read=read)

@@ -68,6 +68,7 @@ class TokenCounters:
             for other, tokens in list(self.served.items()):
                 if other not in self.requests and (least is None or tokens <= least):
                     del self.served[other]
+            # From the least on: from 0, a newcomer would come before all others for long.
             self.served[key] = max(self.served.get(key, 0.0), least or 0.0)
         self.requests[key] += 1
 
@@ -151,7 +152,10 @@ class FairQueue(Generic[QueuedT]):
         guild = self._guilds.setdefault(seq.guild_id, GuildQueue())
         guild.counters.enter(seq.member_id)
         member_queue = guild.waiting.setdefault(seq.member_id, [])
-        member_queue.insert(0 if first else len(member_queue), seq)
+        if first:
+            member_queue.insert(0, seq)
+        else:
+            member_queue.append(seq)
         self._length += 1
 
     def remove(self, seq: QueuedT) -> None:

@@ -29,16 +29,21 @@ class QueuedReplyStream:
     @property
     def metrics(self) -> RequestMetrics:
         """Measurements of the request, once it has ended."""
-        reply = self._reply
         first_s = None
         if self._first_text_at is not None:
             first_s = self._first_text_at - self._submitted_at
+        whole_s = time.monotonic() - self._submitted_at
+        reply = self._reply
+        if reply is None:
+            return RequestMetrics(
+                first_s=first_s, whole_s=whole_s, prompt_tokens=0, new_tokens=0, finish="failed"
+            )
         return RequestMetrics(
             first_s=first_s,
-            whole_s=time.monotonic() - self._submitted_at,
-            prompt_tokens=reply.prompt_tokens if reply else 0,
-            new_tokens=reply.new_tokens if reply else 0,
-            finish=reply.finish if reply else "failed",
+            whole_s=whole_s,
+            prompt_tokens=reply.prompt_tokens,
+            new_tokens=reply.new_tokens,
+            finish=reply.finish,
         )
 
     async def __aiter__(self) -> AsyncIterator[str]:

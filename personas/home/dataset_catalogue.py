@@ -230,9 +230,12 @@ def _entry(home: Path, name: str, table: dict[str, Any]) -> CatalogueEntry:
         if published.hub == hub:
             about = published
             break
+    path = None
+    if "path" in table:
+        path = home / Path(table["path"]).expanduser()
     return CatalogueEntry(
         name,
-        path=home / Path(table["path"]).expanduser() if "path" in table else None,
+        path=path,
         hub=hub,
         format=table.get("format"),
         statement=parse_statement(table),

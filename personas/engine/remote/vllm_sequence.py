@@ -53,7 +53,10 @@ class VllmSequence(ReplySequence):
     @property
     def routing_key(self) -> str:
         """Requests with the same key prefer the same replica."""
-        return self.adapter_name or (self.request.persona.id if self.request.persona else "")
+        if self.adapter_name:
+            return self.adapter_name
+        persona = self.request.persona
+        return persona.id if persona else ""
 
     def body(self, model: str, salt: str) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
