@@ -11,7 +11,7 @@ from tests.test_layering import ROOT
 
 ALLOWED = {
     "personas/card/card_cli.py:_write_files": "flushes the file itself: personas.home imports its package",
-    "personas/models/bundled_model.py:_unpack": "flushes files and folder itself, likewise",
+    "personas/models/gguf_file.py:unpack_gguf": "flushes files and folder itself, likewise",
     "personas/home/atomic_files.py:replace_durably": "the durable writer itself",
     "bot/operations/backup/restore.py:_move": "many moves, both folders are flushed after all of them",
     "bot/privacy/home_files.py:delete_path": "moved away to be deleted",
