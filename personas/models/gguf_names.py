@@ -9,6 +9,7 @@ from typing import Any
 from personas.errors import BaseModelError
 from personas.models.gguf_file import is_gguf
 from personas.models.hub_snapshot import fetch_snapshot, find_snapshot
+from personas.outside_names import UnsafeNameError, require_safe_name
 
 OLLAMA_NAME = re.compile(r"(?:[\w.-]+/)*[\w.-]+(?::[\w.-]+)?")
 OLLAMA_MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -61,6 +62,13 @@ def _only_file(folder: Path) -> Path | None:
 
 def _find_on_hub(name: re.Match[str], *, fetch: bool) -> Path:
     wanted = name["file"]
+    try:
+        require_safe_name(wanted)
+    except UnsafeNameError as error:
+        raise BaseModelError(
+            f"The name of the GGUF file is refused: {error}.",
+            "Name a file of the repository, such as owner/name:FILE.gguf.",
+        ) from error
     if wanted.endswith(".gguf"):
         patterns = [wanted]
     else:

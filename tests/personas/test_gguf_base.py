@@ -188,6 +188,14 @@ def test_a_file_of_a_hub_is_fetched_alone(gguf, wanted, monkeypatch, tmp_path):
     assert locate(f"owner/tiny:{wanted}", fetch=False) == base
 
 
+@pytest.mark.parametrize(
+    "wanted", ["../tiny-F16.gguf", "/tiny-F16.gguf", "a//b.gguf", ".", "..", "nul"]
+)
+def test_a_file_of_a_hub_is_named_inside_its_repository(gguf, wanted):
+    with pytest.raises(BaseModelError, match="The name of the GGUF file"):
+        locate(f"owner/tiny:{wanted}")
+
+
 def test_a_damaged_file_is_refused_and_leaves_nothing(gguf, cache):
     whole = gguf.read_bytes()
     for content, why in (
