@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -30,6 +31,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.services import PrivacyServices
 from bot.settings import Settings
 from bot.store import Store
+from bot.training import discord_progress
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.versions.actions import AutomaticPromotion
 from bot.web_server import WebServer
@@ -46,6 +48,8 @@ QUAY = "weighbridge-quay"
 INN = "the-damp-lantern"
 STAGE = "drowned-stage"
 OFFICE = "harbour-office"
+PROGRESS_INTERVAL_S = 0.05
+"""Interval between two edits of a progress message on stage; a bot's 1.5 s are only waited for."""
 
 
 @dataclass
@@ -142,7 +146,11 @@ async def on_stage(
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
     engine = engine or FakeEngine()
     backend = FakeTrainingBackend()
-    with Store.open(home / "understudy.sqlite") as store, patch_discord(sandbox):
+    with (
+        Store.open(home / "understudy.sqlite") as store,
+        patch_discord(sandbox),
+        mock.patch.object(discord_progress, "EDIT_INTERVAL_S", PROGRESS_INTERVAL_S),
+    ):
         passages = tuple(read_lore(shipped.lore, [*personas.of(0), WORLD]))
         semantic._VECTOR_CACHE.update(_lore_vectors(passages))
         lore = LoreIndex(passages)

@@ -22,7 +22,6 @@ from bot.operations.web import http as system_routes
 from bot.platform.discord_kit.transformers import PERSONA
 from bot.platform.permissions import required_permissions
 from bot.settings import Settings
-from bot.training import discord_progress as progress_messages
 from sandbox import FaultRates, Sandbox, patch_discord
 from sandbox.gateway_session import Opcode
 from sandbox.wire_faults import RequestFault, WireFaults
@@ -239,10 +238,7 @@ async def test_health_knows_the_gateway(tmp_path, monkeypatch):
         assert (await health())[0] == 200
 
 
-async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(
-    tmp_path, caplog, monkeypatch
-):
-    monkeypatch.setattr(progress_messages, "EDIT_INTERVAL_S", 0.02)
+async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(tmp_path, caplog):
     async with on_stage(tmp_path) as stage:
         await stage.moderator.slash(QUAY, "finetune start")
         await until(lambda: stage.backend.busy)

@@ -16,7 +16,7 @@ from bot.training.discord_progress import AUTOMATIC_PROMOTION_TEXT, ProgressMess
 from bot.versions.actions import LiveVersions
 from personas.errors import AdapterError
 from personas.schemas.training_events import Epoch
-from tests.bot.conftest import QUAY, on_stage
+from tests.bot.conftest import PROGRESS_INTERVAL_S, QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -234,7 +234,7 @@ async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(
             await until(
                 lambda: [job.decision for job in stage.store.jobs.in_state("done")] == [decision]
             )
-            await asyncio.sleep(2)  # longer than the interval between two edits
+            await asyncio.sleep(6 * PROGRESS_INTERVAL_S)
             assert results(stage) == [] and not stage.store.jobs.in_state("done")[0].announced
     for _ in range(2):
         async with on_stage(tmp_path) as stage:
@@ -256,7 +256,7 @@ async def test_a_failed_run_is_announced_after_a_crash(tmp_path, monkeypatch):
             crash.setattr(ProgressMessages, "_post_result", hang)
             stage.backend.finish(TrainingFailed("The disk is full.", "Free some space."))
             await until(lambda: stage.store.jobs.in_state("failed"))
-            await asyncio.sleep(2)
+            await asyncio.sleep(6 * PROGRESS_INTERVAL_S)
     async with on_stage(tmp_path) as stage:
         await stage.sees("The disk is full.")
         await until(lambda: stage.store.jobs.in_state("failed")[0].announced)
@@ -273,7 +273,7 @@ async def test_a_result_is_kept_while_discord_has_not_sent_the_server_again(tmp_
         guilds.clear()
         stage.backend.finish(TrainingFailed("The disk is full.", "Free some space."))
         await until(lambda: stage.store.jobs.in_state("failed"))
-        await asyncio.sleep(2)  # longer than the interval between two edits
+        await asyncio.sleep(6 * PROGRESS_INTERVAL_S)
         assert not stage.store.jobs.in_state("failed")[0].announced
         guilds.update(away)
         await stage.sees("The disk is full.")
