@@ -11,7 +11,7 @@ from typing import Protocol
 
 from personas.errors import AdapterError
 from personas.schemas.chat import AdapterRef
-from personas.schemas.effect_probe import ProbeReply
+from personas.schemas.effect_probe import TokenizedReply
 
 TokenLogprobs = tuple[float | None, ...]
 """Natural log-probabilities of a reply's tokens; None where an engine does not tell."""
@@ -39,7 +39,7 @@ class ReplyScorer(Protocol):
         """
 
     async def score_replies(
-        self, adapter: AdapterRef | None, replies: Sequence[ProbeReply]
+        self, adapter: AdapterRef | None, replies: Sequence[TokenizedReply]
     ) -> list[TokenLogprobs]:
         """Return the log-probability of each token of each reply, after its prompt and the tokens
         before it, at temperature 1 and without filters. None as the adapter is the base model.

@@ -18,15 +18,18 @@ changed so little that the engine's precision hides it.
 """
 
 
-class ProbeReply(FrozenModel):
-    """A prompt and a reply as token ids, as the base model's tokenizer gives them.
-
-    `base` and `tuned` are the natural log-probabilities of each token of the reply, after the
-    prompt and the tokens before it, at temperature 1 and without filters.
-    """
+class TokenizedReply(FrozenModel):
+    """A prompt and a reply as token ids of the base model's tokenizer."""
 
     prompt: Annotated[tuple[TokenId, ...], Field(min_length=1)]
     reply: Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_PROBE_REPLY_TOKENS)]
+
+
+class ProbeReply(TokenizedReply):
+    """A reply with its measurements: `base` and `tuned` are the natural log-probabilities of each
+    token of it, after the prompt and the tokens before it, at temperature 1 and without filters.
+    """
+
     base: tuple[LogProbability, ...]
     tuned: tuple[LogProbability, ...]
 
