@@ -30,24 +30,15 @@ class PromptReply:
 
 def prompt_reply_of_line(line: Mapping[str, Any]) -> PromptReply:
     """Build it from a line of a data set's file. A line that names no conversation counts as one of
-    its own.
+    its own. The message of a line without `message`, as older data sets have them, is its last
+    message as it was rendered.
     """
     *before, reply = line["messages"]
     talk = f"{line.get('source')} {line.get('talk') or line.get('row')}"
-    message = _strip_speaker(before[-1]["content"] if before else "", line.get("speakers") or ())
+    message = line.get("message")
+    if message is None:
+        message = before[-1]["content"] if before else ""
     return PromptReply(talk, message, reply["content"], line.get("kind") != GENERAL_KIND)
-
-
-def _strip_speaker(content: str, speakers: tuple[str, ...] | list[str]) -> str:
-    """Strip lore and the speaker's name from the front of a rendered message."""
-    for name in speakers:
-        lead = f"{name}: "
-        if content.startswith(lead):
-            return content.removeprefix(lead)
-        lore, separator, message = content.rpartition(f"\n\n{lead}")
-        if separator and lore.startswith("["):
-            return message
-    return content
 
 
 class Recipe(RecipeSettings):

@@ -104,6 +104,27 @@ def change_lines(file: Path, change):
     file.write_text("".join(json.dumps(change(line)) + "\n" for line in lines), encoding="utf-8")
 
 
+def test_messages_are_known_without_the_name_of_their_speaker(build, job, tmp_path):
+    build()
+    asked = [pair.message for pair in prepare_job_without_torch(job()).data.train_prompt_replies]
+    rendered = [line["messages"][-2]["content"] for line in lines_of("set/train.jsonl")]
+
+    assert all(shown.endswith(f": {said}") for shown, said in zip(rendered, asked, strict=True))
+
+
+def test_a_set_of_older_versions_is_read_as_it_was_rendered(build, job, tmp_path):
+    build()
+    change_lines(tmp_path / "set" / "train.jsonl", _without_message)
+    rendered = [line["messages"][-2]["content"] for line in lines_of("set/train.jsonl")]
+    data = prepare_job_without_torch(job()).data
+
+    assert [pair.message for pair in data.train_prompt_replies] == rendered
+
+
+def _without_message(line):
+    return {name: value for name, value in line.items() if name != "message"}
+
+
 def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapter(build, job, home):
     result = build()
     folder = job()
@@ -141,11 +162,11 @@ def test_the_bot_reads_the_figures_of_a_set(build, tmp_path):
 def test_a_set_for_somebody_else_is_refused(build, job, tmp_path, home, tiny_base):
     build()
     other = built_job(tmp_path / "other", home, tiny_base.source, tmp_path / "set")
-    with pytest.raises(MaterialError, match="set was made for ada, not for dialogue"):
+    with pytest.raises(MaterialError, match="for ada, not for dialogue"):
         prepare_job_without_torch(other)
     stats = json.loads((tmp_path / "set" / "stats.json").read_text())
     (tmp_path / "set" / "stats.json").write_text(json.dumps({**stats, "persona": "oda"}))
-    with pytest.raises(MaterialError, match="set was made for oda, not for ada"):
+    with pytest.raises(MaterialError, match="for oda, not for ada"):
         prepare_job_without_torch(job())
 
 
@@ -324,7 +345,7 @@ def test_samples_that_do_not_say_whose_words_they_are_train_nobody(from_discord)
             set_folder / name, lambda line: {k: v for k, v in line.items() if k != "people"}
         )
     resign(from_discord)
-    with pytest.raises(MaterialError, match="do not say whose words they are"):
+    with pytest.raises(MaterialError, match="whose words they are"):
         prepare_job_without_torch(from_discord)
 
 

@@ -109,6 +109,7 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
     messages = renderer.messages(made.persona, made.turns, made.lore)
     line: dict[str, Any] = {
         "messages": [*messages, {"role": "assistant", "content": made.reply.strip()}],
+        "message": made.turns[-1].text,
         "kind": built.kind,
         "source": built.source,
         "row": made.row,
