@@ -24,7 +24,7 @@ COLUMNS = (
 )
 GGUF = ("gguf", "gguf-lora", "ollama")
 """Error message for architectures that GGUF export does not support
-(`trainer.export.gguf_format`).
+(`personas.models.gguf_format`).
 """
 
 
@@ -72,9 +72,9 @@ def replace_table(document: str, table: str) -> str:
 
 def _cells(name: str) -> list[str]:
     from personas.models.base_model import load_config
+    from personas.models.gguf_format import is_supported
     from tools.tiny_models import TINY_MODELS, make_adapter, make_model
     from trainer.export.exporter import export_adapter
-    from trainer.export.gguf_format import is_supported
 
     cells = []
     with tempfile.TemporaryDirectory(prefix="understudy-parity-") as scratch:

@@ -29,6 +29,7 @@ from personas.home.adapters import (
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
 from personas.models.base_model import BaseModel, recommended_sampling
+from personas.models.gguf_format import Quantise
 from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
@@ -39,7 +40,6 @@ from trainer.export.gguf_adapter import (
     require_same_deltas,
     write_adapter,
 )
-from trainer.export.gguf_format import Quantise
 from trainer.export.gguf_model import load_gguf_model, round_weights, write_model
 from trainer.export.loaded_adapter import (
     DEFAULT_CONTEXT_TOKENS,
@@ -237,8 +237,9 @@ def _write_and_compare_gguf_lora(request: ExportRequest, path: Path) -> ExportCo
     source = request.source
     reference = request.source.reference
     request.say("writing the adapter as GGUF")
-    write_adapter(path, list_lora_modules(source.adapted), source.config, source.name)
-    deltas = read_adapter(path, source.config)
+    modules = list_lora_modules(source.adapted)
+    write_adapter(path, modules, source.config, source.name)
+    deltas = read_adapter(path, source.config, [module.name for module in modules])
     require_same_deltas(source.adapted, deltas)
     source.release()
     reloaded = compute_logits(add_deltas(source.base_in_float32(), deltas), source.samples)

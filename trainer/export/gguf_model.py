@@ -15,8 +15,7 @@ from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from personas.errors import ExportError
-from personas.prompt.renderer import Renderer
-from trainer.export.gguf_format import (
+from personas.models.gguf_format import (
     FILE_TYPES,
     Array,
     GgufArchitecture,
@@ -32,6 +31,7 @@ from trainer.export.gguf_format import (
     tensor_type,
     write_gguf,
 )
+from personas.prompt.renderer import Renderer
 from trainer.export.gguf_vocabulary import write_tokenizer
 
 Json = dict[str, Any]

@@ -11,11 +11,11 @@ from typing import Any
 from gguf import Keys
 
 from personas.errors import ExportError
+from personas.models.gguf_format import open_gguf, read_value
 from personas.prompt.chat_template import Message
 from personas.prompt.renderer import EXAMPLE_USER, Renderer
 from personas.schemas.chat import Persona, Turn
 from trainer.estimate.workload import common_prefix_length
-from trainer.export.gguf_format import open_gguf, read_value
 from trainer.export.logit_comparison import COMPARISON_DIALOGUES
 
 UNBOUNDED_TOKENS = 2**20

@@ -71,6 +71,25 @@ ARCHITECTURES = {
 }
 
 
+LORA_ARCHITECTURES = ARCHITECTURES | {
+    "SmolLM3ForCausalLM": GgufArchitecture(MODEL_ARCH.SMOLLM3, permuted=True),
+    "GraniteForCausalLM": GgufArchitecture(MODEL_ARCH.GRANITE, permuted=True),
+    "GemmaForCausalLM": GgufArchitecture(MODEL_ARCH.GEMMA, permuted=False),
+    "Gemma2ForCausalLM": GgufArchitecture(MODEL_ARCH.GEMMA2, permuted=False),
+    "Gemma3ForCausalLM": GgufArchitecture(MODEL_ARCH.GEMMA3, permuted=False),
+    "Phi3ForCausalLM": GgufArchitecture(MODEL_ARCH.PHI3, permuted=False),
+}
+"""Architectures whose linear layers have one tensor each in GGUF, with rows as they are or permuted
+like Llama's (llama.cpp's `conversion`, `undo_permute`). The base model itself may have more than
+the writer of whole models knows.
+"""
+NO_LORA = dict.fromkeys(
+    ("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration", "Qwen3NextForCausalLM"),
+    "llama.cpp reorders the value heads of its linear attention, and its own converter of adapters "
+    "fails there (ggml-org/llama.cpp issues 21125 and 24627)",
+)
+
+
 def architecture_of(config: Any) -> GgufArchitecture:
     """Return the architecture of a transformers configuration. Raises `ExportError` for an
     unsupported one.
@@ -83,6 +102,21 @@ def architecture_of(config: Any) -> GgufArchitecture:
             "Export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py.",
         )
     _require_supported(config, name)
+    return architecture
+
+
+def lora_architecture_of(config: Any) -> GgufArchitecture:
+    """Return the architecture of a model whose LoRA adapters can be written as GGUF, for a GGUF file
+    of the base model. Raises `ExportError` for another one, with the reason.
+    """
+    name = _name(config)
+    architecture = LORA_ARCHITECTURES.get(name)
+    if architecture is None:
+        reason = NO_LORA.get(name, "its names and rows in GGUF are not known here")
+        raise ExportError(
+            f"LoRA adapters of a {name} cannot be written as GGUF: {reason}.",
+            f"Known are {', '.join(LORA_ARCHITECTURES)}.",
+        )
     return architecture
 
 
