@@ -275,6 +275,20 @@ def test_a_mix_of_general_talk_goes_by_source(training_home, command):
     assert code == 1 and "3 numbers for 2 sources" in errors
 
 
+def test_a_source_named_general_is_mixed_like_any_other(renderer, recipe):
+    """It was taken for the kind of that name, so that the mix was of kinds."""
+    names = {"general": 0, "second": 100, "third": 200}
+    plan = DatasetPlan(renderer, recipe, None, mix=(1, 1, 2), key=b"k")
+    with DatasetBuilder(plan, Ledger(lambda drop: None)) as builder:
+        for name, first in names.items():
+            talks = [
+                dialogue(sentence(n, 12), sentence(-n, 12)) for n in range(first + 1, first + 41)
+            ]
+            builder.add_source(name, talks)
+        sources = Counter(built.source for built in builder.samples())
+    assert sources["third"] == pytest.approx(2 * sources["general"], abs=4)
+
+
 def test_a_source_gives_as_many_samples_as_it_may(training_home, command):
     sources = ("--source", "talk.json:25", "--source", "general.jsonl:40")
     result = json.loads(
@@ -378,14 +392,14 @@ def test_a_data_set_is_replaced_and_nothing_else_is(training_home, command):
     [
         (
             ("--persona", "adda", "--source", "talk.json"),
-            "There is no persona 'adda'. Known: ballast",
+            "'adda'. Known: ballast",
         ),
         (("--source", "gone.json"), "gone.json"),
-        (("--source", "talk.json=telegraph"), "There is no format 'telegraph'"),
+        (("--source", "talk.json=telegraph"), "no format 'telegraph'"),
         (("--source", "talk.json", "--mix", "80"), "'80' is no ratio"),
         (
             ("--source", "talk.json"),
-            "do not say whose replies are to be learned. Name the speaker: --persona",
+            "Name the speaker: --persona",
         ),
         (
             ("--source", "broken.jsonl"),
@@ -578,7 +592,7 @@ def test_nothing_is_replaced_that_a_build_has_not_made(training_home, command):
         Path("theirs/train.jsonl").write_text("")
         Path("theirs/thesis.txt").write_text("mine")
         code, _, errors = command(*words[:-1], "theirs")
-        assert code == 1 and "theirs exists and is not a data set" in errors
+        assert code == 1 and "theirs exists" in errors and "not a data set" in errors
         assert Path("theirs/thesis.txt").read_text() == "mine"
 
 
@@ -683,17 +697,17 @@ def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(training_home, 
     command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "hers")
     command("dataset", "build", "--source", "general.jsonl", "--out", "general")
     code, _, errors = command("plan", "--persona", "oda", "--dataset", "hers")
-    assert code == 1 and "hers was built for ada, not for oda" in errors
+    assert code == 1 and "built for ada, not for oda" in errors
     code, _, errors = command("plan", "--persona", "oda", "--dataset", "general")
-    assert code == 1 and "general was built for dialogue, not for oda" in errors
+    assert code == 1 and "built for dialogue, not for oda" in errors
     assert command("plan", "--persona", "ada.toml", "--dataset", "hers")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--languages", "klingon"), "The language 'klingon' cannot be detected"),
-        (("--languages", "en,xx"), "The language 'xx' cannot be detected"),
+        (("--languages", "klingon"), "language 'klingon'"),
+        (("--languages", "en,xx"), "language 'xx'"),
         (("--min-reply-words", "-1"), "--min-reply-words -1"),
         (("--max-reply-words", "0"), "--max-reply-words 0"),
         (

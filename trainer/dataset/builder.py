@@ -163,6 +163,7 @@ class DatasetBuilder(ExitStack):
         self._has_targets = False
         self._remaining: dict[tuple[int, str], int] = {}
         self.shares: dict[str, float] = {}
+        self._mix_is_of_kinds = False
         self.conversations: Counter[str] = Counter()
 
     def add_source(
@@ -282,7 +283,7 @@ class DatasetBuilder(ExitStack):
         group_of: Callable[[int], str] = self._kind
         if self.shares:
             names = list(self.shares)
-            if "general" not in self.shares:
+            if not self._mix_is_of_kinds:
                 group_of = self._source_name
         elif self._plan.stages:
             names = ["general", "persona"]
@@ -299,7 +300,8 @@ class DatasetBuilder(ExitStack):
         """
         mix = self._plan.mix
         kinds = {self._kind(number) for number in range(len(self._is_by_persona))}
-        if len(mix) == 2 and len(kinds) == 2:
+        self._mix_is_of_kinds = len(mix) == 2 and len(kinds) == 2
+        if self._mix_is_of_kinds:
             return dict(zip(("general", "persona"), mix, strict=True))
         if mix and len(mix) != len(self._sources):
             raise RequestError(
