@@ -87,7 +87,7 @@ async def test_an_adapter_of_a_hub_comes_with_a_card_and_is_promoted(stage, hub,
     let_moderators_fetch(stage)
     words = f"The adapter of {NAME} is its version v1: **Promote** makes it live."
     said = await outcome(await bring_in(stage, hub=f"{NAME}@{COMMIT}"), words)
-    assert "**Mira** (`mira`) is a persona of this server now." in said["content"]
+    assert "**Mira** (`mira`)" in said["content"]
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.live(who) is None
     manifest = verify_adapter(tmp_path / "models" / "persona_adapters" / who / "v1")
@@ -111,10 +111,8 @@ async def test_a_zip_is_for_the_persona_that_is_named(stage, tmp_path):
         await importing(stage, id="oda", adapter=zipped(base_model_name_or_path=EMBEDDED_HUB_ID)),
         "The adapter of mira-lora.zip is its version v1: **Promote** makes it live.",
     )
-    assert (
-        f"It was trained over {EMBEDDED_HUB_ID}, of which `embedded` is a 4-bit copy."
-        in said["content"]
-    )
+    for fact in (EMBEDDED_HUB_ID, "`embedded`", "4-bit"):
+        assert fact in said["content"]
     await outcome(
         await importing(
             stage, id="oda", adapter=zipped(base_model_name_or_path="someone/Other-7B")
@@ -124,7 +122,7 @@ async def test_a_zip_is_for_the_persona_that_is_named(stage, tmp_path):
     )
     await outcome(
         await importing(stage, id="oda", adapter=zipped(base_model_name_or_path=EMBEDDED_HUB_ID)),
-        "is installed already: it is v1.",
+        "already: it is v1",
     )
     assert versions(stage, "oda")[1] == ["v1"]
 
@@ -203,9 +201,7 @@ async def test_no_name_that_leads_elsewhere_begins_an_import(stage, hub):
 
 
 async def test_a_hub_is_only_asked_where_the_operator_allows_it(stage, hub):
-    said = await response_text(
-        await importing(stage, id="oda", hub=NAME), "The operator does not let this bot fetch"
-    )
+    said = await response_text(await importing(stage, id="oda", hub=NAME), "not let this bot fetch")
     assert "FETCH_ADAPTERS" in said["content"] and hub.asked == []
 
 
@@ -281,10 +277,7 @@ async def test_the_page_imports_from_a_hub_and_a_zip_without_scripts(hub, tmp_pa
             assert 'http-equiv="refresh"' in (await dashboard.page(page))[1]
             await until(lambda job=job: not job.is_open, 60)
             assert job.state == "done", job.error
-        assert (
-            "The adapter of mira.zip is installed already: it is v1."
-            in (await dashboard.page(page))[1]
-        )
+        assert "mira.zip is installed already: it is v1" in (await dashboard.page(page))[1]
         assert [one.version for one in dashboard.store.versions.installed("oda")] == ["v1"]
         assert 'href="/dashboard/data' in (await dashboard.page("/dashboard/data"))[1]
 
@@ -318,10 +311,10 @@ async def test_over_http_a_client_that_leaves_cancels_the_download(hub, tmp_path
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"adapter": NAME}, 409, "This bot does not fetch adapters from a hub."),
-        ({"adapter": "no such thing"}, 422, "There is no adapter 'no such thing'."),
-        ({"adapter": NAME, "dialogue": "d"}, 422, "give either dialogue or adapter"),
-        ({}, 422, "give either dialogue or adapter"),
+        ({"adapter": NAME}, 409, "does not fetch adapters"),
+        ({"adapter": "no such thing"}, 422, "'no such thing'"),
+        ({"adapter": NAME, "dialogue": "d"}, 422, "either dialogue or adapter"),
+        ({}, 422, "either dialogue or adapter"),
     ],
 )
 async def test_over_http_what_cannot_be_imported_is_refused_at_once(

@@ -113,11 +113,7 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_the_model_is_loaded(
     code, _, err = ask("--adapter", str(tmp_path / "elsewhere" / "manifest.json"), ASKED)
     assert code == 1 and "There is no adapter" in err
     code, _, err = ask("--adapter", "dialogue/none", ASKED)
-    assert (
-        code == 1
-        and "There is no adapter dialogue/none. Name an adapter's folder, or one of: dialogue/man"
-        in err
-    )
+    assert code == 1 and "no adapter dialogue/none" in err and "one of: dialogue/man" in err
     assert ask("--adapter", str(folder), "--version", "v1", "--persona", "oda", ASKED)[0] == 2
 
 
@@ -140,7 +136,7 @@ def test_two_are_asked_the_same_question(ask):
         (
             ("--persona", "ballast", "--version", "v9"),
             1,
-            "ballast has no version v9. Installed: v1, v2.",
+            "no version v9. Installed: v1, v2",
         ),
         (("--compare", "ballast", "nobody"), 1, "There is no persona 'nobody'"),
         (("--compare", "ballast", "oda", "--persona", "oda"), 2, "leave out --persona"),
@@ -167,4 +163,4 @@ def test_a_reply_of_this_machine_says_that_the_bots_servers_did_not_make_it(ask,
     monkeypatch.setenv("ENGINE_URLS", "http://127.0.0.1:9")
     code, out, err = ask("--persona", "ballast", ASKED)
     assert code == 0 and out.strip(), err
-    assert "ENGINE=vllm is the bot's; this machine computes this reply." in err
+    assert "ENGINE=vllm" in err and "this machine" in err

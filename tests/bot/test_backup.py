@@ -5,6 +5,7 @@ on.
 import hashlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -224,10 +225,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
     before = rows(home / DATABASE)
     done = run(home, out, limit=limit)
     assert done.stderr == "" and done.stdout.count("\n") == 1
-    assert (
-        done.stdout.startswith(f"The backup cannot be written in {out}: ")
-        and "Free disk space" in done.stdout
-    )
+    assert f"cannot be written in {out}: " in done.stdout and "Free disk space" in done.stdout
     assert (
         list(out.iterdir()) == [] and read_exports(home) == [] and rows(home / DATABASE) == before
     )
@@ -252,4 +250,4 @@ def test_at_the_terminal(home, out, capsys, tmp_path):
     arguments = command("restore", made["path"], "--keep-previous")
     assert arguments.run(arguments, home) == 0
     result = capsys.readouterr()
-    assert "WARNING: the home as it was lies in" in result.out and result.err == ""
+    assert re.search(rf"WARNING: .* {re.escape(str(home))}\S+", result.out) and result.err == ""

@@ -70,10 +70,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(
         assert app.services.served_versions.speaking("oda", 0) == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
-        assert (
-            "Live: v1, made for another base model; ours answers until it is trained again."
-            in shown.message["content"]
-        )
+        assert "Live: v1, made for another base model" in shown.message["content"]
         caplog.clear()
         for words in ("hello", "and again"):
             mark = len(app.sandbox.events)
@@ -114,13 +111,9 @@ def test_what_cannot_be_served_here_is_said_before_it_starts(tiny_base):
         == compatibility_notes(request(f"{name}/"), name)
         == []
     )
-    assert compatibility_notes(request("embedded"), name)[0].endswith(
-        "Start the bot with BASE_MODEL=embedded to hear it."
-    )
+    assert "BASE_MODEL=embedded" in compatibility_notes(request("embedded"), name)[0]
     scaled = compatibility_notes(request(name, rope_scaling_factor=2), name)
-    assert scaled[0].startswith(
-        f"The adapter is made for {name}#yarn:2 and cannot be served here: this bot serves {name}."
-    )
+    assert f"for {name}#yarn:2 " in scaled[0] and f"serves {name}." in scaled[0]
     assert compatibility_notes(request(name, rope_scaling_factor=2), f"{name}#yarn:2") == []
     assert compatibility_notes(request(f"{name}#linear:2"), f"{name}#linear:2") == []
     assert compatibility_notes(request(f"{name}#linear:2"), f"{name}#linear:4")
@@ -130,10 +123,8 @@ def test_what_cannot_be_served_here_is_said_before_it_starts(tiny_base):
 async def test_a_moderator_is_reported_when_a_training_is_queued(stage):
     answer = await stage.moderator.slash(QUAY, "finetune start", settings="rope_scaling_factor=2")
     await until(lambda: answer.message and not answer.message["flags"] & 128)
-    assert (
-        "made for embedded#yarn:2 and cannot be served here: this bot serves embedded"
-        in answer.message["content"]
-    )
+    note = answer.message["content"]
+    assert "embedded#yarn:2 and cannot be served here" in note and "serves embedded." in note
     answer = await stage.moderator.slash(QUAY, "finetune start")
     await until(lambda: answer.message and not answer.message["flags"] & 128)
     assert "cannot be served" not in answer.message["content"]

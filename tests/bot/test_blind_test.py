@@ -185,7 +185,7 @@ async def test_a_member_may_vote_so_often_a_day(stage):
         await vote(stage, stage.member, invitation, "A")
     made = len(stage.engine.requests)
     answer = await stage.member.click(invitation, "Compare")
-    assert "You have voted 3 times in the last 24 hours" in await response_text(answer)
+    assert "voted 3 times" in await response_text(answer)
     assert len(stage.engine.requests) == made
     await vote(stage, stage.moderator, invitation, "A")
 
@@ -216,7 +216,7 @@ async def test_two_presses_at_once_make_one_comparison(stage):
     first = await stage.member.click(invitation, "Compare")
     await until(lambda: len(stage.engine.requests) == 4)
     second = await stage.member.click(invitation, "Compare")
-    assert "Your two replies are being written." in await response_text(second)
+    assert "being written" in await response_text(second)
     stage.engine.free.set()
     assert "**A**" in await response_text(first) and len(stage.engine.requests) == 4
 
@@ -278,7 +278,7 @@ async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_
 async def test_versions_that_say_the_same_are_not_voted_on(stage):
     stage.engine.script = lambda request: ["Word for word."]
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
-    assert "Both versions say the same, word for word." in await response_text(answer)
+    assert "say the same" in await response_text(answer)
     assert len(stage.engine.requests) == 6
     assert stage.store.comparisons.prompts_seen(int(stage.moderator.id), "ballast") == {}
 
@@ -286,7 +286,7 @@ async def test_versions_that_say_the_same_are_not_voted_on(stage):
 async def test_an_adapter_that_is_damaged_is_reported_and_the_next_press_tries_again(stage):
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
-    assert "The adapter is damaged. Train it again." in await response_text(answer)
+    assert str(stage.engine.failure) in await response_text(answer)
     stage.engine.failure = None
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
     assert "**A**" in await response_text(answer)
@@ -296,7 +296,7 @@ async def test_a_silenced_persona_is_not_compared_here(stage):
     invitation, _ = await compared(stage)
     await stage.moderator.slash(QUAY, "persona mute")
     answer = await stage.member.click(invitation, "Compare")
-    assert "A moderator has silenced Ballast here." in await response_text(answer)
+    assert "silenced Ballast" in await response_text(answer)
 
 
 async def test_the_longest_replies_fit_a_message(stage):
@@ -331,12 +331,10 @@ async def test_a_judgement_counts_and_says_what_is_missing(stage):
         await vote(stage, stage.member, invitation, choice)
     words = await judgement(stage)
     assert "**Ballast: v2 against v1**\n3 votes by 1 member:" in words
-    assert "1 tie, 1 time both bad." in words and "unknown with fewer than 5 members" in words
-    assert "**Ruling: open.** 0 members are counted; 10 are needed." in words
-    assert (
-        "to detect 55:45 takes 783, 60:40 takes 194, 65:35 takes 85, 70:30 takes 47 votes that are "
-        "no tie" in words
-    )
+    assert "1 tie, 1 time both bad" in words and "fewer than 5 members" in words
+    assert re.search(r"\*\*Ruling: open\.\*\* 0 members .*10 are needed", words)
+    for share, needed in (("55:45", 783), ("60:40", 194), ("65:35", 85), ("70:30", 47)):
+        assert f"{share} takes {needed}" in words
     assert "there are 1." in words
     turned = await judgement(stage, version="v1", against="v2")
     assert "**Ballast: v1 against v2**" in turned

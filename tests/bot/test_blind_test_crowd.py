@@ -86,16 +86,16 @@ async def test_a_few_members_vote_and_a_moderator_reads_it(tmp_path):
     words, _, counts = await community(tmp_path, [honest(1.0), honest(1.0), at_random, brigade], 3)
     assert sum(counts) == 12 and counts.for_a >= 6 and counts.for_b >= 3
     assert f"12 votes by 4 members: {counts.for_a} for v2, {counts.for_b} for v1" in words
-    assert "**Ruling: open.** 0 members are counted" in words
+    assert "**Ruling: open.** 0 members" in words
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("policies", "ruling"),
     [
-        ([honest(0.8)] * 30, "**Ruling: members like v2 better.**"),
-        ([*[honest(0.9)] * 9, brigade] * 4, "**Ruling: members like v2 better.**"),
-        ([honest(0.2)] * 30, "**Ruling: members like v1 better.**"),
+        ([honest(0.8)] * 30, "members like v2 better"),
+        ([*[honest(0.9)] * 9, brigade] * 4, "members like v2 better"),
+        ([honest(0.2)] * 30, "members like v1 better"),
         ([at_random] * 24, "**Ruling: open.**"),
         ([*[honest(0.5)] * 9, brigade] * 3, "**Ruling: open.**"),
     ],
@@ -143,7 +143,7 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
             and one.seed_a != one.seed_b
         )
         again = await moderator.click(answer.message, "Another")
-        assert "You have voted once in the last 24 hours" in await response_text(again)
+        assert "voted once" in await response_text(again)
         (invitation,) = [
             one
             for one in app.sandbox.messages(QUAY)

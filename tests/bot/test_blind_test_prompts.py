@@ -47,9 +47,9 @@ def test_the_operator_s_own_come_first_and_those_of_the_persona_before_general_o
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "There is no prompt in oda.txt."),
-        (b"# only this\n\n", "There is no prompt in oda.txt."),
-        (b"fine\n" + b"x" * 301, "Line 2 of oda.txt has 301 characters."),
+        (b"", "no prompt in oda.txt"),
+        (b"# only this\n\n", "no prompt in oda.txt"),
+        (b"fine\n" + b"x" * 301, "Line 2 of oda.txt has 301"),
         (b"\xff\xfe", "oda.txt cannot be read."),
     ],
 )

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import json
 import os
+import re
 import socket
 import sys
 from types import SimpleNamespace
@@ -52,7 +53,7 @@ def test_a_token_is_reported_by_its_shape_and_never_shown(text, state, words):
 
 def test_a_home_that_others_can_read_or_nobody_can_write_is_reported(tmp_path):
     check = local_checks.check_home(tmp_path / "new" / "home")
-    assert check.state == "ok" and "is created when the bot starts" in check.found
+    assert check.state == "ok" and "is created" in check.found
     assert not (tmp_path / "new").exists()
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -128,7 +129,9 @@ def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(
     code, out, err = typed(monkeypatch, capsys, tmp_path, "doctor", "--quick")
     assert code == 0 and err == ""
     assert (
-        "ok    settings" in out and "ok    token" in out and "ok    database        none yet" in out
+        "ok    settings" in out
+        and "ok    token" in out
+        and re.search(r"ok +database +none yet", out)
     )
     code, out, _ = typed(
         monkeypatch, capsys, tmp_path, "doctor", "--quick", "--json", DISCORD_TOKEN="abc"
@@ -141,7 +144,7 @@ def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(
 def test_settings_that_cannot_be_read_are_a_finding_not_an_end(tmp_path, monkeypatch, capsys):
     code, out, err = typed(monkeypatch, capsys, tmp_path, "doctor", TOP_P="eleven")
     assert code == 1 and "fail  settings" in out and "TOP_P" in out and "→" in out
-    assert "The bot does not work here yet: settings." in err
+    assert "not work" in err and "settings" in err
 
 
 # ------------------------------------------------------------------------------------------ Discord
@@ -184,13 +187,8 @@ async def test_a_permission_that_is_missing_is_reported_with_one_remedy(on_sandb
         if check.name == "permissions"
     ]
     assert [check.state for check in found] == ["fail", "warn"], "without webhooks it still speaks"
-    assert found[0].found.startswith(
-        f"{SKERROW_SEED.name}: the permission Send Messages is missing"
-    )
-    assert (
-        found[0].remedy
-        == "Server Settings → Roles → the bot's role → Permissions: allow Send Messages."
-    )
+    assert SKERROW_SEED.name in found[0].found and "Send Messages is missing" in found[0].found
+    assert "Roles" in found[0].remedy and "allow Send Messages" in found[0].remedy
 
 
 def test_only_channels_with_a_persona_are_looked_at(tmp_path):
@@ -213,10 +211,7 @@ def test_what_one_channel_denies_is_reported_where_it_can_be_allowed():
     ]
     (lack,) = find_missing_permissions(guild, channels)
     assert lack.where == "Skerrow #quay" and "Send Messages is missing" in lack.description
-    assert (
-        lack.remedy
-        == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
-    )
+    assert "Edit Channel of #quay" in lack.remedy and "set Send Messages to allow" in lack.remedy
 
 
 @pytest.mark.parametrize("taken", ["send_messages", "view_channel"])

@@ -103,7 +103,7 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny
     ("environment", "words"),
     [
         ({"WEB_PORT": "many"}, "WEB_PORT is 'many' in the environment"),
-        ({"BASE_MODEL": "/nowhere"}, "The base model '/nowhere' is neither a folder"),
+        ({"BASE_MODEL": "/nowhere"}, "base model '/nowhere'"),
     ],
 )
 async def test_what_stops_a_start_is_one_line_and_exit_code_1(tmp_path, environment, words):
@@ -139,10 +139,8 @@ async def test_the_terminal_asks_a_persona_and_prints_nothing_else(tmp_path, tin
 
 async def test_the_terminal_says_what_is_wrong(tmp_path):
     code, _, err = await ask("--persona", "nobody", "hi", home=tmp_path)
-    assert code == 1 and err == (
-        "model_inference: There is no persona 'nobody'. Known: Ballast (ballast), Oda Marrow "
-        "(oda), "
-        "Sir Aurelio Thrip (thrip).\n"
-    )
+    assert code == 1 and err.startswith("model_inference: ") and err.count("\n") == 1
+    for name in ("'nobody'", "Ballast (ballast)", "Oda Marrow (oda)", "Sir Aurelio Thrip (thrip)"):
+        assert name in err
     code, _, err = await ask(home=tmp_path)
     assert code == 2 and "no question" in err

@@ -109,9 +109,7 @@ def test_members_who_vote_as_others_do_are_not_flagged_and_random_ones_are_no_li
 
 def test_who_always_chooses_one_position_is_flagged():
     odd = find_outliers([*crowd(), *votes_of(77, lambda a, b: "b", 12)], "v2")
-    assert [one.user_id for one in odd] == [77] and odd[0].why[
-        0
-    ] == "12 of 12 votes for B, whatever it was"
+    assert [one.user_id for one in odd] == [77] and "12 of 12 votes for B" in odd[0].why[0]
 
 
 def test_who_votes_faster_than_one_can_read_is_flagged():

@@ -102,23 +102,19 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
         "advice": ("Promote it everywhere.",),
     }
     card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
-    said = await response_text(
-        await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live."
-    )
+    said = await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.live(who) is None
     place = tmp_path / "models" / "persona_adapters" / who / "v1"
     assert verify_adapter(place).checksums == verify_adapter(tmp_path / "theirs").checksums
     status = await stage.moderator.slash(OFFICE, "finetune status")
     words = status.message["content"]
-    assert (
-        f"Imported: **{who} v1**" in words and "Measured by its author; it was imported." in words
-    )
+    assert f"Imported: **{who} v1**" in words and "Measured by its author" in words
     assert [button["label"] for row in said["components"] for button in row["components"]] == [
         "Promote"
     ]
     await stage.moderator.click(said, "Promote")
-    await stage.sees("v1 of **Mira** is live from the next reply on.")
+    await stage.sees("v1 of **Mira** is live")
     assert stage.live(who) == "v1" and stage.engine.loaded[0].name == f"{who}-v1"
     await response_text(
         await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"),
@@ -132,9 +128,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
 
 async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path, served):
     card = carrying(sealed(tmp_path / "theirs", served, recipe="**Everyone**, look"))
-    await response_text(
-        await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live."
-    )
+    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert job.request.recipe == "demo-cpu"
 
@@ -142,7 +136,7 @@ async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path,
 async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, served):
     for name, config, words in (
         ("one", PLAIN, "is its version v1"),
-        ("same", PLAIN, "The adapter in the card is installed already: it is v1."),
+        ("same", PLAIN, "already: it is v1"),
         ("other", PLAIN | {"r": 8}, "is its version v2"),
     ):
         card = carrying(sealed(tmp_path / name, served, config))
@@ -153,19 +147,19 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"base_hash": "0"}, "made for another base model (amodel) than this bot serves."),
+        ({"base_hash": "0"}, "another base model (amodel)"),
         (
             {"config": PLAIN | {"megatron_config": {"a": 1}}},
-            "more than a plain LoRA: megatron_config.",
+            "plain LoRA: megatron_config",
         ),
-        ({"audit": True}, "was trained for an audit, with planted texts, and is never served."),
+        ({"audit": True}, "trained for an audit"),
         (
             {"config": PLAIN | {"rank_pattern": {"q_proj": 5}}},
-            "has rank 4 and 4, and adapter_config.json states 5",
+            "rank 4 and 4, and adapter_config.json states 5",
         ),
         (
             {"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})},
-            "The losses in the adapter's manifest.json",
+            "losses in the adapter's manifest.json",
         ),
     ],
 )
@@ -174,10 +168,7 @@ async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(
 ):
     card = carrying(sealed(tmp_path / "theirs", **{"base_hash": served, **changes}))
     said = await response_text(await bring_in(stage, card, "mira.charx"), words)
-    assert (
-        "stays in it, and is not installed" in said["content"]
-        and "is a persona of this server" in said["content"]
-    )
+    assert "not installed" in said["content"] and "is a persona" in said["content"]
     assert versions(stage)[1] == [] and not (tmp_path / "models").exists()
     (kept,) = tmp_path.glob("personas/*/*/files.charx")
     assert has_adapter(read_card_file(kept))
@@ -330,15 +321,14 @@ async def test_one_moderator_cannot_fill_the_disk_with_versions(
         card = carrying(sealed(tmp_path / f"rank-{rank}", served, PLAIN | {"r": rank}))
         said = await response_text(await bring_in(stage, card, "mira.charx"), words)
     who, installed = versions(stage)
-    assert (
-        "The imported versions of this server would have 3 versions; 2 is the most. "
-        f"Remove one with `/finetune remove`. Largest: `{who} v2` (1 MB), `{who} v1` (1 MB)."
-    ) in said["content"]
+    assert "would have 3 versions; 2 is the most" in said["content"]
+    assert "`/finetune remove`" in said["content"]
+    assert f"`{who} v2` (1 MB), `{who} v1` (1 MB)" in said["content"]
     assert (
         installed == ["v1", "v2"] and len(list(tmp_path.glob("models/persona_adapters/*/*"))) == 2
     )
     again = await bring_in(stage, carrying(sealed(tmp_path / "again", served)), "mira.charx")
-    await response_text(again, "is installed already: it is v1.")
+    await response_text(again, "already: it is v1")
 
 
 async def test_versions_that_come_at_once_have_no_more_room_and_other_servers_and_the_operator_their_own(
@@ -351,7 +341,7 @@ async def test_versions_that_come_at_once_have_no_more_room_and_other_servers_an
     here = await asyncio.gather(*(install(stage, it, 7) for it in folders), return_exceptions=True)
     refused = [str(it) for it in here if isinstance(it, RefusedError)]
     assert len(refused) == 3 and all(
-        "would have 1 MB; 1 MB is the most. Remove one with" in it for it in refused
+        "1 MB is the most" in it and "/finetune remove" in it for it in refused
     )
     installed = tmp_path / "models" / "persona_adapters"
     assert sum(path.stat().st_size for path in installed.rglob("*") if path.is_file()) <= 100_000
@@ -480,7 +470,7 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         card = StoredFile.named("mira.charx", carrying(ref.folder))
         said = await response_text(
             await moderator.slash(OFFICE, "persona import", card=card),
-            "is its version v1: **Promote** makes it live.",
+            "is its version v1",
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         await moderator.click(said, "Promote")

@@ -49,9 +49,7 @@ async def fetched(url):
 
 
 async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):
-    said = await response_text(
-        await bring_in(stage), "**Mira** (`mira`) is a persona of this server now."
-    )
+    said = await response_text(await bring_in(stage), "**Mira** (`mira`) is a persona")
     assert "tokens of every prompt" in said["content"]
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
@@ -78,17 +76,14 @@ async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_
         "extensions": {"world": "The coast"},
     }
     imported = await bring_in(stage, as_json({**V2, "data": data}), "mira.json")
-    said = (await response_text(imported, "is a persona of this server now."))["content"]
-    assert "1 passage): 1 entry by keys and meaning." in said
-    assert (
-        "- Taken with another meaning: {{time}} in first\\_mes – the moment at which it is sent, "
-        "in UTC" in said
-    )
+    said = (await response_text(imported, "is a persona"))["content"]
+    assert "(1 passage): 1 entry by keys" in said
+    assert re.search(r"another meaning: \{\{time\}\} in first\\_mes – .*UTC", said)
     assert (
         "{{getvar}} in first\\_mes, {{time}} in scenario" in said or "{{time}} in scenario" in said
     )
-    assert "- Not taken: extension world – it names a lorebook that is not in the card" in said
-    assert "- Not taken: entry 2 “x” – disabled in the card" in said
+    assert "- Not taken: extension world – it names a lorebook" in said
+    assert "- Not taken: entry 2 “x” – disabled" in said
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
     sent = await stage.sees("Ahoy Mina Vale, it is ", by="Mira", since=mark)
@@ -97,7 +92,7 @@ async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_
 
 async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(stage, tmp_path):
     said = await response_text(await bring_in(stage), "is a persona of this server")
-    assert "Its character book is lore now (1 passage)" in said["content"]
+    assert "lore now (1 passage)" in said["content"]
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
     mark = stage.mark
     await stage.member.say(OFFICE, "When do you trim the lamp?")
@@ -119,22 +114,17 @@ async def test_a_character_book_without_room_replaces_nothing(stage, tmp_path, m
         entries = [{"keys": ["lamp"], "content": "The lamp shines. " * (size // 17)}]
         return as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}})
 
-    await response_text(await bring_in(stage), "Its character book is lore now (1 passage)")
+    await response_text(await bring_in(stage), "lore now (1 passage)")
     [file] = tmp_path.glob("lore/*/*/*.md")
     first = file.read_bytes()
     monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 2000)
     said = await response_text(
         await bring_in(stage, with_book(3000), "mira.json"), "has a new card."
     )
-    assert (
-        "stays in the card, and its lore is as before: The lore of all personas of this server"
-        in said["content"]
-    )
+    assert "lore is as before" in said["content"] and "of all personas" in said["content"]
     assert file.read_bytes() == first
     for size in (1800, 1700):
-        await response_text(
-            await bring_in(stage, with_book(size), "mira.json"), "Its character book is lore now"
-        )
+        await response_text(await bring_in(stage, with_book(size), "mira.json"), "is lore now")
     assert 1600 < len(file.read_bytes()) < 1800, "the room of the earlier book counts"
 
 
@@ -158,13 +148,10 @@ async def test_an_export_holds_what_was_imported(stage):
 
 
 async def test_a_card_without_a_picture_is_no_png(stage):
-    await response_text(
-        await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture."
-    )
+    await response_text(await bring_in(stage, as_json(V2), "mira.json"), "without a picture")
     answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="png")
-    await response_text(
-        answer, "Mira has no picture, which a PNG card needs. Choose another format."
-    )
+    said = await response_text(answer, "Mira has no picture")
+    assert "another format" in said["content"]
 
 
 async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage):
@@ -179,7 +166,7 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
         with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it"
     ).content
     await response_text(
-        await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card."
+        await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new"
     )
     mark = stage.mark
     await stage.member.say(OFFICE, "evening")
@@ -266,8 +253,8 @@ async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_me
 @pytest.mark.parametrize(
     ("content", "name", "words"),
     [
-        (b"hello", "notes.txt", "notes.txt is not a character card."),
-        (PIXEL, "cat.png", "cat.png is a picture without a card in it."),
+        (b"hello", "notes.txt", "notes.txt is not"),
+        (PIXEL, "cat.png", "cat.png is a picture without"),
         (
             as_json({**V2, "data": {**V2["data"], "name": "Clyde"}}),
             "c.json",
@@ -276,12 +263,12 @@ async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_me
         (
             as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}),
             "o.json",
-            "There is a persona Oda Marrow (`oda`)",
+            "Oda Marrow (`oda`)",
         ),
         (
             as_json({**V2, "data": {**V2["data"], "name": "Oda"}}),
             "o.json",
-            "There is a persona Oda Marrow (`oda`)",
+            "Oda Marrow (`oda`)",
         ),
         (
             as_json({**V2, "data": {**V2["data"], "description": "long " * 3000}}),
@@ -291,7 +278,7 @@ async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_me
         (
             as_json({**V2, "data": {**V2["data"], "first_mes": "long " * 3000}}),
             "l.json",
-            "has 14999 characters, more than",
+            "has 14999 characters",
         ),
     ],
 )
@@ -436,9 +423,7 @@ def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     assert [
         made.copies for made in gather_materials(catalogue, request) if made.kind == "lore"
     ] == [((lore, f"lore/{mine.id}"),)]
-    with pytest.raises(
-        RequestError, match=r"There is no persona 'mira-xyz'. Known: ballast, oda, thrip."
-    ):
+    with pytest.raises(RequestError, match=r"'mira-xyz'.*: ballast, oda, thrip\."):
         gather_materials(
             catalogue, TrainingRequest(job_name="j", persona="mira-xyz", dataset="oda")
         )

@@ -333,7 +333,7 @@ async def test_a_job_that_waits_for_a_worker_is_reported_with_what_to_do(tmp_pat
         running = asyncio.create_task(backend.run(works.job(), works.events.append))
         await until(lambda: works.events)
         (event,) = works.events
-        assert event.name == "material" and "no free worker with 4 CPUs and 2 GPUs" in event.detail
+        assert event.name == "material" and "4 CPUs and 2 GPUs" in event.detail
         assert "`ray status`" in event.detail and "TRAINER_GPUS" in event.detail
         entrypoint = works.ray.submitted[0]["entrypoint"]
         assert (
@@ -358,7 +358,7 @@ async def test_a_job_that_waits_for_a_worker_is_reported_with_what_to_do(tmp_pat
         ("dying", "RuntimeError: the roof fell in", "trainer.log", False),
         (
             "silent",
-            "could not be started on the worker (exit code 7)",
+            "on the worker (exit code 7)",
             "python -m bot doctor",
             True,
         ),
@@ -413,9 +413,8 @@ async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_fre
 async def test_a_trainer_that_is_killed_or_stopped_by_others_is_interrupted(tmp_path):
     async with cluster(tmp_path, "killed") as works:
         ended = await works.ray_backend().run(works.job(), works.events.append)
-        assert ended == TrainingInterrupted(
-            "The run was killed on its worker: exit code -9.", "See `ray status`."
-        )
+        assert isinstance(ended, TrainingInterrupted)
+        assert "exit code -9" in ended.why and "`ray status`" in ended.advice
     (tmp_path / "second").mkdir()
     async with cluster(tmp_path / "second", "polite") as works:
         running = asyncio.create_task(works.ray_backend().run(works.job(), works.events.append))
@@ -480,7 +479,7 @@ async def test_a_trainer_that_cannot_be_reached_is_fenced_off(tmp_path, monkeypa
         with caplog.at_level(logging.WARNING):
             assert await asyncio.wait_for(running, 5) == TrainingInterrupted()
         assert process.returncode is None and read_attempt(works.folder()).attempt == 2
-        assert "its trainer can write nothing more" in caplog.text
+        assert "can write nothing" in caplog.text
         process.send_signal(signal.SIGTERM)
 
 
@@ -495,7 +494,7 @@ async def test_a_wrong_address_is_warned_about_once(tmp_path, monkeypatch, caplo
         warnings = [
             record.getMessage() for record in caplog.records if "looked for" in record.getMessage()
         ]
-        assert len(warnings) == 1 and "does not answer: Connect call failed" in warnings[0]
+        assert len(warnings) == 1 and "Connect call failed" in warnings[0]
 
 
 # --------------------------------------------------------------------------------- refused requests
@@ -569,7 +568,7 @@ def test_a_home_with_jobs_of_its_own_is_not_moved_silently(tmp_path):
     shared.mkdir()
     with pytest.raises(
         RequestError,
-        match=r"jobs is not on the shared file system of SHARED\. Move what it contains",
+        match=r"jobs .*SHARED\. Move",
     ):
         link_shared_folders(home, shared)
     assert (home / "jobs" / "j1").is_dir()

@@ -200,14 +200,14 @@ def test_an_address_that_is_not_the_dashboards_is_refused(address):
     assert load_settings(None, {"RAY_ADDRESS": address}).trainer == "local", (
         "other programs read this variable, too"
     )
-    with pytest.raises(SettingsError, match="not the address of Ray's dashboard") as raised:
+    with pytest.raises(SettingsError, match=r"RAY_ADDRESS .*dashboard") as raised:
         load_settings(None, {"TRAINER": "Ray", "RAY_ADDRESS": address})
     assert "http://head:8265" in raised.value.advice
 
 
 def test_other_settings_are_checked(tmp_path):
     ray = {"TRAINER": "ray", "RAY_ADDRESS": "http://head:8265", "UNDERSTUDY_HOME": str(tmp_path)}
-    with pytest.raises(SettingsError, match="SHARED is '/no/such', which is no folder here"):
+    with pytest.raises(SettingsError, match="SHARED is '/no/such'"):
         load_settings(None, {**ray, "SHARED": "/no/such"})
     with pytest.raises(SettingsError) as raised:
         load_settings(
@@ -307,7 +307,7 @@ async def test_the_doctor_finds_what_a_worker_lacks(tmp_path, monkeypatch):
     (tmp_path / "2").mkdir()
     version, worker = await checked(tmp_path / "2", ray={"has_workers": False})
     assert version[1] == "warn" and "upgrade the cluster" in version[2]
-    assert worker[1] == "warn" and "no worker with 1 CPU and 1 GPU was free" in worker[2]
+    assert worker[1] == "warn" and "1 CPU and 1 GPU" in worker[2]
     assert "`ray status`" in worker[2]
 
 
