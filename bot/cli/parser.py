@@ -17,6 +17,7 @@ EPILOG = """examples:
   DISCORD_TOKEN=… python -m bot      the same bot on Discord
   WEB_PORT=0 python -m bot           any free port
   python -m bot doctor               checks the settings and this machine
+  python -m bot models               which base model fits here
   python -m bot invite               the invite URL of the bot
   python -m bot backup --out /mnt/backups
 
@@ -33,6 +34,14 @@ ENGINE=vllm or openai at each server, and with TRAINER=ray at the cluster, by a 
 doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
 
 exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""
+MODELS_NOTES = """\
+examples:
+  python -m bot models
+  python -m bot models --json
+
+What a dozen base models take on this machine: memory to serve and to train, disk, and tokens per second, expected and,
+once a model was used, measured. Some seconds; downloads nothing. docs/models.md has each model's facts with their
+sources."""
 INVITE_NOTES = """\
 examples:
   python -m bot invite                                     the bot of DISCORD_TOKEN
@@ -113,6 +122,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_doctor(commands)
+    _add_models(commands)
     _add_invite(commands)
     _add_privacy_and_history(commands)
     _add_backup_and_restore(commands)
@@ -127,6 +137,14 @@ def _add_doctor(commands: CommandParsers) -> None:
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     # The doctor reports unreadable settings, too.
     doctor.set_defaults(before_settings=Deferred("bot.operations.doctor.cli:run_doctor"))
+
+
+def _add_models(commands: CommandParsers) -> None:
+    models = add_command(
+        commands, "models", "list the base models that fit here; fetch and use one", MODELS_NOTES
+    )
+    models.add_argument("--json", action="store_true", help="print one JSON object")
+    models.set_defaults(run=Deferred("bot.models.cli:run_models"))
 
 
 def _add_invite(commands: CommandParsers) -> None:

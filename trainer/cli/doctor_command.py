@@ -14,7 +14,13 @@ from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.options import BASE_MODEL, JSON, OUT, add_options, flag
-from trainer.doctor.doctor_report import remedy_lines, report_lines, run_checks
+from trainer.doctor.doctor_report import (
+    predict_sizes,
+    remedy_lines,
+    report_lines,
+    run_checks,
+    size_lines,
+)
 from trainer.estimate.calibration import (
     CASES,
     QUICK_CASES,
@@ -31,6 +37,7 @@ on graphics cards of common sizes. Takes half a minute and downloads nothing.
   python -m trainer doctor
   python -m trainer doctor --base-model ~/models/my-model
   python -m trainer doctor --fix-hints                     only the remedies
+  python -m trainer doctor --sizes                         only the tables of memory; a moment
 
 Exit codes: 0 runs work (perhaps slowly), 1 they do not.
 """
@@ -52,6 +59,7 @@ def add_doctor(commands: Commands) -> argparse.ArgumentParser:
         DOCTOR_HELP,
     )
     add_options(doctor, [BASE_MODEL.but(default=EMBEDDED, help="base model (default: embedded)")])
+    add_options(doctor, [flag("--sizes", "print only the memory that recipes need, unchecked")])
     output = doctor.add_mutually_exclusive_group()
     add_options(
         output,
@@ -65,6 +73,11 @@ def add_doctor(commands: Commands) -> argparse.ArgumentParser:
 
 def show_doctor_report(options: argparse.Namespace) -> None:
     """Run `doctor`. Raises `UnderstudyError` if runs do not work."""
+    if options.sizes:
+        report = predict_sizes(options.base_model)
+        text = json.dumps(report.as_json()) if options.json else "\n".join(size_lines(report))
+        print(text)
+        return
     report = run_checks(options.base_model, find_home(), _print_check)
     _print_check("")
     if options.json:

@@ -1,6 +1,5 @@
 """Runs all checks, predicts which recipes fit which base models, and formats the result."""
 
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, locate
+from personas.models.catalogue import BILLION, CatalogueModel, catalogue_models
 from trainer.doctor import machine_checks
 from trainer.doctor.machine_checks import GIB, MachineCheck
 from trainer.estimate.memory_model import predict_memory
-from trainer.estimate.model_shape import shape_from_config
+from trainer.estimate.model_shape import ModelShape, shape_from_config
 from trainer.machine import (
     MAIN_MEMORY,
     MachineSpec,
@@ -30,7 +30,6 @@ from trainer.recipe.auto_recipe import (
 from trainer.recipe.recipe_file import load_recipe, recipe_names
 from trainer.schemas import Recipe
 
-MODELS_FILE = Path(__file__).parent / "models.toml"
 GPU_SIZES_GIB = (6, 16, 24)  # memory of a laptop RTX 3060, a T4, and an RTX 3090 or 4090
 # Assumed for the recipe `auto`.
 ASSUMED_SAMPLES = 1000  # of full length
@@ -71,13 +70,24 @@ def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[Re
 
 
 def known_models() -> dict[str, ModelTraits]:
-    """Return the models of `models.toml`, smallest first."""
+    """Return the models of the catalogue by their ids, smallest first."""
     models = {}
-    for name, config in tomllib.loads(MODELS_FILE.read_text(encoding="utf-8")).items():
-        shape = shape_from_config(config)
-        context = config["max_position_embeddings"]
-        models[name] = ModelTraits(shape, context, config["model_type"])
+    for model in catalogue_models():
+        kind = str(model.config["model_type"])
+        models[model.id] = ModelTraits(_shape_of(model), model.context_tokens, kind)
     return models
+
+
+def _shape_of(model: CatalogueModel) -> ModelShape:
+    """Return the shape; what linear attention has beyond attention's matrices is counted with the
+    feed-forward ones, which is rough.
+    """
+    shape = shape_from_config(model.config)
+    if not model.has_linear_attention:
+        return shape
+    missing = max(0, model.parameters - shape.weights)
+    wider = shape.intermediate + missing // (3 * shape.layers * shape.width)
+    return replace(shape, intermediate=wider, weight_bytes=model.weight_bytes)
 
 
 def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
@@ -182,6 +192,26 @@ def run_checks(
     return DoctorReport(machine, tuple(results), tuple(fits))
 
 
+def size_lines(report: DoctorReport) -> Iterator[str]:
+    """Format the tables of memory for a terminal."""
+    fits = _shown_fits(report.fits)
+    machine = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
+    yield f"GiB that a run needs on this machine ({machine}; ✗ = does not fit)"
+    yield from _fit_table(fits, _cell_here)
+    cards = ", ".join(map(str, GPU_SIZES_GIB))
+    yield ""
+    yield (
+        f"GiB that it needs on a graphics card of {cards} GB, and the smallest that fits it (✗ = "
+        "none)"
+    )
+    yield from _fit_table(fits, _cell_on_card)
+    yield (
+        "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 "
+        "bits there, a larger one in 4 bits, which may need less."
+    )
+    yield "Predicted for samples of each recipe's full length; a run's own plan uses its samples."
+
+
 def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
     """Format the report for a terminal."""
     for check in report.checks:
@@ -189,21 +219,18 @@ def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
         if check.remedy:
             yield f"{'':<{NAME_WIDTH + 6}}→ {check.remedy}"
     yield ""
-    machine = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
-    yield f"GiB that a run needs on this machine ({machine}; ✗ = does not fit)"
-    yield from _fit_table(report.fits, _cell_here)
-    cards = ", ".join(map(str, GPU_SIZES_GIB))
-    yield ""
-    yield (
-        f"GiB that it needs on a graphics card of {cards} GB, and the smallest that fits it (✗ = "
-        "none)"
-    )
-    yield from _fit_table(report.fits, _cell_on_card)
-    yield (
-        "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 "
-        "bits there, a larger one in 4 bits, which may need less."
-    )
-    yield "Predicted for samples of each recipe's full length; a run's own plan uses its samples."
+    yield from size_lines(report)
+
+
+def _shown_fits(fits: Sequence[RecipeFit]) -> list[RecipeFit]:
+    """Leave out models of the size of another one, because the table is as wide as a terminal."""
+    sizes = dict[int, str]()
+    for model in catalogue_models():
+        if not model.has_linear_attention:
+            sizes.setdefault(round(model.parameters / BILLION), model.id)
+    known = {model.id for model in catalogue_models()}
+    hidden = known - set(sizes.values())
+    return [fit for fit in fits if fit.model not in hidden]
 
 
 def _cell_here(fit: RecipeFit) -> str:
@@ -229,6 +256,12 @@ def _usable_machine(torch: machine_checks.TorchBuild | None) -> MachineSpec:
             False, best, total_memory_bytes(), free_bytes=free_memory_bytes(), device=MAIN_MEMORY
         )
     return replace(machine, best=best)
+
+
+def predict_sizes(base_model: str) -> DoctorReport:
+    """Predict the memory of each recipe on each model, without the checks. Loads no torch."""
+    machine = probe_machine_without_torch()
+    return DoctorReport(machine, (), tuple(_recipe_fits(_find_base_model(base_model), machine)))
 
 
 def _find_base_model(name: str) -> BaseModel | None:

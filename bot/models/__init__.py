@@ -1,0 +1,1 @@
+"""The base models that people run: which fits here, fetching one, and serving another."""

@@ -1,0 +1,238 @@
+"""Sums of what a base model of the catalogue takes on a machine: memory to serve it, disk, speed, and the engine that
+serves it best.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from personas.models.catalogue import NF4_BYTES, WEIGHT_BYTES, CatalogueModel
+
+EngineName = Literal["local", "llamacpp"]
+BATCHED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Kinds of models whose replies the built-in engine computes in one batch
+(`personas.engine.engine_parts.STACKED_ARCHITECTURES`, whose module loads torch).
+"""
+GGUF_ADAPTER_MODEL_TYPES = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "gemma2", "gemma3",
+     "gemma3_text", "phi3"}
+)  # fmt: skip
+"""Kinds whose adapters can be written as GGUF (`personas.models.gguf_format.LORA_ARCHITECTURES`)."""
+SERVED_TOKENS = 8192
+"""Prompt and reply for which keys and values are counted."""
+LIBRARIES_BYTES = 2**30
+"""The bot with torch and its libraries, without a model; an assumption."""
+LLAMA_SERVER_BYTES = 2**29
+"""Buffers of llama-server beside weights, keys and values; an assumption."""
+GPU_OVERHEAD_BYTES = 3 * 2**29
+"""What the engine keeps free on a GPU (`personas.models.serving_model`, which loads torch)."""
+LLAMACPP_SHARE = 0.66
+"""Bytes of weights per second that llama.cpp reads with an adapter, relative to the built-in engine:
+0.143 GB in 12 ms against 0.269 GB in 15 ms for each token (docs/benchmarks.md, one chat, cold).
+"""
+READING_TOKENS_PER_S = 5.0
+"""Tokens per second that people read: some 240 words a minute (Brysbaert 2019), 1.3 tokens each."""
+
+
+@dataclass(frozen=True)
+class MachineCapacity:
+    """A machine's memory in bytes (`card_bytes` is 0 without a graphics card that torch can use), and
+    bytes of weights that its processor reads per second in `precision`, 0 if it was not measured.
+    """
+
+    memory_bytes: int
+    card_bytes: int = 0
+    card_name: str = ""
+    is_mac: bool = False
+    weight_bytes_per_s: float = 0.0
+    precision: str = "bfloat16"
+
+    @property
+    def has_bfloat16(self) -> bool:
+        return self.precision == "bfloat16"
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine that serves a model best on a machine, the precision of its weights, and the reason.
+
+    `bytes` of memory are on the card if `on_card`. `read_bytes` are read for each token.
+    """
+
+    engine: EngineName
+    precision: str
+    on_card: bool
+    bytes: int
+    read_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrainingNeed:
+    """Peak memory of the lightest recipe here in bytes, and whether the machine has as much."""
+
+    recipe: str
+    bytes: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class ModelFit:
+    """A model on a machine. `tokens_per_s` is for one chat, None if unknown; `speed_basis` says where
+    it comes from.
+
+    `fits`: `both`: it trains while it serves; `in turn`: either at a time; `serves`; `no`.
+    """
+
+    model: CatalogueModel
+    engine: EngineChoice
+    training: TrainingNeed | None
+    disk_bytes: int
+    fits: Literal["both", "in turn", "serves", "no"]
+    tokens_per_s: float | None
+    speed_basis: str
+
+    @property
+    def base_model(self) -> str:
+        """The value of BASE_MODEL."""
+        return self.model.gguf if self.engine.engine == "llamacpp" else self.model.id
+
+
+def fit_model(
+    model: CatalogueModel,
+    machine: MachineCapacity,
+    training: TrainingNeed | None,
+    measured: Mapping[tuple[str, str], float],
+) -> ModelFit:
+    """Sum up a model on a machine. `measured` has tokens per second of one chat by base model (without
+    a revision) and engine.
+    """
+    choice = choose_engine(model, machine)
+    has_file = choice.engine == "llamacpp"
+    # A GGUF file is unpacked into 16 bits for training.
+    disk_bytes = model.weight_bytes + (model.gguf_file_bytes if has_file else 0)
+    name = model.gguf if has_file else model.id
+    speed = measured.get((name, choice.engine))
+    basis = "measured here"
+    if speed is None:
+        speed, basis = _expected_speed(choice, machine)
+    return ModelFit(
+        model=model,
+        engine=choice,
+        training=training,
+        disk_bytes=disk_bytes,
+        fits=_fits(choice, machine, training),
+        tokens_per_s=speed,
+        speed_basis=basis,
+    )
+
+
+def choose_engine(model: CatalogueModel, machine: MachineCapacity) -> EngineChoice:
+    """Choose the engine that serves a model best on a machine."""
+    cache = model.kv_bytes(SERVED_TOKENS)
+    if machine.card_bytes:
+        for precision, size in (
+            ("16 bits", model.weight_bytes),
+            ("NF4", model.packed_bytes(NF4_BYTES)),
+        ):
+            if size + cache + GPU_OVERHEAD_BYTES <= machine.card_bytes:
+                reason = f"fits {machine.card_name or 'the card'} in {precision}"
+                needed = size + cache + GPU_OVERHEAD_BYTES
+                return EngineChoice("local", precision, True, needed, size, reason)
+    if obstacle := _obstacle_to_gguf(model):
+        return _local_choice(model, machine, cache, obstacle)
+    if machine.is_mac:
+        return _llamacpp_choice(model, cache, "llama.cpp computes on Apple's GPU")
+    if not machine.has_bfloat16:
+        return _llamacpp_choice(
+            model, cache, "this processor has no bfloat16, and the file is a quarter of float32"
+        )
+    if model.config["model_type"] not in BATCHED_MODEL_TYPES:
+        return _llamacpp_choice(
+            model, cache, "the built-in engine computes one reply at a time of this family"
+        )
+    local = _local_choice(model, machine, cache, "computes many voices in one batch")
+    if local.bytes > machine.memory_bytes:
+        return _llamacpp_choice(model, cache, "in 16 bits it is larger than the memory")
+    return local
+
+
+def recommend(fits: Sequence[ModelFit]) -> tuple[ModelFit, str] | None:
+    """Return the largest model that is worth its size here, with the reason; None if none fits.
+
+    It has an open licence, trains here while it serves, and writes as fast as people read where the
+    speed is known. Its replies are computed in one batch, or by llama.cpp.
+    """
+    best: ModelFit | None = None
+    for fit in fits:
+        is_slow = fit.tokens_per_s is not None and fit.tokens_per_s < READING_TOKENS_PER_S
+        is_batched = (
+            fit.engine.engine == "llamacpp" or fit.model.config["model_type"] in BATCHED_MODEL_TYPES
+        )
+        is_candidate = fit.model.is_open and fit.fits == "both" and is_batched and not is_slow
+        is_larger = best is None or fit.model.parameters > best.model.parameters
+        if is_candidate and is_larger:
+            best = fit
+    if best is None:
+        return None
+    speed = "its speed is measured once it is used"
+    if best.tokens_per_s is not None:
+        speed = f"it writes about {best.tokens_per_s:.0f} tokens per second, as fast as people read"
+    return best, f"the largest with an open licence that trains here while it serves; {speed}"
+
+
+def _obstacle_to_gguf(model: CatalogueModel) -> str:
+    if not model.gguf:
+        return "there is no well-known GGUF file of it"
+    if model.config["model_type"] not in GGUF_ADAPTER_MODEL_TYPES:
+        return "llama.cpp takes no adapter of this family"
+    return ""
+
+
+def _llamacpp_choice(model: CatalogueModel, cache: int, reason: str) -> EngineChoice:
+    size = model.gguf_file_bytes
+    precision = model.gguf.removesuffix(".gguf").rpartition(":")[2].rpartition("-")[2]
+    needed = size + cache + LLAMA_SERVER_BYTES + LIBRARIES_BYTES
+    return EngineChoice("llamacpp", precision, False, needed, size, reason)
+
+
+def _local_choice(
+    model: CatalogueModel, machine: MachineCapacity, cache: int, reason: str
+) -> EngineChoice:
+    model_bytes = 2 if machine.has_bfloat16 else 4
+    size = model.parameters * model_bytes
+    # Of an untied table of embeddings only a row is read.
+    read = size
+    if not model.config["tie_word_embeddings"]:
+        read -= model.embedding_parameters // 2 * model_bytes
+    precision = "bfloat16" if machine.has_bfloat16 else "float32"
+    needed = size + cache * model_bytes // WEIGHT_BYTES + LIBRARIES_BYTES
+    return EngineChoice("local", precision, False, needed, read, reason)
+
+
+def _expected_speed(choice: EngineChoice, machine: MachineCapacity) -> tuple[float | None, str]:
+    """Return the expected speed of one chat: the weights are read once for each token."""
+    if choice.on_card:
+        return None, "on a card it is measured with its first replies"
+    if machine.is_mac:
+        return None, "on Apple's GPU it is measured with its first replies"
+    if not machine.weight_bytes_per_s:
+        return None, "not measured"
+    share = LLAMACPP_SHARE if choice.engine == "llamacpp" else 1
+    return share * machine.weight_bytes_per_s / choice.read_bytes, "by this processor's products"
+
+
+def _fits(
+    choice: EngineChoice, machine: MachineCapacity, training: TrainingNeed | None
+) -> Literal["both", "in turn", "serves", "no"]:
+    room = machine.card_bytes if choice.on_card else machine.memory_bytes
+    if choice.bytes > room:
+        return "no"
+    if training is None or not training.fits:
+        return "serves"
+    # A training on a card takes it alone: the engine leaves it meanwhile.
+    trains_on_card = bool(machine.card_bytes)
+    if trains_on_card != choice.on_card:
+        return "both"
+    together = choice.bytes + training.bytes <= room
+    return "both" if together or choice.on_card else "in turn"

@@ -1,0 +1,128 @@
+"""`python -m bot models`: the table of base models, from the trainer's sums and what was measured here."""
+
+import dataclasses
+import json
+import sys
+
+import pytest
+
+from bot.models.cli import table_lines
+from bot.models.measured_speeds import SpeedRecorder, base_model_key, read_speeds
+from bot.models.table import build_table, read_trainer_sizes
+from bot.models.weight_read_speed import WeightReadSpeed
+from personas.engine import RequestMetrics
+from personas.models.catalogue import catalogue_models, require_model
+from tests.bot.command_line import typed
+
+GIB = 2**30
+SIZES = {
+    "machine": {"has_cuda": False, "memory_bytes": 16 * GIB, "device": "main memory"},
+    "fits": [
+        {"model": model.id, "recipe": recipe, "here_bytes": factor * model.weight_bytes, "fits_here": True}
+        for model in catalogue_models()
+        for recipe, factor in (("auto", 3), ("s0-6gb", 2))
+    ],
+}  # fmt: skip
+REPLY = RequestMetrics(first_s=0.5, whole_s=2.5, prompt_tokens=100, new_tokens=41, finish="stop")
+
+
+def trainer_that_says(text):
+    return (sys.executable, "-c", f"print({text!r})")
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """A processor of a known speed, in a machine of 16 GiB."""
+    speed = WeightReadSpeed(20e9, "bfloat16", "here", 0.0)
+    monkeypatch.setattr("bot.models.weight_read_speed.measure_speed", lambda: speed)
+    monkeypatch.setattr(
+        "bot.models.table.psutil.virtual_memory",
+        lambda: type("Memory", (), {"total": 16 * GIB})(),
+    )
+
+
+async def table_of(home, base_model="embedded"):
+    return await build_table(home, base_model, trainer_that_says(json.dumps(SIZES)))
+
+
+async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, processor):
+    table = await table_of(tmp_path, "Qwen/Qwen3-0.6B@" + "a" * 40)
+    assert [fit.model for fit in table.fits] == list(catalogue_models())
+    assert table.served is require_model("qwen3-0.6b")
+    assert table.fit_of(table.served).training.recipe == "s0-6gb", "the lightest"
+    assert table.recommended.model.name == "smollm3-3b"
+    text = "\n".join(table_lines(table))
+    assert "→ SmolLM3 3B" in text and "* Qwen3 0.6B" in text
+    assert "python -m bot models fetch smollm3-3b" in text
+    published = table.as_json()
+    assert published["recommended"] == "smollm3-3b" and published["reason"] == table.reason
+    row = next(row for row in published["models"] if row["name"] == "qwen3-1.7b")
+    assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
+    assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]
+    assert json.loads(json.dumps(published)) == published
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        trainer_that_says("no JSON"),
+        trainer_that_says("{}"),
+        (sys.executable, "-c", "raise SystemExit(1)"),
+        ("/no/such/trainer",),
+    ],
+)
+async def test_without_the_trainer_the_table_says_so(command, tmp_path, processor):
+    sizes = await read_trainer_sizes(command)
+    assert sizes.error and not sizes.needs
+    table = await build_table(tmp_path, "embedded", command)
+    assert table.recommended is None and all(fit.training is None for fit in table.fits)
+    assert f"No sums of trainings: {sizes.error}." in "\n".join(table_lines(table))
+
+
+async def test_the_card_is_the_trainers(tmp_path, processor):
+    machine = {"has_cuda": True, "memory_bytes": 12 * GIB, "device": "RTX 3060"}
+    command = trainer_that_says(json.dumps(SIZES | {"machine": machine}))
+    table = await build_table(tmp_path, "embedded", command)
+    assert (table.machine.card_bytes, table.machine.card_name) == (12 * GIB, "RTX 3060")
+    assert table.fit_of(require_model("qwen3-4b")).engine.on_card
+    assert "RTX 3060 with 12.0 GiB" in next(table_lines(table))
+
+
+async def test_a_speed_that_was_measured_takes_the_place_of_the_expected_one(tmp_path, processor):
+    recorder = SpeedRecorder(tmp_path, f"Qwen/Qwen3-1.7B@{'a' * 40}#yarn:2", "local")
+    for _ in range(2):
+        recorder.note(REPLY)
+    recorder.store()
+    assert read_speeds(tmp_path) == {}, "too few"
+    recorder.note(dataclasses.replace(REPLY, whole_s=4.5))
+    for ended in (
+        dataclasses.replace(REPLY, new_tokens=3),
+        dataclasses.replace(REPLY, first_s=None),
+        dataclasses.replace(REPLY, whole_s=0.5),
+    ):
+        recorder.note(ended)  # says nothing of the speed
+    recorder.store()
+    assert read_speeds(tmp_path) == {("Qwen/Qwen3-1.7B", "local"): 20.0}, "the median"
+    SpeedRecorder(tmp_path, "embedded", "local").store()
+    fit = (await table_of(tmp_path)).fit_of(require_model("qwen3-1.7b"))
+    assert (fit.tokens_per_s, fit.speed_basis) == (20.0, "measured here")
+    (tmp_path / "cache" / "measured-speeds.json").write_text("[{}, 3]")
+    assert read_speeds(tmp_path) == {}
+
+
+def test_a_base_model_is_the_same_in_any_revision_and_scaling():
+    commit = "a" * 40
+    assert base_model_key(f"owner/name@{commit}#yarn:2#plain") == "owner/name"
+    assert base_model_key(f"owner/name@{commit}:Q4_K_M") == "owner/name:Q4_K_M"
+    assert base_model_key("owner/name:Q4_K_M") == "owner/name:Q4_K_M"
+    assert base_model_key("qwen3:4b") == "qwen3:4b" and base_model_key("embedded") == "embedded"
+
+
+def test_the_command_prints_the_table_or_one_object(monkeypatch, capsys, tmp_path, processor):
+    command = trainer_that_says(json.dumps(SIZES))
+    monkeypatch.setattr("bot.models.table.TRAINER_COMMAND", command)
+    monkeypatch.setattr("bot.models.table.build_table.__defaults__", (command,))
+    code, output, errors = typed(monkeypatch, capsys, tmp_path, "models")
+    assert code == 0 and not errors and output.startswith("This machine: 16.0 GiB of memory, ")
+    code, output, _ = typed(monkeypatch, capsys, tmp_path, "models", "--json")
+    assert code == 0 and json.loads(output)["base_model"] == "embedded"
