@@ -118,7 +118,7 @@ def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipp
     (shipped.synthetic / "rights.toml").unlink()
     with pytest.raises(
         MaterialError,
-        match=r"oda_synthetic\.jsonl may not be trained on: nobody has stated a right",
+        match=r"oda_synthetic\.jsonl .*stated a right",
     ):
         gather_materials(catalogue, request(lore_pairs=1))
 
@@ -127,9 +127,9 @@ def test_a_persona_without_lore_has_no_pairs(catalogue, shipped):
     ship_dialogues(shipped)
     for file in shipped.lore.rglob("*.md"):
         file.unlink()
-    with pytest.raises(RequestError, match="There is no lore of 'thrip' to train on"):
+    with pytest.raises(RequestError, match="no lore of 'thrip'"):
         gather_materials(catalogue, request("thrip", lore_pairs=0.5))
-    with pytest.raises(RequestError, match="'oda_synthetic' is a log, not general dialogue"):
+    with pytest.raises(RequestError, match="'oda_synthetic' is a log"):
         gather_materials(catalogue, request("thrip", general="oda_synthetic", recipe="slow"))
 
 
@@ -137,9 +137,7 @@ def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
-    with pytest.raises(
-        RequestError, match=r"no chat log of its own to learn from\. Name a `dataset`"
-    ) as raised:
+    with pytest.raises(RequestError, match=r"no chat log .*`dataset`") as raised:
         gather_materials(catalogue, request("mira-25"))
     assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
     assert gather_materials(catalogue, request("mira-25", dataset="oda"))
@@ -157,7 +155,7 @@ def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
     )
     assert log.to_material("0").persona_names == ("Wick", "42")
     (tmp_path / "catalogue.toml").write_text(entry.replace('["Wick", "42"]', '"Wick"'))
-    with pytest.raises(RequestError, match="persona_names that are not a list of names"):
+    with pytest.raises(RequestError, match=r"quay.*persona_names"):
         gather_materials(catalogue, request(dataset="quay"))
 
 
@@ -187,10 +185,10 @@ def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipp
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (request("odda"), "no persona 'odda'. Known: oda, thrip."),
+        (request("odda"), "'odda'. Known: oda, thrip."),
         (
             request(dataset="trip"),
-            "no data set 'trip'. Known: thrip, general-chat, general-facts, oda.",
+            "'trip'. Known: thrip, general-chat, general-facts, oda",
         ),
         (request(dataset="../secrets"), "no data set '../secrets'"),
         (request(dataset="rights"), "no data set 'rights'"),
@@ -200,10 +198,10 @@ def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipp
             request(base_model="Qwen/Qwen2.5-3B"),
             "(Qwen/Qwen2.5-3B) cannot be served here. Leave the base model out",
         ),
-        (request(recipe="demo"), "no recipe 'demo'. Known: demo-cpu, slow."),
-        (dialogue(), "needs a data set. Known: general-chat, general-facts."),
+        (request(recipe="demo"), "'demo'. Known: demo-cpu, slow."),
+        (dialogue(), "Known: general-chat, general-facts."),
         (dialogue(dataset="oda"), "'oda' is a log"),
-        (dialogue(dataset="general-cat"), "no data set 'general-cat'. Known: general-chat"),
+        (dialogue(dataset="general-cat"), "'general-cat'. Known: general-chat"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
@@ -247,21 +245,21 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
             "mine",
             'path = "mine.jsonl"',
             "finders-keepers",
-            "names an unknown right, 'finders-keepers'",
+            "right, 'finders-keepers'",
         ),
         (
             "bare",
             'path = "mine.jsonl"',
             "licensed",
-            "write licensed:<name>, such as licensed:CC-BY-4.0",
+            "such as licensed:CC-BY-4.0",
         ),
-        ("both", 'path = "mine.jsonl"\nhub = "a/b"', "form", "needs either path or hub"),
-        ("neither", "", "form", "needs either path or hub"),
+        ("both", 'path = "mine.jsonl"\nhub = "a/b"', "form", "either path or hub"),
+        ("neither", "", "form", "either path or hub"),
         ("hub", 'hub = "one/two/three"', "form", "not of the form owner/name"),
         ("number", "path = 3", "form", "is not text"),
         ("more", 'path = "mine.jsonl"\nrite = 1', "form", "has unknown fields: rite"),
-        ("gone", 'path = "gone.jsonl"', "form", "The file of 'gone' does not exist"),
-        ("far", 'hub = "nobody/nothing"', "form", "has not been fetched to this machine"),
+        ("gone", 'path = "gone.jsonl"', "form", "'gone' does not exist"),
+        ("far", 'hub = "nobody/nothing"', "form", "has not been fetched"),
         ("oda", 'path = "mine.jsonl"', "form", ""),
     ],
 )
@@ -327,11 +325,11 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
         (b"\xff\xfe", "cannot be read"),
         (
             RIGHT.format(name="oda.json", right="finders-keepers").encode(),
-            "names an unknown right, 'finders-keepers'",
+            "right, 'finders-keepers'",
         ),
         (
             RIGHT.format(name="oda.json", right="licensed").encode(),
-            "write licensed:<name>, such as licensed:CC-BY-4.0",
+            "such as licensed:CC-BY-4.0",
         ),
         (b'["oda.json"]\nright = "form"\nwhy = "so"', "leaves out stated_by, stated_on"),
         (
@@ -421,7 +419,7 @@ def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalo
         for item in gather_materials(catalogue, request(general="general-chat"))
     ]
     assert kinds[-2:] == [("messages", "general/chat.jsonl"), ("general", "general/facts.jsonl")]
-    with pytest.raises(RequestError, match="'thrip' is a log, not general dialogue"):
+    with pytest.raises(RequestError, match="'thrip' is a log"):
         gather_materials(catalogue, request(general="thrip"))
 
 

@@ -65,14 +65,16 @@ async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
     stage = asking
     allow(stage, "moderators")
     named = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oasst2")
-    assert [choice["name"] for choice in named] == [
-        "oasst2 · not fetched: 54.4 MB · 35 languages · Apache-2.0"
+    (choice,) = named
+    assert choice["name"].split(" · ") == [
+        "oasst2",
+        "not fetched: 54.4 MB",
+        "35 languages",
+        "Apache-2.0",
     ]
     offered = await answer_to(stage, dataset="oasst2", job_name="dialogue_v1", epochs=3)
-    assert (
-        "'oasst2' (OpenAssistant/oasst2, 54.4 MB, Apache-2.0) has not been fetched"
-        in offered["content"]
-    )
+    for fact in ("OpenAssistant/oasst2", "54.4 MB", "Apache-2.0", "not been fetched"):
+        assert fact in offered["content"]
     assert "Not for: A persona's voice" in offered["content"] and "http" not in offered["content"]
     preview = await answer_to(stage, "finetune preview", dataset="oasst2")
     assert "has not been fetched" in preview["content"] and preview["components"]
@@ -86,7 +88,8 @@ async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
     ended = await stage.sees("`oasst2` is here")
     assert ended["id"] == shown["id"] and not ended["components"]
     named = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oasst2")
-    assert [choice["name"] for choice in named] == ["oasst2 · 35 languages · Apache-2.0"]
+    (choice,) = named
+    assert choice["name"].split(" · ") == ["oasst2", "35 languages", "Apache-2.0"]
     assert (await answer_to(stage, dataset="oasst2"))["content"].startswith("Queued as")
 
 
@@ -94,10 +97,10 @@ async def test_only_the_owner_may_where_the_setting_says_operator(asking, hub):
     stage = asking
     assert stage.client.services.fetch_datasets == "operator", "the default"
     offered = await answer_to(stage, dataset="oasst2")
-    assert "The bot's operator can fetch it" in offered["content"]
+    assert "operator can fetch" in offered["content"]
     assert stage.sandbox.member(MODERATOR).id != (await stage.client.application_info()).owner.id
     await stage.moderator.click(offered, "Fetch it")
-    await stage.sees("Only the bot's operator, who owns its application, may fetch data sets.")
+    await stage.sees("Only the bot's operator")
     assert not downloads(hub) and not stage.client.services.data_jobs.open()
 
 
@@ -107,10 +110,7 @@ async def test_without_a_hub_or_where_the_bot_may_not_fetch_there_is_no_button(
     stage = asking
     allow(stage, "off")
     refused = await answer_to(stage, dataset="oasst2")
-    assert (
-        "`python -m trainer catalogue fetch oasst2`" in refused["content"]
-        and not refused["components"]
-    )
+    assert "catalogue fetch oasst2`" in refused["content"] and not refused["components"]
     allow(stage, "moderators")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     refused = await answer_to(stage, dataset="oasst2")
@@ -131,5 +131,5 @@ async def test_a_fetch_is_cancelled_from_the_channel(asking, hub):
     shown = await stage.sees("Fetching `oasst2`")
     await until(lambda: downloads(hub), 60)
     await stage.moderator.click(shown, "Cancel")
-    ended = await stage.sees("is cancelled; another one continues where it stopped")
+    ended = await stage.sees("is cancelled; another one continues")
     assert not ended["components"]

@@ -52,9 +52,10 @@ async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
         "**Mina Vale:** What did the tide bring?" in answer.message["content"]
         and not answer.ephemeral
     )
-    assert "Ballast and Oda Marrow talk with each other, up to 4 lines" in answer.message["content"]
+    for fact in ("Ballast and Oda Marrow", "up to 4 lines"):
+        assert fact in answer.message["content"]
     ended = await stage.sees("all turns taken", "edit", mark)
-    assert "have talked, 4 lines: all turns taken" in ended["content"] and not ended["components"]
+    assert "4 lines: all turns taken" in ended["content"] and not ended["components"]
     said = lines(stage)
     assert [m["author"]["username"] for m in said] == ["Ballast", "Oda Marrow"] * 2
     assert all(m["webhook_id"] and "\n-# AI-written · base model" in m["content"] for m in said)

@@ -64,10 +64,7 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     put_adapter(tmp_path, job_id=served.backend.runs[0].job_id)
     served.backend.finish()
     result = (await served.sees("Trained: **v1**"))["content"]
-    assert (
-        f"Promote… gives it to a persona, and so does `/finetune promote version:dialogue/{NAME}`."
-        in result
-    )
+    assert "Promote…" in result and f"`/finetune promote version:dialogue/{NAME}`" in result
     assert (
         f"it is the model `dialogue/{NAME}`" in result
         and f"`start_from: {NAME}` trains it further." in result
@@ -75,9 +72,8 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
 
     assert await choices(served, "version", "finetune promote") == [f"dialogue/{NAME}"]
     await served.moderator.slash(QUAY, "finetune promote", version=f"dialogue/{NAME}")
-    await served.sees(
-        f"v1 of **Ballast** is live from the next reply on. It is the dialogue adapter `{NAME}`."
-    )
+    live = await served.sees("v1 of **Ballast** is live")
+    assert f"dialogue adapter `{NAME}`" in live["content"]
     assert await choices(served, "version", "finetune promote") == ["v1", f"dialogue/{NAME}"]
     installed = adapter_ref(tmp_path, "ballast", "v1").folder
     assert (
@@ -97,9 +93,9 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
 
     status = await served.moderator.slash(OFFICE, "finetune status")
     assert "Installed: **oda v1**" in status.message["content"]
-    assert f"It is the dialogue adapter `{NAME}`." in status.message["content"]
+    assert f"dialogue adapter `{NAME}`" in status.message["content"]
     history = await served.moderator.slash(QUAY, "finetune history")
-    assert f"**v1** is the dialogue adapter `{NAME}`, installed" in history.message["content"]
+    assert f"**v1** is the dialogue adapter `{NAME}`" in history.message["content"]
     await served.moderator.slash(QUAY, "finetune rollback")
     await served.sees("Rolled back: the base model answers for **Ballast**")
 
@@ -112,14 +108,13 @@ async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path
     result = await served.sees("Trained: **v1**")
     await response_text(await served.member.click(result, "Promote…"), "Only moderators")
     menu = (await served.moderator.click(result, "Promote…")).message
-    assert f"Which persona gets the dialogue adapter `{NAME}`?" in menu["content"]
+    assert f"dialogue adapter `{NAME}`" in menu["content"]
     (select,) = menu["components"][0]["components"]
     known = served.client.services.personas.of(0).values()
     assert [it["label"] for it in select["options"]] == [it.name for it in known]
     await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["oda"])
-    await served.sees(
-        f"v1 of **Oda Marrow** is live from the next reply on. It is the dialogue adapter `{NAME}`."
-    )
+    live = await served.sees("v1 of **Oda Marrow** is live")
+    assert f"dialogue adapter `{NAME}`" in live["content"]
     assert served.live("oda") == "v1" and served.live("ballast") is None
     shutil.rmtree(dialogue_adapter_folder(tmp_path, NAME))
     await response_text(
@@ -174,7 +169,7 @@ async def test_one_that_the_gate_rejects_asks_first(served, tmp_path):
     )
     assert served.live("ballast") is None
     await served.moderator.click(question, "Promote anyway")
-    await served.sees("v1 of **Ballast** is live from the next reply on.")
+    await served.sees("v1 of **Ballast** is live")
 
 
 async def test_over_rest_and_from_the_dashboard(tmp_path):

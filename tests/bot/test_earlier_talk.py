@@ -120,11 +120,8 @@ async def test_what_a_member_said_long_ago_is_in_the_prompt_when_they_take_it_up
     request = here.stage.engine.requests[-1]
     assert SAID not in [turn.text for turn in request.turns] and len(here.found) == 1
     (hit,) = here.found
-    assert (
-        hit.heading == "Tobias Reed said earlier, and you answered"
-        and hit.text == f"“{SAID}” – “{ANSWERED}”"
-    )
-    assert "-# AI-written · base model · earlier talk" in reply["content"]
+    assert "Tobias Reed" in hit.heading and hit.text == f"“{SAID}” – “{ANSWERED}”"
+    assert "base model · earlier talk" in reply["content"]
     assert "earlier talk" not in (await here.ask("good morning"))["content"] and not here.found
 
 
@@ -245,10 +242,8 @@ async def test_a_reply_does_not_wait_for_vectors_that_cannot_be_stored(here, mon
     here.chatter()
     monkeypatch.setattr(type(here.store.messages), "store_vectors", fail)
     await here.ask()
-    assert (
-        len(here.found) == 1
-        and "the vectors of messages were not stored: The database is full." in caplog.text
-    )
+    assert len(here.found) == 1
+    assert "not stored: The database is full" in caplog.text
 
 
 # ------------------------------------------------------------------------------------- in the store

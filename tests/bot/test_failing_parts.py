@@ -143,14 +143,11 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             await until(lambda: len(service.events) == 6)
             status, problem = await health()
             assert (status, problem["type"]) == (503, "/problems/not-stored")
-            assert (
-                "The database UNDERSTUDY_HOME/understudy.sqlite cannot be used: database is locked"
-                in str(problem)
-            )
+            for fact in ("UNDERSTUDY_HOME/understudy.sqlite", "database is locked"):
+                assert fact in str(problem)
             answer = await stage.member.slash(INN, "persona fresh")
-            assert answer.ephemeral and answer.message["content"] == (
-                "I cannot store anything at the moment. Try it again in a minute."
-            )
+            assert answer.ephemeral and "cannot store" in answer.message["content"]
+            assert "Try it again" in answer.message["content"]
             monkeypatch.setattr("bot.operations.web.system_state.WRITE_PROBE_INTERVAL_S", 0.0)
         await until(lambda: not len(service.events) and not stage.store.replies.unfinished())
         await until(lambda: not service.tasks)

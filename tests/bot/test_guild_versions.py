@@ -68,7 +68,7 @@ async def test_a_moderators_promotion_is_heard_in_that_server_alone_until_the_op
     here, there = servers
     versions = here.stage.client.services.versions
     v1 = install(here.stage.store, guild=here.id)
-    await here.command("v1 of **Ballast** is live from the next reply on.", "finetune promote")
+    await here.command("v1 of **Ballast** is live", "finetune promote")
     assert (await here.version(), await there.version()) == (v1, "base model")
     v2 = install(here.stage.store)
     await versions.promote("ballast", v2, OPERATOR_ORIGIN)
@@ -101,7 +101,7 @@ async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers
     further = TrainingRequest(
         job_name="j", persona="ballast", task_type="preference", start_from="v1"
     )
-    with pytest.raises(RequestError, match="There is no version 'v1' of this persona"):
+    with pytest.raises(RequestError, match="no version 'v1'"):
         gather_materials(here.stage.client.services.catalogue, further, there.id)
     await here.command("v1 of **Ballast** is live", "finetune promote")
     await there.command("v2 of **Ballast** is live", "finetune promote")
@@ -125,7 +125,7 @@ async def test_a_button_of_another_servers_version_is_refused(servers):
         await services.versions.start_rollout(NewRollout("ballast", "v1", there.id, 2, 7, 20))
     assert here.stage.store.versions.history("ballast") == []
     await here.moderator.click(shown, "Promote")
-    await here.stage.sees("v1 of **Ballast** is live from the next reply on.", since=mark)
+    await here.stage.sees("v1 of **Ballast** is live", since=mark)
     assert await there.version() == "base model"
 
 

@@ -69,7 +69,7 @@ async def test_a_persona_knows_what_a_member_asked_it_to_keep_and_says_so(stage)
     )
     assert KEPT in message["content"] and "never for training" in message["content"]
     reply = await ask(stage, stage.member)
-    assert reply["content"].endswith("-# AI-written · base model · memory")
+    assert reply["content"].endswith(" · base model · memory")
     (hit,) = [hit for hit in stage.engine.requests[-1].lore if hit.source == MEMORY_SOURCE]
     assert (hit.heading, hit.text) == ("Tobias Reed asked you to remember", KEPT)
     assert (await ask(stage, stage.member, "good morning"))["content"].endswith(
@@ -97,9 +97,7 @@ async def test_nobody_else_no_other_persona_and_no_other_server_has_it(stage):
     assert remembered(stage) == []
     await ask(stage, stage.member, channel=INN)
     assert remembered(stage) == [f"{KEPT} (of another)"]
-    shown = await response_text(
-        await stage.member.slash(QUAY, "memory show"), "remembers 1 thing for you here"
-    )
+    shown = await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 1 thing")
     assert "(mine)" in shown["content"] and shown["content"].count(KEPT) == 1
 
 
@@ -211,7 +209,7 @@ async def test_replies_to_a_member_are_kept_from_their_menu_as_the_persona_s_wor
     again = await stage.member.context(QUAY, "Remember this", reply)
     await response_text(again, "Ballast remembers that already")
     stolen = await stage.moderator.context(QUAY, "Remember this", reply)
-    await response_text(stolen, "That was said to somebody else.")
+    await response_text(stolen, "to somebody else")
     assert kept(stage, stage.moderator) == []
 
 
@@ -237,9 +235,7 @@ async def test_a_member_s_own_messages_are_kept_by_whoever_answered_them(stage):
     for other in (said, quoted.message):
         place = QUAY if other is said else INN
         refused = await stage.moderator.context(place, "Remember this", other)
-        await response_text(
-            refused, "Personas remember their replies to you and your own messages."
-        )
+        await response_text(refused, "your own messages")
 
 
 async def test_a_copy_of_a_message_is_edited_and_deleted_with_it_and_one_s_own_words_stay(stage):
@@ -335,9 +331,7 @@ async def test_no_list_shows_a_link(stage):
 async def test_a_message_where_no_persona_lives_is_kept_with_the_command(stage):
     said = await stage.member.say(OFFICE, KEPT)
     refused = await stage.member.context(OFFICE, "Remember this", said)
-    await response_text(
-        refused, "No persona lives in this channel. Use `/remember` with its text and the option"
-    )
+    await response_text(refused, "Use `/remember` with its text")
 
 
 # ------------------------------------------------------------------------- seen, changed, forgotten
@@ -377,16 +371,14 @@ async def test_memories_are_seen_changed_in_a_form_and_forgotten(stage):
     )
     assert kept(stage) == []
     for command, options in (("memory show", {}), ("memory forget", {"memory": "all"})):
-        await response_text(
-            await stage.member.slash(QUAY, command, **options), "remembers nothing for you here"
-        )
+        await response_text(await stage.member.slash(QUAY, command, **options), "remembers nothing")
 
 
 async def test_where_no_persona_lives_all_memories_are_listed_also_those_of_a_persona_that_is_gone(
     stage,
 ):
     answer = await stage.member.slash(OFFICE, "memory show")
-    await response_text(answer, "No persona remembers anything for you here.")
+    await response_text(answer, "No persona remembers")
     me = int(stage.member.id)
     here = stage.sandbox.guild_id
     for text, user_id, guild_id, persona_id in (
@@ -402,12 +394,10 @@ async def test_where_no_persona_lives_all_memories_are_listed_also_those_of_a_pe
     assert len(await stage.member.autocomplete(OFFICE, "memory edit", "memory")) == 3
     choices = await stage.member.autocomplete(OFFICE, "memory forget", "memory")
     assert [it["value"] for it in choices] == ["1", "2", "3"], "all is offered of one persona alone"
-    await response_text(
-        await stage.member.slash(QUAY, "memory show"), "Others remember 1 thing: name one with"
-    )
+    await response_text(await stage.member.slash(QUAY, "memory show"), "Others remember 1 thing")
     await response_text(
         await stage.member.slash(INN, "memory show"),
-        "asks it to. Others remember 3 things: name one",
+        "Others remember 3 things",
     )
     await response_text(
         await stage.member.slash(QUAY, "memory forget", memory="2"), "Forgotten (number 2)."
@@ -461,10 +451,10 @@ async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
     for number in ("1", "2", "3", "all my friends", "9" * 30):
         for command in ("memory edit", "memory forget"):
             answer = await stage.moderator.slash(QUAY, command, memory=number)
-            await response_text(answer, f"There is no memory {number} of yours here.")
+            await response_text(answer, f"no memory {number} of yours")
     await response_text(
         await stage.moderator.slash(QUAY, "memory forget", memory="all"),
-        "remembers nothing for you here",
+        "remembers nothing",
     )
     for command in ("memory edit", "memory forget"):
         await response_text(

@@ -300,10 +300,7 @@ async def test_the_interrupted_run_starts_anew_with_the_recipe_of_today_and_ends
         after["recipe"]["max_length"] > before["recipe"]["max_length"]
         and after["batches"] != before["batches"]
     )
-    assert (
-        "are of a run with other settings, samples or packages: starting anew"
-        in (folder / "trainer.log").read_text()
-    )
+    assert "starting anew" in (folder / "trainer.log").read_text()
     steps = [
         json.loads(line).get("step") for line in (folder / "events.jsonl").read_text().splitlines()
     ]
