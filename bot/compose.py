@@ -150,7 +150,11 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
         choice = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
         log.info("the base model serves in %s: %s", choice.precision, choice.reason)
         return LLMEngine(
-            base, choice.precision, max_waiting=settings.max_waiting_replies, on_reply=on_reply
+            base,
+            choice.precision,
+            max_waiting=settings.max_waiting_replies,
+            on_reply=on_reply,
+            home=settings.home,
         )
 
     # What works with servers is imported only where the setting names them.

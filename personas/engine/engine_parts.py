@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 import torch
 
 from personas.engine import EngineState
+from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.hugepages import move_weights_to_huge_pages
 from personas.engine.lora_runner import StackedLoraRunner
@@ -18,6 +18,7 @@ from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlo
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import PROBE_TOKENS, PeftRunner, PeftSwitcher
 from personas.engine.step import BatchGenerator
+from personas.engine.trials import OnTried
 from personas.errors import BaseModelError, is_out_of_memory
 from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.models.serving_model import precision_of
@@ -68,13 +69,18 @@ class EngineParts:
             kept_most_bytes=kept_most_bytes,
         )
 
-    def load_adapter(self, weights: AdapterWeights) -> None:
-        """Load an adapter before it is needed, if a slot is free. Raises `AdapterError` when it
-        does not fit.
+    def load_adapter(
+        self, weights: AdapterWeights, on_loaded: OnTried = lambda error: None
+    ) -> None:
+        """Load an adapter before it is needed, if a slot is free, and have it show its effect.
+
+        `on_loaded` is called with the reason why it is not used, or None. Raises `AdapterError`
+        when it does not fit.
         """
         if weights.pairs is None:
             self.peft.load(weights.ref)
         self.lora.add(weights)
+        self.batch.trials.wait_for(weights.ref.name, on_loaded)
 
     def drop_adapter(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
         """Remove an adapter and the prefixes computed with it once its replies have ended."""
@@ -91,7 +97,8 @@ class EngineParts:
         self.lora.drop(ref, forget)
 
     def close(self) -> None:
-        """Stop the threads of the adapter reader and of the compiled kernel."""
+        """Give up trials, and stop the threads of the adapter reader and of the compiled kernel."""
+        self.batch.trials.close()
         self.lora.close()
         if self.stacked:
             self.stacked.close()
@@ -105,9 +112,10 @@ def build_engine_parts(
     slots: int,
     prefix_bytes: int,
     on_adapter_read: Callable[[], None] = lambda: None,
+    effects: EffectChecks | None = None,
 ) -> EngineParts:
     """Build an engine around a loaded model. `on_adapter_read` is called on the thread that reads
-    adapters.
+    adapters. With `effects`, an adapter has to show its effect before it is used.
 
     Its short cuts are compared with the plain model first. Raises `BaseModelError` if that gives no
     numbers.
@@ -120,13 +128,26 @@ def build_engine_parts(
         fallback.probe()
     else:
         stack = stacked.stack
-    read = partial(
-        read_adapter, base_hash=base_hash, layers=peft.layers, can_stack=stacked is not None
-    )
+
+    def read(ref: AdapterRef) -> AdapterWeights:
+        can_stack = stacked is not None
+        weights = read_adapter(ref, base_hash, peft.layers, can_stack=can_stack)
+        if effects is None:
+            return weights
+        return replace(weights, effect=effects.pending(ref, local_place(model, stacked)))
+
     lora = LoraSlots(stack, read, on_adapter_read)
     batch = BatchGenerator(stacked or fallback, fallback, lora, limits)
     batch.vocabulary = int(model.get_input_embeddings().weight.shape[0])
     return EngineParts(batch, stacked, lora, peft=peft, read=read)
+
+
+def local_place(model: Any, stacked: StackedLoraRunner | None) -> str:
+    """Name the engine in this process and what computes in it, for the results of effect probes."""
+    kernel = "one reply at a time"
+    if stacked is not None:
+        kernel = "the compiled kernel" if stacked.kernel else "the model's modules"
+    return f"this bot's engine ({model.device.type}, {kernel}, torch {torch.__version__})"
 
 
 def _build_stacked_runner(

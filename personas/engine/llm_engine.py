@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,8 +17,10 @@ import psutil
 from personas.engine import EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
+from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
 from personas.engine.reply_stream import QueuedReplyStream
+from personas.home.effect_probe import EffectResults
 from personas.home.prompt_version import prompt_version_of
 from personas.models.base_model import BaseModel, fingerprint
 from personas.models.loading import load_tokenizer, load_torch
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
     from personas.engine.engine_parts import EngineParts
     from personas.engine.lora_runner import StackedLoraRunner
+    from personas.engine.lora_slots import AdapterWeights
     from personas.engine.step import BatchGenerator
+    from personas.engine.trials import OnTried
 
 log = logging.getLogger(__name__)
 # Interval in which the engine's thread looks for read adapters while all requests wait for one.
@@ -91,6 +96,7 @@ class LLMEngine:
     slots: int = 48
     prefix_bytes: int | None = None
     on_reply: MetricsCallback = lambda metrics: None
+    home: Path | None = None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
     _tasks: queue.SimpleQueue[_EngineTask | None] = field(
         default_factory=queue.SimpleQueue, init=False
@@ -138,7 +144,12 @@ class LLMEngine:
     async def load(self, adapter: AdapterRef) -> None:
         # Reading and checking takes long: replies go on meanwhile.
         weights = await asyncio.to_thread(self._parts.read, adapter)
-        await self._run(lambda: self._parts.load_adapter(weights))
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[None] = loop.create_future()
+        on_loaded = partial(_resolve_threadsafe, loop, loaded)
+        load = partial(self._load_adapter, weights, on_loaded)
+        self._tasks.put(_EngineTask(load, on_loaded))
+        await loaded
 
     def prepare(
         self,
@@ -274,11 +285,15 @@ class LLMEngine:
             slots=self.slots,
             prefix_bytes=self.prefix_bytes or default_prefix_bytes(model.device.type),
             on_adapter_read=lambda: self._tasks.put(wake_up),
+            effects=EffectChecks(EffectResults(self.home), self.fingerprint, precision_of(model)),
         )
         parts.batch.has_arrivals = lambda: not self._tasks.empty()
         if parts.stacked:
             self._enable_kernel(parts.stacked)
         return parts
+
+    def _load_adapter(self, weights: "AdapterWeights", on_loaded: "OnTried") -> None:
+        self._parts.load_adapter(weights, on_loaded)
 
     def _enable_kernel(self, runner: "StackedLoraRunner") -> None:
         """Switch to the compiled kernel: now if it is compiled, otherwise once a background thread

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personas.engine import AdapterStatus
+from personas.engine.effect_probe import PendingEffect
 from personas.engine.fair_scheduler import AdapterState
 from personas.engine.hugepages import packed_zeros_in_huge_pages
 from personas.home.adapters import verify_for_base_model
@@ -33,11 +34,12 @@ class AdapterWeights:
     out]`.
 
     `pairs` is None for adapters that peft has to compute: other than plain LoRA, or beyond
-    `MAX_STACKED_RANK`.
+    `MAX_STACKED_RANK`. `effect` is None if there is nothing to show, or it was shown before.
     """
 
     ref: AdapterRef
     pairs: Mapping[str, tuple[Any, Any]] | None
+    effect: PendingEffect | None = None
 
 
 def read_adapter(
@@ -174,6 +176,7 @@ class _ResidentAdapter:
     slot: LoraSlot
     pins: int = 0
     on_dropped: list[Callable[[], None]] = field(default_factory=list)
+    is_on_trial: bool = False
 
 
 class LoraSlots:
@@ -201,6 +204,8 @@ class LoraSlots:
         self._resident: OrderedDict[str, _ResidentAdapter] = OrderedDict()
         self.reads: dict[str, Future[AdapterWeights]] = {}
         """Adapters that are being read, or were read and have no slot yet, by name."""
+        self.trials: dict[str, tuple[LoraSlot, PendingEffect]] = {}
+        """Adapters in memory that have not shown their effect yet, by name, oldest first."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
 
     @property
@@ -217,6 +222,8 @@ class LoraSlots:
         if ref is None:
             return AdapterState.READY
         if resident := self._resident.get(ref.name):
+            if resident.is_on_trial:
+                return AdapterState.LOADING
             return AdapterState.NO_SLOT if resident.on_dropped else AdapterState.READY
         read = self.reads.get(ref.name)
         if read is None or not read.done():
@@ -226,7 +233,7 @@ class LoraSlots:
         needs_slot = read.result().pairs is not None
         if needs_slot and not self._has_evictable_slot():
             return AdapterState.NO_SLOT
-        return AdapterState.READY
+        return AdapterState.LOADING if read.result().effect else AdapterState.READY
 
     def prefetch(self, refs: Sequence[AdapterRef]) -> None:
         """Read the first adapters that are not in memory; discard other adapters that were read."""
@@ -238,6 +245,32 @@ class LoraSlots:
             if name not in self.reads:
                 self.reads[name] = self._reader.submit(self._read, ref)
                 self.reads[name].add_done_callback(lambda _: self._on_read())
+        self._begin_trials()
+
+    def _begin_trials(self) -> None:
+        """Put adapters that were read and have an effect to show into slots, as far as there are
+        any.
+        """
+        for name, read in list(self.reads.items()):
+            if not read.done() or read.exception() or not read.result().effect:
+                continue
+            try:
+                if self.add(read.result()):
+                    del self.reads[name]
+            except Exception as error:  # no memory, for one: raised where the adapter is wanted
+                self.reads[name] = _failed(error)
+
+    def end_trial(self, name: str, error: Exception | None) -> None:
+        """Let an adapter be used that has shown its effect. Remove one that has not: `acquire`
+        raises the error.
+        """
+        slot, _ = self.trials.pop(name)
+        resident = self._resident[name]
+        resident.is_on_trial = False
+        self.release(slot)
+        if error is not None and name in self._resident:
+            self._remove(resident)
+            self.reads[name] = _failed(error)
 
     def acquire(self, ref: AdapterRef | None) -> LoraSlot:
         """Pin an adapter for a sequence, evicting an unused one if necessary.
@@ -274,7 +307,12 @@ class LoraSlots:
             if not self._has_evictable_slot():
                 return False
             index = self._fill_slot(weights)
-        self._resident[weights.ref.name] = _ResidentAdapter(LoraSlot(index, weights.ref))
+        resident = _ResidentAdapter(LoraSlot(index, weights.ref))
+        self._resident[weights.ref.name] = resident
+        if weights.effect:
+            resident.is_on_trial = True
+            resident.pins += 1  # until the trial ends
+            self.trials[weights.ref.name] = (resident.slot, weights.effect)
         return True
 
     def drop(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
@@ -321,3 +359,9 @@ class LoraSlots:
             self._free.append(resident.slot.index)
         for on_dropped in resident.on_dropped:
             on_dropped()
+
+
+def _failed(error: Exception) -> Future[AdapterWeights]:
+    failed: Future[AdapterWeights] = Future()
+    failed.set_exception(error)
+    return failed

@@ -13,6 +13,7 @@ from personas.engine.reply_sequence import ReplySink
 from personas.engine.sampler import NotFiniteError, SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, Sampled, ScheduledBatch, Scheduler
 from personas.engine.sequence import Sequence
+from personas.engine.trials import AdapterTrials
 from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE
 from personas.models.known_tokens import require_known_tokens
@@ -42,6 +43,7 @@ class BatchGenerator:
         """`fallback` computes sequences whose adapters fit into no slot, one at a time."""
         self.scheduler = Scheduler(limits, lora, runner=runner, fallback=fallback, clock=clock)
         self.warmer = PrefixWarmer(runner, lora, limits.prefill_tokens)
+        self.trials = AdapterTrials(runner, fallback, lora)
         self.has_arrivals: Callable[[], bool] = lambda: False
         self.vocabulary: int | None = None
         self._runners = (runner, fallback)
@@ -78,12 +80,13 @@ class BatchGenerator:
         self.scheduler.add(seq)
 
     def step(self) -> bool:
-        """Compute prompt chunks, a token of every reply, and prefixes in advance; False if nothing
-        was computed.
+        """Compute a part of an adapter's trial, prompt chunks, a token of every reply, and prefixes
+        in advance; False if nothing was computed.
         """
         self.scheduler.expire()  # first, so that rows are free for those who wait
         self.scheduler.admit()
         self._prefetch_adapters()
+        is_trying = self.trials.step()
         has_replies = self.running > 0
         self._chooser.make_room()
         prefilled = self._compute("prefill")
@@ -93,7 +96,7 @@ class BatchGenerator:
         self._compute("decode")
         self._chooser.choose()
         if not has_replies:
-            return not self.waiting and self.warmer.step()
+            return is_trying or (not self.waiting and self.warmer.step())
         if not prefilled and self._has_time():
             self.warmer.step(of_talks=True)
         return True

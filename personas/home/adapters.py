@@ -22,6 +22,8 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 README_FILE = "README.md"
+EFFECT_PROBE_FILE = "effect_probe.json"
+"""Private to the home (`personas.home.effect_probe`): neither sealed by the manifest nor exported."""
 DIALOGUE_PREFIX = "dialogue/"
 """Prefix of the names of dialogue adapters."""
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
@@ -224,15 +226,15 @@ def require_servable(manifest: AdapterManifest, folder: Path) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file but the manifest. Raises `AdapterError` at a link: it may
-    change or lead away.
+    """Return the SHA-256 of each file but the manifest and the effect probe. Raises `AdapterError`
+    at a link: it may change or lead away.
     """
     sums = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise AdapterError(f"The adapter in {folder} holds a link: {name}.", NO_LINKS_ADVICE)
-        if path.is_file() and name != MANIFEST_FILE:
+        if path.is_file() and name not in (MANIFEST_FILE, EFFECT_PROBE_FILE):
             with path.open("rb") as file:
                 sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums

@@ -16,6 +16,7 @@ from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
 from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card, convert_version
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import (
+    EFFECT_PROBE_FILE,
     MANIFEST_FILE,
     require_checksums,
     require_servable,
@@ -111,6 +112,8 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
     assets = list(card.data.get("assets") or [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
+        if name == EFFECT_PROBE_FILE:  # the home's own
+            continue
         uri = ADAPTER_URI_PREFIX + name
         extension = path.suffix.removeprefix(".") or "unknown"
         files[uri] = path.read_bytes()

@@ -60,14 +60,13 @@ class EffectResult(FrozenModel):
     `expected_*` were measured at training, `shown_*` on the engine, both over the same `tokens`.
     The shift is how much likelier the adapter makes the replies; `shift_error` is the standard
     error of the two shifts' difference over the replies. `tolerance` is the largest difference of
-    the shifts at which the engine is taken to have this adapter. `engine` names the engine and
-    where it runs.
+    the shifts at which the engine is taken to have this adapter. `probe` is the digest of the
+    probe's file; `engine` names the engine and where it runs.
     """
 
     persona: str
     version: str
-    weights: str
-    base_model_hash: str
+    probe: str
     engine: str
     precision: str
     verdict: EffectVerdict

@@ -1,5 +1,6 @@
 """Evaluates a version within a time budget: score card sections, then the gate's verdict."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from personas.home.comparison_targets import (
     ComparisonTargets,
     read_comparison_targets,
 )
+from personas.home.effect_probe import write_effect_probe
 from personas.models.base_model import fingerprint
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.scorecard import (
@@ -26,6 +28,7 @@ from personas.schemas.scorecard import (
 from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.data_checks import data_checks_section, training_losses
+from trainer.evaluate.effect_probe import measure_effect_probe
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
 from trainer.evaluate.memorisation import add_reply_pii, memorisation_section
@@ -47,6 +50,7 @@ from trainer.train.losses import TokenLosses, load_serving_model, mean_loss, mea
 from trainer.train.trainer_base import between_layers
 from trainer.train.training_run import Run
 
+log = logging.getLogger(__name__)
 QUICK_TIME_SHARE = 1 / 5
 GENERATION_SEEDS = (0, 1, 2)
 DIALOGUE_TIME_SHARE = 0.15
@@ -89,9 +93,10 @@ class EvaluationRequest:
     """A request for a score card of `new`, the adapter trained by `job`, compared with the
     `compare` targets.
 
-    `training_s` is its training time, which is also the evaluation's time limit. `losses` are the
-    training losses by step. `tell` reports progress and `between` runs between two layers or
-    tokens; either may raise to cancel. `clock` measures the time budget.
+    The version's effect probe is written to `probe_folder`, if there is one. `training_s` is its
+    training time, which is also the evaluation's time limit. `losses` are the training losses by
+    step. `tell` reports progress and `between` runs between two layers or tokens; either may raise
+    to cancel. `clock` measures the time budget.
     """
 
     job: PreparedJob
@@ -99,6 +104,7 @@ class EvaluationRequest:
     training_s: float
     compare: ComparisonTargets = NO_COMPARISON
     extent: EvaluationExtent = "full"
+    probe_folder: Path | None = None
     known: BaseLosses | None = None
     tell: Callable[[str], None] = lambda text: None
     between: Callable[[], None] = lambda: None
@@ -148,6 +154,7 @@ def evaluate_trained(
         training_s=training_s,
         compare=read_comparison_targets(run.folder),
         extent=control.card,
+        probe_folder=adapter,
         known=base_losses,
         tell=lambda text: control.enter(Phase(name="measuring the adapter", detail=text)),
         between=control.between,
@@ -171,6 +178,8 @@ def evaluate_version(request: EvaluationRequest) -> ScoreCard:
     try:
         with between_layers(sides.model, request.between):
             card = _VersionEvaluation(request, sides, budget, left_out).measure()
+            if request.probe_folder:
+                _probe_effect(request, sides, request.probe_folder)
     finally:
         sides.close()
     seconds = round(time.monotonic() - started, 1)
@@ -200,6 +209,18 @@ def _load_candidates(request: EvaluationRequest, left_out: dict[str, str]) -> Ca
         left_out[LIVE] = "No version is live: the base model is."
     sides.add(NEW, request.new)
     return sides
+
+
+def _probe_effect(request: EvaluationRequest, sides: Candidates, folder: Path) -> None:
+    """Write the effect probe; a version without one is served unchecked, which the log says."""
+    request.tell("the effect that engines have to show")
+    release_memory()
+    try:
+        probe = measure_effect_probe(sides, request.job)
+    except (UnderstudyError, ArithmeticError) as error:
+        log.warning("the version has no effect probe: %s", error)
+    else:
+        write_effect_probe(folder, probe)
 
 
 @dataclass

@@ -4,13 +4,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from personas.engine.effect_probe import CacheLeakError, EffectError
 from personas.engine.remote.replica import Replica
 from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError
 from personas.engine.remote.vllm_client import VllmClient
+from personas.errors import AdapterError
 from personas.home.atomic_files import write_private_file
 from personas.schemas.chat import AdapterRef
 
@@ -24,14 +26,26 @@ class ReplicaAdapters:
     The servers read adapters from `home`, which they see under `server_home` if that is not empty.
     """
 
-    def __init__(self, verify: Callable[[AdapterRef], None], home: Path, server_home: str) -> None:
-        """`verify` checks an adapter's files before a server loads them. Raises `AdapterError`."""
+    def __init__(
+        self,
+        verify: Callable[[AdapterRef], None],
+        probe: Callable[[VllmClient, AdapterRef], Awaitable[None]],
+        home: Path,
+        server_home: str,
+    ) -> None:
+        """`verify` checks an adapter's files before a server loads them, `probe` its effect there.
+        Both raise `AdapterError`.
+        """
         self._verify = verify
+        self._probe = probe
         self._home = home
         self._server_home = server_home
         self._wanted: dict[str, AdapterRef] = {}
         self._dropped: set[str] = set()
         self._loads: dict[tuple[str, str], asyncio.Task[None]] = {}
+        # By address and adapter's name: the error of one that does not show its effect there, or
+        # None.
+        self._probed: dict[tuple[str, str], AdapterError | None] = {}
 
     def path(self, folder: Path) -> str:
         """Return a folder's path on the servers. Raises `AdapterNotServedError` if they do not see
@@ -64,10 +78,14 @@ class ReplicaAdapters:
         self._wanted[adapter.name] = adapter
 
     async def ensure(self, replica: Replica, adapter: AdapterRef) -> None:
-        """Load an adapter unless the replica has it. Raises `AdapterError`."""
+        """Load an adapter unless the replica has it, and have it show its effect. Raises
+        `AdapterError`.
+        """
         path = self.path(adapter.folder)
         key = (replica.url, adapter.name)
-        if replica.adapters.get(adapter.name) == path:
+        if error := self._probed.get(key):
+            raise AdapterNotServedError(error.message, error.advice)
+        if replica.adapters.get(adapter.name) == path and key in self._probed:
             return
         if key not in self._loads:
             task = self._loads[key] = asyncio.create_task(self._load(replica, adapter, path))
@@ -77,8 +95,23 @@ class ReplicaAdapters:
     async def _load(self, replica: Replica, adapter: AdapterRef, path: str) -> None:
         await asyncio.to_thread(self._verify, adapter)
         self._dropped.discard(adapter.name)
-        await replica.client.load_adapter(adapter.name, path)
+        replica.adapters.pop(adapter.name, None)
+        await self._load_probed(replica.client, adapter, path)
         replica.adapters[adapter.name] = path
+
+    async def _load_probed(self, client: VllmClient, adapter: AdapterRef, path: str) -> None:
+        """Load an adapter, and unload it unless it shows its effect: another server may serve it.
+        Raises `AdapterNotServedError`.
+        """
+        key = (client.url, adapter.name)
+        await client.load_adapter(adapter.name, path)
+        try:
+            await self._probe(client, adapter)
+        except (EffectError, CacheLeakError) as error:
+            self._probed[key] = error
+            await client.unload_adapter(adapter.name)
+            raise AdapterNotServedError(error.message, error.advice) from error
+        self._probed[key] = None
 
     def _end_load(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         del self._loads[key]
@@ -92,6 +125,7 @@ class ReplicaAdapters:
 
     async def unload(self, replica: Replica, name: str) -> None:
         replica.adapters.pop(name, None)
+        self._probed.pop((replica.url, name), None)
         await replica.client.unload_adapter(name)
 
     async def update(
@@ -104,6 +138,9 @@ class ReplicaAdapters:
         it is used.
         """
         adapters = dict(loaded)
+        # It may have been started anew: those that it has are probed before their next reply.
+        for key in [key for key in self._probed if key[0] == client.url]:
+            del self._probed[key]
         for name in self._dropped & adapters.keys():
             await client.unload_adapter(name)
             del adapters[name]
@@ -112,9 +149,10 @@ class ReplicaAdapters:
                 continue
             try:
                 path = self.path(adapter.folder)
-                await client.load_adapter(name, path)
+                await self._load_probed(client, adapter, path)
                 adapters[name] = path
             except AdapterNotServedError as error:
+                adapters.pop(name, None)
                 log.error("%s", error)
         return adapters
 

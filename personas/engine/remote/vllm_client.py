@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -198,6 +198,33 @@ class VllmClient:
         if answer.status not in (200, 404):
             raise self._status_error(answer)
 
+    async def prompt_logprobs(
+        self, model: str, prompt: Sequence[int], salt: str
+    ) -> list[float | None]:
+        """Return the log-probability of each token of a prompt after those before it; None for the
+        first. Raises `AdapterNotServedError` for an unknown model.
+        """
+        body = {
+            "model": model,
+            "prompt": list(prompt),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": 0,
+            "cache_salt": salt,
+        }
+        answer = await self._call("POST", "/v1/completions", body, LOAD_TIMEOUT_S)
+        if answer.status != 200:
+            raise self._completion_error(answer, model)
+        try:
+            positions = answer.body["choices"][0]["prompt_logprobs"]
+            pairs = zip(prompt, positions, strict=True)
+            return [
+                float(position[str(token)]["logprob"]) if position else None
+                for token, position in pairs
+            ]
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._foreign_answer("/v1/completions") from error
+
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
         """Stream a completion; closing the iterator cancels it. Raises `AdapterNotServedError` for
         an unknown model.
@@ -222,7 +249,7 @@ class VllmClient:
                 f"{self.url}{path}", json=body, allow_redirects=False
             ) as response:
                 if response.status != 200:
-                    raise self._completion_error(await _read_answer(response), str(body["model"]))
+                    raise self._completion_error(await read_answer(response), str(body["model"]))
                 async with aclosing(self._events(response.content)) as events:
                     async for event in events:
                         usage = event.get("usage") or usage
@@ -311,7 +338,7 @@ class VllmClient:
         try:
             options: dict[str, Any] = {"json": body, "timeout": timeout, "allow_redirects": False}
             async with self._session.request(method, self.url + path, **options) as response:
-                return await _read_answer(response)
+                return await read_answer(response)
         except (aiohttp.ClientError, OSError) as error:  # a time-out is an OSError
             raise self._connection_error(error) from error
 
@@ -372,7 +399,7 @@ def _likeliest_first(logprobs: Mapping[str, float]) -> tuple[tuple[int, float], 
     return tuple(sorted(by_id, key=lambda item: -item[1]))
 
 
-async def _read_answer(response: aiohttp.ClientResponse) -> ServerAnswer:
+async def read_answer(response: aiohttp.ClientResponse) -> ServerAnswer:
     read = bytearray()
     async for piece in response.content.iter_any():
         read += piece

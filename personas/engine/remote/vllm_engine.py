@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 
 from personas.engine import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
+from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.remote.cache_salt import CacheSalt
 from personas.engine.remote.replica import Replica, ReplicaLimits
@@ -31,9 +32,11 @@ from personas.engine.remote.server_checks import (
 )
 from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.engine.remote.vllm_client import START_METRIC, ServedModels, VllmClient, open_session
+from personas.engine.remote.vllm_scorer import VllmScorer
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import EngineBusyError, ServerError, UnderstudyError
-from personas.home.adapters import largest_rank, verify_for_base_model
+from personas.home.adapters import EFFECT_PROBE_FILE, largest_rank, verify_for_base_model
+from personas.home.effect_probe import EffectResults
 from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.home.prompt_version import prompt_version_of
 from personas.models import loading
@@ -368,7 +371,10 @@ class VllmEngine:
         `BaseModelError`.
         """
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
-        self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
+        self._adapters = ReplicaAdapters(
+            self._verify, self._probe_effect, self.home, self.server_home
+        )
+        self._effects = EffectChecks(EffectResults(self.home), self.fingerprint, self.precision)
         self._notices = RestartNotices(self.home / NOTICES_FILE)
         await self._in_thread(self._read_files)
         self._session = open_session(self.key)
@@ -397,6 +403,14 @@ class VllmEngine:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)
         name = f"{adapter.persona_id} {adapter.version}"
         check_lora(adapter.folder, self._layers, name, has_all_layers=False)
+
+    async def _probe_effect(self, client: VllmClient, adapter: AdapterRef) -> None:
+        """Have a server show an adapter's effect unless it has. Raises `EffectError`, and
+        `VllmError` where the server is away.
+        """
+        if (adapter.folder / EFFECT_PROBE_FILE).is_file():
+            scorer = await VllmScorer.of(client, self._salt.value)
+            await self._effects.check(scorer, adapter)
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function on the thread of the tokenizer."""

@@ -14,9 +14,12 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+
+if TYPE_CHECKING:
+    from tests.effect_probes import ScoringModel
 
 PATHS = re.compile(r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+")
 WORDS = "The tide turns at dusk and gulls follow the crane over grey water while ropes creak on cold iron rails".split()
@@ -38,6 +41,8 @@ class Faults:
     token_delay_s: float = 0.0
     omit_token_ids: bool = False
     omit_done: bool = False
+    ignores_adapters: bool = False  # "zero modules": loaded, named, and never applied
+    shares_cache: bool = False  # keys and values of one adapter are used for the others
 
 
 @dataclass
@@ -65,6 +70,8 @@ class VllmServer:
     has_tokenize: bool = True
     refused_fields: frozenset[str] = frozenset()
     more_models: tuple[str, ...] = ()
+    scoring: ScoringModel | None = None
+    """Gives the log-probabilities; without one, they are made up."""
     reply_tokens: int | None = None
     """Tokens after which replies end with the end of turn; None: they never do."""
     faults: Faults = field(default_factory=Faults)
@@ -77,6 +84,7 @@ class VllmServer:
     started_at: float = 0.0
     sent_tokens: int = 0
     _active: list[str] = field(default_factory=list)
+    _cached: dict[tuple[str, tuple[int, ...]], str | None] = field(default_factory=dict)
     _runner: web.AppRunner | None = None
     _transports: set[asyncio.BaseTransport] = field(default_factory=set)
 
@@ -289,6 +297,8 @@ class VllmServer:
             )
             return error_response(400, message, "BadRequestError", "input_tokens")
         self.requests.append(body)
+        if body.get("prompt_logprobs") is not None:
+            return self._prompt_logprobs(model, prompt)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         if max(prompt) >= self.vocabulary:  # found after the stream has begun
@@ -309,6 +319,19 @@ class VllmServer:
             self._active.remove(model)
             self.open_replies -= not self.ignores_disconnects
         return response
+
+    def _prompt_logprobs(self, model: str, prompt: list[int]) -> web.Response:
+        assert self.scoring
+        logprobs = self.scoring.prompt_logprobs(self._folder(model), prompt)
+        positions: list[dict[str, Any] | None] = [None]
+        for token, logprob in zip(prompt[1:], logprobs[1:], strict=True):
+            positions.append({str(token): {"logprob": logprob, "rank": 1, "decoded_token": ""}})
+        choice = {"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": positions}
+        return web.json_response({"id": "cmpl", "model": model, "choices": [choice]})
+
+    def _folder(self, model: str) -> str | None:
+        """Return the adapter that is applied for a model's name."""
+        return None if self.faults.ignores_adapters else self.adapters.get(model)
 
     def _resolve(self, name: str) -> bool:
         if not self.resolves:
@@ -390,22 +413,40 @@ class VllmServer:
         return {
             "index": 0,
             "text": self.tokenizer.decode([token], skip_special_tokens=True),
-            "logprobs": self._logprobs(body["logprobs"], token)
-            if body.get("logprobs") is not None
-            else None,
+            "logprobs": self._logprobs(body, token) if body.get("logprobs") is not None else None,
             "finish_reason": finish,
             "stop_reason": token if finish == "stop" else None,
             "prompt_token_ids": body["prompt"] if is_first and wants_ids else None,
             "token_ids": [token] if wants_ids else None,
         }
 
-    def _logprobs(self, count: int, token: int) -> dict[str, Any]:
+    def _logprobs(self, body: dict[str, Any], token: int) -> dict[str, Any]:
+        count = body["logprobs"]
+        if self.scoring:
+            return self._computed_logprobs(self.scoring, body, count)
         likeliest = [token, *(other for other in self.words if other != token)][: count + 1]
         top = {f"token_id:{other}": -0.5 - rank for rank, other in enumerate(likeliest)}
         return {
             "text_offset": [0],
             "token_logprobs": [-0.5],
             "tokens": [f"token_id:{token}"],
+            "top_logprobs": [top],
+        }
+
+    def _computed_logprobs(
+        self, scoring: ScoringModel, body: dict[str, Any], count: int
+    ) -> dict[str, Any]:
+        folder = self._folder(body["model"])
+        if self.faults.shares_cache:  # whoever computed the prompt first
+            key = (body["cache_salt"], tuple(body["prompt"]))
+            folder = self._cached.setdefault(key, folder)
+        likeliest = scoring.next_tokens(folder, body["prompt"], count)
+        top = {f"token_id:{token}": logprob for token, logprob in likeliest.items()}
+        first = next(iter(top))
+        return {
+            "text_offset": [0],
+            "token_logprobs": [top[first]],
+            "tokens": [first],
             "top_logprobs": [top],
         }
 

@@ -104,7 +104,7 @@ class ReplyGenerator:
     def loaded(self) -> Iterator[None]:
         """Prepare the engine for several calls of `generate`, which share its prefix cache."""
         self._load_adapters()
-        with _compiled_kernel(self.parts):
+        with compiled_kernel(self.parts):
             yield
         self.parts.batch.clear_prefix_cache()
 
@@ -248,7 +248,7 @@ class _PendingReply:
 
 
 @contextmanager
-def _compiled_kernel(parts: EngineParts) -> Iterator[None]:
+def compiled_kernel(parts: EngineParts) -> Iterator[None]:
     """Use the compiled kernel if the engine would serve with it."""
     decoder = parts.stacked
     if decoder and kernel_runner.supports_model(decoder.model):
