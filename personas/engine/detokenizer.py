@@ -78,6 +78,10 @@ class StreamingDetokenizer:
         """Tokens that end a reply."""
         return self._renderer.stop_ids
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return our tokens of a text."""
+        return tuple(self._renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def append(self, token: int) -> None:
         """Decode the next token, then look for a stop string and repetition. Ignored once
         stopped.

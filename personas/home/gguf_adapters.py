@@ -80,8 +80,8 @@ class GgufAdapters:
                     f"The adapter in {adapter.folder} cannot be read: {error}.",
                     "Roll back to another version, or train this one again.",
                 ) from error
-        stem = re.sub(r"[^\w.-]+", "-", adapter.name)
-        return self.home / CACHE_FOLDER / f"{stem}-{digest.hexdigest()[:NAMED_DIGEST_CHARS]}.gguf"
+        file_name = f"{_stem(adapter.name)}-{digest.hexdigest()[:NAMED_DIGEST_CHARS]}.gguf"
+        return self.home / CACHE_FOLDER / file_name
 
     def write(self, adapter: AdapterRef) -> Path:
         """Verify a version, and return its LoRA file, which is written unless it is there.
@@ -104,6 +104,10 @@ class GgufAdapters:
                 advice,
             ) from error
         return path
+
+    def delete(self, adapter: AdapterRef) -> None:
+        """Delete the files of a version, whatever adapter they were written of."""
+        delete_gguf_adapters(self.home, adapter.name)
 
     def _write(self, adapter: AdapterRef, path: Path) -> None:
         modules = self._modules(adapter)
@@ -154,3 +158,16 @@ class GgufAdapters:
                 raise ExportError(f"{name} is not read back as it was written.", "Check the disk.")
         if tensors:
             raise ExportError(f"{sorted(tensors)[0]} belongs to no layer.", "Check the disk.")
+
+
+def delete_gguf_adapters(home: Path, name: str) -> None:
+    """Delete the LoRA files of a version by its name in the engine."""
+    pattern = re.compile(rf"{re.escape(_stem(name))}-[0-9a-f]{{{NAMED_DIGEST_CHARS}}}\.gguf")
+    for file in (home / CACHE_FOLDER).glob("*.gguf"):
+        if pattern.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def _stem(name: str) -> str:
+    """Return an adapter's name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", name)

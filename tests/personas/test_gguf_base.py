@@ -18,7 +18,7 @@ from personas.models.base_model import (
     load_config,
     locate,
 )
-from personas.models.bundled_model import _gguf_file
+from personas.models.bundled_model import bundled_gguf_file
 from personas.models.gguf_file import SOURCE_FILE
 from personas.models.gguf_header import GgufHeader, find_misread_token, restore_settings
 from personas.models.loading import load_model, load_tokenizer
@@ -132,7 +132,7 @@ def test_a_folder_with_one_file_is_that_file(gguf, tmp_path):
     (folder / "mmproj-F16.gguf").write_bytes(b"GGUF")
     assert locate(str(folder)).name == str(folder)
     (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
-    with pytest.raises(BaseModelError, match=r"2 GGUF files: tiny-F16.gguf, tiny-Q4_K_M.gguf") as e:
+    with pytest.raises(BaseModelError, match=r"2 .*: tiny-F16\.gguf, tiny-Q4_K_M\.gguf") as e:
         locate(str(folder))
     assert f"BASE_MODEL={folder / 'tiny-F16.gguf'}" in e.value.advice
 
@@ -160,7 +160,7 @@ def test_a_model_of_ollama_is_found_in_its_store(gguf, tmp_path, name):
 
 
 def test_a_name_of_ollama_that_it_has_not_says_what_to_type():
-    with pytest.raises(BaseModelError, match="qwen3:4b is a name as Ollama's are") as e:
+    with pytest.raises(BaseModelError, match=r"qwen3:4b .*Ollama") as e:
         locate("qwen3:4b")
     assert "ollama pull qwen3:4b" in e.value.advice
 
@@ -183,7 +183,7 @@ def test_a_file_of_a_hub_is_fetched_alone(gguf, wanted, monkeypatch, tmp_path):
         assert fingerprint(base) == fingerprint(locate(str(gguf)))
         fetched = [path for path in hub.asked if "/resolve/" in path]
         assert fetched and all("tiny-F16.gguf" in path for path in fetched)
-        with pytest.raises(BaseModelError, match="owner/tiny has no GGUF file Q9_X"):
+        with pytest.raises(BaseModelError, match=r"owner/tiny .*Q9_X"):
             locate("owner/tiny:Q9_X")
     assert locate(f"owner/tiny:{wanted}", fetch=False) == base
 
@@ -226,9 +226,9 @@ def test_a_family_that_transformers_cannot_read_is_named(gguf, cache):
 
 
 def test_positions_scaled_as_transformers_cannot_are_refused(gguf, cache):
-    with pytest.raises(BaseModelError, match="scales its positions of the kind yarn"):
+    with pytest.raises(BaseModelError, match=r"positions .*yarn"):
         restore_settings(load_config(locate(str(gguf))), header(rope_scaling="yarn"), gguf)
-    with pytest.raises(BaseModelError, match="scales its positions by factors of its own"):
+    with pytest.raises(BaseModelError, match="positions by factors"):
         odd = header(rope_factors=(1.0, 7.0, 3.0, 8.0, 2.0, 1.0, 1.0, 1.0))
         restore_settings(load_config(locate(str(gguf))), odd, gguf)
 
@@ -262,7 +262,7 @@ def header(**fields):
 
 @pytest.mark.slow  # it unpacks 135 million parameters
 def test_the_bundled_models_own_file_is_the_bundled_model():
-    base = locate(str(_gguf_file()))
+    base = locate(str(bundled_gguf_file()))
     ids = Renderer(load_tokenizer(base)).prompt(ADA, TEXT).ids
     torch.testing.assert_close(logits(base, ids), logits(locate(EMBEDDED), ids))
 
@@ -272,6 +272,6 @@ def test_a_disk_without_room_is_named_before_anything_is_written(gguf, cache, mo
         "personas.models.gguf_file.shutil.disk_usage",
         lambda path: type("Usage", (), {"free": 1})(),
     )
-    with pytest.raises(BaseModelError, match=r"takes 0\.1 GiB when it is unpacked"):
+    with pytest.raises(BaseModelError, match=r"0\.1 GiB when it is unpacked"):
         locate(str(gguf))
     assert not list(cache.glob("*/*"))

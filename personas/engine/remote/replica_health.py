@@ -71,9 +71,8 @@ class ReplicaHealth:
             may_pass = isinstance(error, ReplicaError) and error.kind != "key"
             if isinstance(error, VllmError) and not may_pass:
                 raise error
-        self._monitors = [
-            asyncio.create_task(self._monitor(replica), name=replica.url) for replica in replicas
-        ]
+        for replica in replicas:
+            self._start_monitor(replica)
         if self._replicas.ready or self.refusal():  # without quota, the bot runs, and says so
             return
         log.warning("no server can be reached; waiting %.0f s: %s", wait_s, replicas[0].error)
@@ -83,8 +82,22 @@ class ReplicaHealth:
                 raise replicas[0].error or ReplicaError("No server is ready.")
             await asyncio.sleep(self._limits.health_interval_s)
 
+    async def watch(self, replica: Replica) -> None:
+        """Check a server that was added after the start, and watch it from now on."""
+        await self.probe(replica)
+        self._start_monitor(replica)
+
+    async def unwatch(self, replica: Replica) -> None:
+        """Watch a server no longer."""
+        ended = [task for task in self._monitors if task.get_name() == replica.url]
+        self._monitors = [task for task in self._monitors if task not in ended]
+        await cancel_tasks(ended)
+
     async def close(self) -> None:
         await cancel_tasks(self._monitors)
+
+    def _start_monitor(self, replica: Replica) -> None:
+        self._monitors.append(asyncio.create_task(self._monitor(replica), name=replica.url))
 
     async def _monitor(self, replica: Replica) -> None:
         while True:

@@ -1,0 +1,102 @@
+"""The command that starts a llama.cpp server: the program, and its options (llama.cpp b11549)."""
+
+import importlib.util
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from personas.errors import ServerError
+
+PROGRAM = "llama-server"
+WHEEL = "xllamacpp"
+WHEEL_SERVER = "personas.engine.remote.xllamacpp_server"
+LOOPBACK = "127.0.0.1"
+INSTALL_ADVICE = (
+    "Install llama.cpp so that llama-server is on the PATH, set LLAMA_SERVER to its path, or run "
+    "`pip install xllamacpp` in this environment."
+)
+
+
+class NoLlamaServerError(ServerError):
+    """There is no llama-server on this machine."""
+
+
+@dataclass(frozen=True)
+class LlamaProgram:
+    """A program that serves like llama-server: its command, and its name for people."""
+
+    command: tuple[str, ...]
+    name: str
+
+
+def find_program(setting: str) -> LlamaProgram:
+    """Find the server that LLAMA_SERVER names, else llama-server on the PATH, else the wheel.
+
+    Raises `NoLlamaServerError`.
+    """
+    if setting:
+        path = shutil.which(Path(setting).expanduser())
+        if path is None:
+            raise NoLlamaServerError(
+                f"LLAMA_SERVER is {setting}, which is no program that can be run.", INSTALL_ADVICE
+            )
+        return LlamaProgram((path,), path)
+    if path := shutil.which(PROGRAM):
+        return LlamaProgram((path,), path)
+    if importlib.util.find_spec(WHEEL):
+        return LlamaProgram((sys.executable, "-m", WHEEL_SERVER), f"the package {WHEEL}")
+    raise NoLlamaServerError(f"There is no {PROGRAM} on this machine.", INSTALL_ADVICE)
+
+
+@dataclass(frozen=True)
+class LlamaOptions:
+    """The options of a server: the base model's file, LoRA files, replies at once, and the tokens
+    of a prompt with its reply.
+    """
+
+    model: Path
+    adapters: tuple[Path, ...]
+    slots: int
+    context_tokens: int
+
+    def arguments(self) -> list[str]:
+        """Return the arguments that have to be as they are, whoever starts the server."""
+        arguments = [
+            "--model", str(self.model),
+            "--parallel", str(self.slots),
+            # The server divides its context among the slots.
+            "--ctx-size", str(self.slots * self.context_tokens),
+            # Its cache of prompts in memory takes no notice of adapters (ggml-org/llama.cpp issue
+            # 26207): a reply could begin with keys and values of another persona.
+            "--cache-ram", "0",
+        ]  # fmt: skip
+        if self.adapters:
+            arguments.append("--lora-init-without-apply")
+        for path in self.adapters:
+            arguments += ["--lora", _quoted(str(path))]
+        return arguments
+
+    def command_line(self, program: str = PROGRAM) -> str:
+        """Return the command for people to type."""
+        return shlex.join([program, *self.arguments()])
+
+
+def start_arguments(options: LlamaOptions, port: int) -> list[str]:
+    """Return the arguments of a server that the bot starts for itself, on loopback."""
+    return [*options.arguments(), "--host", LOOPBACK, "--port", str(port), "--no-webui"]
+
+
+def local_command(program: LlamaProgram, options: LlamaOptions, port: int) -> Sequence[str]:
+    """Return the command that starts a server for the bot."""
+    return [*program.command, *start_arguments(options, port)]
+
+
+def _quoted(path: str) -> str:
+    """Quote a path for an option whose values are separated by commas."""
+    if "," in path or '"' in path:
+        escaped = path.replace('"', '""')
+        return f'"{escaped}"'
+    return path
