@@ -103,7 +103,7 @@ class Hub:
             ("POST", f"/{repository}.git/info/lfs/objects/batch", self._batch),
             ("PUT", "/lfs/{oid}", self._store),
             ("GET", f"/{dataset}/resolve/{{revision}}/{{file:.+}}", self._file),
-            ("GET", f"/{repository}/resolve/{{revision}}/{{file}}", self._file),
+            ("GET", f"/{repository}/resolve/{{revision}}/{{file:.+}}", self._file),
         ):
             app.router.add_route(method, path, handler)  # GET handles HEAD too
             if method == "GET":

@@ -103,6 +103,8 @@ REVIEWED = {
     ("personas/home/external_adapter_hub.py", "folder / file.name"),
     ("personas/home/external_adapter_hub.py", "cache / file.name"),
     ("personas/home/external_adapter_files.py", "parent / name"),
+    # The folder of a repository, whose name HUB_ID_PATTERN or HUB_FILE has checked.
+    ("personas/home/model_fetch.py", "Path(constants.HF_HUB_CACHE) / f'models--{owner}--{name}'"),
     # A repository's name without its slash, and a commit that `list_hub_files` has checked.
     ("personas/home/external_adapter_hub.py", "cached / repository.replace('/', '--')"),
     (

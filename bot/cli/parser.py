@@ -37,11 +37,16 @@ exit codes: 0 the bot works (something may be missing or slower), 1 something do
 MODELS_NOTES = """\
 examples:
   python -m bot models
-  python -m bot models --json
+  python -m bot models fetch qwen3-1.7b
+  python -m bot models fetch owner/name:Q4_K_M    any GGUF file of a hub; owner/name is a repository with safetensors
+  python -m bot models use qwen3-1.7b
 
 What a dozen base models take on this machine: memory to serve and to train, disk, and tokens per second, expected and,
-once a model was used, measured. Some seconds; downloads nothing. docs/models.md has each model's facts with their
-sources."""
+once a model was used, measured. Some seconds; without a command it downloads nothing. docs/models.md has each model's
+facts with their sources.
+
+`fetch` shows the licence first, continues after a cut, and checks each file. `use` writes BASE_MODEL into .env, and
+says what becomes of each persona's version; the bot reads it at its next start."""
 INVITE_NOTES = """\
 examples:
   python -m bot invite                                     the bot of DISCORD_TOKEN
@@ -145,6 +150,25 @@ def _add_models(commands: CommandParsers) -> None:
     )
     models.add_argument("--json", action="store_true", help="print one JSON object")
     models.set_defaults(run=Deferred("bot.models.cli:run_models"))
+    subcommands = models.add_subparsers(metavar="COMMAND")
+    fetch = add_command(subcommands, "fetch", "fetch a base model from the hub", MODELS_NOTES)
+    form = fetch.add_mutually_exclusive_group()
+    for option, value in (("--gguf", "gguf"), ("--safetensors", "safetensors")):
+        form.add_argument(
+            option,
+            dest="format",
+            action="store_const",
+            const=value,
+            help=f"in the form of {value} (default: the one that is served best here)",
+        )
+    fetch.set_defaults(run=Deferred("bot.models.cli:run_fetch_command"), format="best")
+    use = add_command(subcommands, "use", "serve another base model", MODELS_NOTES)
+    use.set_defaults(run=Deferred("bot.models.cli:run_use_command"))
+    for command in (fetch, use):
+        command.add_argument("name", metavar="NAME", help="a name of the table, or of a hub")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    fetch.add_argument("--yes", action="store_true", help="accept the licence without being asked")
+    use.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_invite(commands: CommandParsers) -> None:

@@ -1,4 +1,4 @@
-"""Data jobs: inspections, builds, fetches and imports, one at a time, since the bot started."""
+"""Data jobs: inspections, builds, fetches, imports and base models, one at a time, since the bot started."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from personas.errors import EngineBusyError, UnderstudyError
 log = logging.getLogger(__name__)
 
 DataJobState = Literal["waiting", "running", "done", "failed", "cancelled"]
-DataJobKind = Literal["inspect", "build", "fetch", "import"]
+DataJobKind = Literal["inspect", "build", "fetch", "import", "model"]
 OPEN_JOB_STATES: tuple[DataJobState, ...] = ("waiting", "running")
 MAX_STORED_JOBS = 60
 MAX_WAITING_JOBS = 20
@@ -170,7 +170,7 @@ class DataJobRunner:
 
     async def _do(self, home: Path, job: DataJob, work: JobWork) -> None:
         try:
-            turn = self._fetching if job.kind in ("fetch", "import") else self._computing
+            turn = self._fetching if job.kind in ("fetch", "import", "model") else self._computing
             async with turn:
                 job.state = "running"
                 job.change()

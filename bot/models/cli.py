@@ -3,10 +3,25 @@
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bot.models.actions import fetched_name
+from bot.models.fetch import FetchPlan, plan_fetch, require_accepted, run_fetch
+from bot.models.switch import (
+    SwitchPlan,
+    engine_note,
+    find_local_name,
+    plan_switch,
+    switch_json,
+    use_model,
+)
 from bot.models.table import ModelTable, build_table
+from bot.personas.base_model_compat import VersionKey
+from bot.store import Store, find_databases
+from personas.cli_common import LogProgress
+from personas.models.base_model import EMBEDDED
 from personas.models.model_fit import ModelFit
 
 GIB = 2**30
@@ -24,6 +39,90 @@ def run_models(arguments: argparse.Namespace, home: Path) -> int:
     else:
         print("\n".join(table_lines(table)))
     return 0
+
+
+def run_fetch_command(arguments: argparse.Namespace, home: Path) -> int:
+    """Fetch a base model, after its licence was accepted. Returns the exit code."""
+    return asyncio.run(_fetch(arguments, home))
+
+
+async def _fetch(arguments: argparse.Namespace, home: Path) -> int:
+    table = await build_table(home, arguments.settings.base_model)
+    name = fetched_name(arguments.name, table, arguments.format)
+    plan = await asyncio.to_thread(plan_fetch, name)
+    for line in plan.lines:
+        print(line, file=sys.stderr if arguments.json else sys.stdout)
+    accepted = arguments.yes or _confirm("Accept the licence, and fetch it?")
+    require_accepted(plan, accepted=accepted)
+    await run_fetch(plan, _ProgressLine().say)
+    _print_fetched(arguments, plan)
+    return 0
+
+
+def _print_fetched(arguments: argparse.Namespace, plan: FetchPlan) -> None:
+    if arguments.json:
+        print(json.dumps({"base_model": plan.files.name, "bytes": plan.files.bytes}))
+        return
+    print(f"{plan.title} is here, and its files are whole.")
+    print(f"  python -m bot models use {plan.model.name if plan.model else plan.files.name}")
+
+
+class _ProgressLine:
+    """Shows progress in one line of a terminal, or now and then in a log."""
+
+    def __init__(self) -> None:
+        self._log = LogProgress()
+
+    def say(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        self._log.update(text)
+
+
+def _confirm(question: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def run_use_command(arguments: argparse.Namespace, home: Path) -> int:
+    """Write BASE_MODEL, after saying what becomes of each persona. Returns the exit code."""
+    plan = asyncio.run(_plan_use(arguments, home))
+    if not arguments.json:
+        print(f"BASE_MODEL={plan.base_model} in place of {plan.previous}.")
+        for line in plan.lines:
+            print(f"  {line}")
+    if not arguments.yes and plan.to_retrain and not _confirm("Write it?"):
+        print("Nothing was changed; --yes does not ask.", file=sys.stderr)
+        return 1
+    todo = use_model(plan, arguments.env)
+    if arguments.json:
+        print(json.dumps(switch_json(plan, todo), ensure_ascii=False))
+    else:
+        print(f"Written to {arguments.env}.", *todo, sep="\n")
+    return 0
+
+
+async def _plan_use(arguments: argparse.Namespace, home: Path) -> SwitchPlan:
+    settings = arguments.settings
+    name = arguments.name
+    note = ""
+    if name != EMBEDDED:
+        table = await build_table(home, settings.base_model)
+        name = await asyncio.to_thread(find_local_name, name, table)
+        note = engine_note(name, table, settings.engine)
+    return await asyncio.to_thread(
+        plan_switch, home, name, settings.base_model, _live_versions(home), engine_note=note
+    )
+
+
+def _live_versions(home: Path) -> list[VersionKey]:
+    live: dict[VersionKey, None] = {}
+    for file in find_databases(home):
+        store = Store.read_only(file)
+        live |= dict.fromkeys(store.versions.all_live())
+        store.close()
+    return list(live)
 
 
 def table_lines(table: ModelTable) -> Iterator[str]:

@@ -60,8 +60,10 @@ def _only_file(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
-def _find_on_hub(name: re.Match[str], *, fetch: bool) -> Path:
-    wanted = name["file"]
+def hub_file_patterns(wanted: str) -> list[str]:
+    """Return the patterns of names that `FILE.gguf` or `Q4_K_M` means, the likeliest first. Raises
+    `BaseModelError` for a name that leads out of its repository.
+    """
     try:
         require_safe_name(wanted)
     except UnsafeNameError as error:
@@ -70,11 +72,13 @@ def _find_on_hub(name: re.Match[str], *, fetch: bool) -> Path:
             "Name a file of the repository, such as owner/name:FILE.gguf.",
         ) from error
     if wanted.endswith(".gguf"):
-        patterns = [wanted]
-    else:
-        patterns = [
-            f"*{mark}{case}.gguf" for mark in "-." for case in (wanted.upper(), wanted.lower())
-        ]
+        return [wanted]
+    return [f"*{mark}{case}.gguf" for mark in "-." for case in (wanted.upper(), wanted.lower())]
+
+
+def _find_on_hub(name: re.Match[str], *, fetch: bool) -> Path:
+    wanted = name["file"]
+    patterns = hub_file_patterns(wanted)
     find = fetch_snapshot if fetch else find_snapshot
     folder = find(name["repository"], name["revision"] or "", patterns)
     for pattern in patterns:

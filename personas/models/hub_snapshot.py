@@ -12,6 +12,8 @@ from personas.errors import BaseModelError
 
 SNAPSHOT_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "tokenizer*")
 """Files of a model repository that are downloaded."""
+IGNORED_PATTERNS = ("consolidated*", "original/*")
+"""The same weights once more, in the form of their makers' own programs."""
 HUB_TIMEOUT_S = 3.0
 HUB_OFFLINE_ERROR = "HF_HUB_OFFLINE is set"
 
@@ -57,7 +59,12 @@ def fetch_snapshot(
 
     try:
         return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=list(patterns))
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(IGNORED_PATTERNS),
+            )
         )
     except errors.GatedRepoError as error:
         why = "the hub offers it only to those who accepted its terms"
@@ -101,7 +108,11 @@ def find_snapshot(
     )  # takes 0.15 s; local models do not need it
 
     try:
-        options: dict[str, Any] = {"allow_patterns": list(patterns), "local_files_only": True}
+        options: dict[str, Any] = {
+            "allow_patterns": list(patterns),
+            "ignore_patterns": list(IGNORED_PATTERNS),
+            "local_files_only": True,
+        }
         return Path(snapshot_download(name, revision=revision or None, **options))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         raise BaseModelError(

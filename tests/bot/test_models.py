@@ -9,36 +9,17 @@ import pytest
 from bot.models.cli import table_lines
 from bot.models.measured_speeds import SpeedRecorder, base_model_key, read_speeds
 from bot.models.table import build_table, read_trainer_sizes
-from bot.models.weight_read_speed import WeightReadSpeed
 from personas.engine import RequestMetrics
 from personas.models.catalogue import catalogue_models, require_model
 from tests.bot.command_line import typed
+from tests.bot.model_machine import GIB, SIZES, pretend_machine, trainer_that_says
 
-GIB = 2**30
-SIZES = {
-    "machine": {"has_cuda": False, "memory_bytes": 16 * GIB, "device": "main memory"},
-    "fits": [
-        {"model": model.id, "recipe": recipe, "here_bytes": factor * model.weight_bytes, "fits_here": True}
-        for model in catalogue_models()
-        for recipe, factor in (("auto", 3), ("s0-6gb", 2))
-    ],
-}  # fmt: skip
 REPLY = RequestMetrics(first_s=0.5, whole_s=2.5, prompt_tokens=100, new_tokens=41, finish="stop")
-
-
-def trainer_that_says(text):
-    return (sys.executable, "-c", f"print({text!r})")
 
 
 @pytest.fixture
 def processor(monkeypatch):
-    """A processor of a known speed, in a machine of 16 GiB."""
-    speed = WeightReadSpeed(20e9, "bfloat16", "here", 0.0)
-    monkeypatch.setattr("bot.models.weight_read_speed.measure_speed", lambda: speed)
-    monkeypatch.setattr(
-        "bot.models.table.psutil.virtual_memory",
-        lambda: type("Memory", (), {"total": 16 * GIB})(),
-    )
+    pretend_machine(monkeypatch)
 
 
 async def table_of(home, base_model="embedded"):
@@ -119,9 +100,6 @@ def test_a_base_model_is_the_same_in_any_revision_and_scaling():
 
 
 def test_the_command_prints_the_table_or_one_object(monkeypatch, capsys, tmp_path, processor):
-    command = trainer_that_says(json.dumps(SIZES))
-    monkeypatch.setattr("bot.models.table.TRAINER_COMMAND", command)
-    monkeypatch.setattr("bot.models.table.build_table.__defaults__", (command,))
     code, output, errors = typed(monkeypatch, capsys, tmp_path, "models")
     assert code == 0 and not errors and output.startswith("This machine: 16.0 GiB of memory, ")
     code, output, _ = typed(monkeypatch, capsys, tmp_path, "models", "--json")

@@ -60,7 +60,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
         damaged=[*data_sources.catalog_errors(services.home), *faults],
-        open_jobs=[job for job in jobs.open() if job.kind != "import"],
+        open_jobs=[job for job in jobs.open() if job.kind not in ("import", "model")],
         failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
         packed=GZIP_SUFFIX,
@@ -331,6 +331,7 @@ async def cancel_job(request: web.Request) -> web.Response:
     await get_services(request).data_jobs.cancel(job)
     paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
     paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
+    paths["model"] = f"{DASHBOARD}/models"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
     message = "Cancelled." if job.state == "cancelled" else "It had ended already."
     return redirect_to(request, path, message)

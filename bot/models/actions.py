@@ -1,0 +1,103 @@
+"""What the command line, the page and the API do with base models: the table, fetching, and serving another."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from bot.data.jobs import DataJob, DataJobRunner
+from bot.models.fetch import FetchPlan, ModelFormat, plan_fetch, require_accepted, run_fetch
+from bot.models.switch import (
+    SwitchPlan,
+    engine_note,
+    find_local_name,
+    plan_switch,
+    use_model,
+)
+from bot.models.table import ModelTable, build_table
+from bot.personas.base_model_compat import VersionKey
+from personas.errors import BaseModelError
+from personas.models.catalogue import find_model
+
+TABLE_MAX_AGE_S = 60.0
+
+
+def fetched_name(name: str, table: ModelTable, wanted: ModelFormat) -> str:
+    """Return what to fetch for a name: for one of the catalogue its best form here, or the one that is
+    wanted. Raises `BaseModelError`.
+    """
+    model = find_model(name)
+    if model is None or (wanted == "best" and name in (model.id, model.gguf)):
+        if wanted == "gguf" and ":" not in name:
+            raise BaseModelError(
+                f"{name} is not in the catalogue, so its GGUF file is not known.",
+                "Name it: owner/name:Q4_K_M",
+            )
+        return name
+    if wanted == "safetensors":
+        return model.id
+    return model.gguf if wanted == "gguf" else table.fit_of(model).base_model
+
+
+class ModelActions:
+    """The base models of a running bot. Methods raise `UnderstudyError`s."""
+
+    def __init__(
+        self, home: Path, jobs: DataJobRunner, *, base_model: str, engine: str, env_file: Path
+    ) -> None:
+        self._home = home
+        self._jobs = jobs
+        self._base_model = base_model
+        self._engine = engine
+        self._env_file = env_file
+        self._table: ModelTable | None = None
+        self._table_at = float("-inf")
+        self._building = asyncio.Lock()
+
+    async def table(self) -> ModelTable:
+        """Return the table, which is a minute old at most."""
+        async with self._building:
+            if self._table is None or time.monotonic() - self._table_at > TABLE_MAX_AGE_S:
+                self._table = await build_table(self._home, self._base_model)
+                self._table_at = time.monotonic()
+            return self._table
+
+    async def plan_fetch(self, name: str, wanted: ModelFormat = "best") -> FetchPlan:
+        """Ask the hub and the disk what a fetch takes."""
+        table = await self.table()
+        return await asyncio.to_thread(plan_fetch, fetched_name(name, table, wanted))
+
+    async def fetch(self, name: str, *, accepted: bool, wanted: ModelFormat = "best") -> DataJob:
+        """Start to fetch a model, whose licence was accepted. Raises `QueueConflictError` while it is
+        being fetched.
+        """
+        plan = await self.plan_fetch(name, wanted)
+        require_accepted(plan, accepted=accepted)
+
+        async def work(job: DataJob) -> dict[str, Any]:
+            await run_fetch(plan, job.say)
+            return {"base_model": plan.files.name}
+
+        return self._jobs.start_work(self._home, "model", subject=name, work=work)
+
+    def latest_fetch(self, name: str) -> DataJob | None:
+        return self._jobs.latest("model", name)
+
+    def fetches(self) -> list[DataJob]:
+        """Fetches that wait or run, and the failed ones."""
+        running = [job for job in self._jobs.open() if job.kind == "model"]
+        return running + self._jobs.failed("model")
+
+    async def plan_switch(self, name: str, live: list[VersionKey]) -> SwitchPlan:
+        """Say what becomes of each persona's live version with another base model."""
+        table = await self.table()
+        here = await asyncio.to_thread(find_local_name, name, table)
+        note = engine_note(name, table, self._engine)
+        return await asyncio.to_thread(
+            plan_switch, self._home, here, self._base_model, live, engine_note=note
+        )
+
+    async def use(self, name: str, live: list[VersionKey]) -> tuple[SwitchPlan, list[str]]:
+        """Write BASE_MODEL into the file with settings; returns what changes, and what to do next."""
+        plan = await self.plan_switch(name, live)
+        return plan, await asyncio.to_thread(use_model, plan, self._env_file)

@@ -1,0 +1,172 @@
+"""Serving another base model: what becomes of each persona's version, and the new value of BASE_MODEL."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.models.env_file import set_in_env_file
+from bot.models.table import ModelTable
+from bot.personas.base_model_compat import VersionKey, find_incompatible_versions
+from bot.settings import SettingsError
+from personas.errors import BaseModelError
+from personas.models.base_model import EMBEDDED, fingerprint, locate
+from personas.models.catalogue import find_model
+from personas.models.gguf_names import HUB_FILE, find_gguf
+
+RESTART_ADVICE = "Restart the bot: Ctrl-C, then make run."
+NO_FINGERPRINT = "never unpacked"
+"""Stands for the fingerprint of a GGUF file that no adapter here was trained over."""
+
+
+@dataclass(frozen=True)
+class VersionChange:
+    """A live version; `other_model` is the base model that it was trained over if that is another one,
+    else empty.
+    """
+
+    persona_id: str
+    version: str
+    other_model: str
+
+    @property
+    def text(self) -> str:
+        """What becomes of it."""
+        name = f"{self.persona_id} {self.version}"
+        if not self.other_model:
+            return f"{name} goes on: it was trained over this model."
+        return (
+            f"{name} was trained over {self.other_model}: the base model answers until the persona is "
+            "trained again. Nothing is deleted."
+        )
+
+
+@dataclass(frozen=True)
+class SwitchPlan:
+    """The new BASE_MODEL, the present one, and what becomes of live versions; `engine_note` says which
+    engine serves it best here.
+    """
+
+    base_model: str
+    previous: str
+    changes: tuple[VersionChange, ...]
+    engine_note: str
+
+    @property
+    def to_retrain(self) -> int:
+        return sum(1 for change in self.changes if change.other_model)
+
+    @property
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        lines = [change.text for change in self.changes]
+        if not lines:
+            lines.append("No persona has a live version.")
+        if self.engine_note:
+            lines.append(self.engine_note)
+        return lines
+
+
+def switch_json(plan: SwitchPlan, todo: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the published object of a switch."""
+    return {
+        "base_model": plan.base_model,
+        "previous": plan.previous,
+        "versions": [
+            {
+                "persona": change.persona_id,
+                "version": change.version,
+                "other_model": change.other_model or None,
+            }
+            for change in plan.changes
+        ],
+        "engine_note": plan.engine_note,
+        "todo": list(todo),
+    }
+
+
+def plan_switch(
+    home: Path, name: str, previous: str, live: Iterable[VersionKey], engine_note: str = ""
+) -> SwitchPlan:
+    """Plan to serve a base model that is on this machine. Raises `BaseModelError` if it is not."""
+    base_model, base_hash = _find_here(name)
+    versions = list(live)
+    other = find_incompatible_versions(home, versions, base_hash)
+    changes = [
+        VersionChange(persona_id, version, other.models.get((persona_id, version), ""))
+        for persona_id, version in versions
+    ]
+    return SwitchPlan(base_model, previous, tuple(changes), engine_note)
+
+
+def use_model(plan: SwitchPlan, env_file: Path) -> list[str]:
+    """Write BASE_MODEL into the file with settings; returns what to do next. Raises `SettingsError`."""
+    if stated := os.environ.get("BASE_MODEL", "").strip():
+        raise SettingsError(
+            f"BASE_MODEL is {stated} in the environment, which precedes {env_file}.",
+            f"Unset it, or set it to {plan.base_model} where it is set.",
+        )
+    set_in_env_file(env_file, "BASE_MODEL", plan.base_model)
+    todo = [RESTART_ADVICE]
+    if plan.to_retrain:
+        todo.append(
+            "Then train the personas again: /finetune all on Discord, or Train all on the page Models."
+        )
+    return todo
+
+
+def engine_note(name: str, table: ModelTable, engine: str) -> str:
+    """Say which engine serves a model of the catalogue best here, if it is not the present one."""
+    model = find_model(name)
+    if model is None:
+        return ""
+    best = table.fit_of(model).engine
+    if best.engine == engine or engine in ("vllm", "openai"):
+        return ""
+    return f"ENGINE={best.engine} serves it best here: {best.reason}."
+
+
+def local_names(name: str, table: ModelTable) -> list[str]:
+    """Return the names that a model may have on this machine, the one that is served best first."""
+    model = find_model(name)
+    if model is None or name in (model.id, model.gguf):
+        return [name]
+    best = table.fit_of(model).base_model
+    return list(dict.fromkeys(each for each in (best, model.id, model.gguf, model.ollama) if each))
+
+
+def find_local_name(name: str, table: ModelTable) -> str:
+    """Return which of a model's names is on this machine. Raises `BaseModelError` if none is."""
+    for each in local_names(name, table):
+        try:
+            _find_here(each)
+        except BaseModelError:
+            continue
+        return each
+    raise BaseModelError(
+        f"{name} is not on this machine.", f"Fetch it first: python -m bot models fetch {name}"
+    )
+
+
+def _find_here(name: str) -> tuple[str, str]:
+    """Return a model's name with its commit, and its fingerprint. Downloads nothing."""
+    if name == EMBEDDED:
+        return name, fingerprint(locate(name, fetch=False))
+    try:
+        base = locate(name, fetch=False)
+        return base.name, fingerprint(base)
+    except BaseModelError:
+        file = find_gguf(name.partition("#")[0], fetch=False)
+        if file is None:
+            raise
+    # It was not unpacked, so nothing was trained over it.
+    return _pinned(name, file), NO_FINGERPRINT
+
+
+def _pinned(name: str, file: Path) -> str:
+    hub_file = HUB_FILE.fullmatch(name)
+    is_cached = file.parent.parent.name == "snapshots"
+    if hub_file is None or hub_file["revision"] or not is_cached:
+        return name
+    return f"{hub_file['repository']}@{file.parent.name}:{file.name}"

@@ -1,0 +1,172 @@
+"""`models fetch` and `models use`: the licence is asked, a cut is continued, and what becomes of versions is said."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from bot.models.fetch import FetchProgress
+from bot.settings import load_settings
+from bot.store import InstalledVersion, Store
+from bot.training.store import NewTrainingJob
+from personas.models.base_model import locate
+from personas.schemas.training import TrainingRequest
+from tests.bot.command_line import typed
+from tests.bot.model_machine import pretend_machine
+from tests.hub_server import Hub, Repository, reach
+from tests.samples import SCORECARD
+from tests.tiny_models import make_adapter
+
+COMMIT = "0" * 39 + "1"
+PINNED = f"Qwen/Qwen3-0.6B@{COMMIT}"
+MODEL = {
+    "config.json": b'{"model_type": "qwen3"}',
+    "model.safetensors": save({"model.norm.weight": np.ones(2**17, dtype=np.float32)}),
+}
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    pretend_machine(monkeypatch)
+    served = Hub(
+        {
+            "Qwen/Qwen3-0.6B": Repository({COMMIT: MODEL}, {"main": COMMIT}),
+            "harbour/other": Repository({COMMIT: MODEL}, {"main": COMMIT}, licence="mit"),
+            "unsloth/Qwen3-4B-Instruct-2507-GGUF": Repository(
+                {COMMIT: {"Qwen3-4B-Instruct-2507-Q4_K_M.gguf": b"GGUF" + bytes(4000)}},
+                {"main": COMMIT},
+            ),
+        }
+    )
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
+        yield served
+
+
+@pytest.fixture
+def type_models(monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("BASE_MODEL", raising=False)
+
+    def type_words(*words, **environment):
+        env = ("--env", str(tmp_path / ".env"))
+        (tmp_path / ".env").touch()
+        return typed(monkeypatch, capsys, tmp_path / "home", *env, "models", *words, **environment)
+
+    return type_words
+
+
+def answer(monkeypatch, text):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: text)
+
+
+def downloads(hub):
+    return [asked for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked]
+
+
+def test_a_model_is_fetched_once_its_licence_is_accepted(hub, type_models, monkeypatch):
+    answer(monkeypatch, "")
+    code, output, errors = type_models("fetch", "qwen3-0.6b")
+    assert code == 1 and "licensed under Apache-2.0" in errors and not downloads(hub)
+    assert "524.4 kB to fetch" in output and "https://www.apache.org/licenses/" in output
+    answer(monkeypatch, "y")
+    code, output, _ = type_models("fetch", "qwen3-0.6b")
+    assert code == 0 and "python -m bot models use qwen3-0.6b" in output
+    assert locate("Qwen/Qwen3-0.6B", fetch=False).revision == COMMIT
+    hub.asked.clear()
+    code, output, _ = type_models("fetch", "qwen3-0.6b", "--yes", "--json")
+    assert code == 0 and json.loads(output)["base_model"] == PINNED and not downloads(hub)
+
+
+def test_without_a_terminal_nothing_is_accepted(hub, type_models, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    code, _, errors = type_models("fetch", "qwen3-0.6b")
+    assert code == 1 and "accept it to fetch the model" in errors and not downloads(hub)
+
+
+def test_a_cut_is_continued_by_the_same_command(hub, type_models):
+    hub.cuts, hub.fails_after_cut = 1, True
+    code, _, errors = type_models("fetch", "qwen3-0.6b", "--yes")
+    assert code == 1 and "cannot be fetched" in errors
+    hub.statuses.clear()
+    code, output, _ = type_models("fetch", "qwen3-0.6b", "--yes")
+    assert code == 0 and hub.ranges and " of 524.4 kB to fetch" in output
+
+
+def test_the_best_form_is_fetched_unless_one_is_named(hub, type_models):
+    code, output, _ = type_models("fetch", "qwen3-4b", "--yes", "--gguf")
+    assert code == 0 and "Training unpacks the file once, into 8.04 GB of disk" in output
+    assert f"unsloth/Qwen3-4B-Instruct-2507-GGUF@{COMMIT}:" in output
+    code, output, _ = type_models("fetch", "harbour/other", "--yes")
+    assert code == 0 and "Licence: mit (https://huggingface.co/harbour/other)" in output
+    code, _, errors = type_models("fetch", "harbour/other", "--yes", "--gguf")
+    assert code == 1 and "Name it: owner/name:Q4_K_M" in errors
+
+
+def test_without_a_network_it_says_what_to_do(hub, type_models, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    code, _, errors = type_models("fetch", "qwen3-0.6b", "--yes")
+    assert code == 1 and "could not be reached" in errors and "Check the network" in errors
+    code, _, errors = type_models("use", "qwen3-0.6b")
+    assert code == 1 and "Fetch it first: python -m bot models fetch qwen3-0.6b" in errors
+
+
+@pytest.fixture
+def versions(tmp_path, tiny_base):
+    """Ballast's live version was trained over a small model of the test's own."""
+    home = tmp_path / "home"
+    with Store.open(home / "understudy.sqlite") as store:
+        make_adapter(home, tiny_base, "ballast", "v1", seed=1)
+        request = TrainingRequest(job_name="b", persona="ballast", base_model=tiny_base.name)
+        store.jobs.add(NewTrainingJob("ballast", 1, 1, 1, request), time.time())
+        store.jobs.cancel("ballast", time.time())
+        store.versions.record_installed(
+            InstalledVersion("ballast", "v1", "ballast", time.time(), SCORECARD)
+        )
+        store.versions.promote("ballast", "v1", by=1, at=time.time())
+
+
+def test_using_a_model_says_what_becomes_of_each_version(
+    hub, type_models, versions, tmp_path, tiny_base, monkeypatch
+):
+    type_models("fetch", "qwen3-0.6b", "--yes")
+    env = tmp_path / ".env"
+    env.write_text("# mine\nBASE_MODEL=embedded # small\n")
+    answer(monkeypatch, "n")
+    code, output, errors = type_models("use", "qwen3-0.6b")
+    assert code == 1 and "Nothing was changed" in errors and "embedded" in env.read_text()
+    assert f"ballast v1 was trained over {tiny_base.name}: the base model answers" in output
+    code, output, _ = type_models("use", "qwen3-0.6b", "--yes")
+    assert code == 0 and "Restart the bot" in output and "/finetune all" in output
+    assert env.read_text() == f"# mine\nBASE_MODEL={PINNED} # small\n"
+    assert load_settings(env, {}).base_model == PINNED
+    code, output, _ = type_models("use", tiny_base.source, "--json")
+    assert code == 0, "nothing to lose, so nothing is asked"
+    (version,) = json.loads(output)["versions"]
+    assert version == {"persona": "ballast", "version": "v1", "other_model": None}
+
+
+def test_a_file_that_was_not_unpacked_is_no_versions_model(hub, type_models, versions):
+    type_models("fetch", "qwen3-4b", "--yes", "--gguf")
+    code, output, _ = type_models("use", "qwen3-4b", "--yes", "--json")
+    plan = json.loads(output)
+    file = f"unsloth/Qwen3-4B-Instruct-2507-GGUF@{COMMIT}:Qwen3-4B-Instruct-2507-Q4_K_M.gguf"
+    assert code == 0 and plan["base_model"] == file and plan["versions"][0]["other_model"]
+
+
+def test_the_environment_precedes_the_file(hub, type_models, tmp_path):
+    code, _, errors = type_models("use", "embedded", "--yes", BASE_MODEL="owner/name")
+    assert code == 1 and "BASE_MODEL is owner/name in the environment" in errors
+    assert (tmp_path / ".env").read_text() == "" and os.environ["BASE_MODEL"] == "owner/name"
+
+
+def test_progress_has_bytes_rate_and_time_left():
+    progress = FetchProgress(1_000_000_000)
+    assert progress.update(0, 0.0) == "0 B of 1.00 GB"
+    assert progress.update(1_000_000, 0.1) == "", "said a moment ago"
+    assert progress.update(20_000_000, 2.0) == "20.0 MB of 1.00 GB, 10.0 MB/s, 2 min left"
+    assert progress.update(60_000_000, 12.5).endswith("3.8 MB/s, 4 min left")
+    assert progress.update(1_000_000_000, 12.6) == "1.00 GB of 1.00 GB"
