@@ -96,6 +96,7 @@ class FakeEngine:
         """Further fields of replies: `repeated`, `shortened`, or the `lore` that had room."""
         self.free = asyncio.Event()
         self.free.set()
+        self.context_tokens = 2048
 
     def submit(self, request: ChatRequest) -> FakeReplyStream:
         if self.full:
@@ -117,6 +118,7 @@ class FakeEngine:
         adapter: AdapterRef | None,
         talk: Sequence[Turn] = (),
         max_new_tokens: int = 0,
+        context_tokens: int = 0,
     ) -> None:
         if talk:
             self.prepared_talks.append((persona.id, adapter, tuple(talk), max_new_tokens))
@@ -135,7 +137,9 @@ class FakeEngine:
             for ref in dict.fromkeys(self.loaded)
             if ref not in self.dropped
         )
-        return EngineState("a fake", "cpu", "float32", 2048, 0, 32, 0, 40, held, 0, 0)
+        return EngineState(
+            "a fake", "cpu", "float32", self.context_tokens, 0, 32, 0, 40, held, 0, 0
+        )
 
     async def close(self) -> None:
         return

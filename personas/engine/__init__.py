@@ -38,6 +38,10 @@ class Engine(Protocol):
     def fingerprint(self) -> str:
         """Fingerprint of the base model; adapters are made for one."""
 
+    @property
+    def context_tokens(self) -> int:
+        """The most tokens that a prompt and its reply have together; known once it has started."""
+
     async def start(self) -> None:
         """Load the base model, or connect to where it is served. Raises an `UnderstudyError`."""
 
@@ -57,12 +61,13 @@ class Engine(Protocol):
         adapter: AdapterRef | None,
         talk: Sequence[Turn] = (),
         max_new_tokens: int = 0,
+        context_tokens: int = 0,
     ) -> None:
         """Compute the common prefix of a persona's prompts in advance, while the engine has time
         for it.
 
         With a `talk`, the beginning of its next prompt: its last turn stands for the next message.
-        `max_new_tokens` is the reply's room. May do nothing.
+        `max_new_tokens` is the reply's room in `context_tokens` (0: the engine's). May do nothing.
         """
 
     async def drop(self, adapter: AdapterRef) -> None:
@@ -96,6 +101,7 @@ class EngineState:
 
     `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt
     prefixes. `problems` are servers' refusals, with advice, until they reply again.
+    `context_reason` says what limits the window of `context_tokens`.
     """
 
     model: str
@@ -110,6 +116,7 @@ class EngineState:
     kept_bytes: int
     kept_most_bytes: int
     problems: tuple[str, ...] = ()
+    context_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ CARD_WEIGHT = 0.7  # λ of the score, see `best_candidate`
 
 
 class CandidateChooser:
-    """Lets replies begin with candidates as far as there are rows for them, and chooses among them.
+    """Lets replies begin with candidates as far as there are rows and memory for them, and chooses
+    among them.
 
     Candidates have to leave room for others: with them, at most `SchedulerLimits.candidate_rows`
     sequences run or wait. `free_memory` is called before a choice is given up for lack of memory.
@@ -43,8 +44,7 @@ class CandidateChooser:
             if not seq.is_prefilling or seq.is_candidate or isinstance(token, Exception):
                 continue
             sampling = seq.request.sampling
-            free_rows = self._scheduler.limits.candidate_rows - self._rows()
-            count = min(sampling.candidates, 1 + free_rows)
+            count = 1 + self._scheduler.free_candidates(seq, sampling.candidates - 1)
             # Greedy candidates would be equal, and a runner without a prefix cache computes one
             # sequence at a time.
             can_choose = seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes
@@ -53,7 +53,7 @@ class CandidateChooser:
 
     def make_room(self) -> None:
         """Let all replies go on as their first candidates once other requests need the rows."""
-        if self._rows() > self._scheduler.limits.candidate_rows:
+        if self._scheduler.rows > self._scheduler.limits.candidate_rows:
             for seq in self._scheduler.running:
                 if seq.is_candidate:
                     seq.end_choice(seq)
@@ -77,11 +77,6 @@ class CandidateChooser:
             candidates = [seq]
             best = seq
         seq.end_choice(best, compared=len(candidates))
-
-    def _rows(self) -> int:
-        """Count the sequences that run, candidates included, and those that wait."""
-        running = self._scheduler.running
-        return sum(1 + len(seq.other_candidates) for seq in running) + len(self._scheduler.queue)
 
 
 def fork_candidates(seq: Sequence, count: int) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from personas.engine import EngineState
 from personas.engine.effect_probe import EffectChecks
+from personas.engine.context_window import ContextWindow
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.hugepages import move_weights_to_huge_pages
 from personas.engine.lora_runner import StackedLoraRunner
@@ -47,7 +48,7 @@ class EngineParts:
     peft: PeftSwitcher
     read: Callable[[AdapterRef], AdapterWeights]
 
-    def state(self, name: str, context_tokens: int, rows: int) -> EngineState:
+    def state(self, name: str, window: ContextWindow, rows: int) -> EngineState:
         """Return the current load. Thread-safe."""
         slots = kept_bytes = kept_most_bytes = 0
         if self.stacked:
@@ -59,7 +60,8 @@ class EngineParts:
             model=name,
             device=self.peft.model.device.type,
             precision=precision_of(self.peft.model),
-            context_tokens=context_tokens,
+            context_tokens=window.tokens,
+            context_reason=window.reason,
             running=self.batch.running,
             rows=rows,
             waiting=self.batch.waiting,

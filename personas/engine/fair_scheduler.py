@@ -29,7 +29,8 @@ class SchedulerLimits:
     `busy_prefill_tokens` while at least half of the rows run, as all of them wait for the step, and
     `solo_prefill_tokens` while no sequence decodes; so many of the first prompt alone in any case.
     A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it
-    has.
+    has. Keys and values of all running sequences take at most `kv_bytes`, None for no limit; one
+    sequence alone may take more.
     """
 
     rows: int = 32
@@ -41,6 +42,7 @@ class SchedulerLimits:
     reply_s: float = 300.0
     # Replies begin with candidates while at most so many sequences run or wait.
     candidate_rows: int = 8
+    kv_bytes: int | None = None
 
     @property
     def max_rows(self) -> int:
@@ -53,7 +55,8 @@ class AdapterState(Enum):
     READY = "it can start now"
     LOADING = "its weights have not been read yet"
     NO_SLOT = (
-        "it waits for a slot: all are in use, or an earlier version of its folder is being dropped"
+        "it waits for a slot: all are in use, or an earlier version of its folder is being dropped; "
+        "or for memory for its keys and values"
     )
     FAILED = "its weights could not be read; starting it raises the error"
 

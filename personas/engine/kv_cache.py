@@ -20,11 +20,45 @@ class CacheShape:
     dtype: Any
     device: Any
 
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """Return the shape for a loaded model, by its configuration."""
+        config = model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        return cls(
+            layers=config.num_hidden_layers,
+            heads=heads,
+            width=width,
+            dtype=model.dtype,
+            device=model.device,
+        )
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token's keys and values."""
+        size: int = self.dtype.itemsize
+        return self.layers * 2 * self.heads * self.width * size
+
     def new_memory(self, tokens: int) -> Any:
         """Allocate memory for so many tokens, `[layers, 2, heads, tokens, width]`."""
         return zeros_in_huge_pages(
             (self.layers, 2, self.heads, tokens, self.width), self.dtype, self.device
         )
+
+
+def kv_token_bytes(model: Any) -> int:
+    """Return the bytes of a token's keys and values in a model; 0 if its configuration has no
+    attention heads.
+
+    It is too much for a model whose layers keep a state or share keys and values.
+    """
+    try:
+        return CacheShape.of(model).token_bytes
+    except (AttributeError, TypeError):
+        return 0
 
 
 class SequenceKVCache:
@@ -35,6 +69,12 @@ class SequenceKVCache:
     def __init__(self, shape: CacheShape, capacity: int) -> None:
         self.memory = shape.new_memory(capacity)
         self.tokens: list[int] = []
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole memory."""
+        size: int = self.memory.nbytes
+        return size
 
     def copy_from(self, other: Self, length: int) -> None:
         """Copy another sequence's first `length` tokens into this empty cache."""

@@ -10,22 +10,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from personas.engine import EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
+from personas.engine.context_window import ContextWindow, KVBudget, prompt_room
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
+from personas.engine.kv_cache import kv_token_bytes
 from personas.engine.reply_stream import QueuedReplyStream
 from personas.home.effect_probe import EffectResults
 from personas.home.prompt_version import prompt_version_of
 from personas.models.base_model import BaseModel, fingerprint
 from personas.models.loading import load_tokenizer, load_torch
-from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
-from personas.prompt.renderer import CONTEXT_TOKENS, Renderer
+from personas.models.serving_model import (
+    Device,
+    free_gpu_bytes,
+    load_serving_model,
+    precision_of,
+    release_memory,
+)
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 
@@ -58,6 +66,11 @@ def default_prefix_bytes(device: str) -> int:
     return round(min(max(share, MIN_PREFIX_BYTES), MAX_PREFIX_BYTES))
 
 
+def free_memory_bytes(device: str) -> int:
+    """Return the free memory of a device in bytes."""
+    return free_gpu_bytes() if device == "cuda" else psutil.virtual_memory().available
+
+
 @dataclass(frozen=True)
 class _EngineTask:
     """Work for the engine's thread between two steps; `fail` reports an error of `run` to the
@@ -82,22 +95,25 @@ class _DrainingParts:
 class LLMEngine:
     """Generates many replies at once over one base model, each with its own adapter.
 
-    A prompt and its reply have at most `context_tokens`. `rows` replies run at once with at most
-    `slots` adapters, and a guild may have `max_waiting` further requests queued while it is alone.
-    The prefix cache holds `prefix_bytes`, by default a share of the machine's memory.
+    A prompt and its reply have at most `max_context_tokens` (None: the default), or fewer where the
+    base model or the memory allows no more. `rows` replies run at once with at most `slots`
+    adapters, and a guild may have `max_waiting` further requests queued while it is alone. The
+    prefix cache holds `prefix_bytes`, by default a share of the machine's memory.
     """
 
     base: BaseModel
     precision: ServingPrecision
     threads: int | None = None
     max_waiting: int = 64
-    context_tokens: int = CONTEXT_TOKENS
+    max_context_tokens: int | None = None
     rows: int = 32
     slots: int = 48
     prefix_bytes: int | None = None
     on_reply: MetricsCallback = lambda metrics: None
     home: Path | None = None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
+    window: ContextWindow = field(init=False)
+    """The window of new requests, set by `start`."""
     _tasks: queue.SimpleQueue[_EngineTask | None] = field(
         default_factory=queue.SimpleQueue, init=False
     )
@@ -109,6 +125,10 @@ class LLMEngine:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.base)
+
+    @property
+    def context_tokens(self) -> int:
+        return self.window.tokens
 
     async def start(self) -> None:
         """Load the base model on the engine's thread. Raises `BaseModelError`."""
@@ -157,13 +177,15 @@ class LLMEngine:
         adapter: AdapterRef | None,
         talk: Sequence[Turn] = (),
         max_new_tokens: int = 0,
+        context_tokens: int = 0,
     ) -> None:
         def fail(error: Exception) -> None:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
 
         def prepare() -> None:
             renderer = self._renderer.for_version(prompt_version_of(adapter))
-            prefix = renderer.common_prefix(persona, self.context_tokens - max_new_tokens, talk)
+            room = min(context_tokens or self.context_tokens, self.context_tokens) - max_new_tokens
+            prefix = renderer.common_prefix(persona, room, talk)
             self._parts.batch.warmer.add(adapter, prefix, is_talk=bool(talk))
 
         self._tasks.put(_EngineTask(prepare, fail))
@@ -177,7 +199,7 @@ class LLMEngine:
         await self._run(self._clear_prefix_cache)
 
     def state(self) -> EngineState:
-        return self._parts.state(self.base.name, self.context_tokens, self.rows)
+        return self._parts.state(self.base.name, self.window, self.rows)
 
     async def move(self, device: Device) -> None:
         """Compute on another device. Running replies end on the old device, waiting requests move
@@ -274,7 +296,8 @@ class LLMEngine:
 
         model = load_serving_model(self.base, self.precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
-        limits = SchedulerLimits(rows=self.rows)
+        budget = self._plan_memory(model)
+        limits = SchedulerLimits(rows=self.rows, kv_bytes=budget.running_bytes)
         if model.device.type == "cpu":
             limits = replace(limits, busy_prefill_tokens=CPU_BUSY_PREFILL_TOKENS)
         wake_up = _EngineTask(lambda: None, log.error)
@@ -283,14 +306,30 @@ class LLMEngine:
             self.fingerprint,
             limits,
             slots=self.slots,
-            prefix_bytes=self.prefix_bytes or default_prefix_bytes(model.device.type),
+            prefix_bytes=self.prefix_bytes or budget.prefix_bytes,
             on_adapter_read=lambda: self._tasks.put(wake_up),
             effects=EffectChecks(EffectResults(self.home), self.fingerprint, precision_of(model)),
         )
         parts.batch.has_arrivals = lambda: not self._tasks.empty()
         if parts.stacked:
             self._enable_kernel(parts.stacked)
+        self.window = budget.window
         return parts
+
+    def _plan_memory(self, model: Any) -> KVBudget:
+        """Divide the free memory of a loaded model's device, and log the window."""
+        budget = KVBudget.plan(
+            ContextWindow.of_base(self.base, self.max_context_tokens),
+            kv_token_bytes(model),
+            free_bytes=free_memory_bytes(model.device.type),
+            least_prefix_bytes=default_prefix_bytes(model.device.type),
+        )
+        log.info(
+            "a prompt and its reply have at most %d tokens: %s",
+            budget.window.tokens,
+            budget.window.reason,
+        )
+        return budget
 
     def _load_adapter(self, weights: "AdapterWeights", on_loaded: "OnTried") -> None:
         self._parts.load_adapter(weights, on_loaded)
@@ -320,7 +359,7 @@ class LLMEngine:
     def _add(
         self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]
     ) -> None:
-        max_tokens = self.context_tokens - request.sampling.max_new_tokens
+        max_tokens = prompt_room(self.context_tokens, request)
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         prompt = renderer.prompt(
             request.persona,

@@ -71,7 +71,7 @@ class StackedLoraRunner:
             if isinstance(module, torch.nn.Linear):
                 self.linears[name] = module
         self.stack = StackedLora(self.linears, model.dtype, model.device, slots)
-        self.shape = _cache_shape(model)
+        self.shape = CacheShape.of(model)
         self.kernel: KernelBackend | None = None
         """The compiled forward pass once it is enabled
         (`personas.engine.cpu_kernel.kernel_runner`).
@@ -89,6 +89,9 @@ class StackedLoraRunner:
 
     def new_kv_cache(self, capacity: int) -> SequenceKVCache:
         return SequenceKVCache(self.shape, capacity)
+
+    def kv_bytes(self, tokens: int) -> int:
+        return tokens * self.shape.token_bytes
 
     def close(self) -> None:
         """Close the compiled kernel; the model's own modules compute from then on."""
@@ -230,17 +233,4 @@ def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -
         attn_mask=mask,
         scale=settings.get("scaling"),
         enable_gqa=query.shape[1] != keys.shape[1],
-    )
-
-
-def _cache_shape(model: Any) -> CacheShape:
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return CacheShape(
-        layers=config.num_hidden_layers,
-        heads=heads,
-        width=width,
-        dtype=model.dtype,
-        device=model.device,
     )

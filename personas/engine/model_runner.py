@@ -53,3 +53,6 @@ class ModelRunner(Protocol):
 
     def new_kv_cache(self, capacity: int) -> Any:
         """Create the KV cache of a sequence of at most `capacity` tokens."""
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Return the bytes of the KV cache of so many tokens; 0 where that is unknown."""

@@ -16,7 +16,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import DynamicCache
 
-from personas.engine.kv_cache import PrefixCache
+from personas.engine.kv_cache import PrefixCache, kv_token_bytes
 from personas.engine.model_runner import ForwardBackend, ScheduledTokens
 from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import verify_for_base_model
@@ -197,6 +197,9 @@ class PeftRunner:
     def new_kv_cache(self, capacity: int) -> PeftKVCache:
         """Create an empty cache, which grows with its sequence whatever the capacity."""
         return PeftKVCache()
+
+    def kv_bytes(self, tokens: int) -> int:
+        return tokens * kv_token_bytes(self._switcher.model)
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
         """Return float32 logits `[all of them, vocabulary]`, None if no item needs any. Raises

@@ -168,7 +168,35 @@ class Scheduler(FairScheduler[Sequence]):
             return None
 
     def _state(self, seq: Sequence) -> AdapterState:
-        return self._lora.state(seq.adapter)
+        state = self._lora.state(seq.adapter)
+        if state is AdapterState.READY and self.running and not self._free_copies(seq, 1):
+            return AdapterState.NO_SLOT
+        return state
+
+    def _free_copies(self, seq: Sequence, most: int) -> int:
+        limit = self.limits.kv_bytes
+        size = 0
+        if limit is not None:
+            size = self._runner.kv_bytes(seq.capacity_tokens)
+        if limit is None or not size:
+            return most
+        taken = 0
+        for other in self.running:
+            copies = 1 + len(other.other_candidates)
+            taken += copies * self._runner.kv_bytes(other.capacity_tokens)
+        return min(most, max(0, limit - taken) // size)
+
+    def free_candidates(self, seq: Sequence, most: int) -> int:
+        """Return for how many further candidates of a running sequence there are rows and
+        memory.
+        """
+        rows = self.limits.candidate_rows - self.rows
+        return self._free_copies(seq, max(0, min(most, rows)))
+
+    @property
+    def rows(self) -> int:
+        """Number of sequences that run, candidates included, and of those that wait."""
+        return sum(1 + len(seq.other_candidates) for seq in self.running) + len(self.queue)
 
     def _acquire(self, seq: Sequence) -> None:
         """Give a sequence its LoRA slot and its KV cache, or neither."""

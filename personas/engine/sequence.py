@@ -39,10 +39,15 @@ class Sequence(ReplySequence):
         self.slot = slot
         self.runner = runner
         self.started_at = now
-        self.kv = runner.new_kv_cache(len(self.prompt) + sampling.max_new_tokens)
+        self.kv = runner.new_kv_cache(self.capacity_tokens)
         if sampling.candidates > 1:
             sampling = replace(sampling, logprobs=True)  # candidates are compared by them
         self.sampler = SamplerState(sampling, self.seed, set(self.prompt))
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Number of tokens of the prompt and the longest reply."""
+        return len(self.prompt) + self.request.sampling.max_new_tokens
 
     @property
     def is_prefilling(self) -> bool:

@@ -119,7 +119,8 @@ class ChatRequest:
 
     `instructions` follow the card's prose. The reply begins with `prefill`, which is not part of
     what is returned. The engine schedules guilds fairly, and the members of each; `guild_id` and
-    `member_id` are those who ask, member 0 is nobody in particular.
+    `member_id` are those who ask, member 0 is nobody in particular. Prompt and reply have at most
+    `context_tokens`; 0 is the engine's own limit.
     """
 
     persona: Persona | None
@@ -131,6 +132,7 @@ class ChatRequest:
     instructions: str = ""
     member_id: int = 0
     prefill: str = ""
+    context_tokens: int = 0
 
 
 @dataclass(frozen=True)

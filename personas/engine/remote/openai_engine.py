@@ -47,6 +47,7 @@ class OpenAIEngine(VllmEngine):
         adapter: AdapterRef | None,
         talk: Sequence[Turn] = (),
         max_new_tokens: int = 0,
+        context_tokens: int = 0,
     ) -> None:
         """Compute nothing: servers with few slots would evict a running conversation's prefix for
         it.

@@ -37,7 +37,7 @@ CANCEL_PROBE_TOKENS = 1000
 class ExpectedModel:
     """The base model that a server has to serve, and the ways in which the server may name it.
 
-    `context_tokens` is the longest prompt with its reply; `max_token_id` the highest id of the
+    `context_tokens` are the fewest that it has to take; `max_token_id` the highest id of the
     vocabulary; `probe_ids` are our token ids of `PROBE_TEXT`; `fingerprint` that of the base model.
     """
 

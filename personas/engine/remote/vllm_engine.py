@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 
 from personas.engine import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
+from personas.engine.context_window import SMALL_CONTEXT_TOKENS, ContextWindow, prompt_room
 from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.remote.cache_salt import CacheSalt
@@ -41,7 +42,7 @@ from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.home.prompt_version import prompt_version_of
 from personas.models import loading
 from personas.models.base_model import BaseModel, fingerprint
-from personas.prompt.renderer import CONTEXT_TOKENS, RenderedPrompt, Renderer
+from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 
@@ -62,7 +63,8 @@ class VllmEngine:
 
     `urls` are the servers' addresses and `key` their API key. `server_home` is the path under which
     they see `home`, if another than here. `precision` is the one that they serve in. A prompt and
-    its reply have at most `context_tokens`. A request waits at most `wait_s`, also for a server
+    its reply have at most `max_context_tokens` (None: the default), or fewer where the base model or
+    a server takes no more. A request waits at most `wait_s`, also for a server
     that is away; a reply ends after `reply_s`; a server that sends nothing for `stall_s` is given
     up.
     """
@@ -75,7 +77,7 @@ class VllmEngine:
     server_home: str = ""
     limits: ReplicaLimits = field(default_factory=ReplicaLimits)
     max_waiting: int = 64
-    context_tokens: int = CONTEXT_TOKENS
+    max_context_tokens: int | None = None
     wait_s: float = 120.0
     reply_s: float = 300.0
     stall_s: float = 120.0
@@ -84,6 +86,7 @@ class VllmEngine:
     server_name: ClassVar[str] = "vLLM servers"
     attempts_type: ClassVar[type[ReplyAttempts]] = ReplyAttempts
     _checker: ReplicaChecker = field(init=False)
+    _wanted: ContextWindow = field(init=False)
     _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _prefixes: deque[tuple[Persona, AdapterRef | None]] = field(default_factory=deque, init=False)
@@ -91,6 +94,25 @@ class VllmEngine:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.base)
+
+    @property
+    def window(self) -> ContextWindow:
+        """The window that all servers known so far take."""
+        window = self._wanted
+        for replica in self._replicas.all:
+            if replica.served is None:
+                continue
+            if limit := replica.served.max_tokens:
+                window = window.limited_to(limit, f"all that {replica.url} takes")
+            elif not self.max_context_tokens:
+                # Ollama, for one, drops the beginning of a longer prompt, where the card is.
+                reason = f"{replica.url} does not say how many it takes; CONTEXT_TOKENS can"
+                window = window.limited_to(SMALL_CONTEXT_TOKENS, reason)
+        return window
+
+    @property
+    def context_tokens(self) -> int:
+        return self.window.tokens
 
     async def start(self) -> None:
         """Check the servers, and wait until one is ready. Raises `BaseModelError` and
@@ -173,6 +195,7 @@ class VllmEngine:
         adapter: AdapterRef | None,
         talk: Sequence[Turn] = (),
         max_new_tokens: int = 0,
+        context_tokens: int = 0,
     ) -> None:
         """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a
         request of its own, and the servers keep its keys and values.
@@ -203,11 +226,13 @@ class VllmEngine:
         ready = self._replicas.ready
         names = sorted({name for replica in ready for name in replica.adapters})
         replies = Counter(lease.adapter for replica in replicas for lease in replica.leases)
+        window = self.window
         return EngineState(
             model=self.base.name,
             device=f"{len(ready)} of {len(replicas)} {self.server_name}",
             precision=self.precision,
-            context_tokens=self.context_tokens,
+            context_tokens=window.tokens,
+            context_reason=window.reason,
             running=len(self._scheduler.running),
             rows=self.limits.rows * len(ready),
             waiting=len(self._scheduler.queue),
@@ -237,7 +262,7 @@ class VllmEngine:
             self._admission.release(request.guild_id, request.member_id)
             self.on_reply(stream.metrics)
 
-        max_tokens = self.context_tokens - request.sampling.max_new_tokens
+        max_tokens = prompt_room(self.context_tokens, request)
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         render = partial(
             renderer.prompt,
@@ -388,10 +413,12 @@ class VllmEngine:
         self._renderer = Renderer(tokenizer)
         self._layers = stored_linear_shapes(self.base)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._wanted = ContextWindow.of_base(self.base, self.max_context_tokens)
+        least = min(self._wanted.tokens, SMALL_CONTEXT_TOKENS)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
         self._checker = self._create_checker(
-            ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)
+            ExpectedModel.of(self.base, tokenizer, least, names)
         )
 
     def _create_checker(self, expected: ExpectedModel) -> ReplicaChecker:

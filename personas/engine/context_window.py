@@ -1,0 +1,94 @@
+"""The context window of an engine: the most tokens that a prompt and its reply have together.
+
+It is the smallest of what is asked for, what the base model reads, and what the memory allows. A
+request may ask for less.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from personas.models.base_model import EMBEDDED, BaseModel, max_positions
+from personas.schemas.chat import ChatRequest
+
+DEFAULT_CONTEXT_TOKENS = 8192
+SMALL_CONTEXT_TOKENS = 2048
+"""For the bundled model, which imitates its own replies where it sees many of them, and for models
+that state no length. No window is made smaller than this for lack of memory.
+"""
+MIN_CONTEXT_TOKENS = 1024
+MAX_CONTEXT_TOKENS = 2**17
+"""Bounds of what CONTEXT_TOKENS may ask for."""
+WINDOW_STEP_TOKENS = 256
+"""A window that the memory limits is a multiple of this."""
+RUNNING_MEMORY_SHARE = 1 / 2
+"""Share of the free memory for keys and values of the replies that run."""
+PREFIX_MEMORY_SHARE = 1 / 8
+"""Share of the free memory up to which stored prefixes grow with the window."""
+FULL_SEQUENCES = 2
+"""Replies with a full window that fit into the memory at once."""
+STORED_WINDOWS = 4
+"""Windows that the prefix cache holds, as far as the memory allows."""
+
+
+@dataclass(frozen=True)
+class ContextWindow:
+    """The size of a window in tokens, and what limits it, for people."""
+
+    tokens: int
+    reason: str
+
+    @classmethod
+    def of_base(cls, base: BaseModel, asked: int | None = None) -> Self:
+        """Return the window that is asked for (None: the default), as far as the base model reads
+        it. Raises `BaseModelError`.
+        """
+        positions = max_positions(base)
+        wanted = cls(DEFAULT_CONTEXT_TOKENS, "the default")
+        if asked:
+            wanted = cls(asked, "set by CONTEXT_TOKENS")
+        elif base.repository == EMBEDDED:
+            wanted = cls(SMALL_CONTEXT_TOKENS, "the default of the bundled model")
+        elif not positions:
+            wanted = cls(SMALL_CONTEXT_TOKENS, "the default of a model that states no length")
+        if positions and positions < wanted.tokens:
+            return cls(positions, f"all that {base.name} reads")
+        return wanted
+
+    def limited_to(self, tokens: int, reason: str) -> Self:
+        """Return the window itself, or one of so many tokens if that is smaller."""
+        return replace(self, tokens=tokens, reason=reason) if tokens < self.tokens else self
+
+
+@dataclass(frozen=True)
+class KVBudget:
+    """A window and its memory: `running_bytes` for keys and values of the replies that run,
+    `prefix_bytes` for stored ones.
+    """
+
+    window: ContextWindow
+    running_bytes: int
+    prefix_bytes: int
+
+    @classmethod
+    def plan(
+        cls, wanted: ContextWindow, token_bytes: int, *, free_bytes: int, least_prefix_bytes: int
+    ) -> Self:
+        """Divide the free memory. `token_bytes` are keys and values of a token, 0 if unknown."""
+        running_bytes = int(free_bytes * RUNNING_MEMORY_SHARE)
+        window = wanted
+        if token_bytes:
+            fitting = running_bytes // FULL_SEQUENCES // token_bytes
+            fitting -= fitting % WINDOW_STEP_TOKENS
+            fitting = max(fitting, SMALL_CONTEXT_TOKENS)
+            window = wanted.limited_to(fitting, "what the memory allows for keys and values")
+        stored = STORED_WINDOWS * window.tokens * token_bytes
+        prefix_bytes = max(least_prefix_bytes, min(stored, int(free_bytes * PREFIX_MEMORY_SHARE)))
+        return cls(window, running_bytes, prefix_bytes)
+
+
+def prompt_room(context_tokens: int, request: ChatRequest) -> int:
+    """Return the tokens that a request's prompt may have in an engine's window, beside its
+    reply.
+    """
+    context = min(context_tokens, request.context_tokens or context_tokens)
+    return context - request.sampling.max_new_tokens
