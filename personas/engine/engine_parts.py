@@ -10,8 +10,8 @@ import psutil
 import torch
 
 from personas.engine import EngineState
-from personas.engine.effect_probe import EffectChecks
 from personas.engine.context_window import ContextWindow
+from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.hugepages import move_weights_to_huge_pages
 from personas.engine.lora_runner import StackedLoraRunner

@@ -20,7 +20,6 @@ from personas.engine.context_window import ContextWindow, KVBudget, prompt_room
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
-from personas.engine.kv_cache import kv_token_bytes
 from personas.engine.reply_stream import QueuedReplyStream
 from personas.home.effect_probe import EffectResults
 from personas.home.prompt_version import prompt_version_of
@@ -318,6 +317,8 @@ class LLMEngine:
 
     def _plan_memory(self, model: Any) -> KVBudget:
         """Divide the free memory of a loaded model's device, and log the window."""
+        from personas.engine.kv_cache import kv_token_bytes  # imports torch
+
         budget = KVBudget.plan(
             ContextWindow.of_base(self.base, self.max_context_tokens),
             kv_token_bytes(model),

@@ -417,9 +417,7 @@ class VllmEngine:
         least = min(self._wanted.tokens, SMALL_CONTEXT_TOKENS)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
-        self._checker = self._create_checker(
-            ExpectedModel.of(self.base, tokenizer, least, names)
-        )
+        self._checker = self._create_checker(ExpectedModel.of(self.base, tokenizer, least, names))
 
     def _create_checker(self, expected: ExpectedModel) -> ReplicaChecker:
         probe = self.home / PROBE_FOLDER
