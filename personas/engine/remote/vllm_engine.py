@@ -85,6 +85,8 @@ class VllmEngine:
     on_reply: MetricsCallback = lambda metrics: None
     server_name: ClassVar[str] = "vLLM servers"
     attempts_type: ClassVar[type[ReplyAttempts]] = ReplyAttempts
+    replicas_type: ClassVar[type[Replicas]] = Replicas
+    scheduler_type: ClassVar[type[ReplicaScheduler[VllmSequence]]] = ReplicaScheduler
     _checker: ReplicaChecker = field(init=False)
     _wanted: ContextWindow = field(init=False)
     _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
@@ -121,9 +123,9 @@ class VllmEngine:
         clients = await self._open()
         self._salt = CacheSalt(self.home)
         await self._in_thread(self._salt.read)
-        self._replicas = Replicas(clients, self.limits)
+        self._replicas = self.replicas_type(clients, self.limits)
         self._health = ReplicaHealth(self._replicas, self._check_replica, self._on_replicas_changed)
-        self._scheduler = ReplicaScheduler(
+        self._scheduler = self.scheduler_type(
             self._scheduler_limits(), self._replicas, self._start_attempt
         )
         self._attempts = self.attempts_type(

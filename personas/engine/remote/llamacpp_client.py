@@ -1,0 +1,279 @@
+"""HTTP client of a llama.cpp server, and the checks that it serves our base model (written for
+llama.cpp b11549).
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import aiohttp
+
+from personas.engine.remote.llamacpp_slots import SlotPool
+from personas.engine.remote.server_checks import (
+    PROBE_TEXT,
+    ExpectedModel,
+    ServerCheck,
+    Topic,
+    failed_check,
+    limited,
+)
+from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.vllm_client import (
+    CALL_TIMEOUT_S,
+    NOT_A_SERVER_ADVICE,
+    ServedModels,
+    ServerAnswer,
+    TokenChunk,
+    VllmClient,
+    read_answer,
+)
+from personas.errors import UnderstudyError
+
+COMPLETION_PATH = "/completion"
+FINISH_REASONS = {"eos": "stop", "word": "stop", "limit": "length", "none": "stop"}
+"""Reasons by llama.cpp's `stop_type`."""
+CACHE_PROBE_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class ServedByLlamaCpp(ServedModels):
+    """A server's base model, slots and adapters: paths by the files' names in `adapters`, and their
+    numbers at the server in `ids`, which also has those that are not ours.
+
+    `keeps_apart`: its caches are not shared between adapters.
+    """
+
+    ids: Mapping[str, int] = field(default_factory=dict)
+    slots: int = 1
+    keeps_apart: bool = True
+
+    def lora(self, file: str) -> list[dict[str, float]]:
+        """Return the complete list of adapters with one at scale 1, all others at 0; none at 1 if
+        `file` is empty. A request without the list would get the server's own scales.
+        """
+        return [
+            {"id": number, "scale": float(name == file)}
+            for name, number in sorted(self.ids.items(), key=lambda item: item[1])
+        ]
+
+
+class LlamaCppClient(VllmClient):
+    """Calls one llama.cpp server. `slots` are those that its check counted."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        super().__init__(url, session)
+        self.slots = SlotPool.of(1)
+
+    async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Raise `ReplicaError` unless the server is alive and has loaded its model."""
+        answer = await self._call("GET", "/health", timeout_s=timeout_s)
+        if answer.status == 503:
+            raise ReplicaError(f"{self.url} is still loading its model.", "Wait.", "gone")
+        if answer.status != 200:
+            raise self._status_error(answer)
+
+    async def models(self) -> ServedByLlamaCpp:
+        """Return the base model, the slots and the adapters."""
+        props = await self._expect_json("GET", "/props")
+        listed = (await self._call("GET", "/lora-adapters")).body
+        try:
+            settings = props["default_generation_settings"]
+            path = str(props["model_path"])
+            ids = {PurePath(entry["path"]).name: int(entry["id"]) for entry in listed}
+            paths = {PurePath(entry["path"]).name: str(entry["path"]) for entry in listed}
+            if len(ids) != len(listed):
+                raise VllmError(
+                    f"{self.url} has two adapters of one file name.", "Start it with each once."
+                )
+            return ServedByLlamaCpp(
+                base=path,
+                root=path,
+                max_tokens=int(settings["n_ctx"]),
+                adapters=paths,
+                ids=ids,
+                slots=int(props["total_slots"]),
+            )
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._foreign_answer("/props") from error
+
+    async def vocabulary(self) -> int | None:
+        """Return the number of tokens of the model's vocabulary; None if the server does not say."""
+        answer = await self._expect_json("GET", "/v1/models")
+        try:
+            return int(answer["data"][0]["meta"]["n_vocab"])
+        except (LookupError, TypeError, ValueError):
+            return None
+
+    async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
+        body = {"content": text, "add_special": False, "parse_special": False}
+        answer = await self._expect_json("POST", "/tokenize", body)
+        if not isinstance(answer.get("tokens"), list):
+            raise self._foreign_answer("/tokenize")
+        return tuple(answer["tokens"])
+
+    async def complete(self, body: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        """Return a completion as a whole."""
+        answer = await self._call("POST", COMPLETION_PATH, body, timeout_s)
+        if answer.status != 200:
+            raise self._status_error(answer)
+        if not isinstance(answer.body, dict):
+            raise self._foreign_answer(COMPLETION_PATH)
+        return answer.body
+
+    async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
+        """Stream a completion; closing the iterator cancels it.
+
+        A chunk with `text` and without `tokens` has several tokens, whose ids the server left out:
+        it sends a character of several tokens with its last one.
+        """
+        # The progress of a long prompt shows that the server has not stalled.
+        wanted = {**body, "stream": True, "return_tokens": True, "return_progress": True}
+        sent = 0
+        try:
+            async with self._session.post(
+                f"{self.url}{COMPLETION_PATH}", json=wanted, allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    raise self._completion_error(await read_answer(response), "")
+                async with aclosing(self._events(response.content)) as events:
+                    async for event in events:
+                        chunk = _chunk(event, sent)
+                        if "prompt_progress" not in event:
+                            sent = int(event["tokens_predicted"])
+                        yield chunk
+                        if chunk.finish:
+                            return
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._connection_error(error) from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            what = f"{self.url} sent what is no part of a reply ({type(error).__name__}: {error})."
+            raise ReplicaError(what, NOT_A_SERVER_ADVICE) from error
+
+    def _foreign_answer(self, path: str) -> VllmError:
+        return VllmError(
+            f"{self.url}{path} does not answer as a llama.cpp server does.", "Check ENGINE_URLS."
+        )
+
+    def _completion_error(self, answer: ServerAnswer, model: str) -> UnderstudyError:
+        return self._status_error(answer)
+
+
+def _chunk(event: Mapping[str, Any], sent: int) -> TokenChunk:
+    """Parse an event of a stream after `sent` tokens."""
+    if event["stop"]:
+        return TokenChunk((), finish=FINISH_REASONS[event["stop_type"]])
+    if "prompt_progress" in event:
+        return TokenChunk(())
+    tokens = tuple(event["tokens"])
+    if int(event["tokens_predicted"]) - sent > len(tokens):
+        return TokenChunk((), text=str(event["content"]))
+    probabilities = event.get("completion_probabilities")
+    if not probabilities:
+        return TokenChunk(tokens)
+    return TokenChunk(
+        tokens,
+        logprobs=tuple(float(entry["logprob"]) for entry in probabilities),
+        alternatives=tuple(likeliest(entry) for entry in probabilities),
+    )
+
+
+def likeliest(entry: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
+    """Return the likeliest tokens at a position with their log-probabilities."""
+    return tuple((int(top["id"]), float(top["logprob"])) for top in entry["top_logprobs"])
+
+
+@dataclass(frozen=True)
+class LlamaCppChecker:
+    """Checks that servers serve `expected` in contexts that are long enough."""
+
+    expected: ExpectedModel
+
+    async def check(self, client: VllmClient) -> ServedByLlamaCpp:
+        """Check the model, its tokenizer and its caches. Raises `VllmError`."""
+        assert isinstance(client, LlamaCppClient)
+        async with limited(client):
+            served = await client.models()
+            await self._require_model(client, served)
+            need = self.expected.context_tokens
+            if served.max_tokens < need:
+                raise VllmError(
+                    f"{client.url} takes {served.max_tokens} tokens in a slot; a prompt and its "
+                    f"reply have {need}.",
+                    f"Start it with -c {need * served.slots} or more for {served.slots} slots.",
+                )
+            keeps_apart = await self._keeps_caches_apart(client, served)
+        client.slots = SlotPool.of(served.slots)
+        return ServedByLlamaCpp(
+            served.base,
+            served.root,
+            served.max_tokens,
+            served.adapters,
+            ids=served.ids,
+            slots=served.slots,
+            keeps_apart=keeps_apart,
+        )
+
+    async def inspect(self, client: VllmClient) -> list[ServerCheck]:
+        """Check everything, and report instead of raising."""
+        checks = list[ServerCheck]()
+        topics: tuple[Topic, ...] = ("model", "prompts")
+        try:
+            served = await self.check(client)
+        except VllmError as error:
+            return [failed_check(client, topics[len(checks)], error)]
+        size = f"{served.root}, {served.slots} slots of {served.max_tokens} tokens"
+        checks.append(ServerCheck(client.url, "model", "ok", size))
+        checks.append(ServerCheck(client.url, "prompts", "ok", "token ids"))
+        if not served.keeps_apart:
+            shared = ServerCheck(
+                client.url,
+                topic="prompts",
+                state="warn",
+                found="its cache is shared between adapters, so each prompt is computed anew",
+                remedy="start it with --cache-ram 0",
+            )
+            checks.append(shared)
+        return checks
+
+    async def _require_model(self, client: LlamaCppClient, served: ServedByLlamaCpp) -> None:
+        expected = self.expected
+        why = ""
+        vocabulary = await client.vocabulary()
+        if vocabulary is not None and vocabulary != expected.max_token_id + 1:
+            why = f"its vocabulary has {vocabulary} tokens, not {expected.max_token_id + 1}"
+        elif await client.tokenize(served.base, PROBE_TEXT) != expected.probe_ids:
+            why = "it has another tokenizer"
+        if why:
+            raise VllmError(
+                f"{client.url} serves {served.root}, which is not {expected.base.name}: {why}.",
+                "Start it with a GGUF file of the model that BASE_MODEL names, or change "
+                "BASE_MODEL.",
+            )
+
+    async def _keeps_caches_apart(self, client: LlamaCppClient, served: ServedByLlamaCpp) -> bool:
+        """Find out whether a prompt that the base model has computed is read for an adapter.
+
+        The server's cache of prompts in memory (`--cache-ram`) holds them without their adapter, and
+        a slot takes over the most similar one when its own prompt changes.
+        """
+        if not served.ids:
+            return True
+        text = self.expected.probe_ids[:CACHE_PROBE_TOKENS]
+        other = text[::-1]
+        first = served.lora("")
+        second = served.lora(next(iter(served.ids)))
+        requests = ((text, first), (other, first), (text, second))
+        read = 0
+        for prompt, lora in requests:
+            answer = await client.complete(_cache_probe(prompt, lora), CALL_TIMEOUT_S)
+            read = int((answer.get("timings") or {}).get("cache_n", 0))
+        return read == 0
+
+
+def _cache_probe(prompt: Sequence[int], lora: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "prompt": list(prompt), "n_predict": 1, "temperature": 0, "id_slot": 0, "cache_prompt": True,
+        "lora": lora,
+    }  # fmt: skip

@@ -1,0 +1,268 @@
+"""The engine over llama.cpp servers: lists of adapters, slots, promotions, crashes."""
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from personas.engine.remote.llamacpp_engine import LlamaCppEngine
+from personas.engine.remote.llamacpp_memory import ServerMemory
+from personas.engine.remote.llamacpp_process import LlamaServerError
+from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
+from personas.home.adapters import adapter_ref
+from tests.personas.llamacpp_engine.conftest import with_rows
+from tests.personas.llamacpp_engine.server import LlamaCppServer
+from tests.personas.vllm_engine.conftest import answer, ask
+from tests.personas.vllm_engine.test_vllm_engine import until
+
+ROOM = ServerMemory(need_bytes=1, free_bytes=2**40, total_bytes=2**40)
+NO_ROOM = replace(ROOM, free_bytes=0)
+
+
+@pytest.fixture(params=[True, False], ids=["beside", "restart"])
+def has_room(request, monkeypatch):
+    """Promotions start a second server, or restart the only one."""
+    memory = ROOM if request.param else NO_ROOM
+    monkeypatch.setattr(LlamaCppEngine, "_memory", lambda self, adapters: memory)
+    monkeypatch.setattr(LlamaCppEngine, "_fit_slots", lambda self: None)
+    return request.param
+
+
+@pytest.fixture
+def undisturbed(model, small_base):
+    """The reply that an adapter's file gives, of so many tokens."""
+    renderer = small_base[2]
+
+    def reply(request, file=""):
+        server = LlamaCppServer(model)
+        ids = list(renderer.prompt(request.persona, request.turns).ids)
+        begin = len(ids)
+        for _ in range(request.sampling.max_new_tokens):
+            ids.append(server.next_token(file, ids))
+        return renderer.tokenizer.decode(ids[begin:], skip_special_tokens=True).strip()
+
+    return reply
+
+
+def file_of(engine, adapter):
+    return engine._files.path(adapter).name
+
+
+class TestServersOfOthers:
+    """Servers at ENGINE_URLS, with the adapters that they were started with."""
+
+    async def start(self, server, *paths, **settings):
+        await server.stop()
+        server.adapters = tuple(str(path) for path in paths)
+        for name, value in settings.items():
+            setattr(server, name, value)
+        await server.start()
+
+    async def test_each_request_names_all_adapters_and_a_slot_of_its_own(
+        self, open_engine, server, version, undisturbed
+    ):
+        engine = await open_engine(server.url)
+        ada, bea = version(1), version(1, "bea")
+        paths = [engine._files.write(ada), engine._files.write(bea)]
+        await engine.close()
+        await self.start(server, "/elsewhere/foreign.gguf", *paths)
+        engine = await open_engine(server.url)
+        server.requests.clear()
+        for adapter in (ada, bea, None):
+            await engine.load(adapter) if adapter else None
+            file = file_of(engine, adapter) if adapter else ""
+            request = ask(adapter=adapter)
+            assert await answer(engine, request) == undisturbed(request, file)
+        scales = [[entry["scale"] for entry in body["lora"]] for body in server.requests]
+        assert scales == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+        assert len({body["id_slot"] for body in server.requests}) == 3
+        assert not any(body["cache_prompt"] for body in server.requests)
+        await answer(engine, ask(adapter=bea))
+        assert server.requests[-1]["id_slot"] == server.requests[1]["id_slot"]
+        assert server.requests[-1]["cache_prompt"]
+
+    async def test_one_adapter_computes_at_a_time_and_slots_that_change_hands_are_not_read(
+        self, open_engine, server, version, undisturbed
+    ):
+        engine = await open_engine(server.url)
+        adapters = [version(1, persona) for persona in ("ada", "bea", "cee")]
+        paths = [engine._files.write(adapter) for adapter in adapters]
+        await engine.close()
+        await self.start(server, *paths, slot_count=2, slots=server.slots[:2], token_delay_s=0.002)
+        engine = await open_engine(server.url)
+        for adapter in adapters:
+            await engine.load(adapter)
+        server.most_adapters = 0
+        requests = [ask(f"question {at % 2}", adapters[at % 3], guild_id=at) for at in range(12)]
+        replies = await asyncio.gather(*(answer(engine, request) for request in requests))
+        assert server.most_adapters == 1
+        for request, text in zip(requests, replies, strict=True):
+            assert text == undisturbed(request, file_of(engine, request.adapter))
+
+    async def test_a_cache_that_is_shared_between_adapters_is_not_read(
+        self, open_engine, server, version, undisturbed
+    ):
+        engine = await open_engine(server.url)
+        ada, bea = version(1), version(1, "bea")
+        paths = [engine._files.write(ada), engine._files.write(bea)]
+        await engine.close()
+        await self.start(server, *paths, cache_ram=True)
+        engine = await open_engine(server.url)
+        for adapter in (ada, bea, ada, None, ada):
+            if adapter:
+                await engine.load(adapter)
+            request = ask(adapter=adapter)
+            file = file_of(engine, adapter) if adapter else ""
+            assert await answer(engine, request) == undisturbed(request, file)
+        client = engine._replicas.all[0].client
+        [check] = [it for it in await engine._inspect(client) if it.state == "warn"]
+        assert "shared between adapters" in check.found and "--cache-ram 0" in check.remedy
+
+    async def test_a_version_that_no_server_has_is_named_with_the_command_that_starts_one(
+        self, open_engine, server, version, undisturbed, small_base
+    ):
+        engine = await open_engine(server.url)
+        with pytest.raises(AdapterNotServedError, match="No server has ada v1") as error:
+            await engine.load(version(1))
+        command = error.value.advice
+        path = engine._files.path(version(1))
+        assert path.exists() and f"--lora {path}" in command
+        assert f"llama-server --model {small_base[1]}" in command
+        stream = engine.submit(ask(adapter=version(1)))
+        text = "".join([piece async for piece in stream])
+        assert text == undisturbed(ask()) and stream.reply.version is None
+
+    async def test_another_model_and_a_short_context_are_refused(self, open_engine, server, model):
+        server.model = replace(model, probe_ids=[1, 2])
+        with pytest.raises(VllmError, match="it has another tokenizer"):
+            await open_engine(server.url)
+        server.model = replace(model, vocabulary=7)
+        with pytest.raises(VllmError, match=r"its vocabulary has 7 tokens, not \d+"):
+            await open_engine(server.url)
+        server.model = model
+        server.context = 4096
+        with pytest.raises(VllmError, match="takes 1024 tokens in a slot") as error:
+            await open_engine(server.url)
+        assert "-c 8192" in error.value.advice
+
+    async def test_characters_of_several_tokens_and_log_probabilities_arrive(
+        self, open_engine, server, model, undisturbed
+    ):
+        engine = await open_engine(server.url)
+        request = ask(alternatives=3)
+        stream = engine.submit(request)
+        [piece async for piece in stream]
+        assert len(stream.reply.tokens) == 20 and len(stream.reply.tokens[0].alternatives) == 3
+        whole = undisturbed(ask())
+        server.model = replace(model, parts=model.words[:4])
+        assert await answer(engine, ask()) == whole
+
+    async def test_cancelling_closes_the_connection(self, open_engine, server):
+        server.token_delay_s = 0.02
+        engine = await open_engine(server.url)
+        stream = engine.submit(ask(max_new_tokens=500))
+        await anext(aiter(stream))
+        assert server.running
+        stream.cancel()
+        await until(lambda: not server.running, 2.0)
+
+
+class TestOwnServer:
+    """A server that the bot runs, in a process of its own."""
+
+    async def test_a_promotion_gives_the_version_a_voice_and_loses_no_reply(
+        self, open_engine, program, version, undisturbed, has_room
+    ):
+        engine = await open_engine(program=program(token_delay_s=0.005))
+        first, second = version(1), version(2)
+        await engine.load(first)
+        requests = [ask(f"question {at}", first, guild_id=at % 3) for at in range(8)]
+        replies = [asyncio.create_task(answer(engine, request)) for request in requests]
+        await asyncio.sleep(0.1)
+        await engine.load(second)
+        new = ask(adapter=second)
+        assert await answer(engine, new) == undisturbed(new, file_of(engine, second))
+        for request, reply in zip(requests, replies, strict=True):
+            assert await reply == undisturbed(request, file_of(engine, first))
+        await until(lambda: len(engine._replicas.all) == 1, 5.0)
+        assert {status.name for status in engine.state().adapters} == {"ada-v1", "ada-v2"}
+
+    async def test_a_version_that_is_asked_first_is_served_at_the_next_start_at_once(
+        self, open_engine, program, version, undisturbed
+    ):
+        engine = await open_engine(program=program())
+        request = ask(adapter=version(1))
+        assert await answer(engine, request) == undisturbed(request, file_of(engine, version(1)))
+        await engine.close()
+        engine = await open_engine(program=program())
+        assert engine._servers.files == (engine._files.path(version(1)),)
+        await engine.drop(version(1))
+        assert not engine._servers.files and not engine._files.path(version(1)).exists()
+
+    async def test_a_server_that_dies_is_started_again_and_its_replies_go_on(
+        self, open_engine, program, version, undisturbed, tmp_path
+    ):
+        died = tmp_path / "died"
+        engine = await open_engine(program=program(die_after=45, die_file=str(died)))
+        await engine.load(version(1))
+        requests = [ask(f"question {at}", version(1)) for at in range(4)]
+        replies = await asyncio.gather(*(answer(engine, request) for request in requests))
+        assert died.exists() and engine._servers._current.crashes == 1
+        for request, text in zip(requests, replies, strict=True):
+            assert text == undisturbed(request, file_of(engine, version(1)))
+
+    async def test_it_ends_with_the_bot_and_with_its_guard(self, open_engine, program):
+        engine = await open_engine(program=program())
+        guard = psutil.Process(engine._server.pid)
+        [server] = guard.children()
+        os.kill(guard.pid, signal.SIGKILL)
+        await until(lambda: not server.is_running(), 5.0)
+        await until(lambda: engine._replicas.ready, 10.0)
+        guard = psutil.Process(engine._server.pid)
+        [server] = guard.children()
+        await engine.close()
+        assert not server.is_running() and not guard.is_running()
+
+    async def test_what_does_not_start_is_told_with_the_servers_words(self, open_engine, program):
+        with pytest.raises(LlamaServerError, match="failed to load model") as error:
+            await open_engine(program=program(refuses="yes"))
+        assert "llama-server.log" in error.value.advice
+
+    async def test_a_promotion_that_fails_leaves_the_earlier_versions(
+        self, open_engine, program, version, undisturbed, has_room, model, monkeypatch
+    ):
+        engine = await open_engine(program=program())
+        await engine.load(version(1))
+        launch = engine._launch
+        fails = [True, True]
+
+        def refuse(adapters):
+            settings = {"refuses": "yes"} if len(adapters) > 1 and fails.pop() else {}
+            program(**settings)
+            return launch(adapters)
+
+        monkeypatch.setattr(engine._servers, "_launch", refuse)
+        if has_room:
+            fails.clear()
+            fails += [False, True]
+            monkeypatch.setattr(engine._servers, "_memory", lambda adapters: ROOM)
+            await engine.load(version(2))
+            assert len(engine._servers.files) == 2
+        else:
+            with pytest.raises(LlamaServerError):
+                await engine.load(version(2))
+            request = ask(adapter=version(1))
+            text = await answer(engine, request)
+            assert text == undisturbed(request, file_of(engine, version(1)))
+
+    async def test_a_damaged_version_is_refused_and_the_base_model_answers(
+        self, open_engine, program, home, version, undisturbed
+    ):
+        engine = await open_engine(program=program(), limits=with_rows(2))
+        missing = adapter_ref(home, "ada", "v9")
+        stream = engine.submit(ask(adapter=missing))
+        text = "".join([piece async for piece in stream])
+        assert text == undisturbed(ask()) and stream.reply.version is None
