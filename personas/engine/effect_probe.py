@@ -15,12 +15,15 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from personas.engine.leak_probe import CacheAnswers
 from personas.errors import AdapterError
 from personas.home.adapters import WEIGHTS_FILE, require_manifest
 from personas.home.effect_probe import EffectResults, read_effect_probe
 from personas.schemas.chat import AdapterRef
 from personas.schemas.effect_probe import (
+    CacheFigures,
     EffectProbe,
     EffectResult,
     EffectVerdict,
@@ -36,26 +39,28 @@ NO_EFFECT_ADVICE = "See the engine's log, or serve this version with another eng
 class PrecisionTolerance:
     """How far the figures of a right engine may lie from those of training.
 
-    `share` is that of the expected shift, `shift` the least difference in nats per token, and
-    `base` the difference of the base model's log-probabilities.
+    `deviation` is the share in `EffectResult`, `noise` the root mean square in nats below which a
+    token's shift drowns in rounding, and `base` the difference of the base model's mean
+    log-probability, in nats per token.
     """
 
-    share: float
-    shift: float
+    deviation: float
+    noise: float
     base: float
 
 
 TOLERANCES = {
-    "float32": PrecisionTolerance(share=0.1, shift=0.02, base=0.05),
-    "bfloat16": PrecisionTolerance(share=0.1, shift=0.02, base=0.05),
-    "float16": PrecisionTolerance(share=0.1, shift=0.02, base=0.05),
-    "int8": PrecisionTolerance(share=0.1, shift=0.03, base=0.1),
-    "q8_0": PrecisionTolerance(share=0.1, shift=0.03, base=0.1),
+    "float32": PrecisionTolerance(deviation=0.2, noise=0.05, base=0.05),
+    "bfloat16": PrecisionTolerance(deviation=0.2, noise=0.05, base=0.05),
+    "float16": PrecisionTolerance(deviation=0.2, noise=0.05, base=0.05),
+    "int8": PrecisionTolerance(deviation=0.2, noise=0.05, base=0.1),
+    "q8_0": PrecisionTolerance(deviation=0.2, noise=0.05, base=0.1),
 }
-COARSE_TOLERANCE = PrecisionTolerance(share=0.15, shift=0.05, base=0.4)
+COARSE_TOLERANCE = PrecisionTolerance(deviation=0.3, noise=0.1, base=0.4)
 """Of 4 to 6 bits a weight, and of precisions that are not known."""
-WEAK_SHIFT_FACTOR = 2.0
-"""A shift below so many tolerances cannot be told from none."""
+MAX_TELLING_SHARE = 0.5
+"""Tolerance above which a result tells little: an adapter that is half as strong would pass."""
+SMALLEST_EFFECT = 1e-6  # nats; shares of less mean nothing
 
 
 class EffectError(AdapterError):
@@ -102,15 +107,33 @@ class ReplyScorer(Protocol):
 
 
 @dataclass(frozen=True)
+class EffectMeasurement:
+    """What an engine tells of a probe: the replies' log-probabilities under the base model and
+    under the adapter, what its prompt cache changes (None: it has none), and the seconds of it all.
+    """
+
+    base: Sequence[TokenLogprobs]
+    tuned: Sequence[TokenLogprobs]
+    cache: CacheFigures | None
+    seconds: float
+
+
+@dataclass(frozen=True)
 class PendingEffect:
     """An effect that an engine still has to show of an adapter.
 
-    `judge` gets the replies' log-probabilities under the base model and under the adapter, and the
-    seconds that they took. It raises `EffectError` for another adapter's.
+    `judge` stores the result. It raises `EffectError` for another adapter's effect, and
+    `CacheLeakError` for a cache that mixes adapters.
     """
 
     replies: Sequence[TokenizedReply]
-    judge: Callable[[Sequence[TokenLogprobs], Sequence[TokenLogprobs], float], None]
+    judge: Callable[[EffectMeasurement], None]
+
+    @property
+    def cache_text(self) -> tuple[int, ...]:
+        """The text that is asked for through the prompt cache: the longest of the probe."""
+        texts = [(*reply.prompt, *reply.reply) for reply in self.replies]
+        return max(texts, key=len)
 
 
 @dataclass(frozen=True)
@@ -141,9 +164,13 @@ class EffectChecks:
             return None
         return PendingEffect(probe.replies, partial(self._judge, adapter, place, probe, digest))
 
-    async def check(self, scorer: ReplyScorer, adapter: AdapterRef) -> None:
-        """Have an engine show an adapter's effect unless it has. Raises `EffectError`, or the
-        engine's own `UnderstudyError`.
+    async def check(
+        self, scorer: ReplyScorer, adapter: AdapterRef, other: AdapterRef | None = None
+    ) -> None:
+        """Have an engine show an adapter's effect unless it has, and that its prompt cache keeps
+        the adapter apart from another one (None: from the base model).
+
+        Raises `EffectError`, `CacheLeakError`, or the engine's own `UnderstudyError`.
         """
         effect = await asyncio.to_thread(self.pending, adapter, scorer.place)
         if effect is None:
@@ -151,8 +178,9 @@ class EffectChecks:
         begun = time.monotonic()
         base = await scorer.score_replies(None, effect.replies)
         tuned = await scorer.score_replies(adapter, effect.replies)
-        seconds = time.monotonic() - begun
-        await asyncio.to_thread(effect.judge, base, tuned, seconds)
+        cache = await _ask_cache(scorer, adapter, other, effect.cache_text)
+        measurement = EffectMeasurement(base, tuned, cache, time.monotonic() - begun)
+        await asyncio.to_thread(effect.judge, measurement)
 
     def _judge(
         self,
@@ -160,24 +188,38 @@ class EffectChecks:
         place: str,
         probe: EffectProbe,
         digest: str,
-        base: Sequence[TokenLogprobs],
-        tuned: Sequence[TokenLogprobs],
-        seconds: float,
+        measurement: EffectMeasurement,
     ) -> None:
-        """Store the result of a probe. Raises `EffectError` unless the engine has shown it."""
-        measured = compare_effect(probe, base, tuned, self.precision)
+        """Store the result of a probe. Raises `EffectError` and `CacheLeakError`."""
+        compared = compare_effect(probe, measurement.base, measurement.tuned, self.precision)
+        figures = asdict(compared)
+        if measurement.cache and measurement.cache.leaks and compared.verdict != "refused":
+            figures["verdict"] = "leaks"
         result = EffectResult(
             persona=adapter.persona_id,
             version=adapter.version,
             probe=digest,
             engine=place,
             precision=self.precision,
-            seconds=round(seconds, 3),
+            cache=measurement.cache,
+            seconds=round(measurement.seconds, 3),
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            **asdict(measured),
+            **figures,
         )
         self.results.store(result)
         _require_shown(result, adapter)
+
+
+async def _ask_cache(
+    scorer: ReplyScorer, adapter: AdapterRef, other: AdapterRef | None, text: Sequence[int]
+) -> CacheFigures:
+    return CacheAnswers(
+        first_alone=await scorer.next_tokens(adapter, text, cached=False),
+        second_alone=await scorer.next_tokens(other, text, cached=False),
+        first=await scorer.next_tokens(adapter, text, cached=True),
+        second=await scorer.next_tokens(other, text, cached=True),
+        first_again=await scorer.next_tokens(adapter, text, cached=True),
+    ).figures()
 
 
 @dataclass(frozen=True)
@@ -190,7 +232,7 @@ class EffectComparison:
     shown_base: float
     expected_shift: float
     shown_shift: float
-    shift_error: float
+    deviation: float
     tolerance: float
 
 
@@ -202,52 +244,61 @@ def compare_effect(
 ) -> EffectComparison:
     """Compare what an engine shows of a probe with what training measured, over the tokens that the
     engine told of both sides. Raises `EffectError` where it told none.
+
+    The shifts are compared token by token. Their means alone differ little where an adapter is half
+    as strong: of the version's own replies, the first half of its effect brings most.
     """
-    rows: list[tuple[float, float, float, float]] = []
-    gaps: list[float] = []  # of each reply: the mean difference of the two shifts
+    rows = []
     for reply, base_logprobs, tuned_logprobs in zip(probe.replies, base, tuned, strict=True):
-        own = []
-        for row in zip(reply.base, reply.tuned, base_logprobs, tuned_logprobs, strict=True):
-            if row[2] is not None and row[3] is not None:
-                own.append((row[0], row[1], row[2], row[3]))
-        if own:
-            means = np.mean(own, axis=0)
-            gaps.append(float(means[3] - means[2] - (means[1] - means[0])))
-        rows += own
+        tokens = zip(reply.base, reply.tuned, base_logprobs, tuned_logprobs, strict=True)
+        rows += [row for row in tokens if row[2] is not None and row[3] is not None]
     if not rows:
         raise EffectError(
             "The engine tells no log-probabilities of given replies.", NO_EFFECT_ADVICE
         )
-    expected_base, expected_tuned, shown_base, shown_tuned = np.mean(rows, axis=0).tolist()
-    expected_shift = expected_tuned - expected_base
-    shown_shift = shown_tuned - shown_base
+    figures = np.array(rows, dtype=np.float64)
+    expected_base, _, shown_base, _ = figures.mean(axis=0).tolist()
+    expected = figures[:, 1] - figures[:, 0]
+    shown = figures[:, 3] - figures[:, 2]
+    effect = _root_mean_square(expected)
+    deviation = _root_mean_square(shown - expected)
     limits = TOLERANCES.get(precision, COARSE_TOLERANCE)
-    tolerance = max(limits.shift, limits.share * expected_shift)
+    allowed = max(limits.deviation * effect, limits.noise)
     verdict: EffectVerdict = "shown"
-    if (
-        abs(shown_base - expected_base) > limits.base
-        or abs(shown_shift - expected_shift) > tolerance
-    ):
+    if deviation > allowed or abs(shown_base - expected_base) > limits.base:
         verdict = "refused"
-    elif expected_shift < WEAK_SHIFT_FACTOR * tolerance:
+    elif allowed > effect * MAX_TELLING_SHARE:
         verdict = "too weak"
     return EffectComparison(
         verdict=verdict,
         tokens=len(rows),
         expected_base=expected_base,
         shown_base=shown_base,
-        expected_shift=expected_shift,
-        shown_shift=shown_shift,
-        shift_error=float(np.std(gaps, ddof=1) / len(gaps) ** 0.5) if len(gaps) > 1 else 0.0,
-        tolerance=tolerance,
+        expected_shift=float(expected.mean()),
+        shown_shift=float(shown.mean()),
+        deviation=deviation / max(effect, SMALLEST_EFFECT),
+        tolerance=allowed / max(effect, SMALLEST_EFFECT),
     )
 
 
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
 def _require_shown(result: EffectResult, adapter: AdapterRef) -> None:
-    """Raise `EffectError` with the expected and the shown figures for a refused result."""
+    """Raise `EffectError` with the expected and the shown figures for a refused result, and
+    `CacheLeakError` for a leak.
+    """
+    name = f"{adapter.persona_id} {adapter.version}"
+    if result.verdict == "leaks" and result.cache:
+        raise CacheLeakError(
+            f"{result.engine} computes {name} with other adapters' cached prompts: its answers "
+            f"through the prompt cache differ by {result.cache.gap:.2f} nats from those without, "
+            f"and other adapters' by {result.cache.separation:.2f}.",
+            "Switch the engine's prompt cache off (vLLM: --no-enable-prefix-caching).",
+        )
     if result.verdict != "refused":
         return
-    name = f"{adapter.persona_id} {adapter.version}"
     gap = result.shown_base - result.expected_base
     if abs(gap) > TOLERANCES.get(result.precision, COARSE_TOLERANCE).base:
         raise EffectError(
@@ -259,6 +310,7 @@ def _require_shown(result: EffectResult, adapter: AdapterRef) -> None:
     raise EffectError(
         f"{result.engine} does not show the effect of {name}: it makes the replies of its probe "
         f"likelier by {result.shown_shift:.3f} nats per token, and training measured "
-        f"{result.expected_shift:.3f} (± {result.tolerance:.3f}).",
+        f"{result.expected_shift:.3f}; token by token they differ by {result.deviation:.0%} of the "
+        f"effect, where {result.precision} allows {result.tolerance:.0%}.",
         NO_EFFECT_ADVICE,
     )

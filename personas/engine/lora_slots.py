@@ -260,6 +260,16 @@ class LoraSlots:
             except Exception as error:  # no memory, for one: raised where the adapter is wanted
                 self.reads[name] = _failed(error)
 
+    def other_adapter(self, slot: LoraSlot) -> AdapterRef | None:
+        """Return the adapter of the stack that was used last beside that of a slot; None without
+        any.
+        """
+        for resident in reversed(self._resident.values()):
+            is_usable = not resident.is_on_trial and not resident.on_dropped
+            if resident.slot.index and resident.slot is not slot and is_usable:
+                return resident.slot.ref
+        return None
+
     def end_trial(self, name: str, error: Exception | None) -> None:
         """Let an adapter be used that has shown its effect. Remove one that has not: `acquire`
         raises the error.

@@ -3,12 +3,15 @@ between those of replies.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
+from personas.engine.effect_probe import EffectMeasurement, PendingEffect
 from personas.engine.fair_scheduler import run_or_log
-from personas.engine.lora_slots import BASE_MODEL_SLOT, LoraSlot, LoraSlots, PendingEffect
+from personas.engine.leak_probe import CacheAnswers
+from personas.engine.lora_slots import BASE_MODEL_SLOT, LoraSlot, LoraSlots
 from personas.engine.model_runner import ModelRunner
-from personas.engine.reply_scoring import score_in_steps
+from personas.engine.reply_scoring import next_tokens, score_in_steps
+from personas.schemas.effect_probe import CacheFigures
 
 OnTried = Callable[[Exception | None], None]
 """Called with the reason why an adapter is not used, or None."""
@@ -58,7 +61,32 @@ class AdapterTrials:
         begun = time.monotonic()
         base = yield from score_in_steps(runner, BASE_MODEL_SLOT, effect.replies)
         tuned = yield from score_in_steps(runner, slot, effect.replies)
-        effect.judge(base, tuned, time.monotonic() - begun)
+        cache = None
+        if runner.prefixes is not None:
+            cache = yield from self._ask_cache(runner, slot, effect.cache_text)
+        effect.judge(EffectMeasurement(base, tuned, cache, time.monotonic() - begun))
+
+    def _ask_cache(
+        self, runner: ModelRunner, slot: LoraSlot, text: Sequence[int]
+    ) -> Generator[None, None, CacheFigures]:
+        """Ask by the adapter, by another one in memory or the base model, and by it again."""
+        other = self._lora.acquire(self._lora.other_adapter(slot))
+        answers = []
+        questions = ((slot, False), (other, False), (slot, True), (other, True), (slot, True))
+        try:
+            for asked, cached in questions:
+                answers.append(next_tokens(runner, asked, text, cached=cached))
+                yield
+        finally:
+            self._lora.release(other)
+        first_alone, second_alone, first, second, first_again = answers
+        return CacheAnswers(
+            first_alone=first_alone,
+            second_alone=second_alone,
+            first=first,
+            second=second,
+            first_again=first_again,
+        ).figures()
 
     def _end(self, name: str, error: Exception | None) -> None:
         self._current = None

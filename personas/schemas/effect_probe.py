@@ -12,9 +12,9 @@ MAX_PROBE_REPLIES = 10
 MAX_PROBE_REPLY_TOKENS = 64
 LogProbability = Annotated[float, Field(le=0, allow_inf_nan=False)]
 TokenId = Annotated[int, Field(ge=0)]
-EffectVerdict = Literal["shown", "refused", "too weak"]
+EffectVerdict = Literal["shown", "refused", "too weak", "leaks"]
 """`shown`: the engine has the trained effect; `refused`: it has another one; `too weak`: training
-changed so little that the engine's precision hides it.
+changed so little that the engine's precision hides it; `leaks`: its prompt cache mixes adapters.
 """
 
 
@@ -54,14 +54,24 @@ class EffectProbe(FrozenModel):
     replies: Annotated[tuple[ProbeReply, ...], Field(min_length=1, max_length=MAX_PROBE_REPLIES)]
 
 
+class CacheFigures(FrozenModel):
+    """What a prompt cache changes, in nats: the largest difference (`gap`) between an adapter's
+    answers through the cache and without it, and the `separation` of two adapters' answers.
+    """
+
+    gap: float
+    separation: float
+    leaks: bool
+
+
 class EffectResult(FrozenModel):
     """What an engine showed of a version's probe. Figures are nats per token of the replies.
 
     `expected_*` were measured at training, `shown_*` on the engine, both over the same `tokens`.
-    The shift is how much likelier the adapter makes the replies; `shift_error` is the standard
-    error of the two shifts' difference over the replies. `tolerance` is the largest difference of
-    the shifts at which the engine is taken to have this adapter. `probe` is the digest of the
-    probe's file; `engine` names the engine and where it runs.
+    The shift is how much likelier the adapter makes the replies. `deviation` is the root mean
+    square, over the tokens, of what the two shifts differ, as a share of that of the expected
+    shift: 0 for the same adapter, 1 for none. It has to be within `tolerance`. `probe` is the
+    digest of the probe's file; `engine` names the engine and where it runs.
     """
 
     persona: str
@@ -75,7 +85,8 @@ class EffectResult(FrozenModel):
     shown_base: float
     expected_shift: float
     shown_shift: float
-    shift_error: float
+    deviation: float
     tolerance: float
+    cache: CacheFigures | None = None
     seconds: float
     at: str

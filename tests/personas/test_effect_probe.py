@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from personas.engine import engine_parts
-from personas.engine.effect_probe import EffectError
+from personas.engine.effect_probe import CacheLeakError, EffectError
+from personas.engine.kv_cache import PrefixCache
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.lora_slots import StackedLora
 from personas.errors import AdapterError
@@ -87,6 +88,7 @@ async def test_a_right_version_speaks_in_each_precision(open_engine, home, preci
     [result] = read_effect_results(home)
     assert (result.persona, result.version, result.verdict) == ("ada", "v1", "shown")
     assert result.precision == precision and result.engine.startswith("this bot's engine (cpu")
+    assert not result.cache.leaks and result.cache.gap < 0.1 < result.cache.separation
     assert result.expected_shift > 0.5 and abs(result.shown_shift - result.expected_shift) < 0.05
 
 
@@ -110,7 +112,7 @@ async def test_a_wrong_adapter_is_refused_with_both_figures(
     [result] = read_effect_results(home)
     assert result.verdict == "refused"
     assert f"{result.shown_shift:.3f} nats" in refused.value.message
-    assert f"measured {result.expected_shift:.3f} (± " in refused.value.message
+    assert f"measured {result.expected_shift:.3f};" in refused.value.message
     with pytest.raises(AdapterError, match="does not show"):  # the bot then takes the base model
         await answer(engine, ask(ref))
     right = adapter_ref(home, "oda", "v1")
@@ -130,6 +132,27 @@ async def test_an_engine_that_uses_no_module_is_noticed(open_engine, home, monke
     engine = await open_engine()
     with pytest.raises(EffectError, match=r"likelier by -?0\.000 nats"):
         await engine.load(adapter_ref(home, "ada", "v1"))
+
+
+@pytest.mark.parametrize("with_other", [False, True])
+async def test_a_prefix_cache_that_mixes_adapters_is_noticed(
+    open_engine, home, monkeypatch, with_other
+):
+    load_prefix = PrefixCache.load_prefix
+    store = PrefixCache.store
+    engine = await open_engine()
+    if with_other:
+        await engine.load(adapter_ref(home, "oda", "v1"))
+    monkeypatch.setattr(
+        PrefixCache,
+        "load_prefix",
+        lambda cache, name, prompt, kv: load_prefix(cache, "", prompt, kv),
+    )
+    monkeypatch.setattr(PrefixCache, "store", lambda cache, name, kv: store(cache, "", kv))
+    with pytest.raises(CacheLeakError, match="computes ada v1 with other adapters' cached prompts"):
+        await engine.load(adapter_ref(home, "ada", "v1"))
+    result = next(result for result in read_effect_results(home) if result.persona == "ada")
+    assert result.verdict == "leaks" and result.cache.gap > 0.25 * result.cache.separation > 0
 
 
 async def test_a_version_that_was_not_loaded_is_probed_before_its_first_reply(open_engine, home):

@@ -113,6 +113,14 @@ class ReplicaAdapters:
             raise AdapterNotServedError(error.message, error.advice) from error
         self._probed[key] = None
 
+    def other_on(self, url: str, adapter: AdapterRef) -> AdapterRef | None:
+        """Return another adapter that a server has, the one loaded last; None without any."""
+        for other in reversed(self._wanted.values()):
+            key = (url, other.name)
+            if other.name != adapter.name and key in self._probed and not self._probed[key]:
+                return other
+        return None
+
     def _end_load(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         del self._loads[key]
         if not task.cancelled() and (error := task.exception()):

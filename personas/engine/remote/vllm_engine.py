@@ -432,12 +432,13 @@ class VllmEngine:
         check_lora(adapter.folder, self._layers, name, has_all_layers=False)
 
     async def _probe_effect(self, client: VllmClient, adapter: AdapterRef) -> None:
-        """Have a server show an adapter's effect unless it has. Raises `EffectError`, and
-        `VllmError` where the server is away.
+        """Have a server show an adapter's effect unless it has. Raises `EffectError`,
+        `CacheLeakError`, and `VllmError` where the server is away.
         """
         if (adapter.folder / EFFECT_PROBE_FILE).is_file():
             scorer = await VllmScorer.of(client, self._salt.value)
-            await self._effects.check(scorer, adapter)
+            other = self._adapters.other_on(client.url, adapter)
+            await self._effects.check(scorer, adapter, other)
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function on the thread of the tokenizer."""

@@ -119,4 +119,19 @@ async def test_zero_modules_on_one_server_leave_the_version_to_the_other(open_en
         assert await version_of(engine, ref) == "v1"
     assert not probed[0].adapters and probed[1].adapters
     with_adapter = [body for body in probed[0].requests if body["model"] == ref.name]
-    assert all("prompt_logprobs" in body for body in with_adapter)
+    assert all(body["max_tokens"] == 1 for body in with_adapter)  # the probe alone
+
+
+@pytest.mark.parametrize("with_other", [False, True])
+async def test_a_server_whose_cache_mixes_adapters_gets_none(open_engine, probed, home, with_other):
+    engine = await open_engine(probed[0].url)
+    if with_other:
+        await engine.load(adapter_ref(home, "oda", "v1"))
+    probed[0].faults.shares_cache = True
+    ref = adapter_ref(home, "ada", "v1")
+    with pytest.raises(AdapterNotServedError, match="with other adapters' cached prompts") as error:
+        await engine.load(ref)
+    assert "--no-enable-prefix-caching" in error.value.advice
+    assert await version_of(engine, ref) is None
+    if with_other:
+        assert await version_of(engine, adapter_ref(home, "oda", "v1")) == "v1"
