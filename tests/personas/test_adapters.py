@@ -57,11 +57,11 @@ def test_one_changed_byte_is_found_and_named(tmp_path, name):
 def test_a_missing_file_and_an_extra_file_are_found(tmp_path):
     write_adapter(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.bin").write_bytes(b"pickle")
-    with pytest.raises(AdapterError, match=r"not in its manifest: adapter_model\.bin"):
+    with pytest.raises(AdapterError, match=r"manifest: adapter_model\.bin"):
         verify_adapter(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.bin").unlink()
     (tmp_path / "adapter" / "adapter_config.json").unlink()
-    with pytest.raises(AdapterError, match=r"adapter_config\.json does not match its checksum"):
+    with pytest.raises(AdapterError, match=r"adapter_config\.json .*checksum"):
         verify_adapter(tmp_path / "adapter")
 
 
@@ -69,7 +69,7 @@ def test_a_missing_file_and_an_extra_file_are_found(tmp_path):
 def test_an_unreadable_manifest_is_an_adapter_error(tmp_path, content):
     write_adapter(tmp_path / "adapter")
     (tmp_path / "adapter" / "manifest.json").write_bytes(content)
-    with pytest.raises(AdapterError, match=r"manifest.json in .* is damaged: "):
+    with pytest.raises(AdapterError, match=r"manifest\.json .*damaged: "):
         verify_adapter(tmp_path / "adapter")
 
 

@@ -44,11 +44,9 @@ def test_each_reason_has_its_own_words(monkeypatch, error, words):
 
 def test_without_fetching_only_what_was_fetched_before_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        BaseModelError, match=r"'harbour/tiny' is not on this machine.*fetched from a hub before"
-    ):
+    with pytest.raises(BaseModelError, match=r"'harbour/tiny' .*fetched from a hub before"):
         locate("harbour/tiny", fetch=False)
-    with pytest.raises(BaseModelError, match=r"'no such thing' is not on this machine"):
+    with pytest.raises(BaseModelError, match="'no such thing' is not on"):
         locate("no such thing", fetch=False)
     cached = tmp_path / "models--harbour--tiny"
     (cached / "snapshots" / "abc").mkdir(parents=True)
@@ -68,9 +66,7 @@ def copied(tiny_base, tmp_path):
 @pytest.mark.parametrize("config", ["{", "[]", '{"text_config": 1}'])
 def test_a_damaged_configuration_is_reported(copied, config):
     (copied / "config.json").write_text(config)
-    with pytest.raises(
-        BaseModelError, match=r"config\.json of .*model cannot be read: .*Fetch it again"
-    ):
+    with pytest.raises(BaseModelError, match=r"config\.json of .*cannot be read: .*Fetch"):
         locate(str(copied))
 
 
@@ -118,7 +114,7 @@ def test_a_model_is_sampled_as_its_makers_recommend(copied, config, expected):
 
 def test_a_damaged_recommendation_is_reported(copied):
     (copied / "generation_config.json").write_text("{")
-    with pytest.raises(BaseModelError, match=r"generation_config\.json of .*model cannot be read"):
+    with pytest.raises(BaseModelError, match=r"generation_config\.json of .*cannot be"):
         recommended_sampling(locate(str(copied)))
 
 
@@ -126,9 +122,7 @@ def test_a_damaged_recommendation_is_reported(copied):
 def test_a_damaged_tokenizer_is_reported(copied, tokenizer):
     (copied / "tokenizer.json").write_text(tokenizer)
     for reads in (load_tokenizer, load_fast_tokenizer):
-        with pytest.raises(
-            BaseModelError, match=r"tokenizer of .*model cannot be read .*Fetch its tokenizer\.json"
-        ):
+        with pytest.raises(BaseModelError, match=r"tokenizer of .*Fetch its tokenizer\.json"):
             reads(locate(str(copied)))
 
 
@@ -136,16 +130,14 @@ def test_a_damaged_tokenizer_is_reported(copied, tokenizer):
 def test_weights_that_are_cut_short_are_reported_by_their_header(copied, kept):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
-    with pytest.raises(
-        BaseModelError, match=r"model\.safetensors of .*model cannot be read: .*Fetch it again"
-    ):
+    with pytest.raises(BaseModelError, match=r"model\.safetensors of .*cannot be read: .*Fetch"):
         block_matrices(locate(str(copied)))
 
 
 def test_weights_of_another_shape_are_reported(copied):
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
-    with pytest.raises(BaseModelError, match=r"other shapes than its config\.json says"):
+    with pytest.raises(BaseModelError, match=r"other shapes .*config\.json"):
         load_model(locate(str(copied)), "bfloat16")
 
 

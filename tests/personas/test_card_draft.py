@@ -1,5 +1,7 @@
 """`python -m personas card draft`: a card from markdown alone, by rules, and what it lacks."""
 
+import re
+
 import pytest
 
 from bot.personas.registry import PersonaRegistry
@@ -92,7 +94,7 @@ def test_a_draft_holds_what_the_text_says_and_the_bot_loads_it(folder, tmp_path,
     asked = [turn.text for turn in example_turns(persona) if not turn.by_persona]
     assert asked[:2] == ["Is it lonely up here?", "And in winter?"]
     assert "a scenario (scenario)" in notes and "greeting" not in notes
-    assert "quotations left out because who says them is not clear: 1" in notes, "his sister's"
+    assert re.search("quotations left out .*: 1", notes), "his sister's"
     registry = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home")
     registry.bring_in(0, read_card_file(tmp_path / "wick.toml"), "wick.toml")
     again = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home").find("Wick Tarrow", 0)
@@ -102,7 +104,7 @@ def test_a_draft_holds_what_the_text_says_and_the_bot_loads_it(folder, tmp_path,
 def test_a_file_is_never_replaced_without_a_word(folder, tmp_path, capsys):
     (tmp_path / "wick.json").write_text("mine")
     code, _, errors = draft(capsys, folder, "--out", tmp_path / "wick.json")
-    assert code == 1 and "exists already. Choose another name, or add --overwrite." in errors
+    assert code == 1 and "wick.json exists already" in errors and "--overwrite" in errors
     assert (tmp_path / "wick.json").read_text() == "mine"
     assert draft(capsys, folder, "--out", tmp_path / "wick.json", "--overwrite")[0] == 0
     assert read_card_file(tmp_path / "wick.json").name == "Wick Tarrow"
@@ -117,10 +119,7 @@ def test_any_language_and_options_for_what_the_text_does_not_say(tmp_path, capsy
     assert persona.personality == "静かで、星を数える。" and "丘の上に住む" in persona.description
     said = [turn.text for turn in example_turns(persona) if turn.by_persona]
     assert said == ["船は今夜も来ない。", "灯りは消すな、海が見ている。"]
-    assert (
-        "no right or licence to the text is stated: add --license" in notes
-        and "a greeting (first_mes)" in notes
-    )
+    assert "--license" in notes and "a greeting (first_mes)" in notes
     draft(
         capsys,
         tmp_path / "character_keeper.md",
@@ -163,12 +162,12 @@ def test_a_title_that_names_no_character_gives_way_to_the_folder_and_long_texts_
         (
             {"characters/a.md": "A.", "characters/b.md": "B."},
             (),
-            "holds several characters: a.md, b.md.",
+            "several characters: a.md, b.md",
         ),
         ({"character_a.md": "A.", "character_b.md": "B."}, (), "holds several characters"),
         ({"a.md": "---\nname: [\n---\nText."}, (), "is not YAML"),
-        ({"a.md": " "}, (), "holds no text. Write about the character in it."),
-        ({"a.md": "Text."}, ("--id", "No Id"), "needs an id of lower-case letters"),
+        ({"a.md": " "}, (), "holds no text"),
+        ({"a.md": "Text."}, ("--id", "No Id"), "id of lower-case letters"),
         ({"a.md": "Text."}, ("--name", "Discord"), "without 'discord'"),
     ],
 )

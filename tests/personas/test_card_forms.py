@@ -84,9 +84,8 @@ def test_a_v3_card_comes_back_value_for_value_but_for_where_its_files_lie(forms)
 def test_the_files_of_a_card_go_along_and_what_has_no_place_is_said():
     card = parse_card(v3_charx(), "it")
     picture = write_card(card, "png", "it")
-    assert picture.notes == (
-        "1 files are left out because this format cannot store them: x_meta/1.json.",
-    )
+    (note,) = picture.notes
+    assert note.startswith("1 files are left out") and ": x_meta/1.json" in note
     inside = parse_card(picture.content, "it")
     assert inside.picture == PIXEL and list(inside.files.values()) == [b"RIFF....WEBP joy"]
     assert inside.assets[0]["uri"] == "ccdefault:"

@@ -23,12 +23,12 @@ def test_show_counts_what_a_card_costs_and_marks_what_no_prompt_gets(card, capsy
     assert main(["card", "show", str(card)]) == 0
     shown = capsys.readouterr().out
     assert "Mira (card V2, JSON, no picture, by a friend)" in shown
-    assert "creator_notes *" in shown and "* never part of a prompt" in shown
+    assert "creator_notes *" in shown and "* never part of" in shown
     assert (
         "tokens of every prompt." in shown
         and "extensions, preserved unchanged: talkativeness, tool/x" in shown
     )
-    assert "book 2 [x] (disabled in the card)" in shown
+    assert "book 2 [x] (disabled" in shown
 
 
 def test_show_json_has_stable_keys(card, capsys):
@@ -71,16 +71,16 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
         == 0
     )
     assert "# Mira\n\n## lamp\n\n<!-- lore\nkeys: [lamp]\n" in lore.read_text()
-    assert "note: Not taken: entry 2 “x” – disabled in the card" in capsys.readouterr().err
+    assert "Not taken: entry 2 “x” – disabled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "absent.png"], "There is no card at absent.png. Check the path."),
+        (["show", "absent.png"], "no card at absent.png"),
         (
             ["convert", "{card}", "out.xyz"],
-            "is not clear from its name. Add --to toml|v2|v3|png|charx.",
+            "Add --to toml|v2|v3|png|charx",
         ),
         (
             ["convert", "{card}", "{tmp}/out.png"],
@@ -96,7 +96,7 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
         ),
         (
             ["convert", "{card}", "{card}"],
-            "exists already. Choose another name, or add --overwrite.",
+            "or add --overwrite",
         ),
         (
             ["convert", str(SHIPPED_CARDS / "oda.toml"), "{tmp}/o.json", "--lore", "{tmp}/l.md"],

@@ -81,5 +81,5 @@ def test_without_the_file_the_configuration_counts_and_a_damaged_one_is_named(ba
     write(base, "config.json", {"eos_token_id": 3})
     assert end_token_ids(base) == (3,)
     (base.folder / "generation_config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(BaseModelError, match=r"generation_config\.json of .* cannot be read"):
+    with pytest.raises(BaseModelError, match=r"generation_config\.json of .*cannot be"):
         load_tokenizer(base)

@@ -223,9 +223,7 @@ async def test_log_probabilities_come_with_the_reply_that_asks_for_them(engine):
 
 async def test_who_is_refused_learns_for_how_long_and_another_server_still_finds_room(engine):
     streams = [engine.submit(ask("hello")) for _ in range(8)]
-    with pytest.raises(
-        EngineBusyError, match=r"5 replies are waiting already, .* Try again in about \d+ s\."
-    ):
+    with pytest.raises(EngineBusyError, match=r"5 replies .* about \d+ s\."):
         engine.submit(ask("hello"))
     streams.append(engine.submit(replace(ask("hello"), guild_id=7)))
     for stream in streams:

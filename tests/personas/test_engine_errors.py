@@ -118,9 +118,8 @@ def test_an_adapter_without_finite_logits_is_named(reference, monkeypatch, tempe
         a[1:] = torch.nan
     run_to_end(parts)
     assert differences([good]) == (0, [])
-    assert isinstance(
-        bad.error, AdapterError
-    ) and "p v0 computes numbers that are not finite" in str(bad.error)
+    assert isinstance(bad.error, AdapterError)
+    assert "p v0 " in str(bad.error) and "not finite" in str(bad.error)
     parts.close()
 
 
@@ -169,5 +168,5 @@ def test_a_batch_without_memory_is_computed_reply_by_reply_and_one_too_large_end
     run_to_end(parts)
     assert max(batches) > 1 and differences(good) == (0, []), "others go on"
     assert isinstance(bad.error, NoMemoryError) and bad.ends == 1
-    assert str(bad.error).startswith("There was too little memory for this reply. Ask again")
+    assert "this reply" in bad.error.message and "Ask again" in bad.error.advice
     parts.close()

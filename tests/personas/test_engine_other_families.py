@@ -126,14 +126,12 @@ def test_a_batch_that_gives_other_results_is_given_up(tmp_path, monkeypatch, cap
         "personas.engine.lora_runner._attend", lambda query, memory, cached, settings: query * 0
     )
     assert not build(load_model(base, "float32")).stacked
-    assert "a batch gives other results than this model alone" in caplog.text
+    assert "other results" in caplog.text
 
 
 def test_a_model_that_gives_no_numbers_is_refused_when_it_is_loaded(tmp_path):
     base = make_model(FAMILIES["Qwen3"], tmp_path / "model")
     model = load_model(base, "float32")
     model.model.layers[1].mlp.up_proj.weight.data.fill_(torch.nan)
-    with pytest.raises(
-        BaseModelError, match="kind qwen3, computes numbers that are not finite in float32"
-    ):
+    with pytest.raises(BaseModelError, match=r"qwen3, .*not finite in float32"):
         build_engine_parts(model, fingerprint(base), SchedulerLimits(), slots=2, prefix_bytes=10**7)

@@ -259,7 +259,7 @@ class TestAdmission:
             places.acquire(1)
         with pytest.raises(
             EngineBusyError,
-            match=r"26 replies are waiting already, as many as one server may have\. Try again in about 135 s",
+            match=r"26 replies .*one server may.*about 135 s",
         ) as refused:
             places.acquire(1)
         assert 130 < places.wait_s() == refused.value.wait_s < 140
@@ -275,7 +275,7 @@ class TestAdmission:
             places.acquire(1, 7)
         with pytest.raises(
             EngineBusyError,
-            match=r"8 replies to the same member are unfinished, as many as one may",
+            match=r"8 replies to the same member",
         ):
             places.acquire(1, 7)
         for member in (8, *[0] * 20):
@@ -293,7 +293,7 @@ class TestAdmission:
             now[0] += 2.0
             places.release(1, 7)
         taken = 0
-        with pytest.raises(EngineBusyError, match="as many as one server may have"):
+        with pytest.raises(EngineBusyError, match="one server may"):
             for taken in range(60):  # noqa: B007
                 places.acquire(1)
         assert taken in (44, 45), "three quarters of 120 s, an end every 2 s"

@@ -68,13 +68,9 @@ async def test_a_revision_and_a_scaling_stand_in_one_name(hub):
 
 
 async def test_what_the_hub_has_not_is_named(hub):
-    with pytest.raises(
-        BaseModelError, match=r"has no commit, tag or branch 'v2' of it.*after the @"
-    ):
+    with pytest.raises(BaseModelError, match=r"branch 'v2'.*after the @"):
         await found("harbour/tiny@v2")
-    with pytest.raises(
-        BaseModelError, match=r"'harbour/none' cannot be fetched: the hub has no such model"
-    ):
+    with pytest.raises(BaseModelError, match=r"'harbour/none' .*no such model"):
         await found("harbour/none@v1")
 
 
@@ -82,9 +78,7 @@ async def test_without_a_network_a_pinned_model_is_found_where_it_was_fetched(hu
     before = await found("harbour/tiny@v1")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert await found("harbour/tiny@v1") == before == await found(f"harbour/tiny@{OLD}")
-    with pytest.raises(
-        BaseModelError, match=r"'harbour/tiny@main' is no local folder, and no hub could be reached"
-    ):
+    with pytest.raises(BaseModelError, match=r"'harbour/tiny@main' .*no hub could be"):
         await found("harbour/tiny@main")
-    with pytest.raises(BaseModelError, match=r"'harbour/tiny@main' is not on this machine"):
+    with pytest.raises(BaseModelError, match=r"'harbour/tiny@main' is not on"):
         await found("harbour/tiny@main", fetch=False)

@@ -1,5 +1,7 @@
 """Lore: split, found with its source, and never another persona's."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,7 +110,7 @@ def test_a_file_that_is_not_utf8_is_left_out_and_named(folder, caplog):
     (folder / "ada" / "odd.md").write_bytes("caf\xe9".encode("latin-1"))
     assert read_lore(folder, ["ada"], others=["bo", "_world"]) == before != []
     (line,) = caplog.messages
-    assert "odd.md is left out: it is not UTF-8 (byte 3)" in line
+    assert "odd.md" in line and "not UTF-8 (byte 3)" in line
 
 
 def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path_factory, caplog):
@@ -121,7 +123,7 @@ def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path_factory, caplog
     assert read_lore(folder, ["ada"]) == before and any(
         "again.md" in passage.source for passage in before
     )
-    assert "secret.md is left out: it is a link that points outside" in caplog.text
+    assert re.search(r"secret\.md .*link that points outside", caplog.text)
 
 
 def test_what_is_anothers_is_not_nobodys(folder, caplog):
@@ -129,4 +131,4 @@ def test_what_is_anothers_is_not_nobodys(folder, caplog):
     read_lore(folder, ["ada"], others=["bo", "oda"])
     assert not caplog.messages
     read_lore(folder, ["ada"], others=["bo"])
-    assert "oda-kitchen.md is left out: it has no owner" in caplog.text
+    assert re.search(r"oda-kitchen\.md .*no owner", caplog.text)

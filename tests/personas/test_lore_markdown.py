@@ -93,8 +93,8 @@ def test_whose_a_file_is_its_front_matter_its_folder_or_its_name_says(tmp_path, 
         ("_world", "_world/_world.md"): "A town.",
         ("_world", "_world/town.md"): "A bridge.",
     }
-    assert "stray.md is left out: it has no owner" in caplog.text
-    assert "x.md is left out: its folder 'other' is no persona's" in caplog.text
+    assert re.search(r"stray\.md .*no owner", caplog.text)
+    assert re.search(r"x\.md .*folder 'other'", caplog.text)
 
 
 LAYOUTS = {
@@ -115,11 +115,11 @@ LAYOUTS = {
     "lore/灯台守/一.md": "keeper",
 }
 SKIPPED = {
-    "characters/Bob.md": "no persona is called 'Bob'",
-    "characters/Bob/oda.md": "its folder 'Bob' is no persona's",
-    "harbour/oda.md": "its folder 'harbour' is no persona's",
-    "odalisque.md": "it has no owner",
-    "oda/empty.md": "it holds no text",
+    "characters/Bob.md": "called 'Bob'",
+    "characters/Bob/oda.md": "folder 'Bob'",
+    "harbour/oda.md": "folder 'harbour'",
+    "odalisque.md": "no owner",
+    "oda/empty.md": "no text",
 }
 
 
@@ -148,7 +148,10 @@ def test_lore_is_found_in_the_layouts_that_people_use_and_the_rest_is_skipped_wi
     skipped = {
         name: one.skipped.partition(";")[0] for name, one in documents.items() if one.skipped
     }
-    assert skipped == SKIPPED | {"no.md": "its front matter names Nobody, who is no persona here"}
+    assert "front matter names Nobody" in skipped.pop("no.md")
+    assert skipped.keys() == SKIPPED.keys()
+    for name, fact in SKIPPED.items():
+        assert fact in skipped[name]
     read = read_lore(tmp_path, personas[:1])
     assert {passage.source for passage in read} == {
         "oda/soup.md", "oda/cellar.md", "oda/ODA.md", "oda/rooms.md", "oda/character_oda.md",
@@ -159,7 +162,7 @@ def test_lore_is_found_in_the_layouts_that_people_use_and_the_rest_is_skipped_wi
 def test_front_matter_that_is_no_yaml_is_named_and_the_rest_is_read(tmp_path, caplog):
     write(tmp_path, {"ada/tea.md": "---\npersona: [ada\n---\nTea.", "ada/cake.md": "Cake."})
     assert [passage.text for passage in read_lore(tmp_path, ["ada"])] == ["Cake."]
-    assert "tea.md is left out: its front matter is not YAML" in caplog.text
+    assert re.search(r"tea\.md .*not YAML", caplog.text)
 
 
 def test_a_rule_around_prose_is_no_front_matter(tmp_path):

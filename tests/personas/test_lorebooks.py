@@ -80,15 +80,16 @@ def test_what_is_constant_is_given_with_any_message():
 def test_the_list_says_what_of_world_info_has_no_effect():
     found = items(SILLY_TAVERN)
     assert ("as_is", "entry 1 “The wheel”", "") in found
-    assert (
-        "other_meaning",
-        "entry 2 “ledger”",
-        "its probability does not count: given whenever its keys match",
-    ) in found
+    (why,) = (
+        why
+        for outcome, what, why in found
+        if (outcome, what) == ("other_meaning", "entry 2 “ledger”")
+    )
+    assert "probability" in why
     assert ("not_taken", "entry 4 “draft”", "disabled in the file") in found
-    assert ("not_taken", "key /(a+)+$/ of entry 5 “reeds”", "takes too long on some texts") in found
     reasons = {what: why for outcome, what, why in found if outcome == "not_taken"}
-    assert reasons["position, depth and role"] == "lore goes with the message that is answered"
+    assert "too long" in reasons["key /(a+)+$/ of entry 5 “reeds”"]
+    assert "message" in reasons["position, depth and role"]
     settings_of_4 = [why for outcome, what, why in found if what == "a setting of entry 3"]
     assert sorted(why.split()[0] for why in settings_of_4) == ["its", "sticky,"]
     assert given_for(SILLY_TAVERN, "overreedshaped") == [NIGHT, "Reeds grow by the weir."]
@@ -148,9 +149,8 @@ def test_an_entry_at_its_defaults_is_taken_as_is():
 
 
 def test_the_other_kinds_keep_what_they_can():
-    assert ("not_taken", "entry 4 “Draft”", "its category is disabled in the file") in items(
-        NOVEL_AI
-    )
+    reasons = {what: why for outcome, what, why in items(NOVEL_AI) if outcome == "not_taken"}
+    assert "category is disabled" in reasons["entry 4 “Draft”"]
     assert ("not_taken", "entry 3 “A folder”", "a folder") in items(RISU)
     wheel = read(AGNAI).entries[0].rules
     assert (wheel.order, wheel.priority) == (7, 5)
@@ -223,9 +223,9 @@ def test_what_has_no_room_to_be_always_given_is_named():
         (
             "a.json",
             b'{"messages": []}',
-            "is JSON, but no lorebook. Lore is markdown, or a lorebook",
+            "is JSON, but no lorebook",
         ),
-        ("mira.json", as_json(V2), "is a character card, not a lorebook"),
+        ("mira.json", as_json(V2), "is a character card"),
         ("notes.md", b'[{"conversations": []}]', "is JSON, but no lorebook"),
     ],
 )
@@ -238,7 +238,7 @@ def test_markdown_stays_markdown_and_a_lorebook_is_no_card():
     assert parse_lorebook(b"[the wheel](x) turns", "notes.md") is None
     assert parse_lorebook(b"# Mill\n", "notes.md") is None
     for document in ALL.values():
-        with pytest.raises(CardError, match=r"not a character card\. Add it as lore"):
+        with pytest.raises(CardError, match=r"not a character card.*lore"):
             parse_card(as_json(document), "it")
 
 

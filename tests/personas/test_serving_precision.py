@@ -45,10 +45,7 @@ def test_it_is_not_without_the_compiled_kernel(able, monkeypatch):
     assert "no C++ compiler" in choose_precision("auto", EMBEDDED).reason
     monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : avx2")
     chosen = choose_precision("auto", EMBEDDED)
-    assert (
-        chosen.precision == best_precision()
-        and "this processor has no AVX-512 BF16" in chosen.reason
-    )
+    assert chosen.precision == best_precision() and "no AVX-512 BF16" in chosen.reason
 
 
 class TestWithAGraphicsCard:

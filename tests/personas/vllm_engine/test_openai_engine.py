@@ -254,7 +254,7 @@ class TestFaults:
         await server.start_server()
         async with open_session("") as session:
             client = OpenAIServerClient(str(server.make_url("")).rstrip("/"), session)
-            with pytest.raises(VllmError, match="answers with over 16,777,216 bytes"):
+            with pytest.raises(VllmError, match="over 16,777,216 bytes"):
                 await client.model_lengths()
         await server.close()
 
@@ -283,7 +283,7 @@ class TestModels:
 
     async def test_a_short_context_and_a_wrong_key_are_named(self, open_openai, servers):
         servers[0].max_model_len = 1000
-        with pytest.raises(VllmError, match="takes 1000 tokens; a prompt and its reply have 2048"):
+        with pytest.raises(VllmError, match=r"takes 1000 tokens; .*2048"):
             await open_openai(as_ollama, servers[0].url)
         servers[0].key = "right"
         with pytest.raises(VllmError, match="ENGINE_KEY"):
@@ -395,7 +395,7 @@ class TestForeignServers:
         end = {"choices": [{"delta": {}, "finish_reason": "length"}]}
         answers.append((200, sse([*events, end, recordings.DONE]).text))
         body = {"model": "m", "messages": [], "max_tokens": 9}
-        with pytest.raises(VllmError, match="sent its reasoning and no reply") as raised:
+        with pytest.raises(VllmError, match="reasoning and no reply") as raised:
             [_ async for _ in client.generate(body)]
         assert "MAX_NEW_TOKENS" in raised.value.advice
         said = {"choices": [{"delta": {"content": "Ada."}, "finish_reason": None}]}
@@ -460,7 +460,7 @@ class TestThoughts:
     async def test_a_thought_alone_is_no_reply(self, thinking):
         start, _ = thinking
         engine = await start("<think>They greet", " me, so I")
-        with pytest.raises(VllmError, match="sent its reasoning and no reply") as raised:
+        with pytest.raises(VllmError, match="reasoning and no reply") as raised:
             await answer(engine, ask())
         assert "MAX_NEW_TOKENS" in raised.value.advice
 

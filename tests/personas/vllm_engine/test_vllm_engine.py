@@ -221,9 +221,7 @@ class TestAdapters:
     ):
         servers[0].adapters["ada-v1"] = "/somewhere/else"
         engine = await open_engine(servers[0].url)
-        with pytest.raises(
-            AdapterError, match="serves an adapter of that name from /somewhere/else"
-        ):
+        with pytest.raises(AdapterError, match="name from /somewhere/else"):
             await engine.load(version(1))
         servers[0].adapters["ada-v1"] = str(version(2).folder.parent / "v1")
         await engine.load(version(1, persona_id="bo"))
@@ -266,9 +264,7 @@ class TestAdapters:
             file,
         )
         write_manifest(ref.folder, manifest_over(tiny_base, "ada", "v1"))
-        with pytest.raises(
-            AdapterError, match=r"ada v1's adapter_model.safetensors does not fit: .*64 inputs"
-        ):
+        with pytest.raises(AdapterError, match=r"ada v1's .*does not fit: .*64 inputs"):
             await engine.load(ref)
         with pytest.raises(AdapterError, match="does not fit"):
             await answer(engine, ask(adapter=ref))
