@@ -1,6 +1,7 @@
 """`python -m trainer dataset inspect`: its JSON, its table, its exit codes."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_table_says_the_same(file, monkeypatch, capsys):
     code, out, _ = inspect(monkeypatch, capsys, file)
     assert code == 0
     assert "rows.json: WizardLM (--format wizardlm)" in out
-    assert "120  no answer (first: line 151)" in out and "* assistant  It shows twelve" in out
+    assert re.search(r"120 +no answer .*line 151", out) and "* assistant  It shows twelve" in out
 
 
 def test_a_file_with_nothing_usable_is_looked_into_all_the_same(tmp_path, monkeypatch, capsys):
@@ -71,20 +72,17 @@ def test_what_is_not_recognised_is_an_error_that_names_what_is(tmp_path, monkeyp
     path.write_text("Once upon a time.")
     code, out, err = inspect(monkeypatch, capsys, path, "--json")
     assert code == 1 and not out
-    assert "rows.jsonl is in no known format. Found: text." in err and "alpaca: " in err
+    assert re.search(r"rows\.jsonl .*Found: text\.", err) and "alpaca: " in err
     (tmp_path / "empty").mkdir()
     code, _, err = inspect(monkeypatch, capsys, tmp_path / "empty")
-    assert (
-        code == 1
-        and err == "empty contains no files. Name a file, or a folder with chats or data sets.\n"
-    )
+    assert code == 1 and err.startswith("empty contains no files.") and "Name a file" in err
 
 
 def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(jsonl([{"a": "It is noon now.", "b": "What is the time?"}] * 2))
     code, out, _ = inspect(monkeypatch, capsys, path, "--map", "user=b", "assistant=a")
-    assert code == 0 and "Columns are read as user=b, assistant=a; --map changes that." in out
+    assert code == 0 and "user=b, assistant=a" in out
     assert "user       What is the time?" in out
     code, out, _ = inspect(monkeypatch, capsys, path, "--format", "alpaca", "--json")
     assert code == 0 and json.loads(out)["rejected_count"] == 2
@@ -105,7 +103,7 @@ def test_an_unknown_table_is_shown_and_asked_about(tmp_path, monkeypatch, capsys
     path.write_text(TABLE)
     code, out, err = inspect(monkeypatch, capsys, path)
     assert code == 1 and not out
-    assert "it is not guessed which column speaks. Nothing was read." in err
+    assert "not guessed" in err
     assert "  Quien   2 names that recur  Corvin | Tansy\n" in err
     command = f"python -m trainer dataset inspect {path} --map speaker=Quien text=Que time=Cuando"
     assert f"\n  {command}\n" in err
@@ -129,10 +127,7 @@ def test_what_is_typed_is_read_and_kept_for_later(tmp_path, monkeypatch, capsys)
         and "  speakers      Corvin 4, Tansy 4\n" in out
         and "* Tansy   Rope number 1 is wet." in out
     )
-    assert (
-        "Taken as is: column Quien (who speaks), column Que (what is said), column Cuando (when)"
-        in out
-    )
+    assert re.search(r"Taken as is: column Quien .*, column Que .*, column Cuando ", out)
     code, out, _ = inspect(monkeypatch, capsys, path, "--json")
     assert code == 0 and json.loads(out)["speakers"] == {"Corvin": 4, "Tansy": 4}
     assert (tmp_path / "columns.toml").read_text().splitlines()[2:] == [
@@ -152,9 +147,8 @@ def test_the_list_says_what_was_taken_and_what_was_not(tmp_path, monkeypatch, ca
     _, out, _ = inspect(monkeypatch, capsys, path, "--json")
     report = json.loads(out)["report"]
     assert {"what": "column prompt (questions)", "why": ""} in report["as_is"]
-    assert [one["why"] for one in report["other_meaning"]] == [
-        "worse answers are kept as rejected alternatives, which only preference training uses"
-    ]
+    (other,) = report["other_meaning"]
+    assert "rejected" in other["why"] and "preference" in other["why"]
     assert report["not_taken"] == [
         {"what": "column rater", "why": "it has no role"},
         {"what": "1 records", "why": "the better answer is empty"},

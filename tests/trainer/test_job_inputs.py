@@ -61,9 +61,7 @@ def test_a_link_out_of_a_material_is_refused(tmp_path):
         and (tmp_path / "material" / "named" / "set" / "again.jsonl").is_file()
     )
     (tmp_path / "set" / "far.jsonl").symlink_to(tmp_path / "far.jsonl")
-    with pytest.raises(
-        MaterialError, match=r"far\.jsonl in set is a link that leads out of the folder"
-    ):
+    with pytest.raises(MaterialError, match=r"far\.jsonl in set .*out of the folder"):
         _copy_material(material, tmp_path / "other")
 
 
@@ -125,9 +123,7 @@ def test_what_is_wrong_with_a_job_is_said(tmp_path, spoil, error, said):
 def test_material_that_a_job_has_no_use_for_is_refused(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     change(folder, kind="lore")
-    with pytest.raises(
-        MaterialError, match="A dialogue job does not use material of the kind lore"
-    ):
+    with pytest.raises(MaterialError, match=r"dialogue job .*kind lore"):
         read(folder)
 
 
@@ -171,11 +167,10 @@ def test_the_persona_is_who_the_request_says_and_no_option_is_named(tmp_path):
     ]
     log = export(said)
     folder = persona_job(tmp_path, "embedded", log)
-    with pytest.raises(MaterialError, match=r"Ada never speaks in talk\.json") as raised:
+    with pytest.raises(MaterialError, match=r"Ada .*talk\.json") as raised:
         read(folder)
     assert (
-        "--" not in str(raised.value)
-        and "`persona_names` in catalogue.toml gives other names" in raised.value.advice
+        "--" not in str(raised.value) and "`persona_names` in catalogue.toml" in raised.value.advice
     )
     path = folder / "request.json"
     spec = json.loads(path.read_text())
@@ -189,7 +184,7 @@ def test_a_recipe_takes_the_requests_values_and_names_wrong_ones(tmp_path):
     recipe = requested_recipe(spec.request)
     assert (recipe.learning_rate, recipe.lora_r, recipe.lora_dropout) == (1e-4, 4, 0.05)
     assert recipe.hyperparameters["learning_rate"] == 1e-4
-    with pytest.raises(RequestError, match=r"no recipe 'demo-gpu'\. Did you mean 'demo-cpu'"):
+    with pytest.raises(RequestError, match=r"'demo-gpu'.*'demo-cpu'"):
         requested_recipe(spec.request.model_copy(update={"recipe": "demo-gpu"}))
 
 

@@ -1,6 +1,7 @@
 """Nothing that is broken takes along what is whole: rows, elements, cells."""
 
 import json
+import re
 
 import pytest
 
@@ -181,9 +182,8 @@ def test_arrays_one_after_another_are_read_and_what_else_follows_is_reported(tmp
     path.write_text(f"{one}\nand so on\n{other}")
     used, rejected = everything(path)
     assert len(used) == 4
-    assert [(r.row, r.reason) for r in rejected] == [
-        ("row 3", "no JSON, behind the end of the array: 'and so on'")
-    ]
+    (item,) = rejected
+    assert item.row == "row 3" and "no JSON" in item.reason and "'and so on'" in item.reason
 
 
 def test_a_broken_message_of_a_log_leaves_the_log_recognised_and_read(tmp_path):
@@ -237,10 +237,9 @@ def test_a_quote_that_is_never_closed_is_named_and_the_rows_behind_it_are_read(t
     assert [talk.messages[-1].text for talk in used] == [
         "It is a,\nthe first.", "It is b.", 'It is c, the "third".', "It is b."
     ]  # fmt: skip
-    assert [(item.row, item.reason) for item in rejected] == [
-        ("row 2", "a quote is opened in line 4 and not closed"),
-        ("row 5", "a quote is opened in line 7 and not closed"),
-    ]
+    first, second = rejected
+    assert first.row == "row 2" and re.search("quote .*line 4 ", first.reason)
+    assert second.row == "row 5" and re.search("quote .*line 7 ", second.reason)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ named.
 
 from __future__ import annotations
 
+import re
 import sys
 from types import ModuleType
 
@@ -43,11 +44,9 @@ def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_fo
         choose_kernels(model, wanted(packing=packing), CPU) for packing in ("auto", "on")
     )
     assert not by_itself.packing and asked.packing
-    assert (
-        by_itself.notes[0]
-        == "Attention: grouped_matmul, what the prompts of a batch share computed once."
-    )
-    assert asked.notes[0] == "Attention: grouped_matmul, samples packed without padding."
+    assert by_itself.notes[0].startswith("Attention: grouped_matmul")
+    assert "computed once" in by_itself.notes[0] and "packed" not in by_itself.notes[0]
+    assert asked.notes[0].startswith("Attention: grouped_matmul, samples packed")
     assert by_itself.notes[-2:] == ("Optimiser: adamw_torch_fused.", "Liger: needs CUDA.")
     checkpointed = choose_kernels(model, wanted(gradient_checkpointing=True), CPU)
     assert checkpointed.notes[0] == "Attention: grouped_matmul, samples padded."
@@ -59,8 +58,8 @@ def test_on_a_gpu_the_first_kind_of_attention_that_works_packs(model, wanted, mo
     monkeypatch.setattr(choice, "FLEX_ATTENTION", "sdpa")
     kernels = choose_kernels(model, wanted(), CUDA)
     assert kernels.packing and model.config._attn_implementation == "sdpa"
-    assert kernels.notes[0] == "Attention: sdpa, samples packed without padding."
-    assert kernels.notes[1].startswith("flash_attention_2 was not used: it does not work here (")
+    assert kernels.notes[0].startswith("Attention: sdpa, samples packed")
+    assert kernels.notes[1].startswith("flash_attention_2 was not used: ")
 
 
 def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(model, wanted, monkeypatch):
@@ -76,9 +75,7 @@ def test_samples_are_never_packed_where_they_would_see_each_other(model, wanted,
     )
     kernels = choose_kernels(model, wanted(packing="on"), CPU)
     assert not kernels.packing
-    assert (
-        "Samples are not packed: the model lets samples in one row see each other." in kernels.notes
-    )
+    assert any("not packed" in note and "see each other" in note for note in kernels.notes)
 
 
 @pytest.fixture
@@ -131,17 +128,12 @@ def test_liger_is_used_where_it_is_installed_and_taken_off_after_the_run(
 def test_why_liger_is_not_used_is_said(model, wanted, monkeypatch, fake_liger):
     installed(monkeypatch)
     sys.modules["liger_kernel.transformers.monkey_patch"].MODEL_TYPE_TO_APPLY_LIGER_FN = {}
-    assert (
-        choose_kernels(model, wanted(), CUDA).notes[-1]
-        == "Liger: does not know models of the kind llama."
-    )
+    assert re.search("Liger: .*kind llama", choose_kernels(model, wanted(), CUDA).notes[-1])
     liger = sys.modules["liger_kernel.transformers.monkey_patch"]
     liger.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None}
     liger.factor = 1.1
     kernels = choose_kernels(model, wanted(), CUDA)
-    assert (
-        kernels.notes[-1] == "Liger: gives other losses than the plain model." and not kernels.liger
-    )
+    assert "Liger: gives other losses" in kernels.notes[-1] and not kernels.liger
     monkeypatch.delitem(sys.modules, "liger_kernel")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     kernels = choose_kernels(model, wanted(), CUDA)

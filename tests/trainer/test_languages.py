@@ -122,9 +122,8 @@ def test_a_pronoun_that_may_be_somebody_elses_is_left_alone():
 def test_a_language_without_rules_is_listed_as_facts_and_named():
     found = extract_lore(CRANE, split_passages("kran", "kran/a.md", CRANE_LORE))
     assert len(found.facts) == 2 and found.pairs == ()
-    assert found.left_out == {
-        "in German, for which there are no rules (data/languages): listed as facts only": 2
-    }
+    ((reason, facts),) = found.left_out.items()
+    assert facts == 2 and "in German" in reason and "data/languages" in reason
     request = SynthesisRequest(
         CRANE, tuple(split_passages("kran", "kran/a.md", CRANE_LORE)), 1, Path("out")
     )
@@ -402,9 +401,7 @@ def test_an_encoder_on_a_hub_that_cannot_be_reached_is_refused_at_once(
 ):
     reach(monkeypatch, "http://127.0.0.1:9", str(tmp_path))
     begun = time.monotonic()
-    with pytest.raises(
-        LoreError, match=r"harbour/none .* not on this machine, and no hub can be reached at http"
-    ):
+    with pytest.raises(LoreError, match=r"harbour/none .*no hub .*http"):
         load_encoder("harbour/none")
     assert time.monotonic() - begun < 15 and not caplog.records
 
@@ -471,17 +468,17 @@ def test_what_a_language_lacks_is_stated():
 
     english = "The sky is blue because the air scatters blue light more than red light."
     german = missing("de", english)
-    assert german["small talk"] == "There is no small talk in German: not measured."
-    assert german["safety in German"] == "There are none in German: the English ones were used."
+    assert "German: not measured" in german["small talk"]
+    assert "the English ones" in german["safety in German"]
     assert german.keys() == {
         "small talk",
         "safety in German",
         "instructions in German",
         "general dialogue in German",
     }
-    assert missing("vi", english) == {
-        "general dialogue in Vietnamese": "The general dialogue is in English: not measured."
-    }
+    vietnamese = missing("vi", english)
+    assert vietnamese.keys() == {"general dialogue in Vietnamese"}
+    assert "in English: not measured" in vietnamese["general dialogue in Vietnamese"]
     assert missing("en", english) == {}
 
 

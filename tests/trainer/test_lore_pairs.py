@@ -156,7 +156,7 @@ def test_plan_counts_the_pairs_as_train_does(command, tiny_base):
     code, _, errors = command(
         "plan", "--persona", "ada.toml", "--lore", "nowhere", "--lore-pairs", "1"
     )
-    assert code == 1 and "There is no lore of Ada in nowhere." in errors
+    assert code == 1 and "no lore of Ada in nowhere" in errors
 
 
 def test_a_shortage_of_pairs_is_a_caveat(make, tiny_base):
@@ -171,7 +171,7 @@ def test_a_shortage_of_pairs_is_a_caveat(make, tiny_base):
         tiny_base.source,
     )
     plan = plan_job(make(*words))
-    assert any("Lore pairs were to be 90% of the samples" in note for note in plan.notes)
+    assert any("Lore pairs were to be 90%" in note for note in plan.notes)
 
 
 def test_lore_alone_is_enough(make, tiny_base):
@@ -224,7 +224,7 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsy
     make("--lore", "nowhere", "--lore-pairs", "1", fails="There is no lore of Ada in nowhere.")
     with pytest.raises(SystemExit):
         command("train", "--persona", "oda", "--lore-pairs", "1.5", "--dry-run")
-    assert "expected a number from 0 to 1, got '1.5'" in capsys.readouterr().err
+    assert "from 0 to 1, got '1.5'" in capsys.readouterr().err
     code, _, errors = command(
         "train", "--dialogue", "--dataset", "talk.json", "--lore-pairs", "0.5", "--make-only"
     )
@@ -233,7 +233,7 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsy
     (tmp_path / "lore" / "characters" / "Ada.md").write_text("# Ada\n\n", encoding="utf-8")
     (tmp_path / "lore" / "world.md").write_text("# Fog\n\nFog is common.\n", encoding="utf-8")
     folder = make("--lore", "lore", "--lore-pairs", "1")
-    with pytest.raises(MaterialError, match="No pairs can be made from the lore of Ada"):
+    with pytest.raises(MaterialError, match=r"No pairs .*lore of Ada"):
         plan_job(folder)
 
 

@@ -138,7 +138,7 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
         asked = len(endpoint.bodies)
         await made(order, endpoint)
         assert len(endpoint.bodies) == asked  # there was nothing left to do
-        with pytest.raises(MaterialError, match="another model, card, lore or seed"):
+        with pytest.raises(MaterialError, match=r"another model.* seed"):
             await made(SynthesisRequest(persona, passages, 4, tmp_path / "out", seed=1), endpoint)
 
 
@@ -230,10 +230,7 @@ async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, chan
     assert json.loads(done.stdout)["kept"] == 6
     lines = journal.read_bytes().splitlines()
     if changed:
-        assert (
-            "A member was erased meanwhile, and card, lore or adapter changed: it starts over."
-            in done.stderr
-        )
+        assert "erased meanwhile" in done.stderr and "starts over" in done.stderr
         assert not {*lines} & {*before[1:]}
     else:
         assert lines[: len(before)] == before, "nothing is made twice"
@@ -272,10 +269,8 @@ async def test_who_asks_it_to_end_is_advised_how_to_go_on(tmp_path):
             await until(lambda asked=asked: len(endpoint.bodies) > asked, 30)
             process.send_signal(number)
             _, said = await process.communicate()
-            assert (process.returncode, said.decode()) == (
-                code,
-                "Stopped. Run the same command again to resume.\n",
-            )
+            (line,) = said.decode().splitlines()
+            assert process.returncode == code and "same command again" in line
 
 
 async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(
@@ -288,23 +283,21 @@ async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(
             "kept"
         ] == 1
     async with serving(lambda body: 401) as endpoint:
-        with pytest.raises(RequestError, match=r"answers 401: no Check --endpoint, --model and"):
+        with pytest.raises(RequestError, match=r"401: .*--endpoint, --model"):
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "b"), endpoint)
-    with pytest.raises(TrainingError, match="cannot be reached: connection refused"):
+    with pytest.raises(TrainingError, match="connection refused"):
         await made(
             SynthesisRequest(persona, passages, 1, tmp_path / "c"), endpoint
         )  # nobody listens there any more
     async with serving(lambda body: 503) as endpoint:
-        with pytest.raises(TrainingError, match=r"is busy or failing \(it answers 503\)"):
+        with pytest.raises(TrainingError, match=r"busy or failing .*503"):
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "d"), endpoint)
 
 
 async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_path):
     persona, passages = material
     async with serving(lambda body: "I'm sorry, but I cannot assist with that.") as endpoint:
-        with pytest.raises(
-            MaterialError, match=r"Of 12 dialogues 0 could be kept \(12 × refuses\)"
-        ):
+        with pytest.raises(MaterialError, match=r"12 dialogues 0 .*\(12 × refuses\)"):
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "out"), endpoint)
 
 
@@ -320,9 +313,7 @@ def test_the_local_engine_speaks_with_card_lore_and_adapter(
         make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder if adapted else None
     )
     order = SynthesisRequest(persona, passages[:1], 1, tmp_path / "out")
-    with pytest.raises(
-        MaterialError, match="Of 1 dialogues 0 could be kept"
-    ):  # two random layers know no words
+    with pytest.raises(MaterialError, match="Of 1 dialogues 0"):  # two random layers know no words
         synthesise_dialogues(order, choose_backend(None, tiny_base.source, adapter))
     lines = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
     made = json.loads(lines[1])
@@ -412,7 +403,7 @@ def test_help_needs_no_model_library():
 
 
 def test_an_adapter_is_for_the_local_engine(tmp_path):
-    with pytest.raises(RequestError, match="An adapter is for the local engine"):
+    with pytest.raises(RequestError, match=r"adapter .*local engine"):
         choose_backend("http://localhost:1/v1", "x", tmp_path)
     with pytest.raises(RequestError, match="is no address"):
         choose_backend("localhost:1", "x", None)

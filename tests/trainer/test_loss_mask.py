@@ -5,6 +5,7 @@ and counted.
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path,
     assert disliked["rejected"].startswith(BAD) and disliked["rejected_tokens"] > 0
     words = "\n".join(_mask_lines(masks, False))
     assert f"⟦{GOOD}" in words and f"⟪{BAD}" in words and "is judged, not learned from" in words
-    assert "312 of the samples to train on are replies that members rejected" in words
+    assert re.search("312 of the samples .*members rejected", words)
 
 
 def test_a_sample_of_a_data_set_without_a_trained_token_is_dropped_and_counted(
@@ -127,8 +128,8 @@ def test_a_run_drops_and_counts_a_reply_without_a_token_to_train_on(renderer, re
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("mask", "nowhere"), "There is no data set 'nowhere'"),
-        (("mask", "/nowhere"), "There is no file or folder /nowhere. Check the path"),
+        (("mask", "nowhere"), "no data set 'nowhere'"),
+        (("mask", "/nowhere"), "no file or folder /nowhere"),
         (("mask", "talk.json", "--source", "talk.json"), "DATASET and --source"),
     ],
 )

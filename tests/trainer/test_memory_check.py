@@ -144,4 +144,4 @@ def test_a_plan_says_what_is_free_and_what_holds_the_rest(tmp_path, tiny_base, c
 def test_a_plan_that_does_not_fit_says_what_would(tmp_path, tiny_base, command, monkeypatch):
     folder = persona_job(tmp_path / "job", tiny_base.source)
     monkeypatch.setattr(trainer.report.run_plan, "probe_machine_without_torch", lambda: small(0.25))
-    assert "It does not fit: 0.2 GiB are free" in command("run", str(folder), "--dry-run")[1]
+    assert "not fit: 0.2 GiB are free" in command("run", str(folder), "--dry-run")[1]

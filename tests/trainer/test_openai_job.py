@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -232,15 +233,10 @@ def test_only_own_writing_and_what_is_licensed_may_leave_and_the_rest_is_named(b
     }
     assert submission.cost == pytest.approx(12_000 * 3 * 5.0 / 1e6), "held-out samples cost nothing"
     said = "\n".join(describe_submission(submission, "https://api.openai.com/v1", is_listed=True))
-    assert (
-        "to https://api.openai.com/v1: 12 samples to train, 2 to validate" in said
-        and "system message" in said
-    )
-    assert "left out: discord-api 1, form 1" in said or "left out: form 1, discord-api 1" in said
-    assert (
-        "about $0.18 = 12,000 tokens × 3 epochs × $5 per million (OpenAI's price of September 2025"
-        in said
-    )
+    for fact in ("https://api.openai.com/v1: 12 samples", "2 to validate", "system message"):
+        assert fact in said
+    assert re.search("left out: (discord-api 1, form 1|form 1, discord-api 1)", said)
+    assert "$0.18 = 12,000 tokens × 3 epochs × $5" in said and "September 2025" in said
 
 
 def test_a_price_is_the_tables_or_ones_own_and_never_guessed(built):
@@ -249,7 +245,7 @@ def test_a_price_is_the_tables_or_ones_own_and_never_guessed(built):
         for model in ("gpt-4.1-nano", f"ft:{MODEL}:me::1", "gpt-4o-2024-08-06")
     }
     assert price == {"gpt-4.1-nano": 1.5, f"ft:{MODEL}:me::1": 5.0, "gpt-4o-2024-08-06": 25.0}
-    with pytest.raises(RequestError, match="The price of training gpt-4o-huge is unknown here"):
+    with pytest.raises(RequestError, match=r"price of .*gpt-4o-huge"):
         read_submission(built, "gpt-4o-huge", 1, None)
     assert read_submission(built, "gpt-4o-huge", 2, 7.5).cost == pytest.approx(
         12_000 * 2 * 7.5 / 1e6
@@ -260,13 +256,13 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(tmp_path, built):
     few = data_set(tmp_path / "few", *["own-writing"] * 9, *["form"] * 30)
     with pytest.raises(
         RequestError,
-        match=r"9 training samples may be sent \(form 30 are left out\); OpenAI needs 10",
+        match=r"9 training samples .*form 30 .*OpenAI needs 10",
     ):
         read_submission(few, MODEL, 3, None)
     with pytest.raises(RequestError, match="contains no data set"):
         read_submission(tmp_path, MODEL, 3, None)
     (built / "train.jsonl").write_text("{\n")
-    with pytest.raises(MaterialError, match=r"train\.jsonl, line 1 is not a sample"):
+    with pytest.raises(MaterialError, match=r"train\.jsonl, line 1 "):
         read_submission(built, MODEL, 3, None)
 
 
@@ -353,10 +349,10 @@ async def test_a_followed_job_is_cancelled_or_fails_with_openais_reason(built, r
     assert await command("--follow", "ftjob-1") == 1
     replay.statuses = ["failed"]
     assert await command("--follow", "ftjob-1") == 1
-    assert "ftjob-1 has failed: The file has a fault in line 3." in capsys.readouterr().out
+    assert "ftjob-1 has failed: The file has a fault" in capsys.readouterr().out
     assert await command("--delete-files", "ftjob-1") == 0
     assert replay.deleted == ["file-1", "file-2", "file-result"]
-    with pytest.raises(UnderstudyError, match="404: Could not find fine tune: ftjob-7"):
+    with pytest.raises(UnderstudyError, match=r"404: .*ftjob-7"):
         await command("--follow", "ftjob-7")
 
 
@@ -377,9 +373,7 @@ async def test_busy_servers_are_asked_again_as_late_as_they_say(built, replay):
         assert slept == [7.0, 2.0] and len(replay.files["file-1"].splitlines()) == 12
         for _ in range(6):
             replay.fail("/fine_tuning/jobs/ftjob-1", 500)
-        with pytest.raises(
-            UnderstudyError, match=r"answers 500: The server had an error\. It was tried 6 times"
-        ):
+        with pytest.raises(UnderstudyError, match=r"500: .*tried 6 times"):
             await api.job("ftjob-1")
 
 
@@ -407,9 +401,7 @@ async def test_refusals_that_stay_are_told_at_once_and_leave_no_files_there(
         429,
         {"message": "You exceeded your quota", "code": "insufficient_quota"},
     )
-    with pytest.raises(
-        UnderstudyError, match=r"You exceeded your quota\. Check the plan and billing"
-    ):
+    with pytest.raises(UnderstudyError, match=r"exceeded your quota.*billing"):
         await command(built, "--model", MODEL, "--yes")
     assert (
         replay.deleted == ["file-1", "file-2"]
@@ -417,7 +409,7 @@ async def test_refusals_that_stay_are_told_at_once_and_leave_no_files_there(
     )
     assert "deleted file-1 at OpenAI" in capsys.readouterr().out
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
-    with pytest.raises(UnderstudyError, match="401: Incorrect API key provided: …") as refused:
+    with pytest.raises(UnderstudyError, match=r"401: .*: …") as refused:
         await command("--follow", "ftjob-1")
     assert "sk-wrong" not in str(refused.value) and "Check OPENAI_API_KEY" in str(refused.value)
 
@@ -432,7 +424,7 @@ async def test_other_servers_are_recognised(aiohttp_server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", str(server.make_url("/v1")))
     async with client([]) as api:
-        with pytest.raises(UnderstudyError, match="does not answer as OpenAI does"):
+        with pytest.raises(UnderstudyError, match="not answer as OpenAI"):
             await api.job("x")
 
 
@@ -449,9 +441,7 @@ async def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_it(built, re
     process.send_signal(signal.SIGINT)
     rest, errors = await process.communicate()
     assert process.returncode == 130, errors
-    assert (
-        "follow it again with: python -m trainer dataset openai --follow ftjob-1" in rest.decode()
-    )
+    assert "python -m trainer dataset openai --follow ftjob-1" in rest.decode()
     assert (
         "Traceback" not in errors.decode()
         and replay.jobs[0]["status"] == "running"

@@ -97,9 +97,7 @@ def test_losses_in_a_batch_are_those_of_transformers_alone(made, name, caplog):
     assert ("layers that keep a state" in check_base_model(base.source).found) == (
         name not in SHARING
     )
-    assert ("measured padded, because with a shared prefix the cache cannot" in caplog.text) == (
-        name not in SHARING
-    )
+    assert ("measured padded" in caplog.text) == (name not in SHARING)
 
 
 def test_gradients_are_those_of_transformers_alone(made, name):
@@ -175,7 +173,7 @@ def test_a_model_that_no_batch_leaves_as_it_is_is_refused_by_name(made, monkeypa
     monkeypatch.setattr(layout_probe, "collate", lambda samples, **_: 1 / 0)
     with pytest.raises(
         TrainingError,
-        match=r"kind opt cannot be trained or measured here: in a batch, .*ZeroDivision",
+        match=r"kind opt .*in a batch, .*ZeroDivision",
     ):
         prefix_obstacle(load_model(made("OPT"), "float32"))
 
@@ -183,11 +181,9 @@ def test_a_model_that_no_batch_leaves_as_it_is_is_refused_by_name(made, monkeypa
 def test_a_model_that_cannot_be_computed_is_refused_by_name(made):
     model = load_model(made("OPT"), "float32")
     del model.model.decoder.layers[0].fc1
-    with pytest.raises(
-        BaseModelError, match=r"kind opt cannot be computed on this machine \(AttributeError"
-    ):
+    with pytest.raises(BaseModelError, match=r"kind opt .*\(AttributeError"):
         prefix_obstacle(model)
-    with pytest.raises(BaseModelError, match="kind opt, computes numbers that are not finite"):
+    with pytest.raises(BaseModelError, match=r"kind opt, .*not finite"):
         broken = load_model(made("OPT"), "float32")
         broken.model.decoder.layers[0].fc1.weight.data.fill_(torch.nan)
         probe.plain_logits(broken, [5, 6, 7])

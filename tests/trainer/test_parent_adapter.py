@@ -84,8 +84,8 @@ def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, 
     assert manifest.start_from.weights == before.checksums["adapter_model.safetensors"]
     card = (folder / "adapter" / "README.md").read_text()
     assert manifest.lora["coverage"] == 1.0
-    assert "The adapter covers 100.0% of the parameters in the base model's blocks." in card
-    assert "Its training continued from the adapter dialogue v1 (job `job-1`" in card
+    assert "100.0% of the parameters" in card
+    assert "dialogue v1 (job `job-1`" in card
     assert read_people(folder / "adapter")["a" * 32] == 3  # whom it has learned from before
     assert "adapter" in {
         it["kind"]
@@ -117,7 +117,7 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"lora_r": 16}, "lora_r cannot be 16: the adapter to train further has 4"),
+        ({"lora_r": 16}, "lora_r cannot be 16: .* has 4"),
         ({"use_dora": True}, "use_dora cannot be true: .* has false"),
         (
             {"target_modules": ["q_proj"]},
@@ -149,9 +149,7 @@ def test_a_damaged_adapter_is_refused(job):
         "sha256"
     ]
     (folder / "request.json").write_text(json.dumps(request))
-    with pytest.raises(
-        AdapterError, match=r"adapter_model\.safetensors does not match its checksum"
-    ):
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors .*checksum"):
         prepare_job_without_torch(folder)
 
 
@@ -160,7 +158,7 @@ def test_weights_of_another_shape_do_not_fit(dialogue, tiny_base, recipe):
     with pytest.raises(AdapterError, match="does not fit"):
         load_parent_weights(dialogue, model)
     fewer = recipe.model_copy(update={"lora_r": 4, "target_modules": ("q_proj",)})
-    with pytest.raises(AdapterError, match="has 28 matrices, and 4 are to be trained"):
+    with pytest.raises(AdapterError, match="28 matrices, and 4 "):
         load_parent_weights(dialogue, add_lora_adapter(load_model(tiny_base, "float32"), fewer))
 
 

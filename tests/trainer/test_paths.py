@@ -1,5 +1,6 @@
 """Where the commands find the bot's home: where the bot does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,29 +42,19 @@ def test_a_home_that_is_no_folder_is_reported(tmp_path, command, monkeypatch, pl
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / place))
     for words in (("plan", "--persona", "oda"), ("train", "--persona", "oda", "--dry-run")):
         code, _, errors = command(*words)
-        assert (
-            code == 1
-            and f"The home {tmp_path / place} cannot be used: {tmp_path / 'file'} is no folder"
-            in errors
-        )
-        assert "Set UNDERSTUDY_HOME to a folder" in errors
+        assert code == 1 and "Set UNDERSTUDY_HOME" in errors
+        assert f" {tmp_path / place} " in errors and f" {tmp_path / 'file'} is no folder" in errors
     with pytest.raises(RequestError, match="is no folder"):
         require_home(tmp_path / place)
 
 
 def test_a_home_that_takes_no_keys_is_reported(tmp_path):
     (tmp_path / "keys").write_text("")  # as in /proc
-    with pytest.raises(
-        KeyFileError, match=r"The home .* cannot be used: .*Set UNDERSTUDY_HOME to a folder"
-    ):
+    with pytest.raises(KeyFileError, match=rf"{re.escape(str(tmp_path))} .*Set UNDERSTUDY_HOME"):
         HomeKey.of(tmp_path)
 
 
 def test_a_home_in_which_no_run_can_be_made_is_reported_as_the_home(command, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", "/proc")
     code, _, errors = command("train", "--persona", "oda", "--make-only")
-    assert (
-        code == 1
-        and "/proc cannot be written" in errors
-        and "It is the home: set UNDERSTUDY_HOME" in errors
-    )
+    assert code == 1 and "/proc cannot be written" in errors and "set UNDERSTUDY_HOME" in errors

@@ -81,19 +81,13 @@ def test_builds_and_plans_of_sources_say_what_is_taken_of_them(tmp_path, command
     words = ("--source", "marked.jsonl")
     planned = json.loads(command("plan", *words, "--json")[1])["import_report"]
     assert planned["not_taken"] == [{"what": "column mood", "why": "it has no role"}]
-    assert (
-        planned["other_meaning"][0]["why"]
-        == "only answers that are marked as desirable are learned"
-    )
+    assert "marked as desirable" in planned["other_meaning"][0]["why"]
     for output in (
         command("plan", *words)[1],
         command("dataset", "build", *words, "--out", "out")[1],
     ):
-        assert "Taken as is: column prompt (questions), column completion (answers)" in output
-        assert (
-            "Taken with another meaning: " in output
-            and "Not taken: column mood – it has no role" in output
-        )
+        assert "Taken as is: column prompt " in output and ", column completion " in output
+        assert "Taken with another meaning: " in output and "Not taken: column mood" in output
     assert json.loads(command("plan", "--dataset", "out", "--json")[1])["import_report"] == planned
 
 
@@ -119,7 +113,7 @@ def test_a_plan_of_a_mapped_table_says_which_columns_are_taken(tmp_path, command
         "--json",
     )
     code, _, error = command(*words)
-    assert code == 1 and "it is not guessed which column speaks" in error
+    assert code == 1 and "not guessed" in error and "--map" in error
     code, output, error = command(*words, "--map", "speaker=nani", "text=neno", "time=kwando")
     result = json.loads(output)
     assert code == 0 and sum(result["samples"].values()) == 20, error
@@ -258,7 +252,7 @@ def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(t
     left_by_a_run(tmp_path, "two", "another", 5)
     (left_by_a_run(tmp_path, "three") / "report" / "steps.csv").write_text("")
     speed = estimate_speed(base, recipe, work, adapters_by_recency(tmp_path))
-    assert speed.basis == "the run of 2026-11-20T11:35 on this machine"
+    assert "run of 2026-11-20T11:35" in speed.basis
     then = recipe.model_copy(
         update={"gradient_checkpointing": True, "per_device_train_batch_size": 1}
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -90,19 +91,16 @@ def test_300_are_enough_and_299_only_filter(recipe):
     assert MIN_PREFERENCES == 300
     assert not plan_preferences(votes(300), recipe).only_filters
     few = plan_preferences(votes(299), recipe)
-    assert few.only_filters and "fewer than 300: they only filter" in few.words
+    assert few.only_filters and "only filter" in few.words
     one_sided = plan_preferences([*votes(300), *(voted(n, member(1)) for n in range(400))], recipe)
-    assert (
-        one_sided.left_out
-        and "go beyond the 10% that preference_share lets one member give" in one_sided.words
-    )
+    assert one_sided.left_out and "10% that preference_share" in one_sided.words
 
 
 def test_what_a_member_gives_twice_counts_once(recipe):
     given = votes(160)
     twice = plan_preferences([*given, *given], recipe)
     assert twice.used == plan_preferences(given, recipe).used and twice.only_filters
-    assert twice.again == 160 and "160 had been given already by the same member" in twice.words
+    assert twice.again == 160 and "160 had been given already" in twice.words
 
 
 def test_where_too_few_members_gave_any_it_is_said_how_many_it_takes(recipe):
@@ -115,7 +113,8 @@ def test_dpo_counts_pairs_alone(recipe):
     assert (
         use.alone == 55
         and use.only_filters
-        and "55 hold one reply alone, which DPO cannot use" in use.words
+        and "55 hold one reply" in use.words
+        and "DPO" in use.words
     )
 
 
@@ -320,10 +319,8 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     assert (made.dataset["preferences_used"], made.dataset["preferences_members"]) == (312, 12)
     assert (made.dataset["replies_good"], made.dataset["replies_bad"]) == (260, 312)
     assert made.rights["form"] == 572 and made.lora["r"] == 4
-    assert any("KTO learns from these, which 12 members gave" in caveat for caveat in made.caveats)
-    assert any(
-        "far above the usual 5e-7 to 5e-6 of KTO and DPO" in caveat for caveat in made.caveats
-    )
+    assert any("KTO " in caveat and "12 members" in caveat for caveat in made.caveats)
+    assert any("5e-7 to 5e-6" in caveat for caveat in made.caveats)
     assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
     assert any("by KTO" in event.detail for event in received if event.event == "phase")
     job = prepare_job_without_torch(folder)
@@ -371,7 +368,7 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(
     said = [it.reply for it in job.data.train_prompt_replies]
     assert line in said and down not in said and BAD not in said
     assert job.data.counts["replies_voted_down"] == 1 and job.data.counts["replies_taught"] == 1
-    assert any("fewer than 300: they only filter" in note for note in job.notes)
+    assert any("only filter" in note for note in job.notes)
     assert job.data.people[member(1)] == 1
 
 
@@ -379,9 +376,7 @@ def test_preferences_that_change_nothing_are_refused_before_anything_is_trained(
     tiny_base, adapter, tmp_path
 ):
     one_vote = [voted(4, member(1), None, "I mended clock 4 myself, with oil.")]
-    with pytest.raises(
-        MaterialError, match=r"These preferences change nothing.*Of 1 preferences 0 can be"
-    ):
+    with pytest.raises(MaterialError, match=r"change nothing.*Of 1 preferences 0 "):
         prepare_job_without_torch(
             preference_job(tmp_path / "job", tiny_base.source, adapter, one_vote)
         )
@@ -461,16 +456,16 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_
     job = preference_job(
         tmp_path / "a", tiny_base.source, adapter, votes(312), per_device_train_batch_size=2
     )
-    with pytest.raises(RequestError, match="KTO learns nothing useful in batches of 2"):
+    with pytest.raises(RequestError, match=r"KTO .*batches of 2"):
         prepare_job_without_torch(job)
     came = [*votes(311), voted(900, member(1), right="discord-api")]
-    with pytest.raises(MaterialError, match="A preference came through Discord's API"):
+    with pytest.raises(MaterialError, match="through Discord's API"):
         prepare_job_without_torch(preference_job(tmp_path / "b", tiny_base.source, adapter, came))
     without = preference_job(tmp_path / "c", tiny_base.source, adapter, votes(312))
     spec = json.loads((without / "request.json").read_text())
     spec["materials"] = [it for it in spec["materials"] if it["kind"] != "adapter"]
     (without / "request.json").write_text(json.dumps(spec))
-    with pytest.raises(MaterialError, match="has no material of the kind 'adapter'"):
+    with pytest.raises(MaterialError, match="kind 'adapter'"):
         prepare_job_without_torch(without)
 
 
@@ -523,15 +518,12 @@ def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words
 def test_the_plan_says_what_becomes_of_the_preferences(words):
     code, out, errors = words("--dry-run")
     assert code == 0, errors
-    assert (
-        "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave."
-        in out
-    )
+    assert re.search("312 preferences 312 .*KTO .*12 members", out)
     assert "demo-cpu:" not in out, "another recipe would not learn from preferences"
     Path("votes.jsonl").write_text(
         preferences_to_jsonl([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8"
     )
-    assert "fewer than 300: they only filter" in words("--dry-run")[1]
+    assert "only filter" in words("--dry-run")[1]
     Path("votes.jsonl").write_text(preferences_to_jsonl(votes(40)), encoding="utf-8")
     code, _, errors = words("--dry-run")
     assert code == 1 and "These preferences change nothing." in errors
@@ -574,4 +566,4 @@ def test_what_is_not_there_is_reported_by_name(words, command):
         in command("preference", "--adapter", "nowhere", "--pairs", "votes.jsonl")[2]
     )
     Path("votes.jsonl").write_text('{"prompt": []}\n', encoding="utf-8")
-    assert "votes.jsonl, line 1 is no preference record: prompt: " in words("--dry-run")[2]
+    assert "votes.jsonl, line 1 is no preference record" in words("--dry-run")[2]

@@ -89,7 +89,7 @@ def test_packed_a_run_learns_what_it_learns_otherwise(tiny_base, renderer, recip
 
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_base, renderer, recipe, monkeypatch):
     monkeypatch.setattr("trainer.train.sft_trainer.reply_losses", lambda model, *_: _nan(model))
-    with pytest.raises(TrainingError, match=r"diverged\. Lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"diverged.*learning rate"):
         train(tiny_base, renderer, recipe)
 
 

@@ -129,7 +129,7 @@ def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
     assert results[0] == result(SERVED) and read_quality_result(tmp_path, points[3]) == result(
         COLD, 1
     )
-    assert lines[-1].startswith("4 of 4: temperature=0.3,seed=1, about")
+    assert lines[-1].startswith("4 of 4: temperature=0.3,seed=1, ")
     with pytest.raises(RequestError, match="another adapter"):
         run_quality_study(tmp_path, points, "other", measure, lines.append)
     hot = quality_points(["temperature=1"], 1)
@@ -324,14 +324,14 @@ def test_other_versions_are_measured_as_served_on_the_same_prompts(
     code, _, said = command(
         "study", "quality", "--adapter", str(ada), "--against", "other", "--out", "study"
     )
-    assert code == 1 and "is bo's. Name a version of ada's." in said
+    assert code == 1 and "is bo's." in said and "ada's" in said
 
 
 @pytest.mark.parametrize("runs", ["0", "1001", "1000000000", "two"])
 def test_the_number_of_runs_is_bounded(command, capsys, runs):
     with pytest.raises(SystemExit):
         command("study", "quality", "--adapter", "v1", "--runs", runs)
-    assert f"expected 1 to 1000 runs, got '{runs}'" in capsys.readouterr().err
+    assert f"1 to 1000 runs, got '{runs}'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

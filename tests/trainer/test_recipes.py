@@ -200,13 +200,10 @@ def test_the_list_has_a_line_for_each(command):
 
 def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     _, output, _ = command("recipes", "s1-t4")
-    assert "warmup_steps = 50" in output and "as published, although the run has 40 steps" in output
-    assert (
-        "may be a number from 1e-07 to 0.01" in output
-        and "40 steps" in output
-        and "GiB: it fits." in output
-    )
-    assert "note: The warm-up of 50 steps is not shorter than the run of 40" in output
+    assert "warmup_steps = 50" in output and "as published" in output
+    for fact in ("a number from 1e-07 to 0.01", "40 steps", "GiB: it fits."):
+        assert fact in output
+    assert re.search("note: .*warm-up of 50 steps .*run of 40", output)
     sheet = json.loads(
         command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1]
     )
@@ -224,9 +221,9 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     ("words", "said"),
     [
         (("recipes", "s1-t5"), "Did you mean 's1-t4'?"),
-        (("recipes", "nope"), "There is no recipe 'nope'. Known: "),
+        (("recipes", "nope"), "no recipe 'nope'. Known: "),
         (("recipes", "s1-t4", "--set", "lora_r=0"), "lora_r cannot be '0'"),
-        (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs or"),
+        (("plan", "--persona", "oda", "--set", "epochs=2"), "num_train_epochs"),
         (
             ("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"),
             "both set max_length",
@@ -253,10 +250,8 @@ def test_what_ends_a_run_says_that_it_ends_one_stage(command):
 def test_a_recipe_is_reckoned_with_one_sample_or_more(command, capsys, samples):
     with pytest.raises(SystemExit) as ended:
         command("recipes", "auto", f"--samples={samples}")
-    assert (
-        ended.value.code == 2
-        and f"expected a number of at least 1, got {samples!r}" in capsys.readouterr().err
-    )
+    assert ended.value.code == 2
+    assert f"at least 1, got {samples!r}" in capsys.readouterr().err
 
 
 def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command):
@@ -266,7 +261,7 @@ def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command
     changes = ("--recipe", "s0-6gb", "--set", "warmup_steps=500", "--set", "num_train_epochs=1")
     words = ("plan", "--persona", "ada.toml", "--source", "talk.json", *changes)
     _, output, _ = command(*words)
-    assert "note: The warm-up of 500 steps is not shorter than the run of" in output
+    assert re.search("note: .*warm-up of 500 steps", output)
     result = json.loads(command(*words, "--json")[1])
     mine, others = (
         [it for it in result["recipes"] if (it["recipe"] == "s0-6gb") is chosen]

@@ -362,7 +362,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     )
     assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
     assert sum(spoken.safety.prompts.values()) == 1
-    assert spoken.left_out["safety prompts"] == "1 of 30 were asked: there was no time for more."
+    assert spoken.left_out["safety prompts"].startswith("1 of 30 ")
     shown = spoken.side_by_side[0]
     assert (shown.prompt, shown.real) in {
         (it.message, it.reply) for it in job.data.heldout_prompt_replies
@@ -379,14 +379,10 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     assert spoken.sense["style"].ceiling[VOICE].estimate == 1
     assert pressure.shares[IN_CHARACTER].keys() == {"live", "new"}
     assert talks.prompts == 32 and talks.shares[VOICE_AT_TURN.format(1)].keys() == {"new"}
-    assert {spoken.left_out[f"talks, turn {n}"] for n in (10, 40)} == {
-        "There was time for 0 of 32 replies."
-    }
+    for turn in (10, 40):
+        assert " 0 of 32 replies" in spoken.left_out[f"talks, turn {turn}"]
     assert "talks, turn 1" not in spoken.left_out
-    assert (
-        spoken.left_out["questions in other words, and pressure"]
-        == "There was time for 4 of 50 replies."
-    )
+    assert " 4 of 50 replies" in spoken.left_out["questions in other words, and pressure"]
     tasks = 4 + 2 * (
         spoken.facts is not None
     )  # held-out, general, small talk, safety; facts with and without lore

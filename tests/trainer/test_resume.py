@@ -4,6 +4,7 @@ history.
 
 import pickle
 import random
+import re
 import shutil
 import tomllib
 
@@ -298,9 +299,7 @@ def test_a_checkpoint_that_cannot_be_resumed_is_refused(stopped, train, part):
     run = train()
     shutil.copytree(stopped, run.folder)
     reseal(run.folder / "checkpoint-5", **{part: {"list": [1, "x"]}})
-    with pytest.raises(
-        TrainingError, match=r"checkpoint-5 cannot be resumed: .*Remove it and run again"
-    ):
+    with pytest.raises(TrainingError, match=r"checkpoint-5 cannot be resumed: .*Remove"):
         run()
 
 
@@ -325,5 +324,5 @@ def test_pickles_beside_a_checkpoint_are_never_opened(stopped, undisturbed, trai
 
 def test_a_first_stages_result_that_is_none_is_refused(stopped, tmp_path):
     shutil.copytree(stopped / "checkpoint-5", tmp_path / STAGE_RESULT_FOLDER)
-    with pytest.raises(TrainingError, match=r"result of the first stage in .* cannot be read"):
+    with pytest.raises(TrainingError, match=rf"first stage in .*{re.escape(str(tmp_path))}"):
         FirstStageResult.read(tmp_path)

@@ -96,9 +96,7 @@ def test_a_scaled_model_reads_so_many_times_more_and_is_another(short_base):
         == twice
         == apply_rope_settings(twice, "yarn", 2.0)
     )
-    with pytest.raises(
-        BaseModelError, match=r"is scaled by yarn:2, and the settings ask for yarn:4"
-    ):
+    with pytest.raises(BaseModelError, match=r"scaled by yarn:2, .*yarn:4"):
         apply_rope_settings(twice, "yarn", 4.0)
 
 
@@ -106,9 +104,7 @@ def test_a_scaled_model_reads_so_many_times_more_and_is_another(short_base):
     "wrong", ["yarn", "yarn:", "ntk:2", "yarn:0.5", "yarn:1", "yarn:9", "yarn:2e1", ""]
 )
 def test_a_scaling_that_is_none_is_refused(short_base, wrong):
-    with pytest.raises(
-        BaseModelError, match=r"not a RoPE scaling.*TYPE:FACTOR.*linear, dynamic, yarn"
-    ):
+    with pytest.raises(BaseModelError, match=r"TYPE:FACTOR.*linear, dynamic, yarn"):
         locate(f"{short_base.name}#{wrong}")
 
 

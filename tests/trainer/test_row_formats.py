@@ -181,9 +181,7 @@ def test_of_people_the_one_who_is_named_is_the_persona_and_without_a_name_it_is_
     ]
     content = jsonl([{"turns": lines}])
     assert only(tmp_path / "r", content)[1].roles == ("Ben", "Ada")
-    with pytest.raises(
-        MaterialError, match="r has lines of Ben 1, Ada 1; it has to be said whose are learned"
-    ):
+    with pytest.raises(MaterialError, match=r"Ben 1, Ada 1; .*whose are learned"):
         list(read_usable(tmp_path / "r", ReadOptions()))
     named = only(tmp_path / "r", content, persona=Persona("ada", "ADA"))[1]
     assert (
@@ -237,7 +235,7 @@ def test_unknown_columns_are_shown_and_asked_for(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(jsonl(UNKNOWN))
     assert detect_format(path).name == "columns"
-    with pytest.raises(UnclearColumnsError, match="is not guessed which column speaks") as caught:
+    with pytest.raises(UnclearColumnsError, match="not guessed") as caught:
         everything(path)
     kinds = {column.name: column.kind for column in caught.value.question.columns}
     assert kinds == {"nr": "numbers", "frage": "texts", "kategorie": "names", "erwiderung": "texts"}
@@ -291,10 +289,10 @@ def test_lists_can_be_named(tmp_path):
     [
         (
             {"user": "Frage", "assistant": "erwiderung"},
-            "has no column 'Frage'. It has erwiderung, frage",
+            "no column 'Frage'. It has erwiderung, frage",
         ),
         ({"usr": "frage"}, "--map usr=frage: neither is a role. Did you mean 'user'"),
-        ({"user": "frage"}, "No column has the role of the answers"),
+        ({"user": "frage"}, "role of the answers"),
     ],
 )
 def test_a_wrong_mapping_is_named(tmp_path, mapping, said):

@@ -82,12 +82,10 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     stopped.send_signal(signal.SIGTERM)
     out, _ = stopped.communicate(timeout=30)
     assert stopped.returncode == 143
-    assert events(out)[-1] == {
-        "event": "failed",
-        "cause": "stopped",
-        "advice": "Stopped by SIGTERM. Run the same job again.",
-        "retry": True,
-    }
+    last = events(out)[-1]
+    advice = last.pop("advice")
+    assert last == {"event": "failed", "cause": "stopped", "retry": True}
+    assert "SIGTERM" in advice and "again" in advice
     assert leftovers(folder) == set()
 
     request = json.loads((folder / "request.json").read_text())

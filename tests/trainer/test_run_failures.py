@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
-from personas.schemas.training_events import Done, Failed, Phase
+from personas.schemas.training_events import Done, Phase
 from tests.trainer.job_folders import dialogue_job, persona_job
 from trainer.process.environment import (
     ALLOCATOR_SETTINGS,
@@ -52,11 +52,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source)
     with files_no_larger_than(4096), pytest.raises(Exception) as caught:
         run_here(folder)
-    assert failed_event(caught.value) == Failed(
-        cause="The disk is full.",
-        advice="Free some space, then run the same job again.",
-        retry=True,
-    )
+    failed = failed_event(caught.value)
+    assert failed.cause == "The disk is full." and failed.retry
+    assert "Free some space" in failed.advice and "again" in failed.advice
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
 
 
@@ -135,7 +133,7 @@ def test_an_adapter_that_is_damaged_or_another_jobs_is_not_taken_for_done(tmp_pa
     with pytest.raises(RequestError, match="made by another job"):
         run_here(folder)
     (folder / "adapter" / "README.md").write_text("changed")
-    with pytest.raises(AdapterError, match=r"README\.md does not match its checksum"):
+    with pytest.raises(AdapterError, match=r"README\.md .*checksum"):
         run_here(folder)
 
 
@@ -151,10 +149,10 @@ def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
     ("error", "cause", "retry"),
     [
         (MaterialError("The log is empty.", "Fill it."), "The log is empty.", False),
-        (MemoryError(), "The machine ran out of memory.", True),
+        (MemoryError(), "ran out of memory", True),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-            "The machine ran out of memory.",
+            "ran out of memory",
             True,
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full.", True),
@@ -174,7 +172,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
 )
 def test_every_error_has_one_event(error, cause, retry):
     failed = failed_event(error)
-    assert (failed.cause, failed.retry) == (cause, retry) and failed.advice
+    assert cause in failed.cause and failed.retry is retry and failed.advice
 
 
 def test_events_outlive_their_reader(tmp_path):

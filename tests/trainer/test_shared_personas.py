@@ -110,7 +110,7 @@ def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore(comm
     code, _, errors = command("train", "--persona", "Nobodi", "--dry-run")
     assert code == 1 and "There is no persona 'Nobodi'." in errors and "nobody" in errors
     code, _, errors = command("train", "--persona", "Nobody", "--dry-run")
-    assert code == 1 and "There is no chat log of Nobody" in errors
+    assert code == 1 and "no chat log of Nobody" in errors
 
 
 def test_a_card_of_theirs_that_cannot_be_read_is_named(command, home):
@@ -156,12 +156,13 @@ def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped
     }  # fmt: skip
     code, out, _ = command("lore", "files", "--lore", str(shipped.lore))
     assert code == 0 and "5 files are read, 1 skipped" in out and "oda" in out
-    assert (
-        "harbour/x.md: its folder 'harbour' is no persona's; name its persona in front matter"
-        in out
-    )
+    assert "harbour/x.md: its folder 'harbour'" in out and "front matter" in out
     check = check_lore(shipped.lore, home)
-    assert check.state == "warn" and "5 of 6 files are read; skipped: harbour/x.md" in check.found
+    assert (
+        check.state == "warn"
+        and "5 of 6 files" in check.found
+        and "skipped: harbour/x.md" in check.found
+    )
     assert check_lore(SHIPPED.lore, home).state == "ok"
     assert "There is no folder" in command("lore", "files", "--lore", str(tmp_path / "none"))[2]
     (tmp_path / "empty").mkdir()

@@ -75,7 +75,7 @@ def test_parquet_and_arrow_are_read(tmp_path):
     for name in ("table.bin", "stream", "file"):
         assert answers(tmp_path / name) == ANSWERS
     (tmp_path / "table.bin").write_bytes((tmp_path / "table.bin").read_bytes()[:-9])
-    with pytest.raises(MaterialError, match=r"table\.bin is a damaged Parquet file"):
+    with pytest.raises(MaterialError, match=r"table\.bin .*Parquet"):
         everything(tmp_path / "table.bin", "alpaca")
 
 
@@ -161,10 +161,7 @@ def test_broken_rows_are_named_and_the_others_read(tmp_path):
     used, rejected = everything(path)
     assert [c.messages[-1].text for c in used] == ANSWERS
     assert [r.row for r in rejected] == [f"line {n}" for n in range(2, 8)]
-    assert (
-        "not valid JSON" in rejected[0].reason
-        and rejected[1].reason == "a list where an object was expected"
-    )
+    assert "not valid JSON" in rejected[0].reason and "a list" in rejected[1].reason
     assert "it has a" in rejected[3].reason
 
 
@@ -199,10 +196,9 @@ def test_rows_of_a_table_with_other_cells_than_the_header_names_are_rejected(tmp
     path.write_bytes(b"question,answer\nWho?,Me\nWho,else?,Nobody\n\n\xfe?,You\nWhy?,Why not\n")
     used, rejected = everything(path)
     assert [spoken(c)[0][1] for c in used] == ["Who?", "Why?"]
-    assert [(r.row, r.reason) for r in rejected] == [
-        ("row 2", "3 cells where the header names 2 columns"),
-        ("row 3", "not UTF-8"),
-    ]
+    cells, encoding = rejected
+    assert (cells.row, encoding.row) == ("row 2", "row 3") and "UTF-8" in encoding.reason
+    assert "3 cells" in cells.reason and "2 columns" in cells.reason
 
 
 @pytest.mark.parametrize(
@@ -215,15 +211,15 @@ def test_rows_of_a_table_with_other_cells_than_the_header_names_are_rejected(tmp
             r"not UTF-8 \(it looks like UTF-16\)",
         ),
         ("Grüß Gott, wie geht es Ihnen an diesem schönen Tag?\n".encode("cp1252") * 9, "not UTF-8"),
-        (b"\x00\x01\x02" * 50, "talk.json is neither text nor a known container"),
-        (b"Once upon a time there was a clock.", r"talk\.json is in no known format\. Found: text"),
+        (b"\x00\x01\x02" * 50, "talk.json is neither text nor"),
+        (b"Once upon a time there was a clock.", r"talk\.json is in no known .*Found: text"),
         (b'{"openapi": "3.1", "paths": {}}', "Found: JSON object with openapi, paths"),
         (b"[]", "Found: JSON array"),
         (b'[1, "two"]', "talk.json"),
         (gzip.compress(jsonl(ROWS), mtime=0)[:-20], "talk.json cannot be read"),
         (b"PK\x03\x04broken", "talk.json cannot be read"),
-        (b"PAR1broken", "talk.json is a damaged Parquet file"),
-        (b"\xff\xff\xff\xffbroken", "talk.json is a damaged Arrow file"),
+        (b"PAR1broken", "talk.json is a damaged Parquet"),
+        (b"\xff\xff\xff\xffbroken", "talk.json is a damaged Arrow"),
     ],
 )
 def test_a_file_of_which_nothing_can_be_read_is_named(tmp_path, content, said):
@@ -239,11 +235,11 @@ def test_the_error_names_all_formats_and_a_wrong_name_the_nearest(tmp_path):
     with pytest.raises(MaterialError) as caught:
         detect_format(path)
     assert all(f"{format.name}: {format.expected}" in str(caught.value) for format in FORMATS)
-    with pytest.raises(MaterialError, match=r"no format 'alpacca'\. Did you mean 'alpaca'"):
+    with pytest.raises(MaterialError, match=r"'alpacca'.*'alpaca'"):
         detect_format(path, "alpacca")
     with pytest.raises(MaterialError, match="There is no"):
         detect_format(tmp_path / "gone")
-    with pytest.raises(MaterialError, match="There is no file nobody/nothing, and no data set"):
+    with pytest.raises(MaterialError, match="no file nobody/nothing, "):
         detect_format(type(path)("nobody/nothing"))
 
 

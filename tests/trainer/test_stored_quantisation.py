@@ -219,9 +219,7 @@ def test_what_cannot_be_unpacked_is_refused_by_name_before_anything_is_loaded(
         json.dumps({**config, "quantization_config": settings}), "utf-8"
     )
     base = locate(str(tmp_path / "model"))
-    with pytest.raises(
-        BaseModelError, match=r"stored in GPTQ 4-bit, which cannot be unpacked here.*in 16 bits"
-    ):
+    with pytest.raises(BaseModelError, match=r"GPTQ 4-bit.*16 bits"):
         load_model(base, "float32")
     with pytest.raises(
         BaseModelError, match="GPTQ 4-bit"

@@ -116,9 +116,8 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(
         manifest.checksums["adapter_model.safetensors"]
         == source.checksums["adapter_model.safetensors"]
     )
-    assert manifest.caveats[-1] == (
-        "Chosen among 3 runs of a sweep by its loss on held-out replies: learning_rate=1e-3."
-    )
+    assert "3 runs of a sweep" in manifest.caveats[-1]
+    assert manifest.caveats[-1].endswith(": learning_rate=1e-3.")
     card = (tmp_path / "adapter" / "README.md").read_text()
     assert "## Sweep" in card and f"| learning_rate=1e-3 (best) | {right.loss:.4f} |" in card
     assert f"| learning_rate=5e-3 | – | – | {diverged.why} |" in card
@@ -165,7 +164,7 @@ def test_what_cannot_is_a_row_that_is_tried_again(wanted, tmp_path):
     results, code = run_sweep(folders, failing(cause="The model is not there."), lambda line: None)
     assert code == 0 and [it.why for it in results] == ["The model is not there."] * 2
     assert read_sweep_result(*folders[0]) is None
-    with pytest.raises(RequestError, match="None of the runs ended in an adapter"):
+    with pytest.raises(RequestError, match="None of the runs"):
         best_result(results)
 
 
@@ -226,7 +225,5 @@ def test_a_dry_run_of_a_sweep_says_how_many_there_would_be(command, wanted):
         wanted.request.base_model,
     )
     code, out, _ = command("train", *words, "--sweep", "learning_rate=1e-4,2e-4", "--dry-run")
-    assert (
-        code == 0
-        and "2 runs: the first is shown; they are learning_rate=1e-4, learning_rate=2e-4." in out
-    )
+    assert code == 0 and "2 runs: the first" in out
+    assert "learning_rate=1e-4, learning_rate=2e-4" in out

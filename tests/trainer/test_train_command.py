@@ -85,11 +85,8 @@ def test_a_recipe_that_is_not_there_is_reported_with_the_known(here, command, re
 
 def test_what_a_request_cannot_hold_is_reported_in_one_line(here, command):
     code, _, errors = command("train", "--persona", "oda", "--base-model", "x/" * 300, "--dry-run")
-    assert (
-        code == 1
-        and "base_model: String should have at most 512 characters" in errors
-        and "\n" not in errors.strip()
-    )
+    assert code == 1 and "base_model: " in errors and "512 characters" in errors
+    assert "\n" not in errors.strip()
 
 
 def test_the_folder_holds_all_that_the_bots_would(make, tiny_base):
@@ -199,15 +196,15 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "Name a --persona, or --dialogue with a --dataset"),
-        (("--dialogue",), "Name a --persona, or --dialogue with a --dataset"),
+        ((), "Name a --persona, or --dialogue"),
+        (("--dialogue",), "Name a --persona, or --dialogue"),
         (("--dialogue", "--persona", "oda"), "--dialogue trains no persona"),
         (("--persona", "odda"), "Did you mean 'oda'?"),
         (
             ("--persona", "ada.toml"),
-            "There is no chat log of Ada to learn from. Name a --dataset, or train on lore",
+            "no chat log of Ada to learn from. Name a --dataset",
         ),
-        (("--persona", "ada.toml", "--dataset", "nowhere"), "There is no data set 'nowhere'"),
+        (("--persona", "ada.toml", "--dataset", "nowhere"), "no data set 'nowhere'"),
         (("--persona", "ada.toml", "--dataset", "other.json"), "DISCORD_PERMISSION"),
         (
             ("--persona", "ada.toml", "--dataset", "other.json", "--right", "own-writing"),
@@ -223,20 +220,20 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         ),
         (
             ("--persona", "oda", "--start-from", "/nope"),
-            "There is no folder /nope. Name an adapter's folder",
+            "no folder /nope",
         ),
-        (("--persona", "oda", "--start-from", "empty"), "There is no complete adapter in"),
+        (("--persona", "oda", "--start-from", "empty"), "no complete adapter in"),
         (
             ("--persona", "oda", "--start-from", "empty"),
-            "Name a complete adapter: its folder has manifest.json",
+            "its folder has manifest.json",
         ),
         (
             ("--persona", "oda", "--dataset", "/nope"),
-            "There is no file or folder /nope. Check the path",
+            "no file or folder /nope",
         ),
         (
             ("--persona", "oda", "--dataset", "../nope"),
-            "There is no file or folder ../nope. Check the path",
+            "no file or folder ../nope",
         ),
         (
             ("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"),
@@ -347,7 +344,7 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     assert code == 0, errors
     folder = next(Path("home/runs").iterdir()).absolute()
     lines = out.splitlines()
-    assert lines[0] == f"{folder}: resuming from its last checkpoint"
+    assert lines[0].startswith(f"{folder}: resuming from its last")
     assert lines[1].startswith(
         f"for a bot with BASE_MODEL={tiny_base.source}: bots with another base"
     )

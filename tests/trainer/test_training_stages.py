@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 
 import pytest
@@ -120,10 +121,8 @@ def test_a_plan_counts_both_stages_and_says_what_share_was_reached(job):
     lengths = [sum(len(sample.ids) for sample in part) for part in (data.first, data.train)]
     assert mine["trained_tokens"] == 3 * lengths[0] + 2 * lengths[1]
     warnings = " ".join(mine["warnings"])
-    assert (
-        "General dialogue was to be 90%" in warnings
-        and "In the first stage: The warm-up of 100 steps" in warnings
-    )
+    assert "General dialogue was to be 90%" in warnings
+    assert re.search("first stage: .*warm-up of 100 steps", warnings)
 
 
 def test_the_report_names_the_stages_and_the_manifest_counts_both(whole):
@@ -195,7 +194,5 @@ def test_a_first_stage_that_diverges_names_its_own_rate(job, monkeypatch):
         "trainer.train.divergence.DIVERGENCE_RISE_NATS", -100.0
     )  # every loss is too high
     monkeypatch.setattr("trainer.train.divergence.DIVERGENCE_WINDOW_STEPS", 1)
-    with pytest.raises(
-        TrainingError, match=r"In the first stage: .*set first_stage_learning_rate=5e-05"
-    ):
+    with pytest.raises(TrainingError, match=r"first stage: .*first_stage_learning_rate=5e-05"):
         run_job(job(), RunControl())
