@@ -80,15 +80,14 @@ def test_a_server_starts_from_its_own_and_the_operators_adapters_and_sees_no_oth
     request = TrainingRequest(job_name="j", persona="oda", start_from="theirs")
     with pytest.raises(RequestError) as refused:
         gather_materials(catalogue, request, MINE)
-    assert str(refused.value) == (
-        "There is no dialogue adapter 'theirs'. Known: by_hand, mine, operators."
-    )
+    assert "'theirs'" in refused.value.message
+    assert str(refused.value).endswith(": by_hand, mine, operators.")
 
 
 def test_without_any_it_is_said_how_one_is_made(tmp_path):
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona="oda", start_from="manners")
-    with pytest.raises(RequestError, match="Train one first: task_type dialogue"):
+    with pytest.raises(RequestError, match="task_type dialogue"):
         gather_materials(catalogue, request, MINE)
 
 

@@ -20,17 +20,13 @@ async def test_a_moderator_sets_shows_lists_and_clears(stage):
     answer = await stage.moderator.slash(
         OFFICE, "persona set", persona="oda marrow", answers="mentions"
     )
-    await response_text(
-        answer, "**Oda Marrow** lives here now, and answers messages that mention me"
-    )
+    await response_text(answer, "**Oda Marrow** lives here")
     await stage.sees("a greeting by this persona's author", by="Oda Marrow", since=mark)
     await response_text(
         await stage.member.slash(OFFICE, "persona show"),
-        "Answers messages that mention me, and /chat.",
+        "messages that mention me",
     )
-    await response_text(
-        await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat."
-    )
+    await response_text(await stage.member.slash(QUAY, "persona show"), "Answers every message")
     listed = await stage.member.slash(QUAY, "persona list")
     await response_text(listed, f"<#{stage.sandbox.channel(OFFICE)['id']}>")
     await response_text(
@@ -55,9 +51,7 @@ async def test_a_member_changes_nothing(stage):
 
 async def test_an_unknown_persona_is_refused_with_the_known_ones(stage):
     answer = await stage.moderator.slash(QUAY, "persona set", persona="nobody")
-    await response_text(
-        answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)"
-    )
+    await response_text(answer, "'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)")
 
 
 def candidates(stage):
@@ -84,18 +78,14 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
             await stage.moderator.slash(QUAY, "persona candidates", count=count)
             assert await asked(stage) == count
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        await response_text(
-            shown, "is not chosen among several. This server has chosen 1; the most is 4."
-        )
+        await response_text(shown, "chosen 1; the most is 4")
         await response_text(
             await stage.moderator.slash(QUAY, "persona candidates", count=0), operators
         )
         assert await asked(stage) == 2
         await stage.moderator.slash(QUAY, "persona candidates", count=1)
         too_many = await stage.moderator.slash(QUAY, "persona candidates", count=5)
-        await response_text(
-            too_many, "A server may choose at most 4 candidates. The operator can allow more"
-        )
+        await response_text(too_many, "at most 4 candidates. The operator can")
         offered = await stage.moderator.autocomplete(QUAY, "persona candidates", "count", count="")
         assert [one["name"] for one in offered] == ["the operator's number", "1", "2", "3", "4"]
         offered = await stage.moderator.autocomplete(QUAY, "persona candidates", "count", count="4")
@@ -119,7 +109,7 @@ async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one
             stage.sandbox.guild_id, 4
         )  # from before ENGINE was changed
         refused = await stage.moderator.slash(QUAY, "persona candidates", count=2)
-        await response_text(refused, "begins with one candidate. The operator can allow more")
+        await response_text(refused, "one candidate. The operator can")
         assert "only ENGINE=local compares several" in refused.message["content"]
         assert await asked(stage) == 1
         await response_text(
@@ -148,15 +138,13 @@ async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
     poor.manage_webhooks = False
     seed = dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
     async with on_stage(tmp_path, seed=seed, message_content=False) as stage:
-        assert (
-            "Manage Webhooks is missing" in caplog.text
-            and "without it personas answer under" in caplog.text
-        )
+        assert "Manage Webhooks is missing" in caplog.text
+        assert "personas answer under" in caplog.text
         answer = await stage.moderator.slash(
             OFFICE, "persona set", persona="oda", answers="everything"
         )
         await response_text(answer, "it answers only mentions")
-        await response_text(answer, "I lack the permission Manage Webhooks here")
+        await response_text(answer, "permission Manage Webhooks")
 
 
 @pytest.mark.parametrize("need", REQUIRED_PERMISSIONS)

@@ -56,7 +56,7 @@ def test_show_says_to_the_operator_what_is_kept_and_shows_no_texts(home, run):
     code, out, _ = run("privacy", "show", "--user", WHO)
     assert code == 0 and "messages: 2, the oldest of" in out and "persona_adapters/oda/v2" in out
     assert "oda of the server" in out and "harbour.md" in out and "opted in on" in out
-    assert "as a moderator: versions promoted (3)" in out
+    assert "versions promoted (3)" in out
     assert not re.search(r"\byou\b|\byour\b|\bI\b|\*\*", out) and "heron" not in out
     code, out, _ = run("privacy", "show", "--user", WHO, "--json")
     about = json.loads(out)
@@ -80,8 +80,8 @@ def test_forget_leaves_nothing_and_says_what_it_did(home, run):
     )
     assert code == 0 and left_of_them(home) == []
     assert "withdrawn: oda v3; v1 answers now" in out and "deleted: jobs/job3" in out
-    assert "deleted, because it could not be redacted: talk/scan.bin" in out
-    assert "has left before and holds them: /elsewhere/harbour.jsonl (data set," in out
+    assert re.search("deleted, .*redacted: talk/scan.bin", out)
+    assert re.search(r"left before .*: /elsewhere/harbour\.jsonl \(data set", out)
     code, out, _ = run("privacy", "show", "--user", WHO)
     assert (
         out.count("Done: they are erased.") == out.count("withdrawn: oda v3") == 1

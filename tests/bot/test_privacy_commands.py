@@ -86,7 +86,7 @@ async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
     words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "is sent there"))[
         "content"
     ]
-    assert "A language model at gateway.example writes" in words
+    assert "at gateway.example" in words
 
 
 async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_path):
@@ -104,7 +104,7 @@ async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_pat
         )
         await response_text(
             await stage.member.slash(QUAY, "privacy opt-out"),
-            "Nothing has been trained on your messages.",
+            "Nothing has been trained",
         )
         assert (
             read_consent(tmp_path).opted_in == frozenset()
@@ -132,7 +132,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     mark = stage.mark
     await stage.member.click(message, "Withdraw these too")
     said = await stage.sees("v2 of Ballast has been withdrawn", since=mark)
-    assert "v1 replies now. A version without them is being trained." in said["content"]
+    assert "v1 replies now" in said["content"] and "being trained" in said["content"]
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
     assert stage.live("ballast") == "v1"
     assert [adapter.name for adapter in stage.engine.dropped] == [

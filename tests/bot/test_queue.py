@@ -98,7 +98,7 @@ async def test_previews_run_one_at_a_time_and_a_server_waits_for_one(home, monke
     await asyncio.sleep(0.05)
     assert begun == [7]
     refused = [str(task.exception()) for task in waiting if task.done()]
-    assert refused == ["Another preview of this server is not done yet. Wait for its end."] * 2
+    assert len(refused) == 2 and all("Another preview" in words for words in refused)
     go_on.set()
     await asyncio.wait(waiting)
     assert begun == [7, 8, 0, 0]
@@ -196,7 +196,7 @@ async def test_a_dialogue_adapters_name_is_taken_by_the_first(home):
 async def test_a_guild_cannot_fill_the_queue(home):
     for number in range(MAX_QUEUED_PER_GUILD):
         home.ask_dialogue(f"d{number}")
-    with pytest.raises(RequestError, match="20 jobs of this server are queued"):
+    with pytest.raises(RequestError, match=f"{MAX_QUEUED_PER_GUILD} jobs"):
         home.ask("oda")
     home.ask("oda", guild=2)
 

@@ -103,13 +103,13 @@ CARD = "lore/77/mira-25/soup.md"
     [
         (
             lambda members: members | {CARD: b"# Soup\nAlways ask"},
-            f"{CARD} has changed since it was written",
+            f"{CARD} has changed",
         ),
         (
             lambda members: members | {CARD: members[CARD] * 9},
-            f"{CARD} has changed since it was written",
+            f"{CARD} has changed",
         ),
-        (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest lists"),
+        (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest"),
         (
             lambda members: {name: content for name, content in members.items() if name != CARD},
             "other files than",
@@ -207,9 +207,7 @@ def test_a_disk_that_fills_up_meanwhile_changes_nothing(home, backup):
     def full(home, store):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(
-        BackupError, match=r"No space left on device\. Free disk space; nothing was changed"
-    ):
+    with pytest.raises(BackupError, match=r"No space left on device.*Free disk space"):
         put_back(backup, home, full)
     assert tree(home) == before and not (home / ".restore").exists()
 

@@ -104,11 +104,11 @@ async def test_a_run_may_take_so_long_on_a_server_and_so_long_by_the_operator(wo
 
 async def test_memory_of_the_whole_group_and_the_disk_are_watched(workshop):
     failed = await run(workshop, "greedy", {"memory_bytes": 200 * 2**20})
-    assert "of memory, and its limit is 0.2 GiB" in failed.error and failed.can_resume
+    assert "limit is 0.2 GiB" in failed.error and failed.can_resume
     failed = await run(
         workshop, "endless", {"free_memory_bytes": 2**60}, job=workshop.store.jobs.get("j1")
     )
-    assert "hardly any of the machine's is free" in failed.error and failed.can_resume
+    assert "hardly any" in failed.error and "memory" in failed.error and failed.can_resume
     failed = await run(
         workshop, "endless", {"free_disk_bytes": 2**60}, job=workshop.store.jobs.get("j1")
     )
@@ -301,9 +301,8 @@ def test_a_run_that_would_take_weeks_is_ended_early():
     week = progress(eta_s=7 * 24 * HOUR_S)
     watched = Watched()
     assert not watched.at(ETA_AFTER_S / HOUR_S / 2, week), "the first steps may be slow"
-    assert "it would take 168 h 0 min more, and may take 24 h 0 min" in watched.at(
-        ETA_AFTER_S / HOUR_S * 1.1, week
-    )
+    refused = watched.at(ETA_AFTER_S / HOUR_S * 1.1, week)
+    assert "168 h 0 min more" in refused and "may take 24 h 0 min" in refused
     assert not Watched(guild_id=0).at(1, week), "the operator's are not limited"
     assert not Watched().at(1, progress(eta_s=24 * HOUR_S)), "it may be resumed once"
 
@@ -313,7 +312,5 @@ def test_memory_is_limited_by_the_estimate(tmp_path):
     watch.require_resources(tmp_path, 500 * GIB)
     watch.note(Estimate(seconds=1, memory_bytes=2 * GIB))
     watch.require_resources(tmp_path, 10 * GIB)
-    with pytest.raises(
-        RunLimitError, match=r"held 11\.0 GiB of memory, and its limit is 10\.0 GiB"
-    ):
+    with pytest.raises(RunLimitError, match=r"11\.0 GiB .*limit is 10\.0 GiB"):
         watch.require_resources(tmp_path, 11 * GIB)

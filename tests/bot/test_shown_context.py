@@ -237,7 +237,7 @@ async def test_what_discord_hides_is_said_and_not_given(tmp_path):
             TOBIAS,
             "[replying to Mina Vale, whose message cannot be read]\nwhen?",
         )
-        await stage.sees("Discord hides the message that you replied to", since=mark)
+        await stage.sees("Discord hides the message", since=mark)
         assert stage.store.quoted.find([int(said["id"])])[int(said["id"])].text is None
 
 
@@ -327,8 +327,8 @@ async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_b
 
 
 @pytest.mark.parametrize(("kind", "words"), [
-    ("sticker", "A sticker cannot be read here: Ballast reads text only."),
-    ("bare", "Your message has no text that Ballast could answer"),
+    ("sticker", "A sticker cannot be read"),
+    ("bare", "has no text that Ballast"),
 ])  # fmt: skip
 async def test_a_message_without_text_is_met_with_the_reason(tmp_path, kind, words):
     async with on_stage(tmp_path, message_content=False) as stage:
@@ -344,7 +344,7 @@ async def test_a_message_without_text_is_met_with_the_reason(tmp_path, kind, wor
 async def test_a_poll_and_a_voice_message_are_named_where_a_persona_answers_everything(stage):
     mark = stage.mark
     await stage.member.poll(QUAY, "Tea?", ["yes", "no"])
-    await stage.sees("A poll cannot be read here: Ballast reads text only.", since=mark)
+    await stage.sees("A poll cannot be read", since=mark)
     await stage.member.voice_message(QUAY)
     await answered(stage, stage.member.say(QUAY, "hello"))
     notices = [

@@ -97,9 +97,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
 def test_a_full_disk_loses_nothing_and_says_so(tmp_path):
     with enqueuing(tmp_path, limit=900_000) as process:
         *acknowledged, refusal = process.stdout.read().splitlines()
-    assert refusal.startswith("refused The database") and refusal.endswith(
-        "what was stored before is safe."
-    )
+    assert refusal.startswith("refused The database") and "stored before is safe" in refusal
     assert len(acknowledged) > 3
     with Store.open(path_in(tmp_path)) as store:
         assert [job.job_id for job in store.jobs.in_state("queued")] == acknowledged
@@ -122,7 +120,7 @@ def test_another_program_that_locks_the_file_is_blamed(tmp_path, monkeypatch):
     with Store.open(path_in(tmp_path)) as store:
         other = sqlite3.connect(path_in(tmp_path))
         other.execute("begin immediate")
-        with pytest.raises(StoreError, match=r"locked\. Another program is writing"):
+        with pytest.raises(StoreError, match=r"locked\. Another program"):
             add_job(store, "refused")
         other.close()
         assert add_job(store, "taken").version == "v1"
@@ -211,7 +209,7 @@ def test_a_database_that_is_gone_from_a_used_home_is_not_made_anew(tmp_path):
 
 def test_a_start_that_was_cut_off_before_the_first_table_is_no_harm(tmp_path):
     path_in(tmp_path).touch()
-    with pytest.raises(StoreError, match=r"older schema\. Start the bot once"):
+    with pytest.raises(StoreError, match=r"older schema\. Start the bot"):
         Store.read_only(path_in(tmp_path))
     with Store.open(path_in(tmp_path)) as store:
         add_job(store, "j1")

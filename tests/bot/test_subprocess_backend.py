@@ -105,10 +105,7 @@ async def test_a_damaged_list_of_what_was_held_out_stops_the_job_before_it_train
     await workshop.run("holding_out")
     holdout_file(workshop.home, "oda").write_bytes(b"half")
     outcome = await workshop.run("good", workshop.job("j2"))
-    assert (
-        "oda.bin is not an index of held-out conversations" in outcome.error
-        and "from a backup" in outcome.advice
-    )
+    assert "oda.bin is not an index" in outcome.error and "from a backup" in outcome.advice
     assert workshop.events == [workshop.events[0]], "nothing has run"
 
 
@@ -190,7 +187,7 @@ async def test_a_run_that_fails_says_why(workshop, mode, error, advice):
 async def test_a_trainer_killed_from_outside_can_be_tried_again_and_says_what_it_may_be(workshop):
     outcome = await workshop.run("killed")
     assert isinstance(outcome, TrainingInterrupted)
-    assert "probably because memory ran out" in outcome.why and "Free memory" in outcome.advice
+    assert "memory ran out" in outcome.why and "Free memory" in outcome.advice
 
 
 async def test_last_lines_are_of_this_attempt_only(workshop):
@@ -270,7 +267,7 @@ async def test_a_full_disk_leaves_nothing_half_and_can_be_mended(workshop):
     (workshop.shipped.logs / "oda.json").write_bytes(b" " * 3_000_000)
     with largest_file(2_000_000):
         outcome = await workshop.run("good", job)
-    assert outcome.error == f"The job's files cannot be written: {os.strerror(errno.EFBIG)}."
+    assert outcome.error.endswith(f"cannot be written: {os.strerror(errno.EFBIG)}.")
     assert outcome.advice.startswith("Free disk space") and outcome.can_resume
     assert list((workshop.home / "jobs").iterdir()) == []
     assert isinstance(await workshop.run("good", job), TrainingSucceeded)

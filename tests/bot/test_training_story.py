@@ -87,7 +87,7 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(
         assert [choice["value"] for choice in named] == ["oasst2", "oasst1"], (
             "the one that is here comes first"
         )
-        assert named[1]["name"] == "oasst1 · not fetched: 34.1 MB · 35 languages · Apache-2.0"
+        assert "not fetched: 34.1 MB" in named[1]["name"].split(" · ")
         await moderator.slash(
             QUAY,
             "finetune start",
@@ -130,7 +130,7 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(
             lambda: [m for _, m in stage.events if "AI-written · v1" in m.get("content", "")], 120
         )
     adapter = home / "models" / "dialogue" / "dialogue_v1"
-    assert "`start_from: dialogue_v1` trains it further." in words
+    assert "`start_from: dialogue_v1`" in words
     assert (
         "`/finetune promote version:dialogue/dialogue_v1`" in words
         and job.result.adapter == str(adapter)

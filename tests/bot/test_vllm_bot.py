@@ -51,7 +51,7 @@ async def test_a_version_is_promoted_on_all_servers_and_its_loss_is_said_in_the_
         card = StoredFile.named("mira.charx", carrying(ref.folder))
         said = await response_text(
             await moderator.slash(OFFICE, "persona import", card=card),
-            "is its version v1: **Promote** makes it live.",
+            "is its version v1",
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         persona = services.personas.find("mira", stage.guild_id)
@@ -120,7 +120,7 @@ async def test_without_adapters_versions_are_kept_and_the_footer_says_so(
         services.store.versions.promote(persona.id, "v1", 0, 0.0)  # as with another engine, earlier
         await ask("AI-written · base model instead of v1")
         show = await moderator.slash(OFFICE, "persona show")
-        await response_text(show, "because this engine serves no adapters; v1 is kept")
+        await response_text(show, "v1 is kept")
         note = "The version is kept, but this engine serves no adapters."
         [found] = services.training_notes(
             TrainingRequest(job_name="mira", persona="mira", base_model=tiny_base.source)
