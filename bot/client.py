@@ -11,6 +11,7 @@ import discord
 from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
+import bot.generation.discord
 import bot.personas.discord
 import bot.personas.discord_cards  # noqa: F401  registers its commands
 from bot.chat.discord import ChatCog

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 import discord
 
 from bot.chat.discord_buttons import ReplyButtonViews
+from bot.chat.message_tokens import MessageTokens
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
 from bot.chat.webhooks import SenderRegistry
+from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.operations.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions
@@ -80,12 +82,21 @@ def compose(
     candidates = ReplyCandidates(
         store, default=settings.reply_candidates, maximum=settings.max_reply_candidates
     )
+    generation = GenerationActions(
+        store=store,
+        engine=engine,
+        usual=dependencies.sampling,
+        most_new_tokens=settings.new_tokens_limit,
+        set_by_operator=frozenset(settings.sampling),
+    )
     builder = ChatRequestBuilder(
         store=store,
         served_versions=served_versions,
         lore=lore,
         sampling=dependencies.sampling,
         candidates=candidates,
+        generation=generation,
+        message_tokens=MessageTokens(settings.base_model),
     )
     throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
 
@@ -101,6 +112,7 @@ def compose(
         served_versions=served_versions,
         lore=lore,
         reply_candidates=candidates,
+        generation=generation,
         request_builder=builder,
         reply_service=ReplyService(
             store=store,
@@ -153,6 +165,7 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
             base,
             choice.precision,
             max_waiting=settings.max_waiting_replies,
+            max_context_tokens=settings.context_tokens,
             on_reply=on_reply,
             home=settings.home,
         )
@@ -176,6 +189,7 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
             key=settings.engine_key,
             limits=limits,
             max_waiting=settings.max_waiting_replies,
+            max_context_tokens=settings.context_tokens,
             on_reply=on_reply,
         )
     return VllmEngine(
@@ -187,6 +201,7 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
         key=settings.engine_key,
         limits=limits,
         max_waiting=settings.max_waiting_replies,
+        max_context_tokens=settings.context_tokens,
         on_reply=on_reply,
     )
 

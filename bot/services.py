@@ -17,6 +17,7 @@ from bot.chat.request import ChatRequestBuilder
 from bot.data.actions import DataActions
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
+from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
@@ -81,6 +82,7 @@ class Services:
     served_versions: ServedVersions
     lore: LoreIndex
     reply_candidates: ReplyCandidates
+    generation: GenerationActions
     request_builder: ChatRequestBuilder
     reply_service: ReplyService
     versions: LiveVersions

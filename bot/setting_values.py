@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from personas.schemas.chat import MAX_CANDIDATES
 
 LOOPBACK = "127.0.0.1"
+MAX_NEW_TOKENS_LIMIT = 4096
 MIN_TOKEN_CHARS = 24
 MIN_DISTINCT_TOKEN_CHARS = 8
 MIN_STATEMENT_CHARS = 20

@@ -23,6 +23,7 @@ from pydantic_settings import (
 from bot.operations.shards import ShardRange, parse_database_url
 from bot.setting_values import (
     LOOPBACK,
+    MAX_NEW_TOKENS_LIMIT,
     MIN_DISTINCT_TOKEN_CHARS,
     MIN_STATEMENT_CHARS,
     MIN_TOKEN_CHARS,
@@ -39,6 +40,7 @@ from bot.setting_values import (
     WebToken,
     is_loopback,
 )
+from personas.engine.context_window import MAX_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
 from personas.engine.server_urls import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import UnderstudyError
@@ -148,6 +150,19 @@ class Settings(BaseSettings):
         default=None, gt=0, le=1, description="a number above 0, at most 1"
     )
     max_new_tokens: Integer = Field(default=120, ge=1, le=1024)
+    # The longest reply that moderators may choose
+    new_tokens_limit: Integer = Field(
+        default_factory=lambda values: max(values.get("max_new_tokens", 0), 512),
+        ge=1,
+        le=MAX_NEW_TOKENS_LIMIT,
+    )
+    # The most tokens of a prompt and its reply; None for the engine's default
+    context_tokens: Integer | None = Field(
+        default=None,
+        ge=MIN_CONTEXT_TOKENS,
+        le=MAX_CONTEXT_TOKENS,
+        description=f"a whole number from {MIN_CONTEXT_TOKENS} to {MAX_CONTEXT_TOKENS}",
+    )
     reply_candidates: CandidateCount = Field(
         default_factory=lambda values: 4 if values["engine"] == "local" else 1
     )
@@ -280,6 +295,12 @@ class Settings(BaseSettings):
                         "generates one reply per request.",
                         "Leave it out, or leave ENGINE out.",
                     )
+        if self.new_tokens_limit < self.max_new_tokens:
+            raise SettingsError(
+                f"MAX_NEW_TOKENS is {self.max_new_tokens}, NEW_TOKENS_LIMIT only "
+                f"{self.new_tokens_limit}.",
+                "Lower the one, or raise the other.",
+            )
         is_chosen = "reply_candidates" in self.model_fields_set
         if is_chosen and self.reply_candidates > self.max_reply_candidates:
             raise SettingsError(

@@ -12,6 +12,7 @@ from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, Store
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
 from bot.chat.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
+from bot.generation.store import GenerationScope, GenerationSettings, StoredGeneration
 from bot.guilds.store.channels import AnswerMode, Channel, Channels
 from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
@@ -53,7 +54,8 @@ from bot.versions.store import InstalledVersion, Promotion, PromotionKind, Versi
 __all__ = [
     "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
     "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "EarlierTalk",
-    "ErasureRequest", "Exchange", "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply",
+    "ErasureRequest", "Exchange", "GenerationScope", "GenerationSettings", "HomeInUseError", "InstalledVersion",
+    "JobResult", "JobState", "JudgedReply",
     "JudgementCounts", "Lesson", "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion",
     "PromotionKind", "QuotedMessage", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError",
     "StoreLockedError", "StoredMessage",
@@ -87,6 +89,7 @@ class Store:
         self.memories = Memories(connection)
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)
+        self.generation = StoredGeneration(connection)
         self.comparisons = BlindComparisons(connection)
         self.guild_feedback = GuildFeedback(connection)
         self.idempotency_keys = IdempotencyKeys(connection)

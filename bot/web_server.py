@@ -18,6 +18,8 @@ from bot.data.web import http as dataset_routes
 from bot.data.web import upload_http as upload_routes
 from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
+from bot.generation.web import http as generation_routes
+from bot.generation.web import pages as generation_pages
 from bot.openai_api.web import http as openai_routes
 from bot.openai_api.web.errors import is_openai_path, openai_error_response
 from bot.operations.doctor.connection_checks import PermissionReport
@@ -82,11 +84,11 @@ PROBLEM_BY_STATUS = {
 }
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes,
-    lore_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
+    lore_routes, generation_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
-    templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, version_pages, source_pages,
-    build_pages, set_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages,
+    templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, generation_pages, version_pages,
+    source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages,
     scorecard_pages, compare_pages, system_page,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))

@@ -236,6 +236,7 @@ class ChatCog(commands.Cog):
             deleted_messages = 0
             for gone_id in (channel_id, *store.channels.threads_of(channel_id)):
                 store.channels.clear(guild_id, gone_id)
+                store.generation.forget_channel(gone_id)
                 deleted_messages += store.messages.delete_channel(gone_id)
             if deleted_messages:
                 discard_pending_history_folders(self.bot.services.home, store)

@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bot.chat.message_tokens import MessageTokens
 from bot.chat.model_names import ChatModel
 from bot.chat.places import ChannelRef
+from bot.generation.actions import EffectiveGeneration, GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
@@ -18,6 +20,7 @@ from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
+from personas.prompt.history_window import HistoryWindow, NumberedMessage
 from personas.prompt.renderer import EXAMPLE_USER, system_card
 from personas.schemas.chat import (
     MEMORY_SOURCE,
@@ -53,6 +56,8 @@ class ChatRequestBuilder:
     lore: LoreIndex
     sampling: SamplingParams
     candidates: ReplyCandidates
+    generation: GenerationActions
+    message_tokens: MessageTokens
 
     async def request(
         self,
@@ -69,7 +74,11 @@ class ChatRequestBuilder:
         Memories of the member compete with the lore for their place in the prompt. Raises
         `RefusedError` if the message is gone.
         """
-        history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
+        generation = self._generation(persona, place)
+        window = HistoryWindow.of(generation.context_tokens, generation.max_new_tokens)
+        if window.max_tokens is not None:
+            await self.message_tokens.load()
+        history = self._history(place, window, until_seq=trigger_seq)
         if not history or history[-1].seq != trigger_seq:
             raise RefusedError("What this reply answers is no longer there.", "Ask again.")
         choice = self._choose_version(persona.id, place.guild_id, event_id)
@@ -99,10 +108,11 @@ class ChatRequestBuilder:
             lore=lore,
             adapter=choice.adapter,
             sampling=replace(
-                self.sampling,
+                generation.sampling(self.sampling),
                 stop=stop_sequences(turns),
                 candidates=self.candidates.in_guild(place.guild_id),
             ),
+            context_tokens=generation.context_tokens,
             # Guilds share the engine in turns; each direct-message channel is a guild of its own.
             guild_id=place.guild_id or place.channel_id,
             member_id=member_id,
@@ -135,6 +145,10 @@ class ChatRequestBuilder:
             turns = tuple(unnamed)
         adapter = None
         lore: Sequence[LoreHit] = ()
+        context_tokens = 0
+        if persona:
+            generation = self.generation.of_persona(persona.id, model.guild_id)
+            context_tokens = generation.context_tokens
         if model.dialogue:
             adapter = model.dialogue.ref
         elif persona and model.version:
@@ -149,7 +163,21 @@ class ChatRequestBuilder:
             adapter=adapter,
             sampling=replace(sampling, stop=(*stop, *sampling.stop)),
             instructions=instructions,
+            context_tokens=context_tokens,
         )
+
+    def sampling_of(self, model: ChatModel) -> SamplingParams:
+        """Return the sampling of a model's replies outside of channels: the bot's, or its
+        persona's.
+        """
+        if model.persona is None:
+            return self.sampling
+        generation = self.generation.of_persona(model.persona.id, model.guild_id)
+        return generation.sampling(self.sampling)
+
+    def sampling_in(self, persona: Persona, place: ChannelRef) -> SamplingParams:
+        """Return the sampling of a persona's replies in a channel."""
+        return self._generation(persona, place).sampling(self.sampling)
 
     def prepare_next(
         self, engine: Engine, persona: Persona, place: ChannelRef, *, event_id: int, author: str
@@ -158,14 +186,52 @@ class ChatRequestBuilder:
         the member's next message.
         """
         try:
-            history = self.store.messages.recent(place.channel_id, upcoming=1)
+            generation = self._generation(persona, place)
+            window = HistoryWindow.of(generation.context_tokens, generation.max_new_tokens)
+            history = self._history(place, window, upcoming=1)
             choice = self._choose_version(persona.id, place.guild_id, event_id)
         except StoreError as error:  # only time is lost
             log.info("the next prompt is not computed in advance: %s", error)
             return
         shown = _after_other_versions(history, persona, choice)
         turns = (*self._turns(shown, persona, place, choice), Turn(author, ""))
-        engine.prepare(persona, choice.adapter, turns, self.sampling.max_new_tokens)
+        engine.prepare(
+            persona,
+            choice.adapter,
+            turns,
+            max_new_tokens=generation.max_new_tokens,
+            context_tokens=generation.context_tokens,
+        )
+
+    def _generation(self, persona: Persona, place: ChannelRef) -> EffectiveGeneration:
+        return self.generation.in_channel(
+            persona.id, place.guild_id, place.channel_id, place.parent_id
+        )
+
+    def _history(
+        self,
+        place: ChannelRef,
+        window: HistoryWindow,
+        until_seq: int | None = None,
+        upcoming: int = 0,
+    ) -> list[StoredMessage]:
+        """Return the messages of a channel that a prompt has, oldest first, up to `until_seq`, or
+        with room for so many `upcoming` ones.
+        """
+        numbered = self.store.messages.recent_numbered(
+            place.channel_id, window.max_messages, until_seq=until_seq, upcoming=upcoming
+        )
+        if not numbered:
+            return []
+        last = numbered[-1][0] + upcoming
+        earlier = []
+        for ordinal, message in numbered:
+            if ordinal < last:
+                tokens = 0
+                if window.max_tokens is not None:
+                    tokens = self.message_tokens.of(message.text)
+                earlier.append(NumberedMessage(ordinal, tokens))
+        return [message for _, message in numbered[window.start(earlier, last) :]]
 
     def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> VersionChoice:
         """Choose the version that replies to an event.

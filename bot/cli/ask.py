@@ -162,7 +162,8 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
             f"ENGINE={settings.engine} is the bot's; this machine computes this reply.",
             file=sys.stderr,
         )
-    engine = LLMEngine(base, choose_precision(settings.engine_precision, base.name).precision)
+    precision = choose_precision(settings.engine_precision, base.name).precision
+    engine = LLMEngine(base, precision, max_context_tokens=settings.context_tokens)
     await engine.start()
     try:
         replies = await _generate(engine, speakers, requests, is_shown=not arguments.json)

@@ -283,7 +283,8 @@ class _DialogueRun:
         persona = line.persona
         guild_id = talk.place.guild_id
         model = ChatModel(persona, versions.speaking(persona.id, guild_id), guild_id)
-        request = await builder.request_to_model(model, talk.duet.turns(), builder.sampling)
+        sampling = builder.sampling_in(persona, talk.place)
+        request = await builder.request_to_model(model, talk.duet.turns(), sampling)
         line.dialogue = versions.dialogue_of(request.adapter)
         line.submit(replace(request, guild_id=guild_id, member_id=talk.requested_by))
         talk.line = line

@@ -14,12 +14,14 @@ from personas.card.card_summary import CountTokens, token_counter
 from personas.errors import BaseModelError, CardError, RequestError
 from personas.home.adapters import MANIFEST_FILE, DialogueAdapter, adapter_ref
 from personas.models.base_model import EMBEDDED, default_template, locate, name_with_settings
-from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
+from personas.prompt.renderer import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
 MAX_GREETING_CHARS = 6000
 """Characters of a greeting: at most four messages at once."""
+MAX_CARD_SHARE = 0.7
+"""Share of a small context that a card may take."""
 CHARS_PER_TOKEN = 3
 """Low estimate of the characters of a token, where there is no tokenizer."""
 NO_ADAPTERS = "an engine with adapters"
@@ -31,16 +33,22 @@ VersionKey = tuple[str, str]  # persona and version
 @dataclass(frozen=True)
 class CardTokenCount:
     """Token count of a card: its prose, which is in every prompt, and its examples, which fit in
-    part.
+    part. Prompt and reply have `context_tokens` together.
     """
 
     prose: int
     examples: int
+    context_tokens: int
+
+    @property
+    def most(self) -> int:
+        """Maximum tokens of a card in a prompt."""
+        return min(MAX_CARD_TOKENS, int(self.context_tokens * MAX_CARD_SHARE))
 
     @property
     def examples_used(self) -> int:
         """Maximum tokens of examples in a prompt."""
-        return min(self.examples, max(0, MAX_CARD_TOKENS - self.prose))
+        return min(self.examples, max(0, self.most - self.prose))
 
     @property
     def tokens(self) -> int:
@@ -50,7 +58,7 @@ class CardTokenCount:
     @property
     def share(self) -> float:
         """Share of the context of prompt and reply."""
-        return self.tokens / CONTEXT_TOKENS
+        return self.tokens / self.context_tokens
 
 
 @functools.cache
@@ -72,11 +80,11 @@ def token_counter_or_estimate(base_model: str) -> CountTokens:
     return load_token_counter(base_model) or (lambda text: len(text) // CHARS_PER_TOKEN)
 
 
-def count_card_tokens(persona: Persona, base_model: str) -> CardTokenCount:
-    """Count the card's tokens with this base model."""
+def count_card_tokens(persona: Persona, base_model: str, context_tokens: int) -> CardTokenCount:
+    """Count the card's tokens with this base model, for prompts with replies of `context_tokens`."""
     count = token_counter_or_estimate(base_model)
     prose = system_text(persona, EXAMPLE_USER) + persona.post_history_instructions
-    return CardTokenCount(count(prose), count(persona.mes_example))
+    return CardTokenCount(count(prose), count(persona.mes_example), context_tokens)
 
 
 def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> None:
@@ -89,11 +97,10 @@ def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> 
             f"{MAX_GREETING_CHARS}.",
             "Shorten first_mes.",
         )
-    if room.prose > MAX_CARD_TOKENS:
+    if room.prose > room.most:
         raise CardError(
             f"{where} would take about {room.prose} tokens of every prompt; at most "
-            f"{MAX_CARD_TOKENS} leave room to "
-            "talk.",
+            f"{room.most} leave room to talk.",
             "Shorten the description, or move parts of it into the character book.",
         )
 

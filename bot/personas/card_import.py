@@ -60,11 +60,12 @@ async def import_card(
     file: str,
     wanted_id: str = "",
     *,
+    context_tokens: int,
     keeping: bool = False,
     contributing: Callable[[str], AbstractContextManager[None]] = lambda persona_id: nullcontext(),
 ) -> CardImport:
     """Import a card file as a persona of a guild, 0 for all; with `keeping` a revision of the
-    replaced card is kept.
+    replaced card is kept. Prompts with their replies have `context_tokens`.
 
     The card is stored within `contributing`, which is called with the persona's id. Raises
     `CardError` and `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token
@@ -74,7 +75,7 @@ async def import_card(
     def read() -> tuple[Card, CardTokenCount, str]:
         card = parse_card(data, file, MAX_UNPACKED_BYTES)
         persona = to_persona(card, file)
-        room = count_card_tokens(persona, base_model)
+        room = count_card_tokens(persona, base_model, context_tokens)
         require_token_budget(persona, file, room)
         return card, room, imported_persona_id(guild_id, card, file, wanted_id)
 
@@ -94,6 +95,8 @@ async def contribute_card(
     data: bytes,
     file: str,
     wanted_id: str,
+    *,
+    context_tokens: int,
 ) -> CardImport:
     """Import a moderator's card, recorded as theirs from before it is on the disk. Raises as
     `import_card` does.
@@ -117,6 +120,7 @@ async def contribute_card(
         data=data,
         file=file,
         wanted_id=wanted_id,
+        context_tokens=context_tokens,
         contributing=contributing,
     )
 

@@ -7,6 +7,7 @@ import discord
 from discord import app_commands
 
 from bot.chat.places import SpeakChannel, channel_ref
+from bot.generation.discord import generation_lines
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.registry import short_id
 from bot.platform import permissions
@@ -92,7 +93,8 @@ async def show(interaction: Interaction) -> None:
         answers = "Answers messages that mention me, and /chat"
     tagline = f": {persona.tagline}" if persona.tagline else ""
     head = f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}"
-    await respond(interaction, f"{head}\n{answers}. Live: {live}.")
+    replies = "\n".join(generation_lines(services, persona, place))
+    await respond(interaction, f"{head}\n{answers}. Live: {live}.\n{replies}")
 
 
 @PERSONA.command(name="list", description="List the personas and their channels.")

@@ -143,6 +143,7 @@ async def _import_card(
         data=await card.read(),
         file=card.filename,
         wanted_id=persona_id,
+        context_tokens=services.engine.context_tokens,
     )
     persona = imported.brought.persona
     lines = _import_lines(imported, guild_id)

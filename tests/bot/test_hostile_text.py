@@ -207,8 +207,8 @@ async def ended(stage, channel_id, mark):
 
 def dump(stage):
     """Return the database's rows that give authority or show it."""
-    tables = """rollouts taught comparisons promoting reply_candidates channels jobs versions promotions mutes consents
-        gifts memories tombstones forgettings withdrawn votes""".split()
+    tables = """rollouts taught comparisons promoting reply_candidates generation_settings channels jobs versions
+        promotions mutes consents gifts memories tombstones forgettings withdrawn votes""".split()
     return {
         name: [tuple(row) for row in stage.store._connection.read(f"select * from {name}")]
         for name in tables

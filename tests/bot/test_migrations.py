@@ -55,6 +55,7 @@ ROWS = {
     21: "insert into removed_personas values ('mira', 117.0)",
     23: "insert into threads values (11, 1, 10)",
     24: "insert into memory_vectors values (1, 'an encoder', x'0102')",
+    26: "insert into generation_settings values (1, 10, '', 300, 0.5, null, 4096, 118.0)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 

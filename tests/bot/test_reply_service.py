@@ -83,14 +83,14 @@ async def test_the_next_prompt_is_prepared_up_to_what_the_member_will_say(stage)
 
 
 async def test_a_next_prompt_that_cannot_be_prepared_leaves_the_reply_as_it_is(stage, monkeypatch):
-    recent = MessageHistory.recent
+    recent = MessageHistory.recent_numbered
 
     def fail_ahead(self, *args, upcoming=0, **options):
         if upcoming:
             raise StoreError("the disk is gone")
         return recent(self, *args, **options)
 
-    monkeypatch.setattr(MessageHistory, "recent", fail_ahead)
+    monkeypatch.setattr(MessageHistory, "recent_numbered", fail_ahead)
     mark = stage.mark
     message = await stage.member.say(QUAY, "hello")
     assert "hears: hello" in (await stage.finished(QUAY, mark))["content"]

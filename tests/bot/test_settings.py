@@ -59,6 +59,8 @@ WRONG = {
     "TEMPERATURE": ["-0.1", "2.1", "nan", "warm"],
     "TOP_P": ["0", "1.01", "nan", "inf"],
     "MAX_NEW_TOKENS": ["0", "1025"],
+    "NEW_TOKENS_LIMIT": ["0", "4097", "long"],
+    "CONTEXT_TOKENS": ["1023", "131073", "all"],
     "REPLY_CANDIDATES": ["0", "9", "2.5"],
     "MAX_REPLY_CANDIDATES": ["0", "9", "many"],
     "MAX_WAITING_REPLIES": ["0", "ten"],
@@ -407,6 +409,15 @@ def test_the_example_and_the_settings_name_the_same(tmp_path):
     assert sorted(setting.field for setting in SETTINGS) == sorted(Settings.model_fields)
 
 
+def test_moderators_may_choose_replies_as_long_as_the_operators_and_the_operator_says_how_long():
+    assert load_settings(None, {}).new_tokens_limit == 512
+    assert load_settings(None, {"MAX_NEW_TOKENS": "900"}).new_tokens_limit == 900
+    assert load_settings(None, {"NEW_TOKENS_LIMIT": "200"}).new_tokens_limit == 200
+    with pytest.raises(SettingsError, match=r"MAX_NEW_TOKENS is 300, NEW_TOKENS_LIMIT only 200"):
+        load_settings(None, {"NEW_TOKENS_LIMIT": "200", "MAX_NEW_TOKENS": "300"})
+    assert load_settings(None, {"CONTEXT_TOKENS": "4096"}).context_tokens == 4096
+
+
 def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     on = [
@@ -418,6 +429,7 @@ def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
         "TRAINER_THREADS": "",
         "TEMPERATURE": "",
         "TOP_P": "",
+        "CONTEXT_TOKENS": "",
     }
     settings = load_settings(env_file(tmp_path, "\n".join(on)), varying)
     assert settings == Settings()

@@ -39,7 +39,10 @@ def contribute(home, what, content, user_id):
         else:
             personas = PersonaRegistry(home / "shipped", home)
             origin = RequestOrigin(GUILD, 1, user_id)
-            done = contribute_card(personas, store.people, "", origin, content, "mira.json", "mira")
+            done = contribute_card(
+                personas, store.people, "", origin, content, "mira.json", "mira",
+                context_tokens=2048,
+            )  # fmt: skip
         asyncio.run(done)
 
 

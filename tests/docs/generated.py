@@ -21,6 +21,8 @@ VARYING_DEFAULTS = {
     "message_content_intent": "see above",
     "temperature": "see above",
     "top_p": "see above",
+    "new_tokens_limit": "see above",
+    "context_tokens": "see above",
     "reply_candidates": "see above",
     "max_reply_candidates": "see above",
 }

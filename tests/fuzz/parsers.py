@@ -525,7 +525,7 @@ def read_rest_body(file: Path, out: Path) -> None:
     for model, _ in json_bodies():
         try:
             if model is ChatCompletionBody:
-                parse_chat(parse_chat_body(body), "oda")
+                parse_chat(parse_chat_body(body), "oda", 2048)
             else:
                 parse_body(model, body)
         except Problem as problem:

@@ -45,6 +45,10 @@ EARLIER_SQL = """from replies join messages as question on question.seq = replie
     and reply.seq < :before_seq and coalesce(reply.adapter_version, '') in (select value from json_each(:versions))"""
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
+RECENT_SQL = """select {} from messages where channel_id = :channel and seq <= :until
+    and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
+    and ordinal > (select max(0, max(ordinal) + :upcoming - :keep) / :block * :block from messages
+    where channel_id = :channel and seq <= :until) order by ordinal"""
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,24 @@ class MessageHistory(Table):
         uses eight turns, too (`history_turns`): in a share of the samples (`cross_session_share`)
         whatever the time between them, as here.
         """
-        sql = f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
-            and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
-            and ordinal > (select max(0, max(ordinal) + :upcoming - :keep) / :block * :block from messages
-            where channel_id = :channel and seq <= :until) order by ordinal"""
         window = {"keep": keep, "block": block, "until": until_seq or MAX_SEQ, "upcoming": upcoming}
-        return self._db.all(StoredMessage, sql, channel=channel_id, **window)
+        return self._db.all(
+            StoredMessage, RECENT_SQL.format(MESSAGE_COLUMNS), channel=channel_id, **window
+        )
+
+    def recent_numbered(
+        self, channel_id: int, most: int, until_seq: int | None = None, upcoming: int = 0
+    ) -> list[tuple[int, StoredMessage]]:
+        """Return the last messages of a channel, at most so many, each with its number in the
+        channel; otherwise as `recent`.
+        """
+        window = {"keep": most, "block": 1, "until": until_seq or MAX_SEQ, "upcoming": upcoming}
+        columns = f"ordinal, {MESSAGE_COLUMNS}"
+        messages = []
+        for row in self._db.read(RECENT_SQL.format(columns), channel=channel_id, **window):
+            ordinal = row.pop("ordinal")
+            messages.append((ordinal, StoredMessage(**row)))
+        return messages
 
     def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
         """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first;

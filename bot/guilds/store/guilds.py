@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from bot.memory.store import forget_memories
 from bot.platform.db.database import MAX_TIMESTAMP_S, Table
 
-SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
+SHARED_TABLES = (
+    "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
+    "generation_settings",
+)  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
@@ -208,8 +211,8 @@ class Guilds(Table):
             self.forget_persona(row["persona_id"], row["at"])
 
     def forget_persona(self, persona_id: str, until: float = MAX_TIMESTAMP_S) -> None:
-        """Delete the channels and memories that a removed persona had up to a time: nobody could
-        look at them.
+        """Delete the channels, memories and settings that a removed persona had up to a time: nobody
+        could look at them.
         """
         with self._db.atomic():
             forget_memories(
@@ -217,6 +220,10 @@ class Guilds(Table):
             )
             sql = "delete from channels where persona_id = :persona and set_at <= :until"
             self._db.write(sql, persona=persona_id, until=until)
+            # Read first: where the table is shared, writing waits for the log.
+            rows = "from generation_settings where persona_id = :persona and set_at <= :until"
+            if self._db.first(f"select 1 {rows}", persona=persona_id, until=until):
+                self._db.write(f"delete {rows}", persona=persona_id, until=until)
 
     def _delete_persona(self, persona_id: str) -> None:
         values = {"persona": persona_id}

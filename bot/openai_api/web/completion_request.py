@@ -13,15 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bot.openai_api.web.errors import OpenAIError
 from bot.platform.web_kit.validation import describe_allowed, validate_strictly
 from personas.card.card_summary import CountTokens
-from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import SamplingParams, Turn
 
-MAX_NEW_TOKENS = 1024
-"""Half of the context."""
 MAX_TOP_LOGPROBS = 20
-# How much of a conversation is read
-MAX_TURNS = 32
-MAX_CHAT_CHARS = 16_000
+# How much of a conversation is read, by the tokens that prompt and reply have
+TOKENS_PER_TURN = 64
+CHARS_PER_TOKEN = 8
 DROPPED_TURNS_STEP = 4
 """The oldest turns are dropped in blocks, to keep the prefix stable."""
 MAX_STOP_SEQUENCES = 16
@@ -171,9 +169,9 @@ def parse_chat_body(body: dict[str, Any]) -> ChatCompletionBody:
     return parsed
 
 
-def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
-    """Parse a request's conversation with this persona. Raises `OpenAIError` if no message needs an
-    answer.
+def parse_chat(body: ChatCompletionBody, persona: str, context_tokens: int) -> ParsedChat:
+    """Parse a request's conversation with this persona, for an engine with so many tokens of prompt
+    and reply. Raises `OpenAIError` if no message needs an answer.
 
     System messages are instructions, joined, wherever they stand. Where the persona itself spoke
     last, the reply goes on from there; but system messages that follow are what it answers, without
@@ -198,7 +196,7 @@ def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
     prefill = _take_prefill(turns, body)
     _require_answerable(turns, others)
     joined = "\n".join(text for text in instructions if text)
-    if len(joined) > MAX_CHAT_CHARS:
+    if len(joined) > context_tokens * CHARS_PER_TOKEN:
         raise OpenAIError(
             "The system messages are too long.",
             "Shorten them.",
@@ -207,7 +205,7 @@ def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
         )
     has_other_parts = any(message.other_parts for message in body.messages)
     return ParsedChat(
-        turns=tuple(_latest_turns(turns)),
+        turns=tuple(_latest_turns(turns, context_tokens)),
         instructions=joined,
         prefill=prefill,
         notes=(LEFT_OUT_NOTE,) if has_other_parts else (),
@@ -257,9 +255,11 @@ def _require_answerable(turns: Sequence[Turn], others: Sequence[int]) -> None:
         )
 
 
-def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountTokens) -> None:
+def require_prompt_fits(
+    talk: ParsedChat, max_new_tokens: int, context_tokens: int, count: CountTokens
+) -> None:
     """Raise `OpenAIError` if the last message leaves no room for a reply."""
-    room = CONTEXT_TOKENS - max_new_tokens
+    room = context_tokens - max_new_tokens
     length = count(talk.turns[-1].text) + count(talk.prefill)
     if length > room:
         raise OpenAIError(
@@ -271,8 +271,12 @@ def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountToken
         )
 
 
-def sampling_parameters(body: ChatCompletionBody, usual: SamplingParams) -> SamplingParams:
-    """Sampling parameters of a request, with the bot's own settings as defaults."""
+def sampling_parameters(
+    body: ChatCompletionBody, usual: SamplingParams, context_tokens: int
+) -> SamplingParams:
+    """Sampling parameters of a request, with the bot's own settings as defaults. A reply takes at
+    most half of the context.
+    """
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     longest = usual.max_new_tokens
     for limit in (body.max_tokens, body.max_completion_tokens):  # the latter has precedence
@@ -292,7 +296,7 @@ def sampling_parameters(body: ChatCompletionBody, usual: SamplingParams) -> Samp
     return replace(
         usual,
         **given,
-        max_new_tokens=min(longest, MAX_NEW_TOKENS),
+        max_new_tokens=min(longest, context_tokens // 2),
         stop=tuple(text for text in stops if text),
     )
 
@@ -304,10 +308,11 @@ def _message_turn(message: ChatMessage, persona: str) -> Turn:
     return Turn(name or EXAMPLE_USER, message.text)
 
 
-def _latest_turns(turns: list[Turn]) -> list[Turn]:
-    over = max(0, len(turns) - MAX_TURNS)
+def _latest_turns(turns: list[Turn], context_tokens: int) -> list[Turn]:
+    over = max(0, len(turns) - context_tokens // TOKENS_PER_TURN)
     latest = turns[math.ceil(over / DROPPED_TURNS_STEP) * DROPPED_TURNS_STEP :]
-    while len(latest) > 1 and sum(len(turn.text) for turn in latest) > MAX_CHAT_CHARS:
+    max_chars = context_tokens * CHARS_PER_TOKEN
+    while len(latest) > 1 and sum(len(turn.text) for turn in latest) > max_chars:
         latest = latest[min(DROPPED_TURNS_STEP, len(latest) - 1) :]
     return latest
 

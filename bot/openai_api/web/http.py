@@ -76,7 +76,8 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
     speaker_name = model.persona.name if model.persona else ""
-    talk = completion_request.parse_chat(body, speaker_name)
+    context_tokens = services.engine.context_tokens
+    talk = completion_request.parse_chat(body, speaker_name, context_tokens)
     chat_request = await while_connected(request, _chat_request(services, model, body, talk))
     builder = CompletionBuilder(model, chat_request.lore, talk.notes)
     try:
@@ -119,9 +120,15 @@ async def _chat_request(
     body: completion_request.ChatCompletionBody,
     talk: completion_request.ParsedChat,
 ) -> ChatRequest:
-    sampling = completion_request.sampling_parameters(body, services.request_builder.sampling)
+    context_tokens = services.engine.context_tokens
+    sampling = completion_request.sampling_parameters(
+        body, services.request_builder.sampling_of(model), context_tokens
+    )
     completion_request.require_prompt_fits(
-        talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
+        talk,
+        sampling.max_new_tokens,
+        context_tokens,
+        count=token_counter_or_estimate(services.base_model),
     )
     request = await services.request_builder.request_to_model(
         model, talk.turns, sampling, talk.instructions

@@ -45,11 +45,23 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
         home = settings.home
         if settings.engine == "openai":
             engine: VllmEngine = OpenAIEngine(
-                base, "bfloat16", urls, home, key=key, model=settings.engine_model
+                base,
+                "bfloat16",
+                urls,
+                home,
+                key=key,
+                model=settings.engine_model,
+                max_context_tokens=settings.context_tokens,
             )
         else:
             engine = VllmEngine(
-                base, "bfloat16", urls, home, key=key, server_home=settings.engine_home
+                base,
+                "bfloat16",
+                urls,
+                home,
+                key=key,
+                server_home=settings.engine_home,
+                max_context_tokens=settings.context_tokens,
             )
         findings = await engine.inspect()
     except BaseModelError as error:

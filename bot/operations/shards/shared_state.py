@@ -28,6 +28,7 @@ SHARED_KEYS = {
     "forgettings": ("seq",),
     "forgetting_acks": ("forgetting", "shard"),
     "removed_personas": ("persona_id",),
+    "generation_settings": ("guild_id", "channel_id", "persona_id"),
     "guild_feedback": ("guild_id", "persona_id", "version", "against"),
 }
 """The shared tables and their primary keys."""

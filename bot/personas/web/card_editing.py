@@ -24,11 +24,12 @@ from bot.personas.web.lookup import OwnedPersona
 from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.platform.web_kit.request_body import errors_as_problems
+from bot.services import Services
 from personas.card.card_report import report_card
 from personas.card.spec_card import JsonObject
 from personas.card.toml_card import card_from_table, persona_from_table
 from personas.errors import CardError
-from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest, Persona, Turn
 from personas.schemas.import_report import ImportReport
@@ -151,7 +152,7 @@ def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonO
     return {name: value for name, value in merged.items() if value or name in ("id", "name")}
 
 
-def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
+def check_card_table(table: JsonObject, base_model: str, context_tokens: int) -> CardCheck:
     """Check a card's table. To be called in a thread, as the first call loads the tokenizer."""
     count = token_counter_or_estimate(base_model)
     texts = {name: _list_texts(table.get(name)) for name in FIELDS_BY_NAME}
@@ -170,7 +171,7 @@ def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
     try:
         persona = persona_from_table(table, where)
         card_from_table(table, where)
-        room = count_card_tokens(persona, base_model)
+        room = count_card_tokens(persona, base_model, context_tokens)
         require_token_budget(persona, where, room)
     except CardError as error:
         return CardCheck(
@@ -235,7 +236,7 @@ def require_valid_card(card: CardCheck) -> None:
 async def preview_request(owned: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
     turns = [Turn(EXAMPLE_USER, message)]
     builder = owned.services.request_builder
-    return await builder.request_to_model(speaker, turns, builder.sampling)
+    return await builder.request_to_model(speaker, turns, builder.sampling_of(speaker))
 
 
 def reply_json(speech: FilteredReply) -> dict[str, Any]:
@@ -257,11 +258,17 @@ async def preview_reply(owned: OwnedPersona, request: ChatRequest) -> dict[str, 
             return reply_json(speech)
 
 
+def check_owned_table(owned: OwnedPersona, table: JsonObject) -> CardCheck:
+    """Check a card's table for the served base model. To be called in a thread."""
+    services = owned.services
+    return check_card_table(table, services.base_model, services.engine.context_tokens)
+
+
 async def check_edited_card(owned: OwnedPersona, fields: CardFields) -> CardCheck:
 
     def look() -> CardCheck:
         table = owned.services.personas.table(owned.id)
-        return check_card_table(replace_fields(table, fields.given()), owned.services.base_model)
+        return check_owned_table(owned, replace_fields(table, fields.given()))
 
     return await asyncio.to_thread(look)
 
@@ -282,13 +289,13 @@ class CardTokens(ApiModel):
     exact: bool
 
 
-def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
+def card_tokens(card: CardCheck, services: Services) -> CardTokens:
     names = ("prose", "examples", "examples_used", "tokens", "share")
     return CardTokens(
         fields=dict(card.tokens),
         **{name: getattr(card.room, name, None) for name in names},
-        context_tokens=CONTEXT_TOKENS,
-        exact=load_token_counter(base_model) is not None,
+        context_tokens=services.engine.context_tokens,
+        exact=load_token_counter(services.base_model) is not None,
     )
 
 

@@ -116,7 +116,7 @@ class CheckedCard(ApiModel):
 
     @classmethod
     def of(cls, owned: OwnedPersona, card: card_editing.CardCheck) -> Self:
-        tokens = card_editing.card_tokens(card, owned.services.base_model)
+        tokens = card_editing.card_tokens(card, owned.services)
         return cls(wrong=dict(card.wrong), tokens=tokens)
 
 

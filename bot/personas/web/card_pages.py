@@ -191,7 +191,7 @@ async def _stored_card(owned: OwnedPersona) -> StoredCard:
         personas = owned.services.personas
         table = card_editing.replace_fields(personas.table(owned.id), {})
         stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
-        card = card_editing.check_card_table(table, owned.services.base_model)
+        card = card_editing.check_owned_table(owned, table)
         report = card_editing.report_table(table)
         return StoredCard(
             table,
@@ -216,8 +216,7 @@ async def _draft_from_form(owned: OwnedPersona, form: Form, now: StoredCard) -> 
             case _:
                 fields[name] = form.get(name, "")
     table = card_editing.replace_fields(now.table, fields)
-    base_model = owned.services.base_model
-    card = await asyncio.to_thread(card_editing.check_card_table, table, base_model)
+    card = await asyncio.to_thread(card_editing.check_owned_table, owned, table)
     return CardDraft(card)
 
 
@@ -240,7 +239,7 @@ def _render_card(
         parts=card_editing.FIELD_GROUPS,
         table=draft.card.table,
         wrong=wrong,
-        tokens=card_editing.card_tokens(draft.card, owned.services.base_model),
+        tokens=card_editing.card_tokens(draft.card, owned.services),
         most_tokens=MAX_CARD_TOKENS,
         now=now,
         draft=draft,

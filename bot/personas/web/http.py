@@ -92,6 +92,7 @@ class PersonaResponse(ApiModel):
                 "card": persona_path(owned.id, "card"),
                 "versions": persona_path(owned.id, "versions"),
                 "lore": persona_path(owned.id, "lore"),
+                "generation": persona_path(owned.id, "generation"),
             },
         )
 

@@ -109,6 +109,7 @@ async def _import(
             data=form.content,
             file=form.name,
             wanted_id=id,
+            context_tokens=services.engine.context_tokens,
             keeping=True,
         )
 

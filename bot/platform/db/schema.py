@@ -491,6 +491,25 @@ create trigger message_deleted after delete on messages begin
 end;
 """
 
+GENERATION_SETTINGS = """
+-- Length, sampling and context of the replies in a channel, whoever speaks (`persona_id` is empty), or of a persona in
+-- a guild (`channel_id` is 0), where guild 0 stands for all. A null value is left to the next scope. `set_at` is the
+-- time of the last change in seconds since 1970.
+create table generation_settings (
+    guild_id integer not null,
+    channel_id integer not null,
+    persona_id text not null,
+    max_new_tokens integer check (max_new_tokens > 0),
+    temperature real check (temperature between 0 and 2),
+    top_p real check (top_p > 0 and top_p <= 1),
+    context_tokens integer check (context_tokens > 0),
+    set_at real not null,
+    primary key (guild_id, channel_id, persona_id)
+) strict;
+create index generation_settings_of_channel on generation_settings (channel_id);
+create index generation_settings_of_persona on generation_settings (persona_id);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -517,4 +536,5 @@ MIGRATIONS = (
     THREADS,
     MEMORY_VECTORS,
     QUOTED_MESSAGES,
+    GENERATION_SETTINGS,
 )

@@ -42,6 +42,7 @@ NAVIGATION = {
 TEMPLATE_FOLDERS = {
     "personas": "personas",
     "versions": "versions",
+    "generation": "generation",
     "data": "data",
     "training": "training",
     "cards": "versions",
@@ -51,8 +52,8 @@ TEMPLATE_FOLDERS = {
 """The feature that has the templates of a prefix: "cards/one.html" is
 bot/versions/web/templates/one.html.
 """
-SECTION_OF_PREFIX = {"versions": "personas"}
-"""The section of a prefix where they differ: a persona's versions are part of its pages."""
+SECTION_OF_PREFIX = {"versions": "personas", "generation": "personas"}
+"""The section of a prefix where they differ: versions and replies are part of a persona's pages."""
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60

@@ -17,9 +17,8 @@ from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
-from personas.engine import llm_engine
 from personas.errors import EngineBusyError
-from personas.prompt.renderer import CONTEXT_TOKENS, MAX_CARD_TOKENS
+from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.chat import LoreHit
 from tests.bot.version_rows import install
 from tests.personas.cards import PIXEL, V2, as_json, v3
@@ -172,8 +171,8 @@ async def test_tokens_are_those_of_the_served_model(dashboard):
         "POST", "/personas/ballast/card/check", json={"scenario": "Mind the hook, please."}
     )
     assert card["tokens"]["fields"]["scenario"] == result["tokens"]["b"]
-    assert card["tokens"]["share"] == pytest.approx(card["tokens"]["tokens"] / CONTEXT_TOKENS)
-    assert llm_engine.LLMEngine.context_tokens == CONTEXT_TOKENS
+    assert card["tokens"]["share"] == pytest.approx(card["tokens"]["tokens"] / 2048)
+    assert card["tokens"]["context_tokens"] == dashboard.engine.context_tokens == 2048
     talk = "{{user}}: word\n{{char}}: word\n<START>\n" * 500
     _, card, _ = await dashboard.ask(
         "POST", "/personas/ballast/card/check", json={"mes_example": talk[: -len("<START>\n")]}

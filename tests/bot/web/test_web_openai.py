@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from bot.openai_api.web.completion_request import MAX_NEW_TOKENS
 from bot.store import InstalledVersion
 from bot.training.store import NewTrainingJob
 from personas.errors import AdapterError, PrefillError, ServerError
@@ -302,7 +301,7 @@ async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in
         and len(dashboard.engine.requests[-1].turns) == 1
     )
     assert (await chat(dashboard, max_tokens=100_000))[0] == 200
-    assert dashboard.engine.requests[-1].sampling.max_new_tokens == MAX_NEW_TOKENS
+    assert dashboard.engine.requests[-1].sampling.max_new_tokens == 1024, "half of the context"
 
 
 @pytest.mark.parametrize(

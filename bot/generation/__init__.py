@@ -1,0 +1,1 @@
+"""Length, sampling and context of replies, by persona and channel."""

@@ -1,0 +1,209 @@
+"""Length, sampling and context of replies: what holds for a persona in a channel, and who may change
+it how far.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bot.generation.store import (
+    FIELDS,
+    NO_CHANNEL,
+    GenerationScope,
+    GenerationSettings,
+    ScopedSettings,
+    SettingValue,
+)
+from bot.platform.errors import RefusedError
+from bot.store import Store
+from personas.engine import Engine
+from personas.engine.context_window import MIN_CONTEXT_TOKENS
+from personas.schemas.chat import SamplingParams
+
+Source = Literal["channel", "persona", "everywhere", "operator", "base model", "engine"]
+MAX_TEMPERATURE = 2.0
+MIN_TOP_P = 0.01
+LABELS = {
+    "max_new_tokens": "the longest reply",
+    "temperature": "the temperature",
+    "top_p": "top-p",
+    "context_tokens": "the context",
+}
+"""The fields' names for people, within a sentence."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The smallest and the largest value of a field, and what sets the latter."""
+
+    low: SettingValue
+    high: SettingValue
+    reason: str
+
+
+@dataclass(frozen=True)
+class EffectiveValue:
+    """A value that holds, and where it is from. `asked` is the stored value if the bounds of today
+    allow no such one.
+    """
+
+    value: SettingValue
+    source: Source
+    asked: SettingValue | None = None
+
+
+@dataclass(frozen=True)
+class EffectiveGeneration:
+    """The settings that hold for a persona in a place, by field."""
+
+    values: Mapping[str, EffectiveValue]
+
+    @property
+    def context_tokens(self) -> int:
+        return int(self.values["context_tokens"].value)
+
+    @property
+    def max_new_tokens(self) -> int:
+        return int(self.values["max_new_tokens"].value)
+
+    def sampling(self, usual: SamplingParams) -> SamplingParams:
+        """Return the sampling of a reply, with all other parameters as usual."""
+        return replace(
+            usual,
+            max_new_tokens=self.max_new_tokens,
+            temperature=float(self.values["temperature"].value),
+            top_p=float(self.values["top_p"].value),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationActions:
+    """Reads and changes the generation settings.
+
+    `usual` is the sampling where nothing is set, `set_by_operator` names its fields that settings
+    of the bot set. A reply may be set to at most `most_new_tokens`.
+    """
+
+    store: Store
+    engine: Engine
+    usual: SamplingParams
+    most_new_tokens: int
+    set_by_operator: frozenset[str] = frozenset()
+
+    def in_channel(
+        self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None = None
+    ) -> EffectiveGeneration:
+        """Return what holds for a persona in a channel, or in a thread of the channel
+        `parent_id`.
+        """
+        stored = self.store.generation.applying(guild_id, channel_id, parent_id, persona_id)
+        return self._effective(stored)
+
+    def of_persona(self, persona_id: str, guild_id: int) -> EffectiveGeneration:
+        """Return what holds for a persona in a guild, without regard to channels; guild 0: in
+        all.
+        """
+        return self.in_channel(persona_id, guild_id, NO_CHANNEL)
+
+    def bounds(self) -> dict[str, Bounds]:
+        """Return the bounds of each field now: the engine's window may change."""
+        context = self.engine.context_tokens
+        longest = min(self.most_new_tokens, context // 2)
+        length_reason = "the operator's NEW_TOKENS_LIMIT"
+        if longest < self.most_new_tokens:
+            length_reason = "half of the engine's context"
+        return {
+            "max_new_tokens": Bounds(1, longest, length_reason),
+            "temperature": Bounds(0.0, MAX_TEMPERATURE, "the most that can be set"),
+            "top_p": Bounds(MIN_TOP_P, 1.0, "all tokens"),
+            "context_tokens": Bounds(
+                min(MIN_CONTEXT_TOKENS, context), context, "the engine's context"
+            ),
+        }
+
+    def change(
+        self,
+        scope: GenerationScope,
+        changes: Mapping[str, SettingValue | None],
+        seen: Mapping[str, SettingValue | None] | None = None,
+    ) -> GenerationSettings:
+        """Set fields of a scope (None leaves one to the next scope), and return all of the scope's.
+
+        `seen` are the values that a form showed: a field that was changed since is refused, not
+        overwritten. Raises `RefusedError`, also for values out of bounds; nothing is changed then.
+        """
+        if not changes:
+            raise RefusedError("Nothing was given to change.", f"Name one of {', '.join(FIELDS)}.")
+        bounds = self.bounds()
+        for name, value in changes.items():
+            if value is not None:
+                _require_within(name, value, bounds[name])
+        with self.store.atomic(shared=True):
+            stored = vars(self.store.generation.get(scope))
+            for name in changes:
+                if seen is not None and seen.get(name) != stored[name]:
+                    raise RefusedError(
+                        f"Somebody else has changed {LABELS[name]} meanwhile: it is "
+                        f"{_value_text(stored[name])} now.",
+                        "Look at it again.",
+                    )
+            settings = self.store.generation.change(scope, changes, time.time())
+        return settings
+
+    def reset(self, scope: GenerationScope) -> None:
+        """Remove all settings of a scope. Raises `RefusedError` where it has none."""
+        if not self.store.generation.reset(scope):
+            raise RefusedError("Nothing is set here.", "So there is nothing to reset.")
+
+    def _effective(self, stored: list[ScopedSettings]) -> EffectiveGeneration:
+        values = {}
+        bounds = self.bounds()
+        for name in FIELDS:
+            value = self._default(name)
+            for scoped in stored:
+                if (asked := getattr(scoped.settings, name)) is not None:
+                    value = _clamped(asked, _source(scoped.scope), bounds[name])
+                    break
+            values[name] = value
+        # A smaller context has room for a shorter reply alone.
+        length = values["max_new_tokens"]
+        room = int(values["context_tokens"].value) // 2
+        if length.value > room:
+            asked = length.asked or length.value
+            values["max_new_tokens"] = replace(length, value=room, asked=asked)
+        return EffectiveGeneration(values)
+
+    def _default(self, name: str) -> EffectiveValue:
+        if name == "context_tokens":
+            return EffectiveValue(self.engine.context_tokens, "engine")
+        source: Source = "base model"
+        if name in self.set_by_operator or name == "max_new_tokens":
+            source = "operator"
+        return EffectiveValue(getattr(self.usual, name), source)
+
+
+def _source(scope: GenerationScope) -> Source:
+    if scope.channel_id:
+        return "channel"
+    return "persona" if scope.guild_id else "everywhere"
+
+
+def _clamped(asked: SettingValue, source: Source, bounds: Bounds) -> EffectiveValue:
+    value = min(max(asked, bounds.low), bounds.high)
+    return EffectiveValue(value, source, asked=None if value == asked else asked)
+
+
+def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
+    if bounds.low <= value <= bounds.high:
+        return
+    advice = f"Choose from {_value_text(bounds.low)} to {_value_text(bounds.high)}"
+    if value > bounds.high:
+        advice += f" ({bounds.reason})"
+    raise RefusedError(f"{LABELS[name].capitalize()} cannot be {_value_text(value)}.", f"{advice}.")
+
+
+def _value_text(value: SettingValue | None) -> str:
+    if value is None:
+        return "not set"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -1,0 +1,146 @@
+"""`/persona generation show|set|reset`: length, sampling and context of replies."""
+
+from typing import Literal
+
+from discord import app_commands
+
+from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
+from bot.generation.actions import MAX_TEMPERATURE, MIN_TOP_P
+from bot.generation.store import FIELDS, GenerationScope
+from bot.generation.texts import NAMES, effective_lines, settings_text
+from bot.platform.discord_kit.transformers import (
+    CHANNEL_PERSONA_HELP,
+    PERSONA,
+    Interaction,
+    PersonaOption,
+    channel_persona,
+    guild_moderators_only,
+)
+from bot.platform.discord_kit.ui import respond
+from bot.platform.errors import RefusedError
+from bot.services import Services
+from bot.setting_values import MAX_NEW_TOKENS_LIMIT
+from personas.engine.context_window import MAX_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
+from personas.schemas.chat import Persona
+
+DM_TEXT = "This is set for a server."
+ScopeName = Literal["channel", "persona"]
+SCOPE_CHOICES = [
+    app_commands.Choice(name="this channel, whoever lives here", value="channel"),
+    app_commands.Choice(name="the persona, in all channels of this server", value="persona"),
+]
+SCOPE_HELP = "Where it holds (this channel if left out); a channel's settings precede a persona's"
+GENERATION = app_commands.Group(
+    name="generation",
+    description="How long and how varied replies are, and how much of the talk they see.",
+    parent=PERSONA,
+)
+
+
+@GENERATION.command(
+    name="show", description="Show what holds for replies in this channel, and why."
+)
+@app_commands.describe(persona=CHANNEL_PERSONA_HELP)
+async def generation_show(interaction: Interaction, persona: PersonaOption | None = None) -> None:
+    persona = persona or channel_persona(interaction)
+    lines = generation_lines(interaction.client.services, persona, _place(interaction))
+    await respond(interaction, "\n".join([f"Replies of **{persona.name}** here:", *lines]))
+
+
+@guild_moderators_only(DM_TEXT)
+@GENERATION.command(
+    name="set", description="Set the length, sampling and context of replies (moderators)."
+)
+@app_commands.describe(
+    where=SCOPE_HELP,
+    persona=CHANNEL_PERSONA_HELP,
+    max_new_tokens="The longest reply in tokens; 120 are about 450 letters",
+    temperature="0 always takes the likeliest word; above 1 words get random",
+    top_p="Share of the likeliest words that are drawn from: 1 is all",
+    context_tokens="The most tokens of card, lore, talk and reply; more of the talk is slower",
+)
+@app_commands.choices(where=SCOPE_CHOICES)
+async def generation_set(
+    interaction: Interaction,
+    max_new_tokens: app_commands.Range[int, 1, MAX_NEW_TOKENS_LIMIT] | None = None,
+    temperature: app_commands.Range[float, 0.0, MAX_TEMPERATURE] | None = None,
+    top_p: app_commands.Range[float, MIN_TOP_P, 1.0] | None = None,
+    context_tokens: app_commands.Range[int, MIN_CONTEXT_TOKENS, MAX_CONTEXT_TOKENS] | None = None,
+    where: ScopeName = "channel",
+    persona: PersonaOption | None = None,
+) -> None:
+    services = interaction.client.services
+    given = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "context_tokens": context_tokens,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    scope = _scope(interaction, where, persona)
+    settings = services.generation.change(scope, changes)
+    text = f"Set for {_scope_text(services, scope)}: {settings_text(settings)}."
+    await respond(interaction, f"{text} It holds from the next reply on.")
+
+
+@guild_moderators_only(DM_TEXT)
+@GENERATION.command(
+    name="reset", description="Remove what was set for replies, or one setting of it (moderators)."
+)
+@app_commands.describe(
+    where=SCOPE_HELP, persona=CHANNEL_PERSONA_HELP, setting="Which setting (all if left out)"
+)
+@app_commands.choices(
+    where=SCOPE_CHOICES,
+    setting=[app_commands.Choice(name=NAMES[name].lower(), value=name) for name in FIELDS],
+)
+async def generation_reset(
+    interaction: Interaction,
+    setting: str | None = None,
+    where: ScopeName = "channel",
+    persona: PersonaOption | None = None,
+) -> None:
+    services = interaction.client.services
+    scope = _scope(interaction, where, persona)
+    if setting:
+        services.generation.change(scope, {setting: None})
+    else:
+        services.generation.reset(scope)
+    left = settings_text(services.store.generation.get(scope))
+    await respond(interaction, f"Reset. Set for {_scope_text(services, scope)}: {left}.")
+
+
+def _place(interaction: Interaction) -> ChannelRef:
+    if not isinstance(interaction.channel, SpeakChannel):
+        raise RefusedError(
+            "Personas live in text channels, threads and direct messages.", "Try it there."
+        )
+    return channel_ref(interaction.channel)
+
+
+def _scope(interaction: Interaction, where: ScopeName, persona: Persona | None) -> GenerationScope:
+    place = _place(interaction)
+    if where == "channel":
+        if persona:
+            raise RefusedError(
+                "A channel's settings hold for whoever lives there.",
+                "Leave `persona` out, or choose `where: the persona`.",
+            )
+        return GenerationScope(place.guild_id, channel_id=place.channel_id)
+    persona = persona or channel_persona(interaction)
+    return GenerationScope(place.guild_id, persona_id=persona.id)
+
+
+def _scope_text(services: Services, scope: GenerationScope) -> str:
+    if scope.channel_id:
+        return f"<#{scope.channel_id}>"
+    persona = services.personas.get(scope.persona_id, scope.guild_id)
+    return f"**{persona.name if persona else scope.persona_id}** in this server"
+
+
+def generation_lines(services: Services, persona: Persona, place: ChannelRef) -> list[str]:
+    """Return what holds for the replies of a persona in a channel, and why, a line a setting."""
+    generation = services.generation
+    effective = generation.in_channel(persona.id, place.guild_id, place.channel_id, place.parent_id)
+    reason = services.engine.state().context_reason
+    return [f"• {line}" for line in effective_lines(effective, generation.bounds(), reason)]

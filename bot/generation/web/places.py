@@ -1,0 +1,105 @@
+"""The places for which a persona's generation settings can be set: all servers, a server, a
+channel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bot.generation.actions import EffectiveGeneration
+from bot.generation.store import NO_CHANNEL, GenerationScope, GenerationSettings
+from bot.personas.web.lookup import OwnedPersona, guild_name
+from bot.platform.web_kit.problems import Problem
+from bot.services import Services
+
+
+@dataclass(frozen=True)
+class GenerationPlace:
+    """A place of a persona's replies: a channel, or all of a server (channel 0), or of all servers
+    (server 0).
+    """
+
+    owned: OwnedPersona
+    guild_id: int
+    channel_id: int = NO_CHANNEL
+
+    @property
+    def key(self) -> str:
+        """Text that `find_place` reads."""
+        return f"{self.guild_id}-{self.channel_id}"
+
+    @property
+    def name(self) -> str:
+        """The place for people."""
+        services = self.owned.services
+        if not self.guild_id:
+            return "all servers"
+        guild = guild_name(services, self.guild_id)
+        if not self.channel_id:
+            return guild
+        return f"{_channel_name(services, self.guild_id, self.channel_id)} ({guild})"
+
+    @property
+    def scope(self) -> GenerationScope:
+        if self.channel_id:
+            return GenerationScope(self.guild_id, channel_id=self.channel_id)
+        return GenerationScope(self.guild_id, persona_id=self.owned.id)
+
+    @property
+    def stored(self) -> GenerationSettings:
+        """What is set for this place alone."""
+        return self.owned.services.store.generation.get(self.scope)
+
+    @property
+    def effective(self) -> EffectiveGeneration:
+        """What holds for replies here."""
+        generation = self.owned.services.generation
+        return generation.in_channel(self.owned.id, self.guild_id, self.channel_id)
+
+
+def list_places(owned: OwnedPersona) -> list[GenerationPlace]:
+    """List the places of a persona: all servers first, then servers and channels where it lives or
+    has settings.
+    """
+    store = owned.services.store
+    places = dict.fromkeys([(owned.guild_id, NO_CHANNEL)])
+    for scoped in store.generation.of_persona(owned.id):
+        places[scoped.scope.guild_id, NO_CHANNEL] = None
+    for channel in store.channels.with_personas([owned.id]):
+        if channel.guild_id:  # a direct message's settings are those of all servers
+            places[channel.guild_id, NO_CHANNEL] = None
+            places[channel.guild_id, channel.channel_id] = None
+    return [GenerationPlace(owned, guild, channel) for guild, channel in sorted(places)]
+
+
+def find_place(
+    owned: OwnedPersona, guild_id: int | None = None, channel_id: int | None = None
+) -> GenerationPlace:
+    """Find a place; without a server, all servers, or the persona's own. Raises `Problem` for a
+    place where the persona does not live.
+    """
+    guild_id = guild_id or owned.guild_id
+    place = GenerationPlace(owned, guild_id, channel_id or NO_CHANNEL)
+    if owned.guild_id and guild_id != owned.guild_id:
+        raise Problem("not-found", f"{owned.persona.name} is a persona of another server.")
+    if place.channel_id:
+        channel = owned.services.store.channels.get(guild_id, place.channel_id)
+        if channel is None or channel.persona_id != owned.id or not guild_id:
+            known = ", ".join(_channel_ids(owned)) or "none"
+            raise Problem(
+                "not-found",
+                f"{owned.persona.name} lives in no channel {place.channel_id} of that server.",
+                f"Its channels, as server/channel: {known}.",
+            )
+    return place
+
+
+def _channel_ids(owned: OwnedPersona) -> Iterator[str]:
+    for channel in owned.services.store.channels.with_personas([owned.id]):
+        if channel.guild_id:
+            yield f"{channel.guild_id}/{channel.channel_id}"
+
+
+def _channel_name(services: Services, guild_id: int, channel_id: int) -> str:
+    guild = services.client.get_guild(guild_id) if services.client else None
+    channel = guild.get_channel_or_thread(channel_id) if guild else None
+    return f"#{channel.name}" if channel else f"channel {channel_id}"

@@ -1,0 +1,283 @@
+"""Length, sampling and context of replies: precedence, bounds, two moderators at once, what becomes
+of them with a channel, a persona or a server.
+"""
+
+import pytest
+
+from bot.generation.actions import GenerationActions
+from bot.generation.store import FIELDS, GenerationScope, GenerationSettings
+from bot.platform.errors import RefusedError
+from bot.store import Store
+from personas.schemas.chat import SamplingParams
+from tests.bot.conftest import INN, QUAY, on_stage
+from tests.fake_engine import FakeEngine
+from tests.fakes import until
+
+GUILD, CHANNEL, THREAD = 7, 70, 71
+HERE = GenerationScope(GUILD, channel_id=CHANNEL)
+IN_THREAD = GenerationScope(GUILD, channel_id=THREAD)
+IN_GUILD = GenerationScope(GUILD, persona_id="oda")
+EVERYWHERE = GenerationScope(0, persona_id="oda")
+
+
+async def response_text(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        yield store
+
+
+@pytest.fixture
+def engine():
+    engine = FakeEngine()
+    engine.context_tokens = 8192
+    return engine
+
+
+@pytest.fixture
+def generation(store, engine):
+    return GenerationActions(
+        store=store,
+        engine=engine,
+        usual=SamplingParams(max_new_tokens=120, temperature=0.7, top_p=0.8),
+        most_new_tokens=512,
+        set_by_operator=frozenset(("temperature",)),
+    )
+
+
+def held(generation, name, channel_id=CHANNEL, parent_id=None, guild_id=GUILD):
+    value = generation.in_channel("oda", guild_id, channel_id, parent_id).values[name]
+    return value.value, value.source
+
+
+class TestPrecedence:
+    """Channel over persona over the bot's and the base model's, each field by itself."""
+
+    def test_where_nothing_is_set_it_is_the_bots_the_base_models_and_the_engines(self, generation):
+        values = generation.in_channel("oda", GUILD, CHANNEL).values
+        assert {name: (value.value, value.source) for name, value in values.items()} == {
+            "max_new_tokens": (120, "operator"),
+            "temperature": (0.7, "operator"),
+            "top_p": (0.8, "base model"),
+            "context_tokens": (8192, "engine"),
+        }
+
+    def test_the_most_specific_place_that_sets_a_field_decides_about_it(self, generation):
+        generation.change(EVERYWHERE, {"max_new_tokens": 200, "temperature": 0.2, "top_p": 0.5})
+        assert held(generation, "max_new_tokens") == (200, "everywhere")
+        generation.change(IN_GUILD, {"max_new_tokens": 300, "temperature": 0.0})
+        generation.change(HERE, {"max_new_tokens": 400})
+        assert held(generation, "max_new_tokens") == (400, "channel")
+        assert held(generation, "temperature") == (0.0, "persona"), "zero is a value"
+        assert held(generation, "top_p") == (0.5, "everywhere")
+        assert held(generation, "max_new_tokens", channel_id=99) == (300, "persona")
+        assert held(generation, "max_new_tokens", guild_id=8) == (200, "everywhere")
+        sampling = generation.in_channel("oda", GUILD, CHANNEL).sampling(SamplingParams(top_k=5))
+        assert sampling == SamplingParams(max_new_tokens=400, temperature=0.0, top_p=0.5, top_k=5)
+
+    def test_a_thread_has_its_channels_settings_unless_it_has_its_own(self, generation):
+        generation.change(HERE, {"max_new_tokens": 300, "context_tokens": 2048})
+        assert held(generation, "max_new_tokens", THREAD, CHANNEL) == (300, "channel")
+        generation.change(IN_THREAD, {"max_new_tokens": 50})
+        assert held(generation, "max_new_tokens", THREAD, CHANNEL) == (50, "channel")
+        assert held(generation, "context_tokens", THREAD, CHANNEL) == (2048, "channel")
+        assert held(generation, "max_new_tokens") == (300, "channel")
+
+    def test_other_personas_channels_and_servers_have_nothing_of_it(self, generation):
+        generation.change(IN_GUILD, {"top_p": 0.3})
+        generation.change(HERE, {"max_new_tokens": 300})
+        other = generation.in_channel("ballast", GUILD, 99).values
+        assert [value.source for value in other.values()] == [
+            "operator", "operator", "base model", "engine",
+        ]  # fmt: skip
+        direct = generation.in_channel("oda", 0, 5).values
+        assert direct["top_p"].source == "base model"
+
+
+class TestBounds:
+    """No value beyond the operator's settings and the engine's window holds."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("max_new_tokens", 513, "from 1 to 512 (the operator's NEW_TOKENS_LIMIT)"),
+            ("max_new_tokens", 0, "from 1 to 512"),
+            ("temperature", 2.5, "from 0 to 2"),
+            ("temperature", -0.1, "from 0 to 2"),
+            ("temperature", float("nan"), "from 0 to 2"),
+            ("top_p", 0.0, "from 0.01 to 1"),
+            ("top_p", 1.1, "from 0.01 to 1"),
+            ("context_tokens", 8193, "from 1,024 to 8,192 (the engine's context)"),
+            ("context_tokens", 100, "from 1,024 to 8,192"),
+        ],
+    )
+    def test_a_value_out_of_bounds_is_refused_with_the_bound_and_changes_nothing(
+        self, generation, store, name, value, words
+    ):
+        with pytest.raises(RefusedError) as raised:
+            generation.change(HERE, {"top_p": 0.5, name: value})
+        assert words in raised.value.advice
+        assert store.generation.get(HERE) == GenerationSettings()
+
+    def test_what_was_set_before_the_bounds_sank_is_lowered_and_comes_back(
+        self, generation, engine
+    ):
+        generation.change(HERE, {"max_new_tokens": 500, "context_tokens": 8192})
+        engine.context_tokens = 4096
+        values = generation.in_channel("oda", GUILD, CHANNEL).values
+        assert (values["context_tokens"].value, values["context_tokens"].asked) == (4096, 8192)
+        assert values["max_new_tokens"].value == 500 and values["max_new_tokens"].asked is None
+        engine.context_tokens = 512
+        values = generation.in_channel("oda", GUILD, CHANNEL).values
+        assert (values["max_new_tokens"].value, values["max_new_tokens"].asked) == (256, 500)
+        assert values["context_tokens"].value == 512
+        engine.context_tokens = 8192
+        assert held(generation, "max_new_tokens") == (500, "channel")
+
+    def test_a_reply_takes_at_most_half_of_its_context(self, generation):
+        generation.change(IN_GUILD, {"max_new_tokens": 512})
+        generation.change(HERE, {"context_tokens": 1024})
+        effective = generation.in_channel("oda", GUILD, CHANNEL)
+        assert effective.max_new_tokens == 512 and effective.context_tokens == 1024
+
+    def test_on_a_base_with_few_positions_replies_are_short(self, generation, engine):
+        engine.context_tokens = 600
+        assert generation.bounds()["max_new_tokens"].high == 300
+        assert generation.bounds()["max_new_tokens"].reason == "half of the engine's context"
+        assert held(generation, "max_new_tokens") == (120, "operator")
+        generation.change(HERE, {"context_tokens": 600})
+        with pytest.raises(RefusedError, match="301"):
+            generation.change(HERE, {"max_new_tokens": 301})
+
+    def test_nothing_to_change_and_nothing_to_reset_are_refused(self, generation):
+        with pytest.raises(RefusedError, match="Nothing was given"):
+            generation.change(HERE, {})
+        with pytest.raises(RefusedError, match="Nothing is set"):
+            generation.reset(HERE)
+
+
+class TestTwoModerators:
+    """Who changes other fields at the same time keeps them, and nobody overwrites unseen."""
+
+    def test_each_keeps_the_fields_that_the_other_did_not_name(self, generation, store):
+        generation.change(HERE, {"max_new_tokens": 300})
+        generation.change(HERE, {"temperature": 1.0})
+        assert store.generation.get(HERE) == GenerationSettings(300, 1.0)
+        generation.change(HERE, {"max_new_tokens": None})
+        assert store.generation.get(HERE) == GenerationSettings(None, 1.0)
+
+    def test_a_form_that_showed_an_older_value_is_refused_for_that_field_alone(
+        self, generation, store
+    ):
+        seen = dict.fromkeys(FIELDS)
+        generation.change(HERE, {"max_new_tokens": 300})
+        with pytest.raises(RefusedError, match="the longest reply meanwhile: it is 300 now"):
+            generation.change(HERE, {"max_new_tokens": 200, "top_p": 0.5}, seen)
+        assert store.generation.get(HERE) == GenerationSettings(300)
+        generation.change(HERE, {"top_p": 0.5}, seen)
+        assert store.generation.get(HERE) == GenerationSettings(300, top_p=0.5)
+
+    def test_the_last_field_takes_the_row_with_it(self, generation, store):
+        generation.change(HERE, {"top_p": 0.5})
+        generation.change(HERE, {"top_p": None})
+        assert store.generation.all() == []
+
+
+class TestDeletion:
+    """Settings go with their channel, their persona or their server."""
+
+    def fill(self, generation, store):
+        for scope in (HERE, IN_THREAD, IN_GUILD, EVERYWHERE, GenerationScope(8, channel_id=80)):
+            generation.change(scope, {"top_p": 0.5})
+        assert len(store.generation.all()) == 5
+
+    def scopes(self, store):
+        return [scoped.scope for scoped in store.generation.all()]
+
+    def test_of_a_channel(self, generation, store):
+        self.fill(generation, store)
+        store.generation.forget_channel(CHANNEL)
+        assert HERE not in self.scopes(store) and IN_THREAD in self.scopes(store)
+
+    def test_of_a_server(self, generation, store):
+        self.fill(generation, store)
+        store.guilds.delete(GUILD)
+        assert self.scopes(store) == [EVERYWHERE, GenerationScope(8, channel_id=80)]
+        assert GUILD not in store.guilds.known() and 8 in store.guilds.known()
+
+    def test_of_a_persona_that_was_removed_but_not_of_one_that_came_back(self, generation, store):
+        self.fill(generation, store)
+        store.guilds.forget_persona("oda", until=1.0)
+        assert EVERYWHERE in self.scopes(store), "it was set later"
+        store.guilds.forget_persona("oda")
+        assert not {IN_GUILD, EVERYWHERE} & {*self.scopes(store)} and HERE in self.scopes(store)
+
+
+async def asked(stage, channel=QUAY):
+    """Return the request of a member's next message in a channel."""
+    mark = stage.mark
+    await stage.member.say(channel, "hello")
+    await stage.finished(channel, mark)
+    return stage.engine.requests[-1]
+
+
+async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_persona(tmp_path):
+    engine = FakeEngine()
+    engine.context_tokens = 4096
+    async with on_stage(tmp_path, engine=engine) as stage:
+        moderator = stage.moderator
+        shown = await stage.member.slash(QUAY, "persona show")
+        await response_text(shown, "Longest reply: 120 tokens (the operator's)")
+        assert "Context: 4,096 tokens (the engine's)" in shown.message["content"]
+        done = await moderator.slash(
+            QUAY, "persona generation set", max_new_tokens=300, temperature=0.25
+        )
+        await response_text(done, "longest reply 300 tokens, temperature 0.25.")
+        request = await asked(stage)
+        assert (request.sampling.max_new_tokens, request.sampling.temperature) == (300, 0.25)
+        assert request.context_tokens == 4096
+        await until(lambda: stage.engine.prepared_talks)
+        assert stage.engine.prepared_talks[-1][3] == 300, "the next prompt has the same room"
+        await moderator.slash(
+            QUAY, "persona generation set", where="persona", context_tokens=2048, temperature=1.5
+        )
+        request = await asked(stage)
+        assert (request.context_tokens, request.sampling.temperature) == (2048, 0.25)
+        shown = await stage.member.slash(QUAY, "persona generation show")
+        await response_text(shown, "Temperature: 0.25 (set for this channel)")
+        lines = shown.message["content"].splitlines()
+        assert "• Context: 2,048 tokens (set for this persona in this server)" in lines
+        other = await asked(stage, INN)
+        assert other.sampling == SamplingParams(stop=other.sampling.stop)
+        await moderator.slash(QUAY, "persona generation reset", setting="temperature")
+        assert (await asked(stage)).sampling.temperature == 1.5
+        reset = await moderator.slash(QUAY, "persona generation reset")
+        await response_text(reset, "nothing.")
+        request = await asked(stage)
+        assert (request.sampling.max_new_tokens, request.sampling.temperature) == (120, 1.5)
+
+
+async def test_what_may_not_be_set_is_refused_in_words(stage):
+    for who, options, words in (
+        (stage.member, {"max_new_tokens": 100}, "Only moderators"),
+        (stage.moderator, {}, "Nothing was given to change"),
+        (stage.moderator, {"max_new_tokens": 4096}, "the operator's NEW_TOKENS_LIMIT"),
+        (stage.moderator, {"context_tokens": 4096}, "to 2,048 (the engine's context)"),
+        (stage.moderator, {"top_p": 0.5, "persona": "oda"}, "hold for whoever lives there"),
+    ):
+        answer = await who.slash(QUAY, "persona generation set", **options)
+        await response_text(answer, words)
+    assert stage.store.generation.all() == []
+
+
+async def test_a_deleted_channel_takes_its_settings_with_it(stage):
+    await stage.moderator.slash(QUAY, "persona generation set", max_new_tokens=99)
+    await stage.moderator.slash(INN, "persona generation set", max_new_tokens=98)
+    cog = stage.client.get_cog("ChatCog")
+    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    await cog.on_guild_channel_delete(channel)
+    (left,) = stage.store.generation.all()
+    assert left.settings.max_new_tokens == 98
