@@ -2,8 +2,9 @@
 
 Each system runs in a process of its own, in alternation, for several rounds; the figures are
 medians. Cold: nothing is cached. Cached: the persona's 150 tokens of each prompt for the engine,
-the whole prompt for llama.cpp; peft has no cache, so its cold figure is compared with both. The
-other systems take minutes for 32 chats, which they run in three of the rounds only. Prints a table
+the whole prompt for llama.cpp; peft has no cache, so its cold figure is compared with both. Prompts
+of 4,096 and 8,192 tokens are measured with the engine alone; cached, all but the last message of
+them. The other systems take minutes for 32 chats, which they run in three of the rounds only. Prints a table
 and writes build/bench/chat-engine.json.
 """
 
@@ -21,6 +22,7 @@ from benchmarks.engine import llama_cpp_files
 from benchmarks.engine.engine_summary import Figures, format_table, summarise_rounds
 from benchmarks.engine.engine_workload import (
     CHAT_COUNTS,
+    LONG_CONTEXTS,
     NEW_TOKENS,
     PROMPT_TOKENS,
     load_chats,
@@ -37,6 +39,7 @@ CHATS_BY_SYSTEM = {
     "mixed": CHAT_COUNTS,
     "bare": (1,),
     "ours": CHAT_COUNTS,
+    "long": LONG_CONTEXTS,
 }
 LONG_ROUNDS = 3
 """Rounds in which the other systems run the largest number of chats, too."""
@@ -147,6 +150,8 @@ def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
             counts = CHATS_BY_SYSTEM.get(name, CHAT_COUNTS)
             if number >= LONG_ROUNDS and name != "ours":
                 counts = tuple(chats for chats in counts if chats < max(CHAT_COUNTS))
+            if not counts:
+                continue
             if python and llama and name == "llama":
                 command = llama_command(python, llama, counts)
             else:
@@ -158,7 +163,9 @@ def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
                     str(WORK_FOLDER),
                 ]
                 command.append(",".join(map(str, counts)))
-            rounds[name].append(run_system(command, "PASSIVE" if name == "ours" else "ACTIVE"))
+            rounds[name].append(
+                run_system(command, "PASSIVE" if name in ("ours", "long") else "ACTIVE")
+            )
     return rounds
 
 

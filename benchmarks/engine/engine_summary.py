@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.engine.engine_workload import CHAT_COUNTS, SYSTEM_FACTS
+from benchmarks.engine.engine_workload import CHAT_COUNTS, LONG_CONTEXTS, SYSTEM_FACTS
 
 Figures = dict[str, Any]
 
@@ -34,8 +34,14 @@ def summarise_rounds(rounds_by_system: dict[str, list[Figures]]) -> Figures:
     summary["chats_1"]["cold"]["vs_generate"] = _ratio(rounds_by_system, "1 cold", "bare", "1 cold")
     summary["baselines"] = {
         name: {workload: _medians(rounds, workload) for workload in rounds[0] if workload not in SYSTEM_FACTS}
-        for name, rounds in rounds_by_system.items() if name != "ours"
+        for name, rounds in rounds_by_system.items() if name not in ("ours", "long")
     }  # fmt: skip
+    if long_rounds := rounds_by_system.get("long"):
+        summary["long_prompts"] = {}
+        for context in LONG_CONTEXTS:
+            summary["long_prompts"][str(context)] = {
+                kind: _medians(long_rounds, f"{context} {kind}") for kind in ("cold", "cached")
+            }
     summary["compiled_kernel"] = bool(rounds_by_system["ours"][0]["kernel"])
     summary["precision"] = rounds_by_system["ours"][0]["precision"]
     return summary
@@ -97,6 +103,10 @@ def format_table(summary: Figures) -> str:
                 f"{count} {'chat' if count == 1 else 'chats'}, {kind}",
                 *_workload_lines(summary, count, kind),
             ]
+    for context, kinds in summary.get("long_prompts", {}).items():
+        lines += ["", f"1 chat, a prompt and its reply of {context} tokens"]
+        for kind, speed in kinds.items():
+            lines.append(_line(f"the engine, {kind}", _cells(speed, None)))
     fairness = summary["fairness"]
     alone = fairness["quiet_alone_ttft_p95_s"]
     flooded = fairness["quiet_flooded_ttft_p95_s"]

@@ -1,5 +1,5 @@
 """Measures one system in its own process: `python -m benchmarks.engine.engine_systems SYSTEM FOLDER
-COUNTS`.
+COUNTS`. With the system `long`, COUNTS are the contexts of long prompts.
 
 The caller sets OMP_WAIT_POLICY, which torch reads when it is imported.
 """
@@ -23,6 +23,7 @@ from benchmarks.engine.engine_workload import (
     SYSTEM_FACTS,
     BenchChat,
     load_chats,
+    long_chat,
 )
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.detokenizer import StreamingDetokenizer
@@ -207,7 +208,8 @@ class EngineSystem:
         stacked = self.parts.stacked
         assert stacked is not None  # the embedded model is a Llama
         for chat in load_chats(folder, MAX_CHATS):
-            self.parts.load_adapter(read_unverified_adapter(chat.adapter, self.parts.peft.layers))
+            weights = read_unverified_adapter(chat.adapter, self.parts.peft.layers)
+            self.parts.load_adapter(weights, lambda error: None)
         if kernel_runner.supports_model(model):
             kernel_runner.compile_kernel(
                 lambda library: kernel_runner.enable_kernel(library, stacked)
@@ -268,6 +270,7 @@ SYSTEMS: dict[str, Callable[[Path], Any]] = {
     "mixed": PeftMixed,
     "bare": BaseOnly,
     "ours": EngineSystem,
+    "long": EngineSystem,
 }
 
 
@@ -280,8 +283,9 @@ def main() -> int:
     system.measure(load_chats(folder, 2), False)
     figures = {}
     for count in counts:
-        for cached in (False, True) if name == "ours" else (False,):
-            timer = system.measure(load_chats(folder, count), cached)
+        chats = [long_chat(folder, count)] if name == "long" else load_chats(folder, count)
+        for cached in (False, True) if name in ("ours", "long") else (False,):
+            timer = system.measure(chats, cached)
             figures[f"{count} {'cached' if cached else 'cold'}"] = timer.figures()
     facts = {name: getattr(system, name, None) for name in SYSTEM_FACTS}
     print(json.dumps({**facts, **figures}))

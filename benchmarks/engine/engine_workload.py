@@ -1,4 +1,6 @@
-"""Workload: prompts of 200 tokens that share 150 with their persona, and one adapter per chat."""
+"""Workload: prompts of 200 tokens that share 150 with their persona, and one adapter per chat; and long
+prompts, of one chat each.
+"""
 
 import json
 import math
@@ -17,6 +19,10 @@ CHAT_COUNTS = (1, 8, 32)
 PERSONA_TOKENS = 150
 PROMPT_TOKENS = 200
 NEW_TOKENS = 64
+LONG_CONTEXTS = (4096, 8192)
+"""Tokens of a long prompt and its reply."""
+NEW_MESSAGE_TOKENS = 100
+"""Last tokens of a long prompt, which its earlier prompt lacks: a talk that goes on."""
 RANK = 16
 ALPHA = 32
 SYSTEM_FACTS = ("kernel", "precision")
@@ -58,6 +64,16 @@ def load_chats(folder: Path, count: int) -> list[BenchChat]:
         BenchChat(ref, prompt, earlier)
         for ref, (prompt, earlier) in zip(refs, prompts, strict=True)
     ]
+
+
+def long_chat(folder: Path, context: int) -> BenchChat:
+    """Return a chat whose prompt and reply fill a context, with the first chat's adapter."""
+    first = load_chats(folder, 1)[0]
+    repeated = first.prompt * (context // PROMPT_TOKENS + 1)
+    # Each repetition differs from the one before it.
+    prompt = [token + at // PROMPT_TOKENS for at, token in enumerate(repeated)]
+    prompt = prompt[: context - NEW_TOKENS]
+    return BenchChat(first.adapter, prompt, prompt[:-NEW_MESSAGE_TOKENS])
 
 
 def _prompt(tokenizer: Any, chat: int, ask: int) -> list[int]:

@@ -1,10 +1,18 @@
 """The engine's benchmark: its summary and table, also without a baseline."""
 
+import json
+
 import pytest
 
 from benchmarks.engine.engine_summary import format_table, summarise_rounds
 from benchmarks.engine.engine_systems import TokenTimer
-from benchmarks.engine.engine_workload import CHAT_COUNTS
+from benchmarks.engine.engine_workload import (
+    CHAT_COUNTS,
+    LONG_CONTEXTS,
+    NEW_MESSAGE_TOKENS,
+    NEW_TOKENS,
+    long_chat,
+)
 
 
 def measured(speeds: dict[str, float], **more):
@@ -62,6 +70,35 @@ def test_the_table_sets_every_system_beside_the_engine():
     assert eight[3].endswith("2.00 ×") and "(cold)" not in eight[3]
     one = lines[lines.index("1 chat, cold") + 1 :]
     assert one[4].split()[0] == "generate," and one[4].endswith("2.50 ×")
+
+
+def test_long_prompts_are_measured_with_the_engine_alone():
+    speeds = {
+        f"{context} {kind}": 10.0 * (1 + (kind == "cached"))
+        for context in LONG_CONTEXTS
+        for kind in ("cold", "cached")
+    }
+    result = summarise_rounds(figures(llama=False) | {"long": [measured(speeds)] * 3})
+    assert "long" not in result["baselines"]
+    assert result["long_prompts"]["8192"]["cached"]["tokens_per_s"] == 20
+    fairness = {"quiet_alone_ttft_p95_s": 0.1, "quiet_flooded_ttft_p95_s": 0.3}
+    lines = format_table(result | {"fairness": fairness}).splitlines()
+    at = lines.index("1 chat, a prompt and its reply of 4096 tokens")
+    assert [line.split()[:3] for line in lines[at + 1 : at + 3]] == [
+        ["the", "engine,", "cold"],
+        ["the", "engine,", "cached"],
+    ]
+
+
+def test_a_long_chat_fills_its_context_and_all_but_its_last_message_is_known(tmp_path):
+    prompts = [[list(range(100, 300))] * 2]
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    for context in LONG_CONTEXTS:
+        chat = long_chat(tmp_path, context)
+        assert len(chat.prompt) == context - NEW_TOKENS
+        assert chat.prompt[: len(chat.earlier_prompt)] == chat.earlier_prompt
+        assert len(chat.earlier_prompt) == len(chat.prompt) - NEW_MESSAGE_TOKENS
+        assert chat.prompt[:200] != chat.prompt[200:400]
 
 
 def test_without_llama_cpp_its_line_stays_empty():
