@@ -414,7 +414,7 @@ async def test_a_reply_that_was_cut_off_long_ago_says_so_and_can_be_regenerated(
         await until(lambda: stage.store.replies.unfinished())
     monkeypatch.setattr("bot.chat.recovery.MAX_RESUME_AGE_S", 0.0)
     async with on_stage(tmp_path) as stage:
-        result = await stage.sees("This reply was cut off. Ask again.", since=0)
+        result = await stage.sees("was cut off", since=0)
         assert result["id"] == growing["id"] and "stop:" not in str(result["components"])
         assert stage.store.replies.unfinished() == [] and stage.engine.requests == []
 
@@ -448,7 +448,9 @@ async def test_a_damaged_live_adapter_leaves_the_base_model_speaking_and_tells_t
         await stage.member.say(QUAY, "hello")
         reply = await stage.finished(QUAY, mark)
         assert "Ballast hears: hello" in reply["content"] and "base model" in reply["content"]
-        assert "v1 cannot be read, moderators can `/finetune rollback`" in reply["content"]
+        assert (
+            "v1 cannot be read" in reply["content"] and "`/finetune rollback`" in reply["content"]
+        )
         assert str(tmp_path) not in reply["content"] and "is damaged" in caplog.text
 
 

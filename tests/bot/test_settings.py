@@ -192,7 +192,7 @@ def test_shards_are_all_or_a_range(text, ids, is_whole, has_first):
 
 
 def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
-    with pytest.raises(SettingsError, match="a part of the bot, but there is no DISCORD_TOKEN"):
+    with pytest.raises(SettingsError, match=r"part of the bot.*no DISCORD_TOKEN"):
         load_settings(None, {"SHARDS": "0-4/10"})
     for shards, words in (("", "not"), ("auto", "auto"), ("0/1", "0/1"), ("0-2/3", "0-2/3")):
         with pytest.raises(
@@ -234,13 +234,14 @@ def test_the_token_is_never_shown(tmp_path):
 
 @pytest.mark.parametrize(
     ("environ", "words"),
-    [({"ENGINE": "vllm"}, "ENGINE is vllm, but ENGINE_URLS is empty."),
-     ({"ENGINE_URLS": "http://127.0.0.1:8001"}, "ENGINE is local, but ENGINE_URLS is set.")],
+    [({"ENGINE": "vllm"}, "ENGINE_URLS is empty"),
+     ({"ENGINE_URLS": "http://127.0.0.1:8001"}, "ENGINE_URLS is set")],
 )  # fmt: skip
 def test_an_engine_over_servers_and_their_addresses_go_together(environ, words):
     with pytest.raises(SettingsError) as refused:
         load_settings(None, environ)
-    assert refused.value.message == words
+    engine = environ.get("ENGINE", "local")
+    assert words in refused.value.message and f"ENGINE is {engine}" in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -272,8 +273,8 @@ def test_a_setting_that_another_one_leaves_without_effect_is_warned_about(tmp_pa
     with caplog.at_level(logging.WARNING):
         load_settings(env_file(tmp_path, text), {"SHARED": "of another program"})
     model, slots = (record.getMessage() for record in caplog.records)
-    assert model.endswith("line 3: nothing reads ENGINE_MODEL with ENGINE=vllm.")
-    assert slots.endswith("line 5: nothing reads TRAINER_SLOTS with TRAINER=local.")
+    assert all(fact in model for fact in ("line 3:", "ENGINE_MODEL", "ENGINE=vllm"))
+    assert all(fact in slots for fact in ("line 5:", "TRAINER_SLOTS", "TRAINER=local"))
 
 
 def test_candidates_need_the_engine_that_compares_them():
@@ -281,13 +282,9 @@ def test_candidates_need_the_engine_that_compares_them():
     assert load_settings(None, {}).reply_candidates == DEFAULT_CANDIDATES == 4
     assert load_settings(None, servers).reply_candidates == 1
     assert load_settings(None, {**servers, "REPLY_CANDIDATES": "1"}).reply_candidates == 1
-    with pytest.raises(
-        SettingsError, match="REPLY_CANDIDATES=4 needs the built-in engine; ENGINE=vllm"
-    ):
+    with pytest.raises(SettingsError, match=r"^REPLY_CANDIDATES=4 .*built-in.*ENGINE=vllm"):
         load_settings(None, {**servers, "REPLY_CANDIDATES": "4"})
-    with pytest.raises(
-        SettingsError, match="MAX_REPLY_CANDIDATES=2 needs the built-in engine; ENGINE=vllm"
-    ):
+    with pytest.raises(SettingsError, match=r"^MAX_REPLY_CANDIDATES=2 .*built-in.*ENGINE=vllm"):
         load_settings(None, {**servers, "MAX_REPLY_CANDIDATES": "2"})
 
 
@@ -304,7 +301,7 @@ def test_servers_may_choose_four_candidates_or_what_the_operator_says(default, m
 
 
 def test_the_default_of_candidates_is_no_more_than_servers_may_choose():
-    with pytest.raises(SettingsError, match="REPLY_CANDIDATES is 4, MAX_REPLY_CANDIDATES only 3"):
+    with pytest.raises(SettingsError, match=r"REPLY_CANDIDATES is 4.*MAX_REPLY_CANDIDATES .*3"):
         load_settings(None, {"REPLY_CANDIDATES": "4", "MAX_REPLY_CANDIDATES": "3"})
     servers = {"ENGINE": "openai", "ENGINE_URLS": "http://127.0.0.1:8001"}
     assert load_settings(None, servers).max_reply_candidates == 1
@@ -326,7 +323,7 @@ def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():
         "WANDB_API_KEY": "hidden",
         "WANDB_PROJECT": "understudy",
     } and "hidden" not in repr(asked)
-    with pytest.raises(SettingsError, match="TRAINER_WANDB is on, but there is no WANDB_API_KEY"):
+    with pytest.raises(SettingsError, match=r"TRAINER_WANDB .*no WANDB_API_KEY"):
         load_settings(None, {"TRAINER_WANDB": "1"})
 
 
@@ -375,11 +372,9 @@ def test_an_unknown_name_is_warned_about(tmp_path, caplog):
             env_file(tmp_path, "\nTRAINER_THREAD=2\nQQQ=1\nHF_ENDPOINT=x\n"), {"UNRELATED": "fine"}
         )
     first, second, third = (record.getMessage() for record in caplog.records)
-    assert "line 2: nothing reads TRAINER_THREAD. Did you mean TRAINER_THREADS?" in first
-    assert second.endswith("line 3: nothing reads QQQ.")
-    assert third.endswith(
-        "line 4: nothing reads HF_ENDPOINT. The hub's own settings are read from the environment."
-    )
+    assert "line 2: " in first and "TRAINER_THREAD." in first and "TRAINER_THREADS?" in first
+    assert "line 3: " in second and "QQQ" in second and "mean" not in second
+    assert "line 4: " in third and "HF_ENDPOINT" in third and "environment" in third
 
 
 @pytest.mark.parametrize(
