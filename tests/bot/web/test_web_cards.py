@@ -154,7 +154,7 @@ async def test_no_two_personas_get_one_name(dashboard):
     status, refused, _ = await dashboard.ask(
         "PUT", "/personas/ballast/card", json={"name": "Oda Marrow"}
     )
-    assert status == 409 and "There is a persona Oda Marrow (`oda`) already." in refused["detail"]
+    assert status == 409 and "Oda Marrow (`oda`)" in refused["detail"]
 
 
 async def test_tokens_are_those_of_the_served_model(dashboard):
@@ -245,23 +245,17 @@ async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_played(dashbo
     }
     fields = form_in((await dashboard.page(PAGE))[1])
     page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening"), 200)
-    assert (
-        "1 new tokens, 1 in the prompt; lore: room.md; ended at a repetition" in page
-        and "middle was left out" in page
-    )
+    for fact in ("1 new tokens", "1 in the prompt", "lore: room.md", "repetition", "left out"):
+        assert fact in page
 
 
 async def test_what_fails_while_it_is_played_is_reported_where_it_was_asked(dashboard):
     dashboard.engine.failure = EngineBusyError(
         "9 replies are waiting already.", "Try again in a minute."
     )
+    failure = dashboard.engine.failure
     _, events = await received(dashboard)
-    assert events == [
-        (
-            "problem",
-            {"detail": "9 replies are waiting already.", "advice": "Try again in a minute."},
-        )
-    ]
+    assert events == [("problem", {"detail": failure.message, "advice": failure.advice})]
 
 
 # ----------------------------------------------------------------------------------------- the page
@@ -338,8 +332,7 @@ async def test_who_saves_over_another_change_is_asked_first(dashboard):
     await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
     page = await sent(dashboard, PAGE, changed(fields, tagline="Mine."), 409)
     assert (
-        "Someone else changed this card" in page
-        and personas_of(dashboard).get("ballast", 0).tagline == "Meanwhile."
+        "Someone else" in page and personas_of(dashboard).get("ballast", 0).tagline == "Meanwhile."
     )
     await sent(dashboard, PAGE, form_in(page))
     assert personas_of(dashboard).get("ballast", 0).tagline == "Mine."
@@ -454,7 +447,7 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(dashboar
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.txt", b"hello", "notes.txt is not a character card."),
+        ("notes.txt", b"hello", "notes.txt is not"),
         ("empty.png", b"", "No file was chosen."),
         (
             "oda.json",

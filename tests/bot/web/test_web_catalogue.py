@@ -129,9 +129,9 @@ async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "ballast"}, "'ballast' is the name of another data set"),
-        ({"name": "general-dialogue"}, "is the name of another data set"),
-        ({"name": "oasst2"}, "is the name of another data set"),
+        ({"name": "ballast"}, "'ballast' is the name of another"),
+        ({"name": "general-dialogue"}, "another data set"),
+        ({"name": "oasst2"}, "another data set"),
         ({"name": "../quay"}, "name"),
         ({"name": ""}, "name"),
         ({"why": ""}, "why"),
@@ -206,7 +206,7 @@ async def test_the_forms_offer_and_withdraw_without_scripts(dashboard, home):
     _, page, _ = await dashboard.submit(
         "/dashboard/data/sets/harbour/catalogue", name="oda", **STATED
     )
-    assert "is the name of another data set" in page and 'id="error-name"' in page
+    assert "another data set" in page and 'id="error-name"' in page
     fields = {"name": "talk", "persona_names": "Wick, 42", "language": "en", "format": ""}
     status, _, _ = await dashboard.submit("/dashboard/data/uploads/talk.jsonl/catalogue", **fields)
     assert status == 303 and entries(home)["talk"]["persona_names"] == ["Wick", "42"]
@@ -233,7 +233,7 @@ async def test_published_data_sets_are_listed_with_their_facts(dashboard):
     _, page, _ = await dashboard.page("/dashboard/data")
     assert "not fetched" in page and "54.4 MB" in page and "CC-BY-NC-4.0" in page
     status, result, _ = await dashboard.start(dataset="oasst2")
-    assert status == 422 and "python -m trainer catalogue fetch oasst2" in result["advice"]
+    assert status == 422 and "catalogue fetch oasst2" in result["advice"]
     _, page, _ = await dashboard.page("/dashboard/data/published/alpaca")
     assert "Commercial use, which the licence excludes" in page and "Fetch 24.2 MB" in page
     assert (await dashboard.page("/dashboard/data/published/nothing"))[0] == 404

@@ -133,9 +133,9 @@ async def test_an_address_has_a_share_and_another_is_served(
     gc.collect()  # tasks report an exception that nobody has seen when they are deleted
     assert not [record for record in caplog.records if record.name == "asyncio"]
     lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert lines == [
-        "1 connections were refused, the last from 127.0.0.2: 10 are open, 10 of them from there."
-    ]
+    (line,) = lines
+    assert line.startswith("1 connections") and "127.0.0.2" in line
+    assert "10 are open, 10 of them" in line
 
 
 async def test_proxies_have_no_share_of_their_own() -> None:

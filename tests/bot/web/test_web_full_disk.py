@@ -101,9 +101,7 @@ def test_members_are_told_that_the_disk_is_full() -> None:
     for error in (full, OSError(errno.EDQUOT, "Disk quota exceeded")):
         assert is_disk_full(error)
         text = error_text(app_commands.CommandInvokeError(_command(), error))
-        assert (
-            text == f"{DISK_FULL_MESSAGE} The operator has to free space." and "/home" not in text
-        )
+        assert text.startswith(DISK_FULL_MESSAGE) and "operator" in text and "/home" not in text
     for other in (
         OSError(errno.EACCES, "Permission denied"),
         CardError("No card.", "Choose one."),

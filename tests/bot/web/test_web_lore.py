@@ -69,7 +69,7 @@ async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_r
     told = await ask(dashboard, "I am so tired of this umbrella.")
     assert told["weight"] == 0.5 and (await ask(dashboard))["weight"] == 1
     page = (await dashboard.submit(PAGE, ask="I am so tired of this umbrella."))[1]
-    assert "; the message asks nothing, so its scores count half." in page
+    assert "scores count half" in page
     found = [hit.source for hit in lore_in(dashboard).search("ballast", QUESTION, guild_id=77)]
     assert found[0] == "ballast/umbrella.md" and not lore_in(dashboard).search("oda", QUESTION)
     again = read_all_lore(
@@ -176,7 +176,7 @@ async def test_a_lorebook_is_lore_over_rest_and_on_the_page_with_what_became_of_
         and f"entry 4 “Draft” – {why}" in page
     )
     status, _, page = await upload(dashboard, f"{PAGE}-file", "data.json", b'{"messages": []}')
-    assert status == 422 and "data.json is JSON, but no lorebook." in html.unescape(page)
+    assert status == 422 and "data.json is JSON" in html.unescape(page)
     assert "<mark>sluice</mark>" in (await dashboard.submit(PAGE, ask="the sluice"))[1]
 
 
@@ -236,7 +236,7 @@ async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(das
     status, _, page = await upload(
         dashboard, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9"
     )
-    assert status == 422 and "bad.md is not UTF-8 text (byte 3)." in html.unescape(page)
+    assert status == 422 and "bad.md is not UTF-8" in html.unescape(page) and "(byte 3)" in page
 
 
 async def test_no_way_into_a_servers_lore_passes_its_limit(dashboard, monkeypatch):
@@ -371,10 +371,7 @@ async def test_the_worlds_lore_is_written_found_by_all_and_left_out(dashboard):
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
     status, page = (await dashboard.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
     assert (
-        status == 200
-        and "Every persona can use this lore" in page
-        and page.count("1 passage") <= 2
-        and ships in page
+        status == 200 and "Every persona" in page and page.count("1 passage") <= 2 and ships in page
     )
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await dashboard.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
@@ -391,4 +388,4 @@ async def test_the_page_lists_files_that_belong_to_nobody_with_the_reason(dashbo
     services.catalogue.shipped = shipped
     text = html.unescape((await dashboard.page(PAGE))[1])
     assert "Skipped in the lore folder: 1" in text and "gull/net.md" in text
-    assert "its folder 'gull' is no persona's" in text
+    assert "folder 'gull'" in text

@@ -69,9 +69,8 @@ async def test_what_is_other_is_shown_before_it_is_queued(dashboard, run):
     form = run | {"set.seed": "8", "set.learning_rate": "", "recipe": "auto"}
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form, do="compare")
     page = words(html)
-    assert (
-        status == 200 and "seed 7 8" in page and "learning_rate 0.0004 as the recipe has it" in page
-    )
+    assert status == 200 and "seed 7 8" in page
+    assert "learning_rate 0.0004 as the recipe" in page
     assert "recipe demo-cpu auto" in page and dashboard.store.jobs.in_state("queued") == []
 
 
@@ -135,11 +134,7 @@ async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dash
 async def test_what_stands_in_the_way_is_reported_in_the_form(dashboard, run):
     put_job(dashboard, "other", job_name="other")
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run)
-    assert (
-        status == 422
-        and "The job other for oda is queued already." in words(html)
-        and form_in(html) == run
-    )
+    assert status == 422 and "other for oda is queued" in words(html) and form_in(html) == run
 
 
 async def test_a_servers_run_is_queued_for_that_server(dashboard):

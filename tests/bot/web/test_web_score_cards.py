@@ -86,7 +86,7 @@ async def sent(dashboard, path, **fields):
 
 
 async def test_without_a_version_it_explains_how_one_is_made(dashboard):
-    assert "No version has been trained yet" in await shown(dashboard, CARDS)
+    assert "been trained yet" in await shown(dashboard, CARDS)
 
 
 async def test_the_list_has_every_version_with_its_verdict(versions):
@@ -117,10 +117,7 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
     install(versions.store)
     put_card(versions.home, "v3", verdict=a_verdict())
     text = await shown(versions, f"{CARDS}/ballast/v3")
-    assert (
-        "Not judged here; its maker's gate said promote" in text.replace("&#39;", "'")
-        and "The gate says" not in text
-    )
+    assert "gate said promote" in text and "The gate says" not in text
     assert '<span class="badge">not judged</span>' in text
 
 

@@ -105,10 +105,7 @@ async def test_another_base_model_than_the_served_one_trains_and_that_is_said_be
     status, body, _ = await dashboard.start(base_model=tiny_base.source)
     assert status == 202
     (note,) = body["notes"]
-    assert (
-        "cannot be served here: this bot serves embedded" in note
-        and "cannot be served here" in caplog.text
-    )
+    assert "serves embedded" in note and "cannot be served here" in caplog.text
     (again,) = (await dashboard.ask("GET", body["links"]["self"]))[1]["notes"]
     assert again == note
 
@@ -122,8 +119,8 @@ async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would
     assert status == 422 and headers["Content-Type"] == "application/problem+json"
     assert body["type"] == "/problems/cannot-train"
     errors = {error["field"]: error["detail"] for error in body["errors"]}
-    assert "'Qwen/Qwen2.5-3B-Instruct' is not on this machine" in errors["base_model"]
-    assert "There is no 'data/oasst2' on this machine" in errors["dataset_path"]
+    assert "'Qwen/Qwen2.5-3B-Instruct' is not on" in errors["base_model"]
+    assert "no 'data/oasst2' on" in errors["dataset_path"]
     assert "from UNDERSTUDY_HOME" in errors["dataset_path"] and dashboard.store.jobs.page(1) == []
     assert body["would_work"] == {
         "job_name": "dialogue_v1", "task_type": "dialogue", "dataset": "general-dialogue",
@@ -198,11 +195,9 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(
     (cached / "refs" / "main").write_text("abc")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     status, body, _ = await dashboard.start(dataset=None, dataset_path="harbour/talk")
-    assert (
-        status == 422
-        and 'catalogue.toml in UNDERSTUDY_HOME: a table with hub = "harbour/talk"'
-        in str(body["errors"])
-    )
+    assert status == 422
+    for fact in ("catalogue.toml in UNDERSTUDY_HOME", 'hub = "harbour/talk"'):
+        assert fact in str(body["errors"])
     (dashboard.home / "catalogue.toml").write_text(
         '[talk]\nhub = "harbour/talk"\nright = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."'
     )
@@ -219,7 +214,7 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(
     [
         ({"persona": "adda", "task_type": "persona", "dataset": None}, "no persona 'adda'"),
         ({"dataset": "nothing"}, "no data set 'nothing'"),
-        ({"recipe": "quick"}, "no recipe 'quick'. Known: auto"),
+        ({"recipe": "quick"}, "'quick'. Known: auto"),
         ({"recipe": "Nope"}, "no recipe 'Nope'. Known: auto"),
         ({"recipe": ""}, "no recipe ''. Known: auto"),
     ],
@@ -243,11 +238,8 @@ async def test_every_wrong_field_is_named_with_what_is_allowed(dashboard):
     assert errors["hyperparameters.optim"]["allowed"].startswith("one of adamw_torch, ")
     assert "did you mean learning_rate?" in errors["hyperparameters.lerning_rate"]["detail"]
     assert "recipe" in errors["seed"]["allowed"] and errors["job_name"]["got"] == "'no spaces'"
-    assert (
-        errors["job_name"]["detail"]
-        == ("must be up to 64 letters, digits, - and _, the first a letter or digit")
-        and "^" not in errors["job_name"]["allowed"]
-    )
+    assert "up to 64 letters, digits, - and _" in errors["job_name"]["detail"]
+    assert "^" not in errors["job_name"]["allowed"]
 
 
 @pytest.mark.parametrize(
@@ -328,7 +320,7 @@ async def test_what_does_not_fit_is_refused_with_what_would(
         and body["type"] == "/problems/no-memory"
         and dashboard.store.jobs.page(1) == []
     )
-    assert "needs about 9.0 GiB of memory; 8.0 GiB are free" in body["detail"]
+    assert "9.0 GiB of memory" in body["detail"] and "8.0 GiB are free" in body["detail"]
     assert (body["needed_bytes"], body["free_bytes"]) == (9 * GIB, 8 * GIB)
     if would_work is None:
         assert "would_work" not in body and "smaller base model" in body["advice"]

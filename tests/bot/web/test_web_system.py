@@ -69,7 +69,7 @@ async def test_what_servers_refuse_is_on_the_overview_and_the_system_page_until_
             lambda rows=rows: replace(state, rows=rows, problems=(problem,)),
         )
         _, overview, _ = await text_of(dashboard, "/dashboard")
-        assert problem in overview and "A server computes no replies, or not all." in overview
+        assert problem in overview and "A server computes no replies" in overview
         _, page, _ = await text_of(dashboard, "/dashboard/system")
         assert words in page
     monkeypatch.undo()
@@ -182,9 +182,8 @@ async def test_a_home_that_takes_no_write_makes_the_bot_unhealthy_until_it_does(
         status, problem, _ = await dashboard.ask("GET", "/healthz")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (status, problem["type"], problem["detail"]) == (
-        503, "/problems/not-stored", "Nothing can be written to UNDERSTUDY_HOME: File too large.",
-    )  # fmt: skip
+    assert (status, problem["type"]) == (503, "/problems/not-stored")
+    assert "UNDERSTUDY_HOME: File too large" in problem["detail"]
     assert str(dashboard.home) not in json.dumps(problem) and "Free space" in problem["advice"]
     probes += [1, 1]
     assert (await dashboard.ask("GET", "/healthz"))[0] == 200

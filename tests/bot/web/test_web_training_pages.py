@@ -64,14 +64,9 @@ async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
     page = words(await shown(dashboard, "/dashboard/training"))
     assert "oda v1" in page and "the operator" in page
     assert "member 123" in page and "server 77" in page
-    assert (
-        "oda v1 trains now; one runs at a time." in page
-        and "One other is before it; servers take turns." in page
-    )
+    assert "oda v1 trains now" in page and "One other is before it" in page
     dashboard.queue.hold()
-    assert "Nothing begins while a member's data are being forgotten." in words(
-        await shown(dashboard, "/dashboard/training")
-    )
+    assert "data are being forgotten" in words(await shown(dashboard, "/dashboard/training"))
     dashboard.queue.go_on()
 
 
@@ -123,9 +118,8 @@ async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_
     await until(lambda: dashboard.backend.busy)
     dashboard.clock.advance(323)
     tell(folder_in(dashboard, "j1"), step(3, seconds=700.0))
-    assert "11 min 40 s of work so far, attempt 1 for" in words(
-        await shown(dashboard, "/dashboard/training")
-    )
+    page = words(await shown(dashboard, "/dashboard/training"))
+    assert "11 min 40 s of work" in page and "attempt 1 for" in page
     tell(folder_in(dashboard, "j1"), step(20, seconds=917.0), *whole_run()[-1:])
     dashboard.backend.finish(
         TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 917.0, SCORECARD)
@@ -169,10 +163,8 @@ async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_fo
         and "0.005" not in page
         and "target_modules q_proj, v_proj" in page
     )
-    assert (
-        "went on with batches of 2, 4 of them a step" in page and "It is a small machine." in page
-    )
-    assert "Fixed when the run first started" in page
+    assert "batches of 2, 4 of them a step" in page and "It is a small machine." in page
+    assert "first started" in page
 
 
 async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(dashboard):
@@ -188,15 +180,12 @@ async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(dashboard)
     html = await shown(dashboard, "/dashboard/training/j1?smoothing=0.6")
     page = words(html)
     assert html.count('<figure class="chart">') == 5
-    assert "Smoothed: sₙ = Σ 0.6ⁿ⁻ⁱ · lossᵢ ⁄ Σ 0.6ⁿ⁻ⁱ, over all i ≤ n" in page
-    assert "2 min 5 s, 1 min 20 s of it until the adapter was measured" in page
+    assert "sₙ = Σ 0.6ⁿ⁻ⁱ · lossᵢ ⁄ Σ 0.6ⁿ⁻ⁱ" in page
+    assert "2 min 5 s, 1 min 20 s of it" in page
     assert "3.0 GiB, 37.5 % of Test Card 8" in page
-    assert re.search(
-        r"Epochs Epoch Step Training loss Held-out loss Time Samples/s 1 10 3.4000 3.5000 20 s 2.5 2 20 2.6000 2.7000",
-        page,
-    )
-    assert "85 samples were trained on, 15 held out" in page and "log: 90 samples" in html
-    assert "loss 3.0000 → 2.0000 per token" in page and "data-follow" not in html
+    assert "1 10 3.4000 3.5000 20 s 2.5 2 20 2.6000 2.7000" in page
+    assert "85 samples" in page and "15 held out" in page and "log: 90 samples" in html
+    assert "loss 3.0000 → 2.0000" in page and "data-follow" not in html
 
 
 async def test_an_old_run_without_its_folder_is_known_by_its_adapter(dashboard):
@@ -210,12 +199,9 @@ async def test_an_old_run_without_its_folder_is_known_by_its_adapter(dashboard):
     )
     await run_to_end(dashboard, "j1", TrainingSucceeded(adapter, 60.0, SCORECARD))
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert (
-        "From the adapter's manifest, as the job's folder no longer exists." in page
-        and "lora_r 99" in page
-    )
+    assert "From the adapter's manifest" in page and "lora_r 99" in page
     assert "training 2 3.25" in page or "3.25" in page
-    assert "talk.json" in page and "the job's folder no longer exists." in page
+    assert "talk.json" in page and "folder no longer exists" in page
 
 
 @pytest.mark.parametrize("state", ["queued", "cancelled"])
@@ -224,7 +210,7 @@ async def test_a_job_of_which_nothing_is_there_has_a_page(dashboard, state):
     if state == "cancelled":
         dashboard.queue.cancel("j1")
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert "Loss: nothing has been measured yet." in page and "seed 41" in page
+    assert "Loss: nothing" in page and "seed 41" in page
     assert "Only the request is known" in page and "There is no log" in page
 
 
@@ -233,16 +219,14 @@ async def test_what_a_run_learned_from_is_not_known_yet_before_it_is_gone(dashbo
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert "That is not known yet: the run has just begun." in page and "gone" not in page
+    assert "has just begun" in page and "gone" not in page
     dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some."))
     await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
-    assert "The job's folder, which says so, is gone." in words(
-        await shown(dashboard, "/dashboard/training/j1")
-    )
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
+    assert "is gone" in page and "just begun" not in page
     folder_in(dashboard, "j1").mkdir(parents=True)
-    assert "The job's folder does not say so." in words(
-        await shown(dashboard, "/dashboard/training/j1")
-    )
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
+    assert "does not say so" in page and "is gone" not in page
 
 
 async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(dashboard):
@@ -254,7 +238,7 @@ async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(dashboar
     (folder / "run.json").write_text('{"recipe": 3')
     (folder / "request.json").write_text("[]")
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert "1 line of its events cannot be read and is left out." in page and "3.5" in page
+    assert "1 line of its events" in page and "3.5" in page
     dashboard.store._connection.write(
         "update jobs set request = '{}', result = '{}' where job_id = 'j1'"
     )
@@ -379,7 +363,7 @@ async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_
     path = "/dashboard/training/compare?a=a&b=b"
     html = await shown(dashboard, path)
     page = words(html)
-    assert "3 of 19 differ: job_name, recipe, general. 13 are not known of one of them yet." in page
+    assert "3 of 19 differ: job_name, recipe, general. 13 are not known" in page
     assert re.search(r"learning_rate not known 0.001 not known", page)
     places = [
         html.rindex('class="differs"'),
@@ -389,6 +373,5 @@ async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_
     assert sorted(places) == places and places[-1] < html.index("persona</th>")
     put_run(folder_in(dashboard, "b"), {"max_steps": 30})
     page = words(await shown(dashboard, path))
-    assert (
-        "4 of 19 differ: job_name, recipe, general, max_steps." in page and "not known" not in page
-    )
+    assert "4 of 19 differ: job_name, recipe, general, max_steps." in page
+    assert "not known" not in page

@@ -166,9 +166,9 @@ async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads)
         ("talk.csv", b"SQLite format 3\0", "is a database"),
         ("talk.txt", b"words\0words", "holds zero bytes"),
         ("talk.txt", b"\x1f\x8b\x08", "is packed with gzip"),
-        ("talk.zip", b"no archive", "does not begin as .zip files do"),
-        ("talk.parquet", b"{}", "does not begin as .parquet files do"),
-        ("talk.jsonl.gz", b"{}", "does not begin as .gz files do"),
+        ("talk.zip", b"no archive", "not begin as .zip"),
+        ("talk.parquet", b"{}", "not begin as .parquet"),
+        ("talk.jsonl.gz", b"{}", "not begin as .gz"),
     ],
 )
 async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(
@@ -370,13 +370,10 @@ async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_tha
     page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
     assert "It has not been inspected" in page
     error = (await looked_into(dashboard, "odd.json"))["looking_into"]["error"].splitlines()
-    assert error[0] == "odd.json is in no known format. Known formats:" and error[-1] == "format-39"
+    assert "odd.json is in no known format" in error[0] and error[-1] == "format-39"
     assert error[7:10] == ["format-6", "…", "format-28"]
     page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
-    assert (
-        "is in no known format. Known" in page
-        and "It could not be inspected; see the error above" in page
-    )
+    assert "no known format" in page and "could not be inspected" in page
     assert "It has not been inspected" not in page
 
 
@@ -528,7 +525,7 @@ async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard
         "looks only: nobody's words"
     )
     page = (await dashboard.page("/dashboard/data/uploads/unclear.csv"))[1]
-    assert "Nothing is read from it until somebody says which column is what" in page
+    assert "which column is what" in page
     assert (
         "2 names that recur" in page
         and "Wenda Quill" in page
@@ -537,9 +534,7 @@ async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard
     status, result, _ = await dashboard.ask(
         "PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"}
     )
-    assert (
-        status == 422 and "Nobody has said which column of unclear.csv is what" in result["detail"]
-    )
+    assert status == 422 and "column of unclear.csv" in result["detail"]
 
     status, result, _ = await dashboard.ask(
         "PUT", "/uploads/unclear.csv/columns", json={"map": ["speaker"]}
@@ -575,10 +570,7 @@ async def test_columns_are_stated_and_withdrawn_on_the_page(dashboard, uploads):
     )
     path = "/dashboard/data/uploads/unclear.csv/columns"
     _, page, _ = await dashboard.submit(path, map="speaker=wer\nspeaker=was")
-    assert (
-        "gives &#39;speaker&#39; twice in its map" in page
-        and "speaker=wer\nspeaker=was</textarea>" in page
-    )
+    assert "&#39;speaker&#39; twice" in page and "speaker=wer\nspeaker=was</textarea>" in page
     await dashboard.submit(path, map="speaker=wer\r\n text=was \r\n")
     assert read_mapping(uploads / "unclear.csv") == ("speaker=wer", "text=was")
     await dashboard.submit(path, map="", take_back="yes")
