@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import discord
 
@@ -13,6 +14,7 @@ from bot.chat.prefix_warmup import ChannelPrefixWarmup
 from bot.client import BotClient, ShardedBotClient
 from bot.compose import Dependencies, compose, create_backend, create_engine
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
+from bot.models.measured_speeds import SpeedRecorder
 from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule
 from bot.operations.backup.restore import finish_restore
 from bot.operations.metrics import BotMetrics
@@ -24,7 +26,7 @@ from bot.personas.base_model_compat import IncompatibleVersions, find_incompatib
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry
 from bot.platform import permissions
-from bot.platform.clock import SystemClock
+from bot.platform.clock import BackgroundTask, SystemClock
 from bot.platform.errors import connection_error
 from bot.platform.web_kit.auth import Authenticator
 from bot.privacy.erasure_service import resume_erasures
@@ -40,7 +42,7 @@ from bot.training.training_plan import PREVIEWS_FOLDER
 from bot.versions.actions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
 from bot.web_server import WebServer, run_server
-from personas.engine import Engine
+from personas.engine import Engine, RequestMetrics
 from personas.home.comparison_targets import ComparisonTargets
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
@@ -50,10 +52,14 @@ from sandbox import Sandbox, StateUnreadable, patch_discord
 log = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
+SPEED_INTERVAL_S = 60.0
+"""Interval at which the measured speed of the base model is stored."""
 GUILDS_SETTLE_S = 2.0
 SANDBOX_GUILDS_SETTLE_S = 0.1
 """Wait for a further guild before the client counts as ready; the sandbox sends all at once."""
-DASHBOARD_LINK = ("Dashboard", "/dashboard")  # label and path of the link on the sandbox's page
+# Labels and paths of the links on the sandbox's page.
+DASHBOARD_LINK = ("Dashboard", "/dashboard")
+MODELS_LINK = ("Which model?", "/dashboard/models")
 
 
 class PortTakenError(SettingsError):
@@ -82,10 +88,14 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, shipped: ShippedData, town: DemoGuild = SKERROW_HARBOUR
+    settings: Settings,
+    shipped: ShippedData,
+    town: DemoGuild = SKERROW_HARBOUR,
+    *,
+    env_file: Path | None = None,
 ) -> AsyncIterator[App]:
-    """Run the bot inside the block; without a token it runs in the demo guild. Raises
-    `UnderstudyError`.
+    """Run the bot inside the block; without a token it runs in the demo guild. `env_file` has its
+    settings. Raises `UnderstudyError`.
     """
     async with AsyncExitStack() as stack:
         finish_restore(settings.home)
@@ -124,7 +134,13 @@ async def open_app(
         stack.enter_context(metrics.listening())
         stack.push_async_callback(metrics.findings.close)
         base = await asyncio.to_thread(base_model.locate, settings.base_model)
-        engine = await create_engine(settings, base, metrics.reply)
+        speed = SpeedRecorder(settings.home, settings.base_model, settings.engine)
+
+        def note_reply(reply: RequestMetrics) -> None:
+            metrics.reply(reply)
+            speed.note(reply)
+
+        engine = await create_engine(settings, base, note_reply)
         await engine.start()
         stack.push_async_callback(engine.close)
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
@@ -145,6 +161,7 @@ async def open_app(
             sampling=replace(base_model.recommended_sampling(base), **settings.sampling),
             incompatible_versions=await _find_incompatible(settings, store, engine),
             shares_processor=lambda: shares_processor(settings, engine),
+            env_file=env_file,
         )
         client, running = await _connect(settings, dependencies, sandbox, stack)
         services = client.services
@@ -162,6 +179,7 @@ async def open_app(
         )
         warmup.start(client)
         _start_retention(client, settings, stack)
+        _start_speed_log(services, speed, stack)
         stack.push_async_callback(services.data_jobs.close)
         if client.is_primary:
             _start_primary_tasks(services, settings, stack)
@@ -204,6 +222,17 @@ def _start_retention(client: BotClient, settings: Settings, stack: AsyncExitStac
     retention.start(client)
     client.services.background.append(retention.worker)
     stack.push_async_callback(retention.stop)
+
+
+def _start_speed_log(services: Services, speed: SpeedRecorder, stack: AsyncExitStack) -> None:
+    task = BackgroundTask(
+        "speed of the model",
+        lambda: asyncio.to_thread(speed.store),
+        lambda: asyncio.sleep(SPEED_INTERVAL_S),
+    )
+    task.start()
+    services.background.append(task)
+    stack.push_async_callback(task.stop)
 
 
 def _start_primary_tasks(services: Services, settings: Settings, stack: AsyncExitStack) -> None:
@@ -289,7 +318,7 @@ async def _open_sandbox(
                 settings.web_host,
                 settings.web_port,
                 web_server.mount,
-                links=(DASHBOARD_LINK,),
+                links=(DASHBOARD_LINK, MODELS_LINK),
                 create_runner=web_server.create_runner,
             )
         else:

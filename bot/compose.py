@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import discord
 
@@ -68,6 +69,7 @@ class Dependencies:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
     shares_processor: Callable[[], bool] = lambda: True
+    env_file: Path | None = None
 
 
 def compose(
@@ -152,6 +154,8 @@ def compose(
         fetch_adapters=settings.fetch_adapters,
         client=client,
         metrics=dependencies.metrics,
+        engine_kind=settings.engine,
+        env_file=dependencies.env_file,
     )
 
 

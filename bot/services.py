@@ -19,6 +19,7 @@ from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
+from bot.models.actions import ModelActions
 from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
@@ -32,6 +33,7 @@ from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.request_checks import RequestChecks
 from bot.training.resource_sharing import TrainerThrottle
+from bot.training.retrain_all import RetrainAll
 from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine
@@ -102,6 +104,10 @@ class Services:
     without one.
     """
     metrics: BotMetrics
+    engine_kind: str = "local"
+    """The setting ENGINE."""
+    env_file: Path | None = None
+    """The file with the bot's settings, which may be missing; None for a bot without one."""
     unanswered: ChannelCache[IncomingMessage] = field(default_factory=lambda: ChannelCache(1000))
     """By direct-message channel: the message of a member who has not chosen a persona yet."""
     data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
@@ -135,10 +141,28 @@ class Services:
         )
 
     @cached_property
+    def models(self) -> ModelActions:
+        """Base models: which fits here, fetches, and serving another."""
+        return ModelActions(
+            self.home,
+            self.data_jobs,
+            base_model=self.base_model,
+            engine=self.engine_kind,
+            env_file=self.env_file,
+        )
+
+    @cached_property
     def trainings(self) -> Trainings:
         """Trainings: start, plan, cancel, resume."""
         checks = RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
         return Trainings(self.store, self.queue, checks, self.training_notes)
+
+    @cached_property
+    def retrain_all(self) -> RetrainAll:
+        """Trainings of all personas over another base model."""
+        return RetrainAll(
+            self.store, self.personas, self.served_versions, self.trainings, self.base_model
+        )
 
     def training_notes(self, request: TrainingRequest) -> list[str]:
         """List warnings about a job before it starts, such as that its version cannot be served

@@ -20,6 +20,8 @@ from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
 from bot.generation.web import http as generation_routes
 from bot.generation.web import pages as generation_pages
+from bot.models.web import http as model_routes
+from bot.models.web import pages as model_pages
 from bot.openai_api.web import http as openai_routes
 from bot.openai_api.web.errors import is_openai_path, openai_error_response
 from bot.operations.doctor.connection_checks import PermissionReport
@@ -60,10 +62,11 @@ from bot.services import Services
 from bot.store import StoreError
 from bot.training.actions import UnknownJobError
 from bot.training.guild_turns import QueueConflictError
-from bot.training.web import compare_pages, plan_pages
+from bot.training.web import compare_pages, plan_pages, retrain_pages
 from bot.training.web import http as job_routes
 from bot.training.web import pages as training_pages
 from bot.training.web import rerun_pages as rerun_page
+from bot.training.web import retrain_http as retrain_routes
 from bot.training.web import run_http as run_routes
 from bot.training.web.plan_cache import PLAN_CACHE, PlanCache
 from bot.versions.web import blind_test_pages, scorecard_pages
@@ -85,11 +88,12 @@ PROBLEM_BY_STATUS = {
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes,
     lore_routes, generation_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
+    model_routes, retrain_routes,
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, generation_pages, version_pages,
     source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages,
-    scorecard_pages, compare_pages, system_page,
+    scorecard_pages, compare_pages, system_page, model_pages, retrain_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""

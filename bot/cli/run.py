@@ -31,7 +31,7 @@ def main() -> int:
             return int(arguments.run(arguments, settings.home))
         with cli_entry.importing():
             from bot.cli.serve import serve
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, arguments.env))
     except UnderstudyError as error:
         print(f"Understudy cannot continue. {error}", file=sys.stderr)
         return EXIT_FAILED

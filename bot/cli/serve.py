@@ -1,8 +1,10 @@
 """Runs the bot in the foreground, until Ctrl-C, SIGTERM or the end of its connection."""
 
 import asyncio
+import logging
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 from bot.app import App, open_app
 from bot.platform.errors import connection_error
@@ -11,10 +13,12 @@ from bot.settings import Settings
 from personas.home.job_material import ShippedData
 from personas.home.private_home import protect_home
 
+log = logging.getLogger(__name__)
 
-async def serve(settings: Settings) -> None:
-    """Run the bot until Ctrl-C, SIGTERM or the end of its connection. Raises `UnderstudyError` if
-    that failed.
+
+async def serve(settings: Settings, env_file: Path | None = None) -> None:
+    """Run the bot until Ctrl-C, SIGTERM or the end of its connection. `env_file` has its settings.
+    Raises `UnderstudyError` if that failed.
     """
     stopped = asyncio.Event()
     starting = asyncio.current_task()
@@ -28,18 +32,30 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     protect_home(settings.home)
     with suppress(asyncio.CancelledError):
-        async with open_app(settings, ShippedData.from_source_tree()) as app:
+        shipped = ShippedData.from_source_tree()
+        async with open_app(settings, shipped, env_file=env_file) as app:
             starting = None
             print(_address_text(app), flush=True)
+            offering = asyncio.create_task(_offer_model(app), name="offer of a model")
             waiting = asyncio.create_task(stopped.wait())
             await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
+            offering.cancel()
             error = None
             if app.running.done():
                 error = app.running.exception()
             if error and not stopped.is_set():
                 raise connection_error(error) from error
             print("Stopping …", flush=True)
+
+
+async def _offer_model(app: App) -> None:
+    """Print which larger model fits, at a first start with a network; the bot goes on meanwhile."""
+    try:
+        if await app.services.models.look_for_offer():
+            print(*app.services.models.offer.lines, sep="\n", flush=True)
+    except Exception:  # an offer must not end the bot
+        log.exception("no larger model can be offered")
 
 
 def _address_text(app: App) -> str:

@@ -152,6 +152,11 @@ class DataJobRunner:
         latest = {job.subject: job for job in self._all.values() if job.kind == kind}
         return [job for job in latest.values() if job.state == "failed"]
 
+    def done(self, kind: DataJobKind) -> list[DataJob]:
+        """The last job of this kind on each subject, if it is done."""
+        latest = {job.subject: job for job in self._all.values() if job.kind == kind}
+        return [job for job in latest.values() if job.state == "done"]
+
     def find(self, job_id: str) -> DataJob | None:
         """A job by its id."""
         return self._all.get(job_id)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bot.data.jobs import DataJob, DataJobRunner
 from bot.models.fetch import FetchPlan, ModelFormat, plan_fetch, require_accepted, run_fetch
+from bot.models.offer import ModelOffer
 from bot.models.switch import (
     SwitchPlan,
     engine_note,
@@ -16,7 +17,9 @@ from bot.models.switch import (
 )
 from bot.models.table import ModelTable, build_table
 from bot.personas.base_model_compat import VersionKey
+from bot.settings import SettingsError
 from personas.errors import BaseModelError
+from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import find_model
 
 TABLE_MAX_AGE_S = 60.0
@@ -43,13 +46,21 @@ class ModelActions:
     """The base models of a running bot. Methods raise `UnderstudyError`s."""
 
     def __init__(
-        self, home: Path, jobs: DataJobRunner, *, base_model: str, engine: str, env_file: Path
+        self,
+        home: Path,
+        jobs: DataJobRunner,
+        *,
+        base_model: str,
+        engine: str,
+        env_file: Path | None,
     ) -> None:
+        """`env_file` has the bot's settings; None for a bot without one."""
         self._home = home
         self._jobs = jobs
         self._base_model = base_model
         self._engine = engine
         self._env_file = env_file
+        self.offer = ModelOffer(home, base_model)
         self._table: ModelTable | None = None
         self._table_at = float("-inf")
         self._building = asyncio.Lock()
@@ -80,8 +91,16 @@ class ModelActions:
 
         return self._jobs.start_work(self._home, "model", subject=name, work=work)
 
-    def latest_fetch(self, name: str) -> DataJob | None:
-        return self._jobs.latest("model", name)
+    async def look_for_offer(self) -> bool:
+        """Look for a model to offer at a first start; True if it is to be said on the terminal."""
+        return await self.offer.look(self.table)
+
+    async def dismiss_offer(self) -> None:
+        await self.offer.decline()
+
+    def fetched(self) -> list[DataJob]:
+        """Fetches that are done since the bot started."""
+        return [job for job in self._jobs.done("model") if job.result]
 
     def fetches(self) -> list[DataJob]:
         """Fetches that wait or run, and the failed ones."""
@@ -91,7 +110,9 @@ class ModelActions:
     async def plan_switch(self, name: str, live: list[VersionKey]) -> SwitchPlan:
         """Say what becomes of each persona's live version with another base model."""
         table = await self.table()
-        here = await asyncio.to_thread(find_local_name, name, table)
+        here = name
+        if name != EMBEDDED:
+            here = await asyncio.to_thread(find_local_name, name, table)
         note = engine_note(name, table, self._engine)
         return await asyncio.to_thread(
             plan_switch, self._home, here, self._base_model, live, engine_note=note
@@ -99,5 +120,9 @@ class ModelActions:
 
     async def use(self, name: str, live: list[VersionKey]) -> tuple[SwitchPlan, list[str]]:
         """Write BASE_MODEL into the file with settings; returns what changes, and what to do next."""
+        if self._env_file is None:
+            raise SettingsError(
+                "This bot has no file with settings.", "Set BASE_MODEL where its settings are."
+            )
         plan = await self.plan_switch(name, live)
         return plan, await asyncio.to_thread(use_model, plan, self._env_file)

@@ -1,4 +1,4 @@
-"""`/finetune start|preview|status|cancel|resume`: moderators train a persona."""
+"""`/finetune start|preview|all|status|cancel|resume`: moderators train a persona, or all."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ from bot.training.discord_progress import (
     current_job_text,
     resume_job,
 )
-from bot.training.status_text import plan_text
+from bot.training.status_text import plan_text, retrain_all_text
 from bot.versions.discord import usable_versions
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
@@ -229,6 +229,23 @@ async def preview(
         conflict=str(planned.conflict or ""),
     )
     await respond(interaction, text)
+
+
+@FINETUNE.command(
+    name="all", description="Retrain personas whose versions are for another base model."
+)
+@app_commands.describe(start="Queue the trainings (without it: only say what they would take)")
+async def train_all(interaction: Interaction, start: bool = False) -> None:
+    channel = interaction.channel
+    services = interaction.client.services
+    if not isinstance(channel, GuildChannel):
+        raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+    await defer(interaction, ephemeral=True)
+    if start:
+        plan = services.retrain_all.start(channel.guild.id, channel.id, interaction.user.id)
+    else:
+        plan = await services.retrain_all.plan(channel.guild.id)
+    await respond(interaction, redact_paths(retrain_all_text(plan), services.home))
 
 
 def _trained_persona_id(

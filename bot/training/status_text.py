@@ -5,6 +5,7 @@ from textwrap import shorten
 
 from bot.platform.errors import hide_paths
 from bot.store import TrainingJob
+from bot.training.retrain_all import RetrainAllPlan
 from bot.training.training_plan import TrainingPlan
 from personas.schemas.training_events import (
     Epoch,
@@ -23,6 +24,8 @@ follow.
 """
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
+MAX_RETRAINED = 12
+"""Personas in a message of `/finetune all`."""
 MAX_PLAN_LINES = 6
 """Lines of a plan on one topic."""
 MAX_PLAN_LINE_CHARS = 200
@@ -246,5 +249,31 @@ def plan_text(
         lines.append(
             f"Started now, it would be number {position} in the queue{behind}. Nothing has been "
             "queued."
+        )
+    return "\n".join(lines)
+
+
+def retrain_all_text(plan: RetrainAllPlan) -> str:
+    """Describe the trainings of all personas, planned or queued."""
+    if not plan.items:
+        return f"Every live version here is for the served base model ({plan.base_model})."
+    lines = []
+    for item in plan.items[:MAX_RETRAINED]:
+        name = f"**{item.persona_id}** {item.version} (for {item.other_model})"
+        if item.error:
+            lines.append(
+                f"- {name}: ⚠️ {shorten(item.error, MAX_PLAN_LINE_CHARS, placeholder=' …')}"
+            )
+        elif item.job:
+            lines.append(f"- {name}: queued as `{item.job.job_id}`")
+        else:
+            memory = f"{item.memory_bytes / 2**30:.1f} GiB"
+            lines.append(f"- {name}: about {format_duration(item.seconds)}, {memory} of memory")
+    if len(plan.items) > MAX_RETRAINED:
+        lines.append(f"- and {len(plan.items) - MAX_RETRAINED} more")
+    if plan.possible and not any(item.job for item in plan.items):
+        lines.append(
+            f"Together about {format_duration(plan.seconds)}, one after another. Nothing has been "
+            "queued: `/finetune all start:True` queues them."
         )
     return "\n".join(lines)

@@ -71,6 +71,7 @@ async def get_overview(request: web.Request) -> web.Response:
         has_more_alerts=len(alerts) > MAX_ALERTS,
         servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
         server_count=len(guilds),
+        offer=services.models.offer,
     )
 
 

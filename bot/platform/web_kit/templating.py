@@ -36,7 +36,7 @@ PAGE_CONTENT_SECURITY_POLICY = (
 """Scripts and styles come from the bot's own files; nothing in the page itself is run."""
 NAVIGATION = {
     "personas": "Personas", "data": "Data", "training": "Training", "cards": "Score cards", "play": "Playground",
-    "system": "System",
+    "models": "Models", "system": "System",
 }  # fmt: skip
 """Labels of the sections, each with its addresses."""
 TEMPLATE_FOLDERS = {
@@ -47,6 +47,7 @@ TEMPLATE_FOLDERS = {
     "training": "training",
     "cards": "versions",
     "play": "playground",
+    "models": "models",
     "system": "operations",
 }
 """The feature that has the templates of a prefix: "cards/one.html" is

@@ -1,0 +1,165 @@
+"""Trains the personas again whose live versions were made for another base model: `/finetune all`."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bot.personas.registry import PersonaRegistry
+from bot.personas.served_versions import ServedVersions
+from bot.store import Store, TrainingJob
+from bot.training.actions import NO_CHANNEL_ID, NO_USER_ID, Trainings
+from bot.training.request_checks import requested_recipe_plan
+from personas.errors import RequestError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.training import TrainingRequest
+
+log = logging.getLogger(__name__)
+MAX_PARENTS = 20
+"""Versions that were trained on from one another, at most."""
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A persona to train again: its live version, the base model of that one, and the request, which
+    repeats the version's own over the served model. `guild_id` gets the job.
+
+    `seconds` and `memory_bytes` are the plan's; `error` says why it cannot be trained, `job` is the
+    queued job.
+    """
+
+    persona_id: str
+    version: str
+    other_model: str
+    guild_id: int
+    request: TrainingRequest
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    error: str = ""
+    job: TrainingJob | None = None
+
+
+@dataclass(frozen=True)
+class RetrainAllPlan:
+    """The trainings of a server or of the home, in the order in which they are queued."""
+
+    base_model: str
+    items: tuple[Retraining, ...]
+
+    @property
+    def possible(self) -> tuple[Retraining, ...]:
+        return tuple(item for item in self.items if not item.error)
+
+    @property
+    def seconds(self) -> float:
+        """The time of all of them, one after another."""
+        return sum(item.seconds for item in self.possible)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The largest of them."""
+        return max((item.memory_bytes for item in self.possible), default=0)
+
+
+class RetrainAll:
+    """Plans and queues the trainings. Methods raise `UnderstudyError`s."""
+
+    def __init__(
+        self,
+        store: Store,
+        personas: PersonaRegistry,
+        served_versions: ServedVersions,
+        trainings: Trainings,
+        base_model: str,
+    ) -> None:
+        self._store = store
+        self._personas = personas
+        self._served_versions = served_versions
+        self._trainings = trainings
+        self._base_model = base_model
+
+    def find(self, guild_id: int) -> RetrainAllPlan:
+        """List what is to be trained again, without planning: a server's personas, or for the operator
+        (guild 0) all.
+        """
+        items = []
+        for owner_id, persona_id, version in self._unserved(guild_id):
+            request = self._request(persona_id, version)
+            other = self._served_versions.incompatible.model_of(persona_id, version) or ""
+            items.append(Retraining(persona_id, version, other, owner_id, request))
+        return RetrainAllPlan(self._base_model, tuple(items))
+
+    async def plan(self, guild_id: int) -> RetrainAllPlan:
+        """Say what the trainings take; nothing is queued. A trainer process each, some seconds."""
+        found = self.find(guild_id)
+        return replace(found, items=tuple([await self._planned(item) for item in found.items]))
+
+    def start(
+        self, guild_id: int, channel_id: int = NO_CHANNEL_ID, requested_by: int = NO_USER_ID
+    ) -> RetrainAllPlan:
+        """Queue the trainings as ordinary jobs, in order; an item that is refused has its error."""
+        found = self.find(guild_id)
+        items = []
+        for item in found.items:
+            try:
+                started = self._trainings.start(
+                    item.request,
+                    guild_id=item.guild_id,
+                    channel_id=channel_id,
+                    requested_by=requested_by,
+                )
+                items.append(replace(item, job=started.job))
+            except UnderstudyError as error:
+                items.append(replace(item, error=str(error)))
+        return replace(found, items=tuple(items))
+
+    def _unserved(self, guild_id: int) -> Iterator[tuple[int, str, str]]:
+        """Yield the guild that gets the job, the persona and its version."""
+        if guild_id != OPERATOR_GUILD_ID:
+            for persona in self._personas.of(guild_id).values():
+                if version := self._served_versions.unserved(persona.id, guild_id):
+                    yield guild_id, persona.id, version
+            return
+        for owner_id, persona in self._personas.everybody():
+            for version in sorted(self._store.versions.live_anywhere(persona.id)):
+                if self._served_versions.incompatible.model_of(persona.id, version):
+                    yield owner_id, persona.id, version
+                    break
+
+    def _request(self, persona_id: str, version: str) -> TrainingRequest:
+        """Repeat the request of a version over the served model. Adapters of the other model cannot be
+        trained further, so a preference training is replaced by that of the version below it.
+        """
+        moment = time.strftime("%m%d-%H%M%S", time.gmtime())
+        changes = {
+            "job_name": f"{persona_id[:40]}-{moment}",
+            "base_model": self._base_model,
+            "start_from": None,
+        }
+        request = self._stored_request(persona_id, version)
+        for _ in range(MAX_PARENTS):
+            if request is None or request.task_type == "persona":
+                break
+            request = self._stored_request(persona_id, request.start_from or "")
+        if request is None or request.persona != persona_id:
+            return TrainingRequest(persona=persona_id, **changes)
+        return request.model_copy(update=changes)
+
+    def _stored_request(self, persona_id: str, version: str) -> TrainingRequest | None:
+        job = self._store.jobs.get(self._store.versions.job_of(persona_id, version) or "")
+        if job is None:
+            return None
+        try:
+            return job.request
+        except RequestError:  # it was stored by another version of the bot
+            return None
+
+    async def _planned(self, item: Retraining) -> Retraining:
+        try:
+            planned = await self._trainings.plan(item.request, item.guild_id)
+            if planned.conflict:
+                return replace(item, error=str(planned.conflict))
+            estimate = requested_recipe_plan(planned.plan, item.request.recipe)
+        except UnderstudyError as error:
+            return replace(item, error=str(error))
+        return replace(item, seconds=estimate.seconds, memory_bytes=estimate.memory_bytes)

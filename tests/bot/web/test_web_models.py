@@ -1,0 +1,156 @@
+"""`/models` and the pages of base models: the table, a fetch with its licence and progress, and serving another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from bot.settings import load_settings
+from tests.bot.model_machine import pretend_machine
+from tests.fakes import until
+from tests.hub_server import Hub, Repository, reach
+
+COMMIT = "0" * 39 + "1"
+PINNED = f"Qwen/Qwen3-0.6B@{COMMIT}"
+MODEL = {
+    "config.json": b'{"model_type": "qwen3"}',
+    "model.safetensors": save({"model.norm.weight": np.ones(2**17, dtype=np.float32)}),
+}
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    pretend_machine(monkeypatch)
+    served = Hub({"Qwen/Qwen3-0.6B": Repository({COMMIT: MODEL}, {"main": COMMIT})})
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
+        yield served
+
+
+@pytest.fixture
+def env_file(dashboard, tmp_path, monkeypatch):
+    monkeypatch.delenv("BASE_MODEL", raising=False)
+    file = tmp_path / ".env"
+    object.__setattr__(dashboard.services, "env_file", file)
+    return file
+
+
+def downloads(hub):
+    return [asked for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked]
+
+
+async def ended(dashboard, location):
+    job = dashboard.services.data_jobs.find(location.rpartition("/")[2])
+    await until(lambda: not job.is_open, 10)
+    return (await dashboard.ask("GET", location))[1]
+
+
+async def test_the_table_is_the_same_in_page_and_api(dashboard, hub):
+    status, table, _ = await dashboard.ask("GET", "/models")
+    assert status == 200 and table["recommended"] == "smollm3-3b"
+    status, page, _ = await dashboard.page("/dashboard/models")
+    assert status == 200 and "Base models" in page
+    for model in table["models"]:
+        assert model["title"] in page and model["licence_url"] in page
+    assert "recommended</span>" in page and 'href="/models"' in page
+
+
+async def test_a_fetch_needs_the_licence_accepted(dashboard, hub):
+    for body in ({"name": "qwen3-0.6b"}, {"name": "qwen3-0.6b", "accept_licence": False}):
+        status, problem, _ = await dashboard.ask("POST", "/models/fetch", json=body)
+        assert status == 422 and "licensed under Apache-2.0" in problem["detail"]
+    assert not downloads(hub)
+    body = {"name": "qwen3-0.6b", "accept_licence": True}
+    status, job, headers = await dashboard.ask("POST", "/models/fetch", json=body)
+    assert status == 202 and headers["Location"] == job["links"]["self"]
+    job = await ended(dashboard, headers["Location"])
+    assert job["state"] == "done" and job["said"] == "524.4 kB of 524.4 kB"
+    assert downloads(hub)
+
+
+async def test_what_cannot_be_fetched_is_a_problem(dashboard, hub):
+    for name, message in (("harbour/none", "hub has no"), ("x y", "no base model of a hub")):
+        body = {"name": name, "accept_licence": True}
+        status, problem, _ = await dashboard.ask("POST", "/models/fetch", json=body)
+        assert status == 422 and message in problem["detail"]
+    assert (await dashboard.ask("GET", "/models/fetches/none"))[0] == 404
+    job = dashboard.services.data_jobs.start_work(dashboard.home, "build", "x", work=lambda _: None)
+    assert (await dashboard.ask("GET", f"/models/fetches/{job.id}"))[0] == 404
+
+
+async def test_a_failed_fetch_is_said_and_a_cancelled_one_continues(dashboard, hub):
+    hub.cuts, hub.fails_after_cut = 1, True
+    body = {"name": "qwen3-0.6b", "accept_licence": True}
+    _, job, _ = await dashboard.ask("POST", "/models/fetch", json=body)
+    job = await ended(dashboard, job["links"]["self"])
+    assert job["state"] == "failed" and "cannot be fetched" in job["error"]
+    _, page, _ = await dashboard.page("/dashboard/models")
+    assert "Fetch qwen3-0.6b" in page and "cannot be fetched" in page
+    hub.statuses.clear()
+    hub.pause_s = 0.3
+    _, job, _ = await dashboard.ask("POST", "/models/fetch", json=body)
+    assert (await dashboard.ask("POST", "/models/fetch", json=body))[0] == 409
+    await until(lambda: hub.ranges, 5)
+    _, job, _ = await dashboard.ask("POST", job["links"]["cancel"])
+    assert job["state"] == "cancelled"
+    hub.pause_s = 0
+    _, job, _ = await dashboard.ask("POST", "/models/fetch", json=body)
+    assert (await ended(dashboard, job["links"]["self"]))["state"] == "done"
+
+
+async def test_the_page_fetches_and_then_serves(dashboard, hub, env_file):
+    status, page, _ = await dashboard.page("/dashboard/models/fetch?name=qwen3-0.6b")
+    assert status == 200 and "I accept the licence" in page and "524.4 kB" in page
+    status, page, _ = await dashboard.submit("/dashboard/models/fetch", name="qwen3-0.6b")
+    assert status == 422 and "licensed under Apache-2.0" in page and not downloads(hub)
+    status, _, headers = await dashboard.submit(
+        "/dashboard/models/fetch", name="qwen3-0.6b", accepted="yes"
+    )
+    assert (status, headers["Location"]) == (303, "/dashboard/models")
+    jobs = dashboard.services.data_jobs
+    await until(lambda: jobs.done("model"), 10)
+    _, page, _ = await dashboard.page("/dashboard/models")
+    assert "qwen3-0.6b is here" in page
+    _, page, _ = await dashboard.page("/dashboard/models/use?name=qwen3-0.6b")
+    assert f"BASE_MODEL={PINNED}" in page and not env_file.exists()
+    status, _, _ = await dashboard.submit("/dashboard/models/use", name="qwen3-0.6b")
+    assert status == 303 and load_settings(env_file, {}).base_model == PINNED
+
+
+async def test_serving_another_model_can_be_tried_first(dashboard, hub, env_file):
+    body = {"name": "qwen3-0.6b", "dry_run": True}
+    status, problem, _ = await dashboard.ask("POST", "/models/use", json=body)
+    assert status == 422 and "python -m bot models fetch" in problem["advice"]
+    status, plan, _ = await dashboard.ask(
+        "POST", "/models/use", json={"name": "embedded", "dry_run": True}
+    )
+    assert status == 200 and plan["base_model"] == "embedded" and not env_file.exists()
+    status, plan, _ = await dashboard.ask("POST", "/models/use", json={"name": "embedded"})
+    assert status == 200 and "Restart the bot" in plan["todo"][0] and env_file.exists()
+
+
+async def test_a_bot_without_a_file_of_settings_says_so(dashboard, hub):
+    status, problem, _ = await dashboard.ask("POST", "/models/use", json={"name": "embedded"})
+    assert status == 422 and "no file with settings" in problem["detail"]
+
+
+async def test_a_model_is_offered_once_until_it_is_declined(dashboard, hub, tmp_path, monkeypatch):
+    models = dashboard.services.models
+    assert await models.look_for_offer() and "SmolLM3 3B" in models.offer.lines[0]
+    assert not downloads(hub), "nothing is fetched unasked"
+    _, page, _ = await dashboard.page("/dashboard")
+    assert "A larger model fits this machine" in page
+    assert not await models.look_for_offer(), "it was said on the terminal before"
+    assert models.offer.fit, "the page goes on offering it"
+    await dashboard.submit("/dashboard/models/dismiss")
+    _, page, _ = await dashboard.page("/dashboard")
+    assert "A larger model fits" not in page
+    assert not await models.look_for_offer() and models.offer.fit is None
+
+
+async def test_without_a_network_nothing_is_offered_or_summed_up(dashboard, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    models = dashboard.services.models
+    monkeypatch.setattr(models, "table", lambda: pytest.fail("it sums up models"))
+    assert not await models.look_for_offer() and models.offer.lines == []

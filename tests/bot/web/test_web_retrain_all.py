@@ -1,0 +1,83 @@
+"""Training all personas over another base model: planned first, then queued as ordinary jobs, in order."""
+
+from __future__ import annotations
+
+from personas.errors import TrainingError
+from tests.bot.retrainings import OTHER_MODEL, put_live_version, serve_another_model
+from tests.fakes import PLAN
+
+
+def put_versions(dashboard):
+    versions = {}
+    for persona, request in (
+        ("ballast", {"lore_pairs": 0.3, "hyperparameters": {"lora_r": 8}}),
+        ("oda", {}),
+        ("thrip", {}),
+    ):
+        versions[persona] = put_live_version(dashboard.services, persona, **request)
+    serve_another_model(dashboard.services, ("ballast", "v1"), ("oda", "v1"))
+    return versions
+
+
+async def test_the_plan_says_what_each_takes_and_queues_nothing(dashboard):
+    put_versions(dashboard)
+    status, plan, _ = await dashboard.ask("GET", "/finetune/all")
+    assert status == 200 and plan["base_model"] == "embedded"
+    rows = {row["persona"]: row for row in plan["trainings"]}
+    assert rows.keys() == {"ballast", "oda"}, "thrip's version is for the served model"
+    own = PLAN.recipes[0]
+    assert rows["oda"]["seconds"] == own.seconds and rows["oda"]["other_model"] == OTHER_MODEL
+    assert plan["seconds"] == 2 * own.seconds and plan["memory_bytes"] == own.memory_bytes
+    assert not dashboard.store.jobs.in_state("queued")
+
+
+async def test_jobs_repeat_the_requests_over_the_served_model(dashboard):
+    put_versions(dashboard)
+    status, plan, _ = await dashboard.ask("POST", "/finetune/all")
+    assert status == 202 and all(row["job_id"] for row in plan["trainings"])
+    jobs = {job.persona: job for job in dashboard.store.jobs.in_state("queued")}
+    assert list(jobs) == ["ballast", "oda"]
+    request = jobs["ballast"].request
+    assert (request.base_model, request.lore_pairs) == ("embedded", 0.3)
+    assert request.hyperparameters.lora_r == 8 and request.job_name != "ballast-first"
+    status, again, _ = await dashboard.ask("POST", "/finetune/all")
+    assert status == 202 and all(row["error"] and not row["job_id"] for row in again["trainings"])
+    assert len(dashboard.store.jobs.in_state("queued")) == 2
+
+
+async def test_preferences_are_replaced_by_the_training_below_them(dashboard):
+    put_live_version(dashboard.services, "oda", lore_pairs=0.2)
+    put_live_version(dashboard.services, "oda", task_type="preference", start_from="v1", at=2.0)
+    serve_another_model(dashboard.services, ("oda", "v1"), ("oda", "v2"))
+    (item,) = dashboard.services.retrain_all.find(0).items
+    assert (item.version, item.request.task_type, item.request.lore_pairs) == ("v2", "persona", 0.2)
+    assert item.request.start_from is None, "an adapter of another model"
+
+
+async def test_a_persona_that_cannot_be_planned_has_its_reason(dashboard, monkeypatch):
+    put_versions(dashboard)
+    plan = dashboard.services.trainings.plan
+
+    async def planned(request, guild_id):
+        if request.persona == "oda":
+            raise TrainingError("There is no log.", "Put one there.")
+        return await plan(request, guild_id)
+
+    monkeypatch.setattr(dashboard.services.trainings, "plan", planned)
+    _, answer, _ = await dashboard.ask("GET", "/finetune/all")
+    rows = {row["persona"]: row for row in answer["trainings"]}
+    assert "There is no log" in rows["oda"]["error"] and not rows["ballast"]["error"]
+    assert answer["seconds"] == rows["ballast"]["seconds"]
+
+
+async def test_the_page_shows_the_plan_and_queues(dashboard):
+    status, page, _ = await dashboard.page("/dashboard/training/all")
+    assert status == 200 and "Every live version is for the served base model" in page
+    put_versions(dashboard)
+    _, page, _ = await dashboard.page("/dashboard/training/all")
+    assert "Queue 2" in page and OTHER_MODEL in page and not dashboard.store.jobs.in_state("queued")
+    status, _, headers = await dashboard.submit("/dashboard/training/all")
+    assert (status, headers["Location"]) == (303, "/dashboard/training")
+    assert len(dashboard.store.jobs.in_state("queued")) == 2
+    _, page, _ = await dashboard.page("/dashboard/training")
+    assert "2 of 2 trainings are queued." in page
