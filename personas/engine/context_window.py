@@ -4,6 +4,7 @@ It is the smallest of what is asked for, what the base model reads, and what the
 request may ask for less.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -26,6 +27,7 @@ PREFIX_MEMORY_SHARE = 1 / 8
 """Share of the free memory up to which stored prefixes grow with the window."""
 FULL_SEQUENCES = 2
 """Replies with a full window that fit into the memory at once."""
+MEMORY_REASON = "what the memory allows for keys and values"
 STORED_WINDOWS = 4
 """Windows that the prefix cache holds, as far as the memory allows."""
 
@@ -80,10 +82,31 @@ class KVBudget:
             fitting = running_bytes // FULL_SEQUENCES // token_bytes
             fitting -= fitting % WINDOW_STEP_TOKENS
             fitting = max(fitting, SMALL_CONTEXT_TOKENS)
-            window = wanted.limited_to(fitting, "what the memory allows for keys and values")
+            window = wanted.limited_to(fitting, MEMORY_REASON)
         stored = STORED_WINDOWS * window.tokens * token_bytes
         prefix_bytes = max(least_prefix_bytes, min(stored, int(free_bytes * PREFIX_MEMORY_SHARE)))
         return cls(window, running_bytes, prefix_bytes)
+
+
+def fit_rows(
+    window: ContextWindow, rows: int, fits: Callable[[int, int], bool]
+) -> tuple[ContextWindow, int]:
+    """Return the window and the number of replies at once of a server that allocates the keys and
+    values of all of them when it starts. `fits` answers for a number of replies and of tokens each.
+
+    Fewer replies come first, then a smaller window, then a single reply, which is not questioned.
+    """
+    while not fits(rows, window.tokens):
+        if rows > FULL_SEQUENCES:
+            rows -= 1
+        elif window.tokens > SMALL_CONTEXT_TOKENS:
+            half = max(SMALL_CONTEXT_TOKENS, window.tokens // 2)
+            window = window.limited_to(half, MEMORY_REASON)
+        elif rows > 1:
+            rows -= 1
+        else:
+            break
+    return window, rows
 
 
 def prompt_room(context_tokens: int, request: ChatRequest) -> int:

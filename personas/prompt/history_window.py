@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
+from personas.prompt.renderer import CONTEXT_TOKENS, RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
-SMALL_CONTEXT_TOKENS = 2048
+SMALL_CONTEXT_TOKENS = CONTEXT_TOKENS
 """Up to this context, messages are counted instead of their tokens, as in `recent_start`."""
 HISTORY_SHARE = 0.5
 """Share of the room for a prompt that messages take in a larger context."""

@@ -37,7 +37,8 @@ DATASET_USER = "user"
 DATASET_ASSISTANT = "assistant"
 """Names of the two speakers of data sets whose conversations name none."""
 
-CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
+CONTEXT_TOKENS = 2048
+"""Limit for prompt and reply together where no engine says one, as in evaluations."""
 MAX_CARD_TOKENS = 1400
 """Limit for a card's prose and examples within a prompt; example conversations beyond it are left
 out.

@@ -260,6 +260,36 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
         assert (request.sampling.max_new_tokens, request.sampling.temperature) == (120, 1.5)
 
 
+async def test_a_larger_context_has_more_of_the_talk_also_after_a_restart(tmp_path):
+    def engine_with(context_tokens):
+        engine = FakeEngine()
+        engine.context_tokens = context_tokens
+        return engine
+
+    async with on_stage(tmp_path, engine=engine_with(8192)) as stage:
+        channel_id = int(stage.sandbox.channel(QUAY)["id"])
+        for number in range(400):
+            stage.store.messages.append(
+                guild_id=stage.sandbox.guild_id,
+                channel_id=channel_id,
+                author_id=5,
+                author_name="Ada",
+                text=f"line {number}: {'the tide turns ' * 10}",
+                at=float(number),
+            )
+        before = await asked(stage)
+    async with on_stage(tmp_path, engine=engine_with(8192)) as stage:
+        after = await asked(stage)
+        assert 70 <= len(after.turns) <= 110
+        assert after.turns[: len(before.turns)] == before.turns, "its beginning has not moved"
+        await until(lambda: stage.engine.prepared_talks)
+        assert stage.engine.prepared_talks[-1][2][: len(after.turns)] == after.turns
+        await stage.moderator.slash(QUAY, "persona generation set", context_tokens=2048)
+        assert 8 <= len((await asked(stage)).turns) <= 13
+    async with on_stage(tmp_path, engine=engine_with(2048)) as stage:
+        assert 8 <= len((await asked(stage)).turns) <= 13
+
+
 async def test_what_may_not_be_set_is_refused_in_words(stage):
     for who, options, words in (
         (stage.member, {"max_new_tokens": 100}, "Only moderators"),

@@ -17,6 +17,7 @@ from personas.engine.context_window import (
     SMALL_CONTEXT_TOKENS,
     ContextWindow,
     KVBudget,
+    fit_rows,
     prompt_room,
 )
 from personas.engine.engine_parts import build_engine_parts
@@ -26,6 +27,7 @@ from personas.engine.llm_engine import LLMEngine
 from personas.engine.lora_runner import StackedLoraRunner
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.remote.vllm_engine import VllmEngine
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
 from personas.models.loading import load_model
 from personas.prompt.renderer import PromptTooLongError
@@ -95,6 +97,30 @@ class TestSize:
         if tokens < 8192:
             assert "memory" in budget.window.reason
         assert 7 <= budget.prefix_bytes <= max(7, free_bytes // 8)
+
+    @pytest.mark.parametrize(
+        ("most_tokens", "rows", "tokens"),
+        [
+            (10**6, 4, 8192),
+            (3 * 8192, 3, 8192),
+            (2 * 8192, 2, 8192),
+            (2 * 8192 - 1, 2, 4096),
+            (5000, 2, 2048),
+            (3000, 1, 2048),
+            (10, 1, 2048),
+        ],
+    )
+    def test_a_server_that_allocates_all_at_once_has_fewer_replies_then_shorter_ones(
+        self, most_tokens, rows, tokens
+    ):
+        window = ContextWindow(8192, "the default")
+
+        def fits(count: int, each: int) -> bool:
+            return count * each <= most_tokens
+
+        found, count = fit_rows(window, 4, fits)
+        assert (count, found.tokens) == (rows, tokens)
+        assert ("memory" in found.reason) == (tokens < 8192)
 
     def test_a_small_base_is_not_enlarged_and_unknown_sizes_limit_nothing(self):
         small = ContextWindow(1024, "all that it reads")
@@ -228,6 +254,39 @@ def test_of_a_long_prompt_a_stored_beginning_is_not_computed_again(
         assert differences([recorded])[1] == []
         computed.append(sum(counts))
     assert computed[0] >= 8192 - LENGTH and computed[1] <= 16 + LENGTH
+
+
+class TestServers:
+    """The window of servers is the smallest that one of them takes."""
+
+    def window(self, tmp_path, *limits: int | None, asked: int | None = None) -> ContextWindow:
+        engine = VllmEngine(
+            base_with(tmp_path, max_position_embeddings=32768),
+            "bfloat16",
+            [f"http://{number}" for number in range(len(limits))],
+            tmp_path,
+            max_context_tokens=asked,
+        )
+        engine._wanted = ContextWindow.of_base(engine.base, asked)
+        replicas = []
+        for url, limit in zip(engine.urls, limits, strict=True):
+            served = None if limit is None else SimpleNamespace(max_tokens=limit)
+            replicas.append(SimpleNamespace(url=url, served=served))
+        engine._replicas = SimpleNamespace(all=replicas)
+        assert engine.context_tokens == engine.window.tokens
+        return engine.window
+
+    def test_the_server_that_takes_fewest_decides_and_is_named(self, tmp_path):
+        window = self.window(tmp_path, 16384, 4096, None)
+        assert window == ContextWindow(4096, "all that http://1 takes")
+        assert self.window(tmp_path, 16384, None).tokens == DEFAULT_CONTEXT_TOKENS
+
+    def test_a_server_that_states_no_length_has_a_small_one_unless_more_is_asked_for(
+        self, tmp_path
+    ):
+        window = self.window(tmp_path, 0)
+        assert window.tokens == SMALL_CONTEXT_TOKENS and "CONTEXT_TOKENS" in window.reason
+        assert self.window(tmp_path, 0, asked=6000).tokens == 6000
 
 
 class TestMemory:

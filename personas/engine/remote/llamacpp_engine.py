@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from personas.engine import EngineState
+from personas.engine.context_window import fit_rows
 from personas.engine.fair_scheduler import AdapterState
 from personas.engine.remote.llamacpp_adapters import LlamaCppAdapters, WantedAdapters
 from personas.engine.remote.llamacpp_attempts import LlamaCppReplyAttempts, LlamaCppSequence
@@ -323,12 +324,19 @@ class LlamaCppEngine(VllmEngine):
         return LlamaOptions(self.model_file, tuple(adapters), self.limits.rows, self._wanted.tokens)
 
     def _fit_slots(self) -> None:
-        """Lower the number of slots to what the memory allows for their keys and values."""
-        while self.limits.rows > 1:
-            memory = self._memory(self._wanted_paths())
-            if memory.need_bytes <= MEMORY_SHARE * memory.free_bytes:
-                return
-            self.limits = replace(self.limits, rows=self.limits.rows - 1)
+        """Lower the number of slots and their context to what the memory allows for keys and
+        values.
+        """
+        adapters = self._wanted_paths()
+
+        def fits(slots: int, context_tokens: int) -> bool:
+            memory = server_memory(
+                self.model_file, adapters, self._files.config, slots * context_tokens
+            )
+            return memory.need_bytes <= MEMORY_SHARE * memory.free_bytes
+
+        self._wanted, slots = fit_rows(self._wanted, self.limits.rows, fits)
+        self.limits = replace(self.limits, rows=slots)
 
     def _launch(self, adapters: Sequence[Path]) -> LlamaServerProcess:
         assert self.program is not None  # the caller runs its own servers
