@@ -192,7 +192,7 @@ def test_a_cut_download_continues_where_it_stopped(hub, plain, tmp_path):
 def test_a_download_that_failed_continues_with_the_next_try(hub, plain, tmp_path):
     hub.cuts = 1
     hub.fails_after_cut = True
-    with pytest.raises(AdapterError, match=r"cannot be fetched: the hub failed \(status 503\)"):
+    with pytest.raises(AdapterError, match=r"the hub failed \(status 503\)"):
         bring(NAME, tmp_path)
     assert not (tmp_path / "out").exists()
     hub.statuses.clear()
@@ -238,7 +238,7 @@ def test_content_with_another_checksum_is_refused_and_fetched_again(hub, tmp_pat
 
 def test_a_hub_that_sends_more_than_it_states_is_cut_off(hub, tmp_path):
     hub.stated_size = 10
-    with pytest.raises(AdapterError, match=r"sends more of adapter_config.json than it states"):
+    with pytest.raises(AdapterError, match=r"more of adapter_config\.json than"):
         bring(NAME, tmp_path)
 
 
@@ -252,14 +252,14 @@ def test_a_hub_that_sends_more_than_it_states_is_cut_off(hub, tmp_path):
         ((401, {"X-Error-Code": "RepoNotFound"}), f"the hub has no {NAME}, or it is private"),
         (
             (403, {"X-Error-Code": "GatedRepo"}),
-            "only to those who accepted its terms. Accept them there",
+            "accepted its terms. Accept them",
         ),
         (
             (403, {"X-Error-Message": "Go to https://evil.example/x"}),
             r"the token may not do that \(Go to\)",
         ),
         ((404, {"X-Error-Code": "RepoNotFound"}), f"the hub has no {NAME}, or it is private"),
-        ((429, {}), "the limit is reached. Try again in some minutes"),
+        ((429, {}), "the limit is reached. Try again"),
         ((503, {}), r"the hub failed \(status 503\). Try again later"),
     ],
 )
@@ -280,9 +280,7 @@ def test_a_hub_that_cannot_be_reached_is_named(hub, tmp_path, monkeypatch):
         bring(NAME, tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(
-        AdapterError, match=r"could not be reached.*ConnectError.*Check the network"
-    ):
+    with pytest.raises(AdapterError, match=r"reached.*ConnectError.*network"):
         bring(NAME, tmp_path)
 
 
@@ -293,7 +291,7 @@ def test_a_repository_without_safetensors_is_refused(hub, tmp_path):
     with pytest.raises(AdapterError, match=f"is no peft adapter: it has no {WEIGHTS_FILE}"):
         bring(NAME, tmp_path)
     hub.repositories[NAME] = Repository({COMMIT: files | {"adapter_model.bin": weights}})
-    with pytest.raises(AdapterError, match="weights as a pickle, which can run code"):
+    with pytest.raises(AdapterError, match="a pickle, which can run code"):
         bring(NAME, tmp_path)
     assert not [asked for asked in hub.asked if "resolve" in asked], "nothing was downloaded"
 
@@ -315,7 +313,7 @@ def test_an_adapter_for_another_base_model_says_which_and_which_is_served(
 ):
     reconfigure(plain, base_model_name_or_path="someone/Other-7B")
     with pytest.raises(
-        AdapterError, match=r"another base model \(someone/Other-7B\) than is served \(.*\)"
+        AdapterError, match=rf"\(someone/Other-7B\) than is served \({tiny_base.folder.name}"
     ):
         bring(plain, tmp_path, tiny_base.source)
     reconfigure(plain, base_model_name_or_path=f"someone/{tiny_base.folder.name}")
@@ -324,7 +322,7 @@ def test_an_adapter_for_another_base_model_says_which_and_which_is_served(
     manifest = json.loads((other / MANIFEST_FILE).read_text()) | {"base_model_hash": "0" * 64}
     (other / MANIFEST_FILE).write_text(json.dumps(manifest))
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(AdapterError, match="It was made for another base model"):
+    with pytest.raises(AdapterError, match="for another base model"):
         bring(other, tmp_path)
 
 
@@ -343,7 +341,7 @@ def test_an_adapter_over_a_quantised_copy_is_taken_for_the_model_that_is_stated(
         base_model_name_or_path="unsloth/heron-1b-unsloth-bnb-4bit",
         target_modules=EXPRESSION,
     )
-    with pytest.raises(AdapterError, match=r"quantised copy, say so: trainer import --base-model"):
+    with pytest.raises(AdapterError, match="trainer import --base-model"):
         bring(plain, tmp_path, tiny_base.source)
     manifest = import_adapter(str(plain), tmp_path / "out", tiny_base.source, str, is_stated=True)
     assert "was stated as its base model" in manifest.caveats[0]
@@ -379,11 +377,11 @@ def test_a_manifest_that_does_not_match_is_refused(sealed, tmp_path):
         ({"lora_bias": True}, "lora_bias"),
         ({"peft_type": "IA3"}, "its type is 'IA3'"),
         ({"bias": "all"}, "it trains biases"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' changes the base model"),
-        ({"target_modules": {"a": 1}}, "target_modules is no list of names"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
+        ({"target_modules": {"a": 1}}, "target_modules is no list"),
         ({"r": 4096}, "'rank 4096' is not accepted"),
         ({"lora_alpha": float("nan")}, "'alpha nan' is not accepted"),
-        ({"r": 8}, "has rank 4 and 4, and adapter_config.json states 8"),
+        ({"r": 8}, "rank 4 and 4, and adapter_config.json states 8"),
     ],
 )
 def test_a_configuration_beyond_plain_lora_is_refused(plain, tmp_path, changes, words):
@@ -403,10 +401,10 @@ def test_a_configuration_beyond_plain_lora_is_refused(plain, tmp_path, changes, 
             r"shapes \(4, 32\) and .*64 inputs and 64 outputs",
         ),
         ({f"{LAYER}.lora_B.weight": None}, "has lora_A only"),
-        ({f"{LAYER}.weight": torch.ones(64, 64)}, "which is no part of a plain LoRA"),
+        ({f"{LAYER}.weight": torch.ones(64, 64)}, "no part of a plain LoRA"),
         (
             {f"{LAYER.replace('.0.', '.9.')}.lora_A.weight": torch.ones(4, 64)},
-            "which the base model does not have",
+            "base model does not have",
         ),
     ],
 )
@@ -418,15 +416,15 @@ def test_weights_that_do_not_fit_are_refused(plain, tmp_path, changes, words):
 
 def test_files_that_are_none_are_refused(plain, tmp_path):
     (plain / WEIGHTS_FILE).write_bytes(b"no safetensors")
-    with pytest.raises(AdapterError, match="does not fit: it cannot be read"):
+    with pytest.raises(AdapterError, match=r"not fit: .*cannot be read"):
         bring(plain, tmp_path)
     (plain / CONFIG_FILE).write_text("[1]")
-    with pytest.raises(AdapterError, match=r"adapter_config.json is not a JSON object"):
+    with pytest.raises(AdapterError, match=r"adapter_config\.json is not a JSON"):
         bring(plain, tmp_path)
     (tmp_path / "mira.zip").write_bytes(b"PK no zip")
-    with pytest.raises(AdapterError, match=r"mira.zip is no zip file that can be read"):
+    with pytest.raises(AdapterError, match=r"mira\.zip is no zip"):
         bring(tmp_path / "mira.zip", tmp_path)
-    with pytest.raises(AdapterError, match=r"There is no complete adapter in .*/none"):
+    with pytest.raises(AdapterError, match=r"no complete adapter in .*/none"):
         bring(tmp_path / "none", tmp_path)
 
 
@@ -435,5 +433,5 @@ def test_a_zip_bomb_is_refused(plain, tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "mira.zip", "w") as archive:
         for path in plain.iterdir():
             archive.write(path, path.name)
-    with pytest.raises(AdapterError, match=r"adapter_config.json of mira.zip has 0 MiB"):
+    with pytest.raises(AdapterError, match=r"config\.json of mira\.zip has 0 MiB"):
         bring(tmp_path / "mira.zip", tmp_path)

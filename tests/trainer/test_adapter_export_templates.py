@@ -95,9 +95,7 @@ def test_an_export_whose_template_writes_another_prompt_is_refused(
     adapters, tmp_path, monkeypatch, to
 ):
     monkeypatch.setattr(ChatTemplate, "frozen", lambda self, with_prefix: self._own + " ")
-    with pytest.raises(
-        ExportError, match="would not make the prompts that the adapter was trained on"
-    ):
+    with pytest.raises(ExportError, match="prompts that the adapter"):
         export(adapters, "Qwen3", to, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 

@@ -103,10 +103,8 @@ def test_a_run_cut_off_in_mid_training_ends_without_an_adapter_once_it_is_back(
     begin_attempt(folder)
     try:
         late = run(folder, "--attempt", "1")
-        assert (
-            late[0] == 1
-            and late[1][-1]["cause"] == "Attempt 2 of this job has begun; this is attempt 1."
-        )
+        cause = late[1][-1]["cause"]
+        assert late[0] == 1 and "Attempt 2" in cause and "this is attempt 1" in cause
         kept = (folder / "events.jsonl").read_bytes()
     finally:
         first.send_signal(signal.SIGCONT)

@@ -186,11 +186,9 @@ def test_everything_that_is_chosen_is_said_with_its_reason():
         len(why.partition(": ")[2]) > 10 for why in said.values()
     )
     needs = needed(chosen.recipe, EMBEDDED, USUAL, SERVER) / GIB
-    assert said["per_device_train_batch_size"] == (
-        "chosen per_device_train_batch_size 4, gradient_accumulation_steps 2: 4 samples of 412 "
-        "tokens fit into "
-        f"{needs:.1f} of 44.8 GiB."
-    )
+    chosen_words, _, why = said["per_device_train_batch_size"].partition(": ")
+    assert chosen_words.endswith("per_device_train_batch_size 4, gradient_accumulation_steps 2")
+    assert "4 samples of 412 tokens" in why and f"{needs:.1f} of 44.8 GiB" in why
 
 
 ODD = {
@@ -338,9 +336,7 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
 def test_the_sheet_and_a_plan_say_what_would_be_chosen(command):
     _, output, _ = command("recipes", "auto", "--set", "lora_r=8")
     assert re.search(r"^lora_r = 8 .*\(the recipe's: 16\)$", output, re.MULTILINE)
-    assert re.search(
-        r"note: chosen per_device_train_batch_size \d.* fit into [\d.]+ of [\d.]+ GiB", output
-    )
+    assert re.search(r"chosen per_device_train_batch_size \d.* [\d.]+ of [\d.]+ GiB", output)
     assert "chosen lora_r" not in output
     _, output, _ = command(
         "plan", "--persona", "oda", "--recipe", "auto", "--set", "max_length=900"

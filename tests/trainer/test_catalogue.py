@@ -134,9 +134,7 @@ async def test_a_fetch_that_breaks_off_resumes_where_it_was(hub, tmp_path, monke
     enter(tmp_path, "talk", "harbour/talk", '["data/*"]')
     hub.cuts = 1
     hub.fails_after_cut = True
-    with pytest.raises(
-        MaterialError, match=r"harbour/talk cannot be fetched: the hub failed \(status 503\)"
-    ):
+    with pytest.raises(MaterialError, match=r"harbour/talk .*\(status 503\)"):
         await ask(fetch_dataset, tmp_path, "talk")
     assert (
         not (tmp_path / "fetched" / "talk").exists()
@@ -176,11 +174,11 @@ async def test_why_nothing_can_be_fetched_is_named(hub, tmp_path, monkeypatch):
         patched.setattr(shutil, "disk_usage", lambda path: usage)
         with pytest.raises(
             MaterialError,
-            match=r"kB are to be fetched, and the disk of UNDERSTUDY_HOME has 1\.0 MB free",
+            match=r" kB .*UNDERSTUDY_HOME has 1\.0 MB free",
         ):
             await ask(fetch_dataset, tmp_path)
     enter(tmp_path, files='["*.csv"]')
-    with pytest.raises(MaterialError, match=r"has no file \*\.csv; it has 2023-11-05_oasst2_ready"):
+    with pytest.raises(MaterialError, match=r" \*\.csv; .*2023-11-05_oasst2_ready"):
         await ask(fetch_dataset, tmp_path)
     enter(tmp_path, hub="harbour/none")
     with pytest.raises(MaterialError, match="the hub has no harbour/none"):
@@ -194,19 +192,17 @@ async def test_why_nothing_can_be_fetched_is_named(hub, tmp_path, monkeypatch):
         "a\u202eb.jsonl",
     ):
         hub.datasets["harbour/none"] = Repository({COMMIT: {name: b"{}"}})
-        with pytest.raises(MaterialError, match="The hub names a file whose name"):
+        with pytest.raises(MaterialError, match="a file whose name"):
             await ask(fetch_dataset, tmp_path)
     assert not list(tmp_path.parent.rglob("escape.jsonl"))
-    with pytest.raises(
-        RequestError, match=r"no data set 'oast2' in the catalogue\. Known: .*oasst1"
-    ):
+    with pytest.raises(RequestError, match=r"'oast2' .*oasst1"):
         await ask(fetch_dataset, tmp_path, "oast2")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(MaterialError, match="HF_HUB_OFFLINE is set"):
         await ask(fetch_dataset, tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(MaterialError, match=r"no hub can be reached at http://127\.0\.0\.1:9"):
+    with pytest.raises(MaterialError, match=r"no hub .* http://127\.0\.0\.1:9"):
         await ask(fetch_dataset, tmp_path)
     assert not (tmp_path / "fetched" / "oasst2").exists()
 
@@ -218,7 +214,7 @@ async def test_two_processes_do_not_fetch_the_same(hub, tmp_path):
     refused = pytest.raises(MaterialError)
     with held, refused as error:
         await ask(fetch_dataset, tmp_path)
-    assert "being fetched by another process" in str(error.value)
+    assert "another process" in str(error.value)
 
 
 @pytest.mark.slow
@@ -261,9 +257,7 @@ async def test_a_fetched_data_set_can_be_planned_and_the_right_is_in_the_materia
     enter(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path))
     options = build_parser().parse_args(["train", "--dialogue", "--dataset", "oasst2"])
-    with pytest.raises(
-        MaterialError, match=r"has not been fetched.*`python -m trainer catalogue fetch oasst2`"
-    ):
+    with pytest.raises(MaterialError, match=r"not been fetched.*catalogue fetch oasst2`"):
         draft_job(options, tmp_path)
     await ask(fetch_dataset, tmp_path)
     (material,) = [one for one in draft_job(options, tmp_path).materials if one.kind == "messages"]

@@ -259,12 +259,9 @@ def test_a_row_that_is_odd_is_rejected_and_the_others_are_read(tmp_path):
     path.write_bytes(jsonl([good, *odd, good]))
     used, rejected = everything(path)
     assert len(used) == 2
-    assert [(r.row, r.reason) for r in rejected] == [
-        ("line 2", "role: the name of a character was expected"),
-        ("line 3", "role: the name of a character was expected"),
-        ("line 4", "no answer"),
-        ("line 5", "an object where a text was expected"),
-    ]
+    assert [r.row for r in rejected] == ["line 2", "line 3", "line 4", "line 5"]
+    for item, fact in zip(rejected, ("role: ", "role: ", "no answer", "an object"), strict=True):
+        assert item.reason.startswith(fact)
 
 
 # Quotes, scripts, prompts
@@ -433,9 +430,7 @@ def test_prompts_without_answers_are_told_as_that(tmp_path, content, monkeypatch
     assert [r.reason for r in rejected] == ["a prompt without an answer"] * 3
     with pytest.raises(MaterialError, match="a prompt without an answer") as caught:
         list(read_usable(path, ReadOptions()))
-    assert caught.value.advice.startswith(
-        "Prompts without answers: nothing to train on. Use them as questions"
-    )
+    assert "Use them as questions" in caught.value.advice
     code, out, _ = run(monkeypatch, capsys, "inspect", path)
     assert (
         code == 0
@@ -505,7 +500,7 @@ def test_inspect_lists_characters_and_shows_the_lines_of_one(tmp_path, monkeypat
     )
     path.write_text("\n".join(QUOTES))
     _, out, _ = run(monkeypatch, capsys, "inspect", path)
-    assert "Each quote is learned as a reply to a neutral prompt, such as “Say something.”" in out
+    assert "“Say something.”" in out
 
 
 def test_a_data_set_is_built_from_roles_and_quotes_and_says_whose(tmp_path, monkeypatch, capsys):
@@ -516,10 +511,8 @@ def test_a_data_set_is_built_from_roles_and_quotes_and_says_whose(tmp_path, monk
     sign(tmp_path / "tales.jsonl", tmp_path / "quotes.txt")
     build = ("build", "--persona", "ada.toml", "--source", "tales.jsonl", "--out", "set")
     code, _, error = run(monkeypatch, capsys, *build)
-    assert (
-        code == 1
-        and "Ada never speaks in tales.jsonl. Characters found: The Cook 20, Thrip 20." in error
-    )
+    assert code == 1 and "Ada never speaks in tales.jsonl" in error
+    assert "The Cook 20, Thrip 20" in error
     code, out, error = run(
         monkeypatch, capsys, *build, "--as", "The Cook", "--source", "quotes.txt", "--json"
     )

@@ -90,7 +90,7 @@ def test_a_build_learns_the_named_speakers_lines_alone_and_knows_the_mapping_lat
     sign(tmp_path / "talk.csv")
     build = ("build", "--persona", "ada.toml", "--as", "Tansy", "--source", "talk.csv")
     code, _, err = run(monkeypatch, capsys, *build, "--out", "set")
-    assert code == 1 and "Say which is which with --map: speaker=nani text=neno time=kwando." in err
+    assert code == 1 and "--map: speaker=nani text=neno time=kwando" in err
     assert not (tmp_path / "set").exists()
     mapping = ("--map", "speaker=nani", "text=neno", "time=kwando")
     assert run(monkeypatch, capsys, "inspect", "talk.csv", *mapping, "--keep-map")[0] == 0
@@ -153,7 +153,8 @@ def test_a_system_text_holds_for_all_sessions_and_a_row_without_a_time_is_named(
         ("Be kind.", 3, 2),
         ("Be kind.", 2, 2),
     ]
-    assert [item.reason for item in rejected] == ["time: 'soon' is not a date and time"]
+    (item,) = rejected
+    assert item.reason.startswith("time: 'soon' ")
 
 
 @pytest.mark.parametrize("speaker", ["speaker", "role"])

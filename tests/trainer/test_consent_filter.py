@@ -156,9 +156,7 @@ def test_under_another_right_or_where_nobody_asks_all_is_taken(tmp_path):
 
 def test_where_nobody_may_be_included_it_says_so(tmp_path):
     path = write(tmp_path / "talk.json", export([said("a", MIRA, 0), said("A!", BOT, 1)]))
-    with pytest.raises(
-        MaterialError, match=r"Nothing in talk\.json may be trained on: .* nobody has opted in"
-    ):
+    with pytest.raises(MaterialError, match=r"Nothing in talk\.json .*nobody has opted in"):
         list(read_usable(path, ReadOptions(persona=ADA, consent=consent(BO))))
     with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
         read_usable(path, ReadOptions(persona=ADA, consent=NO_CONSENT))
@@ -181,9 +179,7 @@ def test_a_folder_is_judged_file_by_file(tmp_path):
     write(tmp_path / "mixed" / "a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}')
     write(tmp_path / "mixed" / "b.json", export([said("a", MIRA, 0)]))
     claimed = ReadOptions(claimed="own-writing", consent=NO_CONSENT)
-    with pytest.raises(
-        MaterialError, match="mixed may not be trained on: it came through Discord's API"
-    ):
+    with pytest.raises(MaterialError, match=r"mixed .*Discord's API"):
         read_usable(tmp_path / "mixed", claimed)
 
 

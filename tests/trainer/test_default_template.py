@@ -203,7 +203,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(bare, tmp_path):
     )
     (tmp_path / "base" / "special_tokens_map.json").unlink(missing_ok=True)
     with pytest.raises(
-        BaseModelError, match=r"no end-of-text token.*Set eos_token in its tokenizer_config\.json"
+        BaseModelError, match=r"end-of-text.*eos_token in its tokenizer_config\.json"
     ):
         load_tokenizer(locate(str(tmp_path / "base")))
 

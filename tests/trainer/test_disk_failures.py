@@ -74,7 +74,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     ended = trained(tiny_base, renderer, recipe, tmp_path / "full", received, fill_up)
     trouble = {event.step: event.trouble for event in received if isinstance(event, Progress)}
     assert [number for number, text in trouble.items() if text] == [3, 4, 5]
-    assert trouble[3] == "No checkpoint could be written at step 2. The disk is full."
+    assert "No checkpoint" in trouble[3] and "at step 2. The disk is full" in trouble[3]
     assert "Training goes on" in caplog.text and len(trouble) == 8
     assert list_checkpoints(tmp_path / "full")[0].name == "checkpoint-8"
     free = trained(tiny_base, renderer, recipe, tmp_path / "free", [])

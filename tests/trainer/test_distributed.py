@@ -51,9 +51,7 @@ def test_all_processes_together_make_the_step_of_one(count, batch, accumulation,
 
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused_with_one_that_can():
-    with pytest.raises(
-        RequestError, match=r"3 processes cannot share steps of 2 batches of 4 .* a multiple of 3"
-    ):
+    with pytest.raises(RequestError, match=r"3 processes .*2 batches of 4 .*multiple of 3"):
         DistributedContext(0, 3).share(4, 2)
 
 
@@ -150,7 +148,7 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(by_two, tmp_
     assert verify_adapter(folder / "adapter").job_id == "job-1"
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
     manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
-    assert "2 processes trained it together." in manifest["caveats"]
+    assert any("2 processes" in caveat for caveat in manifest["caveats"])
     first, second = ((each / "adapter" / "adapter_model.safetensors") for each in (folder, alone))
     assert first.stat().st_size == second.stat().st_size
 

@@ -90,12 +90,12 @@ def test_names_in_an_adapter_lead_to_no_other_folder(run, two_trained, tmp_path,
     ("words", "said"),
     [
         (["--adapter", "nowhere"], "There is no complete adapter"),
-        (["--adapter", "ADA", "--job", "nowhere"], "There is no folder of the job job-1"),
+        (["--adapter", "ADA", "--job", "nowhere"], "no folder of the job job-1"),
         (["--adapter", "ADA", "--out", "/proc/card"], "cannot be written"),
-        (["--adapter", "ADA", "--against", "nowhere"], "There is no complete adapter in nowhere"),
+        (["--adapter", "ADA", "--against", "nowhere"], "no complete adapter in nowhere"),
         (
             ["--adapter", "ADA", "--neighbour", "bo=/nowhere,/nowhere"],
-            "There is no complete adapter in /nowhere",
+            "no complete adapter in /nowhere",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_the_job_of_another_persona_is_refused(run, two_trained, tmp_path):
     spec["request"]["persona"] = "bo"
     (folder / "request.json").write_text(json.dumps(spec))
     code, _, err = run("--adapter", two_trained["ada"] / "adapter", "--job", folder)
-    assert code == 1 and "is a job for bo, but the adapter is ada's" in err
+    assert code == 1 and "a job for bo" in err and "ada's" in err
 
 
 def test_another_job_of_the_persona_is_refused_as_its_held_out_data_may_have_been_trained_on(
@@ -122,7 +122,7 @@ def test_another_job_of_the_persona_is_refused_as_its_held_out_data_may_have_bee
     spec = json.loads((folder / "request.json").read_text())
     (folder / "request.json").write_text(json.dumps({**spec, "job_id": "job-9"}))
     code, _, err = run("--adapter", two_trained["ada"] / "adapter", "--job", folder)
-    assert code == 1 and "is the job job-9, but job-1 trained the adapter" in err
+    assert code == 1 and "job-9" in err and "job-1 trained the adapter" in err
 
 
 def test_the_command_line_explains_itself():

@@ -31,9 +31,7 @@ def test_a_loss_that_is_no_number_in_float16_is_not_blamed_on_the_rate(recipe):
         lambda: require_convergence([float("nan")], 1, 100, half, 2.0),
         lambda: require_finite_loss(float("inf"), "the held-out replies", half),
     ):
-        with pytest.raises(
-            Float16OverflowError, match=r"overflow in float16.*precision=fp32\. A lower"
-        ) as caught:
+        with pytest.raises(Float16OverflowError, match=r"float16.*precision=fp32") as caught:
             check()
         assert (
             "learning_rate=" not in caught.value.advice and "diverged" not in caught.value.message
@@ -48,9 +46,7 @@ def test_a_loss_that_is_no_number_in_float16_is_not_blamed_on_the_rate(recipe):
 def test_it_is_found_when_the_model_is_loaded(tmp_path, recipe):
     base = overflowing_model(tmp_path / "model")
     half = recipe.model_copy(update={"precision": "fp16", "quant_type": "none"})
-    with pytest.raises(
-        Float16OverflowError, match="kind llama, computes numbers that are not finite in float16"
-    ):
+    with pytest.raises(Float16OverflowError, match=r"llama, .*not finite in float16"):
         load_model_with_kernels(base, half)
     require_finite_activations(load_model(base, "float32"))
     require_finite_activations(load_model(base, "bfloat16"))
@@ -69,9 +65,9 @@ def test_a_run_starts_anew_in_another_precision_and_says_so(tmp_path, monkeypatc
     manifest = verify_adapter(folder / "adapter")
     best = "bf16" if probe.best == "bf16" else "fp32"
     assert manifest.training_precision == f"none base, {best} compute, float32 adapter"
-    assert (
-        f"The base model's numbers overflow in float16: it was trained in {best}."
-        in manifest.caveats
+    assert any(
+        "overflow in float16" in caveat and f"trained in {best}" in caveat
+        for caveat in manifest.caveats
     )
     details = [event.detail for event in received if isinstance(event, Phase)]
     assert any(f"in {best} because float16 overflows" in detail for detail in details)

@@ -61,9 +61,7 @@ def test_a_tavern_chat_is_its_characters(tmp_path, head):
     assert detect_format(path).name == "sillytavern"
     assert spoken(used[0]) == SPOKEN and used[0].roles == ("Tansy",) and used[0].rows == 6
     assert [it.reason for it in rejected] == ["hidden from the prompt (is_system)", "no text"]
-    with pytest.raises(
-        MaterialError, match=r"Wick never speaks in chat\.jsonl\. Characters found: Tansy 1"
-    ):
+    with pytest.raises(MaterialError, match=r"Wick .*chat\.jsonl\..*: Tansy 1"):
         list(read_usable(path, ReadOptions(persona=Persona("wick", "Wick"))))
 
 
@@ -80,9 +78,7 @@ def test_of_a_group_it_is_asked_whose_lines_are_learned(tmp_path):
     lines = list(tavern_lines())
     lines[3]["name"] = "Wenda"
     read(tmp_path / "chat.jsonl", jsonl(lines))
-    with pytest.raises(
-        MaterialError, match=r"has lines of \w+ 1, \w+ 1; it has to be said whose are learned"
-    ):
+    with pytest.raises(MaterialError, match=r"\w+ 1, \w+ 1; .*whose are learned"):
         list(read_usable(tmp_path / "chat.jsonl", ReadOptions()))
 
 
@@ -204,9 +200,7 @@ def test_the_bots_side_is_known_from_classes_ids_and_flags(tmp_path):
         assert talk.system == ("i keep a ferry." if "bot_profile" in row else "")
     unknown = [{"dialog": [{"sender": sides[c][0], "text": t} for c, t in greeting]}]
     read(tmp_path / "talk.json", json.dumps(unknown))
-    with pytest.raises(
-        MaterialError, match=r"has lines of p1 1, p2 1; it has to be said whose are learned"
-    ):
+    with pytest.raises(MaterialError, match=r"p1 1, p2 1; .*whose are learned"):
         list(read_usable(tmp_path / "talk.json", ReadOptions()))
     (talk,) = read_usable(tmp_path / "talk.json", ReadOptions(persona_names=("p2",)))
     assert spoken(talk)[0] == ("p2*", greeting[0][1])
@@ -261,8 +255,7 @@ def test_answers_are_learned_by_their_verdict_in_any_spelling(tmp_path, column, 
     content = describe_content(tmp_path / "rows.jsonl", ReadOptions())
     assert [format.name for format, _ in content.formats.values()] == ["kto"]
     assert any(
-        "marked as desirable are learned" in item.why
-        for item in form_items(content.formats, content.columns)
+        "marked as desirable" in item.why for item in form_items(content.formats, content.columns)
     )
 
 
@@ -273,7 +266,7 @@ def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_ar
     talks, rejected = read(tmp_path / "classes.jsonl", jsonl(classes))
     assert len(talks) == 9 and not rejected
     unclear = [row | {"label": "AB"[n % 2]} for n, row in enumerate(classes)]
-    with pytest.raises(MaterialError, match="'label' has two values, 'A' and 'B'"):
+    with pytest.raises(MaterialError, match=r"'label' .*'A' and 'B'"):
         read(tmp_path / "unclear.jsonl", jsonl(unclear))
     mapping = {"user": "prompt", "assistant": "completion"}
     talks, _ = read(tmp_path / "unclear.jsonl", jsonl(unclear), mapping=mapping)
@@ -294,7 +287,7 @@ def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_ar
         (
             "a.html",
             "<html><body><p>Corvin: hi</p></body></html>",
-            "is a web page. Pages are not read",
+            "is a web page",
         ),
         ("a.xml", '<?xml version="1.0"?>\n<smses count="1"><sms body="hi"/></smses>', "is XML"),
         (
@@ -310,17 +303,17 @@ def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_ar
         (
             "irc.txt",
             lines_of("[09:0{n}] <{name}> {text}\n"),
-            "lines begin with a time, so probably a chat",
+            "lines begin with a time",
         ),
-        ("irc.txt", lines_of("<{name}> {text}\n"), "lines begin with a name, so probably a chat"),
-        ("dash.txt", lines_of("{name} - {text}\n"), "lines begin with a name, so probably a chat"),
+        ("irc.txt", lines_of("<{name}> {text}\n"), "lines begin with a name"),
+        ("dash.txt", lines_of("{name} - {text}\n"), "lines begin with a name"),
         ("em.txt", lines_of("{name}—{text}\n"), "lines begin with a name"),
         ("stop.txt", lines_of("{name}. {text}\n"), "lines begin with a name"),
         ("equals.txt", lines_of("- {name} = {text}\n"), "lines begin with a name"),
         ("quoted.txt", lines_of('{name} "{text}"\n'), "lines begin with a name"),
         ("list.json", [f"{name} - {text}" for name, text in TALK], "lines begin with a name"),
-        ("marked.txt", "> Still here.\nIt never left.\n" * 4, "two speakers take turns by line"),
-        ("asked.txt", "Still here?\nIt never left.\n" * 4, "two speakers take turns by line"),
+        ("marked.txt", "> Still here.\nIt never left.\n" * 4, "two speakers take turns"),
+        ("asked.txt", "Still here?\nIt never left.\n" * 4, "two speakers take turns"),
         ("asked.json", ["Still here?", "It never left."] * 4, "--format quote-list"),
         ("copy.txt", lines_of("{name} — 01/03/2026 09:0{n}\n{text}\n"), "lines begin with a time"),
     ],
@@ -354,7 +347,7 @@ def test_a_folder_of_pages_says_what_to_export(tmp_path):
     (tmp_path / "export" / "messages.html").write_text("<html></html>")
     with pytest.raises(
         MaterialError,
-        match=r"holds web pages, which are not read\. Export the chat as JSON instead",
+        match=r"web pages.*Export .*JSON",
     ):
         detect_format(tmp_path / "export")
 
@@ -415,7 +408,5 @@ def test_a_column_of_roles_goes_before_one_of_names(tmp_path):
 def test_a_document_of_an_office_program_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "talk.xlsx", "w") as file:
         file.writestr("[Content_Types].xml", "<?xml version='1.0'?><Types/>")
-    with pytest.raises(
-        MaterialError, match=r"talk\.xlsx is a document of an office program\. Save it as CSV"
-    ):
+    with pytest.raises(MaterialError, match=r"talk\.xlsx .*office program.*CSV"):
         detect_format(tmp_path / "talk.xlsx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -145,16 +146,11 @@ def test_scripts_push_other_exports_with_a_model_card(
 def test_a_public_repository_takes_a_yes_and_keeps_what_it_has(hub, push, monkeypatch):
     hub.repositories[NAME] = Repository({"a" * 40: {"notes.txt": b"mine"}})
     code, _, errors = push()
-    assert (
-        code == 1
-        and f"{NAME} is public: everyone can read what is pushed to it. Add --yes" in errors
-    )
+    assert code == 1 and f"{NAME} is public" in errors and "--yes" in errors
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     code, output, errors = push()
-    assert (
-        code == 1 and "Push to it? [y/N]" in output and "Nothing was exported or pushed." in errors
-    )
+    assert code == 1 and "[y/N]" in output and "Nothing was exported" in errors
     assert len(hub.repositories[NAME].commits) == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
@@ -165,9 +161,7 @@ def test_a_public_repository_takes_a_yes_and_keeps_what_it_has(hub, push, monkey
 
 def test_a_card_that_names_a_folder_of_this_machine_is_not_pushed(hub, tiny_base, tmp_path):
     (tmp_path / "oda.charx").write_bytes(b"a card")
-    with pytest.raises(
-        ExportError, match=r"its manifest names a folder of this machine. Push --to adapter"
-    ):
+    with pytest.raises(ExportError, match=r"folder of this machine.*--to adapter"):
         push_export(check_target(NAME), tmp_path / "oda.charx", "", tiny_base.source)
     assert not hub.repositories
 
@@ -175,8 +169,8 @@ def test_a_card_that_names_a_folder_of_this_machine_is_not_pushed(hub, tiny_base
 @pytest.mark.parametrize(
     ("token", "words"),
     [
-        ("", "There is no token for the hub. Set HF_TOKEN"),
-        ("hf_wrong", "the hub does not know the token. Set HF_TOKEN to a valid one"),
+        ("", "no token for the hub. Set HF_TOKEN"),
+        ("hf_wrong", "does not know the token. Set HF_TOKEN"),
     ],
 )
 def test_a_token_that_will_not_do_is_named_before_the_work_begins(
@@ -206,9 +200,9 @@ def test_a_token_that_will_not_do_is_named_before_the_work_begins(
         (
             "/preupload/",
             (404, {"X-Error-Code": "RepoNotFound"}),
-            f"the hub has no {NAME}, or it is private",
+            f"the hub has no {NAME}",
         ),
-        ("GET /api/models", (429, {}), "the limit is reached. Try again in some minutes"),
+        ("GET /api/models", (429, {}), "the limit is reached. Try again"),
         (
             "/commit/",
             (500, {}),
@@ -249,14 +243,12 @@ def test_an_erasure_finds_a_push_that_may_have_arrived(hub, push, tmp_path, stat
 
 def test_a_token_that_only_reads_is_refused_by_the_hub(hub, exported, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READER)
-    with pytest.raises(
-        ExportError, match=r"the token may not do that \(This token has no write access\."
-    ):
+    with pytest.raises(ExportError, match=r"token .*\(This token has no write access\."):
         push_export(check_target(NAME), exported.out, exported.model_card, "embedded")
 
 
 def test_without_a_network_or_a_name_nothing_is_exported(hub, push, monkeypatch):
-    assert "'oda' is no repository's name. Write it as owner/name." in push(name="oda")[2]
+    assert re.search("'oda' .*owner/name", push(name="oda")[2])
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     code, _, errors = push()
     assert code == 1 and "the hub could not be reached" in errors
@@ -264,7 +256,5 @@ def test_without_a_network_or_a_name_nothing_is_exported(hub, push, monkeypatch)
 
 def test_a_destination_is_needed(adapter, capsys):
     options = build_parser().parse_args(["export", "--adapter", str(adapter), "--to", "adapter"])
-    assert (
-        options.command(options) == 1
-        and "Neither --out nor --push is given." in capsys.readouterr().err
-    )
+    assert options.command(options) == 1
+    assert "--out nor --push" in capsys.readouterr().err

@@ -293,11 +293,10 @@ def test_layers_that_are_fused_or_called_otherwise_stand_for_those_of_a_list(bas
     assert find_target_modules(bases["Phi-3"], ("q_proj", "v_proj")).names == ("qkv_proj",)
     latent = find_target_modules(bases["DeepSeek-V3"], seven)
     assert latent.names == ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
-    assert "experts of a mixture stay as they are" in latent.notes[1]
+    assert "experts of a mixture" in latent.notes[1]
     assert find_target_modules(bases["Llama 3.2"], seven).notes == ()
-    assert find_target_modules(bases["Llama 3.2"], ("q_proj", "c_attn")).notes[0] == (
-        "The base model has other linear layers than the recipe names. c_attn: left out."
-    )
+    note = find_target_modules(bases["Llama 3.2"], ("q_proj", "c_attn")).notes[0]
+    assert "c_attn: left out" in note and "q_proj" not in note
 
 
 def test_a_fused_layer_is_reckoned_as_large_as_the_layers_that_it_stands_for(bases, recipe):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from html import unescape
 from pathlib import Path
@@ -99,13 +100,13 @@ async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_b
 ):
     _, job, _ = await dashboard.start(job_name="first", task_type=None, dataset=None, persona="oda")
     page, _ = await plan_made(dashboard, **GIVEN)
-    says = f"The job {job['job_id']} for oda is queued already."
-    assert "A start would be rejected now." in page and says in page and "The plan" in page
+    says = f"{job['job_id']} for oda is queued"
+    assert "would be rejected" in page and says in page and "The plan" in page
     status, page, _ = await dashboard.submit(PATH, **GIVEN, start="yes")
     assert status == 422 and says in page
     body = {"job_name": "second", "persona": "oda"}
     status, result, _ = await dashboard.ask("POST", "/finetune/plan", json=body)
-    assert status == 200 and result["conflict"].startswith(says) and result["samples"]
+    assert status == 200 and says in result["conflict"] and result["samples"]
     status, result, _ = await dashboard.ask(
         "POST", "/finetune/plan", json={**body, "persona": "ballast"}
     )
@@ -312,7 +313,7 @@ async def test_lore_pairs_are_a_field_of_the_form_and_their_number_and_share_are
     dashboard.backend.planned = PLAN.model_copy(update={"lore_pairs": counts})
     page, _ = await plan_made(dashboard, persona="oda", lore_pairs="0.3")
     assert dashboard.backend.plans[-1].lore_pairs == 0.3 and 'name="lore_pairs" value="0.3"' in page
-    assert "Of 48 extracted and 68 synthesised lore pairs, 70 are used: 30% of the replies." in page
+    assert re.search("48 extracted .*68 synthesised .*70 are used: 30%", page)
     assert "--lore-pairs 0.3" in page and "oda_synthetic" in page
     for wrong in ("much", "1.5"):
         status, page, _ = await dashboard.submit(PATH, persona="oda", lore_pairs=wrong)
