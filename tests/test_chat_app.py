@@ -121,27 +121,27 @@ async def test_the_request_is_what_the_page_shows(tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"temperature": 3}, "temperature: Input should be less than or equal to 2."),
-        ({"top_p": 0}, "top_p: Input should be greater than 0."),
-        ({"max_new_tokens": 5000}, "max_new_tokens: Input should be less than or equal to 1024."),
-        ({"messages": []}, "messages: List should have at least 1 item"),
+        ({"temperature": 3}, r"^temperature: .* 2\."),
+        ({"top_p": 0}, r"^top_p: .* 0\."),
+        ({"max_new_tokens": 5000}, r"^max_new_tokens: .* 1024\."),
+        ({"messages": []}, "^messages: .* 1 item"),
         (
             {"messages": [{"role": "assistant", "content": "Hi"}]},
-            "The last message has to be yours",
+            "last message has to be yours",
         ),
-        ({"messages": [{"role": "user", "content": "  "}]}, "The last message has to be yours"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "last message has to be yours"),
         (
             {"messages": [{"role": "user", "content": "x" * 9000}]},
-            "messages.0.content: String should have at most 8000",
+            r"^messages\.0\.content: .* 8000",
         ),
-        ({"top_k": 5}, "top_k: Extra inputs are not permitted."),
+        ({"top_k": 5}, "^top_k: "),
     ],
 )
 async def test_a_wrong_field_is_named(body, words):
     engine = FakeEngine()
     async with chat_page(engine) as session:
         status, [line] = await ask(session, **body)
-    assert status == 400 and words in line["error"] and engine.requests == []
+    assert status == 400 and re.search(words, line["error"]) and engine.requests == []
 
 
 async def test_other_sites_and_other_names_of_this_machine_are_refused():
@@ -241,9 +241,7 @@ def test_a_wrong_port_and_unreadable_facts_are_refused_before_anything_is_loaded
     monkeypatch.setattr(sys, "argv", ["chat_app", "adapter", "--port", "99999"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "99999 is no port; choose one from 0 to 65535" in capsys.readouterr().err
+    assert re.search("99999 .*from 0 to 65535", capsys.readouterr().err)
     (tmp_path / "rows.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(
-        RequestError, match=r"rows.bin cannot be read: it is not UTF-8. Name a text file"
-    ):
+    with pytest.raises(RequestError, match=r"rows\.bin .*UTF-8.*text file"):
         read_facts(tmp_path / "rows.bin")

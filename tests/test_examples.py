@@ -135,15 +135,15 @@ def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--facts", "none.txt", "Hi"), 1, "none.txt cannot be read: No such file or directory."),
-        (("--history", "rows.bin", "Hi"), 1, "rows.bin cannot be read: it is not UTF-8."),
-        (("--history", "blank.txt"), 1, "blank.txt is empty. Write one entry a line."),
+        (("--facts", "none.txt", "Hi"), 1, "none.txt cannot be read: No such file"),
+        (("--history", "rows.bin", "Hi"), 1, "rows.bin cannot be read: it is not UTF-8"),
+        (("--history", "blank.txt"), 1, "blank.txt is empty"),
         (
             ("--turn", "A: Hi", "--turn", "B: Hello"),
             1,
-            "ends with a line of B. Add A's line as the question.",
+            "ends with a line of B",
         ),
-        ((), 2, "there is nothing to answer: add a question, --turn or --history"),
+        ((), 2, "add a question, --turn or --history"),
         ((ODA, "Hi", "--fact", "I keep bees."), 2, "one card or facts about B"),
         (("Hi", "--max-new-tokens", "0"), 2, "--max-new-tokens has to be 1 or more"),
     ],
@@ -194,21 +194,14 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
     assert code == 1 and "Name a job folder." in said and not (tmp_path / "other").exists()
     assert out.stat().st_mode & 0o777 == 0o600, "it contains the log's texts"
     code, said = run(job, tmp_path / "nowhere" / "pairs.jsonl")
-    assert (
-        code == 1
-        and said == f"There is no folder {tmp_path / 'nowhere'}. Create it, or name another file.\n"
-    )
+    assert code == 1 and f"no folder {tmp_path / 'nowhere'}. Create it" in said
 
     async def stopped(engine):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LLMEngine, "start", stopped)
     code, said = run(job, tmp_path / "other")
-    assert (
-        code == 1
-        and said == "stopped: there are no pairs yet\n"
-        and not (tmp_path / "other").exists()
-    )
+    assert code == 1 and said.startswith("stopped: ") and not (tmp_path / "other").exists()
 
 
 def test_its_help_and_the_readme_say_how_it_is_called():

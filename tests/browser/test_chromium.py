@@ -45,9 +45,7 @@ def test_without_any_it_says_what_to_type_and_only_where_it_is_expected_that_fai
         monkeypatch.setattr(chromium, name, lambda: None)
     assert chromium.main() == 0
     said = capsys.readouterr().err
-    assert "sudo apt-get install chromium" in said and said.rstrip().endswith(
-        "The tests of the pages are skipped."
-    )
+    assert "sudo apt-get install chromium" in said and "are skipped" in said
     with pytest.raises(pytest.skip.Exception, match="CHROMIUM=/path"):
         fail_or_skip(said)
     monkeypatch.setenv(chromium.REQUIRED, "1")

@@ -82,7 +82,7 @@ async def test_a_member_has_a_reply_remembered_from_its_menu_and_changes_it(stag
     await tobias.choose(
         await tobias.sees("Ballast hears: the heron nests in June"), "Remember this"
     )
-    kept = await tobias.sees("Ballast remembers for you (number 1)")
+    kept = await tobias.sees("(number 1)")
     await button(kept, "Edit").click()
     form = tobias.page.get_by_role("dialog")
     await expect(form.get_by_label("What it should remember")).to_have_value(
@@ -169,7 +169,7 @@ async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base,
         result = mina.message("Trained: ballast v1")
         await expect(result).to_contain_text("Held-out replies: loss", timeout=TRAINING_MS)
         await button(result, "Promote").click()
-        await mina.sees("v1 of Ballast is live from the next reply on.")
+        await mina.sees("v1 of Ballast is live")
         await expect(button(result, "Roll back")).to_be_visible()
         await mina.say("good evening")
         await mina.sees("AI-written · v1")

@@ -149,10 +149,7 @@ async def test_a_member_chooses_a_language_and_the_bot_is_reported(http, sandbox
 async def test_refusals_and_mistakes(http, sandbox):
     nils = sandbox.member("Nils")
     async with http.post("/page-api/say", json=body(nils, channel="attic", content="x")) as answer:
-        assert (answer.status, (await answer.json())["refusal"]) == (
-            400,
-            "There is no channel called attic.",
-        )
+        assert answer.status == 400 and "attic" in (await answer.json())["refusal"]
     async with http.post("/page-api/say", json=body(nils)) as answer:
         assert (answer.status, await answer.text()) == (400, "The request lacks channel.")
     async with http.post(
