@@ -5,6 +5,7 @@ the home's cache.
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,28 +25,45 @@ def write_effect_probe(folder: Path, probe: EffectProbe) -> None:
     write_model(folder / EFFECT_PROBE_FILE, probe)
 
 
-def read_effect_probe(
-    folder: Path, weights: str, base_model_hash: str
-) -> tuple[EffectProbe, str] | None:
-    """Read the probe of an adapter with these weights (SHA-256) over this base model, and the
-    file's digest.
+@dataclass(frozen=True)
+class StoredProbe:
+    """A probe, and the digest of its file."""
+
+    probe: EffectProbe
+    digest: str
+
+
+def read_effect_probe(folder: Path, weights: str, base_model_hash: str) -> StoredProbe | None:
+    """Read the probe of an adapter with these weights (SHA-256) over this base model.
 
     None for a version without one. One that cannot be read, or was measured of other weights or
     over another base model, is logged and left aside: it says nothing of this adapter.
     """
     file = folder / EFFECT_PROBE_FILE
     try:
-        content = file.read_bytes()
-        probe = EffectProbe.model_validate_json(content)
-    except FileNotFoundError:
-        return None
+        stored = load_effect_probe(folder)
     except (OSError, ValidationError):
         log.warning("%s cannot be read: the version's effect is not checked", file)
         return None
+    if stored is None:
+        return None
+    probe = stored.probe
     if (probe.weights, probe.base_model_hash) != (weights, base_model_hash):
         log.warning("%s was measured of another adapter: the effect is not checked", file)
         return None
-    return probe, hashlib.blake2b(content, digest_size=16).hexdigest()
+    return stored
+
+
+def load_effect_probe(folder: Path) -> StoredProbe | None:
+    """Read the probe in a folder, whatever adapter it is of; None without one. Raises `OSError` or
+    `ValidationError`.
+    """
+    try:
+        content = (folder / EFFECT_PROBE_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return StoredProbe(EffectProbe.model_validate_json(content), digest)
 
 
 class EffectResults:

@@ -2,6 +2,7 @@
 them.
 """
 
+from statistics import fmean
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,8 @@ from personas.schemas.base import FrozenModel
 
 MAX_PROBE_REPLIES = 10
 MAX_PROBE_REPLY_TOKENS = 64
+STARTED_AT = ", started at "
+"""Separates a server from the time of its start in an engine's name."""
 LogProbability = Annotated[float, Field(le=0, allow_inf_nan=False)]
 TokenId = Annotated[int, Field(ge=0)]
 EffectVerdict = Literal["shown", "refused", "too weak", "leaks"]
@@ -53,6 +56,14 @@ class EffectProbe(FrozenModel):
     precision: str
     replies: Annotated[tuple[ProbeReply, ...], Field(min_length=1, max_length=MAX_PROBE_REPLIES)]
 
+    @property
+    def shift(self) -> float:
+        """How much likelier the version makes the replies, in nats per token."""
+        shifts = []
+        for reply in self.replies:
+            shifts += [tuned - base for base, tuned in zip(reply.base, reply.tuned, strict=True)]
+        return fmean(shifts)
+
 
 class CacheFigures(FrozenModel):
     """What a prompt cache changes, in nats: the largest difference (`gap`) between an adapter's
@@ -68,10 +79,12 @@ class EffectResult(FrozenModel):
     """What an engine showed of a version's probe. Figures are nats per token of the replies.
 
     `expected_*` were measured at training, `shown_*` on the engine, both over the same `tokens`.
-    The shift is how much likelier the adapter makes the replies. `deviation` is the root mean
-    square, over the tokens, of what the two shifts differ, as a share of that of the expected
-    shift: 0 for the same adapter, 1 for none. It has to be within `tolerance`. `probe` is the
-    digest of the probe's file; `engine` names the engine and where it runs.
+    The shift is how much likelier the adapter makes the replies. Token by token, `strength` is the
+    part of the expected shifts that the engine shows (their regression coefficient: 1 for the same
+    adapter, 0 for none), and `deviation` the root mean square of what the shifts differ, as a share
+    of that of the expected ones. They have to be within `strength_tolerance` of 1, and
+    `deviation_tolerance`. `probe` is the digest of the probe's file; `engine` names the engine and
+    where it runs. `cache` is None for an engine without a prompt cache.
     """
 
     persona: str
@@ -85,8 +98,15 @@ class EffectResult(FrozenModel):
     shown_base: float
     expected_shift: float
     shown_shift: float
+    strength: float
+    strength_tolerance: float
     deviation: float
-    tolerance: float
+    deviation_tolerance: float
     cache: CacheFigures | None = None
     seconds: float
     at: str
+
+    @property
+    def server(self) -> str:
+        """The engine without the time at which its server was started."""
+        return self.engine.partition(STARTED_AT)[0]

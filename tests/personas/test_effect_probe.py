@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from personas.engine import engine_parts
-from personas.engine.effect_probe import CacheLeakError, EffectError
+from personas.engine.effect_probe import (
+    COARSE_TOLERANCE,
+    FINE_TOLERANCE,
+    CacheLeakError,
+    EffectError,
+    compare_effect,
+    effect_tolerance,
+)
 from personas.engine.kv_cache import PrefixCache
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.lora_slots import StackedLora
@@ -17,6 +24,7 @@ from personas.errors import AdapterError
 from personas.home.adapters import EFFECT_PROBE_FILE, adapter_ref, verify_adapter
 from personas.home.effect_probe import read_effect_results
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
+from personas.schemas.effect_probe import EffectProbe, ProbeReply
 from tests.effect_probes import (
     change_weights,
     empty_a_layer,
@@ -112,7 +120,7 @@ async def test_a_wrong_adapter_is_refused_with_both_figures(
     [result] = read_effect_results(home)
     assert result.verdict == "refused"
     assert f"{result.shown_shift:.3f} nats" in refused.value.message
-    assert f"measured {result.expected_shift:.3f};" in refused.value.message
+    assert f"measured {result.expected_shift:.3f}." in refused.value.message
     with pytest.raises(AdapterError, match="does not show"):  # the bot then takes the base model
         await answer(engine, ask(ref))
     right = adapter_ref(home, "oda", "v1")
@@ -212,8 +220,8 @@ async def test_another_base_model_is_told_from_another_adapter(open_engine, home
     file = ref.folder / EFFECT_PROBE_FILE
     probe = json.loads(file.read_text())
     for reply in probe["replies"]:
-        reply["base"] = [value / 2 for value in reply["base"]]
-        reply["tuned"] = [value / 2 for value in reply["tuned"]]
+        for side in ("base", "tuned"):
+            reply[side] = [value - 1 for value in reply[side]]
     file.write_text(json.dumps(probe))
     with pytest.raises(EffectError, match="does not compute the base model that ada v1"):
         await (await open_engine()).load(ref)
@@ -251,3 +259,31 @@ def test_numbers_that_are_not_finite_are_an_error_of_the_adapter(home, tiny_base
     with pytest.raises(AdapterError, match="ada v1 computes numbers that are not finite"):
         finish(score_in_steps(parts.stacked, slot, [TokenizedReply(prompt=(1, 2), reply=(3,))]))
     parts.close()
+
+
+def test_precisions_are_compared_as_they_round():
+    """The same four bits in training and serving are no rounding; other ones are a coarse one."""
+    assert effect_tolerance("bfloat16", "int8") == effect_tolerance("nf4", "nf4") == FINE_TOLERANCE
+    assert effect_tolerance("bfloat16", "nf4") == effect_tolerance("float32", "q4_k_m")
+    assert effect_tolerance("bfloat16", "of the future") == COARSE_TOLERANCE
+
+
+def test_tokens_that_an_engine_does_not_tell_are_left_out():
+    reply = ProbeReply(
+        prompt=(1,), reply=(2, 3, 4), base=(-1.0, -9.0, -2.0), tuned=(-0.5, -1.0, -1.0)
+    )
+    probe = EffectProbe(
+        weights="0" * 64, base_model_hash="", precision="bfloat16", replies=(reply,)
+    )
+    told = compare_effect(probe, [(-1.0, None, -2.0)], [(-0.5, -1.0, -1.0)], "bfloat16")
+    assert (told.tokens, told.verdict) == (2, "shown")
+    assert told.expected_shift == told.shown_shift == 0.75
+    with pytest.raises(EffectError, match="tells no log-probabilities"):
+        compare_effect(probe, [(None, None, None)], [(-0.5, -1.0, -1.0)], "bfloat16")
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.01, "too weak"), (0.6, "refused")])
+def test_no_effect_is_noticed_where_training_had_one(shift, verdict):
+    reply = ProbeReply(prompt=(1,), reply=(2,), base=(-2.0,), tuned=(-2.0 + shift,))
+    probe = EffectProbe(weights="0" * 64, base_model_hash="", precision="int8", replies=(reply,))
+    assert compare_effect(probe, [(-2.0,)], [(-2.0,)], "int8").verdict == verdict

@@ -32,7 +32,9 @@ from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, small_
 from trainer.evaluate.generation.reply_generator import compiled_kernel
 from trainer.train.job import PreparedJob
 
-PROBE_REPLY_TOKENS = 32
+PROBE_REPLY_TOKENS = 24
+MAX_REPLIES_ONE_BY_ONE = 4
+"""Replies of a model that computes one at a time, for which each token takes long."""
 PROBE_SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0)
 """Replies are drawn from the version's own distribution, with a seed each: its number."""
 
@@ -40,9 +42,13 @@ PROBE_SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1
 def measure_effect_probe(sides: Candidates, job: PreparedJob) -> EffectProbe:
     """Let the new version reply to fixed messages, and measure its replies under it and under the
     base model, with what computes served replies. Raises an `UnderstudyError`.
+
+    `sides` are those that speak.
     """
     prompts = _probe_prompts(sides, job)
     with _served(sides) as (runner, slot):
+        if runner.prefixes is None:
+            prompts = prompts[:MAX_REPLIES_ONE_BY_ONE]
         replies = probe_replies(runner, slot, prompts, Renderer(sides.tokenizer).stop_ids)
     stamp = sides.stamp(NEW)
     assert stamp is not None  # only the base model has none
@@ -89,16 +95,14 @@ def _probe_prompts(sides: Candidates, job: PreparedJob) -> list[tuple[int, ...]]
 def _served(sides: Candidates) -> Iterator[tuple[ModelRunner, LoraSlot]]:
     """Give what computes the new version's served replies, and its slot there."""
     ref = sides.ref(NEW)
-    assert ref is not None  # only the base model has none
-    fallback = PeftRunner(sides.adapted), LoraSlot(None, ref)
     parts = sides.parts
-    if parts is None or parts.stacked is None:
-        yield fallback
+    assert ref is not None and parts is not None  # the new version has an adapter, and speaks
+    weights = read_unverified_adapter(ref, parts.peft.layers, can_stack=parts.stacked is not None)
+    if parts.stacked is None or weights.pairs is None:
+        yield PeftRunner(parts.peft), LoraSlot(None, ref)
         return
-    weights = read_unverified_adapter(ref, parts.peft.layers)
-    if weights.pairs is None or not parts.lora.add(weights):
-        yield fallback
-        return
+    if not parts.lora.add(weights):
+        raise RuntimeError("no slot is free for the new version")
     slot = parts.lora.acquire(ref)
     try:
         with compiled_kernel(parts):

@@ -178,7 +178,7 @@ def evaluate_version(request: EvaluationRequest) -> ScoreCard:
     try:
         with between_layers(sides.model, request.between):
             card = _VersionEvaluation(request, sides, budget, left_out).measure()
-            if request.probe_folder:
+            if request.probe_folder and sides.parts:  # of losses alone, nothing speaks
                 _probe_effect(request, sides, request.probe_folder)
     finally:
         sides.close()

@@ -11,7 +11,7 @@ from typing import Self
 from personas.engine.effect_probe import TokenLogprobs
 from personas.engine.remote.vllm_client import START_METRIC, VllmClient
 from personas.schemas.chat import AdapterRef
-from personas.schemas.effect_probe import TokenizedReply
+from personas.schemas.effect_probe import STARTED_AT, TokenizedReply
 
 ALTERNATIVES = 5
 
@@ -32,7 +32,7 @@ class VllmScorer:
         """Ask a server for its base model and when it was started. Raises `VllmError`."""
         served = await client.models()
         started_at = await client.metric(START_METRIC)
-        place = f"vllm {client.url}, started at {started_at or 0:.0f}"
+        place = f"vllm {client.url}{STARTED_AT}{started_at or 0:.0f}"
         return cls(client, served.base, salt, place)
 
     async def score_replies(
