@@ -97,6 +97,11 @@ class ModelFit:
         """The value of BASE_MODEL."""
         return self.model.gguf if self.engine.engine == "llamacpp" else self.model.id
 
+    @property
+    def is_slower_than_people_read(self) -> bool:
+        """False while its speed is unknown."""
+        return self.tokens_per_s is not None and self.tokens_per_s < READING_TOKENS_PER_S
+
 
 def fit_model(
     model: CatalogueModel,
@@ -161,24 +166,31 @@ def recommend(fits: Sequence[ModelFit]) -> tuple[ModelFit, str] | None:
     """Return the largest model that is worth its size here, with the reason; None if none fits.
 
     It has an open licence, trains here while it serves, and writes as fast as people read where the
-    speed is known. Its replies are computed in one batch, or by llama.cpp.
+    speed is known; the smallest where none is as fast. Its replies are computed in one batch, or by
+    llama.cpp.
     """
-    best: ModelFit | None = None
-    for fit in fits:
-        is_slow = fit.tokens_per_s is not None and fit.tokens_per_s < READING_TOKENS_PER_S
-        is_batched = (
-            fit.engine.engine == "llamacpp" or fit.model.config["model_type"] in BATCHED_MODEL_TYPES
-        )
-        is_candidate = fit.model.is_open and fit.fits == "both" and is_batched and not is_slow
-        is_larger = best is None or fit.model.parameters > best.model.parameters
-        if is_candidate and is_larger:
-            best = fit
-    if best is None:
+    candidates = [fit for fit in fits if _is_worth_serving(fit)]
+    if not candidates:
         return None
+    fast = [fit for fit in candidates if not fit.is_slower_than_people_read]
+    if not fast:
+        best = min(candidates, key=lambda fit: fit.model.parameters)
+        return best, (
+            "the smallest with an open licence that trains here while it serves; it writes about "
+            f"{best.tokens_per_s:.1f} tokens per second, slower than people read"
+        )
+    best = max(fast, key=lambda fit: fit.model.parameters)
     speed = "its speed is measured once it is used"
     if best.tokens_per_s is not None:
         speed = f"it writes about {best.tokens_per_s:.0f} tokens per second, as fast as people read"
     return best, f"the largest with an open licence that trains here while it serves; {speed}"
+
+
+def _is_worth_serving(fit: ModelFit) -> bool:
+    is_batched = (
+        fit.engine.engine == "llamacpp" or fit.model.config["model_type"] in BATCHED_MODEL_TYPES
+    )
+    return fit.model.is_open and fit.fits == "both" and is_batched
 
 
 def _obstacle_to_gguf(model: CatalogueModel) -> str:

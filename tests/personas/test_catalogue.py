@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import re
 import tomllib
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -155,6 +156,8 @@ def test_the_recommended_model_trains_here_and_is_not_slower_than_people_read():
     slower = all_fits(LAPTOP, measured={(best.model.gguf, "llamacpp"): 2.0})
     assert recommend(slower)[0].model.name == "qwen3-1.7b"
     assert recommend(all_fits(LAPTOP, lambda _: 64 * GIB)) is None
+    slow, reason = recommend(all_fits(replace(LAPTOP, weight_bytes_per_s=2.6e9)))
+    assert slow.model.name == "qwen3-0.6b" and "2.2 tokens per second, slower" in reason
     on_card, _ = recommend(all_fits(CARD))
     assert on_card.model.name == "qwen3-8b" and on_card.model.is_open
 
