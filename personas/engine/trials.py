@@ -4,6 +4,7 @@ between those of replies.
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 
 from personas.engine.effect_probe import EffectMeasurement, PendingEffect
 from personas.engine.fair_scheduler import run_or_log
@@ -95,4 +96,4 @@ class AdapterTrials:
 
     def _tell(self, name: str, error: Exception | None) -> None:
         for on_tried in self._on_tried.pop(name, []):
-            run_or_log(lambda tell=on_tried: tell(error))
+            run_or_log(partial(on_tried, error))

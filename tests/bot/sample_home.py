@@ -29,11 +29,13 @@ KEPT = {
     "earlier/lore/77/mira-25/soup.md/20261120T010203.000000.md": b"# Soup\nAsk once.",
     "models/persona_adapters/oda/v1/adapter_model.safetensors": bytes(range(256)) * 300,
     "models/persona_adapters/oda/v1/manifest.json": b"{}",
+    "models/persona_adapters/oda/v1/effect_probe.json": b"what it is measured by",
     "heldout/oda.bin": b"what was held out",
 }
 MADE_ANEW = {
     "jobs/j1/request.json": b"{}",
     "cache/lore.sqlite": b"vectors",
+    "cache/effects/one.json": b"what an engine showed",
     "commands.sha256": b"0",
     "models/persona_adapters/oda/.v2.half": b"copied until the power failed",
     "personas/77/mira-25/card.toml.part": b"half",

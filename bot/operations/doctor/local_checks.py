@@ -1,4 +1,4 @@
-"""The doctor's checks of this machine: token, home, database, disk, port and lore."""
+"""The doctor's checks of this machine: token, home, database, disk, port, lore and versions."""
 
 import base64
 import binascii
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.operations.doctor.checks import BotCheck
+from bot.operations.doctor.effect_checks import check_effects
 from bot.operations.doctor.shard_checks import check_shards
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.settings import Settings
@@ -35,6 +36,7 @@ def check_machine(settings: Settings, *, token_accepted: bool = False) -> Iterat
     yield check_disk(settings.home)
     yield check_port(settings.web_port, settings.home)
     yield check_lore(ShippedData.from_source_tree().lore, settings.home)
+    yield from check_effects(settings.home)
 
 
 def check_token(text: str, *, accepted: bool = False) -> BotCheck:

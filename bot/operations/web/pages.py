@@ -22,11 +22,14 @@ from bot.platform.web_kit.templating import (
     render_page,
 )
 from bot.services import Services
+from bot.versions.effects import latest_results
 
 TableRows = dict[str, list[list[str]]]
 SYSTEM_PATH = f"{DASHBOARD}/system"
 REFRESH_INTERVAL_S = 2.0
 MAX_SHOWN_LACKS = 50
+MAX_SHOWN_EFFECTS = 50
+VERDICT_COLOURS = {"shown": "good", "too weak": "warn", "refused": "bad", "leaks": "bad"}
 STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 routes = Routes()
 
@@ -118,6 +121,7 @@ async def get_system_page(request: web.Request) -> web.Response:
     services = get_services(request)
     state = await read_system_state(services)
     findings = await services.metrics.findings.latest(services.home)
+    effects = await asyncio.to_thread(latest_results, services.home)
     lacks = await request.app[PERMISSION_REPORT].latest(services.client, services.store)
     return render_page(
         request,
@@ -126,6 +130,8 @@ async def get_system_page(request: web.Request) -> web.Response:
         state=state,
         figures=state_figures(state),
         rows=state_tables(state),
+        effects=effects[:MAX_SHOWN_EFFECTS],
+        verdict_colours=VERDICT_COLOURS,
         findings=findings,
         is_asking=services.metrics.findings.is_running,
         lacks=lacks[:MAX_SHOWN_LACKS],

@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -23,8 +23,10 @@ from bot.operations.metrics import LoggedWarning, Percentiles
 from bot.platform.errors import redact_paths
 from bot.services import Bot, Services
 from bot.store import JobState, Store, StoreError
+from bot.versions.effects import REFUSED_VERDICTS, latest_results, result_text
 from personas.engine import EngineState
 from personas.models.loading import load_torch
+from personas.schemas.effect_probe import EffectResult
 
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
 JOB_STATES: tuple[str, ...] = get_args(JobState)
@@ -148,6 +150,7 @@ async def read_system_state(services: Services) -> SystemState:
     processes, machine, disk = await asyncio.to_thread(
         _host_stats, services.home, engine.device == "cuda"
     )
+    results = await asyncio.to_thread(latest_results, services.home)
     connection = _discord_connection(services)
     jobs = dict.fromkeys(JOB_STATES, 0)
     for state, count in services.store.jobs.counts().items():
@@ -171,6 +174,7 @@ async def read_system_state(services: Services) -> SystemState:
             _check_replies(engine),
             *_check_connection(connection),
             *_check_background(services),
+            *_check_effects(services, results),
             disk,
         ),
     )
@@ -272,6 +276,17 @@ def _check_background(services: Services) -> Iterator[BotCheck]:
         if task.error:
             found = redact_paths(f"failed, to be tried again: {task.error}", services.home)
             yield BotCheck(task.name, "warn", found, "see the log; mostly the disk is full")
+
+
+def _check_effects(services: Services, results: Iterable[EffectResult]) -> Iterator[BotCheck]:
+    """Report the versions that an engine refuses; those that were deleted since are left out."""
+    installed = {row[:2] for row in services.store.versions.all_installed()}
+    for result in results:
+        is_installed = (result.persona, result.version) in installed
+        if is_installed and result.verdict in REFUSED_VERDICTS:
+            found = f"{result.persona} {result.version}: {result_text(result)}"
+            remedy = "the base model answers instead; see the log, and docs/models.md"
+            yield BotCheck("effect", "warn", found, remedy)
 
 
 def _check_replies(engine: EngineState) -> BotCheck:

@@ -33,6 +33,7 @@ from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.validation import read_model
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion
+from bot.versions.effects import read_effects
 from bot.versions.store import PromotionKind
 from personas.home.adapters import MANIFEST_FILE
 from personas.schemas.base import FrozenModel
@@ -73,6 +74,10 @@ class VersionResponse(ApiModel):
     """The whole score card; null if its file cannot be read."""
     manifest: Json | None = None
     """Materials and recipe; null if the file cannot be read."""
+    effect: Json | None = None
+    """How much likelier training made the version's own replies (`measured_shift`, nats per token;
+    null if it was not measured), and what each engine showed of it, the newest first.
+    """
 
     @classmethod
     def of(
@@ -138,13 +143,22 @@ class VersionListResponse(ApiModel):
 
 
 def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
-    """Read a version's score card and manifest; None for a damaged file. To be called in a
+    """Read a version's score card, manifest and effect; None for a damaged file. To be called in a
     thread.
     """
-    folder = services.served_versions.adapter(version.persona_id, version.version).folder
+    adapter = services.served_versions.adapter(version.persona_id, version.version)
+    folder = adapter.folder
     scorecard = _read_model(folder / "scorecard.json", ScoreCard)
     manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
-    return {"full_scorecard": scorecard, "manifest": manifest}
+    [effect] = read_effects(services.home, [adapter])
+    return {
+        "full_scorecard": scorecard,
+        "manifest": manifest,
+        "effect": {
+            "measured_shift": effect.probe.shift if effect.probe else None,
+            "engines": [result.model_dump(mode="json") for result in effect.results],
+        },
+    }
 
 
 def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozenset()) -> Json | None:

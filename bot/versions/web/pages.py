@@ -34,6 +34,7 @@ from bot.platform.web_kit.request_body import (
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS
+from bot.versions.effects import VersionEffect, read_effects
 from bot.versions.rollout.report import compare_rollout, tally_text
 from bot.versions.web.timeline import score_text, version_timelines
 from bot.versions.web.timeline_chart import timeline_chart
@@ -52,6 +53,9 @@ async def get_versions_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     now = time.time()
     timelines = version_timelines(owned.services, owned.id)
+    effects = await asyncio.to_thread(
+        _read_effects, owned, [timeline.version for timeline in timelines]
+    )
     copies = {}  # by version: the dialogue adapter that it is a copy of
     for timeline in timelines:
         job = (
@@ -74,10 +78,20 @@ async def get_versions_page(request: web.Request) -> web.Response:
         rollouts=_rollout_rows(owned, now),
         behind=owned.services.served_versions.incompatible,
         copies=copies,
+        effects=effects,
         dialogues=owned.services.served_versions.dialogue_adapters(),
         importing=owned.services.data_jobs.latest("import", owned.id),
         may_fetch=owned.services.fetch_adapters != "off",
     )
+
+
+def _read_effects(owned: OwnedPersona, versions: list[str | None]) -> dict[str, VersionEffect]:
+    """Read the effects of a persona's versions, by version."""
+    adapters = []
+    for version in filter(None, versions):
+        adapters.append(owned.services.served_versions.adapter(owned.id, version))
+    effects = read_effects(owned.services.home, adapters)
+    return {effect.version: effect for effect in effects}
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/versions")
