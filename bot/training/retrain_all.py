@@ -4,17 +4,26 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.store import Store, TrainingJob
 from bot.training.actions import NO_CHANNEL_ID, NO_USER_ID, Trainings
-from bot.training.request_checks import requested_recipe_plan
+from bot.training.request_checks import (
+    MEMORY_FIELDS,
+    InsufficientMemoryError,
+    available_memory_bytes,
+    requested_recipe_plan,
+)
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
 
 log = logging.getLogger(__name__)
+AUTO_RECIPE = "auto"
+"""The recipe that chooses its values by base model, material and machine."""
 MAX_PARENTS = 20
 """Versions that were trained on from one another, at most."""
 
@@ -127,14 +136,16 @@ class RetrainAll:
                     break
 
     def _request(self, persona_id: str, version: str) -> TrainingRequest:
-        """Repeat the request of a version over the served model. Adapters of the other model cannot be
-        trained further, so a preference training is replaced by that of the version below it.
+        """Repeat the request of a version over the served model. Its recipe was for another size, so
+        `auto` chooses; settings that memory depends on are left to it. Adapters of the other model
+        cannot be trained further, so a preference training is replaced by that of the version below it.
         """
         moment = time.strftime("%m%d-%H%M%S", time.gmtime())
-        changes = {
+        changes: dict[str, Any] = {
             "job_name": f"{persona_id[:40]}-{moment}",
             "base_model": self._base_model,
             "start_from": None,
+            "recipe": AUTO_RECIPE,
         }
         request = self._stored_request(persona_id, version)
         for _ in range(MAX_PARENTS):
@@ -143,6 +154,9 @@ class RetrainAll:
             request = self._stored_request(persona_id, request.start_from or "")
         if request is None or request.persona != persona_id:
             return TrainingRequest(persona=persona_id, **changes)
+        stated = request.hyperparameters.model_dump(exclude_none=True)
+        kept = {name: value for name, value in stated.items() if name not in MEMORY_FIELDS}
+        changes["hyperparameters"] = Hyperparameters.model_validate(kept)
         return request.model_copy(update=changes)
 
     def _stored_request(self, persona_id: str, version: str) -> TrainingRequest | None:
@@ -160,6 +174,8 @@ class RetrainAll:
             if planned.conflict:
                 return replace(item, error=str(planned.conflict))
             estimate = requested_recipe_plan(planned.plan, item.request.recipe)
+            if estimate.memory_bytes > (free := available_memory_bytes()):
+                raise InsufficientMemoryError(estimate.memory_bytes, free, None)
         except UnderstudyError as error:
             return replace(item, error=str(error))
         return replace(item, seconds=estimate.seconds, memory_bytes=estimate.memory_bytes)

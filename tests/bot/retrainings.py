@@ -8,8 +8,13 @@ from bot.personas.base_model_compat import IncompatibleVersions
 from bot.store import JobResult
 from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
+from tests.fakes import PLAN
 from tests.samples import SCORECARD
 
+AUTO_PLAN = PLAN.model_copy(
+    update={"recipes": (PLAN.recipes[0].model_copy(update={"recipe": "auto"}),)}
+)
+"""The plan of a request with the recipe `auto`."""
 OTHER_MODEL = "harbour/other@abc"
 
 

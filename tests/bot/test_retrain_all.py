@@ -4,7 +4,7 @@ import pytest
 
 from sandbox import SandboxRefusal
 from tests.bot.conftest import QUAY
-from tests.bot.retrainings import put_live_version, serve_another_model
+from tests.bot.retrainings import AUTO_PLAN, put_live_version, serve_another_model
 from tests.fakes import until
 
 
@@ -16,6 +16,7 @@ async def answer_to(stage, who=None, **options):
 
 async def test_a_moderator_retrains_the_personas_of_the_server(stage):
     services = stage.client.services
+    stage.backend.result = AUTO_PLAN
     assert "Every live version here is for the served base model" in await answer_to(stage)
     for persona in ("ballast", "oda"):
         put_live_version(services, persona)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from personas.errors import TrainingError
-from tests.bot.retrainings import OTHER_MODEL, put_live_version, serve_another_model
-from tests.fakes import PLAN
+from tests.bot.retrainings import (
+    AUTO_PLAN,
+    OTHER_MODEL,
+    put_live_version,
+    serve_another_model,
+)
 
 
 def put_versions(dashboard):
+    dashboard.backend.planned = AUTO_PLAN
     versions = {}
     for persona, request in (
-        ("ballast", {"lore_pairs": 0.3, "hyperparameters": {"lora_r": 8}}),
+        ("ballast", {"lore_pairs": 0.3, "hyperparameters": {"lora_r": 8, "num_train_epochs": 2}}),
         ("oda", {}),
         ("thrip", {}),
     ):
@@ -25,7 +30,7 @@ async def test_the_plan_says_what_each_takes_and_queues_nothing(dashboard):
     assert status == 200 and plan["base_model"] == "embedded"
     rows = {row["persona"]: row for row in plan["trainings"]}
     assert rows.keys() == {"ballast", "oda"}, "thrip's version is for the served model"
-    own = PLAN.recipes[0]
+    own = AUTO_PLAN.recipes[0]
     assert rows["oda"]["seconds"] == own.seconds and rows["oda"]["other_model"] == OTHER_MODEL
     assert plan["seconds"] == 2 * own.seconds and plan["memory_bytes"] == own.memory_bytes
     assert not dashboard.store.jobs.in_state("queued")
@@ -39,7 +44,11 @@ async def test_jobs_repeat_the_requests_over_the_served_model(dashboard):
     assert list(jobs) == ["ballast", "oda"]
     request = jobs["ballast"].request
     assert (request.base_model, request.lore_pairs) == ("embedded", 0.3)
-    assert request.hyperparameters.lora_r == 8 and request.job_name != "ballast-first"
+    assert request.recipe == "auto" and request.job_name != "ballast-first"
+    stated = request.hyperparameters.model_dump(exclude_none=True)
+    assert stated == {"num_train_epochs": 2}, (
+        "what depends on the model's size is left to the recipe"
+    )
     status, again, _ = await dashboard.ask("POST", "/finetune/all")
     assert status == 202 and all(row["error"] and not row["job_id"] for row in again["trainings"])
     assert len(dashboard.store.jobs.in_state("queued")) == 2
@@ -68,6 +77,14 @@ async def test_a_persona_that_cannot_be_planned_has_its_reason(dashboard, monkey
     rows = {row["persona"]: row for row in answer["trainings"]}
     assert "There is no log" in rows["oda"]["error"] and not rows["ballast"]["error"]
     assert answer["seconds"] == rows["ballast"]["seconds"]
+
+
+async def test_what_does_not_fit_is_said_and_not_counted(dashboard, monkeypatch):
+    put_versions(dashboard)
+    monkeypatch.setattr("bot.training.retrain_all.available_memory_bytes", lambda: 2**20)
+    _, plan, _ = await dashboard.ask("GET", "/finetune/all")
+    assert plan["seconds"] == 0
+    assert all("GiB of memory" in row["error"] for row in plan["trainings"])
 
 
 async def test_the_page_shows_the_plan_and_queues(dashboard):
