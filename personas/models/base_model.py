@@ -96,7 +96,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
         )
     stored = stored_quantisation(folder)
     if stored and stored.can_be_unpacked:
-        weights = unpacked_weight_bytes(folder)
+        weights = unpacked_weight_bytes(folder, stored)
     base = BaseModel(path, str(folder), weights, revision=revision, quantisation=stored)
     read_config(base)
     if scaling:

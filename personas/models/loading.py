@@ -13,7 +13,13 @@ from personas.models.base_model import (
     end_token_ids,
     load_config,
 )
-from personas.models.stored_quantisation import BITS_AND_BYTES, MXFP4, require_unpackable
+from personas.models.packed_weights import unpacked_state
+from personas.models.stored_quantisation import (
+    BITS_AND_BYTES,
+    COMPRESSED_TENSORS,
+    MXFP4,
+    require_unpackable,
+)
 from personas.prompt.chat_template import default_template_text
 
 MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
@@ -104,11 +110,14 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
     require_memory(int(weight_bytes * LOADING_MEMORY_FACTOR), f"The base model {base.name}")
     if base.scaling:
         options["config"] = load_config(base)
+    dtype = getattr(torch, precision)
     stays_packed = _set_stored_form(base, options)
+    if base.quantisation and base.quantisation.is_integer:
+        return _load_integer_model(base, dtype, **options).eval()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base.source,
-            dtype=getattr(torch, precision),
+            dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
             **options,
@@ -123,8 +132,33 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
             f"The base model {base.name} cannot be loaded: {error}.", "Check the model."
         ) from error
     if base.quantisation and not stays_packed:
-        model = _unpack(model, getattr(torch, precision))
+        model = _unpack(model, dtype)
     return model.eval()
+
+
+def _load_integer_model(base: BaseModel, dtype: Any, **options: Any) -> Any:
+    """Load a model whose weights are stored in integers, unpacked to `dtype`. Raises
+    `BaseModelError`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    stored = base.quantisation
+    assert stored is not None
+    config = options.pop("config", None) or load_config(base)
+    del config.quantization_config
+    weights = unpacked_state(base.folder, stored, dtype)
+    try:
+        kind = AutoModelForCausalLM._model_mapping[type(config)]
+        model = kind.from_pretrained(
+            None, config=config, state_dict=weights, dtype=dtype, **options
+        )
+    except (KeyError, OSError, ValueError, RuntimeError) as error:
+        raise BaseModelError(
+            f"The base model {base.name} cannot be loaded: {error}.", "Check the model."
+        ) from error
+    # Otherwise peft asks a hub for the configuration of a model without a name.
+    model.config._name_or_path = model.name_or_path = base.source
+    return model
 
 
 def _unpack(model: Any, dtype: Any) -> Any:
@@ -147,10 +181,15 @@ def _set_stored_form(base: BaseModel, options: dict[str, Any]) -> bool:
     if stored is None:
         return False
     is_asked_for = options.pop("quantization_config", None) is not None
-    if stored.method != BITS_AND_BYTES:
-        from transformers import FineGrainedFP8Config, Mxfp4Config  # takes seconds
+    if stored.method != BITS_AND_BYTES and not stored.is_integer:
+        from transformers import (
+            CompressedTensorsConfig,
+            FineGrainedFP8Config,
+            Mxfp4Config,
+        )  # takes seconds
 
-        kind = Mxfp4Config if stored.method == MXFP4 else FineGrainedFP8Config
+        kinds: dict[str, Any] = {MXFP4: Mxfp4Config, COMPRESSED_TENSORS: CompressedTensorsConfig}
+        kind = kinds.get(stored.method, FineGrainedFP8Config)
         options["quantization_config"] = kind(dequantize=True)
     is_on_gpu = options.get("device_map", {}).get("", "cpu") != "cpu"
     return is_asked_for and is_on_gpu and stored.stays_packed

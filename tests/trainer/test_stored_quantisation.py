@@ -31,8 +31,17 @@ from trainer.train.sft_trainer import load_quantised
 
 LINEARS = ("_proj.weight",)
 BLOCK = 128
-FORMS = ("bnb-4bit", "bnb-8bit", "fp8")
-NAMES = {"bnb-4bit": "bitsandbytes 4-bit (nf4)", "bnb-8bit": "bitsandbytes 8-bit", "fp8": "FP8"}
+FORMS = ("bnb-4bit", "bnb-8bit", "fp8", "gptq", "awq")
+NAMES = {
+    "bnb-4bit": "bitsandbytes 4-bit (nf4)",
+    "bnb-8bit": "bitsandbytes 8-bit",
+    "fp8": "FP8",
+    "gptq": "GPTQ 4-bit",
+    "awq": "AWQ 4-bit",
+}
+GROUP = 32
+NIBBLE_ORDER = {"gptq": (0, 1, 2, 3, 4, 5, 6, 7), "awq": (0, 2, 4, 6, 1, 3, 5, 7)}
+"""The value that each nibble of a word holds, lowest first (`awq`: AutoAWQ's order)."""
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -53,6 +62,10 @@ def write_stored(plain, form, folder) -> None:
     if form == "fp8":
         shutil.copytree(plain.folder, folder)
         write_fp8(folder)
+        return
+    if form in NIBBLE_ORDER:
+        shutil.copytree(plain.folder, folder)
+        write_integers(folder, form)
         return
     options = (
         {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
@@ -87,6 +100,46 @@ def write_fp8(folder) -> None:
         "activation_scheme": "dynamic",
         "weight_block_size": [BLOCK, BLOCK],
     }
+    (folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": settings}), encoding="utf-8"
+    )
+
+
+def words(values, form) -> torch.Tensor:
+    """Pack rows of eight values below 16 into words, a nibble at a time as the formats state."""
+    packed = torch.zeros(values.shape[0], values.shape[1] // 8, dtype=torch.int64)
+    for place, value in enumerate(NIBBLE_ORDER[form]):
+        packed |= values[:, value::8].long() << (4 * place)
+    return (packed - ((packed >= 2**31).long() << 32)).to(torch.int32)
+
+
+def write_integers(folder, form, layout="") -> None:
+    """Weights of four bits with a scale and a zero point for each group of inputs."""
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if name.endswith(LINEARS)]:
+        weight = weights.pop(name).float()
+        outputs, inputs = weight.shape
+        grouped = weight.view(outputs, inputs // GROUP, GROUP)
+        low = grouped.amin(2)
+        scale = ((grouped.amax(2) - low) / 15).half().float()
+        zero = (-low / scale).round().clamp(1, 15)
+        values = (grouped / scale[..., None] + zero[..., None]).round().clamp(0, 15)
+        values = values.view(outputs, inputs)
+        layer = name.removesuffix(".weight")
+        if form == "awq":
+            weights[f"{layer}.qweight"] = words(values.T, form)
+            weights[f"{layer}.qzeros"] = words(zero.T, form)
+        else:
+            weights[f"{layer}.qweight"] = words(values, form).T.contiguous()
+            stored_zero = zero if layout == "gptq_v2" else zero - 1
+            weights[f"{layer}.qzeros"] = words(stored_zero.T, form)
+            weights[f"{layer}.g_idx"] = (torch.arange(inputs) // GROUP).int()
+        weights[f"{layer}.scales"] = scale.T.half().contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = {"quant_method": form, "bits": 4, "group_size": GROUP}
+    if layout:
+        settings["checkpoint_format"] = layout
     (folder / "config.json").write_text(
         json.dumps({**config, "quantization_config": settings}), encoding="utf-8"
     )
@@ -209,26 +262,83 @@ def test_experts_in_four_bits_are_unpacked_too(tmp_path):
         )
 
 
+def test_both_versions_of_gptq_have_the_same_values(plain, stored, tmp_path):
+    """The first stores zero points less one."""
+    shutil.copytree(plain.folder, tmp_path / "v2")
+    write_integers(tmp_path / "v2", "gptq", "gptq_v2")
+    second = load_model(locate(str(tmp_path / "v2")), "float32")
+    first = load_model(stored["gptq"], "float32")
+    for (name, one), (_, other) in zip(
+        first.named_parameters(), second.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_groups_of_gptq_may_be_in_any_order(plain, tmp_path):
+    """Models made with `desc_act` name the group of each input."""
+    shutil.copytree(plain.folder, tmp_path / "model")
+    write_integers(tmp_path / "model", "gptq")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    layer = "model.layers.0.self_attn.q_proj"
+    before = load_model(locate(str(tmp_path / "model")), "float32").get_submodule(layer).weight
+    weights[f"{layer}.g_idx"] = weights[f"{layer}.g_idx"].flip(0).contiguous()
+    save_file(weights, file, {"format": "pt"})
+    after = load_model(locate(str(tmp_path / "model")), "float32").get_submodule(layer).weight
+    scales = weights[f"{layer}.scales"].float()
+    shown = (weights[f"{layer}.qweight"][0, 0] & 15).item()
+    zero = (weights[f"{layer}.qzeros"][-1, 0] & 15).item() + 1
+    assert after[0, 0].item() == pytest.approx(scales[-1, 0].item() * (shown - zero), abs=1e-6)
+    assert not torch.equal(before, after)
+
+
+def test_integers_that_are_cut_off_are_named(plain, tmp_path):
+    shutil.copytree(plain.folder, tmp_path / "model")
+    write_integers(tmp_path / "model", "awq")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.layers.0.self_attn.q_proj.scales"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(BaseModelError, match=r"AWQ 4-bit weights .* cannot be read"):
+        load_model(locate(str(tmp_path / "model")), "float32")
+
+
+def test_a_missing_package_is_named_with_what_to_do_elsewhere(plain, tmp_path, monkeypatch):
+    shutil.copytree(plain.folder, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    settings = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+    file.write_text(json.dumps({**config, "quantization_config": settings}), encoding="utf-8")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    base = locate(str(tmp_path / "model"))
+    with pytest.raises(BaseModelError, match="the package that unpacks them is not") as refused:
+        load_model(base, "float32")
+    assert 'pip install "compressed-tensors>=0.15.0"' in refused.value.advice
+    assert "ENGINE=vllm" in refused.value.advice
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert base.quantisation.can_be_unpacked
+
+
 def test_what_cannot_be_unpacked_is_refused_by_name_before_anything_is_loaded(
     plain, recipe, tmp_path
 ):
     shutil.copytree(plain.folder, tmp_path / "model")
     config = json.loads((plain.folder / "config.json").read_text(encoding="utf-8"))
-    settings = {"quant_method": "gptq", "bits": 4}
+    settings = {"quant_method": "gptq", "bits": 3}
     (tmp_path / "model/config.json").write_text(
         json.dumps({**config, "quantization_config": settings}), "utf-8"
     )
     base = locate(str(tmp_path / "model"))
-    with pytest.raises(BaseModelError, match=r"GPTQ 4-bit.*16 bits"):
+    with pytest.raises(BaseModelError, match=r"GPTQ 3-bit.*16 bits"):
         load_model(base, "float32")
     with pytest.raises(
-        BaseModelError, match="GPTQ 4-bit"
+        BaseModelError, match="GPTQ 3-bit"
     ):  # so does a plan, whatever its samples are from
         match_target_modules(recipe, base)
     check = check_base_model(str(base.folder))
-    assert check.state == "fail" and "GPTQ 4-bit" in check.found
+    assert check.state == "fail" and "GPTQ 3-bit" in check.found
     refused = _base_model_error(str(base.folder))
-    assert refused and "GPTQ 4-bit" in refused.message
+    assert refused and "GPTQ 3-bit" in refused.message
 
 
 @pytest.mark.parametrize(
@@ -250,6 +360,18 @@ def test_what_cannot_be_unpacked_is_refused_by_name_before_anything_is_loaded(
             {"config.json": {"quantization_config": {"quant_method": "compressed-tensors"}}},
             ("compressed-tensors",),
             "",
+        ),
+        (
+            {
+                "config.json": {
+                    "quantization_config": {
+                        "quant_method": "compressed-tensors",
+                        "config_groups": {"group_0": {"weights": {"num_bits": 4}}},
+                    }
+                }
+            },
+            ("compressed-tensors", 4),
+            "compressed-tensors 4-bit",
         ),
         ({"config.json": {"quantization_config": {}}}, ("an unnamed quantisation",), ""),
         (

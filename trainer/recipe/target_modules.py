@@ -15,7 +15,13 @@ from typing import Any
 
 from personas.errors import TrainingError
 from personas.models.base_model import BaseModel, unreadable_file_error
-from personas.models.stored_quantisation import require_unpackable
+from personas.models.stored_quantisation import (
+    COMPRESSED_WEIGHT_SUFFIX,
+    PACKED_WEIGHT_SUFFIX,
+    USUAL_BITS,
+    WORD_BITS,
+    require_unpackable,
+)
 from trainer.schemas import ALL_LINEAR
 
 LLAMA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -72,6 +78,7 @@ BYPASSED_MODULES = frozenset({"x_proj", "dt_proj", "out_proj"})
 there would change nothing on a card (peft refuses them: `_check_lora_target_modules_mamba`).
 """
 CONVOLUTIONS = frozenset({"conv", "conv1d"})
+WEIGHT_SUFFIXES = (".weight", PACKED_WEIGHT_SUFFIX, COMPRESSED_WEIGHT_SUFFIX)
 FULL_COVERAGE = 0.99
 """Share of the blocks' parameters below which a plan names the layers without an adapter."""
 MAX_NAMED = 6
@@ -223,19 +230,27 @@ def block_matrices(base: BaseModel) -> dict[LayerPath, BlockMatrix]:
 
     matrices = dict[LayerPath, BlockMatrix]()
     for name, about in tensors.items():
-        path = tuple(name.removesuffix(".weight").split("."))
+        suffix = next((each for each in WEIGHT_SUFFIXES if name.endswith(each)), "")
+        path = tuple(name.removesuffix(suffix).split("."))
         shape = about["shape"]
         # transformers 5 stores a mixture's experts as parameters, without `.weight`.
         is_experts = path[-2:-1] == (EXPERTS,) and "bias" not in path[-1]
-        if len(shape) < 2 or is_aside(path) or not (name.endswith(".weight") or is_experts):
+        if len(shape) < 2 or is_aside(path) or not (suffix or is_experts):
             continue
-        # bitsandbytes packs two 4-bit values in a byte.
-        values_per_element = 2 if about["dtype"] == "U8" else 1
+        values_per_element = _values_per_element(base, about["dtype"])
         matrices[path] = BlockMatrix(
             parameters=values_per_element * math.prod(shape),
             is_adaptable=len(shape) == 2 and is_adaptable(path, is_mixture=is_mixture),
         )
     return matrices
+
+
+def _values_per_element(base: BaseModel, dtype: str) -> int:
+    if dtype == "I32":  # GPTQ's, AWQ's and compressed-tensors' words
+        bits = base.quantisation.bits if base.quantisation else 0
+        return WORD_BITS // (bits or USUAL_BITS)
+    # bitsandbytes packs two 4-bit values in a byte.
+    return 2 if dtype == "U8" else 1
 
 
 def read_safetensors_header(base: BaseModel, file: Path) -> dict[str, Any]:
