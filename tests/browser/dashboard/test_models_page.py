@@ -1,0 +1,55 @@
+"""The page of base models: the table, the licence before a fetch, and the offer of a first start."""
+
+import numpy as np
+import pytest
+from playwright.async_api import expect
+from safetensors.numpy import save
+
+from tests.bot.model_machine import pretend_machine
+from tests.browser.dashboard.conftest import assert_accessible
+from tests.hub_server import Hub, Repository, reach
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+COMMIT = "0" * 39 + "1"
+MODEL = {
+    "config.json": b'{"model_type": "qwen3"}',
+    "model.safetensors": save({"model.norm.weight": np.ones(2**16, dtype=np.float32)}),
+}
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    pretend_machine(monkeypatch)
+    served = Hub({"Qwen/Qwen3-0.6B": Repository({COMMIT: MODEL}, {"main": COMMIT})})
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
+        yield served
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_model_is_fetched_after_its_licence_was_accepted(dashboard, hub, phone):
+    page = await dashboard.open("/dashboard/models", phone=phone, dark=phone)
+    table = page.get_by_role("region", name="Models, table")
+    await expect(table.get_by_role("rowheader", name="SmolLM3 3B")).to_contain_text("recommended")
+    await assert_accessible(page)
+    await table.get_by_role("link", name="Fetch Qwen3 0.6B", exact=True).click()
+    await expect(page.get_by_role("link", name="Apache-2.0")).to_be_visible()
+    await assert_accessible(page)
+    await page.get_by_role("checkbox", name="I accept the licence").check()
+    await page.get_by_role("button", name="Fetch", exact=True).click()
+    ready = page.get_by_role("heading", name="qwen3-0.6b is here")
+    await expect(ready).to_be_visible(timeout=10_000)
+    await page.get_by_role("link", name="Serve it …").first.click()
+    await expect(page.get_by_text(f"BASE_MODEL=Qwen/Qwen3-0.6B@{COMMIT}")).to_be_visible()
+    await assert_accessible(page)
+
+
+async def test_the_offer_of_a_first_start_is_declined(dashboard, hub):
+    models = dashboard.stage.client.services.models
+    assert await models.look_for_offer()
+    page = await dashboard.open("/dashboard")
+    offer = page.get_by_role("region", name="A larger model fits this machine")
+    await expect(offer).to_contain_text("SmolLM3 3B")
+    await assert_accessible(page)
+    await offer.get_by_role("button", name="No, thanks").click()
+    await expect(offer).to_have_count(0)
