@@ -174,6 +174,9 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
             home=settings.home,
         )
 
+    if settings.engine == "llamacpp":
+        return await _create_llamacpp_engine(settings, base, on_reply)
+
     # What works with servers is imported only where the setting names them.
     from personas.engine.remote.openai_engine import OpenAIEngine
     from personas.engine.remote.replica import ReplicaLimits
@@ -206,6 +209,31 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
         limits=limits,
         max_waiting=settings.max_waiting_replies,
         max_context_tokens=settings.context_tokens,
+        on_reply=on_reply,
+    )
+
+
+async def _create_llamacpp_engine(
+    settings: Settings, base: BaseModel, on_reply: MetricsCallback
+) -> Engine:
+    from personas.engine.remote.llamacpp_command import find_program
+    from personas.engine.remote.llamacpp_engine import LLAMACPP_LIMITS, LlamaCppEngine
+    from personas.models.gguf_base_file import find_base_gguf
+
+    model_file = await asyncio.to_thread(find_base_gguf, base, settings.engine_model)
+    program = None if settings.engine_urls else find_program(settings.llama_server)
+    where = program.name if program else ", ".join(settings.engine_urls)
+    log.info("%s serves %s with llama.cpp …", where, model_file)
+    return LlamaCppEngine(
+        base,
+        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
+        settings.engine_urls,
+        settings.home,
+        model_file=model_file,
+        program=program,
+        key=settings.engine_key,
+        limits=replace(LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
+        max_waiting=settings.max_waiting_replies,
         on_reply=on_reply,
     )
 

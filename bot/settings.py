@@ -55,7 +55,7 @@ FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 TrainerKind = Literal["local", "ray"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-EngineKind = Literal["local", "vllm", "openai"]
+EngineKind = Literal["local", "llamacpp", "vllm", "openai"]
 
 
 class SettingsError(UnderstudyError):
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
     engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(
-        default="local", description="local, vllm, openai"
+        default="local", description="local, llamacpp, vllm, openai"
     )
     engine_urls: Annotated[tuple[str, ...], BeforeValidator(parse_server_urls)] = Field(
         default=(),
@@ -105,10 +105,19 @@ class Settings(BaseSettings):
     )
     engine_home: ServerFolder = Field(default="", description="an absolute path on the servers")
     engine_model: str = Field(
-        default="", description="the model's name at the servers, where they list several"
+        default="",
+        description="the model's name at the servers, if they list several; with llamacpp the base model's GGUF file",
     )
-    engine_rows: Integer = Field(default=32, ge=1, le=1024)
+    # A server of the bot's own has a context of its own for each reply
+    engine_rows: Integer = Field(
+        default_factory=lambda values: 4 if values.get("engine") == "llamacpp" else 32,
+        ge=1,
+        le=1024,
+        description="a whole number from 1 to 1024",
+    )
     engine_loras: Integer = Field(default=16, ge=1, le=1024)
+    # The program that ENGINE=llamacpp starts; empty for the one on the PATH, or the package's
+    llama_server: str = Field(default="", description="the path of llama-server")
     web_host: Host = Field(
         default=LOOPBACK,
         description="an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1",
@@ -282,7 +291,8 @@ class Settings(BaseSettings):
         return self
 
     def _check_engine(self) -> None:
-        if (self.engine != "local") != bool(self.engine_urls):
+        needs_urls = self.engine not in ("local", "llamacpp")
+        if (needs_urls and not self.engine_urls) or (self.engine == "local" and self.engine_urls):
             raise SettingsError(
                 f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
@@ -395,9 +405,11 @@ def _describe_setting(field: str, info: FieldInfo) -> Setting:
 SETTINGS = tuple(_describe_setting(field, info) for field, info in Settings.model_fields.items())
 SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS}
 READ_ONLY_WITH = (
-    ("engine", "vllm openai", "ENGINE_KEY ENGINE_ROWS"),
-    ("engine", "vllm", "ENGINE_HOME ENGINE_LORAS"),
-    ("engine", "openai", "ENGINE_MODEL"),
+    ("engine", "llamacpp vllm openai", "ENGINE_KEY ENGINE_ROWS"),
+    ("engine", "llamacpp vllm", "ENGINE_LORAS"),
+    ("engine", "vllm", "ENGINE_HOME"),
+    ("engine", "llamacpp openai", "ENGINE_MODEL"),
+    ("engine", "llamacpp", "LLAMA_SERVER"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),
 )
 """A setting's field, values of it, and the variables that have an effect with these alone."""

@@ -51,7 +51,7 @@ echo "$torch" | compile - --no-deps --output-file torch.txt
     $(echo "$torch" | compile - | grep -E '^(nvidia|cuda|triton)' | without)
   before=(build.txt torch.txt lock.txt)
   echo "$torch" | compile - --constraint lock.txt $(without "${before[@]}") --output-file cuda.txt
-  for extra in dev gpu notebooks shards tensorboard; do
+  for extra in dev gpu llamacpp notebooks shards tensorboard; do
     compile "$PROJECT" --extra "$extra" --constraint lock.txt $(without "${before[@]}" cuda.txt) --output-file "$extra.txt"
   done
 }

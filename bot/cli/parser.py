@@ -30,7 +30,7 @@ examples:
   python -m bot doctor --json
 
 It looks at the settings, the home and its disk, the port and the token; with a token at the bot's permissions; with
-ENGINE=vllm or openai at each server, and with TRAINER=ray at the cluster, by a short job; then it asks the trainer's
+other engines than local at each server, and with TRAINER=ray at the cluster, by a short job; then it asks the trainer's
 doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
 
 exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""

@@ -244,6 +244,16 @@ def test_an_engine_over_servers_and_their_addresses_go_together(environ, words):
     assert words in refused.value.message and f"ENGINE is {engine}" in refused.value.message
 
 
+def test_llama_cpp_needs_no_address_and_computes_fewer_replies_at_once():
+    own = load_settings(None, {"ENGINE": "llamacpp", "LLAMA_SERVER": "/opt/llama-server"})
+    assert (own.engine_urls, own.engine_rows, own.llama_server) == ((), 4, "/opt/llama-server")
+    theirs = {"ENGINE": "llamacpp", "ENGINE_URLS": "http://127.0.0.1:8080", "ENGINE_ROWS": "2"}
+    assert load_settings(None, theirs).engine_rows == 2
+    assert load_settings(None, {}).engine_rows == 32
+    with pytest.raises(SettingsError, match="needs the built-in engine; ENGINE=llamacpp"):
+        load_settings(None, {"ENGINE": "llamacpp", "REPLY_CANDIDATES": "4"})
+
+
 @pytest.mark.parametrize(
     "environ",
     [{"ENGINE_URLS": "http://bot:hidden@gpu:8001"}, {"ENGINE_URLS": "http://a:1, http://hid@d,en@gpu/v1"},

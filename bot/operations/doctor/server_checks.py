@@ -5,6 +5,8 @@ import os
 import secrets
 import shlex
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from personas.models import base_model
 
 if TYPE_CHECKING:
     from bot.training.backends.ray_jobs import RayJob, RayJobsClient
+    from personas.engine.remote.server_checks import ServerCheck
 
 OLDEST_RAY = (2, 40)
 """Ray releases before this one are untested."""
@@ -37,6 +40,8 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
     from personas.engine.remote.openai_engine import OpenAIEngine  # only where the setting names it
     from personas.engine.remote.vllm_engine import VllmEngine
 
+    if settings.engine == "llamacpp":
+        return await _check_llamacpp(settings)
     label = "vLLM" if settings.engine == "vllm" else "engine"
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
@@ -66,6 +71,37 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
         findings = await engine.inspect()
     except BaseModelError as error:
         return [BotCheck(label, "fail", error.message, error.advice)]
+    return _bot_checks(label, findings)
+
+
+async def _check_llamacpp(settings: Settings) -> list[BotCheck]:
+    """Check llama.cpp's servers, or the program and the files of the bot's own."""
+    from personas.engine.remote.llamacpp_command import find_program
+    from personas.engine.remote.llamacpp_engine import LLAMACPP_LIMITS, LlamaCppEngine
+    from personas.models.gguf_base_file import find_base_gguf
+
+    label = "llama.cpp"
+    try:
+        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
+        engine = LlamaCppEngine(
+            base,
+            "bfloat16",
+            settings.engine_urls,
+            settings.home,
+            model_file=await asyncio.to_thread(find_base_gguf, base, settings.engine_model),
+            program=None if settings.engine_urls else find_program(settings.llama_server),
+            key=settings.engine_key,
+            limits=replace(
+                LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
+            ),
+        )
+        findings = await engine.inspect()
+    except UnderstudyError as error:
+        return [BotCheck(label, "fail", error.message, error.advice)]
+    return _bot_checks(label, findings)
+
+
+def _bot_checks(label: str, findings: Sequence["ServerCheck"]) -> list[BotCheck]:
     checks = []
     for finding in findings:
         text = finding.found

@@ -16,7 +16,7 @@ WHEEL_SERVER = "personas.engine.remote.xllamacpp_server"
 LOOPBACK = "127.0.0.1"
 INSTALL_ADVICE = (
     "Install llama.cpp so that llama-server is on the PATH, set LLAMA_SERVER to its path, or run "
-    "`pip install xllamacpp` in this environment."
+    "`requirements/install.sh .venv/bin/python llamacpp` in the project's folder."
 )
 
 
@@ -38,7 +38,7 @@ def find_program(setting: str) -> LlamaProgram:
     Raises `NoLlamaServerError`.
     """
     if setting:
-        path = shutil.which(Path(setting).expanduser())
+        path = shutil.which(str(Path(setting).expanduser()))
         if path is None:
             raise NoLlamaServerError(
                 f"LLAMA_SERVER is {setting}, which is no program that can be run.", INSTALL_ADVICE

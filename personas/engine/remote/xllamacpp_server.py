@@ -24,9 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings.cache_ram_mib = options.cache_ram
     settings.lora_init_without_apply = options.lora_init_without_apply
     settings.lora_adapters = [
-        xllamacpp.CommonAdapterLoraInfo(path, 0.0)
-        for text in options.lora
-        for path in next(csv.reader([text]))
+        xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in adapter_paths(options.lora)
     ]
     settings.hostnames = [options.host]
     settings.port = options.port
@@ -43,6 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"listening on {server.listening_address}", flush=True)
     threading.Event().wait()
     return 0
+
+
+def adapter_paths(values: list[str]) -> list[str]:
+    """Return the paths of `--lora`, each value of which may name several."""
+    return [path for value in values for path in next(csv.reader([value]))]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

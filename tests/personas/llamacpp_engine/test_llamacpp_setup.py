@@ -1,0 +1,151 @@
+"""What ENGINE=llamacpp needs on a machine: the program, the base model's file, memory, and options."""
+
+import shlex
+import stat
+import sys
+from dataclasses import replace
+
+import pytest
+
+from personas.engine.remote import llamacpp_command, xllamacpp_server
+from personas.engine.remote.llamacpp_command import (
+    LlamaOptions,
+    NoLlamaServerError,
+    find_program,
+    start_arguments,
+)
+from personas.engine.remote.llamacpp_memory import ServerMemory, kv_bytes_per_token
+from personas.engine.remote.llamacpp_scorer import runs_of
+from personas.engine.remote.llamacpp_slots import SlotPool
+from personas.errors import BaseModelError
+from personas.models.base_model import BaseModel, load_config
+from personas.models.gguf_base_file import find_base_gguf
+from personas.models.rope_scaling import RopeScaling
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A PATH with nothing on it, and no wheel."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(llamacpp_command, "WHEEL", "no_such_wheel")
+    return tmp_path
+
+
+def program_in(folder, name="llama-server"):
+    file = folder / name
+    file.write_text("#!/bin/sh\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return file
+
+
+class TestProgram:
+    """The setting, then the PATH, then the wheel."""
+
+    def test_the_first_that_is_there_is_taken(self, path, monkeypatch):
+        with pytest.raises(NoLlamaServerError) as error:
+            find_program("")
+        for way in ("PATH", "LLAMA_SERVER", "install.sh"):
+            assert way in error.value.advice
+        monkeypatch.setattr(llamacpp_command, "WHEEL", "pytest")
+        assert find_program("").command[:2] == (sys.executable, "-m")
+        found = program_in(path)
+        assert find_program("").command == (str(found),)
+        other = program_in(path, "mine")
+        assert find_program(str(other)).command == (str(other),)
+
+    def test_a_setting_that_is_no_program_is_named(self, path):
+        program_in(path)
+        (path / "text").write_text("")
+        for setting in (str(path / "missing"), str(path / "text")):
+            with pytest.raises(NoLlamaServerError, match="LLAMA_SERVER is") as error:
+                find_program(setting)
+            assert setting in error.value.message
+
+
+class TestOptions:
+    """The options of llama-server, which the wheel's server reads too."""
+
+    def test_the_wheels_server_reads_all_of_them(self, tmp_path):
+        adapters = (tmp_path / "a.gguf", tmp_path / 'with, a "comma".gguf')
+        options = LlamaOptions(tmp_path / "base.gguf", adapters, slots=3, context_tokens=2048)
+        read = xllamacpp_server._parse(start_arguments(options, 8081))
+        assert (read.model, read.parallel, read.ctx_size) == (str(options.model), 3, 3 * 2048)
+        assert (read.cache_ram, read.host, read.port) == (0, "127.0.0.1", 8081)
+        assert read.lora_init_without_apply and read.no_webui
+        assert xllamacpp_server.adapter_paths(read.lora) == [str(path) for path in adapters]
+        typed = shlex.split(options.command_line())
+        assert typed[0] == "llama-server" and typed[1:] == options.arguments()
+
+    def test_a_server_without_adapters_gets_no_option_of_theirs(self, tmp_path):
+        options = LlamaOptions(tmp_path / "base.gguf", (), slots=1, context_tokens=2048)
+        assert not any("lora" in argument for argument in options.arguments())
+
+
+class TestBaseFile:
+    """The very file that BASE_MODEL names, else ENGINE_MODEL."""
+
+    def test_a_gguf_file_is_served_as_it_is(self, small_base):
+        base, file, _ = small_base
+        named = replace(base, name=str(file))
+        assert find_base_gguf(named) == file
+        assert find_base_gguf(base, str(file)) == file
+        assert find_base_gguf(BaseModel("embedded", "", 0)).suffix == ".gguf"
+
+    def test_safetensors_need_a_file_of_the_setting(self, small_base, tmp_path):
+        base, file, _ = small_base
+        with pytest.raises(BaseModelError, match="reads GGUF files") as error:
+            find_base_gguf(base)
+        assert "ENGINE_MODEL" in error.value.advice and str(base.folder) in error.value.advice
+        (tmp_path / "text.gguf").write_text("text")
+        with pytest.raises(BaseModelError, match=r"ENGINE_MODEL is .* no GGUF file"):
+            find_base_gguf(base, str(tmp_path / "text.gguf"))
+        scaled = replace(base, scaling=RopeScaling("yarn", 2.0))
+        with pytest.raises(BaseModelError, match="RoPE scaling"):
+            find_base_gguf(scaled, str(file))
+
+
+class TestMemory:
+    """Whether a second server fits, and what the doctor says then."""
+
+    def test_a_promotion_is_said_to_start_a_second_server_or_to_restart(self):
+        large = ServerMemory(need_bytes=2 * 2**30, free_bytes=5 * 2**30, total_bytes=16 * 2**30)
+        assert large.has_room and "second server" in large.switch and "2.0 GiB" in large.switch
+        # A tenth of the machine's memory has to stay free.
+        small = replace(large, free_bytes=3 * 2**30)
+        assert not small.has_room and "restarts the server between replies" in small.switch
+
+    def test_keys_and_values_are_counted_by_layer_and_head(self, small_base):
+        config = load_config(small_base[0])
+        assert kv_bytes_per_token(config) == 2 * 2 * 2 * 2 * 16  # k and v, float16, layers, heads
+
+
+class TestSlots:
+    """A slot is read by the adapter that filled it, and conversations keep theirs."""
+
+    def test_another_adapter_never_reads_a_slot(self):
+        pool = SlotPool.of(1)
+        with pool.use("a", [1, 2, 3]) as first:
+            assert not first.reads_cache
+        with pool.use("a", [1, 2, 3, 4]) as again:
+            assert (again.number, again.reads_cache) == (first.number, True)
+        with pool.use("b", [1, 2, 3, 4]) as other:
+            assert (other.number, other.reads_cache) == (first.number, False)
+        with pool.use("a", [1, 2, 3]) as back:
+            assert not back.reads_cache
+        pool.forget()
+        with pool.use("a", [1, 2, 3]) as after:
+            assert not after.reads_cache
+
+    def test_a_conversation_gets_its_slot_back_and_busy_ones_are_left(self):
+        pool = SlotPool.of(2)
+        with pool.use("a", [1, 2, 3]) as one, pool.use("a", [7, 8, 9]) as two:
+            assert one.number != two.number
+            with pool.use("a", [1, 2]) as third:
+                assert third.number == -1
+        with pool.use("a", [7, 8, 9, 10]) as again:
+            assert (again.number, again.reads_cache) == (two.number, True)
+
+
+def test_a_reply_is_scored_in_runs_without_parts_of_characters():
+    assert list(runs_of([1, 2, -3, -4, 5], lambda token: token > 0)) == [(0, (1, 2)), (4, (5,))]
+    assert not list(runs_of([-1], lambda token: token > 0))
