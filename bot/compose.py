@@ -234,6 +234,7 @@ async def _create_llamacpp_engine(
         key=settings.engine_key,
         limits=replace(LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
         max_waiting=settings.max_waiting_replies,
+        max_context_tokens=settings.context_tokens,
         on_reply=on_reply,
     )
 

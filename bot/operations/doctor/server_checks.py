@@ -94,6 +94,7 @@ async def _check_llamacpp(settings: Settings) -> list[BotCheck]:
             limits=replace(
                 LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
             ),
+            max_context_tokens=settings.context_tokens,
         )
         findings = await engine.inspect()
     except UnderstudyError as error:
