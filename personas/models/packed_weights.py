@@ -42,7 +42,7 @@ def _iter_weights(
     from safetensors import safe_open
 
     # The parts of a layer may lie in two files.
-    files = {}
+    files = dict[str, Path]()
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as weights:
             files |= dict.fromkeys(weights.keys(), path)

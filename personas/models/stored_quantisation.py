@@ -196,7 +196,7 @@ def unpacked_weight_bytes(folder: Path, stored: StoredQuantisation) -> int:
 
 def _unpacked_bytes(name: str, tensor: Any, stored: StoredQuantisation) -> int:
     kind = str(tensor.get_dtype())
-    count = math.prod(tensor.get_shape())
+    count: int = math.prod(tensor.get_shape())
     if stored.is_integer and name.endswith(PACKED_LAYER_SUFFIXES):
         # Zero points, scales and groups are part of the weights then.
         is_weight = name.endswith(PACKED_WEIGHT_SUFFIX)
