@@ -123,7 +123,7 @@ async def test_a_rollout_is_stopped_by_command_or_button_and_reported_by_status(
     assert "No version of Ballast" in words
     await response_text(stage.moderator, QUAY, "finetune rollout start", share=10)
     assert (
-        "is no longer rolled out"
+        "v1 of **Ballast** is no longer rolled out"
         in (await response_text(stage.moderator, QUAY, "finetune rollout stop"))[0]
     )
     assert [

@@ -16,7 +16,7 @@ from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 from tests.trainer.job_folders import persona_job
-from trainer.doctor.doctor_report import known_models
+from tests.trainer.model_sizes import LLAMA_3B, LLAMA_8B, QWEN_3B
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import MachineSpec
@@ -52,14 +52,6 @@ EMBEDDED = ModelTraits(
     ),
     8192,
     "llama",
-)
-QWEN_3B, LLAMA_3B, LLAMA_8B = (
-    known_models()[name]
-    for name in (
-        "Qwen/Qwen2.5-3B-Instruct",
-        "meta-llama/Llama-3.2-3B-Instruct",
-        "meta-llama/Llama-3.1-8B-Instruct",
-    )
 )
 
 

@@ -12,7 +12,7 @@ import torch
 from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import persona_job
-from trainer.doctor.doctor_report import known_models
+from tests.trainer.model_sizes import QWEN_3B
 from trainer.estimate.memory_model import (
     MAX_LOGIT_BYTES,
     adapter_parameter_count,
@@ -193,7 +193,7 @@ def test_a_whole_run_holds_what_was_predicted(tmp_path, tiny_base):
 
 
 def test_a_small_card_is_reckoned_with_4_bits_where_16_do_not_fit():
-    three_billion = known_models()["Qwen/Qwen2.5-3B-Instruct"].shape
+    three_billion = QWEN_3B.shape
     recipe = load_recipe("s0-6gb")
 
     def needed(gib):
