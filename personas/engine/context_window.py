@@ -21,6 +21,8 @@ MAX_CONTEXT_TOKENS = 2**17
 """Bounds of what CONTEXT_TOKENS may ask for."""
 WINDOW_STEP_TOKENS = 256
 """A window that the memory limits is a multiple of this."""
+MAX_PREFILL_S = 60.0
+"""Longest time until the first word of a reply whose prompt fills the window."""
 RUNNING_MEMORY_SHARE = 1 / 2
 """Share of the free memory for keys and values of the replies that run."""
 PREFIX_MEMORY_SHARE = 1 / 8
@@ -55,6 +57,17 @@ class ContextWindow:
         if positions and positions < wanted.tokens:
             return cls(positions, f"all that {base.name} reads")
         return wanted
+
+    def within_time(self, tokens_per_s: float) -> Self:
+        """Return the window that a processor reads in `MAX_PREFILL_S`, at so many tokens per second;
+        by halves, so that it is the same at most starts.
+        """
+        tokens = self.tokens
+        while tokens > SMALL_CONTEXT_TOKENS and tokens > MAX_PREFILL_S * tokens_per_s:
+            tokens = max(tokens // 2, SMALL_CONTEXT_TOKENS)
+        return self.limited_to(
+            tokens, f"what this machine reads in {MAX_PREFILL_S:.0f} s; CONTEXT_TOKENS can raise it"
+        )
 
     def limited_to(self, tokens: int, reason: str) -> Self:
         """Return the window itself, or one of so many tokens if that is smaller."""

@@ -1,6 +1,7 @@
 """Builds an engine around a loaded model: runner, LoRA slots, peft as the fallback, and the batch."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from personas.schemas.chat import AdapterRef
 log = logging.getLogger(__name__)
 STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose linear layers see each token once and whose attention is the usual one."""
+SPEED_PROBE_TOKENS = 64
 SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
 ROUNDING_ALLOWANCE = 3.0
@@ -70,6 +72,15 @@ class EngineParts:
             kept_bytes=kept_bytes,
             kept_most_bytes=kept_most_bytes,
         )
+
+    def prefill_tokens_per_s(self) -> float:
+        """Measure how fast a prompt is computed, on a short one. On the model's thread."""
+        tokens = probe_tokens(self.peft.model, SPEED_PROBE_TOKENS)
+        runner = self.batch.runner
+        kv = runner.new_kv_cache(len(tokens))
+        started_at = time.perf_counter()
+        runner.backend.forward([ScheduledTokens(kv, tokens)])
+        return len(tokens) / (time.perf_counter() - started_at)
 
     def load_adapter(
         self, weights: AdapterWeights, on_loaded: OnTried = lambda error: None

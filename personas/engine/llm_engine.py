@@ -16,7 +16,12 @@ import psutil
 
 from personas.engine import EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
-from personas.engine.context_window import ContextWindow, KVBudget, prompt_room
+from personas.engine.context_window import (
+    SMALL_CONTEXT_TOKENS,
+    ContextWindow,
+    KVBudget,
+    prompt_room,
+)
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
@@ -313,7 +318,25 @@ class LLMEngine:
         if parts.stacked:
             self._enable_kernel(parts.stacked)
         self.window = budget.window
+        if model.device.type == "cpu" and self.max_context_tokens is None:
+            # A task after the one that enables the compiled kernel, and before all requests.
+            measure = partial(self._limit_to_speed, parts, budget.window)
+            self._tasks.put(_EngineTask(measure, log.error))
         return parts
+
+    def _limit_to_speed(self, parts: "EngineParts", window: ContextWindow) -> None:
+        """Make the window so small that the first words of a reply come in time, unless the operator
+        asks for one.
+        """
+        if window.tokens <= SMALL_CONTEXT_TOKENS or parts is not self._parts:
+            return
+        speed = parts.prefill_tokens_per_s()
+        self.window = window.within_time(speed)
+        log.info(
+            "prompts are computed at %.0f tokens/s; with their replies, they have at most %d tokens",
+            speed,
+            self.window.tokens,
+        )
 
     def _plan_memory(self, model: Any) -> KVBudget:
         """Divide the free memory of a loaded model's device, and log the window."""

@@ -52,6 +52,11 @@ class BatchGenerator:
         self._prefilled_in_a_row = 0
 
     @property
+    def runner(self) -> ModelRunner:
+        """The runner of all sequences whose adapters fit into a slot."""
+        return self._runners[0]
+
+    @property
     def running(self) -> int:
         """Number of replies being generated. Thread-safe."""
         return len(self.scheduler.running)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from personas.engine import llm_engine
 from personas.engine.context_window import (
@@ -20,13 +21,14 @@ from personas.engine.context_window import (
     fit_rows,
     prompt_room,
 )
-from personas.engine.engine_parts import build_engine_parts
+from personas.engine.engine_parts import EngineParts, build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import CacheShape, SequenceKVCache, kv_token_bytes
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.lora_runner import StackedLoraRunner
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.remote import llamacpp_engine
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
 from personas.models.loading import load_model
@@ -39,7 +41,7 @@ from tests.personas.engine_reference import (
     differences,
     run_to_end,
 )
-from tests.tiny_models import make_adapter, make_tiny_model
+from tests.tiny_models import make_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MIB = 2**20
@@ -122,6 +124,17 @@ class TestSize:
         assert (count, found.tokens) == (rows, tokens)
         assert ("memory" in found.reason) == (tokens < 8192)
 
+    @pytest.mark.parametrize(
+        ("tokens_per_s", "tokens"), [(1000, 8192), (130, 4096), (60, 2048), (0.1, 2048)]
+    )
+    def test_a_slow_processor_halves_it_until_the_first_words_come_within_a_minute(
+        self, tokens_per_s, tokens
+    ):
+        window = ContextWindow(8192, "the default").within_time(tokens_per_s)
+        assert window.tokens == tokens
+        assert ("60 s; CONTEXT_TOKENS can raise it" in window.reason) == (tokens < 8192)
+        assert ContextWindow(1024, "all").within_time(tokens_per_s).tokens == 1024
+
     def test_a_small_base_is_not_enlarged_and_unknown_sizes_limit_nothing(self):
         small = ContextWindow(1024, "all that it reads")
         budget = KVBudget.plan(small, 2**20, free_bytes=2**20, least_prefix_bytes=5)
@@ -161,10 +174,22 @@ class TestSize:
 def long_base(tmp_path_factory, renderer) -> BaseModel:
     """A tiny Llama that reads 8,192 tokens."""
     folder = tmp_path_factory.mktemp("models") / "long"
-    make_tiny_model(folder, renderer.tokenizer, width=32)
-    config = json.loads((folder / "config.json").read_text())
-    config["max_position_embeddings"] = 8192
-    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(renderer.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=renderer.tokenizer.bos_token_id,
+        eos_token_id=renderer.tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    renderer.tokenizer.save_pretrained(folder)
     return locate(str(folder))
 
 
@@ -288,6 +313,30 @@ class TestServers:
         assert window.tokens == SMALL_CONTEXT_TOKENS and "CONTEXT_TOKENS" in window.reason
         assert self.window(tmp_path, 0, asked=6000).tokens == 6000
 
+    @pytest.mark.parametrize(
+        ("devices", "is_own", "asked", "tokens"),
+        [((), True, None, 4096), ((), True, 8192, 8192), ((), False, None, 8192),
+         (("/",), True, None, 8192)],
+    )  # fmt: skip
+    def test_a_llama_server_on_a_processor_reads_less_unless_more_is_asked_for(
+        self, tiny_base, tmp_path, monkeypatch, devices, is_own, asked, tokens
+    ):
+        monkeypatch.setattr(llamacpp_engine, "ACCELERATOR_DEVICES", devices)
+        monkeypatch.setattr(llamacpp_engine.sys, "platform", "linux")
+        monkeypatch.setattr(llamacpp_engine, "GgufAdapters", lambda *parts: None)
+        engine = llamacpp_engine.LlamaCppEngine(
+            tiny_base, "bfloat16", (), tmp_path, max_context_tokens=asked
+        )
+        engine.program = object() if is_own else None
+        engine._layers = {}
+
+        def read_files(self: VllmEngine) -> None:
+            self._wanted = ContextWindow(8192, "the default")
+
+        monkeypatch.setattr(VllmEngine, "_read_files", read_files)
+        engine._read_files()
+        assert engine._wanted.tokens == tokens
+
 
 class TestMemory:
     """Keys and values of all running replies stay within `SchedulerLimits.kv_bytes`."""
@@ -307,10 +356,10 @@ class TestMemory:
     def test_replies_for_which_there_is_no_memory_wait_and_others_pass(
         self, open_parts, questions, model
     ):
-        limit = 9000 * kv_token_bytes(model)
+        limit = 5000 * kv_token_bytes(model)
         parts = open_parts(SchedulerLimits(kv_bytes=limit))
-        middle, longest, short = questions
-        recorded = [RecordedReply(question, LENGTH) for question in (longest, middle, short)]
+        middle, _, short = questions
+        recorded = [RecordedReply(question, LENGTH) for question in (middle, middle, short)]
         assert self.most_bytes(parts, recorded) <= limit
         assert differences(recorded)[1] == []
         last = max(recorded, key=lambda one: one.waited_s)
@@ -381,7 +430,8 @@ class TestEngine:
     async def test_memory_that_does_not_suffice_makes_the_window_small_and_the_log_says_so(
         self, long_base, monkeypatch, caplog
     ):
-        free_bytes = 2 * 2 * 4096 * 2 * 2 * 2 * 8 * 4  # two windows of 4,096 tokens in half of it
+        # Half of it holds two windows of 4,096 tokens: layers, two, heads, width, float32.
+        free_bytes = 2 * 2 * 4096 * (2 * 2 * 1 * 16 * 4)
         monkeypatch.setattr(llm_engine, "free_memory_bytes", lambda device: free_bytes)
         with caplog.at_level(logging.INFO, "personas.engine.llm_engine"):
             engine = await self.open(long_base)
@@ -392,6 +442,27 @@ class TestEngine:
         finally:
             await engine.close()
         assert reply.prompt_tokens <= 4096 - 4
+
+    @pytest.mark.parametrize(("asked", "tokens"), [(None, 4096), (8192, 8192)])
+    async def test_a_slow_processor_makes_it_small_unless_the_operator_asks_for_it(
+        self, long_base, monkeypatch, asked, tokens
+    ):
+        monkeypatch.setattr(EngineParts, "prefill_tokens_per_s", lambda parts: 100.0)
+        engine = await self.open(long_base, max_context_tokens=asked)
+        try:
+            await engine.clear_prefix_cache()  # a task after the measurement
+            assert engine.context_tokens == tokens
+        finally:
+            await engine.close()
+
+    async def test_the_speed_is_measured_on_the_engines_own_prompt_computation(self, long_base):
+        engine = await self.open(long_base)
+        try:
+            await engine.clear_prefix_cache()
+            assert engine._parts.prefill_tokens_per_s() > 0
+            assert engine.context_tokens == 8192, "a tiny model is fast"
+        finally:
+            await engine.close()
 
     async def test_what_does_not_fit_beside_the_reply_is_refused(self, long_base):
         engine = await self.open(long_base, max_context_tokens=1024)

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +51,10 @@ LLAMACPP_LIMITS = ReplicaLimits(rows=4, health_timeout_s=10.0)
 """A server that computes a long prompt on all cores answers late."""
 STALL_S = 300.0
 """A part of a prompt, of 2,048 tokens, may take minutes on a CPU."""
+PROCESSOR_CONTEXT_TOKENS = 4096
+"""A processor takes minutes to read a longer prompt."""
+ACCELERATOR_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
+"""Devices of NVIDIA's and of AMD's drivers."""
 MEMORY_SHARE = 0.8
 """Share of the free memory that a server with all its slots may take."""
 REPLACEMENT_CHARACTER = "\ufffd"
@@ -354,6 +360,9 @@ class LlamaCppEngine(VllmEngine):
 
     def _read_files(self) -> None:
         super()._read_files()
+        if self.program and self.max_context_tokens is None and not _has_accelerator():
+            reason = "the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it"
+            self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, reason)
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
 
     def _create_checker(self, expected: ExpectedModel) -> LlamaCppChecker:
@@ -376,7 +385,17 @@ class LlamaCppEngine(VllmEngine):
             is_whole=self._is_whole,
             place=self._place(client, served),
         )
-        await self._effects.check(scorer, adapter)
+        await self._effects.check(scorer, adapter, self._other_on(served, adapter))
+
+    def _other_on(self, served: ServedByLlamaCpp, adapter: AdapterRef) -> AdapterRef | None:
+        """Return another adapter that a server has, the one used last; None without any."""
+        for other in reversed(self._wanted_adapters.adapters.values()):
+            if (
+                other.name != adapter.name
+                and self._llama_replicas.files.get(other.name) in served.ids
+            ):
+                return other
+        return None
 
     def _place(self, client: LlamaCppClient, served: ServedByLlamaCpp) -> str:
         """Name what computes: an own server is always started with the same files."""
@@ -401,3 +420,7 @@ class LlamaCppEngine(VllmEngine):
         on_end: Callable[[], None],
     ) -> VllmSequence:
         return LlamaCppSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
+
+
+def _has_accelerator() -> bool:
+    return sys.platform == "darwin" or any(map(os.path.exists, ACCELERATOR_DEVICES))
