@@ -10,7 +10,6 @@ from pydantic import Field
 from bot.generation.actions import MAX_TEMPERATURE, MIN_TOP_P
 from bot.generation.store import FIELDS, SettingValue
 from bot.generation.web.places import GenerationPlace, find_place, list_places
-from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.lookup import OwnedPersona, require_persona_in_path
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec
 from bot.platform.web_kit.problems import Problem
@@ -113,7 +112,11 @@ class GenerationResponse(ApiModel):
 @routes.operation(
     "GET /personas/{persona_id}/generation",
     "Get generation settings",
-    {200: ResponseSpec("What holds, and why.", GenerationResponse), 404: NO_PLACE_TEXT},
+    {
+        200: ResponseSpec("What holds, and why.", GenerationResponse),
+        404: NO_PLACE_TEXT,
+        422: "The server or the channel is no id.",
+    },
     query=PLACE_PARAMETERS,
 )
 async def get_generation(request: web.Request) -> web.Response:
@@ -147,8 +150,9 @@ async def patch_generation(request: web.Request) -> web.Response:
     "Reset generation settings",
     {
         200: ResponseSpec("What holds now.", GenerationResponse),
-        404: NO_PERSONA_TEXT,
+        404: NO_PLACE_TEXT,
         409: "Nothing is set there.",
+        422: "The server or the channel is no id.",
     },
     query=PLACE_PARAMETERS,
 )

@@ -11,6 +11,9 @@ from bot.personas.web.lookup import OwnedPersona, guild_name
 from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 
+MAX_ID = 2**63 - 1
+"""Discord's ids are below 2**63, the largest that the database stores."""
+
 
 @dataclass(frozen=True)
 class GenerationPlace:
@@ -78,6 +81,8 @@ def find_place(
     place where the persona does not live.
     """
     guild_id = guild_id or owned.guild_id
+    if max(guild_id, channel_id or 0) > MAX_ID:
+        raise Problem("not-found", "There is no server or channel with such an id.")
     place = GenerationPlace(owned, guild_id, channel_id or NO_CHANNEL)
     if owned.guild_id and guild_id != owned.guild_id:
         raise Problem("not-found", f"{owned.persona.name} is a persona of another server.")

@@ -13,17 +13,17 @@ from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
 from bot.services import Services
+from bot.setting_values import MAX_NEW_TOKENS_LIMIT
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import SamplingParams, Turn
 
 MAX_COLUMNS = 4
 MAX_ALTERNATIVES = 10
-MAX_NEW_TOKENS = 1024
 MAX_PROMPT_CHARS = 8000
 MAX_SEED = 2**31 - 1
 FORM_LIMITS = {
-    "alternatives": MAX_ALTERNATIVES, "max_new_tokens": MAX_NEW_TOKENS, "prompt": MAX_PROMPT_CHARS, "seed": MAX_SEED,
+    "alternatives": MAX_ALTERNATIVES, "prompt": MAX_PROMPT_CHARS, "seed": MAX_SEED,
     "fewest": MIN_TURNS, "most": MAX_TURNS,
 }  # fmt: skip
 ModelName = Annotated[
@@ -47,7 +47,7 @@ class SamplingBody(FrozenModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=10_000)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS_LIMIT)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     alternatives: Annotated[
         int, Field(ge=0, le=MAX_ALTERNATIVES, description="tokens told at each place")
@@ -114,7 +114,7 @@ def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
         lines = _require_ended(runs.get(body.after)).lines
         speakers = tuple(line.speaker for line in lines)
         talks = [(*line.talk(), prompt) for line in lines]
-    sampling = body.sampling(services.request_builder.sampling)
+    sampling = _sampling(services, body)
     run = PlaygroundRun(
         "together", speakers, prompt=body.prompt, sampling=sampling, settings=body.settings()
     )
@@ -133,7 +133,7 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
     dialogue = Dialogue(
         (first.speaker_name, second.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
     )
-    sampling = body.sampling(services.request_builder.sampling)
+    sampling = _sampling(services, body)
     run = PlaygroundRun(
         "duet",
         speakers,
@@ -142,6 +142,23 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
         settings=body.settings() | {"turns": body.turns},
     )
     return runs.start(run, run_dialogue(services, run, dialogue))
+
+
+def most_new_tokens(services: Services) -> int:
+    """Return the tokens of the longest reply: half of the engine's context."""
+    return min(MAX_NEW_TOKENS_LIMIT, services.engine.context_tokens // 2)
+
+
+def _sampling(services: Services, body: SamplingBody) -> SamplingParams:
+    sampling = body.sampling(services.request_builder.sampling)
+    most = most_new_tokens(services)
+    if body.max_new_tokens and body.max_new_tokens > most:
+        raise _field_problem(
+            "max_new_tokens",
+            f"A reply here has at most {most} tokens, half of the engine's context.",
+            "Ask for fewer.",
+        )
+    return sampling
 
 
 def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:

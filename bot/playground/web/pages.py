@@ -23,6 +23,7 @@ from bot.playground.web.actions import (
     DialogueBody,
     PlayBody,
     SamplingBody,
+    most_new_tokens,
     require_run,
     start_dialogue,
     start_side_by_side,
@@ -206,7 +207,8 @@ def _sampling_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _form_values(services: Services, values: dict[str, Any]) -> dict[str, Any]:
     usual = services.request_builder.sampling
-    return {"given": _sampling_fields(values), "usual": usual, "limits": FORM_LIMITS}
+    limits = FORM_LIMITS | {"max_new_tokens": most_new_tokens(services)}
+    return {"given": _sampling_fields(values), "usual": usual, "limits": limits}
 
 
 def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict[str, Any]:

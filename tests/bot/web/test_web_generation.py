@@ -97,7 +97,11 @@ async def test_what_cannot_be_set_is_refused_and_changes_nothing(lives_here, bod
 
 async def test_a_strange_place_in_the_query_is_refused(dashboard):
     status, refused, _ = await dashboard.ask("GET", PATH, params={"guild": "seven"})
-    assert status in (400, 422) and "guild is no id" in refused["detail"]
+    assert status == 422 and "guild is no id" in refused["detail"]
+    status, refused, _ = await dashboard.ask("GET", PATH, params={"guild": "9" * 20})
+    assert status == 404 and "no server or channel" in refused["detail"]
+    status, _, _ = await dashboard.page(f"{PAGE}?place={'9' * 19}-1")
+    assert status == 404
 
 
 def form_of(page):

@@ -158,7 +158,8 @@ async def test_tokens_are_reported_when_asked_for(dashboard):
     ("more", "field"),
     [({"models": []}, "models"), ({"models": ["nobody"]}, "models"), ({"models": ["oda"] * 5}, "models"),
      ({"prompt": "  "}, "prompt"), ({"temperature": 3}, "temperature"), ({"top_p": 0}, "top_p"),
-     ({"max_new_tokens": 5000}, "max_new_tokens"), ({"alternatives": 11}, "alternatives"), ({"seed": -1}, "seed"),
+     ({"max_new_tokens": 5000}, "max_new_tokens"), ({"max_new_tokens": 1025}, "max_new_tokens"),
+     ({"alternatives": 11}, "alternatives"), ({"seed": -1}, "seed"),
      ({"colour": "red"}, "colour")],
 )  # fmt: skip
 async def test_what_cannot_be_is_named(dashboard, more, field):
