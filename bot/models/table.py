@@ -130,7 +130,10 @@ async def build_table(
         for model in catalogue_models()
     ]
     best = recommend(fits)
-    recommended, reason = best or (None, "none of them trains here while it serves: keep the bundled model")
+    recommended, reason = best or (
+        None,
+        "none of them trains here while it serves: keep the bundled model",
+    )
     return ModelTable(
         machine=machine,
         base_model=base_model,
