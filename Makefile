@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all audit bench bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,7 +48,10 @@ demo: $(READY)  ## Run a session without a browser: a reply, a fine-tuning run, 
 demo-all: $(READY)  ## The same for all three personas, then every adapter on every persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
 
-bench: bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
+bench: bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
+
+bench-bases: $(READY)  ## Measure base models of 0.5B to 4B in the local engine and llama.cpp (builds llama.cpp once).
+	@$(BIN)/python -m benchmarks.bases
 
 bench-chat: $(READY)  ## Measure reply latency, alone and during training.
 	@$(BIN)/python -m benchmarks.chat_latency

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.engine import llama_cpp_files
 from benchmarks.engine.engine_summary import Figures, format_table, summarise_rounds
 from benchmarks.engine.engine_workload import (
     CHAT_COUNTS,
@@ -28,12 +27,13 @@ from benchmarks.engine.engine_workload import (
     load_chats,
     write_workload,
 )
-from personas.models.base_model import EMBEDDED, locate
+from benchmarks.llama_cpp import files
+from benchmarks.llama_cpp.build import BuildFailedError, LlamaBuild, build_llama_cpp
+from personas.models.base_model import EMBEDDED, load_config, locate
 
 WORK_FOLDER = Path("build/bench/chat-engine")
 RESULT_FILE = Path("build/bench/chat-engine.json")
 PACKAGES = ("torch", "transformers", "peft")
-XLLAMACPP_REQUIREMENT = "xllamacpp==2026.10.11549"
 CHATS_BY_SYSTEM = {
     "switching": CHAT_COUNTS,
     "mixed": CHAT_COUNTS,
@@ -46,7 +46,9 @@ LONG_ROUNDS = 3
 TIMEOUT_S = 1200.0
 
 
-def run_system(command: Sequence[str], wait_policy: str = "ACTIVE") -> Figures:
+def run_system(
+    command: Sequence[str], wait_policy: str = "ACTIVE", timeout_s: float = TIMEOUT_S
+) -> Figures:
     """Run a process and parse the last line of its output. Exits when it fails.
 
     Each system has its best wait policy. The others are 1.3 to 2 times as fast when waiting threads
@@ -54,7 +56,7 @@ def run_system(command: Sequence[str], wait_policy: str = "ACTIVE") -> Figures:
     """
     environment = {**os.environ, "OMP_WAIT_POLICY": wait_policy}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
+        command, env=environment, capture_output=True, text=True, timeout=timeout_s
     )
     if done.returncode:
         raise SystemExit(f"The benchmark failed: {' '.join(command)}\n{done.stderr[-2000:]}")
@@ -65,41 +67,25 @@ def run_system(command: Sequence[str], wait_policy: str = "ACTIVE") -> Figures:
 # ---------------------------------------------------------------------------------------- llama.cpp
 
 
-def llama_python() -> str | None:
-    """Return the interpreter of llama.cpp's environment, created on first use; None if that
-    fails.
-    """
-    python = WORK_FOLDER / "env" / "bin" / "python"
-    if not python.exists():
-        print("setting up llama.cpp …", flush=True)
-        pip = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            XLLAMACPP_REQUIREMENT,
-        ]
-        for command in ([sys.executable, "-m", "venv", str(WORK_FOLDER / "env")], pip):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-            if done.returncode:
-                print(f"llama.cpp is skipped: {done.stderr.strip().splitlines()[-1:]}")
-                return None
-    return str(python)
+def built_llama() -> LlamaBuild | None:
+    """Return llama.cpp as built for this machine; None, with the reason printed, if that fails."""
+    WORK_FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        return build_llama_cpp(files.write_models(WORK_FOLDER)["Q4_1"])
+    except BuildFailedError as error:
+        print(f"llama.cpp is skipped: {error}")
+        return None
 
 
-def llama_specs() -> dict[str, Path]:
-    """Write the specification that `llama_cpp_server` reads for each quantisation and return the
-    files.
+def llama_specs(build: LlamaBuild) -> dict[str, Path]:
+    """Write the specification that `benchmarks.llama_cpp.server` reads for each quantisation and
+    return the files.
     """
-    config = json.loads((locate(EMBEDDED).folder / "config.json").read_text())
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    config = load_config(locate(EMBEDDED))
     chats = load_chats(WORK_FOLDER, max(CHAT_COUNTS))
     spec = {
-        "adapters": [
-            str(llama_cpp_files.write_adapter(chat.adapter.folder, heads)) for chat in chats
-        ],
+        "server": build.server,
+        "adapters": [str(files.write_adapter(chat.adapter.folder, config)) for chat in chats],
         "prompts": [chat.prompt for chat in chats],
         "other_prompts": [list(reversed(chat.prompt)) for chat in chats],
         "context": PROMPT_TOKENS + NEW_TOKENS + 16,
@@ -107,7 +93,7 @@ def llama_specs() -> dict[str, Path]:
         "threads": os.cpu_count(),
     }
     paths = {}
-    for kind, model in llama_cpp_files.write_models(WORK_FOLDER).items():
+    for kind, model in files.write_models(WORK_FOLDER).items():
         paths[kind] = WORK_FOLDER / f"llama-{kind}.json"
         paths[kind].write_text(
             json.dumps({**spec, "model": str(model), "chats": list(CHAT_COUNTS)})
@@ -115,32 +101,31 @@ def llama_specs() -> dict[str, Path]:
     return paths
 
 
-def fastest_llama(python: str) -> Path:
+def fastest_llama(build: LlamaBuild) -> Path:
     """Return the specification of the quantisation that is fastest for eight chats on this
     machine.
     """
     speeds = {}
-    specs = llama_specs()
+    specs = llama_specs(build)
     for kind, spec in specs.items():
-        speeds[kind] = run_system(llama_command(python, spec, (8,)))["8 cold"]["tokens_per_s"]
+        speeds[kind] = run_system(llama_command(spec, (8,)))["8 cold"]["tokens_per_s"]
         print(f"llama.cpp with {kind}: {speeds[kind]:.0f} tokens/s for eight chats", flush=True)
     return specs[max(speeds, key=speeds.__getitem__)]
 
 
-def llama_command(python: str, spec: Path, counts: Sequence[int]) -> list[str]:
+def llama_command(spec: Path, counts: Sequence[int]) -> list[str]:
     """Return the command that measures llama.cpp with these numbers of chats."""
     request = WORK_FOLDER / "llama-asked.json"
     request.write_text(json.dumps({**json.loads(spec.read_text()), "chats": counts}))
-    return [python, str(Path(__file__).with_name("llama_cpp_server.py")), str(request)]
+    return [sys.executable, "-m", "benchmarks.llama_cpp.server", str(request)]
 
 
 # ------------------------------------------------------------------------------------------- rounds
 
 
-def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
-    """Measure all systems in alternation, `count` times."""
-    python = llama_python() if with_llama else None
-    llama = fastest_llama(python) if python else None
+def run_rounds(count: int, build: LlamaBuild | None) -> dict[str, list[Figures]]:
+    """Measure all systems in alternation, `count` times; llama.cpp is one where there is a build."""
+    llama = fastest_llama(build) if build else None
     rounds: dict[str, list[Figures]] = {
         name: [] for name in (*CHATS_BY_SYSTEM, *(["llama"] if llama else []))
     }
@@ -152,8 +137,8 @@ def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
                 counts = tuple(chats for chats in counts if chats < max(CHAT_COUNTS))
             if not counts:
                 continue
-            if python and llama and name == "llama":
-                command = llama_command(python, llama, counts)
+            if llama and name == "llama":
+                command = llama_command(llama, counts)
             else:
                 command = [
                     sys.executable,
@@ -179,16 +164,17 @@ def main() -> int:
     arguments = parser.parse_args()
     WORK_FOLDER.mkdir(parents=True, exist_ok=True)
     write_workload(WORK_FOLDER)
-    summary = summarise_rounds(run_rounds(arguments.rounds, not arguments.without_llama))
+    build = None if arguments.without_llama else built_llama()
+    summary = summarise_rounds(run_rounds(arguments.rounds, build))
     summary["fairness"] = run_system(
         [sys.executable, "-m", "benchmarks.engine.guild_fairness", str(WORK_FOLDER)]
     )
     print(format_table(summary))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {
-        "llama.cpp": XLLAMACPP_REQUIREMENT
-    }
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     summary |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}
+    if build:
+        summary["llama_cpp"] = {"build": build.build, "cpu_features": build.cpu_features}
     RESULT_FILE.write_text(json.dumps(summary, indent=2) + "\n")
     print(f"written to {RESULT_FILE}")
     return 0

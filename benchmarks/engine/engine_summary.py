@@ -66,11 +66,11 @@ def _medians(rounds: Sequence[Figures], workload: str) -> Figures:
         summary[f"{name}_p50_s"] = statistics.median(
             statistics.median(figures[key]) for figures in measured
         )
-        summary[f"{name}_p95_s"] = statistics.median(_p95(figures[key]) for figures in measured)
+        summary[f"{name}_p95_s"] = statistics.median(p95(figures[key]) for figures in measured)
     return summary
 
 
-def _p95(values: Sequence[float]) -> float:
+def p95(values: Sequence[float]) -> float:
     """Return the smallest value that 95 % of all values do not exceed."""
     return sorted(values)[-(-95 * len(values) // 100) - 1]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,10 +34,11 @@ from personas.engine.lora_slots import read_unverified_adapter
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.sequence import Sequence as EngineSequence
 from personas.engine.serving_precision import choose_precision
-from personas.models.base_model import EMBEDDED, locate
+from personas.models.base_model import EMBEDDED, BaseModel, locate
 from personas.models.loading import load_model, load_tokenizer
 from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import ChatReply, ChatRequest, SamplingParams, Turn
+from personas.schemas.training import ServingPrecision
 
 GREEDY_SAMPLING = SamplingParams(
     temperature=0, repetition_penalty=1, max_new_tokens=NEW_TOKENS, stop_loops=False
@@ -196,18 +198,27 @@ class _TimingDetokenizer(StreamingDetokenizer):
 class EngineSystem:
     """The engine's batch, streaming included."""
 
-    def __init__(self, folder: Path, **limits: Any) -> None:
-        base = locate(EMBEDDED)
-        self.precision = choose_precision("auto", base.name).precision
+    def __init__(
+        self,
+        folder: Path,
+        base: BaseModel | None = None,
+        precision: ServingPrecision | None = None,
+        chats: int = MAX_CHATS,
+        new_tokens: int = NEW_TOKENS,
+        **limits: Any,
+    ) -> None:
+        base = base or locate(EMBEDDED)
+        self._sampling = replace(GREEDY_SAMPLING, max_new_tokens=new_tokens)
+        self.precision = precision or choose_precision("auto", base.name).precision
         model = load_serving_model(base, self.precision)
         self.tokenizer = load_tokenizer(base)
-        scheduler_limits = SchedulerLimits(rows=MAX_CHATS, **limits)
+        scheduler_limits = SchedulerLimits(rows=chats, **limits)
         self.parts = build_engine_parts(
-            model, "", scheduler_limits, slots=MAX_CHATS, prefix_bytes=2**30
+            model, "", scheduler_limits, slots=chats, prefix_bytes=2**30
         )
         stacked = self.parts.stacked
-        assert stacked is not None  # the embedded model is a Llama
-        for chat in load_chats(folder, MAX_CHATS):
+        assert stacked is not None  # the measured models are batched
+        for chat in load_chats(folder, chats):
             weights = read_unverified_adapter(chat.adapter, self.parts.peft.layers)
             self.parts.load_adapter(weights, lambda error: None)
         if kernel_runner.supports_model(model):
@@ -246,7 +257,7 @@ class EngineSystem:
             None,
             turns=(Turn("", ""),),
             adapter=chat.adapter,
-            sampling=GREEDY_SAMPLING,
+            sampling=self._sampling,
             guild_id=guild_id,
         )
         seq = EngineSequence(

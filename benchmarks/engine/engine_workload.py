@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
-from personas.models.base_model import EMBEDDED, locate
-from personas.models.loading import load_model, load_tokenizer
+from personas.models.base_model import EMBEDDED, BaseModel, load_config, locate
+from personas.models.loading import load_tokenizer
 from personas.schemas.chat import AdapterRef
 
 CHAT_COUNTS = (1, 8, 32)
@@ -39,19 +40,20 @@ class BenchChat:
     earlier_prompt: list[int]
 
 
-def write_workload(folder: Path) -> None:
-    """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they
-    exist.
+def write_workload(
+    folder: Path, base: BaseModel | None = None, chats: int = max(CHAT_COUNTS)
+) -> None:
+    """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they exist,
+    for the embedded model or another one.
     """
     if (folder / "prompts.json").exists():
         return
-    base = locate(EMBEDDED)
+    base = base or locate(EMBEDDED)
     tokenizer = load_tokenizer(base)
-    model = load_model(base, "bfloat16")
-    prompts = [
-        [_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(max(CHAT_COUNTS))
-    ]
-    for chat in range(max(CHAT_COUNTS)):
+    with torch.device("meta"):  # adapters depend on the shapes of the layers alone
+        model = AutoModelForCausalLM.from_config(load_config(base))
+    prompts = [[_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(chats)]
+    for chat in range(chats):
         write_adapter(folder / f"adapter-{chat}", model, chat)
     (folder / "prompts.json").write_text(json.dumps(prompts))
 

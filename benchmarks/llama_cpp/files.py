@@ -1,4 +1,4 @@
-"""The embedded model and the benchmark's adapters as GGUF files for llama.cpp."""
+"""The embedded model and benchmarks' adapters as GGUF files for llama.cpp."""
 
 import importlib.util
 import json
@@ -11,11 +11,12 @@ from gguf import GGMLQuantizationType as Quantisation
 from gguf.quants import dequantize, quantize
 from safetensors.numpy import load_file
 
+from personas.models.gguf_format import lora_architecture_of
+from personas.models.gguf_lora import LoraModule, write_gguf_lora
+
 QUANTISATIONS = {"Q4_1": None, "Q8_0": Quantisation.Q8_0, "F16": Quantisation.F16}
 """Quantisations to write; None is the model's own file, which the others are converted from."""
-TENSOR_NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-         "mlp.down_proj": "ffn_down"}  # fmt: skip
+A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
 
 
 def write_models(folder: Path) -> dict[str, Path]:
@@ -52,40 +53,21 @@ def _convert(source: Path, target: Path, kind: Quantisation) -> None:
     writer.close()
 
 
-def write_adapter(folder: Path, heads: dict[str, int]) -> Path:
-    """Write an adapter as a GGUF file into its folder; `heads` maps `attn_q` and `attn_k` to their
-    numbers of heads.
+def write_adapter(folder: Path, config: Any) -> Path:
+    """Write an adapter of peft as a GGUF file into its folder; `config` is the base model's
+    transformers configuration.
     """
     path = folder / "adapter.gguf"
-    if not path.exists():
-        _write_adapter(folder, path, heads)
-    return path
-
-
-def _write_adapter(folder: Path, path: Path, heads: dict[str, int]) -> None:
+    if path.exists():
+        return path
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    scale = settings["lora_alpha"] / settings["r"]
     tensors = load_file(folder / "adapter_model.safetensors")
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_type(gguf.GGUFType.ADAPTER)
-    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-    writer.add_float32(
-        gguf.Keys.Adapter.LORA_ALPHA,
-        json.loads((folder / "adapter_config.json").read_text())["lora_alpha"],
-    )
-    for key, values in tensors.items():
-        _, _, _, _, layer, rest = key.split(".", 5)
-        module, _, side = rest.removesuffix(".weight").rpartition(".lora_")
-        name = TENSOR_NAMES[module]
-        stored = _permute_heads(values, heads[name]) if side == "B" and name in heads else values
-        writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{side.lower()}", stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _permute_heads(rows: Any, heads: int) -> Any:
-    """Order the rows as GGUF stores Llama's query and key projections, for its interleaved RoPE."""
-    shape = rows.shape
-    return np.ascontiguousarray(
-        rows.reshape(heads, 2, shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(shape)
-    )
+    modules = []
+    for key, a in tensors.items():
+        if key.endswith(A_SUFFIX):
+            name = key.removeprefix("base_model.model.").removesuffix(A_SUFFIX)
+            b = tensors[key.removesuffix(A_SUFFIX) + B_SUFFIX]
+            modules.append(LoraModule(name, a, b, scale))
+    write_gguf_lora(path, modules, lora_architecture_of(config), config, name=folder.name)
+    return path
