@@ -20,6 +20,7 @@ from personas.home.job_material import ShippedData
 from sandbox import Sandbox, patch_discord
 from tests.bot.conftest import INN, QUAY
 from tests.fakes import until
+from tests.trainer.job_folders import shipping_few
 
 SHIPPED = ShippedData.from_source_tree()
 
@@ -184,13 +185,17 @@ async def test_a_reply_is_chosen_among_candidates_and_its_footer_says_so(setting
 
 
 @pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
-async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(settings, to_the_end):
-    """Real client, real sockets, real engine, real trainer; only the model is tiny.
+async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(
+    settings, tmp_path, to_the_end
+):
+    """Real client, real sockets, real engine, real trainer; only the model is tiny, and the log
+    short where the slow test trains on all of it.
 
     Somebody talks without a pause until it is seen that the training waits for replies, or even to
     its end.
     """
-    async with open_app(settings, SHIPPED) as app:
+    shipped = SHIPPED if to_the_end else shipping_few(tmp_path)
+    async with open_app(settings, shipped) as app:
         stage = app.sandbox
         member = stage.member(MEMBER)
         moderator = stage.member(MODERATOR)

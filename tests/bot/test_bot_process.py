@@ -6,11 +6,18 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 
 import aiohttp
 import pytest
+
+from bot.personas.guild_lore import read_all_lore
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
+from personas.home.job_material import ShippedData
+from personas.home.shared_personas import read_persona_lore
+from personas.lore.index import LoreIndex
 
 ASK = "import sys; from bot.__main__ import ask_main; sys.exit(ask_main())"
 
@@ -71,10 +78,35 @@ class Process:
 
 
 QUAY = "weighbridge-quay"
+LORE = ShippedData.from_source_tree().lore
 
 
-async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny_base):
-    async with Process(tmp_path, tiny_base.source, MAX_NEW_TOKENS="1000", TEMPERATURE="1") as bot:
+@pytest.fixture
+def home(tmp_path, lore_caches):
+    """A home in which the vectors of the shipped lore are known: each process would compute for
+    five seconds.
+    """
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    shutil.copytree(lore_caches, home / "cache")
+    return home
+
+
+@pytest.fixture(scope="module")
+def lore_caches(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    caches = home / "cache"
+    caches.mkdir(mode=0o700)
+    everyone = read_all_lore(LORE, read_cards(SHIPPED_CARDS), home)
+    LoreIndex(everyone, caches / "lore.sqlite").close()
+    LoreIndex(read_persona_lore(LORE, "thrip", home), caches / "lore-of-thrip.sqlite").close()
+    for file in caches.iterdir():
+        file.chmod(0o600)  # a bot's own are, too
+    return caches
+
+
+async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(home, tiny_base):
+    async with Process(home, tiny_base.source, MAX_NEW_TOKENS="1000", TEMPERATURE="1") as bot:
         await bot.say(QUAY, "do not forget me")
         growing = await bot.until(
             QUAY, lambda m: m["author"]["username"] == "Ballast" and m["components"]
@@ -82,7 +114,7 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny
         await asyncio.sleep(0.5)  # a message can be seen a moment before the bot has noted its id
         bot.process.send_signal(signal.SIGKILL)
         await bot.process.wait()
-    async with Process(tmp_path, tiny_base.source, MAX_NEW_TOKENS="10") as bot:
+    async with Process(home, tiny_base.source, MAX_NEW_TOKENS="10") as bot:
         reply = await bot.until(QUAY, lambda m: "AI-written" in m["content"])
         assert reply["id"] == growing["id"] and "Stop" not in str(reply["components"])
         said = [
@@ -94,7 +126,7 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny
     assert bot.process.returncode == 0 and b"Stopping" in out and b"Traceback" not in err, (
         err.decode()
     )
-    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077], (
+    assert not [path for path in home.rglob("*") if path.stat().st_mode & 0o077], (
         "others can read them"
     )
 
@@ -128,11 +160,11 @@ async def ask(*arguments, piped="", home):
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_the_terminal_asks_a_persona_and_prints_nothing_else(tmp_path, tiny_base):
-    env = tmp_path / ".env"
+async def test_the_terminal_asks_a_persona_and_prints_nothing_else(home, tiny_base):
+    env = home / ".env"
     env.write_text(f"BASE_MODEL={json.dumps(tiny_base.source)}\nTEMPERATURE=0\n")
     code, out, err = await ask(
-        "--env", str(env), "--persona", "thrip", piped="Good evening?\n", home=tmp_path
+        "--env", str(env), "--persona", "thrip", piped="Good evening?\n", home=home
     )
     assert code == 0 and out.strip() and err == "", err
 

@@ -2,9 +2,11 @@
 
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.quick_libraries import kept_tokenizers, save_blank
 from trainer.cli.main import main
 from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.recipe.recipe_file import RECIPES_FOLDER
@@ -15,6 +17,29 @@ from trainer.schemas import Recipe
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty home for every test, never the one of whoever runs them."""
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tokenizers() -> Iterator[None]:
+    """Tokenizers are read once."""
+    with kept_tokenizers():
+        yield
+
+
+@pytest.fixture
+def blank_charts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Charts have their files and names, but are not drawn. Returns what would draw them."""
+    from matplotlib.figure import Figure  # takes half a second
+
+    draw: Callable[..., None] = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", save_blank)
+    return draw
+
+
+@pytest.fixture
+def drawn_charts(monkeypatch: pytest.MonkeyPatch, blank_charts: Callable[..., None]) -> None:
+    """Charts are drawn in this test of a module in which they are blank."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", blank_charts)
 
 
 @pytest.fixture(scope="session")

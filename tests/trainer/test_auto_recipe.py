@@ -12,10 +12,11 @@ import pytest
 
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import read_spec
+from personas.home.job_material import ShippedData
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
-from tests.trainer.job_folders import persona_job
+from tests.trainer.job_folders import persona_job, shipping_few
 from tests.trainer.model_sizes import LLAMA_3B, LLAMA_8B, QWEN_3B
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import shape_from_config
@@ -36,6 +37,8 @@ from trainer.run import run_job
 from trainer.schemas import Recipe
 from trainer.train.resume_config import RUN_FILE, ResumeConfig, resumed_recipe
 from trainer.train.training_run import RunControl
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 GIB = 2**30
 EMBEDDED = ModelTraits(
@@ -325,7 +328,9 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
 # ------------------------------------------------------------------------------------------ told
 
 
-def test_the_sheet_and_a_plan_say_what_would_be_chosen(command):
+def test_the_sheet_and_a_plan_say_what_would_be_chosen(command, tmp_path, monkeypatch):
+    few = shipping_few(tmp_path)
+    monkeypatch.setattr(ShippedData, "from_source_tree", lambda: few)
     _, output, _ = command("recipes", "auto", "--set", "lora_r=8")
     assert re.search(r"^lora_r = 8 .*\(the recipe's: 16\)$", output, re.MULTILINE)
     assert re.search(r"chosen per_device_train_batch_size \d.* [\d.]+ of [\d.]+ GiB", output)

@@ -37,6 +37,9 @@ FILES = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
+
 def rows(*dialogues):
     return "\n".join(
         json.dumps(
@@ -83,7 +86,7 @@ def lines(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_persona_data_set_is_written_whole(training_home, command):
+def test_a_persona_data_set_is_written_whole(training_home, command, drawn_charts):
     words = (
         "dataset",
         "build",
@@ -252,7 +255,7 @@ def test_a_mix_keeps_its_ratio_and_accounts_for_the_rest(training_home, command)
         assert result["dropped"]["over the mix"] == result["rows"] - result["rows_used"]
 
 
-def test_a_mix_of_general_talk_goes_by_source(training_home, command):
+def test_a_mix_of_general_talk_goes_by_source(training_home, command, drawn_charts):
     Path("more.jsonl").write_text(
         rows(*((sentence(n, 12), sentence(-n, 12)) for n in range(500, 560)))
     )

@@ -24,6 +24,8 @@ from trainer.run import run_job
 from trainer.train.job import prepare_job_without_torch
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 BOT_TALK = [
     line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}}
     for line in talks(12)

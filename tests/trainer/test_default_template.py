@@ -41,7 +41,7 @@ REPLY = "oil lamp"
 EXPORTS = ("adapter", "merged", "gguf", "ollama")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "blank_charts")
 
 
 def strip_template(base, target):

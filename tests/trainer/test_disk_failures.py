@@ -26,6 +26,8 @@ from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL_BYTES = 4096
 
 

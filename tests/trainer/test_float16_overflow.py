@@ -22,7 +22,7 @@ from trainer.train.resume_config import ResumeConfig, lock_config
 from trainer.train.sft_trainer import load_model_with_kernels
 from trainer.train.training_run import RunControl
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "blank_charts")
 
 
 def test_a_loss_that_is_no_number_in_float16_is_not_blamed_on_the_rate(recipe):

@@ -20,6 +20,8 @@ from trainer.run import run_job
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 MOST = 0.01
 """The share by which a held-out loss may change in int8 where somebody asks for it; half of it to

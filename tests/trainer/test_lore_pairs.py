@@ -32,6 +32,8 @@ from trainer.run import run_job
 from trainer.train.job import load_fast_tokenizer
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL = (
     *(
         "--set",

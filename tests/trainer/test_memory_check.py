@@ -28,6 +28,8 @@ from trainer.recipe.recipe_file import load_recipe
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 GIB = 2**30
 LONG = Workload(train=[1000] * 40, heldout=[900] * 20, shared=100, reply_tokens=100)
 

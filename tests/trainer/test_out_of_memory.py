@@ -15,6 +15,8 @@ from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def out_of_memory_at(monkeypatch, step, times):
     """Training fails for want of memory after a step, the first so many times."""

@@ -25,6 +25,8 @@ from trainer.train.job import prepare_job_without_torch
 from trainer.train.sft_trainer import add_lora_adapter
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 @pytest.fixture(scope="module")
 def dialogue(tiny_base, tmp_path_factory):

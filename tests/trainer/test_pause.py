@@ -40,6 +40,8 @@ from trainer.process.run_control import (
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 class World:
     """Seconds that pass when somebody works or waits."""

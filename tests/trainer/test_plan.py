@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from personas.home.job_folder import read_spec
+from personas.home.job_material import ShippedData
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_tokenizer
 from tests.trainer.conversations import sentence
-from tests.trainer.job_folders import export, persona_job, sign, talks
+from tests.trainer.job_folders import export, persona_job, shipping_few, sign, talks
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import (
     MachineSpeed,
@@ -25,6 +26,8 @@ from trainer.estimate.run_estimate import (
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
 from trainer.train.job import load_fast_tokenizer, prepare_job
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 BF16 = MachineSpec(has_cuda=False, best="bf16")
 
@@ -135,7 +138,9 @@ def test_a_plan_for_people(tmp_path, command):
     )
 
 
-def test_the_catalogue_names_what_to_plan(tmp_path, command):
+def test_the_catalogue_names_what_to_plan(tmp_path, command, monkeypatch):
+    few = shipping_few(tmp_path)
+    monkeypatch.setattr(ShippedData, "from_source_tree", lambda: few)
     home = tmp_path / "home"
     home.mkdir()
     (home / "mine.json").write_text(export(talks(30)))

@@ -56,6 +56,8 @@ from trainer.train.sft_trainer import add_lora_adapter
 from trainer.train.trainer_base import StageInputs
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 # ------------------------------------------------------------------------------- who gives how many
 
 

@@ -23,6 +23,8 @@ from trainer.run import run_job
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 NAMES = ("demo-cpu", "s0-6gb", "s1-t4", "s3-dialogue", "s3-persona-16gb", "s4-persona-chat")
 CPU = MachineSpec(has_cuda=False, best="bf16")
 T4 = MachineSpec(has_cuda=True, best="bf16")

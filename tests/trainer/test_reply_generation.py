@@ -207,7 +207,8 @@ def test_replies_of_all_sides_are_chosen_among_as_many_candidates(
 
     monkeypatch.setattr(reply_generator._PendingReply, "finish", counted)
     generator = replace(
-        speakers(sides, renderer, seeds=(0, 1, 2)), sampling=replace(SHORT, candidates=4)
+        speakers(sides, renderer, seeds=(0, 1, 2)),
+        sampling=replace(SHORT, candidates=4, max_new_tokens=4),
     )
     builder = PromptBuilder(renderer, job.data.persona, None)
     prompts = [replace(it, own_seeds=()) for it in heldout_prompts(builder, job.data, (0,))]

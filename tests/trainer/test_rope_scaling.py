@@ -37,7 +37,7 @@ OWN = 40
 """What the models here read without scaling; the job's samples are longer."""
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "blank_charts")
 
 
 @pytest.fixture(scope="module")

@@ -174,6 +174,7 @@ def check_adapter(folder: Path) -> None:
     assert [step["step"] for step in steps] == [str(n) for n in range(1, len(steps) + 1)]
 
 
+@pytest.mark.slow  # what a closed pipe does is tested in test_pause, what a stop does above
 def test_a_run_stops_when_the_process_that_started_it_is_gone(tmp_path, tiny_base):
     process = start(persona_job(tmp_path, tiny_base.source, **FOREVER), "--stop-on-eof")
     wait_for_step(process)

@@ -25,6 +25,8 @@ from trainer.run import run_job
 from trainer.train.job import prepare_job, prepare_job_without_torch
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
 
 

@@ -29,6 +29,8 @@ from trainer.process.run_control import CancelToken, RunCancelled
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def run_here(folder, check=lambda: None):
     """The events of a run in this process."""

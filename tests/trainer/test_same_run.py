@@ -59,15 +59,17 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
             "cb803b793e4a830eeedbb9362f79df736d1214a1fb79113c71460d9a46c6dcff",
             "a825af9842e95f7a315c3e67ae7a7ec84a79d3a752953918424c743a97538150",
         ),
-        (
+        pytest.param(
             "oda",
             "ae4a6ad0fe09bb8b0100f1fc3d65453f714d08e3ec61b3c2195dfec9c210b1af",
             "aab404822050471292f554297934873e51c4bfe54abaa0fb0ed42659b5a265c7",
+            marks=pytest.mark.slow,  # ten seconds, by the same code as Ballast's
         ),
-        (
+        pytest.param(
             "thrip",
             "9fcd141ba760b84fccb349a2d6d6b3028080939c25dcc347e587dd3f87eb1b1f",
             "47a8c3c99ba3a71bd1fe7145ab460c1cc0207dbf64f851ebefb00d7a616bb3f0",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -37,6 +37,8 @@ from trainer.cli.train_command import _result_lines
 from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL = (
     *("--set", "lora_r=4", "--set", "num_train_epochs=2", "--set", "lora_alpha=8"),
     *("--threads", "1", "--card", "losses"),

@@ -27,6 +27,8 @@ from trainer.train.job import prepare_job_without_torch
 from trainer.train.stages import FIRST_STAGE_FOLDER
 from trainer.train.training_run import RunControl
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL = {
     "lora_r": 4,
     "lora_alpha": 8,
