@@ -95,7 +95,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
 
 
 def test_a_full_disk_loses_nothing_and_says_so(tmp_path):
-    with enqueuing(tmp_path, limit=900_000) as process:
+    with enqueuing(tmp_path, limit=1_000_000) as process:
         *acknowledged, refusal = process.stdout.read().splitlines()
     assert refusal.startswith("refused The database") and "stored before is safe" in refusal
     assert len(acknowledged) > 3
