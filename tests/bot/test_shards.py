@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.generation.store import GenerationScope
 from bot.operations.shards import ShardRange, request_limiter
 from bot.operations.shards.request_limiter import RateBudget
 from bot.operations.shards.shard_store import open_shard_store
@@ -113,6 +114,16 @@ async def test_only_the_process_with_shard_0_registers_commands(sandbox, tmp_pat
             assert len(puts) == 1 and puts[0].endswith("/commands")
     finally:
         observers.pop()
+
+
+async def test_the_operators_generation_settings_reach_the_other_process(cluster):
+    scope = GenerationScope(0, persona_id=PERSONA)
+    cluster.low.services.generation.change(scope, {"max_new_tokens": 99})
+    high = cluster.high.services.generation
+    guild_id = cluster.guild_of(cluster.high)
+    await until(lambda: high.of_persona(PERSONA, guild_id).max_new_tokens == 99)
+    cluster.low.services.generation.reset(scope)
+    await until(lambda: high.of_persona(PERSONA, guild_id).max_new_tokens == 120)
 
 
 async def test_a_promotion_reaches_the_other_process(cluster):
