@@ -256,8 +256,16 @@ async def test_an_unanswered_command_is_said(sandbox, panelist, visit):
     await expect(failed).to_have_count(0)
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("colours", ["dark", "light"])
+# The scheme and the width change different rules of the style sheet: two pairs try each of them.
+@pytest.mark.parametrize(
+    ("colours", "size"),
+    [
+        pytest.param("dark", DESKTOP, id="dark-desktop"),
+        pytest.param("light", PHONE, id="light-phone"),
+        pytest.param("dark", PHONE, id="dark-phone", marks=pytest.mark.slow),
+        pytest.param("light", DESKTOP, id="light-desktop", marks=pytest.mark.slow),
+    ],
+)
 async def test_axe_finds_no_serious_problem(sandbox, panelist, visit, colours, size):
     nils = await visit(sandbox, "Nils", "tavern", color_scheme=colours, viewport=size)
     await sandbox.member("Mora").say("cellar", "@Nils unread")

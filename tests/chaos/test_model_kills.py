@@ -19,7 +19,10 @@ async def test_a_bot_killed_in_the_engine_or_anywhere_ends_each_reply_once(base,
     assert outcome.tried == kills and outcome.is_clean, outcome
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.slow)])
+# A minute: killed trainers and bots are in every run with a fake trainer (test_trainer_kills), and a
+# real trainer that is killed in test_run.
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 2])
 async def test_a_trainer_or_its_bot_that_is_killed_ends_in_one_version(base, kills):
     outcome = await model_kills.run(kills, 2, base, model_kills.TRAINING_KINDS, per_check=2)
     assert outcome.tried == kills and outcome.is_clean, outcome

@@ -59,6 +59,7 @@ async def asked(session, path, **headers):
         return await answer.json()
 
 
+@pytest.mark.slow  # a real trainer, as in the story of test_app
 async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_in_an_adapter(
     settings, tmp_path
 ):
