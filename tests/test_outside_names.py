@@ -70,6 +70,7 @@ REVIEWED = {
     ("personas/home/job_folder.py", "root / name"),  # SHARED_FOLDERS
     ("personas/home/job_folder.py", "home / name"),
     ("personas/home/job_folder.py", "shared / home_id(home)"),
+    ("personas/home/effect_probe.py", "self._folder / name"),  # a digest
     ("personas/home/job_material.py", "shipped.synthetic / f'{name}.jsonl'"),
     ("trainer/cli/create_job.py", "shipped.logs / f'{persona.id}.json'"),
     ("trainer/train/job_folder.py", "draft.home / RUNS_FOLDER / name"),  # JOB_NAME_PATTERN

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from personas.engine.leak_probe import CacheAnswers
 from personas.errors import AdapterError
-from personas.home.adapters import WEIGHTS_FILE, require_manifest
 from personas.home.effect_probe import EffectResults, StoredProbe, read_effect_probe
 from personas.schemas.chat import AdapterRef
 from personas.schemas.effect_probe import (
@@ -160,8 +159,7 @@ class EffectChecks:
 
         Raises `EffectError` for an adapter that was refused there.
         """
-        weights = require_manifest(adapter.folder).checksums[WEIGHTS_FILE]
-        stored = read_effect_probe(adapter.folder, weights, self.base_model_hash)
+        stored = read_effect_probe(adapter.folder, self.base_model_hash)
         if stored is None:
             return None
         result = self.results.find(stored.digest, engine=place, precision=self.precision)

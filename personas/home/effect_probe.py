@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from personas.home.adapters import EFFECT_PROBE_FILE
-from personas.home.atomic_files import write_model
+from personas.home.adapters import EFFECT_PROBE_FILE, WEIGHTS_FILE, require_manifest
+from personas.home.atomic_files import write_model, write_private_file
 from personas.schemas.effect_probe import EffectProbe, EffectResult
 
 RESULTS_FOLDER = "cache/effects"
@@ -22,7 +22,8 @@ def write_effect_probe(folder: Path, probe: EffectProbe) -> None:
     """Write the probe of the adapter in a folder, readable by the bot's user alone. Raises
     `OSError`.
     """
-    write_model(folder / EFFECT_PROBE_FILE, probe)
+    # Without line breaks: a probe has some five thousand numbers.
+    write_private_file(folder / EFFECT_PROBE_FILE, probe.model_dump_json().encode() + b"\n")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class StoredProbe:
     digest: str
 
 
-def read_effect_probe(folder: Path, weights: str, base_model_hash: str) -> StoredProbe | None:
-    """Read the probe of an adapter with these weights (SHA-256) over this base model.
+def read_effect_probe(folder: Path, base_model_hash: str) -> StoredProbe | None:
+    """Read the probe of a verified adapter over this base model.
 
     None for a version without one. One that cannot be read, or was measured of other weights or
-    over another base model, is logged and left aside: it says nothing of this adapter.
+    over another base model, is logged and left aside: it says nothing of this adapter. Raises
+    `AdapterError` for an adapter without a manifest.
     """
     file = folder / EFFECT_PROBE_FILE
+    weights = require_manifest(folder).checksums[WEIGHTS_FILE]
     try:
         stored = load_effect_probe(folder)
     except (OSError, ValidationError):
