@@ -163,7 +163,9 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
             file=sys.stderr,
         )
     precision = choose_precision(settings.engine_precision, base.name).precision
-    engine = LLMEngine(base, precision, max_context_tokens=settings.context_tokens)
+    engine = LLMEngine(
+        base, precision, max_context_tokens=settings.context_tokens, home=settings.home
+    )
     await engine.start()
     try:
         replies = await _generate(engine, speakers, requests, is_shown=not arguments.json)

@@ -102,7 +102,8 @@ class LLMEngine:
     A prompt and its reply have at most `max_context_tokens` (None: the default), or fewer where the
     base model or the memory allows no more. `rows` replies run at once with at most `slots`
     adapters, and a guild may have `max_waiting` further requests queued while it is alone. The
-    prefix cache holds `prefix_bytes`, by default a share of the machine's memory.
+    prefix cache holds `prefix_bytes`, by default a share of the machine's memory. With a `home`,
+    which keeps the results, an adapter has to show its effect before it is used.
     """
 
     base: BaseModel
@@ -312,7 +313,7 @@ class LLMEngine:
             slots=self.slots,
             prefix_bytes=self.prefix_bytes or budget.prefix_bytes,
             on_adapter_read=lambda: self._tasks.put(wake_up),
-            effects=EffectChecks(EffectResults(self.home), self.fingerprint, precision_of(model)),
+            effects=self._effect_checks(precision_of(model)),
         )
         parts.batch.has_arrivals = lambda: not self._tasks.empty()
         if parts.stacked:
@@ -354,6 +355,11 @@ class LLMEngine:
             budget.window.reason,
         )
         return budget
+
+    def _effect_checks(self, precision: str) -> EffectChecks | None:
+        if self.home is None:
+            return None
+        return EffectChecks(EffectResults(self.home), self.fingerprint, precision)
 
     def _load_adapter(self, weights: "AdapterWeights", on_loaded: "OnTried") -> None:
         self._parts.load_adapter(weights, on_loaded)

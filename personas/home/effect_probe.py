@@ -76,9 +76,8 @@ class EffectResults:
     Several processes may write into one home: each result is a file of its own.
     """
 
-    def __init__(self, home: Path | None) -> None:
-        """Without a home, results are kept in memory alone."""
-        self._folder = home / RESULTS_FOLDER if home else None
+    def __init__(self, home: Path) -> None:
+        self._folder = home / RESULTS_FOLDER
         self._results: dict[str, EffectResult] = {}
 
     def find(self, probe: str, engine: str, precision: str) -> EffectResult | None:
@@ -86,7 +85,7 @@ class EffectResults:
         not asked.
         """
         name = _file_name(probe, engine, precision)
-        if name not in self._results and self._folder:
+        if name not in self._results:
             result = _read_result(self._folder / name)
             if result is not None:
                 self._results[name] = result
@@ -96,8 +95,6 @@ class EffectResults:
         """Store a result. A disk that cannot be written to costs a further measurement later."""
         name = _file_name(result.probe, result.engine, result.precision)
         self._results[name] = result
-        if self._folder is None:
-            return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_model(self._folder / name, result)
