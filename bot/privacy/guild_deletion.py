@@ -11,6 +11,7 @@ from bot.store import ALL_GUILDS, Store, TrainingJob, guild_suffix
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
+from personas.home.gguf_cache import gguf_adapter_files
 from personas.home.holdout_index import holdout_file
 
 DELETION_REASON = "its server has removed the bot"
@@ -99,11 +100,14 @@ def _guild_files(
         yield home / "models" / "persona_adapters" / persona_id
         yield holdout_file(home, persona_id)
         yield from (home / "cache").glob(f"lore-of-{persona_id}.sqlite*")
+        for folder in (home / "models" / "persona_adapters" / persona_id).glob("*/"):
+            yield from gguf_adapter_files(home, f"{persona_id}-{folder.name}")
     for job in jobs:
         yield home / "jobs" / job.job_id
         yield from (home / "jobs").glob(f".{job.job_id}.*")  # incomplete copies
         if job.persona and _goes_with_guild(store, job):
             yield adapter_ref(home, job.persona, job.version).folder
+            yield from gguf_adapter_files(home, f"{job.persona}-{job.version}")
         elif not job.persona and (name := job.name.partition("/")[2]):
             yield dialogue_adapter_folder(home, name)
     for job in _dialogue_copies(store, jobs):

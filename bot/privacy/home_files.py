@@ -18,6 +18,7 @@ from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
 from personas.home.dataset_catalogue import FETCHED_FOLDER
 from personas.home.external_files import list_review_files
+from personas.home.gguf_cache import gguf_adapter_files
 from personas.home.job_folder import SHARED_FOLDERS
 
 DATABASES = (HOME_DATABASE, "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
@@ -110,6 +111,7 @@ class HomeFiles:
             if path not in self.busy and (path in withdrawn or self.contains_person(path)):
                 done.deleted.append(self._shown(path))
                 delete_path(path)
+                self._delete_lora_files(path, done)
         if not derived_only:
             for file in filter(Path.is_file, contributed):
                 done.deleted.append(self._shown(file))
@@ -118,6 +120,13 @@ class HomeFiles:
             if any(path.startswith("lore/") for path in (*done.deleted, *done.cut, *done.lost)):
                 self._delete_lore_vectors(done)
         return done
+
+    def _delete_lora_files(self, adapter: Path, done: FileErasureResult) -> None:
+        """Delete the LoRA files that llama.cpp has of a deleted version."""
+        if adapter.parent.parent == self.home / "models" / "persona_adapters":
+            for file in gguf_adapter_files(self.home, f"{adapter.parent.name}-{adapter.name}"):
+                done.deleted.append(self._shown(file))
+                delete_path(file)
 
     def _delete_lore_vectors(self, done: FileErasureResult) -> None:
         """Delete the vectors of lore, which name nobody and are made again; the running bot updates

@@ -24,6 +24,7 @@ from bot.versions.member_feedback import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DialogueAdapter
+from personas.home.gguf_cache import delete_gguf_adapters
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
@@ -287,6 +288,8 @@ class LiveVersions:
             with suppress(FileNotFoundError):
                 adapter.folder.rename(removed)
         await self.engine.drop(adapter)
+        # Also where another engine serves now than the one that wrote them.
+        await asyncio.to_thread(delete_gguf_adapters, self.served_versions.home, adapter.name)
         await asyncio.to_thread(shutil.rmtree, removed, ignore_errors=True)
 
     # ----------------------------------------------------------------------------------- objections

@@ -5,7 +5,6 @@ home's cache.
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import verify_for_base_model
 from personas.home.atomic_files import fsync_path, replace_durably
+from personas.home.gguf_cache import delete_gguf_adapters, gguf_adapter_path
 from personas.home.lora_checks import LayerShapes, lora_scale, read_lora
 from personas.models.base_model import BaseModel, fingerprint, load_config
 from personas.models.gguf_format import GgufArchitecture, lora_architecture_of
@@ -29,10 +29,8 @@ from personas.models.gguf_lora import (
 )
 from personas.schemas.chat import AdapterRef
 
-CACHE_FOLDER = "cache/gguf_lora"
 FORMAT_VERSION = 1
 """Part of each file's name; raised when the same adapter would be written otherwise."""
-NAMED_DIGEST_CHARS = 12
 TRAIN_AGAIN_ADVICE = "Serve it with ENGINE=local, or train it again with `--set use_dora=false`."
 
 
@@ -80,8 +78,7 @@ class GgufAdapters:
                     f"The adapter in {adapter.folder} cannot be read: {error}.",
                     "Roll back to another version, or train this one again.",
                 ) from error
-        file_name = f"{_stem(adapter.name)}-{digest.hexdigest()[:NAMED_DIGEST_CHARS]}.gguf"
-        return self.home / CACHE_FOLDER / file_name
+        return gguf_adapter_path(self.home, adapter.name, digest.hexdigest())
 
     def write(self, adapter: AdapterRef) -> Path:
         """Verify a version, and return its LoRA file, which is written unless it is there.
@@ -158,16 +155,3 @@ class GgufAdapters:
                 raise ExportError(f"{name} is not read back as it was written.", "Check the disk.")
         if tensors:
             raise ExportError(f"{sorted(tensors)[0]} belongs to no layer.", "Check the disk.")
-
-
-def delete_gguf_adapters(home: Path, name: str) -> None:
-    """Delete the LoRA files of a version by its name in the engine."""
-    pattern = re.compile(rf"{re.escape(_stem(name))}-[0-9a-f]{{{NAMED_DIGEST_CHARS}}}\.gguf")
-    for file in (home / CACHE_FOLDER).glob("*.gguf"):
-        if pattern.fullmatch(file.name):
-            file.unlink(missing_ok=True)
-
-
-def _stem(name: str) -> str:
-    """Return an adapter's name as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", name)

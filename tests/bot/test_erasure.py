@@ -21,6 +21,7 @@ from bot.settings import load_settings
 from bot.store import Store
 from bot.training.store import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter
+from personas.home.gguf_cache import gguf_adapter_path
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.training import JobSpec, TrainingRequest
@@ -154,7 +155,12 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
 
 
 def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home):
+    lora_files = [gguf_adapter_path(home, f"oda-v{number}", "a" * 64) for number in (1, 2)]
+    for file in lora_files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"GGUF")
     receipt = forget(home)
+    assert [file.exists() for file in lora_files] == [True, False]
     with opened(home) as store:
         assert store.versions.live("oda", 0) == "v1"
         assert [version.version for version in store.versions.installed("oda")] == ["v1"]

@@ -14,6 +14,11 @@ from personas.errors import AdapterError, ExportError
 from personas.home import gguf_adapters
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, write_manifest
 from personas.home.gguf_adapters import GgufAdapters
+from personas.home.gguf_cache import (
+    delete_gguf_adapters,
+    gguf_adapter_files,
+    gguf_adapter_path,
+)
 from personas.home.lora_checks import stored_linear_shapes
 from personas.models.gguf_format import permute_rows
 from personas.models.gguf_lora import GgufBase, require_fits_base
@@ -185,3 +190,16 @@ def replace_architecture(config, name):
     changed = type(config).from_dict(config.to_dict())
     changed.architectures = [name]
     return changed
+
+
+def test_the_files_of_a_version_alone_are_deleted_with_it(tmp_path):
+    digests = ("a" * 64, "b" * 64)
+    names = ("ada-v1", "ada-v12", "ada-v1-v1", "dialogue/ada-v1")
+    for name in names:
+        for digest in digests:
+            file = gguf_adapter_path(tmp_path, name, digest)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    delete_gguf_adapters(tmp_path, "ada-v1")
+    left = {name: len(list(gguf_adapter_files(tmp_path, name))) for name in names}
+    assert left == {"ada-v1": 0, "ada-v12": 2, "ada-v1-v1": 2, "dialogue/ada-v1": 2}

@@ -122,6 +122,7 @@ class LlamaCppEngine(VllmEngine):
             return await super().inspect()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
         self._adapters = LlamaCppAdapters(self._probe_effect, self.home)
+        self._wanted_adapters = WantedAdapters(self.home, self.limits.adapters)
         try:
             await self._in_thread(self._read_files)
             return await self._in_thread(self._inspect_own)

@@ -266,3 +266,16 @@ class TestOwnServer:
         stream = engine.submit(ask(adapter=missing))
         text = "".join([piece async for piece in stream])
         assert text == undisturbed(ask()) and stream.reply.version is None
+
+    async def test_the_doctor_starts_no_server_and_says_how_a_promotion_is_done(
+        self, small_base, home, program, has_room
+    ):
+        base, file, _ = small_base
+        engine = LlamaCppEngine(
+            base, "bfloat16", (), home, model_file=file, program=program(refuses="yes")
+        )
+        checks = await engine.inspect()
+        assert [check.topic for check in checks] == ["model", "adapters", "restart"]
+        assert {check.state for check in checks} == {"ok"}
+        assert ("second server" in checks[2].found) == has_room
+        assert str(file) in checks[0].found
