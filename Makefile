@@ -141,7 +141,7 @@ check: lint audit test  ## Run ruff, mypy strict, bandit, pip-audit and the test
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers auto
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bot personas sandbox trainer
 
 audit: $(READY)  ## Ask for known vulnerabilities of the locked packages; without a network it says so (REQUIRE_AUDIT=1 fails then).
