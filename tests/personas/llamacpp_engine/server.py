@@ -114,8 +114,9 @@ class LlamaCppServer:
         return self.model.words[int.from_bytes(digest, "big") % len(self.model.words)]
 
     def logprob(self, adapter: str, ids: list[int], token: int) -> float:
-        digest = hashlib.blake2b(f"{adapter}:{ids}:{token}".encode(), digest_size=2).digest()
-        return -1 - int.from_bytes(digest, "big") / 2**15
+        """Return a token's log-probability, which any adapter makes one nat likelier."""
+        digest = hashlib.blake2b(f"{ids}:{token}".encode(), digest_size=2).digest()
+        return -0.5 - int.from_bytes(digest, "big") / 2**17 - (not adapter)
 
     # ------------------------------------------------------------------------------------- handlers
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ from personas.engine.remote.llamacpp_engine import LlamaCppEngine
 from personas.engine.remote.llamacpp_memory import ServerMemory
 from personas.engine.remote.llamacpp_process import LlamaServerError
 from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
-from personas.home.adapters import adapter_ref
+from personas.home.adapters import EFFECT_PROBE_FILE, adapter_ref, write_manifest
+from personas.schemas.effect_probe import EffectProbe, ProbeReply
+from personas.schemas.training import AdapterManifest
 from tests.personas.llamacpp_engine.conftest import with_rows
 from tests.personas.llamacpp_engine.server import LlamaCppServer
 from tests.personas.vllm_engine.conftest import answer, ask
@@ -168,6 +171,66 @@ class TestServersOfOthers:
         assert server.running
         stream.cancel()
         await until(lambda: not server.running, 2.0)
+
+
+class TestEffect:
+    """A version speaks only where the server shows the effect that its training measured."""
+
+    @pytest.fixture
+    async def measured(self, open_engine, server, model, home, trained):
+        """A version with a probe on a server that has its file; and the engine over both."""
+        ref = adapter_ref(home, "ada", "v1")
+        shutil.copytree(trained, ref.folder)
+        manifest = AdapterManifest.model_validate_json((ref.folder / "manifest.json").read_bytes())
+        replies = []
+        for at in range(4):
+            prompt, reply = model.words[at : at + 3], model.words[at + 3 : at + 9]
+            ids = [[*prompt, *reply[:place]] for place in range(len(reply))]
+            base = [server.logprob("", text, token) for text, token in zip(ids, reply, strict=True)]
+            tuned = [score + 1 for score in base]
+            replies.append(ProbeReply(prompt=prompt, reply=reply, base=base, tuned=tuned))
+        probe = EffectProbe(
+            weights=manifest.checksums["adapter_model.safetensors"],
+            base_model_hash=manifest.base_model_hash,
+            precision="bfloat16",
+            replies=replies,
+        )
+        (ref.folder / EFFECT_PROBE_FILE).write_text(probe.model_dump_json())
+        (ref.folder / "manifest.json").unlink()
+        write_manifest(ref.folder, manifest)
+        engine = await open_engine(server.url)
+        path = engine._files.write(ref)
+        await engine.close()
+        await server.stop()
+        server.adapters = (str(path),)
+
+        async def start(**settings):
+            for name, value in settings.items():
+                setattr(server, name, value)
+            await server.start()
+            return await open_engine(server.url), ref
+
+        return start
+
+    async def test_a_server_that_applies_it_is_asked_for_its_tokens_and_then_used(
+        self, measured, server, undisturbed
+    ):
+        engine, version = await measured()
+        await engine.load(version)
+        grammars = [body["grammar"] for body in server.requests if "grammar" in body]
+        assert len(grammars) == 8 and all(text.startswith("root ::= <[") for text in grammars)
+        request = ask(adapter=version)
+        assert await answer(engine, request) == undisturbed(request, file_of(engine, version))
+
+    async def test_a_server_that_ignores_it_is_refused_and_the_base_model_answers(
+        self, measured, undisturbed
+    ):
+        engine, version = await measured(ignores_adapters=True)
+        with pytest.raises(AdapterNotServedError):
+            await engine.load(version)
+        stream = engine.submit(ask(adapter=version))
+        text = "".join([piece async for piece in stream])
+        assert text == undisturbed(ask()) and stream.reply.version is None
 
 
 class TestOwnServer:
