@@ -47,6 +47,10 @@ SAFETENSORS_ADVICE = "Name the folder or the hub id of the same model in safeten
 log = logging.getLogger(__name__)
 
 
+class NotUnpackedError(BaseModelError):
+    """A GGUF file that is unpacked when it is loaded for the first time, and was not loaded yet."""
+
+
 def is_gguf(file: Path) -> bool:
     """Report whether a file begins as GGUF files do. Its name may be any: Ollama's blobs have no
     suffix.
@@ -62,8 +66,8 @@ def unpacked_gguf(file: Path, *, unpack: bool = True) -> Path:
     """Return the transformers folder of a GGUF file in the cache, which is unpacked on first use.
 
     Raises `BaseModelError` for a part of a file, a damaged one, a model that transformers would read
-    otherwise than it is written, and a disk without room. `unpack=False` raises it for a file that
-    was not unpacked yet.
+    otherwise than it is written, and a disk without room; `NotUnpackedError` with `unpack=False`
+    for a file that was not unpacked yet.
     """
     if (part := PART_OF_FILE.search(file.name)) and int(part[2]) > 1:
         raise BaseModelError(
@@ -75,8 +79,9 @@ def unpacked_gguf(file: Path, *, unpack: bool = True) -> Path:
     if (folder / "config.json").exists():
         return folder
     if not unpack:
-        raise BaseModelError(
-            f"{file} was not unpacked yet.", f"Name it once: BASE_MODEL={file} python -m bot"
+        raise NotUnpackedError(
+            f"{file} is not unpacked yet.",
+            "The bot unpacks it at its next start, and a training over it does, too.",
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ written.
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from personas.models.base_model import (
     locate,
 )
 from personas.models.bundled_model import bundled_gguf_file
-from personas.models.gguf_file import SOURCE_FILE
+from personas.models.gguf_file import SOURCE_FILE, NotUnpackedError
 from personas.models.gguf_header import GgufHeader, find_misread_token, restore_settings
 from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
@@ -27,6 +28,7 @@ from personas.schemas.chat import Persona, Turn
 from tests.hub_server import Hub, Repository, reach
 from tests.model_families import FAMILIES
 from tools.tiny_models import make_model
+from trainer.doctor.machine_checks import check_base_model
 from trainer.export.gguf_model import write_model
 
 WRITTEN = ("SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3")
@@ -105,8 +107,9 @@ def test_it_is_unpacked_once_and_again_when_the_file_changes(gguf, cache, writte
     assert source["sha256"] == hashlib.sha256(gguf.read_bytes()).hexdigest()
 
     gguf.write_bytes(written("Qwen2.5")[1].read_bytes())
-    with pytest.raises(BaseModelError, match="not unpacked yet"):
+    with pytest.raises(NotUnpackedError, match=re.escape(str(gguf))):
         locate(str(gguf), fetch=False)
+    assert check_base_model(str(gguf)).state == "warn"
     second = locate(str(gguf))
     assert fingerprint(second) != fingerprint(first)
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [second.folder.name]

@@ -27,6 +27,7 @@ from personas.errors import BaseModelError
 from personas.models.base_model import EMBEDDED, fingerprint, locate
 from personas.models.base_notes import base_model_notes
 from personas.models.bundled_model import bundled_model_folder
+from personas.models.gguf_file import NotUnpackedError
 from personas.models.hub_snapshot import HUB_OFFLINE_ERROR, find_hub_error
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.formatting import format_gib
@@ -435,6 +436,8 @@ def check_base_model(name: str) -> MachineCheck:
         base = locate(name, fetch=False)
         require_unpackable(base.name, base.quantisation)
         notes = base_model_notes(base)
+    except NotUnpackedError as error:
+        return MachineCheck("base model", "warn", error.message, error.advice)
     except BaseModelError as error:
         return MachineCheck("base model", "fail", error.message, error.advice)
     found = f"{base.name}, {base.weight_bytes / GIB:.1f} GiB, in {base.folder}"

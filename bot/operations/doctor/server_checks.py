@@ -14,6 +14,7 @@ from bot.operations.doctor.checks import BotCheck
 from bot.settings import Settings
 from personas.errors import BaseModelError, UnderstudyError
 from personas.models import base_model
+from personas.models.gguf_file import NotUnpackedError
 
 if TYPE_CHECKING:
     from bot.training.backends.ray_jobs import RayJob, RayJobsClient
@@ -69,6 +70,8 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
                 max_context_tokens=settings.context_tokens,
             )
         findings = await engine.inspect()
+    except NotUnpackedError as error:
+        return [BotCheck(label, "warn", error.message, error.advice)]
     except BaseModelError as error:
         return [BotCheck(label, "fail", error.message, error.advice)]
     return _bot_checks(label, findings)
@@ -97,6 +100,8 @@ async def _check_llamacpp(settings: Settings) -> list[BotCheck]:
             max_context_tokens=settings.context_tokens,
         )
         findings = await engine.inspect()
+    except NotUnpackedError as error:
+        return [BotCheck(label, "warn", error.message, error.advice)]
     except UnderstudyError as error:
         return [BotCheck(label, "fail", error.message, error.advice)]
     return _bot_checks(label, findings)
