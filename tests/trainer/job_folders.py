@@ -210,8 +210,8 @@ def shipping_little(folder: Path) -> ShippedData:
 
 
 def shipping_few(folder: Path, messages: int = 300) -> ShippedData:
-    """What ships, but of each log the first messages alone, and little general dialogue: all of it
-    takes ten seconds to build.
+    """What ships, but of each log the first messages alone, of each owner's lore one file, and
+    little general dialogue: all of it takes ten seconds to build and to search.
     """
     little = shipping_little(folder)
     logs = folder / "logs"
@@ -221,7 +221,12 @@ def shipping_few(folder: Path, messages: int = 300) -> ShippedData:
         log["messages"] = log["messages"][:messages]
         (logs / path.name).write_text(json.dumps(log), encoding="utf-8")
     shutil.copy(little.logs / "rights.toml", logs)
-    return replace(little, logs=logs)
+    lore = folder / "rag-resources"
+    for owner in little.lore.iterdir():
+        for file in sorted(owner.glob("*.md"))[:1]:
+            (lore / owner.name).mkdir(parents=True)
+            shutil.copy(file, lore / owner.name)
+    return replace(little, logs=logs, lore=lore)
 
 
 def sign(*paths: Path, right: str = "own-writing") -> None:

@@ -139,7 +139,7 @@ def test_a_plan_for_people(tmp_path, command):
 
 
 def test_the_catalogue_names_what_to_plan(tmp_path, command, monkeypatch):
-    few = shipping_few(tmp_path)
+    few = shipping_few(tmp_path, messages=60)
     monkeypatch.setattr(ShippedData, "from_source_tree", lambda: few)
     home = tmp_path / "home"
     home.mkdir()
