@@ -296,7 +296,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "memory_vectors": {"encoder"},
-        "removed_personas": {"persona_id"},
+        "removed_personas": {"persona_id"}, "generation_settings": {"persona_id"},
         "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
