@@ -22,7 +22,8 @@ BLANK_PNG = bytes.fromhex(
 def kept_tokenizers() -> Iterator[None]:
     """Read the tokenizer of each folder once as long as its files stay as they are.
 
-    Each caller gets a copy with settings of its own; the tables of tokens are shared.
+    Each caller gets a copy with settings of its own. The tables of tokens are shared: a test that
+    changes them, as by `add_tokens`, changes a deep copy.
     """
     from transformers import PreTrainedTokenizerBase  # takes a second
 
@@ -39,7 +40,9 @@ def kept_tokenizers() -> Iterator[None]:
         key = (cls, str(folder), repr(sorted(options.items())), tuple(files))
         if key not in kept:
             kept[key] = load(cls, name, **options)
-        return copy.copy(kept[key])
+        twin = copy.copy(kept[key])
+        twin._special_tokens_map = dict(twin._special_tokens_map)
+        return twin
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PreTrainedTokenizerBase, "from_pretrained", classmethod(from_pretrained))

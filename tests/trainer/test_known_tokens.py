@@ -1,5 +1,6 @@
 """A tokenizer that was extended without its model is named, before a run and in a reply."""
 
+import copy
 import shutil
 import threading
 
@@ -22,7 +23,7 @@ ADVICE = r"makes token \d+, 'clock number', and the base model has embeddings fo
 @pytest.fixture
 def extended(tmp_path, tiny_base):
     shutil.copytree(tiny_base.folder, tmp_path / "model")
-    tokenizer = load_tokenizer(tiny_base)
+    tokenizer = copy.deepcopy(load_tokenizer(tiny_base))  # its tables are shared
     rows = load_model(tiny_base, "float32").get_input_embeddings().weight.shape[0]
     tokenizer.add_tokens([f"padding{n}" for n in range(rows - len(tokenizer))] + ["clock number"])
     tokenizer.save_pretrained(tmp_path / "model")
