@@ -24,6 +24,8 @@ from personas.models.model_fit import (
 )
 
 SIZES_TIMEOUT_S = 120.0
+WHOLE_TOKENS_PER_S = 10
+"""From here on a speed is shown without decimals."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,15 @@ def _read_speed(home: Path) -> tuple[float, str]:
 
     speed = measured_speed(home)
     return speed.bytes_per_s, speed.precision
+
+
+def speed_text(fit: ModelFit) -> str:
+    """Return tokens per second in a few characters: `~` before an expected speed, a dash for none."""
+    if fit.tokens_per_s is None:
+        return "–"
+    about = "" if fit.speed_basis == "measured here" else "~"
+    digits = 1 if round(fit.tokens_per_s, 1) < WHOLE_TOKENS_PER_S else 0
+    return f"{about}{fit.tokens_per_s:.{digits}f}"
 
 
 def engine_settings(fit: ModelFit) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from bot.models.cli import table_lines
 from bot.models.measured_speeds import SpeedRecorder, base_model_key, read_speeds
-from bot.models.table import build_table, read_trainer_sizes
+from bot.models.table import build_table, read_trainer_sizes, speed_text
 from personas.engine import RequestMetrics
 from personas.models.catalogue import catalogue_models, require_model
 from tests.bot.command_line import typed
@@ -41,6 +41,21 @@ async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, proces
     assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
     assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]
     assert json.loads(json.dumps(published)) == published
+
+
+@pytest.mark.parametrize(
+    ("speed", "basis", "expected"),
+    [
+        (None, "", "–"),
+        (0.44, "expected", "~0.4"),
+        (9.94, "expected", "~9.9"),
+        (9.96, "expected", "~10"),
+        (20.4, "measured here", "20"),
+    ],
+)
+async def test_a_slow_speed_has_a_decimal(speed, basis, expected, tmp_path, processor):
+    fit = (await table_of(tmp_path)).fits[0]
+    assert speed_text(dataclasses.replace(fit, tokens_per_s=speed, speed_basis=basis)) == expected
 
 
 @pytest.mark.parametrize(

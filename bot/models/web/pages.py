@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from bot.models.table import speed_text
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import read_form
@@ -23,6 +24,7 @@ async def get_models_page(request: web.Request) -> web.Response:
         "models/index.html",
         title="Base models",
         table=await services.models.table(),
+        speed_text=speed_text,
         fetches=services.models.fetches(),
         ready=services.models.fetched(),
         to_retrain=services.retrain_all.find(OPERATOR_GUILD_ID).items,
