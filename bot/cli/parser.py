@@ -45,8 +45,8 @@ What a dozen base models take on this machine: memory to serve and to train, dis
 once a model was used, measured. Some seconds; without a command it downloads nothing. docs/models.md has each model's
 facts with their sources.
 
-`fetch` shows the licence first, continues after a cut, and checks each file. `use` writes BASE_MODEL into .env, and
-says what becomes of each persona's version; the bot reads it at its next start."""
+`fetch` shows the licence first, continues after a cut, and checks each file. `use` writes BASE_MODEL into the .env of
+this folder (or --env FILE), and says what becomes of each persona's version; the bot reads it at its next start."""
 INVITE_NOTES = """\
 examples:
   python -m bot invite                                     the bot of DISCORD_TOKEN
@@ -164,8 +164,13 @@ def _add_models(commands: CommandParsers) -> None:
     fetch.set_defaults(run=Deferred("bot.models.cli:run_fetch_command"), format="best")
     use = add_command(subcommands, "use", "serve another base model", MODELS_NOTES)
     use.set_defaults(run=Deferred("bot.models.cli:run_use_command"))
+    names = "a name of the table or a hub's id: owner/name, owner/name:Q4_K_M"
+    fetch.add_argument("name", metavar="NAME", help=names)
+    local = (
+        "; or embedded, the path of a GGUF file or of a model's folder, an Ollama name: qwen3:4b"
+    )
+    use.add_argument("name", metavar="NAME", help=names + local)
     for command in (fetch, use):
-        command.add_argument("name", metavar="NAME", help="a name of the table, or of a hub")
         command.add_argument("--json", action="store_true", help="print one JSON object")
     fetch.add_argument("--yes", action="store_true", help="accept the licence without being asked")
     use.add_argument("--yes", action="store_true", help="do not ask")

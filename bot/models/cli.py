@@ -14,16 +14,19 @@ from bot.models.switch import (
     engine_note,
     find_local_name,
     plan_switch,
+    require_unset_in_environment,
     switch_json,
     use_model,
 )
-from bot.models.table import ModelTable, build_table
+from bot.models.table import ModelTable, build_table, speed_text
 from bot.personas.base_model_compat import VersionKey
+from bot.settings import SettingsError
 from bot.store import Store, find_databases
 from personas.cli_common import LogProgress
 from personas.models.base_model import EMBEDDED
 from personas.models.model_fit import ModelFit
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 COLUMNS = (
     ("model", 20), ("name", 18), ("serve", 7), ("train", 7), ("disk", 7), ("fits", 8), ("tokens/s", 9),
@@ -87,20 +90,48 @@ def _confirm(question: str) -> bool:
 
 def run_use_command(arguments: argparse.Namespace, home: Path) -> int:
     """Write BASE_MODEL, after saying what becomes of each persona. Returns the exit code."""
+    env_file = _require_env_file(arguments.env)
     plan = asyncio.run(_plan_use(arguments, home))
+    if plan.base_model == plan.previous:
+        return _say_already_set(arguments, plan)
+    require_unset_in_environment(plan, env_file)
     if not arguments.json:
-        print(f"BASE_MODEL={plan.base_model} in place of {plan.previous}.")
+        print(
+            f"To write into {env_file}: BASE_MODEL={plan.base_model} in place of {plan.previous}."
+        )
         for line in plan.lines:
             print(f"  {line}")
     if not arguments.yes and plan.to_retrain and not _confirm("Write it?"):
         print("Nothing was changed; --yes does not ask.", file=sys.stderr)
         return 1
-    todo = use_model(plan, arguments.env)
+    todo = use_model(plan, env_file)
     if arguments.json:
         print(json.dumps(switch_json(plan, todo), ensure_ascii=False))
     else:
-        print(f"Written to {arguments.env}.", *todo, sep="\n")
+        print(f"Written to {env_file}.", *todo, sep="\n")
     return 0
+
+
+def _say_already_set(arguments: argparse.Namespace, plan: SwitchPlan) -> int:
+    if arguments.json:
+        print(json.dumps(switch_json(plan), ensure_ascii=False))
+    else:
+        print(f"BASE_MODEL is {plan.base_model} already; nothing was written.")
+    return 0
+
+
+def _require_env_file(path: Path) -> Path:
+    """Return the absolute path of the file with settings. The bot reads the one of the folder that it
+    starts in, so a new file anywhere but beside the code would have no effect.
+    """
+    file = path.absolute()
+    if not file.exists() and file.parent.resolve() != CHECKOUT:
+        raise SettingsError(
+            f"There is no file with settings {file}.",
+            "Go to the folder that the bot starts in, or name its file: python -m bot --env FILE "
+            "models use NAME",
+        )
+    return file
 
 
 async def _plan_use(arguments: argparse.Namespace, home: Path) -> SwitchPlan:
@@ -166,10 +197,6 @@ def _row(table: ModelTable, fit: ModelFit) -> str:
         mark = "→ "
     elif model == table.served:
         mark = "* "
-    speed = "–"
-    if fit.tokens_per_s is not None:
-        about = "" if fit.speed_basis == "measured here" else "~"
-        speed = f"{about}{fit.tokens_per_s:.0f}"
     cells = (
         mark + model.title,
         model.name,
@@ -177,7 +204,7 @@ def _row(table: ModelTable, fit: ModelFit) -> str:
         f"{fit.training.bytes / GIB:.1f}" if fit.training else "–",
         f"{fit.disk_bytes / GIB:.1f}",
         fit.fits,
-        speed,
+        speed_text(fit),
         fit.engine.engine,
         f"{model.context_tokens // 1024}K",
         model.licence,

@@ -1,6 +1,8 @@
 """Serving another base model: what becomes of each persona's version, and the new value of BASE_MODEL."""
 
+import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,13 @@ from bot.models.table import ModelTable
 from bot.personas.base_model_compat import VersionKey, find_incompatible_versions
 from bot.settings import SettingsError
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED, fingerprint, locate
-from personas.models.catalogue import find_model
+from personas.models.base_model import EMBEDDED, fingerprint, locate, split_name
+from personas.models.catalogue import catalogue_models, find_model
 from personas.models.gguf_names import HUB_FILE, find_gguf
 
 RESTART_ADVICE = "Restart the bot: Ctrl-C, then make run."
+PATH_STARTS = ("/", "./", "../", "~")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?(:[\w./-]+)?")
 NO_FINGERPRINT = "never unpacked"
 """Stands for the fingerprint of a GGUF file that no adapter here was trained over."""
 
@@ -100,13 +104,18 @@ def plan_switch(
     return SwitchPlan(base_model, previous, tuple(changes), engine_note)
 
 
-def use_model(plan: SwitchPlan, env_file: Path) -> list[str]:
-    """Write BASE_MODEL into the file with settings; returns what to do next. Raises `SettingsError`."""
+def require_unset_in_environment(plan: SwitchPlan, env_file: Path) -> None:
+    """Raise `SettingsError` if the environment sets BASE_MODEL, as it precedes the file."""
     if stated := os.environ.get("BASE_MODEL", "").strip():
         raise SettingsError(
             f"BASE_MODEL is {stated} in the environment, which precedes {env_file}.",
             f"Unset it, or set it to {plan.base_model} where it is set.",
         )
+
+
+def use_model(plan: SwitchPlan, env_file: Path) -> list[str]:
+    """Write BASE_MODEL into the file with settings; returns what to do next. Raises `SettingsError`."""
+    require_unset_in_environment(plan, env_file)
     set_in_env_file(env_file, "BASE_MODEL", plan.base_model)
     todo = [RESTART_ADVICE]
     if plan.to_retrain:
@@ -130,22 +139,68 @@ def engine_note(name: str, table: ModelTable, engine: str) -> str:
 def local_names(name: str, table: ModelTable) -> list[str]:
     """Return the names that a model may have on this machine, the one that is served best first."""
     model = find_model(name)
-    if model is None or name in (model.id, model.gguf):
+    path, mark, suffix = name.partition("#")
+    if path.casefold() == EMBEDDED:
+        return [EMBEDDED + mark + suffix]
+    if model is None or path in (model.id, model.gguf) or "@" in path:
         return [name]
     best = table.fit_of(model).base_model
-    return list(dict.fromkeys(each for each in (best, model.id, model.gguf, model.ollama) if each))
+    names = dict.fromkeys(each for each in (best, model.id, model.gguf, model.ollama) if each)
+    return [each + mark + suffix for each in names]
 
 
 def find_local_name(name: str, table: ModelTable) -> str:
     """Return which of a model's names is on this machine. Raises `BaseModelError` if none is."""
+    path = _without_suffixes(name)
+    errors = []
     for each in local_names(name, table):
         try:
             _find_here(each)
-        except BaseModelError:
+        except BaseModelError as error:
+            errors.append(error)
             continue
         return each
+    model = find_model(name)
+    is_ollama_name = ":" in path and "/" not in path
+    if model is None and (Path(path).expanduser().exists() or is_ollama_name):
+        raise errors[0]
+    if model is None and (path.startswith(PATH_STARTS) or _is_file_name(path)):
+        raise BaseModelError(f"There is no such file or folder: {path}", "Check the path.")
+    if model is None and not HUB_NAME.fullmatch(path):
+        raise _unknown_name_error(path)
+    fetched = model.name if model and "@" not in path and "/" not in path else path
     raise BaseModelError(
-        f"{name} is not on this machine.", f"Fetch it first: python -m bot models fetch {name}"
+        f"{path} is not on this machine.", f"Fetch it first: python -m bot models fetch {fetched}"
+    )
+
+
+def _without_suffixes(name: str) -> str:
+    """Return a base model's name without scaling and chat template. Raises `BaseModelError` for a name
+    that no model can have.
+    """
+    if not name.strip():
+        raise BaseModelError("The base model has no name.", "Name a model: python -m bot models")
+    if "#" in name and Path(name).expanduser().is_file():
+        raise BaseModelError(
+            f"The path {name} has a #, which begins a scaling or a chat template in a base model's name.",
+            "Rename the file or its folder.",
+        )
+    path, _, _ = split_name(name)
+    return path
+
+
+def _is_file_name(path: str) -> bool:
+    return path.endswith(".gguf") and ":" not in path
+
+
+def _unknown_name_error(name: str) -> BaseModelError:
+    known = [EMBEDDED, *(model.name for model in catalogue_models())]
+    close = difflib.get_close_matches(name.casefold(), known)
+    advice = f"Did you mean {' or '.join(close)}?" if close else "See python -m bot models."
+    return BaseModelError(
+        f"{name} is neither a name of the table, nor a hub's id (owner/name), nor a file or folder "
+        "here.",
+        advice,
     )
 
 

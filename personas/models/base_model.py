@@ -73,7 +73,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     """Find a base model; `fetch` downloads a hub id if a hub can be reached. Raises
     `BaseModelError`.
     """
-    path, scaling, template = _split_name(name)
+    path, scaling, template = split_name(name)
     folder = unpack_bundled_model() if path == EMBEDDED else Path(path).expanduser()
     revision = ""
     if path != EMBEDDED and (gguf := find_gguf(path, fetch=fetch)):
@@ -323,7 +323,7 @@ def fingerprint(base: BaseModel) -> str:
     return digest.hexdigest()
 
 
-def _split_name(name: str) -> tuple[str, RopeScaling | None, DefaultTemplate | None]:
+def split_name(name: str) -> tuple[str, RopeScaling | None, DefaultTemplate | None]:
     """Split the scaling and the chat template off a base model's name. Raises `BaseModelError` for
     another suffix.
     """

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,9 +158,63 @@ def test_a_file_that_was_not_unpacked_is_no_versions_model(hub, type_models, ver
     assert code == 0 and plan["base_model"] == file and plan["versions"][0]["other_model"]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nonsense", "neither a name of the table, nor a hub's id (owner/name), nor a file"),
+        ("qwen3-06b", "Did you mean qwen3-0.6b"),
+        ("Qwen3-0.6B", "Fetch it first: python -m bot models fetch qwen3-0.6b\n"),
+        ("owner/name", "Fetch it first: python -m bot models fetch owner/name\n"),
+        ("qwen9:4b", "no such model in"),
+        ("/nowhere/x.gguf", "There is no such file or folder: /nowhere/x.gguf"),
+        ("x.gguf", "There is no such file or folder: x.gguf"),
+        ("embedded#yarn:99", "'yarn:99' is not a RoPE scaling"),
+        (" ", "Name a model"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_explained(hub, type_models, name, expected):
+    code, output, errors = type_models("use", name)
+    assert code == 1 and expected in errors and not output
+
+
+def test_a_path_with_a_number_sign_cannot_be_named(hub, type_models, tmp_path):
+    file = tmp_path / "a#b.gguf"
+    file.write_bytes(b"GGUF" + bytes(100))
+    code, _, errors = type_models("use", str(file))
+    assert code == 1 and "has a #" in errors and "Rename" in errors
+
+
+def test_case_and_scaling_of_a_name_are_kept_apart(hub, type_models, tmp_path):
+    type_models("fetch", "qwen3-0.6b", "--yes")
+    code, output, _ = type_models("use", "QWEN3-0.6B#yarn:2", "--yes", "--json")
+    assert code == 0 and json.loads(output)["base_model"] == f"{PINNED}#yarn:2"
+
+
+def test_a_model_that_is_set_is_not_written_again(hub, type_models, tmp_path):
+    for name in ("embedded", "Embedded"):
+        code, output, _ = type_models("use", name)
+        assert code == 0 and "BASE_MODEL is embedded already" in output
+    assert (tmp_path / ".env").read_text() == ""
+
+
+def test_the_file_that_is_written_is_the_bots(hub, type_models, tmp_path, monkeypatch, capsys):
+    type_models("fetch", "qwen3-0.6b", "--yes")
+    env = tmp_path / ".env"
+    code, output, _ = type_models("use", "qwen3-0.6b", "--yes")
+    assert code == 0 and f"Written to {env}." in output and env.is_absolute()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    missing = ("--env", ".env", "models", "use", "qwen3-0.6b", "--yes")
+    monkeypatch.setattr("bot.cli.parser.existing_file", Path)
+    code, output, errors = typed(monkeypatch, capsys, tmp_path / "home", *missing)
+    assert code == 1 and f"There is no file with settings {elsewhere / '.env'}" in errors
+    assert not output and not (elsewhere / ".env").exists()
+
+
 def test_the_environment_precedes_the_file(hub, type_models, tmp_path):
-    code, _, errors = type_models("use", "embedded", "--yes", BASE_MODEL="owner/name")
-    assert code == 1 and "BASE_MODEL is owner/name in the environment" in errors
+    code, output, errors = type_models("use", "embedded", "--yes", BASE_MODEL="owner/name")
+    assert code == 1 and not output and "BASE_MODEL is owner/name in the environment" in errors
     assert (tmp_path / ".env").read_text() == "" and os.environ["BASE_MODEL"] == "owner/name"
 
 
