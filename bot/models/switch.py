@@ -165,7 +165,7 @@ def find_local_name(name: str, table: ModelTable) -> str:
     if model is None and (Path(path).expanduser().exists() or is_ollama_name):
         raise errors[0]
     if model is None and (path.startswith(PATH_STARTS) or _is_file_name(path)):
-        raise BaseModelError(f"There is no such file or folder: {path}", "Check the path.")
+        raise BaseModelError(f"There is no file or folder {path}.", "Check the path.")
     if model is None and not HUB_NAME.fullmatch(path):
         raise _unknown_name_error(path)
     fetched = model.name if model and "@" not in path and "/" not in path else path
