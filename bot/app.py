@@ -159,6 +159,7 @@ async def open_app(
             privacy=privacy,
             metrics=metrics,
             sampling=replace(base_model.recommended_sampling(base), **settings.sampling),
+            recommended=frozenset(base_model.recommended_values(base)),
             incompatible_versions=await _find_incompatible(settings, store, engine),
             shares_processor=lambda: shares_processor(settings, engine),
             env_file=env_file,

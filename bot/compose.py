@@ -67,6 +67,7 @@ class Dependencies:
     clock: Clock = field(default_factory=SystemClock)
     metrics: BotMetrics = field(default_factory=BotMetrics)
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    recommended: frozenset[str] = frozenset()  # parameters that the base model's files recommend
     incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
     shares_processor: Callable[[], bool] = lambda: True
     env_file: Path | None = None
@@ -89,7 +90,8 @@ def compose(
         engine=engine,
         usual=dependencies.sampling,
         most_new_tokens=settings.new_tokens_limit,
-        set_by_operator=frozenset(settings.sampling),
+        set_by_operator=settings.model_fields_set & settings.sampling.keys(),
+        recommended=dependencies.recommended,
     )
     builder = ChatRequestBuilder(
         store=store,

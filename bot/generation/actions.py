@@ -3,7 +3,7 @@ it how far.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +21,7 @@ from personas.engine import Engine
 from personas.engine.context_window import MIN_CONTEXT_TOKENS
 from personas.schemas.chat import SamplingParams
 
-Source = Literal["channel", "persona", "everywhere", "operator", "base model", "engine"]
+Source = Literal["channel", "persona", "everywhere", "operator", "base model", "default", "engine"]
 MAX_TEMPERATURE = 2.0
 MIN_TOP_P = 0.01
 LABELS = {
@@ -82,14 +82,16 @@ class GenerationActions:
     """Reads and changes the generation settings.
 
     `usual` is the sampling where nothing is set, `set_by_operator` names its fields that settings
-    of the bot set. A reply may be set to at most `most_new_tokens`.
+    of the bot set, `recommended` those that the base model's files do. A reply may be set to at
+    most `most_new_tokens`.
     """
 
     store: Store
     engine: Engine
     usual: SamplingParams
     most_new_tokens: int
-    set_by_operator: frozenset[str] = frozenset()
+    set_by_operator: Set[str] = frozenset()
+    recommended: Set[str] = frozenset()
 
     def in_channel(
         self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None = None
@@ -177,9 +179,11 @@ class GenerationActions:
     def _default(self, name: str) -> EffectiveValue:
         if name == "context_tokens":
             return EffectiveValue(self.engine.context_tokens, "engine")
-        source: Source = "base model"
-        if name in self.set_by_operator or name == "max_new_tokens":
+        source: Source = "default"
+        if name in self.set_by_operator:
             source = "operator"
+        elif name in self.recommended:
+            source = "base model"
         return EffectiveValue(getattr(self.usual, name), source)
 
 

@@ -6,7 +6,7 @@ from discord import app_commands
 
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
 from bot.generation.actions import MAX_TEMPERATURE, MIN_TOP_P
-from bot.generation.store import FIELDS, GenerationScope
+from bot.generation.store import ALL_PERSONAS, FIELDS, GenerationScope
 from bot.generation.texts import NAMES, effective_lines, settings_text
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -14,6 +14,7 @@ from bot.platform.discord_kit.transformers import (
     Interaction,
     PersonaOption,
     channel_persona,
+    find_channel_persona,
     guild_moderators_only,
 )
 from bot.platform.discord_kit.ui import respond
@@ -42,9 +43,12 @@ GENERATION = app_commands.Group(
 )
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def generation_show(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    persona = persona or channel_persona(interaction)
+    persona = persona or find_channel_persona(interaction)
     lines = generation_lines(interaction.client.services, persona, _place(interaction))
-    await respond(interaction, "\n".join([f"Replies of **{persona.name}** here:", *lines]))
+    title = "No persona lives in this channel. Replies of one would have:"
+    if persona:
+        title = f"Replies of **{persona.name}** here:"
+    await respond(interaction, "\n".join([title, *lines]))
 
 
 @guild_moderators_only(DM_TEXT)
@@ -138,9 +142,12 @@ def _scope_text(services: Services, scope: GenerationScope) -> str:
     return f"**{persona.name if persona else scope.persona_id}** in this server"
 
 
-def generation_lines(services: Services, persona: Persona, place: ChannelRef) -> list[str]:
-    """Return what holds for the replies of a persona in a channel, and why, a line a setting."""
+def generation_lines(services: Services, persona: Persona | None, place: ChannelRef) -> list[str]:
+    """Return what holds for the replies of a persona (None: of any) in a channel, and why, a line a
+    setting.
+    """
     generation = services.generation
-    effective = generation.in_channel(persona.id, place.guild_id, place.channel_id, place.parent_id)
+    persona_id = persona.id if persona else ALL_PERSONAS
+    effective = generation.in_channel(persona_id, place.guild_id, place.channel_id, place.parent_id)
     reason = services.engine.state().context_reason
     return [f"• {line}" for line in effective_lines(effective, generation.bounds(), reason)]

@@ -16,6 +16,7 @@ SOURCES: dict[Source, str] = {
     "everywhere": "set for this persona by the operator",
     "operator": "the operator's",
     "base model": "the base model's",
+    "default": "the default",
     "engine": "the engine's",
 }
 

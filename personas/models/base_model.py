@@ -231,14 +231,21 @@ def recommended_sampling(base: BaseModel) -> SamplingParams:
     What the file does not set, or out of range, has its default too. Raises `BaseModelError` if it
     cannot be read.
     """
+    return replace(SamplingParams(), **recommended_values(base))
+
+
+def recommended_values(base: BaseModel) -> dict[str, Any]:
+    """Return the parameters of sampling that `generation_config.json` recommends, by name. Raises
+    `BaseModelError` if it cannot be read.
+    """
     config = _read_generation_config(base)
-    if not config.get("do_sample"):
-        return SamplingParams()
     values: dict[str, Any] = {}
+    if not config.get("do_sample"):
+        return values
     for name in RECOMMENDED_SAMPLING:
         if _is_taken_over(name, config.get(name)):
             values[name] = config[name]
-    return replace(SamplingParams(), **values)
+    return values
 
 
 def end_token_ids(base: BaseModel) -> tuple[int, ...]:

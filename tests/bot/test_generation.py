@@ -45,6 +45,7 @@ def generation(store, engine):
         usual=SamplingParams(max_new_tokens=120, temperature=0.7, top_p=0.8),
         most_new_tokens=512,
         set_by_operator=frozenset(("temperature",)),
+        recommended=frozenset(("temperature", "top_p")),
     )
 
 
@@ -59,7 +60,7 @@ class TestPrecedence:
     def test_where_nothing_is_set_it_is_the_bots_the_base_models_and_the_engines(self, generation):
         values = generation.in_channel("oda", GUILD, CHANNEL).values
         assert {name: (value.value, value.source) for name, value in values.items()} == {
-            "max_new_tokens": (120, "operator"),
+            "max_new_tokens": (120, "default"),
             "temperature": (0.7, "operator"),
             "top_p": (0.8, "base model"),
             "context_tokens": (8192, "engine"),
@@ -91,7 +92,7 @@ class TestPrecedence:
         generation.change(HERE, {"max_new_tokens": 300})
         other = generation.in_channel("ballast", GUILD, 99).values
         assert [value.source for value in other.values()] == [
-            "operator", "operator", "base model", "engine",
+            "default", "operator", "base model", "engine",
         ]  # fmt: skip
         direct = generation.in_channel("oda", 0, 5).values
         assert direct["top_p"].source == "base model"
@@ -147,7 +148,7 @@ class TestBounds:
         engine.context_tokens = 600
         assert generation.bounds()["max_new_tokens"].high == 300
         assert generation.bounds()["max_new_tokens"].reason == "half of the engine's context"
-        assert held(generation, "max_new_tokens") == (120, "operator")
+        assert held(generation, "max_new_tokens") == (120, "default")
         generation.change(HERE, {"context_tokens": 600})
         with pytest.raises(RefusedError, match="301"):
             generation.change(HERE, {"max_new_tokens": 301})
@@ -230,7 +231,7 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
     async with on_stage(tmp_path, engine=engine) as stage:
         moderator = stage.moderator
         shown = await stage.member.slash(QUAY, "persona show")
-        await response_text(shown, "Longest reply: 120 tokens (the operator's)")
+        await response_text(shown, "Longest reply: 120 tokens (the default)")
         assert "Context: 4,096 tokens (the engine's)" in shown.message["content"]
         done = await moderator.slash(
             QUAY, "persona generation set", max_new_tokens=300, temperature=0.25
@@ -258,6 +259,20 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
         await response_text(reset, "nothing.")
         request = await asked(stage)
         assert (request.sampling.max_new_tokens, request.sampling.temperature) == (120, 1.5)
+
+
+async def test_only_what_is_set_or_recommended_is_called_the_operators_or_the_base_models(stage):
+    shown = await stage.member.slash(QUAY, "persona generation show")
+    await response_text(shown, "Temperature: 0.6 (the default)")
+    assert "Top-p: 0.9 (the default)" in shown.message["content"]
+
+
+async def test_a_channel_without_a_persona_shows_what_is_set_for_it(stage):
+    await stage.moderator.slash(QUAY, "persona clear")
+    await stage.moderator.slash(QUAY, "persona generation set", temperature=1.0)
+    shown = await stage.member.slash(QUAY, "persona generation show")
+    await response_text(shown, "Temperature: 1 (set for this channel)")
+    assert "No persona lives in this channel" in shown.message["content"]
 
 
 async def test_a_larger_context_has_more_of_the_talk_also_after_a_restart(tmp_path):

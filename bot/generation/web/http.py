@@ -15,11 +15,10 @@ from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Response
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.validation import read_model
-from bot.setting_values import MAX_NEW_TOKENS_LIMIT
-from personas.engine.context_window import MAX_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
+from personas.engine.context_window import MIN_CONTEXT_TOKENS
 from personas.schemas.base import FrozenModel
 
-NO_PLACE_TEXT = "There is no such persona, or it does not live there."
+NO_PLACE_TEXT = "There is no such persona, or it does not live there, or no such server."
 MAX_ID_DIGITS = 20
 DiscordId = Annotated[str, Field(pattern=rf"^[0-9]{{1,{MAX_ID_DIGITS}}}$")]
 PLACE_PARAMETERS = {
@@ -34,12 +33,11 @@ class GenerationFields(FrozenModel):
     persona in that server, that to the persona in all servers, and that to the bot's own settings.
     """
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS_LIMIT)] | None = None
+    # The largest are today's bounds, which `GenerationActions.change` checks.
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Field(ge=MIN_TOP_P, le=1)] | None = None
-    context_tokens: Annotated[int, Field(ge=MIN_CONTEXT_TOKENS, le=MAX_CONTEXT_TOKENS)] | None = (
-        None
-    )
+    context_tokens: Annotated[int, Field(ge=MIN_CONTEXT_TOKENS)] | None = None
 
 
 class GenerationChange(GenerationFields):
@@ -59,16 +57,16 @@ class HeldSetting(ApiModel):
     `asked` is the stored value where today's bounds do not allow it.
     """
 
-    value: float
+    value: SettingValue
     source: str
-    asked: float | None = None
+    asked: SettingValue | None = None
 
 
 class SettingBounds(ApiModel):
     """The smallest and the largest value that can be set now, and what sets the latter."""
 
-    low: float
-    high: float
+    low: SettingValue
+    high: SettingValue
     reason: str
 
 
@@ -80,7 +78,7 @@ class PlaceSettings(ApiModel):
     guild: str
     channel: str | None
     name: str
-    settings: dict[str, float | None]
+    settings: dict[str, SettingValue | None]
 
     @classmethod
     def of(cls, place: GenerationPlace) -> Self:

@@ -86,6 +86,12 @@ def find_place(
     place = GenerationPlace(owned, guild_id, channel_id or NO_CHANNEL)
     if owned.guild_id and guild_id != owned.guild_id:
         raise Problem("not-found", f"{owned.persona.name} is a persona of another server.")
+    if guild_id and not _is_known(owned.services, guild_id):
+        raise Problem(
+            "not-found",
+            f"The bot is in no server {guild_id}.",
+            "Send the id of one of its servers, or leave it out for all.",
+        )
     if place.channel_id:
         channel = owned.services.store.channels.get(guild_id, place.channel_id)
         if channel is None or channel.persona_id != owned.id or not guild_id:
@@ -96,6 +102,12 @@ def find_place(
                 f"Its channels, as server/channel: {known}.",
             )
     return place
+
+
+def _is_known(services: Services, guild_id: int) -> bool:
+    if services.client and services.client.get_guild(guild_id):
+        return True
+    return guild_id in services.store.guilds.known()
 
 
 def _channel_ids(owned: OwnedPersona) -> Iterator[str]:

@@ -166,14 +166,18 @@ def _describe_schema(schema: Schema, root: Schema) -> str:
 def _describe_range(schema: Schema) -> str:
     text = ""
     if (low := schema.get("minimum")) is not None:
-        text += f" from {low}"
+        text += f" from {_number_text(low)}"
     elif (above := schema.get("exclusiveMinimum")) is not None:
-        text += f" above {above}"
+        text += f" above {_number_text(above)}"
     if (high := schema.get("maximum")) is not None:
-        text += f" to {high}"
+        text += f" to {_number_text(high)}"
     elif (below := schema.get("exclusiveMaximum")) is not None:
-        text += f" below {below}"
+        text += f" below {_number_text(below)}"
     return text
+
+
+def _number_text(number: int | float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _describe_list(schema: Schema) -> str:

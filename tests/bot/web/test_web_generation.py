@@ -56,6 +56,15 @@ async def test_values_are_set_for_each_place_and_the_most_specific_holds(lives_h
     assert status == 409 and "Nothing is set" in refused["detail"]
 
 
+async def test_counts_of_tokens_are_integers(dashboard):
+    body = {"max_new_tokens": 100, "context_tokens": 1024}
+    _, result, _ = await dashboard.ask("PATCH", PATH, json=body)
+    for name in body:
+        numbers = [result["holds"][name]["value"], result["bounds"][name]["low"]]
+        numbers += [result["bounds"][name]["high"], result["places"][0]["settings"][name]]
+        assert {type(number) for number in numbers} == {int}
+
+
 async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
     await dashboard.ask(
         "PATCH", PATH, json={"max_new_tokens": 77, "temperature": 0.1, "context_tokens": 1024}
@@ -78,12 +87,14 @@ async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
     ("body", "status", "words"),
     [
         ({"max_new_tokens": 600}, 409, "NEW_TOKENS_LIMIT"),
-        ({"max_new_tokens": 5000}, 422, "max_new_tokens"),
+        ({"max_new_tokens": 5000}, 409, "from 1 to 512"),
+        ({"max_new_tokens": 0}, 422, "max_new_tokens"),
         ({"context_tokens": 4096}, 409, "the engine's context"),
-        ({"temperature": 3}, 422, "temperature"),
+        ({"temperature": 3}, 422, "'a number from 0 to 2'"),
         ({"temprature": 1}, 422, "temprature"),
         ({"max_new_tokens": "many"}, 422, "max_new_tokens"),
         ({}, 409, "Nothing was given"),
+        ({"guild": "1", "temperature": 1}, 404, "no server 1"),
         ({"guild": str(GUILD), "channel": "71", "top_p": 0.5}, 404, "no channel 71"),
         ({"channel": str(CHANNEL), "top_p": 0.5}, 404, "no channel 70"),
     ],
@@ -118,7 +129,7 @@ async def test_the_page_shows_what_holds_and_why_and_changes_a_place(lives_here)
     dashboard = lives_here
     key = f"{GUILD}-{CHANNEL}"
     status, page, _ = await dashboard.page(f"{PAGE}?place={key}")
-    assert status == 200 and "Now 120 tokens (the operator&#39;s)" in page
+    assert status == 200 and "Now 120 tokens (the default)" in page
     fields = form_of(page)
     assert fields["place"] == key and fields["max_new_tokens"] == ""
     status, _, headers = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "250"})
@@ -139,8 +150,8 @@ async def test_the_page_shows_what_holds_and_why_and_changes_a_place(lives_here)
 async def test_the_page_keeps_what_was_typed_and_refuses_what_somebody_else_has_changed(dashboard):
     _, page, _ = await dashboard.page(PAGE)
     fields = form_of(page)
-    status, page, _ = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "9999"})
-    assert status == 422 and 'value="9999"' in page and "max_new_tokens-error" in page
+    status, page, _ = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "0"})
+    assert status == 422 and 'value="0"' in page and "max_new_tokens-error" in page
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "600"})
     assert status == 409 and "NEW_TOKENS_LIMIT" in html.unescape(page)
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "temperature": "warm"})
