@@ -22,7 +22,6 @@ from personas.engine.remote.server_checks import (
 from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.engine.remote.vllm_client import (
     CALL_TIMEOUT_S,
-    NOT_A_SERVER_ADVICE,
     ServedModels,
     ServerAnswer,
     TokenChunk,
@@ -149,7 +148,7 @@ class LlamaCppClient(VllmClient):
             raise self._connection_error(error) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             what = f"{self.url} sent what is no part of a reply ({type(error).__name__}: {error})."
-            raise ReplicaError(what, NOT_A_SERVER_ADVICE) from error
+            raise ReplicaError(what, self.advice) from error
 
     def _foreign_answer(self, path: str) -> VllmError:
         return VllmError(

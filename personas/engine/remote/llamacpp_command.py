@@ -1,8 +1,10 @@
 """The command that starts a llama.cpp server: the program, and its options (llama.cpp b11549)."""
 
 import importlib.util
+import re
 import shlex
 import shutil
+import subprocess  # nosec B404  # the program is the operator's own
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ PROGRAM = "llama-server"
 WHEEL = "xllamacpp"
 WHEEL_SERVER = "personas.engine.remote.xllamacpp_server"
 LOOPBACK = "127.0.0.1"
+HELP_TIMEOUT_S = 30.0
+"""The wheel loads its libraries before it prints its options."""
+OPTION = re.compile(r"--[a-z][a-z-]*")
 INSTALL_ADVICE = (
     "Install llama.cpp so that llama-server is on the PATH, set LLAMA_SERVER to its path, or run "
     "`requirements/install.sh .venv/bin/python llamacpp` in the project's folder."
@@ -92,6 +97,27 @@ def start_arguments(options: LlamaOptions, port: int) -> list[str]:
 def local_command(program: LlamaProgram, options: LlamaOptions, port: int) -> Sequence[str]:
     """Return the command that starts a server for the bot."""
     return [*program.command, *start_arguments(options, port)]
+
+
+def missing_options(program: LlamaProgram) -> list[str]:
+    """Ask a program for its help, and return the options that the bot uses and it does not have:
+    all of them if it is no llama.cpp server.
+    """
+    try:
+        done = subprocess.run(  # nosec B603
+            [*program.command, "--help"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=HELP_TIMEOUT_S,
+        )
+        known = set(OPTION.findall(done.stdout))
+    except (OSError, subprocess.TimeoutExpired):
+        known = set()
+    options = LlamaOptions(Path("base.gguf"), (Path("voice.gguf"),), slots=1, context_tokens=1)
+    used = OPTION.findall(" ".join(start_arguments(options, port=0)))
+    return [option for option in used if option not in known]
 
 
 def _quoted(path: str) -> str:

@@ -22,7 +22,12 @@ from personas.engine.remote.llamacpp_client import (
     LlamaCppClient,
     ServedByLlamaCpp,
 )
-from personas.engine.remote.llamacpp_command import LlamaOptions, LlamaProgram
+from personas.engine.remote.llamacpp_command import (
+    INSTALL_ADVICE,
+    LlamaOptions,
+    LlamaProgram,
+    missing_options,
+)
 from personas.engine.remote.llamacpp_memory import ServerMemory, server_memory
 from personas.engine.remote.llamacpp_process import LlamaServerProcess
 from personas.engine.remote.llamacpp_replicas import LlamaCppReplicas
@@ -132,10 +137,13 @@ class LlamaCppEngine(VllmEngine):
     def _inspect_own(self) -> list[ServerCheck]:
         assert self.program is not None  # the caller has checked it
         name = self.program.name
+        if missing := missing_options(self.program):
+            problem = f"{name} is no llama-server of today: it has no {', '.join(missing)}"
+            return [ServerCheck(name, "model", "fail", problem, INSTALL_ADVICE)]
         self._fit_slots()
         options = self._options(())
         found = f"{self.model_file}, {options.slots} slots of {options.context_tokens} tokens"
-        checks = [ServerCheck(name, "model", "ok", f"{name} serves {found}")]
+        checks = [ServerCheck(name, "model", "ok", f"{name} will serve {found}")]
         try:
             architecture = self._files.architecture.gguf
             stated = self._files.gguf_base.architecture
@@ -357,7 +365,10 @@ class LlamaCppEngine(VllmEngine):
         return server_memory(self.model_file, adapters, self._files.config, tokens)
 
     def _create_client(self, url: str) -> LlamaCppClient:
-        return LlamaCppClient(url, self._session)
+        client = LlamaCppClient(url, self._session)
+        if self.program:
+            client.advice = f"The bot starts it again; see {self.home / LOG_FILE}."
+        return client
 
     def _read_files(self) -> None:
         super()._read_files()

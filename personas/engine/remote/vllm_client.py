@@ -124,11 +124,12 @@ def open_session(key: str) -> aiohttp.ClientSession:
 
 class VllmClient:
     """Calls one server. All methods raise `ReplicaError` when it is away or fails, and `VllmError`
-    when it refuses.
+    when it refuses. `advice` is said of a server that fails.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
+        self.advice = NOT_A_SERVER_ADVICE
         self._session = session
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
@@ -264,7 +265,7 @@ class VllmClient:
             raise self._connection_error(error) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             what = f"{self.url} sent what is no part of a reply ({type(error).__name__}: {error})."
-            raise ReplicaError(what, NOT_A_SERVER_ADVICE) from error
+            raise ReplicaError(what, self.advice) from error
 
     async def _events(
         self, content: aiohttp.StreamReader
@@ -289,7 +290,7 @@ class VllmClient:
             if len(rest) > MAX_EVENT_BYTES:
                 raise ReplicaError(
                     f"{self.url} sent a line of over {MAX_EVENT_BYTES:,} bytes.",
-                    NOT_A_SERVER_ADVICE,
+                    self.advice,
                 )
         raise ReplicaError(f"{self.url} broke off a reply.")
 
@@ -350,9 +351,9 @@ class VllmClient:
         if isinstance(error, aiohttp.ClientConnectorError):
             why = error.os_error.strerror or error.os_error
             message = f"{self.url} cannot be reached: {why}."
-            return ReplicaError(message, NOT_A_SERVER_ADVICE, "gone")
+            return ReplicaError(message, self.advice, "gone")
         message = f"{self.url} broke the connection: {error}."
-        return ReplicaError(message, NOT_A_SERVER_ADVICE, "broken")
+        return ReplicaError(message, self.advice, "broken")
 
     def _completion_error(self, answer: ServerAnswer, model: str) -> UnderstudyError:
         if answer.status == 404:
@@ -369,7 +370,7 @@ class VllmClient:
                 f"{self.url} has no quota left ({status}): {why}", QUOTA_ADVICE, "quota"
             )
         is_passing = status in RETRYABLE_STATUSES or status >= 500
-        usual = ("refused a request", NOT_A_SERVER_ADVICE)
+        usual = ("refused a request", self.advice)
         if is_passing:
             usual = ("failed", "See the server's log.")
         what, advice = STATUS_WORDS.get(status, usual)

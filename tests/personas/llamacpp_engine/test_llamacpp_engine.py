@@ -4,15 +4,17 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 
 import psutil
 import pytest
 
+from personas.engine.remote.llamacpp_command import LlamaProgram
 from personas.engine.remote.llamacpp_engine import LlamaCppEngine
 from personas.engine.remote.llamacpp_memory import ServerMemory
 from personas.engine.remote.llamacpp_process import LlamaServerError
-from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
+from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError, VllmError
 from personas.home.adapters import EFFECT_PROBE_FILE, adapter_ref, write_manifest
 from personas.schemas.effect_probe import EffectProbe, ProbeReply
 from personas.schemas.training import AdapterManifest
@@ -342,3 +344,18 @@ class TestOwnServer:
         assert {check.state for check in checks} == {"ok"}
         assert ("second server" in checks[2].found) == has_room
         assert str(file) in checks[0].found
+
+
+async def test_the_doctor_refuses_another_program(small_base, home):
+    base, file, _ = small_base
+    program = LlamaProgram((sys.executable, "-c", ""), "a program")
+    engine = LlamaCppEngine(base, "bfloat16", (), home, model_file=file, program=program)
+    [check] = await engine.inspect()
+    assert check.state == "fail" and "--cache-ram" in check.found
+
+
+async def test_a_failing_server_of_the_bot_is_found_in_its_own_log(open_engine, program):
+    engine = await open_engine(program=program())
+    with pytest.raises(ReplicaError) as error:
+        await engine._create_client("http://127.0.0.1:9").check_health()
+    assert "llama-server.log" in error.value.advice and "ENGINE_URLS" not in error.value.advice

@@ -10,8 +10,10 @@ import pytest
 from personas.engine.remote import llamacpp_command, xllamacpp_server
 from personas.engine.remote.llamacpp_command import (
     LlamaOptions,
+    LlamaProgram,
     NoLlamaServerError,
     find_program,
+    missing_options,
     start_arguments,
 )
 from personas.engine.remote.llamacpp_memory import ServerMemory, kv_bytes_per_token
@@ -60,6 +62,21 @@ class TestProgram:
             with pytest.raises(NoLlamaServerError, match="LLAMA_SERVER is") as error:
                 find_program(setting)
             assert setting in error.value.message
+
+    def test_a_program_that_is_no_llama_server_has_none_of_its_options(self, path):
+        """`true` and `ls` end without an error, too."""
+        silent = program_in(path)
+        old = program_in(path, "old")
+        old.write_text("#!/bin/sh\necho '--model --parallel --ctx-size --lora --host --port'\n")
+        assert "--model" in missing_options(find_program(str(silent)))
+        assert missing_options(find_program(str(old))) == [
+            "--cache-ram", "--lora-init-without-apply", "--no-webui",
+        ]  # fmt: skip
+        assert missing_options(LlamaProgram((str(path / "gone"),), "gone"))
+
+    def test_the_wheels_server_has_all_of_them(self):
+        program = LlamaProgram((sys.executable, "-m", llamacpp_command.WHEEL_SERVER), "the wheel")
+        assert missing_options(program) == []
 
 
 class TestOptions:
