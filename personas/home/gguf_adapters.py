@@ -5,6 +5,7 @@ home's cache.
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from personas.models.gguf_lora import (
 )
 from personas.schemas.chat import AdapterRef
 
+log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Part of each file's name; raised when the same adapter would be written otherwise."""
 TRAIN_AGAIN_ADVICE = "Serve it with ENGINE=local, or train it again with `--set use_dora=false`."
@@ -81,14 +83,14 @@ class GgufAdapters:
         return gguf_adapter_path(self.home, adapter.name, digest.hexdigest())
 
     def write(self, adapter: AdapterRef) -> Path:
-        """Verify a version, and return its LoRA file, which is written unless it is there.
+        """Verify a version, and return its LoRA file, which is written unless it is there whole.
 
         Raises `AdapterError` for a version that is damaged, made for another base model, or that
         llama.cpp cannot apply.
         """
         verify_for_base_model(adapter, self.fingerprint)
         path = self.path(adapter)
-        if path.exists():
+        if self._is_whole(path):
             return path
         try:
             self._write(adapter, path)
@@ -105,6 +107,17 @@ class GgufAdapters:
     def delete(self, adapter: AdapterRef) -> None:
         """Delete the files of a version, whatever adapter they were written of."""
         delete_gguf_adapters(self.home, adapter.name)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Report whether a file is there that a server can load: with a damaged one, none starts."""
+        if not path.exists():
+            return False
+        try:
+            require_fits_base(path, self.gguf_base)
+        except ExportError as error:
+            log.warning("%s is written anew: %s", path, error)
+            return False
+        return True
 
     def _write(self, adapter: AdapterRef, path: Path) -> None:
         modules = self._modules(adapter)

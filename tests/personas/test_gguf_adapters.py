@@ -172,6 +172,16 @@ def test_what_the_disk_reads_back_otherwise_is_not_kept(files, monkeypatch, tmp_
     assert not list(tmp_path.glob("cache/gguf_lora/*"))
 
 
+def test_a_damaged_file_is_written_anew(files):
+    """With it no server starts, so that every version would be silent."""
+    adapters, adapter = files()
+    path = adapters.write(adapter)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"GGUF" + bytes(400)):
+        path.write_bytes(damaged)
+        assert adapters.write(adapter) == path and path.read_bytes() == content
+
+
 def test_families_without_are_refused_with_the_reason(files, monkeypatch):
     adapters, adapter = files()
     for name, reason in {
