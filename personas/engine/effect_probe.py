@@ -9,7 +9,7 @@ likelier by an amount that its training stored (`personas.schemas.effect_probe`)
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -23,6 +23,7 @@ from personas.home.effect_probe import EffectResults, StoredProbe, read_effect_p
 from personas.schemas.chat import AdapterRef
 from personas.schemas.effect_probe import (
     CacheFigures,
+    EffectFigures,
     EffectProbe,
     EffectResult,
     EffectVerdict,
@@ -179,11 +180,11 @@ class EffectChecks:
         effect = await asyncio.to_thread(self.pending, adapter, scorer.place)
         if effect is None:
             return
-        begun = time.monotonic()
+        started_at = time.monotonic()
         base = await scorer.score_replies(None, effect.replies)
         tuned = await scorer.score_replies(adapter, effect.replies)
         cache = await _ask_cache(scorer, adapter, other, effect.cache_text)
-        measurement = EffectMeasurement(base, tuned, cache, time.monotonic() - begun)
+        measurement = EffectMeasurement(base, tuned, cache, time.monotonic() - started_at)
         await asyncio.to_thread(effect.judge, measurement)
 
     def _judge(
@@ -195,7 +196,7 @@ class EffectChecks:
     ) -> None:
         """Store the result of a probe. Raises `EffectError` and `CacheLeakError`."""
         compared = compare_effect(stored.probe, measurement.base, measurement.tuned, self.precision)
-        figures = asdict(compared)
+        figures = compared.model_dump()
         if measurement.cache and measurement.cache.leaks and compared.verdict != "refused":
             figures["verdict"] = "leaks"
         result = EffectResult(
@@ -225,28 +226,12 @@ async def _ask_cache(
     ).figures()
 
 
-@dataclass(frozen=True)
-class EffectComparison:
-    """Figures of a probe as in `EffectResult`, and the verdict on them."""
-
-    verdict: EffectVerdict
-    tokens: int
-    expected_base: float
-    shown_base: float
-    expected_shift: float
-    shown_shift: float
-    strength: float
-    strength_tolerance: float
-    deviation: float
-    deviation_tolerance: float
-
-
 def compare_effect(
     probe: EffectProbe,
     base: Sequence[TokenLogprobs],
     tuned: Sequence[TokenLogprobs],
     precision: str,
-) -> EffectComparison:
+) -> EffectFigures:
     """Compare what an engine shows of a probe with what training measured, over the tokens that the
     engine told of both sides. Raises `EffectError` where it told none.
 
@@ -277,7 +262,7 @@ def compare_effect(
         verdict = "too weak"
     elif abs(strength - 1) > limits.strength:
         verdict = "refused"
-    return EffectComparison(
+    return EffectFigures(
         verdict=verdict,
         tokens=len(rows),
         expected_base=expected_base,

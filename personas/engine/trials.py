@@ -59,13 +59,13 @@ class AdapterTrials:
 
     def _try(self, slot: LoraSlot, effect: PendingEffect) -> Iterator[None]:
         runner = self._fallback if slot.index is None else self._runner
-        begun = time.monotonic()
+        started_at = time.monotonic()
         base = yield from score_in_steps(runner, BASE_MODEL_SLOT, effect.replies)
         tuned = yield from score_in_steps(runner, slot, effect.replies)
         cache = None
         if runner.prefixes is not None:
             cache = yield from self._ask_cache(runner, slot, effect.cache_text)
-        effect.judge(EffectMeasurement(base, tuned, cache, time.monotonic() - begun))
+        effect.judge(EffectMeasurement(base, tuned, cache, time.monotonic() - started_at))
 
     def _ask_cache(
         self, runner: ModelRunner, slot: LoraSlot, text: Sequence[int]

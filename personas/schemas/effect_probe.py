@@ -75,23 +75,17 @@ class CacheFigures(FrozenModel):
     leaks: bool
 
 
-class EffectResult(FrozenModel):
-    """What an engine showed of a version's probe. Figures are nats per token of the replies.
+class EffectFigures(FrozenModel):
+    """What an engine shows of a probe, and the verdict. Figures are nats per token of the replies.
 
     `expected_*` were measured at training, `shown_*` on the engine, both over the same `tokens`.
     The shift is how much likelier the adapter makes the replies. Token by token, `strength` is the
     part of the expected shifts that the engine shows (their regression coefficient: 1 for the same
     adapter, 0 for none), and `deviation` the root mean square of what the shifts differ, as a share
     of that of the expected ones. They have to be within `strength_tolerance` of 1, and
-    `deviation_tolerance`. `probe` is the digest of the probe's file; `engine` names the engine and
-    where it runs. `cache` is None for an engine without a prompt cache.
+    `deviation_tolerance`.
     """
 
-    persona: str
-    version: str
-    probe: str
-    engine: str
-    precision: str
     verdict: EffectVerdict
     tokens: int
     expected_base: float
@@ -102,6 +96,18 @@ class EffectResult(FrozenModel):
     strength_tolerance: float
     deviation: float
     deviation_tolerance: float
+
+
+class EffectResult(EffectFigures):
+    """The stored result of a version's probe. `probe` is the digest of the probe's file; `engine`
+    names the engine and where it runs. `cache` is None for an engine without a prompt cache.
+    """
+
+    persona: str
+    version: str
+    probe: str
+    engine: str
+    precision: str
     cache: CacheFigures | None = None
     seconds: float
     at: str
