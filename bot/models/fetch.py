@@ -38,7 +38,9 @@ class FetchPlan:
     def licence_url(self) -> str:
         if self.model:
             return self.model.licence_url
-        return f"https://huggingface.co/{self.files.repository}"
+        from huggingface_hub import constants  # reads the environment when it is loaded
+
+        return f"{constants.ENDPOINT}/{self.files.repository}"
 
     @property
     def title(self) -> str:

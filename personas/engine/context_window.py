@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from personas.models.base_model import EMBEDDED, BaseModel, max_positions
+from personas.prompt.renderer import CONTEXT_TOKENS
 from personas.schemas.chat import ChatRequest
 
 DEFAULT_CONTEXT_TOKENS = 8192
-SMALL_CONTEXT_TOKENS = 2048
+SMALL_CONTEXT_TOKENS = CONTEXT_TOKENS
 """For the bundled model, which imitates its own replies where it sees many of them, and for models
 that state no length. No window is made smaller than this for lack of memory.
 """

@@ -11,8 +11,6 @@ from typing import Self
 
 from personas.prompt.renderer import CONTEXT_TOKENS, RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
-SMALL_CONTEXT_TOKENS = CONTEXT_TOKENS
-"""Up to this context, messages are counted instead of their tokens, as in `recent_start`."""
 HISTORY_SHARE = 0.5
 """Share of the room for a prompt that messages take in a larger context."""
 FEWEST_MESSAGE_TOKENS = 16
@@ -42,12 +40,13 @@ class HistoryWindow:
     @classmethod
     def of(cls, context_tokens: int, max_new_tokens: int) -> Self:
         """Return the window for prompts with replies of at most `max_new_tokens` in a context."""
-        if context_tokens <= SMALL_CONTEXT_TOKENS:
+        # Messages are counted instead of their tokens, as in `recent_start`.
+        if context_tokens <= CONTEXT_TOKENS:
             return cls(RECENT_MESSAGES + RECENT_BLOCK_MESSAGES - 1, RECENT_BLOCK_MESSAGES)
         max_tokens = max(0, int((context_tokens - max_new_tokens) * HISTORY_SHARE))
         return cls(
             max_messages=max(RECENT_MESSAGES, max_tokens // FEWEST_MESSAGE_TOKENS),
-            block_messages=RECENT_BLOCK_MESSAGES * context_tokens // SMALL_CONTEXT_TOKENS,
+            block_messages=RECENT_BLOCK_MESSAGES * context_tokens // CONTEXT_TOKENS,
             max_tokens=max_tokens,
         )
 

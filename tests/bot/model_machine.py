@@ -1,4 +1,6 @@
-"""A machine for the table of base models: its trainer's sums, and its processor's speed."""
+"""A machine for the table of base models: its trainer's sums, its processor's speed, and a model of
+a hub.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,20 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save
+
 from bot.models.weight_read_speed import WeightReadSpeed
 from personas.models.catalogue import catalogue_models
 
 GIB = 2**30
+COMMIT = "0" * 39 + "1"
+PINNED = f"Qwen/Qwen3-0.6B@{COMMIT}"
+MODEL = {
+    "config.json": b'{"model_type": "qwen3"}',
+    "model.safetensors": save({"model.norm.weight": np.ones(2**17, dtype=np.float32)}),
+}
+"""Files that a hub has at that commit."""
 SIZES = {
     "machine": {"has_cuda": False, "memory_bytes": 16 * GIB, "device": "main memory"},
     "fits": [

@@ -5,9 +5,8 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
+from huggingface_hub import constants
 
 from bot.models.fetch import FetchProgress
 from bot.settings import load_settings
@@ -16,17 +15,10 @@ from bot.training.store import NewTrainingJob
 from personas.models.base_model import locate
 from personas.schemas.training import TrainingRequest
 from tests.bot.command_line import typed
-from tests.bot.model_machine import pretend_machine
+from tests.bot.model_machine import COMMIT, MODEL, PINNED, pretend_machine
 from tests.hub_server import Hub, Repository, reach
 from tests.samples import SCORECARD
 from tests.tiny_models import make_adapter
-
-COMMIT = "0" * 39 + "1"
-PINNED = f"Qwen/Qwen3-0.6B@{COMMIT}"
-MODEL = {
-    "config.json": b'{"model_type": "qwen3"}',
-    "model.safetensors": save({"model.norm.weight": np.ones(2**17, dtype=np.float32)}),
-}
 
 
 @pytest.fixture
@@ -102,7 +94,7 @@ def test_the_best_form_is_fetched_unless_one_is_named(hub, type_models):
     assert code == 0 and "Training unpacks the file once, into 8.04 GB of disk" in output
     assert f"unsloth/Qwen3-4B-Instruct-2507-GGUF@{COMMIT}:" in output
     code, output, _ = type_models("fetch", "harbour/other", "--yes")
-    assert code == 0 and "Licence: mit (https://huggingface.co/harbour/other)" in output
+    assert code == 0 and f"Licence: mit ({constants.ENDPOINT}/harbour/other)" in output
     code, _, errors = type_models("fetch", "harbour/other", "--yes", "--gguf")
     assert code == 1 and "Name it: owner/name:Q4_K_M" in errors
 

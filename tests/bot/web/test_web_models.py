@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from bot.settings import load_settings
-from tests.bot.model_machine import pretend_machine
+from tests.bot.model_machine import COMMIT, MODEL, PINNED, pretend_machine
 from tests.fakes import until
 from tests.hub_server import Hub, Repository, reach
-
-COMMIT = "0" * 39 + "1"
-PINNED = f"Qwen/Qwen3-0.6B@{COMMIT}"
-MODEL = {
-    "config.json": b'{"model_type": "qwen3"}',
-    "model.safetensors": save({"model.norm.weight": np.ones(2**17, dtype=np.float32)}),
-}
 
 
 @pytest.fixture

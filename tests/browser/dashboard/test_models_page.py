@@ -1,20 +1,13 @@
 """The page of base models: the table, the licence before a fetch, and the offer of a first start."""
 
-import numpy as np
 import pytest
 from playwright.async_api import expect
-from safetensors.numpy import save
 
-from tests.bot.model_machine import pretend_machine
+from tests.bot.model_machine import COMMIT, MODEL, pretend_machine
 from tests.browser.dashboard.conftest import assert_accessible
 from tests.hub_server import Hub, Repository, reach
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-COMMIT = "0" * 39 + "1"
-MODEL = {
-    "config.json": b'{"model_type": "qwen3"}',
-    "model.safetensors": save({"model.norm.weight": np.ones(2**16, dtype=np.float32)}),
-}
 
 
 @pytest.fixture
