@@ -18,6 +18,7 @@ from bot.chat.request import ChatRequestBuilder
 from bot.chat.webhooks import SenderRegistry
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
+from bot.models.engine_advice import PresentEngine
 from bot.operations.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
@@ -156,7 +157,9 @@ def compose(
         fetch_adapters=settings.fetch_adapters,
         client=client,
         metrics=dependencies.metrics,
-        engine_kind=settings.engine,
+        engine_settings=PresentEngine(
+            settings.engine, settings.llama_server, bool(settings.engine_urls)
+        ),
         env_file=dependencies.env_file,
     )
 

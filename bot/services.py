@@ -20,6 +20,7 @@ from bot.dialogue.dialogue import DialogueRunner
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.models.actions import ModelActions
+from bot.models.engine_advice import PresentEngine
 from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
@@ -104,8 +105,7 @@ class Services:
     without one.
     """
     metrics: BotMetrics
-    engine_kind: str = "local"
-    """The setting ENGINE."""
+    engine_settings: PresentEngine = field(default_factory=PresentEngine)
     env_file: Path | None = None
     """The file with the bot's settings, which may be missing; None for a bot without one."""
     unanswered: ChannelCache[IncomingMessage] = field(default_factory=lambda: ChannelCache(1000))
@@ -147,7 +147,7 @@ class Services:
             self.home,
             self.data_jobs,
             base_model=self.base_model,
-            engine=self.engine_kind,
+            engine=self.engine_settings,
             env_file=self.env_file,
         )
 

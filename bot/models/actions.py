@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bot.data.jobs import DataJob, DataJobRunner
+from bot.models.engine_advice import PresentEngine, advise_engine
 from bot.models.fetch import FetchPlan, ModelFormat, plan_fetch, require_accepted, run_fetch
 from bot.models.offer import ModelOffer
 from bot.models.switch import (
     SwitchPlan,
-    engine_note,
     find_local_name,
     plan_switch,
     use_model,
@@ -19,7 +19,6 @@ from bot.models.table import ModelTable, build_table
 from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import find_model
 
 TABLE_MAX_AGE_S = 60.0
@@ -51,7 +50,7 @@ class ModelActions:
         jobs: DataJobRunner,
         *,
         base_model: str,
-        engine: str,
+        engine: PresentEngine,
         env_file: Path | None,
     ) -> None:
         """`env_file` has the bot's settings; None for a bot without one."""
@@ -110,16 +109,16 @@ class ModelActions:
     async def plan_switch(self, name: str, live: list[VersionKey]) -> SwitchPlan:
         """Say what becomes of each persona's live version with another base model."""
         table = await self.table()
-        here = name
-        if name != EMBEDDED:
-            here = await asyncio.to_thread(find_local_name, name, table)
-        note = engine_note(name, table, self._engine)
+        here = await asyncio.to_thread(find_local_name, name, table)
+        engine = await asyncio.to_thread(advise_engine, here, table, self._engine)
         return await asyncio.to_thread(
-            plan_switch, self._home, here, self._base_model, live, engine_note=note
+            plan_switch, self._home, here, self._base_model, live, engine=engine
         )
 
     async def use(self, name: str, live: list[VersionKey]) -> tuple[SwitchPlan, list[str]]:
-        """Write BASE_MODEL into the file with settings; returns what changes, and what to do next."""
+        """Write BASE_MODEL, and ENGINE where another one serves it best here, into the file with
+        settings; returns what changes, and what to do next.
+        """
         if self._env_file is None:
             raise SettingsError(
                 "This bot has no file with settings.", "Set BASE_MODEL where its settings are."

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bot.models.actions import fetched_name
+from bot.models.engine_advice import PresentEngine, advise_engine
 from bot.models.fetch import FetchPlan, plan_fetch, require_accepted, run_fetch
 from bot.models.switch import (
     SwitchPlan,
-    engine_note,
     find_local_name,
     plan_switch,
     require_unset_in_environment,
@@ -23,7 +23,6 @@ from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
 from bot.store import Store, find_databases
 from personas.cli_common import LogProgress
-from personas.models.base_model import EMBEDDED
 from personas.models.model_fit import ModelFit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -89,16 +88,17 @@ def _confirm(question: str) -> bool:
 
 
 def run_use_command(arguments: argparse.Namespace, home: Path) -> int:
-    """Write BASE_MODEL, after saying what becomes of each persona. Returns the exit code."""
+    """Write BASE_MODEL, and ENGINE where another one serves it best here, after saying what becomes of
+    each persona. Returns the exit code.
+    """
     env_file = _require_env_file(arguments.env)
     plan = asyncio.run(_plan_use(arguments, home))
-    if plan.base_model == plan.previous:
+    if plan.base_model == plan.previous and not plan.engine.engine:
         return _say_already_set(arguments, plan)
     require_unset_in_environment(plan, env_file)
     if not arguments.json:
-        print(
-            f"To write into {env_file}: BASE_MODEL={plan.base_model} in place of {plan.previous}."
-        )
+        written = ", ".join(f"{setting}={value}" for setting, value in plan.settings.items())
+        print(f"To write into {env_file}: {written} (BASE_MODEL was {plan.previous}).")
         for line in plan.lines:
             print(f"  {line}")
     if not arguments.yes and plan.to_retrain and not _confirm("Write it?"):
@@ -116,7 +116,8 @@ def _say_already_set(arguments: argparse.Namespace, plan: SwitchPlan) -> int:
     if arguments.json:
         print(json.dumps(switch_json(plan), ensure_ascii=False))
     else:
-        print(f"BASE_MODEL is {plan.base_model} already; nothing was written.")
+        note = [plan.engine.note] if plan.engine.note else []
+        print(f"BASE_MODEL is {plan.base_model} already; nothing was written.", *note, sep="\n")
     return 0
 
 
@@ -137,13 +138,12 @@ def _require_env_file(path: Path) -> Path:
 async def _plan_use(arguments: argparse.Namespace, home: Path) -> SwitchPlan:
     settings = arguments.settings
     name = arguments.name
-    note = ""
-    if name != EMBEDDED:
-        table = await build_table(home, settings.base_model)
-        name = await asyncio.to_thread(find_local_name, name, table)
-        note = engine_note(name, table, settings.engine)
+    table = await build_table(home, settings.base_model)
+    name = await asyncio.to_thread(find_local_name, name, table)
+    present = PresentEngine(settings.engine, settings.llama_server, bool(settings.engine_urls))
+    engine = await asyncio.to_thread(advise_engine, name, table, present)
     return await asyncio.to_thread(
-        plan_switch, home, name, settings.base_model, _live_versions(home), engine_note=note
+        plan_switch, home, name, settings.base_model, _live_versions(home), engine=engine
     )
 
 

@@ -1,7 +1,8 @@
-"""Writes a setting into `.env`, and leaves everything else in it as it is."""
+"""Writes settings into `.env`, and leaves everything else in it as it is."""
 
 import re
 import stat
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
@@ -16,22 +17,25 @@ COMMENT_PATTERN = re.compile(r"[ \t]+#[^\n]*")
 PLAIN_VALUE_PATTERN = re.compile(r"[^\s'\"#$]+(#[^\s'\"#$]+)*")
 
 
-def set_in_env_file(path: Path, name: str, value: str) -> None:
-    """Set one variable, in the line that sets it now or else in a new last one; comments and other
+def set_in_env_file(path: Path, values: Mapping[str, str]) -> None:
+    """Set variables, each in the line that sets it now or else in a new last one; comments and other
     lines stay. Raises `SettingsError` if the file cannot be read or written.
 
     The file is replaced at once, with the same rights, also behind a link.
     """
     file = path.resolve()
     try:
-        old = file.read_text(encoding="utf-8-sig") if file.exists() else ""
+        text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
         mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else NEW_FILE_MODE
-        write_file(file, _with_value(old, name, value).encode(), mode=mode)
+        for name, value in values.items():
+            text = _with_value(text, name, value)
+        write_file(file, text.encode(), mode=mode)
         file.chmod(mode)  # the umask may have taken some
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        lines = " and ".join(f"{name}={value}" for name, value in values.items())
         raise SettingsError(
-            f"{path} cannot be changed: {why}.", f"Write {name}={value} into it by hand."
+            f"{path} cannot be changed: {why}.", f"Write {lines} into it by hand."
         ) from error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bot.models.engine_advice import EngineAdvice
 from bot.models.env_file import set_in_env_file
 from bot.models.table import ModelTable
 from bot.personas.base_model_compat import VersionKey, find_incompatible_versions
@@ -48,18 +49,24 @@ class VersionChange:
 
 @dataclass(frozen=True)
 class SwitchPlan:
-    """The new BASE_MODEL, the present one, and what becomes of live versions; `engine_note` says which
-    engine serves it best here.
-    """
+    """The new BASE_MODEL, the present one, what becomes of live versions, and of ENGINE."""
 
     base_model: str
     previous: str
     changes: tuple[VersionChange, ...]
-    engine_note: str
+    engine: EngineAdvice
 
     @property
     def to_retrain(self) -> int:
         return sum(1 for change in self.changes if change.other_model)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is written into the file with settings."""
+        written = {"BASE_MODEL": self.base_model}
+        if self.engine.engine:
+            written["ENGINE"] = self.engine.engine
+        return written
 
     @property
     def lines(self) -> list[str]:
@@ -67,8 +74,8 @@ class SwitchPlan:
         lines = [change.text for change in self.changes]
         if not lines:
             lines.append("No persona has a live version.")
-        if self.engine_note:
-            lines.append(self.engine_note)
+        if self.engine.note:
+            lines.append(self.engine.note)
         return lines
 
 
@@ -85,13 +92,14 @@ def switch_json(plan: SwitchPlan, todo: Sequence[str] = ()) -> dict[str, Any]:
             }
             for change in plan.changes
         ],
-        "engine_note": plan.engine_note,
+        "engine": plan.engine.engine,
+        "engine_note": plan.engine.note,
         "todo": list(todo),
     }
 
 
 def plan_switch(
-    home: Path, name: str, previous: str, live: Iterable[VersionKey], engine_note: str = ""
+    home: Path, name: str, previous: str, live: Iterable[VersionKey], engine: EngineAdvice
 ) -> SwitchPlan:
     """Plan to serve a base model that is on this machine. Raises `BaseModelError` if it is not."""
     base_model, base_hash = _find_here(name)
@@ -101,7 +109,7 @@ def plan_switch(
         VersionChange(persona_id, version, other.models.get((persona_id, version), ""))
         for persona_id, version in versions
     ]
-    return SwitchPlan(base_model, previous, tuple(changes), engine_note)
+    return SwitchPlan(base_model, previous, tuple(changes), engine)
 
 
 def require_unset_in_environment(plan: SwitchPlan, env_file: Path) -> None:
@@ -114,26 +122,15 @@ def require_unset_in_environment(plan: SwitchPlan, env_file: Path) -> None:
 
 
 def use_model(plan: SwitchPlan, env_file: Path) -> list[str]:
-    """Write BASE_MODEL into the file with settings; returns what to do next. Raises `SettingsError`."""
+    """Write the plan's settings into their file; returns what to do next. Raises `SettingsError`."""
     require_unset_in_environment(plan, env_file)
-    set_in_env_file(env_file, "BASE_MODEL", plan.base_model)
+    set_in_env_file(env_file, plan.settings)
     todo = [RESTART_ADVICE]
     if plan.to_retrain:
         todo.append(
             "Then train the personas again: /finetune all on Discord, or Train all on the page Models."
         )
     return todo
-
-
-def engine_note(name: str, table: ModelTable, engine: str) -> str:
-    """Say which engine serves a model of the catalogue best here, if it is not the present one."""
-    model = find_model(name)
-    if model is None:
-        return ""
-    best = table.fit_of(model).engine
-    if best.engine == engine or engine in ("vllm", "openai"):
-        return ""
-    return f"ENGINE={best.engine} serves it best here: {best.reason}."
 
 
 def local_names(name: str, table: ModelTable) -> list[str]:

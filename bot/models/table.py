@@ -15,7 +15,6 @@ from bot.models.measured_speeds import base_model_key, read_speeds
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from personas.models.catalogue import CatalogueModel, catalogue_models, find_model
 from personas.models.model_fit import (
-    EngineName,
     MachineCapacity,
     ModelFit,
     TrainingNeed,
@@ -203,9 +202,3 @@ def speed_text(fit: ModelFit) -> str:
     about = "" if fit.speed_basis == "measured here" else "~"
     digits = 1 if round(fit.tokens_per_s, 1) < WHOLE_TOKENS_PER_S else 0
     return f"{about}{fit.tokens_per_s:.{digits}f}"
-
-
-def engine_settings(fit: ModelFit) -> dict[str, str]:
-    """Return the settings of `.env` that serve a model as the table says."""
-    engine: EngineName = fit.engine.engine
-    return {"BASE_MODEL": fit.base_model, "ENGINE": engine}

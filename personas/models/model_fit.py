@@ -26,9 +26,9 @@ LLAMA_SERVER_BYTES = 2**29
 """Buffers of llama-server beside weights, keys and values; an assumption."""
 GPU_OVERHEAD_BYTES = 3 * 2**29
 """What the engine keeps free on a GPU (`personas.models.serving_model`, which loads torch)."""
-LLAMACPP_SHARE = 0.66
-"""Bytes of weights per second that llama.cpp reads with an adapter, relative to the built-in engine:
-0.143 GB in 12 ms against 0.269 GB in 15 ms for each token (docs/benchmarks.md, one chat, cold).
+LLAMACPP_SHARE = 0.4
+"""Bytes of weights per second that llama.cpp reads with an adapter, relative to the built-in engine in
+bfloat16: one chat on Q4_K_M, in the shapes of Qwen3 1.7B (7.4 GB/s against 17.1) and 4B (docs/benchmarks.md).
 """
 READING_TOKENS_PER_S = 5.0
 """Tokens per second that people read: some 240 words a minute (Brysbaert 2019), 1.3 tokens each."""

@@ -34,7 +34,7 @@ def test_the_value_is_read_back_and_the_rest_stays(tmp_path, value):
     file = tmp_path / ".env"
     file.write_text(OLD)
     file.chmod(0o640)
-    set_in_env_file(file, "BASE_MODEL", value)
+    set_in_env_file(file, {"BASE_MODEL": value})
     assert value_of(file) == value
     lines = file.read_text().splitlines()
     assert [*lines[:3], lines[4]] == [*OLD.splitlines()[:3], "TOP_P=0.9"]
@@ -45,7 +45,7 @@ def test_the_value_is_read_back_and_the_rest_stays(tmp_path, value):
 def test_the_last_assignment_counts_and_a_commented_one_does_not(tmp_path):
     file = tmp_path / ".env"
     file.write_text("# BASE_MODEL=no\nBASE_MODEL=first\nexport BASE_MODEL=second\n")
-    set_in_env_file(file, "BASE_MODEL", "third")
+    set_in_env_file(file, {"BASE_MODEL": "third"})
     assert file.read_text() == "# BASE_MODEL=no\nBASE_MODEL=first\nexport BASE_MODEL=third\n"
     assert value_of(file) == "third"
 
@@ -54,14 +54,14 @@ def test_the_last_assignment_counts_and_a_commented_one_does_not(tmp_path):
 def test_a_new_assignment_is_the_last_line(tmp_path, old):
     file = tmp_path / ".env"
     file.write_text(old)
-    set_in_env_file(file, "BASE_MODEL", "owner/name")
+    set_in_env_file(file, {"BASE_MODEL": "owner/name"})
     assert file.read_text().splitlines() == [*old.splitlines(), "BASE_MODEL=owner/name"]
     assert value_of(file) == "owner/name"
 
 
 def test_a_file_that_is_not_there_is_made_for_its_owner_alone(tmp_path):
     file = tmp_path / ".env"
-    set_in_env_file(file, "BASE_MODEL", "owner/name")
+    set_in_env_file(file, {"BASE_MODEL": "owner/name"})
     assert file.stat().st_mode & 0o777 == 0o600 and value_of(file) == "owner/name"
 
 
@@ -69,7 +69,7 @@ def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").write_text(OLD)
     link = tmp_path / ".env"
     link.symlink_to("real")
-    set_in_env_file(link, "BASE_MODEL", "owner/name")
+    set_in_env_file(link, {"BASE_MODEL": "owner/name"})
     assert link.is_symlink() and value_of(tmp_path / "real") == "owner/name"
 
 
@@ -82,7 +82,7 @@ def test_a_failure_leaves_the_file_and_says_what_to_write(tmp_path, monkeypatch)
 
     monkeypatch.setattr("personas.home.atomic_files.os.fsync", fail)
     with pytest.raises(SettingsError, match="No space left") as refused:
-        set_in_env_file(file, "BASE_MODEL", "owner/name")
+        set_in_env_file(file, {"BASE_MODEL": "owner/name"})
     assert "Write BASE_MODEL=owner/name into it by hand." in refused.value.advice
     assert file.read_text() == OLD and list(tmp_path.iterdir()) == [file]
 
@@ -91,5 +91,5 @@ def test_a_file_of_another_encoding_is_not_touched(tmp_path):
     file = tmp_path / ".env"
     file.write_bytes("# Größe\n".encode("latin-1"))
     with pytest.raises(SettingsError, match="not UTF-8"):
-        set_in_env_file(file, "BASE_MODEL", "owner/name")
+        set_in_env_file(file, {"BASE_MODEL": "owner/name"})
     assert file.read_bytes() == "# Größe\n".encode("latin-1")

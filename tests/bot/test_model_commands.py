@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
@@ -217,3 +218,52 @@ def test_progress_has_bytes_rate_and_time_left():
     assert progress.update(20_000_000, 2.0) == "20.0 MB of 1.00 GB, 10.0 MB/s, 2 min left"
     assert progress.update(60_000_000, 12.5).endswith("3.8 MB/s, 4 min left")
     assert progress.update(1_000_000_000, 12.6) == "1.00 GB of 1.00 GB"
+
+
+@pytest.fixture
+def fetched_gguf(hub, type_models, monkeypatch):
+    """A machine of 8 GiB, which has a model's GGUF file: its weights in 16 bits are larger."""
+    monkeypatch.setattr(
+        "bot.models.table.psutil",
+        SimpleNamespace(virtual_memory=lambda: SimpleNamespace(total=8 * 2**30)),
+    )
+    monkeypatch.delenv("ENGINE", raising=False)
+    code, _, _ = type_models("fetch", "qwen3-4b", "--yes")
+    assert code == 0
+
+
+def test_using_a_model_writes_the_engine_that_serves_it_best(
+    fetched_gguf, type_models, monkeypatch, tmp_path
+):
+    env = tmp_path / ".env"
+    server = tmp_path / "llama-server"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    env.write_text(f"LLAMA_SERVER={server}\n")
+    code, output, _ = type_models("use", "qwen3-4b")
+    assert code == 0 and "in 16 bits it is larger than the memory" in output
+    settings = load_settings(env, {})
+    assert settings.engine == "llamacpp" and settings.base_model.endswith("Q4_K_M.gguf")
+    code, output, _ = type_models("use", "qwen3-4b")
+    assert code == 0 and "nothing was written" in output
+    code, _, _ = type_models("use", "embedded")
+    assert code == 0 and load_settings(env, {}).engine == "local", "it has no GGUF file"
+
+
+def test_an_engine_that_is_not_here_or_set_elsewhere_is_only_advised(
+    fetched_gguf, type_models, monkeypatch, tmp_path
+):
+    env = tmp_path / ".env"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("personas.engine.remote.llamacpp_command.WHEEL", "no_such_package")
+    code, output, _ = type_models("use", "qwen3-4b")
+    assert code == 0 and "Install llama.cpp" in output and "ENGINE" not in env.read_text()
+    env.write_text("ENGINE=openai\nENGINE_URLS=http://127.0.0.1:1\n")
+    code, output, _ = type_models("use", "qwen3-4b")
+    assert code == 0 and load_settings(env, {}).engine == "openai", "servers of their own stay"
+
+
+def test_an_engine_of_the_environment_is_not_written_over(fetched_gguf, type_models, tmp_path):
+    code, output, _ = type_models("use", "embedded", ENGINE="llamacpp")
+    assert code == 0 and "in the environment" in output
+    assert "ENGINE=" not in (tmp_path / ".env").read_text()

@@ -152,9 +152,12 @@ def test_speed_is_expected_from_products_until_it_is_measured():
 
 def test_the_recommended_model_trains_here_and_is_not_slower_than_people_read():
     best, reason = recommend(all_fits(LAPTOP))
-    assert best.model.name == "smollm3-3b" and "7 tokens per second" in reason
-    slower = all_fits(LAPTOP, measured={(best.model.gguf, "llamacpp"): 2.0})
-    assert recommend(slower)[0].model.name == "qwen3-1.7b"
+    assert best.model.name == "qwen3-1.7b" and "6 tokens per second" in reason
+    larger = require_model("smollm3-3b")
+    faster = all_fits(LAPTOP, measured={(larger.gguf, "llamacpp"): 7.0})
+    assert recommend(faster)[0].model == larger
+    slower = all_fits(LAPTOP, measured={(best.model.id, "local"): 2.0})
+    assert recommend(slower)[0].model.name == "qwen3-0.6b"
     assert recommend(all_fits(LAPTOP, lambda _: 64 * GIB)) is None
     slow, reason = recommend(all_fits(replace(LAPTOP, weight_bytes_per_s=2.6e9)))
     assert slow.model.name == "qwen3-0.6b" and "2.2 tokens per second, slower" in reason

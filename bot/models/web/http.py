@@ -53,12 +53,14 @@ class ModelUseBody(FrozenModel):
 
 class ModelSwitchResponse(ApiModel):
     """The new BASE_MODEL, and each live version with the other base model that it was trained over, if
-    any: the base model answers for it until its persona is trained again. `todo` says what to do next.
+    any: the base model answers for it until its persona is trained again. `engine` is the new ENGINE,
+    if another one serves the model best here. `todo` says what to do next.
     """
 
     base_model: str
     previous: str
     versions: list[Json]
+    engine: str | None
     engine_note: str
     todo: list[str]
 
@@ -134,7 +136,9 @@ async def cancel_model_fetch(request: web.Request) -> web.Response:
     body=BodySpec(ModelUseBody, example={"name": "qwen3-1.7b", "dry_run": True}),
 )
 async def post_model_use(request: web.Request) -> web.Response:
-    """Writes BASE_MODEL into the bot's file with settings; the running bot goes on with its model."""
+    """Writes BASE_MODEL, and ENGINE where another one serves it best here, into the bot's file with
+    settings; the running bot goes on with its model.
+    """
     services = get_services(request)
     body = await read_model(request, ModelUseBody)
     live = services.store.versions.all_live()

@@ -87,11 +87,12 @@ async def get_use_page(request: web.Request) -> web.Response:
 
 @routes.add(f"POST {MODELS_PATH}/use")
 async def post_use(request: web.Request) -> web.Response:
-    """Write BASE_MODEL."""
+    """Write BASE_MODEL, and ENGINE where another one serves it best here."""
     services = get_services(request)
     name = _asked_name(str((await read_form(request)).get("name", "")))
     plan, todo = await services.models.use(name, services.store.versions.all_live())
-    message = f"BASE_MODEL is {plan.base_model} from the next start on. {' '.join(todo)}"
+    written = " and ".join(f"{setting}={value}" for setting, value in plan.settings.items())
+    message = f"{written} from the next start on. {' '.join(todo)}"
     return redirect_to(request, MODELS_PATH, message)
 
 

@@ -39,7 +39,7 @@ async def ended(dashboard, location):
 
 async def test_the_table_is_the_same_in_page_and_api(dashboard, hub):
     status, table, _ = await dashboard.ask("GET", "/models")
-    assert status == 200 and table["recommended"] == "smollm3-3b"
+    assert status == 200 and table["recommended"] == "qwen3-1.7b"
     status, page, _ = await dashboard.page("/dashboard/models")
     assert status == 200 and "Base models" in page
     for model in table["models"]:
@@ -128,7 +128,7 @@ async def test_a_bot_without_a_file_of_settings_says_so(dashboard, hub):
 
 async def test_a_model_is_offered_once_until_it_is_declined(dashboard, hub, tmp_path, monkeypatch):
     models = dashboard.services.models
-    assert await models.look_for_offer() and "SmolLM3 3B" in models.offer.lines[0]
+    assert await models.look_for_offer() and "Qwen3 1.7B" in models.offer.lines[0]
     assert not downloads(hub), "nothing is fetched unasked"
     _, page, _ = await dashboard.page("/dashboard")
     assert "A larger model fits this machine" in page

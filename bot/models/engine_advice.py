@@ -1,0 +1,69 @@
+"""Advises which engine serves a base model here; `models use` writes it into ENGINE."""
+
+import os
+from dataclasses import dataclass
+
+from bot.models.table import ModelTable
+from personas.engine.remote.llamacpp_command import NoLlamaServerError, find_program
+from personas.models.base_model import EMBEDDED
+from personas.models.catalogue import CatalogueModel, find_model
+from personas.models.model_fit import EngineName
+
+
+@dataclass(frozen=True)
+class PresentEngine:
+    """The operator's ENGINE and LLAMA_SERVER, and whether ENGINE_URLS names servers."""
+
+    kind: str = "local"
+    llama_server: str = ""
+    has_urls: bool = False
+
+
+@dataclass(frozen=True)
+class EngineAdvice:
+    """The new value of ENGINE, None to leave it as it is; `note` says why, or what is missing."""
+
+    engine: EngineName | None = None
+    note: str = ""
+
+
+def advise_engine(base_model: str, table: ModelTable, present: PresentEngine) -> EngineAdvice:
+    """Advise about a base model that is on this machine. Servers of the operator's own stay."""
+    if present.kind not in ("local", "llamacpp") or present.has_urls:
+        return EngineAdvice()
+    path = base_model.partition("#")[0]
+    if path.casefold() == EMBEDDED:
+        return _change_to("local", "the bundled model has no GGUF file", present)
+    model = find_model(path)
+    if model is None:
+        return EngineAdvice()
+    best = table.fit_of(model).engine
+    missing = ""
+    if best.engine == "llamacpp" and present.kind != "llamacpp":
+        missing = _missing_for_llamacpp(path, model, present)
+    if missing:
+        return EngineAdvice(
+            note=f"ENGINE=llamacpp would serve it best here: {best.reason}. {missing}"
+        )
+    return _change_to(best.engine, best.reason, present)
+
+
+def _change_to(engine: EngineName, reason: str, present: PresentEngine) -> EngineAdvice:
+    if engine == present.kind:
+        return EngineAdvice()
+    if os.environ.get("ENGINE", "").strip():
+        return EngineAdvice(
+            note=f"ENGINE={engine} serves it best here: {reason}. ENGINE is {present.kind} in the "
+            "environment, which precedes the file: change it there."
+        )
+    return EngineAdvice(engine, f"ENGINE={engine} is written too: {reason}.")
+
+
+def _missing_for_llamacpp(path: str, model: CatalogueModel, present: PresentEngine) -> str:
+    if path == model.id:
+        return f"Fetch its GGUF file: python -m bot models fetch {model.name} --gguf"
+    try:
+        find_program(present.llama_server)
+    except NoLlamaServerError as error:
+        return str(error)
+    return ""
