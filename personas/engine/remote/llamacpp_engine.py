@@ -38,7 +38,7 @@ from personas.engine.remote.replica_scheduler import ReplicaScheduler
 from personas.engine.remote.replicas import Replicas
 from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_checks import ExpectedModel, ServerCheck
-from personas.engine.remote.server_errors import AdapterNotServedError
+from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError
 from personas.engine.remote.vllm_client import ServedModels, VllmClient
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
@@ -50,6 +50,7 @@ from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
 log = logging.getLogger(__name__)
 LOG_FILE = "logs/llama-server.log"
+LOAD_ATTEMPTS = 3
 RETRY_REFUSED_S = 60.0
 """Time after which an adapter that no server took is tried again."""
 LLAMACPP_LIMITS = ReplicaLimits(rows=4, health_timeout_s=10.0)
@@ -167,9 +168,7 @@ class LlamaCppEngine(VllmEngine):
         self._llama_replicas.files[adapter.name] = path.name
         self._wanted_adapters.use(adapter)
         try:
-            await self._serve(adapter)
-            having = self._having(adapter.name)
-            await self._adapters.load(having, adapter)
+            await self._serve_and_show(adapter)
         except UnderstudyError:
             self._wanted_adapters.drop(adapter.name)
             raise
@@ -254,6 +253,18 @@ class LlamaCppEngine(VllmEngine):
             del self._adapter_loads[adapter.name]
             self._sweep()
 
+    async def _serve_and_show(self, adapter: AdapterRef) -> None:
+        """Have a server take an adapter and show its effect; begin again if it dies meanwhile."""
+        for attempt in range(1, LOAD_ATTEMPTS + 1):
+            try:
+                await self._serve(adapter)
+                await self._adapters.load(self._having(adapter.name), adapter)
+                return
+            except ReplicaError as error:
+                if self._servers is None or attempt == LOAD_ATTEMPTS:
+                    raise
+                log.warning("%s is loaded again: %s", adapter.name, error)
+
     async def _serve(self, adapter: AdapterRef) -> None:
         """Have a server take an adapter whose file is written. Raises `AdapterNotServedError` and
         `LlamaServerError`.
@@ -262,6 +273,7 @@ class LlamaCppEngine(VllmEngine):
             return
         if self._servers:
             await self._servers.switch(self._wanted_paths)
+            await self._servers.wait_until_ready()
         if not self._having(adapter.name):
             options = self._options(self._wanted_paths())
             raise AdapterNotServedError(

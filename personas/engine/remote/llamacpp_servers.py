@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from personas.engine.remote.replica_health import ReplicaHealth, cancel_tasks
 
 log = logging.getLogger(__name__)
 DRAIN_POLL_S = 0.1
+READY_TIMEOUT_S = 60.0
 
 
 class LlamaServers:
@@ -71,6 +73,17 @@ class LlamaServers:
         """Serve the same files by a new server, which has nothing of earlier prompts in memory."""
         async with self._lock:
             await self._exchange(self.files)
+
+    async def wait_until_ready(self) -> None:
+        """Wait until the server takes requests: after a crash, it is started again. Returns when it
+        still takes none after `READY_TIMEOUT_S` without loading.
+        """
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while self.is_loading or time.monotonic() < deadline:
+            replica = self._replica_of(self._current)
+            if replica and replica.is_ready:
+                return
+            await asyncio.sleep(DRAIN_POLL_S)
 
     async def close(self) -> None:
         """End all servers at once."""

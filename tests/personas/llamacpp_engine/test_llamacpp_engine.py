@@ -279,6 +279,19 @@ class TestOwnServer:
         for request, text in zip(requests, replies, strict=True):
             assert text == undisturbed(request, file_of(engine, version(1)))
 
+    @pytest.mark.parametrize("number", [1, 2], ids=["served before", "new"])
+    async def test_a_version_asked_while_a_dead_server_starts_again_speaks(
+        self, open_engine, program, version, undisturbed, number
+    ):
+        engine = await open_engine(program=program())
+        await engine.load(version(1))
+        [server] = psutil.Process(engine._servers._current.pid).children()
+        server.kill()
+        await until(lambda: not engine._replicas.ready, 5.0)
+        request = ask("hello", version(number))
+        text = await answer(engine, request)
+        assert text == undisturbed(request, file_of(engine, version(number)))
+
     async def test_it_ends_with_the_bot_and_with_its_guard(self, open_engine, program):
         engine = await open_engine(program=program())
         guard = psutil.Process(engine._server.pid)
