@@ -75,12 +75,14 @@ class ResolvedRecipe:
     """A resolved recipe with reasons.
 
     `chosen` has those of the recipe `auto`, one line per setting; `notes` say what differs from the
-    request.
+    request. `order_batch` is the batch size by which samples are ordered, where merged batches keep
+    the order of the recipe's own; 0 for the recipe's.
     """
 
     recipe: Recipe
     chosen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    order_batch: int = 0
 
 
 def format_setting(value: Any) -> str:

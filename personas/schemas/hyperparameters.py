@@ -13,6 +13,7 @@ PreferenceMethod = Literal["kto", "dpo"]
 RopeType = Literal["linear", "dynamic", "yarn"]
 DEFAULT_ROPE_TYPE: RopeType = "yarn"
 MAX_ROPE_FACTOR = 8.0
+MAX_BATCH_SAMPLES = 64
 MAX_ACCUMULATION_STEPS = 256
 DefaultTemplate = Literal["chatml", "plain"]
 TemplateChoice = Literal["auto", "chatml", "plain"]
@@ -50,7 +51,7 @@ class RecipeSettings(FrozenModel):
     max_grad_norm: float = Field(1.0, gt=0, le=1000)
     num_train_epochs: float = Field(gt=0, le=50)
     max_steps: int = Field(0, ge=0, le=1_000_000)
-    per_device_train_batch_size: int = Field(ge=1, le=64)
+    per_device_train_batch_size: int = Field(ge=1, le=MAX_BATCH_SAMPLES)
     gradient_accumulation_steps: int = Field(ge=1, le=MAX_ACCUMULATION_STEPS)
     gradient_checkpointing: bool = False
     packing: Literal["auto", "on", "off"] = "auto"

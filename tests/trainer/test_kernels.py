@@ -43,7 +43,7 @@ def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_fo
     by_itself, asked = (
         choose_kernels(model, wanted(packing=packing), CPU) for packing in ("auto", "on")
     )
-    assert not by_itself.packing and asked.packing
+    assert (by_itself.layout, asked.layout) == ("padded", "packed")
     assert by_itself.notes[0].startswith("Attention: grouped_matmul")
     assert "computed once" in by_itself.notes[0] and "packed" not in by_itself.notes[0]
     assert asked.notes[0].startswith("Attention: grouped_matmul, samples packed")
@@ -52,20 +52,60 @@ def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_fo
     assert checkpointed.notes[0] == "Attention: grouped_matmul, samples padded."
 
 
-def test_on_a_gpu_the_first_kind_of_attention_that_works_packs(model, wanted, monkeypatch):
+def test_on_a_gpu_samples_lie_in_rows_after_what_their_prompts_share(model, wanted):
+    kernels = choose_kernels(model, wanted(), CUDA)
+    assert kernels.layout == "rows" and kernels.shares_prefix
+    assert kernels.notes[0] == (
+        "Attention: sdpa, samples in one row, what their prompts share computed once."
+    )
+    noisy = choose_kernels(model, wanted(neftune_noise_alpha=5.0), CUDA)
+    assert noisy.layout == "rows" and not noisy.shares_prefix
+    assert choose_kernels(model, wanted(packing="off"), CUDA).layout == "padded"
+
+
+def test_samples_lie_in_no_rows_where_layers_see_less_than_a_sample(model, wanted, monkeypatch):
+    installed(monkeypatch)
+    monkeypatch.setattr(model.config, "sliding_window", 512, raising=False)
+    for tokens, layout in ((512, "rows"), (513, "padded")):
+        kernels = choose_kernels(model, wanted(max_length=tokens), CUDA)
+        assert kernels.layout == layout
+    assert "512 tokens, fewer than max_length 513" in kernels.notes[1]
+
+
+def test_samples_lie_in_no_rows_where_a_model_overlooks_their_mask(model, wanted, monkeypatch):
+    installed(monkeypatch)
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda *_, attention_mask=None, **inputs: forward(**inputs)
+    )
+    kernels = choose_kernels(model, wanted(), CUDA)
+    assert kernels.layout == "padded"
+    assert "the losses are not those of a sample alone" in kernels.notes[1]
+
+
+@pytest.fixture
+def no_rows(monkeypatch):
+    """A model whose samples cannot lie in rows."""
+    monkeypatch.setattr(choice, "row_obstacle", lambda model: "they do not fit")
+
+
+def test_on_a_gpu_the_first_kind_of_attention_that_works_packs(model, wanted, monkeypatch, no_rows):
     """Flash attention refuses a CPU; what would be flex attention on a GPU is torch's own here."""
     installed(monkeypatch, "flash_attention_2", "sdpa")
     monkeypatch.setattr(choice, "FLEX_ATTENTION", "sdpa")
     kernels = choose_kernels(model, wanted(), CUDA)
-    assert kernels.packing and model.config._attn_implementation == "sdpa"
+    assert kernels.layout == "packed" and model.config._attn_implementation == "sdpa"
     assert kernels.notes[0].startswith("Attention: sdpa, samples packed")
-    assert kernels.notes[1].startswith("flash_attention_2 was not used: ")
+    assert kernels.notes[1].endswith("in a row: they do not fit.")
+    assert kernels.notes[2].startswith("flash_attention_2 was not used: ")
 
 
-def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(model, wanted, monkeypatch):
+def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(
+    model, wanted, monkeypatch, no_rows
+):
     installed(monkeypatch)
-    assert not choose_kernels(model, wanted(), CUDA).packing
-    assert choose_kernels(model, wanted(packing="on"), CUDA).packing
+    assert choose_kernels(model, wanted(), CUDA).layout == "padded"
+    assert choose_kernels(model, wanted(packing="on"), CUDA).layout == "packed"
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -74,7 +114,7 @@ def test_samples_are_never_packed_where_they_would_see_each_other(model, wanted,
         "transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None
     )
     kernels = choose_kernels(model, wanted(packing="on"), CPU)
-    assert not kernels.packing
+    assert kernels.layout == "padded"
     assert any("not packed" in note and "see each other" in note for note in kernels.notes)
 
 

@@ -1,4 +1,4 @@
-"""On a CPU, the batches of a step are merged where samples are short, and that is said."""
+"""The batches of a step are merged where samples are short or a GPU computes, and that is said."""
 
 import json
 from dataclasses import replace
@@ -53,7 +53,8 @@ def test_short_samples_of_a_step_are_computed_together(tiny_base):
     [
         ({"work": Workload([MERGED_BATCH_TOKENS // 8 + 1] * 60, [130])}, (4, 2)),
         ({"work": Workload([130] * 60, [130], judged="kto")}, (4, 2)),
-        ({"machine": CUDA}, (4, 2)),
+        ({"machine": CUDA, "work": Workload([130] * 60, [130], judged="kto")}, (4, 2)),
+        ({"machine": CUDA, "per_device_train_batch_size": 4}, (4, 2)),
         ({"per_device_train_batch_size": 4}, (4, 2)),
         ({"gradient_accumulation_steps": 4}, (4, 4)),
         ({"recipe": "s0-6gb"}, (1, 16)),
@@ -61,7 +62,8 @@ def test_short_samples_of_a_step_are_computed_together(tiny_base):
     ids=[
         "long samples",
         "preferences",
-        "a GPU",
+        "preferences on a GPU",
+        "batches that were asked for on a GPU",
         "batches that were asked for",
         "steps too",
         "a published recipe",
@@ -69,6 +71,16 @@ def test_short_samples_of_a_step_are_computed_together(tiny_base):
 )
 def test_batches_stay_as_they_are(tiny_base, changes, unmerged):
     assert batches(fitted(tiny_base, **changes)) == unmerged
+
+
+@pytest.mark.parametrize("recipe", ["demo-cpu", "s0-6gb", "s1-t4", "s3-persona-16gb"])
+def test_a_gpu_computes_a_step_at_once_where_its_memory_allows(tiny_base, recipe):
+    asked = load_recipe(recipe)
+    batch, accumulation = batches(asked)
+    whole = fitted(tiny_base, recipe, work=Workload([500] * 60, [130]), machine=CUDA)
+    assert batches(whole) == (batch * accumulation, 1)
+    assert fit_notes(asked, whole)[-1].endswith(f"still has {batch * accumulation} samples.")
+    assert batches(fitted(tiny_base, recipe, machine=CUDA, free_bytes=1)) == (batch, accumulation)
 
 
 def test_a_shared_beginning_does_not_count(tiny_base):

@@ -170,7 +170,7 @@ def spoil(cache, change):
 
 
 def test_a_model_that_no_batch_leaves_as_it_is_is_refused_by_name(made, monkeypatch):
-    monkeypatch.setattr(layout_probe, "collate", lambda samples, **_: 1 / 0)
+    monkeypatch.setattr(layout_probe, "lay_out", lambda *_, **__: 1 / 0)
     with pytest.raises(
         TrainingError,
         match=r"kind opt .*in a batch, .*ZeroDivision",

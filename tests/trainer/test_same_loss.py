@@ -17,7 +17,7 @@ from transformers import BitsAndBytesConfig
 from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from trainer.train import losses as evaluate
-from trainer.train.collator import collate, has_plain_head, pack, reply_losses
+from trainer.train.collator import collate, collate_rows, has_plain_head, pack, reply_losses
 from trainer.train.fused_lora import fused_lora
 from trainer.train.kernels import share_dropout, use_grouped_attention
 from trainer.train.losses import measure_reply_losses
@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 are taken in 32.
 """
 
-LAYOUTS = {"padded": collate, "packed": pack}
+LAYOUTS = {"padded": collate, "packed": pack, "rows": collate_rows}
 ATTENTIONS = ("eager", "sdpa", "grouped_matmul")
 
 
@@ -163,14 +163,12 @@ def test_a_head_whose_logits_are_scaled_is_not_taken_apart(tiny_base):
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_in_evaluation_the_loss_is_that_of_each_sample_alone(
-    tiny_base, recipe, plainly, packing, attention
+    tiny_base, recipe, plainly, layout, attention
 ):
     samples, alone, _ = plainly
-    found = measure_reply_losses(
-        exact_model(tiny_base, recipe, attention), samples, packing=packing
-    )
+    found = measure_reply_losses(exact_model(tiny_base, recipe, attention), samples, layout=layout)
     assert [loss.nll for loss in found] == pytest.approx(alone.tolist(), rel=TOLERANCE)
     assert [loss.tokens for loss in found] == [one.reply_tokens for one in samples]
 

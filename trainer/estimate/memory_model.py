@@ -21,6 +21,8 @@ HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])  # bytes by which t
 DROPOUT_MASK_BYTES = 1  # bytes of dropout's mask per value
 SHARED_INPUT_MODULES = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Matrices of a layer with the same input."""
+MASK_TRUTH_VALUES = 2
+"""Truth values by token pair while a row's attention mask is made."""
 LOSS_COPIES = 4
 """Float32 tensors of the logits' size: logits, log-softmax, and the gradients of both."""
 # Gradients held at once in one layer's backward pass.
@@ -82,11 +84,35 @@ def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
     return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
-def backward_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int) -> int:
-    """Bytes of the gradients of one layer held at once in the backward pass."""
+def backward_bytes(
+    shape: ModelShape,
+    recipe: Recipe,
+    batch: BatchShape,
+    value_bytes: int,
+    *,
+    has_scores: bool = True,
+) -> int:
+    """Bytes of the gradients of one layer held at once in the backward pass.
+
+    Fused attention, as on GPUs, computes its scores piece by piece.
+    """
     part = batch.whole if recipe.gradient_checkpointing else batch
     middle = BACKWARD_COPIES * part.rows * part.own * shape.intermediate
-    return value_bytes * max(middle, SCORE_COPIES * _attention_score_bytes(shape, part))
+    scores = SCORE_COPIES * _attention_score_bytes(shape, part) if has_scores else 0
+    return value_bytes * max(middle, scores)
+
+
+def row_mask_bytes(batch: BatchShape, value_bytes: int) -> int:
+    """Bytes of the attention mask of a batch in rows, with the truth values that it is made of."""
+    return batch.rows * batch.own**2 * (value_bytes + MASK_TRUTH_VALUES)
+
+
+def uses_rows(recipe: Recipe, shape: ModelShape) -> bool:
+    """Report whether a GPU computes batches in rows that share a beginning
+    (`trainer.train.kernels`).
+    """
+    has_window = 0 < shape.window < recipe.max_length
+    return recipe.packing != "off" and not recipe.neftune_noise_alpha and not has_window
 
 
 def fragmentation_bytes(
@@ -219,8 +245,12 @@ def memory_of_batches(
     served = 2 if machine.has_cuda or machine.best == "bf16" else 4
     base = _training_base_bytes(recipe, shape, value, machine)
     weights = adapter_parameter_count(recipe, shape)
-    if machine.has_cuda:
-        trained = trained.whole  # nothing is shared on a GPU
+    mask = 0
+    if machine.has_cuda and uses_rows(recipe, shape) and not trained.judged:
+        trained = trained.in_rows
+        mask = row_mask_bytes(trained, value)
+    elif machine.has_cuda:
+        trained = trained.whole
     adapter = weights * WEIGHT_BYTES
     if value < WEIGHT_BYTES:
         adapter += weights * value  # autocast keeps a 16-bit copy, too
@@ -229,14 +259,13 @@ def memory_of_batches(
         shape, recipe, trained, value, has_scores=not machine.has_cuda
     )
     # The loss is over before the first layer's gradients are computed.
-    in_flight = max(
-        loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)
-    )
+    backward = backward_bytes(shape, recipe, trained, value, has_scores=not machine.has_cuda)
+    in_flight = max(loss_bytes(shape, trained, value), backward)
     training = {
         "adapter": adapter,
         "gradients": weights * GRADIENT_BYTES,
         "optimiser": state,
-        "activations": activations,
+        "activations": activations + mask,
         "loss": in_flight,
     }
     if machine.has_cuda:

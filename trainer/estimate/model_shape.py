@@ -24,7 +24,7 @@ BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes of a decoder. `attended` is the total width of the query heads, `keys` that of the key
-    heads.
+    heads; `window` the tokens that a layer with sliding attention sees, 0 without any.
 
     `weight_bytes` is the size of the weights on disk. `plain_head`: logits are neither scaled nor
     capped.
@@ -40,6 +40,7 @@ class ModelShape:
     tied: bool
     weight_bytes: int
     plain_head: bool = True
+    window: int = 0
 
     @property
     def stored(self) -> int:
@@ -113,6 +114,7 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
             tied=bool(config.get("tie_word_embeddings", False)),
             weight_bytes=weight_bytes or 0,
             plain_head=not any(config.get(name) for name in LOGIT_SETTINGS),
+            window=sliding_window(config),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BaseModelError(
@@ -125,6 +127,13 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     stored = BYTES_PER_DTYPE.get(dtype, 2)
     return replace(shape, weight_bytes=shape.weights * stored)
+
+
+def sliding_window(config: Mapping[str, Any]) -> int:
+    """Return the tokens that layers with sliding attention see, 0 if there are none."""
+    if config.get("use_sliding_window") is False:
+        return 0
+    return int(config.get("sliding_window") or 0)
 
 
 def _named_alike(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ LOSS_CHUNK_TOKENS = 256
 """Trained tokens whose logits are held at once, where the model's head allows it
 (`trainer.train.collator`).
 """
+MAX_ROW_TOKENS = 4096
+"""Tokens of a row that samples share on a GPU: its attention mask grows with their square."""
 
 
 def common_prefix_length(texts: Collection[str] | Collection[tuple[int, ...]]) -> int:
@@ -217,6 +219,15 @@ class BatchShape:
     def whole(self) -> BatchShape:
         """The same batch without sharing."""
         return replace(self, own=self.own + self.shared, shared=0)
+
+    @property
+    def in_rows(self) -> BatchShape:
+        """The same tokens behind each other, the shared ones once, at most `MAX_ROW_TOKENS` a row
+        where the samples are shorter.
+        """
+        tokens = self.rows * self.own + self.shared
+        rows = math.ceil(tokens / max(MAX_ROW_TOKENS, self.own + self.shared))
+        return replace(self, rows=rows, own=math.ceil(tokens / rows), shared=0)
 
     @property
     def parts(self) -> tuple[BatchShape, ...]:

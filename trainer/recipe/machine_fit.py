@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from personas.models.base_model import BaseModel
+from personas.schemas.hyperparameters import MAX_BATCH_SAMPLES
 from trainer.estimate.run_estimate import estimate_memory
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec, probe_machine
@@ -23,7 +24,7 @@ CHECKPOINTING_SKIPPED_NOTE = (
 MERGED_BATCH_TOKENS = 2048
 """Batches of an optimiser step are merged if they then have at most so many tokens on average,
 without those that all samples share: larger ones are hardly faster on a CPU. A few batches may be
-larger, if they fit into memory.
+larger, if they fit into memory. On a GPU memory alone decides.
 """
 FITTED_SETTINGS = (
     "precision",
@@ -36,7 +37,7 @@ FITTED_SETTINGS = (
 MemoryTest = Callable[[Recipe], bool]
 """Tells whether a recipe's run fits into memory."""
 OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "mixed-80-20", "two-stage")
-"""Recipes of this project; the batches of published ones stay as published."""
+"""Recipes of this project; on a CPU, the batches of published ones stay as published."""
 
 
 def fit_to_machine(
@@ -53,14 +54,15 @@ def fit_to_machine(
     Gradient checkpointing stays on, and batches stay as they are, if the request itself sets them.
     """
     fitted = fit_to_hardware(recipe, machine)
-    if machine.has_cuda:
-        return fitted
     fits = memory_test(base, work, machine, free_bytes)
     requested = recipe.model_fields_set
+    merges = requested.isdisjoint(("per_device_train_batch_size", "gradient_accumulation_steps"))
+    if machine.has_cuda:
+        # A GPU waits for the host with single samples: larger batches come first.
+        return merge_batches(fitted, work, fits, is_on_gpu=True) if merges else fitted
     if "gradient_checkpointing" not in requested:
         fitted = skip_activation_checkpointing(fitted, fits)
-    batches = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    if name in OWN_RECIPES and requested.isdisjoint(batches):
+    if name in OWN_RECIPES and merges:
         fitted = merge_batches(fitted, work, fits)
     return fitted
 
@@ -102,10 +104,13 @@ def skip_activation_checkpointing(recipe: Recipe, fits: MemoryTest) -> Recipe:
     return recipe
 
 
-def merge_batches(recipe: Recipe, work: Workload, fits: MemoryTest) -> Recipe:
-    """Merge the batches of a CPU's optimiser step where the samples are short and memory is enough.
+def merge_batches(
+    recipe: Recipe, work: Workload, fits: MemoryTest, *, is_on_gpu: bool = False
+) -> Recipe:
+    """Merge the batches of an optimiser step where memory is enough and, on a CPU, the samples are
+    short.
 
-    The step has the same samples.
+    The step has as many samples.
     """
     lengths = work.seen(recipe)
     if work.judged or not lengths:
@@ -117,11 +122,14 @@ def merge_batches(recipe: Recipe, work: Workload, fits: MemoryTest) -> Recipe:
     batch = recipe.per_device_train_batch_size
     accumulation = recipe.gradient_accumulation_steps
     for factor in range(accumulation, 1, -1):
-        if accumulation % factor or batch * factor * own_tokens > MERGED_BATCH_TOKENS:
+        samples = batch * factor
+        if accumulation % factor or samples > MAX_BATCH_SAMPLES:
+            continue
+        if not is_on_gpu and samples * own_tokens > MERGED_BATCH_TOKENS:
             continue
         merged = recipe.model_copy(
             update={
-                "per_device_train_batch_size": batch * factor,
+                "per_device_train_batch_size": samples,
                 "gradient_accumulation_steps": accumulation // factor,
             }
         )

@@ -131,17 +131,21 @@ def resolve_run(
         # does not support all that the first one did.
         chosen = ResolvedRecipe(recipe, stored.chosen)
         fitted = fit_to_hardware(_keep(recipe, stored, FITTED_SETTINGS), machine)
+        order_batch = stored.order_batch
     else:
         chosen = choose_settings(name, recipe, base, sample_stats(data.train))
         free_bytes = available_memory_bytes(machine)
         fitted = fit_to_machine(
             name, chosen.recipe, base, work, machine=machine, free_bytes=free_bytes
         )
+        # Rows on a GPU gain nothing from samples of similar length: they stay in the recipe's order.
+        order_batch = chosen.recipe.per_device_train_batch_size if machine.has_cuda else 0
     warnings = stage_warnings(fitted, len(data.train), len(data.first))
     return ResolvedRecipe(
         recipe=fitted,
         chosen=chosen.chosen,
         notes=(*fit_notes(chosen.recipe, fitted), *warnings),
+        order_batch=order_batch,
     )
 
 

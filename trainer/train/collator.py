@@ -1,11 +1,11 @@
-"""Collates samples into tensors (padded with a shared prefix, or packed), and computes logits and
-losses of replies.
+"""Collates samples into tensors (padded, packed, or in rows after a shared prefix), and computes
+logits and losses of replies.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +13,34 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt.renderer import TokenizedSample
-from trainer.estimate.workload import LOSS_CHUNK_TOKENS, common_prefix_length
+from trainer.estimate.workload import LOSS_CHUNK_TOKENS, MAX_ROW_TOKENS, common_prefix_length
 
 IGNORE_INDEX = -100  # label of a token that is not trained on, as in transformers
 PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
 """Fills the last batches of several processes up to the same size; carries no loss."""
+ROW_MULTIPLE_TOKENS = 16
+"""Rows are filled up to a multiple: torch would align each layer's attention mask by a copy."""
+Layout = Literal["padded", "packed", "rows"]
+"""How a batch's samples lie in tensors: as by `collate`, `pack` or `collate_rows`."""
+
+
+def lay_out(
+    samples: Sequence[TokenizedSample], layout: Layout, *, shares_prefix: bool = True
+) -> dict[str, Tensor]:
+    """Collate samples in a layout; `pack` shares no prefix."""
+    if layout == "packed":
+        return pack(samples)
+    collated = collate_rows if layout == "rows" else collate
+    return collated(samples, shares_prefix=shares_prefix)
 
 
 def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -> dict[str, Tensor]:
     """Collate samples: `prefix_ids` [1, p], and what follows as `input_ids` and `labels` [samples,
     longest − p].
 
-    A label is at its token's position, not before it. `lengths` [samples] counts each sample's own
-    tokens. Without `shares_prefix`, which not every model allows (`trainer.train.layout_probe`), p
-    is 0.
+    A label is at its token's position, not before it; `targets` and `predictors` are as in
+    `with_targets`. `lengths` [samples] counts each sample's own tokens. Without `shares_prefix`,
+    which not every model allows (`trainer.train.layout_probe`), p is 0.
     """
     prefix = shared_prefix_length(samples) if shares_prefix else 0
     longest = max(len(sample.ids) for sample in samples) - prefix
@@ -39,16 +53,94 @@ def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -
     return {
         "prefix_ids": torch.tensor([samples[0].ids[:prefix]], dtype=torch.long),
         "input_ids": input_ids,
-        "labels": labels,
+        **with_targets(labels),
         "lengths": torch.tensor([len(sample.ids) for sample in samples]),
     }
+
+
+def collate_rows(
+    samples: Sequence[TokenizedSample], *, shares_prefix: bool = True
+) -> dict[str, Tensor]:
+    """Lay samples one after another in as few rows as possible, behind the prefix that they share.
+
+    `input_ids`, `position_ids`, `documents`, `labels` [rows, longest row]; empty `prefix_ids`
+    [1, 0]. `documents` numbers each token's sample from 1; the prefix, which all samples of its row
+    see, is 0. A row has at most `MAX_ROW_TOKENS`, unless a single sample has more. Where no row has
+    a second sample and one is that long, there are no `documents`: causal attention is enough.
+    `lengths` is as in `collate`.
+    """
+    prefix = shared_prefix_length(samples) if shares_prefix else 0
+    rows = _fill_rows(samples, prefix)
+    longest = max(prefix + sum(len(ids) for ids, _ in row) for row in rows)
+    longest += -longest % ROW_MULTIPLE_TOKENS
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    position_ids = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
+    # What fills up a row is one more sample, which sees itself alone.
+    documents = torch.full_like(input_ids, len(samples) + 1)
+    number = 0
+    for row, together in enumerate(rows):
+        input_ids[row, :prefix] = torch.tensor(samples[0].ids[:prefix], dtype=torch.long)
+        position_ids[row, :prefix] = torch.arange(prefix)
+        documents[row, :prefix] = 0
+        start = prefix
+        for ids, labelled in together:
+            number += 1
+            own = slice(start, start + len(ids))
+            input_ids[row, own] = ids
+            position_ids[row, own] = torch.arange(prefix, prefix + len(ids))
+            documents[row, own] = number
+            labels[row, own] = labelled
+            start = own.stop
+    batch = {
+        "prefix_ids": input_ids[:1, :0],
+        "input_ids": input_ids,
+        **with_targets(labels),
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+    }
+    if longest <= MAX_ROW_TOKENS or len(rows) < len(samples):
+        batch |= {"position_ids": position_ids, "documents": documents}
+    return batch
+
+
+def _fill_rows(
+    samples: Sequence[TokenizedSample], prefix: int
+) -> list[list[tuple[Tensor, Tensor]]]:
+    """Split samples, in their order, into rows; return token ids and labels of each after the
+    prefix.
+    """
+    rows: list[list[tuple[Tensor, Tensor]]] = []
+    room = 0
+    for sample in samples:
+        ids = torch.tensor(sample.ids[prefix:])
+        trained = torch.tensor(sample.mask[prefix:])
+        if not prefix:
+            trained[0] = False  # the token before it is another sample's
+        if len(ids) > room:
+            rows.append([])
+            room = MAX_ROW_TOKENS - prefix
+        rows[-1].append((ids, ids.masked_fill(~trained, IGNORE_INDEX)))
+        room -= len(ids)
+    return rows
+
+
+def with_targets(labels: Tensor) -> dict[str, Tensor]:
+    """Return the labels [rows, length], the trained tokens as `targets` [n], and as `predictors`
+    [n] the places of the tokens before them in all rows, one row after another.
+
+    On the host: a card would have to stop to tell how many there are.
+    """
+    # A row's first token is predicted by none.
+    rows, places = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+    predictors = rows * labels.shape[1] + places
+    return {"labels": labels, "targets": labels[rows, places + 1], "predictors": predictors}
 
 
 def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
     """Pack samples into one row: `input_ids`, `position_ids`, `labels` [1, all tokens]; empty
     `prefix_ids` [1, 0].
 
-    A sample's first token has no label: the token before it is another sample's. `lengths` is as in
+    A sample's first token has no label: the token before it is another sample's. The rest is as in
     `collate`.
     """
     row = pack_ids([sample.ids for sample in samples])
@@ -57,7 +149,7 @@ def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
     return {
         **row,
         "prefix_ids": ids[:, :0],
-        "labels": ids.masked_fill(~trained | (row["position_ids"] == 0), IGNORE_INDEX),
+        **with_targets(ids.masked_fill(~trained | (row["position_ids"] == 0), IGNORE_INDEX)),
         "lengths": torch.tensor([len(sample.ids) for sample in samples]),
     }
 
@@ -111,12 +203,12 @@ def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the logits at each trained token, [trained tokens, vocabulary], and the target
     tokens.
     """
-    inputs, targets, trained = _model_inputs(model, batch)
-    # A row's last token predicts nothing.
-    positions = functional.pad(trained, (0, 1))
-    with _hidden_states_at(model, positions) as states:
+    inputs, predictors = _model_inputs(model, batch)
+    with _hidden_states_at(model, predictors) as states:
         logits = model(**inputs).logits
-    return logits[0] if states else logits[positions], targets
+    if states:
+        return logits[0], batch["targets"]
+    return logits.flatten(0, 1).index_select(0, predictors), batch["targets"]
 
 
 def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -125,33 +217,55 @@ def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
     For models with a `has_plain_head`.
     """
-    inputs, targets, trained = _model_inputs(model, batch)
+    inputs, predictors = _model_inputs(model, batch)
     # The model calls its head in any case: for one position, that costs next to nothing.
-    with _hidden_states_at(model, functional.pad(trained, (0, 1)), to_head=1) as states:
+    with _hidden_states_at(model, predictors, to_head=1) as states:
         model(**inputs)
-    return states[0], targets
+    return states[0], batch["targets"]
 
 
-def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """Return the model's inputs, the target tokens, and where in all rows they are predicted,
-    [rows, length − 1].
+def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
+    """Return the model's inputs, and the places in all their rows from which targets are predicted,
+    [n].
     """
     prefix = batch["prefix_ids"]
     ids = batch["input_ids"]
-    labels = batch["labels"]
+    predictors = batch["predictors"]
     shares = prefix.shape[1] > 0
     if shares and _recomputes_layers(model):
+        rows = predictors.div(ids.shape[1], rounding_mode="floor")
+        predictors = predictors + prefix.shape[1] * (rows + 1)
         ids = torch.cat([prefix.expand(len(ids), -1), ids], dim=1)
-        labels = functional.pad(labels, (prefix.shape[1], 0), value=IGNORE_INDEX)
         shares = False
-    targets = labels[:, 1:]
-    trained = targets != IGNORE_INDEX
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": shares}
     if "position_ids" in batch:
         inputs["position_ids"] = batch["position_ids"]
+    if "documents" in batch:
+        inputs["attention_mask"] = _row_mask(batch["documents"], _compute_dtype(model))
     if shares:
         inputs["past_key_values"] = _prefix_cache(model, prefix, len(ids))
-    return inputs, targets[trained], trained
+    return inputs, predictors
+
+
+def _row_mask(documents: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to attention scores, [rows, 1, length, length]: −∞ where a token does
+    not see another, which is later or of another sample.
+
+    It is made on the device, once for all layers: as a truth value torch would convert it in each.
+    """
+    places = torch.arange(documents.shape[1], device=documents.device)
+    sees = (documents[:, :, None] == documents[:, None]) | (documents[:, None] == 0)
+    sees &= places[:, None] >= places
+    mask = torch.zeros(sees.shape, dtype=dtype, device=documents.device)
+    return mask.masked_fill_(~sees, float("-inf"))[:, None]
+
+
+def _compute_dtype(model: Any) -> torch.dtype:
+    """Return the precision of the model's activations."""
+    weight: Tensor = causal_model(model).get_input_embeddings().weight
+    if torch.is_autocast_enabled(weight.device.type):
+        return torch.get_autocast_dtype(weight.device.type)
+    return weight.dtype
 
 
 def has_plain_head(model: Any) -> bool:
@@ -163,7 +277,7 @@ def has_plain_head(model: Any) -> bool:
         return False
     ids = torch.arange(3, 7, device=head.weight.device)[None]  # any four tokens
     with torch.no_grad():
-        with _hidden_states_at(model, torch.ones(1, 4, dtype=torch.bool)) as states:
+        with _hidden_states_at(model, torch.arange(4, device=ids.device)) as states:
             logits = model(input_ids=ids, use_cache=False).logits[0]
         return bool(states) and torch.equal(logits, head(states[0]).to(logits.dtype))
 
@@ -200,8 +314,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
     """Compute the keys and values of the shared prefix, repeated for each row."""
-    # No position is marked: nothing is predicted from the prefix.
-    with _hidden_states_at(model, torch.zeros_like(prefix, dtype=torch.bool)):
+    # No place: nothing is predicted from the prefix.
+    with _hidden_states_at(model, prefix.new_zeros(0)):
         cache = model(input_ids=prefix, use_cache=True).past_key_values
     cache.batch_repeat_interleave(rows)
     return cache
@@ -220,8 +334,8 @@ def _recomputes_layers(model: Any) -> bool:
 def _hidden_states_at(
     model: Any, positions: Tensor, to_head: int | None = None
 ) -> Iterator[list[Tensor]]:
-    """For a `with` block, let `model` compute logits [1, n, vocabulary] of the n marked positions
-    [rows, length] only.
+    """For a `with` block, let `model` compute logits [1, n, vocabulary] at n `positions` only, places
+    in all rows.
 
     The head is the costliest layer of a small model, and most tokens are prompt. Positions are
     picked where the head is called, so that everything before and after it (scaling, soft capping)
@@ -232,7 +346,7 @@ def _hidden_states_at(
     states: list[Tensor] = []
 
     def pick(_head: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states.append(inputs[0][positions])
+        states.append(inputs[0].flatten(0, 1).index_select(0, positions))
         return (states[0][:to_head].unsqueeze(0),)
 
     head = output_head(model)

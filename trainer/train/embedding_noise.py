@@ -46,10 +46,13 @@ class EmbeddingNoise:
 
 
 def sample_lengths(batch: dict[str, Tensor]) -> Tensor:
-    """Return each token's sample's length, [1, tokens] for packed samples, [rows, 1] for padded
-    ones.
+    """Return each token's sample's length, [1, tokens] for packed samples, [rows, tokens] for those
+    in rows without a prefix, [rows, 1] for padded ones.
     """
     lengths = batch["lengths"]
+    if "documents" in batch:
+        # The last number is of what fills up a row, and belongs to no sample.
+        return lengths[(batch["documents"] - 1).clamp(max=len(lengths) - 1)]
     if "position_ids" in batch:
         return lengths.repeat_interleave(lengths)[None]
     return lengths[:, None]

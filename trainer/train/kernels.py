@@ -18,12 +18,18 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
 
+from trainer.estimate.model_shape import sliding_window
 from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.machine import MachineSpec
 from trainer.schemas import Recipe
-from trainer.train.collator import has_plain_head, pack_ids
+from trainer.train.collator import Layout, has_plain_head, pack_ids
 from trainer.train.fused_lora import fused_lora
-from trainer.train.layout_probe import adapter_gradients_differ, losses_differ, prefix_obstacle
+from trainer.train.layout_probe import (
+    adapter_gradients_differ,
+    losses_differ,
+    prefix_obstacle,
+    row_obstacle,
+)
 
 GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
@@ -80,7 +86,7 @@ def grouped_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Softmax attention. `query` [rows, heads, new, d]; `key` [rows, kv heads, seen, d]; `value` as
-    `key`, or of another width; `mask` [1, 1, new, seen], added; all rows have the same.
+    `key`, or of another width; `mask` [1 or rows, 1, new, seen], added.
 
     The query heads that share a key head lie next to each other, so they can be multiplied with it
     as one long head, and no key has to be copied. Returns [rows, new, heads, d].
@@ -92,7 +98,9 @@ def grouped_attention(
     queries = query.reshape(rows * groups, together, width)
     keys = key.reshape(rows * groups, seen, key.shape[3])
     values = value.reshape(rows * groups, seen, value.shape[3])
-    masks = mask[0].to(query.dtype).expand(heads // groups, new, seen).reshape(1, together, seen)
+    masks = mask.to(query.dtype).expand(-1, heads // groups, -1, -1).reshape(-1, together, seen)
+    if len(masks) > 1:
+        masks = masks.repeat_interleave(groups, dim=0)
     weights = torch.baddbmm(masks, queries, keys.transpose(1, 2), alpha=scaling).softmax(-1)
     return torch.bmm(weights, values).view(rows, heads, new, value.shape[3]).transpose(1, 2), None
 
@@ -200,14 +208,13 @@ def _liger_patches() -> ModuleType:
 
 @dataclass(frozen=True)
 class KernelSelection:
-    """Selected kernels. `packing`: samples share a row without padding. `notes` explain the
-    selection.
+    """Selected kernels, and the layout of batches that they need. `notes` explain the selection.
 
     `on_cpu`: LoRA layers with the same input are one product. `chunked_loss`: no more logits than
     necessary are kept. `shares_prefix`: what the prompts of a batch share is computed once.
     """
 
-    packing: bool
+    layout: Layout
     liger: bool
     notes: tuple[str, ...]
     on_cpu: bool = False
@@ -228,9 +235,13 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     """Choose kernels for a loaded base model without an adapter, and set its attention
     implementation.
     """
-    packing, failed_attempts = _choose_attention(model, recipe, machine)
+    kind, failed_attempts = _choose_layout(model, recipe, machine)
     obstacle = prefix_obstacle(model, trains=True)
-    if packing:
+    if kind == "rows" and recipe.neftune_noise_alpha:
+        layout = "samples in one row, each with its own noise on its prompt"
+    elif kind == "rows":
+        layout = "samples in one row, what their prompts share computed once"
+    elif kind == "packed":
         layout = "samples packed without padding"
     elif obstacle:
         layout = f"samples padded, what their prompts share computed for each ({obstacle})"
@@ -258,12 +269,12 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     notes.append(f"Optimiser: {recipe.optim}.")
     notes.append(f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.")
     return KernelSelection(
-        packing=packing,
+        layout=kind,
         liger=not no_liger,
         notes=tuple(notes),
         on_cpu=on_cpu,
         chunked_loss=chunked_loss,
-        shares_prefix=not obstacle and not recipe.neftune_noise_alpha,
+        shares_prefix=(kind == "rows" or not obstacle) and not recipe.neftune_noise_alpha,
     )
 
 
@@ -279,27 +290,39 @@ def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelect
     return replace(kernels, on_cpu=False, notes=(*other_notes, note))
 
 
-def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[bool, list[str]]:
-    """Set the best attention; return whether samples are packed, and sentences on failed
-    attempts.
-    """
+def _choose_layout(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[Layout, list[str]]:
+    """Return the layout of batches, its attention set, and sentences on failed attempts."""
     failed_attempts: list[str] = []
     if recipe.packing == "off":
-        return False, failed_attempts
+        return "padded", failed_attempts
+    if machine.has_cuda:
+        reason = _row_unavailable_reason(model, recipe)
+        if not reason:
+            return "rows", failed_attempts
+        failed_attempts.append(f"Samples do not share a beginning in a row: {reason}.")
     before = model.config._attn_implementation
     for way in _packing_candidates(machine):
         reason = _packing_unavailable_reason(model, way)
         if not reason:
-            return True, failed_attempts
+            return "packed", failed_attempts
         failed_attempts.append(f"{way} was not used: {reason}.")
     model.set_attn_implementation(before)
     if recipe.packing == "auto":
-        return False, failed_attempts
+        return "padded", failed_attempts
     # Asked for (`on`), samples are packed with the slower attention too, if it keeps them apart.
     reason = _packing_unavailable_reason(model, before)
     if reason:
         failed_attempts.append(f"Samples are not packed: {reason}.")
-    return not reason, failed_attempts
+    return "padded" if reason else "packed", failed_attempts
+
+
+def _row_unavailable_reason(model: Any, recipe: Recipe) -> str:
+    """Return why samples cannot lie in rows after what they share; empty if they can."""
+    window = sliding_window(model.config.get_text_config().to_dict())
+    if window and recipe.max_length > window:
+        # The mask of a row is the same for all layers.
+        return f"layers attend to {window} tokens, fewer than max_length {recipe.max_length}"
+    return row_obstacle(model)
 
 
 def _packing_candidates(machine: MachineSpec) -> Sequence[str]:

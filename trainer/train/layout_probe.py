@@ -1,14 +1,14 @@
 """Compares batches with the plain model, a sample alone, on a few tokens when a base model is
 loaded.
 
-What a model's batches may be is found once: a shared prefix computed for all rows, or rows padded
-to one length. Models that keep a state besides keys and values cannot repeat it for several rows,
-or lose the gradient through it.
+What a model's batches may be is found once: a shared prefix computed for all rows, rows padded to
+one length, or several samples in a row. Models that keep a state besides keys and values cannot
+repeat it for several rows, or lose the gradient through it.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,7 +20,7 @@ from torch.nn import functional
 from personas.errors import TrainingError, is_out_of_memory
 from personas.models.probe import differs, float32_layers, plain_logits, probe_tokens
 from personas.prompt.renderer import TokenizedSample
-from trainer.train.collator import causal_model, collate, reply_losses
+from trainer.train.collator import Layout, causal_model, lay_out, reply_losses
 
 PREFIX_TOKENS = 12
 OWN_TOKENS = (7, 4)
@@ -34,6 +34,7 @@ LORA_UP = ".lora_B."
 PROBED_ADAPTER_SIZE = 0.02
 log = logging.getLogger(__name__)
 _obstacles: "WeakKeyDictionary[Any, str]" = WeakKeyDictionary()
+_row_obstacles: "WeakKeyDictionary[Any, str]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,25 @@ def prefix_obstacle(model: Any, *, trains: bool = False) -> str:
     return _obstacles[causal]
 
 
+def row_obstacle(model: Any) -> str:
+    """Return why samples of this model cannot lie in one row after a shared prefix, as part of a
+    sentence; empty if they can.
+
+    A loaded model is probed once, gradients included. Raises `BaseModelError` if the model cannot
+    be computed.
+    """
+    causal = causal_model(model)
+    if causal not in _row_obstacles:
+        samples = _probe_samples(causal)
+        expected = _plain_result(causal, samples, True)
+        _row_obstacles[causal] = _difference(causal, samples, expected, layout="rows")
+    return _row_obstacles[causal]
+
+
 def _probe(model: Any, trains: bool) -> str:
     samples = _probe_samples(model)
     expected = _plain_result(model, samples, trains)
-    obstacle = _difference(model, samples, expected, shares_prefix=True)
+    obstacle = _difference(model, samples, expected)
     if not obstacle:
         return ""
     difference = _difference(model, samples, expected, shares_prefix=False)
@@ -78,18 +94,24 @@ def _probe(model: Any, trains: bool) -> str:
 
 
 def _difference(
-    model: Any, samples: Sequence[TokenizedSample], expected: ProbeResult, *, shares_prefix: bool
+    model: Any,
+    samples: Sequence[TokenizedSample],
+    expected: ProbeResult,
+    *,
+    layout: Layout = "padded",
+    shares_prefix: bool = True,
 ) -> str:
     """Say how a batch differs from its samples alone; empty if it does not."""
     trains = expected.gradient is not None
     try:
-        result = _compute(model, samples, trains, shares_prefix=shares_prefix)
+        batch = lay_out(samples, layout, shares_prefix=shares_prefix)
+        result = _compute(model, batch, trains)
     except Exception as error:  # models fail in many ways
         # Lack of memory says nothing about the model, and would be remembered as if it did.
         if is_out_of_memory(error):
             raise
         log.info("batches that do not work here", exc_info=True)
-        if shares_prefix:
+        if shares_prefix and layout == "padded":
             return "the cache cannot be shared by several samples"
         return f"the computation fails ({type(error).__name__})"
     in_float32 = result.in_float32 and expected.in_float32
@@ -114,18 +136,17 @@ def _plain_result(model: Any, samples: Sequence[TokenizedSample], trains: bool) 
     return ProbeResult(losses, in_float32, gradient=torch.stack(of_prefixes).sum(0))
 
 
-def _compute(
-    model: Any, samples: Sequence[TokenizedSample], trains: bool, *, shares_prefix: bool
-) -> ProbeResult:
-    batch = collate(samples, shares_prefix=shares_prefix)
+def _compute(model: Any, batch: dict[str, Tensor], trains: bool) -> ProbeResult:
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    with torch.no_grad(), float32_layers(model) as in_float32:
+    # A row's mask is in the precision of the weights, which those layers leave.
+    context = nullcontext(False) if "documents" in batch else float32_layers(model)
+    with torch.no_grad(), context as in_float32:
         losses = reply_losses(model, batch)
     if not trains:
         return ProbeResult(losses, in_float32)
     with torch.enable_grad(), _embeddings(model) as embedded:
         gradients = _gradients(reply_losses(model, batch), embedded)
-    # A shared prefix is embedded first, alone; otherwise it begins each row.
+    # A shared prefix is embedded first, alone or in its row; otherwise it begins each row.
     gradient = gradients[0][:, :PREFIX_TOKENS].float().sum(0)
     return ProbeResult(losses, in_float32, gradient=gradient)
 

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training import ServingPrecision
 from trainer.estimate.workload import EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS, LOSS_CHUNK_TOKENS
 from trainer.train.collator import (
-    collate,
+    Layout,
     has_plain_head,
+    lay_out,
     output_head,
-    pack,
     reply_logits,
     reply_states,
 )
@@ -84,26 +83,25 @@ def measure_reply_losses(
     model: Any,
     samples: Sequence[TokenizedSample],
     between: Callable[[], None] = lambda: None,
-    packing: bool = False,
+    layout: Layout = "padded",
 ) -> list[ReplyLoss]:
     """Measure the loss of each sample's reply, in order, as `measure_token_losses`."""
-    return [losses.whole for losses in measure_token_losses(model, samples, between, packing)]
+    return [losses.whole for losses in measure_token_losses(model, samples, between, layout)]
 
 
 def measure_token_losses(
     model: Any,
     samples: Sequence[TokenizedSample],
     between: Callable[[], None] = lambda: None,
-    packing: bool = False,
+    layout: Layout = "padded",
 ) -> list[TokenLosses]:
     """Measure the losses of each sample's reply tokens, in order; `between` is called after each
     batch.
 
     The longest samples come first, so that later batches fit into the memory that earlier ones
-    freed. With `packing` the samples of a batch lie in one row, as in training with kernels that
-    need it.
+    freed. `layout` is that of training, as its kernels need it.
     """
-    laid_out = pack if packing else partial(collate, shares_prefix=not prefix_obstacle(model))
+    shares_prefix = layout != "padded" or not prefix_obstacle(model)
     losses: dict[int, TokenLosses] = {}
     by_length = sorted(range(len(samples)), key=lambda place: -len(samples[place].ids))
     was_training = model.training
@@ -111,7 +109,8 @@ def measure_token_losses(
     in_chunks = has_plain_head(model)
     for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):
         chosen = [samples[place] for place in places]
-        measured = _measure_batch(model, chosen, laid_out(chosen), in_chunks)
+        batch = lay_out(chosen, layout, shares_prefix=shares_prefix)
+        measured = _measure_batch(model, chosen, batch, in_chunks)
         losses.update(zip(places, measured, strict=True))
         between()
     model.train(was_training)

@@ -26,7 +26,7 @@ from trainer.dataset.preference_policy import (
     class_weights,
     shuffle_pairs,
 )
-from trainer.train.collator import IGNORE_INDEX, reply_logits
+from trainer.train.collator import IGNORE_INDEX, reply_logits, with_targets
 from trainer.train.embedding_noise import EmbeddingNoise
 from trainer.train.kernels import verify_fused_lora
 from trainer.train.sft_trainer import (
@@ -258,7 +258,7 @@ def reply_log_probabilities(
     batch = {
         "prefix_ids": input_ids[:1, :shared],
         "input_ids": input_ids[:, shared:],
-        "labels": labels[:, shared:],
+        **with_targets(labels[:, shared:]),
     }
     logits, targets = reply_logits(causal, batch)
     losses = functional.cross_entropy(logits.float(), targets, reduction="none")

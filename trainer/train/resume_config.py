@@ -41,10 +41,10 @@ class ResumeConfig(FrozenModel):
     first epoch.
 
     `base_model` is its name, with the commit of one from a hub. `batch` and `accumulation` are
-    those in use: the recipe's, until memory runs out. `asked` is a hash of the request; `chosen`
-    has the reasons of the recipe `auto`. `start` is the SHA-256 of the weights that are trained
-    further, empty for a new adapter. `precision` replaces the recipe's once float16 was too small
-    for the model, empty before.
+    those in use: the recipe's, or those merged for a GPU, until memory runs out. `asked` is a hash
+    of the request; `chosen` has the reasons of the recipe `auto`. `start` is the SHA-256 of the
+    weights that are trained further, empty for a new adapter. `precision` replaces the recipe's
+    once float16 was too small for the model, empty before.
     """
 
     recipe: Recipe
@@ -86,7 +86,7 @@ class ResumeConfig(FrozenModel):
         """Tell whether the batch was reduced after running out of memory: results then differ in
         the last bits.
         """
-        return self.batch != self.recipe.per_device_train_batch_size
+        return self.batch < self.recipe.per_device_train_batch_size
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -148,7 +148,13 @@ def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
     config = _read_resume_config(folder)
     if config is None or config.asked != request_hash(spec):
         return None
-    return ResolvedRecipe(config.recipe, config.chosen)
+    order_batch = config.recipe.per_device_train_batch_size
+    if config.batch <= order_batch:
+        return ResolvedRecipe(config.recipe, config.chosen)
+    merged = config.recipe.with_values(
+        per_device_train_batch_size=config.batch, gradient_accumulation_steps=config.accumulation
+    )
+    return ResolvedRecipe(merged, config.chosen, order_batch=order_batch)
 
 
 def resume_thread_count(folder: Path) -> int | None:

@@ -36,9 +36,8 @@ from trainer.train.checkpoint import (
 from trainer.train.collator import (
     IGNORE_INDEX,
     PADDING_SAMPLE,
-    collate,
     drop_padding_samples,
-    pack,
+    lay_out,
     reply_losses,
 )
 from trainer.train.embedding_noise import sample_lengths
@@ -54,7 +53,7 @@ from trainer.train.trainer_base import StageInputs, TrainerBase, between_layers
 
 DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 MAX_CHECKPOINTS = 3  # including the best one
-Collator = Callable[[Sequence[TokenizedSample]], dict[str, torch.Tensor]]
+Collator = Callable[[Sequence[TokenizedSample]], dict[str, Any]]
 log = logging.getLogger(__name__)
 
 
@@ -89,7 +88,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         with self.noise.over(sample_lengths(inputs)):
             losses = reply_losses(model, inputs, self.kernels.chunked_loss)
         self.samples_done += len(inputs["lengths"])
-        self.tokens_done += int(inputs["lengths"].sum())
+        self.tokens_done += inputs["tokens"]
         if num_items_in_batch is None:
             return losses.mean()
         # The gradients of several processes are averaged, and `num_items_in_batch` is of all.
@@ -183,8 +182,8 @@ def make_sft_trainer(
     model, kernels = load_model_with_kernels(base, stage.recipe)
     model = add_lora_adapter(model, stage.recipe)
     kernels = verify_fused_lora(model, kernels)
-    collator = (
-        pack if kernels.packing else functools.partial(collate, shares_prefix=kernels.shares_prefix)
+    collator = functools.partial(
+        lay_out, layout=kernels.layout, shares_prefix=kernels.shares_prefix
     )
     train = (
         [*stage.train, PADDING_SAMPLE] if stage.control.processes.is_distributed else stage.train
@@ -350,15 +349,15 @@ def make_hf_dataset(samples: Sequence[TokenizedSample]) -> Any:
     )
 
 
-def _collate_rows(
-    collator: Collator, rows: Sequence[dict[str, list[int]]]
-) -> dict[str, torch.Tensor]:
+def _collate_rows(collator: Collator, rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
+    """Collate rows of the table; `tokens` counts those of all samples, on the host."""
     masks = [tuple(label != IGNORE_INDEX for label in row["labels"]) for row in rows]
     samples = [
         TokenizedSample(tuple(row["input_ids"]), mask)
         for row, mask in zip(rows, masks, strict=True)
     ]
-    return collator(drop_padding_samples(samples))
+    samples = list(drop_padding_samples(samples))
+    return {**collator(samples), "tokens": sum(len(sample.ids) for sample in samples)}
 
 
 def cast_adapter_to_float32(model: Any) -> None:

@@ -148,7 +148,7 @@ class TrainerBase:
         stage = self.stage
         processes = self.stage.control.processes
         share = stage.heldout[processes.index :: processes.count]
-        losses = measure_reply_losses(self.model, share, stage.between, self.kernels.packing)
+        losses = measure_reply_losses(self.model, share, stage.between, self.kernels.layout)
         if not processes.is_distributed:
             return mean_loss(losses)
         nll = math.fsum(loss.nll for loss in losses)

@@ -163,6 +163,12 @@ def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
     batch = recipe.per_device_train_batch_size
     accumulation = recipe.gradient_accumulation_steps
     control.processes.share(batch, accumulation)
+    if resolved.order_batch:
+        # Merged batches have the samples of the recipe's own, step by step.
+        recipe = recipe.with_values(
+            per_device_train_batch_size=resolved.order_batch,
+            gradient_accumulation_steps=batch * accumulation // resolved.order_batch,
+        )
     config = ResumeConfig(
         recipe=recipe,
         batches=batches_hash(job.data, recipe),
