@@ -181,6 +181,8 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
 
     if settings.engine == "llamacpp":
         return await _create_llamacpp_engine(settings, base, on_reply)
+    if settings.engine == "ollama":
+        return await _create_ollama_engine(settings, base, on_reply)
 
     # What works with servers is imported only where the setting names them.
     from personas.engine.remote.openai_engine import OpenAIEngine
@@ -238,6 +240,29 @@ async def _create_llamacpp_engine(
         program=program,
         key=settings.engine_key,
         limits=replace(LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
+        max_waiting=settings.max_waiting_replies,
+        max_context_tokens=settings.context_tokens,
+        on_reply=on_reply,
+    )
+
+
+async def _create_ollama_engine(
+    settings: Settings, base: BaseModel, on_reply: MetricsCallback
+) -> Engine:
+    from personas.engine.remote.ollama_engine import DEFAULT_URL, OLLAMA_LIMITS, OllamaEngine
+    from personas.models.gguf_base_file import find_base_gguf
+
+    model_file = await asyncio.to_thread(find_base_gguf, base, settings.engine_model)
+    urls = settings.engine_urls or (DEFAULT_URL,)
+    log.info("Ollama at %s serves %s …", ", ".join(urls), model_file)
+    return OllamaEngine(
+        base,
+        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
+        urls,
+        settings.home,
+        model_file=model_file,
+        key=settings.engine_key,
+        limits=replace(OLLAMA_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
         max_waiting=settings.max_waiting_replies,
         max_context_tokens=settings.context_tokens,
         on_reply=on_reply,

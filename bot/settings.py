@@ -55,7 +55,10 @@ FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 TrainerKind = Literal["local", "ray"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-EngineKind = Literal["local", "llamacpp", "vllm", "openai"]
+EngineKind = Literal["local", "llamacpp", "ollama", "vllm", "openai"]
+
+DEFAULT_ROWS = 32
+ROWS_BY_ENGINE = {"llamacpp": 4, "ollama": 1}
 
 
 class SettingsError(UnderstudyError):
@@ -93,7 +96,7 @@ class Settings(BaseSettings):
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
     engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(
-        default="local", description="local, llamacpp, vllm, openai"
+        default="local", description="local, llamacpp, ollama, vllm, openai"
     )
     engine_urls: Annotated[tuple[str, ...], BeforeValidator(parse_server_urls)] = Field(
         default=(),
@@ -106,11 +109,12 @@ class Settings(BaseSettings):
     engine_home: ServerFolder = Field(default="", description="an absolute path on the servers")
     engine_model: str = Field(
         default="",
-        description="the model's name at the servers, if they list several; with llamacpp the base model's GGUF file",
+        description="the model's name at the servers, if they list several; with llamacpp and ollama the base model's "
+        "GGUF file",
     )
-    # A server of the bot's own has a context of its own for each reply
+    # A server of the bot's own has a context of its own for each reply; Ollama computes one at a time
     engine_rows: Integer = Field(
-        default_factory=lambda values: 4 if values.get("engine") == "llamacpp" else 32,
+        default_factory=lambda values: ROWS_BY_ENGINE.get(values.get("engine", ""), DEFAULT_ROWS),
         ge=1,
         le=1024,
         description="a whole number from 1 to 1024",
@@ -291,7 +295,7 @@ class Settings(BaseSettings):
         return self
 
     def _check_engine(self) -> None:
-        needs_urls = self.engine not in ("local", "llamacpp")
+        needs_urls = self.engine in ("vllm", "openai")
         if (needs_urls and not self.engine_urls) or (self.engine == "local" and self.engine_urls):
             raise SettingsError(
                 f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
@@ -405,10 +409,10 @@ def _describe_setting(field: str, info: FieldInfo) -> Setting:
 SETTINGS = tuple(_describe_setting(field, info) for field, info in Settings.model_fields.items())
 SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS}
 READ_ONLY_WITH = (
-    ("engine", "llamacpp vllm openai", "ENGINE_KEY ENGINE_ROWS"),
-    ("engine", "llamacpp vllm", "ENGINE_LORAS"),
+    ("engine", "llamacpp ollama vllm openai", "ENGINE_KEY ENGINE_ROWS"),
+    ("engine", "llamacpp ollama vllm", "ENGINE_LORAS"),
     ("engine", "vllm", "ENGINE_HOME"),
-    ("engine", "llamacpp openai", "ENGINE_MODEL"),
+    ("engine", "llamacpp ollama openai", "ENGINE_MODEL"),
     ("engine", "llamacpp", "LLAMA_SERVER"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),
 )

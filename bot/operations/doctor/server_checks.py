@@ -43,6 +43,8 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
 
     if settings.engine == "llamacpp":
         return await _check_llamacpp(settings)
+    if settings.engine == "ollama":
+        return await _check_ollama(settings)
     label = "vLLM" if settings.engine == "vllm" else "engine"
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
@@ -96,6 +98,34 @@ async def _check_llamacpp(settings: Settings) -> list[BotCheck]:
             key=settings.engine_key,
             limits=replace(
                 LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
+            ),
+            max_context_tokens=settings.context_tokens,
+        )
+        findings = await engine.inspect()
+    except NotUnpackedError as error:
+        return [BotCheck(label, "warn", error.message, error.advice)]
+    except UnderstudyError as error:
+        return [BotCheck(label, "fail", error.message, error.advice)]
+    return _bot_checks(label, findings)
+
+
+async def _check_ollama(settings: Settings) -> list[BotCheck]:
+    """Check this machine's Ollama, the base model's file, and what versions take there."""
+    from personas.engine.remote.ollama_engine import DEFAULT_URL, OLLAMA_LIMITS, OllamaEngine
+    from personas.models.gguf_base_file import find_base_gguf
+
+    label = "Ollama"
+    try:
+        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
+        engine = OllamaEngine(
+            base,
+            "bfloat16",
+            settings.engine_urls or (DEFAULT_URL,),
+            settings.home,
+            model_file=await asyncio.to_thread(find_base_gguf, base, settings.engine_model),
+            key=settings.engine_key,
+            limits=replace(
+                OLLAMA_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
             ),
             max_context_tokens=settings.context_tokens,
         )

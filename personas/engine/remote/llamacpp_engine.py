@@ -384,7 +384,7 @@ class LlamaCppEngine(VllmEngine):
 
     def _read_files(self) -> None:
         super()._read_files()
-        if self.program and self.max_context_tokens is None and not _has_accelerator():
+        if self.program and self.max_context_tokens is None and not has_accelerator():
             reason = "the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it"
             self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, reason)
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
@@ -446,5 +446,6 @@ class LlamaCppEngine(VllmEngine):
         return LlamaCppSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
 
 
-def _has_accelerator() -> bool:
+def has_accelerator() -> bool:
+    """Report whether this machine has a card that llama.cpp computes on."""
     return sys.platform == "darwin" or any(map(os.path.exists, ACCELERATOR_DEVICES))

@@ -85,7 +85,7 @@ class ExpectedModel:
         return ""
 
 
-Topic = Literal["model", "prompts", "adapters", "cancel", "restart"]
+Topic = Literal["model", "prompts", "adapters", "cancel", "restart", "memory"]
 
 
 @dataclass(frozen=True)
