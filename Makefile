@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ bench-data: $(READY)  ## Measure reading, filtering and deduplication (files of 
 
 bench-gate: $(READY)  ## Check that the gate detects injected faults, and nothing else (some 40 minutes).
 	@$(BIN)/python -m benchmarks.studies.gate_detection
+
+bench-gpu: $(READY)  ## Measure training and serving on this card, compared with TRL, peft and generate (eight minutes).
+	@$(BIN)/python -m benchmarks.gpu run
 
 bench-load: $(READY)  ## Measure replies under overload with members and servers that flood (some 15 minutes).
 	@$(BIN)/python -m benchmarks.load

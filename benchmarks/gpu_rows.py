@@ -16,61 +16,32 @@ fails has its error in the table, and the exit code is 1.
 """
 
 import argparse
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
+
+from benchmarks.gpu import machine
+from benchmarks.gpu.machine import GIB, cap_gpu_memory, describe_machine
+from benchmarks.gpu.random_models import LLAMA_3B, QWEN_3B, scratch_parent, write_random_model
 
 BEGIN = "<!-- gpu-rows: begin -->"
 END = "<!-- gpu-rows: end -->"
 PAGE = Path("docs/benchmarks.md")
 TINY_PAGE = Path("build/bench/gpu-rows-tiny.md")
-GIB = 2**30
 PERSONA = "ballast"
 STEPS = 40
 TINY_STEPS = 2
 TINY_SAMPLES = 24
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+SCRATCH_BYTES = 20 * 2**30
+"""Space for two 3B models in 16 bits and the jobs' folders."""
 ERROR_LINES = 3
-
-QWEN_3B = MappingProxyType(
-    {
-        "model_type": "qwen2", "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
-        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
-    }
-)  # fmt: skip
-"""config.json of Qwen/Qwen2.5-3B-Instruct."""
-
-LLAMA_3B = MappingProxyType(
-    {
-        "model_type": "llama", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28,
-        "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
-        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
-        "rope_parameters": {
-            "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
-        },
-    }
-)  # fmt: skip
-"""config.json of meta-llama/Llama-3.2-3B-Instruct."""
-
-TINY_SHAPE = MappingProxyType(
-    {
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 49152,
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,29 +86,16 @@ class RowFigures:
 # ------------------------------------------------------------------------------------------ one row
 
 
-def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) -> None:
-    """Write a model of this shape with random bf16 weights and the bundled model's tokenizer."""
-    import torch  # takes seconds, as transformers
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from personas.models.base_model import EMBEDDED, locate
-    from personas.models.loading import load_tokenizer
-
-    settings = dict(shape)
+def write_model(row: GpuRow, folder: Path, *, tiny: bool) -> None:
+    """Write the row's model in a process of its own: the card's memory is free again then. Raises
+    `SystemExit`.
+    """
+    command = [sys.executable, "-m", "benchmarks.gpu_rows", "--write", "--row", row.recipe]
+    command += ["--model", str(folder)]
     if tiny:
-        settings |= TINY_SHAPE
-    tokenizer = load_tokenizer(locate(EMBEDDED))
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": None,
-    }
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(**{**settings, **ids})
-    # In main memory: 3B take 6 GB.
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        command.append("--tiny")
+    if code := subprocess.run(command, check=False).returncode:
+        raise SystemExit(f"No model could be written to {folder}: exit code {code}.")
 
 
 def run_row(row: GpuRow, model: Path, folder: Path, steps: int, *, tiny: bool) -> RowFigures:
@@ -177,15 +135,6 @@ def _run_trainer(main: Any, words: list[str]) -> None:
     sys.argv = ["trainer", *words]
     if code := main():
         raise SystemExit(code)
-
-
-def cap_gpu_memory(card_gib: int) -> None:
-    """Limit this process to a smaller card's memory; nothing without CUDA."""
-    import torch  # takes seconds
-
-    if torch.cuda.is_available():
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, card_gib * GIB / whole))
 
 
 def read_figures(folder: Path) -> RowFigures:
@@ -248,26 +197,6 @@ def run_in_subprocess(
 # ---------------------------------------------------------------------------------------- the table
 
 
-def describe_machine() -> str:
-    """Name the card with its driver, or the processor, and the packages."""
-    import torch  # takes seconds
-
-    from trainer.machine import list_gpus, total_memory_bytes
-
-    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    python = f"Python {platform.python_version()}"
-    if not torch.cuda.is_available():
-        memory = f"{total_memory_bytes() / GIB:.0f} GiB"
-        return (
-            f"No graphics card: {os.cpu_count()} cores of {platform.machine()}, {memory}. "
-            f"{python}, {packages}."
-        )
-    card = torch.cuda.get_device_properties(0)
-    driver = next((gpu.driver for gpu in list_gpus()), "unknown")
-    cuda = f"driver {driver}, CUDA {torch.version.cuda}"
-    return f"{card.name}, {card.total_memory / GIB:.0f} GiB, {cuda}. {python}, {packages}."
-
-
 def render_table(results: Mapping[GpuRow, RowFigures | str], machine: str, *, tiny: bool) -> str:
     """Render the table, the machine, and each row's notes as Markdown."""
     from personas.schemas.formatting import markdown_table
@@ -327,23 +256,9 @@ def write_between_markers(page: Path, text: str) -> None:
 
 def require_gpu() -> None:
     """Raise `SystemExit` saying what is missing if no graphics card can be used."""
-    import torch  # takes seconds
-
-    if torch.cuda.is_available():
-        return
-    build = torch.version.cuda
-    missing = (
-        "torch finds no NVIDIA card"
-        if build
-        else f"this torch ({torch.__version__}) is a build without CUDA"
-    )
-    raise SystemExit(
-        "make gpu-rows needs a graphics card with at least 6 GiB (16 GiB for all rows): "
-        f"{missing}.\n"
-        "Install a CUDA build (make setup TORCH_ARGS='--index-url "
-        "https://download.pytorch.org/whl/cu128'), check "
-        "nvidia-smi, or run the same with tiny shapes on this machine: python -m "
-        "benchmarks.gpu_rows --tiny"
+    machine.require_gpu(
+        "make gpu-rows needs a graphics card with at least 6 GiB (16 GiB for all rows)",
+        "python -m benchmarks.gpu_rows --tiny",
     )
 
 
@@ -371,6 +286,7 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     for name in ("--row", "--model", "--job", "--result"):
         parser.add_argument(name, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     options.steps = options.steps or (TINY_STEPS if options.tiny else STEPS)
     if not 1 <= options.steps <= math.inf:
@@ -382,6 +298,14 @@ def main() -> int:
     """Run all rows, or in its own process one of them."""
     options = parse_options()
     rows = {row.recipe: row for row in ROWS}
+    if options.write:
+        from personas.models.base_model import EMBEDDED, locate
+        from personas.models.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(locate(EMBEDDED))
+        shape = rows[options.row].shape
+        write_random_model(shape, Path(options.model), tokenizer, tiny=options.tiny)
+        return 0
     if options.row:
         found = run_row(
             rows[options.row],
@@ -396,13 +320,15 @@ def main() -> int:
         require_gpu()
     results: dict[GpuRow, RowFigures | str] = {}
     page = options.out or (TINY_PAGE if options.tiny else PAGE)
-    with tempfile.TemporaryDirectory(prefix="understudy-gpu-rows-") as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="understudy-gpu-rows-", dir=scratch_parent(SCRATCH_BYTES)
+    ) as scratch:
         for row in (rows[name] for name in options.only or rows):
             model = Path(scratch) / row.model
             if not model.exists():
                 shape = "a tiny shape" if options.tiny else f"the shape of {row.model}"
                 print(f"writing {shape} with random weights", flush=True)
-                write_random_model(row.shape, model, tiny=options.tiny)
+                write_model(row, model, tiny=options.tiny)
             print(f"{row.recipe}: {options.steps} steps", flush=True)
             results[row] = run_in_subprocess(
                 row, model, options.steps, Path(scratch), tiny=options.tiny

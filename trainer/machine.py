@@ -7,13 +7,13 @@ import gc
 import importlib.metadata
 import os
 import platform
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from personas.models.graphics_cards import Gpu, list_gpus
 from personas.models.loading import best_precision, load_torch
 
 MEMORY_POLL_INTERVAL_S = 1.0  # looking for processes below this one reads the whole process table
@@ -21,8 +21,6 @@ CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CPU_INFO = Path("/proc/cpuinfo")
 PROC_STATUS = Path("/proc/self/status")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-NVIDIA_SMI_COMMAND = ("nvidia-smi", "--format=csv,noheader,nounits")
-NVIDIA_SMI_TIMEOUT_S = 10
 MAIN_MEMORY = "main memory"
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 MIN_BF16_CAPABILITY = 8.0  # compute capability of Ampere, the first with bfloat16 products
@@ -174,45 +172,6 @@ def probe_machine_without_torch() -> MachineSpec:
     card = cards[0]
     best = "bf16" if card.capability >= MIN_BF16_CAPABILITY else "fp16"
     return MachineSpec(True, best, card.memory_bytes, free_bytes=card.free_bytes, device=card.name)
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A graphics card as its driver describes it. `capability` is CUDA's compute capability."""
-
-    name: str
-    driver: str
-    capability: float
-    memory_bytes: int
-    free_bytes: int
-
-
-def list_gpus() -> list[Gpu]:
-    """Return the NVIDIA cards that `nvidia-smi` lists; none if it does not run."""
-    fields = "name,driver_version,compute_cap,memory.total,memory.free"
-    try:
-        result = subprocess.run(
-            [*NVIDIA_SMI_COMMAND, f"--query-gpu={fields}"],
-            capture_output=True,
-            text=True,
-            timeout=NVIDIA_SMI_TIMEOUT_S,
-            check=True,
-        )
-        return [_parse_gpu(line) for line in result.stdout.splitlines() if line.strip()]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return []
-
-
-def _parse_gpu(line: str) -> Gpu:
-    # From the right: the name may contain a comma.
-    name, driver, capability, total, free = map(str.strip, line.rsplit(",", 4))
-    return Gpu(
-        name,
-        driver,
-        float(capability),
-        memory_bytes=int(total) * 2**20,
-        free_bytes=int(free) * 2**20,
-    )
 
 
 def free_memory_bytes() -> int:

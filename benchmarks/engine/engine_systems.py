@@ -208,7 +208,7 @@ class EngineSystem:
         **limits: Any,
     ) -> None:
         base = base or locate(EMBEDDED)
-        self._sampling = replace(GREEDY_SAMPLING, max_new_tokens=new_tokens)
+        self.sampling = replace(GREEDY_SAMPLING, max_new_tokens=new_tokens)
         self.precision = precision or choose_precision("auto", base.name).precision
         model = load_serving_model(base, self.precision)
         self.tokenizer = load_tokenizer(base)
@@ -257,7 +257,7 @@ class EngineSystem:
             None,
             turns=(Turn("", ""),),
             adapter=chat.adapter,
-            sampling=self._sampling,
+            sampling=self.sampling,
             guild_id=guild_id,
         )
         seq = EngineSequence(

@@ -41,10 +41,13 @@ class BenchChat:
 
 
 def write_workload(
-    folder: Path, base: BaseModel | None = None, chats: int = max(CHAT_COUNTS)
+    folder: Path,
+    base: BaseModel | None = None,
+    chats: int = max(CHAT_COUNTS),
+    device: str = "cpu",
 ) -> None:
     """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they exist,
-    for the embedded model or another one.
+    for the embedded model or another one. `device` draws the weights.
     """
     if (folder / "prompts.json").exists():
         return
@@ -54,7 +57,7 @@ def write_workload(
         model = AutoModelForCausalLM.from_config(load_config(base))
     prompts = [[_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(chats)]
     for chat in range(chats):
-        write_adapter(folder / f"adapter-{chat}", model, chat)
+        write_adapter(folder / f"adapter-{chat}", model, chat, device=device)
     (folder / "prompts.json").write_text(json.dumps(prompts))
 
 
@@ -91,18 +94,18 @@ def _prompt(tokenizer: Any, chat: int, ask: int) -> list[int]:
     return [*parts[0][:PERSONA_TOKENS], *parts[1][: PROMPT_TOKENS - PERSONA_TOKENS]]
 
 
-def write_adapter(folder: Path, model: Any, seed: int) -> None:
+def write_adapter(folder: Path, model: Any, seed: int, *, device: str = "cpu") -> None:
     """Write an adapter with small random weights of rank 16 on all linear layers of a model."""
     folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     tensors: dict[str, Any] = {}
     targets = set()
     for name, linear in model.named_modules():
         if isinstance(linear, torch.nn.Linear) and name != "lm_head":
-            a = torch.empty(RANK, linear.in_features).uniform_(
-                -1, 1, generator=generator
-            ) / math.sqrt(linear.in_features)
-            b = torch.randn(linear.out_features, RANK, generator=generator) * 0.02
+            a = torch.empty(RANK, linear.in_features, device=device)
+            a.uniform_(-1, 1, generator=generator).div_(math.sqrt(linear.in_features))
+            shape = (linear.out_features, RANK)
+            b = torch.randn(shape, generator=generator, device=device) * 0.02
             key = f"base_model.model.{name}"
             tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}
             targets.add(name.rpartition(".")[2])

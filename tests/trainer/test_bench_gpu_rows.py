@@ -106,7 +106,7 @@ def test_an_interrupted_run_leaves_the_table_of_the_rows_that_finished(tmp_path,
         done.append(row)
         return FIGURES
 
-    monkeypatch.setattr(gpu_rows, "write_random_model", lambda *_, **__: None)
+    monkeypatch.setattr(gpu_rows, "write_model", lambda *_, **__: None)
     monkeypatch.setattr(gpu_rows, "run_in_subprocess", run_or_stop)
     monkeypatch.setattr("sys.argv", ["gpu_rows", "--tiny", "--out", str(page)])
     with pytest.raises(KeyboardInterrupt):

@@ -15,6 +15,7 @@ import pytest
 
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.catalogue import catalogue_models
+from personas.models.graphics_cards import Gpu, list_gpus
 from trainer.doctor import doctor_report, machine_checks
 from trainer.doctor.doctor_report import GPU_SIZES_GIB, known_models, predict_recipe_fits
 from trainer.doctor.machine_checks import (
@@ -27,7 +28,7 @@ from trainer.doctor.machine_checks import (
 )
 from trainer.estimate.memory_model import predict_memory
 from trainer.estimate.model_shape import shape_from_config
-from trainer.machine import Gpu, MachineSpec, list_gpus
+from trainer.machine import MachineSpec
 from trainer.recipe.recipe_file import load_recipe, recipe_names
 
 GIB = 2**30

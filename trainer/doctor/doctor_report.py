@@ -8,6 +8,7 @@ from typing import Any
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, locate
 from personas.models.catalogue import BILLION, CatalogueModel, catalogue_models
+from personas.models.graphics_cards import list_gpus
 from trainer.doctor import machine_checks
 from trainer.doctor.machine_checks import GIB, MachineCheck
 from trainer.estimate.memory_model import predict_memory
@@ -16,7 +17,6 @@ from trainer.machine import (
     MAIN_MEMORY,
     MachineSpec,
     free_memory_bytes,
-    list_gpus,
     probe_machine_without_torch,
     total_memory_bytes,
 )

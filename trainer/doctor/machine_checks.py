@@ -28,10 +28,11 @@ from personas.models.base_model import EMBEDDED, fingerprint, locate
 from personas.models.base_notes import base_model_notes
 from personas.models.bundled_model import bundled_model_folder
 from personas.models.gguf_file import NotUnpackedError
+from personas.models.graphics_cards import Gpu
 from personas.models.hub_snapshot import HUB_OFFLINE_ERROR, find_hub_error
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.formatting import format_gib
-from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes
+from trainer.machine import MIN_BF16_CAPABILITY, MachineSpec, has_bfloat16, total_memory_bytes
 
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: runs are slower or some do not work; `fail`: runs with the shipped recipes do not

@@ -1,0 +1,1 @@
+"""Training and serving on a graphics card, beside TRL with peft and transformers' `generate`."""
