@@ -30,6 +30,8 @@ PREFIX_MEMORY_SHARE = 1 / 8
 """Share of the free memory up to which stored prefixes grow with the window."""
 FULL_SEQUENCES = 2
 """Replies with a full window that fit into the memory at once."""
+RESERVED_ROW_TOKENS = SMALL_CONTEXT_TOKENS
+"""Tokens of each reply at once for which a GPU's memory is reserved; longer ones are rarely many."""
 MEMORY_REASON = "what the memory allows for keys and values"
 STORED_WINDOWS = 4
 """Windows that the prefix cache holds, as far as the memory allows."""
@@ -100,6 +102,13 @@ class KVBudget:
         stored = STORED_WINDOWS * window.tokens * token_bytes
         prefix_bytes = max(least_prefix_bytes, min(stored, int(free_bytes * PREFIX_MEMORY_SHARE)))
         return cls(window, running_bytes, prefix_bytes)
+
+    def reserved(self, rows: int, token_bytes: int) -> Self:
+        """Return a budget whose keys and values are all allocated at the start: no more than so
+        many replies at once need, because other programs share the GPU.
+        """
+        tokens = max(rows * RESERVED_ROW_TOKENS, FULL_SEQUENCES * self.window.tokens)
+        return replace(self, running_bytes=min(self.running_bytes, tokens * token_bytes))
 
 
 def fit_rows(

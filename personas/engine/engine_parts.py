@@ -7,23 +7,29 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
 import torch
 
 from personas.engine import EngineState
-from personas.engine.context_window import ContextWindow
+from personas.engine.context_window import (
+    RESERVED_ROW_TOKENS,
+    RUNNING_MEMORY_SHARE,
+    ContextWindow,
+)
+from personas.engine.cuda_graphs import CudaGraphs
 from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.hugepages import move_weights_to_huge_pages
+from personas.engine.kv_cache import kv_token_bytes
 from personas.engine.lora_runner import StackedLoraRunner
 from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlots, read_adapter
 from personas.engine.model_runner import ScheduledTokens
+from personas.engine.paged_runner import PagedLoraRunner
 from personas.engine.peft_runner import PROBE_TOKENS, PeftRunner, PeftSwitcher
 from personas.engine.step import BatchGenerator
 from personas.engine.trials import OnTried
 from personas.errors import BaseModelError, is_out_of_memory
 from personas.models.probe import differs, plain_logits, probe_tokens
-from personas.models.serving_model import precision_of
+from personas.models.serving_model import free_device_bytes, precision_of
 from personas.schemas.chat import AdapterRef
 
 log = logging.getLogger(__name__)
@@ -82,6 +88,13 @@ class EngineParts:
         runner.backend.forward([ScheduledTokens(kv, tokens)])
         return len(tokens) / (time.perf_counter() - started_at)
 
+    def capture_steps(self, rows: int, tokens: int) -> None:
+        """Capture the steps of up to so many rows and tokens, where the device has CUDA graphs. On
+        the model's thread.
+        """
+        if isinstance(self.stacked, PagedLoraRunner):
+            self.stacked.capture_steps(rows, tokens)
+
     def load_adapter(
         self, weights: AdapterWeights, on_loaded: OnTried = lambda error: None
     ) -> None:
@@ -135,7 +148,12 @@ def build_engine_parts(
     """
     peft = PeftSwitcher(model, base_hash)
     fallback = PeftRunner(peft)
-    stacked = _build_stacked_runner(model, peft, slots, prefix_bytes)
+    if limits.kv_bytes is None and decodes_in_static_shapes(model):
+        limits = replace(limits, kv_bytes=_default_kv_bytes(model, limits))
+    kv_bytes = limits.kv_bytes or 0
+    stacked = _build_stacked_runner(
+        model, peft, slots=slots, prefix_bytes=prefix_bytes, kv_bytes=kv_bytes
+    )
     stack = None
     if stacked is None:
         fallback.probe()
@@ -163,8 +181,21 @@ def local_place(model: Any, stacked: StackedLoraRunner | None) -> str:
     return f"this bot's engine ({model.device.type}, {kernel}, torch {torch.__version__})"
 
 
+def decodes_in_static_shapes(model: Any) -> bool:
+    """Tell whether a model's device computes a step of many calls in the time of its calls, not of
+    its numbers.
+    """
+    return bool(model.device.type != "cpu")
+
+
+def _default_kv_bytes(model: Any, limits: SchedulerLimits) -> int:
+    """Return the memory to reserve for keys and values where nobody has planned it."""
+    wanted = limits.max_rows * RESERVED_ROW_TOKENS * kv_token_bytes(model)
+    return min(wanted, int(free_device_bytes(model.device.type) * RUNNING_MEMORY_SHARE))
+
+
 def _build_stacked_runner(
-    model: Any, peft: PeftSwitcher, slots: int, prefix_bytes: int
+    model: Any, peft: PeftSwitcher, slots: int, prefix_bytes: int, kv_bytes: int
 ) -> StackedLoraRunner | None:
     if model.config.model_type not in STACKED_ARCHITECTURES:
         log.warning(
@@ -181,7 +212,14 @@ def _build_stacked_runner(
         return disabled
 
     slots = min(slots, _max_slots_in_memory(model))
-    runner = StackedLoraRunner(model, slots, prefix_bytes, without_peft)
+    runner: StackedLoraRunner
+    if decodes_in_static_shapes(model):
+        capture = CudaGraphs() if model.device.type == "cuda" else None
+        runner = PagedLoraRunner(
+            model, slots, prefix_bytes, without_peft, kv_bytes=kv_bytes, capture=capture
+        )
+    else:
+        runner = StackedLoraRunner(model, slots, prefix_bytes, without_peft)
     if _differs_from_plain_model(runner):
         log.warning(
             "replies are generated one at a time: a batch gives other results than this model alone"
@@ -224,4 +262,5 @@ def _max_slots_in_memory(model: Any) -> int:
         if hasattr(module, "in_features"):
             widths += module.in_features + module.out_features
     adapter_bytes = widths * MAX_STACKED_RANK * model.dtype.itemsize
-    return max(2, int(psutil.virtual_memory().available * SLOT_MEMORY_FRACTION / adapter_bytes))
+    free_bytes = free_device_bytes(model.device.type)
+    return max(2, int(free_bytes * SLOT_MEMORY_FRACTION / adapter_bytes))

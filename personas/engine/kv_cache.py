@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from personas.engine.hugepages import zeros_in_huge_pages
 
@@ -61,9 +61,34 @@ def kv_token_bytes(model: Any) -> int:
         return 0
 
 
+class KVBlock(Protocol):
+    """Keys and values of `BLOCK_TOKENS` tokens that several sequences share, and their size."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class KVCache(Protocol):
+    """Keys and values of one sequence: those of `tokens`, which are computed so far."""
+
+    tokens: list[int]
+
+    def write(self, layer: int, key: Any, value: Any) -> None:
+        """Store a layer's keys and values `[heads, tokens, width]` of the tokens after `tokens`."""
+
+    def read(self, layer: int, first: int, last: int) -> Any:
+        """Return a layer's keys and values of these tokens, `[2, 1, heads, last - first, width]`."""
+
+    def block(self, start: int) -> KVBlock:
+        """Return the block of computed tokens that begins at `start`, a multiple of its size."""
+
+    def append_block(self, block: Any, tokens: Sequence[int]) -> None:
+        """Let whole blocks that hold `tokens` be followed by one that another cache returned."""
+
+
 class SequenceKVCache:
-    """Keys and values of one sequence. `tokens` are those computed so far; the rest of `memory` is
-    undefined.
+    """Keys and values of one sequence in memory of its own. `tokens` are those computed so far; the
+    rest of `memory` is undefined.
     """
 
     def __init__(self, shape: CacheShape, capacity: int) -> None:
@@ -81,13 +106,31 @@ class SequenceKVCache:
         self.memory[:, :, :, :length] = other.memory[:, :, :, :length]
         self.tokens = other.tokens[:length]
 
+    def write(self, layer: int, key: Any, value: Any) -> None:
+        cached = len(self.tokens)
+        memory = self.memory[layer, :, :, cached : cached + key.shape[1]]
+        memory[0] = key
+        memory[1] = value
+
+    def read(self, layer: int, first: int, last: int) -> Any:
+        return self.memory[layer, :, None, :, first:last]
+
+    def block(self, start: int) -> Any:
+        # A copy: a view would keep the memory of the whole sequence.
+        return self.memory[:, :, :, start : start + BLOCK_TOKENS].clone()
+
+    def append_block(self, block: Any, tokens: Sequence[int]) -> None:
+        start = len(self.tokens)
+        self.memory[:, :, :, start : start + BLOCK_TOKENS] = block
+        self.tokens += tokens
+
 
 @dataclass(frozen=True)
 class _Block:
     """Keys and values of one block of tokens, under a number that identifies the block."""
 
     number: int
-    memory: Any
+    memory: KVBlock
 
 
 _Key = tuple[str, int, tuple[int, ...]]
@@ -113,18 +156,17 @@ class PrefixCache:
         """Bytes that can be stored without an eviction."""
         return self.max_bytes - self.bytes
 
-    def load_prefix(self, adapter: str, prompt: Sequence[int], kv: SequenceKVCache) -> int:
-        """Copy a prompt's longest stored prefix, never its last token, into an empty cache; returns
+    def load_prefix(self, adapter: str, prompt: Sequence[int], kv: KVCache) -> int:
+        """Put a prompt's longest stored prefix, never its last token, into an empty cache; returns
         its length.
         """
         # The last token is computed in any case: its logits are not stored.
         for block in self._use_blocks(adapter, prompt[: len(prompt) - 1]):
             start = len(kv.tokens)
-            kv.memory[:, :, :, start : start + BLOCK_TOKENS] = block.memory
-            kv.tokens += prompt[start : start + BLOCK_TOKENS]
+            kv.append_block(block.memory, prompt[start : start + BLOCK_TOKENS])
         return len(kv.tokens)
 
-    def store(self, adapter: str, kv: SequenceKVCache) -> None:
+    def store(self, adapter: str, kv: KVCache) -> None:
         """Store the whole blocks of a sequence, then evict the least recently used beyond
         `max_bytes`.
         """
@@ -165,9 +207,8 @@ class PrefixCache:
             self._blocks.move_to_end(key)
         return [self._blocks[key] for key in keys]
 
-    def _add(self, adapter: str, preceding: int, kv: SequenceKVCache, start: int) -> int:
-        # A copy: a view would keep the memory of the whole sequence.
-        memory = kv.memory[:, :, :, start : start + BLOCK_TOKENS].clone()
+    def _add(self, adapter: str, preceding: int, kv: KVCache, start: int) -> int:
+        memory = kv.block(start)
         self._last_number += 1
         key = adapter, preceding, tuple(kv.tokens[start : start + BLOCK_TOKENS])
         self._blocks[key] = _Block(self._last_number, memory)

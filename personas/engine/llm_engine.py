@@ -32,7 +32,7 @@ from personas.models.base_model import BaseModel, fingerprint
 from personas.models.loading import load_tokenizer, load_torch
 from personas.models.serving_model import (
     Device,
-    free_gpu_bytes,
+    free_device_bytes,
     load_serving_model,
     precision_of,
     release_memory,
@@ -68,11 +68,6 @@ def default_prefix_bytes(device: str) -> int:
         return MIN_PREFIX_BYTES
     share = psutil.virtual_memory().total * PREFIX_MEMORY_SHARE
     return round(min(max(share, MIN_PREFIX_BYTES), MAX_PREFIX_BYTES))
-
-
-def free_memory_bytes(device: str) -> int:
-    """Return the free memory of a device in bytes."""
-    return free_gpu_bytes() if device == "cuda" else psutil.virtual_memory().available
 
 
 @dataclass(frozen=True)
@@ -318,6 +313,7 @@ class LLMEngine:
         parts.batch.has_arrivals = lambda: not self._tasks.empty()
         if parts.stacked:
             self._enable_kernel(parts.stacked)
+        parts.capture_steps(self.rows, budget.window.tokens)
         self.window = budget.window
         if model.device.type == "cpu" and self.max_context_tokens is None:
             # A task after the one that enables the compiled kernel, and before all requests.
@@ -343,10 +339,11 @@ class LLMEngine:
         """Divide the free memory of a loaded model's device, and log the window."""
         from personas.engine.kv_cache import kv_token_bytes  # imports torch
 
+        token_bytes = kv_token_bytes(model)
         budget = KVBudget.plan(
             ContextWindow.of_base(self.base, self.max_context_tokens),
-            kv_token_bytes(model),
-            free_bytes=free_memory_bytes(model.device.type),
+            token_bytes,
+            free_bytes=free_device_bytes(model.device.type),
             least_prefix_bytes=default_prefix_bytes(model.device.type),
         )
         log.info(
@@ -354,6 +351,8 @@ class LLMEngine:
             budget.window.tokens,
             budget.window.reason,
         )
+        if model.device.type != "cpu":
+            return budget.reserved(self.rows, token_bytes)
         return budget
 
     def _effect_checks(self, precision: str) -> EffectChecks | None:

@@ -4,17 +4,33 @@ from collections import abc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from personas.engine.kv_cache import CacheShape, PrefixCache, SequenceKVCache
+from personas.engine.kv_cache import CacheShape, KVCache, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import StackedLora
 from personas.engine.model_runner import ForwardBackend, KernelBackend, ScheduledTokens
 
-ATTENTION_NAME = "understudy-ragged"
+ATTENTION_NAME = "understudy-batch"
+
+
+class LoraBatch(Protocol):
+    """What attention and the linear layers of a patched model need to know of a batch."""
+
+    def attend(
+        self, layer: int, query: Any, key: Any, value: Any, settings: Mapping[str, Any]
+    ) -> Any:
+        """Store keys and values, then attend, `[batch, heads, tokens, width]` →
+        `[batch, tokens, heads, width]`.
+        """
+
+    def add_adapters(self, name: str, pair: tuple[Any, Any], x: Any, y: Any) -> Any:
+        """Return the output `y` of a linear layer for `x` with the adapters of the batch, which are
+        A and scale · Bᵀ of all slots.
+        """
 
 
 @dataclass
@@ -47,6 +63,32 @@ class _FlatBatch:
         """
         return self.length == len(self.scheduled)
 
+    def attend(
+        self, layer: int, query: Any, key: Any, value: Any, settings: Mapping[str, Any]
+    ) -> Any:
+        parts = []
+        for start, item in zip(self.starts, self.scheduled, strict=True):
+            tokens = slice(start, start + len(item.tokens))
+            item.kv.write(layer, key[0, :, tokens], value=value[0, :, tokens])
+            parts.append(_attend(query[:, :, tokens], item.kv, layer=layer, settings=settings))
+        return torch.cat(parts, 2).transpose(1, 2)
+
+    def add_adapters(self, name: str, pair: tuple[Any, Any], x: Any, y: Any) -> Any:
+        flat = x.reshape(self.length, -1)
+        out = y.view(self.length, -1)
+        if self.is_decoding:
+            if name in self.gathered:
+                a, b = self.gathered[name]
+                first = self.length - len(a)  # sequences without an adapter come first
+                inner = torch.bmm(flat[first:, None], a.transpose(1, 2))
+                out[first:] += torch.bmm(inner, b)[:, 0]
+            return y
+        a, b = pair
+        for slot, begin, end in self.groups:
+            if slot:
+                out[begin:end] += (flat[begin:end] @ a[slot].T) @ b[slot]
+        return y
+
 
 class StackedLoraRunner:
     """Computes batches with a transformers model, whose modules are patched within `forward`, and
@@ -76,9 +118,9 @@ class StackedLoraRunner:
         """The compiled forward pass once it is enabled
         (`personas.engine.cpu_kernel.kernel_runner`).
         """
-        self._batch: _FlatBatch | None = None
+        self._batch: LoraBatch | None = None
         self._gathered: tuple[object, dict[str, tuple[Any, Any]]] = (None, {})
-        AttentionInterface.register(ATTENTION_NAME, ragged_attention)
+        AttentionInterface.register(ATTENTION_NAME, batch_attention)
         for name, linear in self.linears.items():
             setattr(linear, "forward", self._with_adapters(name, linear.forward))  # noqa: B010 (mypy forbids assignment)
 
@@ -103,10 +145,12 @@ class StackedLoraRunner:
         # Sequences of one adapter lie side by side, so that it is applied to all of them at once.
         order = sorted(range(len(scheduled)), key=lambda at: scheduled[at].slot.index or 0)
         batch = _FlatBatch([scheduled[at] for at in order])
+        if batch.is_decoding:
+            batch.gathered = self._gather_adapters(batch)
         ends = [0] * len(scheduled)
         for at, start in zip(order, batch.starts, strict=True):
             ends[at] = start + len(scheduled[at].tokens)
-        with torch.inference_mode(), self._without_peft(), self._patched(batch):
+        with self._computing(batch):
             hidden = self._hidden_states(batch)
             rows: list[int] = []
             for item, end in zip(scheduled, ends, strict=True):
@@ -125,26 +169,23 @@ class StackedLoraRunner:
         output = self.model.base_model(
             input_ids=torch.tensor([ids], device=self.model.device),
             position_ids=torch.tensor([positions], device=self.model.device),
-            use_cache=False,  # `ragged_attention` keeps keys and values itself
+            use_cache=False,  # `batch_attention` keeps keys and values itself
             batch=batch,
         )
         return output.last_hidden_state[0]
 
     @contextmanager
-    def _patched(self, batch: _FlatBatch) -> Iterator[None]:
-        """Let attention read the sequences' KV caches and linear layers add adapters, for a `with`
-        block.
-        """
+    def _computing(self, batch: LoraBatch) -> Iterator[None]:
+        """Let attention and linear layers compute a batch, without peft, for a `with` block."""
         attention = self.model.config._attn_implementation
-        self.model.set_attn_implementation(ATTENTION_NAME)
-        self._batch = batch
-        if batch.is_decoding:
-            batch.gathered = self._gather_adapters(batch)
-        try:
-            yield
-        finally:
-            self._batch = None
-            self.model.set_attn_implementation(attention)
+        with torch.inference_mode(), self._without_peft():
+            self.model.set_attn_implementation(ATTENTION_NAME)
+            self._batch = batch
+            try:
+                yield
+            finally:
+                self._batch = None
+                self.model.set_attn_implementation(attention)
 
     def _gather_adapters(self, batch: _FlatBatch) -> dict[str, tuple[Any, Any]]:
         """Gather each sequence's adapter per layer, `[sequences, rank, width]`; cached while the
@@ -163,61 +204,40 @@ class StackedLoraRunner:
     def _with_adapters(self, name: str, linear: Any) -> Any:
         def forward(x: Any) -> Any:
             y = linear(x)
-            batch = self._batch
-            if batch is None or name not in self.stack.pairs:
+            pair = self.stack.pairs.get(name)
+            if self._batch is None or pair is None:
                 return y
-            flat = x.reshape(batch.length, -1)
-            out = y.view(batch.length, -1)
-            if batch.is_decoding:
-                if name in batch.gathered:
-                    a, b = batch.gathered[name]
-                    first = batch.length - len(a)  # sequences without an adapter come first
-                    inner = torch.bmm(flat[first:, None], a.transpose(1, 2))
-                    out[first:] += torch.bmm(inner, b)[:, 0]
-                return y
-            a, b = self.stack.pairs[name]
-            for slot, begin, end in batch.groups:
-                if slot:
-                    out[begin:end] += (flat[begin:end] @ a[slot].T) @ b[slot]
-            return y
+            return self._batch.add_adapters(name, pair, x=x, y=y)
 
         return forward
 
 
-def ragged_attention(
+def batch_attention(
     module: Any,
     query: Any,
     key: Any,
     value: Any,
     attention_mask: Any,
     *,
-    batch: _FlatBatch,
+    batch: LoraBatch,
     **settings: Any,
 ) -> tuple[Any, None]:
-    """Store keys and values, then attend per sequence: `[1, heads, tokens, width]` → `[1, tokens,
-    heads, width]`.
-    """
-    parts = []
-    for start, item in zip(batch.starts, batch.scheduled, strict=True):
-        tokens = slice(start, start + len(item.tokens))
-        cached = len(item.kv.tokens)
-        memory = item.kv.memory[module.layer_idx]
-        memory[0, :, cached : cached + len(item.tokens)] = key[0, :, tokens]
-        memory[1, :, cached : cached + len(item.tokens)] = value[0, :, tokens]
-        parts.append(_attend(query[:, :, tokens], memory[:, None], cached, settings))
-    return torch.cat(parts, 2).transpose(1, 2), None
+    """Attend as the batch does, in the form that transformers calls."""
+    attended = batch.attend(module.layer_idx, query, key=key, value=value, settings=settings)
+    return attended, None
 
 
-def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -> Any:
-    """Attend from the tokens after `cached` others to all of them, in `memory` `[2, 1, heads,
-    capacity, width]`.
+def _attend(query: Any, kv: KVCache, layer: int, settings: Mapping[str, Any]) -> Any:
+    """Attend from the tokens after those in the cache, whose keys and values are written, to all of
+    them.
     """
     length = query.shape[2]
+    cached = len(kv.tokens)
     window = settings.get("sliding_window")
     first = 0
     if window:  # the first token that any of these attends to
         first = max(0, cached + 1 - window)
-    keys, values = memory[:, :, :, first : cached + length]
+    keys, values = kv.read(layer, first, last=cached + length)
     # A single token attends to everything that is kept.
     mask = None
     if length > 1:

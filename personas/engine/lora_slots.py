@@ -99,6 +99,7 @@ class StackedLora:
         self.slots = slots
         self.pairs: dict[str, tuple[Any, Any]] = {}
         self.version = 0  # increases with each change of the stack
+        self.layout = 0  # increases when tensors are replaced by larger ones
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
         assert weights.pairs is not None  # peft computes the others
@@ -121,28 +122,32 @@ class StackedLora:
         """
         grown = []
         shapes = []
+        # All layers have the same slots: a sequence's slot is read in each of them, also in one to
+        # which another adapter is the first.
+        slots = max((a.shape[0] for a, _ in self.pairs.values()), default=0)
+        if slot >= slots:
+            slots = min(2 * slot + 1, max(slot, self.slots) + 1)
         for layer, rank in ranks.items():
-            slots_and_rank = self._size(layer, slot, rank)
+            slots_and_rank = (slots, self._rank(layer, rank))
             if layer not in self.pairs or slots_and_rank != self._size_of(layer):
                 linear = self._linears[layer]
                 grown.append(layer)
                 shapes.append((*slots_and_rank, linear.in_features))
                 shapes.append((*slots_and_rank, linear.out_features))
+        if not grown:
+            return
         tensors = packed_zeros_in_huge_pages(shapes, **self._options)
+        self.layout += 1
         for layer, a, b in zip(grown, tensors[::2], tensors[1::2], strict=True):
             for new, before in zip((a, b), self.pairs.get(layer, ()), strict=False):
                 new[: before.shape[0], : before.shape[1]] = before
             self.pairs[layer] = (a, b)
 
-    def _size(self, layer: str, slot: int, rank: int) -> tuple[int, int]:
-        """Return the slots and ranks that a layer needs; slots double up to the expected number."""
-        slots = ranks = 0
-        if layer in self.pairs:
-            slots, ranks = self._size_of(layer)
-        if slot >= slots:
-            slots = min(2 * slot + 1, max(slot, self.slots) + 1)
+    def _rank(self, layer: str, rank: int) -> int:
+        """Return the rank that a layer needs."""
+        stacked = self._size_of(layer)[1] if layer in self.pairs else 0
         # The kernel computes four ranks at a time.
-        return slots, max(ranks, -(-rank // 4) * 4)
+        return max(stacked, -(-rank // 4) * 4)
 
     def _size_of(self, layer: str) -> tuple[int, int]:
         slots, ranks, _ = self.pairs[layer][0].shape

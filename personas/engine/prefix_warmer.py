@@ -120,7 +120,7 @@ class PrefixWarmer:
         computed = prefixes.load_prefix(slot.name, job.tokens, kv)
         chunk = job.tokens[computed:-1][:size]
         room_bytes = prefixes.max_bytes if job.is_talk else prefixes.free_bytes
-        if not chunk or kv.memory.nbytes > room_bytes:
+        if not chunk or self._runner.kv_bytes(len(job.tokens)) > room_bytes:
             return False
         self._runner.backend.forward([ScheduledTokens(kv, chunk, slot, logits=0)])
         prefixes.store(slot.name, kv)

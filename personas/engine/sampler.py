@@ -1,12 +1,20 @@
-"""Samples the next token of each sequence with its own settings and seed."""
+"""Samples the next token of each sequence with its own settings and seed, for all of them at once.
+
+The steps are the same whatever the number of sequences, and their results come from the device in
+one transfer. A sequence's token depends on its own logits, settings, seed and position alone.
+"""
 
 import hashlib
 import math
+from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
+from personas.engine.device_copy import copy_to_device
 from personas.schemas.chat import SamplingParams
 
 # Sampling is greedy below this temperature: dividing by less exceeds the range of float32.
@@ -25,6 +33,33 @@ class SamplerState:
     seed: int
     seen: set[int]
     position: int = field(default=0, init=False)
+    _seen_ids: "array[int]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._seen_ids = array("q", self.seen)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.sampling.temperature < MIN_TEMPERATURE
+
+    @property
+    def is_flat(self) -> bool:
+        """True if more than the likeliest tokens are possible by the settings alone."""
+        sampling = self.sampling
+        keeps_all = not sampling.top_k and sampling.top_p >= 1 and not sampling.min_p
+        return not self.is_greedy and (keeps_all or sampling.top_k > DEFAULT_TOP_K)
+
+    @property
+    def seen_ids(self) -> Any:
+        """The tokens of `seen`, each once, as an array of 64-bit integers. Not to be kept."""
+        return np.frombuffer(self._seen_ids, dtype=np.int64)
+
+    def append(self, token: int) -> None:
+        """Count a token as said."""
+        if token not in self.seen:
+            self.seen.add(token)
+            self._seen_ids.append(token)
+        self.position += 1
 
 
 @dataclass(frozen=True)
@@ -42,30 +77,51 @@ class NotFiniteError(ArithmeticError):
     """The model computed no finite number for any token."""
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """Settings of all sequences on the device of the logits, `[sequences, 1]` each, in float64."""
+
+    temperature: Any
+    top_p: Any
+    min_p: Any
+    top_k: Any
+    uniform: Any
+    is_greedy: Any
+
+    @classmethod
+    def of(cls, states: list[SamplerState], device: Any) -> "_Settings":
+        rows = []
+        for state in states:
+            sampling = state.sampling
+            rows.append(
+                (
+                    1.0 if state.is_greedy else sampling.temperature,
+                    sampling.top_p,
+                    sampling.min_p,
+                    float(sampling.top_k),
+                    # By position, not by the state of a generator: a batch of others changes no
+                    # draw.
+                    seeded_uniform(state.seed, state.position),
+                    float(state.is_greedy),
+                )
+            )
+        settings = copy_to_device(torch.tensor(rows, dtype=torch.float64), device)
+        return cls(*settings.split(1, dim=1))
+
+
 def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken | Exception]:
     """Sample one token for each row of `logits` `[sequences, vocabulary]`; an error takes the place
     of its token.
     """
     if not states:
         return []
-    # For all rows at once: one transfer from the device instead of one for each sequence.
-    likeliest = logits.argmax(-1)  # the index of a NaN, if there is one
-    highest = logits.gather(-1, likeliest[:, None])[:, 0].tolist()
-    rows = zip(logits, likeliest.tolist(), highest, states, strict=True)
-    return [_sample_or_error(*row) for row in rows]
-
-
-def sample_token(logits: Any, likeliest: int, state: SamplerState) -> SampledToken:
-    """Sample from `logits` `[vocabulary]` with argmax `likeliest`. Raises `ArithmeticError` if they
-    are not finite.
-    """
-    sampling = state.sampling
-    is_greedy = sampling.temperature < MIN_TEMPERATURE and sampling.repetition_penalty == 1
-    token = likeliest if is_greedy else _sample(logits, state)
-    sampled = _with_logprobs(logits, token, sampling)
-    state.seen.add(token)
-    state.position += 1
-    return sampled
+    # Apart from the others, so that what is drawn does not depend on them.
+    flat = [number for number, state in enumerate(states) if state.is_flat]
+    likely = [number for number, state in enumerate(states) if not state.is_flat]
+    rows = _fetch(logits, states, {False: likely, True: flat})
+    if cut := [number for number in likely if rows[number][_IS_CUT]]:
+        rows |= _fetch(logits, states, {True: cut})
+    return [_to_token(rows[number], state) for number, state in enumerate(states)]
 
 
 def seeded_uniform(seed: int, position: int) -> float:
@@ -74,63 +130,160 @@ def seeded_uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
-def _sample_or_error(
-    logits: Any, likeliest: int, highest: float, state: SamplerState
-) -> SampledToken | Exception:
-    if not math.isfinite(highest):
-        return NotFiniteError("No token can be sampled: the logits are not finite.")
-    try:
-        return sample_token(logits, likeliest, state)
-    except Exception as error:  # caused by this sequence's settings: the others go on
-        return error
+def _fetch(
+    logits: Any, states: list[SamplerState], numbers: Mapping[bool, list[int]]
+) -> dict[int, list[float]]:
+    """Sample the rows with these numbers, which are given by `whole`, and return the columns of each
+    in one transfer.
+    """
+    most = _most_alternatives(states)
+    fetched: list[int] = []
+    packed = []
+    for whole, chosen in numbers.items():
+        if not chosen:
+            continue
+        fetched += chosen
+        part = logits
+        if len(chosen) < len(states):
+            part = logits.index_select(0, copy_to_device(torch.tensor(chosen), logits.device))
+        chosen_states = [states[number] for number in chosen]
+        packed.append(_sample(part, chosen_states, most=most, whole=whole))
+    return dict(zip(fetched, torch.cat(packed).tolist(), strict=True))
 
 
-def _with_logprobs(logits: Any, token: int, sampling: SamplingParams) -> SampledToken:
-    if not sampling.logprobs and sampling.alternatives is None:
-        return SampledToken(token, None)
-    logprobs = logits.float().log_softmax(-1)
-    highest, tokens = logprobs.topk(sampling.alternatives or 0)
-    alternatives = tuple(zip(tokens.tolist(), highest.tolist(), strict=True))
-    return SampledToken(token, float(logprobs[token]), alternatives)
+# Columns of what `_sample` returns; the log-probability and the alternatives follow.
+_TOKEN, _HIGHEST, _IS_POSSIBLE, _IS_CUT = range(4)
+_LOGPROB = 4
 
 
-def _sample(logits: Any, state: SamplerState) -> int:
-    sampling = state.sampling
-    if sampling.repetition_penalty != 1:
-        logits = _apply_repetition_penalty(logits, state)
-    if sampling.temperature < MIN_TEMPERATURE:
-        return int(logits.argmax())
-    # By position, not by the state of a generator: a batch of others changes no draw.
-    uniform = seeded_uniform(state.seed, state.position)
-    return _sample_from_logits(logits / sampling.temperature, sampling, uniform)
+def _sample(logits: Any, states: list[SamplerState], *, most: int | None, whole: bool) -> Any:
+    """Return the columns of each row `[sequences, columns]` in float64. Without `whole`, the
+    likeliest tokens alone are considered, and the column `_IS_CUT` tells where they are not enough.
+    """
+    likeliest = logits.argmax(-1, keepdim=True)  # the index of a NaN, if there is one
+    highest = logits.gather(-1, likeliest)
+    penalised = _apply_repetition_penalties(logits, states)
+    token = likeliest
+    if penalised is not logits and any(state.is_greedy for state in states):
+        token = penalised.argmax(-1, keepdim=True)
+    is_possible = torch.ones_like(token, dtype=torch.bool)
+    is_cut = torch.zeros_like(is_possible)
+    if not all(state.is_greedy for state in states):
+        settings = _Settings.of(states, logits.device)
+        is_greedy = settings.is_greedy > 0
+        drawn, is_possible, is_cut = _draw(penalised, settings, states, whole=whole)
+        token = torch.where(is_greedy, token, drawn)
+        is_possible = is_possible | is_greedy
+        is_cut = is_cut & ~is_greedy
+    columns = [token, highest, is_possible, is_cut, *_logprobs(logits, token, most)]
+    return torch.cat([column.double() for column in columns], dim=1)
 
 
-def _apply_repetition_penalty(logits: Any, state: SamplerState) -> Any:
-    """Make tokens that occurred before less likely (CTRL, arXiv 1909.05858)."""
-    penalty = state.sampling.repetition_penalty
-    seen = torch.tensor(list(state.seen), dtype=torch.long, device=logits.device)
-    before = logits[seen]
-    return logits.scatter(0, seen, torch.where(before < 0, before * penalty, before / penalty))
+def _apply_repetition_penalties(logits: Any, states: list[SamplerState]) -> Any:
+    """Make tokens that occurred before less likely (CTRL, arXiv 1909.05858); returns the logits
+    themselves where no sequence asks for it.
+    """
+    places = []
+    penalties = []
+    for row, state in enumerate(states):
+        penalty = state.sampling.repetition_penalty
+        if penalty != 1:
+            places.append(state.seen_ids + row * logits.shape[-1])
+            penalties.append(np.full(len(state.seen), penalty, dtype=np.float32))
+    if not places:
+        return logits
+    seen = copy_to_device(torch.from_numpy(np.concatenate(places)), logits.device)
+    penalty = copy_to_device(torch.from_numpy(np.concatenate(penalties)), logits.device)
+    flat = logits.reshape(-1)
+    before = flat.gather(0, seen)
+    after = torch.where(before < 0, before * penalty, before / penalty)
+    return flat.scatter(0, seen, after.to(flat.dtype)).view_as(logits)
 
 
-def _sample_from_logits(logits: Any, sampling: SamplingParams, uniform: float) -> int:
-    """Invert the cumulative distribution of the likeliest tokens at `uniform`."""
+def _draw(
+    logits: Any, settings: _Settings, states: list[SamplerState], *, whole: bool
+) -> tuple[Any, Any, Any]:
+    """Return a token for each row, whether any was possible, and whether the likeliest ones were
+    not enough, `[sequences, 1]` each.
+    """
+    scaled = logits / settings.temperature.to(logits.dtype)
     vocabulary = logits.shape[-1]
-    count = min(vocabulary, sampling.top_k or DEFAULT_TOP_K)
-    likeliest, tokens = logits.topk(count)
+    count = vocabulary if whole else min(vocabulary, DEFAULT_TOP_K)
+    if count < vocabulary:
+        values, tokens = scaled.topk(count)
+    else:
+        values, tokens = scaled.sort(descending=True, stable=True)
+    top_k = settings.top_k
+    has_top_k = top_k > 0
+    in_top_k = ~has_top_k | (torch.arange(count, device=logits.device) < top_k)
+    values = values.masked_fill(~in_top_k, -torch.inf)
     # Top-k comes before top-p, as in transformers: probabilities are those among the k.
-    normaliser = likeliest if sampling.top_k else logits
-    probabilities = torch.exp(likeliest - normaliser.logsumexp(-1))
-    # Sorting the whole vocabulary is left to the rare flat distribution.
-    if not sampling.top_k and count < vocabulary and float(probabilities.sum()) < sampling.top_p:
-        probabilities, tokens = logits.softmax(-1).sort(descending=True, stable=True)
-    in_top_p = probabilities.cumsum(-1) - probabilities < sampling.top_p
-    is_possible = in_top_p & (probabilities >= sampling.min_p * probabilities[0])
-    cumulative = probabilities[is_possible].cumsum(-1)
-    if not len(cumulative) or not cumulative[-1].isfinite():
-        raise ArithmeticError(
+    normaliser = values.logsumexp(-1, keepdim=True)
+    if count < vocabulary and not all(state.sampling.top_k for state in states):
+        normaliser = torch.where(has_top_k, normaliser, scaled.logsumexp(-1, keepdim=True))
+    probabilities = torch.exp(values - normaliser)
+    is_likely = probabilities >= settings.min_p.float() * probabilities[:, :1]
+    is_cut = torch.zeros_like(has_top_k)
+    if count < vocabulary:
+        is_short = probabilities.sum(-1, keepdim=True) < settings.top_p
+        is_cut = ~has_top_k & is_short & is_likely[:, -1:]
+    in_top_p = probabilities.cumsum(-1) - probabilities < settings.top_p.float()
+    is_possible = in_top_p & is_likely & in_top_k
+    place, is_finite = _invert(probabilities * is_possible, is_possible, settings.uniform)
+    return tokens.gather(-1, place), is_finite, is_cut
+
+
+def _invert(probabilities: Any, is_possible: Any, uniform: Any) -> tuple[Any, Any]:
+    """Invert each row's cumulative distribution, of which the impossible tokens are 0, at its
+    `uniform`. Returns the index of the token, and whether there is one.
+    """
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1:]
+    wanted = (uniform * total.double()).to(cumulative.dtype)
+    index = torch.searchsorted(cumulative, wanted, right=True)
+    # Rounding may put the last step below `uniform`.
+    last = is_possible.sum(-1, keepdim=True) - 1
+    index = index.minimum(last).clamp_min(0)
+    return index, (last >= 0) & total.isfinite()
+
+
+def _most_alternatives(states: list[SamplerState]) -> int | None:
+    """Return the largest number of alternatives; None if no sequence wants log-probabilities."""
+    wanted = [state.sampling for state in states if _wants_logprob(state.sampling)]
+    return max((sampling.alternatives or 0 for sampling in wanted), default=None)
+
+
+def _logprobs(logits: Any, token: Any, most: int | None) -> list[Any]:
+    """Return the log-probability of each row's token, and those of the `most` likeliest tokens after
+    these; nothing if `most` is None.
+    """
+    if most is None:
+        return []
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    columns = [logits.gather(-1, token) - normaliser]
+    if most:
+        highest, tokens = logits.topk(most)
+        columns += [tokens, highest - normaliser]
+    return columns
+
+
+def _wants_logprob(sampling: SamplingParams) -> bool:
+    return sampling.logprobs or sampling.alternatives is not None
+
+
+def _to_token(row: list[float], state: SamplerState) -> SampledToken | Exception:
+    if not math.isfinite(row[_HIGHEST]):
+        return NotFiniteError("No token can be sampled: the logits are not finite.")
+    if not row[_IS_POSSIBLE]:
+        return ArithmeticError(
             "No token can be sampled: the logits or the sampling settings are out of range."
         )
-    index = int(torch.searchsorted(cumulative, uniform * float(cumulative[-1]), right=True))
-    # Rounding may put the last step below `uniform`.
-    return int(tokens[is_possible][min(index, len(cumulative) - 1)])
+    token = int(row[_TOKEN])
+    state.append(token)
+    if not _wants_logprob(state.sampling):
+        return SampledToken(token, None)
+    likeliest = row[_LOGPROB + 1 :]
+    half = len(likeliest) // 2
+    pairs = zip(map(int, likeliest[:half]), likeliest[half:], strict=True)
+    alternatives = tuple(pairs)[: state.sampling.alternatives or 0]
+    return SampledToken(token, row[_LOGPROB], alternatives)

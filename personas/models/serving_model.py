@@ -4,6 +4,8 @@ import gc
 import logging
 from typing import Any, Literal
 
+import psutil
+
 from personas.models.base_model import BaseModel
 from personas.models.loading import TrainingPrecision, best_precision, load_model, load_torch
 from personas.models.probe import Float16OverflowError, require_finite_activations
@@ -23,6 +25,11 @@ def free_gpu_bytes() -> int:
     """Return the free memory of the GPU; 0 without one."""
     torch = load_torch()
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+
+
+def free_device_bytes(device: str) -> int:
+    """Return the free memory of a device, `cpu` or `cuda`."""
+    return free_gpu_bytes() if device == "cuda" else psutil.virtual_memory().available
 
 
 def has_gpu() -> bool:

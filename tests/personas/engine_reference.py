@@ -15,8 +15,9 @@ from peft import LoraConfig, get_peft_model
 
 from personas.engine.engine_parts import EngineParts, build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
-from personas.engine.kv_cache import CacheShape
+from personas.engine.kv_cache import CacheShape, SequenceKVCache
 from personas.engine.lora_slots import StackedLora
+from personas.engine.paged_kv import RESERVED_BLOCKS, KVPool
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.scheduler import Scheduler
 from personas.engine.sequence import Sequence
@@ -240,12 +241,23 @@ def differences(recorded: list[RecordedReply]) -> tuple[int, list[str]]:
 def poison(monkeypatch: Any) -> None:
     """Fill new, freed and evicted memory with NaN, which spoils all that reads it."""
     new_memory = CacheShape.new_memory
+    open_pool = KVPool.__init__
+    release = KVPool._release
     finish = Scheduler.finish
     put = StackedLora.put
 
     def poisoned_finish(scheduler: Any, seq: Any) -> None:
         finish(scheduler, seq)
-        seq.kv.memory.fill_(torch.nan)
+        if isinstance(seq.kv, SequenceKVCache):
+            seq.kv.memory.fill_(torch.nan)
+
+    def poisoned_pool(pool: Any, *settings: Any) -> None:
+        open_pool(pool, *settings)
+        pool.memory[:, :, RESERVED_BLOCKS:] = torch.nan
+
+    def poisoned_release(pool: Any, number: int) -> None:
+        pool.memory[:, :, number] = torch.nan
+        release(pool, number)
 
     def poisoned_put(stack: Any, slot: int, weights: Any) -> None:
         for pair in stack.pairs.values():
@@ -256,5 +268,7 @@ def poison(monkeypatch: Any) -> None:
     monkeypatch.setattr(
         CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan)
     )
+    monkeypatch.setattr(KVPool, "__init__", poisoned_pool)
+    monkeypatch.setattr(KVPool, "_release", poisoned_release)
     monkeypatch.setattr(Scheduler, "finish", poisoned_finish)
     monkeypatch.setattr(StackedLora, "put", poisoned_put)

@@ -432,7 +432,7 @@ class TestEngine:
     ):
         # Half of it holds two windows of 4,096 tokens: layers, two, heads, width, float32.
         free_bytes = 2 * 2 * 4096 * (2 * 2 * 1 * 16 * 4)
-        monkeypatch.setattr(llm_engine, "free_memory_bytes", lambda device: free_bytes)
+        monkeypatch.setattr(llm_engine, "free_device_bytes", lambda device: free_bytes)
         with caplog.at_level(logging.INFO, "personas.engine.llm_engine"):
             engine = await self.open(long_base)
         try:

@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import random
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -16,7 +17,8 @@ from personas.engine import step
 from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
-from personas.engine.lora_slots import MAX_STACKED_RANK
+from personas.engine.lora_slots import MAX_STACKED_RANK, LoraSlot
+from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import adapter_ref, write_manifest
@@ -312,6 +314,20 @@ def has_an_alpha_that_is_no_number(folder):
 
 def has_no_settings(folder):
     (folder / "adapter_config.json").write_text("[]")
+
+
+def test_a_layer_that_one_adapter_alone_changes_has_a_slot_for_all(reference):
+    parts = reference.parts(SchedulerLimits(), 8, 0)
+    stack = parts.stacked.stack
+    whole = parts.read(reference.refs[0])
+    attention = {name: pair for name, pair in whole.pairs.items() if "q_proj" in name}
+    for slot, pairs in ((1, attention), (5, attention), (1, whole.pairs)):
+        stack.put(slot, replace(whole, pairs=pairs))
+    assert {a.shape[0] for a, _ in stack.pairs.values()} == {9}
+    kv = parts.stacked.new_kv_cache(4)
+    for tokens in ([5, 6, 7], [8]):  # a prompt, and its next token
+        assert parts.stacked.forward([ScheduledTokens(kv, tokens, LoraSlot(5))]).isfinite().all()
+    parts.close()
 
 
 def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(reference, tiny_base, tmp_path):

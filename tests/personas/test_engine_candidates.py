@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personas.engine import candidates
+from personas.engine import candidates, engine_parts
 from personas.engine.candidates import CANDIDATE_TOKENS, CARD_WEIGHT, candidate_seed
 from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.paged_kv import RESERVED_BLOCKS
 from personas.engine.sequence import Sequence
 from personas.models.base_model import fingerprint
 from personas.models.loading import load_model
@@ -187,6 +188,20 @@ def test_the_same_seed_says_the_same_under_an_adapter_too(reply, adapter):
     first, again, base = (reply(choosing(3), used) for used in (adapter, adapter, None))
     assert first == again and first.version == "v1" and first.text != base.text
     assert first.candidates == CANDIDATES and first.logprobs == ()
+
+
+def test_a_pool_of_keys_and_values_changes_no_choice(reply, engines, adapter, monkeypatch):
+    asked = [(choosing(0, logprobs=True), None), (choosing(1, logprobs=True), adapter)]
+    expected = [reply(*one) for one in asked]
+    monkeypatch.setattr(engine_parts, "decodes_in_static_shapes", lambda model: True)
+    for one, before in zip(asked, expected, strict=True):
+        actual = reply(*one, wait_s=119.0)  # by another engine
+        assert (actual.text, actual.candidates) == (before.text, CANDIDATES)
+        assert actual.logprobs == pytest.approx(before.logprobs)
+    parts = engines(wait_s=119.0)
+    parts.batch.clear_prefix_cache()
+    pool = parts.stacked.pool
+    assert pool.free_blocks == pool.memory.shape[2] - RESERVED_BLOCKS, "what forks shared is free"
 
 
 def test_one_candidate_is_what_was_always_said(reply, monkeypatch):

@@ -16,7 +16,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from personas.engine.sampler import SamplerState, sample_token, seeded_uniform
+from personas.engine import sampler
+from personas.engine.sampler import SampledToken, SamplerState, sample_tokens, seeded_uniform
 from personas.schemas.chat import SamplingParams
 
 VOCABULARY = 1000
@@ -26,10 +27,17 @@ def random_logits(rows: int, seed: int = 0):
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
 
 
+def sample_token(logits, state: SamplerState) -> SampledToken:
+    (sampled,) = sample_tokens(logits[None], [state])
+    if isinstance(sampled, Exception):
+        raise sampled
+    return sampled
+
+
 def one(logits, sampling: SamplingParams, seed: int = 0, seen=(), position: int = 0) -> int:
     draws = SamplerState(sampling, seed, set(seen))
     draws.position = position
-    return sample_token(logits, int(logits.argmax()), draws).token
+    return sample_token(logits, draws).token
 
 
 SETTINGS = [
@@ -84,9 +92,7 @@ def test_what_was_said_before_is_less_likely_greedily_too():
     greedy = SamplingParams(temperature=0, repetition_penalty=1.2)
     assert one(logits, greedy) == 4 and one(logits, greedy, seen={4}) == 9
     draws = SamplerState(greedy, 0, set())
-    assert [sample_token(logits, 4, draws).token for _ in range(2)] == [4, 9], (
-        "its own tokens count"
-    )
+    assert [sample_token(logits, draws).token for _ in range(2)] == [4, 9], "its own tokens count"
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-40, 8e-38, 1e-6])
@@ -110,11 +116,64 @@ def test_log_probabilities_are_the_models_own():
     logits = random_logits(1)[0]
     drawn = sample_token(
         logits,
-        int(logits.argmax()),
         SamplerState(SamplingParams(temperature=0.2, top_k=1, logprobs=True), 0, set()),
     )
     assert drawn.logprob == pytest.approx(float(logits.log_softmax(-1).max()))
-    assert (
-        sample_token(logits, int(logits.argmax()), SamplerState(SamplingParams(), 0, set())).logprob
-        is None
-    )
+    assert sample_token(logits, SamplerState(SamplingParams(), 0, set())).logprob is None
+
+
+LARGE_K = SamplingParams(temperature=1.0, top_k=700, min_p=0.001)
+MIXED = [
+    *SETTINGS,
+    SamplingParams(temperature=0, repetition_penalty=1.0),
+    SamplingParams(temperature=0, repetition_penalty=1.3, logprobs=True, alternatives=3),
+    LARGE_K,
+    SamplingParams(temperature=0.9, top_p=0.5, logprobs=True),
+    SamplingParams(temperature=1.0, alternatives=5),
+    SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0),
+]
+
+
+def mixed_states():
+    return [SamplerState(sampling, seed, {seed, 7}) for seed, sampling in enumerate(MIXED)]
+
+
+def test_a_batch_of_all_settings_draws_what_each_draws_alone():
+    together = mixed_states()
+    alone = mixed_states()
+    for step in range(20):
+        logits = random_logits(len(MIXED), step)
+        drawn = sample_tokens(logits, together)
+        assert drawn == [sample_token(row, state) for row, state in zip(logits, alone, strict=True)]
+    assert [
+        len(sampled.alternatives) for sampled in drawn if isinstance(sampled, SampledToken)
+    ] == [sampling.alternatives or 0 for sampling in MIXED]
+    assert [state.seen for state in together] == [state.seen for state in alone]
+
+
+def test_one_that_cannot_be_drawn_changes_none_of_the_others():
+    logits = random_logits(len(MIXED))
+    expected = sample_tokens(logits.clone(), mixed_states())
+    spoilt = logits.clone()
+    spoilt[1, 5] = float("nan")
+    spoilt[4] = float("-inf")
+    drawn = sample_tokens(spoilt, mixed_states())
+    errors = [number for number, sampled in enumerate(drawn) if isinstance(sampled, Exception)]
+    assert errors == [1, 4]
+    assert [drawn[number] for number in (0, 2, 3, 5)] == [expected[n] for n in (0, 2, 3, 5)]
+
+
+def test_only_distributions_that_turn_out_flat_are_fetched_again(monkeypatch):
+    fetched = []
+    fetch = sampler._fetch
+
+    def counted(logits, states, numbers):
+        fetched.append({whole: list(chosen) for whole, chosen in numbers.items()})
+        return fetch(logits, states, numbers)
+
+    monkeypatch.setattr(sampler, "_fetch", counted)
+    sample_tokens(random_logits(len(MIXED)), mixed_states())
+    flat = [MIXED.index(LARGE_K), len(MIXED) - 1]
+    likely = [number for number in range(len(MIXED)) if number not in flat]
+    hot = MIXED.index(SETTINGS[3])
+    assert fetched == [{False: likely, True: flat}, {True: [hot]}]
