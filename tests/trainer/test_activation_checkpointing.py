@@ -20,6 +20,7 @@ from trainer.recipe.machine_fit import (
     memory_test,
     skip_activation_checkpointing,
 )
+from trainer.recipe.recipe_file import load_recipe
 from trainer.recipe.resolve import resolve_run
 from trainer.schemas import ResolvedRecipe
 from trainer.train.job import prepare_job_without_torch
@@ -48,6 +49,19 @@ def test_where_memory_holds_all_activations_none_is_computed_twice(checkpointing
     assert enough == without
     assert fit_notes(checkpointing, enough) == (CHECKPOINTING_SKIPPED_NOTE,)
     assert short == checkpointing and fit_notes(checkpointing, short) == ()
+
+
+def test_a_gpu_computes_nothing_twice_where_the_whole_step_fits_without(tiny_base):
+    asked = load_recipe("s0-6gb")
+    fitted = fit_to_machine("s0-6gb", asked, tiny_base, WORK, machine=CUDA, free_bytes=2**50)
+    assert not fitted.gradient_checkpointing and fitted.gradient_accumulation_steps == 1
+    assert CHECKPOINTING_SKIPPED_NOTE in fit_notes(asked, fitted)
+    # Memory for the whole step, but not for all that it computes.
+    whole = fitted.with_values(gradient_checkpointing=True)
+    needed = estimate_memory(whole, tiny_base, WORK, CUDA).total
+    room = round(needed / MAX_ACTIVATION_MEMORY_SHARE) + 9
+    short = fit_to_machine("s0-6gb", asked, tiny_base, WORK, machine=CUDA, free_bytes=room)
+    assert short == whole
 
 
 def test_a_gpu_that_lacks_memory_stays_as_it_is(checkpointing, tiny_base):

@@ -57,12 +57,12 @@ def fit_to_machine(
     fits = memory_test(base, work, machine, free_bytes)
     requested = recipe.model_fields_set
     merges = requested.isdisjoint(("per_device_train_batch_size", "gradient_accumulation_steps"))
-    if machine.has_cuda:
-        # A GPU waits for the host with single samples: larger batches come first.
-        return merge_batches(fitted, work, fits, is_on_gpu=True) if merges else fitted
+    if machine.has_cuda and merges:
+        # With single samples a GPU waits for the host: larger batches come first.
+        fitted = merge_batches(fitted, work, fits, is_on_gpu=True)
     if "gradient_checkpointing" not in requested:
         fitted = skip_activation_checkpointing(fitted, fits)
-    if name in OWN_RECIPES and merges:
+    if name in OWN_RECIPES and merges and not machine.has_cuda:
         fitted = merge_batches(fitted, work, fits)
     return fitted
 
@@ -97,7 +97,7 @@ def memory_test(
 
 
 def skip_activation_checkpointing(recipe: Recipe, fits: MemoryTest) -> Recipe:
-    """Switch gradient checkpointing off where a CPU's memory is enough without it."""
+    """Switch gradient checkpointing off where memory is enough without it."""
     without = recipe.model_copy(update={"gradient_checkpointing": False})
     if recipe.gradient_checkpointing and fits(without):
         return without
