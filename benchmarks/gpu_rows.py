@@ -303,8 +303,8 @@ def main() -> int:
         from personas.models.loading import load_tokenizer
 
         tokenizer = load_tokenizer(locate(EMBEDDED))
-        shape = rows[options.row].shape
-        write_random_model(shape, Path(options.model), tokenizer, tiny=options.tiny)
+        row = rows[options.row]
+        write_random_model(row.shape, Path(options.model), tokenizer, tiny=options.tiny)
         return 0
     if options.row:
         found = run_row(

@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers.utils import logging
 
-from benchmarks.gpu_rows import write_random_model
+from benchmarks.gpu.random_models import write_random_model
 from benchmarks.llama_cpp.build import LlamaBuild
-from personas.models.base_model import BaseModel, locate
+from personas.models.base_model import EMBEDDED, BaseModel, locate
 from personas.models.gguf_file import unpack_gguf
 from personas.models.gguf_header import read_header
 from personas.models.loading import load_model, load_tokenizer
@@ -67,7 +67,8 @@ def random_model(folder: Path, build: LlamaBuild, shape: Mapping[str, Any]) -> M
     if not (written / "config.json").exists():
         aside = folder / "model.part"
         shutil.rmtree(aside, ignore_errors=True)
-        write_random_model(shape, aside, tiny=False)
+        tokenizer = load_tokenizer(locate(EMBEDDED))
+        write_random_model(shape, aside, tokenizer, tiny=False)
         aside.rename(written)
     base = locate(str(written))
     file = folder / GGUF_FILE

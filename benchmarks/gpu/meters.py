@@ -119,8 +119,11 @@ class StepProfiler:
         synchronise()
         self._profile.stop()
         assert self._profile.profiler is not None
-        # Not `events()`: it makes an object and a tree of millions of events, which takes minutes.
-        return count_events(self._profile.profiler.kineto_results.events())
+        results = self._profile.profiler.kineto_results
+        assert results is not None
+        # Not the profiler's `events()`: it makes objects and a tree of millions of events, which
+        # takes minutes.
+        return count_events(results.events())
 
 
 def count_events(events: Iterable[Any]) -> StepCounts:
@@ -131,7 +134,7 @@ def count_events(events: Iterable[Any]) -> StepCounts:
         if event.is_user_annotation():
             continue
         name = event.name()
-        if event.device_type() != torch.autograd.DeviceType.CUDA:
+        if event.device_type().name != "CUDA":
             counts[_host_kind(name)] += 1
         elif name.startswith(COPIES):
             counts["copy"] += 1
