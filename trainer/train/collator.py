@@ -181,7 +181,7 @@ def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
         else:  # a padding sample has no reply
             prompt_lengths.append(len(sample.ids))
     common = common_prefix_length([sample.ids for sample in samples])
-    return min(common, min(prompt_lengths) - 1)
+    return max(0, min(common, min(prompt_lengths) - 1))
 
 
 def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) -> Tensor:
