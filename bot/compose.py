@@ -238,6 +238,7 @@ async def _create_llamacpp_engine(
         settings.home,
         model_file=model_file,
         program=program,
+        candidates=settings.max_reply_candidates,
         key=settings.engine_key,
         limits=replace(LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
         max_waiting=settings.max_waiting_replies,

@@ -301,12 +301,12 @@ class Settings(BaseSettings):
                 f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
             )
-        if self.engine != "local":
+        if self.engine not in ("local", "llamacpp"):
             for name in ("reply_candidates", "max_reply_candidates"):
                 if (count := getattr(self, name)) > 1:
                     raise SettingsError(
-                        f"{name.upper()}={count} needs the built-in engine; ENGINE={self.engine} "
-                        "generates one reply per request.",
+                        f"{name.upper()}={count} needs the built-in engine or llama.cpp; "
+                        f"ENGINE={self.engine} generates one reply per request.",
                         "Leave it out, or leave ENGINE out.",
                     )
         if self.new_tokens_limit < self.max_new_tokens:

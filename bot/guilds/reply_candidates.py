@@ -23,8 +23,7 @@ class ReplyCandidates:
         if candidates > self.maximum == 1:
             raise RefusedError(
                 "Every reply of this bot begins with one candidate.",
-                "The operator can allow more with MAX_REPLY_CANDIDATES; only ENGINE=local compares "
-                "several.",
+                "The operator can allow more with MAX_REPLY_CANDIDATES, with ENGINE=local or llamacpp.",
             )
         if candidates > self.maximum:
             raise RefusedError(

@@ -101,7 +101,8 @@ class EngineState:
 
     `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt
     prefixes. `problems` are servers' refusals, with advice, until they reply again.
-    `context_reason` says what limits the window of `context_tokens`.
+    `context_reason` says what limits the window of `context_tokens`. The engine can choose the
+    beginning of a reply among `candidates`; 1 where it chooses none.
     """
 
     model: str
@@ -117,6 +118,7 @@ class EngineState:
     kept_most_bytes: int
     problems: tuple[str, ...] = ()
     context_reason: str = ""
+    candidates: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from personas.engine.beginning_score import CANDIDATE_TOKENS, beginning_score, can_be_compared
 from personas.engine.fair_scheduler import run_or_log
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.scheduler import Sampled, Scheduler
@@ -20,9 +21,6 @@ from personas.engine.sequence import Sequence
 from personas.errors import is_out_of_memory
 
 log = logging.getLogger(__name__)
-# Length of the beginning that is chosen; whole sentences cost more and choose little better.
-CANDIDATE_TOKENS = 12
-CARD_WEIGHT = 0.7  # λ of the score, see `best_candidate`
 
 
 class CandidateChooser:
@@ -92,32 +90,23 @@ def candidate_seed(seed: int, number: int) -> int:
 
 
 def comparable_candidates(seq: Sequence) -> list[Sequence]:
-    """Return a reply's candidates with a letter or digit; the first one if none has any.
-
-    A candidate that ends at once is one token, whose likelihood may be anything.
-    """
+    """Return a reply's candidates with a letter or digit; the first one if none has any."""
     candidates = []
     for candidate in (seq, *seq.other_candidates):
-        if any(map(str.isalnum, candidate.text)):
+        if can_be_compared(candidate.text):
             candidates.append(candidate)
     return candidates or [seq]
 
 
 def best_candidate(seq: Sequence, candidates: abc.Sequence[Sequence]) -> Sequence:
-    """Return the candidate with the highest log p(text | talk) − λ log p(text | card alone) per
-    token.
-
-    A text that would fit any talk loses against a text that fits this one (arXiv 1510.03055,
-    anti-language model).
-    """
+    """Return the candidate with the highest score."""
     if len(candidates) == 1:
         return candidates[0]
     replies = [candidate.reply_ids for candidate in candidates]
     scores = []
     rows = zip(candidates, replies, _card_logprobs(seq, replies), strict=True)
     for candidate, reply, card_logprob in rows:
-        score = candidate.reply_logprob - CARD_WEIGHT * card_logprob
-        scores.append(score / len(reply))
+        scores.append(beginning_score(candidate.reply_logprob, card_logprob, len(reply)))
     return candidates[scores.index(max(scores))]
 
 

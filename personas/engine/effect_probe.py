@@ -97,9 +97,9 @@ class ReplyScorer(Protocol):
         """Return the log-probability of each token of each reply, after its prompt and the tokens
         before it, at temperature 1 and without filters. None as the adapter is the base model.
 
-        No prompt cache is read. An engine that tells only some tokens (the likeliest, or every
-        other one) returns None for the others; the same tokens have to be told for the base model
-        and the adapter, or they do not count.
+        Nothing is read from a prompt cache but what this call has computed. An engine that tells
+        only some tokens (the likeliest, or every other one) returns None for the others; the same
+        tokens have to be told for the base model and the adapter, or they do not count.
         """
 
     async def next_tokens(

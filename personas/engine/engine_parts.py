@@ -30,7 +30,7 @@ from personas.engine.trials import OnTried
 from personas.errors import BaseModelError, is_out_of_memory
 from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.models.serving_model import free_device_bytes, precision_of
-from personas.schemas.chat import AdapterRef
+from personas.schemas.chat import MAX_CANDIDATES, AdapterRef
 
 log = logging.getLogger(__name__)
 STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -59,9 +59,11 @@ class EngineParts:
     def state(self, name: str, window: ContextWindow, rows: int) -> EngineState:
         """Return the current load. Thread-safe."""
         slots = kept_bytes = kept_most_bytes = 0
+        candidates = 1
         if self.stacked:
             slots = self.stacked.stack.slots
             if prefixes := self.stacked.prefixes:
+                candidates = MAX_CANDIDATES
                 kept_bytes = prefixes.bytes
                 kept_most_bytes = prefixes.max_bytes
         return EngineState(
@@ -77,6 +79,7 @@ class EngineParts:
             adapters=self.lora.resident,
             kept_bytes=kept_bytes,
             kept_most_bytes=kept_most_bytes,
+            candidates=candidates,
         )
 
     def prefill_tokens_per_s(self) -> float:

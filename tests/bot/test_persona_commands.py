@@ -110,7 +110,7 @@ async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one
         )  # from before ENGINE was changed
         refused = await stage.moderator.slash(QUAY, "persona candidates", count=2)
         await response_text(refused, "one candidate. The operator can")
-        assert "only ENGINE=local compares several" in refused.message["content"]
+        assert "with ENGINE=local or llamacpp" in refused.message["content"]
         assert await asked(stage) == 1
         await response_text(
             await stage.moderator.slash(QUAY, "persona candidates", count=1), "the most is 1."

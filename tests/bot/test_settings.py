@@ -250,8 +250,9 @@ def test_llama_cpp_needs_no_address_and_computes_fewer_replies_at_once():
     theirs = {"ENGINE": "llamacpp", "ENGINE_URLS": "http://127.0.0.1:8080", "ENGINE_ROWS": "2"}
     assert load_settings(None, theirs).engine_rows == 2
     assert load_settings(None, {}).engine_rows == 32
-    with pytest.raises(SettingsError, match="needs the built-in engine; ENGINE=llamacpp"):
-        load_settings(None, {"ENGINE": "llamacpp", "REPLY_CANDIDATES": "4"})
+    assert (own.reply_candidates, own.max_reply_candidates) == (1, 1)
+    chosen = load_settings(None, {"ENGINE": "llamacpp", "REPLY_CANDIDATES": "4"})
+    assert (chosen.reply_candidates, chosen.max_reply_candidates) == (4, 4)
 
 
 @pytest.mark.parametrize(

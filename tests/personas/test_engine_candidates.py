@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from personas.engine import candidates, engine_parts
-from personas.engine.candidates import CANDIDATE_TOKENS, CARD_WEIGHT, candidate_seed
+from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT
+from personas.engine.candidates import candidate_seed
 from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.paged_kv import RESERVED_BLOCKS

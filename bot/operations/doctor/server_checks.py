@@ -95,6 +95,7 @@ async def _check_llamacpp(settings: Settings) -> list[BotCheck]:
             settings.home,
             model_file=await asyncio.to_thread(find_base_gguf, base, settings.engine_model),
             program=None if settings.engine_urls else find_program(settings.llama_server),
+            candidates=settings.max_reply_candidates,
             key=settings.engine_key,
             limits=replace(
                 LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras

@@ -56,6 +56,7 @@ def state_figures(state: SystemState) -> dict[str, str]:
         "adapters": f"{len(engine.adapters)} of {engine.slots}",
         "kept": f"{format_bytes(engine.kept_bytes)} of {format_bytes(engine.kept_most_bytes)}",
         "device": f"{engine.device}, {engine.precision}",
+        "beginnings": _beginnings_text(state),
         "queued": format_count(state.jobs["queued"]),
         "in-training": format_count(state.jobs["running"]),
         "ended": (
@@ -67,6 +68,15 @@ def state_figures(state: SystemState) -> dict[str, str]:
         **_percentile_figures("first", state.first_text),
         **_percentile_figures("whole", state.whole_reply),
     }
+
+
+def _beginnings_text(state: SystemState) -> str:
+    """Say whether the beginnings of replies are chosen among candidates."""
+    if state.reply_candidates > 1:
+        return f"best of {state.reply_candidates}"
+    if state.engine.candidates > 1:
+        return "sampled once, unless a server on Discord chooses more"
+    return "sampled once: this engine is not set up to compare several"
 
 
 def state_tables(state: SystemState) -> TableRows:

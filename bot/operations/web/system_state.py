@@ -127,7 +127,9 @@ class DiscordConnection:
 
 @dataclass(frozen=True)
 class SystemState:
-    """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state."""
+    """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state. The beginning
+    of a reply is chosen among `reply_candidates`, 1 for none, unless a guild has another number.
+    """
 
     at: float
     started_at: float
@@ -137,6 +139,7 @@ class SystemState:
     connection: DiscordConnection | None
     jobs: dict[str, int]
     engine: EngineState
+    reply_candidates: int
     first_text: Percentiles
     whole_reply: Percentiles
     warnings: tuple[LoggedWarning, ...]
@@ -167,6 +170,7 @@ async def read_system_state(services: Services) -> SystemState:
         connection=connection,
         jobs=jobs,
         engine=engine,
+        reply_candidates=min(engine.candidates, services.reply_candidates.default),
         first_text=watch.first_text,
         whole_reply=watch.whole_reply,
         warnings=tuple(warnings),

@@ -2,15 +2,20 @@
 llama.cpp b11549).
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
 import aiohttp
 
-from personas.engine.remote.llamacpp_slots import SlotPool
+from personas.engine.remote.llamacpp_slots import (
+    ServerSlots,
+    possible_candidates,
+    reserved_slots,
+)
 from personas.engine.remote.server_checks import (
     PROBE_TEXT,
     ExpectedModel,
@@ -41,12 +46,19 @@ class ServedByLlamaCpp(ServedModels):
     """A server's base model, slots and adapters: paths by the files' names in `adapters`, and their
     numbers at the server in `ids`, which also has those that are not ours.
 
-    `keeps_apart`: its caches are not shared between adapters.
+    `keeps_apart`: its caches are not shared between adapters. Replies begin among `candidates`, 1
+    where it has no slots for more.
     """
 
     ids: Mapping[str, int] = field(default_factory=dict)
     slots: int = 1
     keeps_apart: bool = True
+    candidates: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Number of replies at once."""
+        return self.slots - reserved_slots(self.candidates)
 
     def lora(self, file: str) -> list[dict[str, float]]:
         """Return the complete list of adapters with one at scale 1, all others at 0; none at 1 if
@@ -63,7 +75,7 @@ class LlamaCppClient(VllmClient):
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         super().__init__(url, session)
-        self.slots = SlotPool.of(1)
+        self.slots = ServerSlots(1)
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `ReplicaError` unless the server is alive and has loaded its model."""
@@ -127,9 +139,20 @@ class LlamaCppClient(VllmClient):
         A chunk with `text` and without `tokens` has several tokens, whose ids the server left out:
         it sends a character of several tokens with its last one.
         """
+        async with aclosing(self.generate_several(body)) as chunks:
+            async for _, chunk in chunks:
+                yield chunk
+
+    async def generate_several(
+        self, body: Mapping[str, Any]
+    ) -> AsyncGenerator[tuple[int, TokenChunk], None]:
+        """Stream `n_cmpl` completions (1) of a prompt, which is computed once: yields each chunk
+        with the number of its completion.
+        """
         # The progress of a long prompt shows that the server has not stalled.
         wanted = {**body, "stream": True, "return_tokens": True, "return_progress": True}
-        sent = 0
+        running = set(range(body.get("n_cmpl", 1)))
+        sent: Counter[int] = Counter()
         try:
             async with self._session.post(
                 f"{self.url}{COMPLETION_PATH}", json=wanted, allow_redirects=False
@@ -138,11 +161,14 @@ class LlamaCppClient(VllmClient):
                     raise self._completion_error(await read_answer(response), "")
                 async with aclosing(self._events(response.content)) as events:
                     async for event in events:
-                        chunk = _chunk(event, sent)
+                        number = int(event["index"])
+                        chunk = _chunk(event, sent[number])
                         if "prompt_progress" not in event:
-                            sent = int(event["tokens_predicted"])
-                        yield chunk
+                            sent[number] = int(event["tokens_predicted"])
+                        yield number, chunk
                         if chunk.finish:
+                            running.discard(number)
+                        if not running:
                             return
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
@@ -185,9 +211,13 @@ def likeliest(entry: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
 
 @dataclass(frozen=True)
 class LlamaCppChecker:
-    """Checks that servers serve `expected` in contexts that are long enough."""
+    """Checks that servers serve `expected` in contexts that are long enough, and among how many
+    candidates, at most `candidates`, they can choose beside `rows` replies at once.
+    """
 
     expected: ExpectedModel
+    rows: int = 1
+    candidates: int = 1
 
     async def check(self, client: VllmClient) -> ServedByLlamaCpp:
         """Check the model, its tokenizer and its caches. Raises `VllmError`."""
@@ -203,16 +233,11 @@ class LlamaCppChecker:
                     f"Start it with -c {need * served.slots} or more for {served.slots} slots.",
                 )
             keeps_apart = await self._keeps_caches_apart(client, served)
-        client.slots = SlotPool.of(served.slots)
-        return ServedByLlamaCpp(
-            served.base,
-            served.root,
-            served.max_tokens,
-            served.adapters,
-            ids=served.ids,
-            slots=served.slots,
-            keeps_apart=keeps_apart,
-        )
+        candidates = 1
+        if keeps_apart:
+            candidates = possible_candidates(served.slots, self.rows, self.candidates)
+        client.slots = ServerSlots(served.slots, candidates)
+        return replace(served, keeps_apart=keeps_apart, candidates=candidates)
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""
@@ -234,7 +259,21 @@ class LlamaCppChecker:
                 remedy="start it with --cache-ram 0",
             )
             checks.append(shared)
+        checks.append(self._candidates_check(client, served))
         return checks
+
+    def _candidates_check(self, client: VllmClient, served: ServedByLlamaCpp) -> ServerCheck:
+        found = candidates_text(self.candidates)
+        if served.candidates == self.candidates:
+            return ServerCheck(client.url, "candidates", "ok", found)
+        found = f"replies begin among {served.candidates} candidates, not {self.candidates}"
+        if served.candidates == 1:
+            found = "the beginnings of replies are not chosen among candidates"
+        remedy = "start it with --cache-ram 0"
+        if served.keeps_apart:
+            slots = self.rows + reserved_slots(self.candidates)
+            remedy = f"start it with --parallel {slots} --kv-unified, or lower ENGINE_ROWS"
+        return ServerCheck(client.url, "candidates", "warn", found, remedy)
 
     async def _require_model(self, client: LlamaCppClient, served: ServedByLlamaCpp) -> None:
         expected = self.expected
@@ -269,6 +308,16 @@ class LlamaCppChecker:
             answer = await client.complete(_cache_probe(prompt, lora), CALL_TIMEOUT_S)
             read = int((answer.get("timings") or {}).get("cache_n", 0))
         return read == 0
+
+
+def candidates_text(candidates: int) -> str:
+    """Say for people among how many candidates replies begin at most."""
+    if candidates > 1:
+        return f"the beginnings of replies are chosen among up to {candidates} candidates"
+    return (
+        "the beginnings of replies are not chosen among candidates, which would delay the first "
+        "words; REPLY_CANDIDATES=4 has four compared"
+    )
 
 
 def _cache_probe(prompt: Sequence[int], lora: list[dict[str, float]]) -> dict[str, Any]:

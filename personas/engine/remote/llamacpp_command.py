@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from personas.engine.context_window import SMALL_CONTEXT_TOKENS
+from personas.engine.remote.llamacpp_slots import reserved_slots
 from personas.errors import ServerError
 
 PROGRAM = "llama-server"
@@ -58,26 +60,38 @@ def find_program(setting: str) -> LlamaProgram:
 
 @dataclass(frozen=True)
 class LlamaOptions:
-    """The options of a server: the base model's file, LoRA files, replies at once, and the tokens
-    of a prompt with its reply.
+    """The options of a server: the base model's file, LoRA files, replies at once, the tokens of a
+    prompt with its reply, and among how many candidates replies begin.
     """
 
     model: Path
     adapters: tuple[Path, ...]
     slots: int
     context_tokens: int
+    candidates: int = 1
+
+    @property
+    def kv_tokens(self) -> int:
+        """Number of tokens whose keys and values the server has memory for."""
+        tokens = self.slots * self.context_tokens
+        if self.candidates > 1:
+            tokens += self.candidates * min(SMALL_CONTEXT_TOKENS, self.context_tokens)
+        return tokens
 
     def arguments(self) -> list[str]:
         """Return the arguments that have to be as they are, whoever starts the server."""
         arguments = [
             "--model", str(self.model),
-            "--parallel", str(self.slots),
+            "--parallel", str(self.slots + reserved_slots(self.candidates)),
             # The server divides its context among the slots.
-            "--ctx-size", str(self.slots * self.context_tokens),
+            "--ctx-size", str(self.kv_tokens),
             # Its cache of prompts in memory takes no notice of adapters (ggml-org/llama.cpp issue
             # 26207): a reply could begin with keys and values of another persona.
             "--cache-ram", "0",
         ]  # fmt: skip
+        if self.candidates > 1:
+            # Slots share the memory, so that copies of a prompt take none.
+            arguments.append("--kv-unified")
         if self.adapters:
             arguments.append("--lora-init-without-apply")
         for path in self.adapters:
@@ -115,7 +129,9 @@ def missing_options(program: LlamaProgram) -> list[str]:
         known = set(OPTION.findall(done.stdout))
     except (OSError, subprocess.TimeoutExpired):
         known = set()
-    options = LlamaOptions(Path("base.gguf"), (Path("voice.gguf"),), slots=1, context_tokens=1)
+    options = LlamaOptions(
+        Path("base.gguf"), (Path("voice.gguf"),), slots=1, context_tokens=1, candidates=2
+    )
     used = OPTION.findall(" ".join(start_arguments(options, port=0)))
     return [option for option in used if option not in known]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from personas.engine import EngineState
-from personas.engine.context_window import fit_rows
+from personas.engine.context_window import fit_rows, prompt_room
 from personas.engine.fair_scheduler import AdapterState
 from personas.engine.remote.llamacpp_adapters import LlamaCppAdapters, WantedAdapters
 from personas.engine.remote.llamacpp_attempts import LlamaCppReplyAttempts, LlamaCppSequence
@@ -21,6 +21,7 @@ from personas.engine.remote.llamacpp_client import (
     LlamaCppChecker,
     LlamaCppClient,
     ServedByLlamaCpp,
+    candidates_text,
 )
 from personas.engine.remote.llamacpp_command import (
     INSTALL_ADVICE,
@@ -45,6 +46,7 @@ from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import ExportError, UnderstudyError
 from personas.home.adapters import EFFECT_PROBE_FILE
 from personas.home.gguf_adapters import GgufAdapters
+from personas.home.prompt_version import prompt_version_of
 from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
@@ -83,11 +85,12 @@ class LlamaCppEngine(VllmEngine):
 
     With `program`, the engine runs its own server on this machine, of `limits.rows` slots, and
     exchanges it when a version is promoted. Without, it uses the servers of `urls`, which have the
-    LoRA files that they were started with.
+    LoRA files that they were started with. Replies begin among at most `candidates`.
     """
 
     model_file: Path = Path()
     program: LlamaProgram | None = None
+    candidates: int = 1
     stall_s: float = STALL_S
     server_name: ClassVar[str] = "llama.cpp servers"
     attempts_type: ClassVar[type[ReplyAttempts]] = LlamaCppReplyAttempts
@@ -111,6 +114,8 @@ class LlamaCppEngine(VllmEngine):
         replicas = self._llama_replicas
         assert isinstance(self._adapters, LlamaCppAdapters)
         self._adapters.replicas = replicas
+        assert isinstance(self._attempts, LlamaCppReplyAttempts)
+        self._attempts.is_whole = self._is_whole
         replicas.files |= {name: path.name for name, path in self._paths.items()}
         if self._server:
             self._servers = LlamaServers(
@@ -157,6 +162,7 @@ class LlamaCppEngine(VllmEngine):
             return [*checks, ServerCheck(name, "adapters", "fail", problem, remedy)]
         checks.append(ServerCheck(name, "adapters", "ok", "LoRA files of versions can be written"))
         checks.append(ServerCheck(name, "restart", "ok", self._memory(()).switch))
+        checks.append(ServerCheck(name, "candidates", "ok", candidates_text(self.candidates)))
         return checks
 
     async def load(self, adapter: AdapterRef) -> None:
@@ -215,7 +221,12 @@ class LlamaCppEngine(VllmEngine):
             for adapter in state.adapters
             if adapter.name in names
         ]
-        return replace(state, adapters=tuple(adapters))
+        candidates = [
+            replica.served.candidates
+            for replica in self._replicas.ready
+            if isinstance(replica.served, ServedByLlamaCpp)
+        ]
+        return replace(state, adapters=tuple(adapters), candidates=max(candidates, default=1))
 
     def _replies(self, name: str) -> int:
         return sum(replica.active[name] for replica in self._replicas.all)
@@ -348,22 +359,27 @@ class LlamaCppEngine(VllmEngine):
         return [self._paths[name] for name in self._wanted_adapters.adapters if name in self._paths]
 
     def _options(self, adapters: Sequence[Path]) -> LlamaOptions:
-        return LlamaOptions(self.model_file, tuple(adapters), self.limits.rows, self._wanted.tokens)
+        return LlamaOptions(
+            self.model_file,
+            tuple(adapters),
+            slots=self.limits.rows,
+            context_tokens=self._wanted.tokens,
+            candidates=self.candidates,
+        )
 
     def _fit_slots(self) -> None:
         """Lower the number of slots and their context to what the memory allows for keys and
         values.
         """
-        adapters = self._wanted_paths()
+        options = self._options(self._wanted_paths())
 
         def fits(slots: int, context_tokens: int) -> bool:
-            memory = server_memory(
-                self.model_file, adapters, self._files.config, slots * context_tokens
-            )
+            memory = self._memory_of(replace(options, slots=slots, context_tokens=context_tokens))
             return memory.need_bytes <= MEMORY_SHARE * memory.free_bytes
 
         self._wanted, slots = fit_rows(self._wanted, self.limits.rows, fits)
         self.limits = replace(self.limits, rows=slots)
+        self._checker = self._create_checker(self._checker.expected)
 
     def _launch(self, adapters: Sequence[Path]) -> LlamaServerProcess:
         assert self.program is not None  # the caller runs its own servers
@@ -372,9 +388,10 @@ class LlamaCppEngine(VllmEngine):
         )
 
     def _memory(self, adapters: Sequence[Path]) -> ServerMemory:
-        options = self._options(adapters)
-        tokens = options.slots * options.context_tokens
-        return server_memory(self.model_file, adapters, self._files.config, tokens)
+        return self._memory_of(self._options(adapters))
+
+    def _memory_of(self, options: LlamaOptions) -> ServerMemory:
+        return server_memory(options.model, options.adapters, self._files.config, options.kv_tokens)
 
     def _create_client(self, url: str) -> LlamaCppClient:
         client = LlamaCppClient(url, self._session)
@@ -390,7 +407,7 @@ class LlamaCppEngine(VllmEngine):
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
 
     def _create_checker(self, expected: ExpectedModel) -> LlamaCppChecker:
-        return LlamaCppChecker(expected)
+        return LlamaCppChecker(expected, self.limits.rows, self.candidates)
 
     async def _check_replica(self, replica: Replica) -> ServedModels:
         served = await self._checker.check(replica.client)
@@ -443,7 +460,22 @@ class LlamaCppEngine(VllmEngine):
         stream: VllmReplyStream,
         on_end: Callable[[], None],
     ) -> VllmSequence:
-        return LlamaCppSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
+        seq = LlamaCppSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
+        seq.card_prompt = prompt.card
+        return seq
+
+    def _render(self, request: ChatRequest) -> RenderedPrompt:
+        prompt = super()._render(request)
+        if request.sampling.candidates == 1 or self.candidates == 1:
+            return prompt
+        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        card = renderer.card_prompt(
+            request.persona,
+            user=request.turns[-1].name,
+            instructions=request.instructions,
+            max_tokens=prompt_room(self.context_tokens, request),
+        )
+        return replace(prompt, card=card)
 
 
 def has_accelerator() -> bool:

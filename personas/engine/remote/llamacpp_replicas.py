@@ -47,6 +47,6 @@ class LlamaCppReplicas(Replicas):
     def _has_room(self, replica: Replica, adapter: str) -> bool:
         if replica in self._retiring or not isinstance(replica.served, ServedByLlamaCpp):
             return False
-        rows = min(self.limits.rows, replica.served.slots)
+        rows = min(self.limits.rows, replica.served.rows)
         others = {lease.adapter for lease in replica.leases} - {adapter}
         return len(replica.leases) < rows and not others and self.has_adapter(replica, adapter)

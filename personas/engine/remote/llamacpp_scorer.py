@@ -1,27 +1,29 @@
-"""Asks a llama.cpp server for the log-probabilities of given replies, and for next tokens."""
+"""Asks a llama.cpp server for the log-probabilities of given tokens, and for next tokens."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from personas.engine.effect_probe import TokenLogprobs
 from personas.engine.remote.llamacpp_client import LlamaCppClient, ServedByLlamaCpp, likeliest
+from personas.engine.remote.replica_health import cancel_tasks
 from personas.engine.remote.vllm_client import LOAD_TIMEOUT_S
 from personas.schemas.chat import AdapterRef
 from personas.schemas.effect_probe import TokenizedReply
 
 ALTERNATIVES = 5
+MAX_LANES = 2
+"""Slots that score replies at once. Each computes the beginning that all prompts share, the card: on
+two cores with a 0.5B model, four slots took twice as long as two.
+"""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LlamaCppScorer:
     """Scores replies on one server. `files` are the LoRA files' names by the adapters' names;
-    `is_whole` tells tokens that
-    are whole characters.
-
-    A grammar of token ids (llama.cpp's `<[id]>`) has the server generate a given reply, and the
-    log-probability of each token is that of the model before the grammar. A grammar cannot ask for
-    a control token or a part of a character: these have no log-probability here.
+    `is_whole` tells tokens that are whole characters.
     """
 
     client: LlamaCppClient
@@ -33,55 +35,103 @@ class LlamaCppScorer:
     async def score_replies(
         self, adapter: AdapterRef | None, replies: Sequence[TokenizedReply]
     ) -> list[TokenLogprobs]:
-        return [await self._score(adapter, reply) for reply in replies]
+        lanes = min(MAX_LANES, self.served.slots, len(replies))
+        scored = await run_together(
+            [self._score_lane(adapter, replies[lane::lanes], lane) for lane in range(lanes)]
+        )
+        return [scored[at % lanes][at // lanes] for at in range(len(replies))]
 
     async def next_tokens(
         self, adapter: AdapterRef | None, text: Sequence[int], *, cached: bool
     ) -> Mapping[int, float]:
-        body = self._body(adapter, text) | {
-            "n_predict": 1,
-            "temperature": 0.0,
-            "n_probs": ALTERNATIVES,
-            "cache_prompt": cached and self.served.keeps_apart,
-        }
+        # The same slot for all adapters, so that a cache that is shared between them shows.
+        body = self._body(adapter, slot=0, reads_cache=cached) | {
+            "prompt": list(text), "n_predict": 1, "temperature": 0.0, "n_probs": ALTERNATIVES,
+        }  # fmt: skip
         answer = await self.client.complete(body, LOAD_TIMEOUT_S)
         entries = answer.get("completion_probabilities") or ()
         return dict(likeliest(entries[0])) if entries else {}
 
-    async def _score(self, adapter: AdapterRef | None, reply: TokenizedReply) -> TokenLogprobs:
-        scores: list[float | None] = []
-        for begin, run in runs_of(reply.reply, self.is_whole):
-            scores += [None] * (begin - len(scores))
-            text = (*reply.prompt, *reply.reply[:begin])
-            scores += await self._score_run(adapter, text, run)
-        scores += [None] * (len(reply.reply) - len(scores))
-        return tuple(scores)
+    async def _score_lane(
+        self, adapter: AdapterRef | None, replies: Sequence[TokenizedReply], slot: int
+    ) -> list[TokenLogprobs]:
+        """Score replies on one slot, one after the other."""
+        scored: list[TokenLogprobs] = []
+        for reply in replies:
+            # The first one clears the slot, so that the others read what this adapter computed.
+            body = self._body(adapter, slot, reads_cache=bool(scored))
+            scored.append(
+                await score_tokens(
+                    self.client,
+                    body,
+                    text=reply.prompt,
+                    tokens=reply.reply,
+                    is_whole=self.is_whole,
+                )
+            )
+        return scored
 
-    async def _score_run(
-        self, adapter: AdapterRef | None, text: Sequence[int], run: Sequence[int]
-    ) -> list[float | None]:
-        """Score tokens after a text, all of them whole characters."""
-        body = self._body(adapter, text) | {
-            "n_predict": len(run),
-            "temperature": 0.0,
-            "n_probs": 1,
-            "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in run),
-            "cache_prompt": False,
-        }
-        answer = await self.client.complete(body, LOAD_TIMEOUT_S)
-        entries = answer.get("completion_probabilities") or ()
-        scores: list[float | None] = [float(entry["logprob"]) for entry in entries]
-        # The server tells none of a token that leaves the text within a character.
-        if [int(entry["id"]) for entry in entries] != list(run):
-            return [None] * len(run)
-        return scores
-
-    def _body(self, adapter: AdapterRef | None, text: Sequence[int]) -> dict[str, Any]:
+    def _body(self, adapter: AdapterRef | None, slot: int, reads_cache: bool) -> dict[str, Any]:
         file = self.files.get(adapter.name, "") if adapter else ""
         lora = self.served.lora(file)
-        # The same slot for all adapters, so that a cache that is shared between them shows.
-        body: dict[str, Any] = {"prompt": list(text), "id_slot": 0, "samplers": []}
+        body: dict[str, Any] = {
+            "id_slot": slot, "cache_prompt": reads_cache and self.served.keeps_apart,
+        }  # fmt: skip
         return body | ({"lora": lora} if lora else {})
+
+
+async def score_tokens(
+    client: LlamaCppClient,
+    body: Mapping[str, Any],
+    *,
+    text: Sequence[int],
+    tokens: Sequence[int],
+    is_whole: Callable[[int], bool],
+    end_ids: Sequence[int] = (),
+) -> TokenLogprobs:
+    """Return the log-probability of each token after a text and the tokens before it. `body` names
+    slot and adapters.
+
+    A grammar of token ids (llama.cpp's `<[id]>`) has the server generate the tokens, and their
+    log-probabilities are those of the model before the grammar. A grammar cannot ask for a control
+    token or a part of a character: these have no log-probability here, but for one of `end_ids` at
+    the end, which a server generates where a grammar ends.
+    """
+    scores: list[float | None] = []
+    for begin, run in runs_of(tokens, is_whole):
+        scores += [None] * (begin - len(scores))
+        before = (*text, *tokens[:begin])
+        after = tokens[begin + len(run) :]
+        end = tuple(after) if len(after) == 1 and after[0] in end_ids else ()
+        scores += await _score_run(client, {**body, "prompt": list(before)}, run, end)
+    scores += [None] * (len(tokens) - len(scores))
+    return tuple(scores)
+
+
+async def _score_run(
+    client: LlamaCppClient, body: Mapping[str, Any], run: Sequence[int], end: tuple[int, ...]
+) -> list[float | None]:
+    """Score tokens that are whole characters, and the end of the reply after them if there is
+    one.
+    """
+    wanted = {
+        **body,
+        "samplers": [],
+        "temperature": 0.0,
+        "n_probs": 1,
+        "n_predict": len(run) + len(end),
+        "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in run),
+    }
+    answer = await client.complete(wanted, LOAD_TIMEOUT_S)
+    entries = answer.get("completion_probabilities") or ()
+    scores: list[float | None] = []
+    for token, entry in zip((*run, *end), entries, strict=False):
+        # Of several tokens that end a reply, the server takes the likeliest.
+        scores.append(float(entry["logprob"]) if int(entry["id"]) == token else None)
+    # The server tells none of a token that leaves the text within a character.
+    if None in scores[: len(run)] or len(scores) < len(run):
+        return [None] * (len(run) + len(end))
+    return scores + [None] * (len(run) + len(end) - len(scores))
 
 
 def runs_of(
@@ -97,3 +147,12 @@ def runs_of(
             run = []
     if run:
         yield len(tokens) - len(run), tuple(run)
+
+
+async def run_together(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await several at once; if one fails, the others are ended, and its error is raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancel_tasks(tasks)

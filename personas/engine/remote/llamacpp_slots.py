@@ -1,4 +1,9 @@
-"""The slots of a llama.cpp server: each keeps the keys and values of its last prompt and reply."""
+"""The slots of a llama.cpp server: each keeps the keys and values of its last prompt and reply.
+
+A server that samples several candidates for a beginning copies the prompt into the free slots with
+the lowest numbers, and clears them afterwards. These are left free for it, and as many as there are
+candidates keep the card's prompt; conversations have the slots above them.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,8 +43,9 @@ class SlotPool:
     _uses: int = field(default=0, init=False)
 
     @classmethod
-    def of(cls, count: int) -> "SlotPool":
-        return cls([Slot(number) for number in range(count)])
+    def of(cls, count: int, first: int = 0) -> "SlotPool":
+        """Return a pool of so many slots, numbered from `first` on."""
+        return cls([Slot(number) for number in range(first, first + count)])
 
     @contextmanager
     def use(self, adapter: str, prompt: Sequence[int]) -> Iterator[SlotUse]:
@@ -77,6 +83,38 @@ class SlotPool:
         unused = next((slot for slot in free if slot.adapter is None), None)
         oldest = min(free, key=lambda slot: slot.used_at, default=None)
         return unused or best or oldest
+
+
+def reserved_slots(candidates: int) -> int:
+    """Return the number of slots beside those of conversations that so many candidates need."""
+    return 2 * candidates - 1 if candidates > 1 else 0
+
+
+def possible_candidates(slots: int, rows: int, wanted: int) -> int:
+    """Return among how many candidates, at most `wanted`, a server with so many slots can choose
+    beside `rows` conversations.
+    """
+    for candidates in range(wanted, 1, -1):
+        if rows + reserved_slots(candidates) <= slots:
+            return candidates
+    return 1
+
+
+class ServerSlots:
+    """All slots of a server: of conversations, and of the card's prompts with which candidates are
+    compared. `is_choosing` while a reply has candidates; another one then begins without.
+    """
+
+    def __init__(self, count: int, candidates: int = 1) -> None:
+        reserved = reserved_slots(candidates)
+        self.conversations = SlotPool.of(count - reserved, reserved)
+        self.cards = SlotPool.of(candidates if reserved else 0, candidates - 1)
+        self.is_choosing = False
+
+    def forget(self) -> None:
+        """Have no request read what the slots keep now."""
+        self.conversations.forget()
+        self.cards.forget()
 
 
 def _common_tokens(kept: Sequence[int], prompt: Sequence[int]) -> int:

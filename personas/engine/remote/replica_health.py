@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from personas.engine.remote.replica import Replica
 from personas.engine.remote.replicas import Replicas
@@ -240,7 +241,7 @@ def _failure_kind(error: Exception | None) -> FailureKind:
     return error.kind if isinstance(error, ReplicaError) else "broken"
 
 
-async def cancel_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def cancel_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they have ended: a timeout that expires at the same moment can swallow a
     cancellation.
     """

@@ -85,7 +85,7 @@ class ExpectedModel:
         return ""
 
 
-Topic = Literal["model", "prompts", "adapters", "cancel", "restart", "memory"]
+Topic = Literal["model", "prompts", "adapters", "cancel", "restart", "candidates", "memory"]
 
 
 @dataclass(frozen=True)

@@ -264,25 +264,26 @@ class VllmEngine:
             self._admission.release(request.guild_id, request.member_id)
             self.on_reply(stream.metrics)
 
-        max_tokens = prompt_room(self.context_tokens, request)
-        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
-        render = partial(
-            renderer.prompt,
-            request.persona,
-            request.turns,
-            lore=request.lore,
-            max_tokens=max_tokens,
-            instructions=request.instructions,
-            prefill=request.prefill,
-        )
         try:
-            prompt = await self._in_thread(render)
+            prompt = await self._in_thread(self._render, request)
         except Exception as error:  # of this request, such as a card that is too long
             stream.push(error)
             on_end()
             return
         self._scheduler.add(self._create_sequence(request, prompt, stream, on_end))
         self._sweep()
+
+    def _render(self, request: ChatRequest) -> RenderedPrompt:
+        """Render a request's prompt. Raises `ValueError` for a card that is too long."""
+        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        return renderer.prompt(
+            request.persona,
+            request.turns,
+            lore=request.lore,
+            max_tokens=prompt_room(self.context_tokens, request),
+            instructions=request.instructions,
+            prefill=request.prefill,
+        )
 
     def _refusal(self) -> UnderstudyError | None:
         """Return the members' error while all servers limit or refuse requests. It names no reason:

@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings.model.path = options.model
     settings.n_parallel = options.parallel
     settings.n_ctx = options.ctx_size
+    settings.kv_unified = options.kv_unified
     settings.cache_ram_mib = options.cache_ram
     settings.lora_init_without_apply = options.lora_init_without_apply
     settings.lora_adapters = [
@@ -54,6 +55,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--ctx-size", type=int, required=True)
     parser.add_argument("--cache-ram", type=int, default=0)
+    parser.add_argument("--kv-unified", action="store_true")
     parser.add_argument("--lora-init-without-apply", action="store_true")
     parser.add_argument("--lora", action="append", default=[])
     parser.add_argument("--host", default="127.0.0.1")

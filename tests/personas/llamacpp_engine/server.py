@@ -61,6 +61,8 @@ class LlamaCppServer:
     slot_count: int = 4
     context: int = 16384
     cache_ram: bool = False
+    kv_unified: bool = False
+    """A slot may have all of the context."""
     key: str = ""
     load_s: float = 0.0
     token_delay_s: float = 0.0
@@ -68,10 +70,13 @@ class LlamaCppServer:
     """Tokens over all replies after which the process dies, once for each `die_file`."""
     die_file: str = ""
     ignores_adapters: bool = False
+    score_delay_s: float = 0.0
+    """Of a completion that has a grammar."""
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     running: dict[int, str] = field(default_factory=dict)
     most_adapters: int = 0
+    copied_into: list[list[int]] = field(default_factory=list)
     sent_tokens: int = 0
     saved: list[Slot] = field(default_factory=list)
     _runner: web.AppRunner | None = None
@@ -82,6 +87,10 @@ class LlamaCppServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def slot_context(self) -> int:
+        return self.context if self.kv_unified else self.context // self.slot_count
 
     @property
     def names(self) -> list[str]:
@@ -133,9 +142,8 @@ class LlamaCppServer:
         return web.json_response({"status": "ok"})
 
     async def _props(self, request: web.Request) -> web.Response:
-        size = self.context // self.slot_count
         return web.json_response({
-            "default_generation_settings": {"n_ctx": size, "params": {}},
+            "default_generation_settings": {"n_ctx": self.slot_context, "params": {}},
             "total_slots": self.slot_count,
             "model_path": self.path,
         })  # fmt: skip
@@ -158,7 +166,7 @@ class LlamaCppServer:
     async def _completion(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
-        if len(body["prompt"]) >= self.context // self.slot_count:
+        if len(body["prompt"]) >= self.slot_context:
             return error(400, "request exceeds the available context size", "exceed_context_size")
         number = body.get("id_slot", -1) % self.slot_count
         slot = self.slots[number]
@@ -167,6 +175,8 @@ class LlamaCppServer:
             self.running[id(body)] = adapter
             self.most_adapters = max(self.most_adapters, len({*self.running.values()}))
             try:
+                if body.get("grammar"):
+                    await asyncio.sleep(self.score_delay_s)
                 if not body.get("stream"):
                     return web.json_response(self._whole(slot, body, adapter, read))
                 return await self._stream(request, slot, body, adapter, read)
@@ -239,6 +249,9 @@ class LlamaCppServer:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        if body.get("n_cmpl", 1) > 1:
+            await self._stream_several(response, slot, body, adapter, read)
+            return response
         ids = list(body["prompt"])
         if body.get("return_progress"):
             progress = {"total": len(ids), "cache": len(read), "processed": len(ids)}
@@ -261,9 +274,58 @@ class LlamaCppServer:
                 entry = self._entry(adapter, ids[:-1], token, body["n_probs"])
                 event["completion_probabilities"] = [entry]
             await send(response, event)
-        final = {"content": "", "tokens": [], "stop": True, "stop_type": "limit"}
+        final = {"index": 0, "content": "", "tokens": [], "stop": True, "stop_type": "limit"}
         await send(response, final | {"tokens_predicted": body["n_predict"]})
         return response
+
+    async def _stream_several(
+        self,
+        response: web.StreamResponse,
+        slot: Slot,
+        body: dict[str, Any],
+        adapter: str,
+        read: list[str],
+    ) -> None:
+        """Stream completions of one prompt: copies of it take the free slots with the lowest
+        numbers, which are cleared afterwards.
+        """
+        free = [other for other in self.slots if other is not slot and not other.lock.locked()]
+        copies = free[: body["n_cmpl"] - 1]
+        assert len(copies) == body["n_cmpl"] - 1, "the server would wait for slots"
+        self.copied_into.append([self.slots.index(copy) for copy in copies])
+        for copy in copies:
+            await copy.lock.acquire()
+        texts = [list(body["prompt"]) for _ in range(body["n_cmpl"])]
+        try:
+            for count in range(1, body["n_predict"] + 1):
+                await asyncio.sleep(self.token_delay_s)
+                for number, ids in enumerate(texts):
+                    token = self.sampled_token(adapter, ids, number, read)
+                    event = partial(count, self.model.texts.get(token, ""), [token])
+                    entry = self._entry(adapter, ids, token, body["n_probs"])
+                    event |= {"index": number, "completion_probabilities": [entry]}
+                    ids.append(token)
+                    self.sent_tokens += 1
+                    self._die_once()
+                    await send(response, event)
+            for number in range(body["n_cmpl"]):
+                final = {"index": number, "content": "", "tokens": [], "stop": True}
+                counted = {"stop_type": "limit", "tokens_predicted": body["n_predict"]}
+                await send(response, final | counted)
+        finally:
+            slot.tokens = texts[0]
+            slot.adapters += [adapter] * (len(texts[0]) - len(slot.adapters))
+            for copy in copies:
+                copy.tokens, copy.adapters = [], []
+                copy.lock.release()
+
+    def sampled_token(
+        self, adapter: str, ids: list[int], number: int, read: Iterable[str] = ()
+    ) -> int:
+        """Return the token after `ids` of a completion; number 0 is that of a request of its
+        own.
+        """
+        return self.next_token(adapter, [*ids, -number] if number else ids, read)
 
 
 def partial(count: int, content: str, tokens: list[int]) -> dict[str, Any]:
@@ -309,6 +371,7 @@ def server_of(arguments: argparse.Namespace) -> LlamaCppServer:
         slot_count=arguments.parallel,
         context=arguments.ctx_size,
         cache_ram=bool(arguments.cache_ram),
+        kv_unified=arguments.kv_unified,
         key=os.environ["LLAMA_API_KEY"],
         port=arguments.port,
         **settings,
@@ -327,6 +390,6 @@ if __name__ == "__main__":
     for name in ("--parallel", "--ctx-size", "--cache-ram", "--port"):
         parser.add_argument(name, type=int)
     parser.add_argument("--lora", action="append", default=[])
-    for name in ("--lora-init-without-apply", "--no-webui"):
+    for name in ("--kv-unified", "--lora-init-without-apply", "--no-webui"):
         parser.add_argument(name, action="store_true")
     asyncio.run(serve(server_of(parser.parse_args())))

@@ -221,6 +221,14 @@ class TestEffect:
         await engine.load(version)
         grammars = [body["grammar"] for body in server.requests if "grammar" in body]
         assert len(grammars) == 8 and all(text.startswith("root ::= <[") for text in grammars)
+        # On each slot, the first reply of base model and adapter clears what the other computed.
+        for slot in (0, 1):
+            lane = [
+                (body["lora"][0]["scale"], body["cache_prompt"])
+                for body in server.requests
+                if "grammar" in body and body["id_slot"] == slot
+            ]
+            assert lane == [(0, False), (0, True), (1, False), (1, True)]
         request = ask(adapter=version)
         assert await answer(engine, request) == undisturbed(request, file_of(engine, version))
 
@@ -353,7 +361,7 @@ class TestOwnServer:
             base, "bfloat16", (), home, model_file=file, program=program(refuses="yes")
         )
         checks = await engine.inspect()
-        assert [check.topic for check in checks] == ["model", "adapters", "restart"]
+        assert [check.topic for check in checks] == ["model", "adapters", "restart", "candidates"]
         assert {check.state for check in checks} == {"ok"}
         assert ("second server" in checks[2].found) == has_room
         assert str(file) in checks[0].found

@@ -18,7 +18,12 @@ from personas.engine.remote.llamacpp_command import (
 )
 from personas.engine.remote.llamacpp_memory import ServerMemory, kv_bytes_per_token
 from personas.engine.remote.llamacpp_scorer import runs_of
-from personas.engine.remote.llamacpp_slots import SlotPool
+from personas.engine.remote.llamacpp_slots import (
+    ServerSlots,
+    SlotPool,
+    possible_candidates,
+    reserved_slots,
+)
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, load_config
 from personas.models.gguf_base_file import find_base_gguf
@@ -70,7 +75,7 @@ class TestProgram:
         old.write_text("#!/bin/sh\necho '--model --parallel --ctx-size --lora --host --port'\n")
         assert "--model" in missing_options(find_program(str(silent)))
         assert missing_options(find_program(str(old))) == [
-            "--cache-ram", "--lora-init-without-apply", "--no-webui",
+            "--cache-ram", "--kv-unified", "--lora-init-without-apply", "--no-webui",
         ]  # fmt: skip
         assert missing_options(LlamaProgram((str(path / "gone"),), "gone"))
 
@@ -88,10 +93,19 @@ class TestOptions:
         read = xllamacpp_server._parse(start_arguments(options, 8081))
         assert (read.model, read.parallel, read.ctx_size) == (str(options.model), 3, 3 * 2048)
         assert (read.cache_ram, read.host, read.port) == (0, "127.0.0.1", 8081)
-        assert read.lora_init_without_apply and read.no_webui
+        assert read.lora_init_without_apply and read.no_webui and not read.kv_unified
         assert xllamacpp_server.adapter_paths(read.lora) == [str(path) for path in adapters]
         typed = shlex.split(options.command_line())
         assert typed[0] == "llama-server" and typed[1:] == options.arguments()
+
+    def test_candidates_have_slots_and_memory_of_their_own(self, tmp_path):
+        options = LlamaOptions(
+            tmp_path / "base.gguf", (), slots=3, context_tokens=4096, candidates=4
+        )
+        read = xllamacpp_server._parse(start_arguments(options, 8081))
+        assert read.kv_unified and read.parallel == 3 + reserved_slots(4) == 3 + 3 + 4
+        assert read.ctx_size == 3 * 4096 + 4 * 2048
+        assert possible_candidates(read.parallel, 3, 4) == 4
 
     def test_a_server_without_adapters_gets_no_option_of_theirs(self, tmp_path):
         options = LlamaOptions(tmp_path / "base.gguf", (), slots=1, context_tokens=2048)
@@ -152,6 +166,17 @@ class TestSlots:
         pool.forget()
         with pool.use("a", [1, 2, 3]) as after:
             assert not after.reads_cache
+
+    def test_a_server_with_fewer_slots_has_fewer_candidates_and_no_fewer_replies(self):
+        assert [possible_candidates(slots, 4, 4) for slots in (4, 6, 7, 8, 9, 11, 20)] == [
+            1, 1, 2, 2, 3, 4, 4,
+        ]  # fmt: skip
+        slots = ServerSlots(11, 4)
+        assert [slot.number for slot in slots.cards.slots] == [3, 4, 5, 6]
+        assert [slot.number for slot in slots.conversations.slots] == [7, 8, 9, 10]
+        alone = ServerSlots(4)
+        assert [slot.number for slot in alone.conversations.slots] == [0, 1, 2, 3]
+        assert not alone.cards.slots
 
     def test_a_conversation_gets_its_slot_back_and_busy_ones_are_left(self):
         pool = SlotPool.of(2)
