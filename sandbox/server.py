@@ -28,7 +28,7 @@ from sandbox.proxy_bot import ProxyBot
 from sandbox.sandbox_errors import Json, NotLoopback
 from sandbox.traffic_log import EventLog, EventPredicate
 
-MAX_HISTORY_MESSAGES = 1_000
+MAX_HISTORY_MESSAGES = 10_000
 MAX_HEADER_BYTES = 2**16
 """Bytes of a request's first line, and of a header; mounted applications report longer ones
 themselves.

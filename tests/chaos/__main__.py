@@ -19,6 +19,7 @@ from tests.chaos import (
     failing_calls,
     model_kills,
     reply_kills,
+    server_kills,
     trainer_kills,
     wire_storms,
 )
@@ -117,6 +118,7 @@ SUITES: dict[str, Suite] = {
     "EIO and ENOSPC at writes": lambda seeds, first: disk_faults.run(max(1, STEPS // seeds), first),
     "SIGKILL of bot and trainer with a model": kill_with_model,
     "engine out of memory": run_out_of_memory,
+    "SIGKILL of llama.cpp's server": server_kills.run,
     "hanging trainer, memory, clock jumps": tests("tests/bot/test_run_limits.py"),
     "failing steps, numbers not finite": tests(
         "tests/personas/test_engine_errors.py", "tests/trainer/test_divergence.py"

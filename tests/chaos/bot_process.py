@@ -11,6 +11,7 @@ import asyncio
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,20 @@ async def _create_engine(*parts: Any) -> ScriptedEngine:
     return ScriptedEngine(script)
 
 
-def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> int:
+def run_bot(
+    home: Path,
+    url: str,
+    token: str,
+    plan: str,
+    trace: Path | None,
+    base: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> int:
     """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit
     code.
 
-    `base` is the folder of a base model, which is served and trained for real.
+    `base` is the folder of a base model, which is served and trained for real; `environ` has
+    further settings.
     """
     if not base:
         app.create_engine = _create_engine
@@ -98,7 +108,7 @@ def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, bas
         failpoints.install_in_engine(points)
     os.environ |= {
         "UNDERSTUDY_HOME": str(home), "DISCORD_TOKEN": token, "WEB_PORT": "0", "DISCORD_PERMISSION": PERMISSION,
-        "MESSAGE_CONTENT_INTENT": "true",
+        "MESSAGE_CONTENT_INTENT": "true", **(environ or {}),
     }  # fmt: skip
     sys.argv = ["bot", "--env", os.devnull]
     with patch_discord(url):
@@ -133,11 +143,19 @@ async def _no_lore(*parts: Any) -> LoreIndex:
     return LoreIndex([])
 
 
-def main(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> None:
+def main(
+    home: Path,
+    url: str,
+    token: str,
+    plan: str,
+    trace: Path | None,
+    base: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> None:
     """The process's main function; what it prints goes to `bot.log` in the home."""
     log = os.open(home / "bot.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1), os.dup2(log, 2)
-    sys.exit(run_bot(home, url, token, plan, trace, base))
+    sys.exit(run_bot(home, url, token, plan, trace, base=base, environ=environ))
 
 
 class BotProcesses:
@@ -158,10 +176,10 @@ class BotProcesses:
         plan: str = "",
         trace: Path | None = None,
         base: str = "",
+        environ: Mapping[str, str] | None = None,
     ) -> BaseProcess:
         """Start one with a failpoint plan, and with a real base model if one is named."""
-        process = self._context.Process(
-            target=main, args=(home, url, token, plan, trace, base), daemon=True
-        )
+        args = (home, url, token, plan, trace, base, environ)
+        process = self._context.Process(target=main, args=args, daemon=True)
         process.start()
         return process

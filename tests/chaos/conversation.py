@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -71,12 +71,20 @@ class Conversation:
     """One home and one sandbox."""
 
     def __init__(
-        self, home: Path, sandbox: Sandbox, processes: BotProcesses, seed: int, base: str = ""
+        self,
+        home: Path,
+        sandbox: Sandbox,
+        processes: BotProcesses,
+        seed: int,
+        base: str = "",
+        channels: Mapping[str, str] = CHANNELS,
     ) -> None:
+        """`base` is the folder of a real base model; `channels` are those with a persona."""
         self.home = home
         self.sandbox = sandbox
         self._processes = processes
         self.base = base
+        self.channels = channels
         self.random = random.Random(seed)
         self.outcome = Outcome()
         self._said = 0
@@ -94,13 +102,22 @@ class Conversation:
     async def prepare(self) -> None:
         """Create the database, and give the channels their personas."""
         with Store.open(self.home / HOME_DATABASE) as store:
-            for name, persona in CHANNELS.items():
+            for name, persona in self.channels.items():
                 place = self.sandbox.guild_id, int(self.sandbox.channel(name)["id"])
                 store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
 
-    def start_bot(self, plan: str = "", trace: Path | None = None) -> BaseProcess:
+    def start_bot(
+        self, plan: str = "", trace: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> BaseProcess:
+        """Start the bot with a failpoint plan; `environ` has further settings."""
         return self._processes.start(
-            self.home, self.sandbox.url, self.sandbox.token, plan, trace, self.base
+            self.home,
+            self.sandbox.url,
+            self.sandbox.token,
+            plan,
+            trace,
+            base=self.base,
+            environ=environ,
         )
 
     async def stop_bot(self, process: BaseProcess) -> None:
@@ -119,7 +136,7 @@ class Conversation:
     async def talk(self) -> None:
         """Say, vote on and delete messages for ever."""
         while True:
-            name = self.random.choice(list(CHANNELS))
+            name = self.random.choice(list(self.channels))
             await self.say(name)
             await asyncio.sleep(self.random.uniform(0.02, 0.2))
             with suppress(SandboxRefusal, TimeoutError, LookupError):
@@ -132,7 +149,7 @@ class Conversation:
         self._said += 1
         more = " at length" if self.random.random() < 0.3 else ""
         member = self.sandbox.member(self.random.choice((MEMBER, MODERATOR)))
-        channel = channel or self.random.choice(list(CHANNELS))
+        channel = channel or self.random.choice(list(self.channels))
         message = await member.say(channel, f"question {self._said}{more}")
         if self.random.random() < 0.1:
             await member.delete(message)
@@ -157,7 +174,7 @@ class Conversation:
         moderator = self.sandbox.member(MODERATOR)
         short = {"epochs": 1.0, "settings": "max_steps=2"} if self.base else {}
         answer = await moderator.slash(
-            channel, "finetune start", persona=CHANNELS[channel], **short
+            channel, "finetune start", persona=self.channels[channel], **short
         )
         if found := QUEUED.search((answer.message or {}).get("content", "")):
             self._queued.add(found[1])
@@ -179,7 +196,7 @@ class Conversation:
         """Give a persona lore; what the bot has confirmed must be stored."""
         moderator = self.sandbox.member(MODERATOR)
         title = f"lore {self.random.getrandbits(40)}"
-        form = await moderator.slash(channel, "persona lore add", persona=CHANNELS[channel])
+        form = await moderator.slash(channel, "persona lore add", persona=self.channels[channel])
         answer = await moderator.submit(form, title=title, text="The ferry is late.")
         await _confirmed(answer, ["knows `"])
         self._lore.add(title)
@@ -208,7 +225,7 @@ class Conversation:
             row["message_id"]: row["event_id"] for row in self.rows("select * from reply_parts")
         }
         visible: dict[int, list[str]] = defaultdict(list)
-        for channel in CHANNELS:
+        for channel in self.channels:
             for message in self.sandbox.messages(channel):
                 if not message.get("webhook_id"):  # a member's, or an error that the bot reports
                     continue
@@ -257,7 +274,9 @@ class Conversation:
         self.outcome.lost += [
             f"the job {one}: {jobs.get(one)}" for one in self._queued if jobs.get(one) not in ended
         ]
-        sent = [message["content"] for name in CHANNELS for message in self.sandbox.messages(name)]
+        sent = [
+            message["content"] for name in self.channels for message in self.sandbox.messages(name)
+        ]
         for job_id in jobs:
             results = sum(
                 text.startswith(("Trained", "Failed")) and f"`{job_id}`" in text for text in sent
