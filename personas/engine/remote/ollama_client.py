@@ -119,6 +119,10 @@ class OllamaClient(VllmClient):
         if answer.status not in (200, 404):
             raise self._status_error(answer)
 
+    async def unload(self, model: str) -> None:
+        """Have the server end a model's process, with the prompts that it keeps."""
+        await self.generate_whole({"model": model, "prompt": "", "keep_alive": 0})
+
     async def generate_whole(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a reply as a whole. Raises what `generate` does."""
         answer = await self._call(

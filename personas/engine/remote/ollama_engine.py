@@ -181,7 +181,7 @@ class OllamaEngine(VllmEngine):
     _files: GgufAdapters = field(init=False)
     _models: OllamaModels = field(init=False)
     _asked: AskedMost = field(default_factory=AskedMost, init=False)
-    _digests: dict[str, str] = field(default_factory=dict, init=False)
+    _version_bytes: int = field(default=0, init=False)
 
     async def start(self) -> None:
         """Make the base model at the server unless it has it, and check it. Raises
@@ -230,7 +230,7 @@ class OllamaEngine(VllmEngine):
         size = gib(sum(listed[name] for name in ours))
         found = (
             f"{len(ours)} models of this bot, {self._models.namespace}/…, {size} on the disk; "
-            f"a further version takes {gib(await self._in_thread(merged_bytes, self.model_file))}"
+            f"a further version takes {gib(await asyncio.to_thread(self._merged_bytes))}"
         )
         checks = [ServerCheck(client.url, "adapters", "ok", found)]
         if unknown := self._models.foreign(listed):
@@ -266,17 +266,19 @@ class OllamaEngine(VllmEngine):
         """Have the server end the processes that hold prompts: each model has one."""
         for replica in self._replicas.ready:
             assert isinstance(replica.client, OllamaClient)
-            for model in await replica.client.loaded_sizes():
-                if model.startswith(f"{self._models.namespace}/"):
-                    await replica.client.generate_whole(
-                        {"model": model, "prompt": "", "keep_alive": 0}
-                    )
+            try:
+                for model in await replica.client.loaded_sizes():
+                    if model.startswith(f"{self._models.namespace}/"):
+                        await replica.client.unload(model)
+            except VllmError as error:  # those of a server that has ended are gone
+                log.warning("%s keeps prompts until it unloads its models: %s", replica.url, error)
 
     def state(self) -> EngineState:
+        """Return the load; the adapters are those whose models stay in memory."""
         state = super().state()
         kept = {use.model: name for name, use in self._models.uses.items()}
         loaded = {kept[model] for model in self._asked.favourites if model in kept}
-        adapters = [replace(each, in_slot=each.name in loaded) for each in state.adapters]
+        adapters = [replace(each, in_slot=False) for each in state.adapters if each.name in loaded]
         return replace(state, adapters=tuple(adapters), slots=self._asked.room)
 
     # --------------------------------------------------------------------------------------- models
@@ -321,7 +323,7 @@ class OllamaEngine(VllmEngine):
         """Raise `AdapterError` where a merged file has no room: here it lies beside the home, and
         again in Ollama's store.
         """
-        need = await asyncio.to_thread(merged_bytes, self.model_file)
+        need = await asyncio.to_thread(self._merged_bytes)
         free = psutil.disk_usage(str(self.home)).free
         if free < 2 * need:
             raise AdapterError(
@@ -355,7 +357,7 @@ class OllamaEngine(VllmEngine):
         loaded = await client.loaded_sizes()
         context = self._wanted.tokens * kv_bytes_per_token(self._files.config) + FIXED_BYTES
         base = self.model_file.stat().st_size
-        merged = await asyncio.to_thread(merged_bytes, self.model_file)
+        merged = await asyncio.to_thread(self._merged_bytes)
         return OllamaMemory(
             base_bytes=base + context,
             version_bytes=merged + context,
@@ -364,6 +366,12 @@ class OllamaEngine(VllmEngine):
         )
 
     # -------------------------------------------------------------------------------------- servers
+
+    def _merged_bytes(self) -> int:
+        """Return the size of a version's file; reading a large vocabulary takes a second."""
+        if not self._version_bytes:
+            self._version_bytes = merged_bytes(self.model_file)
+        return self._version_bytes
 
     @cached_property
     def _base_model(self) -> str:

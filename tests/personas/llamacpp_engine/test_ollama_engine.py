@@ -153,6 +153,36 @@ class TestVersions:
             text = await answer(engine, request)
             assert text == expected(ollama, engine, request)
 
+    async def test_the_system_page_lists_the_versions_that_stay_in_memory(
+        self, open_ollama, ollama, version
+    ):
+        engine = await open_ollama()
+        engine._asked.room = 1
+        for adapter in (version(1), version(1, "bea"), version(1, "bea")):
+            await engine.load(adapter)
+            engine._asked.room = 1
+            await answer(engine, request_of(adapter=adapter))
+        state = engine.state()
+        assert [each.name for each in state.adapters] == ["bea-v1"]
+        assert state.slots == 1 and state.device == "1 of 1 Ollama servers"
+        ends = {
+            body["model"].split("/")[1].split(":")[0]: body["keep_alive"]
+            for body in ollama.requests
+            if body.get("stream")
+        }
+        assert ends == {"ada-v1": "3600s", "bea-v1": "3600s"}, "each was asked most at its time"
+
+    async def test_prompts_that_are_kept_in_memory_go_with_the_process_of_their_model(
+        self, open_ollama, ollama, version
+    ):
+        engine = await open_ollama()
+        ada = version(1)
+        await engine.load(ada)
+        await answer(engine, request_of(adapter=ada))
+        ollama.loaded[MINE] = 2.0**40
+        await engine.clear_prefix_cache()
+        assert [*ollama.loaded] == [MINE]
+
     async def test_a_pull_of_another_base_changes_no_voice(self, open_ollama, ollama, version):
         engine = await open_ollama()
         ollama.models["base:latest"] = "sha256:users"
