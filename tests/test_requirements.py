@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -91,12 +92,47 @@ def test_whatever_installs_packages_checks_their_hashes():
     have no list.
     """
     script = (REQUIREMENTS / "install.sh").read_text()
-    assert script.count("-m pip install") == 2 and "--require-hashes" in script
+    assert script.count("-m pip install") == 2 and script.count("pip install") == 3
+    assert script.count("--require-hashes") == 2
     for name in ("Makefile", "Dockerfile"):
         text = (ROOT / name).read_text()
         for line in re.findall(r"^.*pip install.*$|^.*\$\(PIP\) .*$", text, re.MULTILINE):
-            own = ("--editable .", "PIP :=", "/opt/understudy", "uv==", "ray[default]==")
+            own = ("--editable .", "PIP :=", "/opt/understudy", "ray[default]==")
             assert "--require-hashes" in line or any(word in line for word in own), line
+
+
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in "-m pip config list") echo "global.find-links='/a /b'"; exit;; esac
+echo "$UV_FIND_LINKS $*" >> "$0.log"
+case "$*" in *uv.txt) exit "$PIP_CODE";; "-m uv "*) exit "$UV_CODE";; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("pip_code", "uv_code", "installers"),
+    [(0, 0, ["uv"]), (0, 1, ["uv", "pip"]), (1, 0, ["pip"])],
+    ids=["uv", "uv fails", "no uv"],
+)
+def test_pip_installs_where_uv_cannot(tmp_path, pip_code, uv_code, installers):
+    """The interpreter's path is relative, as in docs/howto/llamacpp.md."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    subprocess.run(
+        [REQUIREMENTS / "install.sh", "bin/python", "lock", "dev"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PIP_CODE": str(pip_code), "UV_CODE": str(uv_code)},
+        capture_output=True,
+        check=True,
+    )
+    calls = (tmp_path / "bin" / "python.log").read_text().splitlines()
+    lists = [
+        line for line in calls if line.endswith("--requirement=lock.txt --requirement=dev.txt")
+    ]
+    assert [line.split("-m ")[1].split()[0] for line in lists] == installers
+    assert all("--require-hashes" in line for line in lists)
+    assert [line.startswith("/a,/b ") for line in lists] == [name == "uv" for name in installers]
 
 
 def test_a_package_that_is_not_the_locked_one_is_refused(tmp_path):

@@ -4,7 +4,7 @@
 #   torch.txt   torch; torch-cpu.txt its CPU builds for Linux
 #   cuda.txt    the libraries that torch's CUDA build for Linux needs
 #   lock.txt    everything else that the project needs; EXTRA.txt what that extra adds
-#   model.txt, vllm.txt   lists of their own, of which only the hashes are renewed
+#   model.txt, uv.txt, vllm.txt   lists of their own, of which only the hashes are renewed
 # Versions stay unless pyproject.toml asks for others; --upgrade takes the newest. UV names the program uv.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
@@ -55,6 +55,6 @@ echo "$torch" | compile - --no-deps --output-file torch.txt
     compile "$PROJECT" --extra "$extra" --constraint lock.txt $(without "${before[@]}" cuda.txt) --output-file "$extra.txt"
   done
 }
-for list in model vllm; do
+for list in model uv vllm; do
   compile "$list.txt" --no-deps --output-file "$list.txt"
 done
