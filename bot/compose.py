@@ -33,7 +33,11 @@ from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.backends.trainer_environment import evaluation_environ
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
-from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
+from bot.training.resource_sharing import (
+    GpuOffloadBackend,
+    TrainerThrottle,
+    free_card_bytes,
+)
 from bot.training.run_limits import RunLimits
 from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.actions import BlindTests
@@ -184,6 +188,9 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
     if settings.engine == "ollama":
         return await _create_ollama_engine(settings, base, on_reply)
 
+    if settings.engine == "vllm" and not settings.engine_urls:
+        return _create_local_vllm_engine(settings, base, on_reply)
+
     # What works with servers is imported only where the setting names them.
     from personas.engine.remote.openai_engine import OpenAIEngine
     from personas.engine.remote.replica import ReplicaLimits
@@ -218,6 +225,39 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
         max_context_tokens=settings.context_tokens,
         on_reply=on_reply,
     )
+
+
+def _create_local_vllm_engine(
+    settings: Settings, base: BaseModel, on_reply: MetricsCallback
+) -> Engine:
+    from personas.engine.remote.card_sharing_engine import CardSharingEngine
+    from personas.engine.remote.local_vllm_engine import LocalVllmEngine
+    from personas.engine.remote.replica import ReplicaLimits
+    from personas.engine.remote.vllm_command import find_vllm
+
+    def create_spare() -> Engine:
+        return LLMEngine(
+            base,
+            choose_precision("auto", base.name).precision,
+            max_waiting=settings.max_waiting_replies,
+            max_context_tokens=settings.context_tokens,
+            on_reply=on_reply,
+            home=settings.home,
+            first_device="cpu",
+        )
+
+    server = LocalVllmEngine(
+        base,
+        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
+        (),
+        settings.home,
+        program=find_vllm(settings.vllm_python, settings.home),
+        limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
+        max_waiting=settings.max_waiting_replies,
+        max_context_tokens=settings.context_tokens,
+        on_reply=on_reply,
+    )
+    return CardSharingEngine(server, create_spare)
 
 
 async def _create_llamacpp_engine(
@@ -300,7 +340,12 @@ def create_backend(
         card=settings.trainer_card,
         **options,
     )
-    # A training takes the GPU if there is one, so the engine in this process has to be able to leave.
+    # A training takes the GPU if there is one, so the bot's own engine has to be able to leave.
     if isinstance(engine, LLMEngine):
         return GpuOffloadBackend(backend, engine)
+    if settings.engine == "vllm" and not settings.engine_urls:
+        from personas.engine.remote.card_sharing_engine import CardSharingEngine
+
+        assert isinstance(engine, CardSharingEngine)  # `create_engine` made it
+        return GpuOffloadBackend(backend, engine, free_card_bytes)
     return backend

@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     engine_loras: Integer = Field(default=16, ge=1, le=1024)
     # The program that ENGINE=llamacpp starts; empty for the one on the PATH, or the package's
     llama_server: str = Field(default="", description="the path of llama-server")
+    # The Python of an environment with vLLM, whose server the bot starts without ENGINE_URLS; empty for the
+    # installed one (python -m bot vllm install)
+    vllm_python: str = Field(default="", description="the path of a Python")
     web_host: Host = Field(
         default=LOOPBACK,
         description="an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1",
@@ -295,11 +298,11 @@ class Settings(BaseSettings):
         return self
 
     def _check_engine(self) -> None:
-        needs_urls = self.engine in ("vllm", "openai")
+        needs_urls = self.engine == "openai"
         if (needs_urls and not self.engine_urls) or (self.engine == "local" and self.engine_urls):
             raise SettingsError(
                 f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
-                "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
+                "Set both, such as ENGINE=openai and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
             )
         if self.engine not in ("local", "llamacpp"):
             for name in ("reply_candidates", "max_reply_candidates"):
@@ -411,7 +414,7 @@ SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS}
 READ_ONLY_WITH = (
     ("engine", "llamacpp ollama vllm openai", "ENGINE_KEY ENGINE_ROWS"),
     ("engine", "llamacpp ollama vllm", "ENGINE_LORAS"),
-    ("engine", "vllm", "ENGINE_HOME"),
+    ("engine", "vllm", "ENGINE_HOME VLLM_PYTHON"),
     ("engine", "llamacpp ollama openai", "ENGINE_MODEL"),
     ("engine", "llamacpp", "LLAMA_SERVER"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
-OTHER_LISTS = ("torch-cpu.txt", "vllm.txt")
-"""The same torch once more, and an environment of its own, with other versions of the same
+OTHER_LISTS = ("torch-cpu.txt", "vllm.txt", "vllm-cuda.txt")
+"""The same torch once more, and environments of their own, with other versions of the same
 packages.
 """
 NETWORK_ERRORS = ("requests.exceptions.", "urllib3.exceptions.", "pip_audit._service.interface.")

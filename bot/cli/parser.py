@@ -34,6 +34,12 @@ other engines than local at each server, and with TRAINER=ray at the cluster, by
 doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
 
 exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""
+VLLM_NOTES = """\
+examples:
+  python -m bot vllm install
+
+Makes an environment of its own for vLLM in UNDERSTUDY_HOME, for the graphics card or else the processor, from the
+versions and hashes of requirements/. With ENGINE=vllm and without ENGINE_URLS, the bot starts and ends its server."""
 MODELS_NOTES = """\
 examples:
   python -m bot models
@@ -128,6 +134,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_doctor(commands)
     _add_models(commands)
+    _add_vllm(commands)
     _add_invite(commands)
     _add_privacy_and_history(commands)
     _add_backup_and_restore(commands)
@@ -174,6 +181,14 @@ def _add_models(commands: CommandParsers) -> None:
         command.add_argument("--json", action="store_true", help="print one JSON object")
     fetch.add_argument("--yes", action="store_true", help="accept the licence without being asked")
     use.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_vllm(commands: CommandParsers) -> None:
+    vllm = add_command(commands, "vllm", "install vLLM for ENGINE=vllm", VLLM_NOTES)
+    subcommands = vllm.add_subparsers(required=True, metavar="COMMAND")
+    install = add_command(subcommands, "install", "install vLLM into the home", VLLM_NOTES)
+    install.add_argument("--yes", action="store_true", help="do not ask")
+    install.set_defaults(run=Deferred("bot.operations.vllm_setup:run_install"))
 
 
 def _add_invite(commands: CommandParsers) -> None:

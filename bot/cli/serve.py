@@ -31,6 +31,10 @@ async def serve(settings: Settings, env_file: Path | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     protect_home(settings.home)
+    if settings.engine == "vllm":
+        from bot.operations.vllm_setup import offer_installation  # only where the setting names it
+
+        await asyncio.to_thread(offer_installation, settings)
     with suppress(asyncio.CancelledError):
         shipped = ShippedData.from_source_tree()
         async with open_app(settings, shipped, env_file=env_file) as app:

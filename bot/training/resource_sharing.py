@@ -16,6 +16,7 @@ from bot.training.backend_protocol import OnEvent, RunResult, TrainingBackend
 from personas.engine import Engine, ReplyStream
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import UnderstudyError
+from personas.models.graphics_cards import list_gpus
 from personas.models.serving_model import Device, free_gpu_bytes, has_gpu
 from personas.schemas.chat import ChatReply, ChatRequest
 from personas.schemas.training_events import PauseDemand, Phase
@@ -30,6 +31,9 @@ CPU: Device = "cpu"
 GIB = 2**30
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/kfd")
 """Of NVIDIA's and AMD's drivers on Linux."""
+PACKED_TEXT = (
+    "the GPU's memory is needed: until the training ends, replies are generated with weights in NF4"
+)
 OFFLOAD_TEXT = (
     "the GPU's memory is needed: until the training ends, replies are generated on the CPU, more "
     "slowly"
@@ -47,7 +51,8 @@ def shares_processor(settings: Settings, engine: Engine) -> bool:
     if isinstance(engine, LLMEngine):
         return engine.device == CPU and not has_gpu()
     hosts = [urlsplit(url).hostname for url in settings.engine_urls]
-    is_here = any(host not in settings.engine_hosts for host in hosts)
+    # Without addresses, the bot runs the server itself.
+    is_here = not hosts or any(host not in settings.engine_hosts for host in hosts)
     return is_here and not has_gpu_driver()
 
 
@@ -151,15 +156,26 @@ class _HoldingStream:
         self._throttle.end(self)
 
 
+def free_card_bytes() -> int:
+    """Return the free memory of the card as its driver tells it, without torch; 0 without one."""
+    return next((card.free_bytes for card in list_gpus()), 0)
+
+
 class MovableEngine(Protocol):
     """An engine that can compute on another device."""
 
     @property
     def device(self) -> str: ...
 
-    async def move(self, device: Device) -> None:
-        """Move to another device. Raises `UnderstudyError`, and changes nothing, where that
-        fails.
+    @property
+    def packing_frees_bytes(self) -> int:
+        """Bytes of the card that become free where the weights are packed to NF4; 0 where they
+        cannot be.
+        """
+
+    async def move(self, device: Device, *, packs: bool = False, reserved_bytes: int = 0) -> None:
+        """Move to another device, or to weights packed to NF4 on the card, such that so many bytes
+        of the card stay free. Raises `UnderstudyError`, and changes nothing, where that fails.
         """
         ...
 
@@ -188,39 +204,54 @@ class GpuOffloadBackend:
         self.adopt = backend.adopt
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
-        """Train to the end; meanwhile replies are generated on the CPU if need be."""
-        is_on_gpu = self._engine.device == GPU
-        if not (is_on_gpu and await self._is_needed(job) and await self._move(CPU)):
+        """Train to the end; meanwhile replies are generated with weights in NF4, or on the CPU, if
+        need be.
+        """
+        moved = ""
+        if self._engine.device == GPU:
+            moved = await self._make_room(await self._needed_bytes(job))
+        if not moved:
             return await self._backend.run(job, on_event)
-        log.warning("the job %s begins: %s", job.job_id, OFFLOAD_TEXT)
-        on_event(Phase(name="base model", detail=OFFLOAD_TEXT))
+        log.warning("the job %s begins: %s", job.job_id, moved)
+        on_event(Phase(name="base model", detail=moved))
         try:
             return await self._backend.run(job, on_event)
         finally:
             if await self._move(GPU):
                 log.info("the job %s has ended: replies are generated on the GPU again", job.job_id)
 
-    async def _is_needed(self, job: TrainingJob) -> bool:
-        """Report whether the run needs more memory than is free; False when unknown."""
+    async def _make_room(self, needed_bytes: int) -> str:
+        """Have the engine free the card's memory where a run needs so many bytes and fewer are
+        free; returns what members should know of it, empty if nothing changed.
+        """
+        missing = needed_bytes - self._free_bytes()
+        if missing <= 0:
+            return ""
+        can_pack = missing <= self._engine.packing_frees_bytes
+        if can_pack and await self._move(GPU, packs=True, reserved_bytes=needed_bytes):
+            return PACKED_TEXT
+        return OFFLOAD_TEXT if await self._move(CPU) else ""
+
+    async def _needed_bytes(self, job: TrainingJob) -> int:
+        """Return the memory that the run needs; 0 when unknown."""
         try:
             plan = await self._backend.plan(job.request, job.guild_id)
         except UnderstudyError as error:
             log.info("the memory that the job %s needs is unknown: %s", job.job_id, error)
-            return False
+            return 0
         own = [estimate for estimate in plan.recipes if estimate.recipe == job.request.recipe]
         needed = max((estimate.memory_bytes for estimate in own or plan.recipes), default=0)
-        free = self._free_bytes()
         log.info(
             "the job %s needs %.1f GiB of the GPU, %.1f are free",
             job.job_id,
             needed / GIB,
-            free / GIB,
+            self._free_bytes() / GIB,
         )
-        return needed > free
+        return needed
 
-    async def _move(self, device: Device) -> bool:
+    async def _move(self, device: Device, *, packs: bool = False, reserved_bytes: int = 0) -> bool:
         try:
-            await self._engine.move(device)
+            await self._engine.move(device, packs=packs, reserved_bytes=reserved_bytes)
         except UnderstudyError as error:
             # The training reports itself what it lacks; replies stay on their device.
             log.warning("replies cannot be generated on the %s: %s", device, error)

@@ -25,7 +25,9 @@ from personas.engine.context_window import (
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.effect_probe import EffectChecks
 from personas.engine.fair_scheduler import SchedulerLimits, run_or_log
+from personas.engine.packed_size import packed_weight_bytes
 from personas.engine.reply_stream import QueuedReplyStream
+from personas.errors import NoMemoryError, is_out_of_memory
 from personas.home.effect_probe import EffectResults
 from personas.home.prompt_version import prompt_version_of
 from personas.models.base_model import BaseModel, fingerprint
@@ -33,6 +35,7 @@ from personas.models.loading import load_tokenizer, load_torch
 from personas.models.serving_model import (
     Device,
     free_device_bytes,
+    free_gpu_bytes,
     load_serving_model,
     precision_of,
     release_memory,
@@ -98,7 +101,8 @@ class LLMEngine:
     base model or the memory allows no more. `rows` replies run at once with at most `slots`
     adapters, and a guild may have `max_waiting` further requests queued while it is alone. The
     prefix cache holds `prefix_bytes`, by default a share of the machine's memory. With a `home`,
-    which keeps the results, an adapter has to show its effect before it is used.
+    which keeps the results, an adapter has to show its effect before it is used. It starts on
+    `first_device`, by default on the card if there is one.
     """
 
     base: BaseModel
@@ -111,6 +115,7 @@ class LLMEngine:
     prefix_bytes: int | None = None
     on_reply: MetricsCallback = lambda metrics: None
     home: Path | None = None
+    first_device: Device | None = None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
     window: ContextWindow = field(init=False)
     """The window of new requests, set by `start`."""
@@ -121,6 +126,7 @@ class LLMEngine:
     _parts: "EngineParts" = field(init=False)
     _draining: _DrainingParts | None = field(default=None, init=False)
     _compiling: threading.Thread | None = field(default=None, init=False)
+    _packs: bool = field(default=False, init=False)
 
     @property
     def fingerprint(self) -> str:
@@ -201,14 +207,27 @@ class LLMEngine:
     def state(self) -> EngineState:
         return self._parts.state(self.base.name, self.window, self.rows)
 
-    async def move(self, device: Device) -> None:
-        """Compute on another device. Running replies end on the old device, waiting requests move
-        to the new one.
-
-        Returns when the old device's memory is free. Raises `BaseModelError`, and changes nothing,
-        when the new device cannot be used. Call it from one task at a time.
+    @property
+    def packing_frees_bytes(self) -> int:
+        """Bytes of the card that become free where the weights are packed to NF4; 0 where they are,
+        or where the packed ones have no room beside the others while these finish their replies.
         """
-        await self._run_with_callback(lambda done: self._move(device, done))
+        if self.device == "cpu" or precision_of(self._parts.peft.model) == "nf4":
+            return 0
+        packed_bytes = packed_weight_bytes(self.base)
+        if free_gpu_bytes() < packed_bytes:
+            return 0
+        return self.base.weight_bytes - packed_bytes
+
+    async def move(self, device: Device, *, packs: bool = False, reserved_bytes: int = 0) -> None:
+        """Compute on another device, or on the card with weights packed to NF4. Running replies end
+        with the old weights, waiting requests move to the new ones, which leave what they do not
+        need, `reserved_bytes` or more.
+
+        Returns when the old memory is free. Raises `BaseModelError`, and changes nothing, when the
+        new device cannot be used. Call it from one task at a time.
+        """
+        await self._run_with_callback(partial(self._move, device, packs))
 
     async def close(self) -> None:
         for stream in list(self._streams):
@@ -287,14 +306,14 @@ class LLMEngine:
         if self.threads:
             torch.set_num_threads(self.threads)
         self._renderer = Renderer(load_tokenizer(self.base))
-        self._parts = self._load_parts(None)
+        self._parts = self._load_parts(self.first_device, self.precision)
         self.device = self._parts.peft.model.device.type
 
-    def _load_parts(self, device: Device | None) -> "EngineParts":
+    def _load_parts(self, device: Device | None, precision: ServingPrecision) -> "EngineParts":
         # Imports torch and peft, which takes seconds.
         from personas.engine.engine_parts import build_engine_parts
 
-        model = load_serving_model(self.base, self.precision, device)
+        model = load_serving_model(self.base, precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
         budget = self._plan_memory(model)
         limits = SchedulerLimits(rows=self.rows, kv_bytes=budget.running_bytes)
@@ -415,13 +434,20 @@ class LLMEngine:
     def _all_parts(self) -> "list[EngineParts]":
         return [self._parts, self._draining.parts] if self._draining else [self._parts]
 
-    def _move(self, device: Device, done: Callable[[], None]) -> None:
-        if device == self.device:
+    def _move(self, device: Device, packs: bool, done: Callable[[], None]) -> None:
+        if (device, packs) == (self.device, self._packs):
             done()
             return
         old = self._parts
-        self._parts = self._load_parts(device)
+        precision: ServingPrecision = "nf4" if packs else self.precision
+        try:
+            self._parts = self._load_parts(device, precision)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise NoMemoryError(f"There is no memory for {self.base.name}: {error}") from error
         self.device = device
+        self._packs = packs
         old.batch.scheduler.transfer_queue(self._parts.batch.scheduler)
         self._draining = _DrainingParts(old, done)
 

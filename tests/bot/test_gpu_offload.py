@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from bot.training.backend_protocol import TrainingInterrupted
-from bot.training.resource_sharing import OFFLOAD_TEXT, GpuOffloadBackend
+from bot.training.resource_sharing import OFFLOAD_TEXT, PACKED_TEXT, GpuOffloadBackend
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import BaseModelError, TrainingError
 from personas.schemas.training import TrainingRequest
@@ -19,14 +19,16 @@ JOB = SimpleNamespace(job_id="j1", guild_id=3, request=REQUEST)
 class Engine:
     """Notes where it was asked to compute."""
 
-    def __init__(self, device="cuda", failing=()):
+    def __init__(self, device="cuda", failing=(), packing_frees_bytes=0):
         self.device = device
         self.failing = failing
+        self.packing_frees_bytes = packing_frees_bytes
         self.moves = []
 
-    async def move(self, device):
-        self.moves.append(device)
-        if device in self.failing:
+    async def move(self, device, *, packs=False, reserved_bytes=0):
+        place = f"nf4 beside {reserved_bytes}" if packs else device
+        self.moves.append(place)
+        if place in self.failing:
             raise BaseModelError("There is no memory for it.", "Free some.")
         self.device = device
 
@@ -98,6 +100,24 @@ async def test_replies_move_away_for_the_time_and_it_is_said(caplog):
     result = await trained(engine, backend, 10)
     assert backend.trained_beside == ["cpu"] and engine.moves == ["cpu", "cuda"]
     assert [event.detail for event in result] == [OFFLOAD_TEXT] and OFFLOAD_TEXT in caplog.text
+
+
+async def test_where_packed_weights_leave_enough_replies_stay_on_the_gpu(caplog):
+    engine = Engine(packing_frees_bytes=1)
+    backend = Backend(engine, small=11)
+    result = await trained(engine, backend, 10)
+    assert backend.trained_beside == ["cuda"] and engine.moves == ["nf4 beside 11", "cuda"]
+    assert [event.detail for event in result] == [PACKED_TEXT] and PACKED_TEXT in caplog.text
+    larger = Backend(engine, small=12)
+    await trained(engine, larger, 10)
+    assert larger.trained_beside == ["cpu"] and engine.moves[2:] == ["cpu", "cuda"]
+
+
+async def test_an_engine_that_cannot_pack_its_weights_moves_away():
+    engine = Engine(packing_frees_bytes=1, failing=("nf4 beside 11",))
+    backend = Backend(engine, small=11)
+    assert [event.detail for event in await trained(engine, backend, 10)] == [OFFLOAD_TEXT]
+    assert engine.moves == ["nf4 beside 11", "cpu", "cuda"]
 
 
 async def test_they_come_back_however_the_training_ends():

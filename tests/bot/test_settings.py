@@ -234,7 +234,7 @@ def test_the_token_is_never_shown(tmp_path):
 
 @pytest.mark.parametrize(
     ("environ", "words"),
-    [({"ENGINE": "vllm"}, "ENGINE_URLS is empty"),
+    [({"ENGINE": "openai"}, "ENGINE_URLS is empty"),
      ({"ENGINE_URLS": "http://127.0.0.1:8001"}, "ENGINE_URLS is set")],
 )  # fmt: skip
 def test_an_engine_over_servers_and_their_addresses_go_together(environ, words):
@@ -242,6 +242,12 @@ def test_an_engine_over_servers_and_their_addresses_go_together(environ, words):
         load_settings(None, environ)
     engine = environ.get("ENGINE", "local")
     assert words in refused.value.message and f"ENGINE is {engine}" in refused.value.message
+
+
+def test_vllm_needs_no_address():
+    own = load_settings(None, {"ENGINE": "vllm", "VLLM_PYTHON": "/opt/vllm/bin/python"})
+    assert (own.engine_urls, own.engine_rows) == ((), 32)
+    assert own.vllm_python == "/opt/vllm/bin/python"
 
 
 def test_llama_cpp_needs_no_address_and_computes_fewer_replies_at_once():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bot.operations.doctor.checks import BotCheck
 from bot.settings import Settings
+from personas.engine.serving_precision import PRECISION_BY_SETTING
 from personas.errors import BaseModelError, UnderstudyError
 from personas.models import base_model
 from personas.models.gguf_file import NotUnpackedError
@@ -45,6 +46,8 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
         return await _check_llamacpp(settings)
     if settings.engine == "ollama":
         return await _check_ollama(settings)
+    if settings.engine == "vllm" and not settings.engine_urls:
+        return await _check_local_vllm(settings)
     label = "vLLM" if settings.engine == "vllm" else "engine"
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
@@ -75,6 +78,32 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
     except NotUnpackedError as error:
         return [BotCheck(label, "warn", error.message, error.advice)]
     except BaseModelError as error:
+        return [BotCheck(label, "fail", error.message, error.advice)]
+    return _bot_checks(label, findings)
+
+
+async def _check_local_vllm(settings: Settings) -> list[BotCheck]:
+    """Check the vLLM that the bot starts for itself, and its place on the card."""
+    from personas.engine.remote.local_vllm_engine import LocalVllmEngine
+    from personas.engine.remote.replica import ReplicaLimits
+    from personas.engine.remote.vllm_command import find_vllm
+
+    label = "vLLM"
+    try:
+        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
+        engine = LocalVllmEngine(
+            base,
+            PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
+            (),
+            settings.home,
+            program=find_vllm(settings.vllm_python, settings.home),
+            limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
+            max_context_tokens=settings.context_tokens,
+        )
+        findings = await engine.inspect()
+    except NotUnpackedError as error:
+        return [BotCheck(label, "warn", error.message, error.advice)]
+    except UnderstudyError as error:
         return [BotCheck(label, "fail", error.message, error.advice)]
     return _bot_checks(label, findings)
 

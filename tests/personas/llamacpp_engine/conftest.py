@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from personas.engine.remote import llamacpp_process, vllm_engine
+from personas.engine.remote import server_process, vllm_engine
 from personas.engine.remote.llamacpp_command import LlamaProgram
 from personas.engine.remote.llamacpp_engine import LlamaCppEngine
 from personas.engine.remote.replica import ReplicaLimits
@@ -88,8 +88,8 @@ async def open_engine(small_base, home, monkeypatch) -> AsyncIterator[Callable[.
     """Starts engines; they share a tokenizer."""
     base, file, renderer = small_base
     monkeypatch.setattr(vllm_engine, "SWEEP_INTERVAL_S", 0.05)
-    monkeypatch.setattr(llamacpp_process, "POLL_INTERVAL_S", 0.05)
-    monkeypatch.setattr(llamacpp_process, "FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(server_process, "POLL_INTERVAL_S", 0.05)
+    monkeypatch.setattr(server_process, "FIRST_BACKOFF_S", 0.05)
     monkeypatch.setattr(loading, "load_tokenizer", lambda base: renderer.tokenizer)
     engines: list[LlamaCppEngine] = []
 

@@ -114,12 +114,16 @@ class VllmServer:
         if self.allows_updates:
             app.router.add_post("/v1/load_lora_adapter", self._load)
             app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        self.routes(app)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         self.started_at = time.time()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
+
+    def routes(self, app: web.Application) -> None:
+        """Add further addresses."""
 
     async def stop(self) -> None:
         """End like a killed process: connections break, and nothing listens any more."""

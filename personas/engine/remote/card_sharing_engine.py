@@ -1,0 +1,143 @@
+"""A vLLM engine that leaves the card to a training: its server sleeps meanwhile, and another engine
+generates the replies on the processor.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from personas.engine import Engine, EngineState, ReplyStream
+from personas.engine.remote.local_vllm_engine import LocalVllmEngine
+from personas.errors import UnderstudyError
+from personas.models.serving_model import Device
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.training import ServingPrecision
+
+log = logging.getLogger(__name__)
+DRAIN_POLL_S = 0.1
+
+
+@dataclass
+class CardSharingEngine:
+    """Generates replies with `server`, and with a new engine of `create_spare` while the card is
+    needed.
+    """
+
+    server: LocalVllmEngine
+    create_spare: Callable[[], Engine]
+    precision: ServingPrecision = field(init=False)
+    _spare: Engine | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.precision = self.server.precision
+
+    @property
+    def fingerprint(self) -> str:
+        return self.server.fingerprint
+
+    @property
+    def context_tokens(self) -> int:
+        return self._active.context_tokens
+
+    @property
+    def device(self) -> Device:
+        """Where replies are computed."""
+        return "cpu" if self._spare else self.server.device
+
+    @property
+    def packing_frees_bytes(self) -> int:
+        """Bytes of the card that become free where the server's weights are packed to NF4."""
+        return 0 if self._spare else self.server.packing_frees()
+
+    async def start(self) -> None:
+        await self.server.start()
+
+    def submit(self, request: ChatRequest) -> ReplyStream:
+        return self._active.submit(request)
+
+    async def load(self, adapter: AdapterRef) -> None:
+        """Load an adapter; the server loads one that was promoted while it sleeps with its next
+        reply. Raises `AdapterError`.
+        """
+        await self._active.load(adapter)
+
+    def prepare(
+        self,
+        persona: Persona,
+        adapter: AdapterRef | None,
+        talk: Sequence[Turn] = (),
+        max_new_tokens: int = 0,
+        context_tokens: int = 0,
+    ) -> None:
+        self._active.prepare(
+            persona,
+            adapter,
+            talk=talk,
+            max_new_tokens=max_new_tokens,
+            context_tokens=context_tokens,
+        )
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        if self._spare:
+            await self._spare.drop(adapter)
+        await self.server.drop(adapter)
+
+    async def clear_prefix_cache(self) -> None:
+        if self._spare:
+            await self._spare.clear_prefix_cache()
+        await self.server.clear_prefix_cache()
+
+    def state(self) -> EngineState:
+        return self._active.state()
+
+    async def move(self, device: Device, *, packs: bool = False, reserved_bytes: int = 0) -> None:
+        """Compute on the processor while the server sleeps, or on the card, with weights in NF4 if
+        `packs`, such that `reserved_bytes` of the card stay free.
+
+        Raises `UnderstudyError`, and changes nothing then. Call it from one task at a time.
+        """
+        if device == "cpu":
+            await self._leave_card()
+        elif self._spare:
+            await self._return_to_card()
+        else:
+            await self.server.repack(packs=packs, reserved_bytes=reserved_bytes)
+
+    async def close(self) -> None:
+        if self._spare:
+            await self._spare.close()
+        await self.server.close()
+
+    @property
+    def _active(self) -> Engine:
+        return self._spare or self.server
+
+    async def _leave_card(self) -> None:
+        if self._spare:
+            return
+        spare = self.create_spare()
+        await spare.start()
+        self._spare = spare  # new requests go to it from now on
+        try:
+            await self.server.sleep()
+        except UnderstudyError:
+            self._spare = None
+            await _close_drained(spare)
+            raise
+
+    async def _return_to_card(self) -> None:
+        await self.server.wake_up()
+        spare = self._spare
+        self._spare = None
+        assert spare is not None  # the caller has checked it
+        await _close_drained(spare)
+
+
+async def _close_drained(engine: Engine) -> None:
+    """Close an engine once its replies have ended."""
+    while (state := engine.state()).running or state.waiting:  # noqa: ASYNC110  as replies end
+        await asyncio.sleep(DRAIN_POLL_S)
+    with suppress(UnderstudyError):
+        await engine.close()
