@@ -187,11 +187,19 @@ class OllamaEngine(VllmEngine):
         """Make the base model at the server unless it has it, and check it. Raises
         `BaseModelError` and `VllmError`.
         """
+        await asyncio.to_thread(require_local, self.urls)
         await super().start()
         assert isinstance(self._attempts, OllamaReplyAttempts)
         self._attempts.asked = self._asked
         self._attempts.models = self._models
         self._attempts.bos = self._bos
+
+    async def inspect(self) -> list[ServerCheck]:
+        """Check the server, for the doctor. Raises `BaseModelError`, and `VllmError` for one on
+        another machine.
+        """
+        await asyncio.to_thread(require_local, self.urls)
+        return await super().inspect()
 
     async def _inspect(self, client: VllmClient) -> list[ServerCheck]:
         assert isinstance(client, OllamaClient)
@@ -379,7 +387,6 @@ class OllamaEngine(VllmEngine):
         return model_name(self._models.namespace, BASE_NAME, content)
 
     async def _open(self) -> list[VllmClient]:
-        await asyncio.to_thread(require_local, self.urls)
         self._models = OllamaModels(self.home, self.limits.adapters)
         await asyncio.to_thread(self._models.read)
         clients = await super()._open()

@@ -372,6 +372,17 @@ class TestSetup:
             require_local(urls)
         assert "ENGINE=" in f"{error.value.advice} {error.value.message}"
 
+    async def test_the_doctor_refuses_another_machine_and_names_a_server_that_is_away(
+        self, small_base, home
+    ):
+        base, file, _ = small_base
+        far = OllamaEngine(base, "bfloat16", ("http://192.0.2.7:11434",), home, model_file=file)
+        with pytest.raises(VllmError, match="another machine"):
+            await far.inspect()
+        away = OllamaEngine(base, "bfloat16", ("http://127.0.0.1:9",), home, model_file=file)
+        [check] = await away.inspect()
+        assert check.state == "fail" and "ollama serve" in check.remedy
+
     def test_this_machines_addresses_are_local(self):
         require_local(("http://127.0.0.1:11434",))
         require_local(("http://localhost:11434",))
