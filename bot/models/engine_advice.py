@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 
 from bot.models.table import ModelTable
-from personas.engine.remote.llamacpp_command import NoLlamaServerError, find_program
 from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import CatalogueModel, find_model
 from personas.models.model_fit import EngineName
@@ -62,6 +61,9 @@ def _change_to(engine: EngineName, reason: str, present: PresentEngine) -> Engin
 def _missing_for_llamacpp(path: str, model: CatalogueModel, present: PresentEngine) -> str:
     if path == model.id:
         return f"Fetch its GGUF file: python -m bot models fetch {model.name} --gguf"
+    # What works with servers is imported only where it is asked about.
+    from personas.engine.remote.llamacpp_command import NoLlamaServerError, find_program
+
     try:
         find_program(present.llama_server)
     except NoLlamaServerError as error:
