@@ -116,11 +116,10 @@ chromium: $(READY)  ## Install Chromium if it is missing: Debian's as root, else
 # The tests start some hundred processes; without stored bytecode, each compiles the project again.
 test test-slow: export PYTHONDONTWRITEBYTECODE =
 
-# Half as many workers again as cores, because a worker waits for a third of its time: for processes, browsers and timers.
-# At most four, because each loads torch and models.
-TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) * 3 // 2))')
-test: $(READY) chromium  ## Run the tests (TEST_WORKERS=N processes).
-	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
+# At most four workers, because each loads torch and models. Not more than cores: a training that a test waits for
+# has the lowest priority.
+test: $(READY) chromium  ## Run the tests.
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
 test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print the losses (minutes).
