@@ -31,12 +31,12 @@ async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, proces
     assert [fit.model for fit in table.fits] == list(catalogue_models())
     assert table.served is require_model("qwen3-0.6b")
     assert table.fit_of(table.served).training.recipe == "s0-6gb", "the lightest"
-    assert table.recommended.model.name == "smollm3-3b"
+    assert table.recommended.model.name == "qwen3-1.7b"
     text = "\n".join(table_lines(table))
-    assert "→ SmolLM3 3B" in text and "* Qwen3 0.6B" in text
-    assert "python -m bot models fetch smollm3-3b" in text
+    assert "→ Qwen3 1.7B" in text and "* Qwen3 0.6B" in text
+    assert "python -m bot models fetch qwen3-1.7b" in text
     published = table.as_json()
-    assert published["recommended"] == "smollm3-3b" and published["reason"] == table.reason
+    assert published["recommended"] == "qwen3-1.7b" and published["reason"] == table.reason
     row = next(row for row in published["models"] if row["name"] == "qwen3-1.7b")
     assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
     assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]

@@ -23,7 +23,7 @@ def hub(monkeypatch, tmp_path):
 async def test_a_model_is_fetched_after_its_licence_was_accepted(dashboard, hub, phone):
     page = await dashboard.open("/dashboard/models", phone=phone, dark=phone)
     table = page.get_by_role("region", name="Models, table")
-    await expect(table.get_by_role("rowheader", name="SmolLM3 3B")).to_contain_text("recommended")
+    await expect(table.get_by_role("rowheader", name="Qwen3 1.7B")).to_contain_text("recommended")
     await assert_accessible(page)
     await table.get_by_role("link", name="Fetch Qwen3 0.6B", exact=True).click()
     await expect(page.get_by_role("link", name="Apache-2.0")).to_be_visible()
@@ -58,7 +58,7 @@ async def test_the_offer_of_a_first_start_is_declined(dashboard, hub):
     assert await models.look_for_offer()
     page = await dashboard.open("/dashboard")
     offer = page.get_by_role("region", name="A larger model fits this machine")
-    await expect(offer).to_contain_text("SmolLM3 3B")
+    await expect(offer).to_contain_text("Qwen3 1.7B")
     await assert_accessible(page)
     await offer.get_by_role("button", name="No, thanks").click()
     await expect(offer).to_have_count(0)
