@@ -101,6 +101,7 @@ def locked_config(folder: Path) -> dict:
     }  # settings that earlier runs do not have
     later |= {"trained_replies": "all", "reasoning": "strip"}
     assert {key: config["recipe"].pop(key) for key in later} == later
+    assert config.pop("recomputes") is False  # nor that
     return config
 
 

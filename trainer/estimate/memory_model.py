@@ -58,11 +58,11 @@ def retained_activation_bytes(
     """Bytes of activations that autograd retains after the forward pass, without the loss's.
 
     `value_bytes` is the size of a value in compute precision. Fused attention, as on GPUs, retains
-    its output instead of the scores.
+    its output instead of the scores, and a mask makes it repeat keys and values for their heads.
     """
 
     def layer(part: BatchShape) -> int:
-        scores = part.rows * part.own * shape.attended
+        scores = part.rows * part.own * (3 * shape.attended - 2 * shape.keys)
         if has_scores:
             scores = _attention_score_bytes(shape, part)
         return _layer_activation_bytes(shape, recipe, part, value_bytes) + scores * value_bytes

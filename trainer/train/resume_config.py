@@ -44,7 +44,8 @@ class ResumeConfig(FrozenModel):
     those in use: the recipe's, or those merged for a GPU, until memory runs out. `asked` is a hash
     of the request; `chosen` has the reasons of the recipe `auto`. `start` is the SHA-256 of the
     weights that are trained further, empty for a new adapter. `precision` replaces the recipe's
-    once float16 was too small for the model, empty before.
+    once float16 was too small for the model, empty before. `recomputes`: memory ran out with all
+    activations in it, and gradient checkpointing was switched on.
     """
 
     recipe: Recipe
@@ -60,6 +61,7 @@ class ResumeConfig(FrozenModel):
     chosen: tuple[str, ...] = ()
     start: str = ""
     precision: Literal["", "bf16", "fp32"] = ""
+    recomputes: bool = False
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -72,13 +74,15 @@ class ResumeConfig(FrozenModel):
 
     @property
     def used(self) -> Recipe:
-        """The recipe with the batch size and the precision in use."""
+        """The recipe with batch size, precision and gradient checkpointing as in use."""
         used: dict[str, object] = {
             "per_device_train_batch_size": self.batch,
             "gradient_accumulation_steps": self.accumulation,
         }
         if self.precision:
             used["precision"] = self.precision
+        if self.recomputes:
+            used["gradient_checkpointing"] = True
         return self.recipe.model_copy(update=used)
 
     @property
@@ -94,6 +98,12 @@ class ResumeConfig(FrozenModel):
         caveats = []
         if self.processes > 1:
             caveats.append(f"{self.processes} processes trained it together.")
+        if self.recomputes:
+            caveats.append(
+                "Memory ran out with all activations in it, so the rest was trained with "
+                "gradient_checkpointing: the weights are not, to the last bit, those of a run with "
+                "more memory."
+            )
         if self.has_reduced_batch:
             wanted = self.recipe.per_device_train_batch_size
             caveats.append(
@@ -113,10 +123,15 @@ class ResumeConfig(FrozenModel):
             return None
         return self.model_copy(update={"precision": precision})
 
-    def halved(self) -> ResumeConfig | None:
-        """Return it with smaller batches and more of them per step; None if a batch is one sample
-        already.
+    def with_less_memory(self, *, is_on_gpu: bool) -> ResumeConfig | None:
+        """Return it with smaller batches and more of them per step, or with gradient checkpointing
+        switched on; None if neither is left.
+
+        A GPU keeps its batches as long as checkpointing can be switched on: with single samples it
+        waits for the host. A CPU does that last: there, a checkpointed batch shares no prefix.
         """
+        if not self.used.gradient_checkpointing and (is_on_gpu or self.batch == 1):
+            return self.model_copy(update={"recomputes": True})
         if self.batch == 1:
             return None
         # A step keeps its samples: a batch that cannot be halved becomes single samples.
@@ -232,5 +247,7 @@ def _is_same_run(stored: ResumeConfig, wanted: ResumeConfig) -> bool:
     """Compare all but what a resumed run takes over from the stored one: threads, and what was
     reduced on the way.
     """
-    taken_over = ("threads", "batch", "accumulation", "precision", "asked", "chosen")
+    taken_over = (
+        "threads", "batch", "accumulation", "precision", "recomputes", "asked", "chosen",
+    )  # fmt: skip
     return stored.model_copy(update={name: getattr(wanted, name) for name in taken_over}) == wanted

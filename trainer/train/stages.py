@@ -1,6 +1,4 @@
-"""Trains a run in one or two stages, tracks it, and retries with smaller batches when memory runs
-out.
-"""
+"""Trains a run in one or two stages, tracks it, and goes on with less memory when that runs out."""
 
 from __future__ import annotations
 
@@ -45,7 +43,8 @@ log = logging.getLogger(__name__)
 
 
 def train_stages(run: Run, initial_losses: InitialLosses) -> TrainResult:
-    """Train to the end; when memory runs out, go on from the last checkpoint with smaller batches.
+    """Train to the end; when memory runs out, go on from the last checkpoint with gradient
+    checkpointing or smaller batches.
 
     A model whose numbers overflow in float16 is trained anew in another precision. With several
     processes the run ends in both cases: the others would wait for the one that failed.
@@ -65,9 +64,10 @@ def train_stages(run: Run, initial_losses: InitialLosses) -> TrainResult:
                 shutil.rmtree(run.checkpoints, ignore_errors=True)
             else:
                 log.warning(
-                    "out of memory with batches of %d: going on with %d",
+                    "out of memory with batches of %d: going on with %d%s",
                     run.config.batch,
                     changed.batch,
+                    " and gradient checkpointing" if changed.recomputes else "",
                 )
         # Outside of the handler, whose traceback holds the tensors of the step that failed.
         run.go_on_with(changed)
@@ -77,7 +77,7 @@ def train_stages(run: Run, initial_losses: InitialLosses) -> TrainResult:
 def _changed_for(error: Exception, config: ResumeConfig) -> ResumeConfig | None:
     """Return the configuration with which a run that failed so can go on; None if none helps."""
     if is_out_of_memory(error):
-        return config.halved()
+        return config.with_less_memory(is_on_gpu=probe_machine().has_cuda)
     if isinstance(error, Float16OverflowError):
         has_bfloat16 = probe_machine().best == "bf16"
         return config.without_float16("bf16" if has_bfloat16 else "fp32")
@@ -242,6 +242,8 @@ class _StageTrainer:
         if config.has_reduced_batch:
             wanted = config.recipe.per_device_train_batch_size
             detail += f", memory allows batches of {config.batch} instead of {wanted}"
+        if config.recomputes:
+            detail += ", with gradient checkpointing because memory ran out"
         if config.precision:
             detail += f", in {config.precision} because float16 overflows"
         if self.run.control.processes.is_first:

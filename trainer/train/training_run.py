@@ -14,6 +14,7 @@ from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training_events import Phase, TrainerEvent
 from trainer.machine import MemoryWatch, package_versions
 from trainer.process.run_control import PauseControl
+from trainer.recipe.machine_fit import CHECKPOINTING_SKIPPED_NOTE
 from trainer.recipe.resolve import resolve_run
 from trainer.schemas import Recipe
 from trainer.train.distributed import DistributedContext
@@ -126,7 +127,10 @@ class Run:
     @property
     def caveats(self) -> tuple[str, ...]:
         """The notes and the caveats of the configuration, for people."""
-        return (*self.notes, *self.config.caveats)
+        notes = self.notes
+        if self.config.recomputes:  # memory did not hold all activations after all
+            notes = tuple(note for note in notes if note != CHECKPOINTING_SKIPPED_NOTE)
+        return (*notes, *self.config.caveats)
 
     @property
     def checkpoints(self) -> Path:
