@@ -196,7 +196,7 @@ def test_fused_adapters_are_given_up_where_they_learn_something_else(
     model, kernels = load_model_with_kernels(made("Doge"), fit_to_hardware(settings))
     peft_model = add_lora_adapter(model, settings)
     before = {key: weight.clone() for key, weight in peft_model.named_parameters()}
-    assert verify_fused_lora(peft_model, kernels) is kernels and kernels.on_cpu
+    assert verify_fused_lora(peft_model, kernels) is kernels and kernels.fuses_lora
     for key, weight in peft_model.named_parameters():
         assert torch.equal(weight, before[key]), "the probe leaves the adapter as it was"
     compute = LoraGroup._compute
@@ -204,5 +204,5 @@ def test_fused_adapters_are_given_up_where_they_learn_something_else(
         LoraGroup, "_compute", lambda self, x: tuple(part * 1.1 for part in compute(self, x))
     )
     given_up = verify_fused_lora(peft_model, kernels)
-    assert not given_up.on_cpu and given_up.notes[-1] in caplog.text
+    assert not given_up.fuses_lora and given_up.notes[-1] in caplog.text
     assert not any("computed together" in note for note in given_up.notes)

@@ -1,13 +1,18 @@
-"""Computes LoRA layers with the same input as one product, on the CPU."""
+"""Computes LoRA layers with the same input together, over plain weights and over 4-bit ones."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 FUSED_LORA_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of a module that take the same input; any other layer is a group of its own."""
@@ -17,14 +22,23 @@ FUSED_LORA_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 def fused_lora(peft_model: Any) -> Iterator[None]:
     """Fuse the LoRA layers of a model, where they are plain ones, for a `with` block.
 
-    Layers that take the same input (q, k, v; gate, up) become one product with a backward pass of
+    Layers that take the same input (q, k, v; gate, up) become one function with a backward pass of
     its own. Peft computes each layer apart, and autograd keeps and adds up every part: with short
-    samples, such passes over the activations take longer than the matrix products.
+    samples, such passes over the activations take longer than the matrix products, and a GPU waits
+    for the host to start them. The adapters are cast once for each step of an optimiser.
     """
     fused = [LoraGroup(layers) for layers in _find_groups(peft_model)]
+
+    def forget_casts(*_: Any) -> None:
+        for group in fused:
+            group.forget_casts()
+
+    # Optimisers of bitsandbytes change weights without a new version of the tensor.
+    hook = register_optimizer_step_post_hook(forget_casts)
     try:
         yield
     finally:
+        hook.remove()
         for group in fused:
             group.undo()
 
@@ -39,60 +53,140 @@ def _find_groups(model: Any) -> Iterator[list[LoraLinear]]:
             if not single.keys() >= set(names):
                 continue
             # One product adds one bias, so that all layers have to have one, or none.
-            without_bias = {single[name].base_layer.bias is None for name in names}
-            if len(without_bias) == 1:
+            alike = {_likeness(single[name]) for name in names}
+            if len(alike) == 1:
                 yield [single.pop(name) for name in names]
         for layer in single.values():
             yield [layer]
 
 
+def _likeness(layer: Any) -> tuple[Any, ...]:
+    """Return what layers of a group have to have in common."""
+    base = layer.base_layer
+    return (type(base), base.bias is None, base.weight.device)
+
+
 def _is_plain(layer: Any) -> bool:
-    """Report whether a layer is a linear one on the CPU with one LoRA adapter, without DoRA or an
-    adapter's bias.
+    """Report whether a layer is a linear one with one LoRA adapter, without DoRA or an adapter's
+    bias.
     """
+    if type(layer) is LoraLinear:
+        is_linear = type(layer.base_layer) is nn.Linear and not layer.fan_in_fan_out
+    elif type(layer) is LoraLinear4bit:
+        # Some processors get weights in an order of their own in evaluation.
+        state = layer.base_layer.weight.quant_state
+        is_linear = state is not None and not getattr(state, "packing_format_for_cpu", False)
+    else:
+        return False
     return (
-        type(layer) is LoraLinear
-        and type(layer.base_layer) is nn.Linear
-        and layer.base_layer.weight.device.type == "cpu"
-        and not layer.fan_in_fan_out
+        is_linear
         and len(layer.lora_A) == 1
         and not layer.lora_variant
         and not layer.lora_bias[next(iter(layer.lora_A))]
     )
 
 
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision in which a layer multiplies: autocast's, else the input's."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Layers of a group, by their places, whose base weights are one matrix [outputs, inputs]."""
+
+    places: slice
+    weight: Tensor
+    bias: Tensor | None
+    state: Any = None
+    """The constants of 4-bit weights; None for plain ones."""
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """Return the weights, unpacked for this one use if they are in 4 bits."""
+        weight = self.weight if self.state is None else dequantize_4bit(self.weight, self.state)
+        return weight.to(dtype)
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Return the base layers' outputs [tokens, outputs] for rows [tokens, inputs]."""
+        weight = self.matrix(rows.dtype)
+        if self.bias is None:
+            return rows @ weight.T
+        return torch.addmm(self.bias.to(rows.dtype), rows, weight.T)
+
+
+def _make_blocks(layers: Sequence[Any]) -> list[_Block]:
+    """Stack plain weights to one block; 4-bit ones stay a block each."""
+    if isinstance(layers[0].base_layer, Linear4bit):
+        blocks: list[_Block] = []
+        for place, layer in enumerate(layers):
+            packed = layer.base_layer.weight
+            places = slice(place, place + 1)
+            bias = layer.base_layer.bias
+            blocks.append(_Block(places, packed.data, bias=bias, state=packed.quant_state))
+        return blocks
+    weight = torch.cat([layer.base_layer.weight.data for layer in layers])
+    bias = None
+    if layers[0].base_layer.bias is not None:
+        bias = torch.cat([layer.base_layer.bias.data for layer in layers])
+    parts = torch.split(weight, [layer.out_features for layer in layers])
+    for layer, part in zip(layers, parts, strict=True):
+        layer.base_layer.weight.data = part  # a view, so that the weights are held once
+    return [_Block(slice(0, len(layers)), weight, bias=bias)]
+
+
 class LoraGroup:
     """Computes its layers together when the first is called; the next ones, called with the same
     input, get theirs.
+
+    `sizes` are the layers' outputs, `ranks` and `scales` those of their adapters; `blocks` have the
+    base weights.
     """
 
-    def __init__(self, layers: Sequence[LoraLinear]) -> None:
+    def __init__(self, layers: Sequence[Any]) -> None:
         self._layers = layers
         self._name = next(iter(layers[0].lora_A))
-        self._weight = torch.cat([layer.base_layer.weight.data for layer in layers])
-        self._bias: Tensor | None = None
-        if layers[0].base_layer.bias is not None:
-            self._bias = torch.cat([layer.base_layer.bias.data for layer in layers])
-        self._sizes = [layer.out_features for layer in layers]
-        self._scales = [layer.scaling[self._name] for layer in layers]
+        self.blocks = _make_blocks(layers)
+        self.sizes = [layer.out_features for layer in layers]
+        self.ranks = [layer.lora_A[self._name].out_features for layer in layers]
+        self.scales = [layer.scaling[self._name] for layer in layers]
         self._outputs: tuple[Tensor, list[Tensor | None]] | None = None
-        parts = torch.split(self._weight, self._sizes)
+        self._casts: tuple[Tensor, list[Tensor]] | None = None
         for place, layer in enumerate(layers):
-            layer.base_layer.weight.data = parts[place]  # a view, so that the weights are held once
             layer.forward = partial(self._forward, place)
 
     def undo(self) -> None:
         """Give the layers their own computation back."""
-        self._outputs = None
+        self._outputs = self._casts = None
         for layer in self._layers:
             del layer.forward
+
+    def forget_casts(self) -> None:
+        """Cast the adapters anew the next time: they have changed."""
+        self._casts = None
+
+    def casts(
+        self, downs: Sequence[Tensor], ups: Sequence[Tensor], dtype: torch.dtype
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the adapters in the precision of the products: A of all layers [all ranks, inputs],
+        and for each block its scaled B as one block-diagonal matrix [outputs, ranks].
+        """
+        if self._casts is None or self._casts[0].dtype != dtype:
+            scaled = [scale * up for scale, up in zip(self.scales, ups, strict=True)]
+            stacked = []
+            for block in self.blocks:
+                part = scaled[block.places]
+                matrix = part[0] if len(part) == 1 else torch.block_diag(*part)  # type: ignore[no-untyped-call]
+                stacked.append(cast("Tensor", matrix).to(dtype))
+            self._casts = (torch.cat(list(downs)).to(dtype), stacked)
+        return self._casts
 
     def _forward(self, place: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer = self._layers[place]
         is_off = layer.disable_adapters or layer.merged or self._name not in layer.active_adapters
         # Without gradients too, so that held-out losses are peft's to the bit.
         if is_off or args or kwargs or not torch.is_grad_enabled():
-            return LoraLinear.forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
+            return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
         if self._outputs is None or self._outputs[0] is not x or self._outputs[1][place] is None:
             self._outputs = (x, list(self._compute(x)))
         outputs = self._outputs[1]
@@ -110,8 +204,7 @@ class LoraGroup:
         for layer in self._layers:
             adapters += [layer.lora_A[self._name].weight, layer.lora_B[self._name].weight]
         dropped = self._layers[0].lora_dropout[self._name](x)
-        inputs = (x, dropped, self._weight, self._bias, self._scales, *adapters)
-        outputs: tuple[Tensor, ...] = _FusedLora.apply(*inputs)  # type: ignore[no-untyped-call]
+        outputs: tuple[Tensor, ...] = _FusedLora.apply(x, dropped, self, *adapters)  # type: ignore[no-untyped-call]
         return outputs
 
 
@@ -121,55 +214,62 @@ class _FusedLora(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dropped: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scales: list[float],
-        *adapters: Tensor,
-    ) -> Any:
-        rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
-        dropped_rows = dropped.reshape(-1, x.shape[-1]).to(weight.dtype)
-        downs = adapters[::2]
-        ups = adapters[1::2]
-        down = torch.cat(downs).to(weight.dtype)
-        # The scaled B of all layers as one block-diagonal matrix [all outputs, all ranks].
-        scaled_ups = [scale * up for scale, up in zip(scales, ups, strict=True)]
-        up = cast("Tensor", torch.block_diag(*scaled_ups)).to(weight.dtype)  # type: ignore[no-untyped-call]
+    def forward(ctx: Any, x: Tensor, dropped: Tensor, group: LoraGroup, *adapters: Tensor) -> Any:
+        dtype = _product_dtype(x)
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        is_dropped = dropped is not x
+        dropped_rows = dropped.reshape(-1, x.shape[-1]).to(dtype) if is_dropped else rows
+        down, ups = group.casts(adapters[::2], adapters[1::2], dtype)
         inner = dropped_rows @ down.T
-        y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-        y.addmm_(inner, up.T)
-        ctx.save_for_backward(dropped_rows, inner, down, up, weight)
-        ctx.scales = scales
+        inners = torch.split(inner, group.ranks, 1)
+        outputs: list[Tensor] = []
+        for block, up in zip(group.blocks, ups, strict=True):
+            y = block.product(rows)
+            y.addmm_(_columns(inner, inners, block), up.T)
+            outputs += torch.split(y, group.sizes[block.places], 1)
+        ctx.save_for_backward(dropped_rows, inner)
+        ctx.casts = (down, ups)
+        ctx.group = group
         ctx.shape = x.shape
         ctx.dtype = x.dtype
-        ctx.is_dropped = dropped is not x
-        ctx.adapter_dtype = downs[0].dtype
-        ctx.ranks = [len(matrix) for matrix in downs]
-        ctx.sizes = [len(matrix) for matrix in ups]
-        return tuple(part.view(*x.shape[:-1], -1) for part in torch.split(y, ctx.sizes, 1))
+        ctx.is_dropped = is_dropped
+        ctx.adapter_dtype = adapters[0].dtype
+        return tuple(part.view(*x.shape[:-1], -1) for part in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        dropped, inner, down, up, weight = ctx.saved_tensors
-        g = torch.cat([gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients], 1)
-        g_inner = g @ up
-        g_downs = torch.split((g_inner.T @ dropped).to(ctx.adapter_dtype), ctx.ranks)
-        # `up` is block-diagonal, and its zeros need no gradient: a product for each layer.
-        blocks = torch.split(g, ctx.sizes, 1)
-        inners = inner.split(ctx.ranks, 1)
+        dropped, inner = ctx.saved_tensors
+        down, ups = ctx.casts
+        group = ctx.group
+        inners = torch.split(inner, group.ranks, 1)
+        g_rows = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+        g_inner_parts: list[Tensor] = []
+        g_x: Tensor | None = None
+        for block, up in zip(group.blocks, ups, strict=True):
+            parts = g_rows[block.places]
+            g = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            g_inner_parts.append(g @ up)
+            if ctx.needs_input_grad[0]:
+                weight = block.matrix(g.dtype)
+                g_x = g @ weight if g_x is None else g_x.addmm_(g, weight)
+        g_inner = g_inner_parts[0] if len(g_inner_parts) == 1 else torch.cat(g_inner_parts, 1)
+        g_downs = torch.split((g_inner.T @ dropped).to(ctx.adapter_dtype), group.ranks)
+        # B is block-diagonal, and its zeros need no gradient: a product for each layer.
         adapters: list[Tensor] = []
-        for place, scale in enumerate(ctx.scales):
-            g_up = (blocks[place].T @ inners[place]).to(ctx.adapter_dtype) * scale
+        for place, scale in enumerate(group.scales):
+            g_up = (g_rows[place].T @ inners[place]).to(ctx.adapter_dtype) * scale
             adapters += [g_downs[place], g_up]
-        g_x = g_dropped = None
-        if ctx.needs_input_grad[0]:
-            g_x = g @ weight
+        g_dropped = None
+        if g_x is not None:
             if not ctx.is_dropped:
                 g_x.addmm_(g_inner, down)
             g_x = g_x.view(ctx.shape).to(ctx.dtype)
         if ctx.is_dropped and ctx.needs_input_grad[1]:
             g_dropped = (g_inner @ down).view(ctx.shape).to(ctx.dtype)
-        return g_x, g_dropped, None, None, None, *adapters
+        return g_x, g_dropped, None, *adapters
+
+
+def _columns(inner: Tensor, inners: Sequence[Tensor], block: _Block) -> Tensor:
+    """Return the outputs of A that a block's layers take."""
+    parts = inners[block.places]
+    return inner if len(parts) == len(inners) else parts[0]

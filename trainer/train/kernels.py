@@ -1,5 +1,5 @@
-"""Chooses attention and fused kernels for a model and machine: flash, flex, Liger; on a CPU,
-dropout and LoRA too.
+"""Chooses layout of batches, attention and fused kernels for a model and machine: flash, flex,
+Liger, LoRA; on a CPU, dropout too.
 """
 
 import importlib
@@ -210,14 +210,15 @@ def _liger_patches() -> ModuleType:
 class KernelSelection:
     """Selected kernels, and the layout of batches that they need. `notes` explain the selection.
 
-    `on_cpu`: LoRA layers with the same input are one product. `chunked_loss`: no more logits than
-    necessary are kept. `shares_prefix`: what the prompts of a batch share is computed once.
+    `fuses_lora`: LoRA layers with the same input are computed together. `chunked_loss`: no more
+    logits than necessary are kept. `shares_prefix`: what the prompts of a batch share is computed
+    once.
     """
 
     layout: Layout
     liger: bool
     notes: tuple[str, ...]
-    on_cpu: bool = False
+    fuses_lora: bool = True
     chunked_loss: bool = False
     shares_prefix: bool = True
 
@@ -226,7 +227,7 @@ class KernelSelection:
         """Patch the model for a `with` block."""
         with (
             liger_kernels(model) if self.liger else nullcontext(),
-            fused_lora(model) if self.on_cpu else nullcontext(),
+            fused_lora(model) if self.fuses_lora else nullcontext(),
         ):
             yield
 
@@ -254,7 +255,6 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     else:
         layout = "what the prompts of a batch share computed once"
     no_liger = liger_unavailable_reason(model, machine)
-    on_cpu = model.device.type == "cpu"
     chunked_loss = has_plain_head(model)
     logits = "of trained tokens only"
     if chunked_loss:
@@ -263,16 +263,14 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
         f"Attention: {model.config._attn_implementation}, {layout}.",
         *failed_attempts,
         f"Logits: {logits}.",
+        FUSED_LORA_NOTE,
+        f"Optimiser: {recipe.optim}.",
+        f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
     ]
-    if on_cpu:
-        notes.append(FUSED_LORA_NOTE)
-    notes.append(f"Optimiser: {recipe.optim}.")
-    notes.append(f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.")
     return KernelSelection(
         layout=kind,
         liger=not no_liger,
         notes=tuple(notes),
-        on_cpu=on_cpu,
         chunked_loss=chunked_loss,
         shares_prefix=(kind == "rows" or not obstacle) and not recipe.neftune_noise_alpha,
     )
@@ -282,12 +280,12 @@ def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelect
     """Give up the fused LoRA layers if a new adapter learns something else with them than with
     peft's own.
     """
-    if not kernels.on_cpu or not adapter_gradients_differ(peft_model, fused_lora(peft_model)):
+    if not adapter_gradients_differ(peft_model, fused_lora(peft_model)):
         return kernels
     note = "LoRA layers: each computed alone, because together they give other gradients."
     log.warning("%s", note)
     other_notes = [other for other in kernels.notes if other != FUSED_LORA_NOTE]
-    return replace(kernels, on_cpu=False, notes=(*other_notes, note))
+    return replace(kernels, fuses_lora=False, notes=(*other_notes, note))
 
 
 def _choose_layout(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[Layout, list[str]]:

@@ -1,0 +1,43 @@
+"""Counts the calls that reach torch's operators: what a host does for a step on a GPU."""
+
+from collections import Counter
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+VIEWS = frozenset(
+    "view _unsafe_view reshape transpose t permute expand slice select unsqueeze squeeze alias detach "
+    "split split_with_sizes as_strided chunk unbind diagonal empty empty_like new_empty "
+    "_reshape_alias lift_fresh empty_strided new_empty_strided narrow view_as expand_as".split()
+)
+"""Calls that start no kernel on a GPU."""
+WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal")
+"""Calls for which a host waits for a GPU."""
+
+
+class CallCounter(TorchDispatchMode):
+    """Counts the calls that reach torch's operators, by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name = operator._overloadpacket.__name__
+        self.calls[name] += 1
+        if name.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple):
+            indices = [it for it in args[1] if isinstance(it, torch.Tensor)]
+            self.calls["nonzero"] += sum(it.dtype == torch.bool for it in indices)
+        return operator(*args, **(kwargs or {}))
+
+    @property
+    def dispatches(self) -> int:
+        return self.calls.total()
+
+    @property
+    def waits(self) -> int:
+        return sum(self.calls[name] for name in WAITS)
+
+    @property
+    def kernels(self) -> int:
+        return sum(count for name, count in self.calls.items() if name not in VIEWS)
