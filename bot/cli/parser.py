@@ -51,8 +51,9 @@ What a dozen base models take on this machine: memory to serve and to train, dis
 once a model was used, measured. Some seconds; without a command it downloads nothing. docs/models.md has each model's
 facts with their sources.
 
-`fetch` shows the licence first, continues after a cut, and checks each file. `use` writes BASE_MODEL into the .env of
-this folder (or --env FILE), and says what becomes of each persona's version; the bot reads it at its next start."""
+`fetch` shows the licence first, continues after a cut, and checks each file. `use` writes BASE_MODEL, and ENGINE
+where another one serves it best here, into the .env of this folder (or --env FILE), and says what becomes of each
+persona's version; the bot reads it at its next start."""
 INVITE_NOTES = """\
 examples:
   python -m bot invite                                     the bot of DISCORD_TOKEN

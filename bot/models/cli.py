@@ -5,6 +5,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from bot.models.actions import fetched_name
@@ -23,6 +24,7 @@ from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
 from bot.store import Store, find_databases
 from personas.cli_common import LogProgress
+from personas.home.private_home import protect_home
 from personas.models.model_fit import ModelFit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,7 @@ COLUMNS = (
 
 def run_models(arguments: argparse.Namespace, home: Path) -> int:
     """Print the table. Returns the exit code."""
+    _open_home(home)
     table = asyncio.run(build_table(home, arguments.settings.base_model))
     if arguments.json:
         print(json.dumps(table.as_json(), ensure_ascii=False))
@@ -45,6 +48,7 @@ def run_models(arguments: argparse.Namespace, home: Path) -> int:
 
 def run_fetch_command(arguments: argparse.Namespace, home: Path) -> int:
     """Fetch a base model, after its licence was accepted. Returns the exit code."""
+    _open_home(home)
     return asyncio.run(_fetch(arguments, home))
 
 
@@ -67,6 +71,13 @@ def _print_fetched(arguments: argparse.Namespace, plan: FetchPlan) -> None:
         return
     print(f"{plan.title} is here, and its files are whole.")
     print(f"  python -m bot models use {plan.model.name if plan.model else plan.files.name}")
+
+
+def _open_home(home: Path) -> None:
+    """Make the home if it is not there, for this user alone: measured speeds are stored in it."""
+    with suppress(OSError):  # they are measured again
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    protect_home(home)
 
 
 class _ProgressLine:
@@ -92,6 +103,7 @@ def run_use_command(arguments: argparse.Namespace, home: Path) -> int:
     each persona. Returns the exit code.
     """
     env_file = _require_env_file(arguments.env)
+    _open_home(home)
     plan = asyncio.run(_plan_use(arguments, home))
     if plan.base_model == plan.previous and not plan.engine.engine:
         return _say_already_set(arguments, plan)

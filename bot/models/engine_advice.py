@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from bot.models.table import ModelTable
-from personas.models.base_model import EMBEDDED
+from personas.models.base_model import split_name
 from personas.models.catalogue import CatalogueModel, find_model
 from personas.models.model_fit import EngineName
 
@@ -30,9 +30,9 @@ def advise_engine(base_model: str, table: ModelTable, present: PresentEngine) ->
     """Advise about a base model that is on this machine. Servers of the operator's own stay."""
     if present.kind not in ("local", "llamacpp") or present.has_urls:
         return EngineAdvice()
-    path = base_model.partition("#")[0]
-    if path.casefold() == EMBEDDED:
-        return _change_to("local", "the bundled model has no GGUF file", present)
+    path, scaling, _ = split_name(base_model)
+    if scaling:
+        return _change_to("local", "llama.cpp is not told of a RoPE scaling", present)
     model = find_model(path)
     if model is None:
         return EngineAdvice()

@@ -28,7 +28,7 @@ def find_base_gguf(base: BaseModel, setting: str = "") -> Path:
         if not is_gguf(file):
             raise BaseModelError(
                 f"ENGINE_MODEL is {setting}, which is no GGUF file.",
-                "With ENGINE=llamacpp it names the base model's GGUF file.",
+                "Name the base model's GGUF file, or leave it out.",
             )
         return file.absolute()
     name = base.name.removesuffix(f"#{base.template}")

@@ -49,7 +49,9 @@ def type_models(monkeypatch, capsys, tmp_path):
         (tmp_path / ".env").touch()
         return typed(monkeypatch, capsys, tmp_path / "home", *env, "models", *words, **environment)
 
-    return type_words
+    umask = os.umask(0o022)  # the commands set a private one
+    yield type_words
+    os.umask(umask)
 
 
 def answer(monkeypatch, text):
@@ -246,8 +248,10 @@ def test_using_a_model_writes_the_engine_that_serves_it_best(
     assert settings.engine == "llamacpp" and settings.base_model.endswith("Q4_K_M.gguf")
     code, output, _ = type_models("use", "qwen3-4b")
     assert code == 0 and "nothing was written" in output
-    code, _, _ = type_models("use", "embedded")
-    assert code == 0 and load_settings(env, {}).engine == "local", "it has no GGUF file"
+    code, output, _ = type_models("use", "qwen3-4b#yarn:2")
+    assert code == 0 and "RoPE scaling" in output and load_settings(env, {}).engine == "local"
+    code, output, _ = type_models("use", "qwen3-4b#yarn:2")
+    assert code == 0 and "nothing was written" in output
 
 
 def test_an_engine_that_is_not_here_or_set_elsewhere_is_only_advised(
@@ -264,6 +268,13 @@ def test_an_engine_that_is_not_here_or_set_elsewhere_is_only_advised(
 
 
 def test_an_engine_of_the_environment_is_not_written_over(fetched_gguf, type_models, tmp_path):
-    code, output, _ = type_models("use", "embedded", ENGINE="llamacpp")
+    code, output, _ = type_models("use", "qwen3-4b#yarn:2", ENGINE="llamacpp")
     assert code == 0 and "in the environment" in output
     assert "ENGINE=" not in (tmp_path / ".env").read_text()
+
+
+def test_the_home_that_a_first_command_makes_is_private(type_models, monkeypatch, tmp_path):
+    pretend_machine(monkeypatch)
+    code, _, errors = type_models()
+    assert code == 0 and "chmod" not in errors
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0

@@ -27,7 +27,7 @@ from personas.cli_common import supports_colour
 from personas.errors import RequestError, UnderstudyError
 
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
-NAME_WIDTH_CHARS = 20  # the longest name is "llama.cpp adapters"
+NAME_WIDTH_CHARS = 22  # the longest name is "llama.cpp candidates"
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

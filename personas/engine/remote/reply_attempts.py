@@ -76,7 +76,11 @@ class ReplyAttempts:
         elif seq.failed_attempts >= MAX_FAILED_ATTEMPTS:
             self._scheduler.fail(seq, error)
         else:
-            log.info("a reply goes on elsewhere after %d tokens: %s", len(seq.received), error)
+            log.info(
+                "a reply goes on after %d tokens, by the next server that is ready: %s",
+                len(seq.received),
+                error,
+            )
             # A reply that got tokens waits anew; others keep their place.
             queued_at = self._scheduler.clock() if has_progress else seq.queued_at
             self._scheduler.requeue(seq, queued_at)

@@ -182,7 +182,7 @@ class ServerProcess:
             log.error(
                 "%s ended (%s) and is started again in %.0f s: %s",
                 self._command.name,
-                code,
+                _ending(code),
                 backoff_s,
                 await self._last_lines(),
             )
@@ -194,6 +194,15 @@ class ServerProcess:
 
     async def _last_lines(self) -> str:
         return await asyncio.to_thread(_last_lines, self._log_file)
+
+
+def _ending(code: int) -> str:
+    """Name an exit code; the guard of a server that a signal ended exits with 256 less its number."""
+    number = -code if code < 0 else 256 - code
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"exit code {code}"
 
 
 def _free_port() -> int:
