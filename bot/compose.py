@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import discord
@@ -24,6 +24,7 @@ from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import Clock, SystemClock
+from bot.server_engines import create_server_engine
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings
 from bot.store import Store, TrainingJob
@@ -43,7 +44,7 @@ from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine, MetricsCallback
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.serving_precision import PRECISION_BY_SETTING, choose_precision
+from personas.engine.serving_precision import choose_precision
 from personas.home.comparison_targets import ComparisonTargets
 from personas.lore.index import LoreIndex
 from personas.models.base_model import BaseModel
@@ -52,7 +53,6 @@ from personas.schemas.chat import SamplingParams
 log = logging.getLogger(__name__)
 
 GIB = 2**30
-GATEWAY_HEALTH_INTERVAL_S = 5.0  # a gateway may count the requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +161,7 @@ def compose(
         fetch_adapters=settings.fetch_adapters,
         client=client,
         metrics=dependencies.metrics,
-        engine_settings=PresentEngine(
-            settings.engine, settings.llama_server, bool(settings.engine_urls)
-        ),
+        engine_settings=PresentEngine.of(settings),
         env_file=dependencies.env_file,
     )
 
@@ -183,57 +181,18 @@ async def create_engine(settings: Settings, base: BaseModel, on_reply: MetricsCa
             home=settings.home,
         )
 
-    if settings.engine == "llamacpp":
-        return await _create_llamacpp_engine(settings, base, on_reply)
-    if settings.engine == "ollama":
-        return await _create_ollama_engine(settings, base, on_reply)
-
+    server = await create_server_engine(settings, base, on_reply)
     if settings.engine == "vllm" and not settings.engine_urls:
-        return _create_local_vllm_engine(settings, base, on_reply)
-
-    # What works with servers is imported only where the setting names them.
-    from personas.engine.remote.openai_engine import OpenAIEngine
-    from personas.engine.remote.replica import ReplicaLimits
-    from personas.engine.remote.vllm_engine import VllmEngine
-
-    log.info("connecting to %s …", ", ".join(settings.engine_urls))
-    precision = PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16"
-    limits = ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras)
-    if settings.engine == "openai":
-        limits = replace(limits, adapters=0, health_interval_s=GATEWAY_HEALTH_INTERVAL_S)
-        return OpenAIEngine(
-            base,
-            precision,
-            settings.engine_urls,
-            settings.home,
-            model=settings.engine_model,
-            key=settings.engine_key,
-            limits=limits,
-            max_waiting=settings.max_waiting_replies,
-            max_context_tokens=settings.context_tokens,
-            on_reply=on_reply,
-        )
-    return VllmEngine(
-        base,
-        precision,
-        settings.engine_urls,
-        settings.home,
-        server_home=settings.engine_home,
-        key=settings.engine_key,
-        limits=limits,
-        max_waiting=settings.max_waiting_replies,
-        max_context_tokens=settings.context_tokens,
-        on_reply=on_reply,
-    )
+        return _share_card(server, settings, base, on_reply)
+    return server
 
 
-def _create_local_vllm_engine(
-    settings: Settings, base: BaseModel, on_reply: MetricsCallback
+def _share_card(
+    server: Engine, settings: Settings, base: BaseModel, on_reply: MetricsCallback
 ) -> Engine:
+    """Have the bot's own vLLM leave the card to trainings."""
     from personas.engine.remote.card_sharing_engine import CardSharingEngine
     from personas.engine.remote.local_vllm_engine import LocalVllmEngine
-    from personas.engine.remote.replica import ReplicaLimits
-    from personas.engine.remote.vllm_command import find_vllm
 
     def create_spare() -> Engine:
         return LLMEngine(
@@ -246,68 +205,8 @@ def _create_local_vllm_engine(
             first_device="cpu",
         )
 
-    server = LocalVllmEngine(
-        base,
-        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
-        (),
-        settings.home,
-        program=find_vllm(settings.vllm_python, settings.home),
-        limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
-        max_waiting=settings.max_waiting_replies,
-        max_context_tokens=settings.context_tokens,
-        on_reply=on_reply,
-    )
+    assert isinstance(server, LocalVllmEngine)  # `create_server_engine` made it
     return CardSharingEngine(server, create_spare)
-
-
-async def _create_llamacpp_engine(
-    settings: Settings, base: BaseModel, on_reply: MetricsCallback
-) -> Engine:
-    from personas.engine.remote.llamacpp_command import find_program
-    from personas.engine.remote.llamacpp_engine import LLAMACPP_LIMITS, LlamaCppEngine
-    from personas.models.gguf_base_file import find_base_gguf
-
-    model_file = await asyncio.to_thread(find_base_gguf, base, settings.engine_model)
-    program = None if settings.engine_urls else find_program(settings.llama_server)
-    where = program.name if program else ", ".join(settings.engine_urls)
-    log.info("%s serves %s with llama.cpp …", where, model_file)
-    return LlamaCppEngine(
-        base,
-        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
-        settings.engine_urls,
-        settings.home,
-        model_file=model_file,
-        program=program,
-        candidates=settings.max_reply_candidates,
-        key=settings.engine_key,
-        limits=replace(LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
-        max_waiting=settings.max_waiting_replies,
-        max_context_tokens=settings.context_tokens,
-        on_reply=on_reply,
-    )
-
-
-async def _create_ollama_engine(
-    settings: Settings, base: BaseModel, on_reply: MetricsCallback
-) -> Engine:
-    from personas.engine.remote.ollama_engine import DEFAULT_URL, OLLAMA_LIMITS, OllamaEngine
-    from personas.models.gguf_base_file import find_base_gguf
-
-    model_file = await asyncio.to_thread(find_base_gguf, base, settings.engine_model)
-    urls = settings.engine_urls or (DEFAULT_URL,)
-    log.info("Ollama at %s serves %s …", ", ".join(urls), model_file)
-    return OllamaEngine(
-        base,
-        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
-        urls,
-        settings.home,
-        model_file=model_file,
-        key=settings.engine_key,
-        limits=replace(OLLAMA_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras),
-        max_waiting=settings.max_waiting_replies,
-        max_context_tokens=settings.context_tokens,
-        on_reply=on_reply,
-    )
 
 
 def create_backend(

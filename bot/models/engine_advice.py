@@ -2,8 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from typing import Self
 
 from bot.models.table import ModelTable
+from bot.settings import Settings
 from personas.models.base_model import split_name
 from personas.models.catalogue import CatalogueModel, find_model
 from personas.models.model_fit import EngineName
@@ -16,6 +18,10 @@ class PresentEngine:
     kind: str = "local"
     llama_server: str = ""
     has_urls: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(settings.engine, settings.llama_server, bool(settings.engine_urls))
 
 
 @dataclass(frozen=True)

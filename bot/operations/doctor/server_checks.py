@@ -6,14 +6,13 @@ import secrets
 import shlex
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.operations.doctor.checks import BotCheck
+from bot.server_engines import create_server_engine
 from bot.settings import Settings
-from personas.engine.serving_precision import PRECISION_BY_SETTING
-from personas.errors import BaseModelError, UnderstudyError
+from personas.errors import UnderstudyError
 from personas.models import base_model
 from personas.models.gguf_file import NotUnpackedError
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from bot.training.backends.ray_jobs import RayJob, RayJobsClient
     from personas.engine.remote.server_checks import ServerCheck
 
+LABELS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "ollama": "Ollama", "openai": "engine"}
+"""Names of the checks by ENGINE."""
 OLDEST_RAY = (2, 40)
 """Ray releases before this one are untested."""
 RAY_PROBE_TIMEOUT_S = 60.0
@@ -39,126 +40,10 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
     """Check each server that replies are computed on; none with ENGINE=local."""
     if settings.engine == "local":
         return []
-    from personas.engine.remote.openai_engine import OpenAIEngine  # only where the setting names it
-    from personas.engine.remote.vllm_engine import VllmEngine
-
-    if settings.engine == "llamacpp":
-        return await _check_llamacpp(settings)
-    if settings.engine == "ollama":
-        return await _check_ollama(settings)
-    if settings.engine == "vllm" and not settings.engine_urls:
-        return await _check_local_vllm(settings)
-    label = "vLLM" if settings.engine == "vllm" else "engine"
+    label = LABELS[settings.engine]
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
-        urls = settings.engine_urls
-        key = settings.engine_key
-        home = settings.home
-        if settings.engine == "openai":
-            engine: VllmEngine = OpenAIEngine(
-                base,
-                "bfloat16",
-                urls,
-                home,
-                key=key,
-                model=settings.engine_model,
-                max_context_tokens=settings.context_tokens,
-            )
-        else:
-            engine = VllmEngine(
-                base,
-                "bfloat16",
-                urls,
-                home,
-                key=key,
-                server_home=settings.engine_home,
-                max_context_tokens=settings.context_tokens,
-            )
-        findings = await engine.inspect()
-    except NotUnpackedError as error:
-        return [BotCheck(label, "warn", error.message, error.advice)]
-    except BaseModelError as error:
-        return [BotCheck(label, "fail", error.message, error.advice)]
-    return _bot_checks(label, findings)
-
-
-async def _check_local_vllm(settings: Settings) -> list[BotCheck]:
-    """Check the vLLM that the bot starts for itself, and its place on the card."""
-    from personas.engine.remote.local_vllm_engine import LocalVllmEngine
-    from personas.engine.remote.replica import ReplicaLimits
-    from personas.engine.remote.vllm_command import find_vllm
-
-    label = "vLLM"
-    try:
-        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
-        engine = LocalVllmEngine(
-            base,
-            PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
-            (),
-            settings.home,
-            program=find_vllm(settings.vllm_python, settings.home),
-            limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
-            max_context_tokens=settings.context_tokens,
-        )
-        findings = await engine.inspect()
-    except NotUnpackedError as error:
-        return [BotCheck(label, "warn", error.message, error.advice)]
-    except UnderstudyError as error:
-        return [BotCheck(label, "fail", error.message, error.advice)]
-    return _bot_checks(label, findings)
-
-
-async def _check_llamacpp(settings: Settings) -> list[BotCheck]:
-    """Check llama.cpp's servers, or the program and the files of the bot's own."""
-    from personas.engine.remote.llamacpp_command import find_program
-    from personas.engine.remote.llamacpp_engine import LLAMACPP_LIMITS, LlamaCppEngine
-    from personas.models.gguf_base_file import find_base_gguf
-
-    label = "llama.cpp"
-    try:
-        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
-        engine = LlamaCppEngine(
-            base,
-            "bfloat16",
-            settings.engine_urls,
-            settings.home,
-            model_file=await asyncio.to_thread(find_base_gguf, base, settings.engine_model),
-            program=None if settings.engine_urls else find_program(settings.llama_server),
-            candidates=settings.max_reply_candidates,
-            key=settings.engine_key,
-            limits=replace(
-                LLAMACPP_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
-            ),
-            max_context_tokens=settings.context_tokens,
-        )
-        findings = await engine.inspect()
-    except NotUnpackedError as error:
-        return [BotCheck(label, "warn", error.message, error.advice)]
-    except UnderstudyError as error:
-        return [BotCheck(label, "fail", error.message, error.advice)]
-    return _bot_checks(label, findings)
-
-
-async def _check_ollama(settings: Settings) -> list[BotCheck]:
-    """Check this machine's Ollama, the base model's file, and what versions take there."""
-    from personas.engine.remote.ollama_engine import DEFAULT_URL, OLLAMA_LIMITS, OllamaEngine
-    from personas.models.gguf_base_file import find_base_gguf
-
-    label = "Ollama"
-    try:
-        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
-        engine = OllamaEngine(
-            base,
-            "bfloat16",
-            settings.engine_urls or (DEFAULT_URL,),
-            settings.home,
-            model_file=await asyncio.to_thread(find_base_gguf, base, settings.engine_model),
-            key=settings.engine_key,
-            limits=replace(
-                OLLAMA_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
-            ),
-            max_context_tokens=settings.context_tokens,
-        )
+        engine = await create_server_engine(settings, base)
         findings = await engine.inspect()
     except NotUnpackedError as error:
         return [BotCheck(label, "warn", error.message, error.advice)]
