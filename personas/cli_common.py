@@ -29,6 +29,13 @@ def add_command(
     )
 
 
+def confirm(question: str) -> bool:
+    """Ask on a terminal; False without one."""
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.ArgumentParser:
     """Append examples to the help of a parser, and return it. Each line begins with the parser's
     `prog`.

@@ -5,7 +5,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from bot.models.actions import fetched_name
@@ -23,8 +22,7 @@ from bot.models.table import ModelTable, build_table, speed_text
 from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
 from bot.store import Store, find_databases
-from personas.cli_common import LogProgress
-from personas.home.private_home import protect_home
+from personas.cli_common import LogProgress, confirm
 from personas.models.model_fit import ModelFit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -37,7 +35,6 @@ COLUMNS = (
 
 def run_models(arguments: argparse.Namespace, home: Path) -> int:
     """Print the table. Returns the exit code."""
-    _open_home(home)
     table = asyncio.run(build_table(home, arguments.settings.base_model))
     if arguments.json:
         print(json.dumps(table.as_json(), ensure_ascii=False))
@@ -48,7 +45,6 @@ def run_models(arguments: argparse.Namespace, home: Path) -> int:
 
 def run_fetch_command(arguments: argparse.Namespace, home: Path) -> int:
     """Fetch a base model, after its licence was accepted. Returns the exit code."""
-    _open_home(home)
     return asyncio.run(_fetch(arguments, home))
 
 
@@ -58,7 +54,7 @@ async def _fetch(arguments: argparse.Namespace, home: Path) -> int:
     plan = await asyncio.to_thread(plan_fetch, name)
     for line in plan.lines:
         print(line, file=sys.stderr if arguments.json else sys.stdout)
-    accepted = arguments.yes or _confirm("Accept the licence, and fetch it?")
+    accepted = arguments.yes or confirm("Accept the licence, and fetch it?")
     require_accepted(plan, accepted=accepted)
     await run_fetch(plan, _ProgressLine().say)
     _print_fetched(arguments, plan)
@@ -73,13 +69,6 @@ def _print_fetched(arguments: argparse.Namespace, plan: FetchPlan) -> None:
     print(f"  python -m bot models use {plan.model.name if plan.model else plan.files.name}")
 
 
-def _open_home(home: Path) -> None:
-    """Make the home if it is not there, for this user alone: measured speeds are stored in it."""
-    with suppress(OSError):  # they are measured again
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    protect_home(home)
-
-
 class _ProgressLine:
     """Shows progress in one line of a terminal, or now and then in a log."""
 
@@ -92,18 +81,11 @@ class _ProgressLine:
         self._log.update(text)
 
 
-def _confirm(question: str) -> bool:
-    if not sys.stdin.isatty():
-        return False
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
 def run_use_command(arguments: argparse.Namespace, home: Path) -> int:
     """Write BASE_MODEL, and ENGINE where another one serves it best here, after saying what becomes of
     each persona. Returns the exit code.
     """
     env_file = _require_env_file(arguments.env)
-    _open_home(home)
     plan = asyncio.run(_plan_use(arguments, home))
     if plan.base_model == plan.previous and not plan.engine.engine:
         return _say_already_set(arguments, plan)
@@ -113,7 +95,7 @@ def run_use_command(arguments: argparse.Namespace, home: Path) -> int:
         print(f"To write into {env_file}: {written} (BASE_MODEL was {plan.previous}).")
         for line in plan.lines:
             print(f"  {line}")
-    if not arguments.yes and plan.to_retrain and not _confirm("Write it?"):
+    if not arguments.yes and plan.to_retrain and not confirm("Write it?"):
         print("Nothing was changed; --yes does not ask.", file=sys.stderr)
         return 1
     todo = use_model(plan, env_file)
@@ -152,8 +134,7 @@ async def _plan_use(arguments: argparse.Namespace, home: Path) -> SwitchPlan:
     name = arguments.name
     table = await build_table(home, settings.base_model)
     name = await asyncio.to_thread(find_local_name, name, table)
-    present = PresentEngine(settings.engine, settings.llama_server, bool(settings.engine_urls))
-    engine = await asyncio.to_thread(advise_engine, name, table, present)
+    engine = await asyncio.to_thread(advise_engine, name, table, PresentEngine.of(settings))
     return await asyncio.to_thread(
         plan_switch, home, name, settings.base_model, _live_versions(home), engine=engine
     )

@@ -42,7 +42,8 @@ def measured_speed(home: Path) -> WeightReadSpeed:
     if stored and is_recent and _is_faster(stored, speed):
         return stored
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # a command may be the first to need it
+        file.parent.mkdir(exist_ok=True)
         write_private_file(file, json.dumps(asdict(speed)).encode())
     except OSError:  # it is measured again next time
         pass

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from bot.settings import Settings
+from personas.cli_common import confirm
 from personas.engine.remote.vllm_command import (
     ENVIRONMENT_FOLDER,
     READY_FILE,
@@ -55,26 +56,21 @@ def offer_installation(settings: Settings) -> None:
             install_vllm(settings.home)
 
 
-def confirm(question: str) -> bool:
-    """Ask on a terminal; False without one."""
-    if not sys.stdin.isatty():
-        return False
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
 def install_vllm(home: Path, python: str = sys.executable) -> None:
     """Install vLLM for this machine's card or processor into the home, by the hashes of
     requirements/. Raises `VllmInstallationError`.
     """
     folder = home / ENVIRONMENT_FOLDER
     chosen = _list_name()
-    shutil.rmtree(folder, ignore_errors=True)  # of an installation that was broken off
-    folder.mkdir(parents=True, mode=0o700)
-    if (free := shutil.disk_usage(folder).free) < FREE_BYTES[chosen]:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(home).free) < FREE_BYTES[chosen]:
         raise VllmInstallationError(
             f"vLLM takes some {FREE_BYTES[chosen] / GIB:.0f} GiB of disk; {free / GIB:.1f} are free.",
             "Free space, or name in VLLM_PYTHON the Python of an environment with vLLM.",
         )
+    # Of an installation that was broken off, or an earlier one.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
     _run([python, "-m", "venv", str(folder)])
     _run([str(INSTALLER), str(environment_python(home).absolute()), chosen])
     (folder / READY_FILE).touch()

@@ -49,9 +49,7 @@ def type_models(monkeypatch, capsys, tmp_path):
         (tmp_path / ".env").touch()
         return typed(monkeypatch, capsys, tmp_path / "home", *env, "models", *words, **environment)
 
-    umask = os.umask(0o022)  # the commands set a private one
-    yield type_words
-    os.umask(umask)
+    return type_words
 
 
 def answer(monkeypatch, text):
@@ -275,6 +273,9 @@ def test_an_engine_of_the_environment_is_not_written_over(fetched_gguf, type_mod
 
 def test_the_home_that_a_first_command_makes_is_private(type_models, monkeypatch, tmp_path):
     pretend_machine(monkeypatch)
-    code, _, errors = type_models()
-    assert code == 0 and "chmod" not in errors
-    assert (tmp_path / "home").stat().st_mode & 0o077 == 0
+    umask = os.umask(0o022)
+    try:
+        code, _, _ = type_models()
+        assert code == 0 and (tmp_path / "home").stat().st_mode & 0o077 == 0
+    finally:
+        os.umask(umask)

@@ -65,9 +65,19 @@ def test_an_installation_that_fails_says_what_to_do_and_is_not_used(tmp_path, in
     assert "VLLM_PYTHON" in error.value.advice
     with pytest.raises(NoVllmError):
         find_vllm("", home)
+
+
+def test_an_installation_that_has_no_room_leaves_the_earlier_one(tmp_path, installed):
+    home = tmp_path / "home"
     vllm_setup.FREE_BYTES["vllm"] = 2**60
     with pytest.raises(VllmInstallationError, match="GiB of disk"):
         install_vllm(home)
+    vllm_setup.FREE_BYTES["vllm"] = 1
+    install_vllm(home)
+    vllm_setup.FREE_BYTES["vllm"] = 2**60
+    with pytest.raises(VllmInstallationError, match="GiB of disk"):
+        install_vllm(home)
+    assert find_vllm("", home).python.exists()
 
 
 def test_the_bot_asks_on_a_terminal_and_only_where_one_is_needed(tmp_path, installed, monkeypatch):
