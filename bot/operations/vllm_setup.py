@@ -65,7 +65,7 @@ def install_vllm(home: Path, python: str = sys.executable) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (free := shutil.disk_usage(home).free) < FREE_BYTES[chosen]:
         raise VllmInstallationError(
-            f"vLLM takes some {FREE_BYTES[chosen] / GIB:.0f} GiB of disk; {free / GIB:.1f} are free.",
+            f"vLLM needs {FREE_BYTES[chosen] / GIB:.0f} GiB of free disk; there are {free / GIB:.1f}.",
             "Free space, or name in VLLM_PYTHON the Python of an environment with vLLM.",
         )
     # Of an installation that was broken off, or an earlier one.
@@ -84,8 +84,8 @@ def _question(home: Path) -> str:
     chosen = _list_name()
     kind = "graphics cards" if chosen == CARD_LIST else "processors"
     return (
-        f"Install vLLM for {kind} into {home / ENVIRONMENT_FOLDER} (once; some minutes, "
-        f"{FREE_BYTES[chosen] / GIB:.0f} GiB)?"
+        f"Install vLLM for {kind} into {home / ENVIRONMENT_FOLDER} (once; it needs "
+        f"{FREE_BYTES[chosen] / GIB:.0f} GiB of free disk)?"
     )
 
 

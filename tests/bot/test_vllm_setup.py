@@ -70,12 +70,12 @@ def test_an_installation_that_fails_says_what_to_do_and_is_not_used(tmp_path, in
 def test_an_installation_that_has_no_room_leaves_the_earlier_one(tmp_path, installed):
     home = tmp_path / "home"
     vllm_setup.FREE_BYTES["vllm"] = 2**60
-    with pytest.raises(VllmInstallationError, match="GiB of disk"):
+    with pytest.raises(VllmInstallationError, match="GiB of free disk"):
         install_vllm(home)
     vllm_setup.FREE_BYTES["vllm"] = 1
     install_vllm(home)
     vllm_setup.FREE_BYTES["vllm"] = 2**60
-    with pytest.raises(VllmInstallationError, match="GiB of disk"):
+    with pytest.raises(VllmInstallationError, match="GiB of free disk"):
         install_vllm(home)
     assert find_vllm("", home).python.exists()
 
