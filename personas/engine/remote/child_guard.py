@@ -11,6 +11,8 @@ import sys
 import threading
 
 END_TIMEOUT_S = 10.0
+SIGNAL_EXIT_CODE = 128
+"""A command that a signal ended has the exit code of this and the signal's number, as in shells."""
 
 
 def main() -> int:
@@ -29,7 +31,8 @@ def main() -> int:
             child.kill()
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    return child.wait()
+    code = child.wait()
+    return SIGNAL_EXIT_CODE - code if code < 0 else code
 
 
 if __name__ == "__main__":

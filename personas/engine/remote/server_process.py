@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from personas.engine.remote import child_guard
+from personas.engine.remote.child_guard import SIGNAL_EXIT_CODE
 from personas.engine.remote.server_errors import VllmError
 from personas.errors import ServerError
 from personas.home.job_folder import limit_log
@@ -160,7 +161,7 @@ class ServerProcess:
         except TimeoutError:
             reason = f"did not load {self._command.model} in {LOAD_TIMEOUT_S:.0f} s"
         else:
-            reason = f"ended while it started ({process.returncode}): {await self._last_lines()}"
+            reason = f"ended while it started ({_ending(process.returncode)}): {await self._last_lines()}"
         self._is_loading = False
         advice = f"See {self._log_file}; {self._command.remedy}"
         raise self.error_type(f"{self._command.name} {reason}.", advice)
@@ -197,8 +198,8 @@ class ServerProcess:
 
 
 def _ending(code: int) -> str:
-    """Name an exit code; the guard of a server that a signal ended exits with 256 less its number."""
-    number = -code if code < 0 else 256 - code
+    """Name an exit code: the guard's own signal, or that of its server, as shells number it."""
+    number = -code if code < 0 else code - SIGNAL_EXIT_CODE
     try:
         return signal.Signals(number).name
     except ValueError:

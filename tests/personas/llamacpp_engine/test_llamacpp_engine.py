@@ -289,7 +289,7 @@ class TestOwnServer:
 
     @pytest.mark.parametrize("number", [1, 2], ids=["served before", "new"])
     async def test_a_version_asked_while_a_dead_server_starts_again_speaks(
-        self, open_engine, program, version, undisturbed, number
+        self, open_engine, program, version, undisturbed, number, caplog
     ):
         engine = await open_engine(program=program())
         await engine.load(version(1))
@@ -299,6 +299,7 @@ class TestOwnServer:
         request = ask("hello", version(number))
         text = await answer(engine, request)
         assert text == undisturbed(request, file_of(engine, version(number)))
+        assert "ended (SIGKILL)" in caplog.text
 
     async def test_it_ends_with_the_bot_and_with_its_guard(self, open_engine, program):
         engine = await open_engine(program=program())
