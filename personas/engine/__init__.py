@@ -99,6 +99,7 @@ class EngineState:
     """Load of an engine: `running` of `rows` replies, `waiting` requests, and the adapters in
     memory.
 
+    `precision` is the base model's; a GGUF file's name where a server computes that file.
     `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt
     prefixes. `problems` are servers' refusals, with advice, until they reply again.
     `context_reason` says what limits the window of `context_tokens`. The engine can choose the

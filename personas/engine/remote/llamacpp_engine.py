@@ -226,7 +226,12 @@ class LlamaCppEngine(VllmEngine):
             for replica in self._replicas.ready
             if isinstance(replica.served, ServedByLlamaCpp)
         ]
-        return replace(state, adapters=tuple(adapters), candidates=max(candidates, default=1))
+        return replace(
+            state,
+            precision=self.model_file.name,  # which says its own quantisation
+            adapters=tuple(adapters),
+            candidates=max(candidates, default=1),
+        )
 
     def _replies(self, name: str) -> int:
         return sum(replica.active[name] for replica in self._replicas.all)

@@ -287,7 +287,12 @@ class OllamaEngine(VllmEngine):
         kept = {use.model: name for name, use in self._models.uses.items()}
         loaded = {kept[model] for model in self._asked.favourites if model in kept}
         adapters = [replace(each, in_slot=False) for each in state.adapters if each.name in loaded]
-        return replace(state, adapters=tuple(adapters), slots=self._asked.room)
+        return replace(
+            state,
+            precision=self.model_file.name,  # which says its own quantisation
+            adapters=tuple(adapters),
+            slots=self._asked.room,
+        )
 
     # --------------------------------------------------------------------------------------- models
 

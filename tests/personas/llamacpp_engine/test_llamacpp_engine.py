@@ -262,6 +262,7 @@ class TestOwnServer:
             assert await reply == undisturbed(request, file_of(engine, first))
         await until(lambda: len(engine._replicas.all) == 1, 5.0)
         assert {status.name for status in engine.state().adapters} == {"ada-v1", "ada-v2"}
+        assert engine.state().precision.endswith(".gguf"), "not the precision of adapters"
 
     async def test_a_version_that_is_asked_first_is_served_at_the_next_start_at_once(
         self, open_engine, program, version, undisturbed
