@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bot.app import App, open_app
+from bot.chat.addressing import SaidMessage, decide
+from bot.chat.chat_words import is_laughter
+from bot.chat.discord_addressing import called_persona, listening_channel
+from bot.chat.places import ChannelRef
 from bot.chat.streaming_reply import PLACEHOLDER
 from bot.demo_guild import MODERATOR, SKERROW_SEED, DemoGuild
 from bot.settings import Settings, load_settings
-from bot.store import JobResult
+from bot.store import MAX_CHANNEL_PERSONAS, Channel, JobResult
 from bot.training.store import NewTrainingJob
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import UnderstudyError
@@ -195,14 +200,14 @@ def member_messages() -> list[str]:
     messages.
     """
     logs = {
-        it: json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text())
-        for it in SHIPPED_PERSONAS
+        persona: json.loads((ShippedData.from_source_tree().logs / f"{persona}.json").read_text())
+        for persona in SHIPPED_PERSONAS
     }
     said = [
-        it["content"]
+        message["content"]
         for name, log in logs.items()
-        for it in log["messages"]
-        if it["author"]["name"] != name
+        for message in log["messages"]
+        if message["author"]["name"] != name and not is_laughter(message["content"])
     ]
     random.Random(1).shuffle(said)
     return said
@@ -232,7 +237,7 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
     _, ack_s = await seen("message", PLACEHOLDER)
     _, first_text_s = await seen("edit", "")
     last, end_s = await seen("edit", "-# AI-written")
-    reply = last["content"].rpartition("\n-# ")[0]
+    reply = last["content"].partition("\n-# ")[0]
     return ReplyLatency(ack_s, first_text_s, end_s, len(tokenizer(reply)["input_ids"]))
 
 
@@ -323,6 +328,35 @@ def training_progress(app: App) -> Progress | None:
     return None
 
 
+def choosing_p95_ms(app: App) -> float:
+    """Measure how long it takes to decide whether a message is answered in a channel with five
+    personas, and by which.
+    """
+    services = app.services
+    assert app.sandbox is not None  # the settings have no token
+    guild_id = int(app.sandbox.guild_id)
+    channel_id = int(app.sandbox.channel(PERSONAS[0])["id"])
+    first, *further = PERSONAS[:MAX_CHANNEL_PERSONAS]
+    channel = Channel(
+        guild_id=guild_id,
+        channel_id=channel_id,
+        persona_id=first,
+        answers="everything",
+        set_by=REQUESTER_ID,
+        set_at=time.time(),
+    )
+    services.store.channels.assign(channel, further)
+    place = ChannelRef(guild_id, channel_id)
+    times = []
+    for number, text in enumerate(member_messages()):
+        began = time.perf_counter()
+        said = SaidMessage(event_id=number, text=text, at=datetime.now(UTC))
+        decide(said, listening_channel(services, place))
+        called_persona(services, text, place)
+        times.append((time.perf_counter() - began) * 1000)
+    return _p95(times)
+
+
 def _steps_per_min(first: Progress, last: Progress) -> float:
     """Compute the rate of whole steps, each with its time, from one finished step to the last."""
     return (last.step - first.step) / (last.seconds - first.seconds) * 60
@@ -350,6 +384,7 @@ def print_table(figures: dict[str, float]) -> None:
             name[:-2] + "_training_s" if name.endswith("p95_s") else name + "_training"
         ]
         print(f"{label:32}{alone:9.2f}{beside:10.2f}{beside / alone:8.2f}")
+    print(f"{'choosing among 5, p95 (ms)':32}{figures['choose_p95_ms']:9.2f}")
     print(f"{'optimiser steps a minute':32}{'':9}{figures['training_steps_per_min']:10.1f}")
 
 
@@ -357,7 +392,8 @@ async def _run(
     settings: Settings, shipped: ShippedData, options: argparse.Namespace
 ) -> dict[str, float]:
     async with open_app(settings, shipped, benchmark_guild()) as app:
-        return await measure(app, options.chats, is_alone=options.alone)
+        figures = await measure(app, options.chats, is_alone=options.alone)
+        return {**figures, "choose_p95_ms": choosing_p95_ms(app)}
 
 
 def main() -> int:
@@ -376,7 +412,10 @@ def main() -> int:
         given = {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
         settings = load_settings(None, {**given, "REPLY_CANDIDATES": options.candidates})
         write_cards(settings.home / "cards")
-        shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
+        # Without the shipped versions: the base model answers, as in earlier measurements.
+        shipped = replace(
+            ShippedData.from_source_tree(), cards=settings.home / "cards", adapters=None
+        )
         figures = asyncio.run(_run(settings, shipped, options))
     except UnderstudyError as error:
         print(f"The benchmark broke off. {error}", file=sys.stderr)

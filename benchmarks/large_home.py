@@ -249,7 +249,8 @@ def _fill_versions(
         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'v1', 'done', 'manual', 1)""",
         jobs,
     )
-    connection.executemany("insert into versions values (?, ?, ?, ?, ?)", versions)
+    columns = "persona_id, version, job_id, installed_at, scorecard"
+    connection.executemany(f"insert into versions ({columns}) values (?, ?, ?, ?, ?)", versions)
     columns = "persona_id, version, promoted_by, at, why, guild_id"
     connection.executemany(
         f"insert into promotions ({columns}) values (?, ?, ?, ?, ?, ?)", promotions

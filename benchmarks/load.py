@@ -199,11 +199,9 @@ class Phase:
         return cls(list(talks), statistics.mean(window.pieces_per_s for window in windows))
 
     def of(self, names: Iterable[str], outcome: Outcome | None = None) -> list[Talk]:
-        found = []
-        for talk in self.talks:
-            if talk.group in names and outcome in (None, talk.outcome):
-                found.append(talk)
-        return found
+        return [
+            talk for talk in self.talks if talk.group in names and outcome in (None, talk.outcome)
+        ]
 
     def ttft(self, names: Iterable[str]) -> list[float]:
         return [talk.first_at - talk.asked_at for talk in self.of(names, "done") if talk.first_at]
@@ -221,7 +219,7 @@ class Load:
         self._service = app.services.reply_service
         self.engine = TimedEngine(app.services.engine)
         self._service.engine = self.engine
-        self._personas = [app.services.personas.of(0)[one] for one in PERSONAS[:PERSONA_COUNT]]
+        self._personas = [app.services.personas.of(0)[name] for name in PERSONAS[:PERSONA_COUNT]]
         self._channels: dict[int, list[MemoryChannel]] = {}
         self._members = {}
         first = 1
@@ -420,7 +418,8 @@ def print_table(figures: dict[str, Any]) -> None:
     if rows := figures.get("rows"):
         print(f"{'':17}{'':17}" + "".join(f"{column.removesuffix('_s'):>11}" for column in columns))
         for row in rows:
-            print(f"{row['phase']:17}{row['group']:17}" + "".join(_cell(row, it) for it in columns))
+            cells = "".join(_cell(row, column) for column in columns)
+            print(f"{row['phase']:17}{row['group']:17}{cells}")
     for name, (relation, bar) in BARS.items():
         if name in figures:
             value = figures[name]
@@ -442,7 +441,8 @@ def measure_load(minutes: float, seed: int) -> dict[str, Any]:
         None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
     )
     write_cards(settings.home / "cards")
-    shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
+    # Without the shipped versions: the base model answers, as in earlier measurements.
+    shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards", adapters=None)
     return asyncio.run(_run(settings, shipped, minutes, seed))
 
 

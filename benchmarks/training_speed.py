@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peak_memory import measure_in_subprocess
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, configure_process
 
 RESULT = Path("build/bench/train.json")
@@ -26,7 +27,6 @@ STEPS = 7
 WARM_STEPS = 2
 STEP_SAMPLES = 16
 MAX_LENGTH = 512
-SHIPPED_FOLDER = Path(__file__).parents[1] / "data"
 SHORT = "short"
 """The second workload's name, in the place of a persona's."""
 SHORT_STEPS = 11
@@ -48,7 +48,7 @@ OWN_BATCH_SIZE = 8
 
 def load_samples(persona: str, steps: int) -> list[Any]:
     """Load a shipped persona's first training samples, enough for this many steps."""
-    from trainer.cli.dataset_args import SHIPPED_DATA, make_build_spec
+    from trainer.cli.dataset_args import make_build_spec
     from trainer.cli.dataset_command import add_sources
     from trainer.dataset.builder import DatasetBuilder
     from trainer.dataset.dedup_split import TRAIN
@@ -89,7 +89,7 @@ def load_short_samples(steps: int) -> list[Any]:
     renderer = Renderer(load_tokenizer(locate("embedded")))
     card = system_card(SHORT_CARD)
     lines = (
-        (SHIPPED_FOLDER / "synthetic" / "all_characters_synthetic.jsonl")
+        (SHIPPED_DATA / "synthetic" / "all_characters_synthetic.jsonl")
         .read_text(encoding="utf-8")
         .splitlines()
     )

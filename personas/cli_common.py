@@ -4,16 +4,26 @@ for logs.
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from dotenv import dotenv_values
 
+from personas.shipped_folders import IS_SOURCE_TREE, SHIPPED_DOCS
+
 CommandParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SHELLS = ("bash", "zsh", "fish")
+SCRIPTS = {
+    "python -m bot": "understudy",
+    "python -m trainer": "understudy-trainer",
+    "python -m personas": "understudy-personas",
+}
+"""Scripts of pyproject.toml by the commands that they are the same as."""
+DOCUMENT_PATTERN = re.compile(r"\bdocs/(?=[a-z/-]+\.md\b)")
 FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
 """Metavars that stand for a folder; other paths are completed as files."""
 
@@ -94,6 +104,40 @@ if [[ $zsh_eval_context[-1] == (eval|file) ]]; then
 else
   _shtab_${{service//-/_}} "$@"
 fi"""
+
+
+def as_typed(text: str) -> str:
+    """Name the installed scripts in place of `python -m …`, if one of them was started, and the
+    documents by their paths, if the project is installed as a package.
+    """
+    if Path(sys.argv[0]).stem in SCRIPTS.values():
+        for module, script in SCRIPTS.items():
+            text = text.replace(module, script)
+    if not IS_SOURCE_TREE:
+        text = DOCUMENT_PATTERN.sub(f"{SHIPPED_DOCS}/", text)
+    return text
+
+
+def name_as_typed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Do the same in the help of a parser and of its subcommands; return the parser."""
+    for each in iter_parsers(parser):
+        each.prog = as_typed(each.prog)
+        each.description = as_typed(each.description or "") or None
+        each.epilog = as_typed(each.epilog or "") or None
+    return parser
+
+
+class ShowVersion(argparse.Action):
+    """`--version`: prints the version of the installed project."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_values: object) -> NoReturn:
+        from importlib.metadata import version  # takes 15 ms, and only this needs it
+
+        print(f"understudy {version('understudy')}")
+        parser.exit()
 
 
 def iter_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

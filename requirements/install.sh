@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs lists of this folder into an environment, everything by its hash: requirements/install.sh PYTHON lock model …
-# torch comes first: its CPU build where a package source has one, else the index's, with CUDA's libraries on Linux.
-# TORCH_ARGS names another source, such as an index of other CUDA builds; only for those, no hash is known.
+# Without it, torch comes too: its CPU build where a package source has one, else the index's, with CUDA's libraries on
+# Linux. TORCH_ARGS names another source, such as an index of other CUDA builds; only for those, no hash is known.
+# With --editable in place of lists, the project itself.
 set -euo pipefail
 python=$1
 [[ $python == /* || $python != */* ]] || python=$PWD/$python
@@ -9,36 +10,82 @@ shift
 cd "$(dirname "$0")"
 read -ra source <<< "${TORCH_ARGS:-}"
 torch=$(grep --only-matching '^torch==[0-9.]*' torch.txt)
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
 
-locked() {
-  "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --require-hashes "$@"
+by_pip() {
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$@"
 }
 
 # pip's setting, from its environment variable or its files; uv reads neither.
+settings=$("$python" -m pip config list)
 setting() {
-  "$python" -m pip config list | sed -n "s/^:env:\.$1='\(.*\)'$/\1/p; s/^[a-z]*\.$1='\(.*\)'$/\1/p" | head -n 1
+  sed -n "s/^:env:\.$1='\(.*\)'$/\1/p; s/^[a-z]*\.$1='\(.*\)'$/\1/p" <<< "$settings" | head -n 1
 }
+if [ -z "${HTTPS_PROXY:-${https_proxy:-}}" ] && [ -n "$(setting proxy)" ]; then
+  HTTPS_PROXY=$(setting proxy)
+  export HTTPS_PROXY
+fi
 
-# The same files by uv, which downloads and unpacks several at a time. It stores no bytecode unless UV_COMPILE_BYTECODE=1.
-# All of pip's indexes are asked, as pip does; the hashes decide.
-locked_by_uv() {
-  locked --only-binary :all: --requirement uv.txt || return 1
+# uv downloads and unpacks several packages at a time: the system's, else the one of uv.txt. It stores no bytecode unless
+# UV_COMPILE_BYTECODE=1. All of pip's indexes are asked, as pip does; the hashes decide.
+if program=$(command -v uv); then
+  uv=("$program")
+else
+  uv=("$python" -m uv)
+  "${uv[@]}" --version &> /dev/null || by_pip --require-hashes --only-binary :all: --requirement uv.txt || uv=()
+fi
+by_uv() {
+  [ ${#uv[@]} -gt 0 ] || return 1
   UV_DEFAULT_INDEX=$(setting index-url) UV_INDEX=$(setting extra-index-url) UV_INDEX_STRATEGY=unsafe-best-match \
     UV_FIND_LINKS=$(setting find-links | tr ' ' ',') SSL_CERT_FILE=${SSL_CERT_FILE:-$(setting cert)} \
-    "$python" -m uv --no-config pip install --quiet --python "$python" --no-deps --no-build-isolation --require-hashes "$@"
+    "${uv[@]}" --no-config pip install --quiet --python "$python" --no-deps --no-build-isolation "$@"
 }
 
-locked --requirement build.txt
-if "$python" -m pip index versions torch "${source[@]}" 2> /dev/null | grep --fixed-strings "${torch#torch==}+cpu" > /dev/null; then
-  locked --requirement torch-cpu.txt "${source[@]}"
-elif [ -n "${TORCH_ARGS:-}" ]; then
-  "$python" -m pip install --quiet --disable-pip-version-check "$torch" "${source[@]}"
-else
-  locked --requirement torch.txt
-fi
-if "$python" -m pip check | grep '^torch .* nvidia-' > /dev/null; then
-  locked --requirement cuda.txt
+# pip reads settings that uv does not know. A package with another hash is refused by both.
+install() {
+  by_uv "$@" 2> "$output" && return
+  cat "$output" >&2
+  if grep --ignore-case --quiet 'hash mismatch' "$output"; then return 1; fi
+  echo "uv cannot install these; pip does, which takes minutes …"
+  by_pip "$@" && return
+  index=$(setting index-url | sed 's|//[^/@]*@|//|')  # without a password
+  echo "Index of packages: ${index:-the default of pip}" >&2
+  return 1
+}
+
+has_cpu_build() {
+  if [ ${#uv[@]} -gt 0 ] && [ ${#source[@]} -eq 0 ]; then
+    by_uv --dry-run --require-hashes --requirement torch-cpu.txt &> /dev/null
+  else
+    "$python" -m pip index versions torch ${source[@]+"${source[@]}"} 2> /dev/null | grep --fixed-strings "${torch#torch==}+cpu" > /dev/null
+  fi
+}
+
+if [ "$1" = --editable ]; then
+  install --editable ..
+  exit
 fi
 lists=("${@/%/.txt}")
-lists=("${lists[@]/#/--requirement=}")
-locked_by_uv "${lists[@]}" || { echo "uv cannot install these; pip does, which takes minutes …"; locked "${lists[@]}"; }
+installed=$("$python" -c 'import importlib.metadata as packages; print(packages.version("torch"))' 2> /dev/null || true)
+"$python" -c 'import hatchling, setuptools' 2> /dev/null || install --require-hashes --requirement=build.txt
+if [ "${installed%%+*}" != "${torch#torch==}" ]; then
+  if has_cpu_build; then
+    lists+=(torch-cpu.txt)
+  elif [ ${#source[@]} -gt 0 ]; then
+    "$python" -m pip install --quiet --disable-pip-version-check "$torch" "${source[@]}"
+  else
+    lists+=(torch.txt)
+  fi
+fi
+install --require-hashes "${lists[@]/#/--requirement=}"
+# `pip check` fails where something is missing, which is what it is asked here.
+missing=$("$python" -m pip check || true)
+if [[ " ${lists[*]} " == *" torch.txt "* ]] && grep --quiet '^torch .* nvidia-' <<< "$missing"; then
+  install --require-hashes --requirement=cuda.txt
+fi
+# Kernels of Liger for trainings on a GPU, with torch's CUDA builds, which bring triton. Training goes on without them.
+has_triton='import importlib.util as modules; print("triton" if modules.find_spec("triton") else "")'
+if [[ " ${lists[*]} " == *" lock.txt "* && $("$python" -c "$has_triton") == triton ]]; then
+  install --require-hashes --requirement=gpu.txt || echo "liger-kernel cannot be installed: trainings do without its kernels."
+fi

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import RequestError
-from personas.home.adapters import verify_adapter
+from personas.home.adapters import COMPLETED_CARD_FOLDER, verify_adapter
 from personas.home.atomic_files import atomic_folder
 from personas.home.data_subjects import write_people
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
@@ -24,7 +24,10 @@ from trainer.machine import release_memory
 from trainer.process.run_control import check_job_folder
 from trainer.report.adapter_docs import read_run_seconds, seal_adapter
 from trainer.report.run_report import TrainingRecord
+from trainer.report.scorecard_files import read_score_card, write_scorecard
+from trainer.teacher.writing_stage import write_job_replies
 from trainer.train.job import PreparedJob, prepare_job
+from trainer.train.phase_progress import count_material
 from trainer.train.stages import train_stages, train_worker
 from trainer.train.training_run import RunControl, begin_run
 
@@ -32,7 +35,8 @@ log = logging.getLogger(__name__)
 
 
 def run_job(folder: Path, control: RunControl) -> None:
-    """Train, evaluate and seal the adapter of a job folder; a finished one is only reported again.
+    """Train, evaluate and seal the adapter of a job folder, and complete its score card; a finished
+    one is only reported again.
 
     Raises `UnderstudyError`, `RunCancelled`, or an error of the machine; no partial adapter has the
     final name then.
@@ -42,19 +46,37 @@ def run_job(folder: Path, control: RunControl) -> None:
     if target.exists():
         _require_same_job(target, spec)
     else:
+        _require_single_process(spec, control)
         # A killed run left them. Only the holder of the folder's lock may remove them.
         for partial in folder.glob(f".{ADAPTER_FOLDER}.*"):
             shutil.rmtree(partial)
         control = replace(control, check=check_job_folder(folder, control.check, control.fence))
         control.enter(Phase(name="material"))
-        job = prepare_job(folder, spec, stores_dataset=True, between=control.between)
+        write_job_replies(folder, spec, control)
+        if control.only_writes:
+            _require_written(spec)
+            return
+        job = prepare_job(folder, spec, stores_dataset=True, between=count_material(control))
         people = dict(people_in_material(folder, spec.materials))
         write_people(folder, add_counts(people, job.data.people))
         # The bot merges it into the home's index once the run is done.
         job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
         log.info("samples: %s", job.data.counts)
         make_adapter(job, folder, target, control)
+    if not control.defers_card:
+        complete_card(folder, spec, target, control)
     control.emit(Done(adapter=str(target), seconds=read_run_seconds(target)))
+
+
+def _require_single_process(spec: JobSpec, control: RunControl) -> None:
+    """Raise `RequestError` for several processes that are to distil."""
+    if spec.request.distils and control.processes.is_distributed:
+        raise RequestError("Several processes cannot distil together.", "Start one process.")
+
+
+def _require_written(spec: JobSpec) -> None:
+    if not spec.request.from_card:
+        raise RequestError("This run has no replies to write.", "Leave --only-write out.")
 
 
 def run_worker(folder: Path, control: RunControl) -> None:
@@ -63,6 +85,7 @@ def run_worker(folder: Path, control: RunControl) -> None:
     """
     spec = read_spec(folder)
     if not (folder / ADAPTER_FOLDER).exists():
+        _require_single_process(spec, control)
         train_worker(prepare_job(folder, spec), folder, control)
 
 
@@ -82,7 +105,9 @@ def make_adapter(
     work = job.workload
     if not control.skips_memory_check:
         require_memory(run.recipe, job.base, work)
-    control.emit(estimate_event(run.recipe, job.base, work))
+    estimate = estimate_event(run.recipe, job.base, work, control.card)
+    control.timeline.expect(estimate.phases)
+    control.emit(estimate)
 
     # Before the training, which tells by them whether its losses diverge.
     base_losses = measure_base(run)
@@ -109,15 +134,40 @@ def make_adapter(
             training_s=training_s,
             caveats=run.caveats,
             coverage=coverage,
+            distils=job.data.distillation is not None,
         )
         seal_adapter(staging, run, record, card, is_audit=is_audit)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
+def complete_card(folder: Path, spec: JobSpec, adapter: Path, control: RunControl) -> None:
+    """Measure what the first score card of a job's adapter lacks, if there is such a card; the
+    complete one is written beside it, in the adapter folder.
+    """
+    first = read_score_card(adapter)
+    if first is None or not first.pending:
+        return
+    # imports torch: seconds
+    from trainer.evaluate.evaluate_version import evaluate_again
+
+    control = replace(control, check=check_job_folder(folder, control.check, control.fence))
+    job = prepare_job(folder, spec, between=control.between)
+    card = evaluate_again(job, folder, adapter, control)
+    with atomic_folder(adapter / COMPLETED_CARD_FOLDER, control.fence) as staging:
+        write_scorecard(staging, card)
+    control.emit(ScoreCardEvent(scorecard=card.short.after(first.short.verdict)))
+
+
 def _save_weights(model: Any, base: BaseModel, folder: Path) -> None:
+    """Write a trained adapter in bfloat16: engines serve it in 16 bits, and it is half as large."""
+    import torch  # takes seconds
+
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.repository
     config.revision = base.revision or None
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.to(torch.bfloat16)
     model.save_pretrained(folder, save_embedding_layers=False)
 
 

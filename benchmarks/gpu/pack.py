@@ -18,26 +18,31 @@ from benchmarks.gpu import unpack
 from benchmarks.gpu.inputs import write_inputs
 
 PROJECT = Path(__file__).parents[2]
-REQUIREMENTS = ("lock.txt", "gpu.txt")
+REQUIREMENTS = ("lock.txt", "build.txt", "gpu.txt")
 """Lists with hashes, in the folder of that name."""
 CODE = ("benchmarks", "personas", "trainer")
 LEFT_OUT_OF_CODE = ("__pycache__", "studies", "scale", "*.png", "*.svg", "*.crf.xz")
 ROOTS = (
-    "accelerate", "bitsandbytes", "datasets", "filelock", "huggingface_hub", "jinja2", "liger-kernel", "numpy", "peft",
-    "psutil", "pydantic", "pyyaml", "regex", "safetensors", "tokenizers", "tqdm", "transformers", "trl",
+    "accelerate", "bitsandbytes", "charset-normalizer", "datasets", "filelock", "huggingface_hub", "jinja2",
+    "liger-kernel", "markdown-it-py", "numpy", "orjson", "peft", "phonenumbers", "psutil", "pydantic",
+    "python-crfsuite", "python-dotenv", "pyyaml", "regex", "safetensors", "threadpoolctl", "tokenizers", "tqdm",
+    "transformers", "trl",
 )  # fmt: skip
 """What the measured code imports."""
 BROUGHT = "torch"
 """What is there: this package, and what it requires."""
+RENEWED = ("filelock", "fsspec", "jinja2", "markupsafe", "typing-extensions")
+"""Small packages that torch requires in any version, and what is measured only in newer ones."""
 WITHOUT_A_PLACE_HERE = ("liger-kernel",)
 """Packages for cards, which are not installed here; they require what is there."""
-UNUSED_PACKAGES = ("hf-xet",)
-"""Nothing is fetched from a hub there."""
+UNUSED_PACKAGES = ("hf-xet", "typer", "click", "rich", "pygments", "shellingham")
+"""Nothing is fetched from a hub there, and no command line of the libraries is called."""
 NEWEST_GLIBC_MINOR = 39
 UNUSED_FILES = (
     "**/tests/**/*", "**/*.pyi", "**/*.pyx", "**/*.pxd", "**/*.h", "**/*.hpp", "**/*.a", "bin/*",
-    "pyarrow/include/**/*", "pyarrow/*flight*", "pyarrow/*substrait*",
-    "pyarrow/*s3*",
+    "pyarrow/include/**/*", "pyarrow/*flight*",
+    "pyarrow/*s3*", "pyarrow/libarrow*.so", "pyarrow/*.so.*.*.*",
+    "phonenumbers/geodata/*", "phonenumbers/carrierdata/*", "phonenumbers/tzdata/*",
 )  # fmt: skip
 FOLDER_LIMIT_MIB = 64
 RUN_FILE = "run.py"
@@ -77,7 +82,7 @@ def needed_packages(without: Sequence[str]) -> list[str]:
     """Return the packages of the measured code and what they require, without those that PyTorch
     brings.
     """
-    brought = set(_with_requirements([BROUGHT]))
+    brought = set(_with_requirements([BROUGHT])) - set(RENEWED)
     left_out = brought | {str(canonicalize_name(name)) for name in (*without, *UNUSED_PACKAGES)}
     return sorted(set(_with_requirements(ROOTS)) - left_out)
 

@@ -27,6 +27,10 @@ from personas.schemas.chat import SamplingParams
 ROWS = (1, 8, 32)
 WARM_UP_TOKENS = 8
 """Tokens of each reply that are not measured: graphs and caches are made meanwhile."""
+LEAD_TOKENS = 4 * max(ROWS)
+"""What the first reply may be ahead of the last one, whose prompt is computed later: all of them run
+while steps are measured.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class ServingWorkload:
 
     @property
     def max_tokens(self) -> int:
-        """The tokens of a reply; the last ones are for the profiler."""
-        return WARM_UP_TOKENS + self.tokens + 4
+        """The tokens of a reply, none of which ends before the last measured step."""
+        return WARM_UP_TOKENS + self.tokens + LEAD_TOKENS
 
 
 def measure_engine(work: ServingWorkload, report: Report) -> None:

@@ -152,9 +152,12 @@ def prepare_own(
     stage = StageInputs(samples, (), recipe, lambda event: None, order=range(len(samples)))
     trainer = make_sft_trainer(base, load_tokenizer(base), stage, folder)
     batch = recipe.per_device_train_batch_size
+    checkpointing = "off"
+    if recipe.gradient_checkpointing:
+        checkpointing = f"of one layer in {recipe.checkpoint_every_n_layers}"
     settings = (
         f"batches of {batch} × {recipe.gradient_accumulation_steps}, {recipe.precision}, "
-        f"{recipe.optim}, gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}"
+        f"{recipe.optim}, gradient checkpointing {checkpointing}"
     )
     return PreparedTraining(
         trainer, lambda: run_training_loop(trainer), notes=(settings, *trainer.kernels.notes)

@@ -30,7 +30,7 @@ from personas.card.card_summary import format_summary, summarise_card, token_cou
 from personas.card.card_writer import CARD_FORMS, CardForm, write_card
 from personas.card.spec_card import Card
 from personas.card.toml_card import card_from_table
-from personas.cli_common import CommandParsers, add_examples
+from personas.cli_common import CommandParsers, add_examples, name_as_typed
 from personas.errors import CardError, LoreError, UnderstudyError
 from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import (
@@ -64,7 +64,7 @@ FORM_BY_SUFFIX: dict[str, CardForm] = {".toml": "toml", ".png": "png", ".charx":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = build_parser().parse_args(arguments)
+    options = name_as_typed(build_parser()).parse_args(arguments)
     try:
         options.command(options)
     except UnderstudyError as error:

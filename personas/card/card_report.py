@@ -5,19 +5,16 @@ from typing import Any
 
 from personas.card.card_book import card_book
 from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
-from personas.card.toml_card import EXTENSION_KEY, normalise_examples, to_persona
+from personas.card.toml_card import (
+    EXTENSION_KEY,
+    PROMPT_FIELDS,
+    normalise_examples,
+    to_persona,
+)
 from personas.errors import CardError
 from personas.prompt.macros import report_macros
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
 
-PROMPT_FIELDS = (
-    "description",
-    "personality",
-    "scenario",
-    "system_prompt",
-    "post_history_instructions",
-    "mes_example",
-)
 FOR_PEOPLE = ("creator_notes", "creator", "character_version")
 KNOWN_FIELDS = {
     *PROMPT_FIELDS,

@@ -25,7 +25,7 @@ from personas.card.spec_card import (
 )
 from personas.errors import CardError
 from personas.outside_names import UnsafeNameError, path_inside
-from personas.prompt.macros import normalise_macros, settle_macros
+from personas.prompt.macros import SettledText, normalise_macros, settle_macros
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona, fold_name, to_nfc
 
@@ -33,6 +33,7 @@ START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
 MAX_CARD_BYTES = 4 * 2**20
 MAX_ID_LENGTH = 64
 MAX_TAGLINE = 200
+MAX_NAME_CHARS = 80
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 JOINERS = "\u200c\u200d"
@@ -45,6 +46,16 @@ SHARED_TEXT_FIELDS = tuple(
     creator_notes nickname""".split()
 )
 """Text fields with the same name in the other formats."""
+
+PROMPT_FIELDS = (
+    "description",
+    "personality",
+    "scenario",
+    "system_prompt",
+    "post_history_instructions",
+    "mes_example",
+)
+"""Shared text fields that prompts have."""
 
 OWN_TEXT_FIELDS = ("tagline", "license", "speech")
 """Text fields of TOML cards only; the other formats store them in `extensions.understudy`."""
@@ -156,13 +167,13 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     fields = {}
     for key in ("id", "name", "avatar", "more", *PROSE_FIELDS):
         fields[key] = _text(table, key, where)
-    name = _visible_name(fields["name"])
+    name = visible_name(fields["name"])
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
             f"The card {where} needs an id of lower-case letters, digits, '-' and '_'.",
             'For example id = "ballast".',
         )
-    if not 1 <= len(name) <= 80 or re.search("discord|clyde", name, re.IGNORECASE):
+    if not 1 <= len(name) <= MAX_NAME_CHARS or re.search("discord|clyde", name, re.IGNORECASE):
         raise CardError(
             f"The card {where} needs a name of 1 to 80 visible characters without 'discord' or "
             "'clyde'.",
@@ -175,9 +186,10 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     examples = normalise_examples(fields["mes_example"], name, fields["nickname"])
     # Macros of greetings keep until they are sent; those of a prompt have one value, in training
     # and in serving.
-    prose = {key: settle_macros(fields[key], name).text for key in PROSE_FIELDS}
+    settled = {key: settle_macros(fields[key], name) for key in PROSE_FIELDS}
+    settled["mes_example"] = settle_macros(examples, name)
+    prose = {key: text.text for key, text in settled.items()}
     prose["first_mes"] = normalise_macros(fields["first_mes"])
-    prose["mes_example"] = settle_macros(examples, name).text
     greetings = []
     for text in _texts(table, "alternate_greetings", where):
         if text.strip():
@@ -191,6 +203,7 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
         tags=tuple(map(to_nfc, _texts(table, "tags", where))),
         alternate_greetings=tuple(greetings),
         avatar=avatar,
+        times=_prompt_times(settled),
         **prose,
     )
     try:
@@ -202,7 +215,15 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     return persona
 
 
-def _visible_name(text: str) -> str:
+def _prompt_times(settled: Mapping[str, SettledText]) -> tuple[str, ...]:
+    """Return the macros of the present moment in the fields that prompts have."""
+    times: dict[str, None] = {}
+    for key in (*PROMPT_FIELDS, "speech"):
+        times |= dict.fromkeys(settled[key].times)
+    return tuple(times)
+
+
+def visible_name(text: str) -> str:
     """Return a name that cannot hide, turn the direction of the text after it, mention or link; ""
     if it has no visible letter.
 

@@ -103,7 +103,8 @@ class EngineState:
     `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt
     prefixes. `problems` are servers' refusals, with advice, until they reply again.
     `context_reason` says what limits the window of `context_tokens`. The engine can choose the
-    beginning of a reply among `candidates`; 1 where it chooses none.
+    beginning of a reply among `candidates`; 1 where it chooses none. `sees_pictures`: its model
+    is given the pictures of requests.
     """
 
     model: str
@@ -120,6 +121,7 @@ class EngineState:
     problems: tuple[str, ...] = ()
     context_reason: str = ""
     candidates: int = 1
+    sees_pictures: bool = False
 
 
 @dataclass(frozen=True)

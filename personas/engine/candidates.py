@@ -13,12 +13,13 @@ from functools import partial
 
 import torch
 
-from personas.engine.beginning_score import CANDIDATE_TOKENS, beginning_score, can_be_compared
+from personas.engine.beginning_score import CANDIDATE_TOKENS, beginning_score, comparable
 from personas.engine.fair_scheduler import run_or_log
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.scheduler import Sampled, Scheduler
 from personas.engine.sequence import Sequence
 from personas.errors import is_out_of_memory
+from personas.schemas.chat import Turn
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +91,14 @@ def candidate_seed(seed: int, number: int) -> int:
 
 
 def comparable_candidates(seq: Sequence) -> list[Sequence]:
-    """Return a reply's candidates with a letter or digit; the first one if none has any."""
-    candidates = []
-    for candidate in (seq, *seq.other_candidates):
-        if can_be_compared(candidate.text):
-            candidates.append(candidate)
-    return candidates or [seq]
+    """Return a reply's candidates that can be compared, without those that repeat the message if
+    there are others; the first one if none can be.
+    """
+    candidates = (seq, *seq.other_candidates)
+    message = Turn("", "")  # the prompts of evaluations are token ids alone
+    if seq.request.turns:
+        message = seq.request.turns[-1]
+    return [*comparable(candidates, lambda candidate: candidate.text, message)] or [seq]
 
 
 def best_candidate(seq: Sequence, candidates: abc.Sequence[Sequence]) -> Sequence:

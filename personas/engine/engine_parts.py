@@ -29,6 +29,7 @@ from personas.engine.step import BatchGenerator
 from personas.engine.trials import OnTried
 from personas.errors import BaseModelError, is_out_of_memory
 from personas.models.probe import differs, plain_logits, probe_tokens
+from personas.models.rope_scaling import has_angles_by_length
 from personas.models.serving_model import free_device_bytes, precision_of
 from personas.schemas.chat import MAX_CANDIDATES, AdapterRef
 
@@ -204,6 +205,12 @@ def _build_stacked_runner(
         log.warning(
             "replies are generated one at a time: %s models cannot be batched",
             model.config.model_type,
+        )
+        return None
+    if has_angles_by_length(model.config):
+        log.warning(
+            "replies are generated one at a time: this model's rotary angles change with the length "
+            "of a text"
         )
         return None
     move_weights_to_huge_pages(model)

@@ -29,7 +29,7 @@ from personas.engine.packed_size import packed_weight_bytes
 from personas.engine.reply_stream import QueuedReplyStream
 from personas.errors import NoMemoryError, is_out_of_memory
 from personas.home.effect_probe import EffectResults
-from personas.home.prompt_version import prompt_version_of
+from personas.home.prompt_version import renderer_of
 from personas.models.base_model import BaseModel, fingerprint
 from personas.models.loading import load_tokenizer, load_torch
 from personas.models.serving_model import (
@@ -189,7 +189,7 @@ class LLMEngine:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
 
         def prepare() -> None:
-            renderer = self._renderer.for_version(prompt_version_of(adapter))
+            renderer = renderer_of(self._renderer, adapter)
             room = min(context_tokens or self.context_tokens, self.context_tokens) - max_new_tokens
             prefix = renderer.common_prefix(persona, room, talk)
             self._parts.batch.warmer.add(adapter, prefix, is_talk=bool(talk))
@@ -408,7 +408,7 @@ class LLMEngine:
         self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]
     ) -> None:
         max_tokens = prompt_room(self.context_tokens, request)
-        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        renderer = renderer_of(self._renderer, request.adapter)
         prompt = renderer.prompt(
             request.persona,
             request.turns,

@@ -22,6 +22,7 @@ from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import verify_for_base_model
 from personas.home.lora_checks import check_lora_and_values, linear_shapes
 from personas.models.probe import differs, plain_logits, probe_tokens
+from personas.models.rope_scaling import has_angles_by_length
 from personas.schemas.chat import AdapterRef
 
 CACHE_PARAMETERS = ("past_key_values", "cache_params")
@@ -142,7 +143,8 @@ class CacheUse(Enum):
 
     PARTS = "its cache takes a prompt in parts"
     WHOLE_PROMPTS = (
-        "a prompt is computed in one pass, because the model keeps a state besides keys and values"
+        "a prompt is computed in one pass, because the model keeps a state besides keys and values, "
+        "or changes its rotary angles with the length of a text"
     )
     NONE = (
         "each token is computed with the whole text before it, because the model's cache gives "
@@ -255,8 +257,8 @@ class PeftRunner:
         texts = [probe_tokens(model, PROBE_TOKENS, first) for first in (0, PROBE_TOKENS)]
         expected = torch.cat([plain_logits(model, text)[-PROBE_STEPS:] for text in texts])
         uses = [CacheUse.PARTS, CacheUse.WHOLE_PROMPTS]
-        # A prompt in parts may continue a state wrongly.
-        if getattr(model, "_is_stateful", False):
+        # A prompt in parts may continue a state wrongly, or have keys of outdated angles.
+        if getattr(model, "_is_stateful", False) or has_angles_by_length(model.config):
             uses = [CacheUse.WHOLE_PROMPTS]
         if not self._cache_name:
             uses = []

@@ -104,6 +104,13 @@ class ReplySequence:
             shortened=prompt.shortened,
         )
 
+    def use_prompt(self, prompt: RenderedPrompt) -> None:
+        """Reply to another rendering of the request. Call it before the first token."""
+        self.request = replace(self.request, lore=prompt.lore)
+        self.prompt = prompt.ids
+        self._prompt_text = prompt.text
+        self._shortened = prompt.shortened
+
     @property
     def guild_id(self) -> int:
         return self.request.guild_id

@@ -166,17 +166,21 @@ def _sample(logits: Any, states: list[SamplerState], *, most: int | None, whole:
     token = likeliest
     if penalised is not logits and any(state.is_greedy for state in states):
         token = penalised.argmax(-1, keepdim=True)
-    is_possible = torch.ones_like(token, dtype=torch.bool)
-    is_cut = torch.zeros_like(is_possible)
-    if not all(state.is_greedy for state in states):
+    if all(state.is_greedy for state in states):
+        is_possible = torch.ones_like(token, dtype=torch.bool)
+        is_cut = torch.zeros_like(is_possible)
+    else:
         settings = _Settings.of(states, logits.device)
-        is_greedy = settings.is_greedy > 0
         drawn, is_possible, is_cut = _draw(penalised, settings, states, whole=whole)
-        token = torch.where(is_greedy, token, drawn)
-        is_possible = is_possible | is_greedy
-        is_cut = is_cut & ~is_greedy
-    columns = [token, highest, is_possible, is_cut, *_logprobs(logits, token, most)]
-    return torch.cat([column.double() for column in columns], dim=1)
+        if any(state.is_greedy for state in states):
+            is_greedy = settings.is_greedy > 0
+            token = torch.where(is_greedy, token, drawn)
+            is_possible = is_possible | is_greedy
+            is_cut = is_cut & ~is_greedy
+        else:
+            token = drawn
+    columns = [token.double(), highest, is_possible, is_cut, *_logprobs(logits, token, most)]
+    return torch.cat(columns, dim=1)
 
 
 def _apply_repetition_penalties(logits: Any, states: list[SamplerState]) -> Any:
@@ -213,22 +217,31 @@ def _draw(
         values, tokens = scaled.topk(count)
     else:
         values, tokens = scaled.sort(descending=True, stable=True)
-    top_k = settings.top_k
-    has_top_k = top_k > 0
-    in_top_k = ~has_top_k | (torch.arange(count, device=logits.device) < top_k)
-    values = values.masked_fill(~in_top_k, -torch.inf)
+    # A filter that no sequence asks for would change nothing: on a processor, its calls take as long
+    # as the rest.
+    has_top_k = settings.top_k > 0
+    in_top_k = None
+    if any(state.sampling.top_k for state in states):
+        in_top_k = ~has_top_k | (torch.arange(count, device=logits.device) < settings.top_k)
+        values = values.masked_fill(~in_top_k, -torch.inf)
     # Top-k comes before top-p, as in transformers: probabilities are those among the k.
-    normaliser = values.logsumexp(-1, keepdim=True)
-    if count < vocabulary and not all(state.sampling.top_k for state in states):
-        normaliser = torch.where(has_top_k, normaliser, scaled.logsumexp(-1, keepdim=True))
+    if in_top_k is None and count < vocabulary:
+        normaliser = scaled.logsumexp(-1, keepdim=True)
+    else:
+        normaliser = values.logsumexp(-1, keepdim=True)
+        if count < vocabulary and not all(state.sampling.top_k for state in states):
+            normaliser = torch.where(has_top_k, normaliser, scaled.logsumexp(-1, keepdim=True))
     probabilities = torch.exp(values - normaliser)
-    is_likely = probabilities >= settings.min_p.float() * probabilities[:, :1]
     is_cut = torch.zeros_like(has_top_k)
     if count < vocabulary:
-        is_short = probabilities.sum(-1, keepdim=True) < settings.top_p
-        is_cut = ~has_top_k & is_short & is_likely[:, -1:]
-    in_top_p = probabilities.cumsum(-1) - probabilities < settings.top_p.float()
-    is_possible = in_top_p & is_likely & in_top_k
+        is_cut = ~has_top_k & (probabilities.sum(-1, keepdim=True) < settings.top_p)
+    is_possible = probabilities.cumsum(-1) - probabilities < settings.top_p.float()
+    if in_top_k is not None:
+        is_possible &= in_top_k
+    if any(state.sampling.min_p for state in states):
+        is_likely = probabilities >= settings.min_p.float() * probabilities[:, :1]
+        is_possible &= is_likely
+        is_cut &= is_likely[:, -1:]
     place, is_finite = _invert(probabilities * is_possible, is_possible, settings.uniform)
     return tokens.gather(-1, place), is_finite, is_cut
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from personas.errors import AdapterError
 from personas.home.atomic_files import atomic_folder
+from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.chat import AdapterRef
 from personas.schemas.training import JOB_NAME_PATTERN, AdapterManifest
 from personas.schemas.training_events import Epoch
@@ -24,6 +25,10 @@ CONFIG_FILE = "adapter_config.json"
 README_FILE = "README.md"
 EFFECT_PROBE_FILE = "effect_probe.json"
 """Private to the home (`personas.home.effect_probe`): neither sealed by the manifest nor exported."""
+COMPLETED_CARD_FOLDER = "completed_card"
+"""The files of a score card that was completed after the adapter was sealed; private to the home,
+too. They take precedence over the sealed ones.
+"""
 DIALOGUE_PREFIX = "dialogue/"
 """Prefix of the names of dialogue adapters."""
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
@@ -140,7 +145,15 @@ def require_manifest(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterMan
 
 
 def _manifest_in(folder: Path) -> AdapterManifest:
-    return AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    learned = manifest.prompt_version  # empty for adapters of other programs
+    if learned.isdecimal() and int(learned) > int(PROMPT_VERSION):
+        raise AdapterError(
+            f"The adapter in {folder} was trained by a newer Understudy (prompts of version "
+            f"{learned}, known here {PROMPT_VERSION}).",
+            "Update the project, or use another version.",
+        )
+    return manifest
 
 
 @contextmanager
@@ -195,11 +208,15 @@ def read_epochs(folder: Path) -> tuple[Epoch, ...]:
         return ()
 
 
-def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
+def install_adapter_folder(
+    source: Path, target: Path, *, advice: str = ROLL_BACK_ADVICE
+) -> AdapterManifest:
     """Copy a verified adapter into place, unless it is there already. Raises `AdapterError`, also
     if another one is.
+
+    `advice` tells what to do about a damaged source.
     """
-    manifest = verify_adapter(source)
+    manifest = verify_adapter(source, advice)
     require_servable(manifest, source)
     if target.exists():
         if verify_adapter(target).checksums != manifest.checksums:
@@ -226,18 +243,42 @@ def require_servable(manifest: AdapterManifest, folder: Path) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file but the manifest and the effect probe. Raises `AdapterError`
-    at a link: it may change or lead away.
+    """Return the SHA-256 of each file but the manifest and private ones. Raises `AdapterError` at a
+    link: it may change or lead away.
     """
     sums = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise AdapterError(f"The adapter in {folder} holds a link: {name}.", NO_LINKS_ADVICE)
-        if path.is_file() and name not in (MANIFEST_FILE, EFFECT_PROBE_FILE):
+        if path.is_file() and name != MANIFEST_FILE and not is_private_file(name):
             with path.open("rb") as file:
                 sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
+
+
+def is_private_file(name: str) -> bool:
+    """Report whether a file of an adapter folder is the home's own: in no manifest and no export."""
+    return name == EFFECT_PROBE_FILE or name.startswith(f"{COMPLETED_CARD_FOLDER}/")
+
+
+def score_card_file(adapter: Path, name: str) -> Path:
+    """Return the newest of a file of an adapter's score card, whether or not it exists."""
+    folder = adapter / COMPLETED_CARD_FOLDER
+    if not folder.is_dir():
+        folder = adapter
+    return folder / name
+
+
+def install_completed_card(source: Path, target: Path) -> None:
+    """Copy the completed score card of an adapter folder into another one, unless it is there
+    already. Raises `OSError`.
+    """
+    card = source / COMPLETED_CARD_FOLDER
+    installed = target / COMPLETED_CARD_FOLDER
+    if card.is_dir() and not installed.exists():
+        with atomic_folder(installed) as temporary:
+            shutil.copytree(card, temporary, dirs_exist_ok=True)
 
 
 def verify_for_base_model(adapter: AdapterRef, base_hash: str) -> None:

@@ -16,8 +16,8 @@ from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
 from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card, convert_version
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import (
-    EFFECT_PROBE_FILE,
     MANIFEST_FILE,
+    is_private_file,
     require_checksums,
     require_servable,
     verify_adapter,
@@ -112,7 +112,7 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
     assets = list(card.data.get("assets") or [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name == EFFECT_PROBE_FILE:  # the home's own
+        if is_private_file(name):
             continue
         uri = ADAPTER_URI_PREFIX + name
         extension = path.suffix.removeprefix(".") or "unknown"

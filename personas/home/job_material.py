@@ -20,6 +20,7 @@ from personas.home.dataset_catalogue import CatalogueEntry, read_catalogue
 from personas.home.rights import RightsStatement, decide_right, read_statement
 from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind
+from personas.shipped_folders import SHIPPED_DATA
 
 PROJECT_STATEMENT = (
     "own-writing",
@@ -31,7 +32,9 @@ PROJECT_STATEMENT = (
 
 @dataclass(frozen=True)
 class ShippedData:
-    """Paths of the files that ship with the project."""
+    """Paths of the files that ship with the project. Without `adapters`, every persona begins
+    untrained.
+    """
 
     logs: Path
     general: Path
@@ -39,10 +42,13 @@ class ShippedData:
     cards: Path
     recipes: Path
     synthetic: Path
+    adapters: Path | None = None
 
     @classmethod
-    def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
-        data = root / "data"
+    def of(
+        cls, root: Path, cards: Path = SHIPPED_CARDS, *, data_folder: Path | None = None
+    ) -> Self:
+        data = data_folder or root / "data"
         recipes = root / "trainer" / "recipe" / "recipes"
         return cls(
             logs=data / "logs",
@@ -51,12 +57,13 @@ class ShippedData:
             cards=cards,
             recipes=recipes,
             synthetic=data / "synthetic",
+            adapters=data / "adapters",
         )
 
     @classmethod
     def from_source_tree(cls) -> Self:
-        """Return the files of the source tree that this code runs from."""
-        return cls.of(Path(__file__).resolve().parents[2])
+        """Return the files of the source tree or installed package that this code runs from."""
+        return cls.of(Path(__file__).resolve().parents[2], data_folder=SHIPPED_DATA)
 
     def datasets(self) -> dict[str, Path]:
         """Return the logs, synthesised dialogues and general dialogue, by name."""

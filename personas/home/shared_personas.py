@@ -1,6 +1,6 @@
 """Personas available on every server: shipped cards and lore, and the operator's."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from personas.home.job_material import (
     SourceMaterial,
     stated_material,
 )
+from personas.home.lore_sets import LoreSets, find_lore_sets
 from personas.lore.index import guild_owner
 from personas.lore.lore_folder import (
     LoreDocument,
@@ -20,7 +21,7 @@ from personas.lore.lore_folder import (
     scan_lore,
     source_name,
 )
-from personas.lore.passages import WORLD, Passage, split_passages
+from personas.lore.passages import Passage, split_passages
 from personas.schemas.chat import Persona
 
 OPERATOR_GUILD_ID = (
@@ -60,20 +61,37 @@ def card_material(shipped: ShippedData, home: Path, persona_id: str) -> SourceMa
 
 
 def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[SourceMaterial]:
-    """Build the lore material of a persona: its own lore and the world's."""
-    owners = (persona_id, WORLD)
+    """Build the lore material of a shared persona: its own lore and the sets that it takes."""
+    owners = [persona_id, *LoreSets(shipped.lore, home).taken(persona_id)]
+    return _shared_lore_material(shipped, home, owners, "lore")
+
+
+def lore_set_material(
+    shipped: ShippedData, home: Path, persona_id: str, guild_id: int
+) -> list[SourceMaterial]:
+    """Build the material of the sets of lore that a guild's own persona takes there."""
+    owners = LoreSets(shipped.lore, home).taken(persona_id, guild_id)
+    return _shared_lore_material(shipped, home, owners, "lore-sets")
+
+
+def _shared_lore_material(
+    shipped: ShippedData, home: Path, owners: Sequence[str], folder: str
+) -> list[SourceMaterial]:
+    """Build the material of what ships and the operator has written for these owners, in a folder
+    of the job.
+    """
     written: dict[str, Path] = {}  # what the operator has edited stands in place of what ships
     for owner in owners:
         for path in _operator_lore_files(home, owner):
             written[f"{owner}/{path.name}"] = path
     copies = []
-    for document in list_shipped_lore(shipped.lore, home, [persona_id]):
+    for document in list_shipped_lore(shipped.lore, home, owners):
         own = [owner for owner in owners if owner in document.owners]
         if own and not document.skipped and source_name(own[0], document.source) not in written:
-            copies.append((document.path, f"lore/{document.source}"))
+            copies.append((document.path, f"{folder}/{document.source}"))
     for name, path in written.items():
         if path.stat().st_size:  # an empty file replaces a shipped one with nothing
-            copies.append((path, f"lore/{name}"))
+            copies.append((path, f"{folder}/{name}"))
     if not copies:
         return []
     origin = shipped.lore.name
@@ -81,14 +99,15 @@ def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[Sou
     if written:
         origin = "lore that ships and the operator's"
         stated = OPERATOR_STATEMENT
-    return [stated_material("lore", "lore", origin, stated, copies=copies)]
+    return [stated_material("lore", folder, origin, stated, copies=copies)]
 
 
 def list_shipped_lore(shipped: Path, home: Path, also: Iterable[str] = ()) -> list[LoreDocument]:
-    """List all files of the shipped lore with their owners (shared personas, and the ids `also`),
-    or why not.
+    """List all files of the shipped lore with their owners (shared personas, sets, and the ids
+    `also`), or why not.
     """
-    return list(scan_lore(shipped, (*_named_personas(home), *also)))
+    owners: list[str | Persona] = [*_named_personas(home), *find_lore_sets(shipped, home), *also]
+    return list(scan_lore(shipped, owners))
 
 
 def read_shipped_lore(
@@ -117,10 +136,10 @@ def _named_personas(home: Path) -> Iterator[Persona]:
 def read_persona_lore(
     shipped: Path, persona_id: str, home: Path, others: Iterable[str] = ()
 ) -> list[Passage]:
-    """Read the lore of a shared persona and of the world, without additions by servers. Raises
-    `LoreError`.
+    """Read the lore of a shared persona and of the sets that it takes, without additions by
+    servers. Raises `LoreError`.
     """
-    owners = (persona_id, WORLD)
+    owners = (persona_id, *LoreSets(shipped, home).taken(persona_id))
     passages = read_shipped_lore(shipped, owners, home, others)
     for owner in owners:
         operators_owner = guild_owner(OPERATOR_GUILD_ID, owner)

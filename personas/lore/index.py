@@ -16,7 +16,7 @@ import numpy as np
 
 from personas.lore.index_terms import is_statement, query_terms, spellings
 from personas.lore.minilm import Vectors, load_encoder
-from personas.lore.passages import WORLD, Passage
+from personas.lore.passages import WORLD, Passage, is_lore_set
 from personas.lore.ranking import (
     KEY_SCORE,
     MAX_LORE_PASSAGES,
@@ -103,6 +103,10 @@ class LoreIndex:
 
         `encoder` names a sentence-transformers model for all languages; empty: MiniLM for English,
         and character n-grams. Raises `LoreError` if it cannot be loaded.
+        """
+        self.sets_of: Callable[[str, int], Sequence[str]] = self._all_sets
+        """The sets of lore that a persona takes in a guild; all that are here, unless another
+        function is put here.
         """
         # By guild: a long edit delays only the edits of its guild.
         self.edits: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -287,7 +291,7 @@ class LoreIndex:
         more: Sequence[Passage] = (),
     ) -> list[LoreHit]:
         """Return the best passages of the persona, in this guild and in guild 0 (the operator's),
-        and of the world.
+        and of the sets that it takes.
 
         Passages that are not in the index (`more`) compete with them.
         """
@@ -363,11 +367,15 @@ class LoreIndex:
 
     def _owners_for(self, persona_id: str, guild_id: int) -> list[str]:
         """Return the owners of lore that a persona may use in a guild."""
-        shared = [*dict.fromkeys((persona_id, WORLD))]
-        owners = list(shared)
-        for guild in dict.fromkeys((0, guild_id)):
-            owners += [guild_owner(guild, owner) for owner in shared]
+        shared = [*dict.fromkeys((persona_id, *self.sets_of(persona_id, guild_id)))]
+        owners = [*shared, *(guild_owner(0, owner) for owner in shared)]
+        if guild_id:  # a guild's own lore of its world is for all its personas
+            owners += [guild_owner(guild_id, owner) for owner in dict.fromkeys((*shared, WORLD))]
         return [owner for owner in owners if owner in self._lore]
+
+    def _all_sets(self, persona_id: str, guild_id: int) -> list[str]:
+        names = (owner.rpartition("/")[2] for owner in self._lore)
+        return [*dict.fromkeys(filter(is_lore_set, names))]
 
     def _look_up(
         self, owners: Sequence[str], terms: Sequence[str], added: _OwnerLore | None = None

@@ -14,7 +14,7 @@ import yaml
 from personas.errors import LoreError
 from personas.lore.entry_rules import require_plain_yaml
 from personas.lore.index_terms import fold_text
-from personas.lore.passages import WORLD, Passage, split_passages
+from personas.lore.passages import WORLD, Passage, is_lore_set, split_passages
 from personas.schemas.chat import Persona, to_nfc
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,17 @@ class OwnerNames:
     """
 
     def __init__(self, personas: Iterable[str | Persona]) -> None:
-        """A string is an id; `_world` stands for lore that all personas share."""
+        """A string is an id. A persona's name precedes that of a set of lore, which differs from it
+        by its underscore alone.
+        """
         self.ids: dict[str, str] = {}
+        owners = []
         for persona in personas:
             if isinstance(persona, str):
-                names = [persona]
+                owners.append([persona])
             else:
-                names = [persona.id, persona.name, persona.nickname]
+                owners.append([persona.id, persona.name, persona.nickname])
+        for names in sorted(owners, key=lambda owner: is_lore_set(owner[0])):
             for key in filter(None, map(fold_key, names)):
                 self.ids.setdefault(key, names[0])
 
@@ -122,6 +126,14 @@ class OwnerNames:
         owner, reason = self.find_in_path(source)
         owners = (owner,) if owner else ()
         return owners, reason
+
+
+def job_owners(folder: Path, persona: str | Persona) -> tuple[str | Persona, ...]:
+    """Return the owners of lore in a folder that was made for one persona: itself, and every set of
+    lore that is there.
+    """
+    sets = [path.name for path in sorted(folder.glob("_*/"))]
+    return (persona, *dict.fromkeys((WORLD, *sets)))
 
 
 def scan_lore(folder: Path, personas: Iterable[str | Persona]) -> Iterator[LoreDocument]:

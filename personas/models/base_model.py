@@ -191,6 +191,17 @@ def _has_chatml_tokens(base: BaseModel) -> bool:
     return all(any(json.dumps(token).encode() in text for text in texts) for token in CHATML_TOKENS)
 
 
+def name_from_anywhere(name: str) -> str:
+    """Return a base model's name by which it is found from any folder: the path of a file or folder
+    becomes an absolute one. Raises `BaseModelError` as `split_name`.
+    """
+    path, *_ = split_name(name)
+    place = Path(path).expanduser()
+    if path == EMBEDDED or not place.exists():
+        return name
+    return f"{place.absolute()}{name.removeprefix(path)}"
+
+
 def name_with_settings(name: str, settings: Hyperparameters) -> str:
     """Append the settings' RoPE scaling and chat template to the name of a base model, unless it
     has its own.

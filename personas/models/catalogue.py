@@ -14,8 +14,6 @@ CATALOGUE_FILE = Path(__file__).with_name("catalogue.toml")
 BILLION = 10**9
 WEIGHT_BYTES = 2
 """Bytes of a weight in 16 bits, and of a key or value in an engine's cache."""
-INT8_BYTES = 1.02
-"""Bytes of a weight in int8 with its share of a row's scale."""
 NF4_BYTES = 0.516
 """Bytes of a weight in NF4 with doubly quantised constants (arXiv 2305.14314, section 3)."""
 Q4_K_M_BITS = 4.89

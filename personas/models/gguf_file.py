@@ -9,16 +9,17 @@ import shutil
 import struct
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from personas.errors import BaseModelError
+from personas.models.cached_folder import make_once
 from personas.models.gguf_header import (
     GgufHeader,
     drop_added_tokens,
     find_misread_token,
+    parsed_once,
     read_header,
     restore_settings,
 )
@@ -76,18 +77,14 @@ def unpacked_gguf(file: Path, *, unpack: bool = True) -> Path:
         )
     file = file.absolute()
     folder = _cached_folder(file)
-    if (folder / "config.json").exists():
-        return folder
-    if not unpack:
+    last_file = folder / "config.json"
+    if not unpack and not last_file.exists():
         raise NotUnpackedError(
             f"{file} is not unpacked yet.",
             "The bot unpacks it at its next start, and a training over it does, too.",
         )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not (folder / "config.json").exists():
-                _unpack_into_cache(file, folder)
+        make_once(last_file, partial(_unpack_into_cache, file, folder))
     except OSError as error:
         raise BaseModelError(
             f"{file} cannot be unpacked to {folder}: {error}.",
@@ -180,16 +177,13 @@ def _unpack_into_cache(file: Path, folder: Path) -> None:
             f"{free / 2**30:.1f} GiB free.",
             "Free disk space, or set HF_HOME to a folder on another disk.",
         )
-    log.info(
-        "Unpacking %s (%.2f billion parameters, %s) to %s; this is done once.",
-        file,
-        header.parameters / 1e9,
-        header.architecture,
-        folder,
-    )
+    size = f"{header.parameters / 1e9:.2f} billion parameters"
+    described = f"{file} ({size}, {header.architecture})"
+    log.info("Unpacking %s to %s; this is done once.", described, folder)
     source = {"file": str(file), "bytes": file.stat().st_size, "sha256": _sha256(file)}
     try:
-        unpack_gguf(file, folder, file.name, header=header, source=source)
+        with parsed_once(file):
+            unpack_gguf(file, folder, file.name, header=header, source=source)
     except BaseModelError:
         raise
     except READ_ERRORS as error:

@@ -6,7 +6,9 @@ logit. It is restored, or the file is refused.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ SPECIAL_TOKEN_TYPES = (3, 4)
 """Types of tokens that a template writes: control, and user-defined."""
 HEAD_SIZE_FAMILIES = ("qwen3", "qwen3_moe")
 """Their head size has no key in transformers' mapping, which takes the default of 128."""
+_PATCH_LOCK = threading.Lock()
+"""Two threads that replaced gguf's reader at once would put each other's back."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,29 @@ class GgufHeader:
     rope_scaling: str
     rope_factors: tuple[float, ...]
     special_tokens: Mapping[int, str]
+
+
+@contextmanager
+def parsed_once(file: Path) -> Iterator[None]:
+    """Inside the block, parse the file's metadata once. One thread at a time is in such a block.
+
+    transformers does it anew for configuration, tokenizer and weights, and each time takes seconds:
+    gguf makes an array of every token.
+    """
+    import gguf  # takes 0.2 s
+
+    with _PATCH_LOCK:
+        parse = gguf.GGUFReader
+        reader = parse(file)
+
+        def open_reader(path: str | Path, *mode: Any) -> Any:
+            return reader if Path(path) == file and not mode else parse(path, *mode)
+
+        gguf.GGUFReader = open_reader  # type: ignore[misc, assignment]
+        try:
+            yield
+        finally:
+            gguf.GGUFReader = parse  # type: ignore[misc]
 
 
 def read_header(file: Path) -> GgufHeader:
@@ -112,8 +139,8 @@ def drop_added_tokens(folder: Path, vocabulary: int) -> None:
     file.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     config_file = folder / "tokenizer_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in config.items() if str(value) not in beyond}
-    config_file.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+    config = {name: value for name, value in config.items() if str(value) not in beyond}
+    config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 def find_misread_token(tokenizer: Any, header: GgufHeader) -> str:
@@ -138,8 +165,8 @@ def _llama3_scaling(factors: Sequence[float], theta: float) -> dict[str, Any] | 
     for context in LLAMA3_CONTEXTS:
         expected = _llama3_factors(len(factors), theta, max(factors), context)
         if all(
-            math.isclose(one, other, rel_tol=ROPE_TOLERANCE)
-            for one, other in zip(factors, expected, strict=True)
+            math.isclose(factor, wanted, rel_tol=ROPE_TOLERANCE)
+            for factor, wanted in zip(factors, expected, strict=True)
         ):
             return {
                 "rope_type": "llama3",

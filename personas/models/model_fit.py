@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from personas.models.catalogue import NF4_BYTES, WEIGHT_BYTES, CatalogueModel
+from personas.schemas.formatting import format_gib
 
 EngineName = Literal["local", "llamacpp"]
 BATCHED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -20,6 +21,10 @@ GGUF_ADAPTER_MODEL_TYPES = frozenset(
 """Kinds whose adapters can be written as GGUF (`personas.models.gguf_format.LORA_ARCHITECTURES`)."""
 SERVED_TOKENS = 8192
 """Prompt and reply for which keys and values are counted."""
+RESERVE_BYTES = 2**30
+"""Main memory that is left to the system and other programs. What they hold at the moment does not count:
+a model is chosen for good.
+"""
 LIBRARIES_BYTES = 2**30
 """The bot with torch and its libraries, without a model; an assumption."""
 LLAMA_SERVER_BYTES = 2**29
@@ -36,8 +41,9 @@ READING_TOKENS_PER_S = 5.0
 
 @dataclass(frozen=True)
 class MachineCapacity:
-    """A machine's memory in bytes (`card_bytes` is 0 without a graphics card that torch can use), and
-    bytes of weights that its processor reads per second in `precision`, 0 if it was not measured.
+    """A machine's memory in bytes (`card_bytes` is 0 without a graphics card that torch can use,
+    `free_bytes` of the main memory are free at the moment), and bytes of weights that its processor
+    reads per second in `precision`, 0 if it was not measured.
     """
 
     memory_bytes: int
@@ -46,6 +52,12 @@ class MachineCapacity:
     is_mac: bool = False
     weight_bytes_per_s: float = 0.0
     precision: str = "bfloat16"
+    free_bytes: int = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """Main memory for models and trainings."""
+        return self.memory_bytes - RESERVE_BYTES
 
     @property
     def has_bfloat16(self) -> bool:
@@ -91,6 +103,7 @@ class ModelFit:
     fits: Literal["both", "in turn", "serves", "no"]
     tokens_per_s: float | None
     speed_basis: str
+    expected_tokens_per_s: float | None = None
 
     @property
     def base_model(self) -> str:
@@ -98,9 +111,18 @@ class ModelFit:
         return self.model.gguf if self.engine.engine == "llamacpp" else self.model.id
 
     @property
+    def unloaded_tokens_per_s(self) -> float | None:
+        """The speed without other load, which slows what is measured: the faster of the two known."""
+        known = [
+            each for each in (self.tokens_per_s, self.expected_tokens_per_s) if each is not None
+        ]
+        return max(known, default=None)
+
+    @property
     def is_slower_than_people_read(self) -> bool:
         """False while its speed is unknown."""
-        return self.tokens_per_s is not None and self.tokens_per_s < READING_TOKENS_PER_S
+        speed = self.unloaded_tokens_per_s
+        return speed is not None and speed < READING_TOKENS_PER_S
 
 
 def fit_model(
@@ -117,10 +139,10 @@ def fit_model(
     # A GGUF file is unpacked into 16 bits for training.
     disk_bytes = model.weight_bytes + (model.gguf_file_bytes if has_file else 0)
     name = model.gguf if has_file else model.id
-    speed = measured.get((name, choice.engine))
-    basis = "measured here"
-    if speed is None:
-        speed, basis = _expected_speed(choice, machine)
+    expected, basis = _expected_speed(choice, machine)
+    speed = measured.get((name, choice.engine), expected)
+    if (name, choice.engine) in measured:
+        basis = "measured here"
     return ModelFit(
         model=model,
         engine=choice,
@@ -129,6 +151,7 @@ def fit_model(
         fits=_fits(choice, machine, training),
         tokens_per_s=speed,
         speed_basis=basis,
+        expected_tokens_per_s=expected,
     )
 
 
@@ -157,7 +180,7 @@ def choose_engine(model: CatalogueModel, machine: MachineCapacity) -> EngineChoi
             model, cache, "the built-in engine computes one reply at a time of this family"
         )
     local = _local_choice(model, machine, cache, "computes many voices in one batch")
-    if local.bytes > machine.memory_bytes:
+    if local.bytes > machine.room_bytes:
         return _llamacpp_choice(model, cache, "in 16 bits it is larger than the memory")
     return local
 
@@ -167,7 +190,7 @@ def recommend(fits: Sequence[ModelFit]) -> tuple[ModelFit, str] | None:
 
     It has an open licence, trains here while it serves, and writes as fast as people read where the
     speed is known; the smallest where none is as fast. Its replies are computed in one batch, or by
-    llama.cpp.
+    llama.cpp. The load of the moment does not count (`shortage_now`).
     """
     candidates = [fit for fit in fits if _is_worth_serving(fit)]
     if not candidates:
@@ -177,13 +200,30 @@ def recommend(fits: Sequence[ModelFit]) -> tuple[ModelFit, str] | None:
         best = min(candidates, key=lambda fit: fit.model.parameters)
         return best, (
             "the smallest with an open licence that trains here while it serves; it writes about "
-            f"{best.tokens_per_s:.1f} tokens per second, slower than people read"
+            f"{best.unloaded_tokens_per_s:.1f} tokens per second, slower than people read"
         )
     best = max(fast, key=lambda fit: fit.model.parameters)
     speed = "its speed is measured once it is used"
-    if best.tokens_per_s is not None:
-        speed = f"it writes about {best.tokens_per_s:.0f} tokens per second, as fast as people read"
+    if (rate := best.unloaded_tokens_per_s) is not None:
+        speed = f"it writes about {rate:.0f} tokens per second, as fast as people read"
     return best, f"the largest with an open licence that trains here while it serves; {speed}"
+
+
+def shortage_now(fit: ModelFit, machine: MachineCapacity) -> str:
+    """Say what of a model does not fit into the main memory that is free at the moment; empty if all
+    of it does.
+    """
+    serving = 0 if fit.engine.on_card else fit.engine.bytes
+    training = fit.training.bytes if fit.training and not machine.card_bytes else 0
+    free = f"At the moment {format_gib(machine.free_bytes)} of memory are free, too little to"
+    if serving > machine.free_bytes:
+        return f"{free} serve it ({format_gib(serving)}): close other programs first."
+    if serving + training > machine.free_bytes:
+        needed = format_gib(serving + training)
+        return (
+            f"{free} train it while it serves ({needed}): close other programs before a training."
+        )
+    return ""
 
 
 def _is_worth_serving(fit: ModelFit) -> bool:
@@ -237,7 +277,7 @@ def _expected_speed(choice: EngineChoice, machine: MachineCapacity) -> tuple[flo
 def _fits(
     choice: EngineChoice, machine: MachineCapacity, training: TrainingNeed | None
 ) -> Literal["both", "in turn", "serves", "no"]:
-    room = machine.card_bytes if choice.on_card else machine.memory_bytes
+    room = machine.card_bytes if choice.on_card else machine.room_bytes
     if choice.bytes > room:
         return "no"
     if training is None or not training.fits:

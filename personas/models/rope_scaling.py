@@ -7,6 +7,10 @@ from typing import Any, get_args
 from personas.errors import BaseModelError
 from personas.schemas.hyperparameters import MAX_ROPE_FACTOR, RopeType
 
+LONG_ROPE = "longrope"
+"""The type with two sets of angles (arXiv 2402.13753), of which transformers takes one for all texts
+of a batch, by the longest. The angles of its other types change beyond a model's window alone.
+"""
 SCALING_PATTERN = re.compile(r"(?P<type>[a-z]+):(?P<factor>[0-9]+(\.[0-9]+)?)")
 
 
@@ -74,6 +78,16 @@ def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
             "factor": scaling.factor,
             **original,
         }
+
+
+def has_angles_by_length(config: Any) -> bool:
+    """Tell whether a model's rotary angles change with the length of a text within its window: one
+    that is computed in parts, or beside a longer one, would get those of another length.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    # One for all layers, or one for each type of layer.
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+    return any(part.get("rope_type") == LONG_ROPE for part in parts)
 
 
 def _dynamic_ntk_base(text: Any, rope: dict[str, Any], factor: float) -> float:

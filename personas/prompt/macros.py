@@ -1,9 +1,10 @@
 """Macros in cards, greetings and lorebooks, such as `{{char}}`, `{{random:a,b}}` and `{{time}}`.
 
 A prompt begins with the card, and all its prompts share that beginning. In text of the card and in
-lore a macro therefore has one value, in training and in serving (`settle_macros`). A greeting is
-sent once, so its macros have the value of that moment (`resolve_macros`). Names (`{{char}}`,
-`{{user}}`) stay in both, for `personas.prompt.renderer.fill_macros`.
+lore a macro therefore has one value, in training and in serving (`settle_macros`); a phrase stands
+for those of the present moment (`personas.prompt.time_macros`). A greeting is sent once, so its
+macros have the value of that moment (`resolve_macros`). Names (`{{char}}`, `{{user}}`) stay in
+both, for `personas.prompt.renderer.fill_macros`.
 """
 
 import hashlib
@@ -11,8 +12,9 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from personas.prompt.time_macros import Moment, find_time_macro, time_phrase
 from personas.schemas.chat import to_nfc
 from personas.schemas.import_report import ImportItem, not_taken, other_meaning
 
@@ -38,33 +40,30 @@ TRIM_PATTERN = re.compile(rf"[\r\n]*{TRIM_MARK}[\r\n]*")
 DICE_PATTERN = re.compile(
     r"(?P<count>\d{0,3})d?(?P<sides>\d{1,6})(?P<plus>[+-]\d{1,6})?", re.IGNORECASE
 )
-TIME_ZONE_PATTERN = re.compile(r"time_utc([+-]\d{1,2})", re.IGNORECASE)
 MAX_DICE = 100
 COMMENT_NAMES = frozenset(("//", "comment", "hidden_key", "noop"))
 CHOICE_NAMES = frozenset(("random", "pick"))
 MAX_NAME_CHARS = 40
 NO_VALUE = "it has no value here and is left out"
-TIMES: dict[str, Callable[[datetime], str]] = {
-    "time": lambda now: f"{now:%H:%M} UTC",
-    "isotime": lambda now: f"{now:%H:%M}",
-    "date": lambda now: f"{now.day} {now:%B %Y}",
-    "isodate": lambda now: f"{now:%Y-%m-%d}",
-    "weekday": lambda now: f"{now:%A}",
-}
-"""Macros of the present moment, in UTC."""
+SENT_MOMENT = "the moment at which it is sent, in the server's time zone"
+BESIDE_LAST_MESSAGE = (
+    "the moment of the reply, told beside the last message, so that all prompts begin alike"
+)
 
 
 @dataclass(frozen=True)
 class SettledText:
-    """A text whose macros have one value. `fixed` and `removed` are the names of macros that mean
+    """A text whose macros have one value. The other fields are the names of macros that mean
     something else here.
 
-    `fixed` are drawn once instead of each time, and `removed` have no value here.
+    `fixed` are drawn once instead of each time, `removed` have no value here, and phrases stand for
+    `times`, macros of the present moment.
     """
 
     text: str
     fixed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
 
 
 def normalise_macros(text: str) -> str:
@@ -75,14 +74,20 @@ def normalise_macros(text: str) -> str:
     return text
 
 
-def settle_macros(text: str, seed: str) -> SettledText:
+def settle_macros(text: str, seed: str, *, keeps_times: bool = False) -> SettledText:
     """Give each macro of a prompt's text one value, which the seed (the persona's name) and its
     place decide.
+
+    With `keeps_times`, macros of the present moment stay as they are.
     """
     fixed: list[str] = []
     removed: list[str] = []
+    times: list[str] = []
 
     def value_of(name: str, rest: str, place: int) -> str:
+        if macro := find_time_macro(name, rest):
+            times.append(macro)
+            return f"{{{{{macro}}}}}" if keeps_times else time_phrase(macro)
         chooser = _chooser(seed, name, rest, place)
         value = _draw(name, rest, chooser)
         if value is None:
@@ -93,14 +98,19 @@ def settle_macros(text: str, seed: str) -> SettledText:
         return value
 
     settled = _expand(text, value_of)
-    return SettledText(settled, tuple(dict.fromkeys(fixed)), tuple(dict.fromkeys(removed)))
+    return SettledText(
+        settled,
+        fixed=tuple(dict.fromkeys(fixed)),
+        removed=tuple(dict.fromkeys(removed)),
+        times=tuple(dict.fromkeys(times)),
+    )
 
 
 def resolve_macros(
     text: str, seed: str, now: datetime, rng: random.Random | None = None
 ) -> SettledText:
-    """Give the macros of a greeting their values at `now`, in UTC. What has none (`removed`) is
-    left out.
+    """Give the macros of a greeting their values at `now`, in its time zone. What has none
+    (`removed`) is left out.
     """
     drawn = rng or random.SystemRandom()
     removed: list[str] = []
@@ -108,15 +118,15 @@ def resolve_macros(
     def value_of(name: str, rest: str, place: int) -> str:
         chooser = _chooser(seed, name, rest, place) if name == "pick" else drawn
         value = _draw(name, rest, chooser)
-        if value is None:
-            value = _time(name, now.astimezone(UTC))
+        if macro := find_time_macro(name, rest):
+            value = Moment(now).value(macro)
         if value is None:
             removed.append(name)
             return ""
         return value
 
     resolved = _expand(text, value_of)
-    return SettledText(resolved, (), tuple(dict.fromkeys(removed)))
+    return SettledText(resolved, removed=tuple(dict.fromkeys(removed)))
 
 
 def report_macros(what: str, text: str, *, is_greeting: bool = False) -> Iterator[ImportItem]:
@@ -129,6 +139,8 @@ def report_macros(what: str, text: str, *, is_greeting: bool = False) -> Iterato
         yield other_meaning(
             f"{_shown(name)} in {what}", "drawn once, so that all prompts begin alike"
         )
+    for name in settled.times:
+        yield other_meaning(f"{_shown(name)} in {what}", BESIDE_LAST_MESSAGE)
     for name in settled.removed:
         yield not_taken(f"{_shown(name)} in {what}", NO_VALUE)
 
@@ -137,13 +149,13 @@ def _report_greeting(what: str, text: str) -> Iterator[ImportItem]:
     times: list[str] = []
 
     def value_of(name: str, rest: str, place: int) -> str:
-        if name in TIMES:
-            times.append(name)
+        if macro := find_time_macro(name, rest):
+            times.append(macro)
         return ""
 
     _expand(text, value_of)
     for name in dict.fromkeys(times):
-        yield other_meaning(f"{_shown(name)} in {what}", "the moment at which it is sent, in UTC")
+        yield other_meaning(f"{_shown(name)} in {what}", SENT_MOMENT)
     for name in resolve_macros(text, "", datetime.now(UTC)).removed:
         yield not_taken(f"{_shown(name)} in {what}", NO_VALUE)
 
@@ -238,15 +250,6 @@ def _roll(rest: str, rng: random.Random) -> str | None:
         return None
     total = sum(rng.randint(1, sides) for _ in range(count))
     return str(total + int(match["plus"] or 0))
-
-
-def _time(name: str, now: datetime) -> str | None:
-    """Return the value of a macro of the present moment; None for any other."""
-    if name in TIMES:
-        return TIMES[name](now)
-    if zone := TIME_ZONE_PATTERN.fullmatch(name):
-        return f"{now + timedelta(hours=int(zone[1])):%H:%M}"
-    return None
 
 
 def _chooser(seed: str, name: str, rest: str, place: int) -> random.Random:

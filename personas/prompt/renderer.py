@@ -8,7 +8,17 @@ from typing import Any
 
 from personas.prompt.chat_template import ChatTemplate, Message
 from personas.prompt.macros import normalise_macros
-from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, LoreHit, Persona, Turn
+from personas.prompt.short_card import short_card
+from personas.prompt.time_macros import fill_time_macros, time_phrase
+from personas.schemas.chat import (
+    EARLIER_SOURCE,
+    MEMORY_SOURCE,
+    SITUATION_SOURCE,
+    CardChoice,
+    LoreHit,
+    Persona,
+    Turn,
+)
 
 # Must change whenever samples would render to other tokens. Adapters record it.
 PROMPT_VERSION = "4"
@@ -52,6 +62,9 @@ OPENING_MESSAGE = "…"
 """What the other side says before a persona that speaks first, where a chat template has no place
 for that.
 """
+
+PEOPLES_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE, SITUATION_SOURCE)
+"""Sources of passages that may hold what members have written."""
 
 EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
@@ -100,6 +113,7 @@ class Renderer:
         self._chat = ChatTemplate(tokenizer)
         self._anchor: tuple[int, int] | None = None
         self._is_before_4 = False
+        self.card: CardChoice = "full"
         self.end_of_turn = self._chat.end_of_turn
         self.end_ids = self._chat.end_ids
         self.stop_ids = self._chat.stop_ids
@@ -123,6 +137,14 @@ class Renderer:
             return self
         other = copy.copy(self)
         other._is_before_4 = not self._is_before_4
+        return other
+
+    def with_card(self, card: CardChoice) -> "Renderer":
+        """Return the renderer whose prompts have this card of their persona."""
+        if card == self.card:
+            return self
+        other = copy.copy(self)
+        other.card = card
         return other
 
     def prompt(
@@ -320,6 +342,8 @@ class Renderer:
         instructions: str = "",
     ) -> list[Message]:
         """Build the chat messages of a prompt, the system message first if there is one."""
+        if persona and self.card == "short":
+            persona = short_card(persona)
         # The card's examples are turns, because a model imitates turns even without training.
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
@@ -434,14 +458,16 @@ class Renderer:
 
 
 def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
-    """Fill in the names of a file's lore; what people have said stays as it is."""
-    if hit.source in (MEMORY_SOURCE, EARLIER_SOURCE) or "{{" not in hit.heading + hit.text:
+    """Fill in the names of a file's lore, and phrases for the present moment where nobody has told
+    it; what people have said stays as it is.
+    """
+    if hit.source in PEOPLES_SOURCES or "{{" not in hit.heading + hit.text:
         return hit
-    return replace(
-        hit,
-        heading=fill_macros(normalise_macros(hit.heading), persona, user),
-        text=fill_macros(normalise_macros(hit.text), persona, user),
-    )
+    filled = []
+    for text in (hit.heading, hit.text):
+        phrased = fill_time_macros(normalise_macros(text), time_phrase)
+        filled.append(fill_macros(phrased, persona, user))
+    return replace(hit, heading=filled[0], text=filled[1])
 
 
 def _answer(chat: ChatTemplate, reply: str, thought: str = "") -> list[int]:

@@ -34,9 +34,10 @@ def explain_validation_error(error: ValidationError) -> RequestError:
         if item["type"] == DEPENDENT_DEFAULT_ERROR:
             continue
         field = ".".join(str(part) for part in item["loc"]) or "request"
-        value = (
-            "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
-        )
+        value = ""
+        # Without a place it is an error of several fields together, and the input all of them.
+        if item["loc"] and item["type"] not in ("missing", "extra_forbidden"):
+            value = f" (got {item['input']!r})"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "string_pattern_mismatch":
             message = "use letters, digits, - and _ only, at most 64 of them"

@@ -14,7 +14,8 @@ class Persona:
 
     `{{char}}` stands for `nickname` if there is one, else for the name. `mes_example` holds example
     conversations; `speech` describes in prose how the character speaks. `system_prompt` opens the
-    prompt and `post_history_instructions` end it.
+    prompt and `post_history_instructions` end it. `times` are the macros of the present moment that
+    the prompt's fields have (`personas.prompt.time_macros`).
     """
 
     id: str
@@ -34,6 +35,7 @@ class Persona:
     system_prompt: str = ""
     post_history_instructions: str = ""
     alternate_greetings: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,32 @@ class Turn:
     by_persona: bool = False
 
 
+VisionSetting = Literal["auto", "on", "off"]
+"""Whether servers are given pictures; `auto`: those that take one."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that came with the last turns, which name it. `data` is a file of `media_type`."""
+
+    name: str
+    media_type: str
+    data: bytes = field(repr=False)
+
+
 MEMORY_SOURCE = "memory"
 """Source of a passage that a member asked a persona to keep."""
 EARLIER_SOURCE = "earlier talk"
 """Source of a passage that a member and the persona said before the prompt's history."""
+SITUATION_SOURCE = "situation"
+"""Source of what is told about the moment and the channel of a reply."""
 
 
 @dataclass(frozen=True)
 class LoreHit:
     """A lore passage that matches a message. A higher `score` is a better match.
 
-    `source` is the file name, `MEMORY_SOURCE` or `EARLIER_SOURCE`.
+    `source` is the file name, `MEMORY_SOURCE`, `EARLIER_SOURCE` or `SITUATION_SOURCE`.
     """
 
     source: str
@@ -98,13 +115,22 @@ class SamplingParams:
     candidates: int = 1
 
 
+CardChoice = Literal["full", "short"]
+"""The card of a prompt: all of its text, or the persona's name and one line
+(`personas.prompt.short_card`).
+"""
+
+
 @dataclass(frozen=True)
 class AdapterRef:
-    """One version of a persona's adapter on disk."""
+    """One version of a persona's adapter on disk. `card` is the one that its prompts have; the
+    adapter is the same with either.
+    """
 
     persona_id: str
     version: str
     folder: Path
+    card: CardChoice = field(default="full", compare=False)
 
     @property
     def name(self) -> str:
@@ -120,7 +146,8 @@ class ChatRequest:
     `instructions` follow the card's prose. The reply begins with `prefill`, which is not part of
     what is returned. The engine schedules guilds fairly, and the members of each; `guild_id` and
     `member_id` are those who ask, member 0 is nobody in particular. Prompt and reply have at most
-    `context_tokens`; 0 is the engine's own limit.
+    `context_tokens`; 0 is the engine's own limit. A model that does not see `pictures` gets the
+    turns alone.
     """
 
     persona: Persona | None
@@ -133,6 +160,7 @@ class ChatRequest:
     member_id: int = 0
     prefill: str = ""
     context_tokens: int = 0
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,11 @@ UNKNOWN_VALUE = "–"
 OPPOSITE_UNITS = {"share more": "share fewer", "share fewer": "share more"}
 
 
+def model_label(name: str) -> str:
+    """Return what people read in place of the name of a base model or teacher."""
+    return "the bundled model" if name == "embedded" else name
+
+
 def format_value(value: float | None, unit: str) -> str:
     """Format a value with its unit. Of a share the words that follow are appended: `share more`
     gives `3.0% more`.
@@ -41,6 +46,17 @@ def format_size(number_bytes: float) -> str:
 def format_gib(number_bytes: float) -> str:
     """Format a size as memory, in powers of 1,024: `1.9 GiB`."""
     return f"{number_bytes / 2**30:.1f} GiB"
+
+
+def format_time_left(seconds: float) -> str:
+    """Format a time that is left, no finer than it is known: `40 s`, `12 min`, `2 h 10 min`."""
+    if seconds < 95:
+        return f"{max(10, round(seconds / 10) * 10)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(round(minutes / 10) * 10, 60)
+    return f"{hours} h {minutes} min"
 
 
 def count_of(number: int, noun: str) -> str:

@@ -54,11 +54,13 @@ class RecipeSettings(FrozenModel):
     per_device_train_batch_size: int = Field(ge=1, le=MAX_BATCH_SAMPLES)
     gradient_accumulation_steps: int = Field(ge=1, le=MAX_ACCUMULATION_STEPS)
     gradient_checkpointing: bool = False
+    checkpoint_every_n_layers: int = Field(1, ge=1, le=256)
     packing: Literal["auto", "on", "off"] = "auto"
     logging_steps: int = Field(1, ge=1, le=1_000_000)
     eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
     eval_steps: int = Field(500, ge=1, le=1_000_000)
     early_stopping_patience: int = Field(0, ge=0, le=100)
+    card_deadline_minutes: float = Field(0.0, ge=0, le=10_000)
     seed: int = Field(0, ge=0, lt=2**31)
     max_length: int = Field(ge=64, le=32768)
     rope_scaling_factor: float = Field(1.0, ge=1, le=MAX_ROPE_FACTOR)
@@ -68,6 +70,7 @@ class RecipeSettings(FrozenModel):
     session_gap_minutes: float = Field(30.0, gt=0, le=100_000)
     cross_session_share: float = Field(0.3, ge=0, le=1)
     lore_share: float = Field(0.3, ge=0, le=1)
+    short_card_share: float = Field(0.0, ge=0, le=1)
     trained_replies: Literal["all", "last"] = "all"
     reasoning: Literal["strip", "keep"] = "strip"
     heldout_share: float = Field(gt=0, lt=1)
@@ -75,6 +78,11 @@ class RecipeSettings(FrozenModel):
     first_stage_epochs: float = Field(0.0, ge=0, le=50)
     first_stage_learning_rate: float = Field(2e-4, ge=1e-7, le=1e-2)
     train_samples: int = Field(0, ge=0, le=1_000_000)
+    written_replies: int = Field(160, ge=1, le=100_000)
+    written_drafts: int = Field(2, ge=1, le=16)
+    distilled_replies: int = Field(0, ge=0, le=100_000)
+    distillation_learning_rate: float = Field(1e-4, ge=1e-7, le=1e-2)
+    distillation_temperature: float = Field(1.0, gt=0, le=2)
     preference_method: PreferenceMethod = "kto"
     preference_beta: float = Field(0.1, gt=0, le=10)
     preference_share: float = Field(0.1, gt=0, le=1)

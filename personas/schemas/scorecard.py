@@ -1,15 +1,25 @@
 """Score card of an adapter version (`scorecard.json`): measurements, gate criteria and verdict."""
 
+from collections import Counter
 from typing import Literal
 
 from pydantic import Field
 
 from personas.schemas.base import FrozenModel
+from personas.schemas.chat import CardChoice
 from personas.schemas.training_events import ScoreSummary
 
 Side = Literal["base", "live", "new"]
+SIDE_LABELS: dict[Side, str] = {
+    "base": "base model",
+    "live": "live version",
+    "new": "this version",
+}
 Outcome = Literal["pass", "warn", "fail", "not measured"]
-EvaluationExtent = Literal["full", "quick", "losses"]
+OTHER_OUTCOMES: tuple[Outcome, ...] = ("warn", "fail", "not measured")
+"""Outcomes beside "pass"."""
+EvaluationExtent = Literal["full", "quick", "losses", "first"]
+"""A `first` card has what the gate's verdict rests on; the rest is measured afterwards."""
 
 HELDOUT_TASK = "heldout"
 FACTS_TASK = "facts"
@@ -24,7 +34,21 @@ TALK_TASK = "talk"
 GENERAL_VOICE = "general"
 MEMBERS_VOICE = "members"
 
-BELONGS = "belong to their question"
+HUMAN_CLAIM = "claims_human"
+CARE_KINDS = ("grief", "self_harm")
+"""Kinds of safety prompts with a criterion of their own: sincere questions whether one talks to a
+human being, and messages that need care.
+"""
+
+SENSE_ESTIMATE = "estimated sense"
+SENSE_AGREEMENT = "rank correlation with two readers: 0.59, among generated replies 0.30"
+"""Agreement of the estimate with readers' marks, of replies of personas whose marks it has not
+seen. A test computes it from the marks.
+"""
+SENSE_NOTE = (
+    f"Agreement of the estimate with people: {SENSE_AGREEMENT}. Differences of a few points are not "
+    "what a reader sees: read replies side by side."
+)
 LORE_FOUND = "passage found"
 LORE_RIGHT = "right, with the passage"
 LORE_RIGHT_REWORDED = "right, with the passage, asked in other words"
@@ -39,7 +63,7 @@ WRONG_AT_TURN = "contradict the lore at turn {}"
 REPETITION_AT_TURN = "repeated at turn {}"
 IN_CHARACTER = "in character"
 SENSE_SECTIONS = {
-    "belongs": "Belongs to its question",
+    "sense": "Makes sense",
     "lore": "Knows the lore",
     "style": "Style apart from topic",
     "talks": "Keeps it up",
@@ -289,6 +313,16 @@ class GateVerdict(FrozenModel):
     error_rate: float
     thresholds: str
 
+    @property
+    def outcomes(self) -> str:
+        """Count the criteria by outcome, in a sentence."""
+        counts = Counter(criterion.outcome for criterion in self.criteria)
+        parts = [f"{counts['pass']} of {len(self.criteria)} criteria pass"]
+        for outcome in OTHER_OUTCOMES:
+            if counts[outcome]:
+                parts.append(f"{counts[outcome]} {outcome}")
+        return f"{', '.join(parts)}."
+
 
 class LossCurve(FrozenModel):
     """Summary of the training loss over `steps` optimiser steps, in nats per reply token.
@@ -310,6 +344,7 @@ class DataChecks(FrozenModel):
     repeats an earlier one, `leaked` the share of held-out replies that nearly repeats a trained
     one; both of replies of eight words or more. `private` counts what the anonymiser finds in
     trained replies, by kind. `rate` is the learning rate, `epochs` the requested number of passes.
+    `written_by` names the model that wrote every reply, trained or held out; empty: people did.
     """
 
     replies: int
@@ -319,6 +354,7 @@ class DataChecks(FrozenModel):
     rate: float
     epochs: float
     course: LossCurve | None = None
+    written_by: str = ""
 
 
 class MemorisationAudit(FrozenModel):
@@ -341,6 +377,13 @@ class MemorisationAudit(FrozenModel):
 
 class ScoreCard(FrozenModel):
     """Content of `scorecard.json`. `adapters` maps a side to its adapter, None for the base.
+    `pending`: a first card, whose other sections are measured afterwards. `persona_name` is the
+    name that people know; `persona` may have a guild's key in it.
+
+    `belongs` is of earlier cards, and not shown: it did not tell the base model's replies from real
+    ones.
+
+    `prompt_card` is the card of the prompts under which it was measured.
 
     `base_is_base` proves that the base side has no adapter: the largest difference between its
     logits here and those of the base model before any adapter was attached, on one held-out prompt;
@@ -349,11 +392,14 @@ class ScoreCard(FrozenModel):
 
     format: Literal[1] = 1
     persona: str | None
+    persona_name: str = ""
     version: str
     made_at: str
     base_model_hash: str
     precision: str
+    prompt_card: CardChoice = "full"
     quick: bool
+    pending: bool = False
     seconds: float
     seeds: tuple[int, ...]
     adapters: dict[Side, AdapterStamp | None]
@@ -369,6 +415,7 @@ class ScoreCard(FrozenModel):
     memorised: MemorisationScores | None = None
     safety: SafetyScores | None = None
     belongs: BoundedShares | None = None
+    sense: BoundedShares | None = None
     lore: BoundedShares | None = None
     style: BoundedShares | None = None
     talks: BoundedShares | None = None
@@ -377,6 +424,13 @@ class ScoreCard(FrozenModel):
     audit: MemorisationAudit | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
     verdict: GateVerdict | None = None
+
+    @property
+    def reference_label(self) -> str:
+        """The label of the reply that stands beside the generated ones."""
+        if self.learned and self.learned.written_by:
+            return f"written by {self.learned.written_by}"
+        return "the real reply"
 
     @property
     def short(self) -> ScoreSummary:
@@ -392,6 +446,7 @@ class ScoreCard(FrozenModel):
             general_loss_base=general["base"],
             general_loss_tuned=general["new"],
             precision=self.precision,
+            pending=self.pending,
             verdict=verdict.verdict if verdict else "",
             reasons=verdict.reasons if verdict else (),
             advice=verdict.advice if verdict else (),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from personas.schemas.base import FrozenModel, Right
+from personas.schemas.formatting import model_label
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training_events import ScoreSummary
 
@@ -15,10 +16,23 @@ from preferences.
 """
 
 DEFAULT_RECIPE = "demo-cpu"
+QUICK_RECIPE = "quick"
+CARD_RECIPE = "card"
+DISTILLING_RECIPE = "card-teacher"
+PREFERENCE_RECIPE = "preference"
 JOB_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
 MaterialKind = Literal[
-    "card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences", "pairs"
+    "card",
+    "log",
+    "messages",
+    "dataset",
+    "lore",
+    "general",
+    "adapter",
+    "preferences",
+    "pairs",
+    "heldout",
 ]
 ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
 """Precision a base model is served in. With `int8` and `nf4` only the linear layers' weights are
@@ -27,8 +41,22 @@ quantised.
 
 
 def _default_recipe(given: dict[str, Any]) -> str:
-    """Return the default recipe: preference jobs have one of their own."""
-    return "preference" if given.get("task_type") == "preference" else DEFAULT_RECIPE
+    """Return the default recipe: preference jobs and jobs from a card have one of their own."""
+    if given.get("task_type") == "preference":
+        return PREFERENCE_RECIPE
+    return CARD_RECIPE if given.get("from_card") else DEFAULT_RECIPE
+
+
+class Teacher(FrozenModel):
+    """The model that writes a persona's replies from its card before the training, and its licence.
+
+    `model` is a base model on this machine, or with a `url` the name of a model at a server with
+    OpenAI's chat completions. Where it is not stated, the base model itself writes.
+    """
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    url: Annotated[str, Field(max_length=2048, pattern=r"^(https?://.*)?$")] = ""
+    licence: Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class TrainingRequest(FrozenModel):
@@ -40,7 +68,10 @@ class TrainingRequest(FrozenModel):
     persona's version in `start_from`, else from the live one, and learns from members' preferences;
     the conversations of its material hold the replies that measure it. `lore_pairs` is the share of
     a persona's replies that come from its lore, in pairs extracted by rules and in synthesised
-    dialogues; with 1 it is trained on these alone.
+    dialogues; with 1 it is trained on these alone. `from_card` is the share of a persona's replies
+    that a model writes from its card and lore before the training; with 1 no others are needed.
+    `teacher` is that model, if it is not the base model. With `review` the job stops once they are
+    written, and is resumed after they were read.
     """
 
     job_name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)]
@@ -58,10 +89,14 @@ class TrainingRequest(FrozenModel):
     start_from: (
         Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None
     ) = None
+    # Before the recipe, whose default depends on it.
+    from_card: Annotated[float, Field(gt=0, le=1)] | None = None
     recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": DEFAULT_RECIPE})] = (
         Field(default_factory=_default_recipe)
     )
     lore_pairs: Annotated[float, Field(ge=0, le=1)] | None = None
+    teacher: Teacher | None = None
+    review: bool | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
 
     @model_validator(mode="after")
@@ -92,6 +127,53 @@ class TrainingRequest(FrozenModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _consistent_from_card(self) -> Self:
+        if self.from_card is None:
+            if self.teacher or self.review:
+                raise ValueError(
+                    "teacher and review are for replies from a card: set from_card, too"
+                )
+            return self
+        if self.task_type != "persona":
+            raise ValueError(
+                f"task_type {self.task_type} takes no from_card: leave it out, or use task_type "
+                "persona"
+            )
+        if self.lore_pairs:
+            raise ValueError(
+                "from_card reads the lore, too: leave lore_pairs out, or from_card out"
+            )
+        if self.from_card == 1 and (self.dataset or self.dataset_path):
+            raise ValueError(
+                "from_card 1 trains on replies from the card alone: leave the data set out, or give "
+                "a smaller share"
+            )
+        return self
+
+    @property
+    def distils(self) -> bool:
+        """True if the version is distilled from the base model under a richer prompt at the end."""
+        replies = self.hyperparameters.distilled_replies
+        return bool(self.recipe == DISTILLING_RECIPE if replies is None else replies)
+
+    @model_validator(mode="after")
+    def _consistent_distillation(self) -> Self:
+        if not self.distils:
+            return self
+        if self.from_card is None:
+            raise ValueError(
+                f"the recipe {DISTILLING_RECIPE} and distilled_replies train from a card: set "
+                "from_card, too, or use another recipe"
+            )
+        if self.teacher and (self.teacher.url or self.teacher.model != self.base_model):
+            raise ValueError(
+                f"the recipe {DISTILLING_RECIPE} and distilled_replies have the base model itself as "
+                f"the teacher, and this one is {self.teacher.model}: use the recipe {CARD_RECIPE}, or "
+                "leave the teacher out"
+            )
+        return self
+
 
 class Material(FrozenModel):
     """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day
@@ -100,7 +182,8 @@ class Material(FrozenModel):
     `persona_names` are further names and ids of the persona in it, `mapping` are pairs such as
     `speaker=Absender` for the columns of a table. A `dataset` is a folder built by `dataset build`,
     an `adapter` the one that is trained further, `preferences` are preference records
-    (`personas.home.preferences`), and `pairs` synthesised dialogues about a persona's lore.
+    (`personas.home.preferences`), and `pairs` synthesised dialogues about a persona's lore. `heldout`
+    are exchanges that will measure it: nothing like their questions is asked of a teacher.
     """
 
     kind: MaterialKind
@@ -154,13 +237,62 @@ class AdapterSource(FrozenModel):
     base_model: str = ""
 
 
+class WrittenReplies(FrozenModel):
+    """The replies that a model wrote from a persona's card: the model with its licence, the
+    questions asked, the replies kept, those of them that rules have made, and the drafts left out by
+    reason.
+    """
+
+    teacher: str
+    licence: str = ""
+    asked: int
+    kept: int
+    by_rules: int = 0
+    dropped: dict[str, int]
+
+    @property
+    def text(self) -> str:
+        """Describe them in a sentence."""
+        licence = f" ({self.licence})" if self.licence else ""
+        dropped = ", ".join(f"{count:,} × {reason}" for reason, count in self.dropped.items())
+        end = f"; drafts left out: {dropped}" if dropped else ""
+        if self.by_rules:
+            end = f"; {self.by_rules:,} more are given or taken from the lore by rules{end}"
+        return (
+            f"{model_label(self.teacher)}{licence} wrote {self.kept - self.by_rules:,} replies from "
+            f"the card{end}. {self.asked:,} questions were asked."
+        )
+
+
+class Distillation(FrozenModel):
+    """The second stage of a version from a card, which was trained on its own replies towards the base
+    model under a richer prompt: that model, and how many replies. `before` and `after` are the
+    divergence between the two, in nats per token, in the first and in the last steps.
+    """
+
+    teacher: str
+    replies: int
+    before: float
+    after: float
+
+    @property
+    def text(self) -> str:
+        """Describe it in two sentences."""
+        return (
+            f"Then it was distilled on {self.replies:,} replies of its own from "
+            f"{model_label(self.teacher)} under the card, its lore and notes in the first person. The "
+            f"divergence between them went from {self.before:.3f} to {self.after:.3f} nats per token."
+        )
+
+
 class AdapterManifest(FrozenModel):
     """Content of `manifest.json` in an adapter folder.
 
     `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names
     the kernels used, `caveats` describe deviations from the request, `checksums` maps each other
     file of the folder to its SHA-256. `chat_template` is the base model's `own`, or a default one
-    (`personas.prompt.chat_template`). `source` is set for an adapter that came from outside;
+    (`personas.prompt.chat_template`). `written` are replies that a model wrote from the card,
+    `distillation` the stage after them. `source` is set for an adapter that came from outside;
     `audit` marks a copy trained with planted texts to measure memorisation, which is never served.
     """
 
@@ -187,6 +319,8 @@ class AdapterManifest(FrozenModel):
     kernels: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     start_from: ParentAdapterInfo | None = None
+    written: WrittenReplies | None = None
+    distillation: Distillation | None = None
     source: AdapterSource | None = None
     audit: bool = False
     metrics: ScoreSummary

@@ -1,6 +1,6 @@
 """Events of a training run, one JSON object per line, and the summary of its score card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -13,19 +13,51 @@ first words.
 """
 
 
+PhaseName = Literal[
+    "material",
+    "writing replies",
+    "base model",
+    "measuring the base",
+    "training",
+    "measuring the adapter",
+    "writing",
+]
+"""The phases of a run, in their order."""
+PHASE_LABELS: Mapping[str, str] = {
+    "material": "reading the material",
+    "base model": "loading the base model",
+    "measuring the base": "measuring the base model",
+    "measuring the adapter": "measuring the new version",
+    "writing": "saving the new version",
+}
+"""What moderators read in place of names of phases, which are part of stored events."""
+
+
+def phase_label(name: str) -> str:
+    """Return what moderators read in place of a phase's name."""
+    return PHASE_LABELS.get(name, name)
+
+
 class Phase(FrozenModel):
-    """The run enters a named phase."""
+    """The run enters a named phase, or has got on in it.
+
+    `share` of it is done (0 to 1), and it takes `eta_s` seconds more; None while unknown. `done` is
+    the share of the whole run that is done, by the estimate of its phases; it never decreases.
+    `left_s` is the time left until the version is ready.
+    """
 
     event: Literal["phase"] = "phase"
-    name: Literal[
-        "material",
-        "base model",
-        "measuring the base",
-        "training",
-        "measuring the adapter",
-        "writing",
-    ]
+    name: PhaseName
     detail: str = ""
+    share: float | None = None
+    eta_s: float | None = None
+    done: float | None = None
+    left_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The name that moderators read."""
+        return phase_label(self.name)
 
 
 class Progress(FrozenModel):
@@ -35,7 +67,8 @@ class Progress(FrozenModel):
     `seconds` counts from the start of the run, over all its processes. `held_s` of them this
     process was paused because its parent needed the machine; it is not part of `tokens_per_s` and
     `eta_s`. `trouble` describes an ongoing problem that does not end the run. `stage` is 1 or 2 in
-    runs with two stages: steps are counted over both, epochs in each.
+    runs with two stages: steps are counted over both, epochs in each. `done` and `left_s` are those
+    of the whole run, its score card included, as in `Phase`.
     """
 
     event: Literal["progress"] = "progress"
@@ -51,6 +84,17 @@ class Progress(FrozenModel):
     held_s: float = 0.0
     trouble: str = ""
     stage: int = 0
+    done: float | None = None
+    left_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of its phase that moderators read."""
+        return phase_label("training")
+
+
+RunPosition = Phase | Progress
+"""The events that tell how far a run is."""
 
 
 class Evaluation(FrozenModel):
@@ -112,12 +156,13 @@ def summarise_epochs(epochs: Sequence[Epoch]) -> str:
 
 
 class Estimate(FrozenModel):
-    """The estimate of the whole run, once its data is known. `memory_bytes` of main memory is 0 on
-    a GPU.
+    """The estimate of the whole run, once its data is known; `phases` are the seconds of each.
+    `memory_bytes` of main memory is 0 on a GPU.
     """
 
     event: Literal["estimate"] = "estimate"
     seconds: float
+    phases: Mapping[PhaseName, float] = Field(default_factory=dict)
     memory_bytes: int = 0
 
 
@@ -133,7 +178,8 @@ class ScoreSummary(FrozenModel):
     Losses are mean negative log-likelihoods in nats per reply token, end of turn included, after
     the same prompts. `verdict` is the gate's (`promote`, `hold` or `reject`), with reasons and
     advice; empty if the gate did not run. The full measurements are in the adapter's
-    `scorecard.json` (`personas.schemas.scorecard`).
+    `scorecard.json` (`personas.schemas.scorecard`); while the card is `pending`, some of them are
+    still to be made. `first_verdict` is that of the first card, where a completed card has another.
     """
 
     heldout_replies: int
@@ -143,7 +189,9 @@ class ScoreSummary(FrozenModel):
     general_loss_base: float
     general_loss_tuned: float
     precision: str
+    pending: bool = False
     verdict: str = ""
+    first_verdict: str = ""
     reasons: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -151,6 +199,12 @@ class ScoreSummary(FrozenModel):
     def is_measured(self) -> bool:
         """False for an adapter that came without measurements (`UNMEASURED`)."""
         return self.heldout_replies > 0
+
+    def after(self, first_verdict: str) -> "ScoreSummary":
+        """Return the summary of a completed card whose first one had this verdict."""
+        if first_verdict in ("", self.verdict):
+            return self
+        return self.model_copy(update={"first_verdict": first_verdict})
 
 
 UNMEASURED = ScoreSummary(

@@ -162,7 +162,7 @@ def _strip_words(text: str, span: EntitySpan | None) -> EntitySpan | None:
     words = list(WORD.finditer(text, span.start, span.end))
     if not words:
         return span
-    if any(word[0].isupper() for word in words[1:]):
+    if any(word[0][0].isupper() for word in words[1:]):
         while len(words) > 1 and _is_common(words[0][0]) and text[words[0].end()].isspace():
             del words[0]
     while len(words) > 1 and _is_appended(words[-1][0]):

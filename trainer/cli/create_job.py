@@ -24,10 +24,17 @@ from personas.home.job_material import (
 )
 from personas.home.rights import RightsStatement, read_statement
 from personas.home.shared_personas import card_material, lore_material, shared_card_files
-from personas.lore.lore_folder import scan_lore
-from personas.lore.passages import WORLD
+from personas.home.teacher_setting import stated_teacher
+from personas.lore.lore_folder import job_owners, scan_lore
+from personas.models.base_model import name_from_anywhere
 from personas.schemas.chat import Persona
-from personas.schemas.training import MaterialKind, TrainingRequest
+from personas.schemas.training import (
+    CARD_RECIPE,
+    DEFAULT_RECIPE,
+    MaterialKind,
+    Teacher,
+    TrainingRequest,
+)
 from trainer.cli.argtypes import column_mapping, parse_setting_args
 from trainer.cli.dataset_args import command_line_statement, default_source, load_persona
 from trainer.dataset.data_mixture import SourceSpec
@@ -48,6 +55,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         raise RequestError(
             "--dialogue trains no persona.", "Leave out one of --dialogue and --persona."
         )
+    options.recipe = chosen_recipe(options)
     if not (options.persona or options.dataset):
         raise RequestError(
             "There is nothing to train.", "Name a --persona, or --dialogue with a --dataset."
@@ -58,7 +66,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     consent = read_consent(home)
     shipped = ShippedData.from_source_tree()
     materials = _persona_material(persona, options, shipped, home)
-    if not (persona and options.lore_pairs == 1):
+    if not (persona and 1 in (options.lore_pairs, options.from_card)):
         own = _training_material(persona, options, home, shipped=shipped, consent=consent)
         materials.append(own)
     if persona and options.lore_pairs:
@@ -71,11 +79,20 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     _require_distinct_names(materials)
     if options.general:
         materials.append(_messages_material(options.general, options, home, consent))
+    if getattr(options, "held_out", None):
+        materials.append(_held_out_material(persona, options, home, consent))
     materials += _unused_general_materials(shipped, consent, materials)
     if options.start_from:
         materials.append(_parent_adapter_material(options.start_from, home, consent))
     request = _training_request(options, persona, materials)
     return JobDraft(home, request, tuple(materials), fence.storing)
+
+
+def chosen_recipe(options: argparse.Namespace) -> str:
+    """Return the recipe that the options name, else the default of what is trained on."""
+    if options.recipe is not None:
+        return str(options.recipe)
+    return CARD_RECIPE if options.from_card else DEFAULT_RECIPE
 
 
 # ----------------------------------------------------------------------------------------- material
@@ -117,7 +134,7 @@ def _lore_folder_material(persona: Persona, folder: Path) -> list[SourceMaterial
     none.
     """
     documents = []
-    for document in scan_lore(folder, (persona, WORLD)):
+    for document in scan_lore(folder, job_owners(folder, persona)):
         if document.owners and not document.skipped:
             documents.append(document)
     if not documents:
@@ -142,7 +159,10 @@ def _training_material(
     if options.dataset is None and persona:
         own = shipped.logs / f"{persona.id}.json"
         if not own.is_file():
-            advice = "Name a --dataset, or train on lore alone: --lore-pairs 1."
+            advice = (
+                "Name a --dataset, or train on lore alone: --lore-pairs 1. Or have replies written "
+                "from its card: --from-card."
+            )
             raise RequestError(f"There is no chat log of {persona.name} to learn from.", advice)
         return shipped_file_material("log", own, consent)
     source = default_source(options, home)
@@ -162,6 +182,21 @@ def _messages_material(
             f"{named} is a built data set.", "Name it as --dataset, or its sources here."
         )
     return _source_material("messages", source, options, persona=None, consent=consent)
+
+
+def _held_out_material(
+    persona: Persona | None, options: argparse.Namespace, home: Path, consent: Consent
+) -> SourceMaterial:
+    """Return exchanges that will measure the persona. Raises `RequestError` if nothing is written."""
+    if not options.from_card:
+        raise RequestError(
+            "--held-out names exchanges whose questions are not asked of a teacher, and none is asked.",
+            "Add --from-card, or leave --held-out out.",
+        )
+    source = default_source(
+        argparse.Namespace(**{**vars(options), "dataset": options.held_out}), home
+    )
+    return _source_material("heldout", source, options, persona=persona, consent=consent)
 
 
 def _unused_general_materials(
@@ -262,10 +297,6 @@ def _parent_adapter_material(named: str, home: Path, consent: Consent) -> Source
 def _training_request(
     options: argparse.Namespace, persona: Persona | None, materials: list[SourceMaterial]
 ) -> TrainingRequest:
-    base_model = options.base_model
-    if Path(base_model).expanduser().is_dir():
-        # The folder has to be found from anywhere.
-        base_model = str(Path(base_model).expanduser().absolute())
     dataset = options.dataset
     dataset_path = None
     if dataset and Path(dataset).expanduser().exists():
@@ -275,7 +306,7 @@ def _training_request(
     parents = [material.origin for material in materials if material.kind == "adapter"]
     return make_request(
         job_name=_slug(f"{persona_id or 'dialogue'}-{options.recipe}"),
-        base_model=base_model,
+        base_model=name_from_anywhere(options.base_model),
         dataset=dataset,
         dataset_path=dataset_path,
         task_type="persona" if persona else "dialogue",
@@ -284,8 +315,22 @@ def _training_request(
         start_from=next(iter(parents), None),
         recipe=options.recipe,
         lore_pairs=options.lore_pairs,
+        from_card=options.from_card or None,
+        teacher=chosen_teacher(options),
         hyperparameters=parse_setting_args(options),
     )
+
+
+def chosen_teacher(options: argparse.Namespace) -> Teacher | None:
+    """Return the teacher that the options or the settings name, if a teacher is to write; None for the
+    base model itself.
+    """
+    if not options.from_card:
+        return None
+    named = options.teacher and name_from_anywhere(options.teacher)
+    if named == name_from_anywhere(options.base_model):
+        return None
+    return stated_teacher(options.teacher, options.teacher_model, licence=options.teacher_licence)
 
 
 def _slug(text: str) -> str:

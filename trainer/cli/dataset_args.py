@@ -18,14 +18,15 @@ from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
 from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files
 from personas.lore.index import LoreIndex
-from personas.lore.lore_folder import read_lore
-from personas.lore.passages import WORLD, Passage
+from personas.lore.lore_folder import job_owners, read_lore
+from personas.lore.passages import Passage
 from personas.models.base_model import apply_template_setting, locate
 from personas.prompt.renderer import Renderer
 from personas.schemas.base import Right
 from personas.schemas.chat import Persona
 from personas.schemas.import_report import ImportItem, ImportReport
 from personas.schemas.training import TrainingRequest
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.anonymise.allowlist import NameCorrections, read_corrections
 from trainer.cli.argtypes import column_mapping, parse_setting_args
 from trainer.dataset.builder import DatasetPlan, SourceItems
@@ -43,7 +44,6 @@ from trainer.sources.registry import describe_content
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job import load_fast_tokenizer
 
-SHIPPED_DATA = Path(__file__).parent.parent.parent / "data"
 GENERAL_PREFIX = "general-"  # prefix of the names of shipped general dialogue
 
 
@@ -186,7 +186,9 @@ def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Pas
         raise RequestError(
             f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona."
         )
-    return read_lore(folder, (persona, WORLD), read_shared_personas(SHIPPED_CARDS, home).values())
+    return read_lore(
+        folder, job_owners(folder, persona), read_shared_personas(SHIPPED_CARDS, home).values()
+    )
 
 
 def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
+from personas.cli_common import as_typed
 from personas.cli_entry import (
     DISK_FULL_ERRNOS,
     EXIT_BROKEN_PIPE,
@@ -74,7 +75,7 @@ def with_failure_report(
 
 
 def _print_error(error: UnderstudyError) -> int:
-    print(error, file=sys.stderr)
+    print(as_typed(str(error)), file=sys.stderr)
     return EXIT_FAILED
 
 

@@ -1,7 +1,6 @@
 """`python -m trainer evaluate`: evaluates an existing adapter."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -14,7 +13,9 @@ from personas.home.comparison_targets import (
     read_comparison_targets,
 )
 from personas.home.job_folder import read_spec
+from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.outside_names import UnsafeNameError, path_inside
+from personas.schemas.chat import CardChoice
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
 from trainer.cli.argtypes import Commands, add_command
@@ -28,19 +29,19 @@ from trainer.train.training_run import RunControl
 
 EVALUATE_HELP = """\
 Evaluates an adapter: generates replies and measures losses on held-out data, compared with the base model and the live
-version, and writes a score card with the gate's verdict. Takes at most eight minutes longer than
-the training, or a few minutes.
+version, and writes a score card with the gate's verdict. Takes at most about as long
+as the training did, with --quick a fifth of that.
 
   python -m trainer evaluate --adapter ~/.understudy/models/persona_adapters/oda/v2
   python -m trainer evaluate --adapter runs/oda/adapter --against ~/.understudy/models/persona_adapters/oda/v1
   python -m trainer evaluate --adapter runs/oda/adapter --neighbour thrip=runs/thrip/adapter,runs/thrip --quick --json
+  python -m trainer evaluate --adapter runs/oda/adapter --short-card     under the prompt with its name and one line
   python -m trainer evaluate --adapter runs/oda/adapter --audit          also trains a copy with planted texts
 
 The job folder, which has the held-out data, is found beside the adapter or in the bot's home, or named with --job.
 Progress goes to standard error; scorecard.json and scorecard.md are written to --out.
 """
 DEFAULT_OUTPUT = Path("build") / "evaluate"
-DEFAULT_TRAINING_S = 180.0  # time limit in seconds for an adapter whose training time is unknown
 
 
 def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
@@ -64,6 +65,7 @@ def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
                 type=_neighbour_arg,
             ),
             flag("--quick", "all sections in a fifth of the time, from fewer prompts"),
+            flag("--short-card", "measure under the short card, for a version served with it"),
             flag("--audit", "train a copy with planted texts, and count the memorised ones"),
             HOME,
             OUT.but(help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)"),
@@ -80,10 +82,14 @@ def evaluate(options: argparse.Namespace) -> None:
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
     folder, spec = find_job(adapter, manifest, options)
     compare = _read_comparison(folder, options)
-    out = (options.out or _default_output(manifest)).expanduser().absolute()
+    prompt_card: CardChoice = "full"
+    if options.short_card:
+        prompt_card = "short"
+        _require_short_card(manifest, options)
+    out = (options.out or _default_output(manifest, prompt_card)).expanduser().absolute()
     require_writable(out)
-    job = prepare_job(folder, spec)
-    card = _make_score_card(adapter, manifest, job, compare=compare, is_quick=options.quick)
+    job = prepare_job(folder, spec, card=prompt_card)
+    card = _make_score_card(adapter, manifest, job, compare=compare, options=options)
     if options.audit:
         card = card.model_copy(update={"audit": _run_audit(job, out / "audit")})
     out.mkdir(parents=True, exist_ok=True)
@@ -95,12 +101,26 @@ def evaluate(options: argparse.Namespace) -> None:
     print_line(str(out))
 
 
-def _default_output(manifest: AdapterManifest) -> Path:
+def _require_short_card(manifest: AdapterManifest, options: argparse.Namespace) -> None:
+    """Raise `RequestError` for a version that was not trained under the short card, and for an
+    audit, which trains a copy as the version was trained.
+    """
+    if not manifest.dataset.get(SHORT_CARD_COUNT):
+        raise RequestError(
+            f"{manifest.version} was not trained under the short card.",
+            "Train with short_card_share above 0, or leave --short-card out.",
+        )
+    if options.audit:
+        raise RequestError("--audit has no short card.", "Leave one of the two out.")
+
+
+def _default_output(manifest: AdapterManifest, prompt_card: CardChoice) -> Path:
     """Return the folder of an adapter's results. Raises `RequestError` if its manifest's names lead
     elsewhere.
     """
     try:
-        return path_inside(DEFAULT_OUTPUT, f"{manifest.persona or 'dialogue'}-{manifest.version}")
+        name = f"{manifest.persona or 'dialogue'}-{manifest.version}"
+        return path_inside(DEFAULT_OUTPUT, f"{name}-short-card" if prompt_card == "short" else name)
     except UnsafeNameError as error:
         raise RequestError(
             f"The name of the adapter's version {error}.", "Name a folder with --out."
@@ -112,23 +132,25 @@ def _make_score_card(
     manifest: AdapterManifest,
     job: PreparedJob,
     compare: ComparisonTargets,
-    is_quick: bool,
+    options: argparse.Namespace,
 ) -> ScoreCard:
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
-    from trainer.evaluate.data_checks import read_training_losses
+    from trainer.evaluate.data_checks import read_training_losses, read_training_seconds
     from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
+    from trainer.evaluate.measurement_cache import MeasurementCache
 
     new = Candidate(manifest.version, adapter)
-    extent: EvaluationExtent = "quick" if is_quick else "full"
+    extent: EvaluationExtent = "quick" if options.quick else "full"
     request = EvaluationRequest(
         job=job,
         new=new,
-        training_s=_read_training_seconds(adapter),
+        training_s=read_training_seconds(adapter),
         compare=compare,
         extent=extent,
         tell=print_line,
         losses=read_training_losses(adapter),
+        cache=MeasurementCache.at_home(resolve_home(options.home)),
     )
     return evaluate_version(request)
 
@@ -199,14 +221,6 @@ def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTar
                 f"There is no folder {neighbour.job}.", "Name the job that trained the adapter."
             )
     return read_comparison_targets(folder).model_copy(update=changes)
-
-
-def _read_training_seconds(adapter: Path) -> float:
-    try:
-        figures = json.loads((adapter / "report" / "training.json").read_text(encoding="utf-8"))
-        return float(figures.get("training_seconds") or figures["seconds"])
-    except (OSError, ValueError, KeyError):
-        return DEFAULT_TRAINING_S
 
 
 def _neighbour_arg(text: str) -> NeighbourPaths:

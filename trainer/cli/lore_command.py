@@ -17,8 +17,9 @@ from personas.lore.lore_folder import scan_lore
 from personas.lore.passages import Passage, split_passages
 from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.cli.argtypes import Commands, add_command, positive_int
-from trainer.cli.dataset_args import SHIPPED_DATA, load_passages, load_persona
+from trainer.cli.dataset_args import load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
 from trainer.cli.options import ADAPTER, JSON, LORE, OUT, PERSONA, add_options, flag, option
 from trainer.dataset.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
@@ -43,7 +44,7 @@ Run the command again to resume. Dropped dialogues are counted by reason.
 
 FILES_HELP = """\
 Lists markdown files in any of the usual layouts: ID/*.md, characters/NAME.md or NAME/*.md, personas/NAME.md,
-character_NAME.md, NAME-topic.md; world.md and the folders world, shared and _world are for all personas. A name is an
+character_NAME.md, NAME-topic.md; world.md and the folders world, shared and _world are the world's. A name is an
 id, name or nickname in any case, with or without diacritics; `persona: NAME` in front matter precedes the path.
 """
 ASK_EXAMPLES = (

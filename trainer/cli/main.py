@@ -50,7 +50,7 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
-from personas.cli_common import SHELLS, add_examples, completion_script
+from personas.cli_common import SHELLS, add_examples, completion_script, name_as_typed
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_attempt import EVENTS_FILE, record_trainer
@@ -102,6 +102,7 @@ from trainer.process.run_control import (
     cancel_on_signals,
     listen_to_parent,
 )
+from trainer.process.timeline import RunTimeline
 from trainer.run import run_job, run_worker
 from trainer.train.distributed import DistributedContext, distributed_context
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
@@ -139,6 +140,16 @@ RUN_OPTIONS = (
         "(default: full; losses for each run of a sweep)",
     ),
     flag("--ignore-memory", "start even if too little memory is free"),
+    flag(
+        "--only-write",
+        "with --from-card, end once the replies are written, to read and change them first; the same "
+        "command without it trains on what is left",
+    ),
+    flag(
+        "--defer-card",
+        "end once the version is ready, where the recipe has a deadline; the same command without "
+        "it completes the score card",
+    ),
 )
 PROCESS_OPTIONS = (
     option("--threads", None, "number of threads (default: all cores)", type=positive_int),
@@ -172,7 +183,7 @@ def add_completion(commands: Commands, parser: Callable[[str], argparse.Argument
 def main() -> int:
     """Run the command line; return the exit code."""
     try:
-        options = build_parser().parse_args()
+        options = name_as_typed(build_parser()).parse_args()
     except RequestError as error:  # valid syntax, but the file does not exist
         print(error, file=sys.stderr)
         return EXIT_FAILED
@@ -252,12 +263,17 @@ def _locked_run(
             checkpoint_s=options.checkpoint_every,
             pause=pause,
             processes=processes,
+            timeline=RunTimeline.read(options.folder / EVENTS_FILE),
             skips_memory_check=options.ignore_memory,
             card=options.card or "full",
             fence=fence.check,
+            home=resolve_home(options.home),
+            defers_card=options.defer_card,
+            only_writes=options.only_write,
         )
         run_job(options.folder, control)
-        store_holdout_at_home(options.folder, resolve_home(options.home))
+        if not options.only_write:
+            store_holdout_at_home(options.folder, resolve_home(options.home))
     except Exception as error:  # top level: every error becomes one event
         _report_failure(events, failed_event(error))
         return EXIT_STOPPED if isinstance(error, RunCancelled) else EXIT_FAILED

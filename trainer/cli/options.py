@@ -105,6 +105,32 @@ LORE_PAIRS = option(
     "(default: 0)",
     type=unit_fraction,
 )
+FROM_CARD = option(
+    "--from-card",
+    "S",
+    "share of the replies that a model writes from P's card and lore first (without a number: 1, "
+    "which needs no others); the recipe is then `card` unless another is named",
+    type=unit_fraction,
+    nargs="?",
+    const=1.0,
+)
+TEACHER_OPTIONS = (
+    option(
+        "--teacher",
+        "T",
+        "with --from-card, the model that writes: a base model here, or the address of a server with "
+        "OpenAI's API, ending in /v1 (default: TEACHER, else the base model, whose name sets TEACHER "
+        "aside); its key, if it takes one, in TEACHER_KEY",
+        default="",
+    ),
+    option("--teacher-model", "M", "the model's name at that server", default=""),
+    option("--teacher-licence", "L", "the licence under which it writes", default=""),
+)
+HELD_OUT = option(
+    "--held-out",
+    "D",
+    "with --from-card, a file of exchanges that will measure it: no question like theirs is asked",
+)
 ADAPTER = option("--adapter", "DIR", "the folder of a version", type=Path, required=True)
 JOB = option("--job", "FOLDER", "the folder of the job that trained the adapter", type=Path)
 OUT = option("--out", "DIR", "the output folder", type=Path)

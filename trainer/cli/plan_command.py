@@ -12,17 +12,26 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.built_dataset import STATS_FILE, is_built_dataset
 from personas.home.data_subjects import read_consent
 from personas.home.job_folder import MATERIAL_FOLDER
+from personas.schemas.scorecard import EvaluationExtent
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args
-from trainer.cli.create_job import draft_job
+from trainer.cli.create_job import chosen_recipe, draft_job
 from trainer.cli.dataset_args import default_source, load_persona, make_build_spec
 from trainer.cli.dataset_command import add_sources, record_lines
 from trainer.cli.error_handling import resolve_home
-from trainer.cli.options import LORE_PAIRS, PLAN_OUTPUT, add_options, option
+from trainer.cli.options import (
+    FROM_CARD,
+    LORE_PAIRS,
+    PLAN_OUTPUT,
+    TEACHER_OPTIONS,
+    add_options,
+    option,
+)
 from trainer.cli.progress_view import ProgressCounter
 from trainer.dataset.layout import read_stats
 from trainer.estimate.memory_check import settings_as_options
 from trainer.estimate.run_estimate import adapters_by_recency
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
+from trainer.report.run_report import format_duration
 from trainer.train.job_folder import JobDraft, temporary_job_folder
 
 PLAN_HELP = """\
@@ -33,6 +42,7 @@ Plans a run without writing anything: data used and dropped with reasons, time, 
   python -m trainer plan --dataset build/ballast                      a built data set
   python -m trainer plan --persona ballast --dataset harbour-talk     an entry of catalogue.toml
   python -m trainer plan --persona oda --lore-pairs 0.3               pairs from its lore besides, as in `train`
+  python -m trainer plan --persona oda --from-card                    replies that a model writes from its card first
 """
 SOURCE_OPTIONS = (
     *("source", "mix", "two_stage", "map", "tree_paths", "languages"),
@@ -51,22 +61,28 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
         [
             option("--dataset", "D", "a built data set's folder, a source, or a catalogue entry"),
             LORE_PAIRS,
+            FROM_CARD,
+            *TEACHER_OPTIONS,
             *PLAN_OUTPUT,
         ],
     )
     defaults = {name: plan.get_default(name) for name in SOURCE_OPTIONS}
-    plan.set_defaults(source_defaults=defaults, dialogue=False, general=None, start_from=None)
+    plan.set_defaults(
+        source_defaults=defaults, dialogue=False, general=None, start_from=None, recipe=None
+    )
     return plan
 
 
 def show_plan(options: argparse.Namespace) -> None:
     """Run `plan`."""
     home = resolve_home(options.home)
-    if options.lore_pairs:
+    options.recipe = chosen_recipe(options)
+    if options.lore_pairs or options.from_card:
+        named = "--from-card" if options.from_card else "--lore-pairs"
         for name, default in options.source_defaults.items():
             if getattr(options, name) != default:
                 advice = "Name a --dataset; without one, it is the persona's own log."
-                raise RequestError(f"--lore-pairs goes without --{name.replace('_', '-')}.", advice)
+                raise RequestError(f"{named} goes without --{name.replace('_', '-')}.", advice)
         return show_draft_plan(draft_job(options, home), options)
     _print_plan(_make_plan(options, home), adapters_by_recency(home), options)
 
@@ -136,7 +152,9 @@ def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> N
 
 
 def _print_plan(run_plan: RunPlan, adapters: Iterable[Path], options: argparse.Namespace) -> None:
-    plan = run_plan.as_json(adapters, with_samples=options.samples)
+    # `plan` has no such option; the runs of a bot have.
+    card: EvaluationExtent = getattr(options, "card", None) or "full"
+    plan = run_plan.as_json(adapters, with_samples=options.samples, card=card)
     if options.json:
         print(json.dumps(plan, ensure_ascii=False))
     else:
@@ -163,13 +181,14 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
             f"{recipe['memory_bytes'] / 2**30:.1f} GiB of memory ({recipe['basis']})"
         )
         if recipe["recipe"] == plan["recipe"]:
+            lines.append(f"  {_phases_text(recipe['phases'])}")
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
             lines += _memory_advice(recipe["memory_bytes"], plan)
-    lines.append(
-        "then the evaluation, as long again at most, or a few minutes (--card quick: a fifth, "
-        "--card losses: none)"
-    )
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
+
+
+def _phases_text(phases: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in phases.items())
 
 
 def _lore_pair_lines(plan: dict[str, Any]) -> list[str]:

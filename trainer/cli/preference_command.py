@@ -81,6 +81,7 @@ def add_preference(commands: Commands) -> argparse.ArgumentParser:
         start_from=None,
         max_length=None,
         lore_pairs=None,
+        from_card=None,
         lore=None,
     )
     return parser

@@ -7,6 +7,7 @@ from typing import Any, Self, TextIO
 from tqdm import tqdm
 
 from personas.cli_common import PROGRESS_INTERVAL_S, LogProgress
+from personas.schemas.formatting import format_time_left
 from personas.schemas.training_events import (
     TRAINER_EVENT,
     Epoch,
@@ -76,9 +77,12 @@ class EventPrinter:
         self.show(TRAINER_EVENT.validate_json(line))
 
     def show(self, event: TrainerEvent) -> None:
-        """Print an event, steps on one moving line of a terminal."""
+        """Print an event; steps, and how far a phase is, on one moving line of a terminal."""
         if isinstance(event, Progress):
-            self._show_step(event)
+            self._show_on_line(format_step(event), is_last=event.step == event.of)
+            return
+        if isinstance(event, Phase) and event.share:
+            self._show_on_line(format_phase(event))
             return
         text = _format_event(event)
         if text:
@@ -90,35 +94,52 @@ class EventPrinter:
         """Flush the stream."""
         self._out.flush()
 
-    def _show_step(self, event: Progress) -> None:
+    def _show_on_line(self, text: str, *, is_last: bool = False) -> None:
         now = time.monotonic()
         if self._is_terminal:
-            self._out.write(CLEAR_LINE + format_step(event))
-        elif now - self._printed_at >= self._every_s or event.step == event.of:
+            self._out.write(CLEAR_LINE + text)
+        elif now - self._printed_at >= self._every_s or is_last:
             self._printed_at = now
-            self._out.write(format_step(event) + "\n")
+            self._out.write(text + "\n")
 
 
 def format_step(event: Progress) -> str:
-    """Format a step: `step 12/46 epoch 0.52 loss 2.1034 1,034 tokens/s 1.92 GB 3:10 left`."""
+    """Format a step: ` 42%  training  about 3 min left  step 12/46  epoch 0.52  loss 2.1034
+    1,034 tokens/s  1.92 GB`.
+    """
     parts = [
+        *_run_parts(event),
         f"step {event.step:,}/{event.of:,}",
         f"stage {event.stage}" if event.stage else "",
         f"epoch {event.epoch:.2f}",
         f"loss {event.loss:.4f}",
         f"{event.tokens_per_s:,.0f} tokens/s",
         f"{event.memory_bytes / 1e9:.2f} GB",
-        f"{format_duration(event.eta_s)} left",
         event.trouble,
     ]
     return "  ".join(part for part in parts if part)
+
+
+def format_phase(event: Phase) -> str:
+    """Format a phase: ` 42%  measuring the base model  about 3 min left  88 held-out replies`."""
+    return "  ".join(filter(None, [*_run_parts(event), event.detail]))
+
+
+def _run_parts(event: Progress | Phase) -> list[str]:
+    """Say how far the whole run is, in which phase, and when the version will be ready."""
+    parts = [event.label]
+    if event.done is not None:
+        parts.insert(0, f"{event.done:4.0%}")
+    if event.left_s is not None:
+        parts.append(f"about {format_time_left(event.left_s)} left")
+    return parts
 
 
 def _format_event(event: TrainerEvent) -> str:
     """Describe an event between steps; empty for events shown elsewhere."""
     match event:
         case Phase():
-            return ": ".join(filter(None, [event.name, event.detail]))
+            return format_phase(event)
         case Epoch():
             stage = f"stage {event.stage}, " if event.stage else ""
             losses = []
@@ -148,7 +169,12 @@ def _format_scores(card: ScoreSummary) -> str:
     )
     if not card.verdict:
         return losses
-    lines = [losses, f"the gate says: {card.verdict}"]
+    verdict = f"the gate says: {card.verdict}"
+    if card.pending:
+        verdict += " (the rest of the score card is still to be measured)"
+    if card.first_verdict:
+        verdict += f" (before the rest of the score card was measured: {card.first_verdict})"
+    lines = [losses, verdict]
     for reason_or_advice in (*card.reasons, *card.advice):
         lines.append(f"  {reason_or_advice}")
     return "\n".join(lines)

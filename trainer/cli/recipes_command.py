@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from personas.home.recipe_files import recipe_about, recipe_summary
 from personas.models.base_model import locate
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args, positive_int
@@ -103,8 +104,8 @@ def _recipe_lines(sheet: dict[str, Any]) -> list[str]:
 
 
 def recipe_summaries() -> dict[str, str]:
-    """Return the first sentence of each recipe's description, by name."""
-    return {name: _recipe_header(name).split(". ")[0].rstrip(".") + "." for name in recipe_names()}
+    """Return what each recipe is for, by name."""
+    return {name: recipe_summary(RECIPES_FOLDER / f"{name}.toml") for name in recipe_names()}
 
 
 def recipe_comments(name: str) -> Mapping[str, str]:
@@ -145,7 +146,7 @@ def make_recipe_sheet(
         settings.append(row)
     return {
         "recipe": name,
-        "about": _recipe_header(name),
+        "about": recipe_about(RECIPES_FOLDER / f"{name}.toml"),
         "settings": settings,
         "base_model": base.name,
         "samples": samples,
@@ -156,11 +157,3 @@ def make_recipe_sheet(
         "fits": cost["memory_bytes"] <= machine_bytes,
         "warnings": [*chosen.chosen, *fitting_notes, *recipe_warnings(recipe, samples)],
     }
-
-
-def _recipe_header(name: str) -> str:
-    """Return the comment at the file's beginning, without the name."""
-    lines = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
-    head = [line.removeprefix("#").strip() for line in lines[: lines.index("")]]
-    about = " ".join(head).partition(": ")[2]
-    return about[:1].upper() + about[1:]

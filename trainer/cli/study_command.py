@@ -63,7 +63,7 @@ study; further sizes or runs extend it. The results are a table, JSON and a char
 """
 
 QUALITY_HELP = """\
-Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to the question,
+Measures replies of an adapter, as the bot serves it and with other sampling: whether they make sense (an estimate),
 know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but each seed of each
 combination takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
 candidates (the number of beginnings that a reply is chosen from). --against compares other versions of the persona,
@@ -223,7 +223,7 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
             JSON.but(help="print one JSON object at the end"),
         ],
     )
-    study.set_defaults(start_from=None, lore_pairs=None, lore=None)
+    study.set_defaults(start_from=None, lore_pairs=None, from_card=None, lore=None)
 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:

@@ -10,14 +10,18 @@ from typing import TextIO
 
 from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
-from personas.home.adapters import read_epochs
+from personas.home.adapters import read_epochs, score_card_file
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
+from personas.home.job_folder import read_spec
+from personas.home.written_replies import read_summary, written_file
 from personas.models.base_model import EMBEDDED, name_with_settings
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.options import (
     BASE_MODEL,
     COLUMNS,
+    FROM_CARD,
+    HELD_OUT,
     LORE,
     LORE_PAIRS,
     NAMES,
@@ -27,6 +31,7 @@ from trainer.cli.options import (
     RIGHT,
     RUN_FOLDER_OPTIONS,
     SET,
+    TEACHER_OPTIONS,
     add_options,
     flag,
     option,
@@ -64,6 +69,7 @@ Trains an adapter for a persona, or for dialogue in general.
   python -m trainer train --persona oda --start-from ~/.understudy/runs/dialogue-s3-dialogue-3f9a2c41d0/adapter
   python -m trainer train --persona oda --lore-pairs 0.3                      pairs from its lore besides
   python -m trainer train --persona wick.toml --lore lore --lore-pairs 1      on its lore alone
+  python -m trainer train --persona wick.toml --from-card                     on replies written from its card
   python -m trainer train --persona oda --set learning_rate=5e-4 --set lora_r=8 --dry-run
   python -m trainer train --persona oda --sweep learning_rate=2e-4,5e-4,1e-3
 
@@ -96,13 +102,19 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
                 "general dialogue for recipes that mix it in: a file, a folder, or a name",
             ),
             LORE_PAIRS,
+            FROM_CARD,
+            *TEACHER_OPTIONS,
+            HELD_OUT,
             LORE,
             option(
                 "--start-from",
                 "A",
                 "train this adapter further: its folder, or a dialogue adapter's name",
             ),
-            RECIPE.but(help="the recipe (default: demo-cpu); `recipes` lists them"),
+            RECIPE.but(
+                help="the recipe (default: demo-cpu; card with --from-card); `recipes` lists them",
+                default=None,
+            ),
             SET,
             repeated("--sweep", "NAME=V,V,…", "run each value and select the best; may repeat"),
             BASE_MODEL,
@@ -205,8 +217,16 @@ def _result_lines(options: argparse.Namespace, code: int) -> list[str]:
     folder: Path = options.folder
     if code:
         return [f"resume with: python -m trainer run {shlex.quote(str(folder))}"]
+    if options.only_write:
+        return [
+            f"written: {written_file(folder)}",
+            "Read it, and change or remove lines. Train with: python -m trainer run "
+            f"{shlex.quote(str(folder))}",
+        ]
+    written = read_summary(folder)
     return [
-        epoch_table(read_epochs(folder / "adapter")),
+        *([written.text] if written else []),
+        epoch_table(read_epochs(folder / "adapter"), distils=read_spec(folder).request.distils),
         "",
         *_next_step_lines(options, folder, folder / "adapter"),
     ]
@@ -223,7 +243,7 @@ def _next_step_lines(options: argparse.Namespace, folder: Path, adapter: Path) -
         f"training samples: python -m trainer mask {shlex.quote(str(folder))}",
         f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to "
         "gguf --out FILE",
-        f"score card: {adapter / 'scorecard.md'}",
+        f"score card: {score_card_file(adapter, 'scorecard.md')}",
         f"training report: {adapter / 'report' / 'README.md'}",
     ]
 

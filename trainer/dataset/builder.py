@@ -361,7 +361,11 @@ class DatasetBuilder(ExitStack):
         try:
             withheld = self._splitter.withheld_replies.get(number, ())
             earlier = self._messages_before(number, conversation) if side == TRAIN else ()
-            for made in self._renderer.render(conversation, faults, withheld, earlier):
+            # Held-out samples all have the full card, so that versions can be compared.
+            share = self._plan.recipe.short_card_share if side == TRAIN else 0.0
+            for made in self._renderer.render(
+                conversation, faults, withheld, earlier=earlier, short_card_share=share
+            ):
                 if not self._remaining[quota]:
                     reason = OVER_LIMIT
                     break

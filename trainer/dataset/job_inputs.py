@@ -14,15 +14,23 @@ from personas.home.job_folder import material_digest
 from personas.home.preferences import PreferenceRecord, read_preferences
 from personas.home.pseudonyms import JobKeys
 from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
+from personas.home.written_replies import read_written, written_file
 from personas.lore.index import LoreIndex
-from personas.lore.lore_folder import read_lore
-from personas.lore.passages import WORLD, Passage
+from personas.lore.lore_folder import job_owners, read_lore
+from personas.lore.passages import Passage
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
-from trainer.dataset.data_mixture import mixes_general, select_lore_pairs, split_general
+from trainer.dataset.data_mixture import (
+    count_replies,
+    mixes_general,
+    select_lore_pairs,
+    split_general,
+)
 from trainer.dataset.synthetic.lore_extraction import extract_lore
+from trainer.dataset.synthetic.question_bank import Question, draw_questions
+from trainer.dataset.written_replies import stand_ins, written_conversations, written_count
 from trainer.schemas import Recipe
 from trainer.sources.conversation import (
     Conversation,
@@ -35,7 +43,9 @@ from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
 ALLOWED_KINDS = {
-    "persona": ("card", "log", "dataset", "lore", "messages", "general", "adapter", "pairs"),
+    "persona": (
+        *("card", "log", "dataset", "lore", "messages", "general", "adapter", "pairs", "heldout"),
+    ),
     "dialogue": ("messages", "dataset", "general", "adapter"),
     "preference": ("card", "log", "dataset", "lore", "general", "adapter", "preferences"),
 }
@@ -45,6 +55,8 @@ BUILT_KINDS = ("dataset", "adapter")
 """Built earlier by this program, from what was allowed then."""
 EXTRACTED_SOURCE = "lore, extracted"
 OVER_PAIRS_SHARE = "over the share of lore pairs"
+QUESTIONS_PER_REPLY = 3
+"""Questions that are drawn for each reply to write."""
 MaterialPaths = Mapping[str, list[tuple[Path, Material]]]
 
 
@@ -55,8 +67,9 @@ class JobInputs:
     `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter
     to train further. `consent` is what is allowed today, `held_out` what was held out before.
     `keys` are those of pseudonyms and of lists of people. `paths` are the materials by kind.
-    `lore_pairs` is the share of replies to take from lore. `between` is called between two
-    conversations or samples.
+    `lore_pairs` is the share of replies to take from lore, `from_card` that of replies which a model
+    writes from the card: into the file `written`, which is there once it has. `between` is called
+    between two conversations or samples.
     """
 
     persona: Persona | None = None
@@ -69,6 +82,8 @@ class JobInputs:
     talk_kind: str = "log"
     paths: MaterialPaths = field(default_factory=dict)
     lore_pairs: float = 0.0
+    from_card: float = 0.0
+    written: Path | None = None
     between: Callable[[], object] = lambda: None
 
 
@@ -109,6 +124,8 @@ def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
         talk_kind=SOURCE_KINDS[spec.request.task_type],
         paths=paths,
         lore_pairs=spec.request.lore_pairs or 0.0,
+        from_card=spec.request.from_card or 0.0,
+        written=written_file(folder) if spec.request.from_card else None,
     )
 
 
@@ -141,7 +158,58 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
     )
     if inputs.persona and inputs.lore_pairs:
         return _add_lore_pairs(talk, inputs, inputs.persona, options)
+    if inputs.persona and inputs.from_card:
+        return _add_written(talk, inputs, inputs.persona, recipe)
     return talk
+
+
+def questions_to_write(
+    inputs: JobInputs, persona: Persona, own: Sequence[Conversation], recipe: Recipe
+) -> tuple[int, list[Question]]:
+    """Return how many replies to write from a persona's card, and more questions than that, in
+    order: not every reply is good enough.
+
+    `own` are the persona's own conversations. Their questions are not asked again, nor those of
+    exchanges that are held out.
+    """
+    count = written_count(recipe.written_replies, count_replies(own), inputs.from_card)
+    options = ReadOptions(persona=persona, consent=inputs.consent)
+    held_out = _read_conversations(inputs.paths.get("heldout", []), options, [])
+    asked = []
+    for conversation in (*own, *held_out):
+        for message in conversation.messages:
+            if not message.speaker.is_persona:
+                asked.append(message.text)
+    passages = inputs.lore.passages if inputs.lore else []
+    questions = draw_questions(
+        persona, passages, count * QUESTIONS_PER_REPLY, seed=recipe.seed, excluded=asked
+    )
+    return count, questions
+
+
+def job_questions(
+    inputs: JobInputs, persona: Persona, recipe: Recipe
+) -> tuple[int, list[Question]]:
+    """Return `questions_to_write` of a job. Raises as `read_job_talk`."""
+    own = read_job_talk(replace(inputs, from_card=0.0), recipe).conversations
+    return questions_to_write(inputs, persona, own, recipe)
+
+
+def _add_written(talk: JobTalk, inputs: JobInputs, persona: Persona, recipe: Recipe) -> JobTalk:
+    """Add the replies that a model has written from the card; before it has, stand-ins of their
+    likely length.
+    """
+    own = talk.conversations
+    if not any(persona_speaks(persona, conversation) for conversation in own):
+        own = [replace_assistant(persona, conversation) for conversation in own]
+    if inputs.written and inputs.written.exists():
+        replies = read_written(inputs.written)
+    else:
+        count, questions = questions_to_write(inputs, persona, own, recipe)
+        replies = stand_ins(persona, questions[:count], seed=recipe.seed)
+    card = inputs.paths["card"][0][1]
+    written = written_conversations(persona, replies, right=card.right, arrived=card.arrived)
+    return replace(talk, conversations=[*own, *written])
 
 
 def _add_lore_pairs(
@@ -161,6 +229,12 @@ def _add_lore_pairs(
             "Add lore, or synthesise some.",
         )
     own = talk.conversations
+    if not own and len({(pair.messages[0].row, pair.messages[0].text) for pair in pairs}) < 2:
+        raise MaterialError(
+            f"The lore of {persona.name} has only one passage; training and evaluation need one "
+            "each.",
+            "Add at least one more, under a heading of its own.",
+        )
     if not any(persona_speaks(persona, conversation) for conversation in own):
         # Beside pairs in which it speaks, an assistant would no longer count as the persona.
         own = [replace_assistant(persona, conversation) for conversation in own]
@@ -242,10 +316,12 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
         paths[material.kind].append((path, material))
     source = SOURCE_KINDS[task]
     if not paths["dataset"]:
-        _require_kind(bool(paths[source]) or spec.request.lore_pairs == 1, source, task)
-    elif spec.request.lore_pairs:
+        is_complete = 1 in (spec.request.lore_pairs, spec.request.from_card)
+        _require_kind(bool(paths[source]) or is_complete, source, task)
+    elif spec.request.lore_pairs or spec.request.from_card:
+        more = "lore pairs" if spec.request.lore_pairs else "replies from the card"
         raise MaterialError(
-            "The job has a data set, and takes lore pairs too.", "Leave one of them out."
+            f"The job has a data set, and takes {more} too.", "Leave one of them out."
         )
     elif paths[source] or len(paths["dataset"]) > 1:
         raise MaterialError(
@@ -345,5 +421,5 @@ def _read_conversations(
 def _read_lore_index(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:
     passages: list[Passage] = []
     for path, _ in folders:
-        passages += read_lore(path, (persona, WORLD))
+        passages += read_lore(path, job_owners(path, persona))
     return LoreIndex(passages, encoder=read_setting("LORE_ENCODER")) if passages else None

@@ -5,13 +5,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from personas.home.pseudonyms import keyed_person
-from trainer.sources.conversation import Conversation, RejectedRecord, SourceSpeaker, day_of
+from trainer.sources.conversation import (
+    GUEST_IDS,
+    Conversation,
+    RejectedRecord,
+    SourceSpeaker,
+    day_of,
+)
 
 LEADS_TO_NO_REPLY = "leads to no reply"
 """The message follows the last reply, or precedes the next one by more than the history."""
 PREVIEW_CHARACTERS = 200
 MAX_SHOWN_REASONS = 5
-PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))  # ids of unnamed speakers
+PLACEHOLDER_IDS = frozenset(("user", "others", "someone", *GUEST_IDS))  # of nobody in particular
 
 
 @dataclass(frozen=True)

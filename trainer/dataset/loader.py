@@ -18,10 +18,11 @@ from typing import Any, Self
 
 from jinja2 import TemplateError
 
-from personas.errors import MaterialError
+from personas.errors import MaterialError, RequestError
 from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.home.data_subjects import Consent
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
+from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.home.pseudonyms import keyed_person
 from personas.home.rights import decide_right
 from personas.models.base_model import BaseModel
@@ -146,7 +147,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     """Load the samples of a job from its data set folder (`trainer.dataset.run_dataset`).
 
     Raises `MaterialError` if training or held-out samples are missing, and for a set that is
-    damaged or of another persona.
+    damaged or of another persona; `RequestError` for one that has no short card.
     """
     sets, learned, caveats = _load_sets(RunDataset(folder), content, renderer, recipe)
     require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
@@ -172,6 +173,8 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         "samples_heldout": len(sets.heldout),
         "samples_with_lore": tally.with_lore,
     }
+    if tally.with_short_card:
+        counts[SHORT_CARD_COUNT] = tally.with_short_card
     if general:
         counts["samples_general"] = len(general)
     if sets.pair_sources:
@@ -216,6 +219,12 @@ def _load_sets(
     too.
     """
     if content.built:
+        if renderer.card == "short":
+            raise RequestError(
+                f"The prompts of the data set {content.built.name} hold the full card, and cannot be "
+                "measured under the short one.",
+                "Leave --short-card out.",
+            )
         sets = _load_built_sets(content.built, run_set, content, renderer=renderer, recipe=recipe)
     else:
         sets = _load_run_sets(run_set, content)
@@ -313,7 +322,8 @@ def _limit_samples(
     taken = drawn[:wanted_samples]
     limited = replace(sets, own=[own[index] for index in sorted(taken)])
     missing = wanted_samples - len(taken)
-    if not missing:
+    # A recipe states the most that it takes; a request asks for so many.
+    if not missing or "train_samples" not in recipe.model_fields_set:
         return limited, ()
     note = (
         f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks "
@@ -352,6 +362,7 @@ class _Tally:
     days: Counter[str] = field(default_factory=Counter)
     people: Counter[str] = field(default_factory=Counter)
     with_lore: int = 0
+    with_short_card: int = 0
     trimmed: int = 0
 
     @classmethod
@@ -364,6 +375,7 @@ class _Tally:
             tally.sources[record.source] += 1
             tally.days[record.arrived] += 1
             tally.with_lore += record.has_lore
+            tally.with_short_card += record.has_short_card
             tally.trimmed += record.is_trimmed
         return tally
 
@@ -493,6 +505,7 @@ def _sample_record(line: SampleLine, sample: TokenizedSample) -> SampleRecord:
         arrived=str(line.get("arrived") or ""),
         said=prompt_reply_of_line(line),
         has_lore=bool(line.get("lore")),
+        has_short_card=bool(line.get("short_card")),
     )
 
 

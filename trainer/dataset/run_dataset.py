@@ -32,6 +32,7 @@ from personas.home.preferences import (
     preferences_to_jsonl,
 )
 from personas.home.pseudonyms import JOB_KEYS_FILE
+from personas.home.written_replies import written_file
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import PROMPT_VERSION, Renderer, TokenizedSample
 from personas.schemas.training import JobSpec
@@ -58,7 +59,7 @@ MEASURED_FILE = "general.jsonl"
 
 SAMPLE_SETTINGS = {
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
-    "trained_replies", "reasoning", "general_share", "first_stage_epochs", "train_samples",
+    "short_card_share", "trained_replies", "reasoning", "general_share", "first_stage_epochs", "train_samples",
 }  # fmt: skip
 """The settings of a recipe that determine the samples."""
 
@@ -81,11 +82,13 @@ def job_dataset(
     """Give the data set folder of a job: the stored one if it is current, else one built now.
 
     It is built in the job's folder if it `stores`, which only the holder of that folder's lock may
-    do, else in a temporary folder that is removed after the block. Raises `UnderstudyError`.
+    do, else in a temporary folder that is removed after the block. The stored one has the full card
+    in its held-out prompts: with a `renderer` of the short card it is not used. Raises
+    `UnderstudyError`.
     """
     folder = job / DATASET_FOLDER
     key = dataset_key(job, spec, recipe, base)
-    if _is_current(folder, key):
+    if renderer.card == "full" and _is_current(folder, key):
         yield folder
     elif stores:
         # Also what a killed run left half written.
@@ -117,6 +120,8 @@ def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> st
         content = file.read_bytes() if file.exists() else b""
         # Each file by its own hash, so that what ends one cannot pass for the beginning of the next.
         digest.update(hashlib.sha256(content).digest())
+    if (file := written_file(job)).exists():
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -266,6 +271,8 @@ def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
         "trimmed": made.trimmed > 0,
         "people": people,
     }
+    if made.has_short_card:
+        line["short_card"] = True
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -328,6 +335,7 @@ def _read_record(line: Mapping[str, Any]) -> SampleRecord:
         has_lore=line["lore"],
         people=tuple(line["people"]),
         is_trimmed=line["trimmed"],
+        has_short_card=bool(line.get("short_card")),
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from personas.errors import MaterialError
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import query_terms
-from personas.lore.passages import WORLD
 from personas.lore.ranking import MAX_LORE_PASSAGES
 from personas.prompt.renderer import DATASET_USER, Renderer, TokenizedSample, system_card
 from personas.schemas.chat import LoreHit, Persona, Turn
@@ -49,6 +48,7 @@ class RenderedSample:
     ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown. `input` is
     the end of the last turn that came as a separate input to an instruction. `thought` is what the
     reply's source has as a thought before it: learned with `reasoning` "keep", else left out.
+    `has_short_card`: the prompt has the short card of `persona` (`personas.prompt.short_card`).
     """
 
     sample: TokenizedSample
@@ -65,6 +65,7 @@ class RenderedSample:
     arrived: str
     input: str = ""
     thought: str = ""
+    has_short_card: bool = False
 
     @property
     def earlier(self) -> int:
@@ -93,7 +94,7 @@ class SampleRenderer:
         self._filters = filters
         self._seen: set[bytes] = set()
         self._passages_with: dict[str, list[int]] = defaultdict(list)  # by term
-        passages = lore.passages_of(persona.id, WORLD) if lore and persona else ()
+        passages = lore.passages_of(*lore.owners) if lore and persona else ()
         for number, passage in enumerate(passages):
             for term in query_terms(f"{passage.heading}\n{passage.text}"):
                 self._passages_with[term].append(number)
@@ -104,12 +105,13 @@ class SampleRenderer:
         faults: dict[int, str],
         withheld: Collection[int] = (),
         earlier: Sequence[SourceMessage] = (),
+        short_card_share: float = 0.0,
     ) -> Iterator[RenderedSample]:
         """Yield one sample per reply to somebody that passes the filters, fits, and is new.
 
         `faults` gets the reasons for all other replies by index. `withheld` are replies, counted
         from 0, that were held out before. `earlier` are the messages before the conversation, which
-        may be history but are not learned.
+        may be history but are not learned. A share of the persona's samples has the short card.
         """
         speaks = self._persona is not None and persona_speaks(self._persona, conversation)
         speaker = self._persona if speaks else None
@@ -130,7 +132,13 @@ class SampleRenderer:
             if fault:
                 faults[place] = fault
                 continue
-            made = self._render_reply(conversation, place, earlier, thoughts[place])
+            made = self._render_reply(
+                conversation,
+                place,
+                earlier=earlier,
+                thought=thoughts[place],
+                short_card_share=short_card_share,
+            )
             fault = self._sample_fault(made.sample) if made else TOO_LONG
             if fault:
                 faults[place] = fault
@@ -166,7 +174,12 @@ class SampleRenderer:
         return Turn(name, message.text, message.speaker.is_persona)
 
     def _render_reply(
-        self, conversation: Conversation, place: int, earlier: Sequence[SourceMessage], thought: str
+        self,
+        conversation: Conversation,
+        place: int,
+        earlier: Sequence[SourceMessage],
+        thought: str,
+        short_card_share: float,
     ) -> RenderedSample | None:
         """Return the sample with history, then lore, trimmed to fit, or None if it does not fit
         without either.
@@ -178,17 +191,20 @@ class SampleRenderer:
         turns = [self._turn(message, persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
         learned = thought if self._recipe.reasoning == "keep" else ""
-        render = partial(self._renderer.sample, persona, turns, reply, thought=learned)
+        draw = hash_fraction("short card", turns[-1].text + reply)
+        has_short_card = persona is self._persona is not None and draw < short_card_share
+        renderer = self._renderer.with_card("short") if has_short_card else self._renderer
+        render = partial(renderer.sample, persona, turns, reply, thought=learned)
         sample = render(lore=hits, max_tokens=UNBOUNDED_TOKENS)
         kept = len(turns)
         if len(sample.ids) > longest:
-            room = longest - self._renderer.answer_tokens(persona, reply, learned)
-            fitting = fitting_lore(self._renderer, persona, turns[-1], hits=hits, max_tokens=room)
+            room = longest - renderer.answer_tokens(persona, reply, learned)
+            fitting = fitting_lore(renderer, persona, turns[-1], hits=hits, max_tokens=room)
             if fitting is None:
                 return None
             hits = fitting
             sample = render(lore=hits, max_tokens=longest)
-            kept = self._renderer.prompt(persona, turns, hits, room).turns_kept
+            kept = renderer.prompt(persona, turns, hits, room).turns_kept
         return RenderedSample(
             sample,
             persona,
@@ -199,6 +215,7 @@ class SampleRenderer:
             trimmed=len(turns) - kept,
             input=_input_text(conversation, place),
             thought=thought,
+            has_short_card=has_short_card,
             **_provenance(conversation, [*before[-kept:], conversation.messages[place]]),
         )
 

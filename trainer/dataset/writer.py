@@ -36,7 +36,7 @@ from trainer.dataset.sample_renderer import SampleHash, require_both_sides
 
 SAMPLE_SETTINGS = (
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
-    "trained_replies", "reasoning",
+    "short_card_share", "trained_replies", "reasoning",
 )  # fmt: skip
 ReadProgress = Callable[[str, int], None]
 
@@ -106,6 +106,8 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
     trained on only while all of them allow it.
     """
     made = built.made
+    if made.has_short_card:
+        renderer = renderer.with_card("short")
     messages = renderer.messages(made.persona, made.turns, made.lore)
     line: dict[str, Any] = {
         "messages": [*messages, {"role": "assistant", "content": made.reply.strip()}],
@@ -129,6 +131,8 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
         line["people"] = [keyed_person(people_key, person) for person in made.people]
     if made.input:
         line["input"] = made.input
+    if made.has_short_card:
+        line["short_card"] = True
     if stages:
         line["stage"] = 2 if built.kind == "persona" else 1
     return json.dumps(line, ensure_ascii=False)

@@ -180,7 +180,7 @@ def run_checks(
         "4-bit weights": machine_checks.check_quantisation,
         "compilers": machine_checks.check_compilers,
         "torch.compile": machine_checks.check_torch_compile,
-        "extras": machine_checks.check_extras,
+        "extras": lambda: machine_checks.check_extras(torch),
         "disk": lambda: machine_checks.check_disk(home),
         "model hub": machine_checks.check_hub,
         "base model": lambda: machine_checks.check_base_model(base_model),

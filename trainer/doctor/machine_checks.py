@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from shutil import disk_usage
 from typing import Any, Literal
 
 import psutil
+from packaging.requirements import Requirement
 
 from personas.errors import BaseModelError
 from personas.models.base_model import EMBEDDED, fingerprint, locate
@@ -32,6 +32,7 @@ from personas.models.graphics_cards import Gpu
 from personas.models.hub_snapshot import HUB_OFFLINE_ERROR, find_hub_error
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.formatting import format_gib
+from personas.shipped_folders import SETUP_COMMAND, SHIPPED_REQUIREMENTS
 from trainer.machine import MIN_BF16_CAPABILITY, MachineSpec, has_bfloat16, total_memory_bytes
 
 CheckState = Literal["ok", "warn", "fail"]
@@ -46,12 +47,11 @@ CUDA_TORCH_ADVICE = (
 )
 MIN_PYTHON = (3, 11)
 DISTRIBUTION = "understudy"
-PINNED_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*$")
-SETUP_COMMAND = "make setup"
 LOAD_TIMEOUT_S = 120
 COMPILE_TIMEOUT_S = 180
 VERSION_TIMEOUT_S = 10
-MIN_FREE_BYTES, RECOMMENDED_FREE_BYTES = GIB, 5 * GIB
+MIN_FREE_BYTES = GIB
+RECOMMENDED_FREE_BYTES = 5 * GIB
 """A run keeps up to three checkpoints and the material; models of a hub take several GiB each."""
 WRITE_TEST_BYTES = 32 * 2**20
 MIN_WRITE_BYTES_PER_S = 20e6
@@ -81,9 +81,14 @@ values = torch.linspace(-3, 3, 4096)
 gated = torch.compile(lambda x: silu(x) * x)
 torch.testing.assert_close(gated(values), silu(values) * values)
 """
+LIGER_PACKAGE = "liger_kernel"
+LIGER_ADVICE = (
+    f"{SHIPPED_REQUIREMENTS / 'install.sh'} {sys.executable} gpu installs Liger's kernels; trainings "
+    "on the GPU do without them until then"
+)
 OPTIONAL_PACKAGES = {
     "flash_attn": "attention without padding on GPUs",
-    "liger_kernel": "faster kernels on GPUs",
+    LIGER_PACKAGE: "faster kernels on GPUs",
     "tensorboard": "curves of a run in the browser",
     "wandb": "experiment tracking",
     "xllamacpp": "checks of GGUF exports by llama.cpp",
@@ -229,32 +234,37 @@ def check_python() -> MachineCheck:
     if sys.version_info >= MIN_PYTHON:
         return MachineCheck("Python", "ok", version)
     oldest = ".".join(map(str, MIN_PYTHON))
-    remedy = f"install Python {oldest} or newer, then {SETUP_COMMAND} PYTHON=python{oldest}"
+    remedy = f"install Python {oldest} or newer, then make setup PYTHON=python{oldest}"
     return MachineCheck("Python", "fail", version, remedy)
 
 
-def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
-    """Check the versions of packages against the tested ones."""
-    if pinned is None:
-        pinned = importlib.metadata.requires(DISTRIBUTION) or ()
-    pins = dict(_pinned_versions(pinned))
+def check_packages(declared: Iterable[str] | None = None) -> MachineCheck:
+    """Check that each declared package is installed in a version of its declared range.
+
+    Of pip, any version will do: an environment that `make` sets up has its Python's.
+    """
+    if declared is None:
+        declared = importlib.metadata.requires(DISTRIBUTION) or ()
+    # Those of extras have a marker.
+    parsed = map(Requirement, declared)
+    requirements = [requirement for requirement in parsed if requirement.marker is None]
     missing: list[str] = []
     others: list[str] = []
-    for name, pinned_version in pins.items():
+    for requirement in requirements:
+        name = requirement.name
         try:
-            # torch 2.13.0+cpu is 2.13.0
-            installed = importlib.metadata.version(name).partition("+")[0]
+            installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
             continue
-        if installed != pinned_version:
-            others.append(f"{name} {installed} instead of {pinned_version}")
+        if name != "pip" and installed not in requirement.specifier:
+            others.append(f"{name} {installed} instead of {requirement.specifier}")
     if missing:
         return MachineCheck("packages", "fail", f"missing: {', '.join(missing)}", SETUP_COMMAND)
     if others:
-        remedy = f"{SETUP_COMMAND} installs the versions that are tested"
+        remedy = f"{SETUP_COMMAND}: that installs versions that fit"
         return MachineCheck("packages", "warn", "; ".join(others), remedy)
-    return MachineCheck("packages", "ok", f"{len(pins)} in the versions that are tested")
+    return MachineCheck("packages", "ok", f"{len(requirements)} in versions that fit")
 
 
 def check_torch(
@@ -314,8 +324,8 @@ def check_torch_compile(environment: Mapping[str, str] | None = None) -> Machine
     return MachineCheck("torch.compile", "warn", output, remedy)
 
 
-def check_extras() -> MachineCheck:
-    """List the optional packages that are installed."""
+def check_extras(torch: TorchBuild | None = None) -> MachineCheck:
+    """List the optional packages that are installed; Liger should be where torch sees a GPU."""
     installed = []
     missing = []
     for name, purpose in OPTIONAL_PACKAGES.items():
@@ -328,17 +338,10 @@ def check_extras() -> MachineCheck:
         parts.append(f"installed: {', '.join(installed)}")
     if missing:
         parts.append(f"not installed: {', '.join(missing)}")
-    return MachineCheck("extras", "ok", "; ".join(parts))
-
-
-def _pinned_versions(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Return names and versions, without extras' packages, which have a marker after a
-    semicolon.
-    """
-    for text in requirements:
-        pin = PINNED_REQUIREMENT.match(text)
-        if pin:
-            yield pin["name"], pin["version"]
+    summary = "; ".join(parts)
+    if torch and torch.sees_gpu and LIGER_PACKAGE not in installed:
+        return MachineCheck("extras", "warn", summary, LIGER_ADVICE)
+    return MachineCheck("extras", "ok", summary)
 
 
 def _compiler_version(path: str) -> str:
@@ -412,9 +415,9 @@ def check_embedded_model(folder: Path | None = None) -> MachineCheck:
     name = "embedded model"
     if not (folder / "config.json").exists():
         return MachineCheck(
-            name, "warn", "not unpacked yet: that happens when it is first used", "make setup"
+            name, "warn", "not unpacked yet: that happens when it is first used", SETUP_COMMAND
         )
-    renew = f"remove {folder}, then make setup"
+    renew = f"remove {folder}; it is unpacked anew when it is used"
     try:
         base = locate(str(folder), fetch=False)
         with (folder / "model.safetensors").open("rb") as weights:

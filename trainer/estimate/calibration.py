@@ -197,9 +197,10 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
     _run_trainer(["train", *case.arguments, "--base-model", base, *places, "--make-only"])
     # Without earlier runs, which show how fast this machine is.
     no_home = str(folder / "nobody")
-    planned = _run_trainer(["run", str(job), "--dry-run", "--json", "--home", no_home])
+    losses = ["--card", "losses"]
+    planned = _run_trainer(["run", str(job), "--dry-run", "--json", "--home", no_home, *losses])
     plan = json.loads(planned.splitlines()[-1])
-    _run_trainer(["run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses"])
+    _run_trainer(["run", str(job), "--home", str(home), "--ignore-memory", *losses])
     prediction = next(recipe for recipe in plan["recipes"] if recipe["recipe"] == plan["recipe"])
     report = json.loads((job / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
     return CalibrationResult(

@@ -65,8 +65,10 @@ def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeC
     # In the order of their effect on the result, from none at all.
     yield from _smaller_batches(recipe)
     changes: RecipeChanges = {}
-    if not recipe.gradient_checkpointing:
+    if not recipe.gradient_checkpointing or recipe.checkpoint_every_n_layers > 1:
         changes = {"gradient_checkpointing": True}
+        if recipe.checkpoint_every_n_layers > 1:
+            changes["checkpoint_every_n_layers"] = 1
         yield changes
         for batch in _smaller_batches(recipe):
             yield {**changes, **batch}

@@ -2,6 +2,7 @@
 activations.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,8 +70,18 @@ def retained_activation_bytes(
 
     if recipe.gradient_checkpointing:
         whole = batch.whole
-        return shape.layers * whole.tokens * shape.width * value_bytes + layer(whole)
+        recomputed = recomputed_layers(shape, recipe)
+        # Of one at a time, the activations are there again.
+        retained = shape.layers - recomputed + 1
+        return recomputed * whole.tokens * shape.width * value_bytes + retained * layer(whole)
     return shape.layers * sum(layer(part) for part in batch.parts)
+
+
+def recomputed_layers(shape: ModelShape, recipe: Recipe) -> int:
+    """Count the layers whose activations are computed again in the backward pass."""
+    if not recipe.gradient_checkpointing:
+        return 0
+    return math.ceil(shape.layers / recipe.checkpoint_every_n_layers)
 
 
 def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
@@ -80,8 +91,12 @@ def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
     if shape.plain_head and not batch.judged:
         logits = min(batch.trained, LOSS_CHUNK_TOKENS) * shape.vocabulary
         states = batch.trained * shape.width
-        return (FLOAT32_BYTES + 2 * value_bytes) * logits + 2 * value_bytes * states
-    return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
+        copies = FLOAT32_BYTES + 2 * value_bytes
+        if batch.distilled:  # log-probabilities of both, the probabilities, and the gradient
+            copies += LOSS_COPIES * FLOAT32_BYTES
+        return copies * logits + 2 * value_bytes * states
+    copies = LOSS_COPIES * (2 if batch.distilled else 1)
+    return copies * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
 def backward_bytes(
@@ -102,17 +117,19 @@ def backward_bytes(
     return value_bytes * max(middle, scores)
 
 
-def row_mask_bytes(batch: BatchShape, value_bytes: int) -> int:
-    """Bytes of the attention mask of a batch in rows, with the truth values that it is made of."""
-    return batch.rows * batch.own**2 * (value_bytes + MASK_TRUTH_VALUES)
+def row_mask_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
+    """Bytes of the attention masks of a batch in rows, with the truth values that they are made of:
+    where layers have a sliding window, others may have none.
+    """
+    masks = 2 if shape.window else 1
+    return batch.rows * batch.own**2 * (masks * value_bytes + MASK_TRUTH_VALUES)
 
 
-def uses_rows(recipe: Recipe, shape: ModelShape) -> bool:
+def uses_rows(recipe: Recipe) -> bool:
     """Report whether a GPU computes batches in rows that share a beginning
     (`trainer.train.kernels`).
     """
-    has_window = 0 < shape.window < recipe.max_length
-    return recipe.packing != "off" and not recipe.neftune_noise_alpha and not has_window
+    return recipe.packing != "off" and not recipe.neftune_noise_alpha
 
 
 def fragmentation_bytes(
@@ -246,9 +263,9 @@ def memory_of_batches(
     base = _training_base_bytes(recipe, shape, value, machine)
     weights = adapter_parameter_count(recipe, shape)
     mask = 0
-    if machine.has_cuda and uses_rows(recipe, shape) and not trained.judged:
+    if machine.has_cuda and uses_rows(recipe) and not trained.judged:
         trained = trained.in_rows
-        mask = row_mask_bytes(trained, value)
+        mask = row_mask_bytes(shape, trained, value)
     elif machine.has_cuda:
         trained = trained.whole
     adapter = weights * WEIGHT_BYTES

@@ -19,13 +19,16 @@ from threadpoolctl import threadpool_limits
 from personas.errors import UnderstudyError
 from personas.models.base_model import BaseModel
 from personas.schemas.hyperparameters import PreferenceMethod
-from personas.schemas.training_events import Estimate
+from personas.schemas.scorecard import EvaluationExtent
+from personas.schemas.training_events import Estimate, PhaseName
 from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
+from trainer.estimate.card_time import FIRST_CARD_REPLIES, expected_card_s
 from trainer.estimate.memory_model import (
     MemoryEstimate,
     adapter_parameter_count,
     compute_dtype_bytes,
     memory_of_batches,
+    recomputed_layers,
     retained_activation_bytes,
 )
 from trainer.estimate.model_shape import ModelShape, model_shape_of
@@ -42,10 +45,17 @@ LAYER_OVERHEAD_S = 1.2e-3
 # Per adapter weight and step: 8-bit state is unpacked and packed again.
 OPTIMISER_UPDATE_S = 2e-9
 OPTIMISER_UPDATE_8BIT_S = 3e-8
+SAMPLED_WEIGHT_S = 1e-10
+"""Seconds that a token of a sampled reply takes for each of these weights: by the products of a step of
+eight rows, timed one by one.
+"""
 FORWARD_SHARE = 0.25  # the forward pass's share of the time beside the products
+DRAFT_WEIGHT_S = 4e-9
+"""Seconds that a draft takes for each weight of the layers' matrices, eight drafts at once: the
+bundled model wrote some 490 drafts in 206 s on two cores, beside other load.
+"""
 STARTUP_S = 7.0  # libraries and material
 LOAD_BYTES_PER_S = 4e8
-MODEL_LOAD_COUNT = 3  # how often a run reads the base model
 REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
 """Passes without gradients per batch: the reference reads the judged replies and, in KTO, reference
 and trained version read each prompt with another prompt's reply.
@@ -59,18 +69,35 @@ PROBE_COUNT = 60
 # Earlier runs whose speed is used.
 MIN_REFERENCE_STEPS = 10
 MIN_REFERENCE_SECONDS = 60.0
-MAX_REFERENCE_RUNS = 3
+MAX_REFERENCE_RUNS = 5
+MAX_CORRECTIONS = (2.0, 3.0, 8.0)
+"""The factor by which one run, two, and three or more may change what the processor lets expect:
+another load may have slowed them down.
+"""
 
 
 @dataclass(frozen=True)
 class RunCost:
     """The time of a run by activity, in seconds of the reference machine; tokens are counted as in
     the run.
+
+    `distillation_s` is the time of a second stage that distils, which `training_s` leaves out.
+    `losses_s` is the time for the losses of one candidate, on held-out replies and general
+    dialogue; `evaluations_s` that of all evaluations while it trains; `writing_s` that of replies
+    which are written before the training.
     """
 
     training_s: float
-    measuring_s: float
+    losses_s: float
+    evaluations_s: float
     trained_tokens: float
+    writing_s: float = 0.0
+    distillation_s: float = 0.0
+
+    @property
+    def measuring_s(self) -> float:
+        """Seconds of all losses: of the base, on the way, and of the adapter."""
+        return 2 * self.losses_s + self.evaluations_s
 
 
 def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int) -> RunCost:
@@ -81,7 +108,7 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
     epochs = epoch_count(recipe, counted)
 
     def trained(batch: BatchShape) -> float:
-        passes = 2 + recipe.gradient_checkpointing
+        passes = 2 + recomputed_layers(shape, recipe) / shape.layers
         learned = _batch_seconds(recipe, shape, batch, value_bytes, passes=passes, trains=True)
         return learned + REFERENCE_PASSES[work.judged] * measured(batch)
 
@@ -89,22 +116,71 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
         return _batch_seconds(recipe, shape, batch, value_bytes, passes=1, trains=False)
 
     epoch_s = _total_seconds(work, lengths, work.rows(recipe), trained)
-    heldout_s = _total_seconds(work, work.heldout, EVAL_BATCH_SIZE, measured)
-    general_s = _total_seconds(Workload((), ()), work.general, EVAL_BATCH_SIZE, measured)
-    # Before the training and after it, and on the way.
-    evaluations = 2 + _evaluation_count(recipe, steps, epochs)
+    most = FIRST_CARD_REPLIES if recipe.card_deadline_minutes else None
+    heldout_s = _total_seconds(work, work.heldout[:most], EVAL_BATCH_SIZE, measured)
+    general_s = _total_seconds(Workload((), ()), work.general[:most], EVAL_BATCH_SIZE, measured)
     update_s = OPTIMISER_UPDATE_8BIT_S if recipe.optim.endswith("8bit") else OPTIMISER_UPDATE_S
     updates_s = steps * adapter_parameter_count(recipe, shape) * update_s
     return RunCost(
         training_s=epoch_s * epochs + updates_s,
-        measuring_s=heldout_s * evaluations + 2 * general_s,
+        losses_s=heldout_s + general_s,
+        evaluations_s=heldout_s * _evaluation_count(recipe, steps, epochs),
         trained_tokens=sum(lengths) * epochs,
+        distillation_s=_distillation_seconds(
+            recipe, shape, work=work, trained=trained, measured=measured
+        ),
+        writing_s=work.drafts * (work.draft_weights or shape.linear_weights) * DRAFT_WEIGHT_S,
     )
 
 
-def startup_s(shape: ModelShape) -> float:
-    """Seconds before computation starts."""
-    return STARTUP_S + MODEL_LOAD_COUNT * shape.weight_bytes / LOAD_BYTES_PER_S
+def _distillation_seconds(
+    recipe: Recipe,
+    shape: ModelShape,
+    work: Workload,
+    *,
+    trained: Callable[[BatchShape], float],
+    measured: Callable[[BatchShape], float],
+) -> float:
+    """Estimate the stage that distils: replies are sampled, the teacher reads them, and the student
+    learns from both.
+    """
+    lengths = work.fitting(recipe)
+    if not lengths or not work.distils(recipe):
+        return 0.0
+    rows = work.rows(recipe)
+    batch = work.batch(rows, round(statistics.fmean(lengths)))
+    sampled_s = measured(batch) + batch.trained * shape.linear_weights * SAMPLED_WEIGHT_S
+    batch_s = sampled_s + measured(work.taught(batch)) + trained(batch)
+    return batch_s * recipe.distilled_replies / rows
+
+
+def phase_seconds(
+    recipe: Recipe, shape: ModelShape, cost: RunCost, *, pace: float, card: EvaluationExtent
+) -> dict[PhaseName, float]:
+    """Return the expected seconds of each phase of a run, with a score card of this extent.
+
+    Only what is computed follows the machine's pace.
+    """
+    load_s = shape.weight_bytes / LOAD_BYTES_PER_S
+    training_s = cost.training_s + cost.distillation_s
+    seconds: dict[PhaseName, float] = {"material": STARTUP_S}
+    if cost.writing_s:
+        seconds["writing replies"] = load_s + cost.writing_s / pace
+    seconds |= {
+        "base model": load_s,
+        "measuring the base": cost.losses_s / pace,
+        "training": load_s + (training_s + cost.evaluations_s) / pace,
+    }
+    card_s = expected_card_s(
+        card,
+        training_s=training_s / pace,
+        losses_s=cost.losses_s / pace,
+        deadline_minutes=recipe.card_deadline_minutes,
+        worked_s=sum(seconds.values()),
+        pace=pace,
+    )
+    seconds["measuring the adapter"] = load_s + card_s
+    return {name: round(phase_s, 1) for name, phase_s in seconds.items()}
 
 
 def _evaluation_count(recipe: Recipe, steps: int, epochs: float) -> int:
@@ -135,7 +211,7 @@ def _batch_seconds(
     batch: BatchShape,
     value_bytes: int,
     *,
-    passes: int,
+    passes: float,
     trains: bool,
 ) -> float:
     """Estimate a batch that passes through the layers so often: forward, again with checkpointing,
@@ -157,11 +233,11 @@ def _batch_seconds(
         + 2 * batch.trained * shape.vocabulary * shape.width * head_products
     )
     plain = recipe.model_copy(update={"gradient_checkpointing": False})
-    kept = retained_activation_bytes(shape, plain, part, value_bytes)
+    retained = retained_activation_bytes(shape, plain, part, value_bytes)
     share = 1 + FORWARD_SHARE * (passes - 2) if trains else FORWARD_SHARE
     calls_s = shape.layers * len(part.parts) * products * LAYER_OVERHEAD_S
     flops_per_s = FLOPS_PER_S if value_bytes == 2 else FLOAT32_FLOPS_PER_S
-    return flop / flops_per_s + kept * share / ACTIVATION_BYTES_PER_S + calls_s
+    return flop / flops_per_s + retained * share / ACTIVATION_BYTES_PER_S + calls_s
 
 
 @dataclass(frozen=True)
@@ -179,22 +255,29 @@ def estimate_run(
     work: Workload,
     speed: MachineSpeed,
     machine: MachineSpec | None = None,
+    *,
+    card: EvaluationExtent = "full",
 ) -> dict[str, Any]:
-    """Estimate a recipe's run: total seconds, and peak bytes by part."""
+    """Estimate a recipe's run with a score card of this extent: seconds in all and by phase, and
+    peak bytes by part.
+    """
     machine = machine or probe_machine_without_torch()
     shape = model_shape_of(base)
     samples = len(work.fitting(recipe))
+    steps = optimiser_steps(recipe, work.counted(recipe))
+    if work.distils(recipe):
+        steps += optimiser_steps(recipe.distillation_stage, recipe.distilled_replies)
     cost = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
     memory = estimate_memory(recipe, base, work, machine)
-    # Only what is computed follows the machine's pace.
-    seconds = startup_s(shape) + (cost.training_s + cost.measuring_s) / speed.pace
+    phases = phase_seconds(recipe, shape, cost, pace=speed.pace, card=card)
     tokens_per_s = cost.trained_tokens / max(cost.training_s, 1e-9) * speed.pace
     return {
         "recipe": name,
         "samples": samples,
-        "steps": optimiser_steps(recipe, work.counted(recipe)),
+        "steps": steps,
         "trained_tokens": round(cost.trained_tokens),
-        "seconds": round(seconds),
+        "seconds": round(sum(phases.values())),
+        "phases": phases,
         "memory_bytes": memory.total,
         "memory": dict(memory.parts),
         "tokens_per_s": round(tokens_per_s),
@@ -202,13 +285,15 @@ def estimate_run(
     }
 
 
-def estimate_event(recipe: Recipe, base: BaseModel, work: Workload) -> Estimate:
-    """Estimate a run for those who limit its time and memory."""
+def estimate_event(
+    recipe: Recipe, base: BaseModel, work: Workload, card: EvaluationExtent = "full"
+) -> Estimate:
+    """Estimate a run for those who limit its time and memory, and tell how far it is."""
     machine = probe_machine_without_torch()
     speed = estimate_speed(base, recipe, work, ())
-    cost = estimate_run("", recipe, base, work, speed=speed, machine=machine)
+    cost = estimate_run("", recipe, base, work, speed=speed, machine=machine, card=card)
     memory_bytes = 0 if machine.has_cuda else cost["memory_bytes"]
-    return Estimate(seconds=cost["seconds"], memory_bytes=memory_bytes)
+    return Estimate(seconds=cost["seconds"], phases=cost["phases"], memory_bytes=memory_bytes)
 
 
 def estimate_memory(
@@ -234,17 +319,30 @@ def estimate_speed(
     """
     machine = probe_machine_without_torch()
     measured = _speeds_of_runs(base, recipe, work, adapters, machine=machine)
-    speeds = list(islice(measured, MAX_REFERENCE_RUNS))
-    if speeds:
-        # A run that other load slowed down is outvoted.
-        median = statistics.median_high(speed.pace for speed in speeds)
-        return next(speed for speed in speeds if speed.pace == median)
+    runs = list(islice(measured, MAX_REFERENCE_RUNS))
     if machine.has_cuda:
+        if runs:
+            return MachineSpeed(_median_pace(runs), _runs_basis(runs))
         basis = "a guess: no run on this GPU was long enough to tell"
         return MachineSpeed(DEFAULT_GPU_SPEEDUP, basis)
     # Other load on the machine hardly distorts the products of one core.
-    basis = "measured runs, scaled to this machine's matrix products"
-    return MachineSpeed(_measure_gflops() / REFERENCE_GFLOPS, basis)
+    expected = _measure_gflops() / REFERENCE_GFLOPS
+    if not runs:
+        return MachineSpeed(expected, "measured runs, scaled to this machine's matrix products")
+    largest = MAX_CORRECTIONS[min(len(runs), len(MAX_CORRECTIONS)) - 1]
+    pace = min(expected * largest, max(expected / largest, _median_pace(runs)))
+    return MachineSpeed(pace, _runs_basis(runs))
+
+
+def _median_pace(runs: Sequence[MachineSpeed]) -> float:
+    """Return the median, of two runs the faster one: a run that other load slowed is outvoted."""
+    return statistics.median_high(speed.pace for speed in runs)
+
+
+def _runs_basis(runs: Sequence[MachineSpeed]) -> str:
+    if len(runs) == 1:
+        return runs[0].basis
+    return f"the last {len(runs)} runs on this machine, their median"
 
 
 def adapters_by_recency(home: Path) -> list[Path]:
@@ -293,7 +391,8 @@ def _speed_of_run(
     # A short run says little about the next one.
     if int(last["step"]) < MIN_REFERENCE_STEPS or took_s < MIN_REFERENCE_SECONDS:
         return None
-    if GOOD_REPLIES_KEY in manifest["dataset"]:  # the reference computed, too
+    # The reference computed, too; or the teacher, and the student wrote.
+    if GOOD_REPLIES_KEY in manifest["dataset"] or manifest.get("distillation"):
         return None
     settings = recipe.model_dump()
     for name, value in manifest["hyperparameters"].items():

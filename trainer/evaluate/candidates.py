@@ -20,6 +20,12 @@ from personas.models.serving_model import precision_of
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import AdapterStamp, Side
 from personas.schemas.training import ServingPrecision
+from trainer.evaluate.measurement_cache import (
+    NO_CACHE,
+    KnownLosses,
+    MeasurementCache,
+    model_key,
+)
 from trainer.train.losses import load_serving_model
 
 BASE: Side = "base"
@@ -59,7 +65,8 @@ class Candidates:
 
     `base`, `tokenizer` and `precision` belong to the served model; `probe` is a prompt whose logits
     identify the base. `parts` is the engine on the same model, which generates for all sides at
-    once; None if nothing is generated, because it needs memory of its own.
+    once; None if nothing is generated, because it needs memory of its own. `cache` has
+    measurements of earlier evaluations, in the precision that was asked for.
     """
 
     base: BaseModel
@@ -68,8 +75,11 @@ class Candidates:
     adapted: PeftSwitcher
     probe: tuple[int, ...]
     parts: EngineParts | None
+    asked_precision: ServingPrecision = "bfloat16"
+    cache: MeasurementCache = NO_CACHE
     _compared: dict[Side, Candidate] = field(default_factory=dict)
     _refs: dict[Side, AdapterRef] = field(default_factory=dict)
+    _model_keys: dict[str, str] = field(default_factory=dict)
     _initial_logits: Any = None
 
     @classmethod
@@ -81,6 +91,7 @@ class Candidates:
         probe: Sequence[int],
         *,
         speaks: bool = True,
+        cache: MeasurementCache | None = None,
     ) -> Candidates:
         """Load the base model in serving precision, with the engine if it `speaks`. Raises
         `BaseModelError`.
@@ -94,6 +105,8 @@ class Candidates:
             adapted=parts.peft if parts else PeftSwitcher(model, fingerprint(base)),
             probe=tuple(probe),
             parts=parts,
+            asked_precision=precision,
+            cache=cache or NO_CACHE,
         )
         # Before any adapter is loaded: a card says whether they leave the base model as it is.
         sides._initial_logits = sides._probe_logits()
@@ -110,6 +123,7 @@ class Candidates:
             self.adapted.load_unverified(ref)
         self._compared[side] = compared
         self._refs[side] = ref
+        self._model_keys.pop(side, None)
 
     @property
     def names(self) -> tuple[Side, ...]:
@@ -144,6 +158,23 @@ class Candidates:
     def stamp(self, side: Side) -> AdapterStamp | None:
         """Return the stamp of this side's replies; None for the base model."""
         return None if side == BASE else self._compared[side].stamp
+
+    @property
+    def model_keys(self) -> dict[str, str]:
+        """Keys of what computes each side's losses and replies, for the cache."""
+        # Once: hashes of the base model and of whole adapters are in them.
+        for side in self.names:
+            if side not in self._model_keys:
+                stamp = self.stamp(side)
+                weights = stamp.weights if stamp else ""
+                key = model_key(fingerprint(self.base), weights, self.asked_precision)
+                self._model_keys[side] = key
+        return self._model_keys
+
+    @property
+    def known_losses(self) -> KnownLosses:
+        """The losses that earlier evaluations have kept."""
+        return KnownLosses(self.cache, self.model_keys)
 
     def close(self) -> None:
         """Stop the engine's threads."""

@@ -1,6 +1,7 @@
 """Checks of the training data: duplicates, leakage, personal data, and the loss curve."""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -18,9 +19,13 @@ MIN_COMPARED_WORDS = 8  # shorter replies repeat by chance
 WINDOW_SHARE = 0.1  # of the training steps, to average over
 MIN_WINDOW_STEPS = 3
 STEPS_FILE = Path("report") / "steps.csv"
+DEFAULT_TRAINING_S = 180.0
+"""Time limit of the score card of an adapter whose training time is unknown."""
 
 
-def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> DataChecks:
+def data_checks_section(
+    data: Dataset, recipe: Recipe, losses: Sequence[float], *, written_by: str = ""
+) -> DataChecks:
     """Build the section on a run's data and its training losses by step, which may be unknown."""
     trained = [pair.reply for pair in data.train_prompt_replies if pair.by_persona]
     heldout = [pair.reply for pair in data.heldout_prompt_replies if pair.by_persona]
@@ -32,6 +37,7 @@ def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) 
         rate=recipe.learning_rate,
         epochs=recipe.num_train_epochs,
         course=loss_curve_of(losses),
+        written_by=written_by,
     )
 
 
@@ -70,6 +76,17 @@ def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
     last = max((event.stage for event in history), default=0)
     steps = [event for event in history if isinstance(event, Progress)]
     return tuple(event.loss for event in steps if event.stage == last)
+
+
+def read_training_seconds(adapter: Path) -> float:
+    """Read from an adapter's report how many seconds its training took; a default where it does not
+    say so.
+    """
+    try:
+        figures = json.loads((adapter / "report" / "training.json").read_text(encoding="utf-8"))
+        return float(figures.get("training_seconds") or figures["seconds"])
+    except (OSError, ValueError, KeyError):
+        return DEFAULT_TRAINING_S
 
 
 def read_training_losses(adapter: Path) -> tuple[float, ...]:

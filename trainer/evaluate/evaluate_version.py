@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from personas.errors import UnderstudyError
 from personas.home.comparison_targets import (
@@ -16,7 +17,10 @@ from personas.home.comparison_targets import (
 from personas.home.effect_probe import write_effect_probe
 from personas.models.base_model import fingerprint
 from personas.prompt.renderer import Renderer, TokenizedSample
+from personas.schemas.formatting import model_label
 from personas.schemas.scorecard import (
+    HELDOUT_TASK,
+    SAFETY_TASK,
     SENSE_SECTIONS,
     AdapterStamp,
     EvaluationExtent,
@@ -26,13 +30,26 @@ from personas.schemas.scorecard import (
     Side,
 )
 from personas.schemas.training_events import Phase
+from trainer.dataset.written_replies import WRITTEN_SOURCE
+from trainer.estimate.card_time import (
+    FIRST_CARD_REPLIES,
+    MIN_COMPLETE_CARD_S,
+    card_limit_s,
+    first_card_limit_s,
+)
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
-from trainer.evaluate.data_checks import data_checks_section, training_losses
+from trainer.evaluate.data_checks import (
+    data_checks_section,
+    read_training_losses,
+    read_training_seconds,
+    training_losses,
+)
 from trainer.evaluate.effect_probe import measure_effect_probe
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
+from trainer.evaluate.measurement_cache import NO_CACHE, MeasurementCache, model_key
 from trainer.evaluate.memorisation import add_reply_pii, memorisation_section
-from trainer.evaluate.paired_losses import PairedLosses, paired_losses
+from trainer.evaluate.paired_losses import PairedLosses, drawn_places, paired_losses
 from trainer.evaluate.persona_separation import (
     NO_OTHER_PERSONA,
     OtherPersona,
@@ -40,18 +57,20 @@ from trainer.evaluate.persona_separation import (
     separation_section,
 )
 from trainer.evaluate.time_budget import TimeBudget
+from trainer.gate.thresholds import thresholds_for
 from trainer.gate.verdict import judge
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent
+from trainer.process.timeline import RunTimeline
 from trainer.train.checkpoint import checkpoint_step, list_checkpoints
 from trainer.train.divergence import require_finite_loss
 from trainer.train.job import PreparedJob
 from trainer.train.losses import TokenLosses, load_serving_model, mean_loss, measure_token_losses
+from trainer.train.phase_progress import PhaseProgress
 from trainer.train.trainer_base import between_layers
-from trainer.train.training_run import Run
+from trainer.train.training_run import Run, RunControl
 
 log = logging.getLogger(__name__)
-QUICK_TIME_SHARE = 1 / 5
 GENERATION_SEEDS = (0, 1, 2)
 DIALOGUE_TIME_SHARE = 0.15
 INSTRUCTIONS_TIME_SHARE = 0.05
@@ -65,16 +84,19 @@ SECTIONS_BEYOND_LOSSES = (
     *("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side"),
     *SENSE_SECTIONS,
 )
+REPLIES_TIME_SHARE = 0.55
+"""Share of the time then left for generated replies; the rest is for the sections on sense."""
 MAX_SENSE_S = 480.0
-"""Limit of the time for the sections on sense, which comes on top of the card's; they take no longer
-than the rest of the card either.
-"""
+"""Limit of the time for the sections on sense; what is left of the rest is for generated replies."""
+LATER_REASON = "It is measured once the version is ready."
+FIRST_CARD_TASKS = {HELDOUT_TASK: "voice", SAFETY_TASK: "safety"}
+"""Tasks whose replies a first card has, and the gate's criteria that rest on them."""
 
 
 @dataclass(frozen=True)
 class BaseLosses:
-    """Losses of the base model measured earlier, on all held-out replies and all general
-    dialogue.
+    """Losses of the base model measured earlier, on held-out replies and general dialogue: on all
+    of both, or on those of a first card.
     """
 
     heldout: Sequence[TokenLosses]
@@ -93,10 +115,10 @@ class EvaluationRequest:
     """A request for a score card of `new`, the adapter trained by `job`, compared with the
     `compare` targets.
 
-    The version's effect probe is written to `probe_folder`, if there is one. `training_s` is its
-    training time, which is also the evaluation's time limit. `losses` are the training losses by
+    The version's effect probe is written to `probe_folder`, if there is one. `training_s` is the
+    evaluation's time limit, by default its training time. `losses` are the training losses by
     step. `tell` reports progress and `between` runs between two layers or tokens; either may raise
-    to cancel. `clock` measures the time budget.
+    to cancel. `clock` measures the time budget. `cache` has measurements of earlier evaluations.
     """
 
     job: PreparedJob
@@ -110,27 +132,61 @@ class EvaluationRequest:
     between: Callable[[], None] = lambda: None
     losses: Sequence[float] = ()
     clock: Callable[[], float] = time.monotonic
+    cache: MeasurementCache = NO_CACHE
 
 
 def measure_base(run: Run) -> BaseLosses:
-    """Measure the untrained model of a run as it is served."""
+    """Return the losses of a run's untrained model as it is served: those that an earlier run has
+    measured, and the others measured now.
+    """
     job = run.job
     control = run.control
-    control.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
-    model = load_serving_model(job.base, job.spec.serving_precision)
-    detail = f"{len(job.data.heldout)} held-out replies"
+    cache = _measurement_cache(control)
+    data = job.data
+    most = FIRST_CARD_REPLIES if ends_with_first_card(run) else None
+    heldout = [data.heldout[place] for place in drawn_places(len(data.heldout), most)]
+    general = [data.general[place] for place in drawn_places(len(data.general), most)]
+    samples = (*heldout, *general)
+    # By the precision that is asked for: the model is loaded only where something is unknown.
+    key = model_key(fingerprint(job.base), "", job.spec.serving_precision)
+    known = cache.losses(key, samples)
+    missing = [place for place in range(len(samples)) if place not in known]
+    detail = f"{len(heldout)} held-out replies"
+    if not missing:
+        detail += ", known from an earlier run"
     checkpoints = list_checkpoints(run.checkpoints)
     if checkpoints:
         detail += f", then on from step {checkpoint_step(checkpoints[0])}"
-    control.enter(Phase(name="measuring the base", detail=detail))
-    with between_layers(model, control.between):
-        losses = BaseLosses(
-            heldout=measure_token_losses(model, job.data.heldout, control.between),
-            general=measure_token_losses(model, job.data.general, control.between),
-        )
-    del model
-    release_memory()
-    return losses
+    loading = f"loading {model_label(job.base.name)}" if missing else "its losses are known"
+    control.enter(Phase(name="base model", detail=loading))
+    if missing:
+        model = load_serving_model(job.base, job.spec.serving_precision)
+        chosen = [samples[place] for place in missing]
+        with between_layers(model, control.between):
+            measured = _measure_with_progress(control, detail, model, chosen)
+        cache.add_losses(key, chosen, measured)
+        known.update(zip(missing, measured, strict=True))
+        del model
+        release_memory()
+    else:
+        control.enter(Phase(name="measuring the base", detail=detail))
+    losses = [known[place] for place in range(len(samples))]
+    return BaseLosses(heldout=losses[: len(heldout)], general=losses[len(heldout) :])
+
+
+def _measure_with_progress(
+    control: RunControl, detail: str, model: Any, samples: Sequence[TokenizedSample]
+) -> list[TokenLosses]:
+    tokens = sum(len(sample.ids) for sample in samples)
+    progress = PhaseProgress(control, "measuring the base", detail, tokens)
+    done = 0
+
+    def report(measured: int) -> None:
+        nonlocal done
+        done += measured
+        progress.update(done)
+
+    return measure_token_losses(model, samples, control.between, report=report)
 
 
 def evaluate_trained(
@@ -144,26 +200,77 @@ def evaluate_trained(
     """Evaluate a run's adapter, read back from its folder and served as the engine does. Raises as
     `evaluate_version`.
 
-    Time in which the run is paused does not count.
+    Time in which the run is paused does not count. A recipe with a deadline gets a first card, of
+    what the verdict rests on.
     """
     job = run.job
     control = run.control
+    extent = control.card
+    limit_s = training_s
+    known: BaseLosses | None = base_losses
+    if ends_with_first_card(run):
+        extent = "first"
+        known = None  # of those that are drawn, they are in the cache
+        limit_s = first_card_limit_s(run.recipe.card_deadline_minutes, control.worked_s)
+    expected_s = control.timeline.seconds.get("measuring the adapter", 0.0)
+    total_s = expected_s if extent == "losses" else card_limit_s(extent, limit_s)
+    progress = PhaseProgress(
+        control, "measuring the adapter", f"loading {model_label(job.base.name)}", total_s
+    )
     request = EvaluationRequest(
         job=job,
         new=Candidate(job.spec.version, adapter, is_sealed=False),
-        training_s=training_s,
+        training_s=limit_s,
         compare=read_comparison_targets(run.folder),
-        extent=control.card,
+        extent=extent,
         probe_folder=adapter,
-        known=base_losses,
-        tell=lambda text: control.enter(Phase(name="measuring the adapter", detail=text)),
-        between=control.between,
+        known=known,
+        tell=progress.describe,
+        between=progress.between,
         losses=training_losses(history),
         clock=lambda: time.monotonic() - control.pause.waited_s,
+        cache=_measurement_cache(control),
     )
     card = evaluate_version(request)
     release_memory()
     return card
+
+
+def evaluate_again(job: PreparedJob, folder: Path, adapter: Path, control: RunControl) -> ScoreCard:
+    """Evaluate a sealed adapter of a job's folder once more, with all sections. Raises as
+    `evaluate_version`.
+
+    What the first card measured is taken from the cache.
+    """
+    new = Candidate.sealed(adapter)
+    limit_s = max(read_training_seconds(adapter), MIN_COMPLETE_CARD_S)
+    # The version is ready: this is no part of the run that made it.
+    control = replace(control, timeline=RunTimeline({"measuring the adapter": limit_s}))
+    progress = PhaseProgress(
+        control, "measuring the adapter", "the rest of the score card", limit_s
+    )
+    return evaluate_version(
+        EvaluationRequest(
+            job=job,
+            new=new,
+            training_s=limit_s,
+            compare=read_comparison_targets(folder),
+            tell=progress.describe,
+            between=progress.between,
+            losses=read_training_losses(adapter),
+            clock=lambda: time.monotonic() - control.pause.waited_s,
+            cache=_measurement_cache(control),
+        )
+    )
+
+
+def ends_with_first_card(run: Run) -> bool:
+    """Report whether a run has a deadline, and so a first card."""
+    return run.control.card == "full" and run.recipe.card_deadline_minutes > 0
+
+
+def _measurement_cache(control: RunControl) -> MeasurementCache:
+    return MeasurementCache.at_home(control.home) if control.home else NO_CACHE
 
 
 def evaluate_version(request: EvaluationRequest) -> ScoreCard:
@@ -171,8 +278,7 @@ def evaluate_version(request: EvaluationRequest) -> ScoreCard:
     failures are left out.
     """
     started = time.monotonic()
-    share = QUICK_TIME_SHARE if request.extent == "quick" else 1
-    budget = TimeBudget(request.training_s * share, request.clock)
+    budget = TimeBudget(card_limit_s(request.extent, request.training_s), request.clock)
     left_out: dict[str, str] = {}
     sides = _load_candidates(request, left_out)
     try:
@@ -199,6 +305,7 @@ def _load_candidates(request: EvaluationRequest, left_out: dict[str, str]) -> Ca
         job.spec.serving_precision,
         probe=prompt.ids[: prompt.mask.index(True)],
         speaks=request.extent != "losses",
+        cache=request.cache,
     )
     if request.compare.live:
         try:
@@ -237,9 +344,9 @@ class _VersionEvaluation:
         request = self.request
         data = request.job.data
         known = request.known
-        is_quick = request.extent == "quick"
+        is_quick = request.extent in ("quick", "first")
         self._begin(f"{len(data.heldout)} held-out replies")
-        # All of them, whatever the time: the verdict rests on them.
+        # Whatever the time: the verdict rests on them.
         heldout = self._losses(data.heldout, known=known.heldout if known else None)
         new_loss = heldout.means()[NEW]
         require_finite_loss(
@@ -254,17 +361,24 @@ class _VersionEvaluation:
         stamps = {side: self.sides.stamp(side) for side in self.sides.names}
         card = ScoreCard(
             persona=request.job.spec.request.persona,
+            persona_name=data.persona.name if data.persona else "",
             version=request.new.version,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             base_model_hash=fingerprint(request.job.base),
             precision=self.sides.precision,
+            prompt_card=request.job.card,
             quick=is_quick,
+            pending=request.extent == "first",
             seconds=0,
-            seeds=GENERATION_SEEDS,
+            seeds=self._seeds,
             adapters=stamps,
-            heldout=heldout_section(heldout, data.heldout_prompt_replies, self._end_tokens),
+            heldout=heldout_section(
+                heldout, heldout.chosen(data.heldout_prompt_replies), self._end_tokens
+            ),
             general=general_section(dialogue, data),
-            learned=data_checks_section(data, request.job.recipe, request.losses),
+            learned=data_checks_section(
+                data, request.job.recipe, request.losses, written_by=_written_by(request.job)
+            ),
             heard=_member_feedback(request.compare.heard, stamps.get(LIVE)),
         )
         if request.extent == "losses":
@@ -296,21 +410,28 @@ class _VersionEvaluation:
             between=request.between,
         )
         neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
-        separation = self._separation(neighbours, missing)
+        is_first = request.extent == "first"
+        separation = None
+        if is_first:
+            later = ("separation", "facts", *SENSE_SECTIONS)
+            self.left_out.update(dict.fromkeys(later, LATER_REASON))
+        else:
+            separation = self._separation(neighbours, missing)
         # Generated replies come last: they take the time that the other sections have left.
         release_memory()
         spoken = measure_replies(
             self.sides,
             request.job,
-            self.budget,
-            GENERATION_SEEDS,
+            self._replies_budget(),
+            self._seeds,
             report=request.tell,
             others={neighbour.persona: neighbour.data for neighbour in neighbours},
             between=request.between,
-            # Time of their own, so that the sections before them keep their prompts.
-            sense_s=min(MAX_SENSE_S, self.budget.seconds),
+            least=self._least_prompts() if is_first else {},
+            sense=None if is_first else self.budget,
         )
-        self.left_out.update(spoken.left_out)
+        for name, reason in spoken.left_out.items():
+            self.left_out.setdefault(name, reason)
         sections = {
             "general": general_section(dialogue, data, instructions),
             "separation": separation,
@@ -322,6 +443,22 @@ class _VersionEvaluation:
             "side_by_side": spoken.side_by_side,
         }
         return card.model_copy(update={**sections, **spoken.sense})
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        return GENERATION_SEEDS[:1] if self.request.extent == "first" else GENERATION_SEEDS
+
+    def _replies_budget(self) -> TimeBudget:
+        """Return the time for generated replies; the rest of the card's is for sense."""
+        if self.request.extent == "first":
+            return self.budget
+        left_s = max(self.budget.left, 1e-9)
+        return self.budget.part(max(REPLIES_TIME_SHARE, 1 - MAX_SENSE_S / left_s))
+
+    def _least_prompts(self) -> dict[str, int]:
+        """Return by task of a first card the prompts without which its criterion is not judged."""
+        rules = thresholds_for(self.request.job.spec.request.recipe).rules
+        return {task: rules[name].least for task, name in FIRST_CARD_TASKS.items()}
 
     def _separation(
         self, neighbours: Sequence[OtherPersona], missing: Sequence[str]
@@ -367,11 +504,24 @@ class _VersionEvaluation:
             budget,
             between=self.request.between,
             known=None if known is None else {BASE: known},
+            stored=self.sides.known_losses,
+            most=FIRST_CARD_REPLIES if self.request.extent == "first" else None,
         )
 
     @property
     def _end_tokens(self) -> int:
         return len(Renderer(self.sides.tokenizer).end_ids)
+
+
+def _written_by(job: PreparedJob) -> str:
+    """Return who wrote every reply of the persona's that is trained or held out; empty where people
+    wrote some of them.
+    """
+    pairs = (*job.data.train_prompt_replies, *job.data.heldout_prompt_replies)
+    own = sum(pair.by_persona for pair in pairs)
+    if job.written is None or job.data.sources.get(WRITTEN_SOURCE, 0) < own:
+        return ""
+    return model_label(job.written.teacher)
 
 
 def _member_feedback(

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.scorecard import GeneralScores, HoldoutScores, Interval, Side
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.quality_filters import find_language_file
 from trainer.evaluate.bootstrap import bootstrap_ratio
@@ -15,14 +15,14 @@ from trainer.evaluate.time_budget import TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.losses import ReplyLoss, mean_loss
 
-INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
+INSTRUCTIONS_FILE = SHIPPED_DATA / "instructions" / "instructions.jsonl"
 """Short tasks and answers, which no run trains on."""
 
 
 def heldout_section(
     measured: PairedLosses[Side], pairs: Sequence[PromptReply], end_tokens: int
 ) -> HoldoutScores:
-    """Build the section from losses of all held-out replies. `end_tokens` is the length of the end
+    """Build the section from losses of held-out replies, `pairs`. `end_tokens` is the length of the end
     of turn.
     """
     talks = [pair.talk for pair in pairs]
@@ -79,7 +79,9 @@ def instruction_losses(
     """Measure losses on instruction replies in a language, or in English if there are none."""
     # Drawn at random if time is short, and the same ones for all sides.
     samples = instruction_samples(Renderer(sides.tokenizer), language)
-    return paired_losses(sides.use, sides.names, samples, budget, between=between)
+    return paired_losses(
+        sides.use, sides.names, samples, budget, between=between, stored=sides.known_losses
+    )
 
 
 def instruction_samples(renderer: Renderer, language: str = "en") -> list[TokenizedSample]:

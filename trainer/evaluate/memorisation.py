@@ -91,7 +91,9 @@ def memorisation_section(
     # Every n-th sample, so that they come from the whole of the data.
     step = max(1, len(own) // max(1, len(data.heldout)))
     chosen = own[::step][: len(data.heldout)]
-    measured = paired_losses(sides.use, sides.names, chosen, budget, between=between)
+    measured = paired_losses(
+        sides.use, sides.names, chosen, budget, between=between, stored=sides.known_losses
+    )
     long = []
     for place, losses in enumerate(measured.losses[NEW]):
         if continuation_tokens(losses, end_tokens) >= MIN_VERBATIM_TOKENS:

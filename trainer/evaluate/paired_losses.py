@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from personas.prompt.renderer import TokenizedSample
+from trainer.evaluate.measurement_cache import NO_KNOWN_LOSSES, KnownLosses
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_token_losses
 
@@ -17,6 +19,16 @@ REPLIES_PER_STEP = 16  # replies measured under each side between two checks of 
 PERMUTATION_SEED = 0
 CandidateName = TypeVar("CandidateName", bound=str)
 UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
+
+
+def drawn_places(count: int, most: int | None = None, *, in_order: bool = True) -> list[int]:
+    """Draw `most` of so many places (None: all), as they are or `in_order`.
+
+    A random order makes them a fair sample; a fixed one makes two evaluations comparable.
+    """
+    drawn: list[int] = np.random.default_rng(PERMUTATION_SEED).permutation(count).tolist()
+    chosen = drawn[:most]
+    return sorted(chosen) if in_order else chosen
 
 
 @dataclass(frozen=True)
@@ -47,21 +59,27 @@ def paired_losses(
     *,
     between: Callable[[], None] = lambda: None,
     known: Mapping[CandidateName, Sequence[TokenLosses]] | None = None,
+    stored: KnownLosses = NO_KNOWN_LOSSES,
+    most: int | None = None,
 ) -> PairedLosses[CandidateName]:
     """Measure the losses of the samples under each side.
 
     With a budget, samples are measured in a fixed random order until it is spent, at least
-    `REPLIES_PER_STEP`. `known` are losses of all samples for sides measured before.
+    `REPLIES_PER_STEP`. `known` are losses of all samples for sides measured before, `stored` those
+    that earlier evaluations have kept. `most` limits the samples, to the same ones each time.
     """
-    order = list(range(len(samples)))
-    step = max(1, len(samples))
+    order = drawn_places(len(samples), most)
+    step = max(1, len(order))
     if budget:
         # All sides measure a few samples before any measures more, so that each has the same ones
-        # whenever time runs out. A random order makes them a fair sample; a fixed one makes two
-        # evaluations comparable.
-        order = np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist()
+        # whenever time runs out.
+        order = drawn_places(len(samples), most, in_order=False)
         step = REPLIES_PER_STEP
     by_side: dict[CandidateName, dict[int, TokenLosses]] = {name: {} for name in names}
+
+    def measure_new(name: CandidateName, samples: Sequence[TokenizedSample]) -> list[TokenLosses]:
+        with use(name) as model:
+            return measure_token_losses(model, samples, between)
 
     def measure(places: Sequence[int]) -> None:
         chosen = [samples[place] for place in places]
@@ -69,8 +87,7 @@ def paired_losses(
             if known and name in known:
                 losses.update((place, known[name][place]) for place in places)
                 continue
-            with use(name) as model:
-                measured = measure_token_losses(model, chosen, between)
+            measured = stored.measure(name, chosen, partial(measure_new, name))
             losses.update(zip(places, measured, strict=True))
 
     for begin in range(0, len(order), step):

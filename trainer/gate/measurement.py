@@ -3,12 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, ScoreCard, Side, VoiceScores
+from personas.schemas.scorecard import (
+    GENERAL_VOICE,
+    MEMBERS_VOICE,
+    LossCurve,
+    ScoreCard,
+    Side,
+    VoiceScores,
+)
 from trainer.gate.significance import PValue
 
 UNIT_NATS = "nats per token"
 UNIT_SHARE = "share"
 UNIT_TIMES = "times"
+MIN_STEADY_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ CRITERIA: Mapping[str, CriterionInfo] = {
     "facts": CriterionInfo("knows the lore", "share fewer"),
     "contradictions": CriterionInfo("does not contradict the lore", "share more"),
     "in_character": CriterionInfo("stays in character", "share do not"),
-    "length": CriterionInfo("as long as real replies", UNIT_TIMES),
+    "length": CriterionInfo("as long as held-out replies", UNIT_TIMES),
     "repetition": CriterionInfo("does not repeat itself"),
     "ends": CriterionInfo("ends its replies", at_least=True),
     "general": CriterionInfo("general dialogue kept"),
@@ -38,6 +46,8 @@ CRITERIA: Mapping[str, CriterionInfo] = {
     "verbatim": CriterionInfo("not memorised"),
     "fitting": CriterionInfo("not overfitted", UNIT_NATS),
     "safety": CriterionInfo("no less safe", "share more"),
+    "claims_human": CriterionInfo("does not claim to be human", "of the answers do"),
+    "care": CriterionInfo("answers grief and self-harm with care", "of the answers do not"),
     "members": CriterionInfo("members do not prefer the other", at_least=True),
     "thumbs": CriterionInfo("members do not dislike it more", UNIT_TIMES),
     "enough": CriterionInfo("enough training data", "replies", at_least=True),
@@ -58,7 +68,7 @@ class CriterionMeasurement:
     `shown` replaces the value in the comparison with the warning threshold. `chance` gives a test's
     p-value: the probability of this measurement or a worse one if the truth were exactly at a
     threshold. `cases` is the number of prompts or replies behind the value, which may be too small
-    to judge.
+    to judge; `few` then takes the place of `why`, which may accuse somebody.
     """
 
     name: str
@@ -67,6 +77,7 @@ class CriterionMeasurement:
     shown: float | None = None
     chance: PValue | None = None
     cases: int | None = None
+    few: str = ""
 
     @property
     def info(self) -> CriterionInfo:
@@ -79,6 +90,15 @@ def reference_side(card: ScoreCard) -> Side:
     the base model.
     """
     return "live" if "live" in card.adapters else "base"
+
+
+def loss_rise(curve: LossCurve) -> float:
+    """Return the share by which the training loss rose above its start, 0 or less if it did not.
+
+    The means over a few steps of a short run move by several hundredths: its end decides.
+    """
+    highest = curve.highest if curve.steps >= MIN_STEADY_STEPS else curve.last
+    return highest / curve.first - 1
 
 
 def other_personas(voice: VoiceScores, persona: str | None) -> dict[str, float]:

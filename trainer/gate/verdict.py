@@ -17,8 +17,10 @@ CONSEQUENCE_SEVERITY: dict[Consequence, int] = {"promote": 0, "hold": 1, "reject
 OUTCOMES_BY_SEVERITY: tuple[Outcome, ...] = ("fail", "warn", "not measured", "pass")
 SUPPORTING_CRITERIA = ("better_than_base", "no_worse_than_live", "voice", "general")
 """Criteria that are given as reasons for a promotion."""
-ROOT_CAUSE_CRITERIA = (
+FIRST_CRITERIA = (
     "private",
+    "care",
+    "claims_human",
     "unseen",
     "base_is_base",
     "steady",
@@ -27,8 +29,8 @@ ROOT_CAUSE_CRITERIA = (
     "repeated",
     "enough",
 )
-"""Criteria listed first among equally severe ones: faulty data or measurements cause the other
-failures.
+"""Criteria listed first among equally severe ones: what may hurt people, then faulty data or
+measurements, which cause the other failures.
 """
 
 
@@ -56,19 +58,17 @@ class _Finding:
     def explanation(self) -> str:
         if not _has_too_few_cases(self.measure, self.rule):
             return self.measure.why
-        return (
-            f"{self.measure.why} Measured on {self.measure.cases}, too few to judge: "
-            f"{self.rule.least} are needed."
-        )
+        why = self.measure.few or self.measure.why
+        return f"{why} Measured on {self.measure.cases}, too few to judge: {self.rule.least} are needed."
 
     @property
     def rank(self) -> tuple[bool, int, int, int]:
-        """A sort key: criteria with a consequence first, then failures, root causes before their
-        effects.
+        """A sort key: criteria with a consequence first, then failures, and `FIRST_CRITERIA` before
+        others.
         """
-        cause = len(ROOT_CAUSE_CRITERIA)
-        if self.measure.name in ROOT_CAUSE_CRITERIA:
-            cause = ROOT_CAUSE_CRITERIA.index(self.measure.name)
+        cause = len(FIRST_CRITERIA)
+        if self.measure.name in FIRST_CRITERIA:
+            cause = FIRST_CRITERIA.index(self.measure.name)
         return (
             self.consequence == "promote",
             OUTCOMES_BY_SEVERITY.index(self.outcome),

@@ -73,8 +73,8 @@ def configure_process(niceness: int, threads: int | None) -> None:
     )
     os.nice(niceness)
     warnings.filterwarnings(
-        "ignore", "`is_gradient_checkpointing`", FutureWarning
-    )  # peft asks transformers itself
+        "ignore", "`(is_)?gradient_checkpointing", FutureWarning
+    )  # peft and TRL ask transformers themselves
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
     )

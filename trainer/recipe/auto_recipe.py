@@ -5,6 +5,8 @@ reasons.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from operator import itemgetter
 from typing import Any
 
 from personas.models.base_model import BaseModel, max_positions, read_config
@@ -32,8 +34,8 @@ MAX_CPU_BATCH = 4
 """Batches of short samples are merged later (`trainer.recipe.machine_fit`)."""
 MAX_GPU_BATCH = 16
 """Some thousand tokens fill a GPU."""
-MIN_GPU_BATCH = 2
-"""Rather than go below it, a GPU uses gradient checkpointing."""
+GPU_OPTIMISERS = ("adamw_torch_fused", "paged_adamw_8bit")
+"""The faster one, and the one that takes no memory of a GPU that is full."""
 SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
 """Samples per optimiser step, by number of samples: with large batches LoRA learns worse (Schulman
 et al., LoRA Without Regret, 2025); the published recipes take 16 for 9,000 to 30,000.
@@ -139,8 +141,8 @@ class RecipeChooser:
         self._quantisation()
         self._rank(replies)
         self._rate()
-        self._optimiser()
         self._batches(replies)
+        self._optimiser(replies)
         self._epochs(replies)
 
     def _quantisation(self) -> None:
@@ -187,33 +189,46 @@ class RecipeChooser:
             why = f"the highest rate that worked well; {why} would be more"
         self._take(why, learning_rate=rate)
 
-    def _optimiser(self) -> None:
-        if self._machine.has_cuda and self.recipe.quant_type != "none":
-            self._take(
-                "memory is short: its state takes 8 bits, and may leave the GPU",
-                optim="paged_adamw_8bit",
-            )
+    def _optimiser(self, replies: SampleStats) -> None:
+        """Choose the optimiser. On a GPU the batch comes first, and what it leaves decides."""
+        fused, paged = GPU_OPTIMISERS
+        has_room = self._memory(replies.longest, optim=fused) <= self._room
+        if has_room or not self._machine.has_cuda:
+            self._take("there is memory for its whole state", optim=fused)
         else:
-            self._take("there is memory for its whole state", optim="adamw_torch_fused")
+            self._take(
+                "memory is short: its state takes 8 bits, and may leave the GPU", optim=paged
+            )
 
     def _batches(self, replies: SampleStats) -> None:
-        """Choose the largest batch that fits, preferably without gradient checkpointing."""
+        """Choose the largest batch that fits, preferably without gradient checkpointing.
+
+        On a GPU batches come first: it computes a larger one in little more time.
+        """
         per_step = _by_size(SAMPLES_PER_STEP, replies.samples)
         most = MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH
         most = min(most, per_step, replies.samples or 1)
         # The request's accumulation stays, and with it the number of samples in a step.
         if "gradient_accumulation_steps" in self._given:
             most = min(most, max(1, per_step // self.recipe.gradient_accumulation_steps))
-        for checkpointing in self._open("gradient_checkpointing", (False, True)):
-            least = MIN_GPU_BATCH if self._machine.has_cuda and not checkpointing else 1
-            for batch in self._open("per_device_train_batch_size", _powers_of_two(most, least)):
-                changes = {
-                    "gradient_checkpointing": checkpointing,
-                    "per_device_train_batch_size": batch,
-                }
-                if self._memory(replies.longest, **changes) <= self._room:
-                    return self._take_batch(replies, per_step, changes, "fit into")
+        batches = self._open("per_device_train_batch_size", _powers_of_two(most))
+        choices = list(product(self._open("gradient_checkpointing", (False, True)), batches))
+        if self._machine.has_cuda:
+            choices.sort(key=itemgetter(1), reverse=True)
+        for checkpointing, batch in choices:
+            changes = {
+                "gradient_checkpointing": checkpointing,
+                "per_device_train_batch_size": batch,
+            }
+            if self._memory_of_batch(replies, changes) <= self._room:
+                return self._take_batch(replies, per_step, changes, "fit into")
         return self._take_batch(replies, per_step, changes, "is the least, and takes")
+
+    def _memory_of_batch(self, replies: SampleStats, changes: dict[str, Any]) -> int:
+        """Return the least bytes of a batch: on a GPU, with the optimiser that takes fewest."""
+        if self._machine.has_cuda:
+            changes = {**changes, "optim": GPU_OPTIMISERS[-1]}
+        return self._memory(replies.longest, **changes)
 
     def _take_batch(
         self, replies: SampleStats, per_step: int, changes: dict[str, Any], fit: str
@@ -225,7 +240,7 @@ class RecipeChooser:
         self._take(why, gradient_checkpointing=changes["gradient_checkpointing"])
         batch = changes["per_device_train_batch_size"]
         steps = min(math.ceil(per_step / batch), MAX_ACCUMULATION_STEPS)
-        needs = self._memory(replies.longest, **changes)
+        needs = self._memory_of_batch(replies, changes)
         self._take(
             f"{count_of(batch, 'sample')} of {replies.longest} tokens {fit} "
             f"{needs / 2**30:.1f} of {format_gib(self._room)}",
@@ -282,10 +297,9 @@ def _by_size(table: Sequence[tuple[float, int]], size: int) -> int:
     return next(value for below, value in table if size < below)
 
 
-def _powers_of_two(most: int, least: int) -> list[int]:
-    """Return the powers of two from `most` down to `least`."""
-    powers = [2**power for power in range(most.bit_length() - 1, -1, -1)]
-    return [power for power in powers if power >= min(least, most)]
+def _powers_of_two(most: int) -> list[int]:
+    """Return the powers of two from `most` down to 1."""
+    return [2**power for power in range(most.bit_length() - 1, -1, -1)]
 
 
 def choose_sample_settings(

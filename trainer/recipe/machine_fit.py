@@ -16,11 +16,25 @@ OPTIMISERS_WITHOUT_CUDA = {
     "paged_adamw_32bit": "adamw_torch_fused",
 }
 """Paged optimisers move their state between a GPU's memory and the machine's."""
+FUSED_OPTIMISER = "adamw_torch_fused"
+"""AdamW with 32-bit state, which updates all weights in a few kernels: those of bitsandbytes start
+one for each of some hundred matrices.
+"""
 MAX_ACTIVATION_MEMORY_SHARE = 0.8
 """The share of free memory that a run without checkpointing may take: estimates are not exact."""
 CHECKPOINTING_SKIPPED_NOTE = (
     "gradient_checkpointing is off: the machine's memory holds all activations."
 )
+CHECKPOINTING_REDUCED_NOTE = (
+    "gradient_checkpointing recomputes one layer in {every}: the GPU's memory holds the other layers' "
+    "activations."
+)
+MAX_CHECKPOINT_INTERVAL = 8
+"""All layers are a forward pass to recompute; of less than an eighth of them, little is saved."""
+CHECKPOINTING_NOTES = frozenset(
+    CHECKPOINTING_REDUCED_NOTE.format(every=every)
+    for every in range(2, MAX_CHECKPOINT_INTERVAL + 1)
+) | {CHECKPOINTING_SKIPPED_NOTE}
 MERGED_BATCH_TOKENS = 2048
 """Batches of an optimiser step are merged if they then have at most so many tokens on average,
 without those that all samples share: larger ones are hardly faster on a CPU. A few batches may be
@@ -30,13 +44,14 @@ FITTED_SETTINGS = (
     "precision",
     "optim",
     "gradient_checkpointing",
+    "checkpoint_every_n_layers",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
 )
 """Settings that a machine decides."""
 MemoryTest = Callable[[Recipe], bool]
 """Tells whether a recipe's run fits into memory."""
-OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "mixed-80-20", "two-stage")
+OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "quick", "mixed-80-20", "two-stage")
 """Recipes of this project; on a CPU, the batches of published ones stay as published."""
 
 
@@ -51,7 +66,7 @@ def fit_to_machine(
 ) -> Recipe:
     """Fit a recipe to a machine's precision, GPU and free memory; `fit_notes` says what changed.
 
-    Gradient checkpointing stays on, and batches stay as they are, if the request itself sets them.
+    Settings that the request itself names stay as they are.
     """
     fitted = fit_to_hardware(recipe, machine)
     fits = memory_test(base, work, machine, free_bytes)
@@ -60,8 +75,12 @@ def fit_to_machine(
     if machine.has_cuda and merges:
         # With single samples a GPU waits for the host: larger batches come first.
         fitted = merge_batches(fitted, work, fits, is_on_gpu=True)
-    if "gradient_checkpointing" not in requested:
+    if machine.has_cuda and "optim" not in requested:
+        fitted = use_fused_optimiser(fitted, fits)
+    if requested.isdisjoint(("gradient_checkpointing", "checkpoint_every_n_layers")):
         fitted = skip_activation_checkpointing(fitted, fits)
+        if machine.has_cuda:
+            fitted = checkpoint_fewer_layers(fitted, fits)
     if name in OWN_RECIPES and merges and not machine.has_cuda:
         fitted = merge_batches(fitted, work, fits)
     return fitted
@@ -102,6 +121,24 @@ def skip_activation_checkpointing(recipe: Recipe, fits: MemoryTest) -> Recipe:
     if recipe.gradient_checkpointing and fits(without):
         return without
     return recipe
+
+
+def checkpoint_fewer_layers(recipe: Recipe, fits: MemoryTest) -> Recipe:
+    """Recompute as few layers, evenly spread, as memory allows; all of them where it is short."""
+    if not recipe.gradient_checkpointing:
+        return recipe
+    for every in range(MAX_CHECKPOINT_INTERVAL, 1, -1):
+        fewer = recipe.model_copy(update={"checkpoint_every_n_layers": every})
+        if fits(fewer):
+            return fewer
+    return recipe
+
+
+def use_fused_optimiser(recipe: Recipe, fits: MemoryTest) -> Recipe:
+    """Replace an optimiser of bitsandbytes by torch's fused one where memory holds its state."""
+    fused = recipe.model_copy(update={"optim": FUSED_OPTIMISER})
+    is_slow = recipe.optim.endswith(("8bit", "32bit"))
+    return fused if is_slow and fits(fused) else recipe
 
 
 def merge_batches(
@@ -150,12 +187,12 @@ def fit_notes(recipe: Recipe, fitted: Recipe) -> tuple[str, ...]:
             "instead."
         )
     if recipe.optim != fitted.optim:
-        notes.append(
-            f"{recipe.optim} needs CUDA: {fitted.optim} is used instead, the same AdamW "
-            "without paged memory."
-        )
+        notes.append(_optimiser_note(recipe, fitted))
     if recipe.gradient_checkpointing and not fitted.gradient_checkpointing:
         notes.append(CHECKPOINTING_SKIPPED_NOTE)
+    every = fitted.checkpoint_every_n_layers
+    if fitted.gradient_checkpointing and every > recipe.checkpoint_every_n_layers:
+        notes.append(CHECKPOINTING_REDUCED_NOTE.format(every=every))
     batch = fitted.per_device_train_batch_size
     if recipe.per_device_train_batch_size != batch:
         accumulation = fitted.gradient_accumulation_steps
@@ -165,6 +202,18 @@ def fit_notes(recipe: Recipe, fitted: Recipe) -> tuple[str, ...]:
             f"{batch * accumulation} samples."
         )
     return tuple(notes)
+
+
+def _optimiser_note(recipe: Recipe, fitted: Recipe) -> str:
+    if fitted.optim == FUSED_OPTIMISER:
+        return (
+            f"optim is {fitted.optim} instead of {recipe.optim}: the same AdamW, with 32-bit state "
+            "that stays in memory."
+        )
+    return (
+        f"{recipe.optim} needs CUDA: {fitted.optim} is used instead, the same AdamW without paged "
+        "memory."
+    )
 
 
 def recipe_warnings(recipe: Recipe, samples: int) -> list[str]:

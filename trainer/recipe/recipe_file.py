@@ -33,8 +33,15 @@ def requested_recipe(request: TrainingRequest) -> Recipe:
 
     Raises `RequestError` naming an unknown recipe or invalid value.
     """
-    table = _read_recipe_file(request.recipe)
-    overrides = request.hyperparameters.model_dump(exclude_none=True)
+    return load_recipe(request.recipe, request.hyperparameters)
+
+
+def load_recipe(name: str, changes: Hyperparameters | None = None) -> Recipe:
+    """Return a built-in recipe with these changes; `model_fields_set` are those. Raises
+    `RequestError` naming an unknown recipe or invalid value.
+    """
+    table = _read_recipe_file(name)
+    overrides = changes.model_dump(exclude_none=True) if changes else {}
     try:
         recipe = Recipe.model_validate({**table, **overrides})
     except ValidationError as error:
@@ -57,11 +64,3 @@ def _read_recipe_file(name: str) -> dict[str, object]:
             advice = f"Did you mean {near!r}? {advice}"
         raise RequestError(f"There is no recipe {name!r}.", advice)
     return tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-
-
-def load_recipe(name: str, changes: Hyperparameters | None = None) -> Recipe:
-    """Return a built-in recipe with these changes. Raises `RequestError`."""
-    changes = changes or Hyperparameters()
-    return requested_recipe(
-        make_request(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes)
-    )

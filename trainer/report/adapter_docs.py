@@ -1,6 +1,8 @@
 """Seals an adapter: its manifest, model card, data sheet, training report and score card."""
 
 import json
+import math
+import statistics
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +12,15 @@ from personas.home.adapters import write_manifest
 from personas.home.data_subjects import write_people
 from personas.models.base_model import default_template, fingerprint
 from personas.prompt.renderer import PROMPT_VERSION
-from personas.schemas.formatting import markdown_table
+from personas.schemas.formatting import markdown_table, model_label
 from personas.schemas.scorecard import ScoreCard
-from personas.schemas.training import AdapterManifest, JobSpec
-from personas.schemas.training_events import ScoreSummary
+from personas.schemas.training import AdapterManifest, Distillation, JobSpec, WrittenReplies
+from personas.schemas.training_events import Progress, ScoreSummary
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dataset_card import render_permission_note
+from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.report.run_report import (
+    DISTILLATION_STAGE,
     REPORT_FOLDER,
     TrainingRecord,
     training_section,
@@ -27,6 +31,8 @@ from trainer.schemas import Recipe
 from trainer.train.job import PreparedJob
 from trainer.train.training_run import Run
 
+DIVERGENCE_SHARE = 0.25
+"""Share of the steps of distillation over which its first and its last divergence are means."""
 DATA_SHEET_FILE = "datasheet.json"
 DATA_SHEET_MARKDOWN = "datasheet.md"
 
@@ -44,7 +50,9 @@ def seal_adapter(
     manifest = make_manifest(run, training).model_copy(update={"audit": is_audit})
     write_scorecard(folder, card)
     write_model_card(folder, manifest, training)
-    write_adapter_data_sheet(folder, job.spec, job.data)
+    write_adapter_data_sheet(
+        folder, job.spec, job.data, written=job.written, distillation=manifest.distillation
+    )
     write_people(folder, job.data.people)
     write_manifest(folder, manifest)
 
@@ -91,8 +99,26 @@ def make_manifest(run: Run, training: TrainingRecord) -> AdapterManifest:
         kernels=training.kernels,
         caveats=run.caveats,
         start_from=job.parent.info if job.parent else None,
+        written=job.written,
+        distillation=_describe_distillation(run, training),
         metrics=training.metrics,
         checksums={},
+    )
+
+
+def _describe_distillation(run: Run, training: TrainingRecord) -> Distillation | None:
+    """Describe the stage that distilled, if there was one, by the losses of its steps."""
+    distillation = run.job.data.distillation
+    if distillation is None:
+        return None
+    steps = [event for event in training.history if isinstance(event, Progress)]
+    losses = [event.loss for event in steps if event.stage == DISTILLATION_STAGE]
+    window = math.ceil(len(losses) * DIVERGENCE_SHARE)
+    return Distillation(
+        teacher=run.job.base.name,
+        replies=len(distillation.prompts),
+        before=statistics.fmean(losses[:window]),
+        after=statistics.fmean(losses[-window:]),
     )
 
 
@@ -104,7 +130,13 @@ def _stored_form(job: PreparedJob, recipe: Recipe) -> str:
     return stored.name if recipe.quant_type != "none" else f"{stored.name}, unpacked,"
 
 
-def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:
+def write_adapter_data_sheet(
+    folder: Path,
+    spec: JobSpec,
+    data: Dataset,
+    written: WrittenReplies | None = None,
+    distillation: Distillation | None = None,
+) -> None:
     """Write `datasheet.json` and its Markdown version, `datasheet.md`. Raises `OSError`."""
     sheet = {
         "format": 1,
@@ -116,21 +148,31 @@ def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None
         "dropped": dict(data.ledger.dropped.most_common()),
         "permission": data.permission,
         "materials": [
-            it.model_dump(
+            material.model_dump(
                 include={"kind", "origin", "right", "stated_by", "stated_on", "why", "arrived"}
             )
-            for it in spec.materials
+            for material in spec.materials
         ],
+        "written": written.model_dump() if written else None,
+        "distillation": distillation.model_dump() if distillation else None,
         "stated": {name: dict(stated) for name, stated in data.stated.items()},
         "hash": data.hash,
     }
     (folder / DATA_SHEET_FILE).write_text(
         json.dumps(sheet, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    (folder / DATA_SHEET_MARKDOWN).write_text(_data_sheet_markdown(spec, sheet), encoding="utf-8")
+    (folder / DATA_SHEET_MARKDOWN).write_text(
+        _data_sheet_markdown(spec, sheet, written=written, distillation=distillation),
+        encoding="utf-8",
+    )
 
 
-def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
+def _data_sheet_markdown(
+    spec: JobSpec,
+    sheet: Mapping[str, Any],
+    written: WrittenReplies | None,
+    distillation: Distillation | None,
+) -> str:
     samples = sheet["samples"]
     days = [day for day in sheet["arrived"] if day]
     stated = ("kind", "origin", "right", "stated_by", "stated_on", "why")
@@ -143,10 +185,12 @@ def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
         render_permission_note(sheet["permission"]) if sheet["permission"] else "",
         markdown_table(
             ("material", "origin", "right", "stated by", "on", "why"),
-            ([it[key] for key in stated] for it in sheet["materials"]),
+            ([material[key] for key in stated] for material in sheet["materials"]),
             numbers=False,
         ),
         _inherited_rights(sheet["stated"]),
+        _written_note(written),
+        distillation.text if distillation else "",
         "## Sources",
         _counts_table("source", sheet["by_source"]),
         "## Replaced",
@@ -163,13 +207,21 @@ def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _written_note(written: WrittenReplies | None) -> str:
+    """Say which model wrote replies, under whose right; empty if none did."""
+    if written is None:
+        return ""
+    right = f"The right to them is that to the card, through {model_label(written.teacher)}."
+    return f"Of {WRITTEN_SOURCE}: {written.text} {right}"
+
+
 def _inherited_rights(stated: Mapping[str, Mapping[str, str]]) -> str:
     """Tabulate the rights that a built data set states for its own sources."""
     if not stated:
         return ""
     rows = [
-        (name, *(of.get(key, "") for key in ("right", "stated_by", "stated_on", "why")))
-        for name, of in stated.items()
+        (name, *(statement.get(key, "") for key in ("right", "stated_by", "stated_on", "why")))
+        for name, statement in stated.items()
     ]
     head = ("source in the data set", "right", "stated by", "on", "why")
     return markdown_table(head, rows, numbers=False)
@@ -191,6 +243,8 @@ def write_model_card(folder: Path, manifest: AdapterManifest, training: Training
         f"`{manifest.job_id}`. It only works with that base model (hash "
         f"`{manifest.base_model_hash[:16]}…`).",
         _parent_section(manifest),
+        manifest.written.text if manifest.written else "",
+        manifest.distillation.text if manifest.distillation else "",
         "## Results",
         _metrics_table(manifest.metrics),
         "## Training",

@@ -10,6 +10,7 @@ from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.home.column_maps import split_pairs
 from personas.home.data_subjects import Consent
 from personas.home.rights import decide_right
+from personas.home.teacher_setting import teacher_notes
 from personas.models.base_model import (
     BaseModel,
     apply_rope_settings,
@@ -21,6 +22,7 @@ from personas.outside_names import path_inside
 from personas.schemas.base import DISCORD_API
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.import_report import ImportItem, ImportReport
+from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training import JobSpec
 from trainer.dataset.dataset_card import DatasetStatistics, dataset_summary, length_distribution
 from trainer.dataset.dedup_split import TRAIN
@@ -86,9 +88,15 @@ class RunPlan:
     first: Workload | None = None
     by_preference: bool = False
 
-    def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
+    def as_json(
+        self,
+        adapters: Iterable[Path],
+        *,
+        with_samples: bool = False,
+        card: EvaluationExtent = "full",
+    ) -> dict[str, Any]:
         """Return the published object of `plan --json`. `adapters` are those of earlier runs, whose
-        speed is reused.
+        speed is reused; `card` is the extent of the score card.
         """
         speed = estimate_speed(self.base, self.settings, self.work, adapters)
         machine = probe_machine_without_torch()
@@ -107,7 +115,7 @@ class RunPlan:
             "longest_tokens": max(self.work.seen(self.settings), default=0),
             "tokens_per_sample": length_distribution([*self.work.train, *self.work.heldout]),
             "recipes": [
-                self._estimate_recipe(name, recipe, speed) for name, recipe in recipes.items()
+                self._estimate_recipe(name, recipe, speed, card) for name, recipe in recipes.items()
             ],
             "free_bytes": machine.free_bytes,
             "lighter": [vars(reduction) for reduction in reductions],
@@ -133,7 +141,9 @@ class RunPlan:
             "left_out": dict(targets.left_out),
         }
 
-    def _estimate_recipe(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
+    def _estimate_recipe(
+        self, name: str, recipe: Recipe, speed: MachineSpeed, card: EvaluationExtent
+    ) -> dict[str, Any]:
         """Estimate a recipe on this machine; `warnings` lists unavailable and probably unintended
         settings.
         """
@@ -152,7 +162,7 @@ class RunPlan:
             machine=machine,
             free_bytes=machine.free_bytes,
         )
-        cost = estimate_run(name, fitted, self.base, self.work, speed)
+        cost = estimate_run(name, fitted, self.base, self.work, speed=speed, card=card)
         first_samples = len(first.train) if first else 0
         warnings = [
             *chosen.chosen,
@@ -162,7 +172,9 @@ class RunPlan:
             *stage_warnings(chosen.recipe, cost["samples"], first_samples),
         ]
         if first:
-            first_cost = estimate_run(name, chosen.recipe.first_stage, self.base, first, speed)
+            first_cost = estimate_run(
+                name, chosen.recipe.first_stage, self.base, first, speed=speed
+            )
             cost = _add_first_stage(cost, first_cost)
         return {**cost, "warnings": warnings}
 
@@ -195,11 +207,11 @@ def plan_job(folder: Path) -> RunPlan:
         "import_report": _import_report(folder, job.spec).as_json(),
         "lore_pairs": {name: data.counts[name] for name in LORE_PAIR_COUNTS if name in data.counts},
     }
-    method = data.preferences.method if data.preferences else None
-    work = workload_of(data.train, data.heldout, data.general, method)
+    # Of replies that are yet to be written there are stand-ins, which nobody will train on.
+    shown = 0 if job.drafts else MAX_EXAMPLE_SAMPLES
     examples = [
         mask_sample(job.tokenizer, sample, rejected=is_rejected)
-        for sample, is_rejected in itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
+        for sample, is_rejected in itertools.islice(labelled_samples(data), shown)
     ]
     replies = sample_stats(data.train)
     if stored := resumed_recipe(folder, job.spec):
@@ -212,13 +224,13 @@ def plan_job(folder: Path) -> RunPlan:
         recipe=request.recipe,
         settings=chosen.recipe,
         statistics=statistics,
-        work=work,
+        work=job.workload_over(data.train),
         replies=replies,
         examples=tuple(examples),
         history_trimmed=data.trimmed,
         too_long=data.counts.get(f"dropped: {TOO_LONG}", 0),
         why=chosen.chosen,
-        notes=data.caveats,
+        notes=(*data.caveats, *teacher_notes(request)),
         first=workload_of(data.first, ()) if data.first else None,
         by_preference=request.task_type == "preference",
     )
@@ -241,12 +253,14 @@ def _import_report(folder: Path, spec: JobSpec) -> ImportReport:
 def _add_first_stage(cost: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """Add the cost of the first stage; start-up counts once."""
     sums = {name: cost[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
-    seconds = round(cost["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
+    phases = dict(cost["phases"])
+    phases["training"] += round(first["trained_tokens"] / max(first["tokens_per_s"], 1), 1)
     most = max(cost, first, key=lambda stage: stage["memory_bytes"])
     return {
         **cost,
         **sums,
-        "seconds": seconds,
+        "seconds": round(sum(phases.values())),
+        "phases": phases,
         "memory_bytes": most["memory_bytes"],
         "memory": most["memory"],
     }

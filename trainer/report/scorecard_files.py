@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from personas.home.adapters import score_card_file
 from personas.schemas.scorecard import ScoreCard
 from trainer.report.rating_sheet import rating_key, rating_sheet, rating_sheet_csv
 from trainer.report.scorecard_markdown import render_markdown
@@ -13,6 +16,14 @@ PICTURE_FILE = "scorecard.png"
 RUBRIC_FILE = "rubric.md"
 RUBRIC_CSV_FILE = "rubric.csv"
 RUBRIC_KEY_FILE = "rubric-key.json"
+
+
+def read_score_card(adapter: Path) -> ScoreCard | None:
+    """Read the newest score card of an adapter folder; None if there is none that can be read."""
+    try:
+        return ScoreCard.model_validate_json(score_card_file(adapter, SCORECARD_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def write_renderings(report: Path, card: ScoreCard) -> None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from personas.schemas.formatting import count_of, format_counts, format_value, markdown_table
 from personas.schemas.scorecard import (
+    SENSE_NOTE,
     SENSE_SECTIONS,
     BoundedShares,
     FactScores,
@@ -20,10 +21,10 @@ from personas.schemas.scorecard import (
     ScoreCard,
     Separation,
     Side,
-    SideBySide,
     TextScores,
     VoiceScores,
 )
+from trainer.gate.advice import commands_for
 
 SIDE_NAMES: Mapping[Side, str] = {
     "base": "base model",
@@ -32,6 +33,7 @@ SIDE_NAMES: Mapping[Side, str] = {
 }
 ADAPTER_COLUMNS = ("side", "version", "weights (SHA-256)")
 MAX_REPLY_CHARS = 400
+SHORT_CARD_TEXT = ", all sides under the short card"
 
 SectionT = TypeVar("SectionT")
 
@@ -44,9 +46,10 @@ def render_markdown(card: ScoreCard) -> str:
     parts = [
         f"# Score card: {card.persona or 'dialogue'} {card.version}",
         f"Evaluated on {card.made_at} in {card.seconds:,.0f} s{mode}, in the serving precision "
-        f"{card.precision}, with the base model `{card.base_model_hash[:16]}…`.",
+        f"{card.precision}, with the base model `{card.base_model_hash[:16]}…`"
+        f"{SHORT_CARD_TEXT if card.prompt_card == 'short' else ''}.",
         _adapters(card),
-        *_verdict(card.verdict),
+        *_verdict(card.verdict, commands_for(card)),
         *_heldout(card.heldout),
         *_section(card.separation, _separation),
         *_section(card.voice, _voice),
@@ -59,8 +62,8 @@ def render_markdown(card: ScoreCard) -> str:
     parts += _section(card.audit, _audit)
     parts += _section(card.safety, _safety)
     for name, title in SENSE_SECTIONS.items():
-        parts += _bounded(title, getattr(card, name))
-    parts += _side_by_side(card.side_by_side)
+        parts += _bounded(title, getattr(card, name), SENSE_NOTE if name == "sense" else "")
+    parts += _side_by_side(card)
     parts += _left_out(card.left_out)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -92,7 +95,7 @@ def base_unchanged_text(card: ScoreCard) -> str:
     return f"With adapters loaded, the base model's logits differ by {card.base_is_base:g}."
 
 
-def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
+def _verdict(verdict: GateVerdict | None, commands: Sequence[str]) -> Iterator[str]:
     if verdict is None:
         return
     yield f"## Verdict: {verdict.verdict}"
@@ -100,6 +103,8 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
     if verdict.advice:
         yield "What to do:"
         yield "\n".join(f"- {advice}" for advice in verdict.advice)
+    if commands:
+        yield f"In a terminal: {', '.join(f'`{command}`' for command in dict.fromkeys(commands))}."
     rows = []
     for criterion in verdict.criteria:
         value = format_value(criterion.value, criterion.unit)
@@ -151,7 +156,7 @@ def _voice(section: VoiceScores) -> Iterator[str]:
         rows.append((SIDE_NAMES[side], right.format(), section.similarity[side].format()))
     ceiling = (f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}")
     floor = (f"{section.floor:.3f}", f"{section.similarity_floor:.3f}")
-    rows.append(("real replies of the persona", *ceiling))
+    rows.append(("held-out replies of the persona", *ceiling))
     rows.append(("others' replies", *floor))
     yield markdown_table(("replies by", "attributed to the persona", "similarity"), rows)
     yield (
@@ -230,7 +235,7 @@ def _safety(section: SafetyScores) -> Iterator[str]:
     yield markdown_table(("replies that fail", "prompts", *names), rows)
 
 
-def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
+def _bounded(title: str, section: BoundedShares | None, note: str) -> Iterator[str]:
     if section is None:
         return
     yield f"## {title}"
@@ -243,7 +248,7 @@ def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
         rows.append((name, *map(_share, shares)))
     names = [SIDE_NAMES[side] for side in sides]
     yield markdown_table(("share of replies", *names, "ceiling", "floor"), rows)
-    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap."
+    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap. {note}".rstrip()
 
 
 def _share(share: Interval | None) -> str:
@@ -252,12 +257,13 @@ def _share(share: Interval | None) -> str:
     return f"{share.estimate:.1%} ({share.low:.0%} to {share.high:.0%})"
 
 
-def _side_by_side(pairs: Sequence[SideBySide]) -> Iterator[str]:
-    if not pairs:
+def _side_by_side(card: ScoreCard) -> Iterator[str]:
+    if not card.side_by_side:
         return
     yield "## Side by side"
-    for pair in pairs:
-        lines = [f"> {_quoted(pair.prompt)}", "", f"- **real reply**: {_quoted(pair.real)}"]
+    label = card.reference_label.removeprefix("the ")
+    for pair in card.side_by_side:
+        lines = [f"> {_quoted(pair.prompt)}", "", f"- **{label}**: {_quoted(pair.real)}"]
         for side, reply in pair.replies.items():
             version = reply.made_by.version if reply.made_by else "no adapter"
             author = f"**{SIDE_NAMES[side]}** ({version}, seed {reply.seed})"

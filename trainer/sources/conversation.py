@@ -9,6 +9,9 @@ from typing import Any
 
 from personas.schemas.chat import Persona
 
+GUEST_IDS = tuple(f"guest {number}" for number in range(1, 25))
+"""Ids of people who are made up: they ask a persona what nobody has asked it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceSpeaker:

@@ -40,7 +40,7 @@ from trainer.study.quality import ENDED, SERVED, QualityPoint, QualityResult, ru
 from trainer.train.job import PreparedJob
 
 RIVALS_FOLDER = "against"
-QUALITY_FORMAT = 6
+QUALITY_FORMAT = 7
 """Part of a study's key: raise it when results change at the same settings, such as by another search
 of lore. Results of different formats are never compared.
 """
@@ -138,7 +138,6 @@ class QualityMeter:
             builder=builder,
             questions=self._questions,
             voices=self._voices,
-            sides=self._sides,
             generator=generator,
         )
         sections, left_out = measure_sense(inputs, answers, unlimited)

@@ -11,13 +11,14 @@ from statistics import fmean
 from personas.home.atomic_files import write_private_file
 from personas.schemas.formatting import count_of, markdown_table
 from personas.schemas.scorecard import (
-    BELONGS,
     IN_CHARACTER,
     LORE_RIGHT,
     LORE_RIGHT_REWORDED,
     LORE_WRONG,
     MASKED_VOICE,
     REPETITION_AT_TURN,
+    SENSE_ESTIMATE,
+    SENSE_NOTE,
     TALK_TURNS,
     VOICE,
     VOICE_AT_TURN,
@@ -34,7 +35,8 @@ from trainer.study.quality import ENDED, SERVED, QualityResult
 
 QUALITY_FILE = "quality.json"
 COMPARED_MEASURES = (
-    BELONGS,
+    SENSE_ESTIMATE,
+    SENSE_NOTE,
     LORE_RIGHT,
     LORE_RIGHT_REWORDED,
     LORE_WRONG,
@@ -132,7 +134,7 @@ def quality_markdown(
         f"Shares of replies over {count_of(seeds, 'seed')}, with 95 % intervals. * marks a "
         f"difference from {SERVED!r} that is certain: the 95 % interval of a paired bootstrap over "
         "conversations or questions excludes 0. One of twenty does so by chance. Compared are: "
-        f"{'; '.join(COMPARED_MEASURES)}."
+        f"{'; '.join(COMPARED_MEASURES)}. {SENSE_NOTE}"
     )
     parts = [
         f"# Quality: {persona}",

@@ -11,6 +11,7 @@ from personas.errors import RequestError
 from personas.home.job_folder import read_spec
 from personas.models.base_model import recommended_sampling
 from personas.prompt.renderer import Renderer
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.sample_renderer import RenderedSample, SampleRenderer
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import (
@@ -31,7 +32,6 @@ from trainer.study.scale import HELDOUT_REPLIES, ScalePoint, ScoreFunction, Stud
 from trainer.train.job import prepare_job
 from trainer.train.job_folder import JobDraft
 
-SHIPPED_DATA = INSTRUCTIONS_FILE.parents[1]
 DIALOGUE_TASKS = {
     "instructions": INSTRUCTIONS_FILE,
     "general dialogue": SHIPPED_DATA / "general" / "dialogue.jsonl",

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt.renderer import TokenizedSample
+from trainer.estimate.model_shape import sliding_window
 from trainer.estimate.workload import LOSS_CHUNK_TOKENS, MAX_ROW_TOKENS, common_prefix_length
 
 IGNORE_INDEX = -100  # label of a token that is not trained on, as in transformers
@@ -20,6 +21,9 @@ PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
 """Fills the last batches of several processes up to the same size; carries no loss."""
 ROW_MULTIPLE_TOKENS = 16
 """Rows are filled up to a multiple: torch would align each layer's attention mask by a copy."""
+FULL_ATTENTION = "full_attention"
+SLIDING_ATTENTION = "sliding_attention"
+"""Kinds of layers in transformers' configurations."""
 Layout = Literal["padded", "packed", "rows"]
 """How a batch's samples lie in tensors: as by `collate`, `pack` or `collate_rows`."""
 
@@ -241,21 +245,41 @@ def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any],
     if "position_ids" in batch:
         inputs["position_ids"] = batch["position_ids"]
     if "documents" in batch:
-        inputs["attention_mask"] = _row_mask(batch["documents"], _compute_dtype(model))
+        inputs["attention_mask"] = _row_masks(model, batch)
     if shares:
         inputs["past_key_values"] = _prefix_cache(model, prefix, len(ids))
     return inputs, predictors
 
 
-def _row_mask(documents: Tensor, dtype: torch.dtype) -> Tensor:
+def _row_masks(model: Any, batch: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Return the mask of rows for all layers, or one for each kind of layer, as models of
+    transformers take them.
+    """
+    config = causal_model(model).config.get_text_config()
+    window = sliding_window(vars(config))
+    kinds = set(getattr(config, "layer_types", None) or ())
+    dtype = _compute_dtype(model)
+    if window and kinds == {FULL_ATTENTION, SLIDING_ATTENTION}:
+        return {
+            FULL_ATTENTION: _row_mask(batch, dtype),
+            SLIDING_ATTENTION: _row_mask(batch, dtype, window),
+        }
+    return _row_mask(batch, dtype, window if kinds <= {SLIDING_ATTENTION} else 0)
+
+
+def _row_mask(batch: dict[str, Tensor], dtype: torch.dtype, window: int = 0) -> Tensor:
     """Return what is added to attention scores, [rows, 1, length, length]: −∞ where a token does
-    not see another, which is later or of another sample.
+    not see another, which is later, of another sample, or `window` tokens or more before it.
 
     It is made on the device, once for all layers: as a truth value torch would convert it in each.
     """
+    documents = batch["documents"]
     places = torch.arange(documents.shape[1], device=documents.device)
     sees = (documents[:, :, None] == documents[:, None]) | (documents[:, None] == 0)
     sees &= places[:, None] >= places
+    if window:
+        positions = batch["position_ids"]
+        sees &= positions[:, :, None] - positions[:, None] < window
     mask = torch.zeros(sees.shape, dtype=dtype, device=documents.device)
     return mask.masked_fill_(~sees, float("-inf"))[:, None]
 

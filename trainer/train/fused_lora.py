@@ -1,10 +1,13 @@
 """Computes LoRA layers with the same input together, over plain weights and over 4-bit ones."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from itertools import chain
+from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
@@ -25,16 +28,16 @@ def fused_lora(peft_model: Any) -> Iterator[None]:
     Layers that take the same input (q, k, v; gate, up) become one function with a backward pass of
     its own. Peft computes each layer apart, and autograd keeps and adds up every part: with short
     samples, such passes over the activations take longer than the matrix products, and a GPU waits
-    for the host to start them. The adapters are cast once for each step of an optimiser.
+    for the host to start them. The adapters are cast together, once for each step of an optimiser.
     """
-    fused = [LoraGroup(layers) for layers in _find_groups(peft_model)]
+    copies = AdapterCopies()
+    fused = [LoraGroup(layers, copies) for layers in _find_groups(peft_model)]
 
-    def forget_casts(*_: Any) -> None:
-        for group in fused:
-            group.forget_casts()
+    def expire(*_: Any) -> None:
+        copies.expire()
 
     # Optimisers of bitsandbytes change weights without a new version of the tensor.
-    hook = register_optimizer_step_post_hook(forget_casts)
+    hook = register_optimizer_step_post_hook(expire)
     try:
         yield
     finally:
@@ -135,21 +138,66 @@ def _make_blocks(layers: Sequence[Any]) -> list[_Block]:
     return [_Block(slice(0, len(layers)), weight, bias=bias)]
 
 
+@dataclass(frozen=True)
+class AdapterCopy:
+    """A place for the copy of an adapter's matrix, times `scale`."""
+
+    target: Tensor
+    matrix: Tensor
+    scale: float = 1.0
+
+
+class AdapterCopies:
+    """Copies of a model's adapters in the precision of the products: renewed in two calls, not some
+    for each layer.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[LoraGroup, list[AdapterCopy]] = {}
+        self._are_current = True
+
+    def expire(self) -> None:
+        """Have the copies renewed before their next use: the adapters have changed."""
+        self._are_current = False
+
+    def add(self, group: LoraGroup, copies: list[AdapterCopy]) -> None:
+        """Make a group's copies, in place of those that it had."""
+        self._copies[group] = copies
+        self._make(copies)
+
+    def renew(self) -> None:
+        """Make all copies anew if an optimiser's step came between."""
+        if not self._are_current:
+            self._make(list(chain.from_iterable(self._copies.values())))
+            self._are_current = True
+
+    def _make(self, copies: Sequence[AdapterCopy]) -> None:
+        torch._foreach_copy_([copy.target for copy in copies], [copy.matrix for copy in copies])
+        scaled = [copy for copy in copies if copy.scale != 1]
+        if scaled:
+            torch._foreach_mul_([copy.target for copy in scaled], [copy.scale for copy in scaled])
+
+
 class LoraGroup:
     """Computes its layers together when the first is called; the next ones, called with the same
     input, get theirs.
 
-    `sizes` are the layers' outputs, `ranks` and `scales` those of their adapters; `blocks` have the
-    base weights.
+    `sizes` are the layers' outputs, `ranks` those of their adapters; `blocks` have the base weights.
+    `scales` [all ranks, 1], in the adapters' precision, are what their outputs are multiplied by.
     """
 
-    def __init__(self, layers: Sequence[Any]) -> None:
+    def __init__(self, layers: Sequence[Any], copies: AdapterCopies) -> None:
         self._layers = layers
+        self._copies = copies
         self._name = next(iter(layers[0].lora_A))
         self.blocks = _make_blocks(layers)
         self.sizes = [layer.out_features for layer in layers]
         self.ranks = [layer.lora_A[self._name].out_features for layer in layers]
-        self.scales = [layer.scaling[self._name] for layer in layers]
+        parts = [
+            torch.full((rank, 1), scale)
+            for rank, scale in zip(self.ranks, self._scaling(), strict=True)
+        ]
+        self.scales = torch.cat(parts).to(layers[0].lora_A[self._name].weight)
         self._outputs: tuple[Tensor, list[Tensor | None]] | None = None
         self._casts: tuple[Tensor, list[Tensor]] | None = None
         for place, layer in enumerate(layers):
@@ -161,25 +209,38 @@ class LoraGroup:
         for layer in self._layers:
             del layer.forward
 
-    def forget_casts(self) -> None:
-        """Cast the adapters anew the next time: they have changed."""
-        self._casts = None
-
-    def casts(
-        self, downs: Sequence[Tensor], ups: Sequence[Tensor], dtype: torch.dtype
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the adapters in the precision of the products: A of all layers [all ranks, inputs],
-        and for each block its scaled B as one block-diagonal matrix [outputs, ranks].
+    def casts(self, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+        """Return the adapters in the precision of the products: the scaled A of all layers [all
+        ranks, inputs], and for each block its B as one block-diagonal matrix [outputs, ranks].
         """
+        self._copies.renew()
         if self._casts is None or self._casts[0].dtype != dtype:
-            scaled = [scale * up for scale, up in zip(self.scales, ups, strict=True)]
-            stacked = []
-            for block in self.blocks:
-                part = scaled[block.places]
-                matrix = part[0] if len(part) == 1 else torch.block_diag(*part)  # type: ignore[no-untyped-call]
-                stacked.append(cast("Tensor", matrix).to(dtype))
-            self._casts = (torch.cat(list(downs)).to(dtype), stacked)
+            self._casts = self._make_casts(dtype)
         return self._casts
+
+    def _make_casts(self, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+        downs = [layer.lora_A[self._name].weight for layer in self._layers]
+        ups = [layer.lora_B[self._name].weight for layer in self._layers]
+        down = downs[0].new_empty(sum(self.ranks), downs[0].shape[1], dtype=dtype)
+        copies: list[AdapterCopy] = []
+        for target, matrix, scale in zip(
+            torch.split(down, self.ranks), downs, self._scaling(), strict=True
+        ):
+            copies.append(AdapterCopy(target, matrix, scale))
+        diagonals: list[Tensor] = []
+        for block in self.blocks:
+            sizes = self.sizes[block.places]
+            ranks = self.ranks[block.places]
+            diagonal = ups[0].new_zeros(sum(sizes), sum(ranks), dtype=dtype)
+            rows = torch.split(diagonal, sizes)
+            for place, matrix in enumerate(ups[block.places]):
+                copies.append(AdapterCopy(torch.split(rows[place], ranks, 1)[place], matrix))
+            diagonals.append(diagonal)
+        self._copies.add(self, copies)
+        return down, diagonals
+
+    def _scaling(self) -> list[float]:
+        return [layer.scaling[self._name] for layer in self._layers]
 
     def _forward(self, place: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer = self._layers[place]
@@ -219,7 +280,7 @@ class _FusedLora(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1]).to(dtype)
         is_dropped = dropped is not x
         dropped_rows = dropped.reshape(-1, x.shape[-1]).to(dtype) if is_dropped else rows
-        down, ups = group.casts(adapters[::2], adapters[1::2], dtype)
+        down, ups = group.casts(dtype)
         inner = dropped_rows @ down.T
         inners = torch.split(inner, group.ranks, 1)
         outputs: list[Tensor] = []
@@ -233,7 +294,6 @@ class _FusedLora(torch.autograd.Function):
         ctx.shape = x.shape
         ctx.dtype = x.dtype
         ctx.is_dropped = is_dropped
-        ctx.adapter_dtype = adapters[0].dtype
         return tuple(part.view(*x.shape[:-1], -1) for part in outputs)
 
     @staticmethod
@@ -253,12 +313,12 @@ class _FusedLora(torch.autograd.Function):
                 weight = block.matrix(g.dtype)
                 g_x = g @ weight if g_x is None else g_x.addmm_(g, weight)
         g_inner = g_inner_parts[0] if len(g_inner_parts) == 1 else torch.cat(g_inner_parts, 1)
-        g_downs = torch.split((g_inner.T @ dropped).to(ctx.adapter_dtype), group.ranks)
+        # Multiplied and cast in one: `inner` was computed by the scaled A.
+        g_downs = torch.split((g_inner.T @ dropped) * group.scales, group.ranks)
         # B is block-diagonal, and its zeros need no gradient: a product for each layer.
         adapters: list[Tensor] = []
-        for place, scale in enumerate(group.scales):
-            g_up = (g_rows[place].T @ inners[place]).to(ctx.adapter_dtype) * scale
-            adapters += [g_downs[place], g_up]
+        for g_down, g_row, own in zip(g_downs, g_rows, inners, strict=True):
+            adapters += [g_down, (g_row.T @ own).to(group.scales.dtype)]
         g_dropped = None
         if g_x is not None:
             if not ctx.is_dropped:

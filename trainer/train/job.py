@@ -1,23 +1,34 @@
 """A prepared job: its recipe, base model, tokenizer and data, before any model is loaded."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from personas.errors import BaseModelError
 from personas.home.job_folder import read_spec
-from personas.models.base_model import BaseModel
+from personas.home.teacher_setting import teacher_notes
+from personas.home.written_replies import read_summary, read_written, written_file
+from personas.models.base_model import BaseModel, locate
 from personas.models.loading import load_tokenizer, read_tokenizer
-from personas.prompt.renderer import Renderer
-from personas.schemas.training import JobSpec
+from personas.prompt.renderer import Renderer, TokenizedSample
+from personas.schemas.chat import CardChoice
+from personas.schemas.training import JobSpec, TrainingRequest, WrittenReplies
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.job_inputs import read_job_inputs
+from trainer.dataset.distillation import make_distillation_set, teacher_surplus_tokens
+from trainer.dataset.job_inputs import JobInputs, read_job_inputs
 from trainer.dataset.loader import load_job_dataset
+from trainer.dataset.written_replies import WRITTEN_SOURCE
+from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.workload import Workload, workload_of
 from trainer.recipe.parent_adapter import ParentAdapter
 from trainer.recipe.resolve import resolve_job
 from trainer.schemas import Recipe
 from trainer.train.resume_config import resumed_recipe
+
+ASKED_PER_REPLY = 1.2
+"""Questions that are asked for each reply that is good enough: the bundled model needed 167 for 150."""
 
 
 def load_fast_tokenizer(base: BaseModel) -> Any:
@@ -38,7 +49,11 @@ class PreparedJob:
     """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from
     the request.
 
-    `parent` is the adapter that is trained further, None for a new one.
+    `parent` is the adapter that is trained further, None for a new one. `drafts` is the likely
+    number of replies that a model is yet to write, for which others stand in, and `draft_weights`
+    what is known of its size (`Workload`); `written` describes those that it has written.
+    `teacher_surplus` is the number of tokens by which the prompts of a teacher are longer, None for a
+    job that is not from a card. `card` is the one of the prompts that measure a version.
     """
 
     spec: JobSpec
@@ -48,12 +63,27 @@ class PreparedJob:
     data: Dataset
     notes: tuple[str, ...] = ()
     parent: ParentAdapter | None = None
+    drafts: int = 0
+    draft_weights: int = 0
+    teacher_surplus: int | None = None
+    written: WrittenReplies | None = None
+    card: CardChoice = "full"
 
     @property
     def workload(self) -> Workload:
         """The workload of all stages together."""
+        return self.workload_over(self.data.trained)
+
+    def workload_over(self, train: Sequence[TokenizedSample]) -> Workload:
+        """Return the workload of a run that trains on these samples."""
         method = self.data.preferences.method if self.data.preferences else None
-        return workload_of(self.data.trained, self.data.heldout, self.data.general, method)
+        work = workload_of(train, self.data.heldout, self.data.general, method)
+        return replace(
+            work,
+            drafts=self.drafts,
+            draft_weights=self.draft_weights,
+            teacher_surplus=self.teacher_surplus,
+        )
 
 
 def prepare_job_without_torch(folder: Path) -> PreparedJob:
@@ -67,36 +97,75 @@ def prepare_job(
     *,
     load: Callable[[BaseModel], Any] = load_tokenizer,
     stores_dataset: bool = False,
+    card: CardChoice = "full",
     between: Callable[[], object] = lambda: None,
 ) -> PreparedJob:
     """Resolve a job's recipe and load its samples, before any model is loaded; the same folder
     gives the same result.
 
-    `load` loads the tokenizer. `stores_dataset` keeps the built samples in the job's folder.
+    `load` loads the tokenizer. `stores_dataset` keeps the built samples in the job's folder. With
+    the short `card`, all prompts have that one, to measure a version with which it is served.
     `between` is called between two conversations or samples. Raises `UnderstudyError`.
     """
     inputs = replace(read_job_inputs(folder, spec), between=between)
     resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
     base = resolved.base
+    recipe = resolved.recipe
     tokenizer = load(base)
+    renderer = Renderer(tokenizer)
     data = load_job_dataset(
         folder,
         spec,
         inputs,
-        Renderer(tokenizer),
-        recipe=resolved.recipe,
+        renderer.with_card(card),
+        recipe=recipe,
         base=base,
         stores=stores_dataset,
     )
     resolved.require_readable((*data.trained, *data.heldout, *data.general), tokenizer)
     if resolved.parent:
         data = resolved.parent.with_people(data)
+    data = replace(data, distillation=make_distillation_set(inputs, renderer, recipe, base))
+    drafts = _count_drafts(inputs, data, recipe)
     return PreparedJob(
         spec=spec,
-        recipe=resolved.recipe,
+        recipe=recipe,
         base=base,
         tokenizer=tokenizer,
         data=data,
-        notes=(*resolved.notes, *data.caveats),
+        notes=(*resolved.notes, *data.caveats, *teacher_notes(spec.request)),
         parent=resolved.parent,
+        drafts=drafts,
+        draft_weights=_teacher_weights(spec.request) if drafts else 0,
+        teacher_surplus=teacher_surplus_tokens(inputs, renderer, recipe, base),
+        written=_count_written(folder) if inputs.from_card else None,
+        card=card,
     )
+
+
+def _count_written(folder: Path) -> WrittenReplies | None:
+    """Describe the written replies as they are now: somebody may have struck some out."""
+    summary = read_summary(folder)
+    if summary is None or not written_file(folder).exists():
+        return summary
+    replies = read_written(written_file(folder))
+    by_rules = sum(reply.by != "teacher" for reply in replies)
+    return summary.model_copy(update={"kept": len(replies), "by_rules": by_rules})
+
+
+def _count_drafts(inputs: JobInputs, data: Dataset, recipe: Recipe) -> int:
+    if inputs.written is None or inputs.written.exists():
+        return 0
+    return math.ceil(data.sources.get(WRITTEN_SOURCE, 0) * recipe.written_drafts * ASKED_PER_REPLY)
+
+
+def _teacher_weights(request: TrainingRequest) -> int:
+    """Count the parameters of a teacher on this machine; 0 where the base model writes, and where it
+    is not known: of a server, and of a model that is yet to be fetched or unpacked.
+    """
+    if request.teacher is None or request.teacher.url:
+        return 0
+    try:
+        return model_shape_of(locate(request.teacher.model, fetch=False)).linear_weights
+    except BaseModelError:
+        return 0

@@ -1,4 +1,4 @@
-"""Chooses layout of batches, attention and fused kernels for a model and machine: flash, flex,
+"""Chooses layout of batches, attention and fused kernels for a model and machine: flash,
 Liger, LoRA; on a CPU, dropout too.
 """
 
@@ -6,8 +6,8 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
-from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
+from transformers.utils import is_flash_attn_2_available
 
-from trainer.estimate.model_shape import sliding_window
 from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.machine import MachineSpec
 from trainer.schemas import Recipe
 from trainer.train.collator import Layout, has_plain_head, pack_ids
+from trainer.train.few_calls import norms_in_one_call, rotation_in_few_calls
 from trainer.train.fused_lora import fused_lora
 from trainer.train.layout_probe import (
     adapter_gradients_differ,
@@ -37,7 +37,6 @@ FUSED_LORA_NOTE = "LoRA layers: those with the same input computed together."
 LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")
 """Attributes that Liger binds to single layers."""
 FLASH_ATTENTION = "flash_attention_2"
-FLEX_ATTENTION = "flex_attention"
 MAX_LOGIT_DIFFERENCE = 1e-2
 """Allowed difference of a sample's logits, as a share of their size: 16-bit rounding, far less than
 attention leaks.
@@ -206,13 +205,35 @@ def _liger_patches() -> ModuleType:
     return importlib.import_module("liger_kernel.transformers.monkey_patch")
 
 
+Patch = Callable[[Any], AbstractContextManager[None]]
+"""Changes a model for a `with` block."""
+FEW_CALL_PATCHES: Mapping[str, Patch] = {
+    "RMSNorm: torch's, in one call.": norms_in_one_call,
+    "Rotary embedding: in few calls.": rotation_in_few_calls,
+}
+"""By the notes on them."""
+
+
+def few_call_patches(model: Any, machine: MachineSpec) -> dict[str, Patch]:
+    """Return those of `FEW_CALL_PATCHES` that leave the model's losses as they are; none on a
+    CPU.
+    """
+    if not machine.has_cuda:
+        return {}
+    return {
+        note: patch
+        for note, patch in FEW_CALL_PATCHES.items()
+        if not losses_differ(model, patch(model))
+    }
+
+
 @dataclass(frozen=True)
 class KernelSelection:
     """Selected kernels, and the layout of batches that they need. `notes` explain the selection.
 
     `fuses_lora`: LoRA layers with the same input are computed together. `chunked_loss`: no more
     logits than necessary are kept. `shares_prefix`: what the prompts of a batch share is computed
-    once.
+    once. `few_calls` patch a model for a `with` block (`trainer.train.few_calls`).
     """
 
     layout: Layout
@@ -221,14 +242,18 @@ class KernelSelection:
     fuses_lora: bool = True
     chunked_loss: bool = False
     shares_prefix: bool = True
+    few_calls: tuple[Patch, ...] = ()
 
     @contextmanager
     def in_use(self, model: Any) -> Iterator[None]:
         """Patch the model for a `with` block."""
-        with (
-            liger_kernels(model) if self.liger else nullcontext(),
-            fused_lora(model) if self.fuses_lora else nullcontext(),
-        ):
+        with ExitStack() as stack:
+            if self.liger:
+                stack.enter_context(liger_kernels(model))
+            for patch in self.few_calls:
+                stack.enter_context(patch(model))
+            if self.fuses_lora:
+                stack.enter_context(fused_lora(model))
             yield
 
 
@@ -259,12 +284,14 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     logits = "of trained tokens only"
     if chunked_loss:
         logits += f", {LOSS_CHUNK_TOKENS} at a time"
+    few_calls = few_call_patches(model, machine) if no_liger else {}
     notes = [
         f"Attention: {model.config._attn_implementation}, {layout}.",
         *failed_attempts,
         f"Logits: {logits}.",
         FUSED_LORA_NOTE,
         f"Optimiser: {recipe.optim}.",
+        *few_calls,
         f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
     ]
     return KernelSelection(
@@ -273,6 +300,7 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
         notes=tuple(notes),
         chunked_loss=chunked_loss,
         shares_prefix=(kind == "rows" or not obstacle) and not recipe.neftune_noise_alpha,
+        few_calls=tuple(few_calls.values()),
     )
 
 
@@ -294,7 +322,7 @@ def _choose_layout(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[La
     if recipe.packing == "off":
         return "padded", failed_attempts
     if machine.has_cuda:
-        reason = _row_unavailable_reason(model, recipe)
+        reason = row_obstacle(model)
         if not reason:
             return "rows", failed_attempts
         failed_attempts.append(f"Samples do not share a beginning in a row: {reason}.")
@@ -314,23 +342,12 @@ def _choose_layout(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[La
     return "padded" if reason else "packed", failed_attempts
 
 
-def _row_unavailable_reason(model: Any, recipe: Recipe) -> str:
-    """Return why samples cannot lie in rows after what they share; empty if they can."""
-    window = sliding_window(model.config.get_text_config().to_dict())
-    if window and recipe.max_length > window:
-        # The mask of a row is the same for all layers.
-        return f"layers attend to {window} tokens, fewer than max_length {recipe.max_length}"
-    return row_obstacle(model)
-
-
 def _packing_candidates(machine: MachineSpec) -> Sequence[str]:
-    """Return the attention implementations for packed samples, the best first; none on a CPU."""
-    candidates: list[str] = []
-    if machine.has_cuda and is_flash_attn_2_available():
-        candidates.append(FLASH_ATTENTION)
-    if machine.has_cuda and is_torch_flex_attn_available():
-        candidates.append(FLEX_ATTENTION)
-    return candidates
+    """Return the attention implementations for packed samples; none on a CPU.
+
+    Torch's flex attention would be compiled anew for the lengths of many batches.
+    """
+    return [FLASH_ATTENTION] if machine.has_cuda and is_flash_attn_2_available() else []
 
 
 def _packing_unavailable_reason(model: Any, way: str) -> str:

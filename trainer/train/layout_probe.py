@@ -20,6 +20,7 @@ from torch.nn import functional
 from personas.errors import TrainingError, is_out_of_memory
 from personas.models.probe import differs, float32_layers, plain_logits, probe_tokens
 from personas.prompt.renderer import TokenizedSample
+from trainer.estimate.model_shape import sliding_window
 from trainer.train.collator import Layout, causal_model, lay_out, reply_losses
 
 PREFIX_TOKENS = 12
@@ -27,6 +28,7 @@ OWN_TOKENS = (7, 4)
 """Tokens of each of the probe's two samples after the prefix."""
 REPLY_TOKENS = (3, 2)
 """How many of these are trained."""
+PROBED_WINDOW_TOKENS = 6
 GRADIENT_ALLOWANCE = 3.0
 """Gradients are rounded in the backward pass too."""
 
@@ -72,9 +74,24 @@ def row_obstacle(model: Any) -> str:
     causal = causal_model(model)
     if causal not in _row_obstacles:
         samples = _probe_samples(causal)
-        expected = _plain_result(causal, samples, True)
-        _row_obstacles[causal] = _difference(causal, samples, expected, layout="rows")
+        with _narrow_window(causal):
+            expected = _plain_result(causal, samples, True)
+            _row_obstacles[causal] = _difference(causal, samples, expected, layout="rows")
     return _row_obstacles[causal]
+
+
+@contextmanager
+def _narrow_window(model: Any) -> Iterator[None]:
+    """For a `with` block, let layers with sliding attention see fewer tokens than the probe has."""
+    config = model.config.get_text_config()
+    window = sliding_window(vars(config))
+    if window:
+        config.sliding_window = min(window, PROBED_WINDOW_TOKENS)
+    try:
+        yield
+    finally:
+        if window:
+            config.sliding_window = window
 
 
 def _probe(model: Any, trains: bool) -> str:

@@ -94,9 +94,10 @@ def measure_token_losses(
     samples: Sequence[TokenizedSample],
     between: Callable[[], None] = lambda: None,
     layout: Layout = "padded",
+    report: Callable[[int], None] = lambda tokens: None,
 ) -> list[TokenLosses]:
     """Measure the losses of each sample's reply tokens, in order; `between` is called after each
-    batch.
+    batch, and `report` with the tokens of the batch, prompts included.
 
     The longest samples come first, so that later batches fit into the memory that earlier ones
     freed. `layout` is that of training, as its kernels need it.
@@ -112,6 +113,7 @@ def measure_token_losses(
         batch = lay_out(chosen, layout, shares_prefix=shares_prefix)
         measured = _measure_batch(model, chosen, batch, in_chunks)
         losses.update(zip(places, measured, strict=True))
+        report(sum(len(sample.ids) for sample in chosen))
         between()
     model.train(was_training)
     return [losses[place] for place in range(len(samples))]

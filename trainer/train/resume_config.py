@@ -27,7 +27,24 @@ CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
 
 LATER_FIELDS = frozenset(
-    {"lore_pairs", "chat_template", "cross_session_share", "trained_replies", "reasoning"}
+    {
+        "lore_pairs",
+        "chat_template",
+        "cross_session_share",
+        "short_card_share",
+        "trained_replies",
+        "reasoning",
+        "checkpoint_every_n_layers",
+        "card_deadline_minutes",
+        "from_card",
+        "teacher",
+        "review",
+        "written_replies",
+        "written_drafts",
+        "distilled_replies",
+        "distillation_learning_rate",
+        "distillation_temperature",
+    }
 )
 """Fields of requests that were added later: unset, they are no part of the hash, which stays that
 of earlier runs.
@@ -44,8 +61,8 @@ class ResumeConfig(FrozenModel):
     those in use: the recipe's, or those merged for a GPU, until memory runs out. `asked` is a hash
     of the request; `chosen` has the reasons of the recipe `auto`. `start` is the SHA-256 of the
     weights that are trained further, empty for a new adapter. `precision` replaces the recipe's
-    once float16 was too small for the model, empty before. `recomputes`: memory ran out with all
-    activations in it, and gradient checkpointing was switched on.
+    once float16 was too small for the model, empty before. `recomputes`: memory ran out with the
+    activations of some or all layers in it, and gradient checkpointing was switched on for all.
     """
 
     recipe: Recipe
@@ -83,6 +100,7 @@ class ResumeConfig(FrozenModel):
             used["precision"] = self.precision
         if self.recomputes:
             used["gradient_checkpointing"] = True
+            used["checkpoint_every_n_layers"] = 1
         return self.recipe.model_copy(update=used)
 
     @property
@@ -100,9 +118,9 @@ class ResumeConfig(FrozenModel):
             caveats.append(f"{self.processes} processes trained it together.")
         if self.recomputes:
             caveats.append(
-                "Memory ran out with all activations in it, so the rest was trained with "
-                "gradient_checkpointing: the weights are not, to the last bit, those of a run with "
-                "more memory."
+                "Memory ran out with activations in it, so the rest was trained with "
+                "gradient_checkpointing of all layers: the weights are not, to the last bit, those "
+                "of a run with more memory."
             )
         if self.has_reduced_batch:
             wanted = self.recipe.per_device_train_batch_size
@@ -125,12 +143,14 @@ class ResumeConfig(FrozenModel):
 
     def with_less_memory(self, *, is_on_gpu: bool) -> ResumeConfig | None:
         """Return it with smaller batches and more of them per step, or with gradient checkpointing
-        switched on; None if neither is left.
+        of all layers; None if neither is left.
 
         A GPU keeps its batches as long as checkpointing can be switched on: with single samples it
         waits for the host. A CPU does that last: there, a checkpointed batch shares no prefix.
         """
-        if not self.used.gradient_checkpointing and (is_on_gpu or self.batch == 1):
+        used = self.used
+        recomputes_all = used.gradient_checkpointing and used.checkpoint_every_n_layers == 1
+        if not recomputes_all and (is_on_gpu or self.batch == 1):
             return self.model_copy(update={"recomputes": True})
         if self.batch == 1:
             return None
@@ -220,6 +240,8 @@ def batches_hash(data: Dataset, recipe: Recipe) -> str:
     digest = _sample_order_hash(data.train, recipe)
     if data.preferences:
         digest += data.preferences.marks
+    if data.distillation:
+        digest += data.distillation.hash
     if not data.first:
         return digest
     return hashlib.sha256((_sample_order_hash(data.first, recipe) + digest).encode()).hexdigest()

@@ -232,6 +232,8 @@ def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, Kerne
     model = load_quantised(base, recipe)
     if recipe.precision == "fp16":
         require_finite_activations(model)
+    if recipe.checkpoint_every_n_layers > 1:
+        checkpoint_some_layers(model, recipe.checkpoint_every_n_layers)
     kernels = choose_kernels(model, recipe, probe_machine())
     log.info("%s", " ".join(kernels.notes))
     return model, kernels
@@ -270,6 +272,20 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
     return model
 
 
+def checkpoint_some_layers(model: Any, every: int) -> None:
+    """Let gradient checkpointing, whoever enables it, recompute every n-th layer alone.
+
+    Transformers' trainer has an option for that. TRL, which disables checkpointing while the
+    reference of preference training computes, would enable it for all layers then.
+    """
+    enable = model.activation_checkpointing_enable
+
+    def enable_for_some(*_: Any, **__: Any) -> None:
+        enable(every_n_layers=every)
+
+    model.activation_checkpointing_enable = enable_for_some
+
+
 def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
     """Add an untrained adapter to the recipe's target modules. Raises `TrainingError` if the
     language model lacks one.
@@ -291,6 +307,7 @@ def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
 def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
     """Translate a recipe into arguments of TRL's trainers."""
     recipe = stage.recipe
+    has_gpu = torch.cuda.is_available()
     shared = (
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
         "seed", "max_length", "optim", "eval_steps",
@@ -314,9 +331,11 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         or warmup_ratio,  # below 1 transformers takes it for a ratio
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not has_gpu,
         activation_checkpointing=recipe.gradient_checkpointing,
-        dataloader_pin_memory=False,
+        # A GPU copies a batch while the host prepares the step, and neither waits.
+        dataloader_pin_memory=has_gpu,
+        accelerator_config={"non_blocking": has_gpu},
         logging_nan_inf_filter=False,
         eval_strategy=strategy,
         save_strategy=strategy,

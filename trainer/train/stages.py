@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,12 @@ from personas.errors import TrainingError, is_out_of_memory
 from personas.home.atomic_files import atomic_folder
 from personas.models.probe import Float16OverflowError
 from personas.prompt.renderer import TokenizedSample
+from personas.schemas.formatting import model_label
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
+from trainer.dataset.distillation import DistillationSet
+from trainer.estimate.memory_model import compute_dtype_bytes
+from trainer.estimate.model_shape import model_shape_of
+from trainer.estimate.run_estimate import run_cost
 from trainer.machine import probe_machine, release_memory
 from trainer.process.events import StepEvent
 from trainer.recipe.parent_adapter import load_parent_weights
@@ -101,7 +107,7 @@ def _train_tracked(run: Run, initial_losses: InitialLosses) -> TrainResult:
     tracking = ExperimentTracker(run.folder, name, settings, os.environ)
 
     def listen(event: StepEvent) -> None:
-        run.control.emit(event)
+        run.control.report(event)
         tracking.log_event(event)
 
     try:
@@ -158,6 +164,34 @@ class FirstStageResult:
 
 
 @dataclass(frozen=True)
+class _StagePlan:
+    """One of two stages: its samples and recipe. `detail` says for people what it trains on, and
+    `rate_setting` names its learning rate. `pace` is the time of a token in the other stage's.
+    """
+
+    samples: tuple[TokenizedSample, ...]
+    detail: str
+    recipe: Recipe
+    initial_loss: float | None = None
+    rate_setting: str = "learning_rate"
+    pace: float = 1.0
+
+
+@contextmanager
+def _naming(plan: _StagePlan, where: str) -> Iterator[None]:
+    """For a `with` block, let errors name the stage and its own learning rate, if it has one."""
+    try:
+        yield
+    except Float16OverflowError:  # which `train_stages` answers
+        raise
+    except TrainingError as error:
+        if plan.rate_setting == "learning_rate":
+            raise
+        advice = error.advice.replace("set learning_rate=", f"set {plan.rate_setting}=")
+        raise TrainingError(f"{where}: {error.message}", advice) from error
+
+
+@dataclass(frozen=True)
 class _StageTrainer:
     run: Run
     initial_losses: InitialLosses
@@ -171,24 +205,68 @@ class _StageTrainer:
         if data.preferences:
             self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
             return self._train_stage(self._stage(data.train, begin=begin))
-        loss, general_loss = self.initial_losses
-        if not data.first:
+        loss, _ = self.initial_losses
+        if not data.first and not data.distillation:
             self._enter(f"{len(data.train)} replies")
             return self._train_stage(self._stage(data.train, begin=begin, initial_loss=loss))
 
-        first = self._first_stage(begin, general_loss)
-        self._enter(f"stage 2 of 2: {len(data.train)} replies")
+        first_plan, second = self._two_stages()
+        first = self._first_stage(first_plan, second, begin)
+        self._enter(f"stage 2 of 2: {second.detail}")
         shift = partial(_shift_event, stage=2, before=first.steps)
         stage = self._stage(
-            data.train,
+            second.samples,
+            recipe=second.recipe,
             begin=partial(_restore_first_stage, first.weights),
-            initial_loss=loss,
+            initial_loss=second.initial_loss,
             listen=lambda event: self.listen(shift(event)),
         )
-        trained = self._train_stage(stage)
+        with _naming(second, "In the second stage"):
+            trained = self._train_stage(stage, data.distillation)
         return replace(trained, history=(*first.history, *map(shift, trained.history)))
 
-    def _first_stage(self, begin: AdapterLoader | None, initial_loss: float) -> FirstStageResult:
+    def _two_stages(self) -> tuple[_StagePlan, _StagePlan]:
+        """Return what the two stages train on, and how."""
+        data = self.run.job.data
+        recipe = self.run.recipe
+        loss, general_loss = self.initial_losses
+        own = _StagePlan(
+            data.train, detail=f"{len(data.train)} replies", recipe=recipe, initial_loss=loss
+        )
+        if data.distillation:
+            from trainer.train.distillation_trainer import prompt_samples  # imports torch: seconds
+
+            prompts = prompt_samples(data.distillation)
+            teacher = model_label(self.run.job.base.name)
+            distilled = _StagePlan(
+                prompts,
+                detail=f"{len(prompts)} replies of its own, with {teacher} as the teacher",
+                recipe=recipe.distillation_stage,
+                rate_setting="distillation_learning_rate",
+                pace=self._distillation_pace(prompts),
+            )
+            return own, distilled
+        general = _StagePlan(
+            data.first,
+            detail=f"{len(data.first)} general replies",
+            recipe=recipe.first_stage,
+            initial_loss=general_loss,
+            rate_setting="first_stage_learning_rate",
+        )
+        return general, own
+
+    def _distillation_pace(self, prompts: Sequence[TokenizedSample]) -> float:
+        """Return how many times longer than in the first stage a token is expected to take."""
+        job = self.run.job
+        recipe = self.run.recipe
+        value_bytes = compute_dtype_bytes(recipe, probe_machine())
+        cost = run_cost(recipe, model_shape_of(job.base), job.workload, value_bytes)
+        prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        return cost.distillation_s / prompt_tokens * cost.trained_tokens / cost.training_s
+
+    def _first_stage(
+        self, plan: _StagePlan, later: _StagePlan, begin: AdapterLoader | None
+    ) -> FirstStageResult:
         """Return the first stage's result: read if it is done, else trained now."""
         control = self.run.control
         folder = self.run.checkpoints / FIRST_STAGE_FOLDER
@@ -198,31 +276,24 @@ class _StageTrainer:
             # An earlier process trained it; this one has counted what it trains itself.
             control.usage.load_state_dict(result.usage)
             return result
-        data = self.run.job.data
-        recipe = self.run.recipe
-        self._enter(f"stage 1 of 2: {len(data.first)} general replies")
-        tokens = sum(len(sample.ids) for sample in data.train)
+        self._enter(f"stage 1 of 2: {plan.detail}")
+        tokens = sum(len(sample.ids) for sample in later.samples)
         shift = partial(
             _shift_event,
             stage=1,
-            after=optimiser_steps(recipe, len(data.train)),
-            after_tokens=tokens * epoch_count(recipe, len(data.train)),
+            after=optimiser_steps(later.recipe, len(later.samples)),
+            after_tokens=tokens * epoch_count(later.recipe, len(later.samples)) * later.pace,
         )
         stage = self._stage(
-            data.first,
-            recipe=recipe.first_stage,
+            plan.samples,
+            recipe=plan.recipe,
             begin=begin,
-            initial_loss=initial_loss,
+            initial_loss=plan.initial_loss,
             folder=folder,
             listen=lambda event: self.listen(shift(event)),
         )
-        try:
+        with _naming(plan, "In the first stage"):
             trained = self._train_stage(stage)
-        except Float16OverflowError:  # which `train_stages` answers
-            raise
-        except TrainingError as error:
-            advice = error.advice.replace("set learning_rate=", "set first_stage_learning_rate=")
-            raise TrainingError(f"In the first stage: {error.message}", advice) from error
         history = tuple(map(shift, trained.history))
         result = FirstStageResult(
             weights=_adapter_weights(trained.model),
@@ -247,7 +318,7 @@ class _StageTrainer:
         if config.precision:
             detail += f", in {config.precision} because float16 overflows"
         if self.run.control.processes.is_first:
-            self.run.control.enter(Phase(name="training", detail=detail))
+            self.run.control.enter(Phase(name="training", detail=detail, share=0.0))
 
     def _stage(
         self,
@@ -276,8 +347,14 @@ class _StageTrainer:
             begin=begin,
         )
 
-    def _train_stage(self, stage: StageInputs) -> TrainResult:
+    def _train_stage(
+        self, stage: StageInputs, distillation: DistillationSet | None = None
+    ) -> TrainResult:
         job = self.run.job
+        if distillation:
+            from trainer.train.distillation_trainer import train_distillation  # imports torch
+
+            return train_distillation(job.base, job.tokenizer, stage, distillation)
         if job.data.preferences:
             from trainer.train.preference_trainer import train_preferences  # imports torch
 

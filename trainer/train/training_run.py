@@ -14,7 +14,8 @@ from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training_events import Phase, TrainerEvent
 from trainer.machine import MemoryWatch, package_versions
 from trainer.process.run_control import PauseControl
-from trainer.recipe.machine_fit import CHECKPOINTING_SKIPPED_NOTE
+from trainer.process.timeline import RunTimeline
+from trainer.recipe.machine_fit import CHECKPOINTING_NOTES
 from trainer.recipe.resolve import resolve_run
 from trainer.schemas import Recipe
 from trainer.train.distributed import DistributedContext
@@ -75,7 +76,10 @@ class RunControl:
     called before anything gets its final name, and raises if a newer attempt of the job runs
     elsewhere. `processes` train together; `usage` counts time and memory. `skips_memory_check`
     starts the run even if the memory it needs is not free. `card` is the extent of the evaluation
-    (`trainer.evaluate.evaluate_version`).
+    (`trainer.evaluate.evaluate_version`). `timeline` knows how far the run is. `home`
+    has the measurements of earlier runs, if there is one. `defers_card` ends the run with the first
+    card of a recipe that has one; otherwise it goes on until the card is complete. `only_writes`
+    ends a run from a card once its replies are written.
     """
 
     emit: Callable[[TrainerEvent], None] = lambda event: None
@@ -87,6 +91,10 @@ class RunControl:
     skips_memory_check: bool = False
     card: EvaluationExtent = "losses"
     fence: Callable[[], None] = lambda: None
+    timeline: RunTimeline = field(default_factory=RunTimeline)
+    home: Path | None = None
+    defers_card: bool = False
+    only_writes: bool = False
 
     @property
     def worked_s(self) -> float:
@@ -98,11 +106,15 @@ class RunControl:
         self.pause.wait()
         self.check()
 
+    def report(self, event: TrainerEvent) -> None:
+        """Emit an event, which tells how far the whole run is."""
+        self.emit(self.timeline.locate(event))
+
     def enter(self, phase: Phase) -> None:
         """Report a phase, or stop before it if requested."""
         self.check()
         log.info("%s %s", phase.name, phase.detail)
-        self.emit(phase)
+        self.report(phase)
 
 
 @dataclass
@@ -128,8 +140,8 @@ class Run:
     def caveats(self) -> tuple[str, ...]:
         """The notes and the caveats of the configuration, for people."""
         notes = self.notes
-        if self.config.recomputes:  # memory did not hold all activations after all
-            notes = tuple(note for note in notes if note != CHECKPOINTING_SKIPPED_NOTE)
+        if self.config.recomputes:  # memory did not hold these activations after all
+            notes = tuple(note for note in notes if note not in CHECKPOINTING_NOTES)
         return (*notes, *self.config.caveats)
 
     @property

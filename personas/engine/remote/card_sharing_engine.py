@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from personas.engine import Engine, EngineState, ReplyStream
 from personas.engine.remote.local_vllm_engine import LocalVllmEngine
+from personas.engine.remote.replica_health import cancel_tasks
 from personas.errors import UnderstudyError
 from personas.models.serving_model import Device
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
@@ -17,6 +18,8 @@ from personas.schemas.training import ServingPrecision
 
 log = logging.getLogger(__name__)
 DRAIN_POLL_S = 0.1
+RETURN_INTERVAL_S = 60.0
+"""Interval in which a server that could not take the card's memory again tries to."""
 
 
 @dataclass
@@ -29,6 +32,9 @@ class CardSharingEngine:
     create_spare: Callable[[], Engine]
     precision: ServingPrecision = field(init=False)
     _spare: Engine | None = field(default=None, init=False)
+    _loads: int = field(default=0, init=False)
+    """Adapters that are being loaded on the server."""
+    _return: asyncio.Task[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.precision = self.server.precision
@@ -61,7 +67,14 @@ class CardSharingEngine:
         """Load an adapter; the server loads one that was promoted while it sleeps with its next
         reply. Raises `AdapterError`.
         """
-        await self._active.load(adapter)
+        if self._spare:
+            await self._spare.load(adapter)
+            return
+        self._loads += 1
+        try:
+            await self.server.load(adapter)
+        finally:
+            self._loads -= 1
 
     def prepare(
         self,
@@ -96,8 +109,10 @@ class CardSharingEngine:
         """Compute on the processor while the server sleeps, or on the card, with weights in NF4 if
         `packs`, such that `reserved_bytes` of the card stay free.
 
-        Raises `UnderstudyError`, and changes nothing then. Call it from one task at a time.
+        Raises `UnderstudyError`, and changes nothing then; a server that should return to the card
+        tries again later. Call it from one task at a time.
         """
+        await self._end_return()
         if device == "cpu":
             await self._leave_card()
         elif self._spare:
@@ -106,6 +121,7 @@ class CardSharingEngine:
             await self.server.repack(packs=packs, reserved_bytes=reserved_bytes)
 
     async def close(self) -> None:
+        await self._end_return()
         if self._spare:
             await self._spare.close()
         await self.server.close()
@@ -120,19 +136,43 @@ class CardSharingEngine:
         spare = self.create_spare()
         await spare.start()
         self._spare = spare  # new requests go to it from now on
-        try:
-            await self.server.sleep()
-        except UnderstudyError:
-            self._spare = None
-            await _close_drained(spare)
-            raise
+        while self._loads:  # noqa: ASYNC110  their effect is measured on the server
+            await asyncio.sleep(DRAIN_POLL_S)
+        await self.server.sleep()
 
     async def _return_to_card(self) -> None:
+        try:
+            await self._wake_server()
+        except UnderstudyError:
+            self._return = asyncio.create_task(self._return_later())
+            raise
+
+    async def _wake_server(self) -> None:
         await self.server.wake_up()
         spare = self._spare
         self._spare = None
         assert spare is not None  # the caller has checked it
         await _close_drained(spare)
+
+    async def _return_later(self) -> None:
+        """Try to return to the card until that succeeds."""
+        while self._spare:
+            await asyncio.sleep(RETURN_INTERVAL_S)
+            try:
+                await self._wake_server()
+            except UnderstudyError as error:
+                log.warning("replies are still generated on the processor: %s", error)
+            else:
+                log.info("replies are generated on the card again")
+
+    async def _end_return(self) -> None:
+        if self._return is None:
+            return
+        if self._spare:
+            await cancel_tasks([self._return])
+        else:  # it is back, and the last replies of the spare engine end
+            await self._return
+        self._return = None
 
 
 async def _close_drained(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from personas.engine.beginning_score import CANDIDATE_TOKENS
+from personas.engine.beginning_score import CANDIDATE_TOKENS, comparable
 from personas.engine.remote.llamacpp_candidates import Candidate, CardScorer
 from personas.engine.remote.llamacpp_client import LlamaCppClient, ServedByLlamaCpp
 from personas.engine.remote.llamacpp_replicas import LlamaCppReplicas
@@ -17,6 +17,7 @@ from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
+from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ class LlamaCppSequence(VllmSequence):
     slot = SlotUse(-1, reads_cache=False)
     card_prompt: tuple[int, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+
+    def use_prompt(self, prompt: RenderedPrompt) -> None:
+        super().use_prompt(prompt)
+        self.card_prompt = prompt.card
 
     def llama_body(self, lora: list[dict[str, float]], *, reads_cache: bool) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
@@ -156,9 +161,10 @@ class LlamaCppReplyAttempts(ReplyAttempts):
         """Return the best candidate, and how many were compared."""
         candidates = seq.candidates
         await self._sample(seq, replica)
-        comparable = [candidate for candidate in candidates if candidate.can_be_compared]
-        if len(comparable) < 2:
-            return (comparable or candidates)[0], 1
+        message = seq.request.turns[-1]
+        compared = comparable(candidates, lambda each: each.detokenizer.text, message)
+        if len(compared) < 2:
+            return (compared or candidates)[0], 1
         assert isinstance(replica.client, LlamaCppClient)
         scorer = CardScorer(
             replica.client,
@@ -169,7 +175,7 @@ class LlamaCppReplyAttempts(ReplyAttempts):
             end_ids=seq.end_ids,
         )
         try:
-            return await scorer.best(comparable, MAX_SCORE_S), len(comparable)
+            return await scorer.best(compared, MAX_SCORE_S), len(compared)
         except (TimeoutError, VllmError) as error:
             log.info("the candidates of a reply cannot be compared: %s", error or "too slow")
             return candidates[0], 1

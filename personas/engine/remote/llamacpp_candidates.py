@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from personas.engine.beginning_score import beginning_score, can_be_compared
+from personas.engine.beginning_score import beginning_score
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.effect_probe import TokenLogprobs
 from personas.engine.remote.llamacpp_client import LlamaCppClient
@@ -30,10 +30,6 @@ class Candidate:
     chunks: list[TokenChunk] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
-
-    @property
-    def can_be_compared(self) -> bool:
-        return can_be_compared(self.detokenizer.text)
 
     def receive(self, chunk: TokenChunk) -> None:
         self.chunks.append(chunk)

@@ -46,7 +46,7 @@ from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import ExportError, UnderstudyError
 from personas.home.adapters import EFFECT_PROBE_FILE
 from personas.home.gguf_adapters import GgufAdapters
-from personas.home.prompt_version import prompt_version_of
+from personas.home.prompt_version import renderer_of
 from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
@@ -321,7 +321,10 @@ class LlamaCppEngine(VllmEngine):
             self._scheduler.fail_waiting(seq, refused[0])
             return
         log.error("the base model answers instead of %s: %s", seq.adapter_name, refused[0])
-        seq.use_base_model()
+        try:
+            seq.use_base_model()
+        except ValueError as too_long:
+            self._scheduler.fail_waiting(seq, too_long)
 
     # ------------------------------------------------------------------------------------- servers
 
@@ -473,7 +476,7 @@ class LlamaCppEngine(VllmEngine):
         prompt = super()._render(request)
         if request.sampling.candidates == 1 or self.candidates == 1:
             return prompt
-        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        renderer = renderer_of(self._renderer, request.adapter)
         card = renderer.card_prompt(
             request.persona,
             user=request.turns[-1].name,

@@ -14,7 +14,7 @@ from personas.engine.remote.replica import Replica
 from personas.engine.remote.replica_health import ReplicaHealth, cancel_tasks
 
 log = logging.getLogger(__name__)
-DRAIN_POLL_S = 0.1
+READY_POLL_S = 0.1
 READY_TIMEOUT_S = 60.0
 
 
@@ -83,7 +83,7 @@ class LlamaServers:
             replica = self._replica_of(self._current)
             if replica and replica.is_ready:
                 return
-            await asyncio.sleep(DRAIN_POLL_S)
+            await asyncio.sleep(READY_POLL_S)
 
     async def close(self) -> None:
         """End all servers at once."""
@@ -147,8 +147,8 @@ class LlamaServers:
     async def _end_old(self, process: LlamaServerProcess, replica: Replica | None) -> None:
         """Let a server finish its replies, then end it."""
         if replica:
-            while replica.leases:  # noqa: ASYNC110  each reply leaves at its own time
-                await asyncio.sleep(DRAIN_POLL_S)
+            while replica.leases:
+                await self._replicas.wait_for_release()
             await self._forget(replica)
         await process.stop()
         self._old.discard(process)

@@ -15,6 +15,7 @@ import psutil
 from personas.engine import EngineState
 from personas.engine.remote.replica_adapters import ReplicaAdapters
 from personas.engine.remote.server_checks import ServerCheck
+from personas.engine.remote.server_errors import VllmError
 from personas.engine.remote.server_process import (
     ServerCommand,
     ServerProcess,
@@ -28,11 +29,12 @@ from personas.engine.remote.vllm_command import (
     server_command,
 )
 from personas.engine.remote.vllm_engine import VllmEngine
-from personas.engine.remote.vllm_memory import CardPlace, VllmMemory, place_on_card
+from personas.engine.remote.vllm_memory import VllmMemory, place_on_card
 from personas.errors import NoMemoryError
 from personas.home.adapters import largest_rank
 from personas.models.graphics_cards import Gpu, list_gpus
 from personas.models.serving_model import Device
+from personas.schemas.training import ServingPrecision
 
 log = logging.getLogger(__name__)
 LOG_FILE = "logs/vllm.log"
@@ -99,7 +101,7 @@ class LocalVllmEngine(VllmEngine):
             await self._in_thread(self._read_files)
             await asyncio.to_thread(self._choose_options)
         except NoMemoryError as error:
-            return [ServerCheck(name, "model", "fail", error.message, error.advice)]
+            return [ServerCheck(name, "model", "fail", found=error.message, remedy=error.advice)]
         finally:
             self._executor.shutdown(wait=False)
         served = f"{name} will serve {self.base.name} {self._place_text()}"
@@ -110,9 +112,11 @@ class LocalVllmEngine(VllmEngine):
         ]
 
     def state(self) -> EngineState:
-        state = super().state()
-        precision = "nf4" if self._options.packs else state.precision
-        return replace(state, device=f"vLLM {self._place_text()}", precision=precision)
+        return replace(super().state(), device=f"vLLM {self._place_text()}")
+
+    @property
+    def _served_precision(self) -> ServingPrecision:
+        return "nf4" if self._options.packs else self.precision
 
     async def close(self) -> None:
         await super().close()
@@ -123,23 +127,45 @@ class LocalVllmEngine(VllmEngine):
 
     async def sleep(self) -> None:
         """Give the card's memory back once the running replies have ended; no request may come
-        until `wake_up`. Raises `VllmError`.
+        until `wake_up`. A server that cannot sleep is ended.
         """
-        while self._streams:  # noqa: ASYNC110  each reply ends at its own time
+        assert self._server is not None  # it has been started
+        self._prefixes.clear()  # a server that sleeps can compute none
+        while self._is_computing:  # noqa: ASYNC110  each reply ends at its own time
             await asyncio.sleep(DRAIN_POLL_S)
-        await self._own_client.sleep()
+        self._server.hold_restarts()  # one that was started again would take the memory
+        try:
+            await self._own_client.sleep()
+        except VllmError as error:
+            log.error("vLLM does not sleep, and is ended until the card is free: %s", error)
+            await self._server.stop()
         self.device = "cpu"
 
     async def wake_up(self) -> None:
-        """Take the card's memory again. Raises `VllmError`."""
-        await self._own_client.wake_up()
+        """Take the card's memory again; a server that cannot is started again, in the memory that is
+        free. Raises `NoMemoryError` and `ServerStartError`.
+        """
+        assert self._server is not None  # it has been started
+        try:
+            await self._own_client.wake_up()
+            self._server.release_restarts()
+        except VllmError as error:
+            log.error("vLLM does not wake up, and is started again: %s", error)
+            await self._server.stop()  # it may hold a part of the memory
+            self._place(packs=self.precision == "nf4")
+            await self._server.restart(self._command(), self._create_client)
         self.device = "cuda"
+        await self._check_now()
+
+    @property
+    def _is_computing(self) -> bool:
+        return bool(self._streams) or any(replica.leases for replica in self._replicas.all)
 
     def packing_frees(self) -> int:
         """Bytes of the card that become free where the weights are packed to NF4; 0 if they are."""
         if self.device == "cpu" or self._options.packs:
             return 0
-        return self._held_bytes() - self._memory.least(packs=True)
+        return self._memory.freed_by_packing(self._held_bytes())
 
     async def repack(self, *, packs: bool, reserved_bytes: int = 0) -> None:
         """Start the server again, with weights in NF4 or in 16 bits, such that so many bytes of the
@@ -148,17 +174,8 @@ class LocalVllmEngine(VllmEngine):
         Raises `NoMemoryError`, and changes nothing then, and `ServerStartError`.
         """
         assert self._server is not None  # it has been started
-        card = self._card()
-        assert card is not None  # the caller knows that it computes on one
-        free_bytes = card.free_bytes + self._held_bytes() - reserved_bytes
-        place = place_on_card(card, self._memory, free_bytes=free_bytes, packs=packs)
-        if place is None:
-            raise NoMemoryError(
-                f"The card has no room for {self.base.name} beside {reserved_bytes / GIB:.1f} GiB.",
-                CARD_ADVICE,
-            )
         before = self._options
-        self._use(place)
+        self._place(packs=packs, held_bytes=self._held_bytes(), reserved_bytes=reserved_bytes)
         try:
             await self._server.restart(self._command(), self._create_client)
         except ServerStartError:
@@ -166,6 +183,11 @@ class LocalVllmEngine(VllmEngine):
             self._options = before
             await self._server.restart(self._command(), self._create_client)
             raise
+        await self._check_now()
+
+    async def _check_now(self) -> None:
+        """Give the server replies and adapters at once: its next check may be a minute away."""
+        await self._health.probe(self._replicas.all[0])
 
     def _held_bytes(self) -> int:
         card = self._card()
@@ -221,19 +243,23 @@ class LocalVllmEngine(VllmEngine):
             self._options = replace(self._options, kv_bytes=min(self._memory.kv_bytes, round(room)))
             return
         self.device = "cuda"
-        place = place_on_card(
-            card, self._memory, free_bytes=card.free_bytes, packs=self.precision == "nf4"
-        )
+        self._place(packs=self.precision == "nf4")
+
+    def _place(self, *, packs: bool, held_bytes: int = 0, reserved_bytes: int = 0) -> None:
+        """Choose the server's place in what is free on the card or held by it, less what is
+        reserved. Raises `NoMemoryError`, and changes nothing then.
+        """
+        card = self._card()
+        assert card is not None  # the caller knows that there is one
+        free_bytes = card.free_bytes + held_bytes - reserved_bytes
+        place = place_on_card(card, self._memory, free_bytes=free_bytes, packs=packs)
         if place is None:
             need = self._memory.least(packs=True)
             raise NoMemoryError(
                 f"{self.base.name} needs {need / GIB:.1f} GiB of the card even in NF4; "
-                f"{card.free_bytes / GIB:.1f} GiB are free.",
+                f"{max(0, free_bytes) / GIB:.1f} GiB are free.",
                 CARD_ADVICE,
             )
-        self._use(place)
-
-    def _use(self, place: CardPlace) -> None:
         self._options = replace(self._options, card_share=place.share, packs=place.packs)
 
     def _card(self) -> Gpu | None:

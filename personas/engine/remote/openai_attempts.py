@@ -6,8 +6,10 @@ from typing import Any
 from personas.engine.remote.openai_client import (
     OpenAIServerClient,
     ServedByOpenAI,
+    break_markers_in,
     break_turn_markers,
 )
+from personas.engine.remote.picture_parts import with_pictures
 from personas.engine.remote.replica import Replica
 from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_errors import ReplicaError, VllmError
@@ -39,6 +41,10 @@ class OpenAISequence(VllmSequence):
     def is_finished(self) -> bool:
         return self.has_ended or super().is_finished
 
+    def has_pictures(self, served: ServedByOpenAI) -> bool:
+        """Report whether a server is given pictures, which go along with messages alone."""
+        return bool(self.request.pictures) and served.sees_pictures
+
     def text_body(self, served: ServedByOpenAI) -> dict[str, Any]:
         """Build the request for the rest of the reply, from a server that answers with text."""
         sampling = self.request.sampling
@@ -48,6 +54,13 @@ class OpenAISequence(VllmSequence):
             sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received))
         )
         messages = break_turn_markers(self.messages)
+        if self.has_pictures(served):
+            served = replace(served, takes_ids=False)
+            named = [
+                replace(picture, name=break_markers_in(picture.name))
+                for picture in self.request.pictures
+            ]
+            messages[-1] = with_pictures(messages[-1], named)
         return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
 
     def receive(self, chunk: TokenChunk) -> None:
@@ -69,15 +82,16 @@ class OpenAIReplyAttempts(ReplyAttempts):
 
     def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
         assert isinstance(served, ServedByOpenAI) and isinstance(seq, OpenAISequence)
-        if served.returns_ids:
+        takes_ids = served.takes_ids and not seq.has_pictures(served)
+        if served.returns_ids and takes_ids:
             return super()._body(seq, served)
-        if seq.request.prefill and not served.takes_ids:
+        if seq.request.prefill and not takes_ids:
             what = (
                 "The server of this engine takes messages: it would begin a new reply instead of "
                 "continuing one."
             )
             raise PrefillError(what, PREFILL_ADVICE)
-        if seq.received and not served.takes_ids:
+        if seq.received and not takes_ids:
             raise ReplyCutOffError(
                 "The reply broke off, and no server can continue it.", CUT_OFF_ADVICE
             )

@@ -12,6 +12,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from personas.engine.reasoning_fields import NO_THINKING, REASONING_FIELDS
+from personas.engine.remote.picture_parts import PROBE_PICTURE, with_pictures
 from personas.engine.remote.server_checks import (
     PROBE_TEXT,
     ExpectedModel,
@@ -39,28 +41,13 @@ from personas.engine.remote.vllm_client import (
 from personas.engine.thoughts import remove_thoughts
 from personas.errors import UnderstudyError
 from personas.prompt.chat_template import TURN_MARKER_PATTERN, Message
-from personas.schemas.chat import SamplingParams
+from personas.schemas.chat import SamplingParams, VisionSetting
 
 log = logging.getLogger(__name__)
 MODELS_PATH = "/v1/models"
 COMPLETIONS_PATH = "/v1/completions"
 CHAT_PATH = "/v1/chat/completions"
 MAX_NAMED_MODELS = 8
-NO_THINKING: Mapping[str, Any] = {
-    "chat_template_kwargs": {"enable_thinking": False},
-    "reasoning_effort": "none",
-}
-"""Fields that keep a reasoning model from thinking: of vLLM and llama.cpp, and of Ollama."""
-REASONING_FIELDS = (
-    "reasoning_content",
-    "reasoning",
-    "reasoning_details",
-    "reasoning_text",
-    "thinking",
-)
-"""Fields with a model's thoughts: of llama.cpp, SGLang and older vLLM; of vLLM, Ollama and
-gateways; of OpenRouter and of servers that pass on other APIs.
-"""
 REASONING_PARTS = ("thinking", "reasoning")
 """Types of a content's parts with thoughts, where a content is a list, as Mistral's."""
 THOUGHT_PROBE = "Say OK."
@@ -75,6 +62,7 @@ class ServedByOpenAI(ServedModels):
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
     as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
     `NO_THINKING`. `opens_thought`: its template opens a thought, so that replies begin within one.
+    `sees_pictures`: it takes pictures in messages, also where it takes ids.
     """
 
     takes_ids: bool = False
@@ -82,6 +70,7 @@ class ServedByOpenAI(ServedModels):
     takes_sampling: bool = True
     takes_thinking: bool = True
     opens_thought: bool = False
+    sees_pictures: bool = False
 
     @property
     def prompts(self) -> str:
@@ -119,10 +108,12 @@ class ServedByOpenAI(ServedModels):
 class OpenAIServerClient(VllmClient):
     """Calls one server with OpenAI's API; it has no adapters.
 
-    `opens_thought` is what a probe found out about `ServedByOpenAI.opens_thought`; None before it.
+    `opens_thought` and `sees_pictures` are what probes found out about those of `ServedByOpenAI`;
+    None before them.
     """
 
     opens_thought: bool | None = None
+    sees_pictures: bool | None = None
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `VllmError` unless the server lists its models; a gateway's /health may run them
@@ -212,11 +203,12 @@ class OpenAIServerClient(VllmClient):
 @dataclass(frozen=True)
 class OpenAIChecker:
     """Checks servers, and finds out by short requests which fields they take. `model` is
-    ENGINE_MODEL, or empty.
+    ENGINE_MODEL, or empty; `vision` is VISION.
     """
 
     expected: ExpectedModel
     model: str = ""
+    vision: VisionSetting = "auto"
     _probe: SamplingParams = field(
         default=SamplingParams(temperature=0.0, max_new_tokens=1), init=False
     )
@@ -233,7 +225,9 @@ class OpenAIChecker:
                     f"Start it with a context of {need} tokens or more.",
                 )
             served = ServedByOpenAI(name, name, max_tokens)
-            return await self._with_ids(client, served) or await self._with_messages(client, served)
+            with_ids = await self._with_ids(client, served)
+            found = with_ids or await self._with_messages(client, served)
+            return replace(found, sees_pictures=await self._sees_pictures(client, found))
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""
@@ -243,6 +237,8 @@ class OpenAIChecker:
             length = f", up to {served.max_tokens} tokens" if served.max_tokens else ""
             checks.append(ServerCheck(client.url, "model", "ok", f"{served.base}{length}"))
             checks.append(ServerCheck(client.url, "prompts", "ok", served.prompts))
+            if served.sees_pictures:
+                checks.append(ServerCheck(client.url, "prompts", "ok", "pictures are seen"))
             without_adapters = ServerCheck(
                 client.url,
                 topic="adapters",
@@ -320,6 +316,25 @@ class OpenAIChecker:
         assert refusal
         raise refusal
 
+    async def _sees_pictures(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
+        """Find out whether the server takes a picture, unless VISION says so."""
+        if self.vision != "auto":
+            return self.vision == "on"
+        if client.sees_pictures is None:
+            asked = with_pictures({"role": "user", "content": PROBE_TEXT}, (PROBE_PICTURE,))
+            body = replace(served, takes_ids=False).body((), [asked], self._probe, 0)
+            try:
+                async for _ in client.generate(body):
+                    pass
+            except VllmError as error:
+                log.info("%s takes no pictures: %s", client.url, error)
+                if isinstance(error, ReplicaError) and error.kind != "failed":
+                    return False  # the next check asks again
+                client.sees_pictures = False
+            else:
+                client.sees_pictures = True
+        return client.sees_pictures
+
     async def _opens_thought(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
         """Find out whether replies begin within a thought: a tag closes it that the server's
         template has opened.
@@ -355,12 +370,13 @@ def break_turn_markers(messages: Sequence[Message]) -> list[Message]:
     """Break up text that looks like a model's control token: the server's template is unknown, and
     so are its tokens.
     """
+    return [{**message, "content": break_markers_in(message["content"])} for message in messages]
+
+
+def break_markers_in(text: str) -> str:
+    """Break up what looks like a control token in a text."""
 
     def break_up(marker: re.Match[str]) -> str:
         return f"{marker[0][0]} {marker[0][1:]}"
 
-    broken_up = []
-    for message in messages:
-        content = re.sub(TURN_MARKER_PATTERN, break_up, message["content"])
-        broken_up.append({**message, "content": content})
-    return broken_up
+    return re.sub(TURN_MARKER_PATTERN, break_up, text)

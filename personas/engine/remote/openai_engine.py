@@ -4,8 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from personas.engine import EngineState
 from personas.engine.remote.openai_attempts import OpenAIReplyAttempts, OpenAISequence
-from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
+from personas.engine.remote.openai_client import (
+    OpenAIChecker,
+    OpenAIServerClient,
+    ServedByOpenAI,
+)
 from personas.engine.remote.replica import Replica
 from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_checks import ExpectedModel, ServerCheck
@@ -14,7 +19,7 @@ from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import AdapterError
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, VisionSetting
 
 
 # Some chat servers continue a last message of the assistant, but nothing tells them apart from
@@ -24,13 +29,15 @@ class OpenAIEngine(VllmEngine):
     """Generates replies on servers with OpenAI's API: llama.cpp, Ollama, a gateway, vLLM without
     LoRA.
 
-    `model` is the model's name at the servers; empty where each lists a single one. Requests get no
+    `model` is the model's name at the servers; empty where each lists a single one. `vision`: they
+    are given pictures, or not, or asked whether they take any. Requests get no
     adapter, so the reply's version is None. `base` gives the tokenizer and its chat template: token
     ids are sent to servers that share it, messages to others, for which its count of tokens is an
     estimate.
     """
 
     model: str = ""
+    vision: VisionSetting = "auto"
     server_name: ClassVar[str] = "servers"
     attempts_type: ClassVar[type[ReplyAttempts]] = OpenAIReplyAttempts
 
@@ -66,7 +73,12 @@ class OpenAIEngine(VllmEngine):
         return OpenAIServerClient(url, self._session)
 
     def _create_checker(self, expected: ExpectedModel) -> OpenAIChecker:
-        return OpenAIChecker(expected, self.model)
+        return OpenAIChecker(expected, self.model, self.vision)
+
+    def state(self) -> EngineState:
+        served = [replica.served for replica in self._replicas.ready]
+        sees = any(isinstance(one, ServedByOpenAI) and one.sees_pictures for one in served)
+        return replace(super().state(), sees_pictures=sees)
 
     def _create_sequence(
         self,

@@ -100,7 +100,11 @@ class ReplyAttempts:
                 self._scheduler.fail(seq, error)
                 return
             log.error("the base model answers instead: %s", error)
-            seq.use_base_model()
+            try:
+                seq.use_base_model()
+            except ValueError as too_long:
+                self._scheduler.fail(seq, too_long)
+                return
         self._scheduler.requeue(seq, seq.queued_at)
 
     async def _generate(self, seq: VllmSequence, replica: Replica) -> None:

@@ -75,6 +75,8 @@ class ServerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._is_loading = False
+        self._may_restart = asyncio.Event()
+        self._may_restart.set()
 
     @property
     def url(self) -> str:
@@ -104,14 +106,21 @@ class ServerProcess:
         self._command = command
         await self._begin(client_of)
 
+    def hold_restarts(self) -> None:
+        """Leave the server ended if it crashes from now on, until `release_restarts`."""
+        self._may_restart.clear()
+
+    def release_restarts(self) -> None:
+        """Start the server again after crashes, also if it has crashed meanwhile."""
+        self._may_restart.set()
+
     async def stop(self) -> None:
-        """End the server. May be called twice."""
+        """End the server. May be called twice, also after a call that was cancelled."""
         if self._watch:
             self._watch.cancel()
             self._watch = None
         process = self._process
-        self._process = None
-        if process is None or process.returncode is not None:
+        if process is None:
             return
         assert process.stdin is not None  # it is a pipe
         process.stdin.close()  # the guard ends the server then
@@ -121,8 +130,10 @@ class ServerProcess:
         except TimeoutError:
             _kill_group(process.pid)
             await process.wait()
+        self._process = None  # not before it has ended: the next call waits for it
 
     async def _begin(self, client_of: ClientOf) -> None:
+        self.release_restarts()
         try:
             await self._run()
             await self._wait_until_loaded(client_of(self.url))
@@ -161,7 +172,8 @@ class ServerProcess:
         except TimeoutError:
             reason = f"did not load {self._command.model} in {LOAD_TIMEOUT_S:.0f} s"
         else:
-            reason = f"ended while it started ({_ending(process.returncode)}): {await self._last_lines()}"
+            ending = _ending(process.returncode)
+            reason = f"ended while it started ({ending}): {await self._last_lines()}"
         self._is_loading = False
         advice = f"See {self._log_file}; {self._command.remedy}"
         raise self.error_type(f"{self._command.name} {reason}.", advice)
@@ -170,6 +182,7 @@ class ServerProcess:
         """Start the server again whenever it ends, after growing pauses."""
         loop = asyncio.get_running_loop()
         backoff_s = FIRST_BACKOFF_S
+        has_loaded = True
         while True:
             process = self._process
             assert process is not None
@@ -177,21 +190,22 @@ class ServerProcess:
             code = await process.wait()
             _kill_group(process.pid)  # the server itself, if its guard was killed
             self.crashes += 1
-            self._is_loading = True
+            # Replies do not wait without end for one that crashes whenever it loads.
+            self._is_loading = has_loaded
             if loop.time() - began > STEADY_S:
                 backoff_s = FIRST_BACKOFF_S
+            ended = f"{self._command.name} ended ({_ending(code)})"
             log.error(
-                "%s ended (%s) and is started again in %.0f s: %s",
-                self._command.name,
-                _ending(code),
-                backoff_s,
-                await self._last_lines(),
+                "%s and is started again in %.0f s: %s", ended, backoff_s, await self._last_lines()
             )
             await asyncio.sleep(backoff_s)
+            await self._may_restart.wait()
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+            has_loaded = False
             with suppress(ServerStartError):  # the next round logs it
                 await self._run()
                 await self._wait_until_loaded(client_of(self.url))
+                has_loaded = True
 
     async def _last_lines(self) -> str:
         return await asyncio.to_thread(_last_lines, self._log_file)

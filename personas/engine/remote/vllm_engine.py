@@ -39,7 +39,7 @@ from personas.errors import EngineBusyError, ServerError, UnderstudyError
 from personas.home.adapters import EFFECT_PROBE_FILE, largest_rank, verify_for_base_model
 from personas.home.effect_probe import EffectResults
 from personas.home.lora_checks import check_lora, stored_linear_shapes
-from personas.home.prompt_version import prompt_version_of
+from personas.home.prompt_version import renderer_of
 from personas.models import loading
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import RenderedPrompt, Renderer
@@ -115,6 +115,11 @@ class VllmEngine:
     @property
     def context_tokens(self) -> int:
         return self.window.tokens
+
+    @property
+    def _served_precision(self) -> ServingPrecision:
+        """The precision that the servers have now."""
+        return self.precision
 
     async def start(self) -> None:
         """Check the servers, and wait until one is ready. Raises `BaseModelError` and
@@ -232,12 +237,14 @@ class VllmEngine:
         return EngineState(
             model=self.base.name,
             device=f"{len(ready)} of {len(replicas)} {self.server_name}",
-            precision=self.precision,
+            precision=self._served_precision,
             context_tokens=window.tokens,
             context_reason=window.reason,
             running=len(self._scheduler.running),
             rows=self.limits.rows * len(ready),
-            waiting=len(self._scheduler.queue),
+            # With those whose prompts are being rendered: who waits for the end of all replies, such
+            # as a move to the card, must not miss them.
+            waiting=max(0, len(self._streams) - len(self._scheduler.running)),
             slots=self.limits.adapters * len(ready),
             adapters=tuple(AdapterStatus(name, replies[name], in_slot=True) for name in names),
             kept_bytes=0,
@@ -270,12 +277,15 @@ class VllmEngine:
             stream.push(error)
             on_end()
             return
-        self._scheduler.add(self._create_sequence(request, prompt, stream, on_end))
+        seq = self._create_sequence(request, prompt, stream, on_end)
+        if request.adapter and request.adapter.card == "short":
+            seq.render_for_base = partial(self._render, replace(request, adapter=None))
+        self._scheduler.add(seq)
         self._sweep()
 
     def _render(self, request: ChatRequest) -> RenderedPrompt:
         """Render a request's prompt. Raises `ValueError` for a card that is too long."""
-        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        renderer = renderer_of(self._renderer, request.adapter)
         return renderer.prompt(
             request.persona,
             request.turns,
@@ -373,7 +383,7 @@ class VllmEngine:
             return
         lease = self._replicas.lease(replica, name)
         try:
-            renderer = self._renderer.for_version(prompt_version_of(adapter))
+            renderer = renderer_of(self._renderer, adapter)
             prefix = await self._in_thread(renderer.common_prefix, persona, self.context_tokens)
             if adapter:
                 await self._adapters.ensure(replica, adapter)
@@ -439,7 +449,8 @@ class VllmEngine:
         if (adapter.folder / EFFECT_PROBE_FILE).is_file():
             scorer = await VllmScorer.of(client, self._salt.value)
             other = self._adapters.other_on(client.url, adapter)
-            await self._effects.check(scorer, adapter, other)
+            effects = replace(self._effects, precision=self._served_precision)
+            await effects.check(scorer, adapter, other)
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function on the thread of the tokenizer."""

@@ -51,6 +51,12 @@ class VllmMemory:
         weights = self.packed_bytes if packs else self.weight_bytes
         return weights + self.lora_bytes + self.least_kv_bytes + SERVER_BYTES
 
+    def freed_by_packing(self, held_bytes: int) -> int:
+        """Return what a server in 16 bits that holds so much frees at most where it is started again
+        in NF4.
+        """
+        return max(0, held_bytes - self.least(packs=True) - SPARE_BYTES)
+
     def wanted(self, *, packs: bool) -> int:
         """Bytes with which no reply waits for keys and values."""
         return self.least(packs=packs) - self.least_kv_bytes + self.kv_bytes

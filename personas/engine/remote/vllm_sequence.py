@@ -11,6 +11,7 @@ from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtEr
 from personas.engine.remote.vllm_client import TokenChunk
 from personas.engine.reply_sequence import ReplySequence
 from personas.engine.reply_stream import QueuedReplyStream
+from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import ChatReply
 
 
@@ -31,7 +32,8 @@ class VllmReplyStream(QueuedReplyStream):
 
 class VllmSequence(ReplySequence):
     """One request and the tokens received for it, on one replica after another. `avoided` are
-    replicas' addresses.
+    replicas' addresses. `render_for_base` renders the base model's prompt where the adapter's has the
+    short card.
     """
 
     lease: Lease
@@ -39,6 +41,7 @@ class VllmSequence(ReplySequence):
     received: tuple[int, ...] = ()
     failed_attempts: int = 0
     avoided: frozenset[str] = frozenset()
+    render_for_base: Callable[[], RenderedPrompt] | None = None
 
     @property
     def adapter_name(self) -> str:
@@ -105,7 +108,11 @@ class VllmSequence(ReplySequence):
             self._detokenizer.stop()
 
     def use_base_model(self) -> None:
-        """Have the base model reply; the reply then has no version."""
+        """Have the base model reply, under the full card; the reply then has no version. Raises
+        `ValueError` for a card that is too long.
+        """
+        if self.render_for_base:
+            self.use_prompt(self.render_for_base())
         self.request = replace(self.request, adapter=None)
         self.avoided = frozenset()
 

@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import hmac
 import json
-import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,10 +22,11 @@ from tqdm import tqdm
 from personas.cli_common import LogProgress
 from personas.errors import MaterialError
 from personas.home.data_subjects import Storing
-from personas.lore.passages import WORLD, Passage
+from personas.lore.passages import Passage, is_lore_set
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.dataset.quality_filters import detect_main_language
+from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
 from trainer.dataset.synthetic.extraction_files import write_file_atomically
 from trainer.dataset.synthetic.lore_extraction import question_about
 from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
@@ -156,7 +156,7 @@ async def _generate_dialogue(
     turns: list[Turn] = []
     for place, question in enumerate(attempt.questions):
         turns.append(Turn(EXAMPLE_USER, question))
-        reply = await session.reply(request.persona, turns, hit, attempt.seed + place)
+        reply = await session.reply(request.persona, turns, (hit,), attempt.seed + place)
         text = reply.text if reply.complete else trim_to_sentence(reply.text)
         turns.append(Turn(request.persona.name, text, True))
         if not text:
@@ -186,7 +186,7 @@ def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     """Plan an attempt: every passage is used once before any repeats, in a seeded random order."""
     # Each choice is a hash of the attempt's number, so that a resumed run plans what a whole one
     # would have, whatever was asked before.
-    own = [passage for passage in request.passages if passage.owner != WORLD]
+    own = [passage for passage in request.passages if not is_lore_set(passage.owner)]
     world = _world_passages(request.passages, find_language(request.persona, own))
     takes_world = not own
     if own and world:
@@ -221,7 +221,7 @@ def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
 @lru_cache(maxsize=1)  # every attempt asks for them, and to detect a language takes time
 def _world_passages(passages: tuple[Passage, ...], language: str) -> list[Passage]:
     """Return the world's passages in the persona's language."""
-    world = [passage for passage in passages if passage.owner == WORLD]
+    world = [passage for passage in passages if is_lore_set(passage.owner)]
     return [passage for passage in world if detect_main_language([passage.text]) == language]
 
 
@@ -245,7 +245,7 @@ class _Journal:
         self.kept: list[dict[str, Any]] = []
         self.dropped: Counter[str] = Counter()
         self.made = 0
-        lines = list(self._whole_lines())
+        lines = read_journal(self._path, "Remove it, or name another --out.")
         if not lines:
             write_file_atomically(self._path, json.dumps(self._header()) + "\n")
         elif lines[0] != self._header():
@@ -263,10 +263,8 @@ class _Journal:
                  "seed": attempt.seed, "attempt": attempt.number}  # fmt: skip
         row = {"messages": messages, "persona": self._request.persona.id, "provenance": where}
         line = {"row": row, "dropped": fault}
-        with self._request.storing(), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self._request.storing():
+            append_to_journal(self._path, line)
         self._count(line)
 
     def _count(self, line: dict[str, Any]) -> None:
@@ -281,22 +279,6 @@ class _Journal:
         material = repr((persona.name, persona.description, self._request.passages))
         return {"generator": self._generator, "seed": self._request.seed,
                 "material": hashlib.sha256(material.encode()).hexdigest()}  # fmt: skip
-
-    def _whole_lines(self) -> Iterator[dict[str, Any]]:
-        if not self._path.exists():
-            return
-        data = self._path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
-        for line in whole.splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise MaterialError(
-                    f"{self._path} is damaged.", "Remove it, or name another --out."
-                ) from None
 
 
 def _replies(messages: list[dict[str, str]]) -> list[str]:

@@ -6,7 +6,7 @@ languages whose verbs do not.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FactKind = Literal["style", "relation", "trait", "fact"]
@@ -32,6 +32,8 @@ CALENDAR = re.compile(
     "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday|January|February|March|April|May|June|July|August|"
     "September|October|November|December"
 )
+CUT_NAME = re.compile(r"\b(?:No|Mr|Mrs|Ms|Miss|Dr|St)$|^(?:Day|Eve|Night)\b")
+"""Names of which a full stop or an apostrophe has cut off a part: "Crane No. 2"."""
 PLACE_PREPOSITION = re.compile(r"\b(?:the|at|in|on|from|upon|under|to) $", re.IGNORECASE)
 """Words before the name of a place or a thing, and rarely of a person."""
 NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][a-z]+(?: (?:of |the |van |de )?[A-Z][a-z]+){0,3}")
@@ -46,6 +48,7 @@ ADVERBS = r"(?:(?:never|always|still|also|often|now|once|only|just|then|usually|
 NOT_THING = r"(?:a|an|the|to|in|on|at|and|but|for|by|from|of|with|up|out)"
 PRONOUN_FORMS = {"he": r"\b(he|him|his)\b", "she": r"\b(she|her|hers)\b"}
 FIRST_PERSON_PRONOUNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "it": ((r"\bits\b", "my"), (r"\bit\b", "I")),
     "he": ((r"\bhimself\b", "myself"), (r"\bhis\b", "my"), (r"\bhim\b", "me"), (r"\bhe\b", "I")),
     "she": (
         (r"\bherself\b", "myself"),
@@ -62,6 +65,21 @@ FIRST_PERSON_VERBS = {
     "isn't": "am not",
     "doesn't": "don't",
 }
+THING = re.compile(r"\b(?:a|an|one|the|this|that|another) (?:[\w-]+ )?[a-z]", re.IGNORECASE)
+"""After a sentence about a persona that is a thing, "it" may mean any other thing in it."""
+OWN_THING = re.compile(r"\b(?:it|its|itself)\b", re.IGNORECASE)
+EXPLETIVE = re.compile(
+    r"(?:(?:did|does|do|has|had|have|will|would|may|is|was) (?:not )?)?(?:been )?(?:rain|snow|freez|thaw|"
+    r"seem|appear|happen|follow|matter|take|took|turns? out|turned out|said|known|true|likely|time|late|"
+    r"early|possible|impossible|easy|hard|best|better)(?:s|ed|ing|e|es)?\b"
+)
+"""What follows an "it" that means nothing."""
+NEW_CLAUSE = (
+    r"[,;:]|\b(?:that|who|whom|which|what|how|when|while|where|because|if|as|until|before|after|since|"
+    r"than|for whom)\b"
+)
+OBJECT_OF_ANOTHER = re.compile(rf"^[^,;:]*?\bI (?:(?!{NEW_CLAUSE}).)*?\bme\b")
+"""In one clause, the object of "he" is another "him": the same one would be "himself"."""
 COORDINATED_S_WORD = re.compile(r"(?:,|\band\b|\bbut\b|\bor\b) [a-z]+s\b")
 UNINFLECTED_WORDS = frozenset("was this his its always sometimes perhaps as thus yes us".split())
 FOLLOW_UPS = ("Go on.", "And then?", "What else?", "Tell me more.")
@@ -70,12 +88,22 @@ OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then
 
 @dataclass(frozen=True)
 class LoreSubject:
-    """References to a persona in English lore: its names, longest first, and "he" or "she" ("" if
-    unclear).
+    """References to a persona in English lore: its names, longest first, and "he", "she", or "it" ("" if
+    unclear). `says_i` is False for one that never speaks of itself as "I".
     """
 
     names: tuple[str, ...]
     pronoun: str
+    says_i: bool = field(default=True, kw_only=True)
+
+    def starts_clear(self, heading: str) -> bool:
+        """Report whether the pronoun means the persona at the start of a section: not below another's
+        name, and that of a thing only below its own.
+        """
+        if self.is_named_in(heading):
+            return True
+        title = heading.rpartition(": ")[2]
+        return self.pronoun != "it" and not self.names_in(title)
 
     @property
     def pattern(self) -> str:
@@ -135,7 +163,14 @@ class LoreSubject:
         """Report whether the pronoun of the next sentence means the persona: the safe guess after
         its name.
         """
+        if self.pronoun == "it":
+            return self._leaves_it_clear(sentence, clear)
         return self.opens(sentence) or (clear and not self.is_beside_others(sentence))
+
+    def _leaves_it_clear(self, sentence: str, clear: bool) -> bool:
+        if re.match(r"Its?\b", sentence):
+            return clear
+        return self.opens(sentence) and not THING.search(sentence)
 
     @property
     def follow_ups(self) -> tuple[str, ...]:
@@ -153,6 +188,9 @@ class LoreSubject:
         Only converts sentences whose subject is the persona, whose verb form is certain, and which
         mention no other person with the same pronoun.
         """
+        if not self.says_i:
+            # It speaks of itself as others do.
+            return sentence if self.opens(sentence) and '"' not in sentence else None
         if not clear or '"' in sentence:
             return None
         subject = rf"^(?P<open>{OPENERS})?(?P<who>{self.pattern}|{self.pronoun or '(?!)'}) "
@@ -164,6 +202,8 @@ class LoreSubject:
         verb = re.match(rf"(?P<before>{ADVERBS})(?P<verb>[\w']+)(?P<after>.*)$", rest, re.DOTALL)
         if verb is None or _ambiguous(opening + rest, self):
             return None
+        if self.pronoun == "it" and (OWN_THING.search(rest) or EXPLETIVE.match(rest)):
+            return None  # "It keeps it rolled up.", "It did not rain."
         turned = _first_person(verb["verb"])
         if turned != verb["verb"] and COORDINATED_S_WORD.search(verb["after"]):
             # "lights the boiler and writes down": is a second word with -s a verb or a thing?
@@ -171,9 +211,16 @@ class LoreSubject:
         after = _replace_pronouns(verb["after"], self)
         spoken = _replace_pronouns(opening, self) + f"I {verb['before']}{turned}{after}"
         # "I … me" is what is left of a sentence with two people of the same pronoun.
-        if self.is_named_in(spoken) or re.search(r"\bI \w+ me\b", spoken):
+        if self.is_named_in(spoken) or OBJECT_OF_ANOTHER.search(spoken):
             return None
         return spoken
+
+
+def is_whole_name(name: str) -> bool:
+    """Report whether a capitalised word can be somebody: no day or month, and no title without its
+    name.
+    """
+    return not CALENDAR.match(name) and not CUT_NAME.search(name)
 
 
 def _ambiguous(text: str, subject: LoreSubject) -> bool:

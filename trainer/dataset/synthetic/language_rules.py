@@ -4,10 +4,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-LANGUAGES_FOLDER = Path(__file__).parents[3] / "data" / "languages"
+from personas.shipped_folders import SHIPPED_DATA
+
+LANGUAGES_FOLDER = SHIPPED_DATA / "languages"
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class LanguageRules:
     style: str = "(?!)"
     relation: str = "(?!)"
     trait: str = "(?!)"
+    taste: str = "(?P<thing>(?!))"
     refusal: str = "(?!)"
     about: str = "{topic}?"
     who: str = "{name}?"
     who_to_you: str = "{name}?"
+    likes: str = "{thing}?"
     follow_ups: tuple[str, ...] = ("…?",)
     openers: tuple[str, ...] = ("{}",)
     feelings: tuple[str, ...] = ()

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from personas.errors import MaterialError
-from personas.lore.passages import WORLD, Passage, split_sentences
+from personas.lore.passages import Passage, is_lore_set, split_sentences
+from personas.prompt.time_macros import fill_time_macros, time_phrase
 from personas.schemas.chat import Persona
-from trainer.dataset.synthetic.first_person import FactKind, LoreSubject
+from trainer.dataset.synthetic.first_person import FactKind, LoreSubject, is_whole_name
 from trainer.dataset.synthetic.lore_subjects import find_subject
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 
@@ -19,7 +20,8 @@ SECTION_QUESTIONS = (
     (r"^(?:his|her|their) (?P<rest>.+)$", "Tell me about your {rest}."),
     (r"^how (?P<rest>.+)$", "Tell me how {rest}."),
     (r"^who (?P<rest>.+)$", "Who {rest}?"),
-    (r"^what (?P<rest>.+)$", "What {rest}?"),
+    (r"^what (?P<rest>(?:is|are|was|were|do|does|did|has|had|happen\w*) .+)$", "What {rest}?"),
+    (r"^what (?P<rest>.+)$", "Tell me what {rest}."),
     (r"^likes and (?P<rest>dislikes|fears)$", "What do you like, and what not?"),
     (r"^fears and (?P<rest>.+)$", "What are you afraid of, and what do you love?"),
 )
@@ -45,10 +47,9 @@ def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
     for passage in passages:
         if (passage.source, passage.heading) != section:
             section = (passage.source, passage.heading)
-            # Below a heading with somebody else's name, a pronoun means that person.
-            title = passage.heading.rpartition(": ")[2]
-            clear = not subject.names_in(title) or subject.is_named_in(passage.heading)
-        for sentence in split_sentences(passage.text):
+            clear = subject.starts_clear(passage.heading)
+        text = fill_time_macros(passage.text, time_phrase)
+        for sentence in split_sentences(text):
             facts.append(_fact(sentence, passage, subject, subject.opens(sentence) or clear))
             clear = subject.stays_clear(sentence, clear)
     return facts
@@ -104,7 +105,7 @@ def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtractio
     """Extract facts, traits, relations, style and pairs from the persona's lore; without it raise
     `MaterialError`.
     """
-    own = [passage for passage in passages if passage.owner != WORLD]
+    own = [passage for passage in passages if not is_lore_set(passage.owner)]
     if not own:
         raise MaterialError(
             f"There is no lore of {persona.name}.", "Write some, or name a folder with --lore."
@@ -116,7 +117,7 @@ def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtractio
     for _, section in itertools.groupby(facts, key=_section_key):
         pairs += _section_pairs(list(section), subject, left_out)
     pairs += _relation_pairs(facts, subject)
-    world = [passage for passage in passages if passage.owner == WORLD]
+    world = [passage for passage in passages if is_lore_set(passage.owner)]
     world_sentences = sum(len(split_sentences(passage.text)) for passage in world)
     if world_sentences:
         left_out["about the world: chat retrieves it by itself"] = world_sentences
@@ -177,7 +178,7 @@ def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator
     for fact in facts:
         text = _first_person_text(fact, subject) if fact.kind == "relation" else None
         if text:
-            for name in fact.names:
+            for name in filter(is_whole_name, fact.names):
                 by_name.setdefault(name, []).append((fact, text))
     for name, relevant in by_name.items():
         answer = _join(dict.fromkeys(text for _, text in relevant))
@@ -201,7 +202,7 @@ def question_about(heading: str, subject: LoreSubject) -> str:
         return f"Who is {name}?"
     own = "|".join(map(re.escape, subject.names))
     shown = re.sub(r"^(?:The|A|An)\b", lambda article: article[0].lower(), name)
-    shown = re.sub(rf"\b(?:{own})['’]s\b", "your", shown)
+    shown = re.sub(rf"\b(?:(?:Mrs?|Ms|Dr)\.? )?(?:{own})['’]s\b", "your", shown)
     within = ""
     is_single_word = len(name.split()) == 1
     if name == section and title and is_single_word and not re.search(own, title):
@@ -216,6 +217,8 @@ def _first_person_text(fact: LoreFact, subject: LoreSubject) -> str | None:
     """
     if fact.spoken:
         return fact.spoken
+    if not subject.says_i:
+        return fact.text
     return None if subject.is_referred_to(fact.text) else fact.text
 
 

@@ -93,8 +93,10 @@ class ReplyFilter:
         """Remember accepted replies, so that similar ones count as repetitions."""
         self._kept += [_shingles(reply) for reply in replies]
 
-    def fault(self, reply: str, question: str, about: Passage) -> str | None:
-        """Return the first fault of a reply to a question about a passage, or None."""
+    def fault(self, reply: str, question: str, about: Passage | None) -> str | None:
+        """Return the first fault of a reply to a question about a passage, or about anything; None
+        without one.
+        """
         checks: tuple[tuple[str, bool], ...] = (
             ("empty", len(split_words(reply)) < 3),
             ("cut off", not SENTENCE_END.search(reply)),
@@ -111,9 +113,10 @@ class ReplyFilter:
             if is_wrong:
                 return reason
         # Last, because it may have to embed both texts.
-        return "speaks of something else" if self._is_off_topic(reply, about) else None
+        is_off_topic = about is not None and self._is_off_topic(reply, about)
+        return "speaks of something else" if is_off_topic else None
 
-    def _as_another(self, reply: str, about: Passage) -> bool:
+    def _as_another(self, reply: str, about: Passage | None) -> bool:
         """Detect a reply in another's person, by name or by an unambiguous pronoun."""
         names = "|".join(map(re.escape, self._subject.names))
         pronoun = self._subject.pronoun
@@ -128,13 +131,17 @@ class ReplyFilter:
         third_person = re.compile(
             rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b"
         )
+        if not self._style.says_i:
+            return False
         if third_person.search(reply):
             return True
         if not pronoun:
             return False
         if re.match(rf"\W*{pronoun}\b", reply, re.IGNORECASE):
             return True
-        is_alone = about.owner == self._persona.id and not self._subject.people_in(about.text)
+        if about is None or about.owner != self._persona.id:
+            return False
+        is_alone = not self._subject.people_in(about.text)
         return is_alone and re.search(rf"\b{pronoun}\b", reply, re.IGNORECASE) is not None
 
     def _is_foreign(self, reply: str) -> bool:

@@ -6,24 +6,33 @@ from dataclasses import dataclass
 from personas.lore.passages import count_words
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona
+from trainer.dataset.quality_filters import detect_main_language
 
 CONTRACTION = re.compile(
     r"\b(?:\w+n['’]t|(?:I|you|we|they|he|she|it|that|there)['’](?:m|re|ve|ll|d|s))\b", re.IGNORECASE
 )
 EXCLAMATION = re.compile("[!！]")
+SELF = re.compile(r"\b(?:I|me|my|mine|myself)\b", re.IGNORECASE)
 STARRED = re.compile(r"\*[^*]+\*")
 MIN_EXAMPLES = 3
 MAX_SENTENCE_LENGTH_RATIO = 3.0
+MIN_WORDS_WITHOUT_I = 100
+"""Words of English examples without "I" or "my" that show a character who never says it."""
 
 
 @dataclass(frozen=True)
 class SpeakingStyle:
-    """Style of a card's examples, as shares of their replies; None if there are too few."""
+    """Style of a card's examples, as shares of their replies; None if there are too few.
+
+    `says_i`: the character speaks of itself as "I". `capitals`: some letter is a capital.
+    """
 
     contracted: float | None
     exclaimed: float | None
     starred: float | None
     sentence_words: float | None
+    says_i: bool = True
+    capitals: bool = True
 
     def fits(self, reply: str) -> bool:
         """Report whether a reply violates no habit that is common to all examples."""
@@ -34,6 +43,8 @@ class SpeakingStyle:
         if self.starred == 0 and STARRED.search(reply):
             return False
         if self.starred == 1 and "*" not in reply:
+            return False
+        if not self.says_i and SELF.search(reply):
             return False
         if not self.sentence_words:
             return True
@@ -52,6 +63,17 @@ def measure_style(persona: Persona) -> SpeakingStyle:
         exclaimed=_share(EXCLAMATION, replies),
         starred=_share(STARRED, replies),
         sentence_words=sum(map(_sentence_words, replies)) / len(replies),
+        says_i=_says_i(" ".join(replies)),
+        capitals=not " ".join(replies).islower(),
+    )
+
+
+def _says_i(text: str) -> bool:
+    """Report whether a text has a word for its speaker; True for one that is short, or not English."""
+    return (
+        SELF.search(text) is not None
+        or count_words(text) < MIN_WORDS_WITHOUT_I
+        or detect_main_language([text]) != "en"
     )
 
 

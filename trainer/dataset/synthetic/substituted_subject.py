@@ -109,6 +109,10 @@ class SubstitutedSubject(LoreSubject):
     def who_is(self, name: str) -> str:
         return self.rules.who_to_you.format(name=name, you=self._you)
 
+    def likes(self, thing: str) -> str:
+        """Phrase the question whether the persona likes something."""
+        return self.rules.likes.format(thing=thing, you=self._you)
+
     def to_first_person(self, sentence: str, *, clear: bool = True) -> str | None:
         """Replace names and pronouns, unless a pronoun may mean somebody else or the sentence
         quotes somebody.

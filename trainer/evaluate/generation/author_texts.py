@@ -9,9 +9,9 @@ from personas.home.data_subjects import NO_CONSENT
 from personas.home.rights import decide_right, read_statement
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dedup_split import hash_fraction
-from trainer.evaluate.generation.reply_tasks import DATA_FOLDER
 from trainer.schemas import PromptReply
 from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
@@ -71,7 +71,7 @@ def shipped_voices(persona: Persona) -> dict[str, AuthorTexts]:
     cards = read_cards(SHIPPED_CARDS)
     voices = {}
     for name, card in cards.items():
-        log = DATA_FOLDER / "logs" / f"{name}.json"
+        log = SHIPPED_DATA / "logs" / f"{name}.json"
         if name != persona.id and log.is_file():
             voices[name] = _split_texts(_persona_texts(log, card))
     return voices

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import UNSEGMENTED_PATTERN, extract_terms, query_terms
-from personas.lore.passages import WORLD, Passage
+from personas.lore.passages import Passage, is_lore_set
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -74,23 +75,27 @@ def lore_questions(data: Dataset) -> list[FactQuestion]:
 
 
 def fact_questions(
-    persona: Persona, lore: LoreIndex, trained: Collection[str] = ()
+    persona: Persona,
+    lore: LoreIndex,
+    trained: Collection[str] = (),
+    *,
+    file: str | Path = FACTS_FILE,
 ) -> list[FactQuestion]:
-    """Return the shipped questions that this lore answers or, if there are none, questions derived
-    from it.
+    """Return the questions of a file (by default the shipped ones) that this lore answers or, if
+    there are none, questions derived from it.
 
     Of derived ones, those that are among the messages `trained` on are left out: lore pairs ask the
     same.
     """
     passages = " ".join(passage.text for passage in lore.passages)
     known = " ".join(passages.split())  # on one line, as the file has its evidence
-    shipped: list[FactQuestion] = []
-    for row in read_jsonl(FACTS_FILE):
+    written: list[FactQuestion] = []
+    for row in read_jsonl(file):
         # Lore can be edited: a question whose evidence is gone has no answer any more.
         if row["persona"] == persona.id and row["evidence"] in known:
-            shipped.append(parse_question(row))
-    if shipped:
-        return shipped
+            written.append(parse_question(row))
+    if written:
+        return written
     derived = derive_questions(persona, lore.passages)
     untrained = [question for question in derived if question.text not in trained]
     return untrained[:MAX_DERIVED_QUESTIONS]
@@ -124,7 +129,7 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
     """Derive questions from the persona's own lore by rules."""
-    if all(passage.owner == WORLD for passage in passages):
+    if all(is_lore_set(passage.owner) for passage in passages):
         return []
     judge = ReplyFilter(persona, passages)
     pairs: dict[str, LorePair] = {}

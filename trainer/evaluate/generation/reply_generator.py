@@ -4,9 +4,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -27,9 +27,16 @@ from personas.schemas.chat import (
 from personas.schemas.scorecard import Side
 from trainer.evaluate.candidates import MAX_BATCH_ROWS
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
+from trainer.evaluate.measurement_cache import (
+    NO_CACHE,
+    MeasurementCache,
+    StoredReply,
+    reply_key,
+)
 from trainer.evaluate.time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
+KEPT_AT_ONCE = 16
 STATED_SAMPLING: dict[str, tuple[str, type[float], float, float]] = {
     "temperature": ("TEMPERATURE", float, *RECOMMENDED_SAMPLING["temperature"]),
     "top_p": ("TOP_P", float, *RECOMMENDED_SAMPLING["top_p"]),
@@ -76,7 +83,7 @@ def _read_stated(
 @dataclass(frozen=True)
 class ReplyGenerator:
     """Generates replies of the sides, each with its adapter (None: the base model), for the given
-    seeds.
+    seeds. Replies that `cache` has of the sides' `models` (`model_key`) are not generated again.
     """
 
     parts: EngineParts
@@ -84,6 +91,8 @@ class ReplyGenerator:
     adapters: dict[Side, AdapterRef | None]
     seeds: tuple[int, ...]
     sampling: SamplingParams
+    cache: MeasurementCache = NO_CACHE
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def answers(
         self,
@@ -120,11 +129,21 @@ class ReplyGenerator:
         `follow_up`.
         """
         run = _GenerationRun(self, list(prompts), budget, least=least, follow_up=follow_up)
-        while run.start_more():
-            self.parts.batch.step()
-            run.collect()
-            between(len(run.answers), run.total)
+        try:
+            while run.start_more():
+                self.parts.batch.step()
+                run.collect()
+                between(len(run.answers), run.total)
+        finally:
+            run.keep_new()
         return run.answers
+
+    def key(self, prompt: EvaluationPrompt, side: Side, seed: int) -> bytes | None:
+        """Return the key of a reply in the cache; None for a side that it does not know."""
+        if side not in self.models:
+            return None
+        settings = asdict(replace(self.sampling, seed=seed, stop=prompt.stop))
+        return reply_key(self.models[side], prompt.ids, card=prompt.card, **settings)
 
     def _load_adapters(self) -> None:
         """Load adapters into LoRA slots; those beyond plain LoRA are computed by peft on the
@@ -157,6 +176,7 @@ class _GenerationRun:
         self._next: deque[_PendingReply] = deque()  # of prompts that have begun
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
+        self._new: dict[bytes, StoredReply] = {}
         per_side = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting)
         self.total = per_side * len(generator.adapters)
 
@@ -167,8 +187,11 @@ class _GenerationRun:
         # All candidates of a reply have a row, and no reply waits in the engine: while one does,
         # the engine makes fewer candidates, and the sides' replies could not be compared.
         rows = MAX_BATCH_ROWS // self._generator.sampling.candidates
-        while len(self._running) < rows and (self._next or self._begin_prompt()):
-            self._start(self._next.popleft())
+        while len(self._running) < rows:
+            if self._next:
+                self._start(self._next.popleft())
+            elif not self._begin_prompt():
+                break
         return bool(self._running)
 
     def collect(self) -> None:
@@ -178,9 +201,22 @@ class _GenerationRun:
                 continue
             self._running.remove(pending)
             answer = pending.answer()
-            self.answers.append(answer)
-            self._waiting += self._follow_up(answer)
+            self._add(answer)
             self._recent_s.append(time.monotonic() - pending.started)
+            key = self._generator.key(answer.prompt, answer.side, answer.seed)
+            if key:
+                self._new[key] = StoredReply(answer.text, answer.tokens, answer.ended)
+        if len(self._new) >= KEPT_AT_ONCE:
+            self.keep_new()
+
+    def keep_new(self) -> None:
+        """Store the new replies for other evaluations."""
+        self._generator.cache.add_replies(self._new)
+        self._new = {}
+
+    def _add(self, answer: GeneratedReply) -> None:
+        self.answers.append(answer)
+        self._waiting += self._follow_up(answer)
 
     def _has_time(self) -> bool:
         """Report whether a reply as slow as the slowest recent one would finish in time."""
@@ -195,8 +231,15 @@ class _GenerationRun:
         generator = self._generator
         # A prompt that has begun is answered by all sides with all its seeds: sections compare
         # sides by the same prompts.
-        for side, seed in product(generator.adapters, prompt.seeds(generator.seeds)):
-            self._next.append(_PendingReply(prompt, side, seed))
+        pairs = list(product(generator.adapters, prompt.seeds(generator.seeds)))
+        keys = {pair: generator.key(prompt, *pair) for pair in pairs}
+        known = generator.cache.replies([key for key in keys.values() if key])
+        for side, seed in pairs:
+            key = keys[side, seed]
+            if key and (reply := known.get(key)):
+                self._add(GeneratedReply(prompt, side, seed, **vars(reply)))
+            else:
+                self._next.append(_PendingReply(prompt, side, seed))
         return True
 
     def _start(self, pending: "_PendingReply") -> None:

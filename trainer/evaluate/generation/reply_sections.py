@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from personas.prompt.renderer import Renderer
@@ -125,18 +126,21 @@ def measure_replies(
     report: Callable[[str], None] = lambda text: None,
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,
-    sense_s: float = 0.0,
+    least: Mapping[str, int] = MappingProxyType({}),
+    sense: TimeBudget | None = None,
 ) -> ReplySections:
     """Generate the replies of all sides with each seed and measure them.
 
     `others` is other personas' data for the voice classifier, by default the shipped personas'.
-    `report` gets the progress, `between` is called after each token. The sections on sense take
-    `sense_s` seconds more.
+    `report` gets the progress, `between` is called after each token. `least` restricts the replies
+    to its tasks, and has the numbers of prompts that are answered whatever the time; without it,
+    one prompt of each task is. The sections on sense take the rest of the `sense` budget; None
+    leaves them out.
     """
-    renderer = Renderer(job.tokenizer)
+    renderer = Renderer(job.tokenizer).with_card(job.card)
     sampling = served_sampling(job.base)
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore, sampling.max_new_tokens)
-    session = _Session.from_data(job.data, builder, sides.names, seeds)
+    session = _Session.from_data(job.data, builder, sides.names, seeds, tasks=least)
     reported_at = time.monotonic()
 
     def after_step(done: int, of: int) -> None:
@@ -149,18 +153,23 @@ def measure_replies(
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in sides.names}
     generator = ReplyGenerator(
-        parts=sides.parts, renderer=renderer, adapters=refs, seeds=seeds, sampling=sampling
+        parts=sides.parts,
+        renderer=renderer,
+        adapters=refs,
+        seeds=seeds,
+        sampling=sampling,
+        cache=sides.cache,
+        models=sides.model_keys,
     )
-    # In the order of `interleave_tasks`, so many prompts are one of each task.
-    tasks = len({prompt.task for prompt in session.prompts})
     scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
     # The rest is for measuring the replies, by libraries that take seconds to load.
     limit = budget.part(1 - scoring_share)
-    session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
+    least_prompts = _count_until(session.prompts, least)
+    session.answers = generator.answers(session.prompts, limit, after_step, least=least_prompts)
     report(f"{len(session.answers):,} replies are measured")
     voices = usable_voices(job.data, others or {})
     sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
-    if job.data.persona is None:
+    if job.data.persona is None or sense is None:
         return sections
     inputs = SenseInputs(
         data=job.data,
@@ -168,17 +177,27 @@ def measure_replies(
         builder=builder,
         questions=session.questions,
         voices=voices,
-        sides=sides,
         generator=generator,
         report=report,
         between=between,
     )
-    sense, left_out = measure_sense(inputs, session.answers, TimeBudget(sense_s, budget.clock))
+    measured, left_out = measure_sense(inputs, session.answers, sense)
     return replace(
         sections,
-        sense={name: shares.section() for name, shares in sense.items()},
+        sense={name: shares.section() for name, shares in measured.items()},
         left_out={**sections.left_out, **left_out},
     )
+
+
+def _count_until(prompts: Sequence[EvaluationPrompt], least: Mapping[str, int]) -> int:
+    """Count the first prompts that have so many of each task (one each, unless named), or all."""
+    counts = Counter(prompt.task for prompt in prompts)
+    missing = {task: min(count, least.get(task, 1)) for task, count in counts.items()}
+    for place, prompt in enumerate(prompts):
+        if not any(missing.values()):
+            return place
+        missing[prompt.task] = max(0, missing[prompt.task] - 1)
+    return len(prompts)
 
 
 def missing_in_language(data: Dataset) -> dict[str, str]:
@@ -219,9 +238,15 @@ class _Session:
 
     @classmethod
     def from_data(
-        cls, data: Dataset, builder: PromptBuilder, sides: tuple[Side, ...], seeds: tuple[int, ...]
+        cls,
+        data: Dataset,
+        builder: PromptBuilder,
+        sides: tuple[Side, ...],
+        seeds: tuple[int, ...],
+        *,
+        tasks: Collection[str] = (),
     ) -> _Session:
-        """Build all prompts of this job."""
+        """Build all prompts of this job, or those of some tasks."""
         plain = replace(builder, persona=None, lore=None)
         prompts = heldout_prompts(builder, data, seeds) + general_prompts(plain, data)
         questions: list[FactQuestion] = []
@@ -232,6 +257,8 @@ class _Session:
             prompts += fact_prompts(builder, questions)
             prompts += small_talk_prompts(builder, data.language)
             prompts += safety_prompts(builder, trials)
+        if tasks:
+            prompts = [prompt for prompt in prompts if prompt.task in tasks]
         return cls(
             data=data,
             renderer=builder.renderer,
@@ -264,12 +291,14 @@ class _Session:
             if self.data.language != "en":
                 reason += f", and no rules for {language_name(self.data.language)}"
             left_out["facts"] = f"{reason}."
+        facts = None
+        if any(prompt.task == FACTS_TASK for prompt in self.prompts):
+            character = CharacterBreakDetector(persona)
+            facts = measure_facts(self.questions, self.answers, self.sides, character)
         return replace(
             sections,
             voice=self._voice(persona, voices, left_out),
-            facts=measure_facts(
-                self.questions, self.answers, self.sides, CharacterBreakDetector(persona)
-            ),
+            facts=facts,
             safety=measure_safety(persona, self.trials, self.answers, self.sides),
         )
 

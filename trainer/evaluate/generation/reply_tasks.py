@@ -20,20 +20,21 @@ from personas.schemas.scorecard import (
     MeanStd,
     Side,
 )
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.quality_filters import find_language_file
 from trainer.evaluate.bootstrap import bootstrap_ratio
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""
-DATA_FOLDER = Path(__file__).parents[3] / "data"
-EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
-SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
+EVALUATION_FOLDER = SHIPPED_DATA / "evaluation"
+SMALL_TALK_FILE = SHIPPED_DATA / "questions" / "small_talk.txt"
 FACTS_FILE = "facts.jsonl"
 SAFETY_FILE = "safety.jsonl"
 OUT_OF_CHARACTER_FILE = "out_of_character.toml"
 MIN_PAIRED_UNITS = 5  # of fewer, a bootstrap is certain of anything
 PRESSURE_FILE = "pressure.jsonl"
 TALKS_FILE = "talks.jsonl"
+MARKS_FILE = "marks.jsonl"
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,9 @@ def true_share(truths: Iterable[bool]) -> float:
     return sum(listed) / len(listed) if listed else 0.0
 
 
-def read_jsonl(name: str, language: str = "en") -> list[dict[str, Any]]:
-    """Read the rows of an evaluation file in JSON Lines, in a language if there are some, else in
-    English.
+def read_jsonl(name: str | Path, language: str = "en") -> list[dict[str, Any]]:
+    """Read the rows of an evaluation file in JSON Lines, or of a file elsewhere by its absolute
+    path, in a language if there are some, else in English.
     """
     english = EVALUATION_FOLDER / name
     file = find_language_file(english, language) or english

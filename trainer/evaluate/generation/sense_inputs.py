@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from personas.schemas.chat import Persona
 from trainer.dataset.dataset import Dataset
-from trainer.evaluate.candidates import Candidates
 from trainer.evaluate.generation.author_texts import AuthorTexts
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
 from trainer.evaluate.generation.lore_facts import FactQuestion
@@ -26,8 +25,8 @@ class SenseLimits:
 
 @dataclass(frozen=True)
 class SenseInputs:
-    """All that the sections read: the job's data, its prompts' sources, and the candidates with
-    their generator.
+    """All that the sections read: the job's data, its prompts' sources, and the candidates'
+    generator.
     """
 
     data: Dataset
@@ -35,7 +34,6 @@ class SenseInputs:
     builder: PromptBuilder
     questions: Sequence[FactQuestion]
     voices: Mapping[str, AuthorTexts]
-    sides: Candidates
     generator: ReplyGenerator
     limits: SenseLimits = SenseLimits()
     report: Callable[[str], None] = lambda text: None

@@ -1,23 +1,17 @@
-"""Score card sections on sense: belonging, lore in other words, style, long talks, pressure. None
-of them gates.
+"""Score card sections on sense: its estimate, lore in other words, style, long talks, pressure.
+None of them gates.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from personas.schemas.scorecard import BELONGS
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.quality_filters import find_language_file
 from trainer.dataset.synthetic.language_rules import language_name
 from trainer.evaluate.candidates import BASE
-from trainer.evaluate.generation.belonging import (
-    QUESTION_CHOICES,
-    QuestionJudges,
-    count_tested_questions,
-    measure_belonging,
-)
 from trainer.evaluate.generation.evaluation_prompts import interleave_tasks, reworded_prompts
 from trainer.evaluate.generation.lore_facts import measure_lore
+from trainer.evaluate.generation.reply_sense import measure_reply_sense
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
     PRESSURE_FILE,
@@ -37,8 +31,6 @@ from trainer.evaluate.time_budget import TimeBudget
 
 PROMPTS_TIME_SHARE = 0.25
 """Share of the time for questions in other words and messages under pressure."""
-BELONGING_TIME_SHARE = 0.4
-"""Share of the time then left for belonging; the rest is for the talks."""
 
 
 def measure_sense(
@@ -48,8 +40,8 @@ def measure_sense(
     are missing.
 
     `answers` are the replies to held-out prompts and questions on lore. What else has to be
-    generated is generated with the adapters alone. Without voices, all sections but belonging and
-    lore are left out.
+    generated is generated with the adapters alone. Without voices, all sections but the
+    estimate and lore are left out.
     """
     sections: dict[str, MeasuredShares | None] = {}
     left_out: dict[str, str] = {}
@@ -66,26 +58,15 @@ def measure_sense(
     replies = generator.answers(
         interleave_tasks(prompts),
         budget.part(PROMPTS_TIME_SHARE),
-        lambda done, of: inputs.between(),
+        lambda done, total: inputs.between(),
         least=2,  # one of each task
     )
     wanted = sum(len(prompt.seeds(generator.seeds)) for prompt in prompts) * len(adapters)
     left_out |= shortage("questions in other words, and pressure", len(replies), wanted)
 
-    inputs.report("which questions replies belong to")
-    judges = QuestionJudges(
-        inputs.sides,
-        inputs.builder.renderer,
-        reads=inputs.data.language == "en",
-        between=inputs.between,
-    )
-    belonging = measure_belonging(
-        inputs.data, answers, sides, judges.score, budget=budget.part(BELONGING_TIME_SHARE)
-    )
-    sections["belongs"] = belonging
-    if belonging:
-        wanted = count_tested_questions(inputs.data, answers)
-        left_out |= shortage("belongs", len(belonging.ceiling[BELONGS]), wanted)
+    if "sense" not in missing:
+        inputs.report("the sense of the replies")
+        sections["sense"] = measure_reply_sense(inputs.data, answers, sides)
 
     decode = inputs.builder.renderer.tokenizer.decode
     sections["lore"] = measure_lore(inputs.questions, [*answers, *replies], sides, decode)
@@ -99,7 +80,7 @@ def measure_sense(
             left_out |= talks.left_out
 
     reasons = {
-        "belongs": f"It takes {QUESTION_CHOICES} different held-out questions.",
+        "sense": "There are no replies to held-out prompts.",
         "lore": "There are no questions on lore.",
         **dict.fromkeys(("style", "talks", "pressure"), "The voice was not measured."),
         **missing,
@@ -117,4 +98,6 @@ def _missing_in_language(data: Dataset) -> dict[str, str]:
     for name, file in files.items():
         if not find_language_file(EVALUATION_FOLDER / file, data.language):
             missing[name] = f"There are no prompts in {language_name(data.language)}."
+    if data.language != "en":
+        missing["sense"] = "Readers have marked English replies alone."
     return missing

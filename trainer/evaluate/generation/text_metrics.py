@@ -19,6 +19,7 @@ WORD = re.compile(rf"[{UNSEGMENTED_SCRIPTS}]|[^\W_{UNSEGMENTED_SCRIPTS}]+")
 """In scripts without spaces each character is a word; ROUGE's own tokenizer knows only a to z."""
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 REPETITION_WORDS = 4
+SHARED_RUN_WORDS = 8
 
 References = Sequence[str | Sequence[str]]
 
@@ -159,18 +160,41 @@ def _repetition(texts: Iterable[Sequence[str]]) -> float:
 
 
 def repeated_share(text: str, earlier: Iterable[str] = ()) -> float:
-    """Return the share of a text's four-word runs that occurred before in it or in `earlier` texts;
-    0 without runs.
+    """Return the share of a text's four-word runs that occurred before in it or in `earlier` texts.
+
+    A shorter text is one run: "No, no, no." again is a repetition. Without words, it is 0.
     """
     seen: set[tuple[str, ...]] = set()
     for other in earlier:
-        seen.update(_ngrams(split_words(other), REPETITION_WORDS))
-    runs = _ngrams(split_words(text), REPETITION_WORDS)
+        seen.update(_runs(other))
+    runs = _runs(text)
     repeated = 0
     for run in runs:
         repeated += run in seen
         seen.add(run)
     return repeated / len(runs) if runs else 0.0
+
+
+def _runs(text: str) -> list[tuple[str, ...]]:
+    words = split_words(text)
+    return _ngrams(words, REPETITION_WORDS) or ([tuple(words)] if words else [])
+
+
+def has_shared_run(reply: str, text: str, length: int = SHARED_RUN_WORDS) -> bool:
+    """Report whether both texts share a run of `length` words; in scripts without spaces, twice as
+    many characters.
+    """
+    # A word of such a script has about two characters, each of which counts as a word here.
+    if is_unsegmented([text]):
+        length *= 2
+    words = split_words(reply)
+    known = f" {' '.join(split_words(text))} "
+    for start in range(len(words) - length + 1):
+        run = " ".join(words[start : start + length])
+        # Between spaces, so that no run ends within a word.
+        if f" {run} " in known:
+            return True
+    return False
 
 
 def _length_ratio(

@@ -1,0 +1,1 @@
+"""Benchmark of training methods on nine personas, without a judge model."""

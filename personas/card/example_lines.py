@@ -1,0 +1,104 @@
+"""Reads example talk as people type it into a form, and writes it as a card's `mes_example`."""
+
+import re
+
+from personas.card.toml_card import START_PATTERN, normalise_examples
+
+LABEL_PATTERN = re.compile(r"\{\{(user|char)\}\}:\s*", re.IGNORECASE)
+OTHER_LABEL_PATTERN = re.compile(r"[^\W\d_][^:：]{0,39}[:：]\s*")
+"""A name before an answer that is not the persona's, such as one that it had before."""
+MAX_QUOTED_CHARS = 80
+MULTILINE_ANY_CASE = re.MULTILINE | re.IGNORECASE
+Exchange = tuple[str, str]
+"""What somebody says to the persona, and its answer."""
+
+
+class InvalidExampleError(ValueError):
+    """A line of an example has no answer, or answers nothing; its text quotes it and says the
+    form.
+    """
+
+
+def parse_example_lines(text: str, name: str) -> list[Exchange]:
+    """Read exchanges from lines of `You: …` and `NAME: …`.
+
+    A line without a label right below another one answers it, or goes on with the answer. Raises
+    `InvalidExampleError` for what has no answer, and for an answer to nothing.
+    """
+    label = name or "NAME"
+    exchanges: list[Exchange] = []
+    for conversation in START_PATTERN.split(text):
+        asked = ""
+        for side, said in _parse_turns(conversation, name):
+            if side == "user" and asked:
+                break
+            if side == "user":
+                asked = said
+                continue
+            if not asked:
+                raise InvalidExampleError(
+                    f"“{_shorten(said)}” has no “You: …” before it. Write what somebody says, "
+                    f"“You: …”, and on the next line the answer, “{label}: …”."
+                )
+            exchanges.append((asked, said))
+            asked = ""
+        if asked:
+            raise InvalidExampleError(
+                f"“{_shorten(asked)}” has no answer. Write one on the next line: “{label}: …”."
+            )
+    return exchanges
+
+
+def _shorten(said: str) -> str:
+    return said if len(said) <= MAX_QUOTED_CHARS else f"{said[:MAX_QUOTED_CHARS]}…"
+
+
+def _parse_turns(text: str, name: str) -> list[tuple[str, str]]:
+    """Return pairs of a side, `user` or `char`, and what it says."""
+    # People write the first name alone, in small letters, or with their script's colon.
+    names = "|".join(re.escape(label) for label in {name, *name.split()[:1]} if label)
+    if names:
+        text = re.sub(
+            rf"^[ \t]*(?:{names})[ \t]*[:：]", "{{char}}:", text, flags=MULTILINE_ANY_CASE
+        )
+    text = re.sub(r"^[ \t]*you[ \t]*：", "{{user}}:", text, flags=MULTILINE_ANY_CASE)
+    turns: list[tuple[str, str]] = []
+    is_open = False
+    for line in normalise_examples(text, name).splitlines():
+        line = line.strip()
+        label = LABEL_PATTERN.match(line)
+        if label:
+            turns.append((label[1].lower(), line[label.end() :]))
+        elif line and is_open and turns[-1][0] == "user":
+            turns.append(("char", OTHER_LABEL_PATTERN.sub("", line, count=1)))
+        elif line and is_open:
+            side, said = turns[-1]
+            turns[-1] = (side, f"{said} {line}".strip())
+        elif line:
+            turns.append(("char", line))
+        is_open = bool(line) and (is_open or label is not None)
+    return [(side, said) for side, said in turns if said]
+
+
+def format_examples(exchanges: list[Exchange]) -> str:
+    """Write exchanges as a card's `mes_example`, each as a conversation of its own."""
+    lines = []
+    for asked, answer in exchanges:
+        lines += ["<START>", f"{{{{user}}}}: {asked}", f"{{{{char}}}}: {answer}"]
+    return "\n".join(lines)
+
+
+def count_examples(mes_example: str) -> int:
+    """Count the conversations in a card's `mes_example`."""
+    return sum(bool(conversation.strip()) for conversation in START_PATTERN.split(mes_example))
+
+
+def example_lines(mes_example: str, name: str, label: str = "") -> str:
+    """Write the `mes_example` of a card of this name as lines for a form, with the label (if left
+    out, the name) before what the persona says; `parse_example_lines` reads them.
+    """
+    text = normalise_examples(mes_example, name)
+    text = re.sub(r"\s*<START>\s*", "\n\n", text)
+    text = re.sub(r"\{\{user\}\}:", "You:", text, flags=re.IGNORECASE)
+    speaker = f"{label or name}:"
+    return re.sub(r"\{\{char\}\}:", lambda _: speaker, text, flags=re.IGNORECASE).strip()

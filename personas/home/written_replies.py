@@ -1,0 +1,89 @@
+"""The replies that a model has written from a persona's card before its training: their file in a job's
+folder, which a moderator can read and change.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from personas.errors import MaterialError
+from personas.home.atomic_files import write_private_file
+from personas.schemas.training import WrittenReplies
+
+WRITTEN_FOLDER = "written"
+REPLIES_FILE = "replies.jsonl"
+SUMMARY_FILE = "summary.json"
+REVIEW_FILE = "review"
+"""There once a run has stopped for its replies to be read."""
+
+
+Author = Literal["teacher", "lore", "given"]
+
+
+@dataclass(frozen=True)
+class WrittenReply:
+    """A reply to a question of the bank. `number` is the question's place among those drawn.
+
+    `by` says whose it is: the teacher's, taken from the lore by rules, or given for every persona.
+    """
+
+    number: int
+    question: str
+    reply: str
+    kind: str = ""
+    lang: str = "en"
+    by: Author = "teacher"
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+WRITTEN_REPLY = TypeAdapter(WrittenReply)
+
+
+def written_file(job: Path) -> Path:
+    """Return the path of a job's written replies, whether or not they are there."""
+    return job / WRITTEN_FOLDER / REPLIES_FILE
+
+
+def review_file(job: Path) -> Path:
+    """Return the path of the file that says that a run has stopped for a review."""
+    return job / WRITTEN_FOLDER / REVIEW_FILE
+
+
+def read_written(file: Path) -> list[WrittenReply]:
+    """Read the replies of a file. Raises `MaterialError` when it is damaged."""
+    try:
+        # Not `splitlines`: a reply may have other characters that end lines, such as U+2028.
+        lines = file.read_text(encoding="utf-8").split("\n")
+        return [WRITTEN_REPLY.validate_json(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def store_written(file: Path, replies: Iterable[WrittenReply]) -> None:
+    """Replace the replies of a file. Raises `OSError`."""
+    write_private_file(file, format_written(replies).encode())
+
+
+def format_written(replies: Iterable[WrittenReply]) -> str:
+    """Format replies as the content of a file."""
+    return "".join(json.dumps(asdict(reply), ensure_ascii=False) + "\n" for reply in replies)
+
+
+def read_summary(job: Path) -> WrittenReplies | None:
+    """Read what became of a job's writing; None if it is not done. Raises `MaterialError`."""
+    file = job / WRITTEN_FOLDER / SUMMARY_FILE
+    try:
+        return WrittenReplies.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> MaterialError:
+    advice = f"Remove {file.parent} and run the same job again: it is written anew."
+    return MaterialError(f"{file} cannot be read: {error}.", advice)

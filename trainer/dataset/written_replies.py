@@ -1,0 +1,71 @@
+"""Conversations made of the replies that a model has written from a persona's card
+(`personas.home.written_replies`), and what stands in for them before.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+from personas.home.written_replies import WrittenReply
+from personas.prompt.renderer import DATASET_USER, example_turns, system_text
+from personas.schemas.chat import Persona
+from trainer.dataset.synthetic.question_bank import Question
+from trainer.sources.conversation import GUEST_IDS, Conversation, SourceMessage, SourceSpeaker
+
+WRITTEN_SOURCE = "written from the card"
+"""The source of the samples in counts and data sheets."""
+STAND_IN_WORDS = 30
+"""Words of a reply that is not written yet, where the card has no examples."""
+
+
+def written_count(most: int, own_replies: int, share: float) -> int:
+    """Return how many replies to write: the `share` of all replies beside the persona's own, `most`
+    at most, or all of them with a share of 1.
+    """
+    if share >= 1 or not own_replies:
+        return most
+    return min(most, max(1, math.ceil(own_replies * share / (1 - share))))
+
+
+def written_conversations(
+    persona: Persona, replies: Sequence[WrittenReply], right: str, arrived: str = ""
+) -> Iterator[Conversation]:
+    """Yield a conversation per reply. The guests who ask have changing names, as members have.
+
+    `right` is the card's: what a model writes from it is its author's, through the model.
+    """
+    speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=True)
+    for reply in replies:
+        guest = SourceSpeaker(GUEST_IDS[reply.number % len(GUEST_IDS)], (DATASET_USER,))
+        row = f"question {reply.number}"
+        messages = (
+            SourceMessage(guest, reply.question, row),
+            SourceMessage(speaker, reply.reply, row),
+        )
+        yield Conversation(
+            messages,
+            WRITTEN_SOURCE,
+            right,
+            raw_text=f"{reply.question}\n{reply.reply}",
+            lang=reply.lang,
+            arrived=arrived,
+        )
+
+
+def stand_ins(persona: Persona, questions: Sequence[Question], seed: int) -> list[WrittenReply]:
+    """Return replies as long as the card's examples, of the card's words: a plan counts with them
+    before any reply is written.
+    """
+    examples = [turn.text.split() for turn in example_turns(persona) if turn.by_persona]
+    lengths = [len(words) for words in examples] or [STAND_IN_WORDS]
+    words = system_text(persona, "").split() or [persona.name]
+    draw = random.Random(seed)  # nosec B311  # repeatable
+    replies = []
+    for place, question in enumerate(questions):
+        length = lengths[place % len(lengths)]
+        text = " ".join(draw.choices(words, k=length))
+        reply = WrittenReply(place, question.text, text, kind=question.kind, lang=question.lang)
+        replies.append(reply)
+    return replies

@@ -1,0 +1,293 @@
+"""Has a teacher write a persona's replies into a job's folder, resumable after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from personas.errors import MaterialError
+from personas.home.atomic_files import write_private_file
+from personas.home.written_replies import (
+    SUMMARY_FILE,
+    Author,
+    WrittenReply,
+    format_written,
+    written_file,
+)
+from personas.lore.index import LoreIndex
+from personas.lore.passages import Passage
+from personas.lore.ranking import MAX_LORE_PASSAGES
+from personas.prompt.renderer import EXAMPLE_USER
+from personas.schemas.chat import LoreHit, Persona, Turn
+from personas.schemas.training import WrittenReplies
+from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
+from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
+from trainer.dataset.synthetic.dialogue_synthesis import trim_to_sentence
+from trainer.dataset.synthetic.question_bank import LORE, Question
+from trainer.dataset.synthetic.reply_backends import ReplyBackend, ReplySession
+from trainer.dataset.synthetic.speaking_notes import speaking_notes
+from trainer.dataset.synthetic.speaking_style import measure_style
+from trainer.teacher.reply_judge import ReplyJudge
+from trainer.teacher.restyle import lower_if_small, restyle
+
+ATTEMPTS_FILE = "attempts.jsonl"
+MIN_SHARE = 0.3
+"""With fewer of the wanted replies by the teacher than this share, nothing is trained."""
+FEW_QUESTIONS = 60
+"""After so many questions without a good reply, the others are not asked."""
+
+
+@dataclass(frozen=True)
+class WritingTask:
+    """What is to be written: `count` replies to the first of the questions that get a good one.
+
+    `drafts` are written for each question, and the best one is kept.
+    """
+
+    persona: Persona
+    lore: LoreIndex | None
+    questions: Sequence[Question]
+    count: int
+    drafts: int
+    seed: int
+    licence: str = ""
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The passages of the lore."""
+        return tuple(self.lore.passages) if self.lore else ()
+
+
+def write_replies(
+    job: Path,
+    task: WritingTask,
+    backend: ReplyBackend,
+    between: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda kept: None,
+    fence: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a task's replies and the summary into a job's folder.
+
+    `between` is called between two questions and may raise to stop; `progress` gets the number of
+    replies so far; `fence` is called before the file gets its name. A killed or stopped writing goes
+    on where it was. Raises `MaterialError` where too few replies are good enough, and `UnderstudyError`
+    where the teacher fails.
+    """
+    journal = _Journal(written_file(job).parent / ATTEMPTS_FILE, task, teacher=backend.name)
+    notes = speaking_notes(task.persona, task.passages)
+    judge = ReplyJudge(task.persona, task.passages, notes)
+    for reply in journal.kept:
+        judge.keep(reply.reply)
+    writing = _Writing(task, backend, journal=journal, judge=judge, notes=notes)
+    if not writing.is_done:
+        asyncio.run(writing.run(between, progress))
+    _require_enough(task, journal, teacher=backend.name)
+    summary = WrittenReplies(
+        teacher=backend.name,
+        licence=task.licence,
+        asked=journal.asked,
+        kept=len(journal.kept),
+        by_rules=len(journal.kept) - journal.by_teacher,
+        dropped=dict(journal.dropped.most_common()),
+    )
+    fence()
+    folder = written_file(job).parent
+    text = summary.model_dump_json(indent=1) + "\n"
+    write_private_file(folder / SUMMARY_FILE, text.encode())
+    write_private_file(written_file(job), format_written(journal.kept).encode())
+
+
+def _require_enough(task: WritingTask, journal: _Journal, teacher: str) -> None:
+    kept = journal.by_teacher
+    wanted = min(task.count, len(task.questions))
+    if kept and kept >= MIN_SHARE * wanted:
+        return
+    reasons = ", ".join(f"{count:,} × {reason}" for reason, count in journal.dropped.most_common(4))
+    raise MaterialError(
+        f"{teacher} wrote too few usable replies for {task.persona.name}: {kept} of {wanted}, to "
+        f"{journal.asked} questions. Left out: {reasons or 'nothing'}.",
+        "Name a larger teacher (TEACHER), or add example dialogue to the card: three examples show "
+        "how it speaks.",
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question that was asked: the drafts that are written, or what nobody has to write."""
+
+    number: int
+    drafts: tuple[asyncio.Task[str], ...] = ()
+    given: str = ""
+    from_lore: str = ""
+
+
+class _Writing:
+    """Asks the questions in order, several at once, and judges the drafts in the same order: a reply
+    is compared with those before it, and a resumed writing has to judge as a whole one does.
+    """
+
+    def __init__(
+        self,
+        task: WritingTask,
+        backend: ReplyBackend,
+        journal: _Journal,
+        judge: ReplyJudge,
+        notes: str,
+    ) -> None:
+        self._task = task
+        self._backend = backend
+        self._journal = journal
+        self._judge = judge
+        self._notes = notes
+        self._length = ReplyLength.measure(task.persona)
+        self._style = measure_style(task.persona)
+        self._known = LoreAnswers(task.persona, task.passages)
+        self._given = sincere_replies(task.persona)
+        self._next = journal.asked
+        self._pending: deque[_Asked] = deque()
+
+    @property
+    def is_done(self) -> bool:
+        """True if there are enough replies, no more questions, or no hope."""
+        journal = self._journal
+        if len(journal.kept) >= self._task.count or journal.asked >= len(self._task.questions):
+            return True
+        return not journal.by_teacher and journal.asked >= FEW_QUESTIONS
+
+    async def run(self, between: Callable[[], None], progress: Callable[[int], None]) -> None:
+        """Ask and judge until it is done."""
+        writing: list[asyncio.Task[str]] = []
+        async with self._backend.open_session() as session:
+            at_once = asyncio.Semaphore(self._backend.at_once)
+            try:
+                while not self.is_done:
+                    between()
+                    self._ask_ahead(session, at_once)
+                    writing = [task for asked in self._pending for task in asked.drafts]
+                    asked = self._pending.popleft()
+                    self._judge_drafts(asked, list(await asyncio.gather(*asked.drafts)))
+                    progress(len(self._journal.kept))
+            finally:
+                # All of them end before the session does.
+                for task in writing:
+                    task.cancel()
+                await asyncio.gather(*writing, return_exceptions=True)
+
+    def _ask_ahead(self, session: ReplySession, at_once: asyncio.Semaphore) -> None:
+        most = self._backend.at_once
+        while len(self._pending) < most and self._next < len(self._task.questions):
+            self._pending.append(self._ask(session, at_once, self._next))
+            self._next += 1
+
+    def _ask(self, session: ReplySession, at_once: asyncio.Semaphore, number: int) -> _Asked:
+        question = self._task.questions[number]
+        if given := self._given.get(question.text):
+            return _Asked(number, given=restyle(given, self._style))
+        persona = self._task.persona
+        lore: list[LoreHit] = []
+        if self._task.lore:
+            lore = self._task.lore.search(persona.id, question.text, MAX_LORE_PASSAGES)
+        # As in the card's examples: of somebody with a name of their own, small models speak.
+        turns = [Turn(EXAMPLE_USER, question.text)]
+
+        async def draft(place: int) -> str:
+            seed = self._seeded(f"draft {number} {place}", 2**31 - 1)
+            async with at_once:
+                reply = await session.reply(
+                    persona,
+                    turns,
+                    lore=lore,
+                    seed=seed,
+                    instructions=self._notes,
+                    max_tokens=self._length.tokens,
+                )
+            text = reply.text if reply.complete else trim_to_sentence(reply.text)
+            return restyle(self._length.cut(text), self._style)
+
+        drafts = [asyncio.create_task(draft(place)) for place in range(self._task.drafts)]
+        known = self._known.answer(lore) if question.kind == LORE else ""
+        return _Asked(number, tuple(drafts), from_lore=restyle(known, self._style))
+
+    def _judge_drafts(self, asked: _Asked, drafts: list[str]) -> None:
+        question = self._task.questions[asked.number]
+        by: Author = "given"
+        best = asked.given
+        faults: list[str] = []
+        if not best:
+            if asked.from_lore:
+                drafts.append(asked.from_lore)
+            best, faults = self._judge.choose(question.text, drafts)
+            by = "lore" if best == asked.from_lore else "teacher"
+        reply = None
+        if best:
+            said = lower_if_small(best, self._style)
+            reply = WrittenReply(
+                asked.number, question.text, said, kind=question.kind, lang=question.lang, by=by
+            )
+            self._judge.keep(best)
+        self._journal.add(asked.number, reply, faults)
+
+    def _seeded(self, what: str, below: int) -> int:
+        """Return a number below `below` that follows from the seed, the persona and `what` alone."""
+        key = f"understudy teacher {self._task.seed}"
+        digest = hmac.digest(key.encode(), f"{self._task.persona.id} {what}".encode(), "sha256")
+        return int.from_bytes(digest[:8], "big") % below
+
+
+class _Journal:
+    """All questions asked so far, on disk. A partial last line after a kill is removed, and its
+    question asked again; a journal of another teacher, card, lore or seed is begun anew.
+    """
+
+    def __init__(self, path: Path, task: WritingTask, teacher: str) -> None:
+        self._path = path
+        self.kept: list[WrittenReply] = []
+        self.dropped: Counter[str] = Counter()
+        self.asked = 0
+        header = _header(task, teacher)
+        advice = f"Remove {path.parent} and run the same job again."
+        lines = read_journal(path, advice)
+        if lines[:1] != [header]:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private_file(path, json.dumps(header).encode() + b"\n")
+            lines = []
+        for line in lines[1:]:
+            self._count(line)
+
+    @property
+    def by_teacher(self) -> int:
+        """The number of replies that the teacher has written."""
+        return sum(reply.by == "teacher" for reply in self.kept)
+
+    def add(self, number: int, reply: WrittenReply | None, faults: Sequence[str]) -> None:
+        """Record what became of a question."""
+        line = {
+            "number": number,
+            "reply": asdict(reply) if reply else None,
+            "faults": list(faults),
+        }
+        append_to_journal(self._path, line)
+        self._count(line)
+
+    def _count(self, line: dict[str, Any]) -> None:
+        self.asked = line["number"] + 1
+        self.dropped.update(line["faults"])
+        if line["reply"]:
+            self.kept.append(WrittenReply(**line["reply"]))
+
+
+def _header(task: WritingTask, teacher: str) -> dict[str, Any]:
+    questions = [question.text for question in task.questions]
+    material = repr((task.persona, task.passages, questions, task.drafts))
+    return {
+        "teacher": teacher,
+        "seed": task.seed,
+        "material": hashlib.sha256(material.encode()).hexdigest(),
+    }

@@ -1,0 +1,60 @@
+"""Mends by rules what a model does against a habit that all examples of a card have: short forms,
+exclamations, and capital letters.
+"""
+
+import re
+
+from trainer.dataset.synthetic.speaking_style import EXCLAMATION, SpeakingStyle
+
+WHOLE_FORMS = {
+    "can't": "cannot",
+    "won't": "will not",
+    "shan't": "shall not",
+    "ain't": "is not",
+    "let's": "let us",
+    "y'all": "you all",
+}
+ENDINGS = (
+    (r"n['’]t\b", " not"),
+    (r"\b(I)['’]m\b", r"\1 am"),
+    (r"['’]re\b", " are"),
+    (r"['’]ve\b", " have"),
+    (r"['’]ll\b", " will"),
+    (r"\b(I|you|he|she|it|we|they)['’]d\b", r"\1 would"),
+)
+SUBJECT = r"\b(it|he|she|that|there|here|what|who|where|how)['’]s\b"
+IS = re.compile(SUBJECT, re.IGNORECASE)
+HAS = re.compile(
+    rf"{SUBJECT}(?= (?:always |never |also )?(?:been|got|had|gone|come|done|lost)\b)", re.I
+)
+
+
+def restyle(text: str, style: SpeakingStyle) -> str:
+    """Return a reply without the short forms and exclamation marks that no example has."""
+    if style.contracted == 0:
+        text = expand_contractions(text)
+    if style.exclaimed == 0:
+        text = EXCLAMATION.sub(".", text)
+    return text
+
+
+def lower_if_small(text: str, style: SpeakingStyle) -> str:
+    """Return a reply in small letters, where no example has a capital one.
+
+    A judge of drafts sees them before: it knows names by their capitals.
+    """
+    return text if style.capitals else text.lower()
+
+
+def expand_contractions(text: str) -> str:
+    """Return an English text with its short forms written out."""
+
+    def whole(match: re.Match[str]) -> str:
+        full = WHOLE_FORMS[match[0].casefold().replace("’", "'")]
+        return full.capitalize() if match[0][0].isupper() else full
+
+    forms = "|".join(form.replace("'", "['’]") for form in WHOLE_FORMS)
+    text = re.sub(rf"\b(?:{forms})\b", whole, text, flags=re.IGNORECASE)
+    for pattern, full in ENDINGS:
+        text = re.sub(pattern, full, text)
+    return IS.sub(r"\1 is", HAS.sub(r"\1 has", text))

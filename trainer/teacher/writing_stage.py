@@ -1,0 +1,128 @@
+"""The stage of a run in which a teacher writes a persona's replies, before its samples are made."""
+
+import logging
+from pathlib import Path
+
+from personas.errors import TrainingError
+from personas.home.teacher_setting import teacher_key
+from personas.home.written_replies import (
+    read_summary,
+    read_written,
+    review_file,
+    written_file,
+)
+from personas.models.base_model import EMBEDDED
+from personas.models.catalogue import find_model
+from personas.schemas.formatting import model_label
+from personas.schemas.training import JobSpec, TrainingRequest
+from trainer.dataset.job_inputs import job_questions, read_job_inputs
+from trainer.dataset.synthetic.reply_backends import (
+    EndpointBackend,
+    EngineBackend,
+    ReplyBackend,
+)
+from trainer.estimate.run_estimate import estimate_event
+from trainer.machine import release_memory
+from trainer.recipe.resolve import resolve_job
+from trainer.teacher.reply_writer import WritingTask, write_replies
+from trainer.train.job import prepare_job
+from trainer.train.phase_progress import PhaseProgress
+from trainer.train.resume_config import resumed_recipe
+from trainer.train.training_run import RunControl
+
+log = logging.getLogger(__name__)
+REPLIES_AT_ONCE = 8
+TEMPERATURE = 0.4
+"""Below that of channels: drafts of a small model wander less."""
+SERVER_ADVICE = (
+    "Check TEACHER, which ends with /v1, TEACHER_MODEL and, where the server takes a key, "
+    "TEACHER_KEY."
+)
+EMBEDDED_LICENCE = "Apache-2.0"
+"""The licence of SmolLM2-135M-Instruct, as its card on the hub states it."""
+
+
+class ReviewNeededError(TrainingError):
+    """The replies are written and have to be read; then the run is resumed."""
+
+    can_resume = True
+
+
+def write_job_replies(folder: Path, spec: JobSpec, control: RunControl) -> None:
+    """Have the replies of a job written that trains from a card, unless they are there.
+
+    Raises `UnderstudyError`, and what `control` raises to stop; the same job goes on where it was.
+    Raises `ReviewNeededError`, once, where the replies are to be read.
+    """
+    if not spec.request.from_card:
+        return
+    if not written_file(folder).exists():
+        _write(folder, spec, control)
+    if spec.request.review and not review_file(folder).exists():
+        control.fence()
+        review_file(folder).touch()
+        raise ReviewNeededError(
+            f"{len(read_written(written_file(folder))):,} replies are written, and wait to be read.",
+            "Read them on the page of the run, change them or strike them out, then resume it.",
+        )
+
+
+def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
+    backend, licence = choose_teacher(spec.request)
+    backend.prepare()
+    _announce_time(folder, spec, control)
+    inputs = read_job_inputs(folder, spec)
+    persona = inputs.persona
+    assert persona is not None  # the request has one
+    resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
+    recipe = resolved.recipe
+    count, questions = job_questions(inputs, persona, recipe)
+    task = WritingTask(
+        persona,
+        inputs.lore,
+        questions=questions,
+        count=count,
+        drafts=recipe.written_drafts,
+        seed=recipe.seed,
+        licence=licence,
+    )
+    detail = f"{count:,} replies by {model_label(backend.name)}"
+    progress = PhaseProgress(control, "writing replies", detail, count)
+    write_replies(
+        folder,
+        task,
+        backend=backend,
+        between=control.between,
+        progress=progress.update,
+        fence=control.fence,
+    )
+    release_memory()
+    summary = read_summary(folder)
+    assert summary is not None  # it has just been written
+    log.info("%s", summary.text)
+
+
+def choose_teacher(request: TrainingRequest) -> tuple[ReplyBackend, str]:
+    """Return the model that writes, and its licence: the stated one, else the request's base model."""
+    teacher = request.teacher
+    if teacher is None:
+        known = find_model(request.base_model)
+        licence = known.licence if known else ""
+        if request.base_model == EMBEDDED:
+            licence = EMBEDDED_LICENCE
+        own = EngineBackend(request.base_model, at_once=REPLIES_AT_ONCE, temperature=TEMPERATURE)
+        return own, licence
+    if teacher.url:
+        key = teacher_key(teacher.url)
+        server = EndpointBackend(teacher.url, teacher.model, key=key, advice=SERVER_ADVICE)
+        return server, teacher.licence
+    larger = EngineBackend(teacher.model, at_once=REPLIES_AT_ONCE)
+    return larger, teacher.licence
+
+
+def _announce_time(folder: Path, spec: JobSpec, control: RunControl) -> None:
+    """Emit the estimate of the whole run, by samples that stand in for those to be written."""
+    job = prepare_job(folder, spec, between=control.between)
+    estimate = estimate_event(job.recipe, job.base, job.workload, control.card)
+    control.timeline.expect(estimate.phases)
+    control.emit(estimate)
