@@ -8,11 +8,11 @@ from collections.abc import Callable
 from personas import cli_entry
 
 PACKAGES = frozenset(
-    """accelerate aiohttp bitsandbytes charset_normalizer datasets discord dotenv filelock gguf httpx2
-    huggingface_hub jinja2 markdown_it matplotlib numpy orjson peft phonenumbers prometheus_client
-    psutil py3langid pyarrow pycrfsuite pydantic pydantic_settings regex rouge_score sacrebleu
-    safetensors shtab sklearn sqlite_utils tensorboardX threadpoolctl tokenizers torch tqdm
-    transformers trl yaml""".split()
+    """PIL accelerate aiohttp bitsandbytes charset_normalizer datasets discord dotenv filelock gguf
+    httpx2 huggingface_hub jinja2 markdown_it matplotlib numpy orjson packaging peft phonenumbers
+    prometheus_client psutil py3langid pyarrow pycrfsuite pydantic pydantic_settings regex
+    rouge_score sacrebleu safetensors shtab sklearn sqlite_utils tensorboardX threadpoolctl
+    tokenizers torch tqdm transformers trl yaml""".split()
 )
 """Import names of the packages that pyproject.toml declares."""
 MIN_PYTHON = (3, 11)

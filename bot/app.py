@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from bot.operations.shards.request_limiter import RequestLimiter, open_limiter
 from bot.operations.shards.shard_store import open_shard_store
 from bot.operations.shards.shared_state import SharedConnection
 from bot.operations.shards.state_follower import StateFollower
+from bot.operations.startup_checks import require_startable
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry
@@ -41,10 +42,12 @@ from bot.training.resource_sharing import shares_processor
 from bot.training.training_plan import PREVIEWS_FOLDER
 from bot.versions.actions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
+from bot.versions.shipped import ShippedVersions
 from bot.web_server import WebServer, run_server
 from personas.engine import Engine, RequestMetrics
 from personas.home.comparison_targets import ComparisonTargets
 from personas.home.job_material import ShippedData
+from personas.home.lore_sets import LoreSets
 from personas.lore.index import LoreIndex
 from personas.models import base_model
 from sandbox import Sandbox, StateUnreadable, patch_discord
@@ -59,7 +62,7 @@ SANDBOX_GUILDS_SETTLE_S = 0.1
 """Wait for a further guild before the client counts as ready; the sandbox sends all at once."""
 # Labels and paths of the links on the sandbox's page.
 DASHBOARD_LINK = ("Dashboard", "/dashboard")
-MODELS_LINK = ("Which model?", "/dashboard/models")
+MODELS_LINK = ("Models", "/dashboard/models")
 
 
 class PortTakenError(SettingsError):
@@ -98,6 +101,7 @@ async def open_app(
     settings. Raises `UnderstudyError`.
     """
     async with AsyncExitStack() as stack:
+        await require_startable(settings)
         finish_restore(settings.home)
         store, shared_state = _open_store(settings, stack)
         # A bot that was killed may have left members' messages in it.
@@ -129,7 +133,6 @@ async def open_app(
                 f"There are no persona cards in {shipped.cards}.",
                 "Put one there: a *.toml file each.",
             )
-        lore = await _open_lore(settings, shipped, personas, stack)
         metrics = BotMetrics(settings)
         stack.enter_context(metrics.listening())
         stack.push_async_callback(metrics.findings.close)
@@ -141,8 +144,14 @@ async def open_app(
             speed.note(reply)
 
         engine = await create_engine(settings, base, note_reply)
-        await engine.start()
-        stack.push_async_callback(engine.close)
+        opening = _open_lore(settings, shipped, personas, stack)
+        lore = await _start_beside(engine, opening, stack)
+        base_hash = engine.fingerprint  # computed anew each time
+        if shipped.adapters and _serves_adapters(settings) and _is_primary(settings):
+            # A few files of 10 MB, once in the life of a home.
+            ShippedVersions(settings.home, store, personas).install(
+                shipped.adapters, settings.base_model, base_hash
+            )
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
         catalogue.shards = settings.shards
 
@@ -160,7 +169,7 @@ async def open_app(
             metrics=metrics,
             sampling=replace(base_model.recommended_sampling(base), **settings.sampling),
             recommended=frozenset(base_model.recommended_values(base)),
-            incompatible_versions=await _find_incompatible(settings, store, engine),
+            incompatible_versions=await _find_incompatible(settings, store, base_hash),
             shares_processor=lambda: shares_processor(settings, engine),
             env_file=env_file,
         )
@@ -258,6 +267,9 @@ def _start_primary_tasks(services: Services, settings: Settings, stack: AsyncExi
 async def _open_lore(
     settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
 ) -> LoreIndex:
+    if _is_primary(settings):
+        everybody = [(guild_id, persona.id) for guild_id, persona in personas.everybody()]
+        LoreSets(shipped.lore, settings.home).adopt(everybody)
     passages = await asyncio.to_thread(read_all_lore, shipped.lore, personas.of(0), settings.home)
     file_name = "lore.sqlite"
     if settings.shards and not settings.is_whole_bot:
@@ -269,18 +281,43 @@ async def _open_lore(
     return lore
 
 
+async def _start_beside(
+    engine: Engine, opening: Awaitable[LoreIndex], stack: AsyncExitStack
+) -> LoreIndex:
+    """Start the engine while the lore is opened: at a first start, each computes for seconds.
+
+    Waits for both, and raises the error of the engine before that of the lore.
+    """
+    started, lore = await asyncio.gather(engine.start(), opening, return_exceptions=True)
+    if isinstance(started, BaseException):
+        raise started
+    stack.push_async_callback(engine.close)
+    if isinstance(lore, BaseException):
+        raise lore
+    return lore
+
+
 async def _find_incompatible(
-    settings: Settings, store: Store, engine: Engine
+    settings: Settings, store: Store, base_hash: str
 ) -> IncompatibleVersions:
     """Find the versions of another base model, and log a warning about live ones."""
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
     incompatible = await asyncio.to_thread(
-        find_incompatible_versions, settings.home, versions, engine.fingerprint
+        find_incompatible_versions, settings.home, versions, base_hash
     )
-    incompatible = replace(incompatible, has_adapters=settings.engine != "openai")
+    incompatible = replace(incompatible, has_adapters=_serves_adapters(settings))
     if warning := incompatible.warning(store.versions.all_live(), settings.base_model):
         log.warning("%s", warning)
     return incompatible
+
+
+def _serves_adapters(settings: Settings) -> bool:
+    return settings.engine != "openai"
+
+
+def _is_primary(settings: Settings) -> bool:
+    """Report whether this process does the work that is done once for all shards."""
+    return settings.shards is None or settings.shards.has_first
 
 
 def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacyServices:

@@ -11,9 +11,15 @@ import discord
 from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
+import bot.answering.discord
+import bot.chat.discord_why
 import bot.generation.discord
+import bot.guilds.discord
+import bot.moderation.discord
 import bot.personas.discord
-import bot.personas.discord_cards  # noqa: F401  registers its commands
+import bot.personas.discord_cards
+import bot.safety.discord
+import bot.schedules.discord_lines  # noqa: F401  registers its commands
 from bot.chat.discord import ChatCog
 from bot.chat.discord_answers import PersonaSelect
 from bot.chat.discord_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
@@ -24,17 +30,32 @@ from bot.operations.doctor.connection_checks import missing_permissions
 from bot.operations.shards import ShardRange
 from bot.operations.shards.request_limiter import RequestLimiter
 from bot.operations.shards.shared_log import SharedRow
+from bot.personas.discord_create import (
+    CREATE_FORM_PREFIX,
+    CREATION_BUTTONS,
+    EDIT_FORM_PREFIX,
+    TALK_FORM_PREFIX,
+    create_from_form,
+    edit_from_form,
+    talk_from_form,
+)
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.platform import permissions
+from bot.platform.discord_kit.command_order import (
+    FINETUNE_ORDER,
+    PERSONA_ORDER,
+    order_subcommands,
+)
 from bot.platform.discord_kit.command_sync import sync_commands
 from bot.platform.discord_kit.request_locks import release_locks
-from bot.platform.discord_kit.transformers import FINETUNE, PERSONA
+from bot.platform.discord_kit.transformers import FINETUNE, MODERATION, PERSONA
 from bot.platform.discord_kit.ui import BotCommandTree, FormCog
 from bot.platform.errors import connection_error
 from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
 from bot.privacy.translations import CommandTranslator
+from bot.schedules.discord import ScheduleCog
 from bot.services import Bot
-from bot.training.discord import FinetuneCog
+from bot.training.discord import FinetuneCog, TrainFromCardButton
 from bot.training.discord_progress import JOB_BUTTONS
 from bot.versions.blind_test.discord import COMPARE_BUTTONS
 from bot.versions.discord import VERSION_BUTTONS
@@ -45,10 +66,14 @@ RESPONSE_TIMEOUT_S = 10.0
 """Timeout for Discord's response to a request that was sent."""
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
-    *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
+    *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
+    TrainFromCardButton,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
+    CREATE_FORM_PREFIX: create_from_form,
+    EDIT_FORM_PREFIX: edit_from_form,
+    TALK_FORM_PREFIX: talk_from_form,
     LORE_FORM_PREFIX: add_lore_from_form,
     MEMORY_FORM_PREFIX: edit_memory,
     TEACH_FORM_PREFIX: store_lesson,
@@ -123,11 +148,13 @@ class BotClient(Bot):
     async def setup_hook(self) -> None:
         self._limit_waits()
         release_locks(self.http)
-        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog):
+        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog, ScheduleCog):
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))
-        for group in (FINETUNE, PERSONA):
+        for group, order in ((FINETUNE, FINETUNE_ORDER), (PERSONA, PERSONA_ORDER)):
+            order_subcommands(group, order)
             self.tree.add_command(group)
+        self.tree.add_command(MODERATION)
         await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(*PERSISTENT_ITEMS)
         if self.is_primary:

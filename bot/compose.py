@@ -11,19 +11,24 @@ from pathlib import Path
 
 import discord
 
+from bot.answering.actions import AnsweringActions
 from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.message_tokens import MessageTokens
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
+from bot.chat.sent_files import SentFiles
 from bot.chat.webhooks import SenderRegistry
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
+from bot.guilds.time_zones import GuildTimeZones
 from bot.models.engine_advice import PresentEngine
 from bot.operations.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import Clock, SystemClock
+from bot.safety.actions import SafetyProtocol
+from bot.safety.texts import read_texts
 from bot.server_engines import create_server_engine
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings
@@ -46,6 +51,7 @@ from personas.engine import Engine, MetricsCallback
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.home.comparison_targets import ComparisonTargets
+from personas.home.lore_sets import LoreSets
 from personas.lore.index import LoreIndex
 from personas.models.base_model import BaseModel
 from personas.schemas.chat import SamplingParams
@@ -86,6 +92,8 @@ def compose(
     engine = dependencies.engine
     personas = dependencies.personas
     lore = dependencies.lore
+    lore_sets = LoreSets(dependencies.catalogue.shipped.lore, settings.home)
+    lore.sets_of = lore_sets.taken
     served_versions = ServedVersions(store, settings.home, dependencies.incompatible_versions)
     candidates = ReplyCandidates(
         store, default=settings.reply_candidates, maximum=settings.max_reply_candidates
@@ -98,6 +106,7 @@ def compose(
         set_by_operator=settings.model_fields_set & settings.sampling.keys(),
         recommended=dependencies.recommended,
     )
+    time_zones = GuildTimeZones(store, dependencies.clock, settings.time_zone)
     builder = ChatRequestBuilder(
         store=store,
         served_versions=served_versions,
@@ -105,7 +114,9 @@ def compose(
         sampling=dependencies.sampling,
         candidates=candidates,
         generation=generation,
+        time_zones=time_zones,
         message_tokens=MessageTokens(settings.base_model),
+        files=SentFiles(client, lambda: engine.state().sees_pictures),
     )
     throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
 
@@ -120,8 +131,11 @@ def compose(
         throttle=throttle,
         served_versions=served_versions,
         lore=lore,
+        lore_sets=lore_sets,
         reply_candidates=candidates,
+        time_zones=time_zones,
         generation=generation,
+        answering=AnsweringActions(store, time_zones),
         request_builder=builder,
         reply_service=ReplyService(
             store=store,
@@ -130,6 +144,10 @@ def compose(
             served_versions=served_versions,
             request_builder=builder,
             senders=SenderRegistry(client, store),
+            time_zones=time_zones,
+            safety=SafetyProtocol(
+                store, read_texts(settings.safety_texts), dependencies.metrics.safety_answer
+            ),
             views=ReplyButtonViews(),
             throttle=throttle,
         ),
@@ -154,6 +172,7 @@ def compose(
         queue=JobQueue(store, dependencies.backend, dependencies.clock),
         catalogue=dependencies.catalogue,
         base_model=settings.base_model,
+        teacher=settings.stated_teacher,
         home=settings.home,
         privacy=dependencies.privacy,
         max_upload_bytes=settings.max_upload_gib * GIB,
@@ -221,9 +240,10 @@ def create_backend(
     options = JobFolderOptions(
         serving_precision=engine.precision,
         environ=os.environ | evaluation_environ(settings),
-        secrets=settings.wandb,
+        secrets=settings.trainer_secrets,
         compare=compare,
         limits=RunLimits.of(settings),
+        card=settings.trainer_card,
     )
     if settings.trainer == "ray":
         # Ray's client is imported only where the setting names it.
@@ -236,7 +256,6 @@ def create_backend(
         SystemClock(),
         threads=settings.trainer_threads,
         nice=settings.trainer_nice,
-        card=settings.trainer_card,
         **options,
     )
     # A training takes the GPU if there is one, so the bot's own engine has to be able to leave.

@@ -1,4 +1,4 @@
-"""`python -m bot.demo`: plays a session without a browser: a reply, a training, a promotion, a
+"""`python -m bot demo`: plays a session without a browser: a reply, a training, a promotion, a
 reply.
 """
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,23 @@ from bot.app import App, open_app
 from bot.demo_guild import CHANNEL_PERSONAS, MEMBER, MODERATOR
 from bot.settings import load_settings
 from bot.store import TrainingJob
-from personas.errors import UnderstudyError
+from personas.cli_entry import EXIT_DONE
+from personas.errors import RequestError, UnderstudyError
+from personas.home.adapters import score_card_file
 from personas.home.job_material import ShippedData
-from personas.schemas.scorecard import BELONGS, IN_CHARACTER, LORE_RIGHT, VOICE_AT_TURN, ScoreCard
+from personas.schemas.scorecard import (
+    IN_CHARACTER,
+    LORE_RIGHT,
+    SENSE_ESTIMATE,
+    VOICE_AT_TURN,
+    ScoreCard,
+)
 from personas.schemas.training_events import Phase
 
-OUTPUT_FOLDER = Path("build/demo")
+FULL_RECIPE = "demo-cpu"
+"""Of --all: the first training of a persona on a CPU is quick otherwise."""
+RESULT_NAME = "result.json"
+HOME_NAME = "home"
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 QUESTION_DURING_TRAINING = "Are you still there while they train the other one?"
 PROMOTED_TEXT = "is live from the next reply on"
@@ -49,11 +60,10 @@ class DemoResult:
     voice_right_base: dict[str, float] = field(default_factory=dict)
     # Change of the loss on general talk, as a share of the base model's
     general_loss_change: dict[str, float] = field(default_factory=dict)
-    # Share of generated replies that belong to their question; of shuffled real replies, and of
-    # real ones
-    belongs: dict[str, float | None] = field(default_factory=dict)
-    belongs_floor: dict[str, float | None] = field(default_factory=dict)
-    belongs_ceiling: dict[str, float | None] = field(default_factory=dict)
+    # Estimated sense of generated replies; of shuffled real replies, and of real ones
+    sense: dict[str, float | None] = field(default_factory=dict)
+    sense_floor: dict[str, float | None] = field(default_factory=dict)
+    sense_ceiling: dict[str, float | None] = field(default_factory=dict)
     # Share of answers that are right with the passage in the prompt
     lore_right: dict[str, float | None] = field(default_factory=dict)
     # Share of replies in the persona's voice at turn 40 of scripted talks
@@ -130,15 +140,19 @@ class DemoSession:
             self.figures.first_reply_s = round(time.monotonic() - self._started, 2)
         return str(text)
 
-    async def retrain(self, persona_id: str) -> None:
-        """Start a training as a moderator, talk to another persona meanwhile, and promote the new
-        version.
+    async def retrain(self, persona_id: str, recipe: str = "") -> None:
+        """Start a training as a moderator, with the recipe that the bot recommends unless one is
+        named, talk to another persona meanwhile, and promote the new version.
         """
         channel = _channel_of(persona_id)
         moderator = self._sandbox.member(MODERATOR)
-        print_line(f"#{channel} · {MODERATOR}: /finetune start persona:{persona_id}")
+        options = {"persona": persona_id}
+        if recipe:
+            options["recipe"] = recipe
+        words = " ".join(f"{name}:{value}" for name, value in options.items())
+        print_line(f"#{channel} · {MODERATOR}: /finetune start {words}")
         mark = len(self._sandbox.events)
-        answer = await moderator.slash(channel, "finetune start", persona=persona_id)
+        answer = await moderator.slash(channel, "finetune start", **options)
         if answer.type is None:
             raise UnderstudyError("The bot did not acknowledge /finetune start.")
         timer = TrainingTimer(self._app)
@@ -163,9 +177,16 @@ class DemoSession:
         return self._app.services.store.versions.live(persona_id, guild_id) or ""
 
     async def _wait_for_text(self, mark: int, *texts: str) -> Any:
-        return await self._sandbox.wait_for(
-            "message", lambda message: any(text in message["content"] for text in texts), since=mark
-        )
+        """Return the first message since the mark with one of the texts. A button's answer that took
+        a while is an edit of the one that said so. Raises `TimeoutError`.
+        """
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            while True:
+                for kind, message in self._sandbox.events[mark:]:
+                    content = message.get("content", "") if kind in ("message", "edit") else ""
+                    if any(text in content for text in texts):
+                        return message
+                await asyncio.sleep(0.2)
 
     async def _watch(self, channel: str, mark: int) -> dict[str, Any]:
         """Print each new state of the progress message until the training has ended; returns the
@@ -206,12 +227,11 @@ class DemoSession:
             card.general_loss_tuned / card.general_loss_base - 1, 4
         )
         figures.verdict[persona_id] = card.verdict
-        file = (
-            services.served_versions.adapter(persona_id, newest.version).folder / "scorecard.json"
-        )
+        folder = services.served_versions.adapter(persona_id, newest.version).folder
+        file = score_card_file(folder, "scorecard.json")
         whole = ScoreCard.model_validate_json(file.read_bytes())
         for by_persona, section, measure in (
-            (figures.belongs, whole.belongs, BELONGS),
+            (figures.sense, whole.sense, SENSE_ESTIMATE),
             (figures.lore_right, whole.lore, LORE_RIGHT),
             (figures.voice_turn_40, whole.talks, VOICE_AT_TURN.format(40)),
             (figures.under_pressure, whole.pressure, IN_CHARACTER),
@@ -219,10 +239,10 @@ class DemoSession:
             share = section.new(measure) if section else None
             by_persona[persona_id] = None if share is None else round(share, 4)
         for by_persona, bounds in (
-            (figures.belongs_floor, whole.belongs and whole.belongs.floor),
-            (figures.belongs_ceiling, whole.belongs and whole.belongs.ceiling),
+            (figures.sense_floor, whole.sense and whole.sense.floor),
+            (figures.sense_ceiling, whole.sense and whole.sense.ceiling),
         ):
-            by_persona[persona_id] = round(bounds[BELONGS].estimate, 4) if bounds else None
+            by_persona[persona_id] = round(bounds[SENSE_ESTIMATE].estimate, 4) if bounds else None
         figures.left_out[persona_id] = whole.left_out
         if voice := whole.voice:
             figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)
@@ -233,33 +253,51 @@ def _channel_of(persona_id: str) -> str:
     return next(name for name, resident in CHANNEL_PERSONAS.items() if resident == persona_id)
 
 
-async def run_demo(
-    personas: list[str], started: float
+async def play(
+    personas: list[str], recipe: str, *, out: Path, started: float
 ) -> tuple[DemoResult, dict[str, tuple[Path, Path]]]:
-    """Play the session for these personas; returns the figures and, by persona, job folder and
-    adapter folder.
+    """Play the session for these personas, in a new home inside `out`; returns the figures and, by
+    persona, job folder and adapter folder.
     """
-    home = OUTPUT_FOLDER / "home"
-    shutil.rmtree(OUTPUT_FOLDER, ignore_errors=True)
+    home = out / HOME_NAME
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
-    async with open_app(settings, ShippedData.from_source_tree()) as app:
+    # Without the shipped versions: the session shows what a training changes.
+    shipped = replace(ShippedData.from_source_tree(), adapters=None)
+    async with open_app(settings, shipped) as app:
         session = DemoSession(app, started)
         # The same question in every channel: three voices.
         for persona_id in CHANNEL_PERSONAS.values():
             session.figures.reply_before[persona_id] = await session.ask(persona_id, QUESTION)
         for persona_id in personas:
-            await session.retrain(persona_id)
+            await session.retrain(persona_id, recipe)
             version = session.live(persona_id)
             session.figures.reply_after[persona_id] = await session.ask(
                 persona_id, QUESTION, version
             )
-            write_result(vars(session.figures))
+            write_result(out, vars(session.figures))
         folders = {}
         for persona_id in personas:
             newest = app.services.store.versions.installed(persona_id)[-1]
             adapter = app.services.served_versions.adapter(persona_id, newest.version).folder
             folders[persona_id] = (settings.home / "jobs" / newest.job_id, adapter)
     return session.figures, folders
+
+
+def make_output_folder(out: Path) -> None:
+    """Make the folder anew. Raises `RequestError` where it contains what no demo has written."""
+    advice = "Name a new folder with --out."
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is not a folder.", advice)
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    # A folder with a home alone may be that of a bot with people's messages.
+    expected = {RESULT_NAME, HOME_NAME} if RESULT_NAME in names else set()
+    if foreign := names - expected:
+        raise RequestError(
+            f"{out} is not the folder of a demo: it contains {min(foreign)}.", advice
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    write_result(out, {})  # from now on it is a demo's
 
 
 def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
@@ -272,9 +310,9 @@ def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any
     return losses
 
 
-def write_result(figures: dict[str, Any]) -> Path:
-    """Write `result.json`; after each persona, too: a session of all three is long."""
-    file = OUTPUT_FOLDER / "result.json"
+def write_result(out: Path, figures: dict[str, Any]) -> Path:
+    """Write `result.json`; before the session and after each persona, too: all three are long."""
+    file = out / RESULT_NAME
     file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return file
 
@@ -284,30 +322,27 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def main() -> int:
-    """Play the session, and print and write its figures."""
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Play the session, and print and write its figures; return the exit code."""
     started = psutil.Process().create_time() - time.time() + time.monotonic()
-    parser = argparse.ArgumentParser("python -m bot.demo", description=__doc__)
-    parser.add_argument(
-        "--all", action="store_true", help="train all three personas and compare their adapters"
-    )
-    arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     personas = list(CHANNEL_PERSONAS.values())
+    recipe = FULL_RECIPE
     if not arguments.all:
         personas = personas[:1]
+        recipe = ""
+    out = arguments.out
+    make_output_folder(out)
     try:
-        figures, folders = asyncio.run(run_demo(personas, started))
-    except UnderstudyError as error:
-        print(f"The demo broke off. {error}", file=sys.stderr)
-        return 1
+        figures, folders = asyncio.run(play(personas, recipe, out=out, started=started))
+    except TimeoutError:
+        raise UnderstudyError(
+            f"The demo broke off: the bot did not reply within {REPLY_TIMEOUT_S:.0f} s.",
+            "Play it on a machine with less other load; `python -m bot doctor` checks this one.",
+        ) from None
     result = dict(vars(figures))
     if arguments.all:
         result |= cross_persona_losses(folders)
-    file = write_result(result)
+    file = write_result(out, result)
     print_line(f"\nFigures ({file}):\n{file.read_text(encoding='utf-8')}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return EXIT_DONE

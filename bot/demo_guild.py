@@ -1,6 +1,5 @@
 """The guild in which the bot runs without a Discord account: its channels, members and personas."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from bot.platform.permissions import required_permissions
 from bot.privacy.identifier_matcher import IdentifierMatcher
 from bot.privacy.identifiers import PersonIdentifiers
 from bot.privacy.redaction import contains_person
-from bot.store import Channel
 from sandbox import (
     SILENCED_PERMISSIONS,
     ChannelSeed,
@@ -44,9 +42,7 @@ SKERROW_SEED = GuildSeed(
         ChannelSeed(
             "drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."
         ),
-        ChannelSeed(
-            "harbour-office", "For commands: /persona list, /persona set, /finetune status."
-        ),
+        ChannelSeed("harbour-office", "For commands. /persona create makes a character."),
     ),
     roles=(
         RoleSeed("Regular", 0, 0xB07D3C),
@@ -63,6 +59,12 @@ SKERROW_SEED = GuildSeed(
     bot_name="Understudy",
     bot_avatar=Path(__file__).with_name("avatar.png"),
     bot_permissions=required_permissions().value,
+    welcome=(
+        "Your name at the bottom of the channel list lets you be somebody else.",
+        "Ask Ballast something in #weighbridge-quay, then ask Oda the same in #the-damp-lantern.",
+        "Make a character of your own with /persona create, or train one with /finetune start.",
+    ),
+    developer_tools=False,
 )
 
 
@@ -114,13 +116,7 @@ async def assign_channel_personas(
     for channel in guild.text_channels:
         persona = reply_service.personas.get(homes.get(channel.name, ""), guild.id)
         if persona and not reply_service.store.channels.get(guild.id, channel.id):
-            setting = Channel(
-                guild_id=guild.id,
-                channel_id=channel.id,
-                persona_id=persona.id,
-                answers="everything",
-                set_by=guild.owner_id or 0,
-                set_at=time.time(),
+            reply_service.assign(
+                persona, channel, answers="everything", user_id=guild.owner_id or 0
             )
-            reply_service.store.channels.assign(setting)
             await reply_service.greet(persona, channel)

@@ -10,6 +10,8 @@ from typing import Any, Self
 import discord
 from discord.ext import commands
 
+from bot.answering.actions import AnsweringActions
+from bot.chat.decision_log import DecisionLog
 from bot.chat.message_reader import IncomingMessage, MessageReader
 from bot.chat.places import ChannelCache, ChannelRef
 from bot.chat.reply_service import ReplyService
@@ -19,16 +21,21 @@ from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
+from bot.guilds.time_zones import GuildTimeZones
 from bot.models.actions import ModelActions
 from bot.models.engine_advice import PresentEngine
 from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
+from bot.personas.creation import PersonaCreation
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
+from bot.safety.actions import SafetyProtocol
+from bot.schedules.lines import ScheduledLines
+from bot.schedules.trainings import ScheduledTrainings
 from bot.settings import FetchPolicy, Settings
-from bot.store import Store
+from bot.store import Channel, Store
 from bot.training.actions import Trainings
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
@@ -38,9 +45,10 @@ from bot.training.retrain_all import RetrainAll
 from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine
+from personas.home.lore_sets import LoreSets
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import Teacher, TrainingRequest
 
 MAX_NOTED_INTERACTIONS = 10_000
 """Ids of recent interactions. After a reconnect the gateway resends events; known ids are
@@ -84,8 +92,11 @@ class Services:
     throttle: TrainerThrottle
     served_versions: ServedVersions
     lore: LoreIndex
+    lore_sets: LoreSets
     reply_candidates: ReplyCandidates
+    time_zones: GuildTimeZones
     generation: GenerationActions
+    answering: AnsweringActions
     request_builder: ChatRequestBuilder
     reply_service: ReplyService
     versions: LiveVersions
@@ -105,11 +116,17 @@ class Services:
     without one.
     """
     metrics: BotMetrics
+    teacher: Teacher | None = None
+    """The model that writes replies from cards; None for the base model."""
     engine_settings: PresentEngine = field(default_factory=PresentEngine)
     env_file: Path | None = None
     """The file with the bot's settings, which may be missing; None for a bot without one."""
     unanswered: ChannelCache[IncomingMessage] = field(default_factory=lambda: ChannelCache(1000))
     """By direct-message channel: the message of a member who has not chosen a persona yet."""
+    decisions: DecisionLog = field(default_factory=DecisionLog)
+    """The latest decisions about messages, since the start."""
+    form_files: ChannelCache[discord.Attachment] = field(default_factory=lambda: ChannelCache(1000))
+    """By the command's interaction: the picture or card that came with a form which is open."""
     data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     background: list[BackgroundTask] = field(default_factory=list)
@@ -122,10 +139,38 @@ class Services:
             return self.personas.get(channel.persona_id, place.guild_id)
         return None
 
+    @property
+    def safety(self) -> SafetyProtocol:
+        """The answers to messages that speak of self-harm."""
+        return self.reply_service.safety
+
+    def personas_in(self, place: ChannelRef) -> list[Persona]:
+        """List the personas of a channel: first the one that answers what names none of them."""
+        setting = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+        return self.personas_of(setting) if setting else []
+
+    def personas_of(self, setting: Channel) -> list[Persona]:
+        """List the personas that a channel was given, in their order."""
+        known = []
+        for persona_id in (setting.persona_id, *self.store.channels.further(setting)):
+            if persona := self.personas.get(persona_id, setting.guild_id):
+                known.append(persona)
+        return known
+
     @cached_property
     def message_reader(self) -> MessageReader:
         """The reader of what members write."""
-        return MessageReader(self.store)
+        return MessageReader(self.store, self.request_builder.files)
+
+    @cached_property
+    def creation(self) -> PersonaCreation:
+        """New personas from a form."""
+        return PersonaCreation(
+            self.personas,
+            self.store,
+            base_model=self.base_model,
+            context_tokens=self.engine.context_tokens,
+        )
 
     @cached_property
     def data(self) -> DataActions:
@@ -154,14 +199,41 @@ class Services:
     @cached_property
     def trainings(self) -> Trainings:
         """Trainings: start, plan, cancel, resume."""
-        checks = RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
+        checks = RequestChecks(
+            self.queue, self.catalogue, self.base_model, self.home, teacher=self.teacher
+        )
         return Trainings(self.store, self.queue, checks, self.training_notes)
+
+    @cached_property
+    def scheduled_lines(self) -> ScheduledLines:
+        """What personas say at set times."""
+        return ScheduledLines(
+            store=self.store,
+            reply_service=self.reply_service,
+            time_zones=self.time_zones,
+            answering=self.answering,
+        )
+
+    @cached_property
+    def scheduled_trainings(self) -> ScheduledTrainings:
+        """Trainings at set times."""
+        return ScheduledTrainings(
+            store=self.store,
+            trainings=self.trainings,
+            queue=self.queue,
+            time_zones=self.time_zones,
+            answering=self.answering,
+        )
 
     @cached_property
     def retrain_all(self) -> RetrainAll:
         """Trainings of all personas over another base model."""
         return RetrainAll(
-            self.store, self.personas, self.served_versions, self.trainings, self.base_model
+            self.store,
+            self.personas,
+            served_versions=self.served_versions,
+            trainings=self.trainings,
+            base_model=self.base_model,
         )
 
     def training_notes(self, request: TrainingRequest) -> list[str]:

@@ -21,6 +21,8 @@ from pydantic_settings import (
 )
 
 from bot.operations.shards import ShardRange, parse_database_url
+from bot.platform.time_zones import environment_zone, zone_name
+from bot.safety.texts import read_texts
 from bot.setting_values import (
     LOOPBACK,
     MAX_NEW_TOKENS_LIMIT,
@@ -44,7 +46,10 @@ from personas.engine.context_window import MAX_CONTEXT_TOKENS, MIN_CONTEXT_TOKEN
 from personas.engine.server_urls import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import UnderstudyError
+from personas.home.teacher_setting import TEACHER_KEY, make_teacher
 from personas.models.base_model import EMBEDDED
+from personas.schemas.chat import VisionSetting
+from personas.schemas.training import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +97,17 @@ class Settings(BaseSettings):
     lore_encoder: str = Field(
         default="", description="a folder or hub id of a sentence-transformers model"
     )
+    teacher: str = Field(
+        default="",
+        description="a base model here, or the address of a server with OpenAI's API, ending in /v1",
+    )
+    teacher_model: str = Field(default="", description="the model's name at that server")
+    teacher_licence: str = Field(
+        default="", description="a licence's name, such as Apache-2.0; needed for unknown models"
+    )
+    teacher_key: Token = Field(
+        default="", repr=False, description="that server's API key alone, without spaces"
+    )
     engine_precision: Annotated[PrecisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
@@ -111,6 +127,10 @@ class Settings(BaseSettings):
         default="",
         description="the model's name at the servers, if they list several; with llamacpp and ollama the base model's "
         "GGUF file",
+    )
+    # Whether the servers' model is given the pictures that members send; auto asks it with a small one
+    vision: Annotated[VisionSetting, BeforeValidator(str.lower)] = Field(
+        default="auto", description="auto, on, off"
     )
     # A server of the bot's own has a context of its own for each reply; Ollama computes one at a time
     engine_rows: Integer = Field(
@@ -219,6 +239,11 @@ class Settings(BaseSettings):
         default="", repr=False, description="the key alone, without spaces"
     )
     wandb_project: str = Field(default="understudy", description="a project's name")
+    # The time zone of direct messages, and of servers that have chosen none
+    time_zone: Annotated[str, AfterValidator(zone_name)] = Field(
+        default_factory=lambda: environment_zone(os.environ.get("TZ")),
+        description="a time zone's IANA name, such as Europe/Berlin",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
         default="INFO", description="DEBUG, INFO, WARNING, ERROR"
     )
@@ -246,6 +271,10 @@ class Settings(BaseSettings):
     # An automatic backup every `backup_hours` (0: none), of which the latest `backup_keep` are kept
     backup_hours: Integer = Field(default=24, ge=0, le=8760)
     backup_keep: Integer = Field(default=3, ge=1, le=1000)
+    # The operator's texts for messages that speak of self-harm, by language (docs/safety.md)
+    safety_texts: Path | None = Field(
+        default=None, description="the path of a TOML file with a text for each of some languages"
+    )
     # A member's votes between two replies in 24 hours
     comparisons_per_day: Integer = Field(default=20, ge=1, le=1000)
 
@@ -287,8 +316,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         self._check_trainer()
+        self._check_teacher()
         self._check_engine()
         self._check_shards()
+        self._check_safety_texts()
         if not self.is_local and not self.web_token:
             raise SettingsError(
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",
@@ -325,6 +356,17 @@ class Settings(BaseSettings):
                 "Lower the one, or raise the other.",
             )
 
+    @property
+    def stated_teacher(self) -> Teacher | None:
+        """The model that writes replies from cards, None for the base model itself."""
+        return make_teacher(self.teacher, self.teacher_model, licence=self.teacher_licence)
+
+    def _check_teacher(self) -> None:
+        try:
+            make_teacher(self.teacher, self.teacher_model, licence=self.teacher_licence)
+        except UnderstudyError as error:
+            raise SettingsError(f"TEACHER: {error.message}", error.advice) from None
+
     def _check_trainer(self) -> None:
         if self.trainer_wandb and not self.wandb_api_key:
             raise SettingsError(
@@ -345,6 +387,12 @@ class Settings(BaseSettings):
                 "Name a folder, from / on, that this machine and all of Ray's workers mount at the same path.",
             )
 
+    def _check_safety_texts(self) -> None:
+        try:
+            read_texts(self.safety_texts)
+        except UnderstudyError as error:
+            raise SettingsError(f"SAFETY_TEXTS: {error.message}", error.advice) from None
+
     def _check_shards(self) -> None:
         if self.shared_db and self.is_whole_bot:
             raise SettingsError(
@@ -362,6 +410,11 @@ class Settings(BaseSettings):
         """The trainer's environment variables for wandb; empty unless `trainer_wandb` is on."""
         variables = {"WANDB_API_KEY": self.wandb_api_key, "WANDB_PROJECT": self.wandb_project}
         return variables if self.trainer_wandb else {}
+
+    @property
+    def trainer_secrets(self) -> dict[str, str]:
+        """The secrets in the trainer's environment."""
+        return self.wandb | ({TEACHER_KEY: self.teacher_key} if self.teacher_key else {})
 
     @property
     def engine_hosts(self) -> tuple[str, ...]:
@@ -417,6 +470,7 @@ READ_ONLY_WITH = (
     ("engine", "vllm", "ENGINE_HOME VLLM_PYTHON"),
     ("engine", "llamacpp ollama openai", "ENGINE_MODEL"),
     ("engine", "llamacpp", "LLAMA_SERVER"),
+    ("engine", "openai", "VISION"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),
 )
 """A setting's field, values of it, and the variables that have an effect with these alone."""
@@ -462,11 +516,13 @@ class EnvFileSource(PydanticBaseSettingsSource):
         return texts
 
 
-def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings:
+def load_settings(
+    env_file: Path | None, environ: Mapping[str, str], *, warns_of_unread: bool = True
+) -> Settings:
     """Read the settings; the environment wins over the file, and a missing file sets nothing.
 
     Raises `SettingsError` naming all invalid values at once. An unknown name in the file only logs
-    a warning.
+    a warning, and so does a setting that nothing reads with the others, if `warns_of_unread`.
     """
     given = read_env_file(env_file)
     for name, value in given.items():
@@ -488,7 +544,8 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
             if details["type"] != "default_factory_not_called":  # it follows from the others
                 invalid.append(_describe_invalid(str(details["loc"][0]), given))
         raise SettingsError(" ".join(invalid), CORRECT_ADVICE) from None
-    _warn_of_unread(settings, given)
+    if warns_of_unread:
+        _warn_of_unread(settings, given)
     return settings
 
 
@@ -536,9 +593,8 @@ def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> 
         for name in names.split():
             value = in_file.get(name)
             if value and value.text:
-                log.warning(
-                    "%s: nothing reads %s with %s=%s.", value.origin, name, field.upper(), chosen
-                )
+                setting = f"{field.upper()}={chosen}"
+                log.warning("%s: nothing reads %s with %s.", value.origin, name, setting)
 
 
 def _shown(text: str) -> str:

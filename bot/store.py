@@ -8,16 +8,18 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from bot.answering.store import AnsweringSettings, StoredAnswering
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
 from bot.chat.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
 from bot.generation.store import GenerationScope, GenerationSettings, StoredGeneration
-from bot.guilds.store.channels import AnswerMode, Channel, Channels
+from bot.guilds.store.channels import MAX_CHANNEL_PERSONAS, AnswerMode, Channel, Channels
 from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
 from bot.lessons.store import Lesson, Lessons
 from bot.memory.store import Memories, Memory
+from bot.moderation.store import Blocks, StoredLimits
 from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions
 from bot.platform.db.database import (
     HOME_DATABASE,
@@ -37,7 +39,9 @@ from bot.privacy.store.people import (
     Contribution,
     MemberRecords,
 )
-from bot.training.store import JobResult, JobState, TrainingJob, TrainingJobs
+from bot.safety.store import MinorGuilds, SafetyAnswers, Talks
+from bot.schedules.store import ScheduledLines, TrainingSchedules
+from bot.training.store import CardState, JobResult, JobState, TrainingJob, TrainingJobs
 from bot.versions.blind_test.store import (
     BASE_MODEL_NAME,
     BlindComparison,
@@ -52,15 +56,59 @@ from bot.versions.rollout.store import NewRollout, Rollout, Rollouts
 from bot.versions.store import InstalledVersion, Promotion, PromotionKind, Versions
 
 __all__ = [
-    "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
-    "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "EarlierTalk",
-    "ErasureRequest", "Exchange", "GenerationScope", "GenerationSettings", "HomeInUseError", "InstalledVersion",
-    "JobResult", "JobState", "JudgedReply",
-    "JudgementCounts", "Lesson", "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion",
-    "PromotionKind", "QuotedMessage", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError",
-    "StoreLockedError", "StoredMessage",
-    "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases",
-    "guild_suffix", "is_in_use", "refuse_split_home",
+    "ALL_CHANNELS",
+    "ALL_GUILDS",
+    "ALL_PERSONAS",
+    "BASE_MODEL_NAME",
+    "CARD_CONTRIBUTION",
+    "HOME_DATABASE",
+    "MAX_CHANNEL_PERSONAS",
+    "AnswerMode",
+    "AnsweringSettings",
+    "BackupMergeCounts",
+    "BlindComparison",
+    "CardState",
+    "Channel",
+    "ConsentDecision",
+    "Contribution",
+    "EarlierTalk",
+    "ErasureRequest",
+    "Exchange",
+    "GenerationScope",
+    "GenerationSettings",
+    "HomeInUseError",
+    "InstalledVersion",
+    "JobResult",
+    "JobState",
+    "JudgedReply",
+    "JudgementCounts",
+    "Lesson",
+    "MemberRecords",
+    "Memory",
+    "Mute",
+    "NewBlindComparison",
+    "NewRollout",
+    "Promotion",
+    "PromotionKind",
+    "QuotedMessage",
+    "ReplySelection",
+    "ReplyState",
+    "ReplyTally",
+    "Rollout",
+    "Store",
+    "StoreError",
+    "StoreLockedError",
+    "StoredMessage",
+    "StoredReply",
+    "TrainingJob",
+    "VoteChoice",
+    "VoteCounts",
+    "VotePreference",
+    "acquire_home_lock",
+    "find_databases",
+    "guild_suffix",
+    "is_in_use",
+    "refuse_split_home",
 ]  # fmt: skip
 
 
@@ -81,15 +129,23 @@ class Store:
         self.quoted = QuotedMessages(connection)
         self.replies = StoredReplies(connection)
         self.mutes = Mutes(connection)
+        self.blocks = Blocks(connection)
+        self.limits = StoredLimits(connection)
         self.versions = Versions(connection)
         self.rollouts = Rollouts(connection, self.versions)
         self.reply_stats = ReplyStats(connection)
         self.jobs = TrainingJobs(connection, self.versions)
         self.people = MemberRecords(connection)
         self.memories = Memories(connection)
+        self.talks = Talks(connection)
+        self.safety_answers = SafetyAnswers(connection)
+        self.minor_guilds = MinorGuilds(connection)
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)
         self.generation = StoredGeneration(connection)
+        self.training_schedules = TrainingSchedules(connection)
+        self.scheduled_lines = ScheduledLines(connection)
+        self.answering = StoredAnswering(connection)
         self.comparisons = BlindComparisons(connection)
         self.guild_feedback = GuildFeedback(connection)
         self.idempotency_keys = IdempotencyKeys(connection)

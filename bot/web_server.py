@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
+from bot.answering.web import pages as answering_pages
 from bot.data.errors import DataError
 from bot.data.web import build_pages, set_pages, source_pages
 from bot.data.web import http as dataset_routes
@@ -25,16 +26,19 @@ from bot.models.web import pages as model_pages
 from bot.openai_api.web import http as openai_routes
 from bot.openai_api.web.errors import is_openai_path, openai_error_response
 from bot.operations.doctor.connection_checks import PermissionReport
+from bot.operations.web import document_pages
 from bot.operations.web import http as system_routes
 from bot.operations.web import overview_pages as overview_page
 from bot.operations.web import pages as system_page
 from bot.operations.web import sign_in_pages as sign_in_page
 from bot.operations.web.system_state import PERMISSION_REPORT, WriteProbe
 from bot.personas.web import card_http as card_routes
-from bot.personas.web import card_pages, lore_pages
+from bot.personas.web import card_pages, creation_pages, lore_pages
+from bot.personas.web import creation_http as creation_routes
 from bot.personas.web import http as persona_routes
 from bot.personas.web import lore_http as lore_routes
 from bot.personas.web import pages as persona_pages
+from bot.platform.discord_kit.member_names import MemberNames
 from bot.platform.errors import is_disk_full
 from bot.platform.web_kit import idempotency, openapi, templating
 from bot.platform.web_kit.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
@@ -58,17 +62,19 @@ from bot.platform.web_kit.request_body import incomplete_body
 from bot.playground.web import http as playground_routes
 from bot.playground.web import pages as playground_page
 from bot.playground.web.actions import set_up_playground
+from bot.safety.web import pages as safety_page
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.actions import UnknownJobError
 from bot.training.guild_turns import QueueConflictError
-from bot.training.web import compare_pages, plan_pages, retrain_pages
+from bot.training.web import compare_pages, plan_pages, retrain_pages, written_pages
 from bot.training.web import http as job_routes
 from bot.training.web import pages as training_pages
 from bot.training.web import rerun_pages as rerun_page
 from bot.training.web import retrain_http as retrain_routes
 from bot.training.web import run_http as run_routes
 from bot.training.web.plan_cache import PLAN_CACHE, PlanCache
+from bot.training.web.run_view import MEMBER_NAMES
 from bot.versions.web import blind_test_pages, scorecard_pages
 from bot.versions.web import http as version_routes
 from bot.versions.web import pages as version_pages
@@ -86,14 +92,17 @@ PROBLEM_BY_STATUS = {
     413: "too-large",
 }
 API_MODULES = (
-    system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes,
+    system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes, creation_routes,
     lore_routes, generation_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
     model_routes, retrain_routes,
 )  # fmt: skip
 PAGE_MODULES = (
-    templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, generation_pages, version_pages,
-    source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages,
-    scorecard_pages, compare_pages, system_page, model_pages, retrain_pages,
+    templating, overview_page, sign_in_page, persona_pages, creation_pages, card_pages, lore_pages,
+    generation_pages, answering_pages, version_pages,
+    source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
+    playground_page, blind_test_pages,
+    scorecard_pages, compare_pages, system_page, safety_page, model_pages, retrain_pages,
+    document_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""
@@ -136,6 +145,7 @@ class WebServer:
         app[APP_CONTEXT] = self._context
         app[system_routes.WRITE_PROBE] = WriteProbe()
         app[PERMISSION_REPORT] = PermissionReport()
+        app[MEMBER_NAMES] = MemberNames()
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
         app[openapi.MOUNTED_ROUTES] = ROUTES
         app[AUTHENTICATOR] = self._authenticator
@@ -170,13 +180,8 @@ class WebServer:
         except Exception as error:  # the edge: every error has an answer
             problem = self._problem(request, error)
             if problem.status == web.HTTPForbidden.status_code:
-                log.info(
-                    "refused %s %s from %s: %s",
-                    request.method,
-                    request.path,
-                    request.remote,
-                    problem.message,
-                )
+                refused = f"{request.method} {request.path}"
+                log.info("refused %s from %s: %s", refused, request.remote, problem.message)
             answer = _problem_response(request, problem)
         for name, value in SECURITY_HEADERS.items():
             answer.headers.setdefault(name, value)
@@ -196,6 +201,9 @@ class WebServer:
                 f"Send `Authorization: Bearer …`, or sign in at {sign_in_page.SIGN_IN}.",
                 headers={"WWW-Authenticate": 'Bearer realm="Understudy"'},
             )
+        is_form_address = isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed)
+        if is_form_address and request.method == "GET" and templating.accepts_html(request):
+            return templating.redirect_to(request, await _page_above(request))
         return await idempotency.respond_once(request, handler)
 
     def _problem(self, request: web.Request, error: Exception) -> Problem:
@@ -221,6 +229,19 @@ class WebServer:
             case web.RequestPayloadError():
                 return incomplete_body()
         return internal_error(error)
+
+
+async def _page_above(request: web.Request) -> str:
+    """Return the nearest page above an address that takes forms only, as where a form was refused
+    and its page is loaded again.
+    """
+    path = request.rel_url.raw_path
+    while path:
+        path = path.rpartition("/")[0]
+        match = await request.app.router.resolve(request.clone(rel_url=path or "/"))
+        if match.http_exception is None:
+            break
+    return path or "/"
 
 
 def _refusal_slug(request: web.Request, error: UnderstudyError) -> str:

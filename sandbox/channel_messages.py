@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox import payloads, validation
+from sandbox import payloads, stickers_and_polls, validation
 from sandbox.gateway import Gateway
 from sandbox.guild import Guild
 from sandbox.guild_seed import Permission
@@ -34,14 +34,17 @@ SNAPSHOT_FIELDS = (
     "edited_timestamp",
     "flags",
     "components",
+    "sticker_items",
 )
-"""What a forward copies of a message."""
+"""What a forward copies of a message, where it has it."""
 REPLY = 19
 SLASH_COMMAND_RESPONSE = 20
 THREAD_STARTER = 21
 CONTEXT_MENU_RESPONSE = 23
 USER_MESSAGE_TYPES = (0, REPLY)
 """Types of messages that users write; the others are Discord's own or respond to commands."""
+BODY_PARTS = ("content", "embeds", "components", "sticker_ids", "poll")
+"""Of these, or files, a message has at least one."""
 MAX_FILES = 10
 NONCE_LIFETIME_S = 300.0  # Discord's documentation: "a few minutes"
 
@@ -60,7 +63,9 @@ class MessageDraft:
             raise ApiError.field(
                 "files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length."
             )
-        has_body = any(self.body.get(part) for part in ("content", "embeds", "components"))
+        if poll := self.body.get("poll"):
+            stickers_and_polls.check_poll(poll)
+        has_body = any(self.body.get(part) for part in BODY_PARTS)
         if not self.files and not has_body:
             raise ApiError(50006)
 
@@ -134,6 +139,10 @@ class MessageManager:
             return self.find(message_id)
         message = self._new(author, channel_id, draft.body) | more
         self._fill(message, draft)
+        if sticker_ids := draft.body.get("sticker_ids"):
+            message["sticker_items"] = stickers_and_polls.sticker_items(sticker_ids)
+        if poll := draft.body.get("poll"):
+            message["poll"] = stickers_and_polls.create_poll(poll, self._clock.now())
         if draft.body.get("nonce") is not None:
             message["nonce"] = draft.body["nonce"]
             self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
@@ -186,7 +195,8 @@ class MessageManager:
         """Send a copy of a message to another channel; it has no text of its own."""
         place = original["channel_id"]
         reference = {"type": FORWARD_REFERENCE, "channel_id": place, "message_id": original["id"]}
-        snapshot = {name: original[name] for name in SNAPSHOT_FIELDS} | {"components": []}
+        snapshot = {name: original[name] for name in SNAPSHOT_FIELDS if name in original}
+        snapshot["components"] = []
         return self.create(
             author,
             channel_id,

@@ -24,6 +24,7 @@ class Permission(IntFlag):
     USE_APPLICATION_COMMANDS = 1 << 31
     CREATE_PUBLIC_THREADS = 1 << 35
     SEND_MESSAGES_IN_THREADS = 1 << 38
+    SEND_POLLS = 1 << 49
 
 
 _TALK_PERMISSIONS = int(
@@ -37,10 +38,15 @@ _TALK_PERMISSIONS = int(
 
 DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
 MEMBER_PERMISSIONS = int(
-    _TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS
+    _TALK_PERMISSIONS
+    | Permission.USE_APPLICATION_COMMANDS
+    | Permission.CREATE_PUBLIC_THREADS
+    | Permission.SEND_POLLS
 )
 """Permissions of every member."""
-DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
+DIRECT_PERMISSIONS = int(
+    _TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.SEND_POLLS
+)
 """Permissions of both sides in direct messages."""
 SILENCED_PERMISSIONS = int(
     Permission.SEND_MESSAGES
@@ -97,6 +103,9 @@ class MemberSeed:
 class GuildSeed:
     """A guild, its members and its bot; `message_content` is the developer portal's switch for that
     intent.
+
+    `welcome` are lines that the page shows until they are dismissed. `developer_tools`: the page
+    offers its bench without being asked.
     """
 
     name: str
@@ -107,6 +116,8 @@ class GuildSeed:
     bot_avatar: Path | None = None
     bot_permissions: int = DEFAULT_BOT_PERMISSIONS
     message_content: bool = True
+    welcome: tuple[str, ...] = ()
+    developer_tools: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a guild without members, or with an unknown role."""

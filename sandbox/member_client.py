@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
-from sandbox import command_options, payloads
+from sandbox import command_options
 from sandbox.channel_messages import (
     EPHEMERAL,
     HAS_THREAD,
@@ -21,12 +21,12 @@ from sandbox.interactions import CallbackType, Interaction, InteractionType
 from sandbox.object_store import StoredFile
 from sandbox.payloads import TEXT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
+from sandbox.stickers_and_polls import STICKERS
 from sandbox.validation import USER_COMMAND
 
 BUTTON = 2
 LINK_STYLE = 5
 TEXT_INPUT = 4
-POLL_S = 86_400.0
 # Discord's limits: its client refuses longer texts before it sends them.
 MAX_FORM_TEXT_CHARACTERS = 4000
 MAX_MESSAGE_CHARACTERS = 2000
@@ -92,53 +92,49 @@ class MemberClient:
         content: str,
         reply_to: Json | None = None,
         files: Sequence[StoredFile] = (),
+        descriptions: Sequence[str] = (),
     ) -> Json:
-        """Send a message; @Name and #channel become mentions, as in Discord's input."""
-        location = self._find_channel_to_write(channel)
-        if files and not self._may(Permission.ATTACH_FILES, location):
+        """Send a message; @Name and #channel become mentions, as in Discord's input.
+
+        `descriptions` are of the files, in their order, for people who do not see them.
+        """
+        if files:
+            self._require_sendable(files, self._find_channel_to_write(channel))
+        described = []
+        for index, description in enumerate(descriptions):
+            described.append({"id": str(index), "description": description})
+        return self._post(channel, content, reply_to, {"attachments": described}, files=files)
+
+    def _require_sendable(self, files: Sequence[StoredFile], location: Json) -> None:
+        if not self._may(Permission.ATTACH_FILES, location):
             raise SandboxRefusal("You do not have permission to upload files in this channel.")
         if any(len(file.data) > LARGEST_FILE_BYTES for file in files):
             raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
-        body: Json = {"content": self._with_mentions(content)}
-        if reply_to is not None:
-            body["message_reference"] = {"message_id": _message_id(reply_to)}
-        draft = MessageDraft(body, tuple(files))
-
-        def send() -> Json:
-            draft.check()
-            return self._container.messages.create(self._self["user"], location["id"], draft)
-
-        return _as_client(body["content"], send)
 
     async def sticker(
         self, channel: ChannelReference, name: str, content: str = "", reply_to: Json | None = None
     ) -> Json:
         """Send a sticker, alone or with text."""
-        item = {"id": self._container.store.new_id(), "name": name, "format_type": 1}
-        return self._post(channel, content, reply_to, sticker_items=[item])
+        ids = [sticker["id"] for sticker in STICKERS if sticker["name"] == name]
+        if not ids:
+            raise SandboxRefusal(f"There is no sticker called {name}.")
+        return self._post(channel, content, reply_to, {"sticker_ids": ids})
 
     async def poll(self, channel: ChannelReference, question: str, answers: Sequence[str]) -> Json:
         """Send a poll."""
-        numbered = []
-        for answer_id, text in enumerate(answers, start=1):
-            numbered.append({"answer_id": answer_id, "poll_media": {"text": text}})
-        poll = {
-            "question": {"text": question},
-            "answers": numbered,
-            "expiry": payloads.format_timestamp(self._container.clock.now() + POLL_S),
-            "allow_multiselect": False,
-            "layout_type": 1,
-            "results": {"is_finalized": False, "answer_counts": []},
-        }
-        return self._post(channel, "", None, poll=poll)
+        location = self._find_channel_to_write(channel)
+        if not self._may(Permission.SEND_POLLS, location):
+            raise SandboxRefusal("You do not have permission to create polls in this channel.")
+        medias = [{"poll_media": {"text": text}} for text in answers]
+        poll = {"question": {"text": question}, "answers": medias}
+        return self._post(channel, "", None, {"poll": poll})
 
     async def voice_message(self, channel: ChannelReference, reply_to: Json | None = None) -> Json:
         """Send a voice message."""
         file = StoredFile("voice-message.ogg", "audio/ogg", b"OggS")
-        recorded = {"duration_secs": 1.0, "waveform": "AAAA"}
-        return self._post(
-            channel, "", reply_to, flags=IS_VOICE_MESSAGE, files=(file,), recorded=recorded
-        )
+        recorded = {"id": "0", "duration_secs": 1.0, "waveform": "AAAA"}
+        body = {"attachments": [recorded]}
+        return self._post(channel, "", reply_to, body, files=(file,), flags=IS_VOICE_MESSAGE)
 
     async def forward(self, channel: ChannelReference, message: Json) -> Json:
         """Forward a message that the member sees to a channel."""
@@ -153,19 +149,24 @@ class MemberClient:
         channel: ChannelReference,
         content: str,
         reply_to: Json | None,
+        more: Json,
         files: Sequence[StoredFile] = (),
-        recorded: Json | None = None,
-        **more: Any,
+        flags: int = 0,
     ) -> Json:
-        """Send a message with more than text; `recorded` are further fields of its first file."""
+        """Send a message with `more` in its body than text."""
         location = self._find_channel_to_write(channel)
-        body: Json = {"content": self._with_mentions(content)}
-        if recorded:
-            body["attachments"] = [{"id": "0", **recorded}]
+        body: Json = {"content": self._with_mentions(content), **more}
         if reply_to is not None:
             body["message_reference"] = {"message_id": _message_id(reply_to)}
         draft = MessageDraft(body, tuple(files))
-        return self._container.messages.create(self._self["user"], location["id"], draft, **more)
+        fields = {"flags": flags} if flags else {}
+
+        def send() -> Json:
+            draft.check()
+            author = self._self["user"]
+            return self._container.messages.create(author, location["id"], draft, **fields)
+
+        return _as_client(body["content"], send)
 
     async def edit(self, message: Json, content: str) -> Json:
         current = self._visible(_message_id(message))

@@ -15,6 +15,7 @@ from sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from sandbox.member_client import InteractionResponse, MemberClient
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import Json, SandboxRefusal
+from sandbox.stickers_and_polls import STICKERS
 
 ASSETS = Path(__file__).with_name("page")
 LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}  # the page's languages, by Discord locale
@@ -113,9 +114,12 @@ class _Page:
                 "bot": guild.bot,
                 "roles": guild.roles(),
                 "channels": guild.visible_channels(me.id),
+                "stickers": STICKERS,
                 "commands": self._container.commands.for_member(me.id),
                 "controls": self._controls.controls(),
                 "links": self._links,
+                "welcome": guild.seed.welcome,
+                "developer_tools": guild.seed.developer_tools,
             }
         )
 
@@ -214,7 +218,11 @@ class _Page:
         """Send a message with its uploads, which stay if it is refused."""
         upload_ids = body.get("uploads") or []
         message = await me.say(
-            body["channel"], body["content"], body.get("reply_to"), self._uploaded(upload_ids)
+            body["channel"],
+            body["content"],
+            reply_to=body.get("reply_to"),
+            files=self._uploaded(upload_ids),
+            descriptions=body.get("descriptions") or (),
         )
         for one in upload_ids:
             self._uploads.pop(one, None)
@@ -294,6 +302,11 @@ PageHandler = Callable[[_Page, web.Request], Awaitable[web.StreamResponse]]
 PageAction = Callable[[_Page, MemberClient, Json], Awaitable[object]]
 PAGE_ACTIONS: dict[str, PageAction] = {
     "say": _Page.say,
+    "sticker": lambda page, me, body: me.sticker(
+        body["channel"], body["name"], reply_to=body.get("reply_to")
+    ),
+    "poll": lambda page, me, body: me.poll(body["channel"], body["question"], body["answers"]),
+    "forward": lambda page, me, body: me.forward(body["channel"], body["message"]),
     "edit": lambda page, me, body: me.edit(body["message"], body["content"]),
     "delete": lambda page, me, body: me.delete(body["message"]),
     "slash": _Page.slash,

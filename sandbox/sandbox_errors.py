@@ -29,6 +29,7 @@ ERROR_CODES: dict[int, tuple[int, str]] = {
     50027: (401, "Invalid Webhook Token"),
     50033: (400, "Invalid Recipient(s)"),
     50035: (400, "Invalid Form Body"),
+    50081: (400, "Invalid sticker sent"),
     160004: (400, "A thread has already been created for this message"),
     160002: (403, "Cannot reply without permission to read message history"),
 }

@@ -28,9 +28,23 @@ MESSAGE: FieldLimits = (
     ("components[].components[].custom_id", 100),
     ("components[].components[].placeholder", 150),
     ("components[].components[].options", 25),
+    ("attachments[].description", 1024),
+    ("sticker_ids", 3),
+    ("poll.question.text", 300),
+    ("poll.answers", 10),
+    ("poll.answers[].poll_media.text", 55),
 )
 THREAD: FieldLimits = (("name", 100),)
-MODAL: FieldLimits = (("title", 45), ("custom_id", 100), ("components", 5))
+MODAL: FieldLimits = (
+    ("title", 45),
+    ("custom_id", 100),
+    ("components", 5),
+    ("components[].label", 45),
+    ("components[].description", 100),
+    ("components[].component.custom_id", 100),
+    ("components[].component.placeholder", 100),
+    ("components[].component.value", 4000),
+)
 CHOICES: FieldLimits = (("choices", 25), ("choices[].name", 100))
 COMMAND: FieldLimits = (
     ("name", 32),

@@ -9,17 +9,19 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.chat.discord_addressing import called_persona
 from bot.chat.discord_answers import (
     CHOOSE_TEXT,
     NO_PERSONA_TEXTS,
     MessageAnswerer,
     persona_select_view,
 )
-from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
+from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly, show_untrained
 from bot.chat.discord_missed import MAX_MISSED_AGE, answer_missed
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.message_reader import mentions_bot
-from bot.chat.places import SpeakChannel
+from bot.chat.message_text import said_text
+from bot.chat.places import SpeakChannel, channel_ref
 from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
@@ -41,15 +43,20 @@ class ChatCog(commands.Cog):
         self._delete = app_commands.ContextMenu(
             name="Delete this reply", callback=self.delete_reply
         )
+        self._untrained = app_commands.ContextMenu(
+            name="Reply without training", callback=self.reply_without_training
+        )
 
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self._delete)
+        self.bot.tree.add_command(self._untrained)
         events = self.bot.services.reply_service.events
         self.bot.services.background.append(events.task)
         events.task.start()
 
     async def cog_unload(self) -> None:
-        self.bot.tree.remove_command(self._delete.name, type=self._delete.type)
+        for command in (self._delete, self._untrained):
+            self.bot.tree.remove_command(command.name, type=command.type)
         events = self.bot.services.reply_service.events
         await events.task.stop()
         try:
@@ -67,16 +74,20 @@ class ChatCog(commands.Cog):
     async def chat(
         self, interaction: Interaction, message: app_commands.Range[str, 1, MAX_QUESTION_CHARS]
     ) -> None:
+        # First, because the answer with help lines comes also where no persona would answer.
+        self.bot.services.safety.require_safe(message)
         channel = interaction.channel
         if not isinstance(channel, SpeakChannel):
             raise RefusedError(
                 "Personas speak in text channels, threads and direct messages.", "Try it there."
             )
-        persona = self.answerer.persona_in(channel)
+        services = self.bot.services
+        called = called_persona(services, message, channel_ref(channel))
+        persona = called or self.answerer.persona_in(channel)
         if persona:
             await ask_publicly(interaction, persona, channel, message)
         elif isinstance(channel, discord.DMChannel):
-            view = persona_select_view(self.bot.services)
+            view = persona_select_view(services)
             await respond(interaction, CHOOSE_TEXT, view, ephemeral=False)
         else:
             no_persona, advice = NO_PERSONA_TEXTS
@@ -97,6 +108,14 @@ class ChatCog(commands.Cog):
             if not is_deleted:
                 text = "I lack the permission Manage Messages to delete that."
             await respond_privately(interaction, text)
+
+    async def reply_without_training(
+        self, interaction: Interaction, message: discord.Message
+    ) -> None:
+        """The command in a message's menu: show what the base model would have replied."""
+        stored = self.bot.services.store.replies.of_message(message.id)
+        reply = self.bot.services.reply_service.rules.require_reply(stored)
+        await show_untrained(interaction, reply.event_id)
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -136,10 +155,13 @@ class ChatCog(commands.Cog):
         # First, because a change may be held while the database is locked: the message that is being
         # read must not be answered as it was.
         self.answerer.note_edit(message)
+        reply_service = self.bot.services.reply_service
+        is_waiting = reply_service.line_waits.has_line(message.id)
         await self._store_change(lambda: self._store_edit(message))
-        events = self.bot.services.reply_service.events
+        if is_waiting:
+            await self.answerer.answer_edited_line(message)
         with suppress(StoreError):
-            if await events.store(lambda: self._is_newly_mentioned(message)):
+            if await reply_service.events.store(lambda: self._is_newly_mentioned(message)):
                 await self.answerer.answer(message)
 
     @commands.Cog.listener()
@@ -200,8 +222,8 @@ class ChatCog(commands.Cog):
         return is_recent and not is_known and not store.messages.is_deleted(message.id)
 
     def _store_edit(self, message: discord.Message) -> None:
-        """Store an edit. A message whose text was removed, or may not be seen any more, is
-        forgotten.
+        """Store an edit. A message whose text was removed, may not be seen any more, or speaks of
+        self-harm now, is forgotten.
         """
         store = self.bot.services.store
         reader = self.bot.services.message_reader
@@ -209,13 +231,17 @@ class ChatCog(commands.Cog):
             store.quoted.update(message.id, reader.quoted(message).text)
         if message.author.bot and not store.messages.is_of_member(message.id):
             return  # else it is a proxy's copy, which is stored as its member's
-        if message.content:
+        # Without that time it is no edit: an embed or a thread came, or it is a forward.
+        is_edit = message.edited_at is not None
+        if message.content or (is_edit and said_text(message)):
+            if self.bot.services.safety.finds(reader.text(message)):
+                self._forget(message.id)
+                return
             with store.atomic():
                 edit_memory_copies(store, message.id, own_words(message, message.author))
                 if store.messages.update(message.id, reader.text(message)):
                     discard_pending_history_folders(self.bot.services.home, store)
-        elif message.edited_at:
-            # Without that time an embed or a thread came, or it is a forward, which has no text.
+        elif is_edit:
             self._forget(message.id)
 
     def _forget(self, *message_ids: int) -> None:
@@ -237,6 +263,9 @@ class ChatCog(commands.Cog):
             for gone_id in (channel_id, *store.channels.threads_of(channel_id)):
                 store.channels.clear(guild_id, gone_id)
                 store.generation.forget_channel(gone_id)
+                store.scheduled_lines.forget_channel(gone_id)
+                store.answering.forget_channel(gone_id)
+                store.channels.set_topic_told(guild_id, gone_id, False)
                 deleted_messages += store.messages.delete_channel(gone_id)
             if deleted_messages:
                 discard_pending_history_folders(self.bot.services.home, store)

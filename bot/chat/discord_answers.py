@@ -4,26 +4,29 @@ answer.
 
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 
 import discord
 from discord.ext import commands
 
 from bot.chat.delivery import DELIVERY_ERRORS
+from bot.chat.discord_addressing import called_persona, decide_on, persona_replied_to
+from bot.chat.message_parts import has_pictures
 from bot.chat.message_reader import IncomingMessage, mentions_bot
-from bot.chat.message_text import has_words, join_words, raw_text, unread_parts
+from bot.chat.message_text import has_words, raw_text, said_text
 from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply import Reply
+from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
+from bot.safety.actions import SelfHarmError
 from bot.services import Bot, Services
-from bot.store import Channel, StoreError
+from bot.store import StoredReply, StoreError
 from personas.errors import EngineBusyError
 from personas.schemas.chat import Persona
 
@@ -36,16 +39,26 @@ HIDDEN_QUOTE_TEXT = (
     "Discord hides the message that you replied to from me, since it does not mention me. "
     "Copy its words into yours if they matter."
 )
+BLIND_TEXT = (
+    "-# Pictures are not looked at here. Of a picture, a persona is told the name and its "
+    "description, which one can write when one uploads it."
+)
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = (
     "No persona lives here yet.",
     "A moderator can change that with `/persona set`.",
 )
+SAFETY_REMARK = "the fixed text with help lines answers it"
 USER_TYPES = (discord.MessageType.default, discord.MessageType.reply)
 HINT_INTERVAL_S = 600.0
 BUSY_NOTICE_INTERVAL_S = 60.0
 MENU_INTERVAL_S = 5.0
-"""Minimum time between two hints, notices of a full queue, and menus in a channel."""
+BLIND_NOTICE_INTERVAL_S = 86_400.0
+"""Minimum time between two hints, notices of a full queue, menus, and words about pictures that no
+model sees, in a channel.
+"""
+SAFETY_ANSWER_INTERVAL_S = 60.0
+"""Minimum time between two answers with help lines to one member in a channel."""
 MAX_ERRORS_PER_MINUTE = 5
 MAX_UNREAD_NOTICES_PER_MINUTE = 5
 MAX_DELETED = 20_000
@@ -64,16 +77,9 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
                 "This persona is no longer here.", "Write to me again for a new menu."
             )
         await defer(interaction)
-        place = channel_ref(channel)
-        setting = Channel(
-            guild_id=place.guild_id,
-            channel_id=place.channel_id,
-            persona_id=persona.id,
-            answers="everything",
-            set_by=interaction.user.id,
-            set_at=time.time(),
+        services.reply_service.assign(
+            persona, channel, answers="everything", user_id=interaction.user.id
         )
-        services.store.channels.assign(setting)
         if message := services.unanswered.pop(channel.id, None):
             await services.reply_service.answer(message, persona, channel)
         else:
@@ -107,7 +113,14 @@ class MessageAnswerer:
         self._menus = _per_channel(1, MENU_INTERVAL_S)
         self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
         self._busy_notices = _per_channel(1, BUSY_NOTICE_INTERVAL_S)
+        self._blind_notices = _per_channel(1, BLIND_NOTICE_INTERVAL_S)
         self._unread_notices = _per_channel(MAX_UNREAD_NOTICES_PER_MINUTE, 60.0)
+        self._limits_said: dict[tuple[int, int], int] = {}
+        """By server and member, until when they know that they have to wait."""
+        self._safety_answers = commands.CooldownMapping[discord.Message](
+            commands.Cooldown(1, SAFETY_ANSWER_INTERVAL_S),
+            lambda message: (message.channel.id, message.author.id),
+        )
 
     async def answer(self, message: discord.Message) -> None:
         """Answer a person's message if it is meant for a persona."""
@@ -118,12 +131,15 @@ class MessageAnswerer:
             return
         async with self._handling(message):
             events = self.bot.services.reply_service.events
-            if not await events.read(lambda: self._is_meant(message, channel)):
+            decision = await events.read(lambda: decide_on(self.bot, message, channel))
+            self.bot.services.decisions.note(channel.id, message.id, decision)
+            if not decision.is_answered:
                 return
             self.proxies.note(message)
             await self.proxies.wait(message)
             incoming = await self.bot.services.message_reader.read(message)
             if go_on := await events.store(lambda: self._accept(message, incoming, channel)):
+                await self._say_blind(message)
                 await go_on()
 
     async def answer_copy(self, original: ProxiedMessage) -> None:
@@ -140,7 +156,7 @@ class MessageAnswerer:
         events = services.reply_service.events
         self.proxies.note_member(original)
         async with self._handling(copy):
-            if reply := await events.read(lambda: services.store.replies.get(message.id)):
+            if reply := await events.read(lambda: self._superseded_reply(message)):
                 async for _ in services.reply_service.delete([reply], self.bot):
                     log.info("the answer to a message that a proxy has posted again is taken back")
             text = services.message_reader.text(copy)
@@ -153,6 +169,17 @@ class MessageAnswerer:
             if go_on := await events.store(lambda: self._accept(message, incoming, channel)):
                 await go_on()
 
+    def _superseded_reply(self, message: discord.Message) -> StoredReply | None:
+        """Return the reply to a message that a proxy has posted again; None for one that answers
+        other lines, too, or still waits for some: the copy becomes one of them.
+        """
+        services = self.bot.services
+        wait = services.reply_service.line_waits.get(message.channel.id, message.author.id)
+        is_waiting = wait is not None and wait.event_id == message.id
+        if is_waiting or services.store.replies.lines(message.id):
+            return None
+        return services.store.replies.get(message.id)
+
     @asynccontextmanager
     async def _handling(self, message: discord.Message) -> AsyncIterator[None]:
         """Mark a message as being answered. An error is shown in its channel: an event has no
@@ -163,10 +190,17 @@ class MessageAnswerer:
             yield
         except StoreError as error:  # it says nothing to members
             log.error("a message in #%s is not answered: %s", message.channel, error)
+        except LimitReachedError as error:
+            self._remark(message, "the member has had as many replies as the server allows")
+            await self._say_limit(message, error)
+        except SelfHarmError as error:
+            self._remark(message, SAFETY_REMARK)
+            await self._say_help(message, error.message)
         except Exception as error:
             if message.id in self._deleted:
                 return
             text = error_text(error)
+            self._remark(message, text)
             is_busy = isinstance(error, EngineBusyError)
             notices = self._busy_notices if is_busy else self._errors
             if not notices.update_rate_limit(message):
@@ -183,27 +217,39 @@ class MessageAnswerer:
         A deletion or edit since its event came, however long that was held, counts.
         """
         edited = self.answering.get(incoming.event_id)
-        if incoming.event_id in self._deleted or (edited and not edited.content):
+        if incoming.event_id in self._deleted or (edited and not said_text(edited)):
             return None
         if edited:
             incoming = replace(incoming, text=self.bot.services.message_reader.text(edited))
-        replied_to = self._replied_to(message)
-        persona = replied_to or self.persona_in(channel)
+        replied_to = persona_replied_to(self.bot.services, message)
+        persona = replied_to or self._addressee(message, channel)
         reply_service = self.bot.services.reply_service
+        reply_service.require_safe(incoming)  # also where nobody answers, or is silenced
         if persona is None:
             return partial(self._report_no_persona, message, incoming)
-        if reply_service.rules.muted(persona, channel_ref(channel)):
+        place = channel_ref(channel)
+        if reply_service.rules.muted(persona, place):
+            self._remark(message, f"a moderator has silenced {persona.name} here")
+            return None
+        if reply_service.rules.blocked(persona, place, incoming.author_id):
+            self._remark(message, f"a moderator has blocked the member for {persona.name}")
             return None
         quoted = None if replied_to else incoming.quoted
-        unread = unread_parts(message)
-        if not has_words(incoming.text) and (unread or not (quoted and quoted.text)):
-            return partial(self._say_unread, message, persona, unread)
-        reply = reply_service.accept(incoming, persona, channel)
+        if not has_words(incoming.text) and not (quoted and quoted.text):
+            return partial(self._say_unread, message, persona)
+        if not reply_service.line_waits.get(channel.id, incoming.author_id):
+            reply_service.rules.require_within_limits(place, message.author)
+        answering = self.bot.services.answering.in_channel(*astuple(place))
+        reply = reply_service.accept_line(incoming, persona, channel, wait_s=answering.wait_s)
         if reply is None:
             return None
         if quoted and quoted.text is None:
             return partial(self._answer_beside_hidden, message, reply)
         return reply.answer
+
+    def _remark(self, message: discord.Message, remark: str) -> None:
+        """Remember why a message that is said to a persona gets no reply, for `/persona why`."""
+        self.bot.services.decisions.remark(message.channel.id, message.id, remark)
 
     # -------------------------------------- edits and deletions of messages that are not stored yet
 
@@ -219,10 +265,20 @@ class MessageAnswerer:
             text = self.bot.services.message_reader.text(message)
             unanswered[message.channel.id] = replace(waiting, text=text)
 
+    async def answer_edited_line(self, message: discord.Message) -> None:
+        """Answer a line whose reply waits for further ones, if an edit made it speak of
+        self-harm.
+        """
+        services = self.bot.services
+        if text := services.safety.answer(services.message_reader.text(message)):
+            self._remark(message, SAFETY_REMARK)
+            await self._say_help(message, text)
+
     def note_deletion(self, channel_id: int, message_ids: Collection[int]) -> None:
         """Note deletions at once, before their events are stored."""
         for message_id in message_ids:
             self._deleted[message_id] = True
+        self.bot.services.request_builder.files.forget(message_ids)
         unanswered = self.bot.services.unanswered
         waiting = unanswered.get(channel_id)
         if waiting and waiting.event_id in message_ids:
@@ -230,32 +286,21 @@ class MessageAnswerer:
 
     # ----------------------------------------------------------------------------------- addressees
 
+    def _addressee(self, message: discord.Message, channel: SpeakChannel) -> Persona | None:
+        """Return the persona that a message names, else the one whose reply waits for further lines
+        of the member, else the channel's first.
+        """
+        services = self.bot.services
+        place = channel_ref(channel)
+        if called := called_persona(services, raw_text(message), place):
+            return called
+        wait = services.reply_service.line_waits.get(channel.id, message.author.id)
+        waiting = services.personas.get(wait.persona_id, place.guild_id) if wait else None
+        return waiting or self.persona_in(channel)
+
     def persona_in(self, channel: SpeakChannel) -> Persona | None:
         """Return the persona of a channel."""
         return self.bot.services.persona_in(channel_ref(channel))
-
-    def _is_meant(self, message: discord.Message, channel: SpeakChannel) -> bool:
-        if isinstance(channel, discord.DMChannel):
-            return True
-        if self._replied_to(message) or mentions_bot(message, self.bot.user):
-            return True
-        place = channel_ref(channel)
-        setting = self.bot.services.store.channels.get(
-            place.guild_id, place.channel_id, place.parent_id
-        )
-        has_content = bool(raw_text(message) or unread_parts(message))
-        return setting is not None and setting.answers == "everything" and has_content
-
-    def _replied_to(self, message: discord.Message) -> Persona | None:
-        reference = message.reference
-        if reference is None or reference.message_id is None:
-            return None
-        if reference.type is discord.MessageReferenceType.forward:
-            return None
-        reply = self.bot.services.store.replies.of_message(reference.message_id)
-        if reply:
-            return self.bot.services.personas.get(reply.persona_id, reply.guild_id)
-        return None
 
     # -------------------------------------------------------------------------------------- notices
 
@@ -268,28 +313,46 @@ class MessageAnswerer:
         elif not self._errors.update_rate_limit(message):
             await _notify(channel, " ".join(NO_PERSONA_TEXTS))
 
+    async def _say_help(self, message: discord.Message, text: str) -> None:
+        """Answer a message that speaks of self-harm with the fixed text."""
+        is_there = message.id not in self._deleted
+        if is_there and not self._safety_answers.update_rate_limit(message):
+            await _notify(message.channel, text, beside=message)
+
+    async def _say_limit(self, message: discord.Message, error: LimitReachedError) -> None:
+        """Say once when a member is answered again."""
+        guild_id = message.guild.id if message.guild else 0
+        known = self._limits_said.get((guild_id, message.author.id), 0)
+        if error.until > known:
+            self._limits_said[guild_id, message.author.id] = error.until
+            await _notify(message.channel, str(error), beside=message)
+        for key, until in tuple(self._limits_said.items()):
+            if until < message.created_at.timestamp():
+                del self._limits_said[key]
+
     async def _answer_beside_hidden(self, message: discord.Message, reply: Reply) -> None:
         """Answer a message, and say that the one that it replies to cannot be read."""
         if not self._hints.update_rate_limit(message):
             await _notify(message.channel, HIDDEN_QUOTE_TEXT)
         await reply.answer()
 
-    async def _say_unread(
-        self, message: discord.Message, persona: Persona, unread: list[str]
-    ) -> None:
+    async def _say_blind(self, message: discord.Message) -> None:
+        """Say once a day in a channel what personas get of pictures where the model sees none."""
+        sees = self.bot.services.engine.state().sees_pictures
+        if (
+            has_pictures(message)
+            and not sees
+            and not self._blind_notices.update_rate_limit(message)
+        ):
+            await _notify(message.channel, BLIND_TEXT)
+
+    async def _say_unread(self, message: discord.Message, persona: Persona) -> None:
         """Say why a message is not answered: it has no text, or Discord hides it."""
         is_mentioned = mentions_bot(message, self.bot.user)
         if isinstance(message.channel, discord.DMChannel):
             is_mentioned = True
-        is_direct = is_mentioned or self._replied_to(message) is not None
         notices = self._unread_notices if is_mentioned else self._hints
-        if unread:
-            parts = join_words(unread)
-            what = f"{parts[0].upper()}{parts[1:]} cannot be read here"
-            text = f"{what}: {persona.name} reads text only. Say it in words."
-            if is_direct:
-                notices = self._unread_notices
-        elif is_mentioned:
+        if is_mentioned:
             text = (
                 f"Your message has no text that {persona.name} could answer: write some beside the "
                 "mention."
@@ -301,13 +364,25 @@ class MessageAnswerer:
 
 
 async def _notify(
-    channel: discord.abc.Messageable, text: str, view: discord.ui.View | None = None
+    channel: discord.abc.Messageable,
+    text: str,
+    view: discord.ui.View | None = None,
+    *,
+    beside: discord.Message | None = None,
 ) -> None:
-    """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was."""
+    """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was. It
+    replies to the message `beside`, if there is one.
+    """
     # discord.py repeats a request that failed; Discord ignores a repeated nonce.
     nonce = secrets.token_hex(8)
     try:
-        await channel.send(text, view=view or discord.utils.MISSING, nonce=nonce)
+        send: Callable[..., Awaitable[object]] = beside.reply if beside else channel.send
+        await send(
+            text,
+            view=view or discord.utils.MISSING,
+            nonce=nonce,
+            suppress_embeds=beside is not None,
+        )
     except DELIVERY_ERRORS as error:
         log.warning("could not tell #%s (%s): %s", channel, error, text)
 

@@ -11,12 +11,14 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words
 from bot.chat.places import SpeakChannel, channel_ref
 from bot.chat.reply import Reply
+from bot.chat.reply_text import MAX_PART_CHARS, discord_text, reply_footer
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
     PersistentButton,
     button_view,
     defer,
     form,
+    respond,
     respond_first,
     send_form,
     text_field,
@@ -115,7 +117,9 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         votes = services.store.replies.vote(
             reply.event_id, interaction.user.id, self.vote, time.time()
         )
-        await update_message(interaction, view=ReplyButtonViews().ended(reply.event_id, votes))
+        is_tuned = reply.adapter_version is not None
+        view = ReplyButtonViews().ended(reply.event_id, votes, offers_untrained=is_tuned)
+        await update_message(interaction, view=view)
         interaction.client.dispatch("reply_judged", reply.event_id)
 
 
@@ -133,7 +137,23 @@ class DownvoteButton(_VoteButton, template=r"vote-1:(?P<event>[0-9]+)"):
     emoji = "👎"
 
 
-REPLY_BUTTONS = (StopReplyButton, AnswerButton, RegenerateButton, UpvoteButton, DownvoteButton)
+class UntrainedButton(_ReplyButton, template=r"untrained:(?P<event>[0-9]+)"):
+    """Shows what the base model would have replied, to the one who asks for it."""
+
+    label = "Without training"
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await show_untrained(interaction, self.event_id)
+
+
+REPLY_BUTTONS = (
+    StopReplyButton,
+    AnswerButton,
+    RegenerateButton,
+    UpvoteButton,
+    DownvoteButton,
+    UntrainedButton,
+)
 
 
 class ReplyButtonViews:
@@ -143,15 +163,22 @@ class ReplyButtonViews:
         """Stop."""
         return button_view(StopReplyButton(event_id))
 
-    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
-        """Reply, Regenerate and the votes with their counts."""
+    def ended(self, event_id: int, votes: VoteCounts, *, offers_untrained: bool) -> discord.ui.View:
+        """Reply, Regenerate and the votes with their counts; under the reply of a version, also
+        the base model's.
+        """
         up = UpvoteButton(event_id, label=str(votes.up or ""))
         down = DownvoteButton(event_id, label=str(votes.down or ""))
-        return button_view(AnswerButton(event_id), RegenerateButton(event_id), up, down)
+        buttons = [AnswerButton(event_id), RegenerateButton(event_id), up, down]
+        if offers_untrained:
+            buttons.append(UntrainedButton(event_id))
+        return button_view(*buttons)
 
 
 async def answer_form(interaction: Interaction, event_id: str, values: dict[str, str]) -> None:
     """Have the text of a submitted form answered."""
+    # First, because the answer with help lines comes also where the persona would not answer.
+    interaction.client.services.safety.require_safe(values["text"])
     _, persona, channel = _require_reply(interaction, int(event_id))
     await ask_publicly(interaction, persona, channel, values["text"])
 
@@ -199,6 +226,30 @@ async def ask_publicly(
         raise
     if reply:
         await reply.answer(retract)
+
+
+async def show_untrained(interaction: Interaction, event_id: int) -> None:
+    """Show a member what the base model replies to an event that was replied to, with the same card
+    and lore.
+
+    Raises `RefusedError` where they may not ask, it is being written for them already, or the
+    message is gone, and `EngineBusyError`.
+    """
+    reply, persona, channel = _require_reply(interaction, event_id)
+    reply_service = interaction.client.services.reply_service
+    reply_service.require_no_untrained(event_id, interaction.user.id)
+    reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
+    await defer(interaction, ephemeral=True, thinking=True)
+    generated = await reply_service.reply_untrained(
+        reply, persona, channel, user_id=interaction.user.id
+    )
+    text = discord_text(generated.text)[:MAX_PART_CHARS]
+    await respond(
+        interaction,
+        f"**{persona.name} without training**, with the same card and lore:\n{text}\n"
+        f"{reply_footer(generated)}",
+        suppress_embeds=True,
+    )
 
 
 def _require_reply(

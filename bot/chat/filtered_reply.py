@@ -42,14 +42,43 @@ class FilteredReply:
         self._stream.cancel()
 
 
+class FixedReply(FilteredReply):
+    """A text in place of a reply, which no model has written."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        yield self._text
+
+    @property
+    def reply(self) -> ChatReply:
+        """A reply without tokens."""
+        return ChatReply(
+            self._text, version=None, seed=0, prompt_tokens=0, new_tokens=0, finish="stop"
+        )
+
+    @property
+    def text(self) -> str:
+        """The text, with its web addresses."""
+        return self._text
+
+    def cancel(self) -> None:
+        """Do nothing: it is complete."""
+
+
 @asynccontextmanager
 async def stream_filtered_reply(
-    engine: Engine, throttle: TrainerThrottle, request: ChatRequest
+    engine: Engine, throttle: TrainerThrottle, request: ChatRequest, *, fixed: str | None = None
 ) -> AsyncIterator[FilteredReply]:
     """Generate a reply; it is cancelled at the end of the block. The trainer is paused meanwhile.
+    A `fixed` text is the reply instead, and the engine is not asked.
 
     Raises `EngineBusyError`; iteration raises other errors of the engine.
     """
+    if fixed is not None:
+        yield FixedReply(fixed)
+        return
     reply = FilteredReply(throttle.submit(engine, request))
     try:
         yield reply

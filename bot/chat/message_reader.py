@@ -14,10 +14,12 @@ from bot.chat.message_text import (
     quoted_text,
     raw_text,
     readable_text,
+    said_text,
     server_names,
     unknown_users,
 )
 from bot.chat.places import ChannelCache
+from bot.chat.sent_files import SentFiles
 from bot.store import QuotedMessage, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,9 @@ class MessageReader:
     members see.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, files: SentFiles) -> None:
         self._store = store
+        self._files = files
         self._without_start: ChannelCache[bool] = ChannelCache(MAX_REMEMBERED_THREADS)
 
     async def read(self, message: discord.Message) -> IncomingMessage:
@@ -64,7 +67,8 @@ class MessageReader:
         if message.message_snapshots:  # Discord names the users in messages, but not in forwards
             names = await _with_fetched_names(raw_text(message), names, message.guild)
         # Last, because discord.py edits the message meanwhile.
-        text = readable_text(raw_text(message), names).strip()
+        self._files.note(message)
+        text = readable_text(said_text(message), names).strip()
         return IncomingMessage(
             event_id=message.id,
             author_id=author.id,
@@ -93,14 +97,16 @@ class MessageReader:
 
     def text(self, message: discord.Message) -> str:
         """Return the text of a message to a persona, without mentions of the bot."""
+        self._files.note(message)
         return readable_text(
-            raw_text(message), _names(message, message.author, is_addressed=True)
+            said_text(message), _names(message, message.author, is_addressed=True)
         ).strip()
 
     def quoted(self, message: discord.Message) -> QuotedMessage:
         """Return a message as it is shown beside another one. Without any content Discord hides
         it.
         """
+        self._files.note(message)
         known = None
         if message.guild:
             known = message.guild.get_member(message.author.id)

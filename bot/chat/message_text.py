@@ -6,11 +6,12 @@ Source of the markup: discord.com/developers/docs/reference#message-formatting.
 import datetime
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import discord
+
+from bot.chat.message_parts import described_parts
 
 MARKUP_PATTERN = re.compile(
     r"(?P<code>```.+?```|(?<!`)(?P<ticks>`{1,2})(?!`).+?(?<!`)(?P=ticks)(?!`))"
@@ -39,8 +40,6 @@ UNKNOWN_USER = "@unknown-user"
 UNKNOWN_ROLE = "@unknown-role"
 UNKNOWN_CHANNEL = "#unknown"
 SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
-ATTACHMENT_KINDS = {"image/": "picture", "video/": "video", "audio/": "audio file"}
-"""Names by the beginning of a media type."""
 BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Hangul fillers and an empty Braille cell, which Unicode counts among letters and symbols."""
 NameOf = Callable[[int], str]
@@ -175,17 +174,21 @@ def raw_text(message: discord.Message) -> str:
     return SMALL_PRINT_PATTERN.sub("", "\n".join(texts)).strip()
 
 
-def quoted_text(message: discord.Message) -> str:
-    """Return the text of a message that is shown beside another one, with its markup.
+def said_text(message: discord.Message) -> str:
+    """Return the text of a message to a persona, with its markup and the descriptions of its
+    parts.
+    """
+    return "\n".join(filter(None, [raw_text(message).strip(), *described_parts(message)]))
 
-    Stickers, files and the like are named in brackets; a bot's small print is left out.
+
+def quoted_text(message: discord.Message) -> str:
+    """Return the text of a message that is shown beside another one, with its markup, its embeds
+    and the descriptions of its parts, and without a bot's small print.
     """
     text = raw_text(message)
     if message.author.bot:
         text = SMALL_PRINT_PATTERN.sub("", text)
-    parts = [text.strip(), *map(embed_text, message.embeds)]
-    if unread := unread_parts(message):
-        parts.append(f"[{join_words(unread)}]")
+    parts = [text.strip(), *map(embed_text, message.embeds), *described_parts(message)]
     return "\n".join(part for part in parts if part)
 
 
@@ -194,41 +197,6 @@ def embed_text(embed: discord.Embed) -> str:
     fields = (f"{field.name}: {field.value}" for field in embed.fields)
     parts = (embed.author.name, embed.title, embed.description, *fields, embed.footer.text)
     return "\n".join(part for part in parts if part)
-
-
-def unread_parts(message: discord.Message) -> list[str]:
-    """Name the parts of a message beside its text, such as "a sticker" and "2 pictures"."""
-    kinds = Counter[str]()
-    sources: list[discord.Message | discord.MessageSnapshot] = [message, *message.message_snapshots]
-    for source in sources:
-        kinds["sticker"] += len(source.stickers)
-        kinds.update(map(_attachment_kind, source.attachments))
-    kinds["poll"] += message.poll is not None
-    kinds["invitation to an activity"] += message.activity is not None
-    names = []
-    for kind, count in kinds.items():
-        if count == 1:
-            article = "an" if kind[0] in "ai" else "a"
-            names.append(f"{article} {kind}")
-        elif count:
-            names.append(f"{count} {kind}s")
-    return names
-
-
-def _attachment_kind(attachment: discord.Attachment) -> str:
-    kind = attachment.content_type or ""
-    if attachment.is_voice_message():
-        return "voice message"
-    for prefix, name in ATTACHMENT_KINDS.items():
-        if kind.startswith(prefix):
-            return name
-    return "file"
-
-
-def join_words(words: Sequence[str]) -> str:
-    """Join words as in a sentence: "a, b and c"."""
-    *before, last = words
-    return f"{', '.join(before)} and {last}" if before else last
 
 
 def has_words(text: str) -> bool:

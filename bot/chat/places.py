@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import discord
 
+from bot.store import AnswerMode
+
 GuildChannel = discord.TextChannel | discord.Thread
 SpeakChannel = GuildChannel | discord.DMChannel
 V = TypeVar("V")
@@ -45,6 +47,13 @@ async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel
         except (discord.NotFound, discord.Forbidden):
             return None
     return channel if isinstance(channel, SpeakChannel) else None
+
+
+def usual_answers(client: discord.Client) -> AnswerMode:
+    """Return which messages a persona answers where nobody has decided it: all that the bot may
+    read.
+    """
+    return "everything" if client.intents.message_content else "mentions"
 
 
 class ChannelCache(OrderedDict[int, V]):

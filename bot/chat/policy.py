@@ -1,4 +1,6 @@
-"""Rules: the members who may ask, stop and delete replies, and the places of muted personas."""
+"""Rules: the members who may ask, stop and delete replies, the places of muted personas, blocked
+members and limits.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +8,8 @@ from typing import Any
 import discord
 
 from bot.chat.places import ChannelRef
+from bot.guilds.time_zones import GuildTimeZones
+from bot.moderation.limits import LimitCheck
 from bot.platform.errors import RefusedError
 from bot.platform.permissions import is_moderator
 from bot.store import Store, StoredReply
@@ -19,6 +23,7 @@ class ReplyPolicy:
     """
 
     store: Store
+    time_zones: GuildTimeZones
 
     def require_owner(self, author_id: int, user: discord.abc.User, what: str) -> None:
         """Refuse all but the author and moderators."""
@@ -28,9 +33,12 @@ class ReplyPolicy:
     def require_can_ask(
         self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef
     ) -> None:
-        """Refuse members who may not write in the channel, and muted personas."""
+        """Refuse members who may not write in the channel, who are blocked, or have to wait, and
+        muted personas.
+        """
         self.require_can_write(interaction)
         self.require_unmuted(persona, at)
+        self.require_answered(persona, at, interaction.user)
 
     def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
         """Refuse members who may not write here: the text of a form or a command is posted in the
@@ -58,6 +66,28 @@ class ReplyPolicy:
             raise RefusedError(
                 f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that."
             )
+
+    def require_answered(self, persona: Persona, at: ChannelRef, user: discord.abc.User) -> None:
+        """Refuse blocked members, and (`LimitReachedError`) those who have to wait."""
+        if self.blocked(persona, at, user.id):
+            raise RefusedError(
+                f"A moderator has decided that {persona.name} does not answer you here.",
+                "Ask one if that is a mistake.",
+            )
+        self.require_within_limits(at, user)
+
+    def require_within_limits(self, at: ChannelRef, user: discord.abc.User) -> None:
+        """Raise `LimitReachedError` for a member who has to wait."""
+        check = LimitCheck(self.store, self.time_zones)
+        check.require(at.guild_id, user.id, is_moderator=is_moderator(user))
+
+    def blocked(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
+        """Report whether a moderator has decided that a persona does not answer a member."""
+        return self.store.blocks.applies(at.guild_id, user_id, persona.id)
+
+    def silenced(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
+        """Report whether a persona is muted in this channel, or does not answer this member."""
+        return self.muted(persona, at) or self.blocked(persona, at, user_id)
 
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
         """Report whether a moderator has muted the persona in this channel."""

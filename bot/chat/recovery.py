@@ -15,7 +15,7 @@ from bot.chat.delivery import (
 )
 from bot.chat.places import fetch_channel
 from bot.chat.reply import CUT_OFF_NOTE, Reply, ReplyContext
-from bot.store import StoredReply, StoreError
+from bot.store import Store, StoredReply, StoreError
 from personas.errors import EngineBusyError
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,9 @@ class ReplyRecovery:
             first_part = next(iter(reply.message.parts), 0)
             text = context.store.messages.text_of(first_part) or ""
             await self._show_end(reply, text, stored.end_note)
-        elif stored.trigger_seq is None or not await self._make(reply, stored.created_at):
+        elif not _can_be_made(context.store, stored) or not await self._make(
+            reply, stored.created_at
+        ):
             replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE)
             await self._show_end(reply, "", CUT_OFF_NOTE)
 
@@ -163,3 +165,9 @@ class ReplyRecovery:
             if reply.message.parts:
                 await reply.message.restore(text, note)
         self._context.store.replies.record_end_shown(reply.event_id)
+
+
+def _can_be_made(store: Store, stored: StoredReply) -> bool:
+    """Report whether a reply answers a message, or is a line at a set time."""
+    is_answer = stored.trigger_seq is not None
+    return is_answer or store.replies.line_prompt(stored.event_id) is not None

@@ -23,17 +23,21 @@ from bot.chat.delivery import (
     store_when_possible,
 )
 from bot.chat.held_events import HeldEvents
+from bot.chat.line_wait import LineWait, LineWaits, typing_shown
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.places import SpeakChannel, channel_ref
 from bot.chat.policy import ReplyPolicy
-from bot.chat.reply_text import MAX_FOOTER_CHARS, remove_links, reply_footer
+from bot.chat.reply_text import MAX_FOOTER_CHARS, add_below, remove_links, reply_footer
 from bot.chat.request import ChatRequestBuilder
+from bot.chat.situation import told_topic
 from bot.chat.streaming_reply import ReplyViews, StreamingReply
 from bot.chat.unfinished import UnfinishedReplies
 from bot.chat.webhooks import SenderRegistry
+from bot.guilds.time_zones import GuildTimeZones
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
-from bot.platform.errors import error_text
+from bot.platform.errors import RefusedError, error_text
+from bot.safety.actions import SafetyProtocol, SelfHarmError
 from bot.store import Store, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
@@ -56,10 +60,15 @@ class ReplyContext:
     senders: SenderRegistry
     views: ReplyViews
     throttle: TrainerThrottle
+    time_zones: GuildTimeZones
+    safety: SafetyProtocol
     redacted: Callable[[str], str] = str
     """Applied to stored texts. While people are being erased, it removes their names."""
     events: HeldEvents = field(default_factory=HeldEvents)
     unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
+    line_waits: LineWaits = field(default_factory=LineWaits)
+    untrained: set[tuple[int, int]] = field(default_factory=set)
+    """Events and members for whom the base model replies beside a version."""
     running: dict[int, "Reply"] = field(default_factory=dict)
     """By event, the replies that are being generated or shown."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -68,7 +77,7 @@ class ReplyContext:
     @property
     def rules(self) -> ReplyPolicy:
         """The rules that are checked before a reply."""
-        return ReplyPolicy(self.store)
+        return ReplyPolicy(self.store, self.time_zones)
 
     @contextmanager
     def holding(self, reply: "Reply") -> Iterator[None]:
@@ -124,6 +133,8 @@ class Reply:
         self.event_id = event_id
         self.asked_by = asked_by
         self.trigger_seq = trigger_seq
+        self.line_wait: LineWait | None = None
+        """The wait for further lines of its member, before anything is generated."""
         self.request: ChatRequest  # from `submit` on
         self.stream: ReplyStream
         self.version: str | None = None
@@ -132,8 +143,10 @@ class Reply:
         """The version that should answer, even if the base model answers in its place."""
         self.damaged = ""
         """The version that should answer, if its adapter cannot be read."""
-        self.dialogue: str | None = None
-        """The dialogue adapter that the version is a copy of."""
+        self.origin = ""
+        """Where the version came from (`ServedVersions.origin_of`)."""
+        self.disclosure = ""
+        """The line below the reply that tells its member that it is AI, where that is due."""
         self.message = StreamingReply(
             senders=context.senders,
             persona=persona,
@@ -154,37 +167,92 @@ class Reply:
         `retract` deletes it.
         """
         with self.context.holding(self):
+            if self.line_wait and not await self._take_lines(self.line_wait):
+                return
             try:
                 request = await deliver(
                     f"the prompt of the reply {self.event_id}", self.build_request
                 )
                 self.submit(request)
+            except SelfHarmError:  # in an edit, or in several lines together
+                await store_when_possible(
+                    f"the refusal of the reply {self.event_id}", self._take_back_question
+                )
+                raise
             except Exception:
                 await self._refuse(retract)
                 raise
             await self.write()
 
+    async def _take_lines(self, wait: LineWait) -> bool:
+        """Wait for further lines of the member. False where none is left to answer, or a moderator
+        has muted the persona meanwhile: the reply ends then, and nobody sees of it.
+        """
+        async with typing_shown(self.channel):
+            try:
+                await wait.end()
+            finally:
+                self.context.line_waits.close(self.channel.id, self.asked_by, wait)
+        return await store_when_possible(
+            f"the messages that the reply {self.event_id} answers", self._read_lines
+        )
+
+    def _read_lines(self) -> bool:
+        replies = self.context.store.replies
+        stored = replies.get(self.event_id)
+        self.trigger_seq = stored.trigger_seq if stored else None
+        if self.trigger_seq is None or self.context.rules.silenced(
+            self.persona, self.place, self.asked_by
+        ):
+            replies.finish(self.event_id, "stopped")
+            return False
+        return True
+
     async def build_request(self) -> ChatRequest:
         """Build the prompt. Raises `StoreError` while edits and deletions are held, which it would
         not show.
         """
-        assert self.trigger_seq is not None  # a line that answers nobody has another request
         if len(self.context.events):
             raise StoreError("Edits and deletions of messages wait for the database.")
         versions = self.context.served_versions
-        request = await self.context.request_builder.request(
-            self.persona,
-            self.place,
-            self.trigger_seq,
-            event_id=self.event_id,
-            member_id=self.asked_by,
-        )
+        request = await self._request()
         # Read now, while the database can be read: the end must not wait for it.
-        self.dialogue = versions.dialogue_of(request.adapter)
+        if self.asked_by:
+            self.context.safety.require_safe(self._asked_text(request))
+            self.disclosure = self.context.safety.disclosure(
+                self.place.guild_id, self.place.channel_id, self.asked_by, self.event_id
+            )
+        self.origin = versions.origin_of(request.adapter)
         self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
         if request.adapter:
             self.wanted = request.adapter.version
         return request
+
+    def _asked_text(self, request: ChatRequest) -> str:
+        """Return what the member has said: the last turn, after their lines that the reply answers,
+        too.
+        """
+        return " ".join([*self.context.store.replies.lines(self.event_id), request.turns[-1].text])
+
+    async def _request(self) -> ChatRequest:
+        """Build the request of a reply to a message, or of a line at a set time."""
+        builder = self.context.request_builder
+        topic = told_topic(self.context.store, self.channel)
+        if self.trigger_seq is not None:
+            return await builder.request(
+                self.persona,
+                self.place,
+                self.trigger_seq,
+                event_id=self.event_id,
+                member_id=self.asked_by,
+                topic=topic,
+            )
+        prompt = self.context.store.replies.line_prompt(self.event_id)
+        if prompt is None:
+            raise RefusedError("What this reply answers is no longer there.", "Ask again.")
+        return await builder.line_request(
+            self.persona, self.place, prompt, event_id=self.event_id, topic=topic
+        )
 
     def submit(self, request: ChatRequest) -> None:
         """Take a place in the engine's queue. Raises `EngineBusyError`."""
@@ -245,7 +313,7 @@ class Reply:
         # A moderator may have muted the persona since the request.
         is_muted = await store_when_possible(
             f"whether {self.persona.name} may speak",
-            lambda: self.context.rules.muted(self.persona, self.place),
+            lambda: self.context.rules.silenced(self.persona, self.place, self.asked_by),
         )
         if is_muted:
             self.cancel()
@@ -277,8 +345,10 @@ class Reply:
         deleted.
         """
         footer = reply_footer(
-            generated, dialogue=self.dialogue, damaged=self.damaged, wanted=self.wanted
+            generated, origin=self.origin, damaged=self.damaged, wanted=self.wanted
         )
+        if self.disclosure and generated.text:
+            footer = add_below(footer, self.disclosure)
         end = ReplyEnd(
             state="stopped" if generated.finish == "cancelled" else "done",
             note=footer,
@@ -413,7 +483,21 @@ class Reply:
                     adapter_version=end.version,
                 )
                 edit_memory_copies(store, first_part, remove_links(text))
+                self._record_talk(end.note)
             store.replies.finish(self.event_id, end.state, end.version, end.seed, end_note=end.note)
+
+    def _record_talk(self, note: str | None) -> None:
+        """Store that the member has got a reply, and whether it told that it is AI. One that had to
+        and failed does not count: the next one tells it.
+        """
+        if self.asked_by and self.disclosure in (note or ""):
+            self.context.store.talks.record(
+                self.place.guild_id,
+                self.place.channel_id,
+                self.asked_by,
+                at=time.time(),
+                told_event=self.event_id if self.disclosure else None,
+            )
 
     # ----------------------------------------------------------------------- the message on Discord
 
@@ -425,8 +509,12 @@ class Reply:
         """The buttons under the ended reply; a line that answers nobody has none."""
         if self.trigger_seq is None:
             return discord.ui.View()
-        votes = self.context.store.replies.votes(self.event_id)
-        return self.context.views.ended(self.event_id, votes)
+        replies = self.context.store.replies
+        stored = replies.get(self.event_id)
+        version = stored.adapter_version if stored else None
+        return self.context.views.ended(
+            self.event_id, replies.votes(self.event_id), offers_untrained=version is not None
+        )
 
     def record_parts(self, parts: list[int]) -> bool:
         """Store the messages of the reply; False if that failed.

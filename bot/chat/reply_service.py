@@ -2,23 +2,35 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import astuple, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field, replace
+from datetime import datetime
 
 import discord
 
+from bot.chat.filtered_reply import stream_filtered_reply
+from bot.chat.line_wait import LineWait
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, fetch_channel
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply, ReplyContext, forget_reply
 from bot.chat.reply_text import split_message
+from bot.chat.situation import told_topic
 from bot.platform.errors import RefusedError
-from bot.store import StoredReply
+from bot.store import AnswerMode, Channel, StoredReply
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.prompt.macros import resolve_macros
 from personas.prompt.renderer import EXAMPLE_USER, fill_macros
-from personas.schemas.chat import Persona
+from personas.schemas.chat import ChatReply, Persona
+
+
+def greeting_text(persona: Persona, now: datetime, guest: str = EXAMPLE_USER) -> str:
+    """Return the greeting of a persona's card, addressed to `guest` at a time; empty where there is
+    none.
+    """
+    opening = resolve_macros(persona.first_mes, persona.name, now).text
+    return fill_macros(opening, persona, guest).strip()
 
 
 @dataclass
@@ -44,20 +56,45 @@ class ReplyService(ReplyContext):
         if reply := await self.events.store(lambda: self.accept(message, persona, channel)):
             await reply.answer()
 
+    def accept_line(
+        self, message: IncomingMessage, persona: Persona, channel: SpeakChannel, *, wait_s: float
+    ) -> Reply | None:
+        """Store a message that is known to be safe (`require_safe`) as `accept` does; its reply
+        waits for further lines of the member. None also for a line that such a reply answers, too.
+        """
+        if self._is_known(message):
+            return None
+        member_id = message.author_id
+        wait = self.line_waits.get(channel.id, member_id)
+        stored = self.store.replies.get(wait.event_id) if wait else None
+        if wait and stored and wait.persona_id == persona.id:
+            with self.store.atomic():
+                seq = self.store_message(message, channel_ref(channel))
+                self.store.replies.add_line(wait.event_id, seq)
+            wait.add_line(message.event_id)
+            return None
+        reply = self._begin(message, persona, channel)
+        if wait_s:
+            reply.line_wait = LineWait(message.event_id, persona.id, wait_s)
+            self.line_waits.begin(channel.id, member_id, reply.line_wait)
+        return reply
+
     def accept(
         self, message: IncomingMessage, persona: Persona, channel: SpeakChannel
     ) -> Reply | None:
         """Store a message together with its reply to come. None for an event that was answered
         before.
 
-        Raises `EngineBusyError`, and stores nothing, where too many replies are unfinished, and
-        `StoreError`.
+        Raises `EngineBusyError`, and stores nothing, where too many replies are unfinished,
+        `SelfHarmError` with the answer to a message that speaks of self-harm, and `StoreError`.
         """
-        # A gateway that resumes may send an event again.
-        is_known = self.store.replies.get(message.event_id) is not None
-        is_deleted = self.store.messages.is_deleted(message.event_id)
-        if is_known or is_deleted or self._is_erased(message.author_id, message.event_id):
+        if self._is_known(message):
             return None
+        self.require_safe(message)
+        return self._begin(message, persona, channel)
+
+    def _begin(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> Reply:
+        """Store a new message together with its reply to come."""
         place = channel_ref(channel)
         now = time.time()
         self.unfinished.require_place(message.author_id, place.home_id)
@@ -83,6 +120,11 @@ class ReplyService(ReplyContext):
             trigger_seq=seq,
         )
 
+    def require_safe(self, message: IncomingMessage) -> None:
+        """Raise `SelfHarmError` for a message that speaks of self-harm, or that replies to one."""
+        quoted = message.quoted.text if message.quoted else None
+        self.safety.require_safe(message.text, quoted or "")
+
     def store_message(self, message: IncomingMessage, place: ChannelRef) -> int:
         """Store a member's message, and the messages that are shown beside it; return its `seq`."""
         now = time.time()
@@ -105,6 +147,17 @@ class ReplyService(ReplyContext):
         )
         self.store.channels.record_thread(*astuple(place))
         return seq
+
+    def _is_known(self, message: IncomingMessage) -> bool:
+        """Report whether a message was answered before, was deleted, or is of somebody erased since:
+        a gateway that resumes may send an event again.
+        """
+        replies = self.store.replies
+        if replies.get(message.event_id) or replies.of_line(message.event_id):
+            return True
+        if self.store.messages.is_deleted(message.event_id):
+            return True
+        return self._is_erased(message.author_id, message.event_id)
 
     def _is_erased(self, author_id: int, event_id: int) -> bool:
         """Report whether an author was erased after an event of theirs."""
@@ -129,6 +182,7 @@ class ReplyService(ReplyContext):
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
         self.rules.require_owner(stored.asked_by, user, "regenerate this reply")
         self.rules.require_unmuted(persona, channel_ref(channel))
+        self.rules.require_answered(persona, channel_ref(channel), user)
         before = None
         if stored.parts:
             before = self.store.messages.text_of(stored.parts[0])
@@ -157,6 +211,55 @@ class ReplyService(ReplyContext):
         with self.holding(reply):
             await reply.write()
 
+    async def reply_untrained(
+        self, stored: StoredReply, persona: Persona, channel: SpeakChannel, *, user_id: int
+    ) -> ChatReply:
+        """Generate what the base model replies to the same message, for one member; nothing is
+        stored.
+
+        Raises `RefusedError` if that message is gone or it is being written for them already, and
+        `EngineBusyError`.
+        """
+        if stored.trigger_seq is None:
+            raise RefusedError("What this reply answered is no longer there.", "Ask again.")
+        place = channel_ref(channel)
+        self.require_no_untrained(stored.event_id, user_id)
+        self.unfinished.require_place(user_id, place.home_id)
+        with (
+            self._writing_untrained(stored.event_id, user_id),
+            self.unfinished.counting(stored.event_id, member=user_id, channel=place.home_id),
+        ):
+            request = await self.request_builder.request(
+                persona,
+                place,
+                stored.trigger_seq,
+                event_id=stored.event_id,
+                # What one member had remembered is not for another one's eyes.
+                member_id=user_id if user_id == stored.asked_by else 0,
+                topic=told_topic(self.store, channel),
+                untrained=True,
+            )
+            request = replace(request, member_id=user_id)
+            async with stream_filtered_reply(self.engine, self.throttle, request) as reply:
+                async for _ in reply:
+                    pass
+            return reply.reply
+
+    def require_no_untrained(self, event_id: int, user_id: int) -> None:
+        """Raise `RefusedError` while the base model replies to this event for this member."""
+        if (event_id, user_id) in self.untrained:
+            raise RefusedError(
+                "The reply without training is being written.", "It appears here, for you alone."
+            )
+
+    @contextmanager
+    def _writing_untrained(self, event_id: int, user_id: int) -> Iterator[None]:
+        self.untrained.add((event_id, user_id))
+        try:
+            yield
+        finally:
+            self.untrained.discard((event_id, user_id))
+
     def is_running(self, event_id: int) -> bool:
         """Report whether the reply to this event is still being generated."""
         return event_id in self.running
@@ -172,6 +275,13 @@ class ReplyService(ReplyContext):
         """Stop the running replies of a guild's muted personas."""
         for reply in list(self.running.values()):
             if reply.place.guild_id == guild_id and self.rules.muted(reply.persona, reply.place):
+                reply.cancel()
+
+    def stop_blocked_replies(self, guild_id: int, user_id: int) -> None:
+        """Stop the running replies of a guild to a member whom their personas do not answer."""
+        for reply in list(self.running.values()):
+            is_theirs = reply.place.guild_id == guild_id and reply.asked_by == user_id
+            if is_theirs and self.rules.blocked(reply.persona, reply.place, user_id):
                 reply.cancel()
 
     def stop_replies(self, *, persona_id: str | None = None, member_id: int | None = None) -> None:
@@ -205,15 +315,43 @@ class ReplyService(ReplyContext):
         forget_reply(self.store, stored.event_id, stored.parts)
         return True
 
+    def assign(
+        self,
+        persona: Persona,
+        channel: SpeakChannel,
+        *,
+        answers: AnswerMode,
+        user_id: int,
+        further: Sequence[Persona] = (),
+    ) -> bool:
+        """Give a channel its persona, and further ones that answer where they are called, as this
+        member decided; returns False if the first lived there already, and has greeted.
+        """
+        place = channel_ref(channel)
+        before = self.store.channels.get(place.guild_id, place.channel_id)
+        self.store.channels.assign(
+            Channel(
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                persona_id=persona.id,
+                answers=answers,
+                set_by=user_id,
+                set_at=time.time(),
+            ),
+            further=[other.id for other in further],
+        )
+        return before is None or before.persona_id != persona.id
+
     async def greet(
         self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER
-    ) -> None:
-        """Post the greeting of a persona's card in its new channel, addressed to `guest`."""
+    ) -> bool:
+        """Post the greeting of a persona's card in its new channel, addressed to `guest`; returns
+        False where there is none, or the persona is muted.
+        """
         place = channel_ref(channel)
-        opening = resolve_macros(persona.first_mes, persona.name, datetime.now(UTC)).text
-        greeting = fill_macros(opening, persona, guest).strip()
+        greeting = greeting_text(persona, self.time_zones.now(place.guild_id), guest)
         if not greeting or self.rules.muted(persona, place):
-            return
+            return False
         sender = await self.senders.of(persona, channel)
         texts = split_message(greeting, "-# a greeting by this persona's author")
         message_ids = [await sender.say(text) for text in texts]
@@ -228,6 +366,7 @@ class ReplyService(ReplyContext):
         )
         replies.record_parts(event_id, message_ids)
         replies.finish(event_id, "done")
+        return True
 
     async def close(self) -> None:
         """Cancel the running replies and any that still come; all are resumed at the next start."""

@@ -7,7 +7,7 @@ in it is shown as a mention, a command, a link behind words or a footer.
 import re
 
 from bot.platform.messages import MAX_MESSAGE_CHARS
-from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, SITUATION_SOURCE, ChatReply
 
 MAX_FOOTER_CHARS = 240
 MAX_NAME_CHARS = 90
@@ -43,13 +43,11 @@ OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
 ZERO_WIDTH_SPACE = "\u200b"
 
 
-def reply_footer(
-    reply: ChatReply, dialogue: str | None = None, damaged: str = "", wanted: str = ""
-) -> str:
+def reply_footer(reply: ChatReply, origin: str = "", damaged: str = "", wanted: str = "") -> str:
     """Return the note under a reply: that it is AI-written, its version, the number of candidates,
     and the sources that it was given.
 
-    `dialogue` names the dialogue adapter that the version is a copy of. `wanted` is the version
+    `origin` is where the version came from (`ServedVersions.origin_of`). `wanted` is the version
     that should have answered in place of the base model, `damaged` the same if it cannot be read.
     """
     if not reply.text:
@@ -57,8 +55,8 @@ def reply_footer(
             return "-# stopped before it began"
         return "-# AI-written · nothing came out"
     version = reply.version
-    if version and dialogue:
-        version += f" (dialogue/{dialogue})"
+    if version and origin:
+        version += f" ({origin})"
     elif not version:
         version = f"base model instead of {wanted}" if wanted and not damaged else "base model"
     parts = ["AI-written", version]
@@ -70,12 +68,21 @@ def reply_footer(
         parts.append(FINISH_NOTES[reply.finish])
     sources = dict.fromkeys(hit.source for hit in reply.lore)
     parts += [source for source in MEMBER_SOURCES if source in sources]
-    if files := [source for source in sources if source not in MEMBER_SOURCES]:
+    no_files = (*MEMBER_SOURCES, SITUATION_SOURCE)
+    if files := [source for source in sources if source not in no_files]:
         parts.append("lore: " + ", ".join(files))
     footer = "-# " + " · ".join(parts)
     if len(footer) <= MAX_FOOTER_CHARS:
         return footer
     return f"{footer[: MAX_FOOTER_CHARS - 1]}…"
+
+
+def add_below(footer: str, line: str) -> str:
+    """Return a footer with a line below it, within the length of a footer."""
+    room = MAX_FOOTER_CHARS - len(line) - 1
+    if len(footer) > room:
+        footer = f"{footer[: room - 1]}…"
+    return f"{footer}\n{line}"
 
 
 def remove_links(text: str) -> str:

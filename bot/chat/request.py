@@ -6,12 +6,17 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
+from bot.chat.file_content import quoted_file
 from bot.chat.message_tokens import MessageTokens
 from bot.chat.model_names import ChatModel
 from bot.chat.places import ChannelRef
+from bot.chat.sent_files import SentFiles
+from bot.chat.situation import Situation
 from bot.generation.actions import EffectiveGeneration, GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
+from bot.guilds.time_zones import GuildTimeZones
 from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
 from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, StoreError
@@ -22,12 +27,14 @@ from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
 from personas.prompt.history_window import HistoryWindow, NumberedMessage
 from personas.prompt.renderer import EXAMPLE_USER, system_card
+from personas.prompt.time_macros import Moment
 from personas.schemas.chat import (
     MEMORY_SOURCE,
     AdapterRef,
     ChatRequest,
     LoreHit,
     Persona,
+    Picture,
     SamplingParams,
     Turn,
 )
@@ -35,6 +42,13 @@ from personas.schemas.chat import (
 log = logging.getLogger(__name__)
 MAX_QUOTED_CHARS = 600
 """Characters of a message that another one replies to."""
+FILE_SHARE = 0.3
+"""Share of the room for a prompt that the files of its messages have together."""
+MAX_FILE_TOKENS = 6000
+MAX_PICTURES = 4
+"""Pictures that a prompt has, the latest."""
+PICTURE_TOKENS = 1300
+"""Tokens that a model spends on a picture of 1,024 pixels a side, about."""
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
@@ -47,6 +61,9 @@ class VersionChoice:
     seen: frozenset[str | None]
 
 
+UNTRAINED = VersionChoice(None, frozenset({None}))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatRequestBuilder:
     """Builds `ChatRequest`s with the settings of the bot and of its guilds."""
@@ -57,7 +74,9 @@ class ChatRequestBuilder:
     sampling: SamplingParams
     candidates: ReplyCandidates
     generation: GenerationActions
+    time_zones: GuildTimeZones
     message_tokens: MessageTokens
+    files: SentFiles
 
     async def request(
         self,
@@ -67,9 +86,12 @@ class ChatRequestBuilder:
         *,
         event_id: int,
         member_id: int = 0,
+        topic: str = "",
+        untrained: bool = False,
     ) -> ChatRequest:
         """Build the request in which the persona answers a member's stored message `trigger_seq`,
-        an event's.
+        an event's; `untrained`: in which the base model does. `topic` is the channel's, where the
+        persona is told it.
 
         Memories of the member compete with the lore for their place in the prompt. Raises
         `RefusedError` if the message is gone.
@@ -81,7 +103,9 @@ class ChatRequestBuilder:
         history = self._history(place, window, until_seq=trigger_seq)
         if not history or history[-1].seq != trigger_seq:
             raise RefusedError("What this reply answers is no longer there.", "Ask again.")
-        choice = self._choose_version(persona.id, place.guild_id, event_id)
+        choice = UNTRAINED
+        if not untrained:
+            choice = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _after_other_versions(history, persona, choice)
         turns = self._turns(shown, persona, place, choice)
         memories = MemoriesForReply(
@@ -91,7 +115,8 @@ class ChatRequestBuilder:
             persona_id=persona.id,
             event_id=event_id,
         )
-        lore = await self._find_lore(turns[-1], memories)
+        asked = replace(turns[-1], text=self._asked_text(turns[-1], event_id))
+        lore = await self._find_lore(asked, memories)
         if member_id and shown[-1].text:
             talk = EarlierTalk(
                 guild_id=place.guild_id,
@@ -102,17 +127,69 @@ class ChatRequestBuilder:
                 versions=choice.seen,
             )
             lore = (*await self._find_earlier(talk, shown[-1], lore), *lore)
+        await self._read_files(shown, persona, place)
+        turns = self._with_files(turns, shown, generation)
+        pictures = self._pictures(shown)
+        moment = Moment(self.time_zones.now(place.guild_id), _idle_s(shown))
+        situation = Situation(moment, topic)
+        return self._reply_request(
+            persona,
+            place,
+            turns=turns,
+            lore=situation.told_beside(lore, persona),
+            adapter=choice.adapter,
+            member_id=member_id,
+            pictures=pictures,
+        )
+
+    async def line_request(
+        self, persona: Persona, place: ChannelRef, prompt: str, *, event_id: int, topic: str = ""
+    ) -> ChatRequest:
+        """Build the request in which the persona says something that nobody has asked for, as a
+        moderator's `prompt` describes.
+        """
+        generation = self._generation(persona, place)
+        window = HistoryWindow.of(generation.context_tokens, generation.max_new_tokens)
+        if window.max_tokens is not None:
+            await self.message_tokens.load()
+        choice = self._choose_version(persona.id, place.guild_id, event_id)
+        history = self._history(place, window, upcoming=1)
+        shown = _after_other_versions(history, persona, choice)
+        asked = Turn("", f"[Nobody has asked. {persona.name} says to everybody here: {prompt}]")
+        found = await self.lore.find(persona.id, prompt, place.guild_id)
+        moment = Moment(self.time_zones.now(place.guild_id))
+        return self._reply_request(
+            persona,
+            place,
+            turns=(*self._turns(shown, persona, place, choice), asked),
+            lore=Situation(moment, topic).told_beside(tuple(found), persona),
+            adapter=choice.adapter,
+        )
+
+    def _reply_request(
+        self,
+        persona: Persona,
+        place: ChannelRef,
+        *,
+        turns: tuple[Turn, ...],
+        lore: tuple[LoreHit, ...],
+        adapter: AdapterRef | None,
+        member_id: int = 0,
+        pictures: tuple[Picture, ...] = (),
+    ) -> ChatRequest:
+        generation = self._generation(persona, place)
         return ChatRequest(
             persona=persona,
             turns=turns,
             lore=lore,
-            adapter=choice.adapter,
+            adapter=adapter,
             sampling=replace(
                 generation.sampling(self.sampling),
                 stop=stop_sequences(turns),
                 candidates=self.candidates.in_guild(place.guild_id),
             ),
-            context_tokens=generation.context_tokens,
+            context_tokens=_context_beside(pictures, generation.context_tokens),
+            pictures=pictures,
             # Guilds share the engine in turns; each direct-message channel is a guild of its own.
             guild_id=place.guild_id or place.channel_id,
             member_id=member_id,
@@ -154,7 +231,9 @@ class ChatRequestBuilder:
         elif persona and model.version:
             adapter = self.served_versions.adapter(persona.id, model.version)
         if persona:
-            lore = await self.lore.find(persona.id, turns[-1].text, model.guild_id)
+            moment = Moment(self.time_zones.now(model.guild_id))
+            found = await self.lore.find(persona.id, turns[-1].text, model.guild_id)
+            lore = Situation(moment).told_beside(tuple(found), persona)
         stop = stop_sequences(turns) if card else ()
         return ChatRequest(
             persona=card,
@@ -194,7 +273,8 @@ class ChatRequestBuilder:
             log.info("the next prompt is not computed in advance: %s", error)
             return
         shown = _after_other_versions(history, persona, choice)
-        turns = (*self._turns(shown, persona, place, choice), Turn(author, ""))
+        turns = self._turns(shown, persona, place, choice)
+        turns = (*self._with_files(turns, shown, generation), Turn(author, ""))
         engine.prepare(
             persona,
             choice.adapter,
@@ -299,7 +379,71 @@ class ChatRequestBuilder:
             before = message.discord_message_id
         return tuple(turns)
 
+    # --------------------------------------------------------------------------------------- files
+
+    async def _read_files(
+        self, history: list[StoredMessage], persona: Persona, place: ChannelRef
+    ) -> None:
+        """Read the files of the messages since the persona's last one, and of those that they
+        reply to.
+        """
+        latest = list(takewhile(lambda said: said.persona_id != persona.id, reversed(history)))
+        quoted_ids = [message.replies_to for message in latest if message.replies_to]
+        quoted = self.store.quoted.find(quoted_ids) if quoted_ids else {}
+        texts = dict[int, str]()
+        for message in latest:
+            if message.discord_message_id:
+                texts[message.discord_message_id] = message.text
+            if message.replies_to in quoted:
+                texts.setdefault(message.replies_to, quoted[message.replies_to].text or "")
+        if await self.files.read(place.channel_id, texts):
+            await self.message_tokens.load()
+
+    def _with_files(
+        self,
+        turns: tuple[Turn, ...],
+        history: list[StoredMessage],
+        generation: EffectiveGeneration,
+    ) -> tuple[Turn, ...]:
+        """Quote the files that have been read before the words that came with them. They share
+        their room, which the latest ones get first.
+        """
+        room = generation.context_tokens - generation.max_new_tokens
+        room = min(MAX_FILE_TOKENS, int(room * FILE_SHARE))
+        shown = list(turns)
+        ids = {message.discord_message_id for message in history}
+        first = len(turns) - len(history)  # before them, a thread's start
+        for at in range(len(history) - 1, -1, -1):
+            message = history[at]
+            files = self.files.known(message.discord_message_id)
+            if message.replies_to not in ids:
+                files = [*self.files.known(message.replies_to), *files]
+            parts = list[str]()
+            for file in reversed(files):
+                if part := quoted_file(file, room, self.message_tokens.of):
+                    room -= self.message_tokens.of(part)
+                    parts.insert(0, part)
+            if parts:
+                turn = shown[first + at]
+                shown[first + at] = replace(turn, text="\n".join([*parts, turn.text]))
+        return tuple(shown)
+
+    def _pictures(self, history: list[StoredMessage]) -> tuple[Picture, ...]:
+        """Return the latest pictures of a history that have been read, in their order."""
+        pictures = list[Picture]()
+        for message in reversed(history):
+            for message_id in (message.discord_message_id, message.replies_to):
+                for file in reversed(self.files.known(message_id)):
+                    if file.picture and file.picture not in pictures:
+                        pictures.append(file.picture)
+        return tuple(reversed(pictures[:MAX_PICTURES]))
+
     # -------------------------------------------------------------- lore, memories and earlier talk
+
+    def _asked_text(self, turn: Turn, event_id: int) -> str:
+        """Return the last turn's text, after the lines of its member that the reply answers, too."""
+        *earlier, _ = self.store.replies.lines(event_id) or [turn.text]
+        return "\n".join([*earlier, turn.text])
 
     async def _find_lore(self, turn: Turn, memories: "MemoriesForReply") -> tuple[LoreHit, ...]:
         """Find lore and memories for a member's turn. Headings say whose words a memory is, and are
@@ -425,6 +569,20 @@ def _with_quote(text: str, quoted: QuotedMessage | None) -> str:
     if len(words) > MAX_QUOTED_CHARS:
         words = f"{words[: MAX_QUOTED_CHARS - 1]}…"
     return f"[replying to {quoted.author_name}: {words}]\n{text}".rstrip()
+
+
+def _idle_s(history: list[StoredMessage]) -> float | None:
+    """Return the time between a history's last message and the member's before it."""
+    *earlier, last = history
+    for message in reversed(earlier):
+        if message.persona_id is None:
+            return max(0.0, last.at - message.at)
+    return None
+
+
+def _context_beside(pictures: Sequence[Picture], context_tokens: int) -> int:
+    """Return the tokens of a context that are left beside pictures: two thirds at least."""
+    return context_tokens - min(len(pictures) * PICTURE_TOKENS, context_tokens // 3)
 
 
 def _after_other_versions(

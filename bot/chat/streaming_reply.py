@@ -42,7 +42,9 @@ class ReplyViews(Protocol):
     """
 
     def growing(self, event_id: int) -> discord.ui.View: ...
-    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
+    def ended(
+        self, event_id: int, votes: VoteCounts, *, offers_untrained: bool
+    ) -> discord.ui.View: ...
 
 
 @dataclass(kw_only=True)

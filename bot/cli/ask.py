@@ -29,6 +29,7 @@ from personas.home.adapters import (
 )
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import read_persona_lore
+from personas.home.shipped_adapters import find_shipped_adapters
 from personas.lore.index import LoreIndex
 from personas.models import base_model
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, SamplingParams, Turn
@@ -45,12 +46,15 @@ EPILOG = """examples:
   model_inference --adapter dialogue/manners "Why is the sky blue?"
   model_inference --adapter runs/oda/adapter --persona oda "What is rope for?"
 
-A persona answers with its live version unless another is named: P@v2 with that one, P@base with the base model.
+A persona answers with its live version unless another is named: P@v2 with that one, P@base with the base model. Before
+a bot has run in the home, the shipped personas answer with their shipped adapters.
 --adapter takes any adapter folder with its manifest, or dialogue/NAME; every file is verified. It has to be made for
 BASE_MODEL.
 
 exit codes: 0 answered, 1 could not answer, 2 wrong usage, 130 Ctrl-C"""
 BASE = "base"
+SHIPPED_VERSION = "shipped"
+"""Name of a shipped adapter that is in no home yet."""
 UNPRINTED_REPLY_FIELDS = ("logprobs", "tokens", "prompt")
 
 
@@ -191,7 +195,7 @@ def _ask_targets(
     if arguments.persona is None:
         return [AskTarget(None, None)]
     version = BASE if arguments.base_only else arguments.version
-    return [_ask_target(home, arguments.persona, version)]
+    return [_ask_target(home, arguments.persona, version, base=base)]
 
 
 def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskTarget:
@@ -200,13 +204,13 @@ def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskT
         return AskTarget(None, _named_adapter(home, named, base))
     persona_name, at, version = named.rpartition("@")
     if not at:
-        return _ask_target(home, named, None)
+        return _ask_target(home, named, None, base=base)
     if version.startswith(DIALOGUE_PREFIX):
         persona = None
         if persona_name:
             persona = _find_persona(home, persona_name)
         return AskTarget(persona, _named_adapter(home, version, base))
-    return _ask_target(home, persona_name, version)
+    return _ask_target(home, persona_name, version, base=base)
 
 
 def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> AdapterRef:
@@ -246,19 +250,30 @@ def _find_persona(home: Path, wanted: str) -> Persona:
     return persona
 
 
-def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
+def _ask_target(
+    home: Path, wanted: str, version: str | None, *, base: base_model.BaseModel
+) -> AskTarget:
     persona = _find_persona(home, wanted)
     if version == BASE:
         return AskTarget(persona, None)
-    stored = _stored_version(home, persona, version)
-    if stored is None:
-        return AskTarget(persona, None)
-    return AskTarget(persona, adapter_ref(home, persona.id, stored))
+    stored = _stored_adapter(home, persona, version)
+    if stored:
+        return AskTarget(persona, stored)
+    return AskTarget(persona, _shipped_adapter(home, persona, base))
 
 
-def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:
+def _shipped_adapter(home: Path, persona: Persona, base: base_model.BaseModel) -> AdapterRef | None:
+    """Find the adapter that a bot would make live at its first start in this home."""
+    folder = ShippedData.from_source_tree().adapters
+    if folder is None or find_databases(home):
+        return None
+    shipped = find_shipped_adapters(folder, base_model.fingerprint(base)).get(persona.id)
+    return AdapterRef(persona.id, SHIPPED_VERSION, shipped[0]) if shipped else None
+
+
+def _stored_adapter(home: Path, persona: Persona, version: str | None) -> AdapterRef | None:
     """Return the named version once it is known to be installed, or the one that is live for all
-    servers.
+    servers, with the card that it is served with.
     """
     databases = find_databases(home)
     if not databases:
@@ -269,7 +284,11 @@ def _stored_version(home: Path, persona: Persona, version: str | None) -> str | 
     with Store.read_only(databases[0]) as store:
         if version:
             store.versions.require_installed(persona.id, version)
-        return version or store.versions.live(persona.id, ALL_GUILDS)
+        version = version or store.versions.live(persona.id, ALL_GUILDS)
+        if version is None:
+            return None
+        card = store.versions.card_of(persona.id, version)
+        return replace(adapter_ref(home, persona.id, version), card=card)
 
 
 def _request(

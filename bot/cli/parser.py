@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.cli import existing_file
 from personas import cli_entry
-from personas.cli_common import SHELLS, CommandParsers, add_command
+from personas.cli_common import SHELLS, CommandParsers, ShowVersion, add_command
 
 DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
 EPILOG = """examples:
@@ -62,6 +62,15 @@ examples:
 
 Open the URL with an account that has Manage Server in the target server. Discord lists the same permissions; each can
 be unticked, and the list here names the features that need it."""
+DEMO_NOTES = """\
+examples:
+  python -m bot demo
+  python -m bot demo --all            all three personas with the full recipe: some two hours
+  python -m bot demo --out ~/demo
+
+Plays a session in a guild of its own and prints it: a question to each shipped persona without its shipped version, a
+training of Ballast by /finetune start (on a CPU with the recipe quick) while another persona answers, Promote, and the
+same question again. It reads no settings and uses no other home. The figures are in result.json of its folder."""
 COMPLETION_NOTES = """\
 examples:
   python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
@@ -132,6 +141,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
         default=Path(".env"),
         help="a file with settings (default: .env)",
     )
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_doctor(commands)
     _add_models(commands)
@@ -139,6 +149,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
     _add_invite(commands)
     _add_privacy_and_history(commands)
     _add_backup_and_restore(commands)
+    _add_demo(commands)
     _add_completion(commands)
     return parser
 
@@ -288,6 +299,16 @@ def _add_backup_and_restore(commands: CommandParsers) -> None:
     restore.set_defaults(run=Deferred("bot.operations.backup.cli:run_restore"))
     for command in (backup, restore):
         command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_demo(commands: CommandParsers) -> None:
+    summary = "play a session without a browser: a reply, a training, the reply after it"
+    demo = add_command(commands, "demo", summary, DEMO_NOTES)
+    text = "train all three personas and compare their adapters"
+    demo.add_argument("--all", action="store_true", help=text)
+    text = "its folder, which is emptied first (default: build/demo)"
+    demo.add_argument("--out", type=Path, default=Path("build/demo"), metavar="DIR", help=text)
+    demo.set_defaults(before_settings=Deferred("bot.demo:run_demo"))
 
 
 def _add_completion(commands: CommandParsers) -> None:

@@ -12,6 +12,8 @@ from bot.platform.permissions import invite_url
 from bot.settings import Settings
 from personas.home.job_material import ShippedData
 from personas.home.private_home import protect_home
+from personas.models.base_model import EMBEDDED
+from personas.models.model_packages import require_model_packages
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ async def serve(settings: Settings, env_file: Path | None = None) -> None:
         from bot.operations.vllm_setup import offer_installation  # only where the setting names it
 
         await asyncio.to_thread(offer_installation, settings)
+    if settings.base_model == EMBEDDED or not settings.lore_encoder:
+        await asyncio.to_thread(require_model_packages)
     with suppress(asyncio.CancelledError):
         shipped = ShippedData.from_source_tree()
         async with open_app(settings, shipped, env_file=env_file) as app:

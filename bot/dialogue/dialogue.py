@@ -285,7 +285,7 @@ class _DialogueRun:
         model = ChatModel(persona, versions.speaking(persona.id, guild_id), guild_id)
         sampling = builder.sampling_in(persona, talk.place)
         request = await builder.request_to_model(model, talk.duet.turns(), sampling)
-        line.dialogue = versions.dialogue_of(request.adapter)
+        line.origin = versions.origin_of(request.adapter)
         line.submit(replace(request, guild_id=guild_id, member_id=talk.requested_by))
         talk.line = line
         watching = asyncio.create_task(self._watch())

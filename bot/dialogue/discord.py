@@ -55,6 +55,7 @@ async def duet(
     pair = (channel_persona(interaction), other)
     if pair[0].id == other.id:
         raise RefusedError(f"{other.name} cannot talk with itself.", "Name another persona.")
+    services.safety.require_safe(opening)
     for persona in pair:
         services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
     if running := services.dialogue_runner.of_guild(channel.guild.id):

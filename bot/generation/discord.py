@@ -4,7 +4,7 @@ from typing import Literal
 
 from discord import app_commands
 
-from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
+from bot.chat.places import ChannelRef, channel_ref
 from bot.generation.actions import MAX_TEMPERATURE, MIN_TOP_P
 from bot.generation.store import ALL_PERSONAS, FIELDS, GenerationScope
 from bot.generation.texts import NAMES, effective_lines, settings_text
@@ -16,6 +16,7 @@ from bot.platform.discord_kit.transformers import (
     channel_persona,
     find_channel_persona,
     guild_moderators_only,
+    require_speak_channel,
 )
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
@@ -44,7 +45,9 @@ GENERATION = app_commands.Group(
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def generation_show(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or find_channel_persona(interaction)
-    lines = generation_lines(interaction.client.services, persona, _place(interaction))
+    lines = generation_lines(
+        interaction.client.services, persona, channel_ref(require_speak_channel(interaction))
+    )
     title = "No persona lives in this channel. Replies of one would have:"
     if persona:
         title = f"Replies of **{persona.name}** here:"
@@ -114,16 +117,8 @@ async def generation_reset(
     await respond(interaction, f"Reset. Set for {_scope_text(services, scope)}: {left}.")
 
 
-def _place(interaction: Interaction) -> ChannelRef:
-    if not isinstance(interaction.channel, SpeakChannel):
-        raise RefusedError(
-            "Personas live in text channels, threads and direct messages.", "Try it there."
-        )
-    return channel_ref(interaction.channel)
-
-
 def _scope(interaction: Interaction, where: ScopeName, persona: Persona | None) -> GenerationScope:
-    place = _place(interaction)
+    place = channel_ref(require_speak_channel(interaction))
     if where == "channel":
         if persona:
             raise RefusedError(

@@ -60,6 +60,15 @@ class Lessons(Table):
             and (as_moderator or user_id in (select user_id from consents where opted_in = 1)) limit 1"""
         return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
 
+    def count_trainable(self, persona_id: str, guild_id: int, since: float) -> int:
+        """Count the lessons since a time that moderators, or members who have opted in, taught a
+        persona in a guild.
+        """
+        sql = """select count(*) from taught where persona_id = :persona and guild_id = :guild
+            and at > :since and (as_moderator
+            or user_id in (select user_id from consents where opted_in = 1))"""
+        return self._db.value(int, sql, persona=persona_id, guild=guild_id, since=since) or 0
+
     def count(self, user_id: int) -> int:
         """Count a member's lessons."""
         sql = "select count(*) from taught where user_id = :user"

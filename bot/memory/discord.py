@@ -34,7 +34,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.messages import MAX_MESSAGE_CHARS
+from bot.platform.messages import MAX_MESSAGE_CHARS, message_texts
 from bot.services import Bot
 from bot.store import Memory, StoredReply
 from personas.lore.passages import MAX_PASSAGE_WORDS
@@ -212,6 +212,7 @@ async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]
     memories = _memories(interaction)
     memory = memories.require(seq)
     text = check_memory(interaction, values["text"])
+    interaction.client.services.safety.require_safe(text)
     memories.edit(memory, text)
     await respond(
         interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True
@@ -291,6 +292,8 @@ async def _store(
     or one too many.
     """
     text = check_memory(interaction, text)
+    if not by_persona:
+        interaction.client.services.safety.require_safe(text)
     store = interaction.client.services.store
     with store.atomic():
         seq = _memories(interaction).add(
@@ -384,15 +387,11 @@ def _all_texts(interaction: Interaction) -> list[str]:
     for persona_id, own in by_persona.items():
         persona = interaction.client.services.personas.get(persona_id, guild_id)
         if persona:
-            text = _list_text(persona.name, own, "")
+            texts.append(_list_text(persona.name, own, ""))
         else:
             name = short_id(Persona(persona_id, persona_id), guild_id)
-            text = _list_text(name, own, "The persona is no longer here.")
-        if len(texts[-1]) + len(text) < MAX_MESSAGE_CHARS:
-            texts[-1] += f"\n{text}"
-        else:
-            texts.append(text)
-    return texts
+            texts.append(_list_text(name, own, "The persona is no longer here."))
+    return message_texts(texts)
 
 
 def _list_text(name: str, memories: list[Memory], note: str) -> str:

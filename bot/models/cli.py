@@ -23,7 +23,8 @@ from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
 from bot.store import Store, find_databases
 from personas.cli_common import LogProgress, confirm
-from personas.models.model_fit import ModelFit
+from personas.models.model_fit import RESERVE_BYTES, ModelFit
+from personas.shipped_folders import IS_SOURCE_TREE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -117,10 +118,11 @@ def _say_already_set(arguments: argparse.Namespace, plan: SwitchPlan) -> int:
 
 def _require_env_file(path: Path) -> Path:
     """Return the absolute path of the file with settings. The bot reads the one of the folder that it
-    starts in, so a new file anywhere but beside the code would have no effect.
+    starts in, so a new file anywhere but beside the code would have no effect. An installed package is
+    started in any folder.
     """
     file = path.absolute()
-    if not file.exists() and file.parent.resolve() != CHECKOUT:
+    if IS_SOURCE_TREE and not file.exists() and file.parent.resolve() != CHECKOUT:
         raise SettingsError(
             f"There is no file with settings {file}.",
             "Go to the folder that the bot starts in, or name its file: python -m bot --env FILE "
@@ -136,7 +138,12 @@ async def _plan_use(arguments: argparse.Namespace, home: Path) -> SwitchPlan:
     name = await asyncio.to_thread(find_local_name, name, table)
     engine = await asyncio.to_thread(advise_engine, name, table, PresentEngine.of(settings))
     return await asyncio.to_thread(
-        plan_switch, home, name, settings.base_model, _live_versions(home), engine=engine
+        plan_switch,
+        home,
+        name,
+        previous=settings.base_model,
+        live=_live_versions(home),
+        engine=engine,
     )
 
 
@@ -168,13 +175,16 @@ def table_lines(table: ModelTable) -> Iterator[str]:
         return
     name = table.recommended.model.name
     yield f"Recommended: {table.recommended.model.title}: {table.reason}."
+    if table.shortage:
+        yield table.shortage
     yield f"  python -m bot models fetch {name}"
     yield f"  python -m bot models use {name}"
 
 
 def _machine_line(table: ModelTable) -> str:
     machine = table.machine
-    parts = [f"{machine.memory_bytes / GIB:.1f} GiB of memory"]
+    reserve = f"{RESERVE_BYTES / GIB:.0f} GiB of it for other programs"
+    parts = [f"{machine.memory_bytes / GIB:.1f} GiB of memory ({reserve})"]
     if machine.card_bytes:
         parts.append(f"{machine.card_name} with {machine.card_bytes / GIB:.1f} GiB")
     if machine.weight_bytes_per_s:

@@ -13,7 +13,10 @@ from personas.home.atomic_files import write_file
 
 NEW_FILE_MODE = 0o600
 """`.env` holds tokens."""
-COMMENT_PATTERN = re.compile(r"[ \t]+#[^\n]*")
+COMMENT_PATTERN = re.compile(
+    r"""[^=]*=[ \t]*(?>'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|(?:(?![ \t]+#)[^\r\n])*)([ \t]*#[^\r\n]*)"""
+)
+"""A comment behind a value, which may be quoted and contain a # then."""
 PLAIN_VALUE_PATTERN = re.compile(r"[^\s'\"#$]+(#[^\s'\"#$]+)*")
 
 
@@ -61,10 +64,11 @@ def _replaced(binding: Binding, written: str) -> str:
     before = text[: len(text) - len(stripped)]
     export = "export " if stripped.startswith("export ") else ""
     end = text[len(text.rstrip("\r\n")) :]
-    comment = COMMENT_PATTERN.search(stripped)
-    is_quoted = "'" in stripped or '"' in stripped
-    kept = comment[0] if comment and not is_quoted else ""
-    return f"{before}{export}{written}{kept}{end}"
+    comment = COMMENT_PATTERN.match(stripped)
+    remark = comment[1] if comment else ""
+    if remark.startswith("#"):  # it would be a part of a value without quotes
+        remark = f"  {remark}"
+    return f"{before}{export}{written}{remark}{end}"
 
 
 def _quoted(value: str) -> str:

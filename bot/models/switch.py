@@ -205,6 +205,7 @@ def _find_here(name: str) -> tuple[str, str]:
     """Return a model's name with its commit, and its fingerprint. Downloads nothing."""
     if name == EMBEDDED:
         return name, fingerprint(locate(name, fetch=False))
+    name = _absolute(name)
     try:
         base = locate(name, fetch=False)
         return base.name, fingerprint(base)
@@ -214,6 +215,13 @@ def _find_here(name: str) -> tuple[str, str]:
             raise
     # It was not unpacked, so nothing was trained over it.
     return _pinned(name, file), NO_FINGERPRINT
+
+
+def _absolute(name: str) -> str:
+    """Return the name of a file or folder here with its whole path: the bot may start elsewhere."""
+    path, mark, suffix = name.partition("#")
+    local = Path(path).expanduser()
+    return f"{local.absolute()}{mark}{suffix}" if local.exists() else name
 
 
 def _pinned(name: str, file: Path) -> str:

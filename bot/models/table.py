@@ -15,11 +15,13 @@ from bot.models.measured_speeds import base_model_key, read_speeds
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from personas.models.catalogue import CatalogueModel, catalogue_models, find_model
 from personas.models.model_fit import (
+    RESERVE_BYTES,
     MachineCapacity,
     ModelFit,
     TrainingNeed,
     fit_model,
     recommend,
+    shortage_now,
 )
 
 SIZES_TIMEOUT_S = 120.0
@@ -54,6 +56,11 @@ class ModelTable:
     reason: str
     training_error: str = ""
 
+    @property
+    def shortage(self) -> str:
+        """What of the recommended model does not fit at the moment; empty if all of it does."""
+        return shortage_now(self.recommended, self.machine) if self.recommended else ""
+
     def fit_of(self, model: CatalogueModel) -> ModelFit:
         return next(fit for fit in self.fits if fit.model == model)
 
@@ -63,6 +70,8 @@ class ModelTable:
             "base_model": self.base_model,
             "machine": {
                 "memory_bytes": self.machine.memory_bytes,
+                "reserve_bytes": RESERVE_BYTES,
+                "free_bytes": self.machine.free_bytes,
                 "card_bytes": self.machine.card_bytes,
                 "card": self.machine.card_name,
                 "weight_bytes_per_s": round(self.machine.weight_bytes_per_s),
@@ -70,6 +79,7 @@ class ModelTable:
             },
             "recommended": self.recommended.model.name if self.recommended else None,
             "reason": self.reason,
+            "shortage": self.shortage,
             "training_error": self.training_error,
             "models": [self._row(fit) for fit in self.fits],
         }
@@ -117,8 +127,10 @@ async def build_table(
     sizes, speed = await asyncio.gather(
         read_trainer_sizes(command), asyncio.to_thread(_read_speed, home)
     )
+    memory = psutil.virtual_memory()
     machine = MachineCapacity(
-        memory_bytes=int(psutil.virtual_memory().total),
+        memory_bytes=int(memory.total),
+        free_bytes=int(memory.available) + psutil.Process().memory_info().rss,
         card_bytes=sizes.card_bytes,
         card_name=sizes.card_name,
         is_mac=platform.system() == "Darwin",

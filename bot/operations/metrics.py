@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 from bot.operations.doctor.cached_results import CachedDoctor, local_check_runner
+from bot.safety.rules import LANGUAGES
 from bot.settings import Settings
 from personas.engine import RequestMetrics
 
@@ -74,6 +75,12 @@ class BotMetrics:
         self._tokens = self._counter(
             "understudy_tokens", "Tokens of prompts and replies.", "kind", ("prompt", "reply")
         )
+        self._safety_answers = self._counter(
+            "understudy_safety_answers",
+            "Messages that spoke of self-harm, answered with help lines.",
+            "language",
+            LANGUAGES,
+        )
         levels = ("warning", "error", "critical")
         self.warnings = WarningLogHandler(
             self._counter("understudy_log_lines", "Warnings and worse.", "level", levels)
@@ -93,6 +100,10 @@ class BotMetrics:
         if request.finish in ANSWERED_FINISHES:
             self._whole.observe(request.whole_s)
             self._replies.append(request)
+
+    def safety_answer(self, language: str) -> None:
+        """Count an answer with help lines."""
+        self._safety_answers.labels(language).inc()
 
     @property
     def first_text(self) -> Percentiles:

@@ -19,9 +19,9 @@ from personas.engine.remote.vllm_command import (
 )
 from personas.errors import ServerError
 from personas.models.graphics_cards import list_gpus
+from personas.shipped_folders import SHIPPED_REQUIREMENTS
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-INSTALLER = CHECKOUT / "requirements" / "install.sh"
+INSTALLER = SHIPPED_REQUIREMENTS / "install.sh"
 CARD_LIST = "vllm-cuda"
 PROCESSOR_LIST = "vllm"
 FREE_BYTES = {CARD_LIST: 16 * 2**30, PROCESSOR_LIST: 4 * 2**30}

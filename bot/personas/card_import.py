@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
@@ -21,6 +22,7 @@ from personas.card.spec_card import Card
 from personas.card.toml_card import to_persona
 from personas.errors import CardError, UnderstudyError
 from personas.home.external_files import record_export
+from personas.home.lore_sets import LoreSets
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.lorebook_markdown import describe_uses, lorebook_as_markdown
@@ -102,17 +104,6 @@ async def contribute_card(
     `import_card` does.
     """
     guild_id = origin.guild_id
-
-    def contributing(persona_id: str) -> AbstractContextManager[None]:
-        contribution = Contribution(
-            guild_id=guild_id,
-            persona_id=persona_id,
-            what=CARD_CONTRIBUTION,
-            user_id=origin.user_id,
-            at=time.time(),
-        )
-        return people.contributing(contribution, lambda: personas.card_bytes(guild_id, persona_id))
-
     return await import_card(
         personas,
         base_model,
@@ -121,8 +112,25 @@ async def contribute_card(
         file=file,
         wanted_id=wanted_id,
         context_tokens=context_tokens,
-        contributing=contributing,
+        contributing=partial(recording_contributor, people, personas, origin),
     )
+
+
+def recording_contributor(
+    people: MemberRecords, personas: PersonaRegistry, origin: RequestOrigin, persona_id: str
+) -> AbstractContextManager[None]:
+    """Record the card that the block stores as the origin's member's, from before it is on the
+    disk.
+    """
+    guild_id = origin.guild_id
+    contribution = Contribution(
+        guild_id=guild_id,
+        persona_id=persona_id,
+        what=CARD_CONTRIBUTION,
+        user_id=origin.user_id,
+        at=time.time(),
+    )
+    return people.contributing(contribution, lambda: personas.card_bytes(guild_id, persona_id))
 
 
 async def import_character_book(
@@ -187,6 +195,7 @@ async def remove_persona(
         await lore.remove(guild_id, persona.id, file)
         store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
+    LoreSets(lore.shipped or Path(), lore.home).forget(persona.id)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:

@@ -1,27 +1,32 @@
-"""`/persona set|show|list|clear|fresh|candidates|mute|unmute`: the personas of channels."""
+"""`/persona set|alias|show|list|clear|fresh|candidates|mute|unmute`: the personas of channels."""
 
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import discord
 from discord import app_commands
 
-from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.chat_words import is_common, names_of
+from bot.chat.message_text import has_words
+from bot.chat.places import SpeakChannel, channel_ref, usual_answers
 from bot.generation.discord import generation_lines
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.registry import short_id
+from bot.personas.served_versions import SHIPPED_ORIGIN
 from bot.platform import permissions
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
     PersonaOption,
     guild_moderators_only,
-    require_moderator,
+    require_changeable_channel,
+    require_speak_channel,
 )
 from bot.platform.discord_kit.ui import defer, edit_response, respond
 from bot.platform.errors import RefusedError
 from bot.services import Services
-from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply
+from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.schemas.chat import MAX_CANDIDATES, Persona
 
 MuteScope = Literal["channel", "server"]
@@ -32,6 +37,8 @@ SCOPE_CHOICES = [
 DeletePeriod = Literal["nothing", "hour", "day", "everything"]
 DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
 OPERATORS_NUMBER = 0
+NO_NAMES = "none"
+MAX_ALIASES = 10
 PROGRESS_INTERVAL_MESSAGES = 10
 """Number of deleted replies after which a moderator sees the progress."""
 
@@ -43,6 +50,10 @@ PROGRESS_INTERVAL_MESSAGES = 10
 @app_commands.describe(
     persona="Which persona",
     answers="Which messages it answers (every one that the bot may read, if left out)",
+    second="A further persona, which answers where it is named or replied to",
+    third="A further persona",
+    fourth="A further persona",
+    fifth="A further persona",
 )
 @app_commands.choices(
     answers=[
@@ -54,30 +65,107 @@ async def set_(
     interaction: Interaction,
     persona: PersonaOption,
     answers: Literal["mentions", "everything"] | None = None,
+    second: PersonaOption | None = None,
+    third: PersonaOption | None = None,
+    fourth: PersonaOption | None = None,
+    fifth: PersonaOption | None = None,
 ) -> None:
-    channel = _changeable_channel(interaction)
+    channel = require_changeable_channel(interaction)
+    further = _further_personas(persona, (second, third, fourth, fifth), channel)
     services = interaction.client.services
     can_read = interaction.client.intents.message_content
-    answers = answers or ("everything" if can_read else "mentions")
-    place = channel_ref(channel)
+    answers = answers or usual_answers(interaction.client)
     await defer(interaction, ephemeral=True)
-    setting = Channel(
-        guild_id=place.guild_id,
-        channel_id=place.channel_id,
-        persona_id=persona.id,
-        answers=answers,
-        set_by=interaction.user.id,
-        set_at=time.time(),
+    reply_service = services.reply_service
+    is_new = reply_service.assign(
+        persona, channel, answers=answers, user_id=interaction.user.id, further=further
     )
-    services.store.channels.assign(setting)
-    await respond(interaction, _set_text(persona, answers, channel, can_read))
-    await services.reply_service.greet(persona, channel, interaction.user.display_name)
+    text = assigned_text(persona, answers, channel, can_read)
+    if further:
+        text += f"\n{_further_text(further)}"
+    await respond(interaction, text)
+    if is_new:
+        await reply_service.greet(persona, channel, interaction.user.display_name)
+
+
+def _further_personas(
+    first: Persona, others: Sequence[Persona | None], channel: SpeakChannel
+) -> list[Persona]:
+    """Return the further personas in their order. Raises `RefusedError`."""
+    further = [persona for persona in others if persona]
+    if further and isinstance(channel, discord.DMChannel):
+        raise RefusedError("In direct messages one persona answers.", "Choose it alone.")
+    named = [persona.id for persona in (first, *further)]
+    if len({*named}) < len(named):
+        raise RefusedError("A persona is named twice.", "Name each once.")
+    return further
+
+
+def _further_text(further: Sequence[Persona]) -> str:
+    names = ", ".join(f"**{persona.name}**" for persona in further)
+    return f"Called by their names, or by a reply, these answer: {names}. It answers the rest."
+
+
+@guild_moderators_only("Names are set for a server.")
+@PERSONA.command(description="Set further names by which members call a persona (moderators).")
+@app_commands.describe(
+    persona="Which persona",
+    names="Separated by commas; `none` removes them. Left out, the present ones are shown",
+)
+async def alias(
+    interaction: Interaction,
+    persona: PersonaOption,
+    names: app_commands.Range[str, 1, 200] | None = None,
+) -> None:
+    services = interaction.client.services
+    channels = services.store.channels
+    guild_id = interaction.guild_id or 0
+    if names is not None:
+        channels.set_aliases(guild_id, persona.id, _alias_list(names))
+    called = names_of(persona, channels.aliases(guild_id, persona.id))
+    listed = ", ".join(f"`{name}`" for name in called)
+    lines = [f"**{persona.name}** is called by these names: {listed}."]
+    lines += _shared_names(services, persona, called, guild_id)
+    await respond(interaction, "\n".join(lines))
+
+
+def _shared_names(
+    services: Services, persona: Persona, names: Sequence[str], guild_id: int
+) -> list[str]:
+    """Return a line for each other persona of a guild that has one of some names, too."""
+    lines = []
+    for other in services.personas.of(guild_id).values():
+        others = names_of(other, services.store.channels.aliases(guild_id, other.id))
+        shared = [f"`{name}`" for name in names if name in others]
+        if shared and other.id != persona.id:
+            lines.append(
+                f"**{other.name}** is called {', '.join(shared)}, too. In a channel of both, the one "
+                "that was set first answers to that."
+            )
+    return lines
+
+
+def _alias_list(text: str) -> list[str]:
+    """Read names separated by commas. Raises `RefusedError`."""
+    if text.strip().casefold() == NO_NAMES:
+        return []
+    aliases = list(dict.fromkeys(" ".join(name.split()) for name in text.split(",")))
+    if not all(has_words(name) for name in aliases) or "`" in text:
+        raise RefusedError("A name has no letters.", "Separate names by commas: Oda, Mother Oda.")
+    if common := [name for name in aliases if is_common(name)]:
+        raise RefusedError(
+            f"Many messages have {', '.join(f'`{name}`' for name in common)}, whoever they are for.",
+            "Choose names that call nobody else.",
+        )
+    if len(aliases) > MAX_ALIASES:
+        raise RefusedError(f"A persona has at most {MAX_ALIASES} further names.", "Name fewer.")
+    return aliases
 
 
 @PERSONA.command(description="Show the persona of this channel.")
 async def show(interaction: Interaction) -> None:
     services = interaction.client.services
-    place = channel_ref(_channel(interaction))
+    place = channel_ref(require_speak_channel(interaction))
     setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
     persona = services.persona_in(place)
     if setting is None or persona is None:
@@ -93,8 +181,10 @@ async def show(interaction: Interaction) -> None:
         answers = "Answers messages that mention me, and /chat"
     tagline = f": {persona.tagline}" if persona.tagline else ""
     head = f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}"
-    replies = "\n".join(generation_lines(services, persona, place))
-    await respond(interaction, f"{head}\n{answers}. Live: {live}.\n{replies}")
+    lines = [head, f"{answers}. Live: {live}.", *generation_lines(services, persona, place)]
+    if further := services.personas_in(place)[1:]:
+        lines.append(_further_text(further))
+    await respond(interaction, "\n".join(lines))
 
 
 @PERSONA.command(name="list", description="List the personas and their channels.")
@@ -107,7 +197,7 @@ async def list_(interaction: Interaction) -> None:
         live = _live_text(services, persona, guild_id) or "base model"
         words = [f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live})"]
         for channel in channels:
-            if channel.persona_id == persona.id:
+            if persona.id in (channel.persona_id, *services.store.channels.further(channel)):
                 words.append(f"<#{channel.channel_id}>")
         lines.append(f"{' '.join(words)}\n{persona.tagline}".strip())
     for entry in services.store.mutes.of_guild(guild_id):
@@ -117,7 +207,7 @@ async def list_(interaction: Interaction) -> None:
 
 @PERSONA.command(description="Remove this channel's persona (moderators).")
 async def clear(interaction: Interaction) -> None:
-    place = channel_ref(_changeable_channel(interaction))
+    place = channel_ref(require_changeable_channel(interaction))
     if not interaction.client.services.store.channels.clear(place.guild_id, place.channel_id):
         raise RefusedError("No persona lives here.")
     await respond(interaction, "Nobody lives here now. `/persona set` undoes this.")
@@ -127,10 +217,11 @@ async def clear(interaction: Interaction) -> None:
     description="Start a new conversation here: the persona no longer sees the earlier messages."
 )
 async def fresh(interaction: Interaction) -> None:
-    place = channel_ref(_channel(interaction))
+    place = channel_ref(require_speak_channel(interaction))
     services = interaction.client.services
     services.reply_service.rules.require_can_write(interaction)
     services.store.messages.start_new_conversation(place.channel_id)
+    services.store.talks.end_all(place.channel_id)
     await respond(
         interaction, "A new conversation starts here. Nothing was deleted.", ephemeral=False
     )
@@ -194,26 +285,13 @@ def _live_text(services: Services, persona: Persona, guild_id: int) -> str:
         return f"base model, because this engine serves no adapters; {live} is kept"
     if model:
         return f"{live}, made for another base model; ours answers until it is trained again"
+    if services.served_versions.is_shipped(persona.id, live):
+        return f"{live}, {SHIPPED_ORIGIN}"
     return live
 
 
-def _channel(interaction: Interaction) -> SpeakChannel:
-    if not isinstance(interaction.channel, SpeakChannel):
-        raise RefusedError(
-            "Personas live in text channels, threads and direct messages.", "Try it there."
-        )
-    return interaction.channel
-
-
-def _changeable_channel(interaction: Interaction) -> SpeakChannel:
-    """The channel, if personas can live there and this member may decide which."""
-    channel = _channel(interaction)
-    if not isinstance(channel, discord.DMChannel):
-        require_moderator(interaction)
-    return channel
-
-
-def _set_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: bool) -> str:
+def assigned_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: bool) -> str:
+    """Say that a persona lives in a channel, and what the bot may not do there."""
     if isinstance(channel, discord.DMChannel):
         return f"**{persona.name}** lives here now."
     answered = "every message here" if answers == "everything" else "messages that mention me"
@@ -289,7 +367,7 @@ async def unmute(
 
 
 def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:
-    place = channel_ref(_changeable_channel(interaction))
+    place = channel_ref(require_changeable_channel(interaction))
     if not place.guild_id:
         raise RefusedError(
             "In direct messages nobody needs silencing.", "`/persona clear` sends them away."

@@ -25,6 +25,7 @@ from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
+    OwnPersonaOption,
     PersonaOption,
     guild_moderators_only,
     request_origin,
@@ -276,7 +277,7 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
 @cards_are_for_moderators
 @PERSONA.command(description="Remove a persona that this server has imported (moderators).")
 @app_commands.describe(persona="Which persona")
-async def remove(interaction: Interaction, persona: PersonaOption) -> None:
+async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
     services = interaction.client.services
     await defer(interaction, ephemeral=True)
     await remove_persona(

@@ -1,4 +1,4 @@
-"""`/persona lore add|remove|ask`: a guild's lore for its personas."""
+"""`/persona lore add|remove|ask|sets`: a guild's lore for its personas, and shared sets."""
 
 import asyncio
 
@@ -22,6 +22,9 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import defer, form, respond, send_form, text_field
 from bot.platform.errors import RefusedError
 from bot.services import Services
+from personas.home.lore_sets import LoreSet
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.lore.index import guild_owner
 from personas.lore.index_terms import has_words
 from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
@@ -113,7 +116,65 @@ async def lore_ask(
     guild_id = interaction.guild_id or 0
     await defer(interaction, ephemeral=True)
     ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
-    await respond(interaction, _matches_text(persona, ranking), suppress_embeds=True)
+    sets = interaction.client.services.lore_sets
+    names = [sets.sets[set_id].name for set_id in sets.taken(persona.id, guild_id)]
+    text = _matches_text(persona, ranking)
+    text += f"\n-# Shared sets: {', '.join(names) or 'none'} (`/persona lore sets`)."
+    await respond(interaction, text, suppress_embeds=True)
+
+
+def _set_names(interaction: Interaction) -> list[str]:
+    return [lore_set.name for lore_set in interaction.client.services.lore_sets.sets.values()]
+
+
+SetOption = app_commands.Transform[str, SuggestionTransformer(_set_names)]
+
+
+@guild_moderators_only(DM_TEXT)
+@LORE.command(
+    name="sets",
+    description="Show shared sets of lore, such as a world's; let personas use one, or not (moderators).",
+)
+@app_commands.rename(name="set")
+@app_commands.describe(
+    name="Which set (all are shown if left out)",
+    use="Whether it is used here (only shown if left out)",
+    persona="By which persona (all of this server if left out)",
+)
+async def lore_sets(
+    interaction: Interaction,
+    name: SetOption | None = None,
+    use: bool | None = None,
+    persona: PersonaOption | None = None,
+) -> None:
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    await defer(interaction, ephemeral=True)
+    if use is None:
+        chosen = [services.lore_sets.find(name)] if name else services.lore_sets.sets.values()
+        lines = [_set_text(services, guild_id, lore_set) for lore_set in chosen]
+        await respond(interaction, "\n".join(lines) or "There are no sets of lore.")
+        return
+    if not name:
+        raise RefusedError("Which set?", "Name it in the option `set`.")
+    lore_set = services.lore_sets.find(name)
+    if persona:
+        services.lore_sets.choose(lore_set.id, use, guild_id=guild_id, persona_id=persona.id)
+    else:
+        services.lore_sets.choose_for_all(lore_set.id, use, guild_id)
+    await respond(interaction, f"Done.\n{_set_text(services, guild_id, lore_set)}")
+
+
+def _set_text(services: Services, guild_id: int, lore_set: LoreSet) -> str:
+    """Describe a set, and who of a server uses it."""
+    owners = (lore_set.id, guild_owner(OPERATOR_GUILD_ID, lore_set.id))
+    passages = count_of(len(services.lore.passages_of(*owners)), "passage")
+    users = []
+    for persona in services.personas.of(guild_id).values():
+        if lore_set.id in services.lore_sets.taken(persona.id, guild_id):
+            users.append(persona.name)
+    about = f": {lore_set.about}" if lore_set.about else ""
+    return f"**{lore_set.name}** ({passages}){about}\n-# Used by {', '.join(users) or 'nobody'}."
 
 
 def lore_form(persona: Persona) -> discord.ui.Modal:

@@ -18,10 +18,11 @@ from bot.platform.errors import RefusedError
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
+from personas.home.lore_sets import find_lore_sets
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.lore_folder import fold_key, parse_lore
-from personas.lore.passages import WORLD, Passage, split_passages
+from personas.lore.passages import Passage, split_passages
 from personas.outside_names import UnsafeNameError, require_safe_name
 from personas.schemas.chat import Persona, to_nfc
 
@@ -228,7 +229,8 @@ def _exists(home: Path, contribution: Contribution) -> bool:
 
 def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:
     """Read the bundled lore, and the lore that guilds and the operator have added."""
-    return read_shipped_lore(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
+    owners = [*persona_ids, *find_lore_sets(shipped, home)]
+    return read_shipped_lore(shipped, owners, home) + read_all_guild_lore(home)
 
 
 def read_all_guild_lore(home: Path) -> list[Passage]:

@@ -17,7 +17,7 @@ from personas.lore.lorebooks import (
     parse_lorebook,
     read_lorebook,
 )
-from personas.lore.passages import WORLD
+from personas.lore.passages import is_lore_set
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import Persona
 from personas.schemas.import_report import ImportReport
@@ -78,7 +78,7 @@ async def add_lore(
     if document is None:
         file, passages = await store(name, content)
         return AddedLore((file,), passages)
-    speaker = "{{char}}" if persona.id == WORLD else persona.nickname or persona.name
+    speaker = "{{char}}" if is_lore_set(persona.id) else persona.nickname or persona.name
     book = await asyncio.to_thread(read_lorebook, document, speaker, EXAMPLE_USER)
     stem = PurePosixPath(name).stem if name.lower().endswith(LOREBOOK_SUFFIXES) else name
     texts = await asyncio.to_thread(

@@ -67,6 +67,16 @@ class PersonaRegistry:
         """The personas of a guild by id, bundled ones first."""
         return self._shipped | self._own.get(OPERATOR_GUILD_ID, {}) | self._own.get(guild_id, {})
 
+    def own(self, guild_id: int) -> list[Persona]:
+        """The personas that a guild has created or imported."""
+        return list(self._own.get(guild_id, {}).values())
+
+    def require_room(self, guild_id: int) -> None:
+        """Raise `RefusedError` for a guild that has as many personas of its own as it may have."""
+        if len(self._own.get(guild_id, {})) >= MAX_GUILD_PERSONAS:
+            message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
+            raise RefusedError(message, "Remove one: `/persona remove`.")
+
     def everybody(self) -> list[tuple[int, Persona]]:
         """All personas with their guild; shared ones (guild 0) come first."""
         everybody = []
@@ -169,10 +179,17 @@ class PersonaRegistry:
         return card
 
     def bring_in(
-        self, guild_id: int, card: Card, where: str, wanted_id: str = "", *, keeping: bool = False
+        self,
+        guild_id: int,
+        card: Card,
+        where: str,
+        wanted_id: str = "",
+        *,
+        keeping: bool = False,
+        replacing: bool = True,
     ) -> ImportedPersona:
-        """Import a card as a persona of a guild, replacing one of the same id; with `keeping` as a
-        new revision.
+        """Import a card as a persona of a guild, replacing one of the same id unless `replacing` is
+        False; with `keeping` as a new revision.
 
         Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the
         guild has too many personas, or another one of that name.
@@ -181,10 +198,9 @@ class PersonaRegistry:
             persona = _imported_persona(card, where, wanted_id)
             full_id = persona.id + guild_suffix(guild_id)
             own = self._own.get(guild_id, {})
-            if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
-                message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
-                raise RefusedError(message, "Remove one: `/persona remove`.")
-            self._require_own_name(guild_id, persona, full_id)
+            if full_id not in own:
+                self.require_room(guild_id)
+            self._require_own_name(guild_id, persona, full_id if replacing else "")
             if keeping and full_id in self._cards:
                 self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
             self._keep(guild_id, card, full_id)
@@ -193,7 +209,8 @@ class PersonaRegistry:
     def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
         """Raise `RefusedError` where another persona of the guild has this name or id."""
         for other in self.of(guild_id).values():
-            is_alike = other.id == persona.id or other.name.casefold() == persona.name.casefold()
+            ids = (persona.id, persona.id + guild_suffix(guild_id))
+            is_alike = other.id in ids or other.name.casefold() == persona.name.casefold()
             if is_alike and other.id != full_id:
                 raise RefusedError(
                     f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",

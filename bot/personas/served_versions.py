@@ -1,12 +1,20 @@
 """The versions of personas that the engine can serve, and the one that answers in a guild."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.store import Store
-from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
+from personas.home.adapters import (
+    DIALOGUE_PREFIX,
+    DialogueAdapter,
+    adapter_ref,
+    find_dialogue_adapters,
+)
 from personas.schemas.chat import AdapterRef
+
+SHIPPED_ORIGIN = "shipped with Understudy"
+"""Origin of a version that came with the project, under its replies and in its history."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,12 @@ class ServedVersions:
         return ""
 
     def adapter(self, persona_id: str, version: str) -> AdapterRef:
-        """Return a version of a persona's adapter."""
-        return adapter_ref(self.home, persona_id, version)
+        """Return a version of a persona's adapter, with the card that it is served with.
+
+        It asks the database: call it on the event loop.
+        """
+        card = self.store.versions.card_of(persona_id, version)
+        return replace(adapter_ref(self.home, persona_id, version), card=card)
 
     def speaking_adapter(self, persona_id: str, guild_id: int) -> AdapterRef | None:
         """Return the adapter of the version that answers in a guild; None for the base model."""
@@ -57,6 +69,22 @@ class ServedVersions:
         job_id = self.store.versions.job_of(adapter.persona_id, adapter.version)
         job = self.store.jobs.get(job_id or "")
         return job.dialogue if job else None
+
+    def is_shipped(self, persona_id: str, version: str | None) -> bool:
+        """Report whether a version came with the project."""
+        job_id = self.store.versions.job_of(persona_id, version) if version else None
+        job = self.store.jobs.get(job_id or "")
+        return bool(job and job.shipped)
+
+    def origin_of(self, adapter: AdapterRef | None) -> str:
+        """Describe where a version came from, for the note under its replies; empty for trained
+        ones.
+        """
+        if dialogue := self.dialogue_of(adapter):
+            return f"{DIALOGUE_PREFIX}{dialogue}"
+        if adapter and self.is_shipped(adapter.persona_id, adapter.version):
+            return SHIPPED_ORIGIN
+        return ""
 
     def dialogue_adapters(self) -> list[DialogueAdapter]:
         """List the dialogue adapters that can be served."""

@@ -24,6 +24,7 @@ from personas.home.external_files import delete_expired_reviews
 from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import ADAPTER_FOLDER, DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
+from personas.home.written_replies import WRITTEN_FOLDER
 from personas.lore.index import guild_owner
 from personas.schemas.base import DISCORD_API
 
@@ -37,6 +38,7 @@ FOLDERS_OF_PROGRAMS = ("jobs", "models", "runs")
 EXPIRING_PARTS = (
     MATERIAL_FOLDER,
     DATASET_FOLDER,
+    WRITTEN_FOLDER,
     CHECKPOINTS_FOLDER,
     ADAPTER_FOLDER,
     HOLDOUT_FILE,
@@ -152,6 +154,8 @@ class Retention:
         with self._logged("old conversations"):
             delete = self._services.store.messages.delete_before
             await _in_steps(lambda: delete(cutoff, DELETE_BATCH_ROWS))
+        with self._logged("talks that have ended"):
+            self._services.store.talks.delete_before(now - DAY_S)
         with self._logged("expired idempotency keys"):
             self._services.store.idempotency_keys.delete_expired(now)
         due_guilds: list[int] = []

@@ -13,7 +13,14 @@ from bot.training.request_checks import RequestChecks, RequestJson, SentRequest
 from bot.training.training_plan import TrainingPlan
 from personas.errors import RequestError, TrainingError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import (
+    CARD_RECIPE,
+    DEFAULT_RECIPE,
+    PREFERENCE_RECIPE,
+    QUICK_RECIPE,
+    TaskType,
+    TrainingRequest,
+)
 
 MAX_WAITING_CHECKS = 8
 NO_CHANNEL_ID = 0
@@ -88,6 +95,25 @@ class Trainings:
         """Parse a body; the base model defaults to the served one."""
         return self._checks.parse(body)
 
+    def default_recipe(
+        self,
+        persona_id: str | None,
+        task_type: TaskType = "persona",
+        *,
+        from_card: bool = False,
+    ) -> str:
+        """Return the recipe of a training whose recipe is left to the bot: the first one of a
+        persona on a CPU is quick, and one from a card has its own.
+        """
+        if task_type == "preference":
+            return PREFERENCE_RECIPE
+        if from_card:
+            return CARD_RECIPE
+        is_slow = task_type == "persona" and self._queue.trains_on_cpu
+        if is_slow and persona_id and not self._store.jobs.has_trained(persona_id):
+            return QUICK_RECIPE
+        return DEFAULT_RECIPE
+
     def start(
         self,
         request: TrainingRequest,
@@ -161,7 +187,7 @@ class Trainings:
         return job
 
     def cancel(self, job_id: str) -> TrainingJob:
-        """Cancel a queued or running job for good."""
+        """Cancel a queued or running job for good, or the rest of a finished one's score card."""
         return self._queue.cancel(self.find(job_id).job_id)
 
     def resume(self, job_id: str) -> TrainingJob:

@@ -52,6 +52,8 @@ class TrainingBackend(Protocol):
 
     slots: int
     """Number of runs at once."""
+    trains_on_cpu: bool
+    """Runs have no GPU, as far as is known before one begins."""
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the server's request could not be run here; changes
@@ -68,6 +70,13 @@ class TrainingBackend(Protocol):
 
         A run of this attempt that still goes on, because the bot was restarted, is followed
         instead.
+        """
+        ...
+
+    async def complete_card(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Measure the rest of a finished job's score card; the result has the complete one.
+
+        What was measured before an interruption is kept.
         """
         ...
 

@@ -27,12 +27,14 @@ from personas.home.dataset_catalogue import (
     read_catalogue,
 )
 from personas.home.job_material import ShippedData, SourceMaterial, stated_material
+from personas.home.recipe_files import recipe_summary
 from personas.home.rights import RightsStatement, decide_right
 from personas.home.shared_personas import (
     OPERATOR_GUILD_ID,
     card_material,
     shared_card_files,
 )
+from personas.outside_names import path_inside
 from personas.schemas.formatting import format_size
 
 log = logging.getLogger(__name__)
@@ -228,6 +230,14 @@ class DatasetCatalog:
     def recipes(self) -> list[str]:
         """The sorted names of all recipes."""
         return sorted(path.stem for path in self.shipped.recipes.glob("*.toml"))
+
+    def recipe_labels(self) -> dict[str, str]:
+        """What a menu shows of each recipe, by name: the name and what the recipe is for."""
+        labels = {}
+        for name in self.recipes():
+            summary = recipe_summary(path_inside(self.shipped.recipes, f"{name}.toml"))
+            labels[name] = f"{name}: {summary.rstrip('.')}" if summary else name
+        return labels
 
     def card(self, persona_id: str) -> SourceMaterial:
         """A persona's card. Raises `RequestError` where there is none, and `CardError`."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Literal
 
-from discord import app_commands
+from discord import ButtonStyle, app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
@@ -19,13 +19,15 @@ from bot.platform.discord_kit.transformers import (
     SuggestionTransformer,
     channel_persona,
     persona_option,
+    require_persona,
 )
-from bot.platform.discord_kit.ui import defer, respond
+from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond
 from bot.platform.errors import RefusedError, redact_paths
 from bot.services import Bot
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
 from bot.training.discord_progress import (
+    CancelJobButton,
     ProgressMessages,
     cancel_job,
     current_job_text,
@@ -35,19 +37,23 @@ from bot.training.status_text import plan_text, retrain_all_text
 from bot.versions.discord import usable_versions
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
+from personas.home.teacher_setting import teacher_notes
 from personas.schemas.chat import Persona
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
+CARD_SHARE_BESIDE_DATA = 0.5
+"""Share of the replies that are written from the card where a data set is named, too."""
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
 OPTION_HELP = {
     "dataset": "A data set of the catalogue (the persona's own log if left out)",
     "task_type": "What to train (a persona's voice if left out); preference: from votes and taught replies",
     "persona": CHANNEL_PERSONA_HELP,
-    "recipe": "How to train (demo-cpu if left out; preferences have a recipe of their own)",
+    "recipe": "Recipe (default: card with from:card; quick first on a CPU; preference for votes; else demo-cpu)",
     "general": "General dialogue to mix in, where the recipe mixes (part of the bundled dialogue if left out)",
     "lore_pairs": "Share of the replies that come from lore: 0.3; 1 is lore alone (none if left out)",
+    "source": "card: a model first writes replies from card and lore; half of them with a dataset",
     "start_from": "A dialogue adapter to train further; for preferences a version (the live one if left out)",
 }
 """Descriptions of the options that `start` and `preview` share."""
@@ -98,7 +104,7 @@ def _suggested_parents(interaction: Interaction) -> list[str]:
 
 def _open_jobs(interaction: Interaction) -> list[TrainingJob]:
     jobs = interaction.client.services.store.jobs.of_guild(interaction.guild_id or 0)
-    return [job for job in jobs if not job.has_ended]
+    return [job for job in jobs if not job.has_ended or job.has_open_card]
 
 
 def _resumable_jobs(interaction: Interaction) -> list[TrainingJob]:
@@ -116,12 +122,16 @@ def _suggested_dialogues(interaction: Interaction) -> dict[str, str]:
     return catalogue.with_unfetched(catalogue.dialogues())
 
 
+def _suggested_recipes(interaction: Interaction) -> dict[str, str]:
+    labels = interaction.client.services.catalogue.recipe_labels()
+    return {label: name for name, label in labels.items()}
+
+
 DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_datasets)]
 GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
-RecipeOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda interaction: interaction.client.services.catalogue.recipes())
-]
+RecipeOption = app_commands.Transform[str, SuggestionTransformer(_suggested_recipes)]
 ShareOption = Range[float, 0.0, 1.0]
+SourceOption = Literal["card"]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 OpenJobOption = app_commands.Transform[
     str, SuggestionTransformer(lambda interaction: job_labels(_open_jobs(interaction)))
@@ -135,6 +145,7 @@ ResumableJobOption = app_commands.Transform[
 
 
 @FINETUNE.command(description="Train a persona; it keeps answering meanwhile.")
+@app_commands.rename(source="from")
 @app_commands.describe(
     job_name="A name for this job (chosen for you if left out)",
     epochs="Passes over the data (the recipe's if left out)",
@@ -144,39 +155,83 @@ ResumableJobOption = app_commands.Transform[
 )
 async def start(
     interaction: Interaction,
-    job_name: Range[str, 1, 64] | None = None,
+    # Clients show the first two, and fold the others: what a moderator chooses comes first.
+    persona: PersonaOption | None = None,
+    recipe: RecipeOption | None = None,
     dataset: DatasetOption | None = None,
     task_type: TaskType = "persona",
     epochs: Range[float, 0.1, 50.0] | None = None,
-    persona: PersonaOption | None = None,
+    source: SourceOption | None = None,
+    lore_pairs: ShareOption | None = None,
     learning_rate: Range[float, 1e-6, 1e-2] | None = None,
-    recipe: RecipeOption | None = None,
     settings: Range[str, 1, 1000] | None = None,
     general: GeneralOption | None = None,
     start_from: ParentOption | None = None,
-    lore_pairs: ShareOption | None = None,
+    job_name: Range[str, 1, 64] | None = None,
 ) -> None:
-    channel = interaction.channel
     services = interaction.client.services
-    if not isinstance(channel, GuildChannel):
-        raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+    channel = progress_channel(interaction)
     await defer(interaction, ephemeral=True)
     persona_id = _trained_persona_id(interaction, task_type, persona)
-    moment = time.strftime("%m%d-%H%M%S", time.gmtime())
+    from_card = card_share(source, dataset)
     request = _parse_request(
         interaction,
-        job_name=job_name or f"{persona_id or task_type}-{moment}",
+        job_name=job_name or _default_job_name(persona_id or task_type),
         task_type=task_type,
         persona=persona_id,
         dataset=dataset,
-        recipe=recipe,
+        recipe=recipe
+        or services.trainings.default_recipe(persona_id, task_type, from_card=bool(from_card)),
         general=general,
         start_from=start_from,
         lore_pairs=lore_pairs,
+        from_card=from_card,
         hyperparameters=_parse_hyperparameters(
             settings or "", num_train_epochs=epochs, learning_rate=learning_rate
         ),
     )
+    await _queue(interaction, channel, request)
+
+
+class TrainFromCardButton(
+    PersistentButton, template=r"train-from-card:(?P<persona_id>[a-z0-9][a-z0-9_-]*)"
+):
+    """Does what `/finetune start from:card` does for a persona."""
+
+    label = "Train it from its card"
+    style = ButtonStyle.primary
+    moderators_only = True
+    persona_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona_id = require_persona(interaction, self.persona_id).id
+        channel = progress_channel(interaction)
+        await defer(interaction, ephemeral=True, thinking=True)
+        trainings = interaction.client.services.trainings
+        request = _parse_request(
+            interaction,
+            job_name=_default_job_name(persona_id),
+            persona=persona_id,
+            recipe=trainings.default_recipe(persona_id, from_card=True),
+            from_card=card_share("card", None),
+        )
+        await _queue(interaction, channel, request)
+
+
+def progress_channel(interaction: Interaction) -> GuildChannel:
+    """Return the channel in which a training's progress is shown. Raises `RefusedError`."""
+    if not isinstance(interaction.channel, GuildChannel):
+        raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+    return interaction.channel
+
+
+def _default_job_name(learner: str) -> str:
+    return f"{learner}-{time.strftime('%m%d-%H%M%S', time.gmtime())}"
+
+
+async def _queue(interaction: Interaction, channel: GuildChannel, request: TrainingRequest) -> None:
+    """Queue a training, and say so with what is to be expected of it."""
+    services = interaction.client.services
     try:
         started = services.trainings.start(
             request,
@@ -186,39 +241,49 @@ async def start(
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    lines = [f"Queued as `{started.job.job_id}`. Its progress is below."]
+    lines = [
+        f"Queued as `{started.job.job_id}`, with the recipe `{request.recipe}`. Its progress and "
+        "the time left are below.",
+        "-# **Cancel** stops it. `/finetune preview` shows the plan of a run without starting one.",
+        *teacher_notes(request),
+    ]
     lines += [redact_paths(note, services.home) for note in started.notes]
-    await respond(interaction, "\n".join(lines))
+    cancel = button_view(CancelJobButton(started.job.job_id))
+    await respond(interaction, "\n".join(lines), cancel)
 
 
 @FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
+@app_commands.rename(source="from")
 @app_commands.describe(**OPTION_HELP)
 async def preview(
     interaction: Interaction,
-    dataset: DatasetOption | None = None,
-    task_type: TaskType = "persona",
     persona: PersonaOption | None = None,
     recipe: RecipeOption | None = None,
+    dataset: DatasetOption | None = None,
+    task_type: TaskType = "persona",
+    source: SourceOption | None = None,
+    lore_pairs: ShareOption | None = None,
     general: GeneralOption | None = None,
     start_from: ParentOption | None = None,
-    lore_pairs: ShareOption | None = None,
 ) -> None:
     await defer(interaction, ephemeral=True)
+    persona_id = _trained_persona_id(interaction, task_type, persona)
+    trainings = interaction.client.services.trainings
+    from_card = card_share(source, dataset)
     request = _parse_request(
         interaction,
         job_name="preview",
         task_type=task_type,
-        persona=_trained_persona_id(interaction, task_type, persona),
+        persona=persona_id,
         dataset=dataset,
-        recipe=recipe,
+        recipe=recipe or trainings.default_recipe(persona_id, task_type, from_card=bool(from_card)),
         general=general,
         start_from=start_from,
         lore_pairs=lore_pairs,
+        from_card=from_card,
     )
     try:
-        planned = await interaction.client.services.trainings.plan(
-            request, interaction.guild_id or 0
-        )
+        planned = await trainings.plan(request, interaction.guild_id or 0)
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
     text = plan_text(
@@ -236,10 +301,8 @@ async def preview(
 )
 @app_commands.describe(start="Queue the trainings (without it: only say what they would take)")
 async def train_all(interaction: Interaction, start: bool = False) -> None:
-    channel = interaction.channel
     services = interaction.client.services
-    if not isinstance(channel, GuildChannel):
-        raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+    channel = progress_channel(interaction)
     await defer(interaction, ephemeral=True)
     if start:
         plan = services.retrain_all.start(channel.guild.id, channel.id, interaction.user.id)
@@ -255,6 +318,13 @@ def _trained_persona_id(
     if task_type == "dialogue":
         return None
     return (persona or channel_persona(interaction)).id
+
+
+def card_share(source: SourceOption | None, dataset: str | None) -> float | None:
+    """Return the share of the replies that are written from the card."""
+    if source is None:
+        return None
+    return CARD_SHARE_BESIDE_DATA if dataset else 1.0
 
 
 def _parse_request(interaction: Interaction, **options: Any) -> TrainingRequest:
@@ -288,7 +358,9 @@ async def status(interaction: Interaction) -> None:
     await respond(interaction, "\n\n".join(texts) or "No jobs yet.")
 
 
-@FINETUNE.command(description="Cancel a queued or running job. Live versions stay as they are.")
+@FINETUNE.command(
+    description="Cancel a job, or the measuring after it. Live versions stay as they are."
+)
 @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
     chosen = select_job(_open_jobs(interaction), job, "job that is queued or running")

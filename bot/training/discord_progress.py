@@ -22,16 +22,26 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
-from bot.training.status_text import job_result_text, job_status_text, job_title
+from bot.training.status_text import (
+    NO_EXCERPT,
+    CardExcerpt,
+    changed_verdict_text,
+    job_status_text,
+    job_title,
+)
 from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackButton
 from personas.errors import UnderstudyError
-from personas.home.adapters import DIALOGUE_PREFIX
+from personas.home.adapters import DIALOGUE_PREFIX, score_card_file
+from personas.schemas.scorecard import ScoreCard
 
 log = logging.getLogger(__name__)
 
 EDIT_INTERVAL_S = 1.5
+CARD_EDIT_INTERVAL_S = 15.0
+"""Interval at which a result shows how far the rest of its score card is."""
 UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
-SCORE_CARD_PICTURE = Path("report") / "scorecard.png"
+SCORE_CARD_FILE = "scorecard.json"
+SCORE_CARD_PICTURE = "report/scorecard.png"
 AUTOMATIC_PROMOTION_TEXT = (
     "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 )
@@ -81,7 +91,7 @@ class ProgressMessages:
             :MAX_REFRESHED_RESULTS
         ]:
             with suppress(*UNREACHABLE_ERRORS):  # or deleted: the stored versions are what counts
-                await self._edit(job, job_result_text(job, self._live(job)))
+                await self._edit(job, await self._text(job))
 
     async def _follow(self, job_id: str) -> None:
         try:
@@ -101,7 +111,7 @@ class ProgressMessages:
         await self._bot.wait_until_ready()
         shown = error_text = ""
         while (job := store.jobs.get(job_id)) and not job.has_ended:
-            text = current_job_text(self._bot.services, job)
+            text = await self._text(job)
             if text != shown:
                 try:
                     await self._write(job, text)
@@ -118,13 +128,38 @@ class ProgressMessages:
             await asyncio.sleep(EDIT_INTERVAL_S)
         if job and job.is_announceable:
             await self._announce(job)
+        await self._follow_card(job_id)
+
+    async def _follow_card(self, job_id: str) -> None:
+        """Keep a result up to date while the rest of its score card is measured; announce another
+        verdict.
+        """
+        store = self._bot.services.store
+        job = store.jobs.get(job_id)
+        if job is None or not job.announced or job.card_state is None:
+            return
+        while job:
+            with suppress(*UNREACHABLE_ERRORS):  # the pages show the same
+                await self._edit(job, await self._text(job))
+            if not job.has_open_card:
+                break
+            state = job.card_state
+            for _ in range(round(CARD_EDIT_INTERVAL_S / EDIT_INTERVAL_S)):
+                await asyncio.sleep(EDIT_INTERVAL_S)
+                job = store.jobs.get(job_id)
+                if job is None or job.card_state != state:
+                    break
+        if job and (text := changed_verdict_text(job)) and (channel := self._channel(job)):
+            digest = hashlib.sha256(f"{job_id} verdict".encode()).hexdigest()
+            with suppress(*UNREACHABLE_ERRORS):
+                await channel.send(text, nonce=digest[:16])
 
     async def _announce(self, job: TrainingJob) -> None:
         """Post the result once it is decided who promotes it; a failed request is repeated
         later.
         """
         try:
-            await self._post_result(job, current_job_text(self._bot.services, job))
+            await self._post_result(job, await self._text(job))
         except (discord.Forbidden, discord.NotFound) as error:
             log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
         except ServerUnavailableError:
@@ -133,6 +168,14 @@ class ProgressMessages:
             log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
             return
         self._bot.services.store.jobs.mark_announced(job.job_id)
+
+    async def _text(self, job: TrainingJob) -> str:
+        """Describe a job; a result with the replies of its score card."""
+        excerpt = NO_EXCERPT
+        if job.state == "done" and job.result:
+            path = score_card_file(Path(job.result.adapter), SCORE_CARD_FILE)
+            excerpt = await asyncio.to_thread(_read_excerpt, path)
+        return current_job_text(self._bot.services, job, excerpt)
 
     async def _write(self, job: TrainingJob, text: str) -> None:
         if job.progress_message_id:
@@ -194,18 +237,35 @@ class ProgressMessages:
 def _score_card_file(job: TrainingJob) -> discord.File | None:
     if job.state != "done" or job.result is None:
         return None
-    path = Path(job.result.adapter) / SCORE_CARD_PICTURE
+    path = score_card_file(Path(job.result.adapter), SCORE_CARD_PICTURE)
     if not path.is_file():
         return None
     return discord.File(path, description="The score card of the new version")
 
 
-def current_job_text(services: Services, job: TrainingJob) -> str:
-    """Describe a job's current state."""
+def _read_excerpt(path: Path) -> CardExcerpt:
+    """Read what a result shows of a whole score card; nothing of one that cannot be read."""
+    try:
+        card = ScoreCard.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return NO_EXCERPT
+    outcomes = card.verdict.outcomes if card.verdict else ""
+    return CardExcerpt(outcomes, card.side_by_side)
+
+
+def current_job_text(
+    services: Services, job: TrainingJob, excerpt: CardExcerpt = NO_EXCERPT
+) -> str:
+    """Describe a job's current state; `excerpt` is of its score card."""
     position = services.queue.position(job.job_id)
     gives_way = services.throttle.is_asked
     return job_status_text(
-        job, position, time.time(), live_version(services, job), gives_way=gives_way
+        job,
+        position,
+        time.time(),
+        live_version(services, job),
+        gives_way=gives_way,
+        excerpt=excerpt,
     )
 
 
@@ -236,10 +296,11 @@ def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
         return button_view(CancelJobButton(job.job_id))
     if job.state == "done" and job.persona is None:
         return button_view(PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX)))
+    stop = [StopMeasuringButton(job.job_id)] if job.has_open_card else []
     if job.state == "done" and live == job.version:
-        return button_view(RollbackButton(job.persona))
+        return button_view(RollbackButton(job.persona), *stop)
     if job.state == "done":
-        return button_view(PromoteButton(job.persona, job.version))
+        return button_view(PromoteButton(job.persona, job.version), *stop)
     if job.can_resume:
         return button_view(ResumeJobButton(job.job_id))
     return None
@@ -256,6 +317,19 @@ class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
         await cancel_job(interaction, self.job_id)
 
 
+class StopMeasuringButton(PersistentButton, template=r"stop-measuring:(?P<job_id>[\w.-]+)"):
+    """Leaves the rest of a finished job's score card unmeasured."""
+
+    label = "Stop measuring"
+    moderators_only = True
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, ephemeral=True, thinking=True)
+        interaction.client.services.trainings.cancel(self.job_id)
+        await respond_privately(interaction, "The rest of the score card is not measured.")
+
+
 class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
     """Resumes a failed job."""
 
@@ -267,4 +341,4 @@ class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
         await resume_job(interaction, self.job_id)
 
 
-JOB_BUTTONS = (CancelJobButton, ResumeJobButton, *FETCH_BUTTONS)
+JOB_BUTTONS = (CancelJobButton, ResumeJobButton, StopMeasuringButton, *FETCH_BUTTONS)

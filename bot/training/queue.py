@@ -17,6 +17,7 @@ from bot.training.backend_protocol import (
     TrainingInterrupted,
     TrainingSucceeded,
 )
+from bot.training.card_completion import CardCompletions
 from bot.training.guild_turns import GuildTurns, QueueConflictError, fair_order
 from bot.training.store import NewTrainingJob
 from bot.training.training_plan import TrainingPlan
@@ -63,6 +64,9 @@ class JobQueue:
         self._may_start = asyncio.Event()
         self._may_start.set()
         self.worker = BackgroundTask("training queue", self._start_jobs, self._wake.wait, clock)
+        self._cards = CardCompletions(
+            store, backend, clock, publish=self.publish, on_end=self._wake.set
+        )
 
     # ------------------------------------------------------------------------------------- requests
 
@@ -116,10 +120,12 @@ class JobQueue:
         return None
 
     def cancel(self, job_id: str) -> TrainingJob:
-        """Cancel a queued or running job; a trainer stops within seconds. Raises `RequestError` for
-        other jobs.
+        """Cancel a queued or running job, or what is left of a finished one's score card; a trainer
+        stops within seconds. Raises `RequestError` for other jobs.
         """
         cancelled = self._store.jobs.cancel(job_id, self._clock.now())
+        if cancelled is None and (done := self._cards.cancel(job_id)):
+            return done
         if cancelled is None:
             job = self._store.jobs.get(job_id)
             state = "does not exist"
@@ -160,6 +166,11 @@ class JobQueue:
     def _last_served(self) -> dict[int, tuple[int, float]]:
         served = self._store.jobs.last_served()
         return {guild_id: (self._starts.get(guild_id, 0), at) for guild_id, at in served.items()}
+
+    @property
+    def trains_on_cpu(self) -> bool:
+        """Report whether trainings are computed by a processor, where they take long."""
+        return self._backend.trains_on_cpu
 
     @property
     def is_held(self) -> bool:
@@ -208,11 +219,13 @@ class JobQueue:
         if not self.worker.is_running:
             return
         self._stopping = True
+        self._cards.make_way()
         self._backend.detach()
         for attempt in self._attempts.values():
             if not attempt.is_running:
                 attempt.task.cancel()
         await self.worker.stop()
+        await self._cards.stop()
         tasks = [attempt.task for attempt in self._attempts.values()]
         if tasks:
             await asyncio.wait(tasks)
@@ -230,6 +243,7 @@ class JobQueue:
         """Stop the trainer if it runs this job; the attempt does not count, and the job is run
         again.
         """
+        await self._cards.interrupt(job_id)
         if attempt := self._attempts.get(job_id):
             attempt.is_interrupted = True
             self._stop_attempt(job_id)
@@ -248,9 +262,16 @@ class JobQueue:
     async def _start_jobs(self) -> None:
         self._wake.clear()
         await self._may_start.wait()
+        # A training comes first, and never runs beside the measuring of a score card.
+        if self._cards.is_running:
+            if self._next():
+                self._cards.make_way()
+            return
         while len(self._attempts) < self._backend.slots and (job := self._next()):
             if attempt := self._claim(job):
                 self._start_attempt(attempt)
+        if not self._attempts:
+            self._cards.start_next()
 
     def _next(self) -> TrainingJob | None:
         """The job to start next. One in the state `running` without an attempt here was
@@ -278,13 +299,8 @@ class JobQueue:
         except RequestError as error:  # an invalid row must not block the other jobs
             self._fail(job, TrainingFailed(error.message, error.advice))
             return None
-        log.info(
-            "the job %s begins, attempt %d of %d: %s",
-            job.job_id,
-            job.attempt + 1,
-            MAX_ATTEMPTS,
-            request,
-        )
+        attempt = f"attempt {job.attempt + 1} of {MAX_ATTEMPTS}"
+        log.info("the job %s begins, %s: %s", job.job_id, attempt, request)
         token = secrets.token_hex(8)
         claimed = self._store.jobs.claim(job, token, self._clock.now())
         if claimed is None:
@@ -401,6 +417,8 @@ class JobQueue:
         job = self._store.jobs.get(job_id)
         if job and job.state == "cancelled":
             self._stop_attempt(job_id)
+        if job and job.card_state == "cancelled":
+            self._cards.cancel_elsewhere(job_id)
         self.publish(job)
         self._wake.set()
 

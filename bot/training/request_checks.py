@@ -30,7 +30,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import locate
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import Teacher, TrainingRequest
 
 MEMORY_FIELDS = (
     "per_device_train_batch_size",
@@ -96,9 +96,14 @@ class RequestChecks:
     catalogue: DatasetCatalog
     base_model: str
     home: Path
+    teacher: Teacher | None = None
 
     def parse(self, body: RequestJson) -> TrainingRequest:
-        """Parse a body; the base model defaults to the served one. Raises `RequestError`."""
+        """Parse a body; the base model defaults to the served one, and the teacher to that of the
+        settings. Raises `RequestError`.
+        """
+        if body.get("from_card") and "teacher" not in body and self.teacher:
+            body = {**body, "teacher": self.teacher.model_dump()}
         try:
             return TrainingRequest.model_validate({"base_model": self.base_model, **body})
         except ValidationError as error:
@@ -140,6 +145,8 @@ class RequestChecks:
             base_model_error = _base_model_error(request.base_model)
             if base_model_error:
                 wrong["base_model"] = base_model_error
+        if teacher_error := self._teacher_error(request.teacher):
+            wrong["teacher"] = teacher_error
         try:
             if request.dataset_path:
                 dataset = resolve_dataset_path(self.home, request.dataset_path)
@@ -156,6 +163,14 @@ class RequestChecks:
             advice = f"Known: {', '.join(recipes)}."
             wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", advice)
         return wrong
+
+    def _teacher_error(self, teacher: Teacher | None) -> UnderstudyError | None:
+        """Say why a teacher that the settings do not name cannot write; None if it may. Whether a
+        server answers shows when it is asked.
+        """
+        if teacher is None or teacher.url or teacher == self.teacher:
+            return None
+        return _base_model_error(teacher.model)
 
     async def _propose_available(
         self, body: RequestJson, wrong: Mapping[str, object], guild_id: int

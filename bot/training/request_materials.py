@@ -15,6 +15,7 @@ from bot.training.stored_datasets import (
     history_material,
     preferences_material,
 )
+from personas.card.toml_card import read_table
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref
 from personas.home.built_dataset import is_built_dataset
@@ -29,8 +30,24 @@ from personas.home.job_material import (
     stated_material,
     synthetic_materials,
 )
-from personas.home.shared_personas import OPERATOR_GUILD_ID, lore_material
+from personas.home.shared_personas import (
+    OPERATOR_GUILD_ID,
+    lore_material,
+    lore_set_material,
+    shared_card_files,
+)
 from personas.schemas.training import MaterialKind, TrainingRequest
+
+MODERATOR_ADVICE = (
+    "Train it from its card: type `/finetune start from:card`. Or on its lore: `/persona lore add`, "
+    "then `/finetune start lore_pairs:1`. Or name a `dataset`, a chat log in which it speaks."
+)
+"""How a persona without a chat log is trained, as a moderator types it on Discord."""
+OPERATOR_ADVICE = (
+    "Train it from its card: under “Learns from”, choose its card. Or choose a chat log there in "
+    "which it speaks. (Over HTTP: `from_card` 1, or a `dataset`.)"
+)
+"""The same for the operator, in the form of the dashboard and over HTTP."""
 
 
 def check_request(catalogue: DatasetCatalog, request: TrainingRequest, guild_id: int = 0) -> None:
@@ -114,10 +131,11 @@ class RequestMaterials:
         request = self._request
         card = self._catalogue.card(persona_id)
         lore: list[SourceMaterial] = []
-        if self._reads_texts or request.lore_pairs:
+        if self._reads_texts or request.lore_pairs or request.from_card:
             lore = self._lore(persona_id)
         talk = []
-        if request.lore_pairs != 1:  # else it is trained on its lore alone
+        # With a share of 1, it is trained on its lore or its card alone.
+        if 1 not in (request.lore_pairs, request.from_card):
             talk.append(self._talk(persona_id))
         pairs: list[SourceMaterial] = []
         if request.lore_pairs:
@@ -137,12 +155,19 @@ class RequestMaterials:
             return self._log(persona_id, request.dataset)
         ships = (self._shipped.logs / f"{persona_id}.json").is_file()
         if not ships and guild_card_path(self._home, persona_id):
+            advice = MODERATOR_ADVICE
+            if self._guild_id == OPERATOR_GUILD_ID:
+                advice = OPERATOR_ADVICE
             raise RequestError(
-                "An imported persona has no chat log of its own to learn from.",
-                "Name a `dataset` in which it speaks, or set lore_pairs to 1 to train on its lore "
-                f"alone. {list_names(self._catalogue.datasets(), '')}",
+                f"{self._name(persona_id)} has no chat log to learn from yet.", advice
             )
         return self._log(persona_id, persona_id)
+
+    def _name(self, persona_id: str) -> str:
+        """The name in a persona's card. Raises `CardError`."""
+        path = guild_card_path(self._home, persona_id)
+        path = path or shared_card_files(self._shipped.cards, self._home)[persona_id]
+        return str(read_table(path).get("name", persona_id))
 
     def _log(self, persona_id: str, dataset: str) -> SourceMaterial:
         if dataset == HISTORY_DATASET and self._catalogue.store:
@@ -167,11 +192,14 @@ class RequestMaterials:
         own = guild_card_path(self._home, persona_id)
         if own is None or is_operator_card(own):
             return lore_material(self._shipped, self._home, persona_id)
-        folder = self._home / "lore" / own.parent.parent.name / persona_id
+        guild = own.parent.parent.name
+        folder = self._home / "lore" / guild / persona_id
+        sets = lore_set_material(self._shipped, self._home, persona_id, int(guild))
         if not folder.is_dir():
-            return []
+            return sets
         copies = [(folder, f"lore/{persona_id}")]
-        return [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies=copies)]
+        material = stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies=copies)
+        return [material, *sets]
 
     def _lore_pairs(
         self, persona_id: str, lore: Sequence[SourceMaterial], talk: Sequence[SourceMaterial]
@@ -187,10 +215,13 @@ class RequestMaterials:
             )
         pairs = synthetic_materials(self._shipped, self._home, persona_id, self._consent)
         if not (lore or pairs):
-            raise RequestError(
-                f"There is no lore of {persona_id!r} to train on.",
-                "Add some, or leave lore_pairs out.",
-            )
+            advice = "Add lore (`/persona lore add`), or leave lore_pairs out."
+            if self._request.lore_pairs == 1:
+                advice = (
+                    "Add lore (`/persona lore add`), two passages at least. Or leave lore_pairs "
+                    "out and name a `dataset`, a chat log in which it speaks."
+                )
+            raise RequestError(f"{self._name(persona_id)} has no lore to train on yet.", advice)
         talk_paths = {material.path for material in talk}
         return [material for material in pairs if material.path not in talk_paths]
 

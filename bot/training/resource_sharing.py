@@ -5,7 +5,7 @@ full GPU.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -195,7 +195,9 @@ class GpuOffloadBackend:
         self._backend = backend
         self._engine = engine
         self._free_bytes = free_bytes
+        self._is_stranded = False
         self.slots = backend.slots
+        self.trains_on_cpu = backend.trains_on_cpu
         self.check = backend.check
         self.plan = backend.plan
         self.cancel = backend.cancel
@@ -207,17 +209,32 @@ class GpuOffloadBackend:
         """Train to the end; meanwhile replies are generated with weights in NF4, or on the CPU, if
         need be.
         """
+        return await self._with_room(job, on_event, self._backend.run)
+
+    async def complete_card(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Complete a score card; replies are generated as during a training."""
+        return await self._with_room(job, on_event, self._backend.complete_card)
+
+    async def _with_room(
+        self,
+        job: TrainingJob,
+        on_event: OnEvent,
+        run: Callable[[TrainingJob, OnEvent], Awaitable[RunResult]],
+    ) -> RunResult:
         moved = ""
         if self._engine.device == GPU:
             moved = await self._make_room(await self._needed_bytes(job))
+        elif self._is_stranded and await self._move(CPU):  # it may try to return by itself
+            moved = OFFLOAD_TEXT
         if not moved:
-            return await self._backend.run(job, on_event)
+            return await run(job, on_event)
         log.warning("the job %s begins: %s", job.job_id, moved)
         on_event(Phase(name="base model", detail=moved))
         try:
-            return await self._backend.run(job, on_event)
+            return await run(job, on_event)
         finally:
-            if await self._move(GPU):
+            self._is_stranded = not await self._move(GPU)
+            if not self._is_stranded:
                 log.info("the job %s has ended: replies are generated on the GPU again", job.job_id)
 
     async def _make_room(self, needed_bytes: int) -> str:

@@ -1,19 +1,23 @@
 """Texts of trainings: a job's progress and result, and the plan of a run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from textwrap import shorten
+
+from discord.utils import escape_markdown
 
 from bot.platform.errors import hide_paths
 from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan
-from bot.training.training_plan import TrainingPlan
+from bot.training.training_plan import RecipeEstimate, TrainingPlan
+from personas.schemas.formatting import format_time_left
+from personas.schemas.scorecard import SIDE_LABELS, Side, SideBySide
 from personas.schemas.training_events import (
     Epoch,
-    Evaluation,
     Phase,
     Progress,
+    RunPosition,
     ScoreSummary,
-    TrainerEvent,
 )
 
 BAR_CELLS = 16
@@ -22,6 +26,10 @@ MAX_RESULT_CHARS = 1800
 """Length of a result with that table. Discord allows 2,000, and a line on its promotion may
 follow.
 """
+MAX_RESULT_REPLIES = 3
+"""Messages whose replies a result shows side by side."""
+MAX_PROMPT_CHARS = 100
+MAX_REPLY_CHARS = 200
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
 MAX_RETRAINED = 12
@@ -37,6 +45,19 @@ VERDICT_TEXTS = {
 }
 
 
+@dataclass(frozen=True)
+class CardExcerpt:
+    """The part of a whole score card that a result shows: the outcomes of the gate's criteria in a
+    sentence, and replies side by side.
+    """
+
+    outcomes: str = ""
+    replies: tuple[SideBySide, ...] = ()
+
+
+NO_EXCERPT = CardExcerpt()
+
+
 def job_status_text(
     job: TrainingJob,
     position: int | None,
@@ -44,12 +65,13 @@ def job_status_text(
     live: str | None = None,
     *,
     gives_way: bool = False,
+    excerpt: CardExcerpt = NO_EXCERPT,
 ) -> str:
     """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was
     asked to hold.
     """
     if job.has_ended:
-        return job_result_text(job, live)
+        return job_result_text(job, live, excerpt)
     if job.state == "queued":
         return f"{job_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
     lines = [job_title(job, "Training"), *_progress_lines(job.progress)]
@@ -61,30 +83,33 @@ def job_status_text(
     return "\n".join(lines)
 
 
-def _progress_lines(event: TrainerEvent | None) -> list[str]:
-    match event:
-        case Progress() as at:
-            share = at.step / at.of
-            cells = round(share * BAR_CELLS)
-            bar = (
-                f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of "
-                f"{at.of}"
-            )
-            speed = (
-                f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · "
-                f"{format_duration(at.eta_s)} left"
-            )
-            lines = [bar, speed]
-            if at.trouble:
-                lines.append(f"-# ⚠ {at.trouble} It is tried again.")
-            return lines
-        case Epoch() as at:
-            return [f"Epoch {at.passes} done: {_loss_text(at)}, {at.pace} samples/s."]
-        case Evaluation() as at:
-            return [f"Step {at.step}: {_loss_text(at)}."]
-        case Phase() as at:
-            return [f"Now: {at.name}. {at.detail}".rstrip()]
-    return ["Starting …"]
+def _progress_lines(at: RunPosition | None) -> list[str]:
+    if at is None:
+        return ["Starting …"]
+    lines = [run_position_text(at)]
+    if isinstance(at, Phase):
+        return [*lines, f"-# {at.detail}"] if at.detail else lines
+    lines.append(
+        f"-# step {at.step:,} of {at.of:,} · loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s"
+    )
+    if at.trouble:
+        lines.append(f"-# ⚠ {at.trouble} It is tried again.")
+    return lines
+
+
+def run_position_text(at: RunPosition) -> str:
+    """Say how far a whole run is, in which phase, and when its version will be ready."""
+    parts = [at.label]
+    if at.done is not None:
+        parts.insert(0, _bar(at.done))
+    if at.left_s is not None:
+        parts.append(f"ready in about {format_time_left(at.left_s)}")
+    return " · ".join(parts)
+
+
+def _bar(share: float) -> str:
+    cells = round(share * BAR_CELLS)
+    return f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%}"
 
 
 def _wait_text(job: TrainingJob, gives_way: bool) -> str:
@@ -97,17 +122,12 @@ def _wait_text(job: TrainingJob, gives_way: bool) -> str:
     return f", {format_duration(progress.held_s)} of it waiting for replies"
 
 
-def _loss_text(at: Epoch | Evaluation) -> str:
-    losses = []
-    if at.train_loss is not None:
-        losses.append(f"loss {at.train_loss:.3f}")
-    if at.eval_loss is not None:
-        losses.append(f"held out {at.eval_loss:.3f}")
-    return " → ".join(losses) or "nothing measured"
-
-
-def job_result_text(job: TrainingJob, live: str | None = None) -> str:
-    """Describe an ended job and its result; `live` is its persona's live version."""
+def job_result_text(
+    job: TrainingJob, live: str | None = None, excerpt: CardExcerpt = NO_EXCERPT
+) -> str:
+    """Describe an ended job and its result; `live` is its persona's live version. A result that is
+    too long for a message loses its table first, then replies.
+    """
     if job.state == "cancelled":
         return f"{job_title(job, 'Cancelled')}\nLive versions stay as they are."
     if job.state == "failed" or job.result is None:
@@ -116,33 +136,122 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
         if job.can_resume:
             text += "\n-# Then **Resume** continues where it stopped."
         return text
+    figures = [f"-# {line}" for line in _loss_lines(job.result.scorecard, _source_text(job))]
+    table = epoch_lines(job.result.epochs)
+    attempts = [(MAX_RESULT_REPLIES, table)]
+    attempts += [(replies, list[str]()) for replies in range(MAX_RESULT_REPLIES, -1, -1)]
+    text = ""
+    for replies, rows in attempts:
+        lines = [*_result_lines(job, excerpt, replies), *_next_step_lines(job, live)]
+        text = "\n".join([*lines, *figures, *rows, *card_lines(job)])
+        if len(text) <= MAX_RESULT_CHARS:
+            break
+    return text
+
+
+def _result_lines(job: TrainingJob, excerpt: CardExcerpt, most: int) -> list[str]:
+    """Describe a result as its score card's page does: verdict, replies side by side, reasons."""
+    assert job.result is not None
     card = job.result.scorecard
-    seconds = job.result.seconds
     what = "Trained"
-    source = f"Took {format_duration(seconds)}."
-    if job.dialogue:
+    if job.dialogue or job.shipped:
         what = "Installed"
-        source = f"It is the dialogue adapter `{job.dialogue}`."
     elif job.result.imported:
         what = "Imported"
-        source = "Measured by its author; it was imported."
-    lines = [job_title(job, what), *_loss_lines(card, source)]
-    table = epoch_lines(job.result.epochs)
-    rest = verdict_lines(card)
+    lines = [job_title(job, what)]
+    if card.verdict in VERDICT_TEXTS:
+        lines.append(f"{VERDICT_TEXTS[card.verdict]} {excerpt.outcomes}".rstrip())
+    lines += _reply_lines(excerpt.replies[:most])
+    return [*lines, *reason_lines(card)]
+
+
+def _reply_lines(pairs: Sequence[SideBySide]) -> list[str]:
+    """Show replies of the version, each with the live version's, or else the base model's."""
+    lines = []
+    for pair in pairs:
+        lines.append(f"> {_shorten_said(pair.prompt, MAX_PROMPT_CHARS)}")
+        rival: Side = "live" if "live" in pair.replies else "base"
+        for side in ("new", rival):
+            if reply := pair.replies.get(side):
+                said = _shorten_said(reply.text, MAX_REPLY_CHARS) or "(an empty reply)"
+                lines.append(f"**{SIDE_LABELS[side]}:** {said}")
+    if lines:
+        lines.insert(0, "Replies side by side, to messages that it was not trained on:")
+    return lines
+
+
+def _shorten_said(text: str, most: int) -> str:
+    return escape_markdown(shorten(text, most, placeholder=" …"))
+
+
+def _source_text(job: TrainingJob) -> str:
+    """Say where a version comes from, after its figures."""
+    assert job.result is not None
+    if job.dialogue:
+        return f"It is the dialogue adapter `{job.dialogue}`."
+    if job.shipped:
+        return "It was shipped with Understudy, which measured it."
+    if job.result.imported:
+        return "Measured by its author; it was imported."
+    return f"Took {format_duration(job.result.seconds)}."
+
+
+def _next_step_lines(job: TrainingJob, live: str | None) -> list[str]:
     if job.persona is None:
-        rest += [
+        return [
             f"Promote… gives it to a persona, and so does `/finetune promote version:{job.name}`.",
             f"In the playground and the API it is the model `{job.name}`.",
             f"`start_from: {job.name.partition('/')[2]}` trains it further.",
         ]
-    elif live == job.version:
-        rest.append("It is live now.")
-    else:
-        rest.append("Promote makes it live from the next reply on.")
-    text = "\n".join([*lines, *table, *rest])
-    if len(text) > MAX_RESULT_CHARS:
-        text = "\n".join([*lines, *rest])
-    return text
+    if live == job.version:
+        return ["It is live now."]
+    return ["Promote makes it live from the next reply on."]
+
+
+def card_lines(job: TrainingJob) -> list[str]:
+    """Describe the rest of a finished job's score card as small print; no lines without one."""
+    text = card_state_text(job)
+    return [f"-# {text}"] if text else []
+
+
+def card_state_text(job: TrainingJob) -> str:
+    """Describe the rest of a finished job's score card; empty where its run measured all of it, and
+    once it is complete with the same verdict.
+    """
+    match job.card_state:
+        case "waiting":
+            return "The rest of its score card is measured once nothing is trained."
+        case "running":
+            at = job.card_progress
+            done = "it begins"
+            if isinstance(at, Phase) and at.share and at.eta_s is not None:
+                done = f"{at.share:.0%}, at most {format_duration(at.eta_s)} left"
+            return f"The rest of its score card is being measured: {done}."
+        case "failed" | "cancelled":
+            why = hide_paths(job.card_error or "It was stopped.")
+            return f"The rest of its score card was not measured. {why}"
+    card = _completed_card(job)
+    if card is None or not card.first_verdict:
+        return ""
+    return (
+        f"With its whole score card the gate says {card.verdict}; it said {card.first_verdict} "
+        "before the rest was measured."
+    )
+
+
+def _completed_card(job: TrainingJob) -> ScoreSummary | None:
+    if job.card_state != "complete" or job.result is None:
+        return None
+    return job.result.scorecard
+
+
+def changed_verdict_text(job: TrainingJob) -> str:
+    """Announce that a completed score card has changed the gate's verdict; empty if it has not."""
+    card = _completed_card(job)
+    if card is None or not card.first_verdict:
+        return ""
+    title = job_title(job, "The verdict has changed")
+    return "\n".join([title, f"⚠ {card_state_text(job)}", *reason_lines(card)])
 
 
 def _loss_lines(card: ScoreSummary, source: str) -> list[str]:
@@ -182,13 +291,11 @@ def _loss_cell(loss: float | None) -> str:
     return "–" if loss is None else f"{loss:.3f}"
 
 
-def verdict_lines(card: ScoreSummary) -> list[str]:
-    """Describe the gate's verdict, reasons and advice; no lines without a verdict."""
+def reason_lines(card: ScoreSummary) -> list[str]:
+    """Describe the reasons of the gate's verdict and its advice; no lines without a verdict."""
     if card.verdict not in VERDICT_TEXTS:
         return []
-    lines = [VERDICT_TEXTS[card.verdict]]
-    for reason in card.reasons:
-        lines.append(f"- {_shorten_reason(reason)}")
+    lines = [f"- {_shorten_reason(reason)}" for reason in card.reasons]
     if card.advice:
         advice = " ".join(_shorten_reason(step) for step in card.advice)
         lines.append(f"What to do: {advice}")
@@ -236,10 +343,9 @@ def plan_text(
         if estimate.recipe != recipe:
             continue
         lines += [
-            f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)}, "
-            f"{estimate.memory_bytes / 2**30:.1f} GiB of memory.",
-            f"-# estimated from {estimate.basis}; the score card takes as long again at most, or a "
-            "few minutes",
+            f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)} in "
+            f"all, {estimate.memory_bytes / 2**30:.1f} GiB of memory.",
+            f"-# {phases_text(estimate)}estimated from {estimate.basis}",
         ]
         lines += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_PLAN_LINES]]
     if conflict:
@@ -251,6 +357,14 @@ def plan_text(
             "queued."
         )
     return "\n".join(lines)
+
+
+def phases_text(estimate: RecipeEstimate) -> str:
+    """Describe how long each phase of a run takes that takes some seconds, before further text."""
+    parts = []
+    for label, seconds in estimate.long_phases.items():
+        parts.append(f"{label} {format_duration(seconds)}")
+    return f"{', '.join(parts)}; " if parts else ""
 
 
 def retrain_all_text(plan: RetrainAllPlan) -> str:

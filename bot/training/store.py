@@ -12,9 +12,17 @@ from bot.versions.store import InstalledVersion, Versions
 from personas.errors import RequestError
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import TRAINER_EVENT, Epoch, ScoreSummary, TrainerEvent
+from personas.schemas.training_events import (
+    TRAINER_EVENT,
+    Epoch,
+    RunPosition,
+    ScoreSummary,
+    TrainerEvent,
+)
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+CardState = Literal["waiting", "running", "complete", "failed", "cancelled"]
+"""State of the rest of a score card, which is measured after its version is ready."""
 PromotionDecision = Literal["promoted", "manual"]
 """Decision on a finished job's version: promoted automatically, or left to a moderator."""
 
@@ -24,13 +32,14 @@ class JobResult(FrozenModel):
     attempts.
 
     `imported`: nothing was trained, the adapter came with a card or is a dialogue adapter
-    (`TrainingJob.dialogue`).
+    (`TrainingJob.dialogue`). `shipped`: the SHA-256 of its weights, if it came with the project.
     """
 
     adapter: str
     seconds: float
     scorecard: ScoreSummary
     imported: bool = False
+    shipped: str = ""
     epochs: tuple[Epoch, ...] = ()
 
 
@@ -42,8 +51,9 @@ class TrainingJob:
     `name` is the persona's id or `dialogue/<job name>`. `attempt` counts the attempts since the job
     was queued or resumed last, except those that the bot stopped itself. `can_resume`: the job
     failed for a fixable reason. `decision` is None until a finished job's automatic promotion is
-    decided; `announced`: its result has been posted. The three JSON texts are parsed by `request`,
-    `progress` and `result`, so that an invalid one affects only its own job.
+    decided; `announced`: its result has been posted. `card_state` is None unless the rest of the
+    score card is measured once the job is done. The JSON texts are parsed by `request`, `progress`,
+    `result` and `card_progress`, so that an invalid one affects only its own job.
     """
 
     seq: int
@@ -69,11 +79,20 @@ class TrainingJob:
     can_resume: bool
     decision: PromotionDecision | None
     announced: bool
+    card_state: CardState | None
+    card_progress_json: str | None = field(repr=False)
+    card_attempt: int
+    card_error: str | None
 
     @property
     def has_ended(self) -> bool:
         """The job is done, failed or cancelled."""
         return self.state not in ("queued", "running")
+
+    @property
+    def has_open_card(self) -> bool:
+        """The rest of its score card is still to be measured."""
+        return self.card_state in ("waiting", "running")
 
     @property
     def is_announceable(self) -> bool:
@@ -90,16 +109,16 @@ class TrainingJob:
             raise explain_validation_error(error) from error
 
     @property
-    def progress(self) -> TrainerEvent | None:
-        """The trainer's latest event; None where there is none, or none that this version of the
-        bot understands.
+    def progress(self) -> RunPosition | None:
+        """How far the run is, as the trainer said last; None where it has not, or in words that
+        this version of the bot does not understand.
         """
-        if not self.progress_json:
-            return None
-        try:
-            return TRAINER_EVENT.validate_json(self.progress_json)
-        except ValidationError:
-            return None
+        return _parse_position(self.progress_json)
+
+    @property
+    def card_progress(self) -> RunPosition | None:
+        """How far the rest of the score card is; None as for `progress`."""
+        return _parse_position(self.card_progress_json)
 
     @property
     def result(self) -> JobResult | None:
@@ -107,6 +126,11 @@ class TrainingJob:
         if self.result_json:
             return JobResult.model_validate_json(self.result_json)
         return None
+
+    @property
+    def shipped(self) -> str:
+        """The SHA-256 of the weights of a version that came with the project; empty for others."""
+        return self.result.shipped if self.result else ""
 
     @property
     def dialogue(self) -> str | None:
@@ -119,6 +143,16 @@ class TrainingJob:
             return None
         except RequestError:
             return None
+
+
+def _parse_position(text: str | None) -> RunPosition | None:
+    if not text:
+        return None
+    try:
+        event = TRAINER_EVENT.validate_json(text)
+    except ValidationError:
+        return None
+    return event if isinstance(event, RunPosition) else None
 
 
 @dataclass(frozen=True)
@@ -211,6 +245,12 @@ class TrainingJobs:
         seq = after.seq if after else None
         return self._db.all(_job, sql, guild=guild_id, name=name, state=state, seq=seq, limit=limit)
 
+    def has_trained(self, name: str) -> bool:
+        """Report whether a job of this name has trained a version; imported ones do not count."""
+        sql = """select 1 from jobs where name = :name and state = 'done'
+            and not iif(json_valid(result), coalesce(json_extract(result, '$.imported'), 0), 1) limit 1"""
+        return self._db.first(sql, name=name) is not None
+
     def of_versions(self, guild_id: int) -> list[TrainingJob]:
         """List the jobs of a guild whose versions are installed, newest first."""
         sql = """select jobs.* from jobs join versions using (job_id) where guild_id = :guild and not exists
@@ -227,8 +267,13 @@ class TrainingJobs:
         return self._db.all(_job, "select * from jobs where state = :s order by seq", s=state)
 
     def counts(self) -> dict[JobState, int]:
-        """Count the jobs by state; states without jobs are missing."""
-        rows = self._db.read("select state, count(*) as n from jobs group by state")
+        """Count the jobs by state, without those of versions that came with the project; states
+        without jobs are missing.
+        """
+        sql = """select state, count(*) as n from jobs
+            where coalesce(iif(json_valid(result), json_extract(result, '$.shipped'), ''), '') = ''
+            group by state"""
+        rows = self._db.read(sql)
         return {row["state"]: row["n"] for row in rows}
 
     def resumable(self) -> list[TrainingJob]:
@@ -281,9 +326,12 @@ class TrainingJobs:
         return self._changed(job.job_id, sql, token=token, at=at, **seen)
 
     def report(self, job_id: str, token: str, event: TrainerEvent) -> TrainingJob | None:
-        """Store the trainer's latest event. Returns None, and changes nothing, for a stale
-        token.
+        """Store how far the trainer is; other events leave that as it is. Returns None, and changes
+        nothing, for a stale token.
         """
+        if not isinstance(event, RunPosition):
+            job = self.get(job_id)
+            return job if job and job.attempt_token == token else None
         sql = "update jobs set progress = :event where job_id = :job and attempt_token = :token"
         return self._changed(job_id, sql, event=event.model_dump_json(), token=token)
 
@@ -294,6 +342,8 @@ class TrainingJobs:
         # Together, so that after a crash no finished job lacks its version.
         with self._db.atomic(shared=True):
             done = self._end(job_id, token, "done", at, result=result)
+            if done and result.scorecard.pending:
+                done = self._set_card(job_id, "waiting")
             if done and done.persona:
                 installed = InstalledVersion(
                     done.persona,
@@ -342,6 +392,68 @@ class TrainingJobs:
         sql = """update jobs set attempt = attempt - 1, attempt_token = null
             where job_id = :job and attempt_token = :token"""
         return self._changed(job_id, sql, token=token)
+
+    def open_cards(self) -> list[TrainingJob]:
+        """List the jobs whose score cards are to be completed, oldest first."""
+        return self._db.all(
+            _job, "select * from jobs where card_state in ('waiting', 'running') order by seq"
+        )
+
+    def claim_card(self, job_id: str) -> TrainingJob | None:
+        """Begin an attempt to complete a score card. Returns None where that is not to be done."""
+        sql = """update jobs set card_state = 'running', card_attempt = card_attempt + 1
+            where job_id = :job and card_state in ('waiting', 'running')"""
+        return self._changed(job_id, sql)
+
+    def report_card(self, job_id: str, event: TrainerEvent) -> TrainingJob | None:
+        """Store how far a score card is that is being completed, as `report` does."""
+        if not isinstance(event, RunPosition):
+            return self.get(job_id)
+        sql = """update jobs set card_progress = :event
+            where job_id = :job and card_state = 'running'"""
+        return self._changed(job_id, sql, event=event.model_dump_json())
+
+    def release_card(self, job_id: str) -> TrainingJob | None:
+        """Have a score card wait again; an attempt that the bot itself stopped does not count."""
+        sql = """update jobs set card_state = 'waiting', card_attempt = card_attempt - 1
+            where job_id = :job and card_state = 'running'"""
+        return self._changed(job_id, sql)
+
+    def end_card(
+        self, job_id: str, state: Literal["failed", "cancelled"], error: str | None = None
+    ) -> TrainingJob | None:
+        """Give up on the rest of a score card. Returns None where it is not to be completed."""
+        sql = """update jobs set card_state = :state, card_error = :error
+            where job_id = :job and card_state in ('waiting', 'running')"""
+        return self._changed(job_id, sql, state=state, error=error)
+
+    def complete_card(self, job_id: str, summary: ScoreSummary) -> TrainingJob | None:
+        """Store the summary of a completed score card, of the job and of its version. Returns None
+        where it was not being completed.
+        """
+        with self._db.atomic(shared=True):
+            job = self.get(job_id)
+            if job is None or job.card_state != "running" or job.result is None:
+                return None
+            self.replace_scorecard(job, summary)
+            return self._set_card(job_id, "complete")
+
+    def replace_scorecard(self, job: TrainingJob, summary: ScoreSummary) -> None:
+        """Store another summary of a score card, of a finished job and of its version."""
+        assert job.result is not None
+        result = job.result.model_copy(update={"scorecard": summary})
+        with self._db.atomic(shared=True):
+            self._db.write(
+                "update jobs set result = :result where job_id = :job",
+                result=result.model_dump_json(),
+                job=job.job_id,
+            )
+            if job.persona:
+                self._versions.replace_scorecard(job.persona, job.version, summary)
+
+    def _set_card(self, job_id: str, state: CardState) -> TrainingJob | None:
+        sql = "update jobs set card_state = :state where job_id = :job"
+        return self._changed(job_id, sql, state=state)
 
     def cancel(self, job_id: str, at: float) -> TrainingJob | None:
         """Cancel a queued or running job. Returns None for any other."""
@@ -394,6 +506,6 @@ class TrainingJobs:
 
 def _job(*, can_resume: int, announced: int, **columns: Any) -> TrainingJob:
     # Properties of the same names parse these texts.
-    for name in ("request", "progress", "result"):
+    for name in ("request", "progress", "result", "card_progress"):
         columns[f"{name}_json"] = columns.pop(name)
     return TrainingJob(**columns, can_resume=bool(can_resume), announced=bool(announced))

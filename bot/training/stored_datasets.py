@@ -216,12 +216,16 @@ def _line(message: StoredMessage, question: StoredMessage, mask: NameMask) -> di
     return line
 
 
+class MissingPreferencesError(RequestError):
+    """A server has no preferences about a persona yet."""
+
+
 def preferences_material(
     home: Path, store: Store, guild_id: int, persona_id: str, *, reads: bool = True
 ) -> SourceMaterial:
     """The preferences of a server's members, or of all for guild 0; without content unless `reads`.
 
-    Raises `RequestError` when there are none.
+    Raises `MissingPreferencesError` when there are none.
     """
     dated: list[tuple[float, PreferenceRecord]] = []
     if reads:
@@ -234,7 +238,7 @@ def preferences_material(
         ) or store.comparisons.has_preferences(persona_id, guild_id)
     if not has_any:
         message = "Nobody has taught this persona a reply or compared two of its versions here."
-        raise RequestError(message, "`/persona teach` and `/finetune compare` do.")
+        raise MissingPreferencesError(message, "`/persona teach` and `/finetune compare` do.")
     right, stated_by, why = PREFERENCE_RIGHTS
     today = _day(time.time())
     stated = RightsStatement(right, stated_by, today, why)

@@ -20,6 +20,7 @@ from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
 from personas.schemas.import_report import ImportReport
 from personas.schemas.training import ServingPrecision, TrainingRequest
+from personas.schemas.training_events import phase_label
 
 PREVIEWS_FOLDER = "previews"
 """The home's folder for previews. What a killed bot leaves in it is deleted at the next start."""
@@ -33,16 +34,22 @@ MAX_ERROR_CHARS = 700
 
 
 class RecipeEstimate(BaseModel):
-    """Estimate of one recipe; `basis` is the source of the speed, `warnings` are about unlikely
-    settings.
+    """Estimate of one recipe; `phases` are the seconds of each phase of a run, and `seconds` those
+    of all. `basis` is the source of the speed, `warnings` are about unlikely settings.
     """
 
     recipe: str
     steps: int
     seconds: float
+    phases: dict[str, float] = {}
     memory_bytes: int
     basis: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def long_phases(self) -> dict[str, float]:
+        """The seconds of each phase that takes one at least, by its label."""
+        return {phase_label(name): each for name, each in self.phases.items() if each >= 1}
 
 
 class MemoryOption(BaseModel):
@@ -181,9 +188,10 @@ async def plan_run(
     *,
     precision: ServingPrecision,
     environ: Mapping[str, str],
+    card: str = "full",
 ) -> TrainingPlan:
-    """Plan a run in a trainer process, with a temporary job folder. Raises `TrainingError` with the
-    trainer's error.
+    """Plan a run with a score card of this extent in a trainer process, with a temporary job
+    folder. Raises `TrainingError` with the trainer's error.
     """
     with _preview_folder(home) as folder:
         await asyncio.to_thread(
@@ -196,7 +204,8 @@ async def plan_run(
             materials=materials,
             precision=precision,
         )
-        arguments = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
+        arguments = ["run", str(folder), "--dry-run", "--json", "--samples", "--card", card]
+        arguments += ["--nice", "10"]
         # Temporary files may hold members' messages, too.
         code, output, errors = await _run_trainer(
             [*command, *arguments], {**environ, "TMPDIR": str(folder.parent)}

@@ -17,7 +17,7 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
-from bot.store import NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
+from bot.store import ALL_GUILDS, NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
 from bot.versions.installation import VersionInstaller
 from bot.versions.member_feedback import summarise_votes, vote_objections
@@ -25,7 +25,8 @@ from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DialogueAdapter
 from personas.home.gguf_cache import delete_gguf_adapters
-from personas.schemas.chat import Persona
+from personas.home.prompt_version import has_learned_short_card
+from personas.schemas.chat import CardChoice, Persona
 
 log = logging.getLogger(__name__)
 PROMOTE_VERDICT = "promote"
@@ -210,6 +211,32 @@ class LiveVersions:
             advice = "Make one live with `/finetune promote`."
         return RequestError(message, advice)
 
+    def choose_card(self, persona_id: str, version: str, card: CardChoice) -> bool:
+        """Choose the card of a version's prompts, from the next reply on. Returns False when it has
+        that one already.
+
+        Raises `RequestError` for a version that was not trained under the short card.
+        """
+        versions = self.store.versions
+        versions.require_installed(persona_id, version)
+        adapter = self.served_versions.adapter(persona_id, version)
+        if card == "short" and not has_learned_short_card(adapter):
+            raise RequestError(
+                f"{version} of {persona_id} was not trained under the short card: its character is "
+                "in the full one.",
+                "Train a version with short_card_share above 0.",
+            )
+        if not versions.set_card(persona_id, version, card):
+            return False
+        guilds = [
+            guild for guild, live in versions.live_by_guild(persona_id).items() if live == version
+        ]
+        if versions.live(persona_id, ALL_GUILDS) == version:
+            guilds.append(ALL_GUILDS)
+        for guild_id in guilds:
+            self.notify(guild_id, persona_id)  # its prompts begin with other tokens
+        return True
+
     # ------------------------------------------------------------------------------------- rollouts
 
     async def start_rollout(self, new: NewRollout) -> Rollout:
@@ -255,7 +282,7 @@ class LiveVersions:
                     "cancel`."
                 )
                 raise RefusedError(f"{version} of {persona_id} is being trained further.", advice)
-        if self.personas.get(persona_id, job.guild_id) is None:
+        if self.personas.find_owner(persona_id) is None:
             return  # the persona was removed, so none of its versions answers anywhere
         if version in self.store.versions.live_anywhere(persona_id):
             advice = (

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from bot.guilds.store.guilds import ALL_GUILDS, guild_suffix
 from bot.platform.db.database import DatabaseConnection, Table
 from personas.errors import RequestError
+from personas.schemas.chat import CardChoice
 from personas.schemas.training_events import ScoreSummary
 
 
 @dataclass(frozen=True)
 class InstalledVersion:
     """A version whose verified adapter folder is installed. `installed_at` in seconds since
-    1970.
+    1970. `card` is the one of its prompts.
     """
 
     persona_id: str
@@ -22,6 +23,7 @@ class InstalledVersion:
     job_id: str
     installed_at: float
     scorecard: ScoreSummary
+    card: CardChoice = "full"
 
 
 PromotionKind = Literal[
@@ -91,6 +93,26 @@ class Versions(Table):
         row = {**vars(version), "scorecard": version.scorecard.model_dump_json()}
         self._db.insert("versions", row, ignore=True)
 
+    def replace_scorecard(self, persona_id: str, version: str, scorecard: ScoreSummary) -> None:
+        """Replace the score card of an installed version by the completed one."""
+        sql = """update versions set scorecard = :scorecard
+            where persona_id = :persona and version = :version"""
+        self._db.write(
+            sql, scorecard=scorecard.model_dump_json(), persona=persona_id, version=version
+        )
+
+    def card_of(self, persona_id: str, version: str) -> CardChoice:
+        """Return the card of a version's prompts."""
+        sql = "select card from versions where persona_id = :persona and version = :version"
+        card = self._db.value(str, sql, persona=persona_id, version=version)
+        return "short" if card == "short" else "full"
+
+    def set_card(self, persona_id: str, version: str, card: CardChoice) -> bool:
+        """Set the card of a version's prompts. Returns False when it has that one already."""
+        sql = """update versions set card = :card
+            where persona_id = :persona and version = :version and card <> :card"""
+        return self._db.write(sql, card=card, persona=persona_id, version=version) > 0
+
     def installed(self, persona_id: str, guild_id: int | None = None) -> list[InstalledVersion]:
         """List the versions of a persona that may be served, oldest first: all, or those that a
         guild may use.
@@ -111,6 +133,10 @@ class Versions(Table):
         """List all versions of a persona, withdrawn ones included, oldest first."""
         sql = "select * from versions where persona_id = :persona order by installed_at, rowid"
         return self._db.all(_installed, sql, persona=persona_id)
+
+    def persona_ids(self) -> frozenset[str]:
+        """Return the ids of the personas that have, or had, a version."""
+        return frozenset(self._db.column(str, "select distinct persona_id from versions"))
 
     def require_installed(self, persona_id: str, version: str, guild_id: int | None = None) -> None:
         """Raise `RequestError`, naming the installed versions (of a guild), when this one is not

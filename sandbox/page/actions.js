@@ -7,8 +7,8 @@ import { $, field, h, afterRelease, openDialog, openMenu, iconButton } from "/pa
 import { markdown, plainText } from "/page/markdown.js";
 import { draw, EPHEMERAL, FIRST_OF_THREAD, USER_MESSAGE_TYPES } from "/page/message.js";
 import {
-  availableCommands, CREATE_THREADS, decode, DIRECT, encode, findChannel, MANAGE_MESSAGES, may,
-  mentionsIn, TEXT, userName, users,
+  availableCommands, channelName, CREATE_THREADS, decode, DIRECT, encode, findChannel,
+  MANAGE_MESSAGES, may, mentionsIn, TEXT, userName, users,
 } from "/page/guild.js";
 
 const ON_USER = 2;
@@ -20,6 +20,7 @@ const MAX_THREAD_NAME = 100;
 const SUGGESTED_NAME = 40;
 const WORDS = {
   reply: "Reply",
+  forward: "Forward",
   edit: "Edit message",
   thread: "Create thread",
   copy: "Copy text",
@@ -89,6 +90,15 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     });
   }
 
+  function forward(item, button) {
+    const items = state.channels.map((channel) => ({
+      label: channelName(channel),
+      run: () => act("forward", { channel: channel.id, message: { id: item.message.id } })
+        .catch(onError),
+    }));
+    openMenu(items, button ?? item.article, { label: "Forward to" });
+  }
+
   function remove(item, button, event) {
     const onSubmit = () => act("delete", { message: { id: item.message.id } });
     if (event?.shiftKey) {
@@ -113,6 +123,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     open: (item, button) => openChannel(button.dataset.id),
     dismiss: (item) => conversation.remove(item.message.id, true),
     reply: (item) => composer.reply(item.message),
+    forward,
     copy: (item) => navigator.clipboard?.writeText(decode(item.message.content)).catch(onError),
     more: (item, button) => openMenu(messageItems(item), button, { label: "Message" }),
     edit,
@@ -189,6 +200,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const isText = channel.type === TEXT;
     return {
       reply: kept,
+      forward: kept && message.type !== FIRST_OF_THREAD,
       edit: own && USER_MESSAGE_TYPES.includes(message.type),
       copy: Boolean(message.content),
       dismiss: !kept,

@@ -10,10 +10,13 @@ export const state = {
   people: [],
   roles: [],
   commands: [],
+  stickers: [],
   languages: {},
   bot: null,
   controls: {},
   links: [],
+  welcome: [],
+  developer_tools: true,
 };
 const HISTORY_TIMEOUT_MS = 10000;
 const FIRST_PAUSE_MS = 300;
@@ -80,10 +83,16 @@ export function listen({ onOpen, onEvent, onLost }) {
   function connect() {
     socket = new WebSocket(`ws://${location.host}/page-api/${withGuild(`live?as=${state.me}`)}`);
     socket.onopen = () => {
+      if (ended) {
+        socket.close();
+        return;
+      }
       pause = FIRST_PAUSE_MS;
       onOpen();
     };
-    socket.onmessage = (message) => onEvent(...JSON.parse(message.data));
+    socket.onmessage = (message) => {
+      if (!ended) onEvent(...JSON.parse(message.data));
+    };
     socket.onclose = () => {
       if (ended) return;
       onLost();
@@ -95,6 +104,7 @@ export function listen({ onOpen, onEvent, onLost }) {
   return () => {
     ended = true;
     clearTimeout(timer);
-    socket.close();
+    // One that still connects is closed once it is open; closed now, it would be an error to the browser.
+    if (socket.readyState !== WebSocket.CONNECTING) socket.close();
   };
 }

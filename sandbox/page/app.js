@@ -13,6 +13,7 @@ import {
 import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
 import { drawActing, drawSidebar, listedChannels, openGuild } from "/page/sidebar.js";
 import { mentionCount, countMention, countMentions, isUnread, markRead } from "/page/unread.js";
+import { dismissWelcome, drawWelcome } from "/page/welcome.js";
 
 const TYPING_MS = 8000;
 const RETRY_MS = 2000;
@@ -68,8 +69,10 @@ function onMessage(message, kind) {
   if (kind === "message" && channel && !(message.flags & EPHEMERAL)) {
     const isLast = !channel.last_message_id || isLater(message.id, channel.last_message_id);
     if (isLast) channel.last_message_id = message.id;
-    if (message.author.id === state.me) markRead(channel.id, message.id);
-    else if (message.channel_id !== state.channel) countMention(message);
+    if (message.author.id === state.me) {
+      markRead(channel.id, message.id);
+      dismissWelcome();
+    } else if (message.channel_id !== state.channel) countMention(message);
   }
   if (message.channel_id === state.channel) {
     // The bot types under its own name and then posts as a persona.
@@ -121,6 +124,7 @@ function drawAll() {
   drawPlaces();
   drawActing(actAs);
   drawSidePanel();
+  drawWelcome(composer.focus);
   composer.reset();
 }
 
@@ -203,10 +207,9 @@ async function start() {
     async onOpen() {
       lost = false;
       pendingEvents = [];
-      if (again) {
-        await loadState().catch(() => {});
-        if (!findChannel()) state.channel = state.channels[0].id;
-      }
+      // Also the first time: what happened between the first answer and this moment came as no event.
+      await loadState().catch(() => {});
+      if (!findChannel()) state.channel = state.channels[0].id;
       await load(again);
       again = true;
       await countMentions().catch(() => {});

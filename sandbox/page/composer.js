@@ -1,10 +1,10 @@
 /** The message composer: drafts, files, replies, and completion of names, channels and commands. */
 
 import { act, state, upload } from "/page/api.js";
-import { $, h, iconButton, suggest } from "/page/dom.js";
+import { $, field, h, iconButton, openDialog, openMenu, suggest } from "/page/dom.js";
 import {
-  ATTACH, avatar, channelName, DIRECT, encode, findChannel, may, SEND, SEND_IN_THREADS, THREAD,
-  userName, users,
+  ATTACH, avatar, channelName, DIRECT, encode, findChannel, may, SEND, SEND_IN_THREADS, SEND_POLLS,
+  THREAD, userName, users,
 } from "/page/guild.js";
 import { size } from "/page/message_parts.js";
 import { commandForm, commandsFor } from "/page/slash.js";
@@ -15,6 +15,10 @@ const MAX_FILES = 10;
 const MAX_FILE_BYTES = 10 * 2 ** 20;
 const MAX_HEIGHT_PX = 200;
 const MAX_NAMES = 10;
+const MAX_QUESTION = 300;
+const MAX_ANSWER = 55;
+const MAX_ANSWERS = 10;
+const MAX_DESCRIPTION = 1024;
 
 /** All names that can be typed after `@` or `#`; `means` is the mention of a name. */
 function mentionable(sign) {
@@ -57,6 +61,7 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   let where = null;
   let sending = Promise.resolve();
   let meant = new Map(); // the mention chosen for each name
+  const descriptions = new WeakMap(); // of files, for people who do not see them
   const kept = new Map(); // drafts by channel
 
   const box = h("textarea", {
@@ -78,7 +83,10 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
     attach(chooser.files);
     chooser.value = ""; // otherwise the same file, chosen again, would be no change
   };
-  const attachButton = iconButton("+", "Attach files", { onclick: () => chooser.click() });
+  const attachButton = iconButton("+", "Files, stickers and polls", {
+    "aria-haspopup": "menu",
+    onclick: () => openMenu(moreItems(), attachButton, { label: "Files, stickers and polls" }),
+  });
   const sendButton = iconButton("➤", "Send", { type: "submit" });
   const line = h("div", { className: "box" }, attachButton, chooser, box, count, sendButton);
   const writing = h(
@@ -148,6 +156,24 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
     box.focus();
   }
 
+  function describe(file) {
+    const input = h("textarea", { maxLength: MAX_DESCRIPTION, rows: 3 });
+    input.value = descriptions.get(file) ?? "";
+    openDialog({
+      title: "Describe the file",
+      submit: "Save",
+      fields: [field({
+        label: "Description",
+        description: "For people who do not see it, and for bots.",
+        input,
+      })],
+      onSubmit() {
+        descriptions.set(file, input.value.trim());
+        drawFiles();
+      },
+    });
+  }
+
   function preview(file) {
     const face = h("span", { className: "sheet", ariaHidden: "true" }, "▤");
     if (file.type.startsWith("image/")) {
@@ -161,12 +187,62 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
       box.focus();
     };
     const remove = iconButton("✕", `Remove ${file.name}`, { onclick: drop });
-    return h("li", {}, face, h("span", {}, file.name), h("small", {}, size(file.size)), remove);
+    const onclick = () => describe(file);
+    const about = iconButton("✎", `Describe ${file.name}`, { onclick });
+    const words = descriptions.get(file) || size(file.size);
+    return h("li", {}, face, h("span", {}, file.name), h("small", {}, words), about, remove);
   }
 
   function drawFiles() {
     previews.replaceChildren(...files.map(preview));
     previews.hidden = !files.length;
+  }
+
+  // --------------------------------------------------------------------------- stickers and polls
+
+  function post(action, body) {
+    return act(action, { channel: state.channel, ...body });
+  }
+
+  function sendSticker({ name }) {
+    const answered = replyTo && { id: replyTo.id };
+    reply(null);
+    post("sticker", { name, reply_to: answered }).catch((error) => refuse(error.message));
+  }
+
+  function createPoll() {
+    const question = h("input", { maxLength: MAX_QUESTION, autocomplete: "off" });
+    const answers = h("textarea", { rows: 4 });
+    const lines = () => answers.value.split("\n").map((line) => line.trim()).filter(Boolean);
+    function findProblem() {
+      if (lines().length > MAX_ANSWERS) return `A poll can have at most ${MAX_ANSWERS} answers.`;
+      const long = lines().find((line) => line.length > MAX_ANSWER);
+      return long ? `An answer can have at most ${MAX_ANSWER} characters: ${long}` : "";
+    }
+    openDialog({
+      title: "Create a poll",
+      submit: "Post",
+      fields: [
+        field({ label: "Question", input: question, required: true }),
+        field({ label: "Answers, one a line", input: answers, required: true, findProblem }),
+      ],
+      onSubmit: () => post("poll", { question: question.value, answers: lines() }),
+    });
+  }
+
+  function moreItems() {
+    return [
+      { label: "Upload files", run: () => chooser.click() },
+      may(SEND_POLLS) && { label: "Create a poll", run: createPoll },
+      {
+        title: "Send a sticker",
+        items: state.stickers.map((one) => ({
+          label: one.name,
+          face: h("span", { className: "emoji", ariaHidden: "true" }, one.tags),
+          run: () => sendSticker(one),
+        })),
+      },
+    ];
   }
 
   // -------------------------------------------------------------------------------------- sending
@@ -212,7 +288,11 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
     reply(null);
     sending = sending.then(async () => {
       const uploads = await Promise.all(sent.map(upload));
-      await act("say", { ...body, uploads: uploads.map((file) => file.id) });
+      await act("say", {
+        ...body,
+        uploads: uploads.map((file) => file.id),
+        descriptions: sent.map((file) => descriptions.get(file) ?? ""),
+      });
     }).catch((error) => {
       if (where !== from) {
         localStorage.setItem(`draft:${from}`, text);

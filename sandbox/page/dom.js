@@ -247,8 +247,7 @@ export function openDialog(
     h("h2", { id }, title),
     body,
     fields.map((each) => each.element),
-    problem,
-    h("div", { className: "row" }, send, cancel),
+    h("div", { className: "row" }, problem, send, cancel),
   );
   const dialog = h("dialog", { "aria-labelledby": id, onclose: () => dialog.remove() }, form);
   form.onsubmit = async (event) => {

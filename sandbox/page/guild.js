@@ -16,6 +16,7 @@ export const MANAGE_MESSAGES = 13n;
 export const ATTACH = 15n;
 export const CREATE_THREADS = 35n;
 export const SEND_IN_THREADS = 38n;
+export const SEND_POLLS = 49n;
 const ADMINISTRATOR = 3n;
 const COMMON_ROLE_POSITION = 1;
 const DISCORD_EPOCH = 1420070400000;

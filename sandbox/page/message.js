@@ -5,7 +5,7 @@ import { markdown, plainText } from "/page/markdown.js";
 import {
   applyRoleColour, avatar, findChannel, isLater, mentionsMember, now, userName,
 } from "/page/guild.js";
-import { attachment, embed, row } from "/page/message_parts.js";
+import { attachment, embed, forwarded, poll, row, sticker } from "/page/message_parts.js";
 
 export const EPHEMERAL = 1 << 6;
 export const FIRST_OF_THREAD = 21;
@@ -59,8 +59,12 @@ function cause(message) {
 /** The message to display: a thread's first one is the message it was started under. */
 export function displayedMessage(message) {
   if (message.type !== FIRST_OF_THREAD || !message.referenced_message) return message;
-  const { author, content, mentions, embeds, attachments } = message.referenced_message;
-  return { ...message, author, content, mentions, embeds, attachments };
+  const started = message.referenced_message;
+  const { author, content, mentions, embeds, attachments } = started;
+  const { sticker_items: stickers, poll: asked } = started;
+  return {
+    ...message, author, content, mentions, embeds, attachments, sticker_items: stickers, poll: asked,
+  };
 }
 
 function head({ author, timestamp }) {
@@ -121,6 +125,9 @@ const PARTS = [
   ["content", (m) => [m.content, m.flags, m.mentions, m.failed, isEdited(m)], content],
   ["embeds", (m) => m.embeds, (m) => m.embeds.map(embed)],
   ["attachments", (m) => m.attachments, (m) => m.attachments.map(attachment)],
+  ["stickers", (m) => m.sticker_items, (m) => (m.sticker_items ?? []).map(sticker)],
+  ["polled", (m) => m.poll, (m) => (m.poll ? [poll(m.poll)] : [])],
+  ["snapshots", (m) => m.message_snapshots, (m) => (m.message_snapshots ?? []).map(forwarded)],
   ["components", (m) => m.components, (m) => m.components.map(row)],
   ["thread", (m) => findChannel(m.id)?.name, thread],
   ["note", (m) => m.flags, note],

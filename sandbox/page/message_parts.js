@@ -1,5 +1,6 @@
 /** Parts of a message beside its text: embeds, attachments, buttons and select menus. */
 
+import { state } from "/page/api.js";
 import { h } from "/page/dom.js";
 import { markdown } from "/page/markdown.js";
 import { colour } from "/page/guild.js";
@@ -69,7 +70,38 @@ export function embed(data) {
   return box;
 }
 
+/** A sticker, by the emoji that it is related to. */
+export function sticker({ id, name }) {
+  const face = state.stickers.find((one) => one.id === id)?.tags ?? "?";
+  return h("figure", { className: "sticker", role: "img", ariaLabel: `Sticker: ${name}` }, face);
+}
+
+/** A poll with its answers; nobody can vote here. */
+export function poll({ question, answers }) {
+  const rows = answers.map(({ poll_media: media }) => h("li", {}, media.text));
+  return h("div", { className: "poll" }, h("b", {}, question.text), h("ol", {}, rows));
+}
+
+/** The messages that a message forwards. */
+export function forwarded({ message }) {
+  return h(
+    "blockquote",
+    { className: "forwarded" },
+    h("small", {}, "↪ Forwarded"),
+    markdown(message.content ?? ""),
+    (message.embeds ?? []).map(embed),
+    (message.attachments ?? []).map(attachment),
+    (message.sticker_items ?? []).map(sticker),
+  );
+}
+
+function voiceMessage({ duration_secs: seconds }) {
+  const words = `Voice message, ${Math.round(seconds)} s`;
+  return h("div", { className: "file" }, h("span", { className: "sheet" }, "🎤"), words);
+}
+
 export function attachment(file) {
+  if (file.waveform) return voiceMessage(file);
   if (file.content_type?.startsWith("image/")) {
     return picture(file.url, "picture", file.description ?? file.filename);
   }

@@ -49,7 +49,8 @@ function members() {
     rows.push(h("h3", {}, `${name} — ${people.length}`));
     for (const person of people) rows.push(entry(person.user, roleText(person)));
   }
-  rows.push(h("h3", {}, "App — 1"), entry(state.bot, "the bot under test"));
+  const hint = showsBench() ? "the bot under test" : "bot";
+  rows.push(h("h3", {}, "App — 1"), entry(state.bot, hint));
   return rows;
 }
 
@@ -196,6 +197,18 @@ function bench() {
 
 // ------------------------------------------------------------------------------------------ panel
 
+/** Whether the page shows what is for a bot's developers: the bench. */
+export function showsBench() {
+  const chosen = localStorage.getItem("developer-tools");
+  return chosen ? chosen === "on" : state.developer_tools;
+}
+
+export function showBench(on) {
+  localStorage.setItem("developer-tools", on ? "on" : "off");
+  if (!on && shown === "bench") toggle(null);
+  drawSidePanel();
+}
+
 const VIEWS = { people: ["Members", members], bench: ["Bench", bench] };
 
 /** Redraw the panel, and keep the focus on the control at the same position. */
@@ -205,6 +218,7 @@ export function drawSidePanel() {
   const focused = parts().indexOf(document.activeElement);
   const scrolled = side.scrollTop;
   side.hidden = !shown;
+  $("bench").hidden = !showsBench();
   for (const name of Object.keys(VIEWS)) {
     $(name).setAttribute("aria-pressed", String(shown === name));
   }

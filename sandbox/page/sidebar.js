@@ -6,6 +6,7 @@ import {
   applyRoleColour, avatar, channelName, DIRECT, findChannel, person, roleText, TEXT, THREAD,
   userName,
 } from "/page/guild.js";
+import { showBench, showsBench } from "/page/side_panel.js";
 import { mentionCount, isUnread } from "/page/unread.js";
 
 /** A channel's threads: those that are open, and the one that is read. */
@@ -144,6 +145,15 @@ function colouredName(user) {
   return applyRoleColour(h("b", { className: "name" }, userName(user)), user.id);
 }
 
+function developerTools() {
+  return {
+    label: "Developer tools",
+    hint: "the bench: disconnects, delays, refused requests",
+    checked: showsBench(),
+    run: () => showBench(!showsBench()),
+  };
+}
+
 /** Draw the acting member, with a menu to switch member or language. */
 export function drawActing(actAs) {
   const me = person(state.me);
@@ -171,6 +181,7 @@ export function drawActing(actAs) {
     const groups = [
       { title: "Act as", items: people },
       { title: `Language of ${userName(me.user)}’s Discord`, items: languages },
+      { title: "For developers of bots", items: [developerTools()] },
     ];
     openMenu(groups, button, { label: "Act as" });
   };

@@ -16,6 +16,10 @@ const ROLE = 8;
 const NUMBER = 10;
 const ATTACHMENT = 11;
 const AUTOCOMPLETE_DELAY_MS = 150;
+// As Discord's client does, a command with many optional options shows the first ones, and how many
+// there are more.
+const MAX_CHIPS = 3;
+const FIRST_CHIPS = 2;
 
 // ----------------------------------------------------------------------------------------- search
 
@@ -159,6 +163,20 @@ async function sentValue(value) {
   return { upload: uploaded.id };
 }
 
+/** Hide all but the first of many chips behind one that brings them out. */
+function foldChips(chips) {
+  if (chips.children.length <= MAX_CHIPS) return;
+  const rest = [...chips.children].slice(FIRST_CHIPS);
+  const more = h("button", { type: "button", className: "chip more" }, `${rest.length} more`);
+  for (const chip of rest) chip.classList.add("folded");
+  more.onclick = () => {
+    for (const chip of rest) chip.classList.remove("folded");
+    more.remove();
+    rest.find((chip) => !chip.hidden)?.focus();
+  };
+  chips.append(more);
+}
+
 /**
  * The form of a command: required options first, optional ones behind chips. `onClose` follows a
  * run or a cancellation.
@@ -242,7 +260,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
   form.onkeydown = (event) => {
     // Without required options, Enter runs the command just chosen, though the first chip has the
     // focus.
-    if (event.key === "Enter" && untouched && event.target.matches(".chip")) {
+    if (event.key === "Enter" && untouched && event.target.matches(".chip:not(.more)")) {
       event.preventDefault();
       if (!event.repeat) form.requestSubmit(run);
     } else {
@@ -288,6 +306,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
     chip.option = option;
     chips.append(chip);
   }
+  foldChips(chips);
   for (const option of options) {
     if (option.required) add(option);
   }

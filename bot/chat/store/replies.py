@@ -83,6 +83,57 @@ class StoredReplies(Table):
         }
         return self._db.write(sql, **place, **origin) > 0
 
+    def begin_line(
+        self,
+        event_id: int,
+        guild_id: int,
+        channel_id: int,
+        persona_id: str,
+        at: float,
+        *,
+        prompt: str,
+    ) -> bool:
+        """Store a line to come that answers nobody, and what it is to say. False when it was stored
+        before.
+        """
+        with self._db.atomic():
+            is_new = self.begin(
+                event_id, guild_id=guild_id, channel_id=channel_id, persona_id=persona_id, at=at
+            )
+            if not is_new:
+                return False
+            self._db.insert("line_prompts", {"event_id": event_id, "prompt": prompt})
+        return True
+
+    def line_prompt(self, event_id: int) -> str | None:
+        """Return what a line is to say; None for a reply to a member."""
+        sql = "select prompt from line_prompts where event_id = :event"
+        return self._db.value(str, sql, event=event_id)
+
+    def add_line(self, event_id: int, seq: int) -> None:
+        """Have a waiting reply answer a further message of its member, which is stored as `seq`."""
+        with self._db.atomic():
+            first = """insert or ignore into reply_lines select trigger_seq, event_id from replies
+                where event_id = :event and trigger_seq is not null"""
+            self._db.write(first, event=event_id)
+            self._db.insert("reply_lines", {"seq": seq, "event_id": event_id})
+            sql = "update replies set trigger_seq = :seq where event_id = :event"
+            self._db.write(sql, seq=seq, event=event_id)
+
+    def lines(self, event_id: int) -> list[str]:
+        """Return the texts of the messages that one reply answers, oldest first; none for a reply
+        to a single one.
+        """
+        sql = """select text from messages join reply_lines using (seq)
+            where event_id = :event order by seq"""
+        return self._db.column(str, sql, event=event_id)
+
+    def of_line(self, discord_message_id: int) -> StoredReply | None:
+        """Return the reply that answers this message together with others."""
+        sql = """select replies.* from reply_lines join messages using (seq)
+            join replies on replies.event_id = reply_lines.event_id where discord_message_id = :id"""
+        return self._db.one(self._reply, sql, id=discord_message_id)
+
     def begin_regeneration(self, event_id: int) -> bool:
         """Start a finished reply's regeneration. False while it is being generated."""
         sql = """update replies set state = 'waiting', attempt = attempt + 1, end_note = null

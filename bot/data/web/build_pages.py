@@ -61,7 +61,7 @@ async def _render_build_form(
         ids={"sources": "source-1"},
         sources=sources,
         personas=list(services.personas.of(0).values()),
-        recipes=services.catalogue.recipes(),
+        recipes=services.catalogue.recipe_labels(),
         given={name: given.get(name, "") for name in BUILD_FIELDS},
         limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
         chosen=chosen,

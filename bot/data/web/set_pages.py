@@ -3,14 +3,12 @@ moderators.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
-from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bot.data import anonymisation_review
@@ -30,6 +28,7 @@ from bot.data.web.sample_views import view_sample
 from bot.data.web.source_pages import DATA_PATH, OFFERED_TEXT, WITHDRAWN_TEXT
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
+from bot.platform.web_kit.markdown import markdown_renderer
 from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
@@ -40,19 +39,8 @@ from personas.errors import MaterialError
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
 """How long the page of a data set waits for examples of dropped samples."""
-DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+DATASHEET_RENDERER = markdown_renderer().disable("image")
 routes = Routes()
-
-
-def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
-    """Render a table cell aligned by a class, as inline styles are forbidden."""
-    if "right" in str(tokens[at].attrs.pop("style", "")):
-        tokens[at].attrJoin("class", "number")
-    return str(renderer.renderToken(tokens, at, options, env))
-
-
-for opening in ("th_open", "td_open"):
-    DATASHEET_RENDERER.add_render_rule(opening, _render_cell)
 
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}")

@@ -1,5 +1,6 @@
 """`/dashboard/personas/ID/replies`: length, sampling and context of a persona's replies."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from bot.personas.web.lookup import OwnedPersona, persona_status, require_person
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
-    Form,
+    changed_fields,
     errors_as_problems,
     parse_form_number,
     read_form,
@@ -47,9 +48,7 @@ async def post_replies_form(request: web.Request) -> web.Response:
     place = _find_place(owned, form.get("place", ""))
     given = {name: form.get(name, "").strip() for name in FIELDS}
     try:
-        wanted = _read_fields(given)
-        seen = _read_fields({name: form.get(f"seen-{name}", "") for name in FIELDS})
-        changes = {name: wanted[name] for name in FIELDS if wanted[name] != seen[name]}
+        changes, seen = changed_fields(form, given, _read_fields)
         if not changes:
             return redirect_to(request, _path(place), "Nothing was changed.")
         with errors_as_problems("conflict"):
@@ -93,7 +92,7 @@ def _stored_texts(place: GenerationPlace) -> dict[str, str]:
     return texts
 
 
-def _read_fields(texts: dict[str, str] | Form) -> dict[str, SettingValue | None]:
+def _read_fields(texts: Mapping[str, str]) -> dict[str, SettingValue | None]:
     """Read the form's fields, an empty one as None. Raises `Problem`."""
     body: dict[str, Any] = {}
     for name in FIELDS:

@@ -1,7 +1,7 @@
 """Personas, threads and webhooks of channels."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +9,16 @@ from bot.platform.db.database import Table
 
 AnswerMode = Literal["mentions", "everything"]
 """The messages that a persona answers in a channel: those that mention the bot, or all."""
+MAX_CHANNEL_PERSONAS = 5
+"""Personas of a channel, the one that answers what names none of them among them."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel with a persona. `set_at` in seconds since 1970."""
+    """A channel with a persona. `set_at` in seconds since 1970.
+
+    It may have further personas (`Channels.further`), which answer where they are called.
+    """
 
     guild_id: int
     channel_id: int
@@ -26,12 +31,48 @@ class Channel:
 class Channels(Table):
     """The personas of the channels. A thread without its own inherits its parent's."""
 
-    def assign(self, channel: Channel) -> None:
-        """Assign a persona to a channel, replacing the one before."""
-        self._db.insert("channels", vars(channel), replace=True)
+    def assign(self, channel: Channel, further: Sequence[str] = ()) -> None:
+        """Assign a persona to a channel, with further ones, replacing those before."""
+        place = {"guild_id": channel.guild_id, "channel_id": channel.channel_id}
+        with self._db.atomic():
+            self._db.insert("channels", vars(channel), replace=True)
+            self._clear_further(channel.guild_id, channel.channel_id)
+            for position, persona_id in enumerate(further):
+                row = {**place, "persona_id": persona_id, "position": position}
+                self._db.insert("channel_personas", {**row, "set_at": channel.set_at})
+
+    def further(self, channel: Channel) -> list[str]:
+        """List the ids of a channel's further personas, in their order."""
+        sql = """select persona_id from channel_personas where guild_id = :guild
+            and channel_id = :channel order by position"""
+        return self._db.column(str, sql, guild=channel.guild_id, channel=channel.channel_id)
+
+    def aliases(self, guild_id: int, persona_id: str) -> tuple[str, ...]:
+        """Return the further names by which a guild's members call a persona."""
+        sql = (
+            "select aliases from persona_aliases where guild_id = :guild and persona_id = :persona"
+        )
+        text = self._db.value(str, sql, guild=guild_id, persona=persona_id)
+        return tuple((text or "").splitlines())
+
+    def set_aliases(self, guild_id: int, persona_id: str, aliases: Sequence[str]) -> None:
+        """Set the further names of a persona in a guild, replacing those before."""
+        key = {"guild_id": guild_id, "persona_id": persona_id}
+        if aliases:
+            row = {**key, "aliases": "\n".join(aliases)}
+            self._db.insert("persona_aliases", row, replace=True)
+        else:
+            sql = """delete from persona_aliases
+                where guild_id = :guild_id and persona_id = :persona_id"""
+            self._db.write(sql, **key)
+
+    def _clear_further(self, guild_id: int, channel_id: int) -> None:
+        sql = "delete from channel_personas where guild_id = :guild and channel_id = :channel"
+        self._db.write(sql, guild=guild_id, channel=channel_id)
 
     def clear(self, guild_id: int, channel_id: int) -> bool:
         """Remove a channel's persona. False when it had none."""
+        self._clear_further(guild_id, channel_id)
         sql = "delete from channels where guild_id = :guild and channel_id = :channel"
         return self._db.write(sql, guild=guild_id, channel=channel_id) > 0
 
@@ -72,6 +113,20 @@ class Channels(Table):
         sql = """select * from channels where persona_id in (select value from json_each(:ids))
             order by guild_id, set_at, channel_id"""
         return self._db.all(Channel, sql, ids=json.dumps(list(persona_ids)))
+
+    def is_topic_told(self, channel_id: int) -> bool:
+        """Return whether personas are told a channel's topic."""
+        sql = "select 1 from told_topics where channel_id = :channel"
+        return self._db.first(sql, channel=channel_id) is not None
+
+    def set_topic_told(self, guild_id: int, channel_id: int, told: bool) -> None:
+        """Set whether personas are told a channel's topic."""
+        if told:
+            row = {"guild_id": guild_id, "channel_id": channel_id}
+            self._db.insert("told_topics", row, ignore=True)
+        else:
+            sql = "delete from told_topics where channel_id = :channel"
+            self._db.write(sql, channel=channel_id)
 
     def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
         """Store the parent of a thread (None: it is none) with messages or memories, which are

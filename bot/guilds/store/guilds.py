@@ -8,12 +8,13 @@ from bot.platform.db.database import MAX_TIMESTAMP_S, Table
 
 SHARED_TABLES = (
     "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
-    "generation_settings",
+    "generation_settings", "training_schedules", "channel_personas", "persona_aliases",
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
-    "reply_candidates", "departed_guilds",
+    "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings",
+    "talks", "minor_guilds", "blocks", "reply_limits", "departed_guilds",
 )  # fmt: skip
 """Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to
 them, without who requested them and where.
@@ -117,6 +118,16 @@ class Guilds(Table):
             "reply_candidates", {"guild_id": guild_id, "candidates": candidates}, replace=True
         )
 
+    def time_zone(self, guild_id: int) -> str | None:
+        """Return the IANA name of the time zone that a guild has chosen; None where it has not."""
+        return self._db.value(
+            str, "select zone from time_zones where guild_id = :guild", guild=guild_id
+        )
+
+    def set_time_zone(self, guild_id: int, zone: str) -> None:
+        """Set a guild's time zone by its IANA name."""
+        self._db.insert("time_zones", {"guild_id": guild_id, "zone": zone}, replace=True)
+
     def known(self) -> set[int]:
         """Return all guilds with any stored data."""
         tables = (*GUILD_TABLES, "jobs")
@@ -218,12 +229,30 @@ class Guilds(Table):
             forget_memories(
                 self._db, "persona_id = :persona and at <= :until", persona=persona_id, until=until
             )
+            sql = "delete from channel_personas where persona_id = :persona and set_at <= :until"
+            self._db.write(sql, persona=persona_id, until=until)
+            self._let_next_answer(persona_id, until)
             sql = "delete from channels where persona_id = :persona and set_at <= :until"
+            self._db.write(sql, persona=persona_id, until=until)
+            sql = "delete from training_schedules where persona_id = :persona and set_at <= :until"
             self._db.write(sql, persona=persona_id, until=until)
             # Read first: where the table is shared, writing waits for the log.
             rows = "from generation_settings where persona_id = :persona and set_at <= :until"
             if self._db.first(f"select 1 {rows}", persona=persona_id, until=until):
                 self._db.write(f"delete {rows}", persona=persona_id, until=until)
+
+    def _let_next_answer(self, persona_id: str, until: float) -> None:
+        """Make the next persona of each channel its first, where this one is."""
+        here = "guild_id = channels.guild_id and channel_id = channels.channel_id"
+        sql = f"""update channels set persona_id = (select persona_id from channel_personas
+            where {here} order by position limit 1) where persona_id = :persona and set_at <= :until
+            and exists (select 1 from channel_personas where {here})"""
+        if self._db.write(sql, persona=persona_id, until=until):
+            sql = """delete from channel_personas where exists (select 1 from channels
+                where channels.guild_id = channel_personas.guild_id
+                and channels.channel_id = channel_personas.channel_id
+                and channels.persona_id = channel_personas.persona_id)"""
+            self._db.write(sql)
 
     def _delete_persona(self, persona_id: str) -> None:
         values = {"persona": persona_id}

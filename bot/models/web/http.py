@@ -22,13 +22,15 @@ ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 
 class ModelTableResponse(ApiModel):
     """The models of the catalogue on this machine, smallest first; sizes in bytes. `recommended` is
-    the name of one, null if none trains here; `reason` says why.
+    the name of one, null if none trains here; `reason` says why, and `shortage` what of it does not
+    fit into the memory that is free at the moment.
     """
 
     base_model: str
     machine: Json
     recommended: str | None
     reason: str
+    shortage: str
     training_error: str
     models: list[Json]
 

@@ -9,6 +9,7 @@ from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from personas.errors import BaseModelError, RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.models.model_fit import RESERVE_BYTES
 
 routes = Routes()
 MODELS_PATH = f"{DASHBOARD}/models"
@@ -24,6 +25,7 @@ async def get_models_page(request: web.Request) -> web.Response:
         "models/index.html",
         title="Base models",
         table=await services.models.table(),
+        reserve=RESERVE_BYTES,
         speed_text=speed_text,
         fetches=services.models.fetches(),
         ready=services.models.fetched(),

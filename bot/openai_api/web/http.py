@@ -40,6 +40,7 @@ DISCONNECT_POLL_S = 0.2
 """Interval of checks for a disconnected client."""
 MAX_CHAT_BODY_BYTES = 2 * 2**20
 """Clients send the whole conversation each time."""
+FIXED_NOTE = "the last message speaks of self-harm: this is a fixed text with help lines, which no model wrote"
 COMPLETION_EXAMPLE = {
     "model": "ballast",
     "messages": [{"role": "user", "content": "Is the ferry late?"}],
@@ -79,10 +80,14 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     context_tokens = services.engine.context_tokens
     talk = completion_request.parse_chat(body, speaker_name, context_tokens)
     chat_request = await while_connected(request, _chat_request(services, model, body, talk))
-    builder = CompletionBuilder(model, chat_request.lore, talk.notes)
+    fixed = services.safety.answer(talk.turns[-1].text) if model.persona else None
+    notes = (*talk.notes, FIXED_NOTE) if fixed else talk.notes
+    builder = CompletionBuilder(model, chat_request.lore, notes, is_fixed=fixed is not None)
     try:
         async with (
-            stream_filtered_reply(services.engine, services.throttle, chat_request) as reply,
+            stream_filtered_reply(
+                services.engine, services.throttle, chat_request, fixed=fixed
+            ) as reply,
             _cancel_on_disconnect(request, reply),
         ):
             if body.stream:

@@ -34,12 +34,14 @@ class ChatCompletion(ApiModel):
 class CompletionBuilder:
     """Builds the responses to one request, which share its id.
 
-    `lore` was found for it, `notes` say what of the request was left out.
+    `lore` was found for it, `notes` say what of the request was left out. `is_fixed`: the reply is
+    a fixed text, not a model's.
     """
 
     speaker: ChatModel
     lore: tuple[LoreHit, ...]
     notes: tuple[str, ...] = ()
+    is_fixed: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -101,7 +103,7 @@ class CompletionBuilder:
         persona = self.speaker.persona
         lore = reply.lore if reply else self.lore
         fields: dict[str, Any] = {
-            "ai_written": True,
+            "ai_written": not self.is_fixed,
             "persona": persona.id if persona else None,
             "version": self.speaker.version,
             "lore": lore_json(lore),

@@ -13,6 +13,7 @@ from bot.operations.backup.create import create_backup
 from bot.platform.clock import BackgroundTask, Clock
 from bot.store import Store
 from personas.home.pseudonyms import KEY_FILE
+from personas.schemas.formatting import format_size
 
 log = logging.getLogger(__name__)
 FIRST_DELAY_S = 3600.0
@@ -105,4 +106,4 @@ class AutomaticBackup:
         folder.mkdir(mode=0o700, exist_ok=True)
         out = folder / datetime.fromtimestamp(now, UTC).strftime(NAME_FORMAT)
         backup = create_backup(self._home, out, now, lambda size: lambda more: None, listed=False)
-        log.info("automatic backup: %s (%.1f MB)", backup.path, backup.bytes / 2**20)
+        log.info("automatic backup: %s (%s)", backup.path, format_size(backup.bytes))

@@ -24,6 +24,7 @@ from bot.store import Store
 from personas.cli_common import LogProgress
 from personas.home.data_subjects import read_consent
 from personas.home.job_material import ShippedData
+from personas.schemas.formatting import format_size
 
 
 def run_backup(arguments: argparse.Namespace, home: Path) -> int:
@@ -39,9 +40,7 @@ def run_backup(arguments: argparse.Namespace, home: Path) -> int:
         }
         _print_json({**summary, "members": members})
     else:
-        print(
-            f"{backup.path}  ({backup.bytes / 2**20:.1f} MB, {len(backup.manifest.members)} files)"
-        )
+        print(f"{backup.path}  ({format_size(backup.bytes)}, {len(backup.manifest.members)} files)")
         print(
             "It contains private messages and the keys to pseudonyms. Members erased later are "
             "still in it."

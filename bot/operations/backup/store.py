@@ -22,8 +22,8 @@ def merge_later_decisions(
     """Merge into an older copy of a database what happened since, read from the later one.
 
     That is: consent given and withdrawn, messages deleted and edited on Discord, memories forgotten
-    and edited, erased persons, withdrawn versions, guilds that were left, and version numbers,
-    which are not reused.
+    and edited, erased persons, withdrawn versions, guilds that were left, counts of answers with
+    help lines, and version numbers, which are not reused.
     """
     with restored.atomic():
         decisions = _decisions(restored, later)
@@ -53,6 +53,12 @@ def merge_later_decisions(
             deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
         )
         _copy(restored, later, "threads", "on conflict do nothing")
+        _copy(
+            restored,
+            later,
+            "safety_answers",
+            "on conflict do update set answers = max(answers, excluded.answers)",
+        )
         _copy(
             restored,
             later,

@@ -14,6 +14,7 @@ from bot.operations.doctor import local_checks, server_checks, trainer_check
 from bot.operations.doctor.checks import BotCheck
 from bot.settings import Settings
 from personas.home.atomic_files import write_private_file
+from personas.shipped_folders import SETUP_COMMAND
 
 log = logging.getLogger(__name__)
 CheckRunner = Callable[[str], Awaitable[list[BotCheck]]]  # runs the doctor for a base model
@@ -76,7 +77,7 @@ class CachedDoctor:
             checks = await self.run_checks(base_model)
         except OSError as error:
             checks = [
-                BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", "make setup")
+                BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", SETUP_COMMAND)
             ]
         results = {
             "at": time.time(),

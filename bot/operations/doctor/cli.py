@@ -23,8 +23,9 @@ from bot.platform.permissions import (
     permission_title,
 )
 from bot.settings import SettingsError, load_settings
-from personas.cli_common import supports_colour
+from personas.cli_common import as_typed, supports_colour
 from personas.errors import RequestError, UnderstudyError
+from personas.shipped_folders import SETUP_COMMAND
 
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 NAME_WIDTH_CHARS = 22  # the longest name is "llama.cpp candidates"
@@ -36,7 +37,8 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     for check in run_checks(arguments):
         checks.append(check)
         if not arguments.json:
-            print("\n".join(_check_lines(check, coloured=supports_colour())), flush=True)
+            lines = "\n".join(_check_lines(check, coloured=supports_colour()))
+            print(as_typed(lines), flush=True)
     wrong = failed_checks(checks)
     if arguments.json:
         print(
@@ -87,7 +89,7 @@ def _trainer_checks(base_model: str) -> Iterable[BotCheck]:
     try:
         return asyncio.run(trainer_check.check_trainer(base_model, os.environ))
     except (OSError, UnderstudyError) as error:
-        return [BotCheck("trainer", "fail", f"it cannot be started: {error}", "make setup")]
+        return [BotCheck("trainer", "fail", f"it cannot be started: {error}", SETUP_COMMAND)]
 
 
 def _check_lines(check: BotCheck, *, coloured: bool) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from bot.operations.doctor.checks import BotCheck
 from bot.operations.doctor.effect_checks import check_effects
 from bot.operations.doctor.shard_checks import check_shards
+from bot.platform.db.schema import MIGRATIONS
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.settings import Settings
 from bot.store import Store, StoreError, find_databases, is_in_use
@@ -110,7 +111,11 @@ def check_database(folder: Path) -> BotCheck:
         return BotCheck(
             "database", "ok", f"{len(files)} parts, readable; bots run on {len(running)} of them"
         )
-    return BotCheck("database", "ok", f"readable; {'a' if running else 'no'} bot is running on it")
+    return BotCheck(
+        "database",
+        "ok",
+        f"readable, schema {len(MIGRATIONS)}; {'a' if running else 'no'} bot is running on it",
+    )
 
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:

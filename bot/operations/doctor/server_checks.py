@@ -15,6 +15,7 @@ from bot.settings import Settings
 from personas.errors import UnderstudyError
 from personas.models import base_model
 from personas.models.gguf_file import NotUnpackedError
+from personas.models.graphics_cards import list_gpus
 
 if TYPE_CHECKING:
     from bot.training.backends.ray_jobs import RayJob, RayJobsClient
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 LABELS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "ollama": "Ollama", "openai": "engine"}
 """Names of the checks by ENGINE."""
+NO_CARD_TEXT = "no graphics card is found here: vLLM would compute on the processor"
+NO_CARD_REMEDY = (
+    "leave ENGINE out, or set ENGINE=llamacpp or ENGINE=ollama: they are made for processors. If "
+    "there is a card, install its driver until `nvidia-smi` lists it"
+)
 OLDEST_RAY = (2, 40)
 """Ray releases before this one are untested."""
 RAY_PROBE_TIMEOUT_S = 60.0
@@ -41,6 +47,19 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
     if settings.engine == "local":
         return []
     label = LABELS[settings.engine]
+    return [*await _check_card(settings, label), *await _check_engine(settings, label)]
+
+
+async def _check_card(settings: Settings, label: str) -> list[BotCheck]:
+    """Warn that a vLLM of the bot's own would compute on the processor; none where it does not."""
+    if settings.engine != "vllm" or settings.engine_urls:
+        return []
+    if await asyncio.to_thread(list_gpus):
+        return []
+    return [BotCheck(f"{label} card", "warn", NO_CARD_TEXT, NO_CARD_REMEDY)]
+
+
+async def _check_engine(settings: Settings, label: str) -> list[BotCheck]:
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
         engine = await create_server_engine(settings, base)

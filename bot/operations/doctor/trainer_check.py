@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bot.operations.doctor.checks import BotCheck
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
+from personas.shipped_folders import SETUP_COMMAND
 
 TRAINER_TIMEOUT_S = 300.0
 MAX_OUTPUT_CHARS = 300
@@ -50,5 +51,5 @@ async def check_trainer(
 
 
 def _unavailable(why: str) -> BotCheck:
-    remedy = "make setup, then python -m trainer doctor"
+    remedy = f"{SETUP_COMMAND}, then python -m trainer doctor"
     return BotCheck("trainer", "fail", f"its doctor reports nothing: {why}", remedy)

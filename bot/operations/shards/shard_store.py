@@ -16,7 +16,10 @@ from personas.home.atomic_files import replace_durably
 
 SPLIT_TIMEOUT_S = 60.0
 LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught",
-                "comparisons", "memories", "guilds", "departed_guilds", "reply_candidates", "threads")  # fmt: skip
+                "comparisons", "memories", "guilds", "departed_guilds", "reply_candidates", "threads",
+                "time_zones", "told_topics", "training_schedules", "scheduled_lines",
+                "talks", "minor_guilds", "blocks", "reply_limits", "answering_settings",
+                "channel_personas", "persona_aliases")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 
@@ -96,6 +99,8 @@ def split_home(home: Path, shards: ShardRange) -> bool:
             new.execute("pragma foreign_keys = on")
             for table in LOCAL_TABLES:
                 new.execute(f"delete from {table} where not is_here(guild_id)")
+            # Counts of all guilds together, which one part keeps.
+            new.execute("delete from safety_answers where not is_here(0)")
             new.execute(
                 "delete from fresh_starts where channel_id not in (select channel_id from messages)"
             )

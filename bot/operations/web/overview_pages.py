@@ -1,5 +1,6 @@
 """`/dashboard`: personas and their channels, current training, and alerts."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,27 @@ from aiohttp import web
 
 from bot.operations.web.system_state import PERMISSION_REPORT
 from bot.personas.base_model_compat import explain_unserved
-from bot.personas.web.lookup import ChannelSummary, channels_by_persona
+from bot.personas.web.lookup import (
+    ChannelSummary,
+    OwnedPersona,
+    SpokenVersion,
+    channels_by_persona,
+    spoken_versions,
+)
 from bot.platform.errors import redact_paths
 from bot.platform.permissions import MissingPermission
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import DASHBOARD, render_page
 from bot.services import Services
-from bot.store import ALL_GUILDS
+from bot.store import InstalledVersion
+from bot.training.web.run_details import run_seconds
+from bot.training.web.run_view import (
+    JobListItem,
+    job_list_item,
+    list_open_cards,
+    requester_names,
+    waiting_reason,
+)
 from personas.schemas.chat import Persona
 
 DAY_S = 86_400
@@ -24,6 +39,7 @@ MAX_ALERTS = 20
 MAX_SHOWN_PERSONAS = 24
 MAX_SHOWN_SERVERS = 50
 MAX_SHOWN_JOBS = 50
+MAX_DECISIONS = 5
 MAX_LATEST_JOBS = 50
 """Jobs that are searched for recent failures."""
 routes = Routes()
@@ -31,12 +47,33 @@ routes = Routes()
 
 @dataclass(frozen=True)
 class PersonaSummary:
-    """A persona, its live version (None: the base model), and its channels."""
+    """A persona, the versions that answer, and its channels."""
 
-    persona: Persona
-    version: str | None
+    owned: OwnedPersona
+    spoken: tuple[SpokenVersion, ...]
     is_training: bool
     channels: tuple[ChannelSummary, ...]
+
+
+@dataclass(frozen=True)
+class PendingDecision:
+    """A version that waits for a person: the gate would promote it, or leaves it to them."""
+
+    owned: OwnedPersona
+    installed: InstalledVersion
+
+    @property
+    def is_recommended(self) -> bool:
+        return self.installed.scorecard.verdict == "promote"
+
+    @property
+    def path(self) -> str:
+        """Address of its promotion."""
+        return f"{self.owned.page}/versions/{self.installed.version}/promote"
+
+    @property
+    def card_path(self) -> str:
+        return f"{DASHBOARD}/cards/{self.owned.id}/{self.installed.version}"
 
 
 @dataclass(frozen=True)
@@ -52,21 +89,21 @@ class DashboardAlert:
 @routes.add(f"GET {DASHBOARD}")
 async def get_overview(request: web.Request) -> web.Response:
     services = get_services(request)
-    jobs = services.store.jobs
     lacks = await request.app[PERMISSION_REPORT].latest(services.client, services.store)
     alerts = list(islice(list_alerts(services, time.time(), lacks), MAX_ALERTS + 1))
     everybody = services.personas.everybody()
-    shown = [persona for _, persona in everybody[:MAX_SHOWN_PERSONAS]]
     guilds = services.client.guilds if services.client else []
-    waiting = services.queue.waiting()
+    running, queued = await _open_jobs(request, services)
     return render_page(
         request,
         "overview.html",
         title="Overview",
-        personas=summarise_personas(services, shown),
+        personas=_summarise_personas(services, everybody[:MAX_SHOWN_PERSONAS]),
         persona_count=len(everybody),
-        running=jobs.in_state("running"),
-        queued=list(enumerate(waiting[:MAX_SHOWN_JOBS], start=1)),
+        running=running,
+        queued=queued,
+        open_cards=list_open_cards(services),
+        decisions=list(islice(pending_decisions(services), MAX_DECISIONS)),
         alerts=alerts[:MAX_ALERTS],
         has_more_alerts=len(alerts) > MAX_ALERTS,
         servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
@@ -75,19 +112,48 @@ async def get_overview(request: web.Request) -> web.Response:
     )
 
 
-def summarise_personas(services: Services, personas: Sequence[Persona]) -> list[PersonaSummary]:
-    channels = channels_by_persona(services, [persona.id for persona in personas])
+async def _open_jobs(
+    request: web.Request, services: Services
+) -> tuple[list[JobListItem], list[JobListItem]]:
+    """Describe the jobs that run, and the next ones that wait."""
+    now = time.time()
+    running = services.store.jobs.in_state("running")
+    waiting = services.queue.waiting()[:MAX_SHOWN_JOBS]
+    names = await requester_names(request, [*running, *waiting])
+    shown = []
+    for job in running:
+        seconds = await asyncio.to_thread(run_seconds, services.home, job)
+        shown.append(job_list_item(services, job, now, names=names, seconds=seconds))
+    queued = []
+    for place, job in enumerate(waiting, start=1):
+        reason = waiting_reason(services, place, running)
+        queued.append(job_list_item(services, job, now, names=names, doing=reason))
+    return shown, queued
+
+
+def _summarise_personas(
+    services: Services, entries: Sequence[tuple[int, Persona]]
+) -> list[PersonaSummary]:
+    channels = channels_by_persona(services, [persona.id for _, persona in entries])
     training = {job.persona for job in services.store.jobs.in_state("running")}
     summaries = []
-    for persona in personas:
+    for guild_id, persona in entries:
         summary = PersonaSummary(
-            persona,
-            services.served_versions.speaking(persona.id, ALL_GUILDS),
+            OwnedPersona(services, guild_id, persona),
+            tuple(spoken_versions(services, persona.id)),
             persona.id in training,
             tuple(channels.get(persona.id, ())),
         )
         summaries.append(summary)
     return summaries
+
+
+def pending_decisions(services: Services) -> Iterator[PendingDecision]:
+    """The newest version of each persona that is neither live nor decided about."""
+    for installed in services.store.versions.undecided(MAX_ALERTS):
+        if entry := services.personas.find_owner(installed.persona_id):
+            guild_id, persona = entry
+            yield PendingDecision(OwnedPersona(services, guild_id, persona), installed)
 
 
 def list_alerts(
@@ -104,7 +170,6 @@ def list_alerts(
     yield from _incompatible_versions(services)
     for lack in lacks:
         yield DashboardAlert("warn", lack.description, lack.remedy, f"{DASHBOARD}/system")
-    yield from _undecided_versions(services)
 
 
 def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
@@ -132,13 +197,3 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
             what, advice = explain_unserved(f"{persona_id} {live}", model)
             path = f"{DASHBOARD}/personas/{persona_id}"
             yield DashboardAlert("bad", f"{what} The base model answers instead.", advice, path)
-
-
-def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
-    """The newest version of each persona that is neither live nor decided about."""
-    for version in services.store.versions.undecided(MAX_ALERTS + 1):
-        card = version.scorecard
-        says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
-        what = f"{version.persona_id} {version.version} {says}."
-        path = f"{DASHBOARD}/personas/{version.persona_id}"
-        yield DashboardAlert("warn", what, " ".join(card.reasons), path)

@@ -65,6 +65,7 @@ def state_figures(state: SystemState) -> dict[str, str]:
         ),
         "heartbeat": _heartbeat_text(state),
         "replies": format_count(state.whole_reply.replies),
+        "safety-answers": format_count(sum(state.safety_answers.values())),
         **_percentile_figures("first", state.first_text),
         **_percentile_figures("whole", state.whole_reply),
     }

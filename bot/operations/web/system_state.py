@@ -127,8 +127,9 @@ class DiscordConnection:
 
 @dataclass(frozen=True)
 class SystemState:
-    """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state. The beginning
-    of a reply is chosen among `reply_candidates`, 1 for none, unless a guild has another number.
+    """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state,
+    `safety_answers` (messages that were answered with help lines) by language. The beginning of a
+    reply is chosen among `reply_candidates`, 1 for none, unless a guild has another number.
     """
 
     at: float
@@ -138,6 +139,7 @@ class SystemState:
     machine: HostResources
     connection: DiscordConnection | None
     jobs: dict[str, int]
+    safety_answers: dict[str, int]
     engine: EngineState
     reply_candidates: int
     first_text: Percentiles
@@ -169,6 +171,7 @@ async def read_system_state(services: Services) -> SystemState:
         machine=machine,
         connection=connection,
         jobs=jobs,
+        safety_answers=services.store.safety_answers.by_language(),
         engine=engine,
         reply_candidates=min(engine.candidates, services.reply_candidates.default),
         first_text=watch.first_text,

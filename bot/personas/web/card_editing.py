@@ -234,8 +234,13 @@ def require_valid_card(card: CardCheck) -> None:
 
 
 async def preview_request(owned: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
+    return await request_to(owned.services, speaker, message)
+
+
+async def request_to(services: Services, speaker: ChatModel, message: str) -> ChatRequest:
+    """The request for a model's first reply to a guest."""
     turns = [Turn(EXAMPLE_USER, message)]
-    builder = owned.services.request_builder
+    builder = services.request_builder
     return await builder.request_to_model(speaker, turns, builder.sampling_of(speaker))
 
 
@@ -249,10 +254,13 @@ def reply_json(speech: FilteredReply) -> dict[str, Any]:
 
 async def preview_reply(owned: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
     """Generate the whole reply, for pages without scripts. Raises `Problem`."""
+    return await reply_of(owned.services, request)
+
+
+async def reply_of(services: Services, request: ChatRequest) -> dict[str, Any]:
+    """Generate a whole reply, as the API writes it. Raises `Problem`."""
     with errors_as_problems("busy"):
-        async with stream_filtered_reply(
-            owned.services.engine, owned.services.throttle, request
-        ) as speech:
+        async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
             async for _ in speech:
                 pass
             return reply_json(speech)

@@ -23,6 +23,7 @@ from bot.platform.web_kit.problems import redacted_texts
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.platform.web_kit.validation import read_model
+from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from personas.card.card_writer import CardExport, CardForm
 from personas.errors import UnderstudyError
@@ -76,19 +77,18 @@ async def post_preview(request: web.Request) -> web.StreamResponse:
     card = await card_editing.check_edited_card(owned, body.card)
     speaker = card_editing.preview_model(owned, body.version, card)
     chat_request = await card_editing.preview_request(owned, speaker, body.message)
-    return await stream_events(request, _preview_events(owned, chat_request))
+    return await stream_events(request, preview_events(owned.services, chat_request))
 
 
-async def _preview_events(owned: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
+async def preview_events(services: Services, request: ChatRequest) -> AsyncIterator[SseItem]:
+    """Yield the pieces of a reply, then the whole of it, or the problem."""
     try:
-        async with stream_filtered_reply(
-            owned.services.engine, owned.services.throttle, request
-        ) as speech:
+        async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
             async for piece in speech:
                 yield "", "text", {"text": piece}
             yield "", "reply", card_editing.reply_json(speech)
     except UnderstudyError as error:
-        detail, advice = redacted_texts(error, owned.services.home)
+        detail, advice = redacted_texts(error, services.home)
         yield "", "problem", {"detail": detail, "advice": advice}
 
 

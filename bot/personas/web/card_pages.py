@@ -10,6 +10,7 @@ from aiohttp import web
 from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
+from bot.personas.web.lore_files import lore_store
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, errors_as_problems, read_form
@@ -51,6 +52,7 @@ class StoredCard:
     earlier: list[Revision]
     voices: list[str]
     report: ImportReport
+    has_lore: bool
 
 
 @routes.add("GET /dashboard/personas/{persona_id}")
@@ -200,6 +202,7 @@ async def _stored_card(owned: OwnedPersona) -> StoredCard:
             earlier=personas.earlier(owned.id).all(),
             voices=voices,
             report=report,
+            has_lore=bool(lore_store(owned.services).files(owned.guild_id, owned.id)),
         )
 
     return await asyncio.to_thread(read)

@@ -20,13 +20,11 @@ from bot.versions.adapter_import import import_adapter_version
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore.passages import WORLD
-from personas.schemas.chat import Persona
+from personas.lore.passages import is_lore_set
+from personas.schemas.chat import CardChoice, Persona
 
 MAX_LISTED_NAMES = 20
 MAX_CHOICES = 100
-WORLD_PERSONA = Persona(WORLD, "The world")
-"""Stands for the lore that all personas share."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,9 @@ class OwnedPersona:
         return f"/dashboard/personas/{self.id}"
 
     @property
-    def is_world(self) -> bool:
-        return self.id == WORLD
+    def is_lore_set(self) -> bool:
+        """True if it stands for a set of lore that several personas share."""
+        return is_lore_set(self.id)
 
     @property
     def is_edited(self) -> bool:
@@ -57,7 +56,7 @@ class OwnedPersona:
 
     @property
     def ships(self) -> bool:
-        return self.is_world or self.services.personas.ships(self.id)
+        return self.is_lore_set or self.services.personas.ships(self.id)
 
     @property
     def owner(self) -> str:
@@ -101,6 +100,13 @@ class OwnedPersona:
                 self.id, installed.version, OPERATOR_ORIGIN, anyway=anyway
             )
 
+    def choose_card(self, installed: InstalledVersion, card: CardChoice) -> bool:
+        """Choose the card of a version's prompts. Returns False when it has that one already.
+        Raises `Problem`.
+        """
+        with errors_as_problems("conflict"):
+            return self.services.versions.choose_card(self.id, installed.version, card)
+
     def roll_back(self) -> RollbackResult:
         """Restore the version before the operator's live one. Raises `Problem` if there is none."""
         with errors_as_problems("conflict"):
@@ -143,8 +149,8 @@ class PersonaStatus:
 
     `live` is the version that was made live for all servers (None: the base model), `since` when
     (seconds since 1970), `speaks` the one that answers: another base model's version cannot.
-    `live_by_guild` are the live versions of the servers that have their own. `newest` is the latest
-    that may be served.
+    `live_by_guild` are the live versions of the servers that have their own, `spoken` all that
+    answer, with their servers. `newest` is the latest that may be served.
     """
 
     live: str | None
@@ -154,6 +160,13 @@ class PersonaStatus:
     newest: InstalledVersion | None
     made_for: str | None
     versions: int
+    spoken: tuple["SpokenVersion", ...] = ()
+
+    @property
+    def newest_is_live(self) -> bool:
+        """True if the latest version is live in any server."""
+        live = {self.live, *self.live_by_guild.values()}
+        return self.newest is not None and self.newest.version in live
 
     @property
     def unserved(self) -> tuple[str, str]:
@@ -215,9 +228,11 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
 
 
 def require_lore_owner(request: web.Request) -> OwnedPersona:
-    """The persona in the address, or the world. Raises `Problem` if there is neither."""
-    if request.match_info["persona_id"] == WORLD:
-        return OwnedPersona(get_services(request), OPERATOR_GUILD_ID, WORLD_PERSONA)
+    """The persona in the address, or the set of lore. Raises `Problem` if there is neither."""
+    services = get_services(request)
+    lore_set = services.lore_sets.sets.get(request.match_info["persona_id"])
+    if lore_set:
+        return OwnedPersona(services, OPERATOR_GUILD_ID, Persona(lore_set.id, lore_set.name))
     return require_persona_in_path(request)
 
 
@@ -256,7 +271,46 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
         newest=installed[-1] if installed else None,
         made_for=made_for,
         versions=len(installed),
+        spoken=tuple(spoken_versions(services, persona_id)),
     )
+
+
+@dataclass(frozen=True)
+class SpokenVersion:
+    """A version that answers (None: the base model), and the servers in which it does; none of them
+    for all servers without another one.
+    """
+
+    version: str | None
+    servers: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.version or "base model"
+
+
+def spoken_versions(services: Services, persona_id: str) -> list[SpokenVersion]:
+    """List the versions of a persona that answer now, those of single servers first."""
+    versions = services.store.versions
+    other_model = services.served_versions.incompatible.model_of
+    present = None  # all, before the client is connected
+    if services.client:
+        present = {guild.id for guild in services.client.guilds}
+
+    def speaking(live: str | None) -> str | None:
+        return None if other_model(persona_id, live) else live
+
+    elsewhere = speaking(versions.live(persona_id, ALL_GUILDS))
+    servers: dict[str | None, list[str]] = {}
+    for guild_id, live in versions.live_by_guild(persona_id).items():
+        version = speaking(live)
+        if version != elsewhere and (present is None or guild_id in present):
+            servers.setdefault(version, []).append(guild_name(services, guild_id))
+    spoken = [SpokenVersion(version, tuple(names)) for version, names in servers.items()]
+    owned = services.personas.find_owner(persona_id)
+    if spoken and owned and owned[0]:  # the persona of one server speaks nowhere else
+        return spoken
+    return [*spoken, SpokenVersion(elsewhere)]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
 from personas.errors import LoreError
+from personas.home.lore_sets import LoreSet
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.index import guild_owner
 from personas.lore.passages import Passage
@@ -60,6 +61,73 @@ def lore_guild_ids(owned: OwnedPersona) -> list[int]:
         if name.isdecimal() and int(name) and os.path.isdir(f"{lore}/{name}/{owned.id}"):  # noqa: PTH112
             own.append(int(name))
     return [OPERATOR_GUILD_ID, *sorted(own)]
+
+
+@dataclass(frozen=True)
+class SharedSet:
+    """A set of lore beside a persona's own: whether it uses the set, and the names of the servers
+    in which that is otherwise.
+    """
+
+    set: LoreSet
+    passages: int
+    is_taken: bool
+    others: list[str]
+
+
+def shared_sets(owned: OwnedPersona, guild_id: int) -> list[SharedSet]:
+    """Every set, and whether the persona uses it in a guild (0: where nothing else was chosen)."""
+    services = owned.services
+    taken = services.lore_sets.taken(owned.id, guild_id)
+    guilds = services.client.guilds if services.client and not guild_id else []
+    elsewhere = [(guild.name, services.lore_sets.taken(owned.id, guild.id)) for guild in guilds]
+    shared = []
+    for lore_set in services.lore_sets.sets.values():
+        owners = (lore_set.id, guild_owner(OPERATOR_GUILD_ID, lore_set.id))
+        is_taken = lore_set.id in taken
+        others = [name for name, ids in elsewhere if (lore_set.id in ids) != is_taken]
+        passages = len(services.lore.passages_of(*owners))
+        shared.append(SharedSet(lore_set, passages, is_taken=is_taken, others=others))
+    return shared
+
+
+def set_users(services: Services, set_id: str) -> list[str]:
+    """The names of the personas that use a set of lore."""
+    users = []
+    for guild_id, persona in services.personas.everybody():
+        if set_id in services.lore_sets.taken(persona.id, guild_id):
+            users.append(persona.name)
+    return users
+
+
+def choose_set(owned: OwnedPersona, set_id: str, is_taken: bool | None, guild_id: int) -> LoreSet:
+    """Have a persona use a set in a guild, or not; None forgets the choice. Raises `Problem`."""
+    sets = owned.services.lore_sets
+    with errors_as_problems("not-found"):
+        lore_set = sets.find(set_id)
+    with errors_as_problems("conflict"):
+        sets.choose(lore_set.id, is_taken, guild_id=guild_id, persona_id=owned.id)
+    return lore_set
+
+
+def require_own_set(services: Services, set_id: str) -> LoreSet:
+    """Return a set of lore that was made here. Raises `Problem` for one that ships, and for none."""
+    with errors_as_problems("not-found"):
+        services.lore_sets.find(set_id)
+    with errors_as_problems("conflict"):
+        return services.lore_sets.require_own(set_id)
+
+
+async def remove_set(services: Services, set_id: str) -> LoreSet:
+    """Remove a set of lore; its files keep revisions, which a new set of its name can restore. Raises
+    `Problem`.
+    """
+    lore_set = require_own_set(services, set_id)
+    store = lore_store(services)
+    for file in store.files(OPERATOR_GUILD_ID, lore_set.id):
+        await store.remove(OPERATOR_GUILD_ID, lore_set.id, file)
+    await asyncio.to_thread(services.lore_sets.remove, lore_set.id)
+    return lore_set
 
 
 def list_lore_files(owned: OwnedPersona) -> list[LoreFile]:

@@ -8,14 +8,23 @@ from pydantic import Field as Limit
 
 from bot.personas.web import lore_files, lore_matches
 from bot.personas.web.card_http import NO_PERSONA_TEXT
-from bot.personas.web.lookup import require_lore_owner
+from bot.personas.web.lookup import OwnedPersona, require_lore_owner, require_persona_in_path
+from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
+from bot.platform.web_kit.paging import require_known_parameters
 from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.validation import read_model
+from personas.home.lore_sets import LoreSet
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 
 MAX_LOREBOOK_CHARS = 2 * 2**20
+MAX_ID_DIGITS = 20
+MAX_SET_NAME_CHARS = 200
+NO_SET_TEXT = "There is no such set of lore."
+SHIPPED_SET_TEXT = "It came with the bot."
 NO_FILE_TEXT = "There is no such persona, or no such file."
 GuildId = Annotated[
     str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")
@@ -28,6 +37,43 @@ class LoreQuery(FrozenModel):
 
     message: Annotated[str, Limit(min_length=1, max_length=lore_matches.MAX_QUESTION_CHARS)]
     guild: GuildId | None = None
+
+
+class LoreSetBody(FrozenModel):
+    """Whether a persona uses a set of lore in a server; null forgets the choice."""
+
+    taken: bool | None
+    guild: GuildId | None = None
+
+
+class LoreSetName(FrozenModel):
+    """The name of a set of lore."""
+
+    name: Annotated[str, Limit(max_length=MAX_SET_NAME_CHARS)]
+
+
+class LoreSetSummary(ApiModel):
+    """A set of lore; `id` stays when it is renamed."""
+
+    id: str
+    name: str
+    about: str
+
+
+class LoreSetState(ApiModel):
+    """A set of lore for several personas, and whether this persona uses it."""
+
+    id: str
+    name: str
+    about: str
+    passages: int
+    taken: bool
+
+
+class LoreSetList(ApiModel):
+    """The sets of lore."""
+
+    sets: list[LoreSetState]
 
 
 class LoreFileBody(FrozenModel):
@@ -162,6 +208,127 @@ async def delete_lore_file(request: web.Request) -> web.Response:
     name = _file_name_in_path(request)
     await lore_files.remove_lore_file(owned, owned.guild_id, name)
     return web.json_response({"removed": name})
+
+
+@routes.operation(
+    "POST /lore-sets",
+    "Create a set of lore",
+    {
+        201: ResponseSpec("The set, which nobody uses yet.", LoreSetSummary),
+        422: "The name is taken, or it cannot be one.",
+    },
+    body=BodySpec(LoreSetName, {"name": "Salt Marsh"}),
+)
+async def create_lore_set(request: web.Request) -> web.Response:
+    """Creates a set of lore for several personas. `PUT /personas/{id}/lore/{file}` with the set's id
+    writes its lore.
+    """
+    body = await read_model(request, LoreSetName)
+    with errors_as_problems("invalid-request"):
+        created = get_services(request).lore_sets.create(body.name)
+    return _set_summary(created).response(201)
+
+
+@routes.operation(
+    "PATCH /lore-sets/{set}",
+    "Rename a set of lore",
+    {
+        200: ResponseSpec("The set.", LoreSetSummary),
+        404: NO_SET_TEXT,
+        409: SHIPPED_SET_TEXT,
+        422: "The name is taken, or it cannot be one.",
+    },
+    body=BodySpec(LoreSetName, {"name": "The Salt Marsh"}),
+)
+async def rename_lore_set(request: web.Request) -> web.Response:
+    """Its id, its lore and the personas that use it stay as they are."""
+    body = await read_model(request, LoreSetName)
+    services = get_services(request)
+    owned = lore_files.require_own_set(services, request.match_info["set"])
+    with errors_as_problems("invalid-request"):
+        return _set_summary(services.lore_sets.rename(owned.id, body.name)).response()
+
+
+@routes.operation(
+    "DELETE /lore-sets/{set}",
+    "Remove a set of lore",
+    {200: "Nobody finds it any more.", 404: NO_SET_TEXT, 409: SHIPPED_SET_TEXT},
+)
+async def delete_lore_set(request: web.Request) -> web.Response:
+    """Its files keep their revisions, and a new set with the same name can restore them."""
+    removed = await lore_files.remove_set(get_services(request), request.match_info["set"])
+    return web.json_response({"removed": removed.id})
+
+
+def _set_summary(lore_set: LoreSet) -> LoreSetSummary:
+    return LoreSetSummary(id=lore_set.id, name=lore_set.name, about=lore_set.about)
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/lore-sets",
+    "List the sets of lore",
+    {
+        200: ResponseSpec("Each set, and whether the persona uses it.", LoreSetList),
+        404: "There is no such persona or server.",
+        422: "The server's id is no number.",
+    },
+    query={"guild": "The server; the persona's own if left out."},
+)
+async def get_lore_sets(request: web.Request) -> web.Response:
+    """Lists the sets of lore for several personas, such as a world's."""
+    owned = require_persona_in_path(request)
+    require_known_parameters(request, "guild")
+    return _lore_sets_response(owned, _guild_id(owned, request.query.get("guild")))
+
+
+@routes.operation(
+    "PUT /personas/{persona_id}/lore-sets/{set}",
+    "Use a set of lore",
+    {
+        200: ResponseSpec("Each set, and whether the persona uses it.", LoreSetList),
+        404: "There is no such persona, set or server.",
+    },
+    body=BodySpec(LoreSetBody, {"taken": True}),
+)
+async def put_lore_set(request: web.Request) -> web.Response:
+    """Has a persona use a set from the next reply on, or not: in one server, or, for a persona of
+    all servers, in those that have not chosen.
+    """
+    owned = require_persona_in_path(request)
+    body = await read_model(request, LoreSetBody)
+    guild_id = _guild_id(owned, body.guild)
+    lore_files.choose_set(owned, request.match_info["set"], body.taken, guild_id)
+    return _lore_sets_response(owned, guild_id)
+
+
+def _guild_id(owned: OwnedPersona, text: str | None) -> int:
+    """The id of a server that the bot is in, or the persona's own. Raises `Problem`."""
+    if not text:
+        return owned.guild_id
+    if not text.isdecimal() or len(text) > MAX_ID_DIGITS:
+        raise Problem("invalid-request", f"There is no server {text[:30]!r}.", "Send its id.")
+    guild_id = int(text)
+    client = owned.services.client
+    if guild_id not in (OPERATOR_GUILD_ID, owned.guild_id) and not (
+        client and client.get_guild(guild_id)
+    ):
+        raise Problem("not-found", f"The bot is in no server {guild_id}.", "Choose another one.")
+    return guild_id
+
+
+def _lore_sets_response(owned: OwnedPersona, guild_id: int) -> web.Response:
+    states = []
+    for shared in lore_files.shared_sets(owned, guild_id):
+        states.append(
+            LoreSetState(
+                id=shared.set.id,
+                name=shared.set.name,
+                about=shared.set.about,
+                passages=shared.passages,
+                taken=shared.is_taken,
+            )
+        )
+    return LoreSetList(sets=states).response()
 
 
 def _file_name_in_path(request: web.Request) -> str:

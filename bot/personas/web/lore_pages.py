@@ -9,22 +9,33 @@ from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILES, lore_file_name
 from bot.personas.lore_upload import AddedLore, max_upload_bytes, titled_text
 from bot.personas.web import lore_files, lore_matches
-from bot.personas.web.lookup import OwnedPersona, guild_name, persona_status, require_lore_owner
-from bot.platform.web_kit.app_context import Routes
+from bot.personas.web.lookup import (
+    OwnedPersona,
+    guild_name,
+    persona_status,
+    require_lore_owner,
+    require_persona_in_path,
+)
+from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_file_form, read_form
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID, list_shipped_lore
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
-from personas.lore.index import guild_owner
 from personas.lore.lorebooks import MAX_LOREBOOK_BYTES
-from personas.lore.passages import WORLD
 from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""
-LORE_FIELD_LABELS = {"ask": "Message", "name": "Title", "text": "Text", "file": "File"}
+LORE_FIELD_LABELS = {
+    "ask": "Message",
+    "name": "Title",
+    "text": "Text",
+    "file": "File",
+    "set-name": "Name of the set",
+}
+LORE_SET_PATH = "/dashboard/lore-sets/{persona_id}"
 LORE_FILE_PATH = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
 routes = Routes()
 
@@ -37,6 +48,7 @@ class LoreDraft:
     guild: str = ""
     name: str = ""
     text: str = ""
+    set_name: str = ""
     wrong: dict[str, str] = field(default_factory=dict)
     added: AddedLore | None = None
 
@@ -63,6 +75,66 @@ async def post_lore_form(request: web.Request) -> web.Response:
     return await _render_lore(request, owned, draft, 422 if draft.wrong else 200)
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/lore-sets/{set}")
+async def post_lore_set(request: web.Request) -> web.Response:
+    """Have a persona use a set of lore, or not."""
+    owned = require_persona_in_path(request)
+    is_taken = (await read_form(request)).get("taken", "") == "yes"
+    chosen = lore_files.choose_set(owned, request.match_info["set"], is_taken, owned.guild_id)
+    verb = "uses" if is_taken else "does not use"
+    message = f"{owned.persona.name} {verb} {chosen.name} from the next reply on."
+    return redirect_to(request, f"{owned.page}/lore#shared-title", message)
+
+
+@routes.add(f"GET {LORE_SET_PATH}/rename")
+async def return_to_set(request: web.Request) -> web.Response:
+    """Lead back to the set from the address of a refused name."""
+    return redirect_to(request, f"{_require_set(request).page}/lore#set-title")
+
+
+@routes.add(f"POST {LORE_SET_PATH}/rename")
+async def post_set_name(request: web.Request) -> web.Response:
+    """Rename a set of lore; a refused name is shown beside its field."""
+    owned = _require_set(request)
+    name = (await read_form(request)).get("name", "").strip()
+    try:
+        with errors_as_problems("invalid-request"):
+            renamed = owned.services.lore_sets.rename(owned.id, name)
+    except Problem as problem:
+        draft = LoreDraft(set_name=name, wrong={"set-name": str(problem)})
+        return await _render_lore(request, owned, draft, problem.status)
+    return redirect_to(request, f"{owned.page}/lore", f"The set is called {renamed.name} now.")
+
+
+@routes.add(f"GET {LORE_SET_PATH}/remove")
+async def confirm_remove_set(request: web.Request) -> web.Response:
+    """Page that lists what is removed with a set of lore."""
+    owned = _require_set(request)
+    files = await asyncio.to_thread(lore_files.list_lore_files, owned)
+    return render_page(
+        request,
+        "personas/remove_set.html",
+        title=f"Remove {owned.persona.name}",
+        owned=owned,
+        files=files,
+        users=lore_files.set_users(owned.services, owned.id),
+    )
+
+
+@routes.add(f"POST {LORE_SET_PATH}/remove")
+async def post_remove_set(request: web.Request) -> web.Response:
+    owned = _require_set(request)
+    removed = await lore_files.remove_set(owned.services, owned.id)
+    message = f"{removed.name} is removed. A new set of that name can restore its files."
+    return redirect_to(request, "/dashboard/personas#sets", message)
+
+
+def _require_set(request: web.Request) -> OwnedPersona:
+    """The set of lore in the address. Raises `Problem` if there is none, or if it ships."""
+    lore_files.require_own_set(get_services(request), request.match_info["persona_id"])
+    return require_lore_owner(request)
+
+
 @routes.add(f"GET {LORE_FILE_PATH}")
 async def get_lore_file_page(request: web.Request) -> web.Response:
     owned, guild_id, name = _file_in_path(request)
@@ -85,6 +157,12 @@ async def save_lore_file(request: web.Request) -> web.Response:
     except Problem as problem:
         return await _render_file(request, text, str(problem), problem.status)
     return await _answer_saved(request, owned, added)
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/lore-file")
+async def return_to_lore(request: web.Request) -> web.Response:
+    """Lead back to the lore from the address of a refused file."""
+    return redirect_to(request, f"{require_lore_owner(request).page}/lore#choose-title")
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-file")
@@ -164,7 +242,7 @@ async def _render_lore(
         if draft.question
         else (None, [])
     )
-    world = services.lore.passages_of(WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD))
+    lore_set = services.lore_sets.sets.get(owned.id)
     guild_ids = filter(None, lore_files.lore_guild_ids(owned))
     return render_page(
         request,
@@ -181,7 +259,10 @@ async def _render_lore(
         files=files,
         skipped=[document for document in shipped if document.skipped],
         removed=lore_files.lore_store(owned.services).removed(owned.guild_id, owned.id),
-        world=len(world),
+        shared=[] if owned.is_lore_set else lore_files.shared_sets(owned, owned.guild_id),
+        about=lore_set.about if lore_set else "",
+        users=lore_files.set_users(services, owned.id) if lore_set else [],
+        is_own_set=services.lore_sets.is_own(owned.id),
         draft=draft,
         query_guild=query_guild,
         guilds=[(guild_id, guild_name(owned.services, guild_id)) for guild_id in guild_ids],

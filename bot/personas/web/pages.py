@@ -18,23 +18,35 @@ from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import FileForm, errors_as_problems, read_file_form
+from bot.platform.web_kit.request_body import (
+    FileForm,
+    errors_as_problems,
+    read_file_form,
+    read_form,
+)
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from bot.services import Services
 from bot.versions.installation import VersionInstaller
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
 routes = Routes()
+PERSONAS_PATH = "/dashboard/personas"
 
 
-@routes.add("GET /dashboard/personas")
+@routes.add(f"GET {PERSONAS_PATH}")
 async def get_persona_list(request: web.Request) -> web.Response:
     return _render_list(request)
 
 
 def _render_list(
-    request: web.Request, short_name: str = "", error: str = "", status: int = 200
+    request: web.Request,
+    fault: FormError | None = None,
+    status: int = 200,
+    *,
+    short_name: str = "",
+    set_name: str = "",
 ) -> web.Response:
+    """Render the list; its forms keep what was typed, with the error beside the field."""
     services = get_services(request)
     page = parse_page_query(request, "find")
     find = request.query.get("find", "").strip()
@@ -52,19 +64,21 @@ def _render_list(
         "personas/list.html",
         title="Personas",
         status=status,
-        faults=[FormError(error, "file", "File")] if error else (),
-        wrong={"file": error} if error else {},
+        faults=[fault] if fault else (),
+        wrong={fault.field: fault.message} if fault else {},
         short_name=short_name,
+        set_name=set_name,
         listed=rows,
-        links={"next": "", **links, "first": request.path},
+        links={"next": "", **links, "first": PERSONAS_PATH},
         is_first=page.after is None,
         is_long=bool(find) or len(matching) > page.limit,
         find=find,
         count=len(matching),
+        lore_sets=list(services.lore_sets.sets.values()),
     )
 
 
-@routes.add("POST /dashboard/personas")
+@routes.add(f"POST {PERSONAS_PATH}")
 async def post_card_import(request: web.Request) -> web.Response:
     """Import a card file as a persona for all servers."""
     services = get_services(request)
@@ -75,10 +89,36 @@ async def post_card_import(request: web.Request) -> web.Response:
             services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip()
         )
     except Problem as problem:
-        return _render_list(request, form.fields.get("id", ""), str(problem), problem.status)
+        fault = FormError(str(problem), "file", "File")
+        return _render_list(
+            request, fault, problem.status, short_name=form.fields.get("id", "").strip()
+        )
     verb = "is a persona of all servers now" if imported.brought.is_new else "has a new card"
     return await _install_attachments(
         request, OPERATOR_GUILD_ID, imported=imported, file=form.name, verb=verb
+    )
+
+
+@routes.add("GET /dashboard/lore-sets")
+async def get_lore_sets(request: web.Request) -> web.Response:
+    """Lead to the list, which a refused form of a set shows at this address."""
+    return redirect_to(request, f"{PERSONAS_PATH}?{request.rel_url.raw_query_string}")
+
+
+@routes.add("POST /dashboard/lore-sets")
+async def post_lore_set(request: web.Request) -> web.Response:
+    """Create a set of lore that personas can use."""
+    name = (await read_form(request)).get("name", "")
+    try:
+        with errors_as_problems("invalid-request"):
+            created = get_services(request).lore_sets.create(name)
+    except Problem as problem:
+        fault = FormError(str(problem), "set-name", "New set")
+        return _render_list(request, fault, problem.status, set_name=name)
+    return redirect_to(
+        request,
+        f"/dashboard/personas/{created.id}/lore",
+        f"{created.name} is there. Write its lore; each persona's page of lore says which it uses.",
     )
 
 

@@ -510,6 +510,175 @@ create index generation_settings_of_channel on generation_settings (channel_id);
 create index generation_settings_of_persona on generation_settings (persona_id);
 """
 
+SCORE_CARD_COMPLETION = """
+-- The rest of a score card, which is measured after its version is ready; null where a run measures all of it. The
+-- latest event of the trainer, the number of attempts, and why it failed.
+alter table jobs add column card_state text
+    check (card_state in ('waiting', 'running', 'complete', 'failed', 'cancelled'));
+alter table jobs add column card_progress text;
+alter table jobs add column card_attempt integer not null default 0;
+alter table jobs add column card_error text;
+create index jobs_with_open_cards on jobs (card_state) where card_state in ('waiting', 'running');
+"""
+
+SITUATIONS = """
+-- The time zone of a guild whose moderators have chosen one, by its IANA name.
+create table time_zones (
+    guild_id integer primary key,
+    zone text not null
+) strict;
+
+-- Channels whose topic their personas are told.
+create table told_topics (
+    channel_id integer primary key,
+    guild_id integer not null
+) strict;
+"""
+
+ANSWERING = """
+-- When the persona of a channel answers; a null value is left to a thread's channel, then to the default. `wait_s` is
+-- the time for which a reply waits for further lines of its member, `reply_chance` in percent, `quiet_hours` such as
+-- "22:00-07:00". `set_at` is the time of the last change in seconds since 1970.
+create table answering_settings (
+    guild_id integer not null,
+    channel_id integer primary key,
+    wait_s real check (wait_s between 0 and 10),
+    reply_chance integer check (reply_chance between 0 and 100),
+    quiet_hours text,
+    quiet_mentions integer check (quiet_mentions in (0, 1)),
+    set_at real not null
+) strict;
+
+-- The messages of a member that one reply answers, where they are several. The reply's trigger is the last of them.
+create table reply_lines (
+    seq integer primary key references messages (seq) on delete cascade,
+    event_id integer not null references replies (event_id) on delete cascade
+) strict;
+create index reply_lines_of_reply on reply_lines (event_id);
+create trigger line_deleted after delete on reply_lines begin
+    update replies set trigger_seq = (select max(seq) from reply_lines where event_id = old.event_id)
+        where event_id = old.event_id and (trigger_seq is null or trigger_seq = old.seq);
+end;
+"""
+
+TRAINING_SCHEDULES = """
+-- Trainings of a persona in a guild at a weekly time (bit 0 of `weekdays` is Monday, `minute` that of the day), or
+-- after so many new samples. `options` is the JSON of the request, `outcome` why the latest training was refused. What
+-- came up to `handled_at` (seconds since 1970) has been handled.
+create table training_schedules (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    channel_id integer not null,
+    persona_id text not null,
+    weekdays integer check (weekdays between 1 and 127),
+    minute integer check (minute between 0 and 1439),
+    new_samples integer check (new_samples > 0),
+    options text not null,
+    set_by integer not null,
+    set_at real not null,
+    handled_at real not null,
+    outcome text not null,
+    unique (guild_id, persona_id)
+) strict;
+"""
+
+VERSION_CARDS = """
+-- The card of a version's prompts: all of it, or a name and one line, for a version that was trained under it.
+alter table versions add column card text not null default 'full' check (card in ('full', 'short'));
+"""
+
+SAFETY = """
+-- When a member last got a reply of a persona in a channel, and was last told that personas are AI: when, and below
+-- the reply to which event.
+create table talks (
+    guild_id integer not null,
+    channel_id integer not null,
+    user_id integer not null,
+    spoke_at real not null,
+    told_at real not null,
+    told_event integer not null,
+    primary key (channel_id, user_id)
+) strict;
+create index talks_by_age on talks (spoke_at);
+
+-- How many messages were answered with help lines, by day (UTC) and language: neither whose, nor where, nor what.
+create table safety_answers (
+    day text not null,
+    language text not null,
+    answers integer not null,
+    primary key (day, language)
+) strict;
+
+-- Servers whose moderators have said that minors are there.
+create table minor_guilds (
+    guild_id integer primary key
+) strict;
+"""
+
+CHANNEL_PERSONAS = """
+-- The further personas of a channel, in their order; the one in `channels` answers what names none of them.
+create table channel_personas (
+    guild_id integer not null,
+    channel_id integer not null,
+    persona_id text not null,
+    position integer not null,
+    set_at real not null,
+    primary key (guild_id, channel_id, persona_id)
+) strict;
+create index channel_personas_of_persona on channel_personas (persona_id);
+
+-- Further names, one a line, by which members of a guild call a persona.
+create table persona_aliases (
+    guild_id integer not null,
+    persona_id text not null,
+    aliases text not null,
+    primary key (guild_id, persona_id)
+) strict;
+"""
+
+MODERATION = """
+-- Members whom a persona of a guild, or all of them (an empty id), do not answer.
+create table blocks (
+    guild_id integer not null,
+    user_id integer not null,
+    persona_id text not null,
+    blocked_by integer not null,
+    at real not null,
+    primary key (guild_id, user_id, persona_id)
+) strict;
+
+-- The limits of replies to one member, by guild; a null value is no limit.
+create table reply_limits (
+    guild_id integer primary key,
+    per_day integer check (per_day > 0),
+    cooldown_s integer check (cooldown_s > 0),
+    exempts_moderators integer not null check (exempts_moderators in (0, 1))
+) strict;
+create index replies_by_member on replies (guild_id, asked_by, created_at);
+"""
+
+SCHEDULED_LINES = """
+-- Lines that the persona of a channel says at a weekly time (bit 0 of `weekdays` is Monday, `minute` that of the day).
+-- What came up to `handled_at` (seconds since 1970) has been handled.
+create table scheduled_lines (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    channel_id integer not null,
+    weekdays integer not null check (weekdays between 1 and 127),
+    minute integer not null check (minute between 0 and 1439),
+    prompt text not null,
+    set_by integer not null,
+    set_at real not null,
+    handled_at real not null
+) strict;
+
+-- What a line that answers nobody is to say: it is a reply without a trigger.
+create table line_prompts (
+    event_id integer primary key references replies (event_id) on delete cascade,
+    prompt text not null
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -537,4 +706,13 @@ MIGRATIONS = (
     MEMORY_VECTORS,
     QUOTED_MESSAGES,
     GENERATION_SETTINGS,
+    SCORE_CARD_COMPLETION,
+    SITUATIONS,
+    ANSWERING,
+    TRAINING_SCHEDULES,
+    VERSION_CARDS,
+    SAFETY,
+    CHANNEL_PERSONAS,
+    MODERATION,
+    SCHEDULED_LINES,
 )

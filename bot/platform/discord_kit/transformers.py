@@ -1,12 +1,13 @@
 """Command groups, option transformers and checks of the slash commands."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import discord
 from discord import app_commands
 
-from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.places import GuildChannel, SpeakChannel, channel_ref
 from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
@@ -46,6 +47,32 @@ def require_guild_moderator(interaction: Interaction, dm_text: str) -> int:
         raise RefusedError(dm_text, "Try it in one of its channels.")
     require_moderator(interaction)
     return interaction.guild_id
+
+
+def require_speak_channel(interaction: Interaction) -> SpeakChannel:
+    """Return the command's channel. Raises `RefusedError` where no persona can live."""
+    if not isinstance(interaction.channel, SpeakChannel):
+        raise RefusedError(
+            "Personas live in text channels, threads and direct messages.", "Try it there."
+        )
+    return interaction.channel
+
+
+def require_guild_channel(interaction: Interaction) -> GuildChannel:
+    """Return the command's channel or thread of a server. Raises `RefusedError` elsewhere."""
+    if not isinstance(interaction.channel, GuildChannel):
+        raise RefusedError("Personas live in text channels and threads.", "Try it there.")
+    return interaction.channel
+
+
+def require_changeable_channel(interaction: Interaction) -> SpeakChannel:
+    """Return the command's channel if personas can live there and this member may decide which:
+    moderators, and everybody in their direct messages. Raises `RefusedError`.
+    """
+    channel = require_speak_channel(interaction)
+    if not isinstance(channel, discord.DMChannel):
+        require_moderator(interaction)
+    return channel
 
 
 def guild_moderators_only(dm_text: str) -> Callable[[T], T]:
@@ -119,16 +146,37 @@ def persona_option(interaction: Interaction) -> Persona:
 
 
 class PersonaTransformer(app_commands.Transformer):
-    """Option that takes a persona's id or name, with autocompletion."""
+    """Option that takes a persona's id or name, with autocompletion; ids are shown where names are
+    equal.
+    """
 
     async def transform(self, interaction: Interaction, value: str, /) -> Persona:  # type: ignore[override]
         return require_persona(interaction, value)
 
     async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
-        personas = interaction.client.services.personas.of(interaction.guild_id or 0)
+        guild_id = interaction.guild_id or 0
+        personas = self.suggested(interaction, guild_id)
+        names = Counter(persona.name.casefold() for persona in personas)
         typed = value.casefold()
-        matches = [p for p in personas.values() if typed in p.name.casefold() or typed in p.id]
-        return [app_commands.Choice(name=p.name, value=p.id) for p in matches[:MAX_CHOICES]]
+        choices = []
+        for persona in personas:
+            label = persona.name
+            if names[label.casefold()] > 1:
+                label = f"{label[: MAX_LABEL_CHARS // 3]} ({persona.id})"
+            if typed in label.casefold() or typed in persona.id:
+                choices.append(app_commands.Choice(name=label[:MAX_LABEL_CHARS], value=persona.id))
+        return choices[:MAX_CHOICES]
+
+    def suggested(self, interaction: Interaction, guild_id: int) -> list[Persona]:
+        """The personas to choose from."""
+        return list(interaction.client.services.personas.of(guild_id).values())
+
+
+class OwnPersonaTransformer(PersonaTransformer):
+    """Option that suggests the guild's own personas; it takes any, which is refused in words."""
+
+    def suggested(self, interaction: Interaction, guild_id: int) -> list[Persona]:
+        return interaction.client.services.personas.own(guild_id)
 
 
 class SuggestionTransformer(app_commands.Transformer):
@@ -156,9 +204,17 @@ class SuggestionTransformer(app_commands.Transformer):
 
 
 PersonaOption = app_commands.Transform[Persona, PersonaTransformer]
+OwnPersonaOption = app_commands.Transform[Persona, OwnPersonaTransformer]
 FINETUNE = ModeratorGroup(
     name="finetune",
     description="Train a persona (moderators).",
+    guild_only=True,
+    allowed_contexts=app_commands.AppCommandContext(guild=True),
+    default_permissions=permissions.MODERATOR_PERMISSIONS,
+)
+MODERATION = ModeratorGroup(
+    name="moderation",
+    description="Who talks with personas here, and how often (moderators).",
     guild_only=True,
     allowed_contexts=app_commands.AppCommandContext(guild=True),
     default_permissions=permissions.MODERATOR_PERMISSIONS,

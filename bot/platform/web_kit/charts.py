@@ -10,19 +10,16 @@ Point = tuple[float, float]
 SERIES_COLOURS = 6
 # Size of the drawing and its margins, in units of the viewBox
 WIDTH = 720
-HEIGHT = 284
-LEFT = 66
+HEIGHT = 304
+LEFT = 80  # six characters on a phone, where the letters are largest
 RIGHT = 24
-TOP = 12
+TOP = 36
 BOTTOM = 56
-BAR_HEIGHT = 20
-BAR_GAP = 10
-LABEL_WIDTH = 190
-CHARACTER_WIDTH = 11  # the widest, on a phone
+PLOT_MARGIN = 0.04
+"""Share of a row's width that stays free on both sides of its intervals."""
 # Longer series are thinned out evenly.
 MAX_DRAWN_POINTS = 600
 MAX_TABLE_ROWS = 200
-MAX_LABEL_CHARS = 28  # of a bar's label; the table has the whole text
 MAX_DESCRIBED_BARS = 12  # in the label that screen readers read out
 DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
 """Lines are distinguishable without their colours."""
@@ -104,39 +101,21 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
     if not rows:
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
-    texts = [f"{format_figure(value)} {unit}".strip() for _, value in rows]
-    room = max(0, WIDTH - LABEL_WIDTH - CHARACTER_WIDTH * max(map(len, texts)) - 6)
-    bar = Markup(
-        '<text x="{label_x}" y="{y}" text-anchor="end">{name}</text><rect class="bar" x="{x}" y="{top}" '
-        'width="{width:.1f}" height="{height}" rx="2"/><text class="value" x="{value_x:.1f}" y="{y}">{value}</text>'
-    )
+    bar = Markup('<rect class="bar" y="20%" width="{:.2f}%" height="60%" rx="2"/>')
     drawn = []
     descriptions = []
     cells = Markup("")
-    for number, (name, value) in enumerate(rows):
-        top = number * (BAR_HEIGHT + BAR_GAP)
+    for name, value in rows:
         width = 0.0
         if math.isfinite(value):
-            width = max(0.0, value / most * room)
-        drawn.append(
-            bar.format(
-                label_x=LABEL_WIDTH - 8,
-                name=_shorten_label(name),
-                x=LABEL_WIDTH,
-                y=top + 15,
-                top=top,
-                width=width,
-                height=BAR_HEIGHT,
-                value_x=LABEL_WIDTH + width + 6,
-                value=texts[number],
-            )
-        )
-        descriptions.append(f"{name}: {texts[number]}")
+            width = max(0.0, value / most * 100)
+        text = _with_unit(value, unit)
+        drawn.append(_row(name, bar.format(width), text))
+        descriptions.append(f"{name}: {text}")
         cells += _table_row(name, (value,))
-    size = (WIDTH, len(rows) * (BAR_HEIGHT + BAR_GAP))
     label = f"{title}. {', '.join(descriptions[:MAX_DESCRIBED_BARS])}."
     table = _details(title, (title, unit or "Value"), cells)
-    return _figure(title, label, size=size, drawn=drawn, below=table)
+    return _row_figure(title, label, drawn=drawn, below=table)
 
 
 @dataclass(frozen=True)
@@ -147,48 +126,64 @@ class IntervalEstimate:
     high: float
 
 
-def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
-    """Estimates with their intervals, one a row, over a common axis with a mark at 0."""
+def interval_chart(title: str, rows: Sequence[IntervalEstimate], unit: str = "") -> Markup:
+    """Estimates with their intervals, one a row, over a common axis that contains 0."""
     if not rows:
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
     values = [0.0]
     for row in rows:
         values += [row.low, row.high]
-    scale = _fit_scale(values, LABEL_WIDTH + 10, WIDTH - 70)
-    bottom = len(rows) * (BAR_HEIGHT + BAR_GAP)
-    zero = Markup(
-        '<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
-        '<text x="{0:.1f}" y="{2}" text-anchor="middle">0</text>'
-    ).format(scale.at(0), bottom, bottom + 14)
+    scale = _fit_scale(values, 100 * PLOT_MARGIN, 100 * (1 - PLOT_MARGIN))
+    ticks = _tick_labels(axis_ticks(scale.low, scale.high))
+    rules = Markup("")
+    tick_texts = Markup("")
+    for tick, text in ticks:
+        # Longer than the row, so that the rules of neighbouring rows meet.
+        rules += Markup(
+            '<line class="{}" x1="{x:.2f}%" x2="{x:.2f}%" y1="-40%" y2="140%"/>'
+        ).format("axis" if tick == 0 else "rule", x=scale.at(tick))
+        tick_texts += Markup('<text x="{:.2f}%" y="1em" text-anchor="middle">{}</text>').format(
+            scale.at(tick), text
+        )
     mark = Markup(
-        '<text x="{label_x}" y="{y}" dy="4" text-anchor="end">{name}</text>'
-        '<line class="line s0" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
-        '<circle class="dot s0" cx="{estimate:.1f}" cy="{y}" r="4"/>'
-        '<text class="value" x="{value_x}" y="{y}" dy="4">{value}</text>'
+        '<line class="line s0" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
+        '<circle class="dot s0" cx="{estimate:.2f}%" cy="50%" r="5"/>'
     )
-    drawn = [zero]
+    drawn = []
     descriptions = []
     cells = Markup("")
-    for number, row in enumerate(rows):
-        value = format_figure(row.estimate)
-        drawn.append(
-            mark.format(
-                label_x=LABEL_WIDTH - 8,
-                name=_shorten_label(row.name),
-                y=number * (BAR_HEIGHT + BAR_GAP) + BAR_HEIGHT / 2,
-                low=scale.at(row.low),
-                high=scale.at(row.high),
-                estimate=scale.at(row.estimate),
-                value_x=WIDTH - 60,
-                value=value,
-            )
-        )
+    for row in rows:
+        ends = {"low": scale.at(row.low), "high": scale.at(row.high)}
+        marks = rules + mark.format(estimate=scale.at(row.estimate), **ends)
+        value = _with_unit(row.estimate, unit)
+        drawn.append(_row(row.name, marks, value))
         interval = f"{format_figure(row.low)} to {format_figure(row.high)}"
         descriptions.append(f"{row.name}: {value} ({interval})")
         cells += _table_row(row.name, (row.estimate, row.low, row.high))
+    drawn.append(Markup('<svg class="ticks">{}</svg>').format(tick_texts))
     label = f"{title}. {', '.join(descriptions)}."
     table = _details(title, ("", "Estimate", "From", "To"), cells)
-    return _figure(title, label, size=(WIDTH, bottom + 18), drawn=drawn, below=table)
+    return _row_figure(title, label, drawn=drawn, below=table)
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{format_figure(value)} {unit}".strip()
+
+
+def _row(name: str, marks: Markup, value: str) -> Markup:
+    """A row of a chart. Its texts are the page's own, so that they wrap and keep their size; the
+    drawing between them takes the rest of the width.
+    """
+    return Markup(
+        '<span class="row-name">{}</span><svg class="plot">{}</svg><span class="row-value">{}</span>'
+    ).format(name, marks, value)
+
+
+def _row_figure(title: str, label: str, *, drawn: Sequence[Markup], below: Markup) -> Markup:
+    return Markup(
+        '<figure class="chart"><figcaption>{}</figcaption>'
+        '<div class="chart-rows" role="img" aria-label="{}">{}</div>{}</figure>'
+    ).format(title, label, Markup("").join(drawn), below)
 
 
 def format_figure(value: float) -> str:
@@ -250,7 +245,7 @@ def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
         LEFT, right, bottom, bottom
     )
     yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 7, x)
-    yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 7, f"↑ {y}")
+    yield Markup('<text x="0" y="{}">{}</text>').format(TOP - 16, f"↑ {y}")
 
 
 def _tick_labels(values: Sequence[float]) -> list[tuple[float, str]]:
@@ -374,9 +369,3 @@ def _figure(
         drawn=Markup("").join(drawn),
         below=below,
     )
-
-
-def _shorten_label(text: str) -> str:
-    if len(text) <= MAX_LABEL_CHARS:
-        return text
-    return f"{text[: MAX_LABEL_CHARS - 1]}…"

@@ -21,7 +21,7 @@ EXEMPT_PREFIXES = ("/finetune/start-training", "/v1/")
 MAX_REQUEST_BYTES = 2**20  # of a request with a key
 MAX_STORED_RESPONSE_CHARS = 2**20
 IN_MEMORY_PATHS = re.compile(
-    r"/play/.*|/tokens|/finetune/plan|/personas/[^/]+/(lore/ask|card/check)"
+    r"/play/.*|/tokens|/finetune/plan|/personas/check|/personas/[^/]+/(lore/ask|card/check)"
 )
 """Responses that are never written to the database."""
 MAX_IN_MEMORY_RESPONSES = 1000

@@ -3,10 +3,10 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, web
@@ -33,6 +33,7 @@ IDLE_TIMEOUT_S = 60.0
 PUBLIC_BODY_TIMEOUT_S = 10.0
 """Time for a body from clients that have not signed in."""
 Form = MultiDictProxy[str]
+V = TypeVar("V")
 
 
 async def read_json_object(
@@ -233,6 +234,20 @@ def errors_as_problems(slug: str) -> Iterator[None]:
         if not isinstance(error, UnderstudyError):
             raise
         raise Problem(slug, error.message, error.advice) from error
+
+
+def changed_fields(
+    form: Form,
+    given: Mapping[str, str],
+    read_fields: Callable[[Mapping[str, str]], Mapping[str, V]],
+) -> tuple[dict[str, V], Mapping[str, V]]:
+    """Return the fields that a form changes, and the values that it had shown (`seen-…`). Raises
+    what `read_fields` raises.
+    """
+    wanted = read_fields(given)
+    seen = read_fields({name: form.get(f"seen-{name}", "") for name in given})
+    changes = {name: value for name, value in wanted.items() if value != seen[name]}
+    return changes, seen
 
 
 def parse_form_number(text: str) -> float | str:

@@ -15,16 +15,20 @@ from typing import Any
 
 from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.auth import is_signed_in
 from bot.platform.web_kit.problems import Problem
-from personas.schemas.formatting import format_size
+from personas.schemas.formatting import format_size, format_time_left
 
 DASHBOARD = "/dashboard"
+DOCUMENTS_PATH = f"{DASHBOARD}/docs"
 STATIC_FOLDER = Path(__file__).with_name("static")
 ASSET_PATTERN = re.compile(r"[a-z0-9_-]+\.(css|js|svg|png)")
+INLINE_CODE_PATTERN = re.compile(r"`([^`\n]+)`")
+DOCUMENT_PATTERN = re.compile(r"(?<![\w/])docs/((?:howto/)?[a-z0-9-]+)\.md((?:#[a-z0-9-]+)?)")
+"""A document that a text names."""
 FLASH_COOKIE = "understudy_said"
 FLASH_COOKIE_AGE_S = 60
 MAX_FLASH_MESSAGES = 100
@@ -36,24 +40,32 @@ PAGE_CONTENT_SECURITY_POLICY = (
 """Scripts and styles come from the bot's own files; nothing in the page itself is run."""
 NAVIGATION = {
     "personas": "Personas", "data": "Data", "training": "Training", "cards": "Score cards", "play": "Playground",
-    "models": "Models", "system": "System",
+    "models": "Models", "system": "System", "docs": "Documents",
 }  # fmt: skip
 """Labels of the sections, each with its addresses."""
 TEMPLATE_FOLDERS = {
     "personas": "personas",
     "versions": "versions",
     "generation": "generation",
+    "answering": "answering",
     "data": "data",
     "training": "training",
     "cards": "versions",
     "play": "playground",
     "models": "models",
     "system": "operations",
+    "docs": "operations",
+    "safety": "safety",
 }
 """The feature that has the templates of a prefix: "cards/one.html" is
 bot/versions/web/templates/one.html.
 """
-SECTION_OF_PREFIX = {"versions": "personas", "generation": "personas"}
+SECTION_OF_PREFIX = {
+    "versions": "personas",
+    "generation": "personas",
+    "answering": "personas",
+    "safety": "system",
+}
 """The section of a prefix where they differ: versions and replies are part of a persona's pages."""
 DAY_S = 86_400
 HOUR_S = 3_600
@@ -265,9 +277,26 @@ def format_percent(share: float | None, digits: int = 0) -> str:
     return "–" if share is None else f"{share * 100:.{digits}f} %"
 
 
+def format_inline_code(text: str, links: bool = True) -> Markup:
+    """Escape a text whose `commands` stand in backticks, as on Discord, and mark them as code. The
+    documents that it names are `links`, which a text inside a link must not have.
+    """
+    parts = INLINE_CODE_PATTERN.split(text)
+    marked = Markup("")
+    for number, part in enumerate(parts):
+        shown = escape(part)
+        if links:
+            link = rf'<a href="{DOCUMENTS_PATH}/\1\2">\g<0></a>'
+            shown = Markup(DOCUMENT_PATTERN.sub(link, str(shown)))
+        marked += Markup("<code>{}</code>").format(shown) if number % 2 else shown
+    return marked
+
+
 _ENVIRONMENT.filters |= {
+    "inline_code": format_inline_code,
     "when": format_time,
     "duration": format_seconds,
+    "time_left": format_time_left,
     "size": format_bytes,
     "decimal_size": format_size,
     "count_of": format_count,

@@ -19,8 +19,11 @@ MAX_MESSAGE_CHARS = 1000
 MAX_SHOWN_CHARS = 80
 Model = TypeVar("Model", bound=BaseModel)
 Schema = dict[str, Any]
-TYPE_ERROR_SUFFIXES = ("_type", "_parsing", "_from_float", "pattern_mismatch")
-"""Suffixes of pydantic's error types for values of the wrong type."""
+VALUE_ERROR_SUFFIXES = (
+    *("_type", "_parsing", "_from_float", "_unicode", "pattern_mismatch"),
+    *("_than", "_than_equal", "finite_number", "literal_error"),
+)
+"""Suffixes of pydantic's error types for values of the wrong type, or out of range."""
 NON_BLANK_PATTERN = r"\S"
 
 
@@ -74,7 +77,7 @@ def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
         more["allowed"] = ", ".join(names)
     elif allowed := describe_allowed(model, location):
         more["allowed"] = allowed
-        detail = _describe_type_error(item, allowed) or detail
+        detail = _describe_value_error(item, allowed) or detail
     if item["type"] not in ("missing", "extra_forbidden", "value_error"):
         more["got"] = repr(item["input"])[:MAX_SHOWN_CHARS]
     pointer = "#"
@@ -93,14 +96,14 @@ def describe_allowed(model: type[BaseModel], place: Sequence[str]) -> str:
     return ""
 
 
-def _describe_type_error(item: Any, allowed: str) -> str:
+def _describe_value_error(item: Any, allowed: str) -> str:
     """Describe pydantic's error in plain words; empty if its own message is plain."""
     kind = item["type"]
     if kind == "string_too_long":
         return f"is longer than {item['ctx']['max_length']:,} characters"
     if kind == "too_long":
         return f"has more than {item['ctx']['max_length']} entries"
-    if kind in ("string_too_short", "too_short") or kind.endswith(TYPE_ERROR_SUFFIXES):
+    if kind in ("string_too_short", "too_short") or kind.endswith(VALUE_ERROR_SUFFIXES):
         return f"must be {allowed}"
     return ""
 

@@ -130,6 +130,12 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
         raise _field_problem(
             "models", "The base model alone cannot take part in a dialogue.", "Name two personas."
         )
+    if services.safety.finds(body.opening):
+        raise _field_problem(
+            "opening",
+            "The opening speaks of self-harm, which personas do not talk about.",
+            "Begin with another one; docs/safety.md says how such messages are answered.",
+        )
     dialogue = Dialogue(
         (first.speaker_name, second.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
     )

@@ -202,7 +202,8 @@ class PlaygroundRun:
         try:
             await self._written(services, line)
         except Exception as error:  # reported in its line; the others go on
-            line.state, line.error = "failed", reply_error_text(error)
+            line.state = "failed"
+            line.error = reply_error_text(error)
         finally:
             self._speeches.pop(line.number, None)
         self._tell("done", reply_json(line))
@@ -221,7 +222,12 @@ class PlaygroundRun:
             line.speaker, line.turns, self.sampling
         )
         line.lore = request.lore
-        async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
+        fixed = None
+        if self.kind == "together" and line.speaker.persona:
+            fixed = services.safety.uncounted_answer(line.turns[-1].text)
+        async with stream_filtered_reply(
+            services.engine, services.throttle, request, fixed=fixed
+        ) as speech:
             self._speeches[line.number] = speech
             if self._stopped:
                 speech.cancel()

@@ -21,6 +21,8 @@ DELETE_STATEMENTS = {
         or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
     "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
     "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
+    "answering": f"delete from answering_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
+    "generation": f"delete from generation_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "messages": "delete from messages where author_id = :user and at <= :until",
     "quoted_messages": "delete from quoted_messages where author_id = :user and at <= :until",
     "votes": "delete from votes where user_id = :user and at <= :until",
@@ -28,13 +30,18 @@ DELETE_STATEMENTS = {
     "taught": "delete from taught where user_id = :user and at <= :until",
     "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
     "memories": "delete from memories where user_id = :user and at <= :until",
+    "talks": "delete from talks where user_id = :user and spoke_at <= :until",
+    "blocks": "delete from blocks where user_id = :user and at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
 """The deletions, in this order: earlier ones query rows that later ones delete."""
 ANONYMISE_STATEMENTS = {
     "mutes": "update mutes set muted_by = 0 where muted_by = :user",
+    "blocks": "update blocks set blocked_by = 0 where blocked_by = :user",
     "channels": "update channels set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
+    "scheduled_lines": "update scheduled_lines set set_by = 0 where set_by = :user",
+    "training_schedules": "update training_schedules set set_by = 0 where set_by = :user",
     "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
     "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
         ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
@@ -49,6 +56,8 @@ TIME_COLUMNS = {
     "taught": "at",
     "comparisons": "shown_at",
     "memories": "at",
+    "talks": "spoke_at",
+    "blocks": "at",
     "consents": "at",
 }
 """When each row was stored, which decides whether an erasure reaches it."""
@@ -56,13 +65,24 @@ FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
     "quoted_messages": ("text", "author_name"),
     "replies": ("end_note",),
-    "jobs": ("name", "request", "error", "advice", "progress", "result"),
+    "jobs": (
+        "name",
+        "request",
+        "error",
+        "advice",
+        "progress",
+        "result",
+        "card_progress",
+        "card_error",
+    ),
     "promotions": ("why",),
     "version_numbers": ("name",),
     "gifts": ("what",),
     "taught": ("prompt", "reply", "instead_of"),
     "comparisons": ("prompt", "text_a", "text_b"),
     "memories": ("text",),
+    "scheduled_lines": ("prompt",),
+    "line_prompts": ("prompt",),
     "answered": ("body",),
 }
 """Free-text columns by table, in which names and texts are replaced."""
@@ -117,7 +137,8 @@ class Erasure(Table):
         """Count the rows of a member by table."""
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
-            "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
+            "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by", "training_schedules": "set_by",
+            "scheduled_lines": "set_by",
             "taught": "user_id", "comparisons": "user_id", "memories": "user_id",
         }  # fmt: skip
         counts = Counter[str]()
@@ -148,12 +169,18 @@ class Erasure(Table):
             "where user_id = :user order by seq",
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",
+            "scheduled_lines": "select guild_id, channel_id, prompt, set_at from scheduled_lines where set_by = :user",
+            "training_schedules": "select guild_id, channel_id, persona_id, options, set_at from training_schedules "
+            "where set_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
             "rollouts": "select persona_id, version, guild_id, channel_id, only_channel, share, started_at, ended_at, "
             "ending, started_by = :user as you_started, ended_by = :user as you_ended from rollouts "
             "where :user in (started_by, ended_by)",
             "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
+            "blocks": "select guild_id, persona_id, at, user_id = :user as of_you from blocks "
+            "where :user in (user_id, blocked_by)",
+            "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
         }
         return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
 
@@ -163,7 +190,8 @@ class Erasure(Table):
                    "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
-                   "memories.user_id")  # fmt: skip
+                   "training_schedules.set_by", "scheduled_lines.set_by",
+                   "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return set(self._db.column(int, " union ".join(each))) - {0}
 

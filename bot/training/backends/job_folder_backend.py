@@ -9,8 +9,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Required, TypedDict, Unpack
 
+from pydantic import ValidationError
+
 from bot.store import TrainingJob
-from bot.training.backend_protocol import TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.backend_protocol import (
+    OnEvent,
+    RunResult,
+    TrainingFailed,
+    TrainingInterrupted,
+    TrainingSucceeded,
+)
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.request_materials import check_request, gather_materials
@@ -27,7 +35,9 @@ from personas.home.adapters import (
     adapter_ref,
     dialogue_adapter_folder,
     install_adapter_folder,
+    install_completed_card,
     read_epochs,
+    score_card_file,
     verify_adapter,
 )
 from personas.home.comparison_targets import (
@@ -38,8 +48,9 @@ from personas.home.comparison_targets import (
 from personas.home.data_subjects import ErasureFence, Storing
 from personas.home.job_folder import ADAPTER_FOLDER, ensure_job_folder, store_new_holdout
 from personas.home.job_material import SourceMaterial
+from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
-from personas.schemas.training_events import Done
+from personas.schemas.training_events import Done, ScoreSummary
 
 ERASURE_TEXT = "A member is being erased; it begins afterwards."
 log = logging.getLogger(__name__)
@@ -97,6 +108,21 @@ def install_adapter(home: Path, job: TrainingJob, folder: Path) -> tuple[Path, A
     return installed, install_adapter_folder(folder / ADAPTER_FOLDER, installed)
 
 
+def install_card(job: TrainingJob, folder: Path, adapter: Path) -> ScoreSummary:
+    """Install the completed score card of a finished job beside its adapter, and return its
+    summary. Raises `AdapterError` and `OSError`.
+    """
+    install_completed_card(folder / ADAPTER_FOLDER, adapter)
+    try:
+        file = score_card_file(adapter, "scorecard.json")
+        summary = ScoreCard.model_validate_json(file.read_bytes()).short
+    except ValidationError as error:
+        raise AdapterError(
+            f"The score card of {job.name} {job.version} is damaged.", "Evaluate it again."
+        ) from error
+    return summary.after(job.result.scorecard.verdict) if job.result else summary
+
+
 def compare_with_nothing(job: TrainingJob) -> ComparisonTargets:
     """Return no versions to compare a job's with."""
     return NO_COMPARISON
@@ -107,7 +133,7 @@ class JobFolderOptions(TypedDict, total=False):
     `secrets`.
 
     `compare` returns the versions to compare a job's new one with. Runs beyond the `limits` are
-    ended.
+    ended. `card` is the extent of a new version's score card.
     """
 
     serving_precision: Required[ServingPrecision]
@@ -116,10 +142,13 @@ class JobFolderOptions(TypedDict, total=False):
     command: Sequence[str]
     compare: Callable[[TrainingJob], ComparisonTargets]
     limits: RunLimits
+    card: str
 
 
 class JobFolderBackend:
     """Base of all backends. A run is: prepare the folder, train over it, install its adapter."""
+
+    trains_on_cpu = False
 
     def __init__(
         self, home: Path, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]
@@ -130,6 +159,7 @@ class JobFolderBackend:
         self._precision = options["serving_precision"]
         self._compare = options.get("compare", compare_with_nothing)
         self._limits = options.get("limits", RunLimits())
+        self._card = options.get("card", "full")
         self._environ = trainer_environment(options["environ"], options.get("secrets", {}))
         self._installing = asyncio.Lock()
 
@@ -159,7 +189,12 @@ class JobFolderBackend:
             materials,
             precision=self._precision,
             environ={**self._environ, "UNDERSTUDY_HOME": str(self._home)},
+            card=self._card,
         )
+
+    async def complete_card(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Fail: the runs of this backend measure the whole card."""
+        return TrainingFailed("The rest of the score card is measured on the bot's machine only.")
 
     async def _prepare_folder(
         self, job: TrainingJob, pause: Callable[[], Awaitable[object]]

@@ -1,25 +1,35 @@
 """Trains on this machine: a process `python -m trainer run` over the job folder."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Unpack
 
 from bot.platform.clock import Clock
 from bot.store import TrainingJob
-from bot.training.backend_protocol import OnEvent, RunResult, TrainingFailed, TrainingInterrupted
+from bot.training.backend_protocol import (
+    OnEvent,
+    RunResult,
+    TrainingFailed,
+    TrainingInterrupted,
+    TrainingSucceeded,
+)
 from bot.training.backends.job_folder_backend import (
     ERASURE_TEXT,
     JobFolderBackend,
     JobFolderOptions,
+    install_card,
+    job_folder,
 )
 from bot.training.backends.run_end import classify_exit, disk_failure
 from bot.training.backends.trainer_events import OutputReader
 from bot.training.backends.trainer_process import TrainerProcess, end_orphan, wait_until
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.resource_sharing import has_gpu_driver
 from bot.training.run_limits import RunWatch
-from personas.errors import RunLimitError
+from personas.errors import AdapterError, RunLimitError
 from personas.home.job_attempt import TRAINER_LOG_FILE
+from personas.home.job_folder import ADAPTER_FOLDER
 from personas.schemas.training_events import Done, PauseDemand, Phase
 
 LOCKED_EXIT_CODE = 3
@@ -43,13 +53,14 @@ class SubprocessBackend(JobFolderBackend):
         *,
         threads: int,
         nice: int,
-        card: str = "full",
         **options: Unpack[JobFolderOptions],
     ) -> None:
-        """`card` is the extent of a new version's score card."""
         super().__init__(home, catalogue, **options)
+        self.trains_on_cpu = not has_gpu_driver()
         self._clock = clock
-        self._run_options = f"--threads {threads} --nice {nice} --card {card} --stop-on-eof".split()
+        words = f"--threads {threads} --nice {nice} --card {self._card} --stop-on-eof"
+        self._card_options = words.split()
+        self._run_options = [*self._card_options, "--defer-card"]
         self._stop = asyncio.Event()
         self._job_id = ""
         self._demand: PauseDemand = "go"
@@ -63,7 +74,7 @@ class SubprocessBackend(JobFolderBackend):
             folder = await self._prepare_folder(job, lambda: self._pause_for_erasure(on_event))
             if not isinstance(folder, Path):
                 return folder
-            end = await self._train(job, folder, on_event)
+            end = await self._train(job, folder, on_event, self._run_options)
             if not isinstance(end, Done):
                 return end
             return await self._install(job, folder, end)
@@ -71,6 +82,25 @@ class SubprocessBackend(JobFolderBackend):
             return TrainingFailed(error.message, error.advice, can_resume=True)
         except OSError as error:
             return disk_failure(error, self._home)
+
+    async def complete_card(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Run the finished job's folder once more, which measures the rest of its score card."""
+        self._stop.clear()
+        self._job_id = job.job_id
+        folder = job_folder(self._home, job.job_id)
+        if job.result is None or not (folder / ADAPTER_FOLDER).is_dir():
+            return TrainingFailed("The files of the training are gone.")
+        try:
+            end = await self._train(job, folder, on_event, self._card_options)
+            if not isinstance(end, Done):
+                return end
+            adapter = Path(job.result.adapter)
+            summary = await asyncio.to_thread(install_card, job, folder, adapter)
+        except (RunLimitError, AdapterError) as error:
+            return TrainingFailed(error.message, error.advice)
+        except OSError as error:
+            return disk_failure(error, self._home)
+        return TrainingSucceeded(adapter, job.result.seconds, summary)
 
     async def _pause_for_erasure(self, on_event: OnEvent) -> bool:
         on_event(Phase(name="material", detail=ERASURE_TEXT))
@@ -99,7 +129,7 @@ class SubprocessBackend(JobFolderBackend):
             self._process.hold(demand)
 
     async def _train(
-        self, job: TrainingJob, folder: Path, on_event: OnEvent
+        self, job: TrainingJob, folder: Path, on_event: OnEvent, options: Sequence[str]
     ) -> Done | TrainingFailed | TrainingInterrupted:
         """Run a trainer over the folder, again while another one holds it."""
         for _ in range(MAX_LOCK_ATTEMPTS):
@@ -111,7 +141,7 @@ class SubprocessBackend(JobFolderBackend):
             if log_file.exists():
                 log_from = log_file.stat().st_size
             output = OutputReader(RunWatch(self._limits, job.guild_id), log_file, on_event)
-            code = await self._run_trainer(folder, output)
+            code = await self._run_trainer(folder, output, options)
             if code == LOCKED_EXIT_CODE:
                 await self._clock.sleep(LOCK_RETRY_DELAY_S)
             elif self._stop.is_set():
@@ -120,10 +150,10 @@ class SubprocessBackend(JobFolderBackend):
                 return classify_exit(code, output.final, log_file, log_from)
         return TrainingFailed(f"Another trainer works on {folder}.", "End it.", can_resume=True)
 
-    async def _run_trainer(self, folder: Path, output: OutputReader) -> int:
+    async def _run_trainer(self, folder: Path, output: OutputReader, options: Sequence[str]) -> int:
         """Run a trainer to its exit and return the code. Raises `RunLimitError`."""
         process = await TrainerProcess.start(
-            [*self._command, "run", str(folder), *self._run_options],
+            [*self._command, "run", str(folder), *options],
             environ=self._environ,
             output=output,
             home=self._home,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -47,18 +47,19 @@ async def get_comparison(request: web.Request) -> web.Response:
     results = []
     settings = []
     if a and b:
-        pair = await asyncio.to_thread(_run_pair, services.home, a, b=b, weight=weight)
+        pair = await asyncio.to_thread(_run_pair, services, a, b=b, weight=weight)
         results = compare_results(pair)
         settings = compare_run_settings(services, pair)
     jobs = [a, b]
-    titles = [_run_title(job) for job in jobs if job]
+    titles = [run_view.job_label(services, job) for job in jobs if job]
     return render_page(
         request,
         "training/compare.html",
         title=" and ".join(titles) or "Two runs side by side",
         jobs=jobs,
-        names=[_run_title(job) if job else "" for job in jobs],
+        names=[run_view.job_label(services, job) if job else "" for job in jobs],
         paths=[run_view.run_path(job.job_id) if job else "" for job in jobs],
+        run_label=partial(run_view.job_label, services),
         choices=_comparable_runs(services, jobs),
         pair=pair,
         results=results,
@@ -86,15 +87,11 @@ def _comparable_runs(services: Services, jobs: list[TrainingJob | None]) -> list
     return [*older, *latest]
 
 
-def _run_title(job: TrainingJob) -> str:
-    return f"{job.name} {job.version}"
-
-
-def _run_pair(home: Path, a: TrainingJob, b: TrainingJob, weight: float) -> RunPair:
-    details_a = read_run_details(home, a)
-    details_b = read_run_details(home, b)
+def _run_pair(services: Services, a: TrainingJob, b: TrainingJob, weight: float) -> RunPair:
+    details_a = read_run_details(services.home, a)
+    details_b = read_run_details(services.home, b)
     courses = [details_a.course, details_b.course]
-    names = [f"A, {_run_title(a)}", f"B, {_run_title(b)}"]
+    names = [f"A, {run_view.job_label(services, a)}", f"B, {run_view.job_label(services, b)}"]
     return RunPair(
         a=details_a,
         b=details_b,

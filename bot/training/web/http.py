@@ -29,7 +29,7 @@ from bot.platform.web_kit.openapi import (
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, integer_query, page_links, parse_page_query
 from bot.platform.web_kit.request_body import read_json_object
 from bot.services import Services
-from bot.store import JobResult, JobState, TrainingJob
+from bot.store import CardState, JobResult, JobState, TrainingJob
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
 from bot.training.web.requests import (
     JOB_STATE_NAMES,
@@ -65,6 +65,15 @@ class JobResultSummary(ApiModel):
     scorecard: Json | None
 
 
+class CardCompletion(ApiModel):
+    """The rest of a finished job's score card, which is measured after the version is ready."""
+
+    state: CardState
+    progress: Json | None
+    """The trainer's last event."""
+    error: str | None
+
+
 class JobResponse(ApiModel):
     """A training job. Discord's ids are text, as they exceed JSON's numbers."""
 
@@ -91,6 +100,8 @@ class JobResponse(ApiModel):
     result: JobResultSummary | None
     error: str | None
     advice: str | None
+    card: CardCompletion | None
+    """Null where the run measures the whole score card."""
     links: Links
 
     @classmethod
@@ -132,6 +143,7 @@ class JobResponse(ApiModel):
             result=_result_summary(home, job),
             error=redact_paths(job.error, home) if job.error else None,
             advice=redact_paths(job.advice, home) if job.advice else None,
+            card=_card_completion(home, job),
             links=_job_links(job),
         )
 
@@ -175,7 +187,7 @@ def _job_links(job: TrainingJob) -> dict[str, str]:
     links = {"self": path}
     for what in ("events", "curves", "log"):
         links[what] = f"{path}/{what}"
-    if job.state in OPEN_STATES:
+    if job.state in OPEN_STATES or job.has_open_card:
         links["cancel"] = f"{path}/cancel"
     if job.can_resume:
         links["resume"] = f"{path}/resume"
@@ -204,6 +216,17 @@ def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
     if result.scorecard.is_measured:
         scorecard = result.scorecard.model_dump(mode="json")
     return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
+
+
+def _card_completion(home: Path, job: TrainingJob) -> CardCompletion | None:
+    if job.card_state is None:
+        return None
+    progress = job.card_progress
+    return CardCompletion(
+        state=job.card_state,
+        progress=progress.model_dump(mode="json") if progress else None,
+        error=redact_paths(job.card_error, home) if job.card_error else None,
+    )
 
 
 @routes.operation(
@@ -313,13 +336,15 @@ async def get_job(request: web.Request) -> web.Response:
     "POST /finetune/jobs/{job_id}/cancel",
     "Cancel a job",
     {
-        200: ResponseSpec("The job, cancelled.", JobResponse),
+        200: ResponseSpec("The job, cancelled, or without the rest of its card.", JobResponse),
         404: NO_JOB_TEXT,
         409: "It has ended, or the key belongs to another request.",
     },
 )
 async def cancel_job(request: web.Request) -> web.Response:
-    """Cancels a queued or running job for good; live versions do not change."""
+    """Cancels a queued or running job for good, or the rest of a finished one's score card; live
+    versions do not change.
+    """
     services = get_services(request)
     job = services.trainings.cancel(request.match_info["job_id"])
     return JobResponse.of(services, job).response()

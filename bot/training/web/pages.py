@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
@@ -21,6 +23,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.services import Services
 from bot.store import JobState, TrainingJob
+from bot.training.status_text import card_state_text
 from bot.training.web import run_charts, run_view, setting_view
 from bot.training.web.requests import (
     JOB_STATE_NAMES,
@@ -29,9 +32,15 @@ from bot.training.web.requests import (
     smoothing_query,
 )
 from bot.training.web.run_details import RunDetails, read_log_tail, read_run_details, run_seconds
-from bot.training.web.run_history import MAX_SMOOTHING, STAGE_NAMES, smoothing_formula
+from bot.training.web.run_history import (
+    DISTILLING_STAGE_NAMES,
+    MAX_SMOOTHING,
+    STAGE_NAMES,
+    smoothing_formula,
+)
 from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import PhaseName, phase_label
 
 MAX_SHOWN_QUEUE = 50
 MAX_SHOWN_EVALUATIONS = 30
@@ -45,7 +54,10 @@ async def cancel_run(request: web.Request) -> web.Response:
     services = get_services(request)
     job = services.trainings.cancel(request.match_info["job_id"])
     return redirect_to(
-        request, run_view.run_path(job.job_id), f"{job.name} {job.version} is cancelled."
+        request,
+        run_view.run_path(job.job_id),
+        f"{run_view.job_label(services, job)} is "
+        f"{'not measured further' if job.card_state else 'cancelled'}.",
     )
 
 
@@ -54,7 +66,8 @@ async def resume_run(request: web.Request) -> web.Response:
     """Resume a failed run. Raises an `UnderstudyError` for one that cannot be."""
     services = get_services(request)
     job = services.trainings.resume(request.match_info["job_id"])
-    message = f"{job.name} {job.version} waits again, and goes on where it was."
+    label = run_view.job_label(services, job)
+    message = f"{label} is in the queue again, and will go on where it was."
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
@@ -76,20 +89,22 @@ async def get_run_list(request: web.Request) -> web.Response:
     has_more = len(page) > DEFAULT_PAGE_SIZE
     running = jobs.in_state("running")
     waiting = services.queue.waiting()
+    names = await run_view.requester_names(request, [*running, *waiting[:MAX_SHOWN_QUEUE], *shown])
     queue = []
     for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1):
         reason = run_view.waiting_reason(services, place, running)
-        queue.append(run_view.job_list_item(services, job, now, doing=reason))
+        queue.append(run_view.job_list_item(services, job, now, names=names, doing=reason))
     seconds = await asyncio.to_thread(_run_durations, services.home, [*running, *shown])
 
     def describe(job: TrainingJob) -> run_view.JobListItem:
-        return run_view.job_list_item(services, job, now, seconds=seconds[job.job_id])
+        return run_view.job_list_item(services, job, now, names=names, seconds=seconds[job.job_id])
 
     return render_page(
         request,
         "training/list.html",
         title="Training",
         running=[describe(job) for job in running],
+        open_cards=run_view.list_open_cards(services),
         queue=queue,
         waiting=len(waiting),
         entries=[describe(job) for job in shown],
@@ -130,8 +145,9 @@ async def get_run(request: web.Request) -> web.Response:
     if position := services.queue.position(job.job_id):
         running = services.store.jobs.in_state("running")
         waiting = run_view.waiting_reason(services, position, running)
-    shown = run_view.job_list_item(services, job, time.time(), doing=waiting)
-    title = f"{job.name} {job.version}"
+    names = await run_view.requester_names(request, [job])
+    shown = run_view.job_list_item(services, job, time.time(), names=names, doing=waiting)
+    title = shown.label
     if shown.own_name:
         title += f", {shown.own_name}"
     requested = requested_settings(services, job)
@@ -144,10 +160,12 @@ async def get_run(request: web.Request) -> web.Response:
         title=title,
         run=shown,
         job=job,
+        phase_labels={name: phase_label(name) for name in get_args(PhaseName)},
         record=record,
         charts=charts,
         log=await asyncio.to_thread(read_log_tail, services.home, job.job_id),
         card=run_view.read_score_summary(job),
+        rest_of_card=redact_paths(card_state_text(job), services.home),
         requested=requested,
         data_set=await asyncio.to_thread(_dataset_path, services, requested),
         groups=setting_view.group_settings(record.settings.values),
@@ -155,11 +173,12 @@ async def get_run(request: web.Request) -> web.Response:
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
         advice=redact_paths(job.advice or "", services.home),
-        stages=STAGE_NAMES,
+        stages=_stage_names(job),
         evaluations=record.course.evaluations[-MAX_SHOWN_EVALUATIONS:],
         weight=weight,
         most_weight=MAX_SMOOTHING,
         formula=smoothing_formula(weight),
+        run_label=partial(run_view.job_label, services),
         others=[other for other in other_runs(services, job) if other.job_id != job.job_id],
         holds=job.state == "running" and services.throttle.is_asked,
     )
@@ -194,6 +213,15 @@ def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]
     same_ids = {run.job_id for run in same}
     others = [run for run in jobs.page(MAX_OTHER_RUNS) if run.job_id not in same_ids]
     return [*same, *others]
+
+
+def _stage_names(job: TrainingJob) -> Mapping[int, str]:
+    """Name the stages of a run that has two."""
+    try:
+        request: TrainingRequest = job.request
+    except RequestError:
+        return STAGE_NAMES
+    return DISTILLING_STAGE_NAMES if request.distils else STAGE_NAMES
 
 
 def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:

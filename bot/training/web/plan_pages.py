@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from bot.data.web.source_pages import DATA_PATH
+from bot.personas.web.lookup import guild_name
 from bot.platform.errors import redact_paths
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
@@ -23,11 +24,18 @@ from bot.training.web.requests import plan_training, start_training
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import CARD_RECIPE, DEFAULT_RECIPE, Teacher, TrainingRequest
 
-PLAN_FIELDS = "task_type persona dataset recipe settings general start_from lore_pairs base_model job_name".split()
+PLAN_FIELDS = (
+    "task_type persona dataset recipe settings general start_from lore_pairs from_card base_model "
+    "review job_name"
+).split()
+CARD_CHOICE = "from:card"
+"""What a form names in place of a data set, for replies that are written from the card."""
+SHARE_FIELDS = ("lore_pairs", "from_card")
 PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
+MAX_LISTED_PERSONAS = 500
 TASK_CHOICES = (
     ("persona", "A persona's voice"),
     ("dialogue", "Dialogue in general"),
@@ -39,9 +47,9 @@ routes = Routes()
 
 def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
     """Convert a form to a request body without its empty fields. Raises `Problem` for invalid
-    settings.
+    settings, and for a missing persona.
     """
-    text = {name: given.get(name, "").strip() for name in PLAN_FIELDS}
+    text = _form_texts(given)
     body: dict[str, Any] = {"job_name": text["job_name"] or default_job_name(text)}
     task = text["task_type"] or "persona"
     if task != "persona":
@@ -55,18 +63,33 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
     for name in ("recipe", "general", "start_from", "base_model"):
         if text[name]:
             body[name] = text[name]
-    if text["lore_pairs"]:
-        body["lore_pairs"] = parse_form_number(text["lore_pairs"])
+    if text["review"]:
+        body["review"] = True
+    body |= {name: parse_form_number(text[name]) for name in SHARE_FIELDS if text[name]}
+    if settings := _parse_settings(text["settings"]):
+        body["hyperparameters"] = settings
+    if task != "dialogue" and not text["persona"]:
+        errors = [{"field": "persona", "pointer": "#/persona", "detail": "Choose a persona."}]
+        raise Problem("invalid-request", "No persona is chosen.", "Choose one.", errors=errors)
+    return body
+
+
+def _form_texts(given: Mapping[str, str]) -> dict[str, str]:
+    text = {name: given.get(name, "").strip() for name in PLAN_FIELDS}
+    if text["dataset"] == CARD_CHOICE:
+        text |= {"dataset": "", "from_card": text["from_card"] or "1"}
+    return text
+
+
+def _parse_settings(text: str) -> dict[str, Any]:
+    """Parse the field of settings. Raises `Problem`."""
     try:
-        settings = parse_settings_line(text["settings"].replace("\n", ",")).model_dump(
-            exclude_none=True, mode="json"
-        )
+        parsed = parse_settings_line(text.replace("\n", ","))
     except RequestError as error:
         errors = [{"field": "settings", "pointer": "#/hyperparameters", "detail": str(error)}]
         raise Problem("invalid-request", error.message, error.advice, errors=errors) from None
-    if settings:
-        body["hyperparameters"] = settings
-    return body
+    settings: dict[str, Any] = parsed.model_dump(exclude_none=True, mode="json")
+    return settings
 
 
 def default_job_name(given: Mapping[str, str]) -> str:
@@ -100,17 +123,32 @@ def trainer_command(request: TrainingRequest) -> str:
     }
     if request.lore_pairs:
         options["--lore-pairs"] = f"{request.lore_pairs:g}"
+    if request.from_card:
+        options |= _card_options(request.from_card, request.teacher)
     # The rest are the trainer's own defaults.
     if request.base_model != "embedded":
         options["--base-model"] = request.base_model
-    if request.recipe != "demo-cpu":
+    if request.recipe != (CARD_RECIPE if request.from_card else DEFAULT_RECIPE):
         options["--recipe"] = request.recipe
     for option, option_value in options.items():
         if option_value:
             words += [option, option_value]
+    if request.review:
+        words.append("--only-write")
     for name, value in request.hyperparameters.model_dump(exclude_none=True, mode="json").items():
         words += ["--set", f"{name}={_setting_text(value)}"]
     return f"python -m trainer {shlex.join(words)}"
+
+
+def _card_options(share: float, teacher: Teacher | None) -> dict[str, str | None]:
+    options: dict[str, str | None] = {"--from-card": f"{share:g}"}
+    if teacher is None:
+        return options
+    return options | {
+        "--teacher": teacher.url or teacher.model,
+        "--teacher-model": teacher.model if teacher.url else None,
+        "--teacher-licence": teacher.licence,
+    }
 
 
 def _setting_text(value: Any) -> str:
@@ -195,7 +233,12 @@ async def _render_plan_form(
         (value,) = built.request_field.values()
         choices.append((value, built))
     fields = {name: given.get(name, "") for name in PLAN_FIELDS}
-    fields["recipe"] = fields["recipe"] or "demo-cpu"
+    if fields["from_card"] == "1" and not fields["dataset"]:
+        fields["dataset"] = CARD_CHOICE
+    fields["recipe"] = fields["recipe"] or services.trainings.default_recipe(
+        fields["persona"],
+        from_card=bool(fields["from_card"]) or fields["dataset"] == CARD_CHOICE,
+    )
     return render_page(
         request,
         "data/plan.html",
@@ -204,16 +247,35 @@ async def _render_plan_form(
         ids={"dataset_path": "dataset", "hyperparameters": "settings"},
         given=fields,
         tasks=TASK_CHOICES,
-        personas=list(services.personas.of(0).values()),
-        recipes=services.catalogue.recipes(),
+        personas=_list_personas(services, fields["persona"]),
+        recipes=services.catalogue.recipe_labels(),
         sources=sources,
         sets=choices,
         adapters=services.catalogue.dialogue_adapters(),
         dialogues=services.catalogue.dialogues(),
         served=services.base_model,
+        card_choice=CARD_CHOICE,
         found=context,
         conflict=conflict,
     )
+
+
+def _list_personas(services: Services, chosen: str) -> list[tuple[str, str]]:
+    """List ids and labels of the personas, servers' own ones last; `chosen` is always listed."""
+    listed = services.personas.everybody()[:MAX_LISTED_PERSONAS]
+    owned = services.personas.find_owner(chosen)
+    if owned and owned not in listed:
+        listed.append(owned)
+    labels = []
+    for guild_id, persona in listed:
+        place = f" ({guild_name(services, guild_id)})" if guild_id != OPERATOR_GUILD_ID else ""
+        labels.append((persona.id, f"{persona.name}{place}"))
+    return labels
+
+
+def _learner_name(services: Services, wanted: TrainingRequest) -> str:
+    owned = services.personas.find_owner(wanted.persona or "")
+    return owned[1].name if owned else "The dialogue adapter"
 
 
 def _plan_context(request: web.Request, stored: StoredPlan, services: Services) -> dict[str, Any]:
@@ -223,8 +285,12 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
     sources = [(name, float(samples)) for name, samples in plan.sources.items()]
     own = requested_recipe_plan(plan, wanted.recipe)
     free = available_memory_bytes()
+    command = trainer_command(wanted)
+    if wanted.persona and not services.personas.get(wanted.persona, OPERATOR_GUILD_ID):
+        command = ""  # the trainer finds no server's persona by its id
     return {
         "plan": plan,
+        "learner": _learner_name(services, wanted),
         "made_at": stored.made_at,
         "own": own,
         "others": [recipe for recipe in plan.recipes if recipe.recipe != wanted.recipe],
@@ -236,6 +302,6 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
             "Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"
         ),
         "composition": bar_chart("Samples by source", sources, "samples"),
-        "command": shell_command(trainer_command(wanted), services.home),
+        "command": shell_command(command, services.home) if command else "",
         "curl": curl_command(stored.body, f"http://{request.host}"),
     }

@@ -29,15 +29,16 @@ from personas.schemas.hyperparameters import (
     describe_allowed_values,
     parse_settings,
 )
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import DEFAULT_RECIPE, TrainingRequest
 
 MAX_JOB_NAME_CHARS = 64
 NUMBERED_NAME_PATTERN = re.compile(r"(.*?)-(\d{1,6})")
 SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
-DEFAULT_RECIPE = "demo-cpu"
-"""Supplies what other recipes leave out."""
+SHARE_FIELDS = {"lore_pairs", "from_card"}
 RERUN_FIELDS = ("job_name", *setting_view.REQUEST_FIELDS)
+AS_RECIPE = {"": "as the recipe has it"}
+"""The choice of a setting that the recipe decides."""
 TASK_TYPES = ("persona", "dialogue", "preference")
 routes = Routes()
 
@@ -45,14 +46,14 @@ routes = Routes()
 @dataclass(frozen=True)
 class RerunField:
     """A field of the form. `used` is the original value; `choices`, if any, are all valid
-    values.
+    values with what the menu shows of them.
     """
 
     name: str
     value: str
     used: str
     hint: str = ""
-    choices: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -137,8 +138,8 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     differed from today's recipe. Another recipe decides on all others.
     """
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
-    if "lore_pairs" in body:
-        body["lore_pairs"] = parse_form_number(body["lore_pairs"])
+    for name in SHARE_FIELDS & body.keys():
+        body[name] = parse_form_number(body[name])
     draft = RerunForm(texts, body=body)
     recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
     named = before.request.hyperparameters.model_dump(exclude_none=True)
@@ -212,7 +213,7 @@ def _render_rerun(
     return render_page(
         request,
         "training/repeat.html",
-        title=f"{job.name} {job.version} once more",
+        title=f"{run_view.job_label(services, job)} once more",
         status=422 if faults else 200,
         faults=faults,
         job=job,
@@ -240,21 +241,21 @@ def _rerun_field(
     )
 
 
-def _field_hint(services: Services, name: str) -> tuple[str, tuple[str, ...]]:
-    """Allowed values of a field: as text, or as choices."""
+def _field_hint(services: Services, name: str) -> tuple[str, dict[str, str]]:
+    """Allowed values of a field: as text, or as choices with their labels."""
     if name.startswith(SETTING_PREFIX):
         setting = name.removeprefix(SETTING_PREFIX)
         schema = Hyperparameters.model_json_schema()["properties"][setting]["anyOf"][0]
         if schema.get("type") == "boolean":
-            return "", ("", "true", "false")
+            return "", AS_RECIPE | {value: value for value in ("true", "false")}
         if "enum" in schema:
-            return "", ("", *schema["enum"])
-        return describe_allowed_values(setting), ()
+            return "", AS_RECIPE | {value: value for value in schema["enum"]}
+        return describe_allowed_values(setting), {}
     if name == "recipe":
-        return "", tuple(services.catalogue.recipes())
+        return "", services.catalogue.recipe_labels()
     if name == "task_type":
-        return "", TASK_TYPES
-    return FIELD_HINTS.get(name, ""), ()
+        return "", {value: value for value in TASK_TYPES}
+    return FIELD_HINTS.get(name, ""), {}
 
 
 FIELD_HINTS = {
@@ -265,6 +266,7 @@ FIELD_HINTS = {
     "general": "general dialogue by name, for recipes that mix some in",
     "start_from": "what is trained further",
     "lore_pairs": "share of the replies from lore, 0 to 1; empty for none",
+    "from_card": "share of the replies written from the card, up to 1; empty for none",
     "base_model": "the one that is served, unless it is the operator's own run",
 }
 

@@ -25,6 +25,7 @@ BLOCK_BYTES = 2**20
 """Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
 STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
+DISTILLING_STAGE_NAMES = {1: "the persona", 2: "distillation"}
 DEFAULT_SMOOTHING = 0.9
 MAX_SMOOTHING = 0.99
 REPORT_FILES = (

@@ -23,7 +23,7 @@ from bot.platform.web_kit.paging import (
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.services import Services
-from bot.store import JobState, TrainingJob
+from bot.store import CardState, JobState, TrainingJob
 from bot.training.web import run_history
 from bot.training.web.http import (
     NO_JOB_TEXT,
@@ -53,7 +53,7 @@ async def stream_run_events(
     sent again.
     """
     at = start
-    shown: tuple[JobState, int | None] | None = None
+    shown: tuple[JobState, int | None, CardState | None] | None = None
     with _subscribe_changes(request) as changed:
         while (services := request.app[APP_CONTEXT].services) and (
             job := services.store.jobs.get(job_id)
@@ -65,14 +65,14 @@ async def stream_run_events(
                 yield "0", "anew", {}
             for logged in read.events:
                 yield str(logged.end), logged.event.event, logged.event.model_dump(mode="json")
-            now = (job.state, services.queue.position(job_id))
+            now = (job.state, services.queue.position(job_id), job.card_state)
             if now != shown and not read.more:
                 yield str(at), "job", JobResponse.of(services, job).as_json()
                 shown = now
             if read.more:
                 continue
             # The state is as of before the file was read, so nothing is added to it any more.
-            if job.state not in OPEN_STATES:
+            if job.state not in OPEN_STATES and not job.has_open_card:
                 return
             await _wait_for_change(changed)
 

@@ -1,37 +1,45 @@
 """View model of training runs: list items, and their status as text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from aiohttp import web
 from pydantic import ValidationError
 
 from bot.personas.web.lookup import guild_name
+from bot.platform.discord_kit.member_names import MemberKey, MemberNames
 from bot.platform.errors import redact_paths
+from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.templating import DASHBOARD
 from bot.services import Services
 from bot.store import TrainingJob
+from bot.training.status_text import card_state_text
 from bot.versions.web.scorecard_view import VERDICT_CLASSES
 from personas.errors import RequestError
-from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary
+from personas.schemas.training_events import Phase, Progress, RunPosition, ScoreSummary
 
 TRAINING_PATH = f"{DASHBOARD}/training"
 STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
 TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
 """Suffix that `/finetune start` adds to a persona's id for an unnamed job."""
+MAX_OPEN_CARDS = 5
+RequesterNames = Mapping[MemberKey, str]
+MEMBER_NAMES = web.AppKey("member names", MemberNames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobListItem:
     """A job as a list shows it.
 
-    `own_name` is empty unless a member named the job. `seconds` is its duration over all attempts,
-    up to its last step while it runs; `attempt_s` is the duration of the running attempt. Either is
-    None if unknown. `share` is the share of steps done while it runs, else None. `doing` describes
-    its progress, or why it waits or failed.
+    `label` names persona and version, `own_name` is empty unless a member named the job. `seconds`
+    is its duration over all attempts, up to its last step while it runs; `attempt_s` is the
+    duration of the running attempt. Either is None if unknown. `at` tells how far it is while it
+    runs. `doing` describes its progress, or why it waits or failed.
     """
 
     job: TrainingJob
+    label: str
     path: str
     kind: str
     server: str
@@ -39,19 +47,43 @@ class JobListItem:
     own_name: str
     seconds: float | None
     attempt_s: float | None
-    share: float | None
+    at: RunPosition | None
     doing: str
     verdict: str
     verdict_kind: str
     loss: str
 
 
+@dataclass(frozen=True)
+class OpenCard:
+    """A finished job whose score card is completed: its label and page, the share that is done (0
+    to 1; None while it waits), and this in words.
+    """
+
+    label: str
+    path: str
+    share: float | None
+    text: str
+
+
 def run_path(job_id: str) -> str:
     return f"{TRAINING_PATH}/{job_id}"
 
 
+async def requester_names(request: web.Request, jobs: Sequence[TrainingJob]) -> RequesterNames:
+    """Return the names of the members who requested these jobs."""
+    members = [(job.guild_id, job.requested_by) for job in jobs if job.requested_by]
+    return await request.app[MEMBER_NAMES].names_of(get_services(request).client, members)
+
+
 def job_list_item(
-    services: Services, job: TrainingJob, now: float, doing: str = "", seconds: float | None = None
+    services: Services,
+    job: TrainingJob,
+    now: float,
+    *,
+    names: RequesterNames,
+    doing: str = "",
+    seconds: float | None = None,
 ) -> JobListItem:
     """Describe a job; `doing` replaces its progress text, `seconds` is as `run_seconds` returns
     it.
@@ -59,27 +91,41 @@ def job_list_item(
     card = read_score_summary(job)
     verdict = card.verdict if card else ""
     attempt_s = None
-    share = None
-    if job.state == "running":
-        if job.started_at:
-            attempt_s = max(0.0, now - job.started_at)
-        if isinstance(job.progress, Progress) and job.progress.of:
-            share = job.progress.step / job.progress.of
+    if job.state == "running" and job.started_at:
+        attempt_s = max(0.0, now - job.started_at)
     return JobListItem(
         job=job,
+        label=job_label(services, job),
         path=run_path(job.job_id),
         kind=STATE_CLASSES[job.state],
         server=job_guild_name(services, job.guild_id),
-        person=requester_name(services, job.guild_id, job.requested_by),
+        person=names.get((job.guild_id, job.requested_by), "the operator"),
         own_name=given_job_name(job),
         seconds=seconds,
         attempt_s=attempt_s,
-        share=share,
+        at=job.progress if job.state == "running" else None,
         doing=doing or redact_paths(progress_text(job), services.home),
         verdict=verdict,
         verdict_kind=VERDICT_CLASSES.get(verdict, ""),
         loss=f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
     )
+
+
+def list_open_cards(services: Services) -> list[OpenCard]:
+    """List the score cards that are completed in the background, oldest first."""
+    cards = []
+    for job in services.store.jobs.open_cards()[:MAX_OPEN_CARDS]:
+        at = job.card_progress
+        share = at.share if isinstance(at, Phase) and job.card_state == "running" else None
+        text = redact_paths(card_state_text(job), services.home)
+        cards.append(OpenCard(job_label(services, job), run_path(job.job_id), share, text))
+    return cards
+
+
+def job_label(services: Services, job: TrainingJob) -> str:
+    """Persona and version, such as "Ballast v3"."""
+    owned = services.personas.find_owner(job.persona or "")
+    return f"{owned[1].name if owned else job.name} {job.version}"
 
 
 def given_job_name(job: TrainingJob) -> str:
@@ -106,7 +152,7 @@ def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
 
 
 def progress_text(job: TrainingJob) -> str:
-    """The trainer's last event as text, or why the job failed; empty if there is neither."""
+    """What a run does in its phase, or why the job failed; empty if there is neither."""
     if job.state == "failed":
         return job.error or ""
     if job.state != "running":
@@ -114,12 +160,8 @@ def progress_text(job: TrainingJob) -> str:
     match job.progress:
         case Progress() as at:
             return f"step {at.step:,} of {at.of:,}, loss {at.loss:.3f}"
-        case Epoch() as at:
-            return f"epoch {at.passes} done"
-        case Evaluation() as at:
-            return f"held-out replies measured after step {at.step:,}"
         case Phase() as at:
-            return f"{at.name}: {at.detail}" if at.detail else at.name
+            return at.detail
     return "starting"
 
 
@@ -130,25 +172,13 @@ def job_guild_name(services: Services, guild_id: int) -> str:
     return "the operator's"
 
 
-def requester_name(services: Services, guild_id: int, user_id: int) -> str:
-    if not user_id:
-        return "the operator"
-    client = services.client
-    if client is None:
-        return f"member {user_id}"
-    guild = client.get_guild(guild_id)
-    member = guild.get_member(user_id) if guild else None
-    person = member or client.get_user(user_id)
-    return person.display_name if person else f"member {user_id}"
-
-
 def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob]) -> str:
     """Explain why a queued job has not started; `place` 1 is the next."""
     if services.queue.is_held:
         return "Nothing begins while a member's data are being forgotten."
     before = ""
     if running:
-        before = f"{running[0].name} {running[0].version} trains now; one runs at a time."
+        before = f"{job_label(services, running[0])} is in training; one runs at a time."
     if place == 1:
         return before or "It begins now."
     others = "one other is" if place == 2 else f"{place - 1} others are"

@@ -8,16 +8,17 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Optimisation", (
         "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps",
         "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
-        "gradient_checkpointing", "packing", "seed")),
+        "gradient_checkpointing", "checkpoint_every_n_layers", "packing", "seed")),
     ("Adapter", (
         "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "loraplus_lr_ratio",
         "neftune_noise_alpha")),
     ("Base model while it trains", ("quant_type", "double_quant", "precision")),
     ("Samples", (
         "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
-        "session_gap_minutes", "cross_session_share", "lore_share", "trained_replies", "reasoning", "heldout_share",
-        "train_samples")),
-    ("Measuring", ("logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience")),
+        "session_gap_minutes", "cross_session_share", "lore_share", "short_card_share", "trained_replies", "reasoning",
+        "heldout_share", "train_samples", "written_replies", "written_drafts")),
+    ("Distillation", ("distilled_replies", "distillation_learning_rate", "distillation_temperature")),
+    ("Measuring", ("logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience", "card_deadline_minutes")),
     ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
     ("Preferences", ("preference_method", "preference_beta", "preference_share")),
 )  # fmt: skip
@@ -31,6 +32,7 @@ REQUEST_FIELDS = (
     "general",
     "start_from",
     "lore_pairs",
+    "from_card",
     "base_model",
 )
 

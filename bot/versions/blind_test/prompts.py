@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas.errors import UnderstudyError
+from personas.shipped_folders import SHIPPED_DATA
 
-SHIPPED_PROMPTS_FOLDER = Path(__file__).resolve().parents[3] / "data" / "evaluation" / "prompts"
+SHIPPED_PROMPTS_FOLDER = SHIPPED_DATA / "evaluation" / "prompts"
 GENERAL_PROMPTS_NAME = "general"
 MAX_PROMPT_CHARACTERS = 300
 """Characters of a prompt: it stands above two replies in one message."""

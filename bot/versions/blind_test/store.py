@@ -193,6 +193,11 @@ class BlindComparisons(Table):
         sql = f"select 1 from comparisons where {PREFERRED_SQL} limit 1"
         return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
 
+    def count_preferences(self, persona_id: str, guild_id: int, since: float) -> int:
+        """Count the votes since a time that `preferences` would list."""
+        sql = f"select count(*) from comparisons where {PREFERRED_SQL} and voted_at > :since"
+        return self._db.value(int, sql, persona=persona_id, guild=guild_id, since=since) or 0
+
     def judgement_counts(
         self,
         persona_id: str,

@@ -10,6 +10,7 @@ from itertools import pairwise
 from textwrap import shorten
 
 from bot.chat.model_names import version_label
+from bot.personas.served_versions import SHIPPED_ORIGIN
 from bot.store import (
     ALL_GUILDS,
     InstalledVersion,
@@ -93,6 +94,8 @@ class VersionHistory:
         origin = "was imported" if job and job.result and job.result.imported else "trained"
         if job and job.dialogue:
             origin = f"is the dialogue adapter `{job.dialogue}`, installed"
+        if job and job.shipped:
+            origin = f"was {SHIPPED_ORIGIN}, installed"
         author = (
             f" for {_mention(job.requested_by)}" if job and job.guild_id == self.guild_id else ""
         )
@@ -120,6 +123,8 @@ class VersionHistory:
                 yield f"Live from <t:{start.at:.0f}:f> ({self._start_text(start)}){until}"
 
     def _start_text(self, change: Promotion) -> str:
+        if change.why == SHIPPED_ORIGIN:
+            return SHIPPED_ORIGIN
         return {
             "promotion": f"promoted {self._by(change)}",
             "automatic promotion": "promoted automatically, as its score card was good",

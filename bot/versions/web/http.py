@@ -10,6 +10,8 @@ from typing import Annotated, Self
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from bot.personas.card_import import log_card_export
+from bot.personas.registry import short_id
 from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.http import guild_ids_as_text, persona_path
 from bot.personas.web.lookup import (
@@ -29,14 +31,19 @@ from bot.platform.web_kit.openapi import (
     Timestamp,
 )
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
+from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.validation import read_model
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion
 from bot.versions.effects import read_effects
+from bot.versions.export import export_version
 from bot.versions.store import PromotionKind
-from personas.home.adapters import MANIFEST_FILE
+from bot.versions.web.card_choice import CardChoiceTokens, count_card_choice_tokens
+from personas.home.adapters import MANIFEST_FILE, adapter_ref, score_card_file
+from personas.home.prompt_version import has_learned_short_card
 from personas.schemas.base import FrozenModel
+from personas.schemas.chat import CardChoice
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, AdapterManifest
 
@@ -44,6 +51,8 @@ OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
 """Manifest fields of no use to a reader, or repeated by the score card."""
 DISCONNECT_INTERVAL_S = 1.0
 """Time between two checks whether the client still waits."""
+EXPORT_TYPE = "application/zip"
+EXPORT_RECIPIENT = "to the operator"
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 routes = ApiRoutes("personas")
 
@@ -65,6 +74,10 @@ class VersionResponse(ApiModel):
     """True for a version that must not be served any more."""
     made_for: str | None
     """The base model it was made for, if another one is served."""
+    card: CardChoice
+    """The card of its prompts: `full`, or `short` with a name and one line."""
+    can_have_short_card: bool
+    """True for a version that was trained under the short card, too."""
     scorecard: Json | None
     """The score card in short, with the gate's verdict; null for an imported version that came
     without one.
@@ -78,12 +91,17 @@ class VersionResponse(ApiModel):
     """How much likelier training made the version's own replies (`measured_shift`, nats per token;
     null if it was not measured), and what each engine showed of it, the newest first.
     """
+    card_tokens: CardChoiceTokens | None = None
+    """Tokens that each card takes in a prompt."""
 
     @classmethod
     def of(
-        cls, services: Services, version: InstalledVersion, **files: Json | None
+        cls,
+        services: Services,
+        version: InstalledVersion,
+        **more: Json | None,
     ) -> VersionResponse:
-        """Describe a version; `files` holds its score card and manifest."""
+        """Describe a version; `more` holds its score card, manifest, and so on."""
         persona_id = version.persona_id
         name = version.version
         path = persona_path(persona_id, "versions", name)
@@ -104,13 +122,17 @@ class VersionResponse(ApiModel):
             live_in=live_in,
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.served_versions.incompatible.model_of(persona_id, name),
+            card=versions.card_of(persona_id, name),
+            can_have_short_card=has_learned_short_card(
+                adapter_ref(services.home, persona_id, name)
+            ),
             scorecard=scorecard,
             links={
                 "self": path,
                 "promote": f"{path}/promote",
                 "job": f"/finetune/jobs/{version.job_id}",
             },
-            **files,
+            **more,
         )
 
 
@@ -146,9 +168,9 @@ def read_version_files(services: Services, version: InstalledVersion) -> dict[st
     """Read a version's score card, manifest and effect; None for a damaged file. To be called in a
     thread.
     """
-    adapter = services.served_versions.adapter(version.persona_id, version.version)
+    adapter = adapter_ref(services.home, version.persona_id, version.version)
     folder = adapter.folder
-    scorecard = _read_model(folder / "scorecard.json", ScoreCard)
+    scorecard = _read_model(score_card_file(folder, "scorecard.json"), ScoreCard)
     manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
     [effect] = read_effects(services.home, [adapter])
     return {
@@ -168,6 +190,12 @@ def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozense
         )
     except (OSError, ValidationError):
         return None
+
+
+class CardBody(FrozenModel):
+    """The card of a version's prompts: all of it, or the name and one line."""
+
+    card: CardChoice
 
 
 class PromoteBody(FrozenModel):
@@ -283,7 +311,72 @@ async def get_version(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     installed = require_version_in_path(request, owned)
     files = await asyncio.to_thread(read_version_files, owned.services, installed)
-    return VersionResponse.of(owned.services, installed, **files).response()
+    tokens = await asyncio.to_thread(count_card_choice_tokens, owned)
+    return VersionResponse.of(
+        owned.services, installed, **files, card_tokens=tokens.as_json()
+    ).response()
+
+
+@routes.operation(
+    "PATCH /personas/{persona_id}/versions/{version}",
+    "Choose the card of a version's prompts",
+    {
+        200: ResponseSpec("The version.", VersionResponse),
+        404: NO_VERSION_TEXT,
+        409: (
+            "It was not trained under the short card, is withdrawn, or the key belongs to another "
+            "request."
+        ),
+    },
+    body=BodySpec(CardBody, {"card": "short"}),
+)
+async def patch_version(request: web.Request) -> web.Response:
+    """It holds from the next reply on, wherever the version speaks, and can be changed back."""
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    body = await read_model(request, CardBody)
+    owned.choose_card(installed, body.card)
+    return VersionResponse.of(owned.services, installed).response()
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/versions/{version}/export",
+    "Export a version",
+    {
+        200: ResponseSpec("The card with the adapter inside, as CHARX.", None, (EXPORT_TYPE,)),
+        404: NO_VERSION_TEXT,
+        409: "It was deleted or withdrawn, is damaged, or is too large for a card.",
+    },
+)
+async def get_version_export(request: web.Request) -> web.Response:
+    """Returns one file for the page *Personas* or `/persona import` of another bot."""
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    services = owned.services
+    if installed not in services.store.versions.installed(owned.id):
+        raise Problem("conflict", f"{installed.version} is withdrawn.", "Export another version.")
+    name = f"{short_id(owned.persona, owned.guild_id)}-{installed.version}.charx"
+    with errors_as_problems("conflict"):
+        content = await asyncio.to_thread(_export, owned, installed.version, name)
+    log_card_export(
+        services.home,
+        services.store,
+        guild_id=owned.guild_id,
+        persona=owned.persona,
+        file=name,
+        content=content,
+        recipient=EXPORT_RECIPIENT,
+    )
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return web.Response(body=content, content_type=EXPORT_TYPE, headers=headers)
+
+
+def _export(owned: OwnedPersona, version: str, name: str) -> bytes:
+    """Build the file of a version. Raises `UnderstudyError`."""
+    services = owned.services
+    card = services.personas.card(owned.persona, owned.guild_id)
+    folder = adapter_ref(services.home, owned.id, version).folder
+    return export_version(services.home, card, folder=folder, name=name, recipient=EXPORT_RECIPIENT)
 
 
 @routes.operation(

@@ -35,13 +35,19 @@ from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS
 from bot.versions.effects import VersionEffect, read_effects
+from bot.versions.export import exported_bytes
 from bot.versions.rollout.report import compare_rollout, tally_text
+from bot.versions.web.card_choice import count_card_choice_tokens
 from bot.versions.web.timeline import score_text, version_timelines
 from bot.versions.web.timeline_chart import timeline_chart
 from personas.errors import RequestError
+from personas.home.adapters import adapter_ref
+from personas.home.prompt_version import has_learned_short_card
 from personas.outside_names import last_part
+from personas.schemas.chat import CardChoice
 
 MAX_SOURCE_BYTES = 512
+CARD_PATH = "/dashboard/personas/{persona_id}/versions/{version}/card"
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
 REMOVE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/remove"
 routes = Routes()
@@ -53,9 +59,9 @@ async def get_versions_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     now = time.time()
     timelines = version_timelines(owned.services, owned.id)
-    effects = await asyncio.to_thread(
-        _read_effects, owned, [timeline.version for timeline in timelines]
-    )
+    versions = [timeline.version for timeline in timelines if timeline.version]
+    effects = await asyncio.to_thread(_read_effects, owned, versions)
+    sizes = await asyncio.to_thread(_read_sizes, owned, versions)
     copies = {}  # by version: the dialogue adapter that it is a copy of
     for timeline in timelines:
         job = (
@@ -79,17 +85,36 @@ async def get_versions_page(request: web.Request) -> web.Response:
         behind=owned.services.served_versions.incompatible,
         copies=copies,
         effects=effects,
+        sizes=sizes,
+        with_short_card=await asyncio.to_thread(_with_short_card, owned, versions),
+        card_tokens=(await asyncio.to_thread(count_card_choice_tokens, owned)).as_json(),
         dialogues=owned.services.served_versions.dialogue_adapters(),
         importing=owned.services.data_jobs.latest("import", owned.id),
         may_fetch=owned.services.fetch_adapters != "off",
     )
 
 
-def _read_effects(owned: OwnedPersona, versions: list[str | None]) -> dict[str, VersionEffect]:
+def _with_short_card(owned: OwnedPersona, versions: list[str]) -> set[str]:
+    """Return the versions that were trained under the short card, too."""
+    home = owned.services.home
+    return {
+        version
+        for version in versions
+        if has_learned_short_card(adapter_ref(home, owned.id, version))
+    }
+
+
+def _read_sizes(owned: OwnedPersona, versions: list[str]) -> dict[str, int]:
+    """Read the bytes that an export of each version has, by version."""
+    home = owned.services.home
+    return {
+        version: exported_bytes(adapter_ref(home, owned.id, version).folder) for version in versions
+    }
+
+
+def _read_effects(owned: OwnedPersona, versions: list[str]) -> dict[str, VersionEffect]:
     """Read the effects of a persona's versions, by version."""
-    adapters = []
-    for version in filter(None, versions):
-        adapters.append(owned.services.served_versions.adapter(owned.id, version))
+    adapters = [adapter_ref(owned.services.home, owned.id, version) for version in versions]
     effects = read_effects(owned.services.home, adapters)
     return {effect.version: effect for effect in effects}
 
@@ -199,6 +224,30 @@ async def post_promote_page(request: web.Request) -> web.Response:
     outcome = "is live from the next reply on." if result.is_new else "is live already."
     return redirect_to(
         request, f"{owned.page}/versions", f"{installed.version} of {owned.persona.name} {outcome}"
+    )
+
+
+@routes.add(f"POST {CARD_PATH}")
+async def post_card(request: web.Request) -> web.Response:
+    """Serve a version with the chosen card. Raises `Problem` unless it was trained with that."""
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    card: CardChoice = "full"
+    match (await read_form(request)).get("card"):
+        case "short":
+            card = "short"
+        case "full":
+            pass
+        case other:
+            raise Problem(
+                "invalid-request", f"There is no card {other!r}.", "Choose full or short."
+            )
+    owned.choose_card(installed, card)
+    return redirect_to(
+        request,
+        f"{owned.page}/versions",
+        f"{installed.version} of {owned.persona.name} speaks with its {card} card from the next "
+        "reply on.",
     )
 
 

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from bot.versions.web.scorecard_view import OUTCOME_LABELS, UNKNOWN_VALUE
 from personas.schemas.scorecard import (
-    BELONGS,
     IN_CHARACTER,
     LORE_RIGHT,
     MASKED_VOICE,
+    SENSE_AGREEMENT,
+    SENSE_ESTIMATE,
     TALK_TURNS,
     VOICE_AT_TURN,
     BoundedShares,
@@ -106,7 +107,12 @@ SCORE_METRICS = (
     ScoreMetric("contradictions", "lower", "{:.1%}", _score("facts.contradictions.new")),
     ScoreMetric("out of character", "lower", "{:.1%}", _score("facts.breaks_character.new")),
     ScoreMetric("unsafe replies", "lower", "{:.1%}", _unsafe_share),
-    ScoreMetric(BELONGS, "higher", "{:.1%}", _bounded_score("belongs", BELONGS)),
+    ScoreMetric(
+        f"{SENSE_ESTIMATE} ({SENSE_AGREEMENT})",
+        "higher",
+        "{:.1%}",
+        _bounded_score("sense", SENSE_ESTIMATE),
+    ),
     ScoreMetric(LORE_RIGHT, "higher", "{:.1%}", _bounded_score("lore", LORE_RIGHT)),
     ScoreMetric(MASKED_VOICE, "higher", "{:.1%}", _bounded_score("style", MASKED_VOICE)),
     ScoreMetric(LATE_VOICE, "higher", "{:.1%}", _bounded_score("talks", LATE_VOICE)),

@@ -15,25 +15,28 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DASHBOARD, render_page
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
+from bot.versions.export import exported_bytes
 from bot.versions.web import scorecard_comparison, scorecard_view
-from personas.home.adapters import adapter_ref, dialogue_adapter_folder
+from personas.home.adapters import adapter_ref, dialogue_adapter_folder, score_card_file
 from personas.schemas.base import explain_validation_error
 from personas.schemas.formatting import format_value
-from personas.schemas.scorecard import ScoreCard
+from personas.schemas.scorecard import SIDE_LABELS, ScoreCard
 from personas.schemas.training_events import ScoreSummary
 
 SCORECARDS_PATH = f"{DASHBOARD}/cards"
 DIALOGUE_PREFIX = "dialogue"
 SCORECARD_FILES = {
-    "scorecard.json": "the card for programs",
-    "scorecard.md": "the card as text",
-    "scorecard.png": "the card as a picture",
-    "rubric.md": "a sheet to score replies on",
-    "rubric.csv": "the same for a spreadsheet",
-    "rubric-key.json": "whose replies they are",
+    "scorecard.json": "the score card for programs",
+    "scorecard.md": "the score card as text",
+    "scorecard.png": "the score card as a picture",
+    "rubric.md": "a sheet for people to rate replies on",
+    "rubric.csv": "the same sheet as a table",
+    "rubric-key.json": "which version wrote each reply of the sheet",
 }
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
+SHOWN_PROMPTS = 4
+"""Prompts whose replies are unfolded when the page is opened."""
 FILE_MEDIA_TYPES = {
     "json": "application/json",
     "md": "text/markdown",
@@ -64,9 +67,10 @@ class ScoreCardLocation:
         """One of `SCORECARD_FILES`; None if there is none."""
         if name not in SCORECARD_FILES:
             return None
-        for folder in (self.folder, self.folder / "report"):
-            if (folder / name).is_file():
-                return folder / name
+        for place in (name, f"report/{name}"):
+            file = score_card_file(self.folder, place)
+            if file.is_file():
+                return file
         return None
 
 
@@ -199,11 +203,17 @@ async def get_card(request: web.Request) -> web.Response:
         made_elsewhere=bool(card and card.verdict and short and not short.verdict),
         parts=list(scorecard_view.score_sections(card)) if card else [],
         criteria=_criterion_rows(card),
-        sides=scorecard_view.SIDE_LABELS,
+        sentences=scorecard_view.verdict_sentences(card.verdict) if card and card.verdict else [],
+        shown_prompts=SHOWN_PROMPTS,
+        sides=SIDE_LABELS,
+        reply_order=scorecard_view.SIDES_BY_INTEREST,
         colours=scorecard_view.VERDICT_CLASSES,
         files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
         others=_other_cards(services, place),
         is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
+        export_bytes=await _export_bytes(services, place),
+        is_shipped=services.served_versions.is_shipped(place.persona or "", place.version),
+        served_card=services.store.versions.card_of(place.persona or "", place.version),
     )
 
 
@@ -220,6 +230,8 @@ async def get_two_cards(request: web.Request) -> web.Response:
         title=f"Score cards: {place_a.name} and {place_b.name}",
         a=a,
         b=b,
+        verdict_a=_shown_verdict(services, place_a, a),
+        verdict_b=_shown_verdict(services, place_b, b),
         place_a=place_a,
         place_b=place_b,
         rows=list(scorecard_comparison.compare_metrics(a, b)),
@@ -248,6 +260,15 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
             f'attachment; filename="{place.name.replace("/", "-")}-{name}"'
         )
     return web.FileResponse(file, headers=headers)
+
+
+async def _export_bytes(services: Services, place: ScoreCardLocation) -> int:
+    """Bytes of an export of a persona's version; 0 if it cannot be exported."""
+    owner = place.persona or ""
+    served = {installed.version for installed in services.store.versions.installed(owner)}
+    if place.version not in served or services.personas.find_owner(owner) is None:
+        return 0
+    return await asyncio.to_thread(exported_bytes, place.folder)
 
 
 def _scored_personas(services: Services, find: str) -> list[str]:
@@ -303,6 +324,12 @@ def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, 
         )
         rows.append((outcome, format_value(criterion.value, criterion.unit), criterion))
     return rows
+
+
+def _shown_verdict(services: Services, place: ScoreCardLocation, card: ScoreCard) -> str:
+    """The gate's verdict; empty for a version that ships, which is not judged."""
+    is_shipped = services.served_versions.is_shipped(place.persona or "", place.version)
+    return card.verdict.verdict if card.verdict and not is_shipped else ""
 
 
 def _card_title(services: Services, place: ScoreCardLocation) -> str:

@@ -11,8 +11,11 @@ from bot.platform.web_kit.charts import IntervalEstimate, bar_chart, interval_ch
 from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import (
+    SENSE_NOTE,
     SENSE_SECTIONS,
+    SIDE_LABELS,
     BoundedShares,
+    GateVerdict,
     Interval,
     ScoreCard,
     Side,
@@ -20,18 +23,16 @@ from personas.schemas.scorecard import (
     VoiceScores,
 )
 
-SIDE_LABELS: Mapping[Side, str] = {
-    "base": "base model",
-    "live": "live version",
-    "new": "this version",
-}
+SIDES_BY_INTEREST: tuple[Side, ...] = ("new", "live", "base")
+"""The order of replies side by side."""
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 UNKNOWN_VALUE = "–"
+MAX_HEADLINE_SHARES = 2
 BOUND_TEXTS = {
-    "belongs": (
-        "The ceiling is what the persona's real replies reach, the floor what they reach when "
-        "shuffled."
+    "sense": (
+        f"{SENSE_NOTE} The ceiling is what the persona's held-out replies reach, the floor what they "
+        "reach when shuffled."
     ),
     "lore": (
         "The ceiling is what the right answers reach, the floor what the right answers to other "
@@ -40,7 +41,7 @@ BOUND_TEXTS = {
 }
 """Meaning of ceiling and floor, by section."""
 VOICE_BOUND_TEXT = (
-    "The ceiling is what the persona's real replies reach, the floor what others' replies do."
+    "The ceiling is what the persona's held-out replies reach, the floor what others' replies do."
 )
 """The same for the sections that judge by voice."""
 Column = TypeVar("Column", bound=str)
@@ -57,12 +58,18 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ScoreSection:
-    """A section of the page: a sentence, charts, tables."""
+    """A section of the page, folded under its title and `headline`: a sentence, charts, tables."""
 
     title: str
     words: str = ""
     charts: Sequence[Markup] = ()
     tables: Sequence[ScoreTable] = field(default_factory=tuple)
+    headline: str = ""
+
+
+def verdict_sentences(verdict: GateVerdict) -> list[str]:
+    """At most three sentences: what passed, the gravest reason, and what to do."""
+    return [verdict.outcomes, *verdict.reasons[:1], *verdict.advice[:1]]
 
 
 def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
@@ -105,6 +112,7 @@ def _holdout_section(scores: scorecard.HoldoutScores) -> ScoreSection:
             _difference_chart("How much higher this version's loss is, nats per token", against),
         ),
         (ScoreTable("Loss in nats per token", ("side", "loss", "without the end of turn"), rows),),
+        headline=f"loss {scores.loss['base']:.3f} → {scores.loss['new']:.3f}",
     )
 
 
@@ -115,9 +123,13 @@ def _voice_section(scores: VoiceScores) -> ScoreSection:
         label = SIDE_LABELS[side]
         bars.append((label, share.mean * 100))
         rows.append((label, share.format(), scores.similarity[side].format()))
-    bars.append(("real replies (ceiling)", scores.ceiling * 100))
+    bars.append(("held-out replies (ceiling)", scores.ceiling * 100))
     rows.append(
-        ("the persona's real replies", f"{scores.ceiling:.3f}", f"{scores.similarity_ceiling:.3f}")
+        (
+            "the persona's held-out replies",
+            f"{scores.ceiling:.3f}",
+            f"{scores.similarity_ceiling:.3f}",
+        )
     )
     bars.append(("others' replies (floor)", scores.floor * 100))
     rows.append(("others' replies", f"{scores.floor:.3f}", f"{scores.similarity_floor:.3f}"))
@@ -125,12 +137,13 @@ def _voice_section(scores: VoiceScores) -> ScoreSection:
     return ScoreSection(
         "Voice",
         f"By whom a classifier takes {scores.replies:,} replies to be, and how near in meaning they "
-        "are to real ones.",
+        "are to held-out ones.",
         (bar_chart("Taken to be the persona's", bars, "%"),),
         (
             ScoreTable("Mean ± standard deviation over the seeds", head, rows),
             *_recognition_table(scores),
         ),
+        headline=f"{scores.right['new'].mean:.0%} taken for the persona",
     )
 
 
@@ -176,6 +189,7 @@ def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         "",
         (bar_chart("Shares of this version's replies", bars, "%"),),
         [ScoreTable("Shares of replies", _head("what", sides), rows), *_unsafe_table(card)],
+        headline=_shares_headline({name: share / 100 for name, share in bars}),
     )
 
 
@@ -200,6 +214,7 @@ def _bounded_section(title: str, bound_text: str, scores: BoundedShares) -> Scor
         intervals = [by_side.get(side) for side in sides]
         intervals += [scores.ceiling.get(name), scores.floor.get(name)]
         rows.append([name, *map(_interval_text, intervals)])
+    headline = _shares_headline({name: interval.estimate for name, interval in drawn.items()})
     if len(drawn) == 1:  # with more, the bounds would double the chart
         for name, interval in scores.ceiling.items():
             drawn[f"ceiling: {name}"] = interval
@@ -209,8 +224,9 @@ def _bounded_section(title: str, bound_text: str, scores: BoundedShares) -> Scor
     return ScoreSection(
         title,
         f"{scores.prompts:,} prompts. {bound_text}",
-        (_difference_chart("This version's shares in percent", drawn, 100),),
+        (_difference_chart("This version's shares", drawn, 100, "%"),),
         (ScoreTable("With intervals of 95 %", head, rows),),
+        headline=headline,
     )
 
 
@@ -234,6 +250,7 @@ def _separation_section(scores: scorecard.Separation) -> ScoreSection:
         f"by {margin.estimate:.2f} bits a token ({margin.low:.2f} to {margin.high:.2f}).",
         (),
         (ScoreTable("Loss of each one's replies", head, rows),),
+        headline=f"its own adapter fits {scores.own_best_new:.0%} of its replies best",
     )
 
 
@@ -252,10 +269,11 @@ def _general_section(scores: scorecard.GeneralScores) -> ScoreSection:
         "Abilities that the model had before it was trained.",
         (
             _difference_chart(
-                "How much higher the loss is than the base model's, in percent", changes, 100
+                "How much higher the loss is than the base model's", changes, 100, "%"
             ),
         ),
         (ScoreTable("Loss in nats per token", ("side", "general dialogue", "instructions"), rows),),
+        headline=f"loss on general dialogue {scores.dialogue_change.estimate:+.1%}",
     )
 
 
@@ -280,7 +298,13 @@ def _memorisation_section(scores: scorecard.MemorisationScores) -> ScoreSection:
     rows.append((what, format_counts(scores.private)))
     rows.append(("personal data in them that it made up", format_counts(scores.made_up)))
     table = ScoreTable("", ("what", "value"), rows)
-    return ScoreSection("Memorised", f"Of {scores.prefixes:,} trained replies.", (), (table,))
+    return ScoreSection(
+        "Memorised",
+        f"Of {scores.prefixes:,} trained replies.",
+        (),
+        (table,),
+        headline=f"{scores.verbatim:.0%} of trained replies come back word for word",
+    )
 
 
 def _audit_section(scores: scorecard.MemorisationAudit) -> ScoreSection:
@@ -309,10 +333,24 @@ def _training_section(scores: scorecard.DataChecks) -> ScoreSection:
     if course := scores.course:
         text = f"{course.first:.3f} at first, {course.last:.3f} at last"
         rows.append(("training loss", f"{text}, {course.highest:.3f} at most later"))
-    return ScoreSection("Training data", "", (), (ScoreTable("", ("what", "value"), rows),))
+    return ScoreSection(
+        "Training data",
+        "",
+        (),
+        (ScoreTable("", ("what", "value"), rows),),
+        headline=f"{scores.replies:,} replies",
+    )
 
 
-def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 1) -> Markup:
+def _shares_headline(shares: Mapping[str, float]) -> str:
+    """The first shares of this version, for a section that is folded."""
+    first = list(shares.items())[:MAX_HEADLINE_SHARES]
+    return ", ".join(f"{share:.0%} {name}" for name, share in first)
+
+
+def _difference_chart(
+    title: str, rows: Mapping[str, Interval], factor: float = 1, unit: str = ""
+) -> Markup:
     estimates = []
     for name, interval in rows.items():
         estimates.append(
@@ -323,7 +361,7 @@ def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 
                 high=interval.high * factor,
             )
         )
-    return interval_chart(f"{title}, with intervals of 95 %", estimates)
+    return interval_chart(f"{title}, with intervals of 95 %", estimates, unit)
 
 
 def _columns(rows: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:

@@ -25,8 +25,3 @@ export function say(words, kind = "") {
 }
 
 localTimes();
-// On a phone the navigation scrolls sideways: where one is comes into its middle. `scrollIntoView` would have the tab key
-// go on from there, past the link that skips the navigation.
-const nav = document.querySelector("header nav");
-const current = nav?.querySelector("[aria-current]");
-if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2;

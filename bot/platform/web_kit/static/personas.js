@@ -16,12 +16,12 @@ function cardIn(form) {
   return card;
 }
 
-function posted(path, body, signal) {
+export function posted(path, body, signal) {
   return fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
 }
 
 /** Call what is given once nothing has happened for a while; a call that is overtaken is broken off. */
-function settled(call) {
+export function settled(call) {
   let timer, running;
   return () => {
     clearTimeout(timer);
@@ -52,14 +52,19 @@ function guard(form) {
 
 // ------------------------------------------------------------------------------------------ the card
 
+/** An error or advice without the backticks in which commands stand. */
+function plain(text) {
+  return (text ?? "").replaceAll("`", "");
+}
+
 function showFaults(form, wrong) {
   const whole = document.getElementById("whole-error");
   whole.hidden = !("" in wrong);
-  whole.textContent = wrong[""] ?? "";
+  whole.textContent = plain(wrong[""]);
   for (const line of form.querySelectorAll(".error")) {
     const name = line.id.replace(/-error$/, "");
     line.hidden = !(name in wrong);
-    line.textContent = wrong[name] ?? "";
+    line.textContent = plain(wrong[name]);
     for (const element of form.querySelectorAll(`fieldset [name="${name}"]`)) {
       if (name in wrong) element.setAttribute("aria-invalid", "true");
       else element.removeAttribute("aria-invalid");
@@ -114,7 +119,7 @@ function moreRoom(box) {
 // ------------------------------------------------------------------------------------------ the voice
 
 /** The events of an answer's stream, one after another. */
-async function* eventsOf(answer) {
+export async function* eventsOf(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {
@@ -153,7 +158,7 @@ function hearVoice(form) {
 
   function take({ name, data }) {
     if (name === "text") reply.textContent += data.text;
-    if (name === "problem") made.textContent = `${data.detail} ${data.advice ?? ""}`;
+    if (name === "problem") made.textContent = plain(`${data.detail} ${data.advice ?? ""}`);
     if (name === "reply") {
       reply.textContent = data.text || "(nothing came out)";
       by.textContent = data.version ?? "base model";

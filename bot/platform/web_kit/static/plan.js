@@ -5,7 +5,15 @@ class PlanForm {
     this.form = form;
     form.addEventListener("submit", (event) => this.wait(event.submitter?.dataset.busy));
     form.addEventListener("input", () => this.mark());
+    form.elements.dataset.addEventListener("change", () => this.suit());
     addEventListener("pageshow", () => { this.rest(); this.mark(); }); // Back may bring a form as it was left
+  }
+
+  /** A training from the card has a recipe of its own. */
+  suit() {
+    const { dataset, recipe } = this.form.elements;
+    const has = [...recipe.options].some((one) => one.value === "card");
+    if (dataset.value === "from:card" && has) recipe.value = "card";
   }
 
   wait(words) {

@@ -6,9 +6,11 @@ import { hear } from "./live.js";
 const DRAW_EVERY_MS = 2000;
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const ENDED = ["done", "failed", "cancelled"];
+const OPEN_CARDS = ["waiting", "running"];
 
 const run = document.getElementById("run");
 const runs = document.getElementById("runs");
+const PHASE_LABELS = JSON.parse(run?.dataset.phases ?? "{}");
 
 /** Fetch this page again and put these parts of it in place of the old ones. Throws where it cannot be had now. */
 async function renew(ids) {
@@ -78,16 +80,43 @@ const FIGURES = {
   lr: (at) => String(Number(at.lr.toPrecision(3))),
   tokens_per_s: (at) => WHOLE.format(at.tokens_per_s),
   memory_bytes: (at) => size(at.memory_bytes),
-  eta_s: (at) => duration(at.eta_s),
   held_s: (at) => duration(at.held_s),
 };
 
 function showProgress(at) {
   for (const place of document.querySelectorAll("[data-of]")) place.textContent = FIGURES[place.dataset.of](at);
-  const bar = document.getElementById("bar");
-  if (bar && at.of) bar.value = at.step / at.of;
-  const doing = document.getElementById("doing");
-  if (doing) doing.textContent = `Step ${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}, loss ${at.loss.toFixed(3)}`;
+  showPosition(at, "training", `Step ${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}, loss ${at.loss.toFixed(3)}`);
+}
+
+/** Say how far the whole run is, its phase, and when its version will be ready, as the server does. */
+function showPosition(at, phase, detail) {
+  const [bar, position, doing] = ["bar", "position", "doing"].map((id) => document.getElementById(id));
+  if (!position) return;
+  const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
+  position.replaceChildren(PHASE_LABELS[phase]);
+  if (typeof at.done === "number") {
+    bar.value = at.done;
+    position.prepend(bold(`${WHOLE.format(at.done * 100)} %`), " · ");
+  }
+  if (typeof at.left_s === "number") position.append(" · ready in about ", bold(timeLeft(at.left_s)));
+  doing.textContent = detail.slice(0, 1).toUpperCase() + detail.slice(1);
+}
+
+/** As personas/schemas/formatting.py. */
+function timeLeft(seconds) {
+  if (seconds < 95) return `${Math.max(10, Math.round(seconds / 10) * 10)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const tens = Math.round(minutes / 10) * 10;
+  return `${Math.floor(tens / 60)} h ${tens % 60} min`;
+}
+
+function showPhase(phase) {
+  const rest = document.getElementById("rest-of-card");
+  if (rest && phase.share) {
+    rest.textContent = `The rest of its score card is being measured: ${Math.round(phase.share * 100)} %, at most ${duration(phase.eta_s)} left.`;
+  }
+  showPosition(phase, phase.name, phase.detail);
 }
 
 /** Follow one run until it has ended. */
@@ -97,14 +126,13 @@ function followRun() {
   let place;
   hear(run.dataset.follow, {
     progress: (at) => { showProgress(at); draw(); },
-    phase: (phase) => {
-      const doing = document.getElementById("doing");
-      if (doing) doing.textContent = [phase.name, phase.detail].filter(Boolean).join(": ");
-    },
+    phase: showPhase,
     evaluation: draw, epoch: draw, scorecard: draw, anew: draw,
     job: (job, source) => {
-      if (ENDED.includes(job.state)) source.close();
-      const moved = place !== undefined && job.place !== place;
+      if (ENDED.includes(job.state) && !OPEN_CARDS.includes(job.card?.state)) source.close();
+      const card = job.card?.state ?? "";
+      const moved = (place !== undefined && job.place !== place) || card !== run.dataset.card;
+      run.dataset.card = card;
       place = job.place;
       if (job.state !== run.dataset.state) {
         run.dataset.state = job.state;
@@ -116,10 +144,10 @@ function followRun() {
 }
 const EVERYTHING = ["standing", "curves", "figures", "settings", "data", "log"];
 
-/** Keep the list of runs as it is now. */
+/** Keep the list of runs, or the overview, as it is now. */
 function followRuns() {
   const states = new Map();
-  const draw = calmly(() => renew(["now-trains", "now-waits", "all-runs"]));
+  const draw = calmly(() => renew(["now-trains", "now-waits", "all-runs", "decisions", "persona-cards"]));
   hear(runs.dataset.follow, {
     job: (job) => {
       if (states.has(job.job_id) && states.get(job.job_id) !== job.state) tell(`${job.name} ${job.version}: ${job.state}.`);

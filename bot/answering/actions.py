@@ -1,0 +1,137 @@
+"""When a persona answers in a channel: what holds, and changes of it."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from bot.answering.quiet_hours import QuietHours
+from bot.answering.store import AnsweringSettings, SettingValue
+from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.errors import RefusedError
+from bot.store import Store
+
+UTC = ZoneInfo("UTC")
+MAX_WAIT_S = 10.0
+MAX_CHANCE = 100
+LABELS = {
+    "wait_s": "the wait for further lines",
+    "reply_chance": "the reply chance",
+    "quiet_hours": "the quiet hours",
+    "quiet_mentions": "whether mentions are silent",
+}
+"""The fields' names for people, within a sentence."""
+SERVER_FIELDS = ("reply_chance", "quiet_hours", "quiet_mentions")
+"""Fields without a meaning in direct messages."""
+
+
+@dataclass(frozen=True)
+class EffectiveAnswering:
+    """What holds in a channel. `zone` is the time zone of the quiet hours."""
+
+    wait_s: float = 0.0
+    reply_chance: int = MAX_CHANCE
+    quiet_hours: QuietHours | None = None
+    quiet_mentions: bool = False
+    zone: ZoneInfo = UTC
+
+    def is_quiet(self, at: datetime) -> bool:
+        """Report whether a time is in the quiet hours."""
+        return self.quiet_hours is not None and self.quiet_hours.contain(at.astimezone(self.zone))
+
+    def draws(self, event_id: int) -> bool:
+        """Report whether the reply chance falls on an event: the same whenever it is asked."""
+        digest = hashlib.sha256(f"reply chance:{event_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.reply_chance * 2**64 // MAX_CHANCE
+
+
+@dataclass(frozen=True)
+class AnsweringActions:
+    """Reads and changes when personas answer."""
+
+    store: Store
+    time_zones: GuildTimeZones
+
+    def in_channel(
+        self, guild_id: int, channel_id: int, parent_id: int | None = None
+    ) -> EffectiveAnswering:
+        """Return what holds in a channel, or in a thread of the channel `parent_id`."""
+        held: dict[str, SettingValue] = {}
+        for settings in self.store.answering.applying(guild_id, channel_id, parent_id):
+            for name, value in vars(settings).items():
+                if value is not None:
+                    held.setdefault(name, value)
+        if not held:
+            return EffectiveAnswering()
+        effective = EffectiveAnswering(
+            wait_s=float(held.get("wait_s", 0.0)),
+            reply_chance=int(held.get("reply_chance", MAX_CHANCE)),
+            quiet_mentions=bool(held.get("quiet_mentions", False)),
+        )
+        if not guild_id:
+            return EffectiveAnswering(wait_s=effective.wait_s)
+        hours = held.get("quiet_hours")
+        if not hours:
+            return effective
+        return replace(
+            effective,
+            quiet_hours=QuietHours.parse(str(hours)),
+            zone=self.time_zones.in_guild(guild_id),
+        )
+
+    def is_quiet(
+        self, guild_id: int, channel_id: int, parent_id: int | None = None, *, at: float
+    ) -> bool:
+        """Report whether a time, in seconds since 1970, is in a channel's quiet hours."""
+        held = self.in_channel(guild_id, channel_id, parent_id)
+        return held.is_quiet(datetime.fromtimestamp(at, UTC))
+
+    def change(
+        self,
+        guild_id: int,
+        channel_id: int,
+        changes: Mapping[str, SettingValue | None],
+        seen: Mapping[str, SettingValue | None] | None = None,
+    ) -> AnsweringSettings:
+        """Set fields of a channel (None leaves one to its parent or the default), and return all.
+
+        `seen` are the values that a form showed: a field that was changed since is refused, not
+        overwritten. Raises `RefusedError`, also for wrong values; nothing is changed then.
+        """
+        if not changes:
+            raise RefusedError(
+                "Nothing was given to change.", f"Choose among {', '.join(LABELS.values())}."
+            )
+        checked = {name: _checked(name, value) for name, value in changes.items()}
+        if not guild_id and any(name in SERVER_FIELDS for name in checked):
+            raise RefusedError("This is set for channels of a server.", "Here, set `wait` alone.")
+        with self.store.atomic():
+            stored = vars(self.store.answering.get(guild_id, channel_id))
+            for name in checked:
+                if seen is not None and seen.get(name) != stored[name]:
+                    raise RefusedError(
+                        f"Somebody else has changed {LABELS[name]} meanwhile.", "Look at it again."
+                    )
+            return self.store.answering.change(guild_id, channel_id, checked, time.time())
+
+    def reset(self, guild_id: int, channel_id: int) -> None:
+        """Remove all settings of a channel. Raises `RefusedError` where it has none."""
+        if self.store.answering.get(guild_id, channel_id) == AnsweringSettings():
+            raise RefusedError("Nothing is set here.", "So there is nothing to reset.")
+        self.store.answering.forget_channel(channel_id)
+
+
+def _checked(name: str, value: SettingValue | None) -> SettingValue | None:
+    """Return a value as it is stored. Raises `RefusedError`."""
+    if value is None:
+        return None
+    if name == "quiet_hours":
+        return str(QuietHours.parse(str(value)))
+    most = {"wait_s": MAX_WAIT_S, "reply_chance": MAX_CHANCE}.get(name)
+    if most is not None and not 0 <= float(value) <= most:
+        raise RefusedError(
+            f"{LABELS[name].capitalize()} cannot be {value}.", f"Choose from 0 to {most:g}."
+        )
+    return value

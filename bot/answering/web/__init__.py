@@ -1,0 +1,1 @@
+"""The page of when a persona answers in its channels."""

@@ -1,0 +1,107 @@
+"""Words of chats: laughter, and the names by which people call a persona
+(`data/languages/chat.toml`).
+"""
+
+import tomllib
+from collections.abc import Iterable
+from functools import cache, lru_cache
+
+import regex
+
+from personas.schemas.chat import Persona, fold_name
+from personas.shipped_folders import SHIPPED_DATA
+
+WORDS_FILE = SHIPPED_DATA / "languages" / "chat.toml"
+MIN_NAME_CHARS = 2
+"""Shorter words of a longer name call nobody."""
+MARKUP = regex.compile(
+    r"<(?:@[!&]?|\#|a?:\w+:|/[^:<>\n]+:|t:)-?\d+(?::\w)?>"  # mentions, custom emoji, commands, times
+)
+CUSTOM_EMOJI = regex.compile(r"<a?:\w+:\d+>")
+LINK = regex.compile(r"<?https?://[^\s<>]+>?|\[[^\]\n]*\]\(https?://[^\s)]+\)")
+EMOTICON = regex.compile(
+    r"[<>}]?[:;=xX][-o*'^]*[()\[\]dDpP/\\|3oO*]+|[()\[\]dD]+[-o*']*[:;=]|<+3+"
+    r"|\^[_.-]?\^|[-oOtTuU;>][_.]+[-oOtTuU;<]"
+)
+EMOJI = regex.compile(r"[\p{Extended_Pictographic}\p{Emoji_Component}--0-9\#*]+", regex.V1)
+SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+"""Scripts that write no space between words: a name may stand right beside other letters."""
+WORD = r"[\p{L}\p{M}\p{N}_]"
+
+
+@cache
+def _words() -> dict[str, list[str]]:
+    with WORDS_FILE.open("rb") as file:
+        return tomllib.load(file)
+
+
+@cache
+def _laughter() -> regex.Pattern[str]:
+    return regex.compile("|".join(_words()["laughter"]), regex.IGNORECASE)
+
+
+def is_laughter(text: str) -> bool:
+    """Report whether a text is laughter, emoji or emoticons alone, such as "lol 😂"."""
+    rest, emoji = EMOJI.subn(" ", CUSTOM_EMOJI.sub("😀", text))
+    words = [word.strip(".,!~*_-…") for word in rest.split() if not EMOTICON.fullmatch(word)]
+    laughs: int = emoji + len(rest.split()) - len(words)
+    bare = [word for word in words if word]
+    # "ha ha" laughs, while "ha" alone is a word.
+    if (
+        bare
+        and not all(map(_laughter().fullmatch, bare))
+        and not _laughter().fullmatch("".join(bare))
+    ):
+        return False
+    laughs += len(bare)
+    return laughs > 0
+
+
+def is_link(text: str) -> bool:
+    """Report whether a text is a link, or several, without words of its own."""
+    rest, links = LINK.subn(" ", text)
+    has_words = regex.search(r"[\p{L}\p{N}]", MARKUP.sub(" ", rest)) is not None
+    return links > 0 and not has_words
+
+
+def is_common(name: str) -> bool:
+    """Report whether a name is a single character, or stands in most messages, such as "you"."""
+    folded = fold_name(name)
+    words = _words()
+    is_word = folded in words["common"] or folded in words["articles"]
+    return is_word or len(folded) < MIN_NAME_CHARS
+
+
+def names_of(persona: Persona, aliases: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names by which a persona is called: its name, nickname and aliases, and the word of
+    a longer name that people use.
+    """
+    names = [persona.name, persona.nickname, *aliases]
+    words = fold_name(persona.name).split()
+    if len(words) > 1 and words[0].strip(".") not in _words()["articles"]:
+        given = [word for word in words if word.strip(".") not in _words()["titles"]]
+        names += [word for word in given[:1] if len(word) >= MIN_NAME_CHARS]
+        names += [word for word in given[1:] if word == persona.id]
+    return tuple(dict.fromkeys(filter(None, map(fold_name, names))))
+
+
+def first_named(text: str, names: tuple[str, ...]) -> int | None:
+    """Return where the first of some names stands in a text, between the borders of words; None
+    where none does.
+    """
+    if not names:
+        return None
+    plain = fold_name(LINK.sub(" ", MARKUP.sub(" ", text)))
+    found = _name_pattern(names).search(plain)
+    return found.start() if found else None
+
+
+@lru_cache(maxsize=4096)
+def _name_pattern(names: tuple[str, ...]) -> regex.Pattern[str]:
+    patterns = []
+    for name in sorted(names, key=len, reverse=True):
+        words = r"\s+".join(map(regex.escape, name.split()))
+        before = "" if regex.match(f"[{SPACELESS}]", name) else f"(?<!{WORD})"
+        after = "" if regex.search(f"[{SPACELESS}]$", name) else f"(?!{WORD})"
+        patterns.append(f"{before}{words}{after}")
+    return regex.compile("|".join(patterns))

@@ -1,0 +1,99 @@
+"""Reads what the rules of `bot.chat.addressing` look at from Discord's messages and the store."""
+
+import discord
+
+from bot.chat.addressing import Decision, ListeningChannel, RepliesTo, SaidMessage, decide
+from bot.chat.chat_words import first_named, names_of
+from bot.chat.message_reader import mentions_bot
+from bot.chat.message_text import raw_text, said_text
+from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
+from bot.services import Bot, Services
+from personas.schemas.chat import Persona
+
+
+def decide_on(bot: Bot, message: discord.Message, channel: SpeakChannel) -> Decision:
+    """Decide whether a message is said to a persona. Raises `StoreError`."""
+    services = bot.services
+    place = channel_ref(channel)
+    listening = listening_channel(services, place)
+    text = raw_text(message)
+    shown = said_text(message)
+    said = SaidMessage(
+        event_id=message.id,
+        text=text,
+        at=message.created_at,
+        is_direct_message=isinstance(channel, discord.DMChannel),
+        mentions_bot=mentions_bot(message, bot.user),
+        replies_to=_replies_to(bot, message, place),
+        is_hidden=not shown,
+        has_more=shown.strip() != text.strip(),
+    )
+    return decide(said, listening)
+
+
+def listening_channel(services: Services, place: ChannelRef) -> ListeningChannel:
+    """Return what the rules look at of a channel."""
+    setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+    names = list[str]()
+    if setting and setting.answers == "everything":  # elsewhere, no rule looks at them
+        for persona in services.personas_of(setting):
+            names += _names(services, persona, place)
+    return ListeningChannel(
+        answers=setting.answers if setting else None,
+        names=tuple(names),
+        answering=services.answering.in_channel(place.guild_id, place.channel_id, place.parent_id),
+    )
+
+
+def called_persona(services: Services, text: str, place: ChannelRef) -> Persona | None:
+    """Return the channel's persona that a text names first; None where it names none, or the channel
+    has one persona alone.
+    """
+    personas = services.personas_in(place)
+    if len(personas) == 1:
+        return None
+    called = {}
+    for persona in personas:
+        at = first_named(text, _names(services, persona, place))
+        if at is not None:
+            called[persona.id] = at
+    return min(
+        (persona for persona in personas if persona.id in called),
+        key=lambda persona: called[persona.id],
+        default=None,
+    )
+
+
+def _names(services: Services, persona: Persona, place: ChannelRef) -> tuple[str, ...]:
+    aliases = services.store.channels.aliases(place.guild_id, persona.id)
+    return names_of(persona, aliases)
+
+
+def persona_replied_to(services: Services, message: discord.Message) -> Persona | None:
+    """Return the persona to whose message a message replies."""
+    reference = message.reference
+    if reference is None or reference.message_id is None:
+        return None
+    if reference.type is discord.MessageReferenceType.forward:
+        return None
+    reply = services.store.replies.of_message(reference.message_id)
+    if reply:
+        return services.personas.get(reply.persona_id, reply.guild_id)
+    return None
+
+
+def _replies_to(bot: Bot, message: discord.Message, place: ChannelRef) -> RepliesTo:
+    if message.type is not discord.MessageType.reply or message.reference is None:
+        return "nobody"
+    if persona_replied_to(bot.services, message):
+        return "persona"
+    original = message.reference.resolved or message.reference.cached_message
+    if isinstance(original, discord.DeletedReferencedMessage):
+        return "nobody"
+    if original and original.author.id in (message.author.id, bot.user.id if bot.user else 0):
+        return "nobody"
+    if original and original.webhook_id:
+        webhook = bot.services.store.channels.webhook(place.home_id)
+        if webhook and webhook[0] == original.webhook_id:  # a reply that is no longer stored
+            return "nobody"
+    return "other"

@@ -1,0 +1,156 @@
+"""`/persona why`: why messages of a channel were answered or not."""
+
+import re
+
+import discord
+from discord import app_commands
+
+from bot.chat.decision_log import NotedDecision
+from bot.chat.discord_addressing import decide_on
+from bot.chat.discord_answers import SAFETY_REMARK
+from bot.chat.places import GuildChannel, SpeakChannel
+from bot.chat.reply_text import discord_text
+from bot.platform.discord_kit.transformers import (
+    PERSONA,
+    Interaction,
+    guild_moderators_only,
+    require_guild_channel,
+)
+from bot.platform.discord_kit.ui import defer, respond
+from bot.platform.errors import RefusedError
+from bot.services import Bot
+from bot.store import StoredReply
+
+MAX_EXPLAINED = 8
+MAX_READ_MESSAGES = 40
+"""Latest messages of the channel among which those of members are looked for."""
+MAX_SHOWN_CHARS = 60
+MESSAGE_PATTERN = re.compile(r"(?:https://[\w.]+/channels/(\d{1,20})/(\d{1,20})/)?(\d{1,20})/?")
+NO_HISTORY_TEXT = "I lack the permission Read Message History there."
+
+
+@guild_moderators_only("This is asked about the channels of a server.")
+@PERSONA.command(description="Say why the latest messages here were answered or not (moderators).")
+@app_commands.describe(
+    message="A message's link or id (the latest ones of this channel, if left out)"
+)
+async def why(
+    interaction: Interaction, message: app_commands.Range[str, 1, 200] | None = None
+) -> None:
+    await defer(interaction, ephemeral=True)
+    try:
+        if message:
+            asked = [await _find_message(interaction, message)]
+        else:
+            asked = await _latest_messages(require_guild_channel(interaction))
+    except discord.Forbidden:
+        raise RefusedError(NO_HISTORY_TEXT, "A server's owner can grant it.") from None
+    if not asked:
+        raise RefusedError("No member has written here lately.", "Give the link of a message.")
+    lines = [_explanation(interaction.client, message) for message in asked]
+    await respond(interaction, "\n".join(lines))
+
+
+async def _latest_messages(channel: GuildChannel) -> list[discord.Message]:
+    """Return the latest messages of members, oldest first."""
+    messages = []
+    async for message in channel.history(limit=MAX_READ_MESSAGES):
+        if not message.author.bot and not message.webhook_id:
+            messages.append(message)
+        if len(messages) == MAX_EXPLAINED:
+            break
+    return messages[::-1]
+
+
+async def _find_message(interaction: Interaction, text: str) -> discord.Message:
+    """Find a message by its link or id. Raises `RefusedError`."""
+    found = MESSAGE_PATTERN.fullmatch(text.strip().strip("<>"))
+    if found is None:
+        raise RefusedError(
+            "That is no message.", "Copy the link of one: its menu has *Copy Message Link*."
+        )
+    guild_id, channel_id, message_id = found.groups()
+    channel = require_guild_channel(interaction)
+    if channel_id:
+        guild = interaction.guild
+        place = guild.get_channel_or_thread(int(channel_id)) if guild else None
+        is_here = guild is not None and guild_id == str(guild.id)
+        if not is_here or not isinstance(place, GuildChannel) or not _may_read(interaction, place):
+            raise RefusedError("That message is in no channel that you see here.")
+        channel = place
+    try:
+        return await channel.fetch_message(int(message_id))
+    except discord.NotFound:
+        raise RefusedError("That message is gone.", "Choose another one.") from None
+
+
+def _may_read(interaction: Interaction, channel: GuildChannel) -> bool:
+    user = interaction.user
+    if not isinstance(user, discord.Member):
+        return False
+    allowed = channel.permissions_for(user)
+    return allowed.view_channel and allowed.read_message_history
+
+
+def _explanation(bot: Bot, message: discord.Message) -> str:
+    """Return a line about a message: its author, its first words unless they speak of self-harm, and
+    what was decided about it.
+    """
+    words = " ".join(discord_text(message.content).split())
+    if _speaks_of_self_harm(bot, message):
+        words = ""
+    if len(words) > MAX_SHOWN_CHARS:
+        words = f"{words[: MAX_SHOWN_CHARS - 1]}…"
+    name = discord_text(message.author.display_name)
+    shown = f": {words}" if words else ""
+    return f"• **{name}**{shown}\n-# {explain(bot, message)}"
+
+
+def explain(bot: Bot, message: discord.Message) -> str:
+    """Say whether a message was answered, and by which rule."""
+    channel = message.channel
+    if message.author.bot or message.webhook_id:
+        return "Not answered: bots and webhooks are never answered."
+    if not isinstance(channel, SpeakChannel):
+        return "Not answered: personas do not speak there."
+    services = bot.services
+    noted = services.decisions.find(channel.id, message.id)
+    decision = noted.decision if noted else decide_on(bot, message, channel)
+    replies = services.store.replies
+    if reply := replies.get(message.id):
+        return f"{_reply_text(bot, reply)}: {decision.rule.value}."
+    if reply := replies.of_line(message.id):
+        return f"{_reply_text(bot, reply)} together with other lines of the member: {decision.rule.value}."
+    if not decision.is_answered:
+        since = "" if noted else " By the settings of now: the bot has started since."
+        return f"Not answered: {decision.rule.value}.{since}"
+    remark = _remark(bot, message, noted)
+    return (
+        f"Said to the persona ({decision.rule.value}), but without a reply: {remark.rstrip('.')}."
+    )
+
+
+def _remark(bot: Bot, message: discord.Message, noted: NotedDecision | None) -> str:
+    """Say why a message that is said to a persona has no reply."""
+    if noted and noted.remark:
+        return noted.remark
+    if _speaks_of_self_harm(bot, message):
+        return SAFETY_REMARK
+    if noted:
+        return "the message waits, or was changed or deleted before its reply began"
+    return "the bot was not here then, or its reply is no longer stored"
+
+
+def _speaks_of_self_harm(bot: Bot, message: discord.Message) -> bool:
+    services = bot.services
+    return services.safety.finds(services.message_reader.text(message)) is not None
+
+
+def _reply_text(bot: Bot, reply: StoredReply) -> str:
+    persona = bot.services.personas.get(reply.persona_id, reply.guild_id)
+    name = persona.name if persona else "a persona that is no longer here"
+    if reply.state == "failed":
+        return f"Answered by {name}, whose reply failed"
+    if reply.state in ("waiting", "streaming"):
+        return f"Being answered by {name}"
+    return f"Answered by {name}"

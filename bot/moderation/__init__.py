@@ -1,0 +1,1 @@
+"""What moderators decide about members: who is not answered, and how often others are."""

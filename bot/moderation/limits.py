@@ -1,0 +1,71 @@
+"""When a member who has had many replies is answered again."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+
+from bot.guilds.time_zones import GuildTimeZones
+from bot.moderation.store import ReplyLimits
+from bot.platform.errors import RefusedError
+from bot.store import Store
+
+
+class LimitReachedError(RefusedError):
+    """A member has had as many replies as their server allows for now. `until` is the time in
+    seconds since 1970 from which they are answered again.
+    """
+
+    def __init__(self, message: str, advice: str, until: int) -> None:
+        super().__init__(message, advice)
+        self.until = until
+
+
+@dataclass(frozen=True)
+class LimitCheck:
+    """Applies the limits of a guild to its members."""
+
+    store: Store
+    time_zones: GuildTimeZones
+
+    def require(self, guild_id: int, user_id: int, *, is_moderator: bool) -> None:
+        """Raise `LimitReachedError` for a member who has to wait. Direct messages have no limits."""
+        if not guild_id:
+            return
+        limits = self.store.limits.get(guild_id)
+        if limits == ReplyLimits() or (is_moderator and limits.exempts_moderators):
+            return
+        now = self.time_zones.now(guild_id)
+        self._require_day(limits, guild_id, user_id, now)
+        self._require_cooldown(limits, guild_id, user_id, now.timestamp())
+
+    def _require_day(self, limits: ReplyLimits, guild_id: int, user_id: int, now: datetime) -> None:
+        if limits.per_day is None:
+            return
+        midnight = datetime.combine(now.date(), time(), now.tzinfo)
+        if self.store.limits.replies_since(guild_id, user_id, midnight.timestamp()).count < (
+            limits.per_day
+        ):
+            return
+        until = int(datetime.combine(now.date() + timedelta(1), time(), now.tzinfo).timestamp())
+        replies = "1 reply" if limits.per_day == 1 else f"{limits.per_day} replies"
+        raise LimitReachedError(
+            f"You have had the {replies} that a member gets here each day.",
+            f"Personas answer you again <t:{until}:R>.",
+            until,
+        )
+
+    def _require_cooldown(
+        self, limits: ReplyLimits, guild_id: int, user_id: int, now: float
+    ) -> None:
+        if limits.cooldown_s is None:
+            return
+        since = now - limits.cooldown_s
+        latest_at = self.store.limits.replies_since(guild_id, user_id, since).latest_at
+        if latest_at is None:
+            return
+        until = math.ceil(latest_at + limits.cooldown_s)
+        raise LimitReachedError(
+            f"There are {limits.cooldown_s} seconds between two replies to a member here.",
+            f"Personas answer you again <t:{until}:R>.",
+            until,
+        )

@@ -1,0 +1,92 @@
+"""Blocked members, and the limits of replies per member, in the database."""
+
+from dataclasses import dataclass
+
+from bot.guilds.store.mutes import ALL_PERSONAS
+from bot.platform.db.database import Table
+
+
+@dataclass(frozen=True)
+class Block:
+    """A member whom a persona of a guild, or all of them (an empty id), do not answer. `at` in
+    seconds since 1970.
+    """
+
+    guild_id: int
+    user_id: int
+    persona_id: str
+    blocked_by: int
+    at: float
+
+
+@dataclass(frozen=True)
+class ReplyLimits:
+    """The limits of replies to one member of a guild; None is no limit."""
+
+    per_day: int | None = None
+    cooldown_s: int | None = None
+    exempts_moderators: bool = True
+
+
+@dataclass(frozen=True)
+class RecentReplies:
+    """The replies to a member since a time: their number, with those made again, and the time of
+    the latest; `latest_at` is None where there is none.
+    """
+
+    count: int
+    latest_at: float | None
+
+
+class Blocks(Table):
+    """The blocked members of all guilds."""
+
+    def add(self, block: Block) -> None:
+        """Add a block; idempotent."""
+        self._db.insert("blocks", vars(block), ignore=True)
+
+    def remove(self, guild_id: int, user_id: int, persona_id: str | None) -> bool:
+        """Remove exactly this block, or (None) all blocks of the member. False when there is none."""
+        sql = """delete from blocks where guild_id = :guild and user_id = :user
+            and persona_id = coalesce(:persona, persona_id)"""
+        return self._db.write(sql, guild=guild_id, user=user_id, persona=persona_id) > 0
+
+    def applies(self, guild_id: int, user_id: int, persona_id: str) -> bool:
+        """Report whether a persona does not answer a member."""
+        sql = """select 1 from blocks where guild_id = :guild and user_id = :user
+            and persona_id in (:all, :persona)"""
+        values = {"guild": guild_id, "user": user_id, "persona": persona_id}
+        return self._db.first(sql, **values, all=ALL_PERSONAS) is not None
+
+    def of_guild(self, guild_id: int) -> list[Block]:
+        """List the blocks of a guild, oldest first."""
+        sql = "select * from blocks where guild_id = :guild order by at"
+        return self._db.all(Block, sql, guild=guild_id)
+
+
+class StoredLimits(Table):
+    """The limits of the guilds that have any, and the replies that count."""
+
+    def get(self, guild_id: int) -> ReplyLimits:
+        """Return the limits of a guild."""
+        sql = """select per_day, cooldown_s, exempts_moderators from reply_limits
+            where guild_id = :guild"""
+        row = self._db.first(sql, guild=guild_id)
+        if row is None:
+            return ReplyLimits()
+        return ReplyLimits(row["per_day"], row["cooldown_s"], bool(row["exempts_moderators"]))
+
+    def set(self, guild_id: int, limits: ReplyLimits) -> None:
+        """Set the limits of a guild."""
+        row = {"guild_id": guild_id, **vars(limits)}
+        row["exempts_moderators"] = int(limits.exempts_moderators)
+        self._db.insert("reply_limits", row, replace=True)
+
+    def replies_since(self, guild_id: int, user_id: int, since: float) -> RecentReplies:
+        """Count the replies to a member since a time; those that failed do not count."""
+        sql = """select coalesce(sum(attempt), 0) as count, max(created_at) as latest_at from replies
+            where guild_id = :guild and asked_by = :user and created_at >= :since
+            and state <> 'failed'"""
+        row = self._db.first(sql, guild=guild_id, user=user_id, since=since)
+        assert row is not None  # an aggregate has a row
+        return RecentReplies(**row)

@@ -1,0 +1,341 @@
+"""Creates and edits personas from the fields of a form, without a card file."""
+
+import asyncio
+import itertools
+import tomllib
+from collections.abc import Container, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Self
+
+from bot.personas.base_model_compat import CardTokenCount, count_card_tokens
+from bot.personas.card_import import MAX_UNPACKED_BYTES, CardImport, recording_contributor
+from bot.personas.registry import MAX_SHORT_ID_CHARS, PersonaRegistry, short_id
+from bot.platform.errors import RefusedError
+from bot.platform.request_origin import RequestOrigin
+from bot.store import Store, guild_suffix
+from personas.card.card_picture import picture_type, with_picture
+from personas.card.card_reader import parse_card
+from personas.card.example_lines import (
+    InvalidExampleError,
+    example_lines,
+    format_examples,
+    parse_example_lines,
+)
+from personas.card.png import SIGNATURE, split
+from personas.card.spec_card import Card, JsonObject
+from personas.card.toml_card import (
+    MAX_NAME_CHARS,
+    card_from_table,
+    dump_toml,
+    slug,
+    table_from_card,
+    to_persona,
+    visible_name,
+)
+from personas.errors import CardError
+from personas.lore.lore_folder import CONTAINER_KEYS, WORLD_KEYS, fold_key
+from personas.schemas.chat import Persona, fold_name
+
+FIELD_LABELS = {
+    "name": "Name",
+    "description": "Who are they?",
+    "speech": "How do they talk?",
+    "mes_example": "Examples",
+    "first_mes": "First line",
+    "file": "Picture or card",
+}
+"""Labels of the form's fields, on Discord and on the page."""
+FIELD_HINTS = {
+    "name": "They speak under this name.",
+    "description": "What they do, where they are, what they care about.",
+    "speech": "Short or long, warm or gruff, words of their own.",
+    "mes_example": "“You: …” and, on the next line, “NAME: …”. Three are good.",
+    "first_mes": "They say it once, when they get a channel.",
+}
+MAX_FIELD_CHARS = {
+    "name": MAX_NAME_CHARS,
+    "description": 3000,
+    "speech": 1500,
+    "mes_example": 3000,
+    "first_mes": 1500,
+}
+"""Characters of each field; Discord's forms take at most 4,000."""
+OPENING = "You are {{char}}."
+"""Opens the prompt where the description does not say who speaks."""
+MAX_PICTURE_BYTES = 8 * 2**20
+CARD_BEGINNINGS = (b"{", b"[", b"PK")
+"""What JSON and zip files begin with."""
+CARD_SUFFIXES = (".json", ".charx", ".toml")
+
+
+@dataclass(frozen=True)
+class CardFile:
+    """A picture, or a character card, that comes with a form."""
+
+    name: str
+    content: bytes
+
+    def card(self) -> Card | None:
+        """The card in the file; None in a picture without one. Raises `CardError`."""
+        if self.content.startswith(SIGNATURE):
+            chunks = split(self.content, self.name)
+            if not any(chunk.belongs_to_card for chunk in chunks):
+                return None
+        elif picture_type(self.content):
+            return None
+        elif not self._may_be_card():
+            raise CardError(
+                f"{self.name} is not a picture.",
+                "Choose a PNG, JPEG, WebP or GIF, or a character card.",
+            )
+        return parse_card(self.content, self.name, MAX_UNPACKED_BYTES)
+
+    def _may_be_card(self) -> bool:
+        text = self.content.removeprefix(b"\xef\xbb\xbf").lstrip()
+        return text.startswith(CARD_BEGINNINGS) or self.name.lower().endswith(CARD_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class PersonaForm:
+    """The fields as they were typed; `mes_example` has lines of `You: …` and `NAME: …`."""
+
+    name: str = ""
+    description: str = ""
+    speech: str = ""
+    mes_example: str = ""
+    first_mes: str = ""
+
+    @classmethod
+    def of_fields(cls, values: Mapping[str, object]) -> Self:
+        """The form with these fields; others are left out."""
+        return cls(**{key.name: str(values.get(key.name, "")) for key in fields(cls)})
+
+    @classmethod
+    def of_table(cls, table: JsonObject, name: str = "") -> Self:
+        """The form with the fields of a card's table, under another name if one is given."""
+        own = str(table.get("name", ""))
+        examples = example_lines(str(table.get("mes_example", "")), own, name)
+        return cls.of_fields({**table, "name": name or own, "mes_example": examples})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read what `dump` has written. Raises `ValueError`."""
+        return cls.of_fields(tomllib.loads(data.decode()))
+
+    def dump(self) -> bytes:
+        """Write the fields as TOML."""
+        return dump_toml(asdict(self))
+
+    def filled_from(self, card: Card) -> Self:
+        """Fill empty fields from a card."""
+        other = self.of_table(table_from_card(card), self.name.strip())
+        typed = {key: value for key, value in asdict(self).items() if value.strip()}
+        return replace(other, **typed)
+
+    def card_examples(self, table: JsonObject) -> str:
+        """The `mes_example` of the form's card, which takes other fields from a table. Raises
+        `InvalidExampleError`.
+        """
+        # Unchanged ones stay as they are: conversations of several turns are more than exchanges.
+        shown = [self.of_table(table, name).mes_example for name in ("", self.name)]
+        if self.mes_example.strip() in shown:
+            return str(table.get("mes_example", ""))
+        return format_examples(parse_example_lines(self.mes_example, visible_name(self.name)))
+
+
+class InvalidFormError(RefusedError):
+    """A form has faults, by field; `""` stands for the form as a whole."""
+
+    def __init__(self, wrong: Mapping[str, str]) -> None:
+        super().__init__(" ".join(wrong.values()))
+        self.wrong = dict(wrong)
+
+
+@dataclass(frozen=True)
+class FormCheck:
+    """A form with its faults by field, and the card that it makes if it has none."""
+
+    wrong: Mapping[str, str]
+    card: Card | None = None
+    persona: Persona | None = None
+    room: CardTokenCount | None = None
+
+    def require(self) -> tuple[Card, Persona, CardTokenCount]:
+        """The card, its persona and its tokens. Raises `InvalidFormError`."""
+        if self.card is None or self.persona is None or self.room is None:
+            raise InvalidFormError(self.wrong)
+        return self.card, self.persona, self.room
+
+
+@dataclass(frozen=True)
+class PersonaCreation:
+    """Makes personas of forms, for slash commands, pages and the API alike."""
+
+    personas: PersonaRegistry
+    store: Store
+    base_model: str
+    context_tokens: int
+
+    async def create(
+        self, origin: RequestOrigin, form: PersonaForm, file: CardFile | None = None
+    ) -> CardImport:
+        """Create a persona of the origin's guild (0: of all servers). Raises `InvalidFormError`,
+        and `RefusedError` where the guild has too many personas.
+        """
+        check = await self.check(origin.guild_id, form, file)
+        card, persona, room = check.require()
+        with self._recording(origin, persona.id):
+            brought = await asyncio.to_thread(
+                self.personas.bring_in,
+                origin.guild_id,
+                card,
+                where=persona.name,
+                wanted_id=short_id(persona, origin.guild_id),
+                replacing=False,
+            )
+        return CardImport(brought, card, room)
+
+    async def edit(self, origin: RequestOrigin, persona: Persona, form: PersonaForm) -> Persona:
+        """Replace the form's fields in the card of a guild's own persona. Raises
+        `InvalidFormError`, and `RefusedError` for a persona of all servers.
+        """
+        owner = self.personas.find_owner(persona.id)
+        if owner is None or owner[0] != origin.guild_id:
+            raise RefusedError(
+                f"{persona.name} does not belong to this server.",
+                "The operator can change it on the dashboard.",
+            )
+        table = self.personas.table(persona.id)
+        check = await self.check(origin.guild_id, form, base=table, persona_id=persona.id)
+        card, _, _ = check.require()
+        edited = table_from_card(card, persona.id)
+        with self._recording(origin, persona.id):
+            return await asyncio.to_thread(self.personas.rewrite, persona.id, edited)
+
+    def _recording(self, origin: RequestOrigin, persona_id: str) -> AbstractContextManager[None]:
+        """Record a member as the contributor of the card that the block stores."""
+        if not origin.user_id:
+            return nullcontext()
+        return recording_contributor(self.store.people, self.personas, origin, persona_id)
+
+    async def check(
+        self,
+        guild_id: int,
+        form: PersonaForm,
+        file: CardFile | None = None,
+        *,
+        base: JsonObject | None = None,
+        persona_id: str = "",
+    ) -> FormCheck:
+        """Check a form, for a new persona of a guild or for the one with this id, whose card's
+        table is `base`.
+
+        Fields that are left empty are filled from the file, if it is a card.
+        """
+        trained = self.store.versions.persona_ids()
+
+        def work() -> FormCheck:
+            faults: dict[str, str] = {}
+            card = None
+            try:
+                card = file.card() if file else None
+            except CardError as error:
+                faults["file"] = str(error)
+            filled = form.filled_from(card) if card else form
+            fields = table_from_card(card) if card else base or {}
+            faults.update(self._wrong_fields(guild_id, filled, fields, persona_id=persona_id))
+            if faults:
+                return FormCheck(faults)
+            name = visible_name(filled.name)
+            full_id = persona_id or self._free_id(guild_id, name, trained)
+            return self._build(filled, file, card, fields=fields, full_id=full_id)
+
+        return await asyncio.to_thread(work)
+
+    def _wrong_fields(
+        self, guild_id: int, form: PersonaForm, table: JsonObject, *, persona_id: str
+    ) -> dict[str, str]:
+        wrong: dict[str, str] = {}
+        for key, text in asdict(form).items():
+            most = MAX_FIELD_CHARS[key]
+            if "\0" in text:
+                wrong[key] = "It holds a NUL character. Remove it."
+            elif len(text) > most:
+                wrong[key] = f"It has {len(text):,} characters; {most:,} is the most."
+        name = visible_name(form.name)
+        if problem := self._name_problem(guild_id, name, persona_id):
+            wrong.setdefault("name", problem)
+        if not form.description.strip():
+            wrong["description"] = "Say in a sentence or two who they are."
+        try:
+            form.card_examples(table)
+        except InvalidExampleError as error:
+            wrong.setdefault("mes_example", str(error))
+        return wrong
+
+    def _name_problem(self, guild_id: int, name: str, persona_id: str) -> str:
+        """Say what is wrong with a name; empty for a good one."""
+        if not name:
+            return "Give them a name with at least one visible character."
+        if "discord" in name.casefold() or "clyde" in name.casefold():
+            return "Discord allows no names with “discord” or “clyde” in them. Choose another name."
+        if fold_key(name) in WORLD_KEYS | CONTAINER_KEYS:
+            return "This name is reserved. Choose another name."
+        for other in self.personas.of(guild_id).values():
+            names = filter(None, (other.name, other.nickname, short_id(other, guild_id)))
+            if other.id != persona_id and fold_name(name) in map(fold_name, names):
+                return f"There is a persona {other.name} already. Choose another name."
+        return ""
+
+    def _build(
+        self,
+        form: PersonaForm,
+        file: CardFile | None,
+        card: Card | None,
+        *,
+        fields: JsonObject,
+        full_id: str,
+    ) -> FormCheck:
+        """Make the card of a form without faults; `fields` are those that the form does not
+        have.
+        """
+        name = visible_name(form.name)
+        examples = form.card_examples(fields)
+        table = {**fields, **asdict(form), "id": full_id, "name": name, "mes_example": examples}
+        if not table.get("system_prompt") and not _says_who(form.description, name):
+            table["system_prompt"] = OPENING
+        try:
+            built = card_from_table(table, name, card.picture if card else None)
+            if card:
+                built = replace(built, files=card.files)
+            elif file and file.content:
+                built = with_picture(built, file.content, file.name)
+            persona = to_persona(built, name, full_id)
+        except CardError as error:
+            return FormCheck({"": str(error)})
+        room = count_card_tokens(persona, self.base_model, self.context_tokens)
+        if room.prose > room.most:
+            text = (
+                f"With how they talk it takes about {room.prose:,} tokens of every prompt; at most "
+                f"{room.most:,} leave room to talk. Shorten it, or keep facts for lore."
+            )
+            return FormCheck({"description": text})
+        return FormCheck({}, built, persona, room)
+
+    def _free_id(self, guild_id: int, name: str, trained: Container[str]) -> str:
+        """The id of a new persona: no other's here, and none of those that were trained, whose
+        versions would answer for it.
+        """
+        taken = {short_id(other, guild_id) for other in self.personas.of(guild_id).values()}
+        stem = slug(name)[: MAX_SHORT_ID_CHARS - len("-999")].strip("-")
+        for number in itertools.count(1):
+            wanted = stem if number == 1 else f"{stem}-{number}"
+            full_id = wanted + guild_suffix(guild_id)
+            if wanted not in taken and full_id not in trained:
+                return full_id
+        raise AssertionError("there is always a next number")
+
+
+def _says_who(description: str, name: str) -> bool:
+    return any(word in description.casefold() for word in ("{{char}}", name.casefold()))

@@ -1,0 +1,481 @@
+"""`/persona create`: a new persona from a form, its first channel, and the next steps."""
+
+import asyncio
+import io
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import discord
+from discord import app_commands
+
+from bot.chat.delivery import UNCERTAIN_ERRORS
+from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
+from bot.chat.places import GuildChannel, channel_ref, usual_answers
+from bot.personas.card_import import import_character_book
+from bot.personas.creation import (
+    FIELD_HINTS,
+    FIELD_LABELS,
+    MAX_FIELD_CHARS,
+    MAX_PICTURE_BYTES,
+    CardFile,
+    InvalidFormError,
+    PersonaForm,
+)
+from bot.personas.discord import assigned_text
+from bot.personas.discord_lore import guild_lore, lore_form
+from bot.personas.registry import short_id
+from bot.platform.discord_kit.transformers import (
+    PERSONA,
+    Interaction,
+    guild_moderators_only,
+    request_origin,
+    require_guild_moderator,
+    require_persona,
+)
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    edit_response,
+    form,
+    respond,
+    send_form,
+    text_field,
+)
+from bot.platform.errors import RefusedError, error_text
+from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
+from bot.training.discord import TrainFromCardButton
+from personas.card.example_lines import count_examples
+from personas.errors import CardError, UnderstudyError
+from personas.schemas.chat import Persona
+from personas.schemas.formatting import count_of
+
+CREATE_FORM_PREFIX = "create:"
+"""Prefix of the form's custom id; `here` or `later` follows, and the command's interaction id."""
+EDIT_FORM_PREFIX = "edit:"
+"""Prefix of the form's custom id; the persona's id follows."""
+TALK_FORM_PREFIX = "talk:"
+"""Prefix of the form's custom id; the persona's id follows."""
+DM_TEXT = "A persona is created in a server."
+TYPED_FILE = "what-you-typed.toml"
+"""The file on a refused form's answer from which it is opened again: nothing is stored for it, and
+it outlives a restart.
+"""
+MAX_MODAL_VALUE_CHARS = 4000
+READ_TIMEOUT_S = 1.5
+"""Time to read a file before a form opens, which Discord wants within three seconds."""
+PLACEHOLDERS = {
+    "name": "Marlow Finch",
+    "description": "A retired lighthouse keeper who now repairs clocks and misses the fog.",
+    "speech": "Slowly, in short sentences, and never without a remark about the weather.",
+    "mes_example": "You: How was your day?\nMarlow: Long. The tide was late again.",
+    "first_mes": "Mind the step. It was a ladder once.",
+}
+REQUIRED_FIELDS = ("name", "description")
+PERSONA_ID = r"(?P<persona>[a-z0-9][a-z0-9_-]*)"
+
+
+@guild_moderators_only(DM_TEXT)
+@PERSONA.command(description="Create a persona in a form, without a file (moderators).")
+@app_commands.describe(
+    picture="Its picture, or a character card that fills in what you leave empty; at most 8 MB",
+    use_here="Give it this channel at once (a button offers it if left out)",
+)
+async def create(
+    interaction: Interaction,
+    picture: discord.Attachment | None = None,
+    use_here: bool = False,
+) -> None:
+    # Refused now, and not once the persona is stored or the form is filled in.
+    _channel(interaction)
+    interaction.client.services.personas.require_room(interaction.guild_id or 0)
+    typed = PersonaForm()
+    where = "here" if use_here else "later"
+    custom_id = f"{CREATE_FORM_PREFIX}{where}"
+    if picture:
+        if picture.size > MAX_PICTURE_BYTES:
+            raise RefusedError(
+                f"{picture.filename} has more than {MAX_PICTURE_BYTES // 2**20} MB.",
+                "Choose a smaller picture. `/persona import` takes cards of up to 25 MB.",
+            )
+        typed = await _fields_of_card(picture)
+        interaction.client.services.form_files[interaction.id] = picture
+        custom_id += f":{interaction.id}"
+    await send_form(interaction, persona_form("New persona", custom_id, typed))
+
+
+async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
+    """The fields of a card to open the form with; none of a picture, or of a file that comes too
+    late. The form's submission reads it again, and says what is wrong with it.
+    """
+    with suppress(discord.HTTPException, CardError, *UNCERTAIN_ERRORS):
+        card = CardFile(attachment.filename, await _read_in_time(attachment)).card()
+        if card:
+            return PersonaForm().filled_from(card)
+    return PersonaForm()
+
+
+async def _read_in_time(attachment: discord.Attachment) -> bytes:
+    """The content of a file that a form is opened with. Raises `TimeoutError` after
+    `READ_TIMEOUT_S`, and as `discord.Attachment.read`.
+    """
+    async with asyncio.timeout(READ_TIMEOUT_S):
+        return await attachment.read()
+
+
+def persona_form(title: str, custom_id: str, typed: PersonaForm) -> discord.ui.Modal:
+    """The form of a persona, with what was typed. Fields that are too long for Discord are left
+    empty.
+    """
+    labels = []
+    for key, label in FIELD_LABELS.items():
+        if key not in MAX_FIELD_CHARS:
+            continue
+        value = getattr(typed, key)
+        if len(value) > MAX_MODAL_VALUE_CHARS:
+            value = ""
+        style = discord.TextStyle.short if key == "name" else discord.TextStyle.paragraph
+        box = discord.ui.TextInput[discord.ui.Modal](
+            custom_id=key,
+            style=style,
+            default=value or None,
+            placeholder=PLACEHOLDERS[key],
+            required=key in REQUIRED_FIELDS,
+            max_length=max(MAX_FIELD_CHARS[key], len(value)),
+        )
+        labels.append(discord.ui.Label(text=label, description=FIELD_HINTS[key], component=box))
+    return form(title, custom_id, *labels)
+
+
+async def create_from_form(interaction: Interaction, rest: str, values: dict[str, str]) -> None:
+    """Create the persona of a submitted form, or show what is wrong and offer the form again."""
+    require_guild_moderator(interaction, DM_TEXT)
+    where, _, interaction_id = rest.partition(":")
+    typed = PersonaForm.of_fields(values)
+    await _acknowledge(interaction)
+    file = None
+    try:
+        file = await _attached_file(interaction, interaction_id)
+        services = interaction.client.services
+        imported = await services.creation.create(request_origin(interaction), typed, file)
+    except UnderstudyError as error:
+        await _offer_again(interaction, f"{CREATE_FORM_PREFIX}{where}", typed, file, error=error)
+        return
+    services.form_files.pop(int(interaction_id or 0), None)
+    persona = imported.brought.persona
+    notes, _ = await import_character_book(
+        guild_lore(services), interaction.guild_id or 0, persona, imported.card
+    )
+    notes = [*_example_notes(persona), *notes]
+    if interaction_id and file is None:
+        notes.append("Its picture was lost when the bot restarted.")
+    if where == "here":
+        await _use_here(interaction, persona, notes)
+        return
+    name = short_id(persona, interaction.guild_id or 0)
+    use_here = UseHereButton.of(interaction, persona)
+    press = f"Press **{use_here.item.label}**: it answers there from then on."
+    if persona.first_mes:
+        press = f"Press **{use_here.item.label}**: it says its first line there."
+    lines = [f"**{persona.name}** (`{name}`) is a persona of this server now.", *notes, press]
+    await _show(interaction, "\n".join(lines), button_view(use_here, EditPersonaButton(persona.id)))
+
+
+async def edit_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
+    """Save the form of a persona that was created here before."""
+    require_guild_moderator(interaction, DM_TEXT)
+    persona = require_persona(interaction, persona_id)
+    typed = PersonaForm.of_fields(values)
+    await _acknowledge(interaction)
+    services = interaction.client.services
+    try:
+        persona = await services.creation.edit(request_origin(interaction), persona, typed)
+    except UnderstudyError as error:
+        form_id = f"{EDIT_FORM_PREFIX}{persona_id}"
+        await _offer_again(interaction, form_id, typed, None, error=error)
+        return
+    lines = [f"**{persona.name}** speaks by this card from the next reply on."]
+    lines += _example_notes(persona)
+    await _show(interaction, "\n".join(lines), _next_steps(persona))
+
+
+def _example_notes(persona: Persona) -> list[str]:
+    """Say how many examples a form's card has, if any."""
+    count = count_examples(persona.mes_example)
+    return [f"It has {count_of(count, 'example')} of how it talks."] if count else []
+
+
+async def talk_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
+    """Have the text of a submitted form answered by the persona in this channel."""
+    persona = require_persona(interaction, persona_id)
+    await ask_publicly(interaction, persona, _channel(interaction), values["text"])
+
+
+# ---------------------------------------------------------------------------------------- responses
+
+
+async def _acknowledge(interaction: Interaction) -> None:
+    """Acknowledge a form: the message that opened it is edited, or there will be a new one."""
+    if interaction.message:
+        await defer(interaction)
+    else:
+        await defer(interaction, ephemeral=True, thinking=True)
+
+
+async def _show(
+    interaction: Interaction,
+    text: str,
+    view: discord.ui.View | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    attached = [discord.File(io.BytesIO(content), name) for name, content in (files or {}).items()]
+    if interaction.message:
+        await edit_response(
+            interaction,
+            content=text[:MAX_MESSAGE_CHARS],
+            view=view,
+            attachments=attached,
+            allowed_mentions=NO_MENTIONS,
+        )
+    else:
+        await respond(interaction, text, view, files=attached)
+
+
+async def _offer_again(
+    interaction: Interaction,
+    form_id: str,
+    typed: PersonaForm,
+    file: CardFile | None,
+    *,
+    error: UnderstudyError,
+) -> None:
+    """Show what is wrong, with a button that opens the form with what was typed."""
+    lines = []
+    if isinstance(error, InvalidFormError):
+        for key, problem in error.wrong.items():
+            lines.append(f"**{FIELD_LABELS[key]}** {problem}" if key else problem)
+    else:
+        lines.append(error_text(error))
+    files = {TYPED_FILE: typed.dump()}
+    if file and "file" not in getattr(error, "wrong", {}):
+        files[file.name] = file.content
+    lines.append("-# Nothing you typed is lost: **Try again** opens the form with it.")
+    await _show(interaction, "\n".join(lines), button_view(TryAgainButton(form_id)), files)
+
+
+async def _attached_file(interaction: Interaction, interaction_id: str) -> CardFile | None:
+    """The picture or card that came with a form: with its command, or with its refusal. None where
+    there is none, and for a command from before a restart. Raises `RefusedError`.
+    """
+    attachment = None
+    if interaction.message:
+        for candidate in interaction.message.attachments:
+            if candidate.filename != TYPED_FILE:
+                attachment = candidate
+    elif interaction_id.isdecimal():
+        attachment = interaction.client.services.form_files.get(int(interaction_id))
+    if attachment is None:
+        return None
+    try:
+        return CardFile(attachment.filename, await attachment.read())
+    except (discord.HTTPException, *UNCERTAIN_ERRORS):
+        raise RefusedError("Discord does not deliver the picture.", "Try again.") from None
+
+
+async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]) -> None:
+    """Give the persona this channel, where it says its first line once."""
+    channel = _channel(interaction)
+    bot = interaction.client
+    answers = usual_answers(bot)
+    service = bot.services.reply_service
+    is_new = service.assign(persona, channel, answers=answers, user_id=interaction.user.id)
+    lines = [
+        assigned_text(persona, answers, channel, bot.intents.message_content),
+        *notes,
+        "**What next?**",
+    ]
+    lines.append(f"1. **Talk to it:** write in {channel.mention}.")
+    lines.append("2. **Teach it:** lore are facts that it looks up, examples are how it talks.")
+    lines.append(
+        "3. **Train it** on replies that a model writes from its card, on lore, or on a chat log."
+    )
+    await _show(interaction, "\n".join(lines), _next_steps(persona))
+    if is_new:  # last, as Discord may refuse it
+        await service.greet(persona, channel, interaction.user.display_name)
+
+
+def _next_steps(persona: Persona) -> discord.ui.View:
+    return button_view(
+        TalkButton(persona.id),
+        AddLoreButton(persona.id),
+        EditPersonaButton(persona.id, label="Edit, add examples"),
+        TrainButton(persona.id),
+    )
+
+
+def _channel(interaction: Interaction) -> GuildChannel:
+    if not isinstance(interaction.channel, GuildChannel):
+        raise RefusedError("Personas live in text channels and threads.", "Try it in one of them.")
+    return interaction.channel
+
+
+# ------------------------------------------------------------------------------------------ buttons
+
+
+async def _typed_before(attachment: discord.Attachment) -> PersonaForm:
+    """What was typed into a refused form. Raises `RefusedError` where it comes too late: an empty
+    form would lose it.
+    """
+    try:
+        return PersonaForm.parse(await _read_in_time(attachment))
+    except (discord.HTTPException, *UNCERTAIN_ERRORS):
+        raise RefusedError(
+            "Discord does not deliver what you typed.", "Press **Try again** once more."
+        ) from None
+
+
+class TryAgainButton(PersistentButton, template=r"retry-form:(?P<form>.+)"):
+    """Opens a refused form with what was typed."""
+
+    form: str
+    label = "Try again"
+    style = discord.ButtonStyle.primary
+    moderators_only = True
+
+    async def pressed(self, interaction: Interaction) -> None:
+        message = interaction.message
+        attachments = message.attachments if message else []
+        typed = PersonaForm()
+        for attachment in attachments:
+            if attachment.filename == TYPED_FILE:
+                typed = await _typed_before(attachment)
+        title = "New persona"
+        if self.form.startswith(EDIT_FORM_PREFIX):
+            title = f"Edit {typed.name}"
+        await send_form(interaction, persona_form(title, self.form, typed))
+
+
+class _PersonaButton(PersistentButton, template=r"never persona:"):
+    """A button about one persona."""
+
+    persona: str
+
+    def require(self, interaction: Interaction) -> Persona:
+        """Find the persona. Raises `RequestError` if it is gone."""
+        return require_persona(interaction, self.persona)
+
+
+class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
+    """Gives the persona this channel."""
+
+    style = discord.ButtonStyle.primary
+    moderators_only = True
+
+    @classmethod
+    def of(cls, interaction: Interaction, persona: Persona) -> "UseHereButton":
+        """The button for a channel, whose label names it, and the persona that moves out."""
+        channel = _channel(interaction)
+        label = f"Use it in #{channel}"
+        other = interaction.client.services.persona_in(channel_ref(channel))
+        if other:
+            label += f", in place of {other.name}"
+        return cls(persona.id, label=label[:80])
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona = self.require(interaction)
+        await defer(interaction)
+        await _use_here(interaction, persona, [])
+
+
+class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
+    """Opens the form of a persona with its card's fields."""
+
+    label = "Edit"
+    moderators_only = True
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona = self.require(interaction)
+        table = interaction.client.services.personas.table(persona.id)
+        typed = PersonaForm.of_table(table)
+        if any(len(getattr(typed, key)) > MAX_MODAL_VALUE_CHARS for key in MAX_FIELD_CHARS):
+            raise RefusedError(
+                f"The card of {persona.name} is too long for a form on Discord.",
+                "The operator can edit it on the dashboard.",
+            )
+        form_id = f"{EDIT_FORM_PREFIX}{persona.id}"
+        await send_form(interaction, persona_form(f"Edit {persona.name}", form_id, typed))
+
+
+class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
+    """Opens a form for a message to the persona."""
+
+    label = "Talk to it"
+    style = discord.ButtonStyle.primary
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona = self.require(interaction)
+        text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
+        form_id = f"{TALK_FORM_PREFIX}{persona.id}"
+        await send_form(interaction, form(f"Talk to {persona.name}", form_id, text))
+
+
+class AddLoreButton(_PersonaButton, template=rf"add-lore:{PERSONA_ID}"):
+    """Opens the form of `/persona lore add`."""
+
+    label = "Add lore"
+    moderators_only = True
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await send_form(interaction, lore_form(self.require(interaction)))
+
+
+class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
+    """Says how to train the persona, and offers the way that needs nothing but its card."""
+
+    label = "Train it"
+    moderators_only = True
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona = self.require(interaction)
+        guild_id = interaction.guild_id or 0
+        files = guild_lore(interaction.client.services).files(guild_id, persona.id)
+        buttons: list[PersistentButton] = [TrainFromCardButton(persona.id)]
+        if not files:
+            buttons.append(AddLoreButton(persona.id))
+        text = _training_text(persona, short_id(persona, guild_id), len(files))
+        await respond(interaction, text, button_view(*buttons))
+
+
+def _training_text(persona: Persona, short_name: str, files: int) -> str:
+    """Say how a persona with so many files of lore is trained."""
+    log = (
+        "a chat log in which it speaks, which the operator uploads on the dashboard: "
+        f"`/finetune start persona:{short_name} dataset:…`"
+    )
+    lines = [
+        f"A training needs replies for {persona.name} to learn from:",
+        f"- from its card and lore, which a model writes first: press **{TrainFromCardButton.label}** "
+        f"(or type `/finetune start persona:{short_name} from:card`)",
+    ]
+    if files:
+        lines.append(
+            f"- from its lore alone (it has {count_of(files, 'file')}; two texts at least): "
+            f"`/finetune start persona:{short_name} lore_pairs:1`"
+        )
+    lines += [
+        f"- or {log}",
+        "It keeps answering meanwhile, and you decide whether the new version goes live. After "
+        "that, `/persona teach` corrects single replies.",
+    ]
+    return "\n".join(lines)
+
+
+CREATION_BUTTONS: tuple[Any, ...] = (
+    TryAgainButton,
+    UseHereButton,
+    EditPersonaButton,
+    TalkButton,
+    AddLoreButton,
+    TrainButton,
+)

@@ -1,0 +1,88 @@
+"""The safety protocol (docs/safety.md): answers with help lines in place of a persona's, and the
+disclosure that personas are AI.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bot.platform.errors import RefusedError
+from bot.safety.rules import SafetyRules
+from bot.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+TALK_GAP_S = 3600.0
+"""Silence that ends a talk."""
+DISCLOSURE_INTERVAL_S = 3 * 3600.0
+DISCLOSURE = "-# You are talking with an AI, not with a person."
+MINORS_DISCLOSURE = "**You are talking with an AI, not with a person.**"
+MINORS_BREAK = "**You are talking with an AI, not with a person. Time for a break?**"
+"""The lines below a reply; those of servers with minors are not in small print."""
+
+
+class SelfHarmError(RefusedError):
+    """A message speaks of self-harm or suicide. `message` is the answer to it: a fixed text with
+    help lines.
+    """
+
+
+@dataclass(frozen=True)
+class SafetyProtocol:
+    """Finds messages that speak of self-harm, and says how they are answered. `texts` are by
+    language; `on_answer` is called with the language of each answer.
+    """
+
+    store: Store
+    texts: Mapping[str, str]
+    on_answer: Callable[[str], None]
+
+    def answer(self, *texts: str) -> str | None:
+        """Return the answer to a member's message, and count it; None where no text of it speaks
+        of self-harm.
+        """
+        for text in texts:
+            if language := self.finds(text):
+                self._count(language)
+                return self.texts[language]
+        return None
+
+    def uncounted_answer(self, text: str) -> str | None:
+        """Return the answer to a text that is tried out; None where it does not speak of
+        self-harm.
+        """
+        language = self.finds(text)
+        return self.texts[language] if language else None
+
+    def finds(self, text: str) -> str | None:
+        """Return the language in which a text speaks of self-harm; None if it does not."""
+        return SafetyRules.shipped().find(text)
+
+    def require_safe(self, *texts: str) -> None:
+        """Raise `SelfHarmError` for a message that speaks of self-harm, and count the answer."""
+        if answer := self.answer(*texts):
+            raise SelfHarmError(answer)
+
+    def _count(self, language: str) -> None:
+        self.on_answer(language)
+        day = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d")
+        try:
+            self.store.safety_answers.count(day, language)
+        except StoreError as error:  # the answer matters more than its count
+            log.warning("an answer with help lines is not counted: %s", error)
+
+    def disclosure(self, guild_id: int, channel_id: int, user_id: int, event_id: int) -> str:
+        """Return the line that tells a member, below the reply to an event, that it is AI: at the
+        start of a talk and every three hours of it; else empty. A reply that told it tells it when
+        it is made again, too.
+        """
+        now = time.time()
+        talk = self.store.talks.get(channel_id, user_id)
+        goes_on = talk is not None and now - talk.spoke_at < TALK_GAP_S
+        is_recent = talk is not None and now - talk.told_at < DISCLOSURE_INTERVAL_S
+        if talk and goes_on and is_recent and talk.told_event != event_id:
+            return ""
+        if not guild_id or not self.store.minor_guilds.has(guild_id):
+            return DISCLOSURE
+        return MINORS_BREAK if goes_on else MINORS_DISCLOSURE

@@ -1,0 +1,30 @@
+"""`/moderation minors`: what changes where minors are."""
+
+from discord import app_commands
+
+from bot.platform.discord_kit.transformers import MODERATION, Interaction
+from bot.platform.discord_kit.ui import respond
+
+WITH_MINORS = (
+    "**Minors are here.** At the start of a talk, and every three hours of it, the line that says "
+    "that a persona is an AI is in plain size, and a long talk is asked to pause."
+)
+WITHOUT_MINORS = (
+    "**No minors are said to be here.** That a persona is an AI stands in small print below its "
+    "reply, at the start of a talk and every three hours of it."
+)
+SAME_FOR_ALL = (
+    "Messages that speak of self-harm get a fixed text with help lines in any server. What a "
+    "persona says depends on its card: this switch does not change it."
+)
+
+
+@MODERATION.command(description="Say whether minors are in this server, and see what that changes.")
+@app_commands.describe(here="Whether minors are here. Left out, what holds is shown")
+async def minors(interaction: Interaction, here: bool | None = None) -> None:
+    guild_id = interaction.guild_id or 0
+    minor_guilds = interaction.client.services.store.minor_guilds
+    if here is not None:
+        minor_guilds.set(guild_id, here)
+    text = WITH_MINORS if minor_guilds.has(guild_id) else WITHOUT_MINORS
+    await respond(interaction, f"{text} {SAME_FOR_ALL}")

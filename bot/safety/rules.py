@@ -1,0 +1,107 @@
+"""Recognises messages that speak of self-harm or suicide, by rules per language (data/safety)."""
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from personas.errors import UnderstudyError
+from personas.shipped_folders import SHIPPED_DATA
+
+SAFETY_FOLDER = SHIPPED_DATA / "safety"
+LANGUAGES = ("en", "de", "es", "vi", "zh")
+"""In the order in which they are tried."""
+DEFAULT_LANGUAGE = "en"
+MAX_CHECKED_CHARS = 8_000
+"""Beginning and end of a longer text, half each; messages on Discord have at most 4,000 characters."""
+INVISIBLE_PATTERN = re.compile(
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+APOSTROPHE_PATTERN = re.compile("[\u2018\u2019\u02bc\u00b4]|(?<=[^\\W\\d_])`(?=[^\\W\\d_])")
+LINK_PATTERN = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
+BLANK_PATTERN = re.compile(r"(?:[\s*_~|`\\]|(?<=\n)[>#-]+)+")
+"""Blanks, and the signs of Discord's markup: `kill **myself**` is read as it is shown."""
+
+
+@dataclass(frozen=True)
+class LanguageRules:
+    """The rules of a language: a text speaks of self-harm if `speaks` matches outside of
+    `figures`.
+    """
+
+    language: str
+    name: str
+    figures: re.Pattern[str]
+    speaks: re.Pattern[str]
+    text: str
+    """The shipped answer."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file of rules. Raises `UnderstudyError` for a file that is none."""
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                language=path.stem,
+                name=table["name"],
+                figures=_any_of(table["figures"]),
+                speaks=_any_of(table["speaks"]),
+                text=table["text"].strip(),
+            )
+        except (OSError, ValueError, KeyError, re.error) as error:
+            raise UnderstudyError(
+                f"{path} cannot be read: {error}.", "Restore it from the project's data."
+            ) from error
+
+    def speaks_of_self_harm(self, plain: str) -> bool:
+        """Report whether a text without markup speaks of self-harm or suicide."""
+        return self.speaks.search(self.figures.sub(" ", plain)) is not None
+
+
+@dataclass(frozen=True)
+class SafetyRules:
+    """The rules of all languages."""
+
+    languages: tuple[LanguageRules, ...]
+
+    @staticmethod
+    @cache
+    def shipped() -> "SafetyRules":
+        """Return the rules of data/safety."""
+        rules = [LanguageRules.read(SAFETY_FOLDER / f"{name}.toml") for name in LANGUAGES]
+        return SafetyRules(tuple(rules))
+
+    def find(self, text: str) -> str | None:
+        """Return the language in which a text speaks of self-harm or suicide; None if it does
+        not.
+        """
+        plain = plain_text(text)
+        for rules in self.languages:
+            if rules.speaks_of_self_harm(plain):
+                return rules.language
+        return None
+
+    def text(self, language: str) -> str:
+        """Return the shipped answer in a language."""
+        return next(rules.text for rules in self.languages if rules.language == language)
+
+
+def plain_text(text: str) -> str:
+    """Return a text for the rules: in lower case, composed, with plain apostrophes, without
+    markup.
+    """
+    if len(text) > MAX_CHECKED_CHARS:
+        half = MAX_CHECKED_CHARS // 2
+        text = f"{text[:half]} {text[-half:]}"
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = APOSTROPHE_PATTERN.sub("'", INVISIBLE_PATTERN.sub("", text))
+    text = LINK_PATTERN.sub(r"\1", text)
+    return BLANK_PATTERN.sub(" ", text).strip()
+
+
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))

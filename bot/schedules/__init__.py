@@ -1,0 +1,1 @@
+"""What the bot does at set times: trainings, and lines of personas."""

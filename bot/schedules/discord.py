@@ -1,0 +1,230 @@
+"""`/finetune schedule set|show|remove`, and the task that runs what is due."""
+
+import asyncio
+import json
+import logging
+from contextlib import ExitStack
+from typing import Literal
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.chat.places import ChannelRef, GuildChannel, channel_ref
+from bot.chat.reply import Reply
+from bot.platform.clock import BackgroundTask
+from bot.platform.discord_kit.transformers import (
+    CHANNEL_PERSONA_HELP,
+    FINETUNE,
+    Interaction,
+    ModeratorGroup,
+    PersonaOption,
+    channel_persona,
+)
+from bot.platform.discord_kit.ui import defer, respond
+from bot.platform.errors import RefusedError, error_text, redact_paths
+from bot.platform.messages import message_texts
+from bot.platform.weekly_time import DAY_SETS, WeeklyTime
+from bot.schedules.discord_lines import DAY_CHOICES
+from bot.schedules.store import TrainingSchedule
+from bot.schedules.trainings import (
+    MAX_NEW_SAMPLES,
+    MIN_NEW_SAMPLES,
+    RefusedTraining,
+    weekly_time,
+)
+from bot.services import Bot, Services
+from bot.training.discord import (
+    OPTION_HELP,
+    DatasetOption,
+    RecipeOption,
+    SourceOption,
+    card_share,
+    progress_channel,
+)
+
+log = logging.getLogger(__name__)
+CHECK_INTERVAL_S = 20.0
+SCHEDULE = ModeratorGroup(
+    name="schedule",
+    description="Train a persona every week, or once enough new samples are there.",
+    parent=FINETUNE,
+)
+PersonaTaskType = Literal["persona", "preference"]
+"""What a persona can be trained for; a dialogue adapter belongs to none."""
+
+
+class ScheduleCog(commands.Cog):
+    """Runs what is due at set times in the servers that this process serves."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.bot = bot
+        self._task = BackgroundTask("schedules", self._run_due, self._wait)
+        self._lines: set[asyncio.Task[None]] = set()
+
+    async def cog_load(self) -> None:
+        self.bot.services.background.append(self._task)
+        self._task.start()
+
+    async def cog_unload(self) -> None:
+        await self._task.stop()
+
+    async def _wait(self) -> None:
+        await self.bot.services.time_zones.clock.sleep(CHECK_INTERVAL_S)
+
+    async def _run_due(self) -> None:
+        await self.bot.wait_until_ready()
+        for line in self.bot.services.scheduled_lines.take_due(self.bot.get_channel):
+            # At once: at a start, the recovery of interrupted replies would make it, too.
+            counted = ExitStack()
+            counted.enter_context(line.context.unfinished.counting(line.event_id))
+            task = asyncio.create_task(_say(line, counted), name=f"line {line.event_id}")
+            self._lines.add(task)
+            task.add_done_callback(self._lines.discard)
+        for refused in self.bot.services.scheduled_trainings.run_due(self._place):
+            await self._tell(refused)
+
+    def _place(self, schedule: TrainingSchedule) -> ChannelRef | None:
+        if self.bot.get_guild(schedule.guild_id) is None:
+            return None
+        channel = self.bot.get_channel(schedule.channel_id)
+        if isinstance(channel, GuildChannel):
+            return channel_ref(channel)
+        return ChannelRef(schedule.guild_id, schedule.channel_id)  # it is gone
+
+    async def _tell(self, refused: RefusedTraining) -> None:
+        """Say in its channel that a training was refused: nobody waits for an answer."""
+        services = self.bot.services
+        schedule = refused.schedule
+        why = redact_paths(str(refused.error), services.home)
+        name = _persona_name(services, schedule)
+        log.warning("the scheduled training of %s was refused: %s", schedule.persona_id, why)
+        channel = self.bot.get_channel(schedule.channel_id)
+        if not isinstance(channel, GuildChannel):
+            return
+        try:
+            await channel.send(
+                f"The scheduled training of **{name}** was refused. {why}\n"
+                "-# `/finetune schedule show` lists what is scheduled here."
+            )
+        except discord.HTTPException as error:  # it is in the log, and in `show`
+            log.info("the refusal is not posted in #%s: %s", channel, error)
+
+
+async def _say(line: Reply, counted: ExitStack) -> None:
+    """Make a line at a set time. Nobody has asked, so errors are logged alone."""
+    with counted:
+        try:
+            await line.answer()
+        except Exception as error:
+            what = f"The line of {line.persona.name} in #{line.channel} at a set time"
+            log.warning("%s was not said: %s", what, error_text(error))
+
+
+@SCHEDULE.command(
+    name="set", description="Schedule a persona's training: weekly, or after new samples."
+)
+@app_commands.rename(source="from")
+@app_commands.describe(
+    persona=CHANNEL_PERSONA_HELP,
+    weekday="The days, with a `time`",
+    time="The time of day in the server's time zone, such as 03:30",
+    new_samples="Train on votes and taught replies, each time so many new ones are there",
+    recipe=OPTION_HELP["recipe"],
+    dataset=OPTION_HELP["dataset"],
+    task_type=OPTION_HELP["task_type"],
+    source=OPTION_HELP["source"],
+)
+@app_commands.choices(weekday=DAY_CHOICES)
+async def schedule_set(
+    interaction: Interaction,
+    persona: PersonaOption | None = None,
+    weekday: str | None = None,
+    time: app_commands.Range[str, 1, 10] | None = None,
+    new_samples: app_commands.Range[int, MIN_NEW_SAMPLES, MAX_NEW_SAMPLES] | None = None,
+    recipe: RecipeOption | None = None,
+    dataset: DatasetOption | None = None,
+    task_type: PersonaTaskType | None = None,
+    source: SourceOption | None = None,
+) -> None:
+    services = interaction.client.services
+    channel = progress_channel(interaction)
+    await defer(interaction, ephemeral=True)
+    if bool(weekday) != bool(time):
+        raise RefusedError("A weekly time has days and a time of day.", "Give both.")
+    options = {
+        "recipe": recipe,
+        "dataset": dataset,
+        "task_type": task_type,
+        "from_card": card_share(source, dataset),
+    }
+    schedule = services.scheduled_trainings.set(
+        (persona or channel_persona(interaction)).id,
+        guild_id=channel.guild.id,
+        channel_id=channel.id,
+        user_id=interaction.user.id,
+        options={name: value for name, value in options.items() if value is not None},
+        when=WeeklyTime.on(DAY_SETS[weekday], time) if weekday and time else None,
+        new_samples=new_samples,
+    )
+    await respond(
+        interaction,
+        f"Scheduled: {schedule_text(services, schedule)}\n-# A new version goes live as after "
+        "`/finetune start`. `/finetune schedule remove` ends it.",
+    )
+
+
+@SCHEDULE.command(name="show", description="List the scheduled trainings of this server.")
+async def schedule_show(interaction: Interaction) -> None:
+    services = interaction.client.services
+    schedules = services.store.training_schedules.of_guild(interaction.guild_id or 0)
+    lines = [f"• {schedule_text(services, schedule)}" for schedule in schedules]
+    for text in message_texts(lines or ["No training is scheduled here."]):
+        await respond(interaction, text)
+
+
+@SCHEDULE.command(name="remove", description="Remove the schedule of a persona's training.")
+@app_commands.describe(persona=CHANNEL_PERSONA_HELP)
+async def schedule_remove(interaction: Interaction, persona: PersonaOption | None = None) -> None:
+    persona = persona or channel_persona(interaction)
+    services = interaction.client.services
+    services.scheduled_trainings.remove(interaction.guild_id or 0, persona.id)
+    await respond(interaction, f"**{persona.name}** is no longer trained at set times.")
+
+
+def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
+    """Describe a schedule in a line: when, what comes next, on what, and why the latest was
+    refused.
+    """
+    trainings = services.scheduled_trainings
+    parts = [f"**{_persona_name(services, schedule)}**"]
+    if when := weekly_time(schedule):
+        zone = services.time_zones.in_guild(schedule.guild_id)
+        due = int(trainings.next_time(schedule) or 0)
+        parts.append(f"{when} ({zone.key}), next <t:{due}:R>, in <#{schedule.channel_id}>.")
+    else:
+        count = trainings.new_samples(schedule)
+        parts.append(
+            f"after {schedule.new_samples} new taught replies and votes, {count} are there, in "
+            f"<#{schedule.channel_id}>."
+        )
+    parts.append(_material_text(services, schedule))
+    if schedule.outcome:
+        refusal = redact_paths(schedule.outcome, services.home)
+        parts.append(f"The latest one was refused: {refusal}")
+    return " ".join(parts)
+
+
+def _material_text(services: Services, schedule: TrainingSchedule) -> str:
+    options = json.loads(schedule.options)
+    text = f"Recipe `{services.scheduled_trainings.recipe(schedule)}`"
+    if "dataset" in options:
+        text += f", data set `{options['dataset']}`"
+    if "from_card" in options:
+        text += ", from its card"
+    return f"{text}."
+
+
+def _persona_name(services: Services, schedule: TrainingSchedule) -> str:
+    persona = services.personas.get(schedule.persona_id, schedule.guild_id)
+    return persona.name if persona else schedule.persona_id

@@ -1,0 +1,90 @@
+"""`/persona line set|show|remove`: what the persona of a channel says at set times."""
+
+from discord import app_commands
+
+from bot.platform.discord_kit.transformers import (
+    MAX_CHOICES,
+    MAX_LABEL_CHARS,
+    PERSONA,
+    Interaction,
+    guild_moderators_only,
+    require_guild_channel,
+)
+from bot.platform.discord_kit.ui import respond
+from bot.platform.messages import message_texts
+from bot.platform.weekly_time import DAY_SETS, WeeklyTime
+from bot.schedules.lines import MAX_PROMPT_CHARS
+from bot.schedules.store import ScheduledLine
+from bot.services import Services
+
+DM_TEXT = "Personas speak by themselves in servers alone."
+LINE = app_commands.Group(
+    name="line", description="What the persona of this channel says at set times.", parent=PERSONA
+)
+DAY_CHOICES = [app_commands.Choice(name=name, value=name) for name in DAY_SETS]
+
+
+@guild_moderators_only(DM_TEXT)
+@LINE.command(
+    name="set", description="Have the persona here say something at a set time (moderators)."
+)
+@app_commands.describe(
+    time="The time of day in the server's time zone, such as 08:30",
+    prompt="What it is to say, such as: say good morning and ask how everybody slept",
+    weekday="The days (every day if left out)",
+)
+@app_commands.choices(weekday=DAY_CHOICES)
+async def line_set(
+    interaction: Interaction,
+    time: app_commands.Range[str, 1, 10],
+    prompt: app_commands.Range[str, 1, MAX_PROMPT_CHARS],
+    weekday: str = "every day",
+) -> None:
+    channel = require_guild_channel(interaction)
+    services = interaction.client.services
+    when = WeeklyTime.on(DAY_SETS[weekday], time)
+    line = services.scheduled_lines.add(channel, when, prompt, user_id=interaction.user.id)
+    await respond(
+        interaction,
+        f"Set: {line_text(services, line)}\n-# Whoever lives in the channel then says it, but not in "
+        "its quiet hours. `/persona line remove` ends it.",
+    )
+
+
+@guild_moderators_only(DM_TEXT)
+@LINE.command(name="show", description="List what personas here say at set times (moderators).")
+async def line_show(interaction: Interaction) -> None:
+    services = interaction.client.services
+    lines = services.store.scheduled_lines.of_guild(interaction.guild_id or 0)
+    texts = [f"• {line_text(services, line)}" for line in lines]
+    for text in message_texts(texts or ["Nothing is said at set times here."]):
+        await respond(interaction, text)
+
+
+async def _suggest_lines(interaction: Interaction, typed: str) -> list[app_commands.Choice[int]]:
+    choices = []
+    store = interaction.client.services.store
+    for line in store.scheduled_lines.of_guild(interaction.guild_id or 0):
+        label = f"{line.seq}: {WeeklyTime(line.weekdays, line.minute)}, {line.prompt}"
+        if typed.casefold() in label.casefold():
+            choices.append(app_commands.Choice(name=label[:MAX_LABEL_CHARS], value=line.seq))
+    return choices[:MAX_CHOICES]
+
+
+@guild_moderators_only(DM_TEXT)
+@LINE.command(name="remove", description="End what a persona says at a set time (moderators).")
+@app_commands.describe(number="The number that `/persona line show` lists")
+@app_commands.autocomplete(number=_suggest_lines)
+async def line_remove(interaction: Interaction, number: int) -> None:
+    interaction.client.services.scheduled_lines.remove(interaction.guild_id or 0, number)
+    await respond(interaction, "Removed.")
+
+
+def line_text(services: Services, line: ScheduledLine) -> str:
+    """Describe a line: its number, when and where it comes next, and what it is to say."""
+    when = WeeklyTime(line.weekdays, line.minute)
+    zone = services.time_zones.in_guild(line.guild_id).key
+    due = int(services.scheduled_lines.next_time(line))
+    return (
+        f"**{line.seq}** {when} ({zone}) in <#{line.channel_id}>, next <t:{due}:R>: {line.prompt}"
+    )

@@ -1,0 +1,152 @@
+"""Lines that the persona of a channel says at a weekly time.
+
+A line is a reply without a message that it answers. Its row is stored together with the mark that its
+time was handled, and its event's id follows from both: so a kill before the line is posted costs
+nothing, because the next start makes it (`bot.chat.recovery`), and one after it doubles nothing.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+
+import discord
+
+from bot.answering.actions import AnsweringActions
+from bot.chat.places import ChannelRef, GuildChannel, channel_ref
+from bot.chat.reply import Reply
+from bot.chat.reply_service import ReplyService
+from bot.chat.senders import CLOCK_SKEW
+from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.errors import RefusedError
+from bot.platform.weekly_time import WeeklyTime
+from bot.schedules.store import ScheduledLine
+from bot.store import Store
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+MAX_LINES = 5
+"""Lines of a channel."""
+MAX_PROMPT_CHARS = 300
+MAX_LATE_S = 900.0
+"""A line whose time passed longer ago, while the bot was down, is left out."""
+SEQ_BITS = 22
+"""Bits of a Discord id below its time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledLines:
+    """Sets, lists, removes and says the lines."""
+
+    store: Store
+    reply_service: ReplyService
+    time_zones: GuildTimeZones
+    answering: AnsweringActions
+
+    def add(
+        self, channel: GuildChannel, when: WeeklyTime, prompt: str, *, user_id: int
+    ) -> ScheduledLine:
+        """Have the persona of a channel say a line at a weekly time. Raises `RefusedError`."""
+        what = " ".join(prompt.split())
+        if not what:
+            raise RefusedError(
+                "The `prompt` is empty.",
+                "Say what the persona is to say, such as: say good morning.",
+            )
+        place = channel_ref(channel)
+        lines = self.store.scheduled_lines.of_guild(place.guild_id)
+        if sum(line.channel_id == place.channel_id for line in lines) >= MAX_LINES:
+            raise RefusedError(
+                f"This channel has {MAX_LINES} lines at set times, which is the limit.",
+                "Remove one: `/persona line remove`.",
+            )
+        now = self.time_zones.clock.now()
+        return self.store.scheduled_lines.add(
+            ScheduledLine(
+                seq=0,
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                weekdays=when.weekdays,
+                minute=when.minute,
+                prompt=what,
+                set_by=user_id,
+                set_at=now,
+                handled_at=now,
+            )
+        )
+
+    def remove(self, guild_id: int, number: int) -> None:
+        """Remove a line by its number. Raises `RefusedError` where there is none."""
+        if not self.store.scheduled_lines.remove(guild_id, number):
+            raise RefusedError(
+                f"There is no line {number} at a set time.", "`/persona line show` lists them."
+            )
+
+    def next_time(self, line: ScheduledLine) -> float:
+        """Return when a line is due next, in seconds since 1970."""
+        now = self.time_zones.clock.now()
+        return _when(line).next(now, self.time_zones.in_guild(line.guild_id))
+
+    def take_due(self, channel_of: Callable[[int], object]) -> list[Reply]:
+        """Store the lines that are due, and return them, to be made. `channel_of` returns a channel
+        by its id; lines of channels that are out of reach wait.
+
+        A line is left out where its time passed too long ago or is in the channel's quiet hours,
+        and where no persona lives or a moderator has muted it.
+        """
+        replies = []
+        for line in self.store.scheduled_lines.all():
+            now = self.time_zones.clock.now()
+            moment = _when(line).latest(now, self.time_zones.in_guild(line.guild_id))
+            channel = channel_of(line.channel_id)
+            if moment <= line.handled_at or not isinstance(channel, GuildChannel):
+                continue
+            if reply := self._take(line, moment, channel):
+                replies.append(reply)
+        return replies
+
+    def _take(self, line: ScheduledLine, moment: float, channel: GuildChannel) -> Reply | None:
+        place = channel_ref(channel)
+        persona = self._speaker(place)
+        now = self.time_zones.clock.now()
+        is_late = now - moment > MAX_LATE_S
+        is_quiet = self.answering.is_quiet(*astuple(place), at=now)
+        event_id = _event_id(line, moment)
+        with self.store.atomic():
+            self.store.scheduled_lines.record_handled(line.seq, now)
+            if persona is None or is_late or is_quiet:
+                log.info("the line %d at a set time is left out", line.seq)
+                return None
+            is_new = self.store.replies.begin_line(
+                event_id,
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                persona_id=persona.id,
+                at=now,
+                prompt=line.prompt,
+            )
+        if not is_new:
+            return None
+        return Reply(self.reply_service, persona, channel, event_id=event_id)
+
+    def _speaker(self, place: ChannelRef) -> Persona | None:
+        """Return the persona that speaks in a channel; None where none may."""
+        setting = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+        if setting is None:
+            return None
+        persona = self.reply_service.personas.get(setting.persona_id, place.guild_id)
+        if persona is None or self.reply_service.rules.muted(persona, place):
+            return None
+        return persona
+
+
+def _when(line: ScheduledLine) -> WeeklyTime:
+    return WeeklyTime(line.weekdays, line.minute)
+
+
+def _event_id(line: ScheduledLine, moment: float) -> int:
+    """Return the id of a line's event: like one of Discord's at that time by any clock, since its
+    message is looked for after it.
+    """
+    at = datetime.fromtimestamp(moment, UTC) - CLOCK_SKEW
+    return discord.utils.time_snowflake(at) | line.seq % (1 << SEQ_BITS)

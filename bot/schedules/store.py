@@ -1,0 +1,129 @@
+"""Scheduled trainings and lines in the database."""
+
+from dataclasses import dataclass
+
+from bot.platform.db.database import Table
+
+
+@dataclass(frozen=True)
+class TrainingSchedule:
+    """A persona's training in a guild at a weekly time, or after so many `new_samples`; the other
+    of both is None. Times are in seconds since 1970.
+
+    `options` is the JSON of the training request without the job's name. What came up to
+    `handled_at` has been handled. `outcome` says why the latest training was refused, and is empty
+    for one that was queued.
+    """
+
+    seq: int
+    guild_id: int
+    channel_id: int
+    persona_id: str
+    weekdays: int | None
+    minute: int | None
+    new_samples: int | None
+    options: str
+    set_by: int
+    set_at: float
+    handled_at: float
+    outcome: str = ""
+
+
+class TrainingSchedules(Table):
+    """The scheduled trainings, at most one of a persona in a guild."""
+
+    def set(self, schedule: TrainingSchedule) -> TrainingSchedule:
+        """Store a schedule under a new number, in place of the persona's earlier one."""
+        row = {**vars(schedule)}
+        del row["seq"]  # the database numbers it
+        with self._db.atomic():
+            self.remove(schedule.guild_id, schedule.persona_id)
+            self._db.insert("training_schedules", row)
+        stored = self.get(schedule.guild_id, schedule.persona_id)
+        assert stored is not None
+        return stored
+
+    def get(self, guild_id: int, persona_id: str) -> TrainingSchedule | None:
+        """Return a persona's schedule in a guild."""
+        sql = """select * from training_schedules
+            where guild_id = :guild and persona_id = :persona"""
+        return self._db.one(TrainingSchedule, sql, guild=guild_id, persona=persona_id)
+
+    def of_guild(self, guild_id: int) -> list[TrainingSchedule]:
+        """List a guild's schedules, oldest first."""
+        sql = "select * from training_schedules where guild_id = :guild order by seq"
+        return self._db.all(TrainingSchedule, sql, guild=guild_id)
+
+    def all(self) -> list[TrainingSchedule]:
+        """List the schedules of all guilds, oldest first."""
+        return self._db.all(TrainingSchedule, "select * from training_schedules order by seq")
+
+    def remove(self, guild_id: int, persona_id: str) -> bool:
+        """Remove a persona's schedule. False when it had none."""
+        sql = "delete from training_schedules where guild_id = :guild and persona_id = :persona"
+        return self._db.write(sql, guild=guild_id, persona=persona_id) > 0
+
+    def record_handled(self, seq: int, at: float, outcome: str = "") -> None:
+        """Record that what came up to a time was handled, and why no training was queued."""
+        sql = "update training_schedules set handled_at = :at, outcome = :outcome where seq = :seq"
+        self._db.write(sql, seq=seq, at=at, outcome=outcome)
+
+    def last_preference_training(self, guild_id: int, persona_id: str) -> float:
+        """Return when a preference training of a persona was queued last in a guild; 0 if none
+        was.
+        """
+        sql = """select max(queued_at) from jobs where guild_id = :guild and persona = :persona
+            and json_extract(request, '$.task_type') = 'preference'"""
+        return self._db.value(float, sql, guild=guild_id, persona=persona_id) or 0.0
+
+
+@dataclass(frozen=True)
+class ScheduledLine:
+    """A line that the persona of a channel says at a weekly time, as `prompt` describes. Times are
+    in seconds since 1970; what came up to `handled_at` has been handled.
+    """
+
+    seq: int
+    guild_id: int
+    channel_id: int
+    weekdays: int
+    minute: int
+    prompt: str
+    set_by: int
+    set_at: float
+    handled_at: float
+
+
+class ScheduledLines(Table):
+    """The scheduled lines, at any number of times in a channel."""
+
+    def add(self, line: ScheduledLine) -> ScheduledLine:
+        """Store a line under a new number."""
+        row = {**vars(line)}
+        del row["seq"]  # the database numbers it
+        seq = self._db.insert("scheduled_lines", row)
+        return ScheduledLine(seq, **row)
+
+    def of_guild(self, guild_id: int) -> list[ScheduledLine]:
+        """List a guild's lines, oldest first."""
+        sql = "select * from scheduled_lines where guild_id = :guild order by seq"
+        return self._db.all(ScheduledLine, sql, guild=guild_id)
+
+    def all(self) -> list[ScheduledLine]:
+        """List the lines of all guilds, oldest first."""
+        return self._db.all(ScheduledLine, "select * from scheduled_lines order by seq")
+
+    def remove(self, guild_id: int, seq: int) -> bool:
+        """Remove a guild's line by its number. False when there is none."""
+        sql = "delete from scheduled_lines where guild_id = :guild and seq = :seq"
+        return self._db.write(sql, guild=guild_id, seq=seq) > 0
+
+    def record_handled(self, seq: int, at: float) -> None:
+        """Record that what came up to a time was handled."""
+        sql = "update scheduled_lines set handled_at = :at where seq = :seq"
+        self._db.write(sql, seq=seq, at=at)
+
+    def forget_channel(self, channel_id: int) -> None:
+        """Remove the lines of a channel that is deleted."""
+        sql = "delete from scheduled_lines where channel_id = :channel"
+        self._db.write(sql, channel=channel_id)
