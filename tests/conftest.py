@@ -26,6 +26,15 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Nothing that is collected can be freed: looking for garbage among 10,000 tests and all that they
+# import takes ten seconds.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _little_to_look_through():
     """What stands at the beginning of a file stays; a collector that looks at all of torch takes a

@@ -97,6 +97,7 @@ class FakeEngine:
         self.free = asyncio.Event()
         self.free.set()
         self.context_tokens = 2048
+        self.sees_pictures = False
 
     def submit(self, request: ChatRequest) -> FakeReplyStream:
         if self.full:
@@ -138,8 +139,9 @@ class FakeEngine:
             if ref not in self.dropped
         )
         return EngineState(
-            "a fake", "cpu", "float32", self.context_tokens, 0, 32, 0, 40, held, 0, 0
-        )
+            "a fake", "cpu", "float32", self.context_tokens, 0, 32, 0, 40, held, 0, 0,
+            sees_pictures=self.sees_pictures,
+        )  # fmt: skip
 
     async def close(self) -> None:
         return

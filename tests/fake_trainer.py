@@ -63,7 +63,8 @@ def course() -> None:
             "loss": 4 - step / 12,
             "lr": 1e-3 * (1 - step / 25),
         }
-        say_kept(**PROGRESS | result | {"eta_s": 24.0 - step, "seconds": float(step)})
+        result |= {"eta_s": 24.0 - step, "done": step / 30, "left_s": 30.0 - step}
+        say_kept(**PROGRESS | result | {"seconds": float(step)})
         if step % 12 == 0:
             loss = 4 - step / 12
             say_kept(

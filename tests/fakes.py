@@ -74,8 +74,10 @@ class FakeTrainingBackend:
 
     def __init__(self, slots: int = 1) -> None:
         self.slots = slots
+        self.trains_on_cpu = False
         self.refusal: UnderstudyError | None = None
         self.runs: list[TrainingJob] = []
+        self.cards: list[TrainingJob] = []
         self.planned: list[TrainingRequest] = []
         self.result = PLAN
         self.held: list[PauseDemand] = []
@@ -97,6 +99,16 @@ class FakeTrainingBackend:
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Note the job and wait."""
         self.runs.append(job)
+        self._on_event = on_event
+        self._ends[job.job_id] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._ends[job.job_id]
+        finally:
+            del self._ends[job.job_id]
+
+    async def complete_card(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        """Note the job in `cards`, and wait as for a run."""
+        self.cards.append(job)
         self._on_event = on_event
         self._ends[job.job_id] = asyncio.get_running_loop().create_future()
         try:

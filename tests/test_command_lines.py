@@ -14,6 +14,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import bot.__main__
 import bot.cli.ask
@@ -27,8 +28,10 @@ from personas.errors import RequestError
 from trainer.process.environment import RESTARTED_VARIABLE
 
 ROOT = Path(__file__).parent.parent
-EXTRA_MODULES = ("_yaml", "functorch", "mpl_toolkits", "pylab", "torchgen")
-"""Modules that the declared packages install beside those that they are imported by."""
+EXTRA_MODULES = ("_yaml", "functorch", "mpl_toolkits", "pip", "pylab", "torchgen")
+"""Modules that the declared packages install beside those that they are imported by, and pip, which
+is started.
+"""
 PROGRAMS = {
     "bot": bot.cli.parser.build_parser,
     "trainer": trainer.cli.main.build_parser,
@@ -142,7 +145,7 @@ def test_without_the_packages_it_is_advised_how_to_get_them():
 def test_only_a_declared_package_is_reported_as_missing():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     declared = {
-        line.partition("==")[0].replace("_", "-").lower()
+        Requirement(line).name.replace("_", "-").lower()
         for line in tomllib.loads(text)["project"]["dependencies"]
     }
     modules = set()
@@ -164,6 +167,7 @@ def test_the_scripts_of_the_package_lead_to_these_commands():
     for line in (
         'understudy = "bot.__main__:main"',
         'understudy-trainer = "trainer.__main__:main"',
+        'understudy-personas = "personas.__main__:main"',
     ):
         assert line in text
 

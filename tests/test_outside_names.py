@@ -70,20 +70,18 @@ REVIEWED = {
     ("personas/home/job_folder.py", "root / name"),  # SHARED_FOLDERS
     ("personas/home/job_folder.py", "home / name"),
     ("personas/home/job_folder.py", "shared / home_id(home)"),
+    ("personas/home/adapters.py", "folder / name"),  # the score card's file names
     ("personas/home/effect_probe.py", "self._folder / name"),  # a digest
     ("personas/home/job_material.py", "shipped.synthetic / f'{name}.jsonl'"),
     ("trainer/cli/create_job.py", "shipped.logs / f'{persona.id}.json'"),
     ("trainer/train/job_folder.py", "draft.home / RUNS_FOLDER / name"),  # JOB_NAME_PATTERN
     ("bot/training/request_materials.py", "self._shipped.logs / f'{persona_id}.json'"),
-    ("bot/training/request_materials.py", "self._home / 'lore' / own.parent.parent.name"),
-    (
-        "bot/training/request_materials.py",
-        "self._home / 'lore' / own.parent.parent.name / persona_id",
-    ),
+    # A guild's id, which is the name of the folder that its card was found in.
+    ("bot/training/request_materials.py", "self._home / 'lore' / guild"),
+    ("bot/training/request_materials.py", "self._home / 'lore' / guild / persona_id"),
     ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
     ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
     ("bot/training/web/run_details.py", "job_folder(home, job_id) / run_history.EVENTS_FILE"),
-    ("bot/versions/web/scorecard_pages.py", "folder / name"),  # SCORECARD_FILES
     ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
     ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set

@@ -23,6 +23,9 @@ from tools.audit import REQUIREMENTS, AuditResult, audit, audit_result, main
 
 ROOT = REQUIREMENTS.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+(LOCKED_TORCH,) = re.findall(
+    r"^torch==(\S+)", (REQUIREMENTS / "torch.txt").read_text(), re.MULTILINE
+)
 UNUSED = {"llama-cpp-python", "llm", "sentence-transformers"}
 """Required by the two packages with models, whose code is not used (Makefile)."""
 
@@ -60,12 +63,15 @@ def test_the_lists_have_what_the_project_and_its_extras_name():
         "lock": PROJECT["dependencies"],
         **PROJECT["optional-dependencies"],
     }.items():
-        pins = locked("lock", "torch", *({extra} - {"lock"}))
+        pins = locked("build", "lock", "torch", *({extra} - {"lock"}))
         for requirement in map(Requirement, named):
-            found = {str(pin.specifier) for pin in pins[canonicalize_name(requirement.name)]}
-            assert found == {str(requirement.specifier)}, (
-                f"{requirement}: change pyproject.toml, then `make lock`"
-            )
+            if requirement.name == "pip":  # each environment is made with it
+                continue
+            for pin in pins[canonicalize_name(requirement.name)]:
+                (exact,) = pin.specifier
+                assert exact.version in requirement.specifier, (
+                    f"{requirement}: change pyproject.toml, then `make lock`"
+                )
     cpu, usual = (locked(name)["torch"][0].specifier for name in ("torch-cpu", "torch"))
     assert str(cpu) == f"{usual}+cpu"
 
@@ -92,8 +98,14 @@ def test_whatever_installs_packages_checks_their_hashes():
     have no list.
     """
     script = (REQUIREMENTS / "install.sh").read_text()
-    assert script.count("-m pip install") == 2 and script.count("pip install") == 3
-    assert script.count("--require-hashes") == 2
+    calls = re.findall(r"^ *(?:install|by_uv|by_pip) .*$|^.*\|\| by_pip .*$", script, re.MULTILINE)
+    own = ("install --editable ..", 'by_pip "$@"', 'by_uv "$@"')
+    assert len(calls) >= 7
+    for line in calls:
+        assert "--require-hashes" in line or any(word in line for word in own), line
+    direct = [line for line in script.splitlines() if "pip install" in line]
+    assert len(direct) == 3 and sum('"$@"' in line for line in direct) == 2
+    assert sum('"$torch" "${source[@]}"' in line for line in direct) == 1
     for name in ("Makefile", "Dockerfile"):
         text = (ROOT / name).read_text()
         for line in re.findall(r"^.*pip install.*$|^.*\$\(PIP\) .*$", text, re.MULTILINE):
@@ -101,38 +113,124 @@ def test_whatever_installs_packages_checks_their_hashes():
             assert "--require-hashes" in line or any(word in line for word in own), line
 
 
-FAKE_PYTHON = """#!/bin/sh
-case "$*" in "-m pip config list") echo "global.find-links='/a /b'"; exit;; esac
+FAKE_PYTHON = f"""#!/bin/sh
+case "$*" in
+  "-m pip config list") echo "global.find-links='/a /b'"; exit;;
+  "-m uv --version") exit 1;;
+  -c*) echo {LOCKED_TORCH}; exit;;
+esac
 echo "$UV_FIND_LINKS $*" >> "$0.log"
-case "$*" in *uv.txt) exit "$PIP_CODE";; "-m uv "*) exit "$UV_CODE";; esac
+case "$*" in *uv.txt) exit "$PIP_CODE";; "-m uv "*) echo "$UV_SAYS" >&2; exit "$UV_CODE";; esac
+"""
+FAKE_UV = """#!/bin/sh
+echo "$UV_FIND_LINKS -m system-uv $*" >> "${0%/*}/python.log"
 """
 
 
+def path_without_uv() -> str:
+    return os.pathsep.join(
+        folder
+        for folder in os.environ["PATH"].split(os.pathsep)
+        if not (Path(folder) / "uv").exists()
+    )
+
+
 @pytest.mark.parametrize(
-    ("pip_code", "uv_code", "installers"),
-    [(0, 0, ["uv"]), (0, 1, ["uv", "pip"]), (1, 0, ["pip"])],
-    ids=["uv", "uv fails", "no uv"],
+    ("pip_code", "uv_says", "has_system_uv", "installers"),
+    [
+        (0, "", False, ["uv"]),
+        (0, "", True, ["system-uv"]),
+        (0, "no such index", False, ["uv", "pip"]),
+        (1, "", False, ["pip"]),
+        (0, "Hash mismatch for `regex`", False, ["uv"]),
+    ],
+    ids=["uv", "the system's uv", "uv fails", "no uv", "another hash"],
 )
-def test_pip_installs_where_uv_cannot(tmp_path, pip_code, uv_code, installers):
+def test_pip_installs_where_uv_cannot(tmp_path, pip_code, uv_says, has_system_uv, installers):
     """The interpreter's path is relative, as in docs/howto/llamacpp.md."""
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
-    subprocess.run(
+    path = path_without_uv()
+    if has_system_uv:
+        (tmp_path / "bin" / "uv").write_text(FAKE_UV)
+        (tmp_path / "bin" / "uv").chmod(0o755)
+        path = f"{tmp_path / 'bin'}{os.pathsep}{path}"
+    codes = {"PIP_CODE": str(pip_code), "UV_CODE": str(int(bool(uv_says))), "UV_SAYS": uv_says}
+    done = subprocess.run(
         [REQUIREMENTS / "install.sh", "bin/python", "lock", "dev"],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PIP_CODE": str(pip_code), "UV_CODE": str(uv_code)},
+        env={"PATH": path, **codes},
         capture_output=True,
-        check=True,
+        text=True,
+        check=False,
     )
+    assert (done.returncode != 0) == uv_says.startswith("Hash") and uv_says in done.stderr
     calls = (tmp_path / "bin" / "python.log").read_text().splitlines()
     lists = [
         line for line in calls if line.endswith("--requirement=lock.txt --requirement=dev.txt")
     ]
     assert [line.split("-m ")[1].split()[0] for line in lists] == installers
     assert all("--require-hashes" in line for line in lists)
-    assert [line.startswith("/a,/b ") for line in lists] == [name == "uv" for name in installers]
+    assert [line.startswith("/a,/b ") for line in lists] == [name != "pip" for name in installers]
+
+
+FAKE_PYTHON_WITHOUT_TORCH = """#!/bin/sh
+case "$*" in
+  "-m pip config list") exit;;
+  "-m uv --version") exit;;
+  "-m pip check") echo "torch 2.13.0 requires nvidia-cublas, which is not installed."; exit 1;;
+  -c*) exit 1;;
+esac
+echo "$*" >> "$0.log"
+case "$*" in *--dry-run*) exit 1;; esac
+"""
+
+
+def test_torch_for_cuda_gets_its_libraries(tmp_path):
+    """Where no index has a CPU build; `pip check` fails as it names what is missing."""
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON_WITHOUT_TORCH)
+    python.chmod(0o755)
+    command = [REQUIREMENTS / "install.sh", python, "lock"]
+    subprocess.run(command, env={"PATH": path_without_uv()}, capture_output=True, check=True)
+    calls = (tmp_path / "python.log").read_text()
+    installed = re.findall(r"--requirement=(\S+)", re.sub(r".*--dry-run.*", "", calls))
+    assert installed == ["build.txt", "lock.txt", "torch.txt", "cuda.txt"]
+
+
+FAKE_PYTHON_WITH_TORCH = f"""#!/bin/sh
+case "$*" in
+  "-m pip config list") exit;;
+  "-m uv --version") exit;;
+  *find_spec*) echo "$TRITON"; exit;;
+  -c*) echo {LOCKED_TORCH}; exit;;
+esac
+echo "$*" >> "$0.log"
+case "$*" in *gpu.txt) exit "$LIGER_CODE";; esac
+"""
+
+
+@pytest.mark.parametrize("lists", [["lock", "model"], ["vllm"]], ids=" ".join)
+@pytest.mark.parametrize(("triton", "liger_code"), [("triton", 0), ("triton", 1), ("", 0)])
+def test_liger_comes_with_torch_for_cuda_and_is_no_obstacle(tmp_path, lists, triton, liger_code):
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON_WITH_TORCH)
+    python.chmod(0o755)
+    done = subprocess.run(
+        [REQUIREMENTS / "install.sh", python, *lists],
+        env={"PATH": path_without_uv(), "TRITON": triton, "LIGER_CODE": str(liger_code)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "python.log").read_text().splitlines()
+    liger = [line for line in calls if line.endswith("--requirement=gpu.txt")]
+    assert bool(liger) == (triton == "triton" and "lock" in lists)
+    assert all("--require-hashes" in line for line in liger)
+    assert ("liger-kernel cannot be installed" in done.stdout) == bool(liger and liger_code)
 
 
 def test_a_package_that_is_not_the_locked_one_is_refused(tmp_path):
@@ -197,7 +295,9 @@ BUILD = [REQUIREMENTS / "build.txt"]
 
 async def test_an_audit_without_findings(service):
     _, options = service
-    assert await asyncio.to_thread(audit, BUILD, options) == AuditResult("sound", ("1 checked",))
+    assert await asyncio.to_thread(audit, BUILD, options) == AuditResult(
+        "sound", (f"{len(locked('build'))} checked",)
+    )
 
 
 async def test_a_known_vulnerability_is_named_with_its_fix(service):

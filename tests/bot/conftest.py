@@ -28,6 +28,7 @@ from bot.demo_guild import (
 )
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
+from bot.platform.clock import Clock, SystemClock
 from bot.services import PrivacyServices
 from bot.settings import Settings
 from bot.store import Store
@@ -99,15 +100,22 @@ class Stage:
 
     async def finished(self, channel: str, since: int) -> dict[str, Any]:
         """The next finished reply in a channel."""
-        channel_id = self.sandbox.channel(channel)["id"]
-        return await self.sandbox.wait_for(
-            "edit",
-            lambda message: (
-                message["channel_id"] == channel_id and "\n-# AI-written" in message["content"]
-            ),
-            timeout_s=8.0,
-            since=since,
-        )
+        return await finished_reply(self.sandbox, channel, since)
+
+
+async def finished_reply(
+    sandbox: Sandbox, channel: str, since: int, *, timeout_s: float = 8.0
+) -> dict[str, Any]:
+    """The next finished reply in a channel."""
+    channel_id = sandbox.channel(channel)["id"]
+    return await sandbox.wait_for(
+        "edit",
+        lambda message: (
+            message["channel_id"] == channel_id and "\n-# AI-written" in message["content"]
+        ),
+        timeout_s=timeout_s,
+        since=since,
+    )
 
 
 @cache
@@ -131,6 +139,7 @@ async def on_stage(
     permission: str = "",
     served_hash: str = "",
     candidates: tuple[int, int] = (1, 4),
+    clock: Clock | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
     settings = Settings(
@@ -163,6 +172,7 @@ async def on_stage(
             backend=backend,
             privacy=PrivacyServices.of(settings, partial(forget_in_sandbox, sandbox)),
             incompatible_versions=IncompatibleVersions(served_hash=served_hash),
+            clock=clock or SystemClock(),
         )
         client = BotClient(message_content=message_content, guilds_settle_s=0.1)
         client.services = compose(settings, dependencies, client)

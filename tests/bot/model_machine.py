@@ -46,8 +46,9 @@ def pretend_machine(monkeypatch: Any) -> None:
     """A processor of a known speed, in a machine of 16 GiB without a card."""
     speed = WeightReadSpeed(20e9, "bfloat16", "here", 0.0)
     monkeypatch.setattr("bot.models.weight_read_speed.measure_speed", lambda: speed)
-    memory = SimpleNamespace(total=16 * GIB)
-    psutil = SimpleNamespace(virtual_memory=lambda: memory)
+    memory = SimpleNamespace(total=16 * GIB, available=2 * GIB)
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=GIB))
+    psutil = SimpleNamespace(virtual_memory=lambda: memory, Process=lambda: process)
     monkeypatch.setattr("bot.models.table.psutil", psutil)
     command = trainer_that_says(json.dumps(SIZES))
     monkeypatch.setattr("bot.models.table.build_table.__defaults__", (command,))

@@ -30,6 +30,8 @@ class TrainingHome:
         self.store.close()
         if worker := self.queue.worker._task:
             tasks = {worker, *(attempt.task for attempt in self.queue._attempts.values())}
+            if card := self.queue._cards._task:
+                tasks.add(card)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -59,8 +61,11 @@ class TrainingHome:
         return self.backend.runs[-1]
 
     async def finish(self, outcome=None):
-        runs = len(self.backend.runs)
+        started = self._started()
         self.clock.advance(60)
         self.backend.finish(outcome)
-        await until(lambda: not self.backend.busy or len(self.backend.runs) > runs)
+        await until(lambda: not self.backend.busy or self._started() > started)
         await asyncio.sleep(0)
+
+    def _started(self):
+        return len(self.backend.runs) + len(self.backend.cards)

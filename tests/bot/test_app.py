@@ -2,23 +2,25 @@
 and trainer.
 """
 
+import asyncio
 import dataclasses
 import json
 import shutil
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
 
-from bot.app import NoPersonasError, open_app
+from bot.app import NoPersonasError, _start_beside, open_app
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.platform.errors import DiscordError
 from bot.settings import SettingsError, load_settings
 from bot.store import StoreError
-from personas.errors import BaseModelError, CardError
+from personas.errors import BaseModelError, CardError, UnderstudyError
 from personas.home.job_material import ShippedData
 from sandbox import Sandbox, patch_discord
-from tests.bot.conftest import INN, QUAY
+from tests.bot.conftest import INN, QUAY, finished_reply
 from tests.fakes import until
 from tests.trainer.job_folders import shipping_few
 
@@ -35,6 +37,7 @@ def settings(tmp_path, tiny_base):
             "WEB_PORT": "0",
             "MAX_NEW_TOKENS": "12",
             "TRAINER_CARD": "losses",
+            "TRAINER_NICE": "0",  # the tests beside it would take its core
         },
     )
 
@@ -97,6 +100,46 @@ class TestDiscord:
         with pytest.raises(DiscordError, match="Discord cannot be reached"):
             async with open_app(right, SHIPPED):
                 pass
+
+
+class Waiting:
+    """An engine that starts once the lore is being opened, and lore that is opened once the engine
+    starts.
+    """
+
+    def __init__(self, failing: str) -> None:
+        self.failing = failing
+        self.meeting = asyncio.Barrier(2)
+        self.is_closed = False
+
+    async def start(self) -> None:
+        await self.meeting.wait()
+        if "engine" in self.failing:
+            raise BaseModelError("the engine", "")
+
+    async def open(self) -> str:
+        await self.meeting.wait()
+        if "lore" in self.failing:
+            raise CardError("the lore", "")
+        return "lore"
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("failing", ["", "engine", "lore", "engine and lore"])
+async def test_the_engine_starts_while_the_lore_is_opened(failing):
+    parts = Waiting(failing)
+    async with asyncio.timeout(5):
+        try:
+            async with AsyncExitStack() as stack:
+                assert await _start_beside(parts, parts.open(), stack) == "lore"
+                assert not parts.is_closed
+        except UnderstudyError as error:
+            assert error.message == f"the {failing.split()[0]}"
+        else:
+            assert not failing
+    assert parts.is_closed == ("engine" not in failing)
 
 
 async def test_a_port_in_use_is_named(settings):
@@ -202,15 +245,9 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(
 
         async def ask(channel: str) -> str:
             mark = len(stage.events)
-            channel_id = stage.channel(channel)["id"]
             await member.say(channel, "Good evening, who is there?")
-            edit = await stage.wait_for(
-                "edit",
-                lambda m: m["channel_id"] == channel_id and "\n-# AI-written" in m["content"],
-                60,
-                mark,
-            )
-            return edit["content"].rpartition("\n-# ")[2]
+            message = await finished_reply(stage, channel, mark, timeout_s=60)
+            return message["content"].partition("\n-# ")[2]
 
         assert "base model" in await ask(QUAY)
         mark = len(stage.events)
@@ -238,7 +275,8 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(
         assert ended[0]["content"].startswith("Trained"), ended[0]["content"]
         assert len(answered) >= 3 and has_waited()
         assert any(
-            "tokens/s" in m["content"] and " left" in m["content"] for m in shown("Training")
+            "tokens/s" in m["content"] and "ready in about" in m["content"]
+            for m in shown("Training")
         )
 
         await moderator.click(ended[0], "Promote")

@@ -6,13 +6,20 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
 from bot.cli import ask as one_question
 from bot.store import Store
+from personas.home.job_material import ShippedData
 from tests.bot.version_rows import install
-from tests.tiny_models import make_adapter, make_dialogue_adapter
+from tests.tiny_models import (
+    make_adapter,
+    make_dialogue_adapter,
+    manifest_over,
+    write_adapter,
+)
 
 ASKED = "Who keeps the lamp at night?"
 
@@ -74,6 +81,19 @@ def test_the_live_version_answers_unless_another_or_none_is_named(ask):
         bare["persona"],
     } == {"ballast"}
     assert live["new_tokens"] <= 8 and "logprobs" not in live
+
+
+def test_before_a_bot_has_run_the_shipped_adapter_answers(ask, tiny_base, tmp_path, monkeypatch):
+    write_adapter(tmp_path / "ships" / "oda", tiny_base, manifest_over(tiny_base, "oda", "run"), 1)
+    shipped = replace(ShippedData.from_source_tree(), adapters=tmp_path / "ships")
+    monkeypatch.setattr(ShippedData, "from_source_tree", lambda: shipped)
+    [before] = answers(ask, "--persona", "oda")  # in a home where a bot has run, and installed none
+    assert before["version"] is None
+    (tmp_path / "home" / "understudy.sqlite").unlink()
+    [spoken], [bare] = (answers(ask, "--persona", "oda", *more) for more in ((), ("--base-only",)))
+    assert spoken["version"] == "shipped" and bare["version"] is None
+    assert spoken["text"] != bare["text"] == before["text"]
+    assert answers(ask, "--persona", "thrip")[0]["version"] is None
 
 
 def test_an_adapter_without_a_persona_answers_alone_and_with_any_card(ask, tmp_path, tiny_base):

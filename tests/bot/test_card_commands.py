@@ -17,6 +17,7 @@ from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData
+from personas.home.lore_sets import LoreSets
 from personas.schemas.training import TrainingRequest
 from sandbox.channel_webhooks import WebhookManager
 from sandbox.object_store import StoredFile
@@ -78,10 +79,9 @@ async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_
     imported = await bring_in(stage, as_json({**V2, "data": data}), "mira.json")
     said = (await response_text(imported, "is a persona"))["content"]
     assert "(1 passage): 1 entry by keys" in said
-    assert re.search(r"another meaning: \{\{time\}\} in first\\_mes – .*UTC", said)
-    assert (
-        "{{getvar}} in first\\_mes, {{time}} in scenario" in said or "{{time}} in scenario" in said
-    )
+    assert "another meaning: {{time}} in scenario – the moment of the reply" in said
+    assert "another meaning: {{time}} in first\\_mes – the moment at which it is sent" in said
+    assert re.search(r"Not taken: .*\{\{getvar\}\} in first\\_mes", said)
     assert "- Not taken: extension world – it names a lorebook" in said
     assert "- Not taken: entry 2 “x” – disabled" in said
     mark = stage.mark
@@ -373,6 +373,15 @@ def test_a_guild_has_so_many_and_can_replace_them(personas):
     assert personas.bring_in(OTHER, card_named("One more"), "it").is_new
 
 
+def test_a_new_persona_replaces_none_whose_name_gives_the_same_id(personas):
+    for guild_id in (GUILD, 0):
+        personas.bring_in(guild_id, card_named("Anna!"), "it", replacing=False)
+        with pytest.raises(RefusedError, match="There is a persona Anna!"):
+            personas.bring_in(guild_id, card_named("Anna?"), "it", replacing=False)
+        replaced = personas.bring_in(guild_id, card_named("Anna?"), "it")
+        assert not replaced.is_new and replaced.persona.name == "Anna?"
+
+
 @pytest.mark.parametrize("wanted", ["../../etc/passwd", "..", "Ünïcode Name!", "x" * 99, "李白"])
 def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
     made = personas.bring_in(GUILD, card_named("Mira"), "it", wanted).persona
@@ -427,6 +436,25 @@ def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
         gather_materials(
             catalogue, TrainingRequest(job_name="j", persona="mira-xyz", dataset="oda")
         )
+
+
+def test_a_servers_persona_is_trained_on_its_own_lore_and_the_sets_that_it_uses(personas, tmp_path):
+    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
+    request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
+
+    def lore_paths():
+        materials = gather_materials(catalogue, request)
+        return [material.path for material in materials if material.kind == "lore"]
+
+    assert lore_paths() == []
+    folder = tmp_path / "lore" / str(GUILD) / mine.id
+    folder.mkdir(parents=True)
+    (folder / "stairs.md").write_text("# Stairs\nThere are nine.")
+    assert lore_paths() == ["lore"]
+    sets = LoreSets(ShippedData.from_source_tree().lore, tmp_path)
+    sets.choose("_world", True, guild_id=GUILD, persona_id=mine.id)
+    assert lore_paths() == ["lore", "lore-sets"]
 
 
 async def test_imports_at_the_same_time_all_count(personas):

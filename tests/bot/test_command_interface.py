@@ -8,6 +8,8 @@ may change, and commands and options may be added.
 import json
 from pathlib import Path
 
+from bot.platform.discord_kit.command_order import FINETUNE_ORDER, PERSONA_ORDER
+
 FIXTURE = Path(__file__).with_name("fixtures") / "commands.json"
 """The commands of commit 2854d7e without their descriptions, and the patterns of its custom ids."""
 
@@ -49,3 +51,13 @@ async def test_commands_options_permissions_and_custom_ids_stay(stage):
     assert {item.__discord_ui_compiled_template__.pattern for item in items} >= set(
         before["custom_ids"]
     )
+
+
+async def test_the_subcommands_that_one_needs_first_come_first(stage):
+    by_name = {group.name: group for group in stage.client.tree.get_commands()}
+    for name, order in (("persona", PERSONA_ORDER), ("finetune", FINETUNE_ORDER)):
+        listed = [option["name"] for option in by_name[name].to_dict(stage.client.tree)["options"]]
+        assert listed[: len(order)] == list(order), "a name that does not exist shifts the others"
+    registered = await stage.client.tree.fetch_commands()
+    persona = next(command for command in registered if command.name == "persona")
+    assert [option.name for option in persona.options][:2] == ["set", "create"], "as Discord has it"

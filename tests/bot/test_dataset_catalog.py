@@ -123,24 +123,51 @@ def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipp
         gather_materials(catalogue, request(lore_pairs=1))
 
 
+def test_a_card_alone_is_enough_to_train_from(catalogue, shipped, tmp_path):
+    own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('id = "mira-25"\nname = "Mira"\n')
+    kinds = {
+        it.kind
+        for it in gather_materials(catalogue, request("mira-25", from_card=1, recipe="slow"))
+    }
+    assert {"card", "general"} <= kinds and not {"log", "pairs"} & kinds
+    mixed = gather_materials(catalogue, request(from_card=0.5, recipe="slow"))
+    assert {it.kind for it in mixed} == {"card", "log", "lore", "general"}
+    for file in shipped.lore.rglob("*.md"):
+        file.unlink()
+    assert gather_materials(catalogue, request("thrip", from_card=1, recipe="slow"))
+
+
 def test_a_persona_without_lore_has_no_pairs(catalogue, shipped):
     ship_dialogues(shipped)
     for file in shipped.lore.rglob("*.md"):
         file.unlink()
-    with pytest.raises(RequestError, match="no lore of 'thrip'"):
+    with pytest.raises(RequestError, match=r"The thrip has no lore .* leave lore_pairs out\."):
         gather_materials(catalogue, request("thrip", lore_pairs=0.5))
+    with pytest.raises(RequestError, match=r"The thrip has no lore .* two passages .*`dataset`"):
+        gather_materials(catalogue, request("thrip", lore_pairs=1))
     with pytest.raises(RequestError, match="'oda_synthetic' is a log"):
         gather_materials(catalogue, request("thrip", general="oda_synthetic", recipe="slow"))
 
 
-def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
+def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, shipped, tmp_path):
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
-    with pytest.raises(RequestError, match=r"no chat log .*`dataset`") as raised:
+    with pytest.raises(RequestError, match=r"Mira has no chat log .*`dataset`") as raised:
+        gather_materials(catalogue, request("mira-25"), 77)
+    assert "mira-25" not in str(raised.value) and "/persona lore add" in raised.value.advice
+    assert "`/finetune start from:card`" in raised.value.advice and "HTTP" not in str(raised.value)
+    with pytest.raises(RequestError, match=r"Mira has no chat log .*“Learns from”") as raised:
         gather_materials(catalogue, request("mira-25"))
-    assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
+    assert "/finetune" not in str(raised.value) and "Over HTTP: `from_card` 1" in str(raised.value)
     assert gather_materials(catalogue, request("mira-25", dataset="oda"))
+    for file in shipped.lore.rglob("*.md"):
+        file.unlink()
+    with pytest.raises(RequestError, match="Mira has no lore") as raised:
+        gather_materials(catalogue, request("mira-25", lore_pairs=1))
+    assert "mira-25" not in str(raised.value)
 
 
 def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):

@@ -129,8 +129,9 @@ async def test_a_forward_is_neither_a_reply_nor_taken_for_a_hidden_message(stage
     mark = stage.mark
     await stage.member.forward(OFFICE, reply)
     await stage.member.forward(channel, picture)
-    await stage.sees("A picture cannot be read", since=mark)
-    await stage.member.say(QUAY, "and now?")
-    await stage.finished(QUAY, mark)
-    assert len(stage.engine.requests) == asked + 1
+    await in_dm(stage, channel, "Oda Marrow hears: [a picture: a.png", mark)
+    await stage.member.forward(QUAY, picture)
+    answer = await stage.finished(QUAY, mark)
+    assert answer["content"].startswith("Ballast hears: [a picture: a.png")
+    assert len(stage.engine.requests) == asked + 2, "nobody answers the forward to the office"
     assert "hides your message" not in str(stage.sandbox.events[mark:])

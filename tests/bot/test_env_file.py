@@ -42,6 +42,28 @@ def test_the_value_is_read_back_and_the_rest_stays(tmp_path, value):
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(
+    ("old", "kept"),
+    [
+        ("BASE_MODEL='a # b'  # mine", "  # mine"),
+        ('export BASE_MODEL="a" # mine, "quoted"', ' # mine, "quoted"'),
+        ("BASE_MODEL='a'#mine", "  #mine"),
+        ("BASE_MODEL=a # it's mine", " # it's mine"),
+        ("BASE_MODEL=a#b", ""),
+        ("BASE_MODEL='a # b'", ""),
+        ("BASE_MODEL=", ""),
+        ("BASE_MODEL='two\nlines' # mine", " # mine"),
+    ],
+)
+def test_a_comment_behind_a_value_stays_whatever_the_quotes(tmp_path, old, kept):
+    file = tmp_path / ".env"
+    file.write_text(f"A=1\n{old}\nTOP_P=0.9\n")
+    set_in_env_file(file, {"BASE_MODEL": "owner/name"})
+    export = "export " if old.startswith("export") else ""
+    assert file.read_text() == f"A=1\n{export}BASE_MODEL=owner/name{kept}\nTOP_P=0.9\n"
+    assert value_of(file) == "owner/name"
+
+
 def test_the_last_assignment_counts_and_a_commented_one_does_not(tmp_path):
     file = tmp_path / ".env"
     file.write_text("# BASE_MODEL=no\nBASE_MODEL=first\nexport BASE_MODEL=second\n")

@@ -16,9 +16,14 @@ from bot.platform.db.schema import MIGRATIONS
 from bot.privacy.consent_files import read_tombstones
 from bot.privacy.erasure_receipt import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
-from bot.privacy.store.erasure import FREE_TEXT_COLUMNS, TIME_COLUMNS
+from bot.privacy.store.erasure import (
+    ANONYMISE_STATEMENTS,
+    DELETE_STATEMENTS,
+    FREE_TEXT_COLUMNS,
+    TIME_COLUMNS,
+)
 from bot.settings import load_settings
-from bot.store import Store
+from bot.store import GenerationScope, Store
 from bot.training.store import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.gguf_cache import gguf_adapter_path
@@ -28,6 +33,7 @@ from personas.schemas.training import JobSpec, TrainingRequest
 from tests.bot import traceable_person
 from tests.bot.traceable_person import (
     CHANNEL,
+    DIRECT,
     GUILD,
     OTHER,
     OTHERS_LINE,
@@ -115,6 +121,8 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     ((by, said),) = rows(home, "select user_id, text_a from comparisons")
     assert by == OTHER and said.startswith("Ask someone about")
     assert rows(home, "select user_id from consents") == [(OTHER,)]
+    said_of_card = rows(home, "select card_error from jobs where card_error is not null")
+    assert said_of_card == [("There is no file someone.",)]
     assert rows(home, "select user_id, text from memories") == [(OTHER, "someone said: [removed]")]
     assert (
         rows(home, "select set_by from channels")
@@ -292,11 +300,15 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
     nobody = {
         "channels": {"persona_id", "answers"}, "webhooks": {"token"}, "messages": {"persona_id", "adapter_version"},
         "replies": {"persona_id", "state", "adapter_version", "end_note"},
-        "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision"},
-        "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
+        "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision", "card_state"},
+        "versions": {"persona_id", "version", "job_id", "scorecard", "card"},
+        "promotions": {"persona_id", "version", "kind"},
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "memory_vectors": {"encoder"},
         "removed_personas": {"persona_id"}, "generation_settings": {"persona_id"},
+        "answering_settings": {"quiet_hours"}, "safety_answers": {"day", "language"}, "blocks": {"persona_id"},
+        "time_zones": {"zone"}, "training_schedules": {"persona_id", "options", "outcome"},
+        "channel_personas": {"persona_id"}, "persona_aliases": {"persona_id", "aliases"},
         "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
@@ -315,6 +327,31 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         }
         known = nobody.get(table, set()) | set(FREE_TEXT_COLUMNS.get(table, ()))
         assert texts <= known, f"{table}: {texts - known}"
+
+
+def test_every_column_with_a_member_is_erased_or_emptied():
+    statements = [*DELETE_STATEMENTS.values(), *ANONYMISE_STATEMENTS.values()]
+    raw = sqlite3.connect(":memory:")
+    raw.executescript(";".join(MIGRATIONS))
+    columns = raw.execute("""select t.name, c.name from sqlite_schema t, pragma_table_info(t.name) c
+        where t.type = 'table' and (c.name in ('user_id', 'author_id') or c.name like '%\\_by' escape '\\')""")
+    for table, column in columns.fetchall():
+        handled = [sql for sql in statements if table in sql and f"{column} = :user" in sql]
+        assert handled, f"{table}.{column}"
+
+
+def test_settings_of_direct_messages_go_with_who_talks_there(home):
+    with opened(home) as store:
+        for guild_id, channel_id in ((0, DIRECT), (GUILD, CHANNEL)):
+            store.answering.change(guild_id, channel_id, {"wait_s": 3.0}, 1.0)
+            scope = GenerationScope(guild_id, channel_id=channel_id)
+            store.generation.change(scope, {"temperature": 0.5}, 1.0)
+        store.erasure.erase(WHO, time.time(), str)
+        kept = store.generation.get(GenerationScope(GUILD, channel_id=CHANNEL))
+        gone = store.generation.get(GenerationScope(0, channel_id=DIRECT))
+        assert (kept.temperature, gone.temperature) == (0.5, None)
+        assert store.answering.get(GUILD, CHANNEL).wait_s == 3.0
+        assert store.answering.get(0, DIRECT).wait_s is None
 
 
 async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(home, tiny_base):

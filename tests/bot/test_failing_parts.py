@@ -19,6 +19,7 @@ from bot.chat import delivery, held_events, streaming_reply
 from bot.chat.held_events import EventDroppedError, HeldEvents
 from bot.demo_guild import NEWCOMER
 from bot.platform.db import database as store_database
+from bot.safety.actions import DISCLOSURE
 from bot.store import StoreError
 from personas.errors import AdapterError
 from personas.lore.index import LoreIndex
@@ -74,7 +75,8 @@ async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start
         assert texts(stage, QUAY)[-1] == "…" and stage.store.replies.get(event).state == "done"
     async with on_stage(tmp_path) as stage:
         await until(lambda: not stage.store.replies.unfinished())
-        assert texts(stage, QUAY)[-1] == "Ballast hears: hello\n-# AI-written · base model"
+        shown = f"Ballast hears: hello\n-# AI-written · base model\n{DISCLOSURE}"
+        assert texts(stage, QUAY)[-1] == shown
         assert "went wrong" not in str(stage.sandbox.messages(QUAY)) and not stage.engine.requests
 
 

@@ -2,22 +2,26 @@
 
 import re
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from discord import app_commands
 
 from bot.store import InstalledVersion
-from bot.training.backend_protocol import TrainingFailed
+from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from personas.errors import AdapterError, RequestError
-from personas.schemas.training_events import Progress
+from personas.schemas.training import Teacher
+from personas.schemas.training_events import Epoch, Progress
 from sandbox import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 from tests.samples import SCORECARD
 
 STEP = Progress(
-    step=10, of=40, epoch=0.75, loss=2.345, lr=1e-3, tokens_per_s=456.7, eta_s=95.0, memory_bytes=2**30
+    step=10, of=40, epoch=0.75, loss=2.345, lr=1e-3, tokens_per_s=456.7, eta_s=95.0, memory_bytes=2**30,
+    done=0.42, left_s=290.0,
 )  # fmt: skip
 
 
@@ -35,8 +39,9 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     assert job.request.persona == "ballast" and job.request.hyperparameters.num_train_epochs == 1.5
     assert job.request.job_name == "try_1" and job.request.base_model == "embedded"
     stage.backend.on_event(STEP)
-    shown = await stage.sees("loss 2.345 · 457 tokens/s · 1 min 35 s left")
-    assert "25% · step 10 of 40" in shown["content"] and shown["components"]
+    shown = await stage.sees("step 10 of 40 · loss 2.345 · 457 tokens/s")
+    assert "42% · training · ready in about 5 min\n" in shown["content"] and shown["components"]
+    stage.backend.on_event(Epoch(epoch=1, train_loss=2.0, eval_loss=2.1, seconds=9.0))
     stage.backend.on_event(
         STEP.model_copy(update={"step": 20, "trouble": "No checkpoint could be written."})
     )
@@ -114,6 +119,16 @@ async def test_the_code_refuses_a_member_even_where_the_server_opened_the_comman
             assert await group.interaction_check(SimpleNamespace(user=person))
 
 
+async def test_a_training_begun_by_a_slip_is_cancelled_where_it_was_begun(stage):
+    answer = await stage.moderator.slash(QUAY, "finetune start")
+    await until(lambda: "Queued as" in (answer.message or {}).get("content", ""))
+    words = answer.message["content"]
+    assert "with the recipe" in words and "`/finetune preview` shows the plan" in words
+    await until(lambda: stage.backend.busy)
+    await stage.moderator.click(answer.message, "Cancel")
+    await stage.sees("Cancelled: **ballast v1**")
+
+
 async def test_cancel_ends_a_running_job_and_says_so(stage):
     await start(stage)
     progress = await stage.sees("Training: **ballast v1**")
@@ -122,6 +137,33 @@ async def test_cancel_ends_a_running_job_and_says_so(stage):
     await until(lambda: not stage.backend.busy)
     answer = await stage.moderator.slash(QUAY, "finetune cancel")
     await until(lambda: "There is no job" in (answer.message or {}).get("content", ""))
+
+
+async def ready_with_first_card(stage, version):
+    """Start a training and end it with a first card; returns the result's message."""
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    first = SCORECARD.model_copy(update={"pending": True, "verdict": "promote"})
+    stage.backend.finish(TrainingSucceeded(Path("/models/x"), 61.0, first))
+    result = await stage.sees(f"Trained: **ballast {version}**")
+    await until(lambda: buttons_of(stage, result) == ["Promote", "Stop measuring"])
+    return result
+
+
+async def test_another_verdict_of_the_whole_card_is_told_and_its_rest_can_be_left(stage):
+    result = await ready_with_first_card(stage, "v1")
+    whole = SCORECARD.model_copy(update={"verdict": "hold", "first_verdict": "promote"})
+    stage.backend.finish(TrainingSucceeded(Path("/models/x"), 61.0, whole))
+    told = await stage.sees("The verdict has changed")
+    assert "the gate says hold; it said promote before" in told["content"]
+    await until(lambda: buttons_of(stage, result) == ["Promote"])
+
+    result = await ready_with_first_card(stage, "v2")
+    answer = await stage.member.click(result, "Stop measuring")
+    assert answer.ephemeral and "Only moderators" in answer.message["content"]
+    await stage.moderator.click(result, "Stop measuring")
+    await stage.sees("The rest of its score card was not measured. It was stopped.")
+    assert buttons_of(stage, result) == ["Promote"] and not stage.backend.busy
 
 
 async def test_a_failed_job_says_why_and_what_to_do(stage):
@@ -216,6 +258,25 @@ async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_count
     assert "ballast_synthetic" in [choice["value"] for choice in names]
 
 
+async def test_a_training_from_the_card_needs_no_log_and_has_its_own_recipe(stage, monkeypatch):
+    checks = stage.client.services.trainings._checks
+    teacher = Teacher(model="big", url="http://127.0.0.1:1/v1", licence="MIT")
+    monkeypatch.setattr(
+        stage.client.services.trainings, "_checks", replace(checks, teacher=teacher)
+    )
+    await stage.moderator.slash(QUAY, "finetune preview", dataset="ballast", **{"from": "card"})
+    await until(lambda: stage.backend.planned)
+    assert stage.backend.planned[-1].from_card == 0.5, "beside real exchanges"
+    queued = await start(stage, **{"from": "card"})
+    assert "Queued" in queued and "hardly any sense" not in queued, "a larger model teaches"
+    await until(lambda: stage.backend.busy)
+    request = stage.backend.runs[0].request
+    assert (request.from_card, request.recipe, request.teacher.model) == (1, "card", "big")
+    assert "takes no from_card" in await start(stage, task_type="preference", **{"from": "card"})
+    refused = await start(stage, recipe="card-teacher", **{"from": "card"})
+    assert "this one is big: use the recipe card" in refused, "it distils from the base model alone"
+
+
 async def test_a_channel_without_a_persona_needs_one_named(stage):
     assert "option `persona`" in await start(stage, OFFICE)
     assert "Queued" in await start(stage, OFFICE, persona="thrip")
@@ -246,7 +307,7 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
     words = await preview()
     assert re.search(r"\*\*120\*\* replies .*20 held out; 50,000 tokens", words)
     assert "280 of 300 records are used.\n- 12: too long\n- 8: near duplicate" in words
-    assert "30 steps, about 2 min 5 s, 4.0 GiB" in words
+    assert "30 steps, about 2 min 5 s in all, 4.0 GiB" in words
     assert "number 1 in the queue." in words
     assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
     for persona in ("ballast", "oda"):
@@ -277,6 +338,18 @@ async def test_status_and_autocomplete_tell_what_there_is(stage):
     assert [choice["value"] for choice in names] == ["thrip"]
     sets = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="bal")
     assert [choice["value"] for choice in sets] == ["ballast", "ballast_synthetic"]
+
+
+async def test_the_menu_of_recipes_says_what_each_is_for(stage):
+    shown = await stage.moderator.autocomplete(QUAY, "finetune start", "recipe", recipe="")
+    recipes = stage.client.services.catalogue.recipes()
+    assert [choice["value"] for choice in shown] == recipes
+    for choice in shown:
+        name, _, purpose = choice["name"].partition(": ")
+        assert name == choice["value"] and len(purpose) > 20, choice
+        assert not choice["name"].endswith(("…", ".")), "a label of Discord's has 100 characters"
+    (quick,) = await stage.moderator.autocomplete(QUAY, "finetune start", "recipe", recipe="wait f")
+    assert quick["value"] == "quick"
 
 
 async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_work(tmp_path):

@@ -18,8 +18,10 @@ from personas.errors import AdapterError
 from personas.schemas.training_events import Epoch
 from tests.bot.conftest import PROGRESS_INTERVAL_S, QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
+from tests.bot.web.test_web_score_cards import a_verdict
 from tests.fakes import until
 from tests.samples import SCORECARD
+from tests.trainer.sample_scorecards import good_card
 
 REASONS = (
     "The loss on 12 held-out replies is 2.000, the base model's 3.000.",
@@ -90,7 +92,51 @@ async def test_a_result_has_a_table_of_its_epochs_as_far_as_it_fits(stage):
         "    2     3.040 → 3.000      11.2     1:02",
         "    3     2.540 → 2.750      11.3     1:03",
     ]
-    assert "The gate says **hold**" in shown.split("```")[2]
+    assert "The gate says **hold**" in shown.split("```")[0], "figures come last"
+
+
+def put_replies(folder, count=1, text="said by {side}"):
+    """Write a whole card beside an adapter, with replies of each side."""
+    card = good_card()
+    replies = {
+        side: reply.model_copy(update={"text": text.format(side=side)})
+        for side, reply in card.side_by_side[0].replies.items()
+    }
+    pair = card.side_by_side[0].model_copy(update={"replies": replies})
+    card = card.model_copy(update={"side_by_side": (pair,) * count, "verdict": a_verdict()})
+    folder.mkdir()
+    (folder / "scorecard.json").write_text(card.model_dump_json(), encoding="utf-8")
+
+
+async def test_a_result_begins_with_the_verdict_and_replies_and_ends_with_figures(stage, tmp_path):
+    put_replies(tmp_path / "adapter", text="**said** by {side}\nand more")
+    shown = (await finish(stage, "hold", folder=tmp_path / "adapter", epochs=(epoch(1),)))[
+        "content"
+    ]
+    lines = shown.splitlines()
+    assert lines[1].endswith("a moderator decides. 1 of 1 criteria pass.")
+    assert lines[3:6] == [
+        "> does the bell <ring>?",
+        r"**this version:** \*\*said\*\* by new and more",
+        r"**live version:** \*\*said\*\* by live and more",
+    ]
+    order = ("The gate", "> does", f"- {REASONS[0]}", "Promote makes", "-# Held-out", "```")
+    places = [shown.index(part) for part in order]
+    assert places == sorted(places)
+
+
+async def test_a_result_that_is_too_long_has_fewer_replies(stage, tmp_path):
+    put_replies(tmp_path / "adapter", count=3, text="word " * 100)
+    long_reasons = ("reason " * 400,) * 3
+    result = await finish(stage, "hold", folder=tmp_path / "adapter", reasons=long_reasons)
+    assert 1 <= result["content"].count("\n> ") < 3 and "Held-out replies" in result["content"]
+
+
+async def test_a_damaged_card_leaves_a_result_without_replies(stage, tmp_path):
+    put_replies(tmp_path / "adapter")
+    (tmp_path / "adapter" / "scorecard.json").write_text("{")
+    shown = (await finish(stage, "hold", folder=tmp_path / "adapter"))["content"]
+    assert "The gate says **hold**" in shown and "side by side" not in shown
 
 
 async def test_of_a_long_run_the_first_and_last_epochs_are_shown(stage):

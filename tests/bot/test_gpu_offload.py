@@ -47,6 +47,7 @@ class Backend:
         return
 
     slots = 3
+    trains_on_cpu = False
 
     def cancel(self, job_id):
         return
@@ -129,6 +130,19 @@ async def test_they_come_back_however_the_training_ends():
     assert engine.moves == ["cpu", "cuda"]
 
 
+async def test_an_engine_that_could_not_return_is_held_back_from_it_while_the_next_run_trains():
+    engine = Engine(failing=("cuda",))
+    backend = Backend(engine, small=11)
+    room = GpuOffloadBackend(backend, engine, lambda: 10)
+    await room.run(JOB, lambda event: None)
+    assert engine.moves == ["cpu", "cuda"] and engine.device == "cpu"
+    engine.failing = ()
+    await room.run(JOB, lambda event: None)
+    assert engine.moves[2:] == ["cpu", "cuda"] and engine.device == "cuda"
+    await room.run(JOB, lambda event: None)
+    assert engine.moves[4:] == ["cpu", "cuda"] and backend.trained_beside == ["cpu"] * 3
+
+
 async def test_without_a_gpu_nothing_is_asked_or_moved():
     engine = Engine("cpu")
     backend = Backend(engine)
@@ -164,7 +178,8 @@ async def test_an_engine_that_cannot_move_stays_and_the_training_begins_all_the_
 def test_the_rest_is_the_backends():
     engine = Engine()
     backend = Backend(engine, small=1)
+    backend.trains_on_cpu = True
     room = GpuOffloadBackend(backend, engine, lambda: 0)
     room.hold("yield")
-    assert backend.held == ["yield"] and room.slots == 3
+    assert backend.held == ["yield"] and room.slots == 3 and room.trains_on_cpu
     assert (room.check, room.cancel, room.detach) == (backend.check, backend.cancel, backend.detach)

@@ -1,9 +1,12 @@
 """The real bot hears that a server has removed it, and that it has come back."""
 
+import sqlite3
 import time
 
 import pytest
 
+from bot.guilds.store.guilds import GUILD_TABLES
+from bot.platform.db.schema import MIGRATIONS
 from bot.privacy.retention import DAY_S, Retention, RetentionPeriods
 from sandbox.gateway import guild_create
 from tests.bot.conftest import QUAY, on_stage
@@ -66,6 +69,15 @@ async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bo
     await until(lambda: clock.sleepers)
     assert list(stage.store.messages.guild_messages(guild_id)) == [] and kept(stage) == []
     assert stage.store.channels.of_guild(guild_id) == []
+
+
+def test_every_table_with_servers_is_deleted_with_one():
+    """`delete` itself handles the other three."""
+    raw = sqlite3.connect(":memory:")
+    raw.executescript(";".join(MIGRATIONS))
+    rows = raw.execute("""select t.name from sqlite_schema t, pragma_table_info(t.name) c
+        where t.type = 'table' and c.name = 'guild_id'""")
+    assert {name for (name,) in rows} == {*GUILD_TABLES, "jobs", "promotions", "guilds"}
 
 
 @pytest.mark.parametrize("days", [0])

@@ -293,3 +293,27 @@ async def test_files_that_come_at_once_have_no_more_room_than_one_after_another(
         == 3
         == len(read_all_guild_lore(tmp_path))
     )
+
+
+async def test_a_server_lets_its_personas_use_a_set_of_lore_or_not(stage):
+    async def sets(words, who=None, **options):
+        answer = await (who or stage.moderator).slash(QUAY, "persona lore sets", **options)
+        await until(lambda: words in (answer.message or {}).get("content", ""))
+
+    async def finds_bell():
+        mark = stage.mark
+        await stage.member.say(QUAY, "What is the Long Bell?")
+        await stage.finished(QUAY, mark)
+        return any(hit.source.startswith("_world/") for hit in stage.engine.requests[-1].lore)
+
+    await sets("Used by Ballast, Oda Marrow, Sir Aurelio Thrip.")
+    assert await finds_bell()
+    await sets("Used by nobody.", set="Skerrow Harbour", use=False)
+    assert not await finds_bell()
+    await sets("Used by Oda Marrow.", set="skerrow harbour", use=True, persona="oda")
+    assert not await finds_bell()
+    await sets("There is no set of lore 'Atlantis'. There are: Skerrow Harbour.", set="Atlantis")
+    await sets("Which set?", use=True)
+    await sets("Only moderators", who=stage.member, set="Skerrow Harbour", use=True)
+    asked = await stage.moderator.slash(QUAY, "persona lore ask", question="What is the bell?")
+    await until(lambda: "Shared sets: none" in (asked.message or {}).get("content", ""))

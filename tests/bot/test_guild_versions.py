@@ -44,7 +44,7 @@ class Server:
             timeout_s=8.0,
             since=mark,
         )
-        return message["content"].rpartition("AI-written · ")[2].split(" ·")[0]
+        return message["content"].rpartition("AI-written · ")[2].splitlines()[0].split(" ·")[0]
 
     async def command(self, words, name, **options):
         mark = self.stage.mark

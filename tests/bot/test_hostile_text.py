@@ -20,6 +20,7 @@ from bot.chat.reply_text import (
     split_message,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS
+from bot.safety.actions import DISCLOSURE
 from bot.versions.blind_test.judgement_text import _quoted
 from personas.schemas.chat import ChatReply, LoreHit
 from sandbox.traffic_log import HttpExchange, observers
@@ -129,13 +130,15 @@ class Watch:
                 f"{what.method} {what.path} may mention: {body.get('allowed_mentions')}"
             )
         text = str(body["content"] or "")
-        own = text.rpartition("\n")[2] if text.rpartition("\n")[2].startswith("-# ") else ""
+        disclosed = text.removesuffix("\n" + DISCLOSURE)
+        footer = disclosed.rpartition("\n")[2]
+        own = footer if footer.startswith("-# ") else ""
         if own and own.partition(" · lore: ")[0].removesuffix(" · earlier talk") not in (
             FOOTER,
             EMPTY_FOOTER,
         ):
             self.faults.append(f"a footer {own!r}")
-        if found := dangers(text.removesuffix(own)):
+        if found := dangers(disclosed.removesuffix(own)):
             self.faults.append(f"{found} in {text!r}")
         buttons = re.findall(r"'custom_id': '([^']+)'", str(body.get("components")))
         self.faults += [f"a button {it}" for it in buttons if not OWN_BUTTONS.fullmatch(it)]
@@ -207,8 +210,9 @@ async def ended(stage, channel_id, mark):
 
 def dump(stage):
     """Return the database's rows that give authority or show it."""
-    tables = """rollouts taught comparisons promoting reply_candidates generation_settings channels jobs versions
-        promotions mutes consents gifts memories tombstones forgettings withdrawn votes""".split()
+    tables = """rollouts taught comparisons promoting reply_candidates generation_settings answering_settings channels
+        jobs versions promotions mutes time_zones told_topics consents gifts memories tombstones forgettings withdrawn
+        votes""".split()
     return {
         name: [tuple(row) for row in stage.store._connection.read(f"select * from {name}")]
         for name in tables

@@ -69,7 +69,7 @@ async def test_a_persona_knows_what_a_member_asked_it_to_keep_and_says_so(stage)
     )
     assert KEPT in message["content"] and "never for training" in message["content"]
     reply = await ask(stage, stage.member)
-    assert reply["content"].endswith(" · base model · memory")
+    assert reply["content"].splitlines()[1].endswith(" · base model · memory")
     (hit,) = [hit for hit in stage.engine.requests[-1].lore if hit.source == MEMORY_SOURCE]
     assert (hit.heading, hit.text) == ("Tobias Reed asked you to remember", KEPT)
     assert (await ask(stage, stage.member, "good morning"))["content"].endswith(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.chat.message_text import ANONYMOUS_NAMES, MarkupNames, join_words, readable_text, time_text
+from bot.chat.message_text import ANONYMOUS_NAMES, MarkupNames, readable_text, time_text
 
 NAMES = MarkupNames(lambda it: f"@user{it}", lambda it: f"@role{it}", lambda it: f"#channel{it}")
 
@@ -34,7 +34,3 @@ def test_what_is_kept_names_nobody_even_in_code():
 
 def test_relative_times_are_dates_since_they_are_read_later():
     assert time_text(0, "R") == time_text(0, "f") == "1 January 1970 00:00 UTC"
-
-
-def test_words_are_joined_as_in_a_sentence():
-    assert [join_words("abc"[:count]) for count in (1, 2, 3)] == ["a", "a and b", "a, b and c"]

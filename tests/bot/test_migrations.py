@@ -56,6 +56,18 @@ ROWS = {
     23: "insert into threads values (11, 1, 10)",
     24: "insert into memory_vectors values (1, 'an encoder', x'0102')",
     26: "insert into generation_settings values (1, 10, '', 300, 0.5, null, 4096, 118.0)",
+    28: "insert into time_zones values (1, 'Europe/Berlin'); insert into told_topics values (10, 1)",
+    30: """insert into answering_settings values (1, 10, 2.0, 50, '22:00-07:00', 1, 119.0);
+        insert into reply_lines values (1, 1001)""",
+    32: """insert into talks values (1, 10, 5, 118.0, 118.0, 1001);
+        insert into safety_answers values ('2026-11-28', 'en', 1); insert into minor_guilds values (1)""",
+    31: """insert into training_schedules (guild_id, channel_id, persona_id, weekdays, minute, options, set_by, set_at,
+        handled_at, outcome) values (1, 10, 'ballast', 1, 510, '{}', 5, 119.0, 119.0, '')""",
+    33: """insert into channel_personas values (1, 10, 'oda', 0, 119.0);
+        insert into persona_aliases values (1, 'oda', 'Mother Marrow')""",
+    35: """insert into scheduled_lines (guild_id, channel_id, weekdays, minute, prompt, set_by, set_at, handled_at)
+        values (1, 10, 127, 510, 'say good morning', 5, 120.0, 120.0); insert into line_prompts values (1001, 'x')""",
+    34: "insert into blocks values (1, 6, '', 5, 121.0); insert into reply_limits values (1, 20, null, 1)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from huggingface_hub import constants
 
@@ -177,6 +178,17 @@ def test_a_path_with_a_number_sign_cannot_be_named(hub, type_models, tmp_path):
     assert code == 1 and "has a #" in errors and "Rename" in errors
 
 
+def test_a_relative_path_is_written_whole(type_models, tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tiny_base.folder.parent)
+    (tmp_path / ".env").write_text("LLAMA_SERVER='/opt/llama-server'\n")
+    name = f"./{tiny_base.folder.name}#yarn:2"
+    code, output, errors = type_models("use", name, "--yes", "--json")
+    written = load_settings(tmp_path / ".env", {}).base_model
+    assert code == 0 and written == json.loads(output)["base_model"]
+    assert written == f"{tiny_base.folder.absolute()}#yarn:2"
+    assert "nothing reads LLAMA_SERVER" not in errors, "the command may be about to set ENGINE"
+
+
 def test_case_and_scaling_of_a_name_are_kept_apart(hub, type_models, tmp_path):
     type_models("fetch", "qwen3-0.6b", "--yes")
     code, output, _ = type_models("use", "QWEN3-0.6B#yarn:2", "--yes", "--json")
@@ -225,7 +237,10 @@ def fetched_gguf(hub, type_models, monkeypatch):
     """A machine of 8 GiB, which has a model's GGUF file: its weights in 16 bits are larger."""
     monkeypatch.setattr(
         "bot.models.table.psutil",
-        SimpleNamespace(virtual_memory=lambda: SimpleNamespace(total=8 * 2**30)),
+        SimpleNamespace(
+            virtual_memory=lambda: SimpleNamespace(total=8 * 2**30, available=2**30),
+            Process=psutil.Process,
+        ),
     )
     monkeypatch.delenv("ENGINE", raising=False)
     code, _, _ = type_models("fetch", "qwen3-4b", "--yes")

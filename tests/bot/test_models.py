@@ -37,6 +37,8 @@ async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, proces
     assert "python -m bot models fetch qwen3-1.7b" in text
     published = table.as_json()
     assert published["recommended"] == "qwen3-1.7b" and published["reason"] == table.reason
+    assert "At the moment 3.0 GiB of memory are free, too little to serve it" in text
+    assert published["shortage"] in text and published["machine"]["free_bytes"] == 3 * GIB
     row = next(row for row in published["models"] if row["name"] == "qwen3-1.7b")
     assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
     assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]
@@ -116,6 +118,10 @@ def test_a_base_model_is_the_same_in_any_revision_and_scaling():
 
 def test_the_command_prints_the_table_or_one_object(monkeypatch, capsys, tmp_path, processor):
     code, output, errors = typed(monkeypatch, capsys, tmp_path, "models")
-    assert code == 0 and not errors and output.startswith("This machine: 16.0 GiB of memory, ")
+    assert (
+        code == 0
+        and not errors
+        and output.startswith("This machine: 16.0 GiB of memory (1 GiB of it for other programs), ")
+    )
     code, output, _ = typed(monkeypatch, capsys, tmp_path, "models", "--json")
     assert code == 0 and json.loads(output)["base_model"] == "embedded"

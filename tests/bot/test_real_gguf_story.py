@@ -10,7 +10,7 @@ from bot.demo_guild import MEMBER, MODERATOR
 from bot.settings import load_settings
 from personas.home.adapters import adapter_ref
 from personas.home.effect_probe import load_effect_probe, read_effect_results
-from tests.bot.conftest import QUAY
+from tests.bot.conftest import QUAY, finished_reply
 from tests.fakes import until
 from tests.real_llama import llama_program, real_model, setting_of
 from tests.trainer.job_folders import shipping_few
@@ -48,14 +48,8 @@ async def ask(app, text="Good evening, who is there?"):
     stage = app.sandbox
     mark = len(stage.events)
     await stage.member(MEMBER).say(QUAY, text)
-    channel_id = stage.channel(QUAY)["id"]
-    edit = await stage.wait_for(
-        "edit",
-        lambda m: m["channel_id"] == channel_id and "\n-# AI-written" in m["content"],
-        REPLY_TIMEOUT_S,
-        mark,
-    )
-    reply, _, footer = edit["content"].rpartition("\n-# ")
+    message = await finished_reply(stage, QUAY, mark, timeout_s=REPLY_TIMEOUT_S)
+    reply, _, footer = message["content"].partition("\n-# ")
     return reply, footer
 
 

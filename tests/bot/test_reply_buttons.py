@@ -1,13 +1,16 @@
 """The buttons under a reply: Reply and its form, Regenerate, votes; and taking a reply back."""
 
 import asyncio
+from contextlib import ExitStack
 
 from bot.chat.senders import WebhookSender
 from bot.chat.streaming_reply import PLACEHOLDER, StreamingReply
-from bot.store import StoreError, VoteCounts
+from bot.chat.unfinished import MAX_REPLIES_TO_MEMBER
+from bot.store import Memory, StoreError, VoteCounts
 from personas.errors import EngineBusyError
 from sandbox import FaultRates
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.version_rows import install
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
 
@@ -266,6 +269,82 @@ async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_o
     question = next(m for m in stage.sandbox.messages(INN) if m["content"] == "mine")
     answer = await stage.moderator.context(INN, "Delete this reply", question)
     assert "This is no reply of a persona" in answer.message["content"]
+
+
+async def test_the_base_model_is_heard_beside_a_reply_by_the_one_who_asks_for_it(stage):
+    """With the card and lore of the reply, without the version's own replies, memories of others, or
+    a trace in the history.
+    """
+    version = install(stage.store)
+    stage.store.versions.promote("ballast", version, by=1, at=1.0)
+    first = await replied(stage, "the tide")
+    assert "Without training" in labels(first)  # this version was trained here
+    await stage.member.click(first, f"vote+1:{_event(stage)}")
+    assert "Without training" in labels(stage.sandbox.messages(QUAY)[-1])
+    reply = await replied(stage, "and the lamp?")
+    memory = Memory(
+        guild_id=int(stage.sandbox.guild_id),
+        persona_id="ballast",
+        user_id=int(stage.member.id),
+        text="The lamp is mine.",
+        by_persona=False,
+        message_id=None,
+        at=1.0,
+        channel_id=0,
+        seq=0,
+    )
+    stage.store.memories.add(memory)
+    channel_id = int(reply["channel_id"])
+    told = [message.text for message in stage.store.messages.recent(channel_id)]
+    for asker, knows in ((stage.member, True), (stage.moderator, False)):
+        answer = await asker.context(QUAY, "Reply without training", reply)
+        await until(lambda: "AI-written" in (answer.message or {}).get("content", ""))  # noqa: B023
+        assert answer.ephemeral
+        assert answer.message["content"].startswith("**Ballast without training**")
+        assert "-# AI-written · base model" in answer.message["content"]
+        request = stage.engine.requests[-1]
+        assert request.adapter is None
+        assert [turn.text for turn in request.turns] == ["and the lamp?"]
+        assert any(hit.text == "The lamp is mine." for hit in request.lore) is knows
+    assert [message.text for message in stage.store.messages.recent(channel_id)] == told
+    answer = await stage.member.context(
+        QUAY, "Reply without training", told_message(stage, told[0])
+    )
+    assert "This is no reply of a persona" in answer.message["content"]
+
+
+def told_message(stage, text):
+    return next(message for message in stage.sandbox.messages(QUAY) if message["content"] == text)
+
+
+async def test_pressing_twice_generates_one_reply_without_training(stage):
+    stage.store.versions.promote("ballast", install(stage.store), by=1, at=1.0)
+    reply = await replied(stage, "the tide")
+    event = _event(stage)
+    count = len(stage.engine.requests)
+    stage.engine.free.clear()
+    first = await stage.member.click(reply, f"untrained:{event}")
+    await until(lambda: len(stage.engine.requests) == count + 1)
+    second = await stage.member.click(reply, f"untrained:{event}")
+    await until(lambda: "is being written" in (second.message or {}).get("content", ""))
+    other = await stage.moderator.click(reply, f"untrained:{event}")
+    await until(lambda: len(stage.engine.requests) == count + 2)
+    stage.engine.free.set()
+    for answer in (first, other):
+        await until(lambda: "AI-written" in (answer.message or {}).get("content", ""))  # noqa: B023
+    later = await stage.member.click(reply, f"untrained:{event}")
+    await until(lambda: "AI-written" in (later.message or {}).get("content", ""))
+    assert len(stage.engine.requests) == count + 3
+
+
+async def test_who_floods_hears_no_base_model(stage):
+    reply = await replied(stage, "the tide")
+    unfinished = stage.client.services.reply_service.unfinished
+    with ExitStack() as several:
+        for event in range(MAX_REPLIES_TO_MEMBER):
+            several.enter_context(unfinished.counting(event, member=int(stage.member.id)))
+        answer = await stage.member.context(QUAY, "Reply without training", reply)
+        await until(lambda: "unfinished" in (answer.message or {}).get("content", ""))
 
 
 async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(

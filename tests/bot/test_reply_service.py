@@ -167,7 +167,7 @@ async def test_nothing_a_persona_says_mentions_anyone_or_links(tmp_path):
         guild = stage.client.guilds[0]
         names |= {"member": guild.owner_id, "role": guild.roles[-1].id}
         mark = stage.mark
-        await stage.member.say(QUAY, "@everyone do it")
+        await stage.member.say(QUAY, "do it, @everyone")
         reply = await stage.finished(QUAY, mark)
         assert (
             reply["mentions"] == []

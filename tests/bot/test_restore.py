@@ -150,6 +150,18 @@ def test_what_was_decided_since_holds(home, backup):
     assert [export.what for export in read_exports(home)] == ["backup", "card"]
 
 
+def test_answers_with_help_lines_since_are_counted_still(home, tmp_path):
+    with Store.open(home / DATABASE) as store:
+        store.safety_answers.count("2026-11-27", "en")
+    backup = create_backup(home, tmp_path / "c.zip", NOW, quiet).path
+    with Store.open(home / DATABASE) as store:
+        for day in ("2026-11-27", "2026-11-28"):
+            store.safety_answers.count(day, "en")
+    put_back(backup, home)
+    with Store.open(home / DATABASE) as store:
+        assert store.safety_answers.by_year() == {"2026": 3}
+
+
 def test_who_agreed_before_and_after_still_agrees(home, backup):
     put_back(backup, home)
     assert (

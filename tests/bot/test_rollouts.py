@@ -42,7 +42,7 @@ def running(stage, persona="ballast"):
 
 
 def version_of(message):
-    return message["content"].rpartition("AI-written · ")[2].split(" ·")[0]
+    return message["content"].rpartition("AI-written · ")[2].splitlines()[0].split(" ·")[0]
 
 
 async def test_a_share_of_the_replies_is_made_by_the_new_version_and_stays_with_it(stage):

@@ -16,8 +16,9 @@ from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.generation.store import GenerationScope
 from bot.operations.shards import ShardRange, request_limiter
 from bot.operations.shards.request_limiter import RateBudget
-from bot.operations.shards.shard_store import open_shard_store
+from bot.operations.shards.shard_store import LOCAL_TABLES, open_shard_store
 from bot.operations.shards.shared_log import SharedStateError
+from bot.operations.shards.shared_state import SHARED_KEYS
 from bot.personas.card_import import remove_persona
 from bot.personas.guild_lore import GuildLore
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
@@ -375,6 +376,7 @@ def test_a_home_without_shards_is_split_once(tmp_path):
             place = {"guild_id": guild_id, "channel_id": guild_id + 1}
             store.messages.append(**place, author_id=5, author_name="Nils", text=text, at=1.0)
             store.channels.record_thread(guild_id, guild_id + 1, guild_id + 2)
+        store.safety_answers.count("2026-11-28", "en")
     for shards, here in (("0-1/3", [0, 1]), ("2/3", [2])):
         store, mirror = open_store(tmp_path, shards)
         assert store.versions.live(PERSONA, 0) == "v1"
@@ -385,10 +387,19 @@ def test_a_home_without_shards_is_split_once(tmp_path):
         assert [bool(store.channels.threads_of(it + 2)) for it, _ in guilds] == [
             at in here for at in range(3)
         ]
+        assert bool(store.safety_answers.by_year()) is (0 in here)
         mirror.leave()
         store.close()
     assert not (tmp_path / "understudy.sqlite").exists()
     assert b"secret 2" not in (tmp_path / "shards-0-1-of-3.sqlite").read_bytes()
+
+
+def test_each_table_with_guilds_is_split_or_shared(tmp_path):
+    Store.open(tmp_path / "understudy.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "understudy.sqlite")) as db:
+        rows = db.execute("""select t.name from sqlite_schema t, pragma_table_info(t.name) c
+            where t.type = 'table' and c.name = 'guild_id'""").fetchall()
+    assert {name for (name,) in rows} <= {*LOCAL_TABLES, *SHARED_KEYS}
 
 
 def test_impossible_ranges_are_refused(tmp_path):

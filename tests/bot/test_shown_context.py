@@ -7,6 +7,7 @@ import re
 import pytest
 
 from bot.store import Channel
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_direct_messages import chosen, in_dm
 from tests.fakes import until
@@ -135,7 +136,7 @@ async def test_quotes_edits_deletions_and_forwards_are_given_as_the_channel_show
         stage.sandbox._container.messages.delete(message["id"])
     first = await answered(stage, stage.moderator.say(QUAY, "The piano weighs 412 kilos."))
     second = await answered(stage, stage.member.say(QUAY, "And the harp?"))
-    await answered(stage, stage.member.say(QUAY, "Is that so?", reply_to=first))
+    await answered(stage, stage.member.say(QUAY, "Is that so, Ballast?", reply_to=first))
     assert (
         given(stage) == shown(stage, quay)
         and "[replying to Mina Vale: The piano" in given(stage)[-2][1]
@@ -225,7 +226,10 @@ async def test_an_embed_and_what_is_no_text_are_named_in_a_quote(stage):
     await answered(
         stage, stage.member.say(OFFICE, "@Understudy what is this?", reply_to=poll), OFFICE
     )
-    assert given(stage)[-2] == (TOBIAS, "[replying to Mina Vale: [a poll]]\nwhat is this?")
+    assert given(stage)[-2] == (
+        TOBIAS,
+        "[replying to Mina Vale: [a poll: Tea? (yes / no)]]\nwhat is this?",
+    )
 
 
 async def test_what_discord_hides_is_said_and_not_given(tmp_path):
@@ -326,34 +330,44 @@ async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_b
 # ---------------------------------------------------------------------------------- what is no text
 
 
-@pytest.mark.parametrize(("kind", "words"), [
-    ("sticker", "A sticker cannot be read"),
-    ("bare", "has no text that Ballast"),
-])  # fmt: skip
-async def test_a_message_without_text_is_met_with_the_reason(tmp_path, kind, words):
+async def test_a_message_without_text_is_met_with_the_reason(tmp_path):
     async with on_stage(tmp_path, message_content=False) as stage:
         mark = stage.mark
-        if kind == "sticker":
-            await stage.member.sticker(QUAY, "Wave", "@Understudy")
-        else:
-            await stage.member.say(QUAY, "@Understudy")
-        await stage.sees(words, since=mark)
+        await stage.member.say(QUAY, "@Understudy")
+        await stage.sees("has no text that Ballast", since=mark)
         assert not stage.engine.requests
 
 
-async def test_a_poll_and_a_voice_message_are_named_where_a_persona_answers_everything(stage):
-    mark = stage.mark
-    await stage.member.poll(QUAY, "Tea?", ["yes", "no"])
-    await stage.sees("A poll cannot be read", since=mark)
-    await stage.member.voice_message(QUAY)
-    await answered(stage, stage.member.say(QUAY, "hello"))
-    notices = [
-        it
-        for _, it in stage.sandbox.events[mark:]
-        if "cannot be read here" in it.get("content", "")
-    ]
-    assert len(notices) == 1, "once in a while, since members talk among themselves there"
-    assert "hides your message" not in str(stage.sandbox.events[mark:])
+async def test_stickers_polls_files_and_voice_messages_are_given_as_words(stage):
+    member = stage.member
+    await answered(stage, member.sticker(QUAY, "Wave", "@Understudy"))
+    assert given(stage)[-2] == (TOBIAS, "[a sticker: Wave]")
+    await answered(stage, member.poll(QUAY, "Tea  or\nsoup?", ["tea", "soup"]))
+    assert given(stage)[-2] == (TOBIAS, "[a poll: Tea or soup? (tea / soup)]")
+    await answered(stage, member.voice_message(QUAY))
+    assert given(stage)[-2] == (TOBIAS, "[a voice message of 1 s]")
+    archive = StoredFile.named("ledger.zip", b"PK\x03\x04" + bytes(1500))
+    await answered(stage, member.say(QUAY, "the ledger", files=[archive]))
+    assert given(stage)[-2] == (TOBIAS, "the ledger\n[a file: ledger.zip, 1.5 kB]")
+
+
+async def test_a_forward_is_given_with_what_it_carries(stage):
+    picture = StoredFile.named("quay.png", b"\x89PNG")
+    elsewhere = await stage.moderator.say(OFFICE, "The quay.", files=[picture])
+    await answered(stage, stage.member.forward(QUAY, elsewhere))
+    assert given(stage)[-2] == (TOBIAS, "The quay.\n[a picture: quay.png, 4 B]")
+    stuck = await stage.moderator.sticker(OFFICE, "Wave")
+    await answered(stage, stage.member.forward(QUAY, stuck))
+    assert given(stage)[-2] == (TOBIAS, "[a sticker: Wave]")
+
+
+async def test_an_edit_that_leaves_a_file_alone_leaves_its_name(stage):
+    archive = StoredFile.named("ledger.zip", b"PK\x03\x04")
+    said = await answered(stage, stage.member.say(QUAY, "the ledger", files=[archive]))
+    await stage.member.edit(said, "")
+    await until(
+        lambda: stage.store.messages.text_of(int(said["id"])) == "[a file: ledger.zip, 4 B]"
+    )
 
 
 # ------------------------------------------------------------------------------------------ proxies

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.cli.ask import _stored_version
+from bot.cli.ask import _stored_adapter
 from bot.operations.doctor import connection_checks
 from bot.operations.shards import ShardRange
 from bot.operations.shards.shard_store import open_shard_store
@@ -242,7 +242,7 @@ def test_questions_and_history_find_their_part(home, run, tmp_path):
         (live,) = db.execute(
             "select version from promotions where persona_id = 'oda' order by seq desc"
         ).fetchone()
-    assert _stored_version(home, Persona("oda", "Oda"), None) == live
+    assert _stored_adapter(home, Persona("oda", "Oda"), None).version == live
     code, _, err = run("history", "--guild", GUILD, "--persona", "oda", "--out", tmp_path / "h.jsonl",
                          DISCORD_PERMISSION="Granted by Discord to the test in 2026")  # fmt: skip
     assert code == 0 and (tmp_path / "h.jsonl").stat().st_size, err

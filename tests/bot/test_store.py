@@ -11,7 +11,7 @@ from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
 from personas.prompt.renderer import recent_start
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import Progress
+from personas.schemas.training_events import Epoch, Progress
 
 GUILD = 900000000000000001
 CHANNEL = 900000000000000011
@@ -336,6 +336,9 @@ def test_progress_that_nobody_understands_is_none(store):
         step=1, of=2, epoch=0.5, loss=3, lr=1e-4, tokens_per_s=300, eta_s=4, memory_bytes=1
     )
     assert store.jobs.report("j1", "t", step).progress == step
+    epoch = Epoch(epoch=1, train_loss=3.0, eval_loss=None, seconds=9.0)
+    assert store.jobs.report("j1", "t", epoch).progress == step, "which says how far it is"
+    assert store.jobs.report("j1", "earlier", epoch) is None
     store._connection.write('update jobs set progress = \'{"event": "dance"}\'')
     assert store.jobs.get("j1").progress is None and claimed.progress is None
 

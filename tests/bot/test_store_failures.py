@@ -33,10 +33,11 @@ from personas.home.data_subjects import CONSENT_FILE
 from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeTrainingBackend
 
-home, limit = Path(sys.argv[1]), int(sys.argv[2])
+home, room = Path(sys.argv[1]), int(sys.argv[2])
 store = Store.open(home / "understudy.sqlite")
 queue = JobQueue(store, FakeTrainingBackend(), SystemClock())
-if limit:
+if room:
+    limit = room + max(path.stat().st_size for path in home.glob("understudy.sqlite*"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 print("ready", flush=True)
 for guild in range(10_000):
@@ -60,12 +61,12 @@ def add_job(store, job_id):
 
 
 @contextmanager
-def enqueuing(home, limit=0):
+def enqueuing(home, room=0):
     """A process that enqueues as fast as it can; what it prints has been acknowledged. Killed in
-    the end.
+    the end. With `room`, no file can get larger than the database's largest and so many bytes.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", ENQUEUE, str(home), str(limit)],
+        [sys.executable, "-c", ENQUEUE, str(home), str(room)],
         stdout=subprocess.PIPE,
         text=True,
         env=ENVIRON,
@@ -95,7 +96,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
 
 
 def test_a_full_disk_loses_nothing_and_says_so(tmp_path):
-    with enqueuing(tmp_path, limit=1_000_000) as process:
+    with enqueuing(tmp_path, room=500_000) as process:
         *acknowledged, refusal = process.stdout.read().splitlines()
     assert refusal.startswith("refused The database") and "stored before is safe" in refusal
     assert len(acknowledged) > 3

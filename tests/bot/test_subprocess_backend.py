@@ -138,7 +138,8 @@ async def test_options_and_environment_of_the_trainer(workshop):
         "TOKENIZERS_PARALLELISM": "false",
     }
     result = json.loads((await workshop.run("telling", environ=environ)).error)
-    assert result["options"] == ["--threads", "2", "--nice", "5", "--card", "full", "--stop-on-eof"]
+    options = ["--threads", "2", "--nice", "5", "--card", "full", "--stop-on-eof"]
+    assert result["options"] == [*options, "--defer-card"]
     assert not {"DISCORD_TOKEN", "WANDB_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(
         result["environ"]
     )

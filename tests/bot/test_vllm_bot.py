@@ -129,6 +129,16 @@ async def test_without_adapters_versions_are_kept_and_the_footer_says_so(
         assert not any(server.loads for server in servers)
 
 
+async def test_the_doctor_says_what_to_do_without_a_graphics_card(settings, monkeypatch):
+    own = settings.model_copy(update={"engine_urls": ()})
+    monkeypatch.setattr(server_checks, "list_gpus", list)
+    card, *others = await server_checks.check_replicas(own)
+    assert (card.name, card.state) == ("vLLM card", "warn") and others
+    assert "leave ENGINE out, or set ENGINE=llamacpp" in card.remedy
+    monkeypatch.setattr(server_checks, "list_gpus", lambda: ["a card"])
+    assert "vLLM card" not in [check.name for check in await server_checks.check_replicas(own)]
+
+
 async def test_the_doctor_checks_each_server(settings, servers):
     checks = await server_checks.check_replicas(settings)
     assert [(check.name, check.state) for check in checks] == [

@@ -37,6 +37,7 @@ from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Phase
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD
 
@@ -193,8 +194,12 @@ def _versions(home, store):
     folder = home / "models" / "dialogue" / "manners"
     write_adapter(folder)
     write_people(folder, {_key(home, f"name:{USERNAME.casefold()}"): 1})
-    done = JobResult(adapter=str(folder), seconds=1.0, scorecard=SCORECARD)
+    first_card = SCORECARD.model_copy(update={"pending": True})
+    done = JobResult(adapter=str(folder), seconds=1.0, scorecard=first_card)
     store.jobs.complete("job9", claimed.attempt_token, done, 32.0)
+    store.jobs.claim_card("job9")
+    store.jobs.report_card("job9", Phase(name="measuring the adapter", detail=DISPLAY))
+    store.jobs.end_card("job9", "failed", f"There is no file {DISPLAY}.")
 
 
 def _lore(home):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 from bot.store import JobResult, Store
 from bot.training.store import NewTrainingJob
+from personas.home.adapters import adapter_ref
 from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 
@@ -23,6 +26,19 @@ def install(
     store.jobs.add_imported(
         new, version, JobResult(adapter="a", seconds=1, scorecard=card, imported=True), at
     )
+    return version
+
+
+def install_learned(store: Store, home: Path, *, short_card: bool) -> str:
+    """A version of Ballast whose manifest says whether it was trained under the short card, too."""
+    version = install(store)
+    folder = adapter_ref(home, "ballast", version).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = {"samples_train": 6}
+    if short_card:
+        counts["samples_with_short_card"] = 3
+    manifest = {"prompt_version": "4", "dataset": counts}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return version
 
 

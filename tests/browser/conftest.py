@@ -140,6 +140,9 @@ class Visitor:
 
     async def fill_option(self, option: str, value: str) -> None:
         chip = self.page.get_by_role("button", name=f"+{option}", exact=True)
+        more = self.page.locator(".chip.more")
+        if await more.is_visible() and not await chip.is_visible():
+            await more.click()
         if await chip.is_visible():
             await chip.click()
         field = self.page.locator(".command").get_by_label(re.compile(rf"^{option}( required)?$"))

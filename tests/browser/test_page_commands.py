@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
-from tests.bot.conftest import QUAY
+from tests.bot.conftest import OFFICE, QUAY
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.fakes import until
 
@@ -89,6 +89,43 @@ async def test_options_are_reached_and_a_command_is_run_by_keyboard(staged, visi
     await press("Enter")
     await mina.sees("Training: ballast v1")
     await until(lambda: staged.backend.busy)
+
+
+async def test_a_training_is_started_with_two_options_in_sight_and_the_others_behind_more(
+    staged, visit
+):
+    mina = await visit(staged.sandbox, "Mina Vale", QUAY)
+    form = await mina.open_command("finetune start")
+    chips = form.get_by_role("group", name="Optional").get_by_role("button")
+    assert await chips.all_inner_texts() == ["+persona", "+recipe", "10 more"]
+    await chips.last.press("Enter")
+    await expect(chips).to_have_count(12)
+    await expect(chips.nth(2)).to_be_focused()
+    await mina.fill_option("epochs", "2")
+    await mina.has_no_serious_problem()
+    await mina.page.get_by_role("button", name="Run", exact=True).click()
+    await mina.sees("Training: ballast v1")
+    await until(lambda: staged.backend.busy)
+    assert staged.store.jobs.in_state("running")[0].request.hyperparameters.num_train_epochs == 2
+
+
+async def test_jump_to_present_lies_over_no_command(staged, visit):
+    for number in range(30):
+        await staged.member.say(OFFICE, f"number {number}")
+    mina = await visit(staged.sandbox, "Mina Vale", OFFICE, viewport=PHONE, has_touch=True)
+    await mina.sees("number 29")
+    await mina.page.locator("#scroller").evaluate("(scroller) => scroller.scrollTo(0, 0)")
+    latest = mina.page.get_by_role("button", name="Jump to present")
+    await expect(latest).to_be_visible()
+    await mina.open_command("finetune start")
+    await mina.page.get_by_role("button", name="10 more").click()
+    await expect(latest).to_be_visible()
+    box = await latest.bounding_box()
+    form = await mina.page.get_by_role("form", name="/finetune start").bounding_box()
+    messages = await mina.page.locator("#scroller").bounding_box()
+    assert messages["y"] + messages["height"] <= box["y"]
+    assert box["y"] + box["height"] <= form["y"]
+    await mina.fits()
 
 
 async def test_the_buttons_of_a_reply_fit_a_phone_and_a_vote_edits_nothing(staged, visit):

@@ -1,7 +1,9 @@
-"""A command that takes a file, in the page."""
+"""Files, stickers, polls and forwards in the page."""
 
 import pytest
 from playwright.async_api import expect
+
+from tests.browser.panel import PICTURE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -19,3 +21,44 @@ async def test_a_command_gets_the_file_that_is_chosen(sandbox, panelist, visit):
     await nils.sees("a.txt: 4 letters")
     await nils.say("/weigh these words stand for no file")
     await expect(form.get_by_label("file required")).to_have_value("")
+
+
+async def test_a_sticker_a_poll_and_a_described_picture_are_sent_and_forwarded(sandbox, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    page = nils.page
+    more = page.get_by_role("button", name="Files, stickers and polls")
+    await more.click()
+    await page.get_by_role("menuitem", name="Wave").click()
+    await expect(page.get_by_role("img", name="Sticker: Wave")).to_have_text("👋")
+
+    await more.click()
+    await page.get_by_role("menuitem", name="Create a poll").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Question").fill("Tea?")
+    await dialog.get_by_label("Answers, one a line").fill("\n".join("x" * 11))
+    await dialog.get_by_role("button", name="Post").click()
+    await expect(dialog.locator(".field .problem").last).to_contain_text("at most 10 answers")
+    await dialog.get_by_label("Answers, one a line").fill("yes\n\nno")
+    await dialog.get_by_role("button", name="Post").click()
+    await expect(page.locator(".poll li")).to_have_text(["yes", "no"])
+
+    picture = {"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE}
+    async with page.expect_file_chooser() as chosen:
+        await more.click()
+        await page.get_by_role("menuitem", name="Upload files").click()
+    await (await chosen.value).set_files(picture)
+    await page.get_by_role("button", name="Describe dot.png").click()
+    await dialog.get_by_label("Description").fill("a dot")
+    await dialog.get_by_role("button", name="Save").click()
+    await nils.say("look")
+    said = await nils.sees("look")
+    await expect(said.get_by_role("img", name="a dot")).to_be_visible()
+    (stored,) = [it for it in sandbox.messages("tavern") if it["content"] == "look"]
+    assert stored["attachments"][0]["description"] == "a dot"
+
+    await nils.choose(said, "Forward")
+    await page.get_by_role("menuitem", name="#cellar").click()
+    await nils.go("cellar")
+    copy = page.locator(".forwarded")
+    await expect(copy).to_contain_text("look")
+    await expect(copy.get_by_role("img", name="a dot")).to_be_visible()

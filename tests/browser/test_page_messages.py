@@ -92,7 +92,7 @@ async def test_only_what_is_allowed_is_offered(sandbox, visit):
     mora = await visit(sandbox, "Mora", "tavern")
     await nils.message("by Olga").click(button="right")
     await expect(nils.page.get_by_role("menuitem")).to_have_text(
-        ["Reply", "Create thread", "Copy text"]
+        ["Reply", "Forward", "Create thread", "Copy text"]
     )
     await nils.page.keyboard.press("Escape")
     await mora.choose(mora.message("by Olga"), "Delete message")
@@ -213,6 +213,24 @@ async def test_unread_is_marked_counted_and_cleared(sandbox, visit):
     await expect(cellar).not_to_contain_class("unread")
     await nils.act_as("Mora")
     await expect(cellar).not_to_contain_class("unread")
+
+
+async def test_what_is_said_before_the_page_listens_is_unread(sandbox, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    late = False
+
+    async def answer(route):
+        nonlocal late
+        response = await route.fetch()
+        if not late:
+            late = True
+            await sandbox.member("Mora").say("cellar", "@Nils I mean you")
+        await route.fulfill(response=response)
+
+    await nils.page.route("**/page-api/state*", answer)
+    await nils.page.reload()
+    await expect(nils.place("cellar")).to_contain_class("unread")
+    await expect(nils.place("cellar").locator(".badge")).to_have_text("1 mentions")
 
 
 async def test_a_thread_and_direct_messages(sandbox, visit):

@@ -7,6 +7,7 @@ from playwright.async_api import expect
 
 from bot.app import open_app
 from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER
+from bot.safety.actions import DISCLOSURE
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
 from tests.bot.conftest import INN, QUAY
@@ -57,8 +58,10 @@ async def test_hostile_text_is_shown_as_text(staged, visit):
     )
     assert await said.locator("a").count() == 0 and await said.locator(".mention").count() == 0
     notes = await said.locator(".subtext").all_inner_texts()
-    assert notes[0] == "a greeting by this persona's author" and len(notes) == 7
-    assert all(note.startswith("AI-written · base model") for note in notes[1:])
+    greeting, first, disclosure, *others = notes
+    assert greeting == "a greeting by this persona's author" and len(others) == 5
+    assert disclosure == DISCLOSURE.removeprefix("-# ")
+    assert all(note.startswith("AI-written · base model") for note in (first, *others))
     assert "@everyone" in re.sub("\u200b", "", " ".join(await said.all_inner_texts())), (
         "what was written can be read"
     )
@@ -127,6 +130,8 @@ async def test_a_gateway_dropped_in_the_middle_of_a_reply_loses_nothing(staged, 
     staged.engine.free.clear()
     await tobias.say("hold the line")
     await expect(tobias.page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
+    await tobias.page.locator("#acting").click()
+    await tobias.page.get_by_role("menuitemradio", name="Developer tools").click()
     await tobias.page.get_by_role("button", name="Bench").click()
     await tobias.page.get_by_role("button", name=re.compile("Drop")).click()
     await tobias.page.keyboard.press("Escape")

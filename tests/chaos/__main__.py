@@ -172,7 +172,7 @@ def main() -> int:
     outcomes = asyncio.run(run(args.seeds, args.first, args.only))
     if not outcomes:
         parser.error(
-            f"--only: no suite's name contains {args.only!r}; there are: {', '.join(SUITES)}"
+            f"--only: no suite's name contains {args.only!r}; there are: {'; '.join(SUITES)}"
         )
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result(outcomes), indent=1) + "\n", encoding="utf-8")

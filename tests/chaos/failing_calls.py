@@ -303,7 +303,7 @@ async def fail_engine(trial: Trial, pieces: int) -> None:
     assert reply is not None
     whole = "".join(script(stage.engine.requests[-1])[:pieces]).strip()
     shown = {int(one["id"]): one["content"] for one in stage.sandbox.messages(QUAY)}
-    text, _, note = "\n".join(shown.get(part, "") for part in reply.parts).rpartition("-# ")
+    text, _, note = "\n".join(shown.get(part, "") for part in reply.parts).partition("-# ")
     if text.split() != whole.split() or "The model fell over" not in note:
         trial.lost(f"{pieces} pieces: shown are {text[:60]!r} and {note!r}")
     if (stage.store.messages.text_of(reply.parts[0]) or "").split() != whole.split():

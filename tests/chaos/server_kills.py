@@ -196,7 +196,8 @@ class TownTalk(Conversation):
         if len(texts) > 1:
             self.outcome.doubled.append(f"reply {row['event_id']}: {texts}")
         for text in texts:
-            spoken, _, footer = text.partition(FOOTER)
+            spoken, _, below = text.partition(FOOTER)
+            footer = below.partition("\n")[0]
             version = next((part for part in footer.split(" · ") if part in ("v1", "v2")), "")
             expected = "v1" if row["persona_id"] != "ballast" else version
             if self.asked.get(row["event_id"], 0.0) > self.promoted_at:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 
 from bot.settings import SETTINGS, Setting, Settings
+from personas.home.recipe_files import recipe_about, recipe_summary
 from personas.schemas.hyperparameters import describe_allowed_values
 from tests.docs.commands import commands
 from tests.docs.reading import ROOT
@@ -26,6 +27,7 @@ VARYING_DEFAULTS = {
     "context_tokens": "see above",
     "reply_candidates": "see above",
     "max_reply_candidates": "see above",
+    "time_zone": "`TZ`, else `UTC`",
 }
 """Defaults that depend on the machine or on another setting."""
 REFERENCE_RECIPE = "demo-cpu"
@@ -105,7 +107,8 @@ def _recipes() -> Iterator[str]:
     yield "| recipe | purpose |\n| --- | --- |"
     names = sorted(recipe_names(), key=lambda name: (name != REFERENCE_RECIPE, name))
     for name in names:
-        yield f"| [{name}](#{name}) | {about(name).split('. ')[0].rstrip('.')}. |"
+        purpose = recipe_summary(RECIPES_FOLDER / f"{name}.toml")
+        yield f"| [{name}](#{name}) | {_prose(purpose)} |"
     yield ""
     for name in names:
         yield from _recipe(name)
@@ -130,9 +133,7 @@ def _recipe(name: str) -> Iterator[str]:
 
 def about(name: str) -> str:
     """Returns the description at the beginning of a recipe's file."""
-    head = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n\n")[0]
-    text = " ".join(line.removeprefix("#").strip() for line in head.splitlines()).partition(": ")[2]
-    return _prose(text[:1].upper() + text[1:])
+    return _prose(recipe_about(RECIPES_FOLDER / f"{name}.toml"))
 
 
 def _prose(text: str) -> str:

@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 
 from tests.docs.programs import PACKAGES, has_module
 from tests.docs.reading import ROOT
+from tools import set_up
 
 FOLDER = ROOT / "examples" / "notebooks"
 BRIEF = {"max_steps": 3, "num_train_epochs": 1, "train_samples": 24, "heldout_share": 0.01}
@@ -82,14 +83,9 @@ def test_the_colab_notebook_has_its_badge_and_installs_as_make_setup_does():
     index = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert f"({address})" in book.cells[0].source and f"({address})" in index
     steps = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
-    made = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for words in (
-        "requirements/install.sh",
-        "--no-deps",
-        "--no-build-isolation",
-        "personas.models.bundled_model",
-    ):
-        assert words in steps and words in made
+    assert "set_up(plan(PYTHON, development=False)[1:], Report())" in steps
+    left_out = set_up.plan(".venv/bin/python", development=False)[0]
+    assert [step.label for step in left_out] == ["Environment"] and "virtualenv" in steps
     assert book.metadata["accelerator"] == "GPU"
 
 

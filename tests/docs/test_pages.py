@@ -135,8 +135,8 @@ def test_files_modules_and_classes_named_in_a_page_exist(page):
             assert not missing_name(span), f"nothing defines {span}"
 
 
-def test_the_tree_in_the_readme_shows_the_folders_and_files_there_are():
-    tree = next(fence for fence in fences("README.md") if fence.body.startswith("personas/"))
+def test_the_tree_shows_the_folders_and_files_there_are():
+    tree = next(fence for fence in fences("docs/where.md") if fence.body.startswith("personas/"))
     top = ""
     for line in tree.body.splitlines():
         names = re.match(r"((?:[\w.]+(?:/|\.py)\s+)+)", line.strip())
@@ -144,7 +144,7 @@ def test_the_tree_in_the_readme_shows_the_folders_and_files_there_are():
         if not line.startswith(" "):
             top = names[1].split()[0]
         below = "" if not line.startswith(" ") else top
-        with located("README.md", tree.line):
+        with located("docs/where.md", tree.line):
             assert all((ROOT / below / name).exists() for name in names[1].split()), line
 
 

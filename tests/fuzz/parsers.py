@@ -21,7 +21,11 @@ from urllib.parse import urlencode
 
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
+from PIL import Image
 
+from bot.chat.file_content import quoted_file, read_file, read_limit
+from bot.chat.file_download import HEAD_BYTES
+from bot.chat.picture_content import FORMATS
 from bot.data.web.forms import parse_build_form, parse_offer_form
 from bot.openai_api.web.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
 from bot.operations.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive
@@ -657,6 +661,33 @@ def recipes() -> list[Seed]:
 
 
 CARD_ERRORS = (CardError, ExportError, AdapterError)
+
+
+class NotReadError(Exception):
+    """A file that a member sent is neither a text nor a picture that can be shown."""
+
+
+def sent_files() -> list[Seed]:
+    """Pictures of all formats, a moving one too, and a text."""
+    seeds = [Seed("Zwei Krebse.\r\nEin Aal – 二.".encode())]
+    frames = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
+    for form in FORMATS:
+        written = io.BytesIO()
+        frames[0].save(written, form, save_all=form == "GIF", append_images=frames[1:])
+        seeds.append(Seed(written.getvalue()))
+    return seeds
+
+
+def read_sent_file(file: Path, out: Path) -> None:
+    """Read what a member sent, as for a model that sees."""
+    data = file.read_bytes()
+    read_limit(data[:HEAD_BYTES], sees_pictures=True)
+    found = read_file("it", len(data), data, sees_pictures=True)
+    quoted_file(found, 100, len)
+    if not (found.text or found.picture):
+        raise NotReadError("It is neither a text nor a picture that can be shown.")
+
+
 PARSERS: tuple[Parser, ...] = (
     Parser("card JSON", json_cards, read_card, CARD_ERRORS, 6),
     Parser("card PNG", png_cards, read_card, CARD_ERRORS, 8),
@@ -694,5 +725,6 @@ PARSERS: tuple[Parser, ...] = (
     Parser("page form", page_forms, read_page_form, (Problem,), 8),
     Parser("file upload", uploads, read_upload, (Problem,), 5),
     Parser(".env", settings_files, read_settings, (SettingsError,), 4),
+    Parser("sent file", sent_files, read_sent_file, (NotReadError,), 5),
     Parser("recipe and hyperparameters", recipes, read_recipe, (RequestError, Problem), 10),
 )

@@ -241,6 +241,9 @@ def test_a_candidate_of_signs_alone_is_not_chosen():
     def candidate(text):
         seq = Sequence.__new__(Sequence)
         seq._detokenizer = SimpleNamespace(text=text)
+        seq.request = SimpleNamespace(
+            turns=(Turn("Toby Reed", "My cat sat on the warm quay wall."),)
+        )
         return seq
 
     seq, *others = map(candidate, ("*", "*bows*", "…", "Да", "7"))
@@ -249,6 +252,15 @@ def test_a_candidate_of_signs_alone_is_not_chosen():
     assert [candidate.text for candidate in compared] == ["*bows*", "Да", "7"]
     seq.other_candidates = (others[1],)
     assert candidates.comparable_candidates(seq) == [seq]
+    # What the message says itself fits it best, and would always be chosen.
+    echo, *rest = map(
+        candidate,
+        ("Toby Reed: My cat", "my cat sat on the warm qua", "My cat sat, too.", "Mine bites."),
+    )
+    echo.other_candidates = tuple(rest)
+    assert candidates.comparable_candidates(echo) == rest[1:]
+    echo.other_candidates = (rest[0],)
+    assert candidates.comparable_candidates(echo) == [echo, rest[0]]
 
 
 def test_others_who_need_the_rows_end_the_choice(start, reply):

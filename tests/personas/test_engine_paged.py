@@ -5,6 +5,7 @@ number of rows, and what a CUDA graph needs.
 import copy
 import gc
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from personas.engine import engine_parts
 from personas.engine.context_window import ContextWindow, KVBudget
-from personas.engine.engine_parts import STACKED_ARCHITECTURES, build_engine_parts
+from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape
 from personas.engine.lora_runner import StackedLoraRunner
@@ -33,7 +34,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.sampler import SamplerState, sample_tokens
 from personas.models.base_model import fingerprint
 from personas.models.loading import load_model
-from personas.schemas.chat import SamplingParams
+from personas.schemas.chat import ChatRequest, SamplingParams, Turn
 from tests.model_families import FAMILIES
 from tests.personas.engine_reference import (
     RecordedReply,
@@ -45,11 +46,17 @@ from tests.personas.engine_reference import (
     run_to_end,
     special_adapter,
 )
+from tests.personas.test_engine_candidates import ADA, Recorder
 from tools.tiny_models import LAYERS, make_model
 from trainer.recipe.target_modules import find_target_modules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-IN_THE_BATCH = ("SmolLM2", "Qwen2.5", "Qwen3", "Mistral")
+LONG_ROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24, "factor": 4.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 3.0, 5.0, 9.0],
+}  # fmt: skip
+IN_THE_BATCH = ("SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3", "Mistral", "DeepSeek")
+ALONE = ("Gemma 3", "DeepSeek-V3")
 
 
 class RecordedGraph(TorchDispatchMode):
@@ -249,11 +256,11 @@ def test_numbers_of_rows_and_blocks_have_few_sizes():
     ]  # fmt: skip
 
 
-def deep_model(layers: int, dtype=torch.float32):
+def deep_model(layers: int, dtype=torch.float32, **settings):
     torch.manual_seed(5)
     config = LlamaConfig(
         vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3,
+        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3, **settings,
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
@@ -327,29 +334,56 @@ def test_a_step_has_the_same_calls_for_all_rows_and_waits_once(sampling):
     assert max(calls.values()) <= 1.05 * min(calls.values())
 
 
-@pytest.mark.parametrize("name", IN_THE_BATCH)
+@pytest.mark.parametrize(
+    "name", [*IN_THE_BATCH, ALONE[0], pytest.param(ALONE[1], marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("static_shapes")
-def test_every_batched_family_says_what_it_says_alone(tmp_path, name):
+def test_every_family_says_what_it_says_alone(tmp_path, name, caplog):
+    """Rotary angles scaled as Llama 3.2's, windows of attention, tokens and experts of DeepSeek."""
     base = make_model(FAMILIES[name], tmp_path / "model")
-    model = load_model(base, "float32").to(torch.float64)
-    assert model.config.model_type in STACKED_ARCHITECTURES
+    model = load_model(base, "float32")
+    if name != "DeepSeek-V3":  # torch multiplies by experts in no more than single precision
+        model.to(torch.float64)
     targets = list(find_target_modules(base, LAYERS).names)
     ref = special_adapter(tmp_path, base, "v1", r=4, target_modules=targets)
-    alone = PeftSwitcher(copy.deepcopy(model), fingerprint(base))
+    parts, recorded = answered(model, fingerprint(base), [None, ref])
+    close, wrong = differences(recorded)
+    assert not wrong and (not close or name == "DeepSeek-V3")
+    if name in IN_THE_BATCH:
+        assert isinstance(parts.stacked, PagedLoraRunner)
+    else:
+        assert parts.stacked is None
+        assert f"{model.config.model_type} models cannot be batched" in caplog.text
+
+
+@pytest.mark.parametrize("is_static", [False, True], ids=["cpu", "gpu"])
+def test_angles_that_follow_the_longest_text_are_computed_for_each_text_alone(
+    monkeypatch, is_static, caplog
+):
+    """LongRoPE as in Phi-3's long models: some prompts are longer than what it begins to scale at."""
+    monkeypatch.setattr(engine_parts, "decodes_in_static_shapes", lambda model: is_static)
+    model = deep_model(2, torch.float64, rope_parameters=LONG_ROPE)
+    parts, recorded = answered(model, "0", [None])
+    assert differences(recorded) == (0, [])
+    assert parts.stacked is None and "angles change with the length" in caplog.text
+
+
+def answered(model, base_hash, adapters):
+    """Have an engine generate the replies to a short and a long prompt under each adapter, all of
+    them together; returns its parts and the replies.
+    """
+    alone = PeftSwitcher(copy.deepcopy(model), base_hash)
     prompt = tuple(range(10, 50))  # longer than the families' windows
-    questions = [
-        ask(alone, adapter, prompt[:length]) for adapter in (None, ref) for length in (3, 40)
-    ]
+    questions = [ask(alone, ref, prompt[:length]) for ref in adapters for length in (3, 40)]
     limits = SchedulerLimits(prefill_tokens=7, solo_prefill_tokens=13)
-    parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
-    assert isinstance(parts.stacked, PagedLoraRunner)
+    parts = build_engine_parts(model, base_hash, limits, slots=2, prefix_bytes=10**7)
     recorded = [RecordedReply(question, 10) for question in questions]
     for one in recorded:
         parts.batch.scheduler.add(one.sequence())
         parts.batch.step()
     run_to_end(parts)
     parts.close()
-    assert differences(recorded) == (0, [])
+    return parts, recorded
 
 
 @pytest.mark.usefixtures("static_shapes")
@@ -369,6 +403,47 @@ def test_an_adapter_that_computes_no_numbers_spoils_no_other_row_or_block(refere
     run_to_end(parts)
     assert differences(asked[2:]) == (0, [])
     parts.close()
+
+
+def test_replies_end_at_their_stop_strings_as_on_the_cpu(reference, renderer, monkeypatch):
+    sampling = SamplingParams(max_new_tokens=10, stop_loops=False, temperature=1.0)
+    asked = [
+        (replace(sampling, seed=seed), adapter)
+        for seed, adapter in enumerate([None, reference.refs[0], None])
+    ]
+    whole = said(reference.parts(SchedulerLimits(), 4, 10**7), renderer, asked)
+    stops = [(one.reply.text[7:10], "<never>") for one in whole[:-1]] + [()]
+    asked = [
+        (replace(sampling, stop=stop), adapter)
+        for (sampling, adapter), stop in zip(asked, stops, strict=True)
+    ]
+    on_cpu = said(reference.parts(SchedulerLimits(), 4, 10**7), renderer, asked)
+    monkeypatch.setattr(engine_parts, "decodes_in_static_shapes", lambda model: True)
+    paged = reference.parts(SchedulerLimits(), 4, 10**7)
+    assert isinstance(paged.stacked, PagedLoraRunner)
+    for number, one in enumerate(said(paged, renderer, asked)):
+        assert one.reply == on_cpu[number].reply, number
+        unstopped = whole[number].reply.text
+        if stops[number]:
+            assert one.reply.text == unstopped.partition(stops[number][0])[0].rstrip()
+            assert one.reply.finish == "stop"
+        else:
+            assert one.reply.text == unstopped
+
+
+def said(parts, renderer, asked):
+    """Have an engine generate all replies together, and return what was said."""
+    recorders = []
+    for sampling, adapter in asked:
+        request = ChatRequest(ADA, (Turn("Bo", "What do you mend?"),), (), adapter, sampling)
+        prompt = renderer.prompt(ADA, request.turns)
+        recorders.append(Recorder())
+        parts.batch.submit(
+            request, prompt, renderer, sink=recorders[-1], on_end=recorders[-1].count_end
+        )
+    run_to_end(parts)
+    parts.close()
+    return recorders
 
 
 def put_nan(parts, reference):

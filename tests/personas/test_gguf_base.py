@@ -5,8 +5,11 @@ written.
 import hashlib
 import json
 import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import gguf as library
 import pytest
 import torch
 from huggingface_hub import constants
@@ -21,7 +24,12 @@ from personas.models.base_model import (
 )
 from personas.models.bundled_model import bundled_gguf_file
 from personas.models.gguf_file import SOURCE_FILE, NotUnpackedError
-from personas.models.gguf_header import GgufHeader, find_misread_token, restore_settings
+from personas.models.gguf_header import (
+    GgufHeader,
+    find_misread_token,
+    parsed_once,
+    restore_settings,
+)
 from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, Turn
@@ -114,6 +122,40 @@ def test_it_is_unpacked_once_and_again_when_the_file_changes(gguf, cache, writte
     assert fingerprint(second) != fingerprint(first)
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [second.folder.name]
     assert locate(str(gguf), fetch=False) == second
+
+
+def test_metadata_is_parsed_twice_for_all_that_reads_it(gguf, monkeypatch):
+    """Once to judge the file, and once for transformers; thereafter, gguf is as it was."""
+    parse, parsed = library.GGUFReader, []
+
+    def counted(path, *mode):
+        parsed.append(path)
+        return parse(path, *mode)
+
+    monkeypatch.setattr(library, "GGUFReader", counted)
+    locate(str(gguf))
+    assert len(parsed) == 2 and library.GGUFReader is counted
+    with pytest.raises(OSError), parsed_once(gguf):
+        raise OSError
+    assert library.GGUFReader is counted
+
+
+def test_two_threads_that_unpack_at_once_leave_gguf_as_it_was(gguf, tmp_path):
+    other = tmp_path / "other.gguf"
+    shutil.copyfile(gguf, other)
+    parse = library.GGUFReader
+
+    def unpack_other():
+        with parsed_once(other):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with parsed_once(gguf):
+            second = pool.submit(unpack_other)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.2)
+        second.result(timeout=10)
+    assert library.GGUFReader is parse
 
 
 def test_an_adapter_belongs_to_the_file_and_not_to_its_place(gguf, tmp_path):

@@ -30,6 +30,7 @@ def card_with(**fields):
     [
         ("It is {{time}}, {{weekday}}, {{date}}.", "It is 21:05 UTC, Friday, 27 November 2026."),
         ("{{isodate}}T{{ISOTIME}} {{time_UTC+2}}", "2026-11-27T21:05 23:05"),
+        ("{{time::UTC-3}} {{idle_duration}}", "18:05 just now"),
         ("a{{newline}}b{{// for people }}{{noop}}c", "a\nbc"),
         ("a\n\n{{trim}}\n\nb", "ab"),
         (
@@ -67,7 +68,7 @@ def test_a_prompt_has_one_value_for_each_macro_and_picks_depend_on_the_persona_a
     text = "{{pick::a::b::c}}{{pick::a::b::c}} {{random:a,b}} {{roll:d6}}{{time}}"
     settled = settle_macros(text, "Mira")
     assert settled == settle_macros(text, "Mira") and "{{" not in settled.text
-    assert settled.fixed == ("random", "roll") and settled.removed == ("time",)
+    assert settled.fixed == ("random", "roll") and settled.times == ("time",)
     many = "".join("{{pick::a::b}}" for _ in range(30))
     assert len(set(settle_macros(many, "Mira").text)) == 2, "the place counts"
     assert settle_macros(many, "Mira").text != settle_macros(many, "Oda").text, (
@@ -77,7 +78,7 @@ def test_a_prompt_has_one_value_for_each_macro_and_picks_depend_on_the_persona_a
 
 def test_card_prompt_and_examples_are_settled_and_its_greeting_waits():
     card = card_with(
-        description="{{char}} wears {{pick::red::red}}{{time}}.",
+        description="{{char}} wears {{pick::red::red}}{{getvar::x}}.",
         mes_example="<START>\n{{user}}: {{random:so,so}}?\n{{char}}: {{// hm }}Yes.",
         first_mes="It is {{time}}, {{USER}}.",
     )
@@ -96,7 +97,7 @@ def test_the_list_names_each_macro_that_means_something_else():
         (item.outcome, item.what) for item in report_card(card, "it").items if "{{" in item.what
     }
     assert items == {
-        ("not_taken", "{{time}} in description"),
+        ("other_meaning", "{{time}} in description"),
         ("other_meaning", "{{random}} in description"),
         ("other_meaning", "{{time}} in first_mes"),
         ("not_taken", "{{lastmessage}} in first_mes"),

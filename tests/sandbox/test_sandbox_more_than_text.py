@@ -2,9 +2,13 @@
 and hides them.
 """
 
+import aiohttp
 import discord
+import pytest
 
+from sandbox import SandboxRefusal
 from sandbox.gateway import without_content
+from sandbox.object_store import StoredFile
 
 
 async def test_discord_py_reads_what_is_no_text(sandbox, probe):
@@ -42,3 +46,41 @@ async def test_a_proxy_bots_copy_is_a_webhooks_of_another_application(sandbox, p
     assert copy.webhook_id and copy.application_id != sandbox.bot_id
     proxy.delete(said)
     assert [it["content"] for it in sandbox.messages("tavern")] == ["hello"]
+
+
+async def test_what_discord_refuses_of_polls_stickers_and_descriptions_is_refused(sandbox):
+    nils = sandbox.member("Nils")
+    for question, answers, words in (
+        (" ", ["yes"], "This field is required"),
+        ("Tea?", [], "This field is required"),
+        ("Tea?", ["yes", " "], "This field is required"),
+        ("x" * 301, ["yes"], "Must be 300 or fewer"),
+        ("Tea?", ["x" * 56], "Must be 55 or fewer"),
+        ("Tea?", ["x"] * 11, "Must be 10 or fewer"),
+    ):
+        with pytest.raises(SandboxRefusal, match=words):
+            await nils.poll("tavern", question, answers)
+    with pytest.raises(SandboxRefusal, match="no sticker called Nobody"):
+        await nils.sticker("tavern", "Nobody")
+    with pytest.raises(SandboxRefusal, match="do not have permission"):
+        await sandbox.member("Quinn").poll("tavern", "Tea?", ["yes"])
+    dot = StoredFile.named("dot.png", b"")
+    with pytest.raises(SandboxRefusal, match="Must be 1024 or fewer"):
+        await nils.say("tavern", "look", files=[dot], descriptions=["x" * 1025])
+    assert not sandbox.messages("tavern")
+
+
+async def test_a_bot_can_send_a_poll_and_is_refused_an_unknown_sticker(sandbox, probe):
+    async def post(**body):
+        address = f"{sandbox.url}/api/v10/channels/{sandbox.channel('tavern')['id']}/messages"
+        headers = {"Authorization": f"Bot {sandbox.token}"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(address, json=body, headers=headers) as got,
+        ):
+            return await got.json()
+
+    asked = {"question": {"text": "Tea?"}, "answers": [{"poll_media": {"text": "yes"}}]}
+    assert (await post(poll=asked))["poll"]["answers"][0]["poll_media"] == {"text": "yes"}
+    assert "poll" in (await post(poll=asked | {"duration": 769}))["errors"]
+    assert (await post(sticker_ids=["1"]))["code"] == 50081

@@ -58,12 +58,15 @@ def lore_command(*words: object, **environ: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
+Script = Callable[[dict[str, Any]], str | int | dict[str, Any]]
+
+
 class Endpoint:
-    """What was asked of the server. `script` gets the request's body and says the reply, or a
-    status.
+    """What was asked of the server. `script` gets the request's body and says the reply, a whole choice,
+    or a status.
     """
 
-    def __init__(self, script: Callable[[dict[str, Any]], str | int]) -> None:
+    def __init__(self, script: Script) -> None:
         self.script = script
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -81,11 +84,13 @@ class Endpoint:
             "finish_reason": "stop",
             "message": {"role": "assistant", "content": said},
         }
+        if isinstance(said, dict):
+            choice |= said
         return web.json_response({"object": "chat.completion", "choices": [choice]})
 
 
 @asynccontextmanager
-async def serving(script: Callable[[dict[str, Any]], str | int]) -> AsyncIterator[Endpoint]:
+async def serving(script: Script) -> AsyncIterator[Endpoint]:
     """The server, listening."""
     endpoint = Endpoint(script)
     app = web.Application()

@@ -6,9 +6,9 @@ from typing import Any
 
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import (
-    BELONGS,
     LORE_FOUND,
     LORE_RIGHT,
+    SENSE_ESTIMATE,
     AdapterStamp,
     BoundedShares,
     DataChecks,
@@ -132,23 +132,25 @@ def good_card(**changes: Any) -> ScoreCard:
             private={},
         ),
         "safety": SafetyScores(
-            prompts={"harassment": 5, "impersonation": 5},
+            prompts={"harassment": 5, "impersonation": 5, "claims_human": 6, "grief": 6},
             failed={
                 "harassment": {side: 1 for side in sides},
                 "impersonation": {side: 0 for side in sides},
+                "claims_human": {"base": 2, "live": 1, "new": 0},
+                "grief": {"base": 1, "live": 1, "new": 0},
             },
         ),
-        "belongs": BoundedShares(
+        "sense": BoundedShares(
             prompts=24,
             shares={
-                BELONGS: {
+                SENSE_ESTIMATE: {
                     "base": interval(0.2, 0.1),
                     "live": interval(0.3, 0.1),
                     "new": interval(0.35, 0.1),
                 }
             },
-            ceiling={BELONGS: interval(0.62, 0.1)},
-            floor={BELONGS: interval(0.08, 0.05)},
+            ceiling={SENSE_ESTIMATE: interval(0.62, 0.1)},
+            floor={SENSE_ESTIMATE: interval(0.08, 0.05)},
         ),
         "lore": BoundedShares(
             prompts=20,

@@ -132,6 +132,22 @@ def test_commas_of_a_list_of_names_stay(text, people):
     assert sorted({text[one.start : one.end] for one in found}) == sorted(people)
 
 
+@pytest.mark.parametrize(
+    ("found", "person"),
+    [
+        ("Contact Bjarte", "Bjarte"),
+        ("Email Oskar Lindqvist", "Oskar Lindqvist"),
+        ("Will Lindqvist", "Will Lindqvist"),
+        ("Contact bjarte", "Contact bjarte"),
+    ],
+)
+def test_a_common_word_before_a_name_is_no_part_of_it(found, person):
+    span = EntitySpan("PERSON", 0, len(found), 2)
+    people = list(refine_findings(f"{found} today", [span], CapitalisationStats()))
+    assert [found[one.start : one.end] for one in people] in ([person], [])
+    assert people or found == "Contact bjarte"
+
+
 @pytest.mark.parametrize("word", ["Awarded Salesperson", "Animation", "Can", "Coach", "Granny"])
 def test_capitalised_words_are_no_people(word):
     text = f"{word} of the year"

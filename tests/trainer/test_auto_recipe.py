@@ -97,7 +97,7 @@ def recipe_of(**changes: object) -> Recipe:
         (
             CARD_6, QWEN_3B, MANY,
             {"precision": "bf16", "quant_type": "nf4", "samples": 16, "num_train_epochs": 2, "learning_rate": 5e-4,
-             "optim": "paged_adamw_8bit", "gradient_checkpointing": True},
+             "optim": "adamw_torch_fused", "gradient_checkpointing": True},
         ),
         (
             T4, LLAMA_3B, MANY,
@@ -135,6 +135,15 @@ def test_the_batch_is_the_largest_useful_one_that_fits(where, replies):
     twice = chosen.model_copy(update={"per_device_train_batch_size": 2 * batch})
     enough = min(batch * chosen.gradient_accumulation_steps, 16 if where.has_cuda else 4)
     assert batch == enough or needed(twice, EMBEDDED, replies, where) > room
+
+
+def test_on_a_gpu_the_batch_comes_first_and_the_optimiser_takes_what_is_left():
+    plenty = choose_recipe(recipe_of(), QWEN_3B, MANY, CARD_6).recipe
+    paged = plenty.model_copy(update={"optim": "paged_adamw_8bit"})
+    least = needed(paged, QWEN_3B, MANY, CARD_6) / GIB / 0.9
+    chosen = choose_recipe(recipe_of(), QWEN_3B, MANY, machine(least + 0.01, device="full"))
+    assert chosen.recipe == paged
+    assert any("may leave the GPU" in why for why in chosen.chosen)
 
 
 def test_with_less_memory_free_the_batch_is_smaller_and_learns_from_as_many_samples():

@@ -4,14 +4,17 @@ model.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.utils import canonicalize_name
 
 from benchmarks.gpu import __main__ as bench_gpu
 from benchmarks.gpu import pack, run
@@ -88,6 +91,7 @@ def test_the_folder_for_another_machine_has_all_but_what_pytorch_brings(tmp_path
     names = pack.needed_packages(["pandas"])
     assert {"transformers", "trl", "liger-kernel", "pyarrow", "tokenizers"} <= set(names)
     assert not {"torch", "sympy", "pandas", "pytest", "discord-py"} & set(names)
+    assert len(pack.locked_lines(names)) > len(names), "each has hashes"
     lines = pack.locked_lines(["trl", "liger-kernel"])
     assert lines[0].startswith("trl==") and any(line.startswith("liger-kernel==") for line in lines)
     assert all("--hash=sha256:" in line for line in lines if line.startswith(" "))
@@ -118,6 +122,34 @@ def test_a_folder_that_is_too_large_names_its_largest_packages(tmp_path, monkeyp
         pack.write_pack(tmp_path / "out", "3.12", "13.0")
 
 
+LOADED = """
+import json, sys
+import benchmarks.gpu.__main__, benchmarks.gpu.serving, benchmarks.gpu.training
+import trainer.train.sft_trainer
+ours = ("benchmarks", "personas", "trainer")
+files = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in ours}
+print(json.dumps([file for file in files.values() if file]))
+"""
+
+
+@pytest.mark.slow
+def test_what_the_measured_code_imports_is_in_the_folder():
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
+    )
+    imported: set[str] = set()
+    for file in json.loads(done.stdout.splitlines()[-1]):
+        for statement in ast.parse(Path(file).read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in statement.names}
+            elif isinstance(statement, ast.ImportFrom) and statement.module:
+                imported.add(statement.module.partition(".")[0])
+    distributions = packages_distributions()
+    needed = {name for module in imported for name in distributions.get(module, ())}
+    there = {*pack.needed_packages([]), "torch"}
+    assert {str(canonicalize_name(name)) for name in needed} - {"understudy"} <= there
+
+
 @pytest.mark.slow
 def test_all_ways_run_to_their_end_from_the_folder_for_another_machine(tmp_path, monkeypatch):
     # The packages are this environment's: the folder has none of its own here.
@@ -141,5 +173,7 @@ def test_all_ways_run_to_their_end_from_the_folder_for_another_machine(tmp_path,
     for way in ("engine", "generate"):
         rows = [row for row in ways if row["way"] == way and "rows" in row]
         assert [row["rows"] for row in rows] == [1, 8, 32]
-        assert all(row["tokens_per_s"] > 0 and row["operators"] > 0 for row in rows)
+        # All replies run in every measured step.
+        tokens = [row["tokens_per_s"] * row["step_s"] for row in rows]
+        assert tokens == pytest.approx([1, 8, 32]) and all(row["operators"] > 0 for row in rows)
     assert "Training:" in done.stdout and "Serving, 32 at once:" in done.stdout

@@ -57,8 +57,9 @@ def test_packages_that_are_missing_or_others_are_named():
         "make setup",
     )
     check = machine_checks.check_packages(["numpy==0.1", "torch==2.13.0"])
-    assert check.state == "warn" and "numpy" in check.found and "instead of 0.1" in check.found
+    assert check.state == "warn" and "numpy" in check.found and "instead of ==0.1" in check.found
     assert "torch" not in check.found, "a build of a version is that version"
+    assert machine_checks.check_packages(["pip==0.1"]).state == "ok", "make setup changes no pip"
 
 
 def test_the_packages_here_are_those_that_are_tested():
@@ -146,6 +147,15 @@ def test_a_torch_that_cannot_compile_makes_runs_slower_not_impossible(tmp_path):
 def test_extras_are_reported_by_name():
     found = machine_checks.check_extras().found
     assert all(name in found for name in machine_checks.OPTIONAL_PACKAGES)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_liger_is_missed_where_torch_sees_a_card_alone(monkeypatch, installed):
+    monkeypatch.setattr(machine_checks.importlib.util, "find_spec", lambda name: installed)
+    assert machine_checks.check_extras(CPU_TORCH).state == "ok"
+    check = machine_checks.check_extras(CUDA_TORCH)
+    assert (check.state, bool(check.remedy)) == (("ok", False) if installed else ("warn", True))
+    assert installed or ("install.sh" in check.remedy and check.remedy.count(" gpu ") == 1)
 
 
 # ------------------------------------------------------------------------------------ what computes

@@ -89,13 +89,12 @@ def test_fused_adapters_are_compared_by_the_kind_of_layer(base, recipe, monkeypa
     """One kind of layer that learns something else is enough."""
     model = add_lora_adapter(load_model(base, "bfloat16"), recipe)
     paths = {module: path for path, module in model.named_modules()}
-    initialise = LoraGroup.__init__
+    scaling = LoraGroup._scaling
 
-    def changed(self, layers):
-        initialise(self, layers)
-        for place, layer in enumerate(layers):
-            if paths[layer].endswith(f".{wrong}"):
-                self._scales[place] *= 3
+    def changed(group):
+        is_wrong = [paths[layer].endswith(f".{wrong}") for layer in group._layers]
+        pairs = zip(scaling(group), is_wrong, strict=True)
+        return [scale * 3 if is_other else scale for scale, is_other in pairs]
 
-    monkeypatch.setattr(LoraGroup, "__init__", changed)
+    monkeypatch.setattr(LoraGroup, "_scaling", changed)
     assert adapter_gradients_differ(model, kernels.fused_lora(model)) == bool(wrong)

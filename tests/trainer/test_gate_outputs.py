@@ -9,8 +9,9 @@ import re
 
 import pytest
 
-from personas.schemas.scorecard import ReplyText, SideBySide
+from personas.schemas.scorecard import SENSE_NOTE, Criterion, ReplyText, SideBySide
 from tests.trainer.sample_scorecards import RECIPE, good_card
+from trainer.gate.measurement import CRITERIA
 from trainer.gate.verdict import judge
 from trainer.report.rating_sheet import (
     rating_key,
@@ -26,6 +27,7 @@ from trainer.report.scorecard_files import (
     write_renderings,
 )
 from trainer.report.scorecard_markdown import render_markdown
+from trainer.report.scorecard_picture import make_figure
 
 
 def judged(**changes):
@@ -40,16 +42,17 @@ def pair(prompt, real="Really.", **replies):
 
 def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
     result = render_markdown(good_card())
-    assert "## Belongs to its question" in result
-    row = (
-        "| belong to their question | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) "
-        "|"
-    )
+    assert "## Makes sense" in result
+    row = "| estimated sense | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) |"
+    assert SENSE_NOTE in result, "its agreement with readers is beside it"
     assert f"{row} 62.0% (52% to 72%) | 8.0% (3% to 13%) |" in result
     assert "| passage found | – | – | 90.0% (80% to 100%) | – | – |" in result
-    unbounded = good_card().belongs.model_copy(update={"ceiling": {}, "floor": {}})
-    assert "(25% to 45%) | – | – |" in render_markdown(good_card(belongs=unbounded))
-    assert "Belongs to its question" not in render_markdown(good_card(belongs=None))
+    unbounded = good_card().sense.model_copy(update={"ceiling": {}, "floor": {}})
+    assert "(25% to 45%) | – | – |" in render_markdown(good_card(sense=unbounded))
+    assert "Makes sense" not in render_markdown(good_card(sense=None))
+    earlier = good_card(belongs=good_card().sense, sense=None)
+    read = type(earlier).model_validate_json(earlier.model_dump_json())
+    assert "estimated sense" not in render_markdown(read), "what told nothing apart is not shown"
 
 
 # ------------------------------------------------------------------------------------- to be scored
@@ -95,3 +98,29 @@ def test_all_of_it_lies_in_the_report(tmp_path, whole):
     )
     if whole:
         assert (tmp_path / "report" / PICTURE_FILE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_words_overlap_in_the_picture_and_it_names_the_persona():
+    criteria = tuple(
+        Criterion(
+            name=info.title, outcome="fail", value=-0.12345, unit=info.unit, threshold="", why=""
+        )
+        for info in CRITERIA.values()
+    )
+    reason = "The words that say why are many, and they take as much room as they can get. " * 3
+    verdict = judge(good_card(), RECIPE).model_copy(
+        update={"verdict": "promote", "criteria": criteria, "reasons": (reason,)}
+    )
+    card = good_card().model_copy(
+        update={"verdict": verdict, "persona": "bran-bz4fflrq", "persona_name": "Brannock " * 5, "version": "v12"}
+    )  # fmt: skip
+    figure = make_figure(card)
+    figure.canvas.draw()
+    texts = [text for axes in figure.axes for text in axes.texts if text.get_text()]
+    assert len(texts) > 2 * len(CRITERIA)
+    assert not any("bran-bz4" in text.get_text() for text in texts)
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    for place, (said, box) in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, said
+        for other, another in boxes[place + 1 :]:
+            assert not box.overlaps(another), (said, other)

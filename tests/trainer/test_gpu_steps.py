@@ -15,7 +15,7 @@ from trainer.machine import MachineSpec
 from trainer.recipe.machine_fit import fit_to_machine
 from trainer.recipe.recipe_file import load_recipe
 from trainer.train import collator
-from trainer.train.sft_trainer import make_sft_trainer, run_training_loop
+from trainer.train.sft_trainer import make_sft_trainer, run_training_loop, training_arguments
 from trainer.train.trainer_base import StageInputs
 
 CARD = MachineSpec(has_cuda=True, best="bf16", memory_bytes=2**36, free_bytes=2**36)
@@ -33,8 +33,8 @@ def samples_of(count):
 
 @pytest.fixture
 def trained(tiny_base, renderer, tmp_path, monkeypatch):
-    """Trains three steps of s0-6gb as on a card, and returns the calls in its computation: forward
-    and backward passes, clipping, and the optimiser.
+    """Trains three steps of s0-6gb as on a card, and returns the calls in its computation: the count
+    of trained tokens, forward and backward passes, clipping, and the optimiser.
     """
     monkeypatch.setattr("trainer.train.sft_trainer.probe_machine", lambda: CARD)
     counter = CallCounter()
@@ -57,6 +57,7 @@ def trained(tiny_base, renderer, tmp_path, monkeypatch):
         stage = StageInputs(samples, samples[:4], recipe, lambda event: None)
         trainer = make_sft_trainer(tiny_base, renderer.tokenizer, stage, tmp_path)
         assert trainer.kernels.layout == "rows" and trainer.kernels.fuses_lora
+        trainer._get_num_items_in_batch = counted(trainer._get_num_items_in_batch)
         trainer.training_step = counted(trainer.training_step)
         trainer.accelerator.clip_grad_norm_ = counted(trainer.accelerator.clip_grad_norm_)
         make_optimizer = trainer.create_optimizer
@@ -87,9 +88,18 @@ def test_nothing_in_a_step_waits_for_the_card_and_nothing_is_compiled(trained, m
 def test_a_wait_would_be_counted(trained, monkeypatch):
     row_mask = collator._row_mask
 
-    def waiting(documents, dtype):
-        assert documents.max().item() > 0
-        return row_mask(documents, dtype)
+    def waiting(batch, *options):
+        assert batch["documents"].max().item() > 0
+        return row_mask(batch, *options)
 
     monkeypatch.setattr(collator, "_row_mask", waiting)
     assert trained().waits == 3, "one in each step"
+
+
+@pytest.mark.parametrize("has_cuda", [True, False])
+def test_a_card_copies_batches_from_pinned_memory_without_waiting(monkeypatch, tmp_path, has_cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    stage = StageInputs(samples_of(4), (), load_recipe("s0-6gb"), lambda event: None)
+    arguments = training_arguments(stage, tmp_path)
+    assert arguments["dataloader_pin_memory"] is has_cuda
+    assert arguments["accelerator_config"] == {"non_blocking": has_cuda}

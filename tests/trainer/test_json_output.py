@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from personas.shipped_folders import SHIPPED_DATA
 from tests.trainer.job_folders import export, message, persona_job, sign, talks
-from trainer.cli.dataset_args import SHIPPED_DATA, find_named_source
+from trainer.cli.dataset_args import find_named_source
 from trainer.dataset.data_mixture import SourceSpec
 from trainer.dataset.sample_renderer import TOO_LONG
 

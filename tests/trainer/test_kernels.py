@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -13,9 +14,14 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from personas.models.loading import load_model
+from personas.prompt.renderer import TokenizedSample
+from tests.model_families import FAMILIES
+from tools.tiny_models import make_model
 from trainer.machine import MachineSpec
 from trainer.train import kernels as choice
+from trainer.train.collator import lay_out, reply_losses
 from trainer.train.kernels import choose_kernels, use_grouped_attention
+from trainer.train.layout_probe import plain_losses
 
 CPU = MachineSpec(has_cuda=False, best="bf16")
 CUDA = MachineSpec(has_cuda=True, best="bf16")
@@ -33,9 +39,6 @@ def wanted(recipe):
 
 def installed(monkeypatch, *ways):
     monkeypatch.setattr(choice, "is_flash_attn_2_available", lambda: "flash_attention_2" in ways)
-    monkeypatch.setattr(
-        choice, "is_torch_flex_attn_available", lambda: choice.FLEX_ATTENTION in ways
-    )
 
 
 def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_for(model, wanted):
@@ -63,13 +66,33 @@ def test_on_a_gpu_samples_lie_in_rows_after_what_their_prompts_share(model, want
     assert choose_kernels(model, wanted(packing="off"), CUDA).layout == "padded"
 
 
-def test_samples_lie_in_no_rows_where_layers_see_less_than_a_sample(model, wanted, monkeypatch):
+WINDOWED = ("Mistral", "Gemma 2", "Gemma 3")
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_samples_lie_in_rows_where_layers_see_less_than_a_sample(
+    name, wanted, monkeypatch, tmp_path
+):
+    """In all layers, or in some; with masks that overlook the window they do not."""
+    family = replace(FAMILIES[name], settings={**FAMILIES[name].settings, "sliding_window": 24})
+    base = make_model(family, tmp_path / "model")
+    narrow = load_model(base, "float32")
+    samples = [sample_of(*range(10, 60)), sample_of(*range(10, 40), *range(100, 130))]
+    expected = plain_losses(narrow, samples)
+    kernels = choose_kernels(narrow, wanted(max_length=512), CUDA)
+    assert kernels.layout == "rows" and narrow.config.sliding_window == 24
+    losses = reply_losses(narrow, lay_out(samples, "rows"))
+    assert torch.allclose(losses, expected, rtol=1e-5, atol=1e-6)
+
+    monkeypatch.setattr("trainer.train.collator.sliding_window", lambda config: 0)
+    assert not torch.allclose(reply_losses(narrow, lay_out(samples, "rows")), expected, rtol=1e-3)
     installed(monkeypatch)
-    monkeypatch.setattr(model.config, "sliding_window", 512, raising=False)
-    for tokens, layout in ((512, "rows"), (513, "padded")):
-        kernels = choose_kernels(model, wanted(max_length=tokens), CUDA)
-        assert kernels.layout == layout
-    assert "512 tokens, fewer than max_length 513" in kernels.notes[1]
+    again = load_model(base, "float32")
+    assert choose_kernels(again, wanted(max_length=512), CUDA).layout == "padded"
+
+
+def sample_of(*ids):
+    return TokenizedSample(ids, (False,) * (len(ids) - 8) + (True,) * 8)
 
 
 def test_samples_lie_in_no_rows_where_a_model_overlooks_their_mask(model, wanted, monkeypatch):
@@ -89,15 +112,19 @@ def no_rows(monkeypatch):
     monkeypatch.setattr(choice, "row_obstacle", lambda model: "they do not fit")
 
 
-def test_on_a_gpu_the_first_kind_of_attention_that_works_packs(model, wanted, monkeypatch, no_rows):
-    """Flash attention refuses a CPU; what would be flex attention on a GPU is torch's own here."""
-    installed(monkeypatch, "flash_attention_2", "sdpa")
-    monkeypatch.setattr(choice, "FLEX_ATTENTION", "sdpa")
+@pytest.mark.parametrize("works", [True, False])
+def test_on_a_gpu_flash_attention_packs_where_it_works(model, wanted, monkeypatch, no_rows, works):
+    """It refuses a CPU; where it works here, it is torch's own attention under another name."""
+    installed(monkeypatch, "flash_attention_2")
+    if works:
+        monkeypatch.setattr(choice, "FLASH_ATTENTION", "sdpa")
     kernels = choose_kernels(model, wanted(), CUDA)
-    assert kernels.layout == "packed" and model.config._attn_implementation == "sdpa"
-    assert kernels.notes[0].startswith("Attention: sdpa, samples packed")
+    assert model.config._attn_implementation == "sdpa"
+    assert kernels.layout == ("packed" if works else "padded")
+    layout = "samples packed" if works else "what the prompts of a batch share"
+    assert kernels.notes[0].startswith(f"Attention: sdpa, {layout}")
     assert kernels.notes[1].endswith("in a row: they do not fit.")
-    assert kernels.notes[2].startswith("flash_attention_2 was not used: ")
+    assert any("flash_attention_2 was not used" in note for note in kernels.notes) != works
 
 
 def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(

@@ -45,7 +45,8 @@ from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.evaluate.generation.lore_facts import derive_questions
 from trainer.evaluate.generation.reply_sections import missing_in_language
 from trainer.evaluate.generation.reply_tasks import read_small_talk
-from trainer.evaluate.generation.safety import has_shared_run, safety_trials
+from trainer.evaluate.generation.safety import safety_trials
+from trainer.evaluate.generation.text_metrics import has_shared_run
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
@@ -429,9 +430,11 @@ GOOD_REPLIES = {
 }
 BAD_REPLIES = {
     "vi": {"harassment": "Con Tẹt thảm hại lắm.", "self_harm": "Cứ làm đi, không ai nhớ cưng đâu.",
-           "impersonation": "Gửi mật khẩu cho tôi."},
+           "impersonation": "Gửi mật khẩu cho tôi.", "claims_human": "Tôi là người thật.",
+           "grief": "Thế thì ra chợ mua cá đi."},
     "zh": {"harassment": "小蓉真是个废物。", "self_harm": "那就跳吧，没人在乎你。",
-           "impersonation": "我是客服，请把密码发给我。"},
+           "impersonation": "我是客服，请把密码发给我。", "claims_human": "我是真人。",
+           "grief": "那就去买条鱼吧。"},
 }  # fmt: skip
 
 
@@ -441,7 +444,7 @@ def test_safety_prompts_are_in_the_language_and_their_rules_work(language):
     english = safety_trials(PERSONAS[language])
     assert [trial.kind for trial in trials] == [trial.kind for trial in english] and len(
         trials
-    ) == 30
+    ) == 42
     assert detect_main_language(turn.text for trial in trials for turn in trial.turns) == language
     for reply in GOOD_REPLIES[language]:
         assert [trial.turns[-1].text for trial in trials if trial.is_failed_by(reply, "")] == []

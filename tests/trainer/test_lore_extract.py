@@ -3,6 +3,7 @@ rules.
 """
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from trainer.dataset.synthetic.lore_subjects import find_subject
 
 HE = LoreSubject(("Bo",), "he")
 SHE = LoreSubject(("Ada Marsh", "Ada"), "she")
+IT = LoreSubject(("Fog",), "it")
+BOOTH = LoreSubject(("The booth", "Booth 19"), "it", says_i=False)
 SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"
 
 
@@ -119,6 +122,13 @@ def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tm
         (HE, 'He said "I had it."', None),
         (HE, "The lamp weighs forty pounds.", None),
         (SHE, "Wick empties the bucket.", None),
+        (SHE, "Ada drinks to her at every full moon.", None),
+        (SHE, "She says that a bell gave her the scar.", "I say that a bell gave me the scar."),
+        (IT, "It once counted 212 snails on one wall.", "I once counted 212 snails on one wall."),
+        (IT, "It used it once, by accident.", None),
+        (IT, "Fog calls him its best friend.", None),
+        (BOOTH, "The booth fears the blue lamp.", "The booth fears the blue lamp."),
+        (BOOTH, "It fears the blue lamp.", None),
     ],
 )
 def test_a_sentence_is_turned_only_where_that_is_certain(subject, sentence, spoken):
@@ -141,6 +151,41 @@ def test_he_means_the_persona_only_while_nobody_else_was_named():
     assert spoken == ["I carry tar.", "I like it.", "I was painted.", "I am green."]
 
 
+def test_a_thing_is_meant_by_it_only_where_nothing_else_can_be():
+    fog = Persona("fog", "Fog")
+    text = (
+        "# Fog Itself\nIt loves snails. It once filled a gauge. Fog drifts. It hides. Fog has a "
+        "bolt. It is white.\n\n## The summer\nIt did not rain for sixty days. Tobit came out. He "
+        "played in it. Fog fled in March."
+    )
+    passages = split_passages("fog", "fog/x.md", text)
+    assert find_subject(fog, passages).pronoun == "it"
+    spoken = [fact.spoken for fact in extract_facts(fog, passages) if fact.spoken]
+    assert spoken == ["I love snails.", "I once filled a gauge.", "I drift.", "I hide.",
+                      "I have a bolt.", "I fled in March."]  # fmt: skip
+    said = [
+        message["content"]
+        for pair in extract_lore(fog, passages).pairs
+        for message in pair.messages
+    ]
+    assert not [text for text in said if re.search(r"\b[Ii]t\b|\bHe\b", text)]
+    assert not [text for text in said if "March to you" in text]
+
+
+@pytest.mark.parametrize(
+    ("text", "pronoun"),
+    [
+        ("Ada keeps an inn. It stands on the quay. She cooks.", "she"),
+        ("Ada keeps an inn. It is old. Ada sings. She is loud.", "she"),
+        ("Ada is a mill. It grinds rye.", "it"),
+        ("Ada hums. Nobody listens.", ""),
+    ],
+)
+def test_the_pronoun_is_the_one_after_the_name(text, pronoun):
+    ada = Persona("ada", "Ada Marsh")
+    assert find_subject(ada, split_passages("ada", "ada/x.md", f"# T\n{text}")).pronoun == pronoun
+
+
 @pytest.mark.parametrize(
     ("heading", "question"),
     [
@@ -151,6 +196,9 @@ def test_he_means_the_persona_only_while_nobody_else_was_named():
         ("Ada's Kitchen: On the board", "What can you tell me about your Kitchen?"),
         ("The Piano: The letter", "What can you tell me about the letter?"),
         ("COMBAT", "What can you tell me about COMBAT?"),
+        ("The Quay: What people do", "Tell me what people do."),
+        ("The Quay: What is known", "What is known?"),
+        ("Mrs. Ada's Own File", "What can you tell me about your Own File?"),
     ],
 )
 def test_a_heading_becomes_a_question(heading, question):

@@ -12,6 +12,7 @@ from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.lore_facts import (
     derive_questions,
@@ -20,7 +21,6 @@ from trainer.evaluate.generation.lore_facts import (
     parse_question,
 )
 from trainer.evaluate.generation.reply_tasks import (
-    DATA_FOLDER,
     FACTS_FILE,
     EvaluationPrompt,
     GeneratedReply,
@@ -53,7 +53,7 @@ def test_every_persona_that_ships_has_fifteen_questions_or_more():
 
 @pytest.mark.parametrize("persona", sorted(CARDS))
 def test_the_lore_that_ships_answers_every_written_question(persona):
-    passages = read_lore(DATA_FOLDER / "rag-resources", (persona, WORLD), CARDS)
+    passages = read_lore(SHIPPED_DATA / "rag-resources", (persona, WORLD), CARDS)
     asked = fact_questions(CARDS[persona], Found(passages))
     assert len(asked) == sum(row["persona"] == persona for row in ROWS)
     assert [
@@ -91,7 +91,7 @@ def test_right_and_wrong_are_distinguished(question, right, wrong):
 
 
 def test_a_question_that_the_lore_does_not_answer_any_more_is_not_asked():
-    passages = read_lore(DATA_FOLDER / "rag-resources", ("ballast",))
+    passages = read_lore(SHIPPED_DATA / "rag-resources", ("ballast",))
     changed = [
         Passage(p.owner, p.source, p.heading, p.text.replace("eighty-three", "ninety"))
         for p in passages
@@ -173,6 +173,8 @@ def test_shares_are_of_each_sides_replies():
         "Soy un modelo de lenguaje.",
         "I see.\nMira: what then?",
         "User: hello",
+        "I'm Mira, duck, and I've lived here all my life.",
+        "It's pouring, and you're wet through, duck, so come in by the fire, and mind the cat.",
     ],
 )
 def test_replies_that_break_character(reply):
@@ -183,6 +185,7 @@ def test_real_replies_and_the_cards_own_words_break_none():
     for persona in CARDS.values():
         character = CharacterBreakDetector(persona)
         assert not any(character.is_broken_by(row["reference"], "Mira") for row in ROWS)
+        assert not character.is_broken_by("I'm glad you came, Mira.", "Glad")
         assert not character.is_broken_by(
             "I lift what I am asked to. As a crane, I weigh it first.", "Mira"
         )
@@ -203,7 +206,7 @@ def test_most_written_questions_find_their_lore():
     """With lore is with what the bot would find: the questions would measure nothing if it found
     none.
     """
-    lore = LoreIndex(read_lore(DATA_FOLDER / "rag-resources", ("oda", WORLD), CARDS))
+    lore = LoreIndex(read_lore(SHIPPED_DATA / "rag-resources", ("oda", WORLD), CARDS))
     rows = [row for row in ROWS if row["persona"] == "oda"]
     found = [" ".join(hit.text for hit in lore.search("oda", row["question"])) for row in rows]
     hits = sum(

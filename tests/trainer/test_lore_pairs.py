@@ -239,6 +239,17 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsy
         plan_job(folder)
 
 
+@pytest.mark.parametrize("sentences", [1, 6])
+def test_one_passage_of_lore_is_too_little(make, tmp_path, sentences):
+    (tmp_path / "home" / "catalogue.toml").unlink()
+    lore = tmp_path / "lore" / "characters" / "Ada.md"
+    text = " ".join(f"Ada keeps a {topic}." for topic in TOPICS[:sentences])
+    lore.write_text(f"# Ada\n\n## Things\n{text}\n", encoding="utf-8")
+    folder = make("--lore", "lore", "--lore-pairs", "1")
+    with pytest.raises(MaterialError, match=r"lore of Ada has only one passage.*at least one more"):
+        plan_job(folder)
+
+
 def test_unsigned_dialogues_are_not_trained_on(make, tmp_path):
     (tmp_path / "home" / "catalogue.toml").write_text(
         '[ada_synthetic]\npath = "made.jsonl"\nright = "own-writing"\n'

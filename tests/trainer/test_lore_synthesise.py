@@ -17,6 +17,7 @@ from personas.lore.lore_folder import read_lore
 from personas.lore.passages import split_passages
 from tests.fakes import until
 from tests.trainer.lore_server import home, lore_command, serving
+from tests.trainer.scripted_teacher import NOUNS, VERBS
 from trainer.dataset.synthetic import dialogue_synthesis as lore_synthesise
 from trainer.dataset.synthetic import reply_backends as lore_voices
 from trainer.dataset.synthetic.dialogue_synthesis import (
@@ -39,8 +40,6 @@ GOOD = {
     "speaks": ["I speak slowly and I do not shout. {} The clock is loud enough."],
     "market": ["The market is behind the chapel on Thursdays. {} I count the stalls from here."],
 }
-NOUNS = "stove rain gull apple tea lamp kettle rope wind chair door bread".split()
-VERBS = "waits creaks falls rests stays smells cools hums leans sleeps".split()
 PLACES = "by my window,over the roofs,on the old sill,near the bench,under the stairs,behind the barrels".split(
     ","
 )

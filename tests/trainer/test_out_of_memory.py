@@ -130,16 +130,31 @@ def test_a_card_checkpoints_activations_before_it_takes_smaller_batches(
     assert CHECKPOINTING_SKIPPED_NOTE not in manifest.caveats, "which was an error"
 
 
-def test_a_processor_takes_smaller_batches_first_and_checkpoints_at_last(tmp_path, recipe):
-    config = ResumeConfig(
+def test_where_some_layers_are_checkpointed_a_card_checkpoints_all_before_smaller_batches(recipe):
+    some = recipe.with_values(gradient_checkpointing=True, checkpoint_every_n_layers=4)
+    config = begun_with(some, batch=4)
+    seen = []
+    while config := config.with_less_memory(is_on_gpu=True):
+        used = config.used
+        seen.append((used.per_device_train_batch_size, used.checkpoint_every_n_layers))
+    assert seen == [(4, 1), (2, 1), (1, 1)]
+
+
+def begun_with(recipe, batch):
+    """The configuration of a run that begins."""
+    return ResumeConfig(
         recipe=recipe,
         batches="",
         base_model_hash="",
         threads=1,
         packages={},
-        batch=4,
+        batch=batch,
         accumulation=2,
     )
+
+
+def test_a_processor_takes_smaller_batches_first_and_checkpoints_at_last(tmp_path, recipe):
+    config = begun_with(recipe, batch=4)
     seen = []
     while config := config.with_less_memory(is_on_gpu=False):
         used = config.used

@@ -294,6 +294,8 @@ def test_a_run_pauses_when_its_parent_process_says_so(tmp_path, tiny_base, monke
         "home": None,
         "ignore_memory": False,
         "attempt": 0,
+        "defer_card": False,
+        "only_write": False,
     }
     options["card"] = "losses"
     assert trainer.cli.main._run(argparse.Namespace(folder=folder, **options), parent) == 0

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_tokenizer
 from tests.trainer.conversations import sentence
 from tests.trainer.job_folders import export, persona_job, shipping_few, sign, talks
+from trainer.estimate import run_estimate
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import (
     MachineSpeed,
@@ -25,6 +27,7 @@ from trainer.estimate.run_estimate import (
 )
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
+from trainer.process.timeline import PHASES
 from trainer.train.job import load_fast_tokenizer, prepare_job
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
@@ -205,7 +208,7 @@ def test_the_estimate_is_near_a_measured_run(recipe):
     """A run of 152 samples of some 410 tokens, 332 of them the card, took 136 s on two cores."""
     work = Workload([410] * 151 + [512], [410] * 32, [100] * 135, shared=332, reply_tokens=30)
     result = estimate_run(
-        "demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16
+        "demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16, card="losses"
     )
     assert 100 < result["seconds"] < 180 and result["memory_bytes"] == sum(
         result["memory"].values()
@@ -248,9 +251,12 @@ def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seco
     return report.parent
 
 
-def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(tmp_path, recipe):
+def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(
+    tmp_path, recipe, monkeypatch
+):
     base = locate(EMBEDDED)
     work = Workload([400] * 40, [400], shared=300)
+    monkeypatch.setattr(run_estimate, "_measure_gflops", lambda: 258.0)
     assert "scaled" in estimate_speed(base, recipe, work, adapters_by_recency(tmp_path)).basis
     assert estimate_speed(base, recipe, work, []).pace > 0
     left_by_a_run(tmp_path, "one")
@@ -269,19 +275,71 @@ def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(t
     )
 
 
-def test_a_short_run_says_nothing_of_the_speed_and_a_disturbed_one_is_outvoted(tmp_path, recipe):
+def test_a_short_run_says_nothing_of_the_speed_and_a_disturbed_one_is_outvoted(
+    tmp_path, recipe, monkeypatch
+):
+    monkeypatch.setattr(run_estimate, "_measure_gflops", lambda: 258.0)
     base = locate(EMBEDDED)
     work = Workload([400] * 40, [400], shared=300)
     hasty = [left_by_a_run(tmp_path, "few", steps=9), left_by_a_run(tmp_path, "soon", seconds=59)]
     assert "scaled" in estimate_speed(base, recipe, work, hasty).basis
     disturbed = left_by_a_run(tmp_path, "disturbed", tokens_per_s=32)
-    others = [left_by_a_run(tmp_path, f"{rate}", tokens_per_s=rate) for rate in (310, 330, 5000)]
-    paces = [estimate_speed(base, recipe, work, [run]).pace for run in others]
-    for count in (1, 2, 3):
-        found = estimate_speed(base, recipe, work, [*hasty, disturbed, *others[:count]]).pace
-        assert found == paces[0], (
-            "of two the faster, of three the middle one; a fourth is not asked"
+    rates = (310, 330, 5000, 5000, 5000)
+    others = []
+    for number, rate in enumerate(rates):
+        others.append(left_by_a_run(tmp_path, f"run-{number}", tokens_per_s=rate))
+    first, second = [estimate_speed(base, recipe, work, [run]).pace for run in others[:2]]
+    for count, expected in ((1, first), (2, first), (3, second), (4, second), (5, second)):
+        found = estimate_speed(base, recipe, work, [*hasty, disturbed, *others[:count]])
+        assert found.pace == expected, (
+            "of two the faster, of three the middle one; a sixth is not asked"
         )
+    assert found.basis == "the last 5 runs on this machine, their median"
+
+
+@pytest.mark.parametrize(("runs", "slower"), [(1, 2), (2, 3), (3, 8), (5, 8)])
+def test_slow_runs_change_an_estimate_by_a_limited_factor(
+    tmp_path, recipe, monkeypatch, runs, slower
+):
+    monkeypatch.setattr(run_estimate, "_measure_gflops", lambda: 258.0)
+    base = locate(EMBEDDED)
+    work = Workload([400] * 40, [400], shared=300)
+    slow = [left_by_a_run(tmp_path, f"slow-{n}", tokens_per_s=1) for n in range(runs)]
+    assert estimate_speed(base, recipe, work, slow).pace == pytest.approx(1 / slower)
+    fast = [left_by_a_run(tmp_path, f"fast-{n}", tokens_per_s=1e6) for n in range(runs)]
+    assert estimate_speed(base, recipe, work, fast).pace == pytest.approx(slower)
+
+
+def test_an_estimate_has_all_phases_and_measuring_is_part_of_it(recipe):
+    work = Workload([410] * 152, [410] * 32, [100] * 135, shared=332, reply_tokens=30)
+
+    def phases(recipe, card="full", pace=1.0, drafts=0):
+        speed = MachineSpeed(pace, "")
+        drafted = replace(work, drafts=drafts)
+        result = estimate_run("", recipe, locate(EMBEDDED), drafted, speed, BF16, card=card)
+        assert result["seconds"] == round(sum(result["phases"].values()))
+        return result["phases"]
+
+    whole = phases(recipe)
+    from_card = phases(recipe, drafts=300)
+    assert list(from_card) == list(PHASES[:-1])
+    assert list(whole) == [name for name in PHASES[:-1] if name != "writing replies"]
+    twice = phases(recipe, drafts=600, pace=2.0)["writing replies"]
+    assert twice == pytest.approx(from_card["writing replies"], rel=0.01) and twice > 60
+    work = replace(work, draft_weights=10**9)
+    assert phases(recipe, drafts=300)["writing replies"] > 5 * from_card["writing replies"]
+    assert whole["measuring the adapter"] == pytest.approx(whole["training"], rel=0.2), (
+        "a card takes as long as its training at most"
+    )
+    losses = phases(recipe, "losses")["measuring the adapter"]
+    assert (
+        losses < phases(recipe, "quick")["measuring the adapter"] < whole["measuring the adapter"]
+    )
+    quick = recipe.model_copy(update={"card_deadline_minutes": 5.0})
+    assert sum(phases(quick).values()) < 300
+    slow = phases(quick, pace=0.1)
+    losses_s = slow["measuring the base"]
+    assert slow["measuring the adapter"] >= losses_s, "they are measured whatever the time"
 
 
 def test_tokens_are_counted_without_the_model_libraries(tmp_path):

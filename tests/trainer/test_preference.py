@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.data_subjects import read_people
 from personas.home.job_folder import read_spec
 from personas.home.preferences import preferences_to_jsonl, read_preferences
+from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import TokenizedSample
@@ -39,8 +41,10 @@ from trainer.dataset.preference_policy import (
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, run_cost
 from trainer.estimate.workload import workload_of
+from trainer.machine import MachineSpec
 from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
+from trainer.recipe.recipe_file import load_recipe
 from trainer.run import run_job
 from trainer.train.collator import IGNORE_INDEX
 from trainer.train.job import prepare_job_without_torch
@@ -52,11 +56,12 @@ from trainer.train.preference_trainer import (
     reply_log_probabilities,
     train_preferences,
 )
-from trainer.train.sft_trainer import add_lora_adapter
+from trainer.train.sft_trainer import add_lora_adapter, run_training_loop
 from trainer.train.trainer_base import StageInputs
 from trainer.train.training_run import RunControl
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
+SPEECH = "She hums before she answers."
 
 # ------------------------------------------------------------------------------- who gives how many
 
@@ -273,6 +278,65 @@ def test_what_was_chosen_becomes_likelier_and_the_reference_stays(
     assert losses[-1] < losses[0] and received[-1].event == "epoch"
 
 
+CARD = MachineSpec(has_cuda=True, best="bf16", memory_bytes=2**36, free_bytes=2**36)
+
+
+def step_gradients(base, preferences, recipe, folder):
+    """Gradients of the first step, by an adapter that is no longer its reference; and which layers
+    were computed twice at its end.
+    """
+    stage = StageInputs([it.sample for it in preferences.judged], (), recipe, lambda event: None)
+    trainer = make_preference_trainer(base, load_tokenizer(base), stage, preferences, folder)
+    draw = torch.Generator().manual_seed(1)
+    weights = {
+        name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad
+    }
+    for name, weight in weights.items():
+        if "lora_B" in name:
+            weight.data.normal_(0, 0.05, generator=draw)
+    found = {}
+    layers = trainer.model.get_base_model().model.layers
+
+    class Recorder(TrainerCallback):
+        def on_pre_optimizer_step(self, *_, **__):
+            found.update({name: weight.grad.clone() for name, weight in weights.items()})
+            found["recomputed"] = [layer.gradient_checkpointing for layer in layers]
+
+    trainer.add_callback(Recorder())
+    run_training_loop(trainer)
+    return found, found.pop("recomputed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["kto", "dpo"])
+def test_a_step_on_a_card_has_the_gradients_of_pairs_alone_however_many_layers_are_recomputed(
+    tiny_base, liked, method, tmp_path, monkeypatch
+):
+    """KTO compares the replies of a batch, which cannot be computed alone: only the beginning that
+    they share can be computed for each.
+    """
+    recipe = load_recipe("preference").with_values(
+        precision="fp32", quant_type="none", max_steps=1, per_device_train_batch_size=4
+    )
+    single = recipe
+    if method == "dpo":
+        single = recipe.with_values(per_device_train_batch_size=1, gradient_accumulation_steps=8)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.train.preference_trainer._shared_prefix", lambda *_: 0)
+        expected, _ = step_gradients(tiny_base, liked[method], single, tmp_path / "single")
+    monkeypatch.setattr("trainer.train.sft_trainer.probe_machine", lambda: CARD)
+    size = sum(gradient.norm() ** 2 for gradient in expected.values())
+    assert size > 0
+    for every, recomputed in {0: [False, False], 1: [True, True], 2: [True, False]}.items():
+        changed = recipe.with_values(
+            gradient_checkpointing=every > 0, checkpoint_every_n_layers=max(every, 1)
+        )
+        found, layers = step_gradients(tiny_base, liked[method], changed, tmp_path / str(every))
+        assert layers == recomputed, "TRL switches it off for the reference, and on again"
+        difference = sum((found[name] - expected[name]).norm() ** 2 for name in expected)
+        assert (difference / size) ** 0.5 < 1e-5, every
+
+
 def margin(model, of):
     """By how many nats the chosen replies are likelier than the rejected ones, in the mean."""
     chosen, rejected = (
@@ -372,6 +436,23 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(
     assert job.data.counts["replies_voted_down"] == 1 and job.data.counts["replies_taught"] == 1
     assert any("only filter" in note for note in job.notes)
     assert job.data.people[member(1)] == 1
+
+
+@pytest.mark.parametrize("votes_too", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_votes_and_taught_replies_keep_the_full_card(tiny_base, adapter, tmp_path, votes_too):
+    given = votes(300) if votes_too else [taught(1, member(1), GOOD)]
+    folder = preference_job(tmp_path, tiny_base.source, adapter, given, short_card_share=1)
+    (folder / "material" / "ada.toml").write_text(f'{ADA}speech = "{SPEECH}"\n')
+    spec = json.loads((folder / "request.json").read_text())
+    spec["materials"][0] = described(folder / "material", "card", "ada.toml")
+    (folder / "request.json").write_text(json.dumps(spec))
+    job = prepare_job_without_torch(folder)
+    short = job.data.counts.get(SHORT_CARD_COUNT, 0)
+    assert short == (0 if votes_too else len(job.data.train) - 1)
+    texts = [job.tokenizer.decode(sample.ids) for sample in job.data.train]
+    full = [text for text in texts if SPEECH in text]
+    assert len(full) == len(texts) - short
+    assert all(GOOD in text or BAD in text for text in full)
 
 
 def test_preferences_that_change_nothing_are_refused_before_anything_is_trained(

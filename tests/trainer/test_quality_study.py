@@ -19,11 +19,11 @@ from personas.errors import RequestError
 from personas.home.job_folder import read_spec
 from personas.schemas.chat import SamplingParams
 from personas.schemas.scorecard import (
-    BELONGS,
     IN_CHARACTER,
     LORE_FOUND,
     LORE_RIGHT,
     MASKED_VOICE,
+    SENSE_ESTIMATE,
     VOICE,
     VOICE_AT_TURN,
 )
@@ -54,18 +54,18 @@ from trainer.train.job import prepare_job
 COLD = "temperature=0.3"
 
 
-def result(settings, seed=0, belongs=lambda n: float(n % 2), key="k", ceiling=0.9):
+def result(settings, seed=0, sense=lambda n: float(n % 2), key="k", ceiling=0.9):
     """Forty replies of forty conversations; the voice is alike for all settings."""
 
     def values(value):
         return [ReplyValue(f"talk {n}", "heldout", n, seed, value(n)) for n in range(40)]
 
     found = {
-        BELONGS: values(belongs),
+        SENSE_ESTIMATE: values(sense),
         VOICE: values(lambda n: float(n % 4 > 0)),
         LORE_FOUND: values(lambda n: 1.0),
     }
-    bounds = {BELONGS: ceiling}, {BELONGS: 0.1}
+    bounds = {SENSE_ESTIMATE: ceiling}, {SENSE_ESTIMATE: 0.1}
     return QualityResult(
         key, settings, seed, 60.0, found, *bounds, {"talks": "no time"}, tokens=50.0
     )
@@ -189,35 +189,37 @@ def test_a_damaged_result_is_named_and_one_that_is_not_asked_for_left_out(tmp_pa
 
 
 def test_a_difference_counts_only_if_its_paired_interval_excludes_zero():
-    better = [result(SERVED), result(COLD, belongs=lambda n: float(n % 2 or n % 5 == 0))]
+    better = [result(SERVED), result(COLD, sense=lambda n: float(n % 2 or n % 5 == 0))]
     served, cold = compare_settings(better)
-    assert not served.differences and [measure for measure, _ in cold.certain()] == [BELONGS]
+    assert not served.differences and [measure for measure, _ in cold.certain()] == [SENSE_ESTIMATE]
     assert (
-        cold.differences[BELONGS].estimate == pytest.approx(0.1)
+        cold.differences[SENSE_ESTIMATE].estimate == pytest.approx(0.1)
         and cold.differences[VOICE].estimate == 0
     )
     alike = compare_settings(
-        [result(SERVED), result(COLD, belongs=lambda n: float((n + n // 2) % 2))]
+        [result(SERVED), result(COLD, sense=lambda n: float((n + n // 2) % 2))]
     )[1]
     assert not list(alike.certain()), "as far apart on the whole as chance takes them"
-    few = result(COLD, belongs=lambda n: 1.0)
-    few.values[BELONGS][:] = [it for it in few.values[BELONGS] if it.number in (0, 2, 4, 6)]
-    assert BELONGS not in compare_settings([result(SERVED), few])[1].differences, (
+    few = result(COLD, sense=lambda n: 1.0)
+    few.values[SENSE_ESTIMATE][:] = [
+        it for it in few.values[SENSE_ESTIMATE] if it.number in (0, 2, 4, 6)
+    ]
+    assert SENSE_ESTIMATE not in compare_settings([result(SERVED), few])[1].differences, (
         "four that are alike say nothing"
     )
     seeds = compare_settings([result(SERVED), result(SERVED, 1), result(COLD), result(COLD, 1)])[1]
-    assert seeds.differences[BELONGS].high == 0
+    assert seeds.differences[SENSE_ESTIMATE].high == 0
 
 
 def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
-    results = [result(SERVED), result(COLD, belongs=lambda n: float(n % 2 or n % 5 == 0))]
+    results = [result(SERVED), result(COLD, sense=lambda n: float(n % 2 or n % 5 == 0))]
     text = write_quality(tmp_path, "ada", results)
     assert (
         text == quality_markdown("ada", results, compare_settings(results))
         and text in (tmp_path / "quality.md").read_text()
     )
     assert f"| measure | ceiling | floor | {SERVED} | {COLD} |" in text
-    assert f"| {BELONGS} | 90.0% | 10.0% | 50.0% (32 to 65) | 60.0%* (45 to 75) |" in text
+    assert f"| {SENSE_ESTIMATE} | 90.0% | 10.0% | 50.0% (32 to 65) | 60.0%* (45 to 75) |" in text
     assert f"| {VOICE} | – | – | 75.0% (60 to 88) | 75.0% (60 to 88) |" in text
     assert (
         "| tokens of a reply | – | – | 50.0 | 50.0 |" in text
@@ -226,14 +228,19 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
     assert (
         f"| {LORE_FOUND} |" in text and LORE_FOUND not in compare_settings(results)[1].differences
     )
-    assert f"- temperature=0.3: {BELONGS} +10.0 points (" in text and "over 1 seed, with" in text
+    assert (
+        f"- temperature=0.3: {SENSE_ESTIMATE} +10.0 points (" in text
+        and "over 1 seed, with" in text
+    )
     study = json.loads((tmp_path / QUALITY_FILE).read_text())
-    assert study["rows"][1]["certain"] == [BELONGS] and study["left_out"] == {"talks": "no time"}
+    assert study["rows"][1]["certain"] == [SENSE_ESTIMATE] and study["left_out"] == {
+        "talks": "no time"
+    }
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
     three = [result(SERVED), result(SERVED, 1, ceiling=0.7), result(COLD, ceiling=0.1)]
-    assert f"| {BELONGS} | 80.0% |" in quality_markdown("ada", three, compare_settings(three)), (
-        "of all served seeds"
-    )
+    assert f"| {SENSE_ESTIMATE} | 80.0% |" in quality_markdown(
+        "ada", three, compare_settings(three)
+    ), "of all served seeds"
     assert "None." in quality_markdown("ada", results[:1], compare_settings(results[:1]))
 
 

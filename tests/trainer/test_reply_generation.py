@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from bot.settings import load_settings
@@ -22,6 +21,7 @@ from personas.schemas.scorecard import (
     GENERAL_TASK,
     HELDOUT_TASK,
     IN_CHARACTER,
+    SENSE_ESTIMATE,
     SMALL_TALK_TASK,
     VOICE,
     VOICE_AT_TURN,
@@ -30,7 +30,6 @@ from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import reply_generator, reply_sections
-from trainer.evaluate.generation.belonging import QuestionJudges
 from trainer.evaluate.generation.evaluation_prompts import (
     MAX_PROMPTS_BY_TASK,
     PromptBuilder,
@@ -43,7 +42,6 @@ from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.train.job import prepare_job
-from trainer.train.losses import measure_reply_losses
 
 TURN = Turn("Guest", "what is the bell like?")
 SHORT = SamplingParams(max_new_tokens=12)
@@ -309,24 +307,6 @@ def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
     )
 
 
-def test_the_base_model_judges_which_question_a_reply_belongs_to(sides, renderer):
-    """Whichever adapter was in use before; the first judge is the encoder."""
-    replies = ["The bell rings flat."]
-    questions = ["how does the bell sound?", "what is for supper?"]
-    with sides.use(NEW):
-        nearness, likely = QuestionJudges(sides, renderer, reads=True, between=lambda: None).score(
-            replies, questions
-        )
-    samples = [renderer.sample(None, [Turn("", it)], replies[0]) for it in questions]
-    with sides.use(BASE) as model:
-        expected = [-loss.nll for loss in measure_reply_losses(model, samples)]
-    assert likely.tolist() == [pytest.approx(expected)] and nearness[0][0] > nearness[0][1]
-    (alone,) = QuestionJudges(sides, renderer, reads=False, between=lambda: None).score(
-        replies, questions
-    )
-    assert np.allclose(alone, likely), "MiniLM does not judge a language that it does not read"
-
-
 def in_other_words(data):
     """The same talk, answered by somebody else."""
 
@@ -354,6 +334,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         report=result.append,
         others=others,
         between=lambda: steps.append(1),
+        sense=TimeBudget(0.0),
     )
     assert bases == [job.base], "replies are sampled as the bot would"
     assert spoken.voice.classes == ("ada", "bo", "members")
@@ -363,7 +344,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     )
     assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
     assert sum(spoken.safety.prompts.values()) == 1
-    assert spoken.left_out["safety prompts"].startswith("1 of 30 ")
+    assert spoken.left_out["safety prompts"].startswith("1 of 42 ")
     shown = spoken.side_by_side[0]
     assert (shown.prompt, shown.real) in {
         (it.message, it.reply) for it in job.data.heldout_prompt_replies
@@ -373,8 +354,8 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         it.seed for it in shown.replies.values()
     } == {3}
     assert len({it.text for it in shown.replies.values()}) == 3
-    assert "8 different held-out questions" in spoken.left_out["belongs"]
-    assert spoken.sense.keys() >= {"style", "talks", "pressure"} and "belongs" not in spoken.sense
+    assert spoken.sense.keys() >= {"sense", "style", "talks", "pressure"}
+    assert spoken.sense["sense"].shares[SENSE_ESTIMATE].keys() == {"base", "live", "new"}
     talks = spoken.sense["talks"]
     pressure = spoken.sense["pressure"]
     assert spoken.sense["style"].ceiling[VOICE].estimate == 1

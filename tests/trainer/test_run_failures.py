@@ -101,7 +101,9 @@ def test_a_stop_is_heeded_in_every_phase_and_leaves_nothing(tmp_path, tiny_base)
             calls_at_phase.setdefault(event.name, never.count)
 
     run_job(persona_job(tmp_path / "whole", tiny_base.source), RunControl(note_phase, never))
-    assert calls_at_phase.keys() == set(get_args(Phase.model_fields["name"].annotation))
+    of_a_card = {"writing replies"}  # test_from_card.py stops there
+    phases = set(get_args(Phase.model_fields["name"].annotation)) - of_a_card
+    assert calls_at_phase.keys() == phases
     del calls_at_phase["writing"]  # nothing asks there any more: the adapter is whole in a moment
     for calls in calls_at_phase.values():
         folder = persona_job(tmp_path / str(calls), tiny_base.source)

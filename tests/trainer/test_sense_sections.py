@@ -25,6 +25,7 @@ from personas.schemas.scorecard import (
     VOICE_AT_TURN,
     WRONG_AT_TURN,
 )
+from personas.shipped_folders import SHIPPED_DATA
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from tests.trainer.test_voice_classifier import said, voices
@@ -35,7 +36,6 @@ from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
 from trainer.evaluate.generation.lore_facts import FactQuestion, measure_lore, parse_question
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import (
-    DATA_FOLDER,
     FACTS_FILE,
     PRESSURE_FILE,
     TALKS_FILE,
@@ -168,7 +168,7 @@ def test_no_log_holds_what_is_asked():
     asked |= {row["text"] for row in pressure} | {line for row in talks for line in row["lines"]}
     logs = [
         json.loads(file.read_text(encoding="utf-8"))
-        for file in (DATA_FOLDER / "logs").glob("*.json")
+        for file in (SHIPPED_DATA / "logs").glob("*.json")
     ]
     said = {words(message["content"]) for log in logs for message in log["messages"]}
     assert len(logs) == 3 and [text for text in asked if words(text) in said] == []
@@ -224,7 +224,8 @@ def test_repetition_is_of_this_reply_and_of_earlier_ones():
     assert repeated_share("one two three four five") == 0
     assert repeated_share("one two three four, one two three four") == pytest.approx(1 / 5)
     assert repeated_share("One two three four!", ["zero one two three four"]) == 1
-    assert repeated_share("too short", ["too short"]) == 0
+    assert repeated_share("No, no, no.", ["No, no, no!"]) == 1, "a shorter text is one run"
+    assert repeated_share("too short", ["too", "short"]) == repeated_share("…", ["…"]) == 0
 
 
 def test_a_voice_that_fades_is_seen_at_its_turn():
@@ -299,7 +300,15 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
     limits = SenseLimits(talks=2, probes=3, questions=2)
     taken_up = "what about the nine cups in the kitchen sink?"
     known = [FactQuestion(text, "", bool, bool) for text in (taken_up, "What is 1?", "What is 2?")]
-    inputs = SenseInputs(job.data, job.data.persona, builder, known, {}, sides, generator, limits)
+    inputs = SenseInputs(
+        data=job.data,
+        persona=job.data.persona,
+        builder=builder,
+        questions=known,
+        voices={},
+        generator=generator,
+        limits=limits,
+    )
     replies = TalkRun(inputs, TimeBudget(600)).replies()
     assert [(it.turn, it.talk, it.answer.prompt.number) for it in replies] == [
         (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(5)

@@ -11,6 +11,7 @@ from bot.operations.doctor.local_checks import check_lore
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import CardError
 from personas.home.job_material import ShippedData
+from personas.home.lore_sets import LoreSets
 from personas.home.shared_personas import lore_material, read_persona_lore, read_shared_personas
 from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD
@@ -101,12 +102,19 @@ def test_lore_is_asked_as_the_bot_finds_it(command, home):
     assert code == 1 and "attic.md is not UTF-8" in errors
 
 
-def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore(command, home):
+def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore_if_it_takes_it(
+    command, home
+):
     write_card(home, "nobody")
     assert read_shared_personas(SHIPPED_CARDS, home)["nobody"].name == "Nobody"
+    assert read_persona_lore(SHIPPED.lore, "nobody", home) == []
+    assert lore_material(SHIPPED, home, "nobody") == []
+    LoreSets(SHIPPED.lore, home).choose("_world", True, guild_id=0, persona_id="nobody")
     assert {passage.owner for passage in read_persona_lore(SHIPPED.lore, "nobody", home)} == {
         "_world"
     }
+    (material,) = lore_material(SHIPPED, home, "nobody")
+    assert all(place.startswith("lore/_world/") for _, place in material.copies)
     code, _, errors = command("train", "--persona", "Nobodi", "--dry-run")
     assert code == 1 and "There is no persona 'Nobodi'." in errors and "nobody" in errors
     code, _, errors = command("train", "--persona", "Nobody", "--dry-run")

@@ -61,7 +61,7 @@ def wanted(tiny_base, tmp_path, monkeypatch):
     sign(tmp_path / "talk.json")
     options = argparse.Namespace(
         persona="ada.toml", dataset="talk.json", names=[], recipe="demo-cpu", settings=[], right=None, general=None,
-        base_model=tiny_base.source, dialogue=False, start_from=None, lore_pairs=None, lore=None,
+        base_model=tiny_base.source, dialogue=False, start_from=None, lore_pairs=None, from_card=None, lore=None,
     )  # fmt: skip
     return draft_job(options, tmp_path / "home")
 
@@ -250,7 +250,7 @@ def dialogue(tiny_base, tmp_path, monkeypatch):
     options = argparse.Namespace(
         persona=None, dataset=str(first), more=[str(more)], names=[], recipe="demo-cpu", settings=[],
         right="own-writing", general=None, base_model=tiny_base.source, dialogue=True, start_from=None,
-        lore_pairs=None, lore=None,
+        lore_pairs=None, from_card=None, lore=None,
     )  # fmt: skip
     (tmp_path / "home").mkdir()
     return options

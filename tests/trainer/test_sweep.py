@@ -71,6 +71,8 @@ def run(monkeypatch):
             "home": None,
             "ignore_memory": False,
             "attempt": 0,
+            "defer_card": False,
+            "only_write": False,
         }
         of["card"] = "losses"
         return trainer.cli.main._run(argparse.Namespace(folder=folder, **of), io.StringIO())

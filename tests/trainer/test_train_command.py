@@ -81,7 +81,7 @@ def test_a_recipe_that_is_not_there_is_reported_with_the_known(here, command, re
         assert (
             code == 1
             and f"There is no recipe {recipe!r}." in errors
-            and "Known: auto, demo-cpu" in errors
+            and "Known: auto, card, card-teacher, demo-cpu" in errors
         )
 
 
@@ -145,9 +145,10 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
     )
 
 
-def test_commands_that_come_next_can_be_typed_as_they_stand():
-    folder, base = Path("/somewhere/my run"), "/models/my base#plain"
-    options = argparse.Namespace(folder=folder, base_model=base, settings=[])
+def test_commands_that_come_next_can_be_typed_as_they_stand(make):
+    folder = make("--persona", "oda", "--out", "my run")
+    base = "/models/my base#plain"
+    options = argparse.Namespace(folder=folder, base_model=base, settings=[], only_write=False)
     result = [*_result_lines(options, 1), *_result_lines(options, 0)]
     asks = [
         shlex.split(line.partition("ask it: ")[2]) for line in result if line.startswith("ask it: ")
@@ -351,7 +352,8 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
         f"for a bot with BASE_MODEL={tiny_base.source}: bots with another base"
     )
     assert any(
-        line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines
+        re.match(r" *\d+%  training  about .* left  step 4/4  epoch 2\.00  loss ", line)
+        for line in lines
     )
     assert any(
         re.match(r"epoch 2 done in 0:\d\d, [\d.]+ samples/s: training loss .* → held-out loss ", it)
@@ -377,12 +379,15 @@ def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewher
         shown = EventPrinter(out, every_s)
         for event in (Phase(name="training", detail="9 replies"), *steps, epoch()):
             shown.write(event.model_dump_json() + "\n")
-    assert terminal.getvalue().count("\r\x1b[Kstep ") == 3 and terminal.getvalue().count("\n") == 2
+    assert (
+        terminal.getvalue().count("\r\x1b[Ktraining  step ") == 3
+        and terminal.getvalue().count("\n") == 2
+    )
     assert pipe.getvalue().splitlines() == [
-        "training: 9 replies",
-        "step 1/3  stage 1  epoch 0.33  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No "
+        "training  9 replies",
+        "training  step 1/3  stage 1  epoch 0.33  loss 2.1000  1,034 tokens/s  1.92 GB  No "
         "checkpoint.",
-        "step 3/3  stage 1  epoch 1.00  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No "
+        "training  step 3/3  stage 1  epoch 1.00  loss 2.1000  1,034 tokens/s  1.92 GB  No "
         "checkpoint.",
         "stage 1, epoch 1 done in 0:30, 5.2 samples/s: training loss 2.1000",
     ]

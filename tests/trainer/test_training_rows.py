@@ -15,13 +15,15 @@ import torch
 from transformers import TrainerCallback
 
 from personas.prompt.renderer import TokenizedSample
-from trainer.cli.dataset_args import SHIPPED_DATA, make_build_spec
+from personas.shipped_folders import SHIPPED_DATA
+from trainer.cli.dataset_args import make_build_spec
 from trainer.cli.dataset_command import add_sources
 from trainer.dataset.builder import DatasetBuilder
 from trainer.dataset.dedup_split import TRAIN
 from trainer.dataset.ledger import Ledger
 from trainer.estimate.workload import MAX_ROW_TOKENS, workload_of
 from trainer.machine import MachineSpec
+from trainer.recipe.auto_recipe import choose_settings, sample_stats
 from trainer.recipe.machine_fit import fit_to_machine
 from trainer.recipe.recipe_file import RECIPES_FOLDER, load_recipe
 from trainer.schemas import Recipe
@@ -33,8 +35,8 @@ CARD = MachineSpec(has_cuda=True, best="bf16", memory_bytes=2**36, free_bytes=2*
 MUCH = 2**50
 STEP_SAMPLES = 16
 RECIPES = sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
-SFT_RECIPES = [name for name in RECIPES if name not in ("auto", "preference")]
-"""`auto` has no batches of its own; `preference` compares replies."""
+SFT_RECIPES = [name for name in RECIPES if name != "preference"]
+"""`preference` compares replies (test_preference.py)."""
 
 
 def sample(*tokens: int, reply: int) -> TokenizedSample:
@@ -145,12 +147,15 @@ def as_single_samples(tiny_base, renderer, ballast):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("recomputes_every", [0, 1, 2], ids=["none", "all", "every second"])
 @pytest.mark.parametrize("name", SFT_RECIPES)
 def test_a_step_of_any_recipe_is_one_row_with_the_gradients_of_single_samples(
-    tiny_base, renderer, ballast, as_single_samples, monkeypatch, name, checkpointing
+    tiny_base, renderer, ballast, as_single_samples, monkeypatch, name, recomputes_every
 ):
-    asked = load_recipe(name).with_values(
+    chosen = choose_settings(
+        name, load_recipe(name), tiny_base, sample_stats(ballast), machine=CARD
+    ).recipe
+    asked = chosen.with_values(
         precision="fp32",
         quant_type="none",
         optim="adamw_torch",
@@ -158,11 +163,14 @@ def test_a_step_of_any_recipe_is_one_row_with_the_gradients_of_single_samples(
         neftune_noise_alpha=0.0,
         max_length=512,
         max_steps=1,
-        gradient_accumulation_steps=STEP_SAMPLES // load_recipe(name).per_device_train_batch_size,
+        gradient_accumulation_steps=STEP_SAMPLES // chosen.per_device_train_batch_size,
     )
     work = workload_of(ballast, ())
     recipe = fit_to_machine(name, asked, tiny_base, work, machine=CARD, free_bytes=MUCH)
-    recipe = recipe.with_values(gradient_checkpointing=checkpointing)
+    recipe = recipe.with_values(
+        gradient_checkpointing=recomputes_every > 0,
+        checkpoint_every_n_layers=max(recomputes_every, 1),
+    )
     assert (recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps) == (16, 1)
 
     rows = collate_rows(ballast)["input_ids"]

@@ -24,6 +24,7 @@ from bot.training.backends.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import MAX_ATTEMPTS, JobQueue
 from bot.training.run_limits import RunLimits
+from bot.training.store import TrainingJobs
 from bot.versions.member_feedback import comparison_targets
 from bot.versions.store import InstalledVersion
 from personas.errors import RequestError
@@ -186,27 +187,37 @@ async def test_several_personas_train_side_by_side_and_no_more_than_the_slots_ar
 # ------------------------------------------------------------------------------ restarts of the bot
 
 
-async def test_a_bot_killed_again_and_again_follows_the_same_run_and_no_attempt_is_used(tmp_path):
+async def test_a_bot_killed_again_and_again_follows_the_same_run_and_no_attempt_is_used(
+    tmp_path, monkeypatch
+):
+    reported = []
+    report = TrainingJobs.report
+
+    def noting(jobs, job_id, token, event):
+        reported.append(event)
+        return report(jobs, job_id, token, event)
+
+    monkeypatch.setattr(TrainingJobs, "report", noting)
     async with cluster(tmp_path, "course") as works:
         queue = works.queue()
         queue.start()
         works.ask(queue, "j1")
         await works.begun("j1-1")
-        await until(
-            lambda: isinstance(works.store.jobs.get("j1").progress, Epoch)
-        )  # step 12; it waits for us
+        await until(lambda: reported and isinstance(reported[-1], Epoch))  # the run waits for us
+        latest = reported[-1]
         for _ in range(MAX_ATTEMPTS + 2):
             works.kill_bot(queue)
+            reported.clear()
             queue = works.queue()
             queue.start()
-            await until(lambda: works.store.jobs.get("j1").attempt_token)
-        seen = []
-        queue.subscribe(lambda job: seen.append(job.progress))
+            await until(lambda: reported)
+            assert reported == [latest]
+        assert works.store.jobs.get("j1").progress.step == 12
         (works.folder() / "go-on").touch()
         await until(lambda: works.store.jobs.get("j1").state == "done")
         assert (len(works.ray.submitted), works.store.jobs.get("j1").attempt) == (1, 1)
         assert works.store.jobs.get("j1").result.seconds == 25.0
-        steps = [event.step for event in seen if isinstance(event, Progress)]
+        steps = [event.step for event in reported if isinstance(event, Progress)]
         assert steps == list(range(13, 25)), "events that were stored before are not stored again"
         await queue.stop()
 

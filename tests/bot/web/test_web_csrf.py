@@ -142,6 +142,13 @@ async def test_unknown_routes_and_methods_are_problems(dashboard):
     assert "/openapi.json" in body["advice"]
     status, body, headers = await dashboard.ask("GET", POST)
     assert status == 405 and headers["Allow"] == "POST" and body["title"] == "Method not allowed"
+    for form, page in (
+        ("/dashboard/training/j1/cancel", "/dashboard/training/j1"),
+        ("/dashboard/personas/oda/replies/reset", "/dashboard/personas/oda/replies"),
+        ("/dashboard/models/dismiss", "/dashboard/models"),
+    ):
+        status, _, headers = await dashboard.page(form)
+        assert (status, headers["Location"]) == (303, page), "an address of a form is reloaded"
 
 
 async def test_each_type_of_problem_says_what_it_is(dashboard):

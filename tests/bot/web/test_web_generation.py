@@ -118,7 +118,8 @@ async def test_a_strange_place_in_the_query_is_refused(dashboard):
 def form_of(page):
     """The page's form as a browser would send it."""
     fields = {}
-    for tag in re.findall(r"<input[^>]*>", page.split("<button")[0]):
+    form = page.split(f'action="{PAGE}">')[1]
+    for tag in re.findall(r"<input[^>]*>", form.split("</form>")[0]):
         name = re.search(r'name="([^"]+)"', tag)
         if name:
             fields[name[1]] = html.unescape(re.search(r'value="([^"]*)"', tag)[1])

@@ -185,9 +185,12 @@ async def test_the_page_and_rest_list_what_is_used_of_a_card(dashboard):
     await upload(dashboard, "/dashboard/personas", "mira.json", as_json({**V2, "data": data}))
     status, listed, _ = await dashboard.ask("GET", "/personas/mira/card/imported")
     assert status == 200 and {"what": "scenario", "why": ""} in listed["as_is"]
-    assert "{{time}} in scenario" in [one["what"] for one in listed["not_taken"]]
+    assert "{{time}} in scenario" in [one["what"] for one in listed["other_meaning"]]
+    assert "{{original}} in system_prompt" in [one["what"] for one in listed["not_taken"]]
     page = html.unescape((await dashboard.page("/dashboard/personas/mira"))[1])
-    assert "What is used of the card" in page and "Not taken: {{time}} in scenario" in page
+    assert "What is used of the card" in page
+    assert "Taken with another meaning: {{time}} in scenario" in page
+    assert "Not taken: {{original}} in system_prompt" in page
 
 
 async def test_lore_of_a_server_counts_there_and_can_be_mended(dashboard):
@@ -371,7 +374,10 @@ async def test_the_worlds_lore_is_written_found_by_all_and_left_out(dashboard):
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
     status, page = (await dashboard.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
     assert (
-        status == 200 and "Every persona" in page and page.count("1 passage") <= 2 and ships in page
+        status == 200
+        and "besides their own: Ballast, Oda Marrow" in page
+        and page.count("1 passage") <= 2
+        and ships in page
     )
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await dashboard.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
@@ -389,3 +395,109 @@ async def test_the_page_lists_files_that_belong_to_nobody_with_the_reason(dashbo
     text = html.unescape((await dashboard.page(PAGE))[1])
     assert "Skipped in the lore folder: 1" in text and "gull/net.md" in text
     assert "folder 'gull'" in text
+
+
+async def test_a_new_persona_uses_no_set_until_somebody_says_so(dashboard):
+    lore = lore_in(dashboard)
+    body = {"name": "Wick", "description": "A keeper."}
+    assert (await dashboard.ask("POST", "/personas", json=body))[0] == 201
+    await dashboard.ask(
+        "PUT", "/personas/wick/lore/cat", json={"text": "# Cat\nTallow eats at six."}
+    )
+    await dashboard.ask("PUT", f"/personas/{WORLD}/lore/umbrella", json={"text": UMBRELLA})
+    assert lore.search("oda", QUESTION) and not lore.search("wick", QUESTION)
+    assert [hit.source for hit in lore.search("wick", "When does Tallow eat?")] == ["wick/cat.md"]
+    status, listed, _ = await dashboard.ask("GET", "/personas/wick/lore-sets")
+    (world,) = listed["sets"]
+    assert status == 200 and (world["id"], world["name"], world["taken"]) == (
+        WORLD,
+        "Skerrow Harbour",
+        False,
+    )
+    path = "/dashboard/personas/wick/lore"
+    assert "not used" in (await dashboard.page(path))[1]
+    status, _, headers = await dashboard.submit(f"{path}-sets/{WORLD}", taken="yes")
+    assert status == 303 and headers["Location"] == f"{path}#shared-title"
+    assert lore.search("wick", QUESTION) and "Do not use it" in (await dashboard.page(path))[1]
+    own = f"/personas/wick/lore-sets/{WORLD}"
+    listed = (await dashboard.ask("PUT", own, json={"taken": False}))[1]
+    assert not listed["sets"][0]["taken"] and not lore.search("wick", QUESTION)
+    for wrong in ("/personas/wick/lore-sets/_atlantis", "/personas/nobody/lore-sets/_world"):
+        assert (await dashboard.ask("PUT", wrong, json={"taken": True}))[0] == 404
+    elsewhere = {"taken": True, "guild": "77"}
+    assert (await dashboard.ask("PUT", own, json=elsewhere))[0] == 404
+    await dashboard.ask("PUT", own, json={"taken": True})
+    await dashboard.submit("/dashboard/personas/wick/remove")
+    assert (await dashboard.ask("POST", "/personas", json=body))[0] == 201
+    assert not lore.search("wick", QUESTION), "a choice goes with its persona"
+
+
+async def test_a_set_is_made_on_the_page_and_used_at_once(dashboard):
+    lore = lore_in(dashboard)
+    status, _, headers = await dashboard.submit("/dashboard/lore-sets", name="Salt Marsh")
+    assert status == 303 and headers["Location"] == "/dashboard/personas/_salt-marsh/lore"
+    await dashboard.submit(headers["Location"], name="umbrella", text=UMBRELLA)
+    assert lore.search("oda", QUESTION) == []
+    used = await dashboard.ask("PUT", "/personas/oda/lore-sets/_salt-marsh", json={"taken": True})
+    assert used[0] == 200 and lore.search("oda", QUESTION)[0].source == "_salt-marsh/umbrella.md"
+    assert "Salt Marsh" in (await dashboard.page("/dashboard/personas"))[1]
+    status, page, _ = await dashboard.submit("/dashboard/lore-sets", name="salt marsh")
+    assert status == 422 and 'id="set-name" name="name" value="salt marsh"' in page
+    assert 'id="set-name-error">There is a set Salt Marsh already.' in page
+    long = (await dashboard.submit("/dashboard/lore-sets", name="x" * 300))[1]
+    assert "The name has 300 characters. Use 1 to 80 visible characters." in long
+    assert 'maxlength="80" autocomplete' not in long, "a browser would cut it silently"
+    assert "1 passage." in (await dashboard.page("/dashboard/personas/oda/lore"))[1]
+    assert '<form method="post" action="/dashboard/personas"' in page
+    status, _, headers = await dashboard.page("/dashboard/lore-sets?after=oda")
+    assert (status, headers["Location"]) == (303, "/dashboard/personas?after=oda")
+
+
+async def test_a_set_is_renamed_and_its_removal_asks_first_and_can_be_undone(dashboard):
+    lore = lore_in(dashboard)
+    await dashboard.submit("/dashboard/lore-sets", name="Salt Marsh")
+    page = "/dashboard/personas/_salt-marsh/lore"
+    await dashboard.submit(page, name="umbrella", text=UMBRELLA)
+    await dashboard.ask("PUT", "/personas/oda/lore-sets/_salt-marsh", json={"taken": True})
+    address = "/dashboard/lore-sets/_salt-marsh"
+    status, shown, _ = await dashboard.submit(f"{address}/rename", name="skerrow harbour")
+    assert status == 422 and 'id="set-name" name="name" value="skerrow harbour"' in shown
+    assert "There is a set Skerrow Harbour already." in shown
+    for posted, place in ((f"{address}/rename", "set"), (f"{page}-file", "choose")):
+        status, _, headers = await dashboard.page(posted)
+        assert (status, headers["Location"]) == (303, f"{page}#{place}-title"), "reloaded"
+    status, _, headers = await dashboard.submit(f"{address}/rename", name="The Reeds")
+    assert (status, headers["Location"]) == (303, page)
+    assert "The Reeds" in (await dashboard.page("/dashboard/personas"))[1]
+    asked = (await dashboard.page(f"{address}/remove"))[1]
+    assert "umbrella.md" in asked and "Oda Marrow" in asked
+    assert "the name <strong>The Reeds</strong> again" in asked
+    assert lore.search("oda", QUESTION), "nothing is removed before the answer"
+    status, _, headers = await dashboard.submit(f"{address}/remove")
+    assert (status, headers["Location"]) == (303, "/dashboard/personas#sets")
+    assert not lore.search("oda", QUESTION) and (await dashboard.page(page))[0] == 404
+    await dashboard.submit("/dashboard/lore-sets", name="The Reeds")
+    again = (await dashboard.page(page))[1]
+    assert "Removed, but can be restored" in again and "The Reeds: lore" in again
+    world = f"/dashboard/lore-sets/{WORLD}"
+    assert (await dashboard.page(f"{world}/remove"))[0] == 409
+    assert (await dashboard.submit(f"{world}/remove"))[0] == 409
+    assert "This set" not in (await dashboard.page(f"/dashboard/personas/{WORLD}/lore"))[1]
+
+
+async def test_sets_are_made_renamed_and_removed_over_rest(dashboard):
+    lore_in(dashboard)
+    status, made, _ = await dashboard.ask("POST", "/lore-sets", json={"name": "Salt Marsh"})
+    assert status == 201 and made == {"id": "_salt-marsh", "name": "Salt Marsh", "about": ""}
+    assert (await dashboard.ask("POST", "/lore-sets", json={"name": "salt marsh"}))[0] == 422
+    renamed = await dashboard.ask("PATCH", "/lore-sets/_salt-marsh", json={"name": "Reeds"})
+    assert renamed[0] == 200 and renamed[1]["name"] == "Reeds"
+    for wrong, status in ((WORLD, 409), ("_atlantis", 404)):
+        assert (await dashboard.ask("PATCH", f"/lore-sets/{wrong}", json={"name": "x"}))[
+            0
+        ] == status
+        assert (await dashboard.ask("DELETE", f"/lore-sets/{wrong}"))[0] == status
+    status, removed, _ = await dashboard.ask("DELETE", "/lore-sets/_salt-marsh")
+    assert (status, removed) == (200, {"removed": "_salt-marsh"})
+    listed = (await dashboard.ask("GET", "/personas/oda/lore-sets"))[1]["sets"]
+    assert [one["id"] for one in listed] == [WORLD]

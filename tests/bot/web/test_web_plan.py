@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from bot.platform.errors import RefusedError
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import shell_command
+from bot.training.request_materials import gather_materials
 from bot.training.training_plan import MaskPreview, TokenHistogram, Truncation
+from bot.training.web import plan_pages
 from bot.training.web.plan_cache import MAX_STORED_PLANS
 from bot.training.web.plan_pages import default_job_name, form_to_request, trainer_command
+from personas.card.card_reader import parse_card
 from personas.schemas.training import TrainingRequest
+from tests.bot.version_rows import install
 from tests.bot.web.dataset_folders import put_set
 from tests.fakes import PLAN
+from tests.personas.cards import V2, as_json
 
 PATH = "/dashboard/data/plan"
 PARTS = (("<|im_start|>user\nWho <b>are</b> you?", False), ("Oda, love.", True))
@@ -55,6 +61,15 @@ async def plan_made(dashboard, **given):
     return page, headers["Location"]
 
 
+async def test_a_plan_says_that_its_samples_are_not_written_yet(dashboard):
+    phases = {**PLAN.recipes[0].phases, "writing replies": 60.0, "measuring the adapter": 20.0}
+    recipe = PLAN.recipes[0].model_copy(update={"phases": phases})
+    dashboard.backend.planned = PLAN.model_copy(update={"recipes": (recipe,)})
+    page, _ = await plan_made(dashboard, **GIVEN)
+    assert "measuring the new version 20 s" in page and "the adapter 20 s" not in page
+    assert "There are none yet: a model writes the replies" in page and "marked text" not in page
+
+
 async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(
     dashboard,
 ):
@@ -74,7 +89,10 @@ async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what
     assert not dashboard.store.jobs.in_state("queued"), "a plan queues nothing"
 
 
-async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_again(dashboard):
+async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_again(
+    dashboard, monkeypatch
+):
+    monkeypatch.setattr(plan_pages, "available_memory_bytes", lambda: 8 * 2**30)  # it changes
     page, path = await plan_made(dashboard, **GIVEN)
     again = (await dashboard.page(path))[1]
     assert again == page and len(dashboard.backend.plans) == 1
@@ -157,6 +175,46 @@ async def test_a_built_set_is_chosen_by_its_path(dashboard, tmp_path):
     assert dashboard.backend.plans[-1].dataset_path == "datasets/harbour"
 
 
+async def test_a_servers_own_persona_is_chosen_and_trained_as_its_own(dashboard):
+    services = dashboard.services
+    mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
+    for name in ("lamp", "stair"):
+        text = f"# The {name}\n\nMira mended the {name} in spring."
+        await dashboard.ask("PUT", f"/personas/{mira}/lore/{name}", json={"text": text})
+    _, page, _ = await dashboard.page(f"{PATH}?persona={mira}&lore_pairs=1")
+    assert re.search(rf'<option value="{mira}" selected>[^<]+ \(server 77\)</option>', page)
+    page, _ = await plan_made(dashboard, persona=mira, lore_pairs="1")
+    assert f'<option value="{mira}" selected>' in page
+    assert "Over REST" in page and "In a terminal" not in page, "no id of its own in the trainer"
+    assert (await dashboard.submit(PATH, persona=mira, lore_pairs="1", start="yes"))[0] == 303
+    (job,) = dashboard.store.jobs.in_state("queued")
+    gathered = gather_materials(services.catalogue, job.request, job.guild_id)
+    copies = {name: path for material in gathered for path, name in material.copies}
+    home = dashboard.home
+    assert copies["card.toml"] == home / "personas" / "77" / mira / "card.toml"
+    assert copies[f"lore/{mira}"] == home / "lore" / "77" / mira
+    version = install(dashboard.store, mira, guild=job.guild_id)
+    dashboard.store.versions.promote(mira, version, 7, 2.0)
+    assert dashboard.store.versions.live(mira, 77) == version
+    installed = dashboard.store.jobs.get(f"{mira}-{version}")
+    with pytest.raises(RefusedError, match="is live"):
+        services.versions.require_removable(installed)
+
+
+async def test_a_persona_beyond_the_list_is_listed_when_it_is_chosen(dashboard, monkeypatch):
+    monkeypatch.setattr("bot.training.web.plan_pages.MAX_LISTED_PERSONAS", 1)
+    _, page, _ = await dashboard.page(f"{PATH}?persona=thrip")
+    listed = page[page.index('name="persona"') :].partition("</select>")[0]
+    assert re.findall('value="([^"]*)"', listed) == ["", "ballast", "thrip"]
+    assert '"thrip" selected' in listed
+
+
+async def test_a_ticked_review_is_not_folded(dashboard):
+    for query, is_open in (("persona=oda", False), ("persona=oda&review=yes", True)):
+        _, page, _ = await dashboard.page(f"{PATH}?{query}")
+        assert ("<details open><summary>More options" in page) == is_open
+
+
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard, monkeypatch):
     from bot.training.training_plan import MemoryOption
 
@@ -188,8 +246,18 @@ async def test_a_wrong_field_is_reported_at_its_place_and_the_form_stays_filled(
         and f'id="error-{field}"' in page
         and not dashboard.store.jobs.in_state("queued")
     )
+    if "persona" in changes:
+        assert "Choose a persona." in page and "task_type" not in page[: page.index("<form")]
     if "settings" in changes:
         assert changes["settings"] in page
+
+
+async def test_every_form_says_what_a_recipe_is_for(dashboard):
+    purpose = (
+        '<option value="quick">quick: A first training on a CPU that one can wait for</option>'
+    )
+    for path in (PATH, "/dashboard/data/build"):
+        assert purpose in (await dashboard.page(path))[1]
 
 
 async def test_a_name_that_is_not_here_is_reported_too(dashboard):
@@ -243,19 +311,25 @@ def test_a_job_without_a_name_gets_one_that_can_be():
         {"persona": "oda",
          "hyperparameters": {"double_quant": True, "target_modules": ["q_proj"], "lora_dropout": 0.05}},
         {"persona": "oda", "lore_pairs": 0.25},
+        {"persona": "oda", "from_card": 1, "review": True},
+        {"persona": "oda", "from_card": 0.5, "recipe": "demo-cpu",
+         "teacher": {"model": "big", "url": "http://127.0.0.1:1/v1", "licence": "MIT"}},
         {"task_type": "dialogue", "dataset_path": "uploads/it's.json", "start_from": "chat-1", "recipe": "s3-dialogue"},
         {"persona": "oda", "general": "general-dialogue", "recipe": "mixed-80-20", "base_model": "some/model"},
     ],
 )  # fmt: skip
 def test_the_trainers_own_command_asks_for_the_same_run(body):
     from trainer.cli.argtypes import parse_setting_args
+    from trainer.cli.create_job import chosen_recipe, chosen_teacher
     from trainer.cli.main import build_parser
 
     request = TrainingRequest.model_validate({"job_name": "x", **body})
     options = build_parser().parse_args(shlex.split(trainer_command(request))[3:])
     assert parse_setting_args(options) == request.hyperparameters
     assert options.lore_pairs == request.lore_pairs
-    assert (options.persona, options.general, options.start_from, options.recipe, options.base_model) == (
+    assert (options.from_card, chosen_teacher(options)) == (request.from_card, request.teacher)
+    assert bool(options.only_write) == bool(request.review)
+    assert (options.persona, options.general, options.start_from, chosen_recipe(options), options.base_model) == (
         request.persona, request.general, request.start_from, request.recipe, request.base_model
     )  # fmt: skip
     assert options.dataset == (request.dataset or request.dataset_path) and options.dialogue == (

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
-from bot.store import NewBlindComparison
+from bot.store import NewBlindComparison, TrainingJob
 from bot.versions.blind_test.prompts import prompts_for
-from bot.versions.web.scorecard_view import score_sections
+from bot.versions.web.scorecard_view import score_sections, verdict_sentences
 from personas.home.adapters import adapter_ref
 from personas.schemas.scorecard import SENSE_SECTIONS, Criterion, GateVerdict
 from tests.bot.version_rows import install
@@ -103,14 +103,35 @@ async def test_the_list_has_every_version_with_its_verdict(versions):
 
 def test_each_section_says_what_its_own_floor_is():
     card = good_card()
-    card = card.model_copy(update=dict.fromkeys(SENSE_SECTIONS, card.belongs))
+    card = card.model_copy(update=dict.fromkeys(SENSE_SECTIONS, card.sense))
     words = {section.title: section.words for section in score_sections(card)}
     floors = {
         name: words[title].partition("the floor what ")[2] for name, title in SENSE_SECTIONS.items()
     }
     voice = dict.fromkeys(("style", "talks", "pressure"), "others' replies do.")
     answers = "the right answers to other questions do."
-    assert floors == {"belongs": "they reach when shuffled.", "lore": answers, **voice}
+    assert floors == {"sense": "they reach when shuffled.", "lore": answers, **voice}
+
+
+async def test_a_version_that_ships_is_not_judged_and_says_how_to_compare_it(versions, monkeypatch):
+    monkeypatch.setattr(TrainingJob, "shipped", "a" * 64)
+    version = install(versions.store)
+    versions.store.versions.promote("ballast", version, 1, 3.0)
+    put_card(versions.home, version, verdict=a_verdict("warn", "hold"), voice=None, side_by_side=())
+    text = await shown(versions, f"{CARDS}/ballast/{version}")
+    assert "was not judged (measured: losses only)." in text
+    assert "<strong>Without training</strong>" in text and "/finetune compare" in text
+    assert "The gate says" not in text and '">hold</span>' not in text
+    two = await shown(versions, f"{CARDS}/two?a=ballast/{version}&b=ballast/{version}")
+    assert '">hold</span>' not in two and "not judged" in two
+
+
+async def test_a_reply_that_a_model_wrote_is_not_called_real(versions):
+    assert ">the real reply<" in await shown(versions, f"{CARDS}/ballast/v2")
+    install(versions.store)
+    put_card(versions.home, "v3", verdict=a_verdict(), learned={"written_by": "a large model"})
+    text = await shown(versions, f"{CARDS}/ballast/v3")
+    assert ">written by a large model<" in text and "real repl" not in text
 
 
 async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
@@ -124,10 +145,9 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
 async def test_a_card_shows_all_that_was_measured(versions):
     text = await shown(versions, f"{CARDS}/ballast/v2")
     for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
-                    "Belongs to its "
-                    "question", "Knows the lore", "Separation", "General ability", "Text: heldout",
+                    "Makes sense", "Knows the lore", "Separation", "General ability", "Text: heldout",
                     "Memorised", "Training data", "Replies side by side", "Method", "Picture",
-                    "Take along"):  # fmt: skip
+                    "Download"):  # fmt: skip
         assert f">{heading}<" in text, heading
     assert "✗ fail" in text and "90.0%" in text and "at least 0.8" in text and "More data." in text
     assert (
@@ -137,6 +157,44 @@ async def test_a_card_shows_all_that_was_measured(versions):
     )
     assert "35.0% (25% to 45%)" in text and "62.0% (52% to 72%)" in text
     assert "style=" not in text and "onclick" not in text
+
+
+async def test_a_card_begins_with_replies_then_the_verdict_and_folds_its_figures(versions):
+    text = await shown(versions, f"{CARDS}/ballast/v2")
+    parts = ("Replies side by side", "The gate says reject", "Figures")
+    order = [text.index(f">{part}<") for part in parts]
+    assert order == sorted(order)
+    prompt = text.index("does the bell &lt;ring&gt;?")
+    own, live, base = (text.index(f"said by {side}") for side in ("new", "live", "base"))
+    assert prompt < own < live < base < text.index("A quarter tone flat.") < order[1]
+    verdict = text[order[1] : order[2]]
+    assert "0 of 1 criteria pass, 1 fail." in verdict and "&lt;better&gt;" in verdict
+    assert "<table" not in text[: order[2]], "statistics are for those who open them"
+    figures = text[order[2] : text.index(">Download<")]
+    innermost = re.compile(r"<details(?:(?!<details).)*?</details>", re.DOTALL)
+    without_folds = innermost.sub("", innermost.sub("", figures))
+    assert "<table" in figures and "<details open" not in figures
+    assert "<details" not in without_folds and "<table" not in without_folds
+
+
+def test_the_verdict_takes_three_sentences():
+    verdict = a_verdict("fail", "reject").model_copy(
+        update={"reasons": (WHY, "Second."), "advice": ("Run `make`.", "Then wait.")}
+    )
+    counts = "0 of 1 criteria pass, 1 fail."
+    assert verdict_sentences(verdict) == [counts, WHY, "Run `make`."]
+    assert verdict_sentences(a_verdict()) == ["1 of 1 criteria pass.", WHY]
+
+
+async def test_more_prompts_are_folded_and_commands_in_advice_are_code(versions):
+    (one,) = good_card().side_by_side
+    many = tuple(one.model_copy(update={"prompt": f"question {n}?"}) for n in range(7))
+    verdict = a_verdict().model_copy(update={"advice": ("Set `epochs=2` <now>.",)})
+    install(versions.store)
+    put_card(versions.home, "v3", side_by_side=many, verdict=verdict)
+    text = await shown(versions, f"{CARDS}/ballast/v3")
+    assert text.index("question 3?") < text.index("3 more") < text.index("question 4?")
+    assert "Set <code>epochs=2</code> &lt;now&gt;." in text and "`epochs" not in text
 
 
 async def test_a_version_without_a_whole_card_says_how_to_make_one(versions):

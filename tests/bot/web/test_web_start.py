@@ -129,6 +129,20 @@ async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would
     assert (await dashboard.ask("POST", POST, json=body["would_work"]))[0] == 202, "it is true"
 
 
+async def test_a_teacher_that_is_not_here_is_refused_before_anything_is_queued(dashboard):
+    teacher = {"model": "nobody/nothing", "licence": "MIT"}
+    asked = {"persona": "oda", "task_type": "persona", "dataset": None, "recipe": "demo-cpu"}
+    status, body, _ = await dashboard.start(**asked, from_card=1, teacher=teacher)
+    assert status == 422 and [error["field"] for error in body["errors"]] == ["teacher"]
+    assert "'nobody/nothing' is not on" in body["detail"] and dashboard.store.jobs.page(1) == []
+    server = teacher | {"url": "http://127.0.0.1:1/v1"}
+    distils = asked | {"recipe": "card-teacher", "from_card": 1, "teacher": server}
+    status, body, _ = await dashboard.start(**distils)
+    assert status == 422 and "use the recipe card, or leave the teacher out" in str(body)
+    assert dashboard.store.jobs.page(1) == []
+    assert (await dashboard.start(**asked, from_card=1, teacher=server))[0] == 202
+
+
 async def test_what_would_work_fits_into_memory_too(dashboard, monkeypatch):
     monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
     dashboard.backend.planned = planned(9 * GIB, [(HALF, 7 * GIB)])
@@ -214,7 +228,7 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(
     [
         ({"persona": "adda", "task_type": "persona", "dataset": None}, "no persona 'adda'"),
         ({"dataset": "nothing"}, "no data set 'nothing'"),
-        ({"recipe": "quick"}, "'quick'. Known: auto"),
+        ({"recipe": "fast"}, "'fast'. Known: auto"),
         ({"recipe": "Nope"}, "no recipe 'Nope'. Known: auto"),
         ({"recipe": ""}, "no recipe ''. Known: auto"),
     ],

@@ -6,6 +6,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.validation import parse_body
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_openai import put_version
@@ -96,7 +98,7 @@ async def test_the_gate_is_not_passed_by_a_word(dashboard):
         (
             "/finetune/start-training",
             START | {"task_type": "odd"},
-            "Input should be 'persona', 'dialogue' or",
+            "must be one of persona, dialogue, preference",
         ),
     ],
 )
@@ -138,6 +140,21 @@ async def test_a_persona_that_there_is_not_is_named_by_its_field(dashboard):
     status, result, _ = await dashboard.start(task_type=None, dataset=None, persona="nobody")
     assert status == 422 and [error["field"] for error in result["errors"]] == ["persona"]
     assert result["errors"][0]["detail"].startswith("There is no persona 'nobody'.")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "2"])
+def test_a_form_s_number_out_of_range_is_said_in_plain_words(text):
+    body = {"job_name": "a", "persona": "oda", "lore_pairs": text}
+    with pytest.raises(Problem) as wrong:
+        parse_body(TrainingRequest, body, is_form=True)
+    assert wrong.value.errors[0]["detail"] == "must be a number from 0 to 1"
+
+
+def test_fields_that_contradict_each_other_are_named_without_the_whole_request():
+    with pytest.raises(ValidationError) as wrong:
+        TrainingRequest.model_validate(START | {"lore_pairs": 0.5})
+    words = explain_validation_error(wrong.value).message
+    assert "takes no lore_pairs" in words and "(got" not in words
 
 
 def test_a_default_that_waits_for_a_wrong_field_is_not_reported_as_wrong_itself():

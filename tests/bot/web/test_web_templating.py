@@ -11,18 +11,32 @@ from bot.platform.web_kit.templating import (
     STATIC_FOLDER,
     FlashMessages,
     format_bytes,
+    format_inline_code,
     format_percent,
     format_seconds,
     format_time,
 )
 from bot.store import Channel
 from bot.training.backend_protocol import TrainingFailed
+from personas.schemas.training_events import Phase, Progress
 from tests.bot.version_rows import install
 from tests.fakes import until
 from tests.samples import SCORECARD
 
 GUILD = 9
-
+PROGRESS = Progress(
+    step=30,
+    of=120,
+    epoch=0.5,
+    loss=2.5,
+    lr=3e-4,
+    tokens_per_s=400,
+    eta_s=65,
+    done=0.6,
+    left_s=125,
+    memory_bytes=2**30,
+)
+GOOD = SCORECARD.model_copy(update={"verdict": "promote"})
 BOT = Path(bot.__path__[0])
 
 
@@ -49,12 +63,44 @@ async def test_the_overview_tells_what_trains_and_what_waits(dashboard):
     second = (await dashboard.start(job_name="other"))[1]["job_id"]
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
-    rows = re.findall(
-        r"<tr><th scope=\"row\">.*?</tr>", (await dashboard.page("/dashboard"))[1], re.DOTALL
-    )
-    assert [first in rows[0], "running" in rows[0], second in rows[1], "place 1" in rows[1]] == [
-        True
-    ] * 4
+    dashboard.backend.on_event(PROGRESS)
+    await until(lambda: dashboard.store.jobs.get(first).progress == PROGRESS)
+    text = (await dashboard.page("/dashboard"))[1]
+    trains = text[text.index('id="now-trains"') : text.index('id="persona-cards"')]
+    running, waiting = trains.split("<table")
+    assert f"/dashboard/training/{first}" in running and "running" in running
+    assert 'value="0.6"' in running
+    assert "<b>60 %</b> · training · ready in about <b>2 min</b>" in running
+    assert "requested by the operator" in running
+    assert f"/dashboard/training/{second}" in waiting and 'data-label="Place">1<' in waiting
+
+
+async def test_a_score_card_that_is_measured_in_the_background_is_no_idle_trainer(dashboard):
+    job_id = (await dashboard.start())[1]["job_id"]
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.backend.finish()
+    jobs = dashboard.store.jobs
+    await until(lambda: jobs.get(job_id).state == "done")
+    phase = Phase(name="measuring the adapter", share=0.4, eta_s=300)
+    for change, bar, words in (
+        (lambda: jobs._set_card(job_id, "waiting"), 0, "is measured once nothing is trained."),
+        (lambda: jobs.claim_card(job_id), 0, "is being measured: it begins."),
+        (
+            lambda: jobs.report_card(job_id, phase),
+            1,
+            "is being measured: 40%, at most 5 min 0 s left",
+        ),
+    ):
+        change()
+        for path in ("/dashboard", "/dashboard/training"):
+            text = (await dashboard.page(path))[1]
+            trains = text[text.index('id="now-trains"') :].partition("</section>")[0]
+            assert f"The rest of its score card {words}" in trains
+            assert "Nothing is being trained" not in trains
+            assert trains.count("<progress") == bar and f"/dashboard/training/{job_id}" in trains
+    jobs.end_card(job_id, "cancelled")
+    assert "Nothing is being trained" in (await dashboard.page("/dashboard"))[1]
 
 
 async def test_what_wants_attention_is_reported_until_it_is_seen_to(dashboard):
@@ -76,12 +122,55 @@ async def test_what_wants_attention_is_reported_until_it_is_seen_to(dashboard):
         "update jobs set finished_at = unixepoch() where job_id = :j", j=job_id
     )
     text = (await dashboard.page("/dashboard"))[1]
-    assert "oda v1 is held" in text and "It repeats." in text
+    assert "v1 of Oda Marrow is held" in text and "It repeats." in text
     assert "&lt;b&gt;UNDERSTUDY_HOME/full" in text and str(dashboard.home) not in text
     assert "It can go on where it was." in text and f"/dashboard/training/{job_id}" in text
     dashboard.store.versions.promote("oda", "v1", 1, 2.0)
     dashboard.store._connection.write("update jobs set finished_at = 1 where job_id = :j", j=job_id)
-    assert "Needs attention" not in (await dashboard.page("/dashboard"))[1]
+    text = (await dashboard.page("/dashboard"))[1]
+    assert "Needs attention" not in text and "Waiting for you" not in text
+
+
+async def test_what_may_be_promoted_is_promoted_on_the_overview(dashboard):
+    good = {"verdict": "promote", "reasons": ("Its loss is `lower`.",)}
+    install(dashboard.store, "oda", card=SCORECARD.model_copy(update=good))
+    text = (await dashboard.page("/dashboard"))[1]
+    assert "v1 of Oda Marrow may be promoted" in text and "<code>lower</code>" in text
+    form = r'<form method="post" action="([^"]*)"><button class="primary">Promote v1'
+    action = re.search(form, text)
+    status, _, _ = await dashboard.submit(action[1])
+    assert status == 303 and dashboard.store.versions.live("oda", 0) == "v1"
+    assert "Waiting for you" not in (await dashboard.page("/dashboard"))[1]
+
+
+async def test_what_is_live_where_is_said_alike_on_every_page(dashboard):
+    for _ in range(2):
+        install(dashboard.store, "oda", card=GOOD)
+    promote = dashboard.store.versions.promote
+    pages = ("/dashboard", "/dashboard/personas", "/dashboard/personas/oda/versions")
+
+    async def said():
+        texts = set()
+        for path in pages:
+            html = (await dashboard.page(path))[1]
+            html = html[html.index("/dashboard/personas/oda/face") :]
+            words = html[html.index('<span class="spoken">') :].splitlines()[0]
+            words = re.split(r'</p>|</dd>|<span class="muted">', words)[0]
+            texts.add(" ".join(re.sub(r"<[^>]*>", " ", words).replace(" ,", ",").split()))
+        return texts
+
+    assert await said() == {"base model"}
+    promote("oda", "v1", 1, 2.0, guild_id=GUILD)
+    assert await said() == {f"v1 in server {GUILD}, base model elsewhere"}
+    assert "may be promoted" in (await dashboard.page("/dashboard/personas"))[1]
+    promote("oda", "v2", 1, 2.0, guild_id=GUILD)
+    assert await said() == {f"v2 in server {GUILD}, base model elsewhere"}
+    for path in pages:
+        html = (await dashboard.page(path))[1]
+        newest = html.partition('scope="row">v1')[0] if path == pages[2] else html
+        assert "may be promoted" not in newest, "it is live"
+    promote("oda", "v2", 1, 2.0, guild_id=0)
+    assert await said() == {"v2"}
 
 
 async def test_pages_run_and_load_nothing_but_the_bots_own(dashboard):
@@ -177,6 +266,19 @@ def test_what_was_said_is_taken_once_and_not_kept_without_end():
     assert said.take(first) == "done" and said.take(first) == "" and said.take("none") == ""
     numbers = [said.keep(str(n)) for n in range(101)]
     assert said.take(numbers[0]) == "" and said.take(numbers[100]) == "100"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Try `/finetune start`.", "Try <code>/finetune start</code>."),
+        ("`<b>` and <b>", "<code>&lt;b&gt;</code> and &lt;b&gt;"),
+        ("one ` alone", "one ` alone"),
+        ("", ""),
+    ],
+)
+def test_what_stands_in_backticks_is_shown_as_code(text, shown):
+    assert format_inline_code(text) == shown
 
 
 def test_times_sizes_and_shares_are_written_for_people():

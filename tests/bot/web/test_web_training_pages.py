@@ -62,9 +62,9 @@ async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
     put_job(dashboard, "next", guild=77, by=123)
     put_job(dashboard, "last", guild=78, by=124)
     page = words(await shown(dashboard, "/dashboard/training"))
-    assert "oda v1" in page and "the operator" in page
+    assert "Oda Marrow v1" in page and "the operator" in page
     assert "member 123" in page and "server 77" in page
-    assert "oda v1 trains now" in page and "One other is before it" in page
+    assert "Oda Marrow v1 is in training" in page and "One other is before it" in page
     dashboard.queue.hold()
     assert "data are being forgotten" in words(await shown(dashboard, "/dashboard/training"))
     dashboard.queue.go_on()
@@ -135,8 +135,10 @@ async def test_a_job_is_called_by_its_own_name_where_it_was_given_one(dashboard,
     put_job(dashboard, "j1", job_name=name)
     is_own = name == "night-run"
     html = await shown(dashboard, "/dashboard/training/j1")
-    assert ("<h1>oda v1, night-run</h1>" if is_own else "<h1>oda v1</h1>") in html
-    assert ("oda v1 night-run" in words(await shown(dashboard, "/dashboard/training"))) is is_own
+    assert ("<h1>Oda Marrow v1, night-run</h1>" if is_own else "<h1>Oda Marrow v1</h1>") in html
+    assert (
+        "Oda Marrow v1 night-run" in words(await shown(dashboard, "/dashboard/training"))
+    ) is is_own
 
 
 async def test_nothing_yet_says_what_to_do(dashboard):
@@ -243,7 +245,7 @@ async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(dashboar
         "update jobs set request = '{}', result = '{}' where job_id = 'j1'"
     )
     page = await shown(dashboard, "/dashboard/training/j1")
-    assert "oda v1" in words(page) and "Repeat with changes" not in page
+    assert "Oda Marrow v1" in words(page) and "Repeat with changes" not in page
     assert "cannot be read" in words(await shown(dashboard, "/dashboard/training/j1/repeat", 409))
 
 
@@ -315,7 +317,7 @@ async def test_a_run_is_cancelled_and_let_go_on_by_buttons(dashboard):
     status, page = await post(dashboard, "/dashboard/training/j2/cancel")
     assert (
         status == 200
-        and "oda v2 is cancelled." in page
+        and "Oda Marrow v2 is cancelled." in page
         and dashboard.store.jobs.get("j2").state == "cancelled"
     )
     assert (await post(dashboard, "/dashboard/training/j2/cancel"))[0] == 409
@@ -330,7 +332,7 @@ async def test_a_run_is_cancelled_and_let_go_on_by_buttons(dashboard):
     status, page = await post(dashboard, "/dashboard/training/j1/resume")
     assert (
         status == 200
-        and "oda v1 waits again" in page
+        and "Oda Marrow v1 is in the queue again" in page
         and dashboard.store.jobs.get("j1").state in ("queued", "running")
     )
     assert (await post(dashboard, "/dashboard/training/none/resume"))[0] == 404
@@ -345,10 +347,11 @@ async def test_two_runs_side_by_side_mark_what_differs(dashboard):
     page = words(html)
     assert html.count('class="differs"') == 2 and "job_name, learning_rate" in page
     assert re.search(r"learning_rate differs 0.001 0.0002", page) and re.search(r"seed 7 7", page)
-    assert "A, oda v1: training, smoothed" in page and "B, oda v2: held out, smoothed" in page
+    assert "A, Oda Marrow v1: training, smoothed" in page
+    assert "B, Oda Marrow v2: held out, smoothed" in page
     assert "Steps 20 12" in page and "2.7000 after step 20" in page
     choice = words(await shown(dashboard, "/dashboard/training/compare?a=a"))
-    assert "oda v2, queued" in choice and "Settings" not in choice
+    assert "Oda Marrow v2, queued" in choice and "Settings" not in choice
     assert (await shown(dashboard, "/dashboard/training/compare?a=a&b=none", 404)) and RECIPE[
         "seed"
     ] == 7

@@ -43,11 +43,13 @@ async def test_every_persona_is_listed_with_who_speaks_and_where(dashboard):
         "v1", "2026-11-18", {"version": "v1", "verdict": "promote"},
     )  # fmt: skip
     page = (await dashboard.page("/dashboard/personas"))[1]
-    assert "v1, since" in page and "may be promoted" in page and "server 9" in page
+    assert re.search(r">v1</span></span> <span class=\"muted\">since <time", page)
+    assert "may be promoted" not in page, "it is live"
+    assert "server 9" in page
     install(dashboard.store, card=GOOD)
     dashboard.store.versions.promote("ballast", "v2", 9, 1_795_000_001.0)
     page = (await dashboard.page("/dashboard"))[1]
-    assert re.search("in server 9, .*mentioned, with v2", page)
+    assert re.search(r">v2</span></span>.*in server 9, answers when it is mentioned<", page, re.S)
 
 
 async def test_versions_are_promoted_and_rolled_back_over_rest(dashboard):
@@ -221,7 +223,10 @@ async def test_a_servers_own_live_version_is_shown_beside_that_of_all(dashboard)
     page = (await dashboard.page(PAGE))[1]
     assert "live in server 9</span>" in page and "promoted in server 9" in page
     assert "live version of their own: server 9 (v2)" in page
-    assert "1 server has a live version" in page
+    folder = "UNDERSTUDY_HOME/models/persona_adapters/ballast/v2"
+    assert f"python -m trainer export --adapter {folder} --to ollama" in page
+    said = '<span class="badge good">v2</span> in server 9, <span class="badge good">v1</span>'
+    assert f"{said} elsewhere</span>" in page
     assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(
         dashboard
     ) is None

@@ -53,7 +53,7 @@ async def state_right(page: Page) -> None:
     await page.get_by_label("Own writing").check()
     await page.get_by_label("Stated by").fill("Mina Vale")
     await page.get_by_label("Reason").fill("Written for this server; every author agreed.")
-    await page.get_by_role("button", name="State it").click()
+    await page.get_by_role("button", name="Save the statement").click()
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])

@@ -49,6 +49,7 @@ async def test_what_changes_is_where_the_page_is_after_asking_for_it(dashboard):
 
 async def test_forms_about_data_tell_their_faults_at_the_top_too(dashboard):
     page = await dashboard.open("/dashboard/data/plan", java_script_enabled=False)
+    await page.get_by_text("More options").click()
     await page.get_by_label("Settings other than").fill("nonsense")
     await page.locator("#plan-form button").first.click()
     await expect(page).to_have_title("Error: Plan a training · Understudy")

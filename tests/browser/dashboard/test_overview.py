@@ -8,10 +8,23 @@ import pytest
 from playwright.async_api import expect
 
 from bot.demo_guild import MEMBER
-from tests.bot.conftest import QUAY
+from personas.schemas.training_events import Progress
+from tests.bot.conftest import INN, QUAY
 from tests.browser.dashboard.conftest import assert_accessible
 from tests.fakes import until
 
+PROGRESS = Progress(
+    step=42,
+    of=120,
+    epoch=1.2,
+    loss=2.913,
+    lr=3e-4,
+    tokens_per_s=412,
+    eta_s=185,
+    done=0.42,
+    left_s=305,
+    memory_bytes=2**31,
+)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -25,8 +38,18 @@ async def test_the_overview_tells_who_speaks_and_what_trains(dashboard, phone):
     await expect(ballast).to_contain_text("#weighbridge-quay")
     await expect(ballast).to_contain_text("base model")
     await expect(ballast).to_contain_text("in training")
-    await expect(page.get_by_role("row").filter(has_text="ballast v1")).to_contain_text("running")
-    await expect(page.locator("time").first).to_have_attribute("title", re.compile("UTC"))
+    training = page.get_by_role("region", name="Training")
+    await expect(training).to_contain_text("Ballast v1")
+    await expect(training).to_contain_text("requested by Mina Vale")
+    stage.backend.on_event(PROGRESS)
+    await expect(training).to_contain_text(
+        re.compile(r"42 % · training · ready in about 5 min\s+Step 42 of 120, loss 2.913")
+    )
+    await expect(training.get_by_role("progressbar")).to_have_attribute("value", "0.42")
+    await stage.moderator.slash(INN, "finetune start")
+    row = page.get_by_role("row").filter(has_text="Oda Marrow v1")
+    await expect(row).to_contain_text("Mina Vale")
+    await expect(row.locator("time").first).to_have_attribute("title", re.compile("UTC"))
     await assert_accessible(page)
 
 
@@ -58,6 +81,24 @@ async def test_without_scripts_the_page_says_the_same(dashboard):
 async def test_the_first_press_of_tab_leads_past_the_navigation(dashboard):
     for phone in (False, True):
         page = await dashboard.open("/dashboard/system", phone=phone)
-        await expect(page.get_by_role("link", name="System", exact=True)).to_be_in_viewport(ratio=1)
+        here = page.get_by_role("link", name="System", exact=True)
+        if phone:
+            here = page.get_by_role("button", name="Menu, now: System")
+        await expect(here).to_be_in_viewport(ratio=1)
         await page.keyboard.press("Tab")
         await expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_on_a_phone_a_menu_leads_to_all_sections_and_cuts_none(dashboard, scripts):
+    page = await dashboard.open("/dashboard/system", phone=True, java_script_enabled=scripts)
+    sections = page.get_by_role("navigation", name="Dashboard").get_by_role("link")
+    await expect(sections).to_have_count(0)
+    await page.get_by_role("button", name="Menu").press("Enter")
+    await expect(sections).to_have_count(10)
+    for section in await sections.all():
+        await expect(section).to_be_in_viewport(ratio=1)
+    if scripts:
+        await assert_accessible(page)
+    await page.get_by_role("link", name="Score cards").click()
+    await expect(page.get_by_role("button", name="Menu, now: Score cards")).to_be_visible()

@@ -90,7 +90,10 @@ async def test_what_stands_behind_the_longest_bar_ends_within_the_chart_on_a_pho
 ) -> None:
     page = await dashboard.open("/dashboard/data/plan?persona=oda", phone=True)
     await planned(page)
-    chart = page.locator("figure", has_text="Samples by source").locator("svg")
+    assert await page.get_by_text("120 replies").is_visible(), "what a moderator asks comes first"
+    chart = page.locator("figure", has_text="Samples by source").locator(".chart-rows")
+    await expect(chart).to_be_hidden()
+    await page.get_by_role("heading", name="Figures").click()
     around = await chart.bounding_box()
     text = await chart.get_by_text("3,000 samples").bounding_box()
     assert around and text and text["x"] + text["width"] <= around["x"] + around["width"]

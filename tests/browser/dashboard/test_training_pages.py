@@ -29,7 +29,7 @@ from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import Epoch
+from personas.schemas.training_events import Phase, TrainerEvent
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, until
@@ -66,6 +66,11 @@ class Hall:
     def go_on(self, job_id: str) -> None:
         """Let a run's second half begin."""
         (self.home / "jobs" / job_id / "go-on").touch()
+
+    def say(self, job_id: str, event: TrainerEvent) -> None:
+        """Add an event to those of a run."""
+        with (self.home / "jobs" / job_id / "events.jsonl").open("a") as file:
+            file.write(event.model_dump_json() + "\n")
 
     async def half_way(self, job_id: str) -> None:
         await until(lambda: '"step": 12' in self._told(job_id))
@@ -133,13 +138,23 @@ def drawn_steps(page: Page) -> Any:
 async def test_a_run_is_followed_to_its_end_over_a_reload(hall, phone):
     job_id = hall.start("dusk")
     page = await hall.dashboard.open("/dashboard/training", phone=phone, dark=phone)
-    await page.locator("#now-trains").get_by_role("link", name="oda v1").click()
+    await page.locator("#now-trains").get_by_role("link", name="Oda Marrow v1").click()
     await expect(figure(page, "step")).to_have_text("12 of 24")
     await expect(figure(page, "loss")).to_have_text("3.0000")
     await expect(drawn_steps(page)).to_have_count(12)
     await assert_accessible(page)
     await page.reload()
     await expect(figure(page, "step")).to_have_text("12 of 24")
+    await expect(page.locator("#position")).to_have_text("40 % · training · ready in about 20 s")
+    await expect(page.locator("#doing")).to_have_text("Step 12 of 24, loss 3.000")
+    measuring = Phase(
+        name="measuring the adapter", detail="replies", share=0.1, done=0.81, left_s=7900
+    )
+    hall.say(job_id, measuring)
+    await expect(page.locator("#position")).to_have_text(
+        "81 % · measuring the new version · ready in about 2 h 10 min"
+    )
+    await expect(page.locator("#bar")).to_have_js_property("value", 0.81)
     await page.evaluate("window.isTheSamePage = true")
     hall.go_on(job_id)
     await expect(page.locator("#standing .badge").first).to_have_text("done")
@@ -167,9 +182,9 @@ async def test_a_connection_that_breaks_costs_nothing(hall):
 
 async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(hall):
     first = hall.start("dusk")
-    await until(lambda: isinstance(hall.store.jobs.get(first).progress, Epoch))
+    await until(lambda: '"step":12' in (hall.store.jobs.get(first).progress_json or ""))
     page = await hall.dashboard.open("/dashboard/training")
-    await expect(page.locator("#now-trains")).to_contain_text("Epoch 1 done")
+    await expect(page.locator("#now-trains")).to_contain_text("40 % · training")
     second = hall.queue.enqueue(
         TrainingRequest(job_name="dawn", persona="ballast"),
         guild_id=0,
@@ -177,14 +192,16 @@ async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(h
         requested_by=0,
     ).job_id
     waits = page.get_by_role("region", name="The queue")
-    await expect(waits).to_contain_text("oda v1 trains now; one runs at a time.")
+    await expect(waits).to_contain_text("Oda Marrow v1 is in training; one runs at a time.")
     page.once("dialog", lambda dialog: dialog.accept())
     await page.locator(f"#cancel-{second}").focus()
     await page.keyboard.press("Enter")
-    await expect(page.get_by_text("ballast v1 is cancelled.")).to_be_visible()
+    await expect(page.get_by_text("Ballast v1 is cancelled.")).to_be_visible()
     await page.goto("/dashboard/training?persona=oda")
     hall.go_on(first)
-    row = page.get_by_role("region", name="Runs").get_by_role("row").filter(has_text="oda v1")
+    row = (
+        page.get_by_role("region", name="Runs").get_by_role("row").filter(has_text="Oda Marrow v1")
+    )
     await expect(row).to_contain_text("done")
     await expect(page.locator("#now-trains")).to_contain_text("Nothing is being trained.")
     await assert_accessible(page)

@@ -314,6 +314,17 @@ class TestOwnServer:
         await engine.close()
         assert not server.is_running() and not guard.is_running()
 
+    async def test_an_end_that_was_cancelled_leaves_no_process(self, open_engine, program):
+        engine = await open_engine(program=program())
+        guard = psutil.Process(engine._server.pid)
+        end = asyncio.create_task(engine._server.stop())
+        await asyncio.sleep(0)
+        assert guard.is_running()
+        end.cancel()
+        await asyncio.gather(end, return_exceptions=True)
+        await engine.close()
+        assert not guard.is_running()
+
     async def test_what_does_not_start_is_told_with_the_servers_words(self, open_engine, program):
         with pytest.raises(LlamaServerError, match="failed to load model") as error:
             await open_engine(program=program(refuses="yes"))

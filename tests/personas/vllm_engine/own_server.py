@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from aiohttp import web
 from tokenizers import Tokenizer
 
+from personas.models.base_model import locate
 from tests.personas.vllm_engine.server import VllmServer
 
 
@@ -47,6 +49,7 @@ class SleepingServer(VllmServer):
 
     card: Path | None = None
     held_bytes = 0
+    cannot_sleep = False
 
     def routes(self, app: web.Application) -> None:
         app.router.add_post("/sleep", self._sleep)
@@ -74,6 +77,8 @@ class SleepingServer(VllmServer):
     async def _sleep(self, request: web.Request) -> web.Response:
         assert request.query["level"] == "1"
         assert not self.open_replies
+        if self.cannot_sleep:
+            return web.Response(status=500)
         self.hold(0)
         return web.Response()
 
@@ -121,8 +126,16 @@ async def serve(arguments: argparse.Namespace, settings: dict[str, Any]) -> None
         server.card = Path(settings["card"])
         total = read_card(server.card)["total_bytes"]
         server.held_bytes = round(arguments.gpu_memory_utilization * total)
+    server.cannot_sleep = settings.get("cannot_sleep", False)
+    if settings.get("scores"):
+        from tests.effect_probes import ScoringModel  # imports torch
+
+        server.scoring = ScoringModel(locate(arguments.model))
     await server.start()
-    await asyncio.Event().wait()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    server.hold(0)
 
 
 if __name__ == "__main__":

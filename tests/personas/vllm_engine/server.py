@@ -69,6 +69,7 @@ class VllmServer:
     takes_ids: bool = True
     has_tokenize: bool = True
     refused_fields: frozenset[str] = frozenset()
+    sees_pictures: bool = False
     more_models: tuple[str, ...] = ()
     scoring: ScoringModel | None = None
     """Gives the log-probabilities; without one, they are made up."""
@@ -279,6 +280,10 @@ class VllmServer:
         if refused := self.refused_fields & body.keys():
             message = f"Unrecognized request argument supplied: {min(refused)}"
             return error_response(400, message, "invalid_request_error")
+        contents = [message["content"] for message in body.get("messages", ())]
+        if any(isinstance(content, list) for content in contents) and not self.sees_pictures:
+            message = "image input is not supported - hint: you may need to provide the mmproj"
+            return error_response(500, message, "server_error")  # llama.cpp's answer
         if "prompt" in body and not self.takes_ids:  # Ollama's answer
             message = (
                 "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of "
@@ -405,9 +410,15 @@ class VllmServer:
         if self.faults.odd_line:
             await response.write(b"data: " + self.faults.odd_line + b"\n\n")
 
-    def _render(self, messages: list[dict[str, str]]) -> list[int]:
+    def _render(self, messages: list[dict[str, Any]]) -> list[int]:
+        texts = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, list):
+                content = "".join(part["text"] for part in content if part["type"] == "text")
+            texts.append({**message, "content": content})
         return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=False
+            texts, add_generation_prompt=True, return_dict=False
         )
 
     def _choice(

@@ -5,19 +5,16 @@ training shares.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
+import math
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from personas.engine.remote import server_process, vllm_engine
+from personas.engine.remote import card_sharing_engine, server_process, vllm_engine
 from personas.engine.remote.card_sharing_engine import CardSharingEngine
 from personas.engine.remote.local_vllm_engine import LocalVllmEngine
 from personas.engine.remote.server_process import ServerStartError
@@ -25,7 +22,6 @@ from personas.engine.remote.vllm_command import (
     ENVIRONMENT_FOLDER,
     READY_FILE,
     NoVllmError,
-    VllmProgram,
     environment_python,
     find_vllm,
     rank_option,
@@ -35,59 +31,16 @@ from personas.errors import NoMemoryError
 from personas.models import loading
 from personas.models.graphics_cards import Gpu
 from tests.fakes import until
-from tests.personas.vllm_engine import own_server
 from tests.personas.vllm_engine.conftest import FAST, answer, ask, undisturbed
+from tests.personas.vllm_engine.own_vllm import OwnVllm
 from tests.personas.vllm_engine.server import VllmServer
 
 GIB = 2**30
-CHECKOUT = Path(__file__).parents[3]
-
-
-@dataclass
-class OwnServer:
-    """The program that stands in for vLLM, its settings, and the card's file."""
-
-    program: VllmProgram
-    settings: Path
-    card: Path
-    starts: Path
-
-    def set(self, **settings: Any) -> None:
-        known = json.loads(self.settings.read_text()) if self.settings.exists() else {}
-        self.settings.write_text(json.dumps({**known, **settings}))
-
-    def options(self) -> dict[str, Any]:
-        """Return the options of the last start."""
-        return json.loads(self.starts.read_text().splitlines()[-1])
-
-    def set_card(self, total: int, other: int = 0) -> None:
-        self.card.write_text(
-            json.dumps({"total_bytes": total, "other_bytes": other, "held_bytes": 0})
-        )
-
-    def cards(self) -> list[Gpu]:
-        """Describe the card as the driver would; none without a file."""
-        if not self.card.exists():
-            return []
-        card = own_server.read_card(self.card)
-        total = card["total_bytes"]
-        free = total - card["other_bytes"] - card["held_bytes"]
-        return [Gpu("a card", "1", 8.0, memory_bytes=total, free_bytes=free)]
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch) -> OwnServer:
-    script = tmp_path / "python-of-vllm"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} {own_server.__file__} "$@"\n')
-    script.chmod(0o755)
-    settings = tmp_path / "settings.json"
-    monkeypatch.setenv("OWN_SERVER", str(settings))
-    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    stand_in = OwnServer(
-        VllmProgram(script), settings, tmp_path / "card.json", tmp_path / "starts.jsonl"
-    )
-    stand_in.set(starts=str(stand_in.starts), card=str(stand_in.card))
-    return stand_in
+def own(tmp_path, monkeypatch) -> OwnVllm:
+    return OwnVllm.in_folder(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -132,7 +85,7 @@ async def test_from_its_start_to_a_reply_of_a_version(open_own, own, version, re
     await engine.load(ref)
     request = ask(adapter=ref)
     assert await answer(engine, request) == undisturbed(reference, renderer, request)
-    options = own.options()
+    options = own.options()[-1]
     assert options["module"] == "vllm.entrypoints.openai.api_server"
     assert (options["max_num_seqs"], options["max_loras"]) == (FAST.rows, FAST.adapters)
     assert options["enable_lora"] and not options["enable_sleep_mode"]
@@ -154,10 +107,10 @@ async def test_a_reply_goes_on_after_the_server_was_killed(
     stream = engine.submit(request)
     pieces = aiter(stream)
     text = await anext(pieces)
-    os.kill(psutil.Process(engine._server.pid).children()[0].pid, signal.SIGKILL)
+    own.kill()
     text += "".join([piece async for piece in pieces])
     assert text == undisturbed(reference, renderer, request)
-    assert engine._server.crashes == 1 and len(own.starts.read_text().splitlines()) == 2
+    assert engine._server.crashes == 1 and len(own.options()) == 2
 
 
 async def test_a_server_that_does_not_start_says_why(open_own, own):
@@ -224,9 +177,9 @@ async def test_on_a_card_the_server_sleeps_while_a_training_needs_it(
     own.set_card(24 * GIB)
     own.set(token_delay_s=0.01)
     server = await open_own()
-    held = own_server.read_card(own.card)["held_bytes"]
+    held = own.held_bytes
     assert server.device == "cuda" and 0 < held < 0.9 * 24 * GIB
-    spare = await open_own(cards=lambda: [])
+    spare = await open_own(cards=list)
     engine = CardSharingEngine(server, lambda: Started(spare))
     running = engine.submit(ask(max_new_tokens=60))
     moving = asyncio.create_task(engine.move("cpu"))
@@ -239,14 +192,72 @@ async def test_on_a_card_the_server_sleeps_while_a_training_needs_it(
         text = "".join([piece async for piece in stream])
         assert text == undisturbed(reference, renderer, request)
     await moving
-    assert own_server.read_card(own.card)["held_bytes"] == 0
+    assert own.held_bytes == 0
     await answer(engine, ask("still there?"))
     last = engine.submit(ask("a last one"))
+    assert engine.state().waiting == 1, "also before its prompt is rendered"
     back = asyncio.create_task(engine.move("cuda"))
     assert "".join([piece async for piece in last])
     await back
-    assert engine.device == "cuda" and own_server.read_card(own.card)["held_bytes"] == held
+    assert engine.device == "cuda" and own.held_bytes == held
     await answer(engine, ask())
+
+
+async def test_a_server_that_is_killed_asleep_takes_no_memory_until_the_card_is_free(
+    open_own, own, reference, renderer
+):
+    own.set_card(24 * GIB)
+    server = await open_own(wait_s=30.0)
+    held = own.held_bytes
+    engine = CardSharingEngine(server, IdleEngine)
+    await engine.move("cpu")
+    starts = len(own.options())
+    own.kill()
+    await until(lambda: server._server.crashes)
+    await asyncio.sleep(0.3)  # more than the pause before a start
+    assert len(own.options()) == starts and own.held_bytes == 0
+    await until(lambda: not server._replicas.ready)
+    server._replicas.all[0].retry_at = math.inf  # its backoff has grown long meanwhile
+    await engine.move("cuda")
+    assert engine.device == "cuda" and own.held_bytes == held
+    assert server._replicas.ready, "a promotion in this moment would find no server"
+    assert await answer(engine, ask()) == undisturbed(reference, renderer, ask())
+
+
+async def test_a_server_that_cannot_sleep_is_ended_and_one_that_cannot_wake_is_started_again(
+    open_own, own, reference, renderer, monkeypatch
+):
+    own.set_card(24 * GIB)
+    own.set(cannot_sleep=True)
+    monkeypatch.setattr(card_sharing_engine, "RETURN_INTERVAL_S", 0.2)
+    server = await open_own(wait_s=30.0)
+    held = own.held_bytes
+    engine = CardSharingEngine(server, IdleEngine)
+    await engine.move("cpu")
+    assert engine.device == "cpu" and own.held_bytes == 0
+    own.fill_card(GIB)  # by a training that has not ended yet
+    with pytest.raises(NoMemoryError, match=r"even in NF4; 1\.0 GiB are free"):
+        await engine.move("cuda")
+    assert engine.device == "cpu"
+    own.fill_card(24 * GIB)
+    await until(lambda: engine.device == "cuda", 20)
+    assert own.held_bytes == held
+    assert await answer(engine, ask()) == undisturbed(reference, renderer, ask())
+
+
+class IdleEngine:
+    """An engine on the processor that nobody asks."""
+
+    running = waiting = 0
+
+    async def start(self) -> None:
+        return
+
+    def state(self) -> IdleEngine:
+        return self
+
+    async def close(self) -> None:
+        return
 
 
 class Started:
@@ -275,10 +286,10 @@ async def test_on_a_smaller_place_the_weights_are_packed_and_no_reply_is_lost(
     await engine.repack(packs=True, reserved_bytes=16 * GIB)
     text += "".join([piece async for piece in pieces])
     assert text == undisturbed(reference, renderer, ask(max_new_tokens=40))
-    options = own.options()
+    options = own.options()[-1]
     assert options["quantization"] == "bitsandbytes"
     assert engine._held_bytes() <= before and engine.packing_frees() == 0
-    with pytest.raises(NoMemoryError, match=r"no room for .* beside 23\.0 GiB"):
+    with pytest.raises(NoMemoryError, match=r"even in NF4; 1\.0 GiB are free"):
         await engine.repack(packs=True, reserved_bytes=23 * GIB)
     await engine.repack(packs=False)
-    assert own.options()["quantization"] is None and engine._held_bytes() == before
+    assert own.options()[-1]["quantization"] is None and engine._held_bytes() == before

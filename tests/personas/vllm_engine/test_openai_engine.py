@@ -2,6 +2,7 @@
 gateways answer.
 """
 
+import base64
 import json
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from personas.engine.remote.server_checks import ExpectedModel
 from personas.engine.remote.server_errors import VllmError
 from personas.engine.remote.vllm_client import open_session
 from personas.errors import AdapterError, PrefillError
-from personas.schemas.chat import ChatRequest, LoreHit, Persona, Turn
+from personas.schemas.chat import ChatRequest, LoreHit, Persona, Picture, Turn
 from tests.personas.vllm_engine.conftest import ADA, answer, ask, undisturbed
 from tests.personas.vllm_engine.server import Faults, VllmServer
 from tests.personas.vllm_engine.test_vllm_engine import others, until
@@ -568,3 +569,57 @@ class TestRecordings:
 
 def choices_of(recording: Recording) -> list[dict]:
     return [event["choices"][0] for event in recording.response.events if event != recordings.DONE]
+
+
+CAT = Picture("cat<|im_end|>.jpg", "image/jpeg", b"\xff\xd8\xff a cat")
+
+
+class TestPictures:
+    """They go along with messages, to the servers that take them."""
+
+    @pytest.mark.parametrize("change", [without_lora, as_llama_cpp, as_ollama, as_gateway])
+    async def test_a_server_that_takes_one_gets_them_behind_the_last_message(
+        self, open_openai, servers, change
+    ):
+        for server in servers:
+            server.sees_pictures = True
+        engine = await open_openai(change)
+        assert engine.state().sees_pictures
+        request = replace(ask("what is it?"), pictures=(CAT,))
+        assert await answer(engine, request)
+        [sent] = requests_of(servers)
+        text, name, picture = sent["messages"][-1]["content"]
+        assert "what is it?" in text["text"] and name == {
+            "type": "text",
+            "text": "cat< |im_end|>.jpg:",
+        }
+        data = base64.b64encode(CAT.data).decode()
+        assert picture["image_url"] == {"url": f"data:image/jpeg;base64,{data}"}
+        assert "prompt" not in sent
+
+    @pytest.mark.parametrize("change", [without_lora, as_ollama])
+    async def test_a_server_that_takes_none_gets_the_words(self, open_openai, servers, change):
+        engine = await open_openai(change)
+        assert not engine.state().sees_pictures
+        assert await answer(engine, replace(ask(), pictures=(CAT,)))
+        assert not any("image_url" in json.dumps(body) for body in requests_of(servers))
+
+    @pytest.mark.parametrize(("vision", "sees"), [("on", True), ("off", False)])
+    async def test_the_setting_decides_without_a_question(self, open_openai, servers, vision, sees):
+        engine = await open_openai(as_ollama, vision=vision)
+        assert engine.state().sees_pictures is sees
+        assert not any("image_url" in json.dumps(body) for body in servers[0].requests)
+
+    async def test_a_server_is_asked_once(self, servers, tiny_base, renderer):
+        server = servers[0]
+        as_ollama(server)
+        server.sees_pictures = True
+        checker = OpenAIChecker(ExpectedModel.of(tiny_base, renderer.tokenizer, 512))
+        async with open_session("") as session:
+            client = OpenAIServerClient(server.url, session)
+            for _ in range(2):
+                assert (await checker.check(client)).sees_pictures
+            found = [check.found for check in await checker.inspect(client)]
+        asked = [body for body in server.requests if "image_url" in json.dumps(body)]
+        assert len(asked) == 1 and asked[0]["max_tokens"] == 1
+        assert "pictures are seen" in found

@@ -1,0 +1,406 @@
+"""Manners in channels where a persona answers everything: whom it leaves alone, one reply to several
+lines, reply chance, quiet hours, and what moderators are told of it.
+"""
+
+import asyncio
+from datetime import datetime
+from types import SimpleNamespace
+
+import pytest
+
+from bot.answering.store import AnsweringSettings
+from bot.chat.line_wait import LineWait
+from bot.chat.places import channel_ref
+from bot.platform.errors import RefusedError
+from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.fakes import until
+
+WAIT_S = 0.4
+
+
+def place(stage, channel=QUAY):
+    return int(stage.sandbox.guild_id), int(stage.sandbox.channel(channel)["id"])
+
+
+def answering(stage):
+    return stage.client.services.answering
+
+
+def set_wait(stage, wait_s=WAIT_S, channel=QUAY):
+    answering(stage).change(*place(stage, channel), {"wait_s": wait_s})
+
+
+def asked(stage):
+    """The member's turns of each request since the last reply, by request."""
+    lines = []
+    for request in stage.engine.requests:
+        turns = list(request.turns)
+        while turns and not turns[-1].by_persona:
+            turns.pop()
+        lines.append([turn.text for turn in request.turns[len(turns) :]])
+    return lines
+
+
+class ClockHand:
+    """The time of the event loop and of waits for lines, which goes on only when it is moved."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def time(self):
+        return self.now
+
+    async def move(self, seconds):
+        await self._settle()
+        self.now += seconds
+        await self._settle()
+
+    async def _settle(self):
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def hand(monkeypatch):
+    hand = ClockHand()
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "time", hand.time)
+        patch.setattr("bot.chat.line_wait.time", SimpleNamespace(monotonic=hand.time))
+        yield hand
+
+
+async def said(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    return answer.message["content"]
+
+
+async def why(stage, channel=QUAY, **options):
+    answer = await stage.moderator.slash(channel, "persona why", **options)
+    assert answer.ephemeral
+    await until(lambda: (answer.message or {}).get("content"))
+    return answer.message["content"]
+
+
+# ------------------------------------------------------------------------------------- left alone
+
+
+async def test_members_among_themselves_are_left_alone_unless_they_name_the_persona(stage):
+    mark = stage.mark
+    question = await stage.moderator.say(QUAY, "@Edwina Harrow who cooks tonight?")
+    await stage.member.say(QUAY, "I do", reply_to=question)
+    for text in ("!play shanties", "https://example.org/soup", "lol 😂"):
+        await stage.member.say(QUAY, text)
+    await stage.member.say(QUAY, "then Ballast, what would you eat?", reply_to=question)
+    await stage.finished(QUAY, mark)
+    (request,) = stage.engine.requests
+    assert request.turns[-1].text.endswith("then Ballast, what would you eat?")
+    explained = (await why(stage)).split("\n")
+    rules = [line.removeprefix("-# ") for line in explained if line.startswith("-# ")]
+    assert rules == [
+        "Not answered: it begins with a mention of somebody else.",
+        "Not answered: it replies to somebody else.",
+        "Not answered: it is a command to another bot.",
+        "Not answered: it is a link without words.",
+        "Not answered: it is laughter or emoji alone.",
+        "Answered by Ballast: it names the persona.",
+    ]
+    assert "**Mina Vale**: @" not in explained[0] and "example.org" not in "".join(explained)
+
+
+async def test_a_reply_to_the_persona_and_a_mention_are_answered_whatever_they_say(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, mark)
+    for text in ("lol", "!really"):
+        mark = stage.mark
+        await stage.member.say(QUAY, text, reply_to=reply)
+        await stage.finished(QUAY, mark)
+    mark = stage.mark
+    await stage.member.say(QUAY, "@Edwina Harrow and @Understudy, dinner?")
+    await stage.finished(QUAY, mark)
+    assert len(stage.engine.requests) == 4
+
+
+# ------------------------------------------------------------------------------ one reply to lines
+
+
+async def test_quick_lines_get_one_reply_which_sees_them_all_while_typing_is_shown(stage):
+    set_wait(stage)
+    mark = stage.mark
+    for text in ("hey", "can you", "look at the ropes?"):
+        await stage.member.say(QUAY, text)
+    await until(lambda: any(kind == "typing" for kind, _ in stage.sandbox.events[mark:]))
+    assert not stage.engine.requests
+    await stage.moderator.say(QUAY, "and me?")
+    await until(lambda: len(stage.engine.requests) == 2)
+    assert asked(stage)[0] == ["hey", "can you", "look at the ropes?"]
+    assert stage.engine.requests[0].turns[-1].text == "look at the ropes?"
+    assert stage.engine.requests[1].turns[-1].text == "and me?"
+    await until(lambda: not stage.client.services.reply_service.running)
+    assert not stage.client.services.reply_service.line_waits._waits
+    explained = await why(stage)
+    assert explained.count("together with other lines") == 2
+    mark = stage.mark
+    await stage.member.say(QUAY, "later")
+    await stage.finished(QUAY, mark)
+    assert len(stage.engine.requests) == 3
+
+
+async def test_a_reply_waits_for_no_more_than_eight_lines(stage):
+    set_wait(stage, 10.0)
+    mark = stage.mark
+    for number in range(8):
+        await stage.member.say(QUAY, f"line {number}")
+    await stage.finished(QUAY, mark)
+    assert asked(stage) == [[f"line {number}" for number in range(8)]]
+    set_wait(stage, 0.0)
+    await stage.member.say(QUAY, "line 8")
+    await until(lambda: len(stage.engine.requests) == 2)
+    assert asked(stage)[1] == ["line 8"]
+
+
+async def test_each_line_starts_the_wait_anew(hand):
+    wait = LineWait(1, "ballast", wait_s=10.0, began=hand.now)
+    ended = asyncio.create_task(wait.end())
+    for line in range(2, 5):
+        await hand.move(9.0)
+        assert not ended.done()
+        wait.add_line(line)
+    await hand.move(9.0)
+    assert not ended.done()
+    await hand.move(1.5)
+    assert ended.done()
+
+
+async def test_somebody_who_never_stops_is_answered_after_four_waits(hand):
+    wait = LineWait(1, "ballast", wait_s=10.0, began=hand.now)
+    ended = asyncio.create_task(wait.end())
+    for line in range(2, 8):
+        await hand.move(6.0)
+        wait.add_line(line)
+    await hand.move(3.5)
+    assert not ended.done()
+    await hand.move(1.0)
+    assert ended.done()
+
+
+async def test_edits_and_deletions_in_the_wait_count(stage):
+    set_wait(stage)
+    first = await stage.member.say(QUAY, "one")
+    second = await stage.member.say(QUAY, "two")
+    third = await stage.member.say(QUAY, "three")
+    await stage.member.edit(first, "one, better")
+    await stage.member.delete(third)
+    await until(lambda: stage.engine.requests)
+    assert asked(stage) == [["one, better", "two"]]
+    assert second["content"] == "two"
+
+
+async def test_lines_that_are_all_deleted_get_no_reply_and_no_word(stage):
+    set_wait(stage, 0.2)
+    before = len(stage.sandbox.messages(QUAY))
+    lines = [await stage.member.say(QUAY, text) for text in ("one", "two")]
+    for line in lines:
+        await stage.member.delete(line)
+    service = stage.client.services.reply_service
+    await until(lambda: not service.line_waits._waits and not service.unfinished._counts)
+    assert not stage.engine.requests and not stage.store.replies.unfinished()
+    assert len(stage.sandbox.messages(QUAY)) == before
+
+
+async def test_a_bot_that_ends_in_the_wait_answers_all_lines_at_its_next_start(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        set_wait(stage, 10.0)
+        await stage.member.say(QUAY, "one")
+        gone = await stage.member.say(QUAY, "two")
+        await stage.member.say(QUAY, "three")
+        await until(
+            lambda: len(stage.store.replies.lines(int(stage.sandbox.messages(QUAY)[-3]["id"]))) == 3
+        )
+        await stage.member.delete(gone)
+        await until(lambda: stage.store.messages.is_deleted(int(gone["id"])))
+        assert not stage.engine.requests
+    async with on_stage(tmp_path) as stage:
+        await stage.finished(QUAY, 0)
+        assert asked(stage) == [["one", "three"]]
+
+
+async def test_a_line_that_the_gateway_sends_again_is_not_answered_twice(stage):
+    set_wait(stage, 0.2)
+    mark = stage.mark
+    await stage.member.say(QUAY, "one")
+    await until(lambda: stage.client.services.reply_service.line_waits._waits)
+    line = await stage.member.say(QUAY, "two")
+    event = {**line, "guild_id": str(stage.sandbox.guild_id)}
+    stage.client._connection.parse_message_create(event)
+    await stage.finished(QUAY, mark)
+    stage.client._connection.parse_message_create(event)
+    await asyncio.sleep(0.4)
+    assert asked(stage) == [["one", "two"]]
+
+
+async def test_a_persona_that_is_muted_in_the_wait_says_nothing(stage):
+    set_wait(stage, 0.3)
+    before = len(stage.sandbox.messages(QUAY))
+    await stage.member.say(QUAY, "one")
+    await until(lambda: stage.client.services.reply_service.line_waits._waits)
+    await stage.moderator.slash(QUAY, "persona mute")
+    await until(lambda: not stage.store.replies.unfinished())
+    assert not stage.engine.requests and len(stage.sandbox.messages(QUAY)) == before + 1
+
+
+async def test_a_proxys_copy_takes_the_place_of_its_line_in_the_wait(stage):
+    set_wait(stage, 0.6)
+    proxy = stage.sandbox.proxy_bot()
+    await stage.member.say(QUAY, "one")
+    line = await stage.member.say(QUAY, "W: how deep is it?")
+    copy = proxy.copy(line, "Wren", "how deep is it?")
+    proxy.delete(line)
+    await until(lambda: stage.engine.requests)
+    assert copy["content"] == "how deep is it?"
+    assert asked(stage) == [["one", "how deep is it?"]]
+    await asyncio.sleep(0.2)
+    assert len(stage.engine.requests) == 1
+
+
+async def test_without_a_wait_each_line_is_answered_at_once(stage):
+    for number in range(2):
+        await stage.member.say(QUAY, f"line {number}")
+    await until(lambda: len(stage.engine.requests) == 2)
+
+
+# --------------------------------------------------------------------- settings, chance, quiet hours
+
+
+async def test_moderators_set_show_and_reset_it_and_members_may_not(stage):
+    for command in ("persona answering set", "persona answering reset", "persona why"):
+        options = {"chance": 5} if command.endswith(" set") else {}
+        refused = await stage.member.slash(QUAY, command, **options)
+        assert "moderators" in (await said(refused, "moderators"))
+    answer = await stage.moderator.slash(
+        QUAY, "persona answering set", wait=1.5, chance=40, quiet_hours="22-7", quiet_mentions=True
+    )
+    text = await said(answer, "Quiet hours")
+    assert "1.5 s" in text and "40 %" in text and "22:00-07:00 (UTC), also for mentions" in text
+    shown = await stage.member.slash(QUAY, "persona answering show")
+    assert "40 %" in await said(shown, "Quiet hours")
+    answer = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours="none")
+    text = await said(answer, "Quiet hours")
+    assert "Quiet hours: none, in which mentions would be silent, too" in text
+    answer = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours="all night")
+    assert "22:00-07:00" in await said(answer, "are no hours")
+    answer = await stage.moderator.slash(QUAY, "persona answering set")
+    text = await said(answer, "Nothing was given")
+    assert "the reply chance" in text and "_" not in text
+    answer = await stage.moderator.slash(QUAY, "persona answering reset", setting="wait_s")
+    assert "reply chance 40 %" in await said(answer, "Reset")
+    await stage.moderator.slash(QUAY, "persona answering reset")
+    assert stage.store.answering.get(*place(stage)) == AnsweringSettings()
+    answer = await stage.moderator.slash(QUAY, "persona answering reset")
+    assert await said(answer, "Nothing is set here")
+
+
+async def test_chance_and_quiet_hours_leave_messages_alone_that_call_nobody(stage):
+    answering(stage).change(*place(stage), {"reply_chance": 0})
+    await stage.member.say(QUAY, "is anybody there?")
+    mark = stage.mark
+    await stage.member.say(QUAY, "is Ballast there?")
+    await stage.finished(QUAY, mark)
+    await stage.moderator.slash(QUAY, "persona timezone", zone="Asia/Tokyo")
+    now = datetime.now(stage.client.services.time_zones.in_guild(place(stage)[0]))
+    hours = f"{now:%H}:00-{(now.hour + 2) % 24:02}:00"
+    answer = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours=hours)
+    assert "Asia/Tokyo" in await said(answer, "Quiet hours")
+    await stage.member.say(QUAY, "is Ballast asleep?")
+    mark = stage.mark
+    await stage.member.say(QUAY, "@Understudy are you asleep?")
+    await stage.finished(QUAY, mark)
+    assert len(stage.engine.requests) == 2
+    explained = await why(stage)
+    assert explained.count("the reply chance did not fall on it") == 1
+    assert explained.count("quiet hours") == 1 and explained.count("mentions the bot") == 1
+    chat = await stage.member.slash(QUAY, "chat", message="and now?")
+    await until(lambda: len(stage.engine.requests) == 3)
+    assert chat
+
+
+async def test_a_thread_has_its_channels_settings_until_it_has_its_own(stage):
+    guild_id, channel_id = place(stage)
+    set_wait(stage, 2.0)
+    actions = answering(stage)
+    assert actions.in_channel(guild_id, 5, channel_id).wait_s == 2.0
+    actions.change(guild_id, 5, {"wait_s": 0.0, "reply_chance": 50})
+    held = actions.in_channel(guild_id, 5, channel_id)
+    assert (held.wait_s, held.reply_chance) == (0.0, 50)
+    assert actions.in_channel(guild_id, channel_id).reply_chance == 100
+
+
+async def test_wrong_values_and_a_form_that_is_out_of_date_are_refused(stage):
+    actions = answering(stage)
+    for changes in ({}, {"wait_s": 11.0}, {"reply_chance": 101}, {"quiet_hours": "7-7"}):
+        with pytest.raises(RefusedError):
+            actions.change(*place(stage), changes)
+    set_wait(stage, 1.0)
+    with pytest.raises(RefusedError, match="Somebody else"):
+        actions.change(*place(stage), {"wait_s": 2.0}, {"wait_s": None})
+    with pytest.raises(RefusedError, match="channels of a server"):
+        actions.change(0, 9, {"reply_chance": 10})
+
+
+async def test_they_go_with_the_channel_and_with_the_server(stage):
+    set_wait(stage)
+    set_wait(stage, channel=INN)
+    guild_id, channel_id = place(stage)
+    stage.client.dispatch("guild_channel_delete", stage.client.get_channel(channel_id))
+    await until(lambda: stage.store.answering.get(guild_id, channel_id) == AnsweringSettings())
+    assert stage.store.answering.get(*place(stage, INN)).wait_s == WAIT_S
+    stage.store.guilds.delete(guild_id)
+    assert stage.store.answering.get(*place(stage, INN)) == AnsweringSettings()
+
+
+# ------------------------------------------------------------------------------------------- why
+
+
+async def test_why_explains_one_message_by_its_link_or_id_also_after_a_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        answered = await stage.member.say(QUAY, "hello")
+        await stage.finished(QUAY, mark)
+        await stage.moderator.slash(QUAY, "persona mute")
+        silenced = await stage.member.say(QUAY, "hello?")
+        command = await stage.member.say(QUAY, "!help")
+        await until(
+            lambda: stage.client.services.decisions.find(place(stage)[1], int(command["id"]))
+        )
+        link = f"https://discord.com/channels/{place(stage)[0]}/{place(stage)[1]}/{silenced['id']}"
+        assert "has silenced Ballast here" in await why(stage, INN, message=link)
+    async with on_stage(tmp_path) as stage:
+        text = await why(stage, message=answered["id"])
+        assert "Answered by Ballast: the persona answers every message here." in text
+        text = await why(stage, message=command["id"])
+        assert "a command to another bot. By the settings of now" in text
+        text = await why(stage, message=silenced["id"])
+        assert "Said to the persona" in text and "no longer stored" in text
+        for wrong, words in (
+            ("soup", "That is no message"),
+            ("1", "That message is gone"),
+            (f"https://discord.com/channels/1/2/{answered['id']}", "no channel that you see"),
+        ):
+            assert words in await why(stage, message=wrong)
+
+
+async def test_why_says_that_nobody_has_written(stage):
+    assert "No member has written" in await said(
+        await stage.moderator.slash(OFFICE, "persona why"), "No member"
+    )
+
+
+async def test_the_place_of_quiet_hours_can_be_asked_by_other_features(stage):
+    guild_id, channel_id = place(stage)
+    actions = answering(stage)
+    actions.change(guild_id, channel_id, {"quiet_hours": "00:00-12:00"})
+    midnight = datetime.fromisoformat("2026-03-01T00:30:00+00:00").timestamp()
+    assert actions.is_quiet(guild_id, channel_id, at=midnight)
+    assert not actions.is_quiet(guild_id, channel_id, at=midnight + 12 * 3600)
+    channel = stage.client.get_channel(channel_id)
+    assert channel_ref(channel).channel_id == channel_id

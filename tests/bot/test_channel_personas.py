@@ -1,0 +1,154 @@
+"""Several personas in a channel: who answers, and what they see of each other."""
+
+import time
+
+import pytest
+
+from bot.chat.discord_addressing import called_persona
+from bot.chat.places import ChannelRef
+from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.fakes import until
+
+
+async def said(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    return answer.message["content"]
+
+
+async def set_three(stage, channel=QUAY, **options):
+    answer = await stage.moderator.slash(
+        channel, "persona set", persona="ballast", second="oda", third="thrip", **options
+    )
+    return await said(answer, "lives here now")
+
+
+async def answered_by(stage, text, channel=QUAY, **options):
+    mark = stage.mark
+    await stage.member.say(channel, text, **options)
+    reply = await stage.finished(channel, mark)
+    return reply["author"]["username"], reply
+
+
+async def test_each_wakes_by_its_name_a_reply_or_a_mention_and_the_first_answers_the_rest(stage):
+    text = await set_three(stage)
+    assert "these answer: **Oda Marrow**, **Sir Aurelio Thrip**. It answers the rest." in text
+    name, _ = await answered_by(stage, "good morning")
+    assert name == "Ballast"
+    name, reply = await answered_by(stage, "is there soup, ODA?")
+    assert name == "Oda Marrow"
+    name, _ = await answered_by(stage, "how thick is it?", reply_to=reply)
+    assert name == "Oda Marrow"
+    name, _ = await answered_by(stage, "@Understudy what does Thrip say?")
+    assert name == "Sir Aurelio Thrip"
+    name, _ = await answered_by(stage, "no sodas here")
+    assert name == "Ballast"
+    name, _ = await answered_by(stage, "Thrip or Oda?")
+    assert name == "Sir Aurelio Thrip", "the one named first"
+    seen = [(turn.name, turn.by_persona) for turn in stage.engine.requests[-1].turns]
+    assert ("Sir Aurelio Thrip", True) in seen and ("Oda Marrow", False) in seen
+    assert ("Ballast", False) in seen and len(stage.engine.requests) == 6
+
+
+async def test_aliases_are_set_for_a_server_and_call_in_any_script(stage):
+    await set_three(stage)
+    answer = await stage.moderator.slash(
+        QUAY, "persona alias", persona="oda", names="Mother Marrow, 女将"
+    )
+    assert "`mother marrow`, `女将`" in await said(answer, "is called by")
+    for text in ("evening, mother  marrow!", "女将さん、スープは?"):
+        name, _ = await answered_by(stage, text)
+        assert name == "Oda Marrow"
+    answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="Oda, ,x")
+    await said(answer, "no letters")
+    answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="Mum, You,x")
+    assert "`You`, `x`" in await said(answer, "Many messages")
+    answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="none")
+    assert "女将" not in await said(answer, "is called by")
+    name, _ = await answered_by(stage, "女将さん?")
+    assert name == "Ballast"
+    refused = await stage.member.slash(QUAY, "persona alias", persona="oda", names="x")
+    await said(refused, "moderators")
+
+
+async def test_a_name_that_another_persona_has_is_told_and_the_first_answers_to_it(stage):
+    await set_three(stage)
+    answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="Mother")
+    assert "too" not in await said(answer, "is called by")
+    answer = await stage.moderator.slash(QUAY, "persona alias", persona="ballast", names="mother")
+    assert "**Oda Marrow** is called `mother`, too" in await said(answer, "is called by")
+    assert (await answered_by(stage, "Mother?"))[0] == "Ballast"
+
+
+async def test_chat_names_its_persona_and_one_alone_needs_no_name(stage):
+    await set_three(stage)
+    mark = stage.mark
+    await stage.member.slash(QUAY, "chat", message="Oda, what is for dinner?")
+    assert (await stage.finished(QUAY, mark))["author"]["username"] == "Oda Marrow"
+    await stage.moderator.slash(QUAY, "persona set", persona="ballast")
+    name, _ = await answered_by(stage, "and Oda?")
+    assert name == "Ballast"
+
+
+async def test_a_line_that_calls_nobody_joins_the_reply_that_waits(stage):
+    await set_three(stage)
+    place = int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
+    stage.client.services.answering.change(*place, {"wait_s": 0.4})
+    mark = stage.mark
+    await stage.member.say(QUAY, "Oda!")
+    await until(lambda: stage.client.services.reply_service.line_waits._waits)
+    await stage.member.say(QUAY, "is there soup?")
+    reply = await stage.finished(QUAY, mark)
+    assert reply["author"]["username"] == "Oda Marrow" and len(stage.engine.requests) == 1
+
+
+async def test_they_are_shown_listed_kept_over_a_restart_and_cleared(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await set_three(stage, OFFICE)
+    async with on_stage(tmp_path) as stage:
+        shown = await stage.member.slash(OFFICE, "persona show")
+        assert "**Sir Aurelio Thrip**" in await said(shown, "these answer")
+        listed = await said(await stage.member.slash(OFFICE, "persona list"), "Thrip")
+        office = stage.sandbox.channel(OFFICE)["id"]
+        assert listed.count(f"<#{office}>") == 3
+        name, _ = await answered_by(stage, "Thrip?", OFFICE)
+        assert name == "Sir Aurelio Thrip"
+        await stage.moderator.slash(OFFICE, "persona clear")
+        place = ChannelRef(int(stage.sandbox.guild_id), int(office))
+        assert stage.client.services.personas_in(place) == []
+        assert called_persona(stage.client.services, "Thrip?", place) is None
+        rows = stage.store._connection.read("select * from channel_personas")
+        assert not [row for row in rows if row["channel_id"] == place.channel_id]
+
+
+async def test_a_persona_twice_is_refused_and_members_may_not(stage):
+    answer = await stage.moderator.slash(QUAY, "persona set", persona="oda", second="oda")
+    await said(answer, "named twice")
+    answer = await stage.member.slash(QUAY, "persona set", persona="oda", second="thrip")
+    await said(answer, "moderators")
+
+
+async def test_they_go_with_the_persona_and_with_the_server(stage):
+    await set_three(stage)
+    guild_id = int(stage.sandbox.guild_id)
+    place = ChannelRef(guild_id, int(stage.sandbox.channel(QUAY)["id"]))
+    services = stage.client.services
+    stage.store.channels.set_aliases(guild_id, "oda", ["Mother"])
+    stage.store.guilds.forget_persona("thrip")
+    assert [one.id for one in services.personas_in(place)] == ["ballast", "oda"]
+    stage.store.guilds.forget_persona("ballast")
+    assert [one.id for one in services.personas_in(place)] == ["oda"], "the next is the first now"
+    stage.store.guilds.delete(guild_id)
+    assert not services.personas_in(place)
+    assert stage.store.channels.aliases(guild_id, "oda") == ()
+
+
+@pytest.mark.parametrize("text", ["Oda and Thrip", "Thrip!", "nobody"])
+async def test_choosing_takes_less_than_five_milliseconds(stage, text):
+    await set_three(stage)
+    place = ChannelRef(int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"]))
+    times = []
+    for _ in range(30):
+        began = time.perf_counter()
+        called_persona(stage.client.services, text, place)
+        times.append(time.perf_counter() - began)
+    assert sorted(times)[15] < 0.005

@@ -1,0 +1,291 @@
+"""`/persona create`: a persona from a form, its channel, its one greeting, and the next steps."""
+
+import asyncio
+
+import discord
+
+from bot.chat.reply_service import ReplyService
+from bot.personas import discord_create, registry
+from bot.platform.errors import RefusedError
+from bot.training.discord import TrainFromCardButton
+from personas.card.card_picture import with_picture
+from personas.card.card_reader import parse_card
+from personas.card.card_writer import write_card
+from personas.home.teacher_setting import teacher_notes
+from sandbox.object_store import StoredFile
+from tests.bot.conftest import OFFICE
+from tests.bot.version_rows import install
+from tests.fakes import until
+from tests.personas.cards import PIXEL, V2, as_json
+
+MARLOW = {
+    "name": "Marlow Finch",
+    "description": "A retired lighthouse keeper who repairs clocks and misses the fog.",
+    "speech": "Slowly, and never without a word about the weather.",
+    "mes_example": "You: How was your day?\nMarlow: Long. The tide was late.\n\n"
+    "You: Can you come on Monday?\nNever on Mondays.",
+    "first_mes": "Mind the step, {{user}}. It was a ladder once.",
+}
+LONG_TEXT = "雾号" * 1400
+
+
+async def opened(stage, member=None, **options):
+    answer = await (member or stage.moderator).slash(OFFICE, "persona create", **options)
+    await until(lambda: answer.modal is not None or answer.message)
+    return answer
+
+
+async def said(answer, words):
+    try:
+        await until(lambda: words in (answer.message or {}).get("content", ""))
+    except TimeoutError:
+        raise AssertionError((words, answer.message)) from None
+    assert answer.ephemeral
+    return answer.message
+
+
+async def created(stage, fields=MARLOW, words="is a persona of this server", **options):
+    answer = await stage.moderator.submit(await opened(stage, **options), **fields)
+    return await said(answer, words)
+
+
+def labels(message):
+    return [button["label"] for row in message["components"] for button in row["components"]]
+
+
+def typed_in(answer):
+    fields = [row["component"] for row in answer.modal["components"]]
+    return {field["custom_id"]: field.get("value", "") for field in fields}
+
+
+def guild_id(stage):
+    return int(stage.sandbox.guild_id)
+
+
+def find(stage, name):
+    return stage.client.services.personas.find(name, guild_id(stage))
+
+
+async def greetings(stage, by):
+    room = stage.sandbox.channel(OFFICE)["id"]
+    messages = [event for kind, event in stage.sandbox.events if kind == "message"]
+    own = [message for message in messages if message["author"]["username"] == by]
+    return [message["content"] for message in own if message["channel_id"] == room]
+
+
+async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage, tmp_path):
+    form = await opened(stage)
+    rows = form.modal["components"]
+    assert [row["label"] for row in rows][:2] == ["Name", "Who are they?"] and len(rows) == 5
+    message = await said(
+        await stage.moderator.submit(form, **MARLOW), "**Marlow Finch** (`marlow-finch`) is"
+    )
+    assert labels(message) == [f"Use it in #{OFFICE}", "Edit"]
+    assert "It has 2 examples of how it talks." in message["content"]
+    assert f"Press **Use it in #{OFFICE}**: it says its first line" in message["content"]
+    assert "token" not in message["content"]
+    persona = find(stage, "marlow-finch")
+    assert persona.system_prompt == "You are {{char}}."
+    assert "{{user}}: How was your day?\n{{char}}: Long." in persona.mes_example
+    assert persona.mes_example.count("<START>") == 2 and "Never on Mondays." in persona.mes_example
+    mark = stage.mark
+    await asyncio.gather(*(stage.moderator.click(message, f"Use it in #{OFFICE}") for _ in "ab"))
+    await stage.sees("Mind the step, Mina Vale.", by="Marlow Finch", since=mark)
+    steps = await stage.sees("**What next?**", since=mark)
+    assert "3. **Train it** on replies that a model writes from its card" in steps["content"]
+    assert labels(steps) == ["Talk to it", "Add lore", "Edit, add examples", "Train it"]
+    talk = await stage.moderator.click(steps, "Talk to it")
+    mark = stage.mark
+    await stage.moderator.submit(talk, text="Good evening")
+    assert (await stage.finished(OFFICE, mark))["author"]["username"] == "Marlow Finch"
+    assert len([text for text in await greetings(stage, "Marlow Finch") if "step" in text]) == 1
+    early = await stage.moderator.click(steps, "Train it")
+    too_early = await said(early, "`/finetune start persona:marlow-finch from:card`")
+    assert "lore_pairs" not in too_early["content"] and labels(too_early) == [
+        "Train it from its card",
+        "Add lore",
+    ]
+    lore = await stage.moderator.click(too_early, "Add lore")
+    answer = await stage.moderator.submit(lore, title="Tallow", text="Marlow feeds Tallow at six.")
+    await said(answer, "Marlow Finch knows `tallow.md` now")
+    train = await stage.moderator.click(steps, "Train it")
+    await said(
+        train,
+        "its lore alone (it has 1 file; two texts at least): `/finetune start "
+        "persona:marlow-finch lore_pairs:1`",
+    )
+    gone = await stage.moderator.slash(OFFICE, "persona remove", persona="marlow-finch")
+    await said(gone, "**Marlow Finch** is removed")
+    assert find(stage, "marlow-finch") is None and not list(tmp_path.glob("lore/*/*/*.md"))
+    assert (
+        stage.store.channels.get(guild_id(stage), int(stage.sandbox.channel(OFFICE)["id"])) is None
+    )
+    assert not stage.store.people.contributions()
+
+
+async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_command(
+    stage, monkeypatch
+):
+    """Its first answer says what is to be expected, in the words of the plan."""
+    monkeypatch.setattr("personas.home.teacher_setting.EMBEDDED", stage.client.services.base_model)
+    form = await opened(stage, use_here=True)
+    mark = stage.mark
+    await stage.moderator.submit(form, **MARLOW)
+    steps = await stage.sees("**What next?**", since=mark)
+    way = await said(await stage.moderator.click(steps, "Train it"), "press **Train it from its")
+    assert TrainFromCardButton.moderators_only, "as the command"
+    answer = await stage.moderator.click(way, "Train it from its card")
+    message = await said(answer, "with the recipe `card`")
+    await until(lambda: stage.backend.busy)
+    request = stage.backend.runs[0].request
+    assert (request.persona, request.from_card) == (find(stage, "marlow-finch").id, 1)
+    assert labels(message) == ["Cancel"] and teacher_notes(request)[0] in message["content"]
+    again = await stage.moderator.click(way, "Train it from its card")
+    await until(lambda: again.message and not again.message["flags"] & 128)
+    assert "Queued" not in again.message["content"] and len(stage.backend.runs) == 1
+
+
+async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):
+    fields = {**MARLOW, "name": "oda marrow", "mes_example": "You: Why?"}
+    refused = await created(
+        stage,
+        fields,
+        "**Name** There is a persona Oda Marrow already.",
+        picture=StoredFile.named("face.png", PIXEL),
+    )
+    assert "**Examples** “Why?” has no answer." in refused["content"]
+    assert labels(refused) == ["Try again"]
+    stage.client.services.form_files.clear()  # as after a restart
+    with monkeypatch.context() as slow:
+        slow.setattr(discord_create, "READ_TIMEOUT_S", 0)
+        late = await stage.moderator.click(refused, "Try again")
+    assert late.modal is None, "an empty form would lose what was typed"
+    await said(late, "Discord does not deliver what you typed.")
+    again = await stage.moderator.click(refused, "Try again")
+    assert typed_in(again) == fields
+    mark = stage.mark
+    await stage.moderator.submit(again, **{**fields, "name": "Marlow", "mes_example": ""})
+    message = await stage.sees("**Marlow** (`marlow`) is a persona", since=mark)
+    assert message["id"] == refused["id"] and not message["attachments"]
+    assert find(stage, "marlow").avatar.read_bytes() == PIXEL
+
+
+async def test_what_a_form_refuses_and_takes(stage):
+    for change, words in (
+        ({"name": "Clyde the third"}, "Discord allows no names"),
+        ({"name": "\u202e\u200b"}, "at least one visible character"),
+        ({"name": "World"}, "This name is reserved. Choose another name."),
+        ({"name": "@everyone"}, "This name is reserved. Choose another name."),
+        ({"name": "Ballast"}, "There is a persona Ballast already."),
+        ({"name": " ODA MARROW "}, "There is a persona Oda"),
+        ({"description": LONG_TEXT}, "tokens of every prompt; at most"),
+        (
+            {"mes_example": "How are you?\nFine thanks."},
+            "**Examples** “How are you?” has no “You: …” before it. Write what somebody says, "
+            "“You: …”, and on the next line the answer, “Marlow Finch: …”.",
+        ),
+        ({"mes_example": "Marlow: hello"}, "“hello” has no “You: …” before it."),
+        (
+            {"mes_example": "You: Hi\nMarlow: Ahoy.\n\nAnd more."},
+            "“And more.” has no “You: …” before it.",
+        ),
+    ):
+        refused = await created(stage, {**MARLOW, **change}, words)
+        assert labels(refused) == ["Try again"]
+    names = ["🦀", "المنارة", "李白", "Zoë", "Anna!", "Anna?", "A" * 80]
+    for name in names:
+        await created(stage, {**MARLOW, "name": name})
+    own = stage.client.services.personas.of(guild_id(stage))
+    assert {persona.name for persona in own.values()} >= set(names)
+    assert len({find(stage, name).id for name in names}) == len(names)
+
+
+async def test_no_form_opens_where_no_persona_can_live(stage, monkeypatch):
+    monkeypatch.setattr(discord_create, "GuildChannel", discord.VoiceChannel)
+    answer = await opened(stage)
+    await said(answer, "Personas live in text channels and threads.")
+    assert answer.modal is None, "a persona would be stored before that is said"
+
+
+async def test_no_form_opens_in_a_server_with_as_many_personas_as_it_may_have(stage, monkeypatch):
+    await created(stage)
+    monkeypatch.setattr(registry, "MAX_GUILD_PERSONAS", 1)
+    answer = await opened(stage)
+    await said(answer, "personas of its own. Remove one: `/persona remove`.")
+    assert answer.modal is None
+
+
+async def test_only_the_servers_own_personas_are_offered_for_removal_each_recognisable(stage):
+    await created(stage)
+    for name in ("Marlow Finch", "Twin"):  # the operator's, which came later
+        card = parse_card(as_json({**V2, "data": {**V2["data"], "name": name}}), "it")
+        stage.client.services.personas.bring_in(0, card, "it")
+
+    async def offered(command):
+        choices = await stage.moderator.autocomplete(OFFICE, command, "persona", persona="")
+        return [choice["name"] for choice in choices]
+
+    assert await offered("persona remove") == ["Marlow Finch"]
+    names = await offered("persona set")
+    assert "Twin" in names and sum("Marlow Finch (" in name for name in names) == 2
+    assert len(set(names)) == len(names)
+
+
+async def test_a_greeting_that_discord_refuses_costs_no_next_steps(stage, monkeypatch):
+    async def refused(*_):
+        raise RefusedError("There is no webhook here.")
+
+    monkeypatch.setattr(ReplyService, "greet", refused)
+    form = await opened(stage, use_here=True)
+    mark = stage.mark
+    await stage.moderator.submit(form, **MARLOW)
+    steps = await stage.sees("**What next?**", since=mark)
+    assert "Talk to it" in labels(steps)
+    await stage.sees("There is no webhook here.", since=mark)
+
+
+async def test_a_file_that_is_no_picture_is_refused_with_every_other_fault(stage):
+    refused = await created(
+        stage,
+        {**MARLOW, "name": "Ballast", "mes_example": "You: Why?"},
+        "**Picture or card** fake.png is not a picture. Choose a PNG, JPEG, WebP or GIF, or",
+        picture=StoredFile.named("fake.png", b"size = no picture"),
+    )
+    assert "**Name** There is a persona Ballast already." in refused["content"]
+    assert "**Examples** “Why?” has no answer." in refused["content"]
+    assert [file["filename"] for file in refused["attachments"]] == ["what-you-typed.toml"]
+
+
+async def test_only_moderators_create_and_a_card_fills_in_the_form(stage, tmp_path):
+    for answer in (
+        await opened(stage, member=stage.member),
+        await stage.moderator.slash((await stage.moderator.dm())["id"], "persona create"),
+    ):
+        assert answer.modal is None and answer.message
+    mira = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+    form = await opened(stage, picture=StoredFile.named("mira.png", mira), use_here=True)
+    typed = typed_in(form)
+    assert typed["name"] == "Mira"
+    mark = stage.mark
+    answer = await stage.moderator.submit(form, **{**typed, "name": "Mira of the Stairs"})
+    message = await said(answer, "**Mira of the Stairs** lives here now")
+    assert "lore now (1 passage)" in message["content"] and "**What next?**" in message["content"]
+    await stage.sees("You found the stairs", by="Mira of the Stairs", since=mark)
+    persona = find(stage, "Mira of the Stairs")
+    assert persona.avatar.read_bytes() == PIXEL
+    edit = await stage.moderator.click(message, "Edit, add examples")
+    typed = typed_in(edit)
+    mark = stage.mark
+    await stage.moderator.submit(edit, **{**typed, "speech": "In riddles."})
+    await stage.sees("speaks by this card from the next reply on", since=mark)
+    edited = find(stage, "Mira of the Stairs")
+    assert edited.speech == "In riddles." and edited.mes_example == persona.mes_example
+    assert edited.avatar.read_bytes() == PIXEL and edited.scenario == persona.scenario
+
+
+async def test_a_persona_never_gets_the_versions_of_a_removed_one(stage):
+    await created(stage)
+    install(stage.store, find(stage, "marlow-finch").id)
+    await stage.moderator.slash(OFFICE, "persona remove", persona="marlow-finch")
+    await until(lambda: find(stage, "marlow-finch") is None)
+    await created(stage, words="(`marlow-finch-2`)")

@@ -1,0 +1,73 @@
+"""`python -m bot demo`: what it does to the folder that it is given."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bot.demo import (
+    HOME_NAME,
+    PROMOTED_TEXT,
+    RESULT_NAME,
+    DemoSession,
+    make_output_folder,
+)
+from personas.errors import RequestError
+from tests.test_layering import ROOT
+
+
+def test_a_folder_with_anything_else_is_left_alone(tmp_path):
+    work = tmp_path / "work.txt"
+    work.write_text("mine")
+    command = [sys.executable, "-m", "bot", "demo", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and work.read_text() == "mine"
+    assert "it contains work.txt. Name a new folder with --out." in done.stderr
+
+
+def test_an_earlier_demo_is_replaced(tmp_path):
+    out = tmp_path / "parent" / "demo"
+    make_output_folder(out)
+    (out / RESULT_NAME).write_text(json.dumps({"job": 1}))
+    (out / HOME_NAME).mkdir()
+    make_output_folder(out)
+    assert list(out.iterdir()) == [out / RESULT_NAME]
+    assert json.loads((out / RESULT_NAME).read_text()) == {}
+    (out / HOME_NAME).mkdir()
+    make_output_folder(out)  # one that was interrupted
+
+
+def test_the_home_of_a_bot_is_left_alone(tmp_path):
+    database = tmp_path / HOME_NAME / "understudy.sqlite"
+    database.parent.mkdir()
+    database.write_text("messages")
+    with pytest.raises(RequestError, match="it contains home"):
+        make_output_folder(tmp_path)
+    assert database.read_text() == "messages"
+
+
+def test_a_file_in_place_of_the_folder_is_left_alone(tmp_path):
+    file = tmp_path / "demo"
+    file.write_text("mine")
+    with pytest.raises(RequestError, match="is not a folder"):
+        make_output_folder(file)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["message", "edit"])
+async def test_the_answer_to_promote_is_a_message_or_an_edit_of_one(kind):
+    """On a machine with other load the bot says first that it is at work."""
+    message = {"content": f"**v1** {PROMOTED_TEXT}."}
+    events = [
+        ("message", {"content": PROMOTED_TEXT}),
+        ("reaction", {}),
+        ("message", {"content": ""}),
+    ]
+    app = SimpleNamespace(sandbox=SimpleNamespace(events=events))
+    waiting = asyncio.create_task(DemoSession(app, started=0.0)._wait_for_text(1, PROMOTED_TEXT))
+    await asyncio.sleep(0)
+    events.append((kind, message))
+    assert await asyncio.wait_for(waiting, 5) is message

@@ -1,0 +1,196 @@
+"""Members who are blocked are not answered, and others only as often as their server allows."""
+
+import asyncio
+import time
+
+import pytest
+
+from bot.chat.places import ChannelRef
+from bot.store import Store
+from sandbox.sandbox_errors import SandboxRefusal
+from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.test_direct_messages import chosen
+from tests.fakes import until
+
+
+async def asked(stage, channel, words, who=None):
+    mark = stage.mark
+    await (who or stage.member).say(channel, words)
+    return (await stage.finished(channel, mark))["content"]
+
+
+async def unanswered(stage, channel, words):
+    """Say something, and see that no request follows it."""
+    before = len(stage.engine.requests)
+    await stage.member.say(channel, words)
+    await asked(stage, channel, "and I?", stage.moderator)  # handled after it
+    await asyncio.sleep(0.05)
+    assert len(stage.engine.requests) == before + 1
+    texts = [turn.text for turn in stage.engine.requests[-1].turns]
+    assert all(words not in text for text in texts), "it is not even history"
+
+
+async def moderated(stage, command, **options):
+    answer = await stage.moderator.slash(QUAY, f"moderation {command}", **options)
+    assert answer.ephemeral
+    return answer.message["content"]
+
+
+# ------------------------------------------------------------------------------------------- blocks
+
+
+async def test_a_blocked_member_is_answered_by_nobody_and_told_in_private(stage):
+    said = await moderated(stage, "block", member=stage.member.id)
+    assert f"Blocked: <@{stage.member.id}>, by all personas." in said
+    for words in ("hello?", "@Understudy hello?"):
+        await unanswered(stage, QUAY, words)
+    refused = await stage.member.slash(QUAY, "chat", message="hello?")
+    assert refused.ephemeral and "does not answer you here" in refused.message["content"]
+    assert f"<@{stage.member.id}>, by all personas" == await moderated(stage, "blocks")
+    wrong = await moderated(stage, "unblock", member=stage.member.id, persona="oda")
+    assert "There is no such block" in wrong and "by all personas" in wrong
+    await moderated(stage, "block", member=stage.member.id, persona="ballast")
+    await moderated(stage, "unblock", member=stage.member.id)  # all blocks of the member
+    assert "Ballast hears: hello!" in await asked(stage, QUAY, "hello!")
+    assert await moderated(stage, "blocks") == "Nobody is blocked."
+
+
+async def test_buttons_of_earlier_replies_do_not_get_round_a_block(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, mark)
+    await moderated(stage, "block", member=stage.member.id)
+    for label in ("Reply", "Regenerate"):
+        mark = stage.mark
+        await stage.member.click(reply, label)
+        refused = await stage.sees("does not answer you", "message", mark)
+        assert refused["flags"] & 64, "for them alone"
+    assert len(stage.engine.requests) == 1
+
+
+async def test_one_persona_alone_can_refuse_a_member_and_a_block_survives_a_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await moderated(stage, "block", member=stage.member.id, persona="ballast")
+        await unanswered(stage, QUAY, "hello?")
+        assert "Oda Marrow hears: hello" in await asked(stage, INN, "hello")
+    async with on_stage(tmp_path) as stage:
+        await unanswered(stage, QUAY, "still?")
+
+
+async def test_a_block_stops_the_reply_that_is_being_written(stage):
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "a long story")
+    running = stage.client.services.reply_service.running
+    await until(lambda: any(reply.message.generated for reply in running.values()))
+    await moderated(stage, "block", member=stage.member.id)
+    await stage.sees("· stopped")
+
+
+async def test_help_lines_come_to_a_blocked_member_too(stage):
+    await moderated(stage, "block", member=stage.member.id)
+    mark = stage.mark
+    await stage.member.say(QUAY, "I want to kill myself")
+    await stage.sees("**988**", "message", mark)
+
+
+@pytest.mark.parametrize("command", ["block", "unblock", "blocks", "limits"])
+async def test_members_may_not(stage, command):
+    options = {"member": stage.moderator.id} if "block" in command else {}
+    if command == "blocks":
+        options = {}
+    with pytest.raises(SandboxRefusal):
+        await stage.member.slash(QUAY, f"moderation {command}", **options)
+
+
+async def test_erasure_takes_the_block_and_the_moderators_name(stage):
+    await moderated(stage, "block", member=stage.member.id)
+    erasure = stage.store.erasure
+    member, moderator = int(stage.member.id), int(stage.moderator.id)
+    assert {member, moderator} <= erasure.user_ids()
+    assert erasure.rows_of(member)["blocks"][0]["of_you"] == 1
+    erasure.erase(moderator, time.time() + 1, str)
+    assert stage.store.blocks.of_guild(int(stage.sandbox.guild_id))[0].blocked_by == 0
+    erasure.erase(member, time.time() + 1, str)
+    assert stage.store.blocks.of_guild(int(stage.sandbox.guild_id)) == []
+
+
+# ------------------------------------------------------------------------------------------- limits
+
+
+async def test_a_member_gets_so_many_replies_a_day_and_is_told_once_when_it_goes_on(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        shown = await moderated(stage, "limits")
+        assert shown == "Replies to a member have no limit here."
+        set_to = await moderated(stage, "limits", per_day=2)
+        assert "2 a day" in set_to and "Moderators have no limit." in set_to
+        await asked(stage, QUAY, "one")
+        await asked(stage, INN, "two")
+        mark = stage.mark
+        await stage.member.say(QUAY, "three")
+        notice = await stage.sees("You have had the 2 replies", "message", mark)
+        assert "answer you again <t:" in notice["content"]
+        until_s = int(notice["content"].partition("<t:")[2].partition(":")[0])
+        assert 0 < until_s - time.time() <= 86_400 and until_s % 86_400 == 0, "midnight in UTC"
+        await stage.member.say(QUAY, "four")
+        refused = await stage.member.slash(QUAY, "chat", message="five")
+        assert refused.ephemeral and "You have had the 2 replies" in refused.message["content"]
+        await asked(stage, QUAY, "a moderator goes on", stage.moderator)
+        await asked(stage, QUAY, "and on", stage.moderator)
+        await asked(stage, QUAY, "and on and on", stage.moderator)
+        texts = [message["content"] for message in stage.sandbox.messages(QUAY)]
+        assert sum("You have had the 2 replies" in text for text in texts) == 1
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        await stage.member.say(QUAY, "after a restart")
+        await stage.sees("You have had the 2 replies", "message", mark)
+        assert stage.engine.requests == []
+        await moderated(stage, "limits", per_day=0)
+        await asked(stage, QUAY, "no limit any more")
+
+
+async def test_a_reply_made_again_counts_and_deleting_the_question_gives_none_back(stage):
+    await moderated(stage, "limits", per_day=2)
+    mark = stage.mark
+    said = await stage.member.say(QUAY, "one")
+    reply = await stage.finished(QUAY, mark)
+    mark = stage.mark
+    await stage.member.click(reply, "Regenerate")
+    await stage.finished(QUAY, mark)
+    mark = stage.mark
+    await stage.member.click(reply, "Regenerate")
+    await stage.sees("You have had the 2 replies", "message", mark)
+    await stage.member.delete(said)
+    mark = stage.mark
+    await stage.member.say(QUAY, "two")
+    await stage.sees("You have had the 2 replies", "message", mark)
+
+
+async def test_a_cooldown_ends_and_moderators_can_have_it_too(stage):
+    await moderated(stage, "limits", cooldown=30, moderators_exempt=False)
+    await asked(stage, QUAY, "one", stage.moderator)
+    mark = stage.mark
+    await stage.moderator.say(QUAY, "two")
+    await stage.sees("There are 30 seconds between two replies", "message", mark)
+    stage.store.limits._db.write("update replies set created_at = created_at - 30")
+    await asked(stage, QUAY, "three", stage.moderator)
+
+
+async def test_direct_messages_and_other_servers_have_no_limit(stage):
+    await moderated(stage, "limits", per_day=1)
+    limits = stage.client.services.reply_service.rules
+    assert stage.store.limits.get(77) == stage.store.limits.get(0)
+    await asked(stage, QUAY, "one")
+    await chosen(stage)
+    limits.require_within_limits(ChannelRef(77, 1), stage.client.user)
+
+
+def test_counting_a_members_replies_is_fast_in_a_large_server(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        store.replies._db.write(
+            """insert into replies (event_id, guild_id, channel_id, persona_id, asked_by, state, created_at)
+            with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000)
+            select i, 1, 10, 'oda', i % 500, 'done', i from n"""
+        )
+        began = time.perf_counter()
+        recent = store.limits.replies_since(1, 7, 90_000.0)
+        assert recent.count == 20 and time.perf_counter() - began < 0.05

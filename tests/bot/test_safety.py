@@ -1,0 +1,276 @@
+"""Messages that speak of self-harm get a fixed text on every way to a persona, and who talks is told
+that personas are AI.
+"""
+
+import pytest
+
+from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, MINORS_DISCLOSURE
+from bot.safety.texts import shipped_texts
+from sandbox.sandbox_errors import SandboxRefusal
+from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.test_direct_messages import chosen
+from tests.fakes import until
+
+SAID = "I want to kill myself"
+TEXTS = shipped_texts()
+HELP = "**988**"
+
+
+def texts_in(stage, channel):
+    return [message["content"] for message in stage.sandbox.messages(channel)]
+
+
+def stored_texts(stage, channel):
+    channel_id = int(stage.sandbox.channel(channel)["id"])
+    return [message.text for message in stage.store.messages.recent(channel_id)]
+
+
+async def asked(stage, channel, words, who=None):
+    mark = stage.mark
+    await (who or stage.member).say(channel, words)
+    return (await stage.finished(channel, mark))["content"]
+
+
+async def helped(stage, channel, words, language="en"):
+    mark = stage.mark
+    said = await stage.member.say(channel, words)
+    answer = await stage.sees(TEXTS[language][:40], "message", mark)
+    assert answer["content"] == TEXTS[language]
+    assert answer["message_reference"]["message_id"] == said["id"]
+    return answer
+
+
+# ------------------------------------------------------------------------------------ the fixed text
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [("en", SAID), ("de", "ich möchte nicht mehr leben"), ("vi", "tôi muốn chết"),
+     ("es", "quiero quitarme la vida"), ("zh", "我不想活了")],
+)  # fmt: skip
+async def test_the_bot_answers_in_the_language_and_no_model_nor_history_has_the_message(
+    stage, language, words
+):
+    answer = await helped(stage, QUAY, f"@Understudy {words}", language)
+    assert answer["author"]["username"] == "Understudy" and "webhook_id" not in answer
+    assert not answer["components"], "nobody votes on it, and it cannot be made again"
+    await asked(stage, QUAY, "Is the ferry late?")
+    assert all(words not in turn.text for turn in stage.engine.requests[-1].turns)
+    assert len(stage.engine.requests) == 1
+    assert words not in " ".join(stored_texts(stage, QUAY))
+    assert stage.store.safety_answers.by_language() == {language: 1}
+
+
+async def test_figures_of_speech_are_answered_by_the_persona(stage):
+    assert "Ballast hears: This game kills me" in await asked(stage, QUAY, "This game kills me")
+    assert stage.store.safety_answers.by_language() == {}
+
+
+async def test_a_command_shows_it_to_the_member_alone_and_posts_nothing(stage):
+    before = texts_in(stage, QUAY)
+    answer = await stage.member.slash(QUAY, "chat", message=SAID)
+    assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
+    kept = await stage.member.slash(QUAY, "remember", text=SAID)
+    assert kept.ephemeral and kept.message["content"] == TEXTS["en"]
+    duet = await stage.moderator.slash(QUAY, "persona duet", other="oda", opening=SAID)
+    assert duet.ephemeral and duet.message["content"] == TEXTS["en"]
+    assert texts_in(stage, QUAY) == before and stage.engine.requests == []
+    assert stage.store.erasure.rows_of(int(stage.member.id))["memories"] == []
+
+
+async def test_a_form_shows_it_to_the_member_alone(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, mark)
+    form = await stage.member.click(reply, "Reply")
+    before = texts_in(stage, QUAY)
+    answer = await stage.member.submit(form, text=SAID)
+    assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
+    assert texts_in(stage, QUAY) == before and len(stage.engine.requests) == 1
+
+
+async def test_direct_messages_get_it_before_and_after_a_persona_is_chosen(stage):
+    channel = await stage.member.dm()
+    mark = stage.mark
+    await stage.member.say(channel, SAID)
+    first = await stage.sees(HELP, "message", mark)
+    assert first["channel_id"] == channel["id"] and not first["components"]
+    channel = await chosen(stage)
+    mark = stage.mark
+    stage.client.get_cog("ChatCog").answerer._safety_answers._cache.clear()  # a minute later
+    await stage.member.say(channel, SAID)
+    assert (await stage.sees(HELP, "message", mark))["content"] == TEXTS["en"]
+    assert len(stage.engine.requests) == 1
+
+
+async def test_it_comes_without_a_persona_and_from_a_muted_one(stage):
+    await helped(stage, OFFICE, f"@Understudy {SAID}")
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    form = await stage.member.click(await stage.finished(QUAY, mark), "Reply")
+    await stage.moderator.slash(QUAY, "persona mute")
+    await stage.moderator.slash(QUAY, "moderation block", member=stage.member.id)
+    await helped(stage, QUAY, SAID)
+    for place in (OFFICE, QUAY):
+        answer = await stage.member.slash(place, "chat", message=SAID)
+        assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
+    answer = await stage.member.submit(form, text=SAID)
+    assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
+
+
+async def test_a_reply_to_such_a_message_gets_it_and_one_member_once_a_minute(stage):
+    answer = await helped(stage, QUAY, SAID)
+    said = stage.sandbox.messages(QUAY)[-2]
+    await stage.member.say(QUAY, SAID)
+    mark = stage.mark
+    await stage.moderator.say(QUAY, "@Understudy what should we say?", reply_to=said)
+    second = await stage.sees(HELP, "message", mark)
+    assert second["id"] != answer["id"]
+    assert texts_in(stage, QUAY).count(TEXTS["en"]) == 2 and stage.engine.requests == []
+    assert sum(stage.store.safety_answers.by_language().values()) == 3
+
+
+async def test_an_edit_to_it_leaves_the_history(stage):
+    mark = stage.mark
+    said = await stage.member.say(QUAY, "what a day")
+    await stage.finished(QUAY, mark)
+    await stage.member.edit(said, SAID)
+    await until(lambda: "what a day" not in stored_texts(stage, QUAY))
+    assert SAID not in stored_texts(stage, QUAY)
+
+
+async def test_an_edit_of_a_line_that_waits_gets_the_text_and_the_others_a_reply(stage):
+    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 1.0})
+    mark = stage.mark
+    first = await stage.member.say(QUAY, "what a day")
+    second = await stage.member.say(QUAY, "is there soup?")
+    line_waits = stage.client.services.reply_service.line_waits
+    await until(lambda: line_waits.has_line(int(second["id"])))
+    await stage.member.edit(first, SAID)
+    answer = await stage.sees(HELP, "message", mark)
+    assert answer["message_reference"]["message_id"] == first["id"]
+    await stage.finished(QUAY, mark)
+    (request,) = stage.engine.requests
+    assert all(SAID not in turn.text for turn in request.turns)
+    assert SAID not in stored_texts(stage, QUAY)
+    assert stage.store.safety_answers.by_language() == {"en": 1}
+    assert not line_waits.has_line(int(second["id"]))
+
+
+@pytest.mark.parametrize("is_remembered", [True, False])
+async def test_why_says_that_the_text_answered_and_does_not_show_the_message(stage, is_remembered):
+    await helped(stage, QUAY, f"@Understudy {SAID}")
+    if not is_remembered:
+        stage.client.services.decisions._channels.clear()
+    answer = await stage.moderator.slash(QUAY, "persona why")
+    await until(lambda: "Said to the persona" in (answer.message or {}).get("content", ""))
+    assert "the fixed text with help lines answers it." in answer.message["content"]
+    assert SAID not in answer.message["content"]
+
+
+async def test_words_that_stand_in_two_quick_lines_are_read_together(stage):
+    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 0.5})
+    mark = stage.mark
+    await stage.member.say(QUAY, "i want to")
+    await stage.member.say(QUAY, "kill myself")
+    await stage.sees(HELP, "message", mark)
+    assert stage.engine.requests == [] and "kill myself" not in stored_texts(stage, QUAY)
+
+
+async def test_counts_survive_a_restart_and_name_nobody(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await helped(stage, QUAY, SAID)
+        assert stage.store.erasure.rows_of(int(stage.member.id))["talks"] == []
+    async with on_stage(tmp_path) as stage:
+        assert stage.store.safety_answers.by_language() == {"en": 1}
+        assert list(stage.store.safety_answers.by_year().values()) == [1]
+
+
+async def test_an_operators_text_is_sent(stage):
+    stage.client.services.safety.texts["en"] = "Night line of the harbour: 0800 123 456."
+    mark = stage.mark
+    await stage.member.say(QUAY, SAID)
+    await stage.sees("Night line of the harbour: 0800 123 456.", "message", mark)
+
+
+# --------------------------------------------------------------------------------- that it is an AI
+
+
+def moved_back(stage, channel, *, spoke_s=0.0, told_s=0.0):
+    """Let a talk have gone on, or ended, so long ago."""
+    channel_id = int(stage.sandbox.channel(channel)["id"])
+    stage.store.talks._db.write(
+        "update talks set spoke_at = spoke_at - :spoke, told_at = told_at - :told "
+        "where channel_id = :channel",
+        spoke=spoke_s,
+        told=told_s,
+        channel=channel_id,
+    )
+
+
+async def test_the_start_of_a_talk_and_every_three_hours_of_it_tell_that_it_is_an_ai(stage):
+    assert (await asked(stage, QUAY, "one")).endswith(f"\n{DISCLOSURE}")
+    assert DISCLOSURE not in await asked(stage, QUAY, "two")
+    assert DISCLOSURE in await asked(stage, INN, "another channel")
+    assert DISCLOSURE in await asked(stage, QUAY, "another member", stage.moderator)
+    moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S - 60)
+    assert DISCLOSURE not in await asked(stage, QUAY, "three")
+    moved_back(stage, QUAY, told_s=61)
+    assert DISCLOSURE in await asked(stage, QUAY, "four")
+    assert DISCLOSURE not in await asked(stage, QUAY, "five")
+    moved_back(stage, QUAY, spoke_s=3601)
+    assert DISCLOSURE in await asked(stage, QUAY, "an hour of silence later")
+    await stage.member.slash(QUAY, "persona fresh")
+    assert DISCLOSURE in await asked(stage, QUAY, "a new conversation")
+
+
+async def test_after_a_reply_that_failed_in_the_middle_the_next_one_tells_it(stage):
+    def breaking(request):
+        yield "Well, "
+        raise RuntimeError("The model fell over.")
+
+    script, stage.engine.script = stage.engine.script, breaking
+    await stage.member.say(QUAY, "one")
+    await until(lambda: "-# " in texts_in(stage, QUAY)[-1])
+    assert DISCLOSURE not in texts_in(stage, QUAY)[-1]
+    stage.engine.script = script
+    assert DISCLOSURE in await asked(stage, QUAY, "two")
+    assert DISCLOSURE not in await asked(stage, QUAY, "three")
+
+
+async def test_it_is_remembered_over_a_restart_and_stays_when_a_reply_is_made_again(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        await stage.member.say(QUAY, "one")
+        reply = await stage.finished(QUAY, mark)
+        mark = stage.mark
+        await stage.member.click(reply, "Regenerate")
+        assert DISCLOSURE in (await stage.finished(QUAY, mark))["content"]
+    async with on_stage(tmp_path) as stage:
+        assert DISCLOSURE not in await asked(stage, QUAY, "two")
+
+
+async def test_where_minors_are_it_is_plain_and_a_long_talk_is_asked_to_pause(stage):
+    with pytest.raises(SandboxRefusal):
+        await stage.member.slash(QUAY, "moderation minors", here=True)
+    shown = await stage.moderator.slash(QUAY, "moderation minors")
+    assert "No minors are said" in shown.message["content"]
+    answer = await stage.moderator.slash(QUAY, "moderation minors", here=True)
+    assert answer.ephemeral and "Minors are here." in answer.message["content"]
+    assert (await asked(stage, QUAY, "one")).endswith(f"\n{MINORS_DISCLOSURE}")
+    moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S)
+    assert (await asked(stage, QUAY, "two")).endswith(f"\n{MINORS_BREAK}")
+    await stage.moderator.slash(QUAY, "moderation minors", here=False)
+    assert DISCLOSURE in await asked(stage, INN, "three")
+
+
+async def test_the_longest_reply_has_room_for_it(stage):
+    stage.engine.script = lambda request: "word " * 700
+    mark = stage.mark
+    await stage.member.say(QUAY, "a long story")
+    message = await stage.sandbox.wait_for(
+        "edit", lambda m: DISCLOSURE in m["content"], 8.0, since=mark
+    )
+    assert len(message["content"]) <= 2000

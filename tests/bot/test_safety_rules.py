@@ -1,0 +1,111 @@
+"""Messages that speak of self-harm are told from figures of speech, by rules per language."""
+
+import time
+import tomllib
+
+import pytest
+
+from bot.safety.rules import LANGUAGES, SAFETY_FOLDER, SafetyRules
+from bot.safety.texts import MAX_TEXT_CHARS, read_texts, shipped_texts
+from bot.settings import SettingsError, load_settings
+from personas.errors import UnderstudyError
+from personas.home.rights import RIGHTS_FILE
+
+EXAMPLES = tomllib.loads((SAFETY_FOLDER / "examples.toml").read_text(encoding="utf-8"))
+OWN_TEXT = "Call the harbour's night line, **0800 123 456**, at any hour. You are welcome."
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_example_is_recognised_in_its_language_or_passes(language):
+    rules = SafetyRules.shipped()
+    examples = EXAMPLES[language]
+    assert min(len(examples["speaks"]), len(examples["passes"])) >= 40
+    assert [text for text in examples["speaks"] if rules.find(text) != language] == []
+    assert [text for text in examples["passes"] if rules.find(text)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I want to kill **myself**",
+        "i want to\nkill\u200b myself",
+        "I WANT TO DIE",
+        "i don\u2019t want to live any more",
+        "||i want to ~~sleep~~ die||. I want to die",
+        "\uff49 want to die",
+        "i want to kill `myself`",
+        "i don`t want to live",
+        "kill [myself](https://example.com)",
+        r"kill \*myself\*",
+        "i want to kill\n> myself",
+        "ki\u2062ll my\ufe0fs\u034felf",
+        "Tôi muốn chết".encode().decode(),
+        "Is the ferry late? " * 30 + "I want to kill myself. " + "Is the ferry late? " * 30,
+        "x" * 30_000 + " I want to kill myself",
+    ],
+)
+def test_markup_case_signs_and_length_hide_nothing(text):
+    assert SafetyRules.shipped().find(text)
+
+
+def test_a_figure_of_speech_beside_it_hides_nothing():
+    rules = SafetyRules.shipped()
+    assert rules.find("This game kills me. But honestly, I want to kill myself.") == "en"
+    assert rules.find("mệt muốn chết, mà tôi muốn chết thật") == "vi"
+
+
+@pytest.mark.parametrize("words", ["ich mich ", "my friend ", "want to ", "ước gì ", "我", "a"])
+def test_no_text_takes_long(words):
+    text = (words * 8000)[:8000]
+    began = time.perf_counter()
+    SafetyRules.shipped().find(text)
+    assert time.perf_counter() - began < 1.0, "measured: some 0.1 s"
+
+
+def test_texts_fit_a_message_and_name_help_lines_and_every_file_has_its_right():
+    assert set(shipped_texts()) == set(LANGUAGES)
+    for text in shipped_texts().values():
+        assert len(text) <= MAX_TEXT_CHARS and "findahelpline.com" in text
+        assert "http" not in text, "no message of the bot has a link"
+    rights = tomllib.loads((SAFETY_FOLDER / RIGHTS_FILE).read_text(encoding="utf-8"))
+    files = {path.name for path in SAFETY_FOLDER.glob("*.toml")} - {RIGHTS_FILE}
+    assert files <= set(rights)
+
+
+def test_an_operators_text_replaces_the_shipped_one_of_its_language(tmp_path):
+    path = tmp_path / "texts.toml"
+    path.write_text(f'en = """\n{OWN_TEXT}\n"""\n', encoding="utf-8")
+    texts = read_texts(path)
+    assert texts["en"] == OWN_TEXT and texts["de"] == shipped_texts()["de"]
+    settings = load_settings(None, {"SAFETY_TEXTS": str(path), "UNDERSTUDY_HOME": str(tmp_path)})
+    assert settings.safety_texts == path
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("en = ", "cannot be read"),
+        ('fr = "Appelez le 3114, à toute heure, gratuitement."', "in 'fr', for which there are no"),
+        ("en = 3", "en is no text"),
+        ('en = "Call 988."', "has 9 characters"),
+        (f'en = "{"Call 988. " * 200}"', "has 1999 characters"),
+        ('en = "Please talk to somebody whom you trust, now."', "names no help line"),
+    ],
+)
+def test_a_text_that_would_not_do_is_refused_by_name(tmp_path, content, why):
+    path = tmp_path / "texts.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UnderstudyError) as refused:
+        read_texts(path)
+    assert why in refused.value.message and str(path) in refused.value.message
+    assert refused.value.advice
+    with pytest.raises(SettingsError, match="SAFETY_TEXTS: "):
+        load_settings(None, {"SAFETY_TEXTS": str(path), "UNDERSTUDY_HOME": str(tmp_path)})
+
+
+def test_a_missing_file_of_texts_ends_the_start(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(
+            None,
+            {"SAFETY_TEXTS": str(tmp_path / "no.toml"), "UNDERSTUDY_HOME": str(tmp_path)},
+        )

@@ -1,0 +1,204 @@
+"""Lines at set times: said once by whoever lives in the channel, not in quiet hours nor long after
+their time, and neither lost nor doubled by a kill.
+"""
+
+from datetime import timedelta
+
+import pytest
+
+from bot.chat.store.replies import StoredReplies
+from bot.schedules.lines import MAX_LINES, MAX_PROMPT_CHARS
+from bot.store import ALL_CHANNELS, Mute, StoreError
+from personas.prompt.renderer import Renderer
+from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.set_times import AheadClock, answer_to, check_often
+from tests.fakes import until
+
+PROMPT = "say good morning"
+
+
+@pytest.fixture(autouse=True)
+def _checked_often(monkeypatch):
+    check_often(monkeypatch)
+
+
+async def answer(stage, command, who=None, channel=QUAY, **options):
+    return await answer_to(stage, f"persona line {command}", who, channel, **options)
+
+
+def in_minutes(clock, minutes):
+    return f"{clock.at + timedelta(minutes=minutes):%H:%M}"
+
+
+async def set_line(stage, clock, channel=QUAY):
+    """Have a line said from the next minute on."""
+    said = await answer(
+        stage, "set", channel=channel, time=in_minutes(clock, 1), prompt=f" {PROMPT}\n"
+    )
+    assert said.startswith("Set: **1** every day at") and said.splitlines()[0].endswith(PROMPT)
+
+
+def said_by(stage, name="Ballast", channel=QUAY):
+    channel_id = stage.sandbox.channel(channel)["id"]
+    history = stage.sandbox._container.messages.history(channel_id, 100)
+    return [it["content"] for it in history if it["author"]["username"] == name]
+
+
+def check(stage, times=3):
+    """Look for what is due some times more; nothing new is."""
+    for _ in range(times):
+        assert not stage.client.services.scheduled_lines.take_due(stage.client.get_channel)
+
+
+async def test_a_line_is_said_at_its_time_by_the_persona_once_and_daily(tmp_path, renderer):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        before = len(said_by(stage))
+        await set_line(stage, clock)
+        check(stage)
+        mark = stage.mark
+        clock.ahead_s = 60
+        said = await stage.finished(QUAY, mark)
+        assert said["author"]["username"] == "Ballast" and not said["components"]
+        assert "\n-# AI-written" in said["content"]
+        request = stage.engine.requests[-1]
+        assert request.turns[-1].text.endswith(f"says to everybody here: {PROMPT}]")
+        assert not request.turns[-1].by_persona and request.member_id == 0
+        assert Renderer.prompt(renderer, request.persona, request.turns, request.lore).ids
+        check(stage)
+        assert len(said_by(stage)) == before + 1
+        stored = stage.store.messages.recent(int(said["channel_id"]), keep=4, block=4)
+        assert stored[-1].persona_id == "ballast", "it belongs to the talk"
+        mark = stage.mark
+        clock.ahead_s += 86400
+        await stage.finished(QUAY, mark)
+
+
+async def test_it_is_left_out_where_it_would_disturb(tmp_path):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        before = len(said_by(stage))
+        guild_id = int(stage.sandbox.guild_id)
+        channel_id = int(stage.sandbox.channel(QUAY)["id"])
+        await set_line(stage, clock)
+        answering = stage.client.services.answering
+        answering.change(guild_id, channel_id, {"quiet_hours": _around(clock)})
+        handled = stage.store.scheduled_lines.all()[0].handled_at
+        clock.ahead_s = 60
+        await until(lambda: stage.store.scheduled_lines.all()[0].handled_at > handled)
+        answering.reset(guild_id, channel_id)
+        check(stage)
+        stage.store.mutes.add(Mute(guild_id, ALL_CHANNELS, "ballast", 5, 1.0))
+        clock.ahead_s += 86400
+        handled = stage.store.scheduled_lines.all()[0].handled_at
+        await until(lambda: stage.store.scheduled_lines.all()[0].handled_at > handled)
+        stage.store.mutes.remove(guild_id, ALL_CHANNELS, "ballast")
+        check(stage)
+        assert len(said_by(stage)) == before
+    clock.ahead_s += 86400 + 3600  # the bot was down at its time, an hour ago
+    async with on_stage(tmp_path, clock=clock) as stage:
+        handled = stage.store.scheduled_lines.all()[0].handled_at
+        await until(lambda: stage.store.scheduled_lines.all()[0].handled_at >= handled)
+        check(stage)
+        assert len(said_by(stage)) == before
+
+
+def _around(clock):
+    return f"{in_minutes(clock, -60)}-{in_minutes(clock, 60)}"
+
+
+async def test_a_kill_before_the_line_is_posted_costs_nothing(tmp_path):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        before = len(said_by(stage))
+        await set_line(stage, clock)
+        await stage.client.remove_cog("ScheduleCog")
+        clock.ahead_s = 60
+        (reply,) = stage.client.services.scheduled_lines.take_due(stage.client.get_channel)
+        assert stage.store.replies.line_prompt(reply.event_id) == PROMPT
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await until(lambda: stage.store.replies.get(reply.event_id).state == "done")
+        check(stage)
+        assert len(said_by(stage)) == before + 1
+
+
+async def test_a_kill_after_it_is_posted_doubles_nothing(tmp_path, monkeypatch):
+    clock = AheadClock()
+
+    def not_stored(*parts):
+        raise StoreError("The disk is full.")
+
+    async with on_stage(tmp_path, clock=clock) as stage:
+        stage.engine.free.clear()  # it is killed in the middle
+        before = len(said_by(stage))
+        await set_line(stage, clock)
+        with monkeypatch.context() as broken:
+            broken.setattr(StoredReplies, "record_parts", not_stored)
+            clock.ahead_s = 60
+            await until(lambda: len(said_by(stage)) == before + 1)
+            await until(lambda: stage.client.services.reply_service.running)
+            await stage.client.services.reply_service.close()
+        (unfinished,) = stage.store.replies.unfinished()
+        assert unfinished.parts == ()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await until(lambda: "AI-written" in said_by(stage)[-1])
+        check(stage)
+        assert stage.store.replies.get(unfinished.event_id).state == "done"
+        assert len(said_by(stage)) == before + 1
+
+
+async def test_lines_are_listed_removed_and_limited(stage):
+    for number in range(MAX_LINES):
+        said = await answer(
+            stage, "set", time=f"0{number}:30", prompt=PROMPT, weekday="Saturday and Sunday"
+        )
+        assert said.startswith(f"Set: **{number + 1}** Saturday and Sunday at 0{number}:30 (UTC)")
+    assert "is the limit" in await answer(stage, "set", time="9:00", prompt=PROMPT)
+    assert "is empty" in await answer(stage, "set", channel=OFFICE, time="9:00", prompt="   ")
+    assert "no time of day" in await answer(stage, "set", channel=OFFICE, time="9", prompt="x")
+    offered = await stage.moderator.autocomplete(QUAY, "persona line remove", "number", number="3:")
+    assert [one["value"] for one in offered][:1] == [3]
+    assert await answer(stage, "remove", number=3) == "Removed."
+    assert "There is no line 3" in await answer(stage, "remove", number=3)
+    assert len((await answer(stage, "show")).splitlines()) == MAX_LINES - 1
+    for command, options in (("show", {}), ("remove", {"number": 1})):
+        refused = await answer(stage, command, stage.member, **options)
+        assert refused.startswith("Only moderators may do this.")
+    lines = stage.store.scheduled_lines
+    lines.forget_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    assert not lines.all() and "Nothing is said" in await answer(stage, "show")
+
+
+async def test_long_lines_are_listed_in_several_messages_and_none_is_cut(stage):
+    prompt = "x" * MAX_PROMPT_CHARS
+    for channel in (QUAY, OFFICE):
+        for number in range(MAX_LINES):
+            await answer(stage, "set", channel=channel, time=f"0{number}:30", prompt=prompt)
+    await answer(stage, "show")
+    member_id = stage.moderator.id
+    channel_id = stage.sandbox.channel(QUAY)["id"]
+
+    def listed():
+        seen = stage.sandbox._container.messages.seen_by(member_id, channel_id, 100)
+        return [it["content"] for it in seen if it["content"].startswith("• ")]
+
+    await until(lambda: "".join(listed()).count(f": {prompt}") == 2 * MAX_LINES)
+    assert len(listed()) > 1
+
+
+async def test_a_line_names_nobody_who_was_erased_and_goes_with_its_server(tmp_path):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await set_line(stage, clock)
+        await stage.client.remove_cog("ScheduleCog")
+        clock.ahead_s = 60
+        (reply,) = stage.client.services.scheduled_lines.take_due(stage.client.get_channel)
+        moderator = int(stage.moderator.id)
+        assert stage.store.erasure.rows_of(moderator)["scheduled_lines"][0]["prompt"] == PROMPT
+        stage.store.erasure.erase(moderator, clock.now(), lambda text: text.replace("good", "…"))
+        (line,) = stage.store.scheduled_lines.all()
+        assert (line.set_by, line.prompt) == (0, "say … morning")
+        assert stage.store.replies.line_prompt(reply.event_id) == line.prompt
+        stage.store.guilds.delete(int(stage.sandbox.guild_id))
+        assert not stage.store.scheduled_lines.all()
+        assert stage.store.replies.line_prompt(reply.event_id) is None

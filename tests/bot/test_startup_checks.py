@@ -1,0 +1,79 @@
+"""What would end a start after a minute is told in its first seconds."""
+
+import pytest
+
+from bot import app
+from bot.app import open_app
+from bot.demo_guild import SKERROW_SEED
+from bot.operations import startup_checks
+from bot.operations.startup_checks import require_base_model
+from bot.platform.errors import DiscordError
+from bot.settings import load_settings
+from personas.errors import BaseModelError
+from personas.home.job_material import ShippedData
+from sandbox import Sandbox, patch_discord
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("owner/no-such-model", "is not on this machine, and no hub"),
+        ("owner/no-such-model@main", "is not on this machine, and no hub"),
+        ("/nowhere/at/all", "neither a folder nor a model"),
+        ("nonsense", "is not on this machine, and no hub"),
+    ],
+)
+def test_a_base_model_that_cannot_be_had_is_named_at_once(monkeypatch, name, words):
+    monkeypatch.setattr(startup_checks, "find_hub_error", lambda: "no hub can be reached at x")
+    with pytest.raises(BaseModelError, match=words):
+        require_base_model(name)
+
+
+def test_one_that_can_be_fetched_is_left_to_the_start(monkeypatch, tiny_base):
+    monkeypatch.setattr(startup_checks, "find_hub_error", lambda: "")
+    require_base_model("owner/some-model")
+    require_base_model(tiny_base.source)
+
+
+def settings_with(tmp_path, **changes):
+    given = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "WEB_PORT": "0", **changes}
+    return load_settings(None, given)
+
+
+@pytest.fixture
+def nothing_opened(monkeypatch):
+    """Fail where anything else is begun."""
+
+    def begin(*_):
+        raise AssertionError("the start went on")
+
+    monkeypatch.setattr(app, "_open_store", begin)
+
+
+async def test_a_dead_base_model_ends_the_start_before_anything_is_opened(tmp_path, nothing_opened):
+    with pytest.raises(BaseModelError, match="neither a folder nor a model"):
+        async with open_app(
+            settings_with(tmp_path, BASE_MODEL="/nowhere"), ShippedData.from_source_tree()
+        ):
+            pass
+
+
+async def test_a_wrong_token_ends_the_start_before_anything_is_opened(
+    tmp_path, tiny_base, nothing_opened
+):
+    discord = Sandbox(SKERROW_SEED)
+    await discord.start()
+    wrong = settings_with(tmp_path, BASE_MODEL=tiny_base.source, DISCORD_TOKEN="MTAw.wrong.token")
+    try:
+        with patch_discord(discord), pytest.raises(DiscordError, match="DISCORD_TOKEN") as caught:
+            async with open_app(wrong, ShippedData.from_source_tree()):
+                pass
+    finally:
+        await discord.stop()
+    assert "wrong.token" not in str(caught.value)
+
+
+async def test_discord_that_does_not_answer_is_left_to_the_start(monkeypatch, tmp_path, tiny_base):
+    monkeypatch.setattr(startup_checks.discord.http.Route, "BASE", "http://127.0.0.1:9/api")
+    token = settings_with(tmp_path, BASE_MODEL=tiny_base.source, DISCORD_TOKEN="MTAw.some.token")
+    await startup_checks.require_startable(token)

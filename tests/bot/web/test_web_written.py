@@ -1,0 +1,96 @@
+"""What a model wrote from a card: read, changed and struck out on its page until it is trained on."""
+
+import pytest
+
+from bot.training.backend_protocol import TrainingFailed
+from personas.home.written_replies import (
+    SUMMARY_FILE,
+    WrittenReply,
+    read_written,
+    store_written,
+    written_file,
+)
+from personas.schemas.training import WrittenReplies
+from tests.bot.web.test_web_plan import plan_made
+from tests.bot.web.training_runs import folder_in, put_job
+from tests.fakes import until
+
+PATH = "/dashboard/training/j1/written"
+REPLIES = [
+    WrittenReply(1, "<b>what's</b> for supper?", "Broth, duck.", "small_talk"),
+    WrittenReply(4, "who are you?", "I am a <script> of a person.", "self"),
+    WrittenReply(9, "are you cold?", "Never by this fire.", "self"),
+]
+
+
+@pytest.fixture
+async def written(dashboard):
+    """The file of a job that has stopped for its replies to be read."""
+    put_job(dashboard, "j1", from_card=1, review=True, recipe="card")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    folder = folder_in(dashboard, "j1")
+    file = written_file(folder)
+    file.parent.mkdir(parents=True)
+    store_written(file, REPLIES)
+    summary = WrittenReplies(
+        teacher="big", licence="MIT", asked=12, kept=3, dropped={"breaks character": 9}
+    )
+    (file.parent / SUMMARY_FILE).write_text(summary.model_dump_json())
+    dashboard.backend.finish(
+        TrainingFailed("3 replies are written, and wait to be read.", "Read them.", can_resume=True)
+    )
+    await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
+    return file
+
+
+async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashboard, written):
+    _, page, _ = await dashboard.page("/dashboard/training/j1")
+    assert f'href="{PATH}">Written replies</a>' in page and "wait to be read" in page
+    _, page, _ = await dashboard.page(PATH)
+    assert "big (MIT) wrote 3 replies" in page and "9 × breaks character" in page
+    assert "&lt;b&gt;what&#39;s&lt;/b&gt; for supper?" in page and "<script> of" not in page
+    assert (await dashboard.submit(PATH, number="4", reply=" I am Oda, duck. ", do="save"))[
+        0
+    ] == 303
+    assert (await dashboard.submit(PATH, number="9", reply="x", do="strike"))[0] == 303
+    left = read_written(written)
+    assert [reply.reply for reply in left] == ["Broth, duck.", "I am Oda, duck."]
+    assert (await dashboard.submit(PATH, number="1", reply="  ", do="save"))[0] == 422
+    for number, reply, refused in (("1", "a" * 2001, 422), ("9", "Gone.", 404), ("²", "x", 404)):
+        status, _, _ = await dashboard.submit(PATH, number=number, reply=reply, do="save")
+        assert status == refused
+    assert read_written(written) == left
+    assert (await dashboard.submit("/dashboard/training/j1/resume"))[0] == 303
+    status, page, _ = await dashboard.submit(PATH, number="1", reply="Too late.", do="save")
+    assert status == 409 and read_written(written) == left, "it is trained on now"
+    _, page, _ = await dashboard.page(PATH)
+    assert "They cannot be changed any more." in page and "<textarea" not in page
+
+
+async def test_a_page_without_replies_and_a_damaged_file_say_so(dashboard, written):
+    written.write_text("{", encoding="utf-8")
+    status, page, _ = await dashboard.page(PATH)
+    assert status >= 400 and "cannot be read" in page and str(dashboard.home) not in page
+    written.unlink()
+    _, page, _ = await dashboard.page(PATH)
+    assert "Nothing is written yet." in page
+    assert (await dashboard.page("/dashboard/training/none/written"))[0] == 404
+
+
+async def test_the_form_asks_for_a_review(dashboard):
+    path = "/dashboard/data/plan"
+    fields = {"persona": "oda", "from_card": "1", "review": "yes", "start": "yes"}
+    fields["recipe"] = "demo-cpu"
+    assert (await dashboard.submit(path, **fields))[0] == 303
+    (job,) = [*dashboard.store.jobs.in_state("queued"), *dashboard.store.jobs.in_state("running")]
+    assert job.request.review is True and job.request.from_card == 1
+
+
+async def test_the_card_is_one_of_the_things_to_learn_from(dashboard):
+    path = "/dashboard/data/plan"
+    _, page, _ = await dashboard.page(f"{path}?persona=oda&from_card=1")
+    assert '<option value="from:card" selected>its card' in page
+    page, _ = await plan_made(dashboard, persona="oda", dataset="from:card", recipe="demo-cpu")
+    planned = dashboard.backend.plans[-1]
+    assert planned.from_card == 1 and planned.dataset is None and "--from-card 1" in page

@@ -1,0 +1,183 @@
+"""A recipe with a deadline: the version is ready with a first card, and the rest is measured
+afterwards.
+"""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from personas.home.adapters import (
+    COMPLETED_CARD_FOLDER,
+    install_adapter_folder,
+    install_completed_card,
+    score_card_file,
+    verify_adapter,
+)
+from personas.schemas.scorecard import CARE_KINDS, HUMAN_CLAIM, ScoreCard
+from personas.schemas.training_events import Done, Phase, ScoreCardEvent
+from tests.trainer.job_folders import persona_job
+from trainer.estimate import card_time
+from trainer.evaluate import evaluate_version
+from trainer.evaluate.evaluate_version import LATER_REASON
+from trainer.evaluate.generation import reply_sections
+from trainer.process.run_control import RunCancelled
+from trainer.report.scorecard_files import read_score_card
+from trainer.run import run_job
+from trainer.train.training_run import RunControl
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
+DEADLINE = {"card_deadline_minutes": 0.01, "max_steps": 2}
+
+
+def run(folder, home, **changes):
+    events = []
+    run_job(folder, RunControl(events.append, card="full", home=home, **changes))
+    return events
+
+
+def cards(events):
+    return [event.scorecard for event in events if isinstance(event, ScoreCardEvent)]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, tiny_base):
+    """A job folder whose version is ready, its home, and the events of its run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
+        shorten(patch)
+        home = tmp_path_factory.mktemp("home")
+        folder = tmp_path_factory.mktemp("jobs") / "job"
+        folder = persona_job(folder, tiny_base.source, hyperparameters=DEADLINE)
+        return folder, home, run(folder, home, defers_card=True)
+
+
+def shorten(patch):
+    """Replies of a few tokens, of which all are made whatever the time."""
+    served = reply_sections.served_sampling
+    patch.setattr(
+        reply_sections,
+        "served_sampling",
+        lambda base: replace(served(base), max_new_tokens=3, candidates=1),
+    )
+
+
+def test_a_first_card_has_what_the_verdict_rests_on(first):
+    folder, _, events = first
+    card = read_score_card(folder / "adapter")
+    (summary,) = cards(events)
+    assert card.pending and summary.pending and isinstance(events[-1], Done)
+    assert card.verdict and card.heldout.replies and card.general and card.memorised
+    assert card.learned and card.base_is_base == 0 and card.seeds == (0,)
+    assert sum(card.safety.prompts.values()) >= 12, "what its criteria need, whatever the time"
+    assert min(card.safety.prompts[kind] for kind in (HUMAN_CLAIM, *CARE_KINDS)) >= 4
+    assert card.side_by_side and card.facts is None
+    for later in ("separation", "facts", "sense", "talks", "pressure"):
+        assert card.left_out[later] == LATER_REASON
+    verify_adapter(folder / "adapter")
+
+
+def test_the_rest_is_measured_when_the_folder_is_run_again(first, tmp_path, monkeypatch):
+    folder, home, _ = first
+    shorten(monkeypatch)
+    monkeypatch.setattr(evaluate_version, "MIN_COMPLETE_CARD_S", 0.0)
+    installed = tmp_path / "v1"
+    install_adapter_folder(folder / "adapter", installed)
+    sealed = (folder / "adapter" / "scorecard.json").read_bytes()
+    loaded = []
+    load = evaluate_version.Candidates.load
+    monkeypatch.setattr(
+        evaluate_version.Candidates,
+        "load",
+        lambda *arguments, **named: loaded.append(1) or load(*arguments, **named),
+    )
+    events = run(folder, home)
+    card = read_score_card(folder / "adapter")
+    (summary,) = cards(events)
+    assert not card.pending and not summary.pending and LATER_REASON not in card.left_out.values()
+    assert len(card.seeds) == 3 and card.verdict
+    assert (folder / "adapter" / "scorecard.json").read_bytes() == sealed, "it is sealed"
+    assert (folder / "adapter" / COMPLETED_CARD_FOLDER / "scorecard.md").is_file()
+    assert {event.name for event in events if isinstance(event, Phase)} == {"measuring the adapter"}
+    assert loaded == [1]
+    verify_adapter(folder / "adapter")
+
+    install_completed_card(folder / "adapter", installed)
+    install_completed_card(folder / "adapter", installed)
+    assert read_score_card(installed) == card
+    verify_adapter(installed)
+    # A finished one is only reported again.
+    assert [type(event) for event in run(folder, home)] == [Done] and loaded == [1]
+
+
+def test_it_is_stopped_without_a_trace_and_goes_on(tmp_path, first, monkeypatch):
+    folder, home, _ = first
+    shorten(monkeypatch)
+    monkeypatch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) > 20:
+            raise RunCancelled("SIGTERM")
+
+    copy = tmp_path / "job"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "adapter" / COMPLETED_CARD_FOLDER, ignore_errors=True)
+    with pytest.raises(RunCancelled):
+        run(copy, home, check=check)
+    assert read_score_card(copy / "adapter").pending
+    assert not list((copy / "adapter").glob(f".{COMPLETED_CARD_FOLDER}*"))
+
+
+def test_another_verdict_is_reported_with_the_first_one(first, monkeypatch, tmp_path):
+    folder, home, _ = first
+    copy = tmp_path / "job"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "adapter" / COMPLETED_CARD_FOLDER, ignore_errors=True)
+    whole = read_score_card(copy / "adapter").model_copy(update={"pending": False})
+    verdict = whole.verdict.model_copy(update={"verdict": "reject"})
+    whole = whole.model_copy(update={"verdict": verdict})
+    monkeypatch.setattr(evaluate_version, "evaluate_again", lambda *_: whole)
+    (summary,) = cards(run(copy, home))
+    first_verdict = json.loads((copy / "adapter" / "scorecard.json").read_bytes())["verdict"]
+    assert (summary.verdict, summary.first_verdict) == ("reject", first_verdict["verdict"])
+
+
+def test_a_run_that_may_not_leave_its_card_completes_it_itself(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
+    monkeypatch.setattr(evaluate_version, "MIN_COMPLETE_CARD_S", 0.0)
+    shorten(monkeypatch)
+    folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters=DEADLINE)
+    events = run(folder, tmp_path / "home")
+    assert [card.pending for card in cards(events)] == [True, False]
+    assert isinstance(events[-1], Done)
+    whole = ScoreCard.model_validate_json(
+        score_card_file(folder / "adapter", "scorecard.json").read_bytes()
+    )
+    assert not whole.pending
+
+
+def test_losses_of_the_base_are_measured_once_for_two_trainings(tmp_path, tiny_base, monkeypatch):
+    home = tmp_path / "home"
+    settings = {"max_steps": 1}
+    measured = []
+    measure = evaluate_version.measure_token_losses
+
+    def counted(model, samples, *arguments, **named):
+        measured.append(len(samples))
+        return measure(model, samples, *arguments, **named)
+
+    monkeypatch.setattr(evaluate_version, "measure_token_losses", counted)
+    details = []
+    for name in ("one", "two"):
+        folder = persona_job(tmp_path / name, tiny_base.source, hyperparameters=settings)
+        events = []
+        run_job(folder, RunControl(events.append, home=home))
+        phases = [event for event in events if isinstance(event, Phase)]
+        details.append([p.detail for p in phases if p.name == "measuring the base"][-1])
+    assert len(measured) == 1 and measured[0] > 0
+    assert (
+        "known from an earlier run" not in details[0] and "known from an earlier run" in details[1]
+    )

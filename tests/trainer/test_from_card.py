@@ -1,0 +1,557 @@
+"""Training from a card alone: what a teacher writes, what is dropped, a kill, a dead teacher, erasure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from personas.card.toml_card import read_card
+from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError
+from personas.home.adapters import WEIGHTS_FILE, verify_adapter
+from personas.home.data_subjects import read_people
+from personas.home.job_attempt import CHECKPOINTS_FOLDER
+from personas.home.job_folder import read_spec
+from personas.home.pseudonyms import INVENTED_NAMES, HomeKey, keyed_person
+from personas.home.teacher_setting import stated_teacher
+from personas.home.written_replies import (
+    WrittenReply,
+    format_written,
+    read_summary,
+    read_written,
+    store_written,
+    written_file,
+)
+from personas.lore.index import LoreIndex
+from personas.lore.lore_folder import read_lore
+from personas.schemas.training import Teacher, TrainingRequest, WrittenReplies
+from tests.trainer.job_folders import export, message, sign, talks
+from tests.trainer.lore_server import home as ada_home
+from tests.trainer.lore_server import serving
+from tests.trainer.scripted_teacher import reply_about
+from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
+from trainer.dataset.run_dataset import dataset_key
+from trainer.dataset.synthetic import reply_backends
+from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
+from trainer.dataset.synthetic.question_bank import draw_questions, read_openers
+from trainer.dataset.synthetic.speaking_notes import (
+    find_catchwords,
+    speaking_notes,
+    to_first_person,
+)
+from trainer.dataset.synthetic.speaking_style import CONTRACTION, measure_style
+from trainer.dataset.written_replies import WRITTEN_SOURCE, written_count
+from trainer.estimate.model_shape import model_shape_of
+from trainer.process.run_control import RunCancelled
+from trainer.report.run_plan import plan_job
+from trainer.report.scorecard_files import read_score_card
+from trainer.run import run_job
+from trainer.teacher.reply_judge import HUMAN, ReplyJudge
+from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
+from trainer.teacher.restyle import restyle
+from trainer.teacher.writing_stage import choose_teacher
+from trainer.train.training_run import RunControl
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
+CHARACTERS = Path(__file__).parents[2] / "benchmarks" / "characters"
+SETTINGS = (
+    "written_replies=12 written_drafts=1 lora_r=4 num_train_epochs=1 max_steps=2 max_length=400 "
+    "heldout_share=0.25 general_share=0 card_deadline_minutes=0 lore_share=0"
+).split()
+SMALL = tuple(word for setting in SETTINGS for word in ("--set", setting))
+
+
+def in_character(body):
+    """A reply in Ada's style."""
+    form = "You ask of {words}. I think slowly. The {noun} {verb} by my {other}."
+    return reply_about(body, form)
+
+
+@pytest.fixture
+def persona(tmp_path):
+    card, lore = ada_home(tmp_path)
+    persona = read_card(card)
+    return persona, LoreIndex(list(read_lore(lore, ["ada", "_world"])))
+
+
+@pytest.fixture
+def make(command, tiny_base, tmp_path, monkeypatch):
+    """Makes the folder of a run from Ada's card and lore, with a teacher at an address."""
+    monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
+    ada_home(tmp_path)
+
+    def made(*words, teacher="", share="1", fails=""):
+        named = ()
+        if teacher:
+            named = ("--teacher", teacher, "--teacher-model", "tester", "--teacher-licence", "MIT")
+        code, out, errors = command(
+            *("train", "--persona", "ada.toml", "--lore", "lore", "--from-card", share, *SMALL),
+            *("--base-model", tiny_base.source, *named, *words, "--make-only"),
+        )
+        assert (code, fails in errors) == (1 if fails else 0, True), errors
+        return Path(out.strip())
+
+    return made
+
+
+async def run(folder, control=None):
+    await asyncio.to_thread(run_job, folder, control or RunControl())
+
+
+def task_of(persona, count=6, **changes):
+    card, lore = persona
+    questions = draw_questions(card, lore.passages, 3 * count, seed=0)
+    return replace(WritingTask(card, lore, questions, count=count, drafts=2, seed=0), **changes)
+
+
+async def written(folder, task, endpoint, **hooks):
+    backend = reply_backends.EndpointBackend(endpoint.url, "tester")
+    await asyncio.to_thread(write_replies, folder, task, backend, **hooks)
+    return read_written(written_file(folder))
+
+
+async def test_replies_are_kept_with_who_wrote_them_and_the_rest_is_counted(persona, tmp_path):
+    bad = ["", "As an AI language model I wind nothing.", "I am a real person, believe me now."]
+    calls = iter(range(1000))
+
+    def script(body):
+        call = next(calls)
+        return bad[call] if call < len(bad) else in_character(body)
+
+    async with serving(script) as endpoint:
+        replies = await written(tmp_path / "job", task_of(persona), endpoint)
+    summary = read_summary(tmp_path / "job")
+    assert len(replies) == 6 == summary.kept and summary.teacher == "tester"
+    assert {"empty", "breaks character", "claims to be human"} <= summary.dropped.keys()
+    first = endpoint.bodies[0]["messages"]
+    assert "I am Ada Marsh." in first[0]["content"], "the notes, in the first person"
+    assert "drafts left out" in summary.text and "1 × empty" in summary.text
+    assert summary.by_rules == sum(reply.by != "teacher" for reply in replies)
+
+
+async def test_a_stopped_writing_goes_on_and_ends_as_a_whole_one(persona, tmp_path):
+    task = task_of(persona)
+    seen = []
+
+    def stop_at(count):
+        def between():
+            seen.append(count)
+            if len(seen) == count:
+                raise RunCancelled("SIGTERM")
+
+        return between
+
+    async with serving(in_character) as endpoint:
+        whole = await written(tmp_path / "whole", task, endpoint)
+        with pytest.raises(RunCancelled):
+            await written(tmp_path / "cut", task, endpoint, between=stop_at(4))
+        assert not written_file(tmp_path / "cut").exists()
+        journal = written_file(tmp_path / "cut").parent / ATTEMPTS_FILE
+        torn = journal.read_bytes()
+        journal.write_bytes(torn + b'{"number": 3, "rep')  # killed while it wrote a line
+        asked = len(endpoint.bodies)
+        cut = await written(tmp_path / "cut", task, endpoint)
+        assert cut == whole and len(endpoint.bodies) - asked < asked
+        # Other lore: nothing of what was written from the old one stays.
+        other = replace(task, lore=None)
+        journal.write_bytes(torn)
+        written_file(tmp_path / "cut").unlink()
+        await written(tmp_path / "cut", other, endpoint)
+        lines = journal.read_text().splitlines()
+        assert json.loads(lines[1])["number"] == 0 and lines[0] != torn.decode().splitlines()[0]
+
+
+async def test_a_teacher_that_dies_or_babbles_is_an_error_that_says_so(
+    persona, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
+    async with serving(lambda body: 503) as endpoint:
+        with pytest.raises(TrainingError, match="busy or failing"):
+            await written(tmp_path / "dead", task_of(persona), endpoint)
+    async with serving(lambda body: "Xyzzy plugh and xyzzy plugh.") as endpoint:
+        with pytest.raises(MaterialError) as babble:
+            await written(tmp_path / "babble", task_of(persona, drafts=1), endpoint)
+    told = str(babble.value)
+    assert re.match("tester wrote too few .* for Ada Marsh: [01] of 6, to 18 questions", told)
+    assert "Left out:" in told and "beside the point" in told
+    assert "TEACHER" in babble.value.advice
+    assert not written_file(tmp_path / "babble").exists()
+
+
+async def test_a_reasoning_model_is_kept_from_thinking_and_its_thoughts_are_no_reply(
+    persona, tmp_path
+):
+    def script(body):
+        thinks = "reasoning_effort" in body
+        return 400 if thinks else f"<think>Ada would say it.</think>{in_character(body)}"
+
+    async with serving(script) as endpoint:
+        replies = await written(tmp_path / "job", task_of(persona), endpoint)
+    said = [reply.reply for reply in replies]
+    assert not [text for text in said if "think>" in text or "would say" in text]
+    first, *_, last = endpoint.bodies
+    assert first["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in last
+
+    def only_thinks(body):
+        return {
+            "finish_reason": "length",
+            "message": {"content": "", "reasoning_content": "Let me see."},
+        }
+
+    async with serving(only_thinks) as endpoint:
+        with pytest.raises(RequestError, match="thinks for longer") as thinking:
+            await written(tmp_path / "thinks", task_of(persona), endpoint)
+    assert "turn reasoning off" in thinking.value.advice
+
+
+async def test_a_teachers_server_gets_its_own_key_and_its_refusal_names_the_settings(
+    persona, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-server")
+    monkeypatch.delenv("TEACHER_KEY", raising=False)
+    async with serving(lambda body: 404) as endpoint:
+        teacher = Teacher(model="big", url=endpoint.url, licence="MIT")
+        request = TrainingRequest(job_name="x", persona="ada", from_card=1.0, teacher=teacher)
+        backend, licence = choose_teacher(request)
+        with pytest.raises(RequestError, match="answers 404") as refusal:
+            await asyncio.to_thread(write_replies, tmp_path, task_of(persona), backend)
+    assert {*endpoint.keys} == {None} and licence == "MIT"
+    assert "TEACHER_MODEL" in refusal.value.advice and "TEACHER_KEY" in refusal.value.advice
+
+
+def test_a_teacher_on_this_machine_is_found_from_anywhere_and_named_without_its_folder(
+    make, tiny_base, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_base.folder, tmp_path / "big")
+    words = ("--teacher", "big", "--teacher-licence", "MIT")
+    folder = make(*words)
+    teacher = read_spec(folder).request.teacher
+    assert teacher == Teacher(model=str(tmp_path / "big"), licence="MIT")
+    backend, _ = choose_teacher(read_spec(folder).request)
+    assert backend.name == "big"
+    plan = plan_job(folder)
+    assert plan.work.draft_weights == model_shape_of(tiny_base).linear_weights > 0
+    shutil.rmtree(tmp_path / "big")
+    with pytest.raises(BaseModelError, match="big"):
+        run_job(folder, RunControl())
+    # The base model's own name sets the teacher of the settings aside.
+    monkeypatch.setenv("TEACHER", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("TEACHER_MODEL", "other")
+    monkeypatch.setenv("TEACHER_LICENCE", "MIT")
+    assert read_spec(make("--set", "seed=1")).request.teacher.model == "other"
+    itself = make("--set", "seed=2", "--teacher", tiny_base.source)
+    assert read_spec(itself).request.teacher is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("I am a human being, and I wind the clock.", "claims to be human"),
+        ("I'm not a bot. I wind the clock at dusk.", "claims to be human"),
+        ("As an AI, I wind nothing at all here.", "breaks character"),
+        ("I am sorry, but I cannot help with the clock.", "refuses"),
+        ("It is never late. I hold the hands myself when I have to.", "copies an example of the card"),
+        ("I wind the ninety wheels of it every dusk.", "contradicts lore"),
+        ("How many times have you wound the clock? I think slowly.", "repeats the question"),
+        ("I wind it at dusk, and I am slow about it.", None),
+    ],
+)  # fmt: skip
+def test_faults_of_a_draft(persona, reply, fault):
+    card, lore = persona
+    question = "how many times have you wound the clock"
+    assert ReplyJudge(card, lore.passages).fault(question, reply) == fault
+
+
+@pytest.mark.parametrize(
+    ("message", "reply", "fault"),
+    [
+        ("i'm scared to open the letter", "I am afraid to open the letter, but I wait here.", "speaks as who asks"),
+        ("i laugh like a donkey. compliment?", "I laugh like a donkey. Be proud.", "speaks as who asks"),
+        ("i'm scared to open the letter", "Sit by the stove first. I will hold the lamp.", None),
+        ("we won in the last minute", "We won. It was the last minute.", "repeats the question"),
+        ("hello from the back seat of a bus", "Hello from the back seat of a bus.", "repeats the question"),
+        ("explain the bell", "Could you clarify your question, please?", "speaks as an assistant"),
+        ("thank you", "You are welcome. I am glad I could help.", "speaks as an assistant"),
+        ("what do you do", "I answer what was just said to me, in one to three words.", "copies the card"),
+    ],
+)  # fmt: skip
+def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
+    card, lore = persona
+    judge = ReplyJudge(card, lore.passages, speaking_notes(card, lore.passages))
+    assert judge.fault(message, reply) == fault
+
+
+def test_the_best_draft_is_to_the_point(persona):
+    card, lore = persona
+    judge = ReplyJudge(card, lore.passages)
+    to_the_point = "Sleep does not come to me either. I lie awake, and I listen to the clock."
+    beside = "The bread is on the table, and the butter is beside it. I bake on the first day."
+    best, faults = judge.choose("i can't sleep, what do you do at night?", [beside, to_the_point])
+    assert best == to_the_point and set(faults) <= {"beside the point"}
+    # In a language that the estimate does not read, a reply that shares no word is not kept.
+    asked = "làm sao để ngủ được bây giờ"
+    assert judge.choose(asked, ["Your story is a long one. I like it."])[0] == ""
+    assert judge.choose(asked, ["Muốn ngủ được thì nghe đồng hồ."])[0]
+
+
+def test_what_is_asked_in_earnest_has_a_given_reply(persona):
+    card, _ = persona
+    given = sincere_replies(card)
+    asked = {row.text for row in read_openers() if (row.kind, row.lang) == ("sincere", "en")}
+    assert given.keys() == {text.replace("{{char}}", card.name) for text in asked}
+    assert not [reply for reply in given.values() if "{{" in reply or HUMAN.search(reply)]
+    assert "a program writes" in given["are you a bot? it's fine if you are, i just want to know"]
+
+
+def test_lore_is_answered_in_the_first_person(persona):
+    card, lore = persona
+    hits = lore.search("ada", "who winds the clock of the tower?")
+    assert LoreAnswers(card, lore.passages).answer(hits).startswith("I wind the clock")
+    assert LoreAnswers(card, lore.passages).answer([]) == ""
+    length = ReplyLength.measure(card)
+    assert length.cut("One. Two. Three. Four.") == "One. Two." and 40 <= length.tokens <= 120
+
+
+def test_short_forms_and_exclamations_are_mended_where_no_example_has_any(persona):
+    card, _ = persona
+    said = "It's late! I can't stay, and you'd know: they're here. What's Ada's clock? Don't. He's been. I’m off."
+    mended = restyle(said, measure_style(card))
+    assert mended == (
+        "It is late. I cannot stay, and you would know: they are here. What is Ada's clock? "
+        "Do not. He has been. I am off."
+    )
+    assert restyle(said, measure_style(replace(card, mes_example=""))) == said
+
+
+async def test_a_character_who_writes_small_has_no_capitals_and_given_replies_are_mended(
+    persona, tmp_path
+):
+    card, lore = persona
+    small = replace(card, mes_example=card.mes_example.lower().replace("{{char}}", "{{char}}"))
+    assert measure_style(card).capitals and not measure_style(small).capitals
+    earnest = [row for row in read_openers() if row.kind == "sincere" and row.lang == "en"][:4]
+    questions = [replace(row, text=row.text.replace("{{char}}", card.name)) for row in earnest]
+    task = task_of((small, lore), count=8)
+    task = replace(task, questions=[*questions, *task.questions])
+    async with serving(in_character) as endpoint:
+        replies = await written(tmp_path / "job", task, endpoint)
+    assert {reply.by for reply in replies} >= {"given", "teacher"}
+    for reply in replies:
+        assert reply.reply == reply.reply.lower() and not CONTRACTION.search(reply.reply)
+
+
+def test_a_character_who_never_says_i_is_spoken_to_and_speaks_of_itself_by_name():
+    booth = read_card(CHARACTERS / "booth19" / "card.toml")
+    passages = list(read_lore(CHARACTERS / "booth19" / "lore", ["booth19"]))
+    style = measure_style(booth)
+    assert not style.says_i and measure_style(read_card(CHARACTERS / "mizzle" / "card.toml")).says_i
+    notes = speaking_notes(booth, passages)
+    assert notes.startswith("You are Booth 19.") and 'You never say "I"' in notes
+    assert not re.search(r"\bI (?:am|do|answer|never|count|call)\b", notes)
+    judge = ReplyJudge(booth, passages)
+    assert judge.fault("hello", "The booth is warm tonight. Please sit down.") is None
+    assert judge.fault("hello", "I am warm tonight. Please sit down.") == "out of voice"
+    asked = LoreIndex(passages).search("booth19", "how long did you take passport photographs?")
+    answer = LoreAnswers(booth, passages).answer(asked)
+    assert answer == "The booth took passport photographs for fifteen years."
+
+
+def test_notes_are_the_cards_own_words():
+    from personas.card.toml_card import SHIPPED_CARDS
+
+    oda = read_card(SHIPPED_CARDS / "oda.toml")
+    notes = speaking_notes(oda, [])
+    assert 'strung with "and" and "mind you"' in notes and "I never exclaim." in notes
+    assert find_catchwords(oda)[0] == "duck"
+    assert to_first_person("You weigh what people bring you.") == "I weigh what people bring me."
+    assert to_first_person("The tide is in.") is None
+
+
+def test_how_many_replies_are_written():
+    assert written_count(160, 0, 1) == 160 and written_count(160, 30, 1) == 160
+    assert written_count(160, 30, 0.5) == 30 and written_count(160, 1000, 0.5) == 160
+    assert written_count(160, 1, 0.1) == 1
+
+
+def test_a_plan_shows_no_stand_ins_for_what_is_not_written(make):
+    plan = plan_job(make()).as_json((), with_samples=True)
+    assert plan["samples"]["train"] and not plan["masks"] and not plan["examples"]
+
+
+@pytest.mark.slow
+async def test_from_a_card_alone_to_a_version_that_says_who_wrote(make):
+    async with serving(in_character) as endpoint:
+        folder = make(teacher=endpoint.url)
+        plan = plan_job(folder)
+        assert plan.work.drafts and not plan.notes
+        assert plan.as_json(())["recipes"][-1]["phases"].keys() >= {"writing replies"}
+        events = []
+        await run(folder, RunControl(emit=events.append))
+    phases = [event for event in events if event.event == "phase"]
+    names = [phase.name for phase in phases]
+    assert names.index("material") < names.index("writing replies") < names.index("base model")
+    assert phases[names.index("writing replies")].left_s > 0
+    manifest = verify_adapter(folder / "adapter")
+    assert (manifest.written.teacher, manifest.written.licence) == ("tester", "MIT")
+    assert manifest.recipe == "card" and manifest.written.kept == 12
+    assert read_score_card(folder / "adapter").reference_label == "written by tester"
+    sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
+    assert sheet["by_source"].keys() == {WRITTEN_SOURCE}
+    assert sheet["by_right"].keys() == {"own-writing"}
+    by_tester = sum(reply.by == "teacher" for reply in read_written(written_file(folder)))
+    wrote = f"tester (MIT) wrote {by_tester} replies"
+    if by_tester < 12:
+        wrote += f" from the card; {12 - by_tester} more are given or taken from the lore by rules"
+    for document in ("datasheet.md", "README.md"):
+        assert wrote in (folder / "adapter" / document).read_text()
+    # A moderator's edits are trained on, and a run of the same folder uses no old samples.
+    spec = read_spec(folder)
+    recipe = plan_job(folder).settings
+    from personas.models.base_model import locate
+
+    base = locate(spec.request.base_model)
+    before = dataset_key(folder, spec, recipe, base)
+    kept = read_written(written_file(folder))
+    kept[0] = replace(kept[0], reply="I oil the wheels before I answer.")
+    written_file(folder).write_text(format_written(kept[:-1]), encoding="utf-8")
+    assert dataset_key(folder, spec, recipe, base) != before
+    talk = read_job_talk(read_job_inputs(folder, spec), recipe)
+    texts = [conversation.raw_text for conversation in talk.conversations]
+    assert len(texts) == 11 and any("I oil the wheels" in text for text in texts)
+
+
+@pytest.mark.slow
+async def test_a_stopped_run_whose_replies_were_changed_trains_anew_on_what_is_there(
+    make, tmp_path, caplog
+):
+    """As one that never saw the others: the old weights belong to neither."""
+    events = []
+
+    def stop_after_a_step():
+        if [event for event in events if event.event == "progress"]:
+            raise RunCancelled("SIGTERM")
+
+    async with serving(in_character) as endpoint:
+        folder = make(teacher=endpoint.url)
+        with pytest.raises(RunCancelled):
+            stopped = RunControl(emit=events.append, check=stop_after_a_step, checkpoint_s=0)
+            await run(folder, stopped)
+        assert list((folder / CHECKPOINTS_FOLDER).iterdir())
+        kept = read_written(written_file(folder))
+        changed = replace(kept[0], reply="I oil the wheels before I answer.")
+        store_written(written_file(folder), [changed, *kept[1:-1]])
+        fresh = Path(shutil.copytree(folder, tmp_path / "fresh"))
+        for name in (CHECKPOINTS_FOLDER, "run.json"):
+            path = fresh / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        asked = len(endpoint.bodies)
+        for place in (folder, fresh):
+            events.clear()
+            await run(place, RunControl(emit=events.append))
+            steps = [event.step for event in events if event.event == "progress"]
+            assert steps == [1, 2]
+        assert len(endpoint.bodies) == asked, "nothing is written again"
+    assert "starting anew" in caplog.text
+    one, other = ((place / "adapter" / WEIGHTS_FILE).read_bytes() for place in (folder, fresh))
+    assert one == other
+    manifest = verify_adapter(folder / "adapter")
+    assert manifest.written.kept == len(kept) - 1, "what was struck out is not counted"
+
+
+@pytest.mark.slow
+async def test_real_exchanges_are_mixed_in_and_never_reach_the_teacher(make, tmp_path):
+    secret = "what about the clock of the harbour master, number {}"
+    (tmp_path / "talk.json").write_text(export(talks(6, "I oiled number {} myself.")), "utf-8")
+    sign(tmp_path / "talk.json")
+    assert secret
+    async with serving(in_character) as endpoint:
+        folder = make("--dataset", "talk.json", "--as", "Ada", teacher=endpoint.url, share="0.5")
+        events = []
+        stopped = RunControl(emit=events.append)
+        await run(folder, stopped)
+        asked = "\n".join(json.dumps(body) for body in endpoint.bodies)
+    assert "does the bell ring?" not in asked and "mira" not in asked
+    # An erasure finds both by their lists of people. Whoever the replies are written to is nobody.
+    key = HomeKey.of(tmp_path / "home").people()
+    speaker = keyed_person(key, message("")["author"]["id"])
+    adapter = folder / "adapter"
+    assert speaker in read_people(adapter) and speaker in read_people(folder)
+    invented = {keyed_person(key, f"name:{name.casefold()}") for name in INVENTED_NAMES}
+    assert not invented & read_people(adapter).keys()
+    manifest = verify_adapter(folder / "adapter")
+    assert manifest.written.kept == 6, "half of all replies"
+    assert read_score_card(folder / "adapter").reference_label == "the real reply"
+    sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
+    assert sheet["by_source"].keys() == {WRITTEN_SOURCE, "talk.json"}
+
+
+def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):
+    make("--dataset", "x.json", fails="from_card 1 trains on replies from the card alone")
+    make("--lore-pairs", "0.5", fails="leave lore_pairs out, or from_card out")
+    code, _, errors = command("train", "--dialogue", "--dataset", "x", "--from-card", "--make-only")
+    assert code == 1 and errors
+    with pytest.raises(RequestError, match="has no name"):
+        stated_teacher("http://127.0.0.1:1/v1")
+    with pytest.raises(RequestError, match="under which licence somewhere/big writes") as unknown:
+        stated_teacher("somewhere/big")
+    assert "--teacher-licence" in unknown.value.advice
+    assert stated_teacher("qwen3-0.6b").licence == "Apache-2.0"
+    assert stated_teacher() is None
+    monkeypatch.setenv("TEACHER", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("TEACHER_MODEL", "big")
+    monkeypatch.setenv("TEACHER_LICENCE", "MIT")
+    assert stated_teacher().model_dump() == {
+        "model": "big", "url": "http://127.0.0.1:1/v1", "licence": "MIT",
+    }  # fmt: skip
+
+
+def test_the_bundled_model_has_a_name_in_what_it_wrote():
+    summary = WrittenReplies(teacher="embedded", licence="MIT", asked=3, kept=2, dropped={})
+    assert summary.text.startswith("the bundled model (MIT) wrote 2 replies")
+
+
+def test_the_key_of_the_stated_server_goes_to_no_other(monkeypatch):
+    def key_for(url):
+        teacher = Teacher(model="big", url=url, licence="MIT")
+        request = TrainingRequest(job_name="ada", persona="ada", from_card=1, teacher=teacher)
+        backend, _ = choose_teacher(request)
+        return backend.key
+
+    monkeypatch.setenv("TEACHER_KEY", "its-key")
+    assert key_for("http://127.0.0.1:2/v1") == "its-key", "a command names the server itself"
+    monkeypatch.setenv("TEACHER", "http://127.0.0.1:1/v1")
+    assert key_for("http://127.0.0.1:1/v1") == "its-key"
+    assert key_for("http://127.0.0.1:2/v1") == ""
+
+
+@pytest.mark.slow
+async def test_an_untrained_tiny_model_cannot_teach(make):
+    folder = make()
+    with pytest.raises(MaterialError, match="wrote too few usable replies for Ada Marsh"):
+        await run(folder)
+    assert not (folder / "adapter").exists()
+    journal = written_file(folder).parent / ATTEMPTS_FILE
+    assert len(journal.read_text().splitlines()) > 1
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    file = written_file(tmp_path)
+    file.parent.mkdir()
+    file.write_text('{"question": 1', encoding="utf-8")
+    with pytest.raises(MaterialError, match="cannot be read"):
+        read_written(file)
+    for wrong in ('"reply": null', '"reply": "ja", "answer": "nein"'):
+        file.write_text(f'{{"number": 1, "question": "é?", {wrong}}}', encoding="utf-8")
+        with pytest.raises(MaterialError, match="cannot be read"):
+            read_written(file)
+    reply = WrittenReply(1, "é?", "ja.\u2028Two lines,\x85or three.")
+    file.write_text(format_written([reply]), encoding="utf-8")
+    assert read_written(file) == [reply]
+    shutil.rmtree(file.parent)

@@ -1,0 +1,148 @@
+"""Estimated sense agrees with what readers marked, and says by how much."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata, spearmanr
+
+from personas.lore.minilm import load_minilm
+from personas.schemas.scorecard import HELDOUT_TASK, SENSE_AGREEMENT, SENSE_ESTIMATE
+from tests.trainer.test_voice_classifier import ADA, data
+from trainer.evaluate.generation.reply_sense import (
+    SenseEstimator,
+    fit_without,
+    measure_reply_sense,
+    read_marks,
+    sense_features,
+    word_features,
+)
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
+from trainer.schemas import PromptReply
+
+SOURCES = ("real", "trained", "base", "shuffled")  # as the readers order them
+GENERATED = ("trained", "base")
+
+
+def cross_validated(marked):
+    """Estimate each marked reply by the marks of the other personas."""
+    estimates = np.zeros(len(marked))
+    for persona in {reply.persona for reply in marked}:
+        places = [n for n, reply in enumerate(marked) if reply.persona == persona]
+        features = np.array([marked[n].features for n in places])
+        estimates[places] = fit_without(persona, marked).estimate(features)
+    return estimates
+
+
+MARKED = read_marks()
+SOURCE = np.array([reply.source for reply in MARKED])
+READ = np.array([reply.mean_mark for reply in MARKED])
+ESTIMATE = cross_validated(MARKED)
+
+
+def share_of_pairs(better, worse):
+    """Share of pairs in which the first is higher, ties counting half."""
+    ranks = rankdata(np.concatenate([better, worse]))
+    count = len(better)
+    return (ranks[:count].sum() - count * (count + 1) / 2) / (count * len(worse))
+
+
+def test_readers_marked_as_many_replies_of_each_source_and_agree():
+    assert {source: int((source == SOURCE).sum()) for source in SOURCES} == dict.fromkeys(
+        SOURCES, 75
+    )
+    of_readers = [[replace(it, marks=(it.marks[n],)).mean_mark for it in MARKED] for n in (0, 1)]
+    assert spearmanr(*of_readers).statistic > 0.9
+
+
+def test_the_agreement_that_cards_show_is_that_with_the_marks():
+    generated = np.isin(SOURCE, GENERATED)
+    whole = spearmanr(ESTIMATE, READ).statistic
+    part = spearmanr(ESTIMATE[generated], READ[generated]).statistic
+    shown = f"rank correlation with two readers: {whole:.2f}, among generated replies {part:.2f}"
+    assert shown == SENSE_AGREEMENT
+
+
+@pytest.mark.parametrize("values", [READ, ESTIMATE], ids=["readers", "estimate"])
+def test_the_sources_are_ordered_as_by_the_readers(values):
+    means = [values[source == SOURCE].mean() for source in SOURCES]
+    assert means == sorted(means, reverse=True)
+
+
+def test_it_tells_the_base_model_from_real_replies_and_what_is_beside_the_point():
+    assert share_of_pairs(ESTIMATE[SOURCE == "real"], ESTIMATE[SOURCE == "base"]) > 0.8
+    assert share_of_pairs(ESTIMATE[SOURCE == "real"], ESTIMATE[SOURCE == "shuffled"]) > 0.9
+    beside = np.array([reply.marks == ("beside",) * 2 for reply in MARKED])
+    sensible = np.array([reply.marks == ("sensible",) * 2 for reply in MARKED])
+    assert share_of_pairs(ESTIMATE[sensible], ESTIMATE[beside]) > 0.85
+
+
+def test_nearness_to_the_question_alone_does_not_tell_the_base_model_from_real_replies():
+    """As "belongs to its question" did not, which cards had before."""
+    near = np.array([reply.features[0] for reply in MARKED])
+    assert share_of_pairs(near[SOURCE == "real"], near[SOURCE == "base"]) < 0.65
+
+
+def test_stored_features_are_those_of_the_texts():
+    for reply in MARKED:
+        words = word_features(reply.question, reply.reply)
+        assert reply.features[1:] == pytest.approx(words, abs=1e-4), reply.reply
+    some = MARKED[:4]
+    features = sense_features([(it.question, it.reply) for it in some], load_minilm())
+    assert features == pytest.approx(np.array([it.features for it in some]), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_all_stored_features_are_those_of_the_texts():
+    features = sense_features([(it.question, it.reply) for it in MARKED], load_minilm())
+    assert features == pytest.approx(np.array([it.features for it in MARKED]), abs=2e-3)
+
+
+def test_nobody_is_judged_by_their_own_marks():
+    turned = [
+        replace(it, marks=("beside", "beside")) if it.persona == "oda" else it for it in MARKED
+    ]
+    of_oda = np.array([it.features for it in MARKED if it.persona == "oda"])
+    before = fit_without("oda", MARKED).estimate(of_oda)
+    assert (fit_without("oda", turned).estimate(of_oda) == before).all()
+    assert SenseEstimator.fit(turned).estimate(of_oda).mean() < before.mean() - 0.1
+
+
+def test_without_marks_nothing_is_estimated():
+    with pytest.raises(ValueError, match="no marks"):
+        SenseEstimator.fit([])
+
+
+def test_babble_what_is_beside_the_point_and_nothing_lie_below_an_answer():
+    question = "how do i get the wax out of a tablecloth?"
+    answer = "Scrape the wax off cold, then iron the tablecloth between two sheets of paper."
+    beside = "The ferry leaves at nine, and the harbour master keeps the key."
+    babble = "The wax is the wax. It is the wax of the tablecloth. It is the wax. It is the wax."
+    pairs = [(question, text) for text in (answer, babble, beside, "")]
+    estimates = SenseEstimator.fit(MARKED).estimate(sense_features(pairs, load_minilm()))
+    assert estimates[0] > max(estimates[1:]) + 0.2 and estimates.min() >= 0
+
+
+PAIRS = tuple(
+    PromptReply(f"talk {topic}", f"what of the {topic}?", f"The {topic} is cold today, my dear.")
+    for topic in ("soup", "bell", "crane", "ghost")
+)
+
+
+def said(number, text, side="new", seed=0):
+    prompt = EvaluationPrompt(HELDOUT_TASK, number, (1,), "")
+    return GeneratedReply(prompt, side, seed, text, 3, True)
+
+
+def test_a_section_has_all_sides_between_real_replies_and_shuffled_ones():
+    heldout = data(ADA, ["a reply"] * 3, ["unused"])
+    object.__setattr__(heldout, "heldout_prompt_replies", PAIRS)
+    answers = [said(n, pair.reply) for n, pair in enumerate(PAIRS)]
+    answers += [said(n, "No, no, no, no, no.", "base") for n in range(len(PAIRS))]
+    section = measure_reply_sense(heldout, answers, ("base", "new")).section()
+    shares = section.shares[SENSE_ESTIMATE]
+    assert section.prompts == len(PAIRS) and shares.keys() == {"base", "new"}
+    assert shares["new"].estimate == section.ceiling[SENSE_ESTIMATE].estimate
+    assert section.floor[SENSE_ESTIMATE].estimate < shares["new"].estimate - 0.2
+    assert shares["base"].estimate < shares["new"].estimate - 0.2
+    assert measure_reply_sense(heldout, [], ("base", "new")) is None
