@@ -53,6 +53,7 @@ def chat(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_an_adapter_answers_the_same_for_the_same_seed_and_another_adapter_otherwise(
     tmp_path, tiny_base, chat
 ):

@@ -160,6 +160,7 @@ async def ask(*arguments, piped="", home):
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.slow
 async def test_the_terminal_asks_a_persona_and_prints_nothing_else(home, tiny_base):
     env = home / ".env"
     env.write_text(f"BASE_MODEL={json.dumps(tiny_base.source)}\nTEMPERATURE=0\n")

@@ -321,6 +321,7 @@ I bought a telescope and saw Saturn|looked at the planets again last night
 my flatmate never washes a dish|the dishes are piling up again, guess who"""
 
 
+@pytest.mark.slow
 def test_a_message_finds_what_it_takes_up_among_two_hundred():
     pairs = [line.split("|") for line in TAKEN_UP.splitlines()]
     log = json.loads(

@@ -296,6 +296,7 @@ def test_lines_that_are_no_utf8_are_looked_through_as_bytes_and_not_kept(tmp_pat
     assert collect_aliases(iter([file]), ID).names == set()
 
 
+@pytest.mark.slow
 def test_an_upload_of_gigabytes_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("bot.privacy.redaction.BLOCK_CHARACTERS", 2**14)
     line = (

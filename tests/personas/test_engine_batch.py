@@ -362,6 +362,7 @@ def test_one_that_fails_ends_alone(reference, tiny_base, tmp_path, breaks):
     assert isinstance(bad.error, AdapterError) and bad.ends == 1 and differences(good) == (0, [])
 
 
+@pytest.mark.slow
 def test_a_thousand_adapters_on_eight_slots(reference, tiny_base, tmp_path, capsys):
     """Serve 200 requests for 1,000 adapters on disk: all correct, none starved, constant memory."""
     refs = _thousand(reference, tmp_path)

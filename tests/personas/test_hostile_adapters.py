@@ -69,6 +69,7 @@ def require_all_slots_free(parts):
 @pytest.mark.parametrize(
     "count", [KINDS_COUNT, pytest.param(5 * KINDS_COUNT, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_hostile_adapters_of_every_kind(reference, tiny_base, tmp_path, capsys, monkeypatch, count):
     monkeypatch.setattr(
         external_adapter, "base_linear_shapes", cache(external_adapter.base_linear_shapes)

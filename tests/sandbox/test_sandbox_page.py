@@ -449,6 +449,7 @@ async def test_the_drawer_controls_the_weather(http, sandbox, probe, as_nils):
         assert (await as_nils("control", **wrong))[0] == status
 
 
+@pytest.mark.slow
 async def test_five_thousand_messages_open_at_once(http, sandbox):
     nils = sandbox.member("Nils")
     channel = sandbox.channel("tavern")["id"]

@@ -52,6 +52,7 @@ def found(text: str, tagger: object = None) -> list[str]:
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.slow
 def test_four_times_the_text_takes_some_four_times_the_time(unit):
     def seconds(length: int) -> float:
         begun = time.process_time()

@@ -337,6 +337,7 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
 # ------------------------------------------------------------------------------------------ told
 
 
+@pytest.mark.slow
 def test_the_sheet_and_a_plan_say_what_would_be_chosen(command, tmp_path, monkeypatch):
     few = shipping_few(tmp_path)
     monkeypatch.setattr(ShippedData, "from_source_tree", lambda: few)

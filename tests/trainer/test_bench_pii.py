@@ -135,6 +135,7 @@ def document(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys, document):
     pytest.importorskip("faker")
     monkeypatch.setattr(bench_pii, "HELD_OUT_TEXTS", 400)

@@ -397,6 +397,7 @@ def test_a_chat_behind_much_else_is_found(tmp_path):
     ),
     cut=st.integers(0, 40),
 )
+@pytest.mark.slow
 def test_whole_exports_are_read_however_odd_and_wherever_they_end(tmp_path, chats, cut):
     export = json.dumps({"about": "", "chats": {"about": "", "list": chats}})
     path = write(tmp_path / "result.json", export)

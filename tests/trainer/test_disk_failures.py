@@ -85,6 +85,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(
     tiny_base, renderer, recipe, tmp_path
 ):

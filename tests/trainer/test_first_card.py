@@ -78,6 +78,7 @@ def test_a_first_card_has_what_the_verdict_rests_on(first):
     verify_adapter(folder / "adapter")
 
 
+@pytest.mark.slow
 def test_the_rest_is_measured_when_the_folder_is_run_again(first, tmp_path, monkeypatch):
     folder, home, _ = first
     shorten(monkeypatch)
@@ -145,6 +146,7 @@ def test_another_verdict_is_reported_with_the_first_one(first, monkeypatch, tmp_
     assert (summary.verdict, summary.first_verdict) == ("reject", first_verdict["verdict"])
 
 
+@pytest.mark.slow
 def test_a_run_that_may_not_leave_its_card_completes_it_itself(tmp_path, tiny_base, monkeypatch):
     monkeypatch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
     monkeypatch.setattr(evaluate_version, "MIN_COMPLETE_CARD_S", 0.0)

@@ -124,6 +124,7 @@ def test_what_the_anonymiser_has_put_in_place_of_something_is_not_found_to_be_pr
     ] == set()
 
 
+@pytest.mark.slow
 def test_a_training_that_rises_is_known_from_one_that_is_noisy(job):
     falling = [3.0 - 0.02 * step + 0.2 * (step % 2) for step in range(40)]
     rising = [3.0 + (step if step < 10 else 20 - step / 2) * 0.2 for step in range(40)]

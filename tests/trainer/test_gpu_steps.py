@@ -75,6 +75,7 @@ def trained(tiny_base, renderer, tmp_path, monkeypatch):
     return train
 
 
+@pytest.mark.slow
 def test_nothing_in_a_step_waits_for_the_card_and_nothing_is_compiled(trained, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda *args, **_: compiled.append(args))

@@ -30,6 +30,7 @@ print(json.dumps([full, left, held()]))
 
 
 @pytest.mark.skipif(not can_trim_heap(on_cpu=True), reason="the allocator is not glibc's")
+@pytest.mark.slow
 def test_what_the_allocator_keeps_is_given_back():
     environ = {**os.environ, **ALLOCATOR_SETTINGS}
     done = subprocess.run(

@@ -32,6 +32,7 @@ BOOTH = LoreSubject(("The booth", "Booth 19"), "it", says_i=False)
 SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"
 
 
+@pytest.mark.slow
 def test_ask_says_what_matches_what_not_and_why(tmp_path):
     card, lore = home(tmp_path)
     done = lore_command("ask", "--persona", card, "--lore", lore, "How many wheels has the clock?")

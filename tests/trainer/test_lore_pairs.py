@@ -260,6 +260,7 @@ def test_unsigned_dialogues_are_not_trained_on(make, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_dialogues_that_ship_are_data_sets(command, tmp_path):
     texts = {
         path.stem: path.read_text(encoding="utf-8") for path in sorted(SYNTHETIC.glob("*.jsonl"))

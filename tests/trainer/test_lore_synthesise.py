@@ -237,6 +237,7 @@ async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, chan
         assert not [file for file in out.glob("*.jsonl") if "Weir" in file.read_text("utf-8")]
 
 
+@pytest.mark.slow
 async def test_who_asks_it_to_end_is_advised_how_to_go_on(tmp_path):
     card, lore = home(tmp_path)
     words = (

@@ -77,6 +77,7 @@ def test_on_a_terminal_it_stands_in_colour_and_no_text_commands_the_terminal():
     assert _highlight_sample(rejected, True) == "\x1b[2masked \x1b[1;31msaid\x1b[0m\x1b[2m\x1b[0m"
 
 
+@pytest.mark.slow
 def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path, tiny_base):
     adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=1).folder
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312))

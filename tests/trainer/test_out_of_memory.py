@@ -84,6 +84,7 @@ def total_of(received):
     return next(event.of for event in received if isinstance(event, Progress))
 
 
+@pytest.mark.slow
 def test_where_one_sample_is_too_much_it_is_an_error(tmp_path, tiny_base, monkeypatch):
     folder = persona_job(tmp_path, tiny_base.source)
     out_of_memory_at(monkeypatch, step=1, times=10)

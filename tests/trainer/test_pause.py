@@ -187,6 +187,7 @@ def weights(folder):
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_the_time_apart(
     tmp_path, tiny_base
 ):

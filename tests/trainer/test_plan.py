@@ -141,6 +141,7 @@ def test_a_plan_for_people(tmp_path, command):
     )
 
 
+@pytest.mark.slow
 def test_the_catalogue_names_what_to_plan(tmp_path, command, monkeypatch):
     few = shipping_few(tmp_path, messages=60)
     monkeypatch.setattr(ShippedData, "from_source_tree", lambda: few)

@@ -109,6 +109,7 @@ def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_p
     )
 
 
+@pytest.mark.slow
 def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, tiny_base):
     still = {"learning_rate": 1e-6, "warmup_steps": 1_000_000}  # steps too small to change anything
     received, manifest = trained(tmp_path, tiny_base, "s0-6gb", **still)

@@ -202,6 +202,7 @@ def test_without_any_whole_checkpoint_it_starts_anew(train, undisturbed, tmp_pat
     assert anew.resumed_at == 0 and same(undisturbed, anew)
 
 
+@pytest.mark.slow
 def test_at_most_three_are_kept_the_best_among_them_and_none_is_pickled(train, tmp_path):
     with pytest.raises(RunCancelled):
         train()(26, num_train_epochs=9)

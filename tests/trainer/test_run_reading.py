@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from types import CodeType, FrameType
 
+import pytest
+
 from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
@@ -36,6 +38,7 @@ def folder_of(unit: str) -> str:
     return unit.rpartition(".")[0]
 
 
+@pytest.mark.slow
 def test_no_step_of_a_run_calls_back_into_it(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 1})
     calls: set[tuple[str, str]] = set()

@@ -73,6 +73,7 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
     ],
 )
+@pytest.mark.slow
 def test_the_shipped_logs_give_the_same_samples(tmp_path, persona, dataset_hash, samples):
     data = prepare_job_without_torch(shipped_job(tmp_path, persona)).data
     assert data.hash == dataset_hash

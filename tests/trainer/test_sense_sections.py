@@ -273,6 +273,7 @@ def test_contradictions_are_counted_by_turn_and_apart_from_the_voice():
     assert [section.new(VOICE_AT_TURN.format(turn)) for turn in said_at] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
     tmp_path, tiny_base, renderer, monkeypatch
 ):

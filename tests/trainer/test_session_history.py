@@ -88,6 +88,7 @@ def test_a_sample_belongs_to_all_whose_messages_it_has(build):
     assert all(set(it.made.people) == members(it) for it in samples)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_sessions_has_it_the_same_in_each_build(build):
     sessions = [session(n) for n in range(200)]
     half, again = ([it.made.earlier for it in build(sessions, 0.5)] for _ in range(2))

@@ -84,6 +84,7 @@ def forbidden(folder):
     raise AssertionError(f"{folder} is run again")
 
 
+@pytest.mark.slow
 def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(
     wanted, run, tmp_path
 ):

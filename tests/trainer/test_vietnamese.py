@@ -103,6 +103,7 @@ def same_but_for_names(reply: str, said: str) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_written_with_marks_apart_it_is_the_same_persona_talk_and_lore(command, tmp_path):
     one, _ = built(command, copied(tmp_path / "hers"), "one")
     other, _ = built(command, copied(tmp_path / "hers", apart), "other")
