@@ -20,6 +20,7 @@ import bot.personas.discord
 import bot.personas.discord_cards
 import bot.safety.discord
 import bot.schedules.discord_lines  # noqa: F401  registers its commands
+from bot.audit.discord import AuditCog
 from bot.chat.discord import ChatCog
 from bot.chat.discord_answers import PersonaSelect
 from bot.chat.discord_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
@@ -53,7 +54,9 @@ from bot.platform.discord_kit.ui import BotCommandTree, FormCog
 from bot.platform.errors import connection_error
 from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
 from bot.privacy.translations import CommandTranslator
+from bot.reports.discord import ReasonSelect, ReportCog
 from bot.schedules.discord import ScheduleCog
+from bot.schedules.discord_greetings import GreetingCog
 from bot.services import Bot
 from bot.training.discord import FinetuneCog, TrainFromCardButton
 from bot.training.discord_progress import JOB_BUTTONS
@@ -67,7 +70,7 @@ RESPONSE_TIMEOUT_S = 10.0
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
-    TrainFromCardButton,
+    TrainFromCardButton, ReasonSelect,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
@@ -90,18 +93,27 @@ class BotClient(Bot):
         *,
         message_content: bool,
         guilds_settle_s: float,
+        members: bool = False,
         shards: ShardRange | None = None,
         http_trace: aiohttp.TraceConfig | None = None,
     ) -> None:
-        """`guilds_settle_s` is the time to wait for further guilds before the client is ready."""
+        """`message_content` and `members` ask for these privileged intents. `guilds_settle_s` is the
+        time to wait for further guilds before the client is ready.
+        """
         # discord.py warns that libraries for voice are missing; there are no voice features here.
         discord.VoiceClient.warn_nacl = False
         discord.VoiceClient.warn_dave = False
         super().__init__(
             commands.when_mentioned,
             intents=discord.Intents(
-                guilds=True, guild_messages=True, dm_messages=True, message_content=message_content
+                guilds=True,
+                guild_messages=True,
+                dm_messages=True,
+                message_content=message_content,
+                members=members,
             ),
+            # With the members intent, discord.py would keep all members that it hears of.
+            member_cache_flags=discord.MemberCacheFlags.none(),
             tree_cls=BotCommandTree,
             help_command=None,
             allowed_mentions=discord.AllowedMentions.none(),
@@ -148,7 +160,10 @@ class BotClient(Bot):
     async def setup_hook(self) -> None:
         self._limit_waits()
         release_locks(self.http)
-        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog, ScheduleCog):
+        for cog in (
+            ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog, ScheduleCog, GreetingCog,
+            AuditCog, ReportCog,
+        ):  # fmt: skip
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))
         for group, order in ((FINETUNE, FINETUNE_ORDER), (PERSONA, PERSONA_ORDER)):
@@ -162,6 +177,7 @@ class BotClient(Bot):
 
     async def close(self) -> None:
         await self.services.dialogue_runner.close()
+        await self.services.audit.close()
         await super().close()
 
     async def on_ready(self) -> None:
@@ -207,11 +223,13 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
         guilds_settle_s: float,
         shards: ShardRange,
         limiter: RequestLimiter,
+        members: bool = False,
     ) -> None:
         """`limiter` keeps all processes of the application within Discord's limits."""
         super().__init__(
             message_content=message_content,
             guilds_settle_s=guilds_settle_s,
+            members=members,
             shards=shards,
             http_trace=limiter.trace(),
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import discord
 
 from bot.answering.actions import AnsweringActions
+from bot.audit.actions import AuditTrail
 from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.message_tokens import MessageTokens
 from bot.chat.reply_service import ReplyService
@@ -120,6 +121,8 @@ def compose(
     )
     throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
 
+    audit = AuditTrail(store, client)
+
     def notify_of_version(guild_id: int | None, persona_id: str) -> None:
         if client:
             client.dispatch("version_changed", guild_id, persona_id)
@@ -150,6 +153,7 @@ def compose(
             ),
             views=ReplyButtonViews(),
             throttle=throttle,
+            record_change=audit.record,
         ),
         versions=LiveVersions(
             store=store,
@@ -157,6 +161,7 @@ def compose(
             personas=personas,
             served_versions=served_versions,
             notify=notify_of_version,
+            record_change=audit.record,
         ),
         blind_tests=BlindTests(
             store=store,
@@ -180,6 +185,7 @@ def compose(
         fetch_adapters=settings.fetch_adapters,
         client=client,
         metrics=dependencies.metrics,
+        audit=audit,
         engine_settings=PresentEngine.of(settings),
         env_file=dependencies.env_file,
     )

@@ -11,6 +11,7 @@ import discord
 from discord.ext import commands
 
 from bot.answering.actions import AnsweringActions
+from bot.audit.actions import AuditTrail
 from bot.chat.decision_log import DecisionLog
 from bot.chat.message_reader import IncomingMessage, MessageReader
 from bot.chat.places import ChannelCache, ChannelRef
@@ -31,7 +32,9 @@ from bot.personas.creation import PersonaCreation
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
+from bot.reports.actions import ReplyReports
 from bot.safety.actions import SafetyProtocol
+from bot.schedules.greetings import MemberGreetings
 from bot.schedules.lines import ScheduledLines
 from bot.schedules.trainings import ScheduledTrainings
 from bot.settings import FetchPolicy, Settings
@@ -116,6 +119,8 @@ class Services:
     without one.
     """
     metrics: BotMetrics
+    audit: AuditTrail
+    """Says in the servers' audit channels who changed what."""
     teacher: Teacher | None = None
     """The model that writes replies from cards; None for the base model."""
     engine_settings: PresentEngine = field(default_factory=PresentEngine)
@@ -202,7 +207,14 @@ class Services:
         checks = RequestChecks(
             self.queue, self.catalogue, self.base_model, self.home, teacher=self.teacher
         )
-        return Trainings(self.store, self.queue, checks, self.training_notes)
+        return Trainings(
+            self.store, self.queue, checks, self.training_notes, record=self.audit.record
+        )
+
+    @cached_property
+    def reports(self) -> ReplyReports:
+        """Replies that members have reported."""
+        return ReplyReports(self.store, self.audit)
 
     @cached_property
     def scheduled_lines(self) -> ScheduledLines:
@@ -212,6 +224,16 @@ class Services:
             reply_service=self.reply_service,
             time_zones=self.time_zones,
             answering=self.answering,
+        )
+
+    @cached_property
+    def member_greetings(self) -> MemberGreetings:
+        """Greetings of new members."""
+        return MemberGreetings(
+            store=self.store,
+            reply_service=self.reply_service,
+            time_zones=self.time_zones,
+            lines=self.scheduled_lines,
         )
 
     @cached_property

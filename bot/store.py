@@ -9,6 +9,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from bot.answering.store import AnsweringSettings, StoredAnswering
+from bot.audit.store import AuditChannels
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
@@ -19,7 +20,7 @@ from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
 from bot.lessons.store import Lesson, Lessons
 from bot.memory.store import Memories, Memory
-from bot.moderation.store import Blocks, StoredLimits
+from bot.moderation.store import ActionRoles, AgeRestrictions, Blocks, StoredLimits
 from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions
 from bot.platform.db.database import (
     HOME_DATABASE,
@@ -39,8 +40,9 @@ from bot.privacy.store.people import (
     Contribution,
     MemberRecords,
 )
+from bot.reports.store import Reports
 from bot.safety.store import MinorGuilds, SafetyAnswers, Talks
-from bot.schedules.store import ScheduledLines, TrainingSchedules
+from bot.schedules.store import MemberGreetings, ScheduledLines, TrainingSchedules
 from bot.training.store import CardState, JobResult, JobState, TrainingJob, TrainingJobs
 from bot.versions.blind_test.store import (
     BASE_MODEL_NAME,
@@ -131,6 +133,10 @@ class Store:
         self.mutes = Mutes(connection)
         self.blocks = Blocks(connection)
         self.limits = StoredLimits(connection)
+        self.reports = Reports(connection)
+        self.audit_channels = AuditChannels(connection)
+        self.action_roles = ActionRoles(connection)
+        self.age_restrictions = AgeRestrictions(connection)
         self.versions = Versions(connection)
         self.rollouts = Rollouts(connection, self.versions)
         self.reply_stats = ReplyStats(connection)
@@ -145,6 +151,7 @@ class Store:
         self.generation = StoredGeneration(connection)
         self.training_schedules = TrainingSchedules(connection)
         self.scheduled_lines = ScheduledLines(connection)
+        self.member_greetings = MemberGreetings(connection)
         self.answering = StoredAnswering(connection)
         self.comparisons = BlindComparisons(connection)
         self.guild_feedback = GuildFeedback(connection)

@@ -189,6 +189,34 @@ class FaultControls:
         self._container.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
         self.publish()
 
+    def set_age_restricted(self, channel_name: str, restricted: bool) -> None:
+        """Mark a text channel as age-restricted, or take the mark away, and notify the bot."""
+        container = self._container
+        channel = container.guild.set_age_restricted(channel_name, restricted)
+        container.gateway.dispatch("CHANNEL_UPDATE", channel)
+        container.feed.publish("channel", container.guild.client_view(channel))
+
+    def join(self, name: str, *, bot: bool = False) -> Json:
+        """Let a new member join, and notify the bot; returns the member."""
+        container = self._container
+        member = container.guild.add_member(name, bot=bot)
+        container.gateway.dispatch("GUILD_MEMBER_ADD", member | {"guild_id": container.guild.id})
+        self.publish()
+        return member
+
+    def leave(self, user_id: str) -> None:
+        """Let a member leave, and notify the bot. Raises SandboxRefusal."""
+        container = self._container
+        user = container.guild.remove_member(user_id)
+        container.gateway.dispatch(
+            "GUILD_MEMBER_REMOVE", {"guild_id": container.guild.id, "user": user}
+        )
+        self.publish()
+
+    def withhold_members(self, withheld: bool = True) -> None:
+        """Revoke or grant the server members intent for the sessions to come."""
+        self._container.conditions.members = not withheld
+
     def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook as a moderator would, without the bot's doing."""
         try:

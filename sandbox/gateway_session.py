@@ -24,12 +24,16 @@ MAX_REPLAY_FRAMES = 2_000
 REORDER_S = 0.05
 """Time after which a reordered event is sent, if no other event came."""
 LOST_CONNECTION_CODE = 4000
+GUILD_MEMBERS = 1 << 1
 MESSAGE_CONTENT = 1 << 15
 
 INTENTS: dict[str, int] = {
     "GUILD_CREATE": 1 << 0,
     "GUILD_ROLE_UPDATE": 1 << 0,
+    "CHANNEL_UPDATE": 1 << 0,
     "THREAD_CREATE": 1 << 0,
+    "GUILD_MEMBER_ADD": GUILD_MEMBERS,
+    "GUILD_MEMBER_REMOVE": GUILD_MEMBERS,
     "WEBHOOKS_UPDATE": 1 << 5,
     "MESSAGE_CREATE": 1 << 9,
     "MESSAGE_UPDATE": 1 << 9,

@@ -9,7 +9,7 @@ from sandbox import guild_seed, payloads
 from sandbox.guild_seed import GuildSeed, Permission, RoleSeed
 from sandbox.object_store import ObjectStore, StoredFile, time_of
 from sandbox.payloads import DIRECT_CHANNEL, TEXT_CHANNEL, THREAD_CHANNEL
-from sandbox.sandbox_errors import ApiError, Json
+from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 
 MEMBERS_ROLE_NAME = "Everyone here"
 
@@ -211,8 +211,36 @@ class Guild:
             channel = self.channel(channel["parent_id"])
         return bool(channel.get("nsfw"))
 
+    def set_age_restricted(self, name: str, restricted: bool) -> Json:
+        """Set the mark of the text channel of this name until the next start, which follows the
+        seed. Raises SandboxRefusal.
+        """
+        for channel in self.channels():
+            if channel["name"] == name:
+                self.store.put("channel", channel | {"nsfw": restricted})
+                return self.channel(channel["id"])
+        raise SandboxRefusal(f"There is no text channel called {name}.")
+
     def members(self) -> list[Json]:
         return self.store.all(self._member_kind)
+
+    def add_member(self, name: str, *, bot: bool = False) -> Json:
+        """Store a new member with the role of all members, and return them."""
+        user = payloads.user(self.store.new_id(), name, bot=bot)
+        self._put_member(user, [self._role_id(MEMBERS_ROLE_NAME)], None)
+        member = self.find_member(user["id"])
+        assert member is not None
+        return member
+
+    def remove_member(self, user_id: str) -> Json:
+        """Delete a member until the next start, which brings those of the seed back; returns the
+        user. Raises SandboxRefusal.
+        """
+        member = self.find_member(user_id)
+        if member is None or user_id == self.bot_id:
+            raise SandboxRefusal(f"There is no member {user_id} who could leave.")
+        self.store.delete(self._member_kind, user_id)
+        return cast(Json, member["user"])
 
     def people(self) -> list[Json]:
         return [member for member in self.members() if not member["user"]["bot"]]

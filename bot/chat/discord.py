@@ -9,20 +9,22 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.discord_addressing import called_persona
+from bot.chat.discord_addressing import addressees
 from bot.chat.discord_answers import (
     CHOOSE_TEXT,
     NO_PERSONA_TEXTS,
     MessageAnswerer,
     persona_select_view,
+    say_age_restricted,
 )
 from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly, show_untrained
-from bot.chat.discord_missed import MAX_MISSED_AGE, answer_missed
+from bot.chat.discord_missed import Absence, answer_missed
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import said_text
 from bot.chat.places import SpeakChannel, channel_ref
 from bot.memory.discord import own_words
+from bot.moderation.age import is_age_restricted
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
@@ -31,6 +33,8 @@ from bot.services import Bot
 from bot.store import StoreError
 
 log = logging.getLogger(__name__)
+MAX_EDITED_AGE = datetime.timedelta(hours=1)
+"""A mention that an edit adds to an older message is not answered."""
 
 
 class ChatCog(commands.Cog):
@@ -39,7 +43,7 @@ class ChatCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
         self.answerer = MessageAnswerer(bot)
-        self._lost_at: datetime.datetime | None = None
+        self._absence: Absence | None = None
         self._delete = app_commands.ContextMenu(
             name="Delete this reply", callback=self.delete_reply
         )
@@ -50,6 +54,7 @@ class ChatCog(commands.Cog):
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self._delete)
         self.bot.tree.add_command(self._untrained)
+        self._absence = Absence.begin(self.bot.services)
         events = self.bot.services.reply_service.events
         self.bot.services.background.append(events.task)
         events.task.start()
@@ -82,10 +87,11 @@ class ChatCog(commands.Cog):
                 "Personas speak in text channels, threads and direct messages.", "Try it there."
             )
         services = self.bot.services
-        called = called_persona(services, message, channel_ref(channel))
-        persona = called or self.answerer.persona_in(channel)
-        if persona:
-            await ask_publicly(interaction, persona, channel, message)
+        personas = addressees(services, message, channel_ref(channel))
+        if not personas and (first := self.answerer.persona_in(channel)):
+            personas = [first]
+        if personas:
+            await ask_publicly(interaction, personas, channel, message)
         elif isinstance(channel, discord.DMChannel):
             view = persona_select_view(services)
             await respond(interaction, CHOOSE_TEXT, view, ephemeral=False)
@@ -134,17 +140,19 @@ class ChatCog(commands.Cog):
         """Answer messages that came while there was no connection: a new session repeats no
         events.
         """
-        since = self._lost_at or discord.utils.utcnow() - MAX_MISSED_AGE
-        self._lost_at = None
-        await answer_missed(self.bot, self.bot.services, since, self.answerer.answer)
+        absence = self._absence or Absence()
+        self._absence = None
+        await answer_missed(self.bot, self.bot.services, absence, self.answerer.answer)
 
     @commands.Cog.listener()
     async def on_disconnect(self) -> None:
-        self._lost_at = self._lost_at or discord.utils.utcnow()
+        if self._absence is None:
+            services = self.bot.services
+            self._absence = Absence.begin(services, services.time_zones.clock.now())
 
     @commands.Cog.listener()
     async def on_resumed(self) -> None:
-        self._lost_at = None
+        self._absence = None
 
     # -------------------------------------------------------------------------- edits and deletions
 
@@ -185,6 +193,23 @@ class ChatCog(commands.Cog):
         await self._store_change(lambda: self._forget_channel(channel.guild.id, channel.id))
 
     @commands.Cog.listener()
+    async def on_guild_channel_update(
+        self, before: discord.abc.GuildChannel, after: discord.abc.GuildChannel
+    ) -> None:
+        """Stop an age-restricted persona whose channel has lost Discord's mark, and say so there."""
+        if not isinstance(after, discord.TextChannel) or is_age_restricted(before) == after.nsfw:
+            return
+        services = self.bot.services
+        services.reply_service.stop_guild_replies(after.guild.id)
+        with suppress(StoreError):  # the next message to the persona leads to the notice
+            age = services.reply_service.rules.age
+            if after.nsfw:
+                services.store.age_restrictions.forget_told(after.id)
+            for persona in services.personas_in(channel_ref(after)):
+                if age.refuses(persona, after):
+                    await say_age_restricted(services, persona, after)
+
+    @commands.Cog.listener()
     async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
         """Delete a deleted thread's messages, likewise."""
         await self._store_change(lambda: self._forget_channel(payload.guild_id, payload.thread_id))
@@ -217,7 +242,7 @@ class ChatCog(commands.Cog):
         if not mentions_bot(message, self.bot.user):
             return False
         store = self.bot.services.store
-        is_recent = discord.utils.utcnow() - message.created_at < MAX_MISSED_AGE
+        is_recent = discord.utils.utcnow() - message.created_at < MAX_EDITED_AGE
         is_known = store.replies.get(message.id) or store.messages.is_of_member(message.id)
         return is_recent and not is_known and not store.messages.is_deleted(message.id)
 
@@ -264,7 +289,9 @@ class ChatCog(commands.Cog):
                 store.channels.clear(guild_id, gone_id)
                 store.generation.forget_channel(gone_id)
                 store.scheduled_lines.forget_channel(gone_id)
+                store.member_greetings.forget_channel(gone_id)
                 store.answering.forget_channel(gone_id)
+                store.age_restrictions.forget_told(gone_id)
                 store.channels.set_topic_told(guild_id, gone_id, False)
                 deleted_messages += store.messages.delete_channel(gone_id)
             if deleted_messages:

@@ -13,13 +13,14 @@ import discord
 from discord.ext import commands
 
 from bot.chat.delivery import DELIVERY_ERRORS
-from bot.chat.discord_addressing import called_persona, decide_on, persona_replied_to
+from bot.chat.discord_addressing import addressees, decide_on, persona_replied_to
 from bot.chat.message_parts import has_pictures
 from bot.chat.message_reader import IncomingMessage, mentions_bot
 from bot.chat.message_text import has_words, raw_text, said_text
-from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
+from bot.chat.places import ChannelCache, ChannelRef, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
-from bot.chat.reply import Reply
+from bot.chat.reply_round import ReplyRound
+from bot.moderation.age import AgeRestrictedError, is_age_restricted
 from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer
@@ -87,13 +88,16 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
 
 
 def persona_select_view(services: Services) -> discord.ui.View:
-    """Return the menu of the shared personas. Raises `RefusedError` when there are none."""
-    personas = services.personas.of(0)
+    """Return the menu of the shared personas that speak in direct messages. Raises `RefusedError`
+    when there are none.
+    """
+    age = services.reply_service.rules.age
+    personas = [each for each in services.personas.of(0).values() if not age.applies(each, 0)]
     if not personas:
         raise RefusedError(
             "There are no personas here.", "The operator can add cards to personas/cards."
         )
-    return button_view(PersonaSelect.of(personas.values()))
+    return button_view(PersonaSelect.of(personas))
 
 
 class MessageAnswerer:
@@ -156,8 +160,8 @@ class MessageAnswerer:
         events = services.reply_service.events
         self.proxies.note_member(original)
         async with self._handling(copy):
-            if reply := await events.read(lambda: self._superseded_reply(message)):
-                async for _ in services.reply_service.delete([reply], self.bot):
+            if replies := await events.read(lambda: self._superseded_replies(message)):
+                async for _ in services.reply_service.delete(replies, self.bot):
                     log.info("the answer to a message that a proxy has posted again is taken back")
             text = services.message_reader.text(copy)
             incoming = replace(
@@ -169,16 +173,18 @@ class MessageAnswerer:
             if go_on := await events.store(lambda: self._accept(message, incoming, channel)):
                 await go_on()
 
-    def _superseded_reply(self, message: discord.Message) -> StoredReply | None:
-        """Return the reply to a message that a proxy has posted again; None for one that answers
-        other lines, too, or still waits for some: the copy becomes one of them.
+    def _superseded_replies(self, message: discord.Message) -> list[StoredReply]:
+        """List the replies to a message that a proxy has posted again; none where they answer other
+        lines, too, or still wait for some: the copy becomes one of them.
         """
         services = self.bot.services
         wait = services.reply_service.line_waits.get(message.channel.id, message.author.id)
         is_waiting = wait is not None and wait.event_id == message.id
         if is_waiting or services.store.replies.lines(message.id):
-            return None
-        return services.store.replies.get(message.id)
+            return []
+        # One that waits for those before it is not made: its message is deleted.
+        replies = services.store.replies.of_round(message.id)
+        return [reply for reply in replies if reply.parts or reply.event_id == message.id]
 
     @asynccontextmanager
     async def _handling(self, message: discord.Message) -> AsyncIterator[None]:
@@ -222,30 +228,85 @@ class MessageAnswerer:
         if edited:
             incoming = replace(incoming, text=self.bot.services.message_reader.text(edited))
         replied_to = persona_replied_to(self.bot.services, message)
-        persona = replied_to or self._addressee(message, channel)
+        asked = self._addressees(message, channel, replied_to)
         reply_service = self.bot.services.reply_service
         reply_service.require_safe(incoming)  # also where nobody answers, or is silenced
-        if persona is None:
+        if not asked:
             return partial(self._report_no_persona, message, incoming)
         place = channel_ref(channel)
-        if reply_service.rules.muted(persona, place):
-            self._remark(message, f"a moderator has silenced {persona.name} here")
-            return None
-        if reply_service.rules.blocked(persona, place, incoming.author_id):
-            self._remark(message, f"a moderator has blocked the member for {persona.name}")
-            return None
+        personas = [each for each in asked if self._may_answer(message, incoming, each, channel)]
+        if not personas:
+            return self._age_notice(asked, channel, incoming.author_id)
+        if is_age_restricted(channel):
+            self.bot.services.store.age_restrictions.forget_told(place.home_id)
         quoted = None if replied_to else incoming.quoted
         if not has_words(incoming.text) and not (quoted and quoted.text):
-            return partial(self._say_unread, message, persona)
-        if not reply_service.line_waits.get(channel.id, incoming.author_id):
-            reply_service.rules.require_within_limits(place, message.author)
+            return partial(self._say_unread, message, personas[0])
+        personas = self._within_limits(message, personas, place)
         answering = self.bot.services.answering.in_channel(*astuple(place))
-        reply = reply_service.accept_line(incoming, persona, channel, wait_s=answering.wait_s)
-        if reply is None:
+        replies = reply_service.accept_line(incoming, personas, channel, wait_s=answering.wait_s)
+        if replies is None:
             return None
         if quoted and quoted.text is None:
-            return partial(self._answer_beside_hidden, message, reply)
-        return reply.answer
+            return partial(self._answer_beside_hidden, message, replies)
+        return replies.answer
+
+    def _may_answer(
+        self,
+        message: discord.Message,
+        incoming: IncomingMessage,
+        persona: Persona,
+        channel: SpeakChannel,
+    ) -> bool:
+        """Report whether a persona may answer a message; remarks why where it may not."""
+        reason = self._silence_reason(persona, channel_ref(channel), incoming.author_id)
+        rules = self.bot.services.reply_service.rules
+        guild_id = message.guild.id if message.guild else 0
+        if not reason and not rules.roles.allows(message.author, guild_id, "talk"):
+            reason = "the member has no role that may talk here"
+        if not reason and rules.age.refuses(persona, channel):
+            reason = f"{persona.name} is age-restricted, and this channel is not"
+        if reason:
+            self._remark(message, reason)
+        return not reason
+
+    def _age_notice(
+        self, asked: list[Persona], channel: SpeakChannel, author_id: int
+    ) -> Callable[[], Awaitable[object]] | None:
+        """Return how to say that a persona does not speak in a channel that is not age-restricted;
+        None where moderators have silenced all.
+        """
+        services = self.bot.services
+        for persona in asked:
+            if not self._silence_reason(persona, channel_ref(channel), author_id):
+                return partial(say_age_restricted, services, persona, channel)
+        return None
+
+    def _within_limits(
+        self, message: discord.Message, personas: list[Persona], place: ChannelRef
+    ) -> list[Persona]:
+        """Leave out the last personas where the member may have fewer replies. Raises
+        `LimitReachedError` where they may have none.
+        """
+        reply_service = self.bot.services.reply_service
+        if reply_service.line_waits.get(message.channel.id, message.author.id):
+            return personas  # their replies were counted when the wait began
+        left = reply_service.rules.replies_left(place, message.author)
+        for persona in personas[left:]:
+            self._remark(
+                message,
+                f"{persona.name} would be one reply more than the member gets here each day",
+            )
+        return personas[:left]
+
+    def _silence_reason(self, persona: Persona, place: ChannelRef, author_id: int) -> str:
+        """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""
+        rules = self.bot.services.reply_service.rules
+        if rules.muted(persona, place):
+            return f"a moderator has silenced {persona.name} here"
+        if rules.blocked(persona, place, author_id):
+            return f"a moderator has blocked the member for {persona.name}"
+        return ""
 
     def _remark(self, message: discord.Message, remark: str) -> None:
         """Remember why a message that is said to a persona gets no reply, for `/persona why`."""
@@ -286,17 +347,24 @@ class MessageAnswerer:
 
     # ----------------------------------------------------------------------------------- addressees
 
-    def _addressee(self, message: discord.Message, channel: SpeakChannel) -> Persona | None:
-        """Return the persona that a message names, else the one whose reply waits for further lines
-        of the member, else the channel's first.
+    def _addressees(
+        self, message: discord.Message, channel: SpeakChannel, replied_to: Persona | None
+    ) -> list[Persona]:
+        """List the personas that a message asks, else those whose replies wait for further lines of
+        the member, else the channel's first.
         """
         services = self.bot.services
         place = channel_ref(channel)
-        if called := called_persona(services, raw_text(message), place):
-            return called
+        if asked := addressees(services, raw_text(message), place, replied_to):
+            return asked
         wait = services.reply_service.line_waits.get(channel.id, message.author.id)
-        waiting = services.personas.get(wait.persona_id, place.guild_id) if wait else None
-        return waiting or self.persona_in(channel)
+        waiting = [
+            persona
+            for persona_id in (wait.persona_ids if wait else ())
+            if (persona := services.personas.get(persona_id, place.guild_id))
+        ]
+        first = self.persona_in(channel)
+        return waiting or ([first] if first else [])
 
     def persona_in(self, channel: SpeakChannel) -> Persona | None:
         """Return the persona of a channel."""
@@ -330,11 +398,11 @@ class MessageAnswerer:
             if until < message.created_at.timestamp():
                 del self._limits_said[key]
 
-    async def _answer_beside_hidden(self, message: discord.Message, reply: Reply) -> None:
+    async def _answer_beside_hidden(self, message: discord.Message, replies: ReplyRound) -> None:
         """Answer a message, and say that the one that it replies to cannot be read."""
         if not self._hints.update_rate_limit(message):
             await _notify(message.channel, HIDDEN_QUOTE_TEXT)
-        await reply.answer()
+        await replies.answer()
 
     async def _say_blind(self, message: discord.Message) -> None:
         """Say once a day in a channel what personas get of pictures where the model sees none."""
@@ -361,6 +429,16 @@ class MessageAnswerer:
             text = NO_CONTENT_TEXT
         if not notices.update_rate_limit(message):
             await _notify(message.channel, text)
+
+
+async def say_age_restricted(services: Services, persona: Persona, channel: SpeakChannel) -> None:
+    """Say once in a channel that a persona does not speak there, until it may."""
+    place = channel_ref(channel)
+    try:
+        services.reply_service.rules.age.require(persona, channel)
+    except AgeRestrictedError as error:
+        if services.store.age_restrictions.note_told(place.guild_id, place.home_id):
+            await _notify(channel, str(error))
 
 
 async def _notify(

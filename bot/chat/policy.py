@@ -2,6 +2,7 @@
 members and limits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ import discord
 
 from bot.chat.places import ChannelRef
 from bot.guilds.time_zones import GuildTimeZones
+from bot.moderation.age import AgeRestriction
 from bot.moderation.limits import LimitCheck
+from bot.moderation.roles import RolePermissions
 from bot.platform.errors import RefusedError
 from bot.platform.permissions import is_moderator
 from bot.store import Store, StoredReply
@@ -25,6 +28,16 @@ class ReplyPolicy:
     store: Store
     time_zones: GuildTimeZones
 
+    @property
+    def age(self) -> AgeRestriction:
+        """Where age-restricted personas may speak."""
+        return AgeRestriction(self.store)
+
+    @property
+    def roles(self) -> RolePermissions:
+        """What members may do by their roles."""
+        return RolePermissions(self.store)
+
     def require_owner(self, author_id: int, user: discord.abc.User, what: str) -> None:
         """Refuse all but the author and moderators."""
         if user.id != author_id and not is_moderator(user):
@@ -33,12 +46,32 @@ class ReplyPolicy:
     def require_can_ask(
         self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef
     ) -> None:
-        """Refuse members who may not write in the channel, who are blocked, or have to wait, and
-        muted personas.
+        """Refuse members who may not write in the channel, who are blocked, or have to wait, muted
+        personas, and age-restricted ones in other channels.
         """
         self.require_can_write(interaction)
         self.require_unmuted(persona, at)
+        self.age.require(persona, interaction.channel)
         self.require_answered(persona, at, interaction.user)
+
+    def who_can_be_asked(
+        self, interaction: discord.Interaction[Any], personas: Sequence[Persona], at: ChannelRef
+    ) -> list[Persona]:
+        """List the personas that a member may ask, as many as may answer today. Raises the first's
+        refusal where that is none.
+        """
+        able = []
+        refusals = []
+        for persona in personas:
+            try:
+                self.require_can_ask(interaction, persona, at)
+            except RefusedError as refusal:
+                refusals.append(refusal)
+            else:
+                able.append(persona)
+        if not able:
+            raise refusals[0]
+        return able[: self.replies_left(at, interaction.user)]
 
     def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
         """Refuse members who may not write here: the text of a form or a command is posted in the
@@ -68,18 +101,27 @@ class ReplyPolicy:
             )
 
     def require_answered(self, persona: Persona, at: ChannelRef, user: discord.abc.User) -> None:
-        """Refuse blocked members, and (`LimitReachedError`) those who have to wait."""
+        """Refuse blocked members, those without a role that may talk, and (`LimitReachedError`) those
+        who have to wait.
+        """
         if self.blocked(persona, at, user.id):
             raise RefusedError(
                 f"A moderator has decided that {persona.name} does not answer you here.",
                 "Ask one if that is a mistake.",
             )
+        self.roles.require(user, at.guild_id, "talk")
         self.require_within_limits(at, user)
 
     def require_within_limits(self, at: ChannelRef, user: discord.abc.User) -> None:
         """Raise `LimitReachedError` for a member who has to wait."""
+        self.replies_left(at, user)
+
+    def replies_left(self, at: ChannelRef, user: discord.abc.User) -> int:
+        """Return how many replies a member may have at once. Raises `LimitReachedError` for one who
+        has to wait.
+        """
         check = LimitCheck(self.store, self.time_zones)
-        check.require(at.guild_id, user.id, is_moderator=is_moderator(user))
+        return check.require(at.guild_id, user.id, is_moderator=is_moderator(user))
 
     def blocked(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
         """Report whether a moderator has decided that a persona does not answer a member."""

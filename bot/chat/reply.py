@@ -36,13 +36,14 @@ from bot.chat.webhooks import SenderRegistry
 from bot.guilds.time_zones import GuildTimeZones
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError, error_text
 from bot.safety.actions import SafetyProtocol, SelfHarmError
 from bot.store import Store, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
-from personas.schemas.chat import ChatReply, ChatRequest, Persona
+from personas.schemas.chat import ChatReply, ChatRequest, Persona, asked_turn
 
 log = logging.getLogger(__name__)
 CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
@@ -73,6 +74,8 @@ class ReplyContext:
     """By event, the replies that are being generated or shown."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     is_closed: bool = False
+    record_change: ChangeRecord = no_record
+    """Called after a change by a moderator."""
 
     @property
     def rules(self) -> ReplyPolicy:
@@ -145,6 +148,8 @@ class Reply:
         """The version that should answer, if its adapter cannot be read."""
         self.origin = ""
         """Where the version came from (`ServedVersions.origin_of`)."""
+        self.is_followed = False
+        """Whether another persona answers the same message next (`bot.chat.reply_round`)."""
         self.disclosure = ""
         """The line below the reply that tells its member that it is AI, where that is due."""
         self.message = StreamingReply(
@@ -169,20 +174,29 @@ class Reply:
         with self.context.holding(self):
             if self.line_wait and not await self._take_lines(self.line_wait):
                 return
-            try:
-                request = await deliver(
-                    f"the prompt of the reply {self.event_id}", self.build_request
-                )
-                self.submit(request)
-            except SelfHarmError:  # in an edit, or in several lines together
-                await store_when_possible(
-                    f"the refusal of the reply {self.event_id}", self._take_back_question
-                )
-                raise
-            except Exception:
-                await self._refuse(retract)
-                raise
-            await self.write()
+            await self.answer_submitted(self._build_and_submit, retract)
+
+    async def answer_submitted(
+        self,
+        submit: Callable[[], Awaitable[None]],
+        retract: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Make the reply once `submit` has submitted its request. Raises the errors of `submit`."""
+        try:
+            await submit()
+        except SelfHarmError:  # in an edit, or in several lines together
+            await store_when_possible(
+                f"the refusal of the reply {self.event_id}", self._take_back_question
+            )
+            raise
+        except Exception:
+            await self._refuse(retract)
+            raise
+        await self.write()
+
+    async def _build_and_submit(self) -> None:
+        request = await deliver(f"the prompt of the reply {self.event_id}", self.build_request)
+        self.submit(request)
 
     async def _take_lines(self, wait: LineWait) -> bool:
         """Wait for further lines of the member. False where none is left to answer, or a moderator
@@ -194,16 +208,18 @@ class Reply:
             finally:
                 self.context.line_waits.close(self.channel.id, self.asked_by, wait)
         return await store_when_possible(
-            f"the messages that the reply {self.event_id} answers", self._read_lines
+            f"the messages that the reply {self.event_id} answers", self.read_asked
         )
 
-    def _read_lines(self) -> bool:
+    def read_asked(self) -> bool:
+        """Read which message the reply answers now. False, and the reply ends, where that is gone,
+        or the persona is silent by now.
+        """
         replies = self.context.store.replies
         stored = replies.get(self.event_id)
         self.trigger_seq = stored.trigger_seq if stored else None
-        if self.trigger_seq is None or self.context.rules.silenced(
-            self.persona, self.place, self.asked_by
-        ):
+        is_gone = self.context.personas.get(self.persona.id, self.place.guild_id) is None
+        if self.trigger_seq is None or is_gone or self._is_silenced():
             replies.finish(self.event_id, "stopped")
             return False
         return True
@@ -229,10 +245,11 @@ class Reply:
         return request
 
     def _asked_text(self, request: ChatRequest) -> str:
-        """Return what the member has said: the last turn, after their lines that the reply answers,
-        too.
+        """Return what the member has said: the turn that is answered, after their lines that the
+        reply answers, too.
         """
-        return " ".join([*self.context.store.replies.lines(self.event_id), request.turns[-1].text])
+        lines = self.context.store.replies.lines(self.event_id)
+        return " ".join([*lines, asked_turn(request.turns).text])
 
     async def _request(self) -> ChatRequest:
         """Build the request of a reply to a message, or of a line at a set time."""
@@ -313,11 +330,19 @@ class Reply:
         # A moderator may have muted the persona since the request.
         is_muted = await store_when_possible(
             f"whether {self.persona.name} may speak",
-            lambda: self.context.rules.silenced(self.persona, self.place, self.asked_by),
+            self._is_silenced,
         )
         if is_muted:
             self.cancel()
         return await self.message.follow(self.stream)
+
+    def _is_silenced(self) -> bool:
+        """Report whether the persona is muted, does not answer the member, or may no longer speak
+        in the channel.
+        """
+        rules = self.context.rules
+        is_muted = rules.silenced(self.persona, self.place, self.asked_by)
+        return is_muted or rules.age.refuses(self.persona, self.channel)
 
     def cancel(self) -> None:
         """Stop generating; the text so far is the reply."""
@@ -325,7 +350,8 @@ class Reply:
 
     def _prepare_next(self) -> None:
         """Have the engine compute the next prompt while the member reads."""
-        if len(self.context.events):  # edits and deletions, which the prompt would not show
+        # Edits and deletions, or the next persona's reply, which the prompt would not show.
+        if len(self.context.events) or self.is_followed:
             return
         try:
             self.context.request_builder.prepare_next(
@@ -333,7 +359,7 @@ class Reply:
                 self.persona,
                 self.place,
                 event_id=self.event_id,
-                author=self.request.turns[-1].name,
+                author=asked_turn(self.request.turns).name,
             )
         except Exception:  # the reply is whole; only time is lost
             log.exception("the prompt after the reply %d is not computed in advance", self.event_id)

@@ -15,6 +15,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, fetch_channel
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply, ReplyContext, forget_reply
+from bot.chat.reply_round import ReplyRound
 from bot.chat.reply_text import split_message
 from bot.chat.situation import told_topic
 from bot.platform.errors import RefusedError
@@ -23,6 +24,11 @@ from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.prompt.macros import resolve_macros
 from personas.prompt.renderer import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, Persona
+
+MODE_WORDS: dict[AnswerMode, str] = {
+    "everything": "all messages",
+    "mentions": "mentions",
+}
 
 
 def greeting_text(persona: Persona, now: datetime, guest: str = EXAMPLE_USER) -> str:
@@ -53,37 +59,44 @@ class ReplyService(ReplyContext):
         An event that was answered before is ignored. While the database cannot be used, the event
         is held.
         """
-        if reply := await self.events.store(lambda: self.accept(message, persona, channel)):
+        if reply := await self.events.store(lambda: self.accept(message, [persona], channel)):
             await reply.answer()
 
     def accept_line(
-        self, message: IncomingMessage, persona: Persona, channel: SpeakChannel, *, wait_s: float
-    ) -> Reply | None:
-        """Store a message that is known to be safe (`require_safe`) as `accept` does; its reply
-        waits for further lines of the member. None also for a line that such a reply answers, too.
+        self,
+        message: IncomingMessage,
+        personas: Sequence[Persona],
+        channel: SpeakChannel,
+        *,
+        wait_s: float,
+    ) -> ReplyRound | None:
+        """Store a message that is known to be safe (`require_safe`) as `accept` does; its replies
+        wait for further lines of the member. None also for a line that such replies answer, too.
         """
         if self._is_known(message):
             return None
         member_id = message.author_id
         wait = self.line_waits.get(channel.id, member_id)
         stored = self.store.replies.get(wait.event_id) if wait else None
-        if wait and stored and wait.persona_id == persona.id:
+        persona_ids = tuple(persona.id for persona in personas)
+        if wait and stored and {*wait.persona_ids} == {*persona_ids}:
             with self.store.atomic():
                 seq = self.store_message(message, channel_ref(channel))
                 self.store.replies.add_line(wait.event_id, seq)
             wait.add_line(message.event_id)
             return None
-        reply = self._begin(message, persona, channel)
+        replies = self._begin(message, personas, channel)
         if wait_s:
-            reply.line_wait = LineWait(message.event_id, persona.id, wait_s)
-            self.line_waits.begin(channel.id, member_id, reply.line_wait)
-        return reply
+            wait = LineWait(message.event_id, persona_ids, wait_s)
+            replies.wait_for_lines(wait)
+            self.line_waits.begin(channel.id, member_id, wait)
+        return replies
 
     def accept(
-        self, message: IncomingMessage, persona: Persona, channel: SpeakChannel
-    ) -> Reply | None:
-        """Store a message together with its reply to come. None for an event that was answered
-        before.
+        self, message: IncomingMessage, personas: Sequence[Persona], channel: SpeakChannel
+    ) -> ReplyRound | None:
+        """Store a message together with the replies to come, one of each persona, in this order.
+        None for an event that was answered before.
 
         Raises `EngineBusyError`, and stores nothing, where too many replies are unfinished,
         `SelfHarmError` with the answer to a message that speaks of self-harm, and `StoreError`.
@@ -91,34 +104,41 @@ class ReplyService(ReplyContext):
         if self._is_known(message):
             return None
         self.require_safe(message)
-        return self._begin(message, persona, channel)
+        return self._begin(message, personas, channel)
 
-    def _begin(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> Reply:
-        """Store a new message together with its reply to come."""
+    def _begin(
+        self, message: IncomingMessage, personas: Sequence[Persona], channel: SpeakChannel
+    ) -> ReplyRound:
+        """Store a new message together with the replies to come."""
         place = channel_ref(channel)
         now = time.time()
-        self.unfinished.require_place(message.author_id, place.home_id)
-        # Together: after a kill, a message that is stored has its reply to come.
+        self.unfinished.require_place(message.author_id, place.home_id, len(personas))
+        replies = list[Reply]()
+        # Together: after a kill, a message that is stored has its replies to come.
         with self.store.atomic():
             seq = self.store_message(message, place)
-            self.store.replies.begin(
-                message.event_id,
-                guild_id=place.guild_id,
-                channel_id=place.channel_id,
-                persona_id=persona.id,
-                at=now,
-                asked_by=message.author_id,
-                trigger_seq=seq,
-                rollout=self.store.rollouts.counted_rollout(persona.id, now, *astuple(place)),
-            )
-        return Reply(
-            self,
-            persona,
-            channel,
-            event_id=message.event_id,
-            asked_by=message.author_id,
-            trigger_seq=seq,
-        )
+            for position, persona in enumerate(personas):
+                event_id = self.store.replies.begin_in_round(
+                    message.event_id,
+                    position,
+                    guild_id=place.guild_id,
+                    channel_id=place.channel_id,
+                    persona_id=persona.id,
+                    at=now,
+                    asked_by=message.author_id,
+                    trigger_seq=seq,
+                    rollout=self.store.rollouts.counted_rollout(persona.id, now, *astuple(place)),
+                )
+                reply = Reply(
+                    self,
+                    persona,
+                    channel,
+                    event_id=event_id,
+                    asked_by=message.author_id,
+                    trigger_seq=seq,
+                )
+                replies.append(reply)
+        return ReplyRound(self, replies)
 
     def require_safe(self, message: IncomingMessage) -> None:
         """Raise `SelfHarmError` for a message that speaks of self-harm, or that replies to one."""
@@ -182,6 +202,7 @@ class ReplyService(ReplyContext):
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
         self.rules.require_owner(stored.asked_by, user, "regenerate this reply")
         self.rules.require_unmuted(persona, channel_ref(channel))
+        self.rules.age.require(persona, channel)
         self.rules.require_answered(persona, channel_ref(channel), user)
         before = None
         if stored.parts:
@@ -272,9 +293,14 @@ class ReplyService(ReplyContext):
         reply.cancel()
 
     def stop_guild_replies(self, guild_id: int) -> None:
-        """Stop the running replies of a guild's muted personas."""
+        """Stop the running replies of a guild's personas that are muted, or may no longer speak
+        in the channel.
+        """
         for reply in list(self.running.values()):
-            if reply.place.guild_id == guild_id and self.rules.muted(reply.persona, reply.place):
+            if reply.place.guild_id == guild_id and (
+                self.rules.muted(reply.persona, reply.place)
+                or self.rules.age.refuses(reply.persona, reply.channel)
+            ):
                 reply.cancel()
 
     def stop_blocked_replies(self, guild_id: int, user_id: int) -> None:
@@ -326,7 +352,11 @@ class ReplyService(ReplyContext):
     ) -> bool:
         """Give a channel its persona, and further ones that answer where they are called, as this
         member decided; returns False if the first lived there already, and has greeted.
+
+        Raises `AgeRestrictedError` where one of them may not speak.
         """
+        for each in (persona, *further):
+            self.rules.age.require(each, channel)
         place = channel_ref(channel)
         before = self.store.channels.get(place.guild_id, place.channel_id)
         self.store.channels.assign(
@@ -340,17 +370,22 @@ class ReplyService(ReplyContext):
             ),
             further=[other.id for other in further],
         )
+        if place.guild_id:
+            names = ", ".join(f"**{each.name}**" for each in (persona, *further))
+            what = f"set {names} in <#{place.channel_id}>, where {MODE_WORDS[answers]} are answered"
+            self.record_change(place.guild_id, user_id, what)
         return before is None or before.persona_id != persona.id
 
     async def greet(
         self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER
     ) -> bool:
         """Post the greeting of a persona's card in its new channel, addressed to `guest`; returns
-        False where there is none, or the persona is muted.
+        False where there is none, or the persona is muted or may not speak there.
         """
         place = channel_ref(channel)
         greeting = greeting_text(persona, self.time_zones.now(place.guild_id), guest)
-        if not greeting or self.rules.muted(persona, place):
+        is_silent = self.rules.muted(persona, place) or self.rules.age.refuses(persona, channel)
+        if not greeting or is_silent:
             return False
         sender = await self.senders.of(persona, channel)
         texts = split_message(greeting, "-# a greeting by this persona's author")

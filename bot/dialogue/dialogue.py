@@ -44,6 +44,7 @@ SHUTDOWN_TIMEOUT_S = 2.0
 """How long a shutdown waits for duets to post their end."""
 MEMBER_SPOKE_TEXT = "somebody spoke"
 MUTED_TEXT = "a moderator silenced one of them"
+AGE_RESTRICTED_TEXT = "one of them is age-restricted, and this channel is not"
 PERSONA_REMOVED_TEXT = "one of them is no longer here"
 LINE_DELETED_TEXT = "a line was deleted"
 STOPPED_TEXT = "stopped"
@@ -255,6 +256,9 @@ class _DialogueRun:
             return MEMBER_SPOKE_TEXT
         if any(self.context.rules.muted(persona, place) for persona in talk.personas):
             return MUTED_TEXT
+        age = self.context.rules.age
+        if any(age.refuses(persona, talk.channel) for persona in talk.personas):
+            return AGE_RESTRICTED_TEXT
         known = self.context.personas
         if not all(known.get(persona.id, place.guild_id) for persona in talk.personas):
             return PERSONA_REMOVED_TEXT

@@ -58,6 +58,7 @@ async def duet(
     services.safety.require_safe(opening)
     for persona in pair:
         services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
+        services.reply_service.rules.age.require(persona, channel)
     if running := services.dialogue_runner.of_guild(channel.guild.id):
         raise RefusedError(
             f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end."

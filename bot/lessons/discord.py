@@ -38,6 +38,7 @@ MAX_FIELD_CHARS = 1500
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def teach(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
+    _require_teach_role(interaction)
     require_may_teach(interaction.client.services.store, _teacher(interaction))
     fields = (
         text_field("Somebody says", "prompt", MAX_FIELD_CHARS),
@@ -87,6 +88,7 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
     is incomplete.
     """
     persona = require_persona(interaction, persona_id)
+    _require_teach_role(interaction)
     seq = store_taught_reply(
         interaction.client.services.store,
         _teacher(interaction),
@@ -102,6 +104,12 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
         "with all your other data.",
         button_view(UnteachButton(seq)),
     )
+
+
+def _require_teach_role(interaction: Interaction) -> None:
+    """Raise `RefusedError` for a member without a role that may teach."""
+    roles = interaction.client.services.reply_service.rules.roles
+    roles.require(interaction.user, interaction.guild_id or 0, "teach")
 
 
 def _teacher(interaction: Interaction) -> Teacher:

@@ -1,10 +1,15 @@
-"""`/moderation block|unblock|blocks|limits`: who is not answered, and how often others are."""
+"""`/moderation block|unblock|blocks|limits|age|roles`: who is not answered, how often others are, which
+personas are age-restricted, and what roles may do.
+"""
 
 import time
+from typing import Literal
 
 import discord
 from discord import app_commands
 
+from bot.moderation.age import MARK_ADVICE, is_age_restricted
+from bot.moderation.roles import ACTION_WORDS, ACTIONS, DEFAULT_HOLDERS, Action
 from bot.moderation.store import Block, ReplyLimits
 from bot.platform.discord_kit.transformers import MODERATION, Interaction, PersonaOption
 from bot.platform.discord_kit.ui import respond
@@ -16,6 +21,14 @@ from personas.schemas.chat import Persona
 MAX_PER_DAY = 10_000
 MAX_COOLDOWN_S = 3600
 MAX_LISTED_BLOCKS = 40
+SHOW_FINETUNE_HELP = (
+    "-# Discord shows `/finetune` to those with Manage Server, until an administrator adds the role "
+    "there: Server Settings → Integrations → this bot → `/finetune`. Buttons need no more than this."
+)
+AGE_HELP = (
+    "Such a persona speaks only in channels that Discord marks as age-restricted, and not in direct "
+    "messages. The tag NSFW of a card marks its persona."
+)
 
 
 @MODERATION.command(description="Let a persona, or all of this server, no longer answer a member.")
@@ -35,6 +48,9 @@ async def block(
     )
     services.store.blocks.add(new)
     services.reply_service.stop_blocked_replies(new.guild_id, member.id)
+    services.audit.record(
+        new.guild_id, interaction.user.id, f"blocked {_block_text(services, new)}"
+    )
     await respond(
         interaction,
         f"Blocked: {_block_text(services, new)}. `/moderation unblock` lifts it. They are told when "
@@ -61,6 +77,9 @@ async def unblock(
             f"There is no such block of <@{member.id}>.",
             f"Blocked: {'; '.join(others) or 'not at all'}.",
         )
+    services.audit.record(
+        guild_id, interaction.user.id, f"lifted the block of <@{member.id}>, by {_who(persona)}"
+    )
     await respond(interaction, f"<@{member.id}> is answered again by {_who(persona)}.")
 
 
@@ -98,7 +117,104 @@ async def limits(
     )
     if new != before:
         stored.set(guild_id, new)
+        interaction.client.services.audit.record(
+            guild_id, interaction.user.id, f"changed the limits: {_limits_text(new).rstrip('.')}"
+        )
     await respond(interaction, _limits_text(new))
+
+
+@MODERATION.command(description="Show or set which personas speak in age-restricted channels only.")
+@app_commands.describe(
+    persona="Which persona (all age-restricted ones are listed if left out)",
+    restricted="Whether it is age-restricted here. Left out, what holds is shown",
+)
+async def age(
+    interaction: Interaction,
+    persona: PersonaOption | None = None,
+    restricted: bool | None = None,
+) -> None:
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    restriction = services.reply_service.rules.age
+    if persona is None:
+        if restricted is not None:
+            raise RefusedError("No persona is named.", "Choose one with the option `persona`.")
+        listed = restriction.of(services.personas.of(guild_id).values(), guild_id)
+        names = ", ".join(f"**{each.name}**" for each in listed) or "none"
+        await respond(interaction, f"Age-restricted here: {names}. {AGE_HELP}")
+        return
+    if restricted is not None:
+        restriction.set(persona, guild_id, is_restricted=restricted)
+        services.reply_service.stop_guild_replies(guild_id)
+        said = "age-restricted" if restricted else "not age-restricted"
+        services.audit.record(
+            guild_id, interaction.user.id, f"said that **{persona.name}** is {said}"
+        )
+    lines = [f"**{persona.name}** is not age-restricted here: it speaks in any channel."]
+    if restriction.applies(persona, guild_id):
+        lines = [f"**{persona.name}** is age-restricted here. {AGE_HELP}"]
+        lines += _silent_channels(interaction, persona)
+    await respond(interaction, "\n".join(lines))
+
+
+@MODERATION.command(description="Show or set which roles may talk, teach, train and promote.")
+@app_commands.describe(
+    action="What the holders of a role may do, beside moderators",
+    add="A role that may",
+    remove="A role that no longer may",
+)
+@app_commands.choices(
+    action=[
+        app_commands.Choice(name=f"{name}: {ACTION_WORDS[name]}", value=name) for name in ACTIONS
+    ]
+)
+async def roles(
+    interaction: Interaction,
+    action: Literal["talk", "teach", "train", "promote"] | None = None,
+    add: discord.Role | None = None,
+    remove: discord.Role | None = None,
+) -> None:
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    permissions = services.reply_service.rules.roles
+    if action is None and (add or remove):
+        raise RefusedError("No action is named.", "Choose one with the option `action`.")
+    changes = []
+    if action and add:
+        permissions.add(guild_id, action, add)
+        changes.append(f"let {add.mention} {ACTION_WORDS[action]}")
+    if action and remove:
+        permissions.remove(guild_id, action, remove.id)
+        changes.append(f"no longer let {remove.mention} {ACTION_WORDS[action]}")
+    for change in changes:
+        services.audit.record(guild_id, interaction.user.id, change)
+    shown = [action] if action else ACTIONS
+    lines = [_roles_line(services, guild_id, each) for each in shown]
+    if add and action in ("train", "promote"):
+        lines.append(SHOW_FINETUNE_HELP)
+    await respond(interaction, "\n".join(lines))
+
+
+def _roles_line(services: Services, guild_id: int, action: Action) -> str:
+    named = sorted(services.store.action_roles.get(guild_id, action))
+    holders = ", ".join(f"<@&{role_id}>" for role_id in named) or DEFAULT_HOLDERS[action]
+    beside = "" if holders in ("everybody", "moderators alone") else " and moderators"
+    return f"• {ACTION_WORDS[action].capitalize()}: {holders}{beside}"
+
+
+def _silent_channels(interaction: Interaction, persona: Persona) -> list[str]:
+    """Say in which of its channels an age-restricted persona does not speak."""
+    services = interaction.client.services
+    guild = interaction.guild
+    silent = []
+    for setting in services.store.channels.of_guild(interaction.guild_id or 0):
+        channel = guild.get_channel_or_thread(setting.channel_id) if guild else None
+        lives = persona.id in (setting.persona_id, *services.store.channels.further(setting))
+        if lives and channel and not is_age_restricted(channel):
+            silent.append(channel.mention)
+    if not silent:
+        return []
+    return [f"It is silent in {', '.join(silent)}, which Discord does not mark. {MARK_ADVICE}"]
 
 
 def _limits_text(limits: ReplyLimits) -> str:

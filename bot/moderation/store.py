@@ -1,4 +1,6 @@
-"""Blocked members, and the limits of replies per member, in the database."""
+"""Blocked members, limits of replies per member, age-restricted personas, and what roles may do, in
+the database.
+"""
 
 from dataclasses import dataclass
 
@@ -90,3 +92,67 @@ class StoredLimits(Table):
         row = self._db.first(sql, guild=guild_id, user=user_id, since=since)
         assert row is not None  # an aggregate has a row
         return RecentReplies(**row)
+
+
+class AgeRestrictions(Table):
+    """Personas that moderators have marked as age-restricted, or whose card's mark they have taken
+    away, and the channels that were told that such a persona does not speak there.
+    """
+
+    def get(self, guild_id: int, persona_id: str) -> bool | None:
+        """Return whether a persona is age-restricted in a guild; None where its card decides."""
+        sql = """select is_restricted from age_restrictions
+            where guild_id = :guild and persona_id = :persona"""
+        chosen = self._db.value(int, sql, guild=guild_id, persona=persona_id)
+        return None if chosen is None else bool(chosen)
+
+    def set(self, guild_id: int, persona_id: str, is_restricted: bool | None) -> None:
+        """Decide whether a persona is age-restricted in a guild; None leaves it to its card."""
+        if is_restricted is None:
+            sql = "delete from age_restrictions where guild_id = :guild and persona_id = :persona"
+            self._db.write(sql, guild=guild_id, persona=persona_id)
+            return
+        row = {"guild_id": guild_id, "persona_id": persona_id, "is_restricted": int(is_restricted)}
+        self._db.insert("age_restrictions", row, replace=True)
+
+    def note_told(self, guild_id: int, channel_id: int) -> bool:
+        """Remember that a channel was told. False when it was told before."""
+        sql = "select 1 from age_notices where channel_id = :channel"
+        if self._db.first(sql, channel=channel_id):
+            return False
+        self._db.insert("age_notices", {"guild_id": guild_id, "channel_id": channel_id})
+        return True
+
+    def forget_all_told(self, guild_id: int) -> None:
+        """Forget which channels of a guild were told: moderators have decided anew."""
+        self._db.write("delete from age_notices where guild_id = :guild", guild=guild_id)
+
+    def forget_told(self, channel_id: int) -> None:
+        """Forget that a channel was told: the next time is a new one, or the channel is gone."""
+        sql = "select 1 from age_notices where channel_id = :channel"
+        if self._db.first(sql, channel=channel_id):
+            self._db.write(
+                "delete from age_notices where channel_id = :channel", channel=channel_id
+            )
+
+
+class ActionRoles(Table):
+    """The roles of each guild whose holders may do something (`bot.moderation.roles.Action`). One
+    that is deleted on Discord stays, so that nothing is open to everybody by that.
+    """
+
+    def get(self, guild_id: int, action: str) -> set[int]:
+        """Return the roles of an action; none where the default holds."""
+        sql = "select role_id from action_roles where guild_id = :guild and action = :action"
+        return set(self._db.column(int, sql, guild=guild_id, action=action))
+
+    def add(self, guild_id: int, action: str, role_id: int) -> None:
+        """Add a role; idempotent."""
+        row = {"guild_id": guild_id, "action": action, "role_id": role_id}
+        self._db.insert("action_roles", row, ignore=True)
+
+    def remove(self, guild_id: int, action: str, role_id: int) -> bool:
+        """Remove a role. False where it is not there."""
+        sql = """delete from action_roles where guild_id = :guild and action = :action
+            and role_id = :role"""
+        return self._db.write(sql, guild=guild_id, action=action, role=role_id) > 0

@@ -7,9 +7,11 @@ from typing import Literal
 import discord
 from discord import app_commands
 
+from bot.answering.store import AnsweringSettings
+from bot.answering.texts import settings_text
 from bot.chat.chat_words import is_common, names_of
 from bot.chat.message_text import has_words
-from bot.chat.places import SpeakChannel, channel_ref, usual_answers
+from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, usual_answers
 from bot.generation.discord import generation_lines
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.registry import short_id
@@ -83,9 +85,21 @@ async def set_(
     text = assigned_text(persona, answers, channel, can_read)
     if further:
         text += f"\n{_further_text(further)}"
+    if kept := _kept_answering(services, channel_ref(channel)):
+        text += f"\n-# Set for answers in this channel: {kept}."
     await respond(interaction, text)
     if is_new:
         await reply_service.greet(persona, channel, interaction.user.display_name)
+
+
+def _kept_answering(services: Services, place: ChannelRef) -> str:
+    """Return what is set for answers in a channel, whoever lives there, and how to remove it; empty
+    where nothing is.
+    """
+    settings = services.store.answering.get(place.guild_id, place.channel_id)
+    if settings == AnsweringSettings():
+        return ""
+    return f"{settings_text(settings)} (`/persona answering reset` removes that)"
 
 
 def _further_personas(
@@ -192,17 +206,26 @@ async def list_(interaction: Interaction) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     channels = services.store.channels.of_guild(guild_id) if guild_id else []
+    residents = services.store.channels.residents(channels)
     lines = []
     for persona in services.personas.of(guild_id).values():
         live = _live_text(services, persona, guild_id) or "base model"
         words = [f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live})"]
         for channel in channels:
-            if persona.id in (channel.persona_id, *services.store.channels.further(channel)):
-                words.append(f"<#{channel.channel_id}>")
+            living = residents[channel.channel_id]
+            if persona.id in living:
+                words.append(f"<#{channel.channel_id}>{_part_text(persona, living)}")
         lines.append(f"{' '.join(words)}\n{persona.tagline}".strip())
     for entry in services.store.mutes.of_guild(guild_id):
         lines.append(f"Muted: {_mute_text(services, entry)}")
     await respond(interaction, "\n".join(lines) or "No personas.")
+
+
+def _part_text(persona: Persona, living: Sequence[str]) -> str:
+    """Say which part a persona has in a channel of several."""
+    if len(living) == 1:
+        return ""
+    return " (the default)" if persona.id == living[0] else " (when called)"
 
 
 @PERSONA.command(description="Remove this channel's persona (moderators).")
@@ -210,7 +233,16 @@ async def clear(interaction: Interaction) -> None:
     place = channel_ref(require_changeable_channel(interaction))
     if not interaction.client.services.store.channels.clear(place.guild_id, place.channel_id):
         raise RefusedError("No persona lives here.")
-    await respond(interaction, "Nobody lives here now. `/persona set` undoes this.")
+    if place.guild_id:
+        interaction.client.services.audit.record(
+            place.guild_id, interaction.user.id, f"removed the persona of <#{place.channel_id}>"
+        )
+    text = "Nobody lives here now. `/persona set` undoes this."
+    if kept := _kept_answering(interaction.client.services, place):
+        text += (
+            f"\n-# What is set for answers in this channel holds for the next persona, too: {kept}."
+        )
+    await respond(interaction, text)
 
 
 @PERSONA.command(
@@ -338,6 +370,7 @@ async def mute(
     new = _requested_mute(interaction, where, persona)
     services.store.mutes.add(new)
     services.reply_service.stop_guild_replies(new.guild_id)
+    services.audit.record(new.guild_id, interaction.user.id, f"muted {_mute_text(services, new)}")
     text = f"Muted: {_mute_text(services, new)}. `/persona unmute` ends it."
     await respond(interaction, text)
     if delete != "nothing":
@@ -363,6 +396,7 @@ async def unmute(
         raise RefusedError(
             f"There is no such mute: {_mute_text(services, old)}.", f"Muted: {others}."
         )
+    services.audit.record(old.guild_id, interaction.user.id, f"unmuted {_mute_text(services, old)}")
     await respond(interaction, f"Unmuted: {_mute_text(services, old)}.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import discord
 from discord import app_commands
 
+from bot.moderation.age import has_age_tag
 from bot.personas.card_import import (
     FILE_SUFFIXES,
     MAX_CARD_BYTES,
@@ -148,6 +149,8 @@ async def _import_card(
     )
     persona = imported.brought.persona
     lines = _import_lines(imported, guild_id)
+    what = "imported" if imported.brought.is_new else "replaced the card of"
+    services.audit.record(guild_id, origin.user_id, f"{what} **{persona.name}**")
     book_notes, book = await import_character_book(
         guild_lore(services), guild_id, persona, imported.card
     )
@@ -287,6 +290,9 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
         guild_id=interaction.guild_id or 0,
         persona=persona,
     )
+    services.audit.record(
+        interaction.guild_id or 0, interaction.user.id, f"removed the persona **{persona.name}**"
+    )
     await respond(
         interaction,
         f"**{persona.name}** is removed, and lives nowhere here any more. Importing the card again "
@@ -314,4 +320,9 @@ def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
         )
     if not persona.avatar:
         lines.append("The card came without a picture.")
+    if has_age_tag(persona):
+        lines.append(
+            "A tag of the card says that it is age-restricted: it speaks only in channels that "
+            "Discord marks so (`/moderation age`)."
+        )
     return lines

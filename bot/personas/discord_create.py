@@ -12,6 +12,7 @@ from discord import app_commands
 from bot.chat.delivery import UNCERTAIN_ERRORS
 from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.places import GuildChannel, channel_ref, usual_answers
+from bot.moderation.age import AgeRestrictedError
 from bot.personas.card_import import import_character_book
 from bot.personas.creation import (
     FIELD_HINTS,
@@ -164,12 +165,20 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
         return
     services.form_files.pop(int(interaction_id or 0), None)
     persona = imported.brought.persona
+    services.audit.record(
+        interaction.guild_id or 0, interaction.user.id, f"created the persona **{persona.name}**"
+    )
     notes, _ = await import_character_book(
         guild_lore(services), interaction.guild_id or 0, persona, imported.card
     )
     notes = [*_example_notes(persona), *notes]
     if interaction_id and file is None:
         notes.append("Its picture was lost when the bot restarted.")
+    try:
+        services.reply_service.rules.age.require(persona, interaction.channel)
+    except AgeRestrictedError as error:
+        notes.append(str(error))
+        where = ""
     if where == "here":
         await _use_here(interaction, persona, notes)
         return
@@ -195,6 +204,9 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
         form_id = f"{EDIT_FORM_PREFIX}{persona_id}"
         await _offer_again(interaction, form_id, typed, None, error=error)
         return
+    services.audit.record(
+        interaction.guild_id or 0, interaction.user.id, f"edited the card of **{persona.name}**"
+    )
     lines = [f"**{persona.name}** speaks by this card from the next reply on."]
     lines += _example_notes(persona)
     await _show(interaction, "\n".join(lines), _next_steps(persona))
@@ -209,7 +221,7 @@ def _example_notes(persona: Persona) -> list[str]:
 async def talk_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
     """Have the text of a submitted form answered by the persona in this channel."""
     persona = require_persona(interaction, persona_id)
-    await ask_publicly(interaction, persona, _channel(interaction), values["text"])
+    await ask_publicly(interaction, [persona], _channel(interaction), values["text"])
 
 
 # ---------------------------------------------------------------------------------------- responses
@@ -377,9 +389,9 @@ class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
         """The button for a channel, whose label names it, and the persona that moves out."""
         channel = _channel(interaction)
         label = f"Use it in #{channel}"
-        other = interaction.client.services.persona_in(channel_ref(channel))
-        if other:
-            label += f", in place of {other.name}"
+        others = interaction.client.services.personas_in(channel_ref(channel))
+        if others:
+            label += f", in place of {', '.join(other.name for other in others)}"
         return cls(persona.id, label=label[:80])
 
     async def pressed(self, interaction: Interaction) -> None:

@@ -82,7 +82,7 @@ class MemberReport:
             contributions.append(translate(language, key, what=gift.what, persona=persona))
         if contributions:
             lines.append(translate(language, "show_given", what=", ".join(contributions)))
-        for table in ("taught", "memories", "comparisons"):
+        for table in ("taught", "memories", "comparisons", "reports"):
             if counts[table]:
                 lines.append(translate(language, f"show_{table}", count=counts[table]))
         acts = [translate(language, act, count=counts[act]) for act in ACTION_TABLES if counts[act]]

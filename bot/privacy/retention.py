@@ -17,6 +17,7 @@ import discord
 from bot.platform.clock import BackgroundTask, Clock
 from bot.privacy.guild_deletion import GuildDeletion, find_guilds_on_disk
 from bot.privacy.home_files import remove_path
+from bot.reports.actions import REPORT_DAYS
 from bot.services import Bot, Services
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import delete_abandoned_files, delete_abandoned_folders
@@ -156,6 +157,8 @@ class Retention:
             await _in_steps(lambda: delete(cutoff, DELETE_BATCH_ROWS))
         with self._logged("talks that have ended"):
             self._services.store.talks.delete_before(now - DAY_S)
+        with self._logged("old reports of replies"):
+            self._services.store.reports.delete_before(now - REPORT_DAYS * DAY_S)
         with self._logged("expired idempotency keys"):
             self._services.store.idempotency_keys.delete_expired(now)
         due_guilds: list[int] = []

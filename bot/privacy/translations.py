@@ -37,6 +37,12 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "• Comparisons of two replies, with your choices: {count}. Each stays until you are forgotten.",
         "vi": "• {count} lần so sánh hai câu trả lời, cùng lựa chọn của bạn. Chúng ở lại cho đến khi bạn được quên.",
     },
+    "show_reports": {
+        "en": "• Replies that you reported to moderators: {count}. Each report is deleted after 30 days, or once a "
+        "moderator has dealt with it.",
+        "vi": "• {count} câu trả lời bạn đã báo cáo cho người điều hành. Mỗi báo cáo được xóa sau 30 ngày, hoặc khi "
+        "người điều hành đã xử lý.",
+    },
     "show_acts": {
         "en": "• Your actions as a moderator: {what}.",
         "vi": "• Việc bạn đã làm với tư cách người điều hành: {what}.",

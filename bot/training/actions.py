@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.store import Store, TrainingJob
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
@@ -81,12 +82,16 @@ class Trainings:
         queue: JobQueue,
         checks: RequestChecks,
         notes: Callable[[TrainingRequest], list[str]],
+        record: ChangeRecord = no_record,
     ) -> None:
-        """`notes` lists warnings about a request, such as that its version cannot be served."""
+        """`notes` lists warnings about a request, such as that its version cannot be served;
+        `record` is called after a change.
+        """
         self._store = store
         self._queue = queue
         self._checks = checks
         self._notes = notes
+        self._record = record
         # Each check reads all of the material.
         self._checking = asyncio.Semaphore()
         self._waiting_checks = 0
@@ -134,6 +139,8 @@ class Trainings:
             requested_by=requested_by,
             job_id=job_id,
         )
+        at_set_time = " at a set time" if job_id and requested_by else ""
+        self._record_job(job, requested_by, f"had {{}} trained{at_set_time}")
         notes = self._notes(request)
         for note in notes:
             log.warning("the job %s: %s", job.job_id, note)
@@ -186,13 +193,25 @@ class Trainings:
             raise UnknownJobError(f"There is no job {job_id!r}.", advice)
         return job
 
-    def cancel(self, job_id: str) -> TrainingJob:
-        """Cancel a queued or running job for good, or the rest of a finished one's score card."""
-        return self._queue.cancel(self.find(job_id).job_id)
+    def cancel(self, job_id: str, by: int = NO_USER_ID) -> TrainingJob:
+        """Cancel a queued or running job for good, or the rest of a finished one's score card, as
+        this member decided.
+        """
+        job = self._queue.cancel(self.find(job_id).job_id)
+        self._record_job(job, by, "stopped the training of {}")
+        return job
 
-    def resume(self, job_id: str) -> TrainingJob:
-        """Queue a failed job again, from its last checkpoint."""
-        return self._queue.resume(self.find(job_id).job_id)
+    def resume(self, job_id: str, by: int = NO_USER_ID) -> TrainingJob:
+        """Queue a failed job again, from its last checkpoint, as this member decided."""
+        job = self._queue.resume(self.find(job_id).job_id)
+        self._record_job(job, by, "resumed the training of {}")
+        return job
+
+    def _record_job(self, job: TrainingJob, by: int, what: str) -> None:
+        """Record a change of a guild's job; `{}` in `what` stands for what it trains."""
+        if job.guild_id != OPERATOR_GUILD_ID:
+            learner = f"**{job.persona or job.name}** (`{job.job_id}`)"
+            self._record(job.guild_id, by, what.format(learner))
 
     @asynccontextmanager
     async def _check_turn(self) -> AsyncIterator[None]:

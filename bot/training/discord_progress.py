@@ -279,14 +279,14 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
 async def cancel_job(interaction: Interaction, job_id: str) -> None:
     """Cancel a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
-    interaction.client.services.trainings.cancel(job_id)
+    interaction.client.services.trainings.cancel(job_id, by=interaction.user.id)
     await respond_privately(interaction, f"`{job_id}` is cancelled.")
 
 
 async def resume_job(interaction: Interaction, job_id: str) -> None:
     """Resume a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
-    interaction.client.services.trainings.resume(job_id)
+    interaction.client.services.trainings.resume(job_id, by=interaction.user.id)
     await respond_privately(interaction, f"`{job_id}` is resumed.")
 
 
@@ -311,6 +311,7 @@ class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
 
     label = "Cancel"
     moderators_only = True
+    action = "train"
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -322,11 +323,12 @@ class StopMeasuringButton(PersistentButton, template=r"stop-measuring:(?P<job_id
 
     label = "Stop measuring"
     moderators_only = True
+    action = "train"
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True, thinking=True)
-        interaction.client.services.trainings.cancel(self.job_id)
+        interaction.client.services.trainings.cancel(self.job_id, by=interaction.user.id)
         await respond_privately(interaction, "The rest of the score card is not measured.")
 
 
@@ -335,6 +337,7 @@ class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
 
     label = "Resume"
     moderators_only = True
+    action = "train"
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
@@ -90,6 +91,7 @@ class LiveVersions:
     personas: PersonaRegistry
     served_versions: ServedVersions
     notify: VersionListener = lambda guild_id, persona_id: None
+    record_change: ChangeRecord = no_record
 
     def require_servable(self, persona_id: str, version: str, guild_id: int) -> None:
         """Raise `RequestError` for a version that is withdrawn, not installed, or made for another
@@ -153,6 +155,9 @@ class LiveVersions:
         promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
         if promotion:
             self._notify_all(origin.guild_id, persona_id)
+            self._record(
+                origin.guild_id, origin.user_id, persona_id, f"made {version} of {{}} live"
+            )
         dialogue = self.served_versions.dialogue_of(
             self.served_versions.adapter(persona_id, version)
         )
@@ -181,6 +186,7 @@ class LiveVersions:
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
         if promoted:
             self._notify_all(job.guild_id, job.persona)
+            self._record(job.guild_id, None, job.persona, f"made {job.version} of {{}} live")
         return decided
 
     def roll_back(self, persona: Persona, origin: RequestOrigin) -> RollbackResult:
@@ -196,7 +202,10 @@ class LiveVersions:
         except RequestError as error:
             raise self._no_earlier_version(persona, guild_id) from error
         self._notify_all(guild_id, persona.id)
-        return RollbackResult(change, self.store.versions.live(persona.id, guild_id))
+        live = self.store.versions.live(persona.id, guild_id)
+        what = f"rolled {{}} back to {live or 'the base model'}"
+        self._record(guild_id, origin.user_id, persona.id, what)
+        return RollbackResult(change, live)
 
     def _no_earlier_version(self, persona: Persona, guild_id: int) -> RequestError:
         message = f"{persona.name} has no earlier version to roll back to."
@@ -244,7 +253,10 @@ class LiveVersions:
         `AdapterError`.
         """
         await self.load(new.persona_id, new.version, new.guild_id)
-        return self.store.rollouts.start(new, time.time())
+        started = self.store.rollouts.start(new, time.time())
+        what = f"let {new.version} of {{}} answer {new.share} % of the replies"
+        self._record(new.guild_id, new.started_by, new.persona_id, what)
+        return started
 
     def stop_rollout(self, rollout: Rollout, by: int) -> None:
         """Let the live version answer everything again. Raises `RefusedError` for a rollout that
@@ -252,6 +264,8 @@ class LiveVersions:
         """
         if not self.store.rollouts.end(rollout.seq, "stopped", time.time(), by):
             raise RefusedError("This rollout has ended already.", "`/finetune history` shows how.")
+        what = f"stopped the rollout of {rollout.version} of {{}}"
+        self._record(rollout.guild_id, by, rollout.persona_id, what)
 
     def revert_rollout(self, rollout: Rollout, why: str) -> bool:
         """End a rollout that turned out worse; a promoted version is rolled back. False when it had
@@ -260,6 +274,8 @@ class LiveVersions:
         if not self.store.rollouts.revert(rollout, time.time(), why):
             return False
         log.warning("%s %s was rolled back automatically", rollout.persona_id, rollout.version)
+        what = f"took {rollout.version} of {{}} back, which members rated worse"
+        self._record(rollout.guild_id, None, rollout.persona_id, what)
         if rollout.is_promoted:
             self._notify_all(rollout.guild_id, rollout.persona_id)
         return True
@@ -300,8 +316,8 @@ class LiveVersions:
                     f"{version} of {persona_id} is being compared with another version.", advice
                 )
 
-    async def remove(self, job: TrainingJob) -> None:
-        """Delete the version of a job for good. Raises `RefusedError` for one that is used or
+    async def remove(self, job: TrainingJob, by: int = OPERATOR_ORIGIN.user_id) -> None:
+        """Delete the version of a job for good, as this member decided. Raises `RefusedError` for one that is used or
         deleted already, and `StoreError`.
         """
         self.require_removable(job)
@@ -314,6 +330,7 @@ class LiveVersions:
             self.store.versions.withdraw(job.name, job.version, time.time(), "removed")
             with suppress(FileNotFoundError):
                 adapter.folder.rename(removed)
+        self._record(job.guild_id, by, job.name, f"deleted {job.version} of {{}}")
         await self.engine.drop(adapter)
         # Also where another engine serves now than the one that wrote them.
         await asyncio.to_thread(delete_gguf_adapters, self.served_versions.home, adapter.name)
@@ -356,6 +373,16 @@ class LiveVersions:
         if not self.store.guilds.is_auto_promotion_enabled(job.guild_id):
             return False
         return not await self._member_objections(persona_id, job.version, job.guild_id)
+
+    def _record(self, guild_id: int, by: int | None, persona_id: str, what: str) -> None:
+        """Record a change; `{}` in `what` stands for the persona's name. One for all guilds that
+        concerns the persona of one guild is told there alone.
+        """
+        owner = self.personas.find_owner(persona_id)
+        name = owner[1].name if owner else persona_id
+        if owner and not guild_id:
+            guild_id = owner[0]
+        self.record_change(guild_id, by, what.format(f"**{name}**"))
 
     def _notify_all(self, guild_id: int, persona_id: str) -> None:
         """Notify the guild; for a change by the operator, every guild that trained a version of the

@@ -38,6 +38,10 @@ PROMOTION_TEXTS = {
     True: "Automatic: a new version that the gate would promote goes live at once; a message says "
     "so, with a button to roll it back. All others need a moderator.",
 }
+PROMOTION_RECORDS = {
+    "ask": "had new versions wait for a moderator",
+    "automatic": "had new versions that the gate would promote go live at once",
+}
 
 
 def usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
@@ -127,6 +131,9 @@ async def promotion(
     guild_id = interaction.guild_id or 0
     if way:
         guilds.set_auto_promotion(guild_id, way == "automatic")
+        interaction.client.services.audit.record(
+            guild_id, interaction.user.id, PROMOTION_RECORDS[way]
+        )
     await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])
 
 
@@ -188,6 +195,7 @@ class PromoteButton(
 
     label = "Promote"
     moderators_only = True
+    action = "promote"
     style = discord.ButtonStyle.success
     persona_id: str
     version: str
@@ -206,6 +214,7 @@ class PromoteAnywayButton(
 
     label = "Promote anyway"
     moderators_only = True
+    action = "promote"
     style = discord.ButtonStyle.danger
     persona_id: str
     version: str
@@ -224,6 +233,7 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
 
     label = "Promote…"
     moderators_only = True
+    action = "promote"
     style = discord.ButtonStyle.success
     name: str
 
@@ -245,6 +255,7 @@ class DialoguePersonaSelect(
     """Makes a dialogue adapter the live version of the persona that is chosen."""
 
     moderators_only = True
+    action = "promote"
     name: str
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
@@ -261,6 +272,7 @@ class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+
 
     label = "Roll back"
     moderators_only = True
+    action = "promote"
     persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -280,7 +292,7 @@ class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction)
         job = select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
-        await interaction.client.services.versions.remove(job)
+        await interaction.client.services.versions.remove(job, by=interaction.user.id)
         await edit_response(
             interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None
         )

@@ -116,7 +116,13 @@ async def test_the_code_refuses_a_member_even_where_the_server_opened_the_comman
             if allowed
             else pytest.raises(app_commands.CheckFailure, match="Only moderators")
         ):
-            assert await group.interaction_check(SimpleNamespace(user=person))
+            asked = SimpleNamespace(
+                user=person,
+                client=stage.client,
+                guild_id=stage.sandbox.guild_id,
+                command=group.get_command("start"),
+            )
+            assert await group.interaction_check(asked)
 
 
 async def test_a_training_begun_by_a_slip_is_cancelled_where_it_was_begun(stage):

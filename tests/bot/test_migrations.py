@@ -68,6 +68,12 @@ ROWS = {
     35: """insert into scheduled_lines (guild_id, channel_id, weekdays, minute, prompt, set_by, set_at, handled_at)
         values (1, 10, 127, 510, 'say good morning', 5, 120.0, 120.0); insert into line_prompts values (1001, 'x')""",
     34: "insert into blocks values (1, 6, '', 5, 121.0); insert into reply_limits values (1, 20, null, 1)",
+    37: "insert into age_restrictions values (1, 'oda', 1); insert into age_notices values (10, 1)",
+    39: "insert into audit_channels values (1, 10)",
+    41: """insert into reports (guild_id, channel_id, message_id, event_id, persona_id, reason, user_id, at)
+        values (1, 10, 1002, 1001, 'ballast', 'other', 6, 122.0)""",
+    42: "insert into action_roles values (1, 'talk', 9)",
+    38: "insert into further_replies values (1003, 1001, 1)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 

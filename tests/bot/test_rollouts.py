@@ -173,7 +173,13 @@ async def test_the_code_refuses_a_member_where_the_server_opened_the_command_to_
         person = await stage.client.guilds[0].fetch_member(int(who.id))
         for command in commands:
             with refusal or nullcontext():
-                assert await command._check_can_run(SimpleNamespace(user=person))
+                asked = SimpleNamespace(
+                    user=person,
+                    client=stage.client,
+                    guild_id=stage.sandbox.guild_id,
+                    command=command,
+                )
+                assert await command._check_can_run(asked)
 
 
 async def test_versions_that_can_be_rolled_out_are_offered(stage):

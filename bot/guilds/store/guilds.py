@@ -9,12 +9,15 @@ from bot.platform.db.database import MAX_TIMESTAMP_S, Table
 SHARED_TABLES = (
     "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
     "generation_settings", "training_schedules", "channel_personas", "persona_aliases",
+    "age_restrictions", "reports",
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
-    "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings",
-    "talks", "minor_guilds", "blocks", "reply_limits", "departed_guilds",
+    "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
+    "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "audit_channels",
+    "action_roles",
+    "departed_guilds",
 )  # fmt: skip
 """Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to
 them, without who requested them and where.

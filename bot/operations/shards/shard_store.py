@@ -17,9 +17,11 @@ from personas.home.atomic_files import replace_durably
 SPLIT_TIMEOUT_S = 60.0
 LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught",
                 "comparisons", "memories", "guilds", "departed_guilds", "reply_candidates", "threads",
-                "time_zones", "told_topics", "training_schedules", "scheduled_lines",
+                "time_zones", "told_topics", "training_schedules", "scheduled_lines", "member_greetings",
                 "talks", "minor_guilds", "blocks", "reply_limits", "answering_settings",
-                "channel_personas", "persona_aliases")  # fmt: skip
+                "channel_personas", "persona_aliases", "age_restrictions", "age_notices",
+                "audit_channels", "reports",
+                "action_roles")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 

@@ -208,6 +208,9 @@ async def create_owned(
     place = _require_place(services, guild_id, channel)
     origin = RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
     with errors_as_problems("conflict"), form_problems():
+        if place:
+            check = await services.creation.check(guild_id, form, file)
+            services.reply_service.rules.age.require(check.require()[1], place)
         imported: CardImport = await services.creation.create(origin, form, file)
     persona = imported.brought.persona
     owned = OwnedPersona(services, guild_id, persona)

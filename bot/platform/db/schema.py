@@ -679,6 +679,93 @@ create table line_prompts (
 ) strict;
 """
 
+SCHEDULE_OUTCOMES = """
+-- The job that a schedule queued last; why a line was left out last, which is empty for one that was said.
+alter table training_schedules add column job_id text not null default '';
+alter table scheduled_lines add column outcome text not null default '';
+"""
+
+AGE_RESTRICTIONS = """
+-- Personas that moderators have marked as age-restricted (1) in a guild, or whose card's mark they have taken away (0).
+create table age_restrictions (
+    guild_id integer not null,
+    persona_id text not null,
+    is_restricted integer not null check (is_restricted in (0, 1)),
+    primary key (guild_id, persona_id)
+) strict;
+
+-- Channels that were told that an age-restricted persona does not speak there.
+create table age_notices (
+    channel_id integer primary key,
+    guild_id integer not null
+) strict;
+"""
+
+FURTHER_REPLIES = """
+-- The replies of further personas to a message that calls several: `first_event` is that of the first one's reply,
+-- which they follow by `position`, from 1.
+create table further_replies (
+    event_id integer primary key references replies (event_id) on delete cascade,
+    first_event integer not null,
+    position integer not null check (position > 0),
+    unique (first_event, position)
+) strict;
+create trigger line_of_further_deleted after delete on reply_lines begin
+    update replies set trigger_seq = (select max(seq) from reply_lines where event_id = old.event_id)
+        where event_id in (select event_id from further_replies where first_event = old.event_id)
+        and (trigger_seq is null or trigger_seq = old.seq);
+end;
+"""
+
+AUDIT_CHANNELS = """
+-- The channel of a guild that says who changed what.
+create table audit_channels (
+    guild_id integer primary key,
+    channel_id integer not null
+) strict;
+"""
+
+MEMBER_GREETINGS = """
+-- How new members of a guild are greeted: with a text, or as a prompt describes to the persona of the channel.
+create table member_greetings (
+    guild_id integer primary key,
+    channel_id integer not null,
+    is_prompt integer not null check (is_prompt in (0, 1)),
+    text text not null,
+    set_by integer not null,
+    set_at real not null
+) strict;
+"""
+
+REPORTS = """
+-- Replies that members have reported to the moderators of a guild: the reply to an event, its message there, and one of
+-- some reasons. What the reply says is not kept with it.
+create table reports (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    channel_id integer not null,
+    message_id integer not null,
+    event_id integer not null,
+    persona_id text not null,
+    version text,
+    reason text not null,
+    user_id integer not null,
+    at real not null,
+    unique (event_id, user_id)
+) strict;
+create index reports_of_guild on reports (guild_id, user_id, at);
+"""
+
+ACTION_ROLES = """
+-- Roles of a guild whose holders may talk, teach, train or promote.
+create table action_roles (
+    guild_id integer not null,
+    action text not null,
+    role_id integer not null,
+    primary key (guild_id, action, role_id)
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -715,4 +802,11 @@ MIGRATIONS = (
     CHANNEL_PERSONAS,
     MODERATION,
     SCHEDULED_LINES,
+    SCHEDULE_OUTCOMES,
+    AGE_RESTRICTIONS,
+    FURTHER_REPLIES,
+    AUDIT_CHANNELS,
+    MEMBER_GREETINGS,
+    REPORTS,
+    ACTION_ROLES,
 )

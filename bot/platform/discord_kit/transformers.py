@@ -1,13 +1,14 @@
 """Command groups, option transformers and checks of the slash commands."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import discord
 from discord import app_commands
 
 from bot.chat.places import GuildChannel, SpeakChannel, channel_ref
+from bot.moderation.roles import Action, RolePermissions, command_actions
 from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
@@ -37,6 +38,16 @@ def require_moderator(interaction: Interaction) -> None:
     """Raise `RefusedError` for members who may not manage the server."""
     if not permissions.is_moderator(interaction.user):
         raise RefusedError("Only moderators may do this.", "It takes the permission Manage Server.")
+
+
+def require_action(interaction: Interaction, *actions: Action) -> None:
+    """Raise `RefusedError` for members who may do none of some actions, by their roles; without
+    actions, for all but moderators.
+    """
+    if not actions or not interaction.guild_id:
+        return require_moderator(interaction)
+    roles = RolePermissions(interaction.client.services.store)
+    roles.require(interaction.user, interaction.guild_id, *actions)
 
 
 def require_guild_moderator(interaction: Interaction, dm_text: str) -> int:
@@ -85,12 +96,14 @@ def guild_moderators_only(dm_text: str) -> Callable[[T], T]:
 
 
 class ModeratorGroup(app_commands.Group):
-    """A group for moderators. Also checked in code: a server's settings can open its commands to
-    everyone.
+    """A group for moderators, and those whose roles may do what a command does. Also checked in
+    code: a server's settings can open its commands to everyone.
     """
 
     async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
-        return _as_check(lambda: require_moderator(interaction))
+        command = interaction.command
+        actions = command_actions(command.qualified_name) if command else ()
+        return _as_check(lambda: require_action(interaction, *actions))
 
 
 def _as_check(require: Callable[[], object]) -> bool:
@@ -155,7 +168,10 @@ class PersonaTransformer(app_commands.Transformer):
 
     async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
         guild_id = interaction.guild_id or 0
+        here = [persona.id for persona in _personas_here(interaction)]
+        places = {persona_id: place for place, persona_id in enumerate(here)}
         personas = self.suggested(interaction, guild_id)
+        personas.sort(key=lambda persona: places.get(persona.id, len(here)))
         names = Counter(persona.name.casefold() for persona in personas)
         typed = value.casefold()
         choices = []
@@ -164,12 +180,29 @@ class PersonaTransformer(app_commands.Transformer):
             if names[label.casefold()] > 1:
                 label = f"{label[: MAX_LABEL_CHARS // 3]} ({persona.id})"
             if typed in label.casefold() or typed in persona.id:
-                choices.append(app_commands.Choice(name=label[:MAX_LABEL_CHARS], value=persona.id))
+                part = _part_here(persona, here)
+                name = f"{label[: MAX_LABEL_CHARS - len(part)]}{part}"
+                choices.append(app_commands.Choice(name=name, value=persona.id))
         return choices[:MAX_CHOICES]
 
     def suggested(self, interaction: Interaction, guild_id: int) -> list[Persona]:
         """The personas to choose from."""
         return list(interaction.client.services.personas.of(guild_id).values())
+
+
+def _personas_here(interaction: Interaction) -> list[Persona]:
+    """List the personas of the command's channel, its default first."""
+    channel = interaction.channel
+    if not isinstance(channel, SpeakChannel):
+        return []
+    return interaction.client.services.personas_in(channel_ref(channel))
+
+
+def _part_here(persona: Persona, here: Sequence[str]) -> str:
+    """Say which part a persona has where several live, behind its name."""
+    if len(here) < 2 or persona.id not in here:
+        return ""
+    return " · the default here" if persona.id == here[0] else " · lives here"
 
 
 class OwnPersonaTransformer(PersonaTransformer):

@@ -12,7 +12,8 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
-from bot.platform.discord_kit.transformers import Interaction, require_moderator
+from bot.moderation.roles import Action
+from bot.platform.discord_kit.transformers import Interaction, require_action
 from bot.platform.errors import error_text
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from personas.schemas.chat import Persona
@@ -248,6 +249,8 @@ class PersistentButton(
     style: ClassVar[discord.ButtonStyle] = discord.ButtonStyle.secondary
     emoji: ClassVar[str | None] = None
     moderators_only: ClassVar[bool] = False
+    action: ClassVar[Action | None] = None
+    """With `moderators_only`: what the holders of a role may do as well."""
 
     def __init__(self, *values: object, label: str | None = None) -> None:
         texts = [str(value) for value in values]
@@ -273,8 +276,9 @@ class PersistentButton(
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
             if self.moderators_only:
-                require_moderator(interaction)
+                require_action(interaction, *([self.action] if self.action else []))
             await self.pressed(interaction)
+            interaction.client.dispatch("item_completion", interaction)
         except Exception as error:  # nothing above would answer the interaction
             await respond_privately(interaction, error_text(error))
 
@@ -283,22 +287,50 @@ class PersistentButton(
         raise NotImplementedError
 
 
-class PersistentPersonaSelect(
+class PersistentSelect(
     discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template=r"never:"
 ):
-    """A menu of personas that outlives a restart and can be used again; custom ids as of a
-    `PersistentButton`.
-    """
+    """A menu that outlives a restart and can be used again; custom ids as of a `PersistentButton`."""
 
     moderators_only: ClassVar[bool] = False
+    action: ClassVar[Action | None] = None
+    """With `moderators_only`: what the holders of a role may do as well."""
 
-    def __init__(self, options: list[discord.SelectOption], *values: str) -> None:
+    def __init__(
+        self, options: list[discord.SelectOption], *values: str, placeholder: str | None = None
+    ) -> None:
         for name, text in zip(self.template.groupindex, values, strict=True):
             setattr(self, name, text)
         custom_id = ":".join([self.template.pattern.partition(":")[0], *values])
         super().__init__(
-            discord.ui.Select(custom_id=custom_id, placeholder="Choose a persona", options=options)
+            discord.ui.Select(custom_id=custom_id, placeholder=placeholder, options=options)
         )
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: Any, match: Any
+    ) -> Self:
+        return cls(item.options, *match.groups(), placeholder=item.placeholder)
+
+    async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
+        return _is_first(interaction)
+
+    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
+        try:
+            if self.moderators_only:
+                require_action(interaction, *([self.action] if self.action else []))
+            await self.chosen(interaction, self.item.values[0])
+            interaction.client.dispatch("item_completion", interaction)
+        except Exception as error:  # nothing above would answer the interaction
+            await respond_privately(interaction, error_text(error))
+
+    async def chosen(self, interaction: Interaction, value: str) -> None:
+        """Handle the choice."""
+        raise NotImplementedError
+
+
+class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
+    """A menu of personas."""
 
     @classmethod
     def of(cls, personas: Iterable[Persona], *values: str) -> Self:
@@ -308,28 +340,7 @@ class PersistentPersonaSelect(
             tagline = persona.tagline[:MAX_DESCRIPTION_CHARS] or None
             option = discord.SelectOption(label=persona.name, value=persona.id, description=tagline)
             options.append(option)
-        return cls(options, *values)
-
-    @classmethod
-    async def from_custom_id(
-        cls, interaction: discord.Interaction[Any], item: Any, match: Any
-    ) -> Self:
-        return cls(item.options, *match.groups())
-
-    async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
-        return _is_first(interaction)
-
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        try:
-            if self.moderators_only:
-                require_moderator(interaction)
-            await self.chosen(interaction, self.item.values[0])
-        except Exception as error:  # nothing above would answer the interaction
-            await respond_privately(interaction, error_text(error))
-
-    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
-        """Handle the choice."""
-        raise NotImplementedError
+        return cls(options, *values, placeholder="Choose a persona")
 
 
 def text_field(
@@ -372,6 +383,7 @@ class FormCog(commands.Cog):
         if handle := self._handlers.get(prefix + separator):
             try:
                 await handle(interaction, rest, _submitted_values(data))
+                interaction.client.dispatch("item_completion", interaction)
             except Exception as error:
                 await respond_privately(interaction, error_text(error))
 

@@ -19,6 +19,8 @@ DELETE_STATEMENTS = {
     "replies": f"""delete from messages where persona_id is not null
         and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
         or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
+    "reports": f"""delete from reports where (user_id = :user and at <= :until)
+        or event_id in ({REPLIES_TO_MEMBER_SQL})""",
     "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
     "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "answering": f"delete from answering_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
@@ -41,6 +43,7 @@ ANONYMISE_STATEMENTS = {
     "channels": "update channels set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
     "scheduled_lines": "update scheduled_lines set set_by = 0 where set_by = :user",
+    "member_greetings": "update member_greetings set set_by = 0 where set_by = :user",
     "training_schedules": "update training_schedules set set_by = 0 where set_by = :user",
     "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
     "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
@@ -58,6 +61,7 @@ TIME_COLUMNS = {
     "memories": "at",
     "talks": "spoke_at",
     "blocks": "at",
+    "reports": "at",
     "consents": "at",
 }
 """When each row was stored, which decides whether an erasure reaches it."""
@@ -83,6 +87,7 @@ FREE_TEXT_COLUMNS = {
     "memories": ("text",),
     "scheduled_lines": ("prompt",),
     "line_prompts": ("prompt",),
+    "member_greetings": ("text",),
     "answered": ("body",),
 }
 """Free-text columns by table, in which names and texts are replaced."""
@@ -138,8 +143,8 @@ class Erasure(Table):
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
             "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by", "training_schedules": "set_by",
-            "scheduled_lines": "set_by",
-            "taught": "user_id", "comparisons": "user_id", "memories": "user_id",
+            "scheduled_lines": "set_by", "member_greetings": "set_by",
+            "taught": "user_id", "comparisons": "user_id", "memories": "user_id", "reports": "user_id",
         }  # fmt: skip
         counts = Counter[str]()
         for table, column in columns.items():
@@ -170,6 +175,7 @@ class Erasure(Table):
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",
             "scheduled_lines": "select guild_id, channel_id, prompt, set_at from scheduled_lines where set_by = :user",
+            "member_greetings": "select guild_id, channel_id, text, set_at from member_greetings where set_by = :user",
             "training_schedules": "select guild_id, channel_id, persona_id, options, set_at from training_schedules "
             "where set_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
@@ -180,6 +186,8 @@ class Erasure(Table):
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
             "blocks": "select guild_id, persona_id, at, user_id = :user as of_you from blocks "
             "where :user in (user_id, blocked_by)",
+            "reports": "select guild_id, channel_id, message_id, persona_id, reason, at from reports "
+            "where user_id = :user order by seq",
             "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
         }
         return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
@@ -190,8 +198,9 @@ class Erasure(Table):
                    "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
-                   "training_schedules.set_by", "scheduled_lines.set_by",
-                   "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by")  # fmt: skip
+                   "training_schedules.set_by", "scheduled_lines.set_by", "member_greetings.set_by",
+                   "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",
+                   "reports.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return set(self._db.column(int, " union ".join(each))) - {0}
 

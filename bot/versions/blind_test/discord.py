@@ -154,6 +154,7 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
         services.reply_service.rules.require_unmuted(
             contest.persona, channel_ref(interaction.channel)
         )
+    services.reply_service.rules.age.require(contest.persona, interaction.channel)
     comparison = await services.blind_tests.assign(
         contest, interaction.user.id, interaction.guild_id or 0
     )

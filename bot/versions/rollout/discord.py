@@ -205,8 +205,8 @@ def require_speaks_in(services: Services, persona: Persona, channel: discord.Tex
     """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
     places: list[SpeakChannel] = [channel, *channel.threads]
     for place in places:
-        resident = services.persona_in(channel_ref(place))
-        if resident and resident.id == persona.id:
+        residents = services.personas_in(channel_ref(place))
+        if any(resident.id == persona.id for resident in residents):
             return
     raise RequestError(
         f"{persona.name} does not live in #{channel.name}, so none of its versions would answer "
@@ -283,6 +283,7 @@ class _RolloutButton(PersistentButton, template=r"never:"):
     """A button for one rollout, by its number. Subclasses have the templates of custom ids."""
 
     moderators_only = True
+    action = "promote"
     seq: str
 
     def rollout(self, interaction: Interaction) -> Rollout:
@@ -322,6 +323,7 @@ class HistoryPageButton(
 
     label = "Page"
     moderators_only = True
+    action = "promote"
     persona_id: str
     page: str
 

@@ -1,0 +1,130 @@
+"""Writes to the audit channel of a server what was changed, and by whom.
+
+A line names the one who changed something, what, and where; never what somebody wrote. It is posted
+beside the change and never hinders it: one that cannot be posted is left out, and whoever made the
+change is told why.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+
+import discord
+
+from bot.chat.delivery import DELIVERY_ERRORS
+from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
+from bot.platform.permissions import channel_remedy, missing_permissions, permission_title
+from bot.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+AuditChannel = discord.TextChannel | discord.Thread
+MAX_PENDING = 100
+"""Lines of a guild that wait for Discord; further ones are left out."""
+CLOSE_TIMEOUT_S = 5.0
+"""How long a shutdown waits for lines that are being posted."""
+CHANNEL_NEEDS = ("view_channel", "send_messages")
+THREAD_NEEDS = ("view_channel", "send_messages_in_threads")
+REMOVED_TEXT = (
+    "The audit channel is gone, or I may not see it. `/moderation audit` sets another one."
+)
+
+
+@dataclass
+class AuditTrail:
+    """Posts lines in the audit channels. `client` is None for a dashboard without Discord."""
+
+    store: Store
+    client: discord.Client | None
+    _pending: Counter[int] = field(default_factory=Counter)
+    _turns: dict[int, asyncio.Lock] = field(default_factory=dict)
+    """By guild: the lines are posted one after another, in order."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _problems: dict[tuple[int, int], str] = field(default_factory=dict)
+    """By guild and member: why a change of theirs could not be posted, until they are told."""
+
+    def record(self, guild_id: int, by: int | None, what: str) -> None:
+        """Post that somebody changed something in a guild, or (0) for all guilds; `what` goes on
+        after their name, such as "muted Oda". `by` is a member, 0 the operator, None the bot itself.
+        Never raises.
+        """
+        try:
+            guild_ids = [guild_id] if guild_id else self.store.audit_channels.guilds()
+        except StoreError as error:
+            log.warning("the audit channels lack a line: %s", error)
+            return
+        for each in guild_ids:
+            if problem := self.post(each, f"{_name(by)} {what}."):
+                log.warning("the audit channel of the guild %d lacks a line: %s", each, problem)
+                if by:
+                    self._problems[each, by] = problem
+
+    def post(self, guild_id: int, text: str) -> str:
+        """Post a line, where the guild has an audit channel. Returns why that is not possible; empty
+        where it is, or nobody has asked for it.
+        """
+        if self.client is None or not guild_id:
+            return ""
+        try:
+            channel_id = self.store.audit_channels.get(guild_id)
+        except StoreError as error:
+            return error.message
+        if channel_id is None or self.client.get_guild(guild_id) is None:
+            return ""
+        channel = self.client.get_channel(channel_id)
+        if not isinstance(channel, AuditChannel):
+            return REMOVED_TEXT
+        if problem := missing_permission(channel):
+            return problem
+        if self._pending[guild_id] >= MAX_PENDING:
+            return "Discord takes the lines more slowly than they come."
+        self._pending[guild_id] += 1
+        task = asyncio.create_task(self._send(guild_id, channel, text[:MAX_MESSAGE_CHARS]))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return ""
+
+    async def _send(self, guild_id: int, channel: AuditChannel, text: str) -> None:
+        try:
+            async with self._turns.setdefault(guild_id, asyncio.Lock()):
+                # discord.py repeats a request that failed; Discord ignores a repeated nonce.
+                await channel.send(
+                    text,
+                    allowed_mentions=NO_MENTIONS,
+                    suppress_embeds=True,
+                    nonce=secrets.token_hex(8),
+                )
+        except DELIVERY_ERRORS as error:
+            log.warning("the audit channel of the guild %d lacks a line: %s", guild_id, error)
+        finally:
+            self._pending[guild_id] -= 1
+
+    def take_problem(self, guild_id: int, user_id: int) -> str:
+        """Return why the latest change of a member could not be posted, once; else empty."""
+        return self._problems.pop((guild_id, user_id), "")
+
+    async def close(self) -> None:
+        """Wait for the lines that are being posted, for a while."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+
+
+def missing_permission(channel: AuditChannel) -> str:
+    """Say what the bot may not do in a channel that is to be the audit channel; empty if nothing."""
+    needs = THREAD_NEEDS if isinstance(channel, discord.Thread) else CHANNEL_NEEDS
+    for need in missing_permissions(channel.permissions_for(channel.guild.me)):
+        if need.permission in needs:
+            return (
+                f"I lack the permission {permission_title(need)} in the audit channel. "
+                f"{channel_remedy(channel.name, need)}"
+            )
+    return ""
+
+
+def _name(by: int | None) -> str:
+    if by is None:
+        return "The bot"
+    return f"<@{by}>" if by else "The operator"

@@ -1,0 +1,88 @@
+"""Age-restricted personas, which speak only in channels that Discord marks as age-restricted.
+
+A card marks its persona by a tag, as the sites for cards do; moderators can mark any persona for
+their server, and take the mark from one of their own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import discord
+
+from bot.platform.errors import RefusedError
+from bot.store import Store, guild_suffix
+from personas.schemas.chat import Persona, fold_name
+
+AGE_TAGS = frozenset({"nsfw", "nsfl", "18+", "r18", "r-18", "adults only", "age-restricted"})
+"""Tags of a card that mark its persona, without regard to case."""
+MARK_ADVICE = (
+    "Discord marks a channel under Edit Channel → Overview → Age-Restricted Channel; its threads "
+    "have its mark."
+)
+
+
+class AgeRestrictedError(RefusedError):
+    """An age-restricted persona may not speak in this channel."""
+
+
+@dataclass(frozen=True)
+class AgeRestriction:
+    """Decides whether a persona may speak in a channel."""
+
+    store: Store
+
+    def applies(self, persona: Persona, guild_id: int) -> bool:
+        """Report whether a persona is age-restricted in a guild; 0 stands for direct messages."""
+        chosen = self.store.age_restrictions.get(guild_id, persona.id) if guild_id else None
+        return has_age_tag(persona) if chosen is None else chosen
+
+    def refuses(self, persona: Persona, channel: object) -> bool:
+        """Report whether a persona is age-restricted, and the channel is not."""
+        if is_age_restricted(channel):
+            return False
+        guild = getattr(channel, "guild", None)
+        return self.applies(persona, guild.id if guild else 0)
+
+    def require(self, persona: Persona, channel: object) -> None:
+        """Raise `AgeRestrictedError` where a persona may not speak."""
+        if not self.refuses(persona, channel):
+            return
+        if isinstance(channel, discord.DMChannel):
+            raise AgeRestrictedError(
+                f"{persona.name} is age-restricted, and does not speak in direct messages.",
+                "Talk to it in an age-restricted channel of a server, or choose another persona.",
+            )
+        raise AgeRestrictedError(
+            f"{persona.name} is age-restricted, and this channel is not.",
+            f"{MARK_ADVICE} Or choose another persona or channel.",
+        )
+
+    def set(self, persona: Persona, guild_id: int, *, is_restricted: bool) -> None:
+        """Mark a persona for a guild, or take its mark. Raises `RefusedError` where a card of all
+        servers has the mark, which is the operator's.
+        """
+        default = has_age_tag(persona)
+        if default and not is_restricted and not persona.id.endswith(guild_suffix(guild_id)):
+            raise RefusedError(
+                f"{persona.name} is a persona of all servers, and its card says that it is "
+                "age-restricted.",
+                "The operator can remove the tag from the card.",
+            )
+        chosen = None if is_restricted == default else is_restricted
+        with self.store.atomic():
+            self.store.age_restrictions.set(guild_id, persona.id, chosen)
+            self.store.age_restrictions.forget_all_told(guild_id)
+
+    def of(self, personas: Iterable[Persona], guild_id: int) -> list[Persona]:
+        """Return those of some personas that are age-restricted in a guild."""
+        return [persona for persona in personas if self.applies(persona, guild_id)]
+
+
+def has_age_tag(persona: Persona) -> bool:
+    """Report whether a card marks its persona as age-restricted."""
+    return any(fold_name(tag) in AGE_TAGS for tag in persona.tags)
+
+
+def is_age_restricted(channel: object) -> bool:
+    """Report whether Discord marks a channel, or the channel of a thread, as age-restricted."""
+    return isinstance(channel, discord.TextChannel | discord.Thread) and channel.is_nsfw()

@@ -1,0 +1,117 @@
+"""Roles whose holders may talk, teach, train or promote in a server, beside its moderators."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import discord
+
+from bot.platform.errors import RefusedError
+from bot.platform.permissions import is_moderator
+from bot.store import Store
+
+Action = Literal["talk", "teach", "train", "promote"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+ACTION_WORDS: dict[Action, str] = {
+    "talk": "talk with personas",
+    "teach": "teach personas",
+    "train": "train personas",
+    "promote": "promote versions",
+}
+DEFAULT_HOLDERS: dict[Action, str] = {
+    "talk": "everybody",
+    "teach": "members who opted in",
+    "train": "moderators alone",
+    "promote": "moderators alone",
+}
+"""Who may do it where no role is named."""
+OPEN_ACTIONS = frozenset[Action]({"talk", "teach"})
+"""Actions of any member where no role is named."""
+MAX_ROLES = 10
+"""Roles of one action."""
+
+
+FINETUNE_ACTIONS: dict[str, tuple[Action, ...]] = {
+    "start": ("train",),
+    "preview": ("train",),
+    "cancel": ("train",),
+    "resume": ("train",),
+    "all": ("train",),
+    "schedule": ("train",),
+    "promote": ("promote",),
+    "rollback": ("promote",),
+    "rollout": ("promote",),
+    "compare": ("promote",),
+    "judgement": ("promote",),
+    "status": ("train", "promote"),
+    "history": ("train", "promote"),
+    "promotion": (),
+    "remove": (),
+}
+"""For each subcommand of `/finetune`, the actions of which one has to be allowed; none where it is
+for moderators alone.
+"""
+
+
+def command_actions(qualified_name: str) -> tuple[Action, ...]:
+    """Return the actions of which one has to be allowed for a moderators' command, such as
+    "finetune rollout start"; none where it is for moderators alone.
+    """
+    group, _, rest = qualified_name.partition(" ")
+    return FINETUNE_ACTIONS[rest.partition(" ")[0]] if group == "finetune" else ()
+
+
+@dataclass(frozen=True)
+class RolePermissions:
+    """Decides by roles what members of a guild may do. Moderators may do everything."""
+
+    store: Store
+
+    def allows(self, member: discord.abc.User, guild_id: int, action: Action) -> bool:
+        """Report whether a member may do something. In direct messages (guild 0), all may. One whose
+        roles Discord does not tell has none.
+        """
+        if not guild_id or is_moderator(member):
+            return True
+        named = self.store.action_roles.get(guild_id, action)
+        if not named:
+            return action in OPEN_ACTIONS
+        roles = member.roles if isinstance(member, discord.Member) else []
+        return any(role.id in named for role in roles)
+
+    def require(self, member: discord.abc.User, guild_id: int, *actions: Action) -> None:
+        """Raise `RefusedError` for a member who may do none of some actions."""
+        if any(self.allows(member, guild_id, action) for action in actions):
+            return
+        named: set[int] = set()
+        for action in actions:
+            named |= self.store.action_roles.get(guild_id, action)
+        what = " or ".join(ACTION_WORDS[action] for action in actions)
+        if not named:
+            raise RefusedError(
+                "Only moderators may do this.", "It takes the permission Manage Server."
+            )
+        roles = " or ".join(f"<@&{role_id}>" for role_id in sorted(named))
+        raise RefusedError(
+            f"You may not {what} here: that takes the role {roles}.",
+            "A moderator can give it to you, or change that with `/moderation roles`.",
+        )
+
+    def add(self, guild_id: int, action: Action, role: discord.Role) -> None:
+        """Let the holders of a role do something. Raises `RefusedError`."""
+        if role.is_default():
+            raise RefusedError(
+                "@everyone is no role that some have and others do not.", "Choose another role."
+            )
+        if len(self.store.action_roles.get(guild_id, action) | {role.id}) > MAX_ROLES:
+            raise RefusedError(
+                f"{MAX_ROLES} roles may {ACTION_WORDS[action]}, which is the limit.", "Remove one."
+            )
+        self.store.action_roles.add(guild_id, action, role.id)
+
+    def remove(self, guild_id: int, action: Action, role_id: int) -> None:
+        """Let the holders of a role no longer do something. Raises `RefusedError`."""
+        if not self.store.action_roles.remove(guild_id, action, role_id):
+            raise RefusedError(
+                f"<@&{role_id}> is not among the roles that may {ACTION_WORDS[action]}.",
+                "`/moderation roles` lists them.",
+            )

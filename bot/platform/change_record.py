@@ -1,0 +1,12 @@
+"""How features tell what was changed, without knowing where that is said (`bot.audit`)."""
+
+from collections.abc import Callable
+
+ChangeRecord = Callable[[int, int | None, str], object]
+"""Called after a change with the guild (0: all), who made it (a member, 0 for the operator, None for
+the bot itself), and what they did, such as "muted Oda".
+"""
+
+
+def no_record(guild_id: int, by: int | None, what: str) -> None:
+    """Tell nobody."""

@@ -1,0 +1,1 @@
+"""Replies that members have reported to the moderators of their server."""

@@ -1,0 +1,97 @@
+"""Takes members' reports of replies, and tells moderators.
+
+Moderators learn which reply was reported, and why; not by whom, so that nobody has to fear to do it.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bot.audit.actions import AuditTrail
+from bot.platform.errors import RefusedError
+from bot.reports.store import Report
+from bot.store import Store, StoredReply
+
+REASONS = {
+    "hateful": "hateful or harassing",
+    "sexual": "sexual",
+    "violent": "violent or dangerous",
+    "harmful": "harmful advice",
+    "private": "private details of somebody",
+    "false": "false, and it matters",
+    "other": "something else",
+}
+"""What a member can choose, as it is shown."""
+REPORT_DAYS = 30
+"""Days after which a report is deleted."""
+HOUR_S = 3600.0
+MAX_PER_HOUR = 5
+"""Reports of a member in a server."""
+
+
+@dataclass(frozen=True)
+class ReplyReports:
+    """Stores reports, and posts them in the audit channel of the server, if it has one. `clock`
+    returns seconds since 1970.
+    """
+
+    store: Store
+    audit: AuditTrail
+    clock: Callable[[], float] = time.time
+
+    def require_can_report(self, reply: StoredReply, guild_id: int, user_id: int) -> None:
+        """Raise `RefusedError` for a reply of another place, a second report, and too many."""
+        if not guild_id or reply.guild_id != guild_id:
+            raise RefusedError(
+                "Replies are reported to the moderators of the server in which they stand.",
+                "In direct messages, there are none.",
+            )
+        if self.store.reports.has(reply.event_id, user_id):
+            raise RefusedError("You have reported this reply.", "Moderators see it.")
+        now = self.clock()
+        latest = self.store.reports.times_since(guild_id, user_id, now - HOUR_S)
+        if len(latest) >= MAX_PER_HOUR:
+            until = math.ceil(latest[-MAX_PER_HOUR] + HOUR_S)
+            raise RefusedError(
+                f"You have reported {MAX_PER_HOUR} replies within an hour.",
+                f"You can report another one <t:{until}:R>.",
+            )
+
+    def report(
+        self, reply: StoredReply, message_id: int, reason: str, *, guild_id: int, user_id: int
+    ) -> None:
+        """Store a report, and tell moderators. Raises `RefusedError` as `require_can_report`."""
+        self.require_can_report(reply, guild_id, user_id)
+        report = Report(
+            seq=0,
+            guild_id=guild_id,
+            channel_id=reply.channel_id,
+            message_id=message_id,
+            event_id=reply.event_id,
+            persona_id=reply.persona_id,
+            version=reply.adapter_version,
+            reason=reason,
+            user_id=user_id,
+            at=self.clock(),
+        )
+        seq = self.store.reports.add(report)
+        if seq is None:
+            raise RefusedError("You have reported this reply.", "Moderators see it.")
+        self.audit.post(guild_id, f"Report {seq}: {REASONS[reason]}. {reply_link(report)}")
+
+    def close(self, guild_id: int, seq: int, by: int) -> int:
+        """Remove the reports of the reply that one of them is about, which a moderator has dealt
+        with; returns their number. Raises `RefusedError` where there is none.
+        """
+        count = self.store.reports.remove(guild_id, seq)
+        if not count:
+            raise RefusedError(f"There is no report {seq}.", "`/moderation reports` lists them.")
+        self.audit.record(guild_id, by, f"dealt with report {seq}")
+        return count
+
+
+def reply_link(report: Report) -> str:
+    """Return the link to the reported message, which shows no preview."""
+    place = f"{report.guild_id}/{report.channel_id}/{report.message_id}"
+    return f"https://discord.com/channels/{place}"

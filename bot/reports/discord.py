@@ -1,0 +1,127 @@
+"""Apps → **Report this reply** for members, and `/moderation reports`, which lists the reports."""
+
+from collections import Counter
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.platform.discord_kit.transformers import MODERATION, Interaction
+from bot.platform.discord_kit.ui import (
+    PersistentSelect,
+    button_view,
+    respond,
+    update_message,
+)
+from bot.reports.actions import REASONS, REPORT_DAYS, reply_link
+from bot.reports.store import Report
+from bot.services import Bot, Services
+from personas.schemas.formatting import count_of
+
+MAX_LISTED = 12
+"""Reported replies in a list, latest last."""
+ASK_TEXT = (
+    "**What is wrong with this reply?** Moderators of this server see your reason and the reply, "
+    "not who reported it."
+)
+THANKS_TEXT = (
+    "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
+    f"have dealt with it, and after {REPORT_DAYS} days."
+)
+
+
+class ReasonSelect(PersistentSelect, template=r"report:(?P<message>[0-9]+)"):
+    """The menu of reasons for the report of a message."""
+
+    message: str
+
+    @classmethod
+    def for_message(cls, message_id: int) -> "ReasonSelect":
+        options = [
+            discord.SelectOption(label=label.capitalize(), value=reason)
+            for reason, label in REASONS.items()
+        ]
+        return cls(options, str(message_id), placeholder="Choose a reason")
+
+    async def chosen(self, interaction: Interaction, value: str) -> None:
+        services = interaction.client.services
+        message_id = int(self.message)
+        reply = services.store.replies.of_message(message_id)
+        services.reports.report(
+            services.reply_service.rules.require_reply(reply),
+            message_id,
+            value,
+            guild_id=interaction.guild_id or 0,
+            user_id=interaction.user.id,
+        )
+        await update_message(interaction, content=THANKS_TEXT, view=None)
+
+
+class ReportCog(commands.Cog):
+    """The command in the menu of a message."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.bot = bot
+        self._menu = app_commands.ContextMenu(
+            name="Report this reply",
+            callback=self.report_reply,
+            allowed_contexts=app_commands.AppCommandContext(guild=True),
+        )
+
+    async def cog_load(self) -> None:
+        self.bot.tree.add_command(self._menu)
+
+    async def cog_unload(self) -> None:
+        self.bot.tree.remove_command(self._menu.name, type=self._menu.type)
+
+    async def report_reply(self, interaction: Interaction, message: discord.Message) -> None:
+        """Ask a member why they report a persona's reply."""
+        services = self.bot.services
+        reply = services.reply_service.rules.require_reply(
+            services.store.replies.of_message(message.id)
+        )
+        guild_id = interaction.guild_id or 0
+        services.reports.require_can_report(reply, guild_id, interaction.user.id)
+        await respond(interaction, ASK_TEXT, button_view(ReasonSelect.for_message(message.id)))
+
+
+@MODERATION.command(description="List the replies that members have reported.")
+@app_commands.describe(done="The number of a report that you have dealt with: it is deleted")
+async def reports(
+    interaction: Interaction, done: app_commands.Range[int, 1, 2**53 - 1] | None = None
+) -> None:
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    if done is not None:
+        count = services.reports.close(guild_id, done, interaction.user.id)
+        await respond(interaction, f"Dealt with: {count_of(count, 'report')} of that reply.")
+        return
+    text = _list_text(services, services.store.reports.of_guild(guild_id))
+    await respond(interaction, text or "No reply is reported.", suppress_embeds=True)
+
+
+def _list_text(services: Services, entries: list[Report]) -> str:
+    """List the reported replies, each once; empty where there are none."""
+    by_reply: dict[int, list[Report]] = {}
+    for entry in entries:
+        by_reply.setdefault(entry.event_id, []).append(entry)
+    groups = list(by_reply.values())
+    lines = [_reply_line(services, group) for group in groups[-MAX_LISTED:]]
+    if len(groups) > MAX_LISTED:
+        lines.insert(0, f"{len(groups) - MAX_LISTED} earlier ones, and:")
+    if lines:
+        lines.append("-# `/moderation reports done` deletes one that you have dealt with.")
+    return "\n".join(lines)
+
+
+def _reply_line(services: Services, group: list[Report]) -> str:
+    first = group[0]
+    persona = services.personas.get(first.persona_id, first.guild_id)
+    name = persona.name if persona else first.persona_id
+    counts = Counter(REASONS.get(entry.reason, entry.reason) for entry in group)
+    reasons = ", ".join(f"{why} ×{n}" if n > 1 else why for why, n in counts.items())
+    version = first.version or "base model"
+    return (
+        f"**{first.seq}** · <t:{int(first.at)}:R> · **{name}** ({version}): {reasons}. "
+        f"{reply_link(first)}"
+    )

@@ -1,0 +1,189 @@
+"""The audit channel says who changed what, mentions nobody, and never hinders a change."""
+
+import asyncio
+
+import pytest
+
+from bot.audit import actions
+from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
+from bot.store import NewRollout
+from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
+from sandbox.sandbox_errors import SandboxRefusal
+from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
+from tests.bot.version_rows import install
+from tests.fakes import until
+
+
+async def moderated(stage, command, where=QUAY, /, **options):
+    answer = await stage.moderator.slash(where, command, **options)
+    await until(lambda: (answer.message or {}).get("content"))
+    return answer.message["content"]
+
+
+async def audited(stage, channel=OFFICE):
+    said = await moderated(stage, "moderation audit", channel=stage.sandbox.channel(channel)["id"])
+    assert "lists changes from now on" in said
+    await listed(stage, "made this the audit channel", channel)
+
+
+def lines(stage, channel=OFFICE):
+    return [one["content"] for one in stage.sandbox.messages(channel)]
+
+
+async def listed(stage, words, channel=OFFICE):
+    await until(lambda: any(words in line for line in lines(stage, channel)))
+    return next(line for line in lines(stage, channel) if words in line)
+
+
+async def test_each_change_is_one_line_with_who_and_what(stage):
+    await moderated(stage, "persona alias", persona="oda", names="Mother Marrow")
+    await audited(stage)
+    before = len(lines(stage))
+    member = stage.member.id
+    await moderated(stage, "persona set", INN, persona="oda", second="thrip")
+    await moderated(stage, "persona clear", INN)
+    await moderated(stage, "persona mute", persona="ballast")
+    await moderated(stage, "persona unmute", persona="ballast")
+    await moderated(stage, "moderation block", member=member)
+    await moderated(stage, "moderation unblock", member=member)
+    await moderated(stage, "moderation limits", per_day=9)
+    await moderated(stage, "moderation limits")
+    await moderated(stage, "moderation minors", here=True)
+    await moderated(stage, "moderation age", persona="thrip", restricted=True)
+    await moderated(stage, "finetune promotion", way="automatic")
+    await listed(stage, "go live at once")
+    inn, quay = (stage.sandbox.channel(name)["id"] for name in (INN, QUAY))
+    by = f"<@{stage.moderator.id}>"
+    assert lines(stage)[before:] == [
+        f"{by} set **Oda Marrow**, **Sir Aurelio Thrip** in <#{inn}>, where all messages are answered.",
+        f"{by} removed the persona of <#{inn}>.",
+        f"{by} muted Ballast in <#{quay}>.",
+        f"{by} unmuted Ballast in <#{quay}>.",
+        f"{by} blocked <@{member}>, by all personas.",
+        f"{by} lifted the block of <@{member}>, by all personas.",
+        f"{by} changed the limits: Replies to a member here: 9 a day, from midnight in the server's "
+        "time zone. Moderators have no limit.",
+        f"{by} said that minors are here.",
+        f"{by} said that **Sir Aurelio Thrip** is age-restricted.",
+        f"{by} had new versions that the gate would promote go live at once.",
+    ]
+    assert not any(one["mentions"] for one in stage.sandbox.messages(OFFICE)), "nobody is pinged"
+
+
+async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots(stage):
+    await audited(stage)
+    by = f"<@{stage.moderator.id}>"
+    await moderated(stage, "finetune start", persona="oda")
+    started = await listed(stage, "trained")
+    job = stage.store.jobs.in_state("queued") + stage.store.jobs.in_state("running")
+    assert started == f"{by} had **oda** (`{job[0].job_id}`) trained."
+    await moderated(stage, "finetune cancel")
+    assert (
+        await listed(stage, "stopped")
+        == f"{by} stopped the training of **oda** (`{job[0].job_id}`)."
+    )
+
+    guild = int(stage.sandbox.guild_id)
+    first, second = (install(stage.store, "oda", guild=guild) for _ in range(2))
+    versions = stage.client.services.versions
+    moderator = int(stage.moderator.id)
+    origin = RequestOrigin(guild, 0, moderator)
+    for version in (first, second):
+        await versions.promote("oda", version, origin, anyway=True)
+    oda = stage.client.services.personas.get("oda", guild)
+    versions.roll_back(oda, origin)
+    new = NewRollout("oda", second, guild, 0, moderator, 20)
+    versions.stop_rollout(await versions.start_rollout(new), moderator)
+    await versions.promote("oda", install(stage.store, "oda"), OPERATOR_ORIGIN, anyway=True)
+    last = await listed(stage, "The operator")
+    assert last.startswith("The operator made v") and last.endswith(" of **Oda Marrow** live.")
+    assert lines(stage)[-6:-1] == [
+        f"{by} made {first} of **Oda Marrow** live.",
+        f"{by} made {second} of **Oda Marrow** live.",
+        f"{by} rolled **Oda Marrow** back to {first}.",
+        f"{by} let {second} of **Oda Marrow** answer 20 % of the replies.",
+        f"{by} stopped the rollout of {second} of **Oda Marrow**.",
+    ]
+
+
+async def test_it_is_off_until_it_is_set_moves_and_goes_off(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        assert "listed nowhere" in await moderated(stage, "moderation audit")
+        before = lines(stage)
+        await moderated(stage, "moderation limits", per_day=3)
+        await audited(stage)
+        assert not any("limits:" in line for line in lines(stage))
+        assert len(lines(stage)) == len(before) + 2
+    async with on_stage(tmp_path) as stage:
+        assert "Changes are listed in <#" in await moderated(stage, "moderation audit")
+        await moderated(stage, "moderation limits", per_day=4)
+        await listed(stage, "4 a day")
+        await audited(stage, STAGE)
+        await listed(stage, "moved the audit to <#")
+        refused = await moderated(
+            stage, "moderation audit", channel=stage.sandbox.channel(STAGE)["id"], off=True
+        )
+        assert "Choose one of the two." in refused
+        assert "no longer listed" in await moderated(stage, "moderation audit", off=True)
+        await listed(stage, "turned the audit off", STAGE)
+        count = len(lines(stage, STAGE))
+        await moderated(stage, "moderation limits", per_day=5)
+        await asyncio.sleep(0.05)
+        assert len(lines(stage, STAGE)) == count
+
+
+async def test_a_permission_that_is_revoked_is_told_at_once_and_hinders_nothing(stage):
+    await audited(stage)
+    stage.sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS & ~Permission.SEND_MESSAGES)
+    guild = stage.client.get_guild(stage.sandbox.guild_id)
+    await until(lambda: not guild.me.guild_permissions.send_messages)
+    mark = stage.mark
+    said = await moderated(stage, "moderation limits", per_day=7)
+    assert "7 a day" in said
+    told = await stage.sees("the audit channel does not list it", "message", mark)
+    assert told["flags"] & 64 and "I lack the permission Send Messages" in told["content"]
+    assert "Edit Channel of #harbour-office" in told["content"]
+    assert stage.store.limits.get(int(stage.sandbox.guild_id)).per_day == 7
+    assert "I lack the permission Send Messages" in await moderated(stage, "moderation audit")
+    refused = await moderated(stage, "moderation audit", channel=stage.sandbox.channel(STAGE)["id"])
+    assert "I lack the permission" in refused
+    assert stage.store.audit_channels.get(guild.id) == int(stage.sandbox.channel(OFFICE)["id"])
+    mark = stage.mark
+    reply = stage.client.services.reply_service
+    oda = stage.client.services.personas.get("oda", 0)
+    theatre = stage.client.get_channel(int(stage.sandbox.channel(STAGE)["id"]))
+    assert reply.assign(oda, theatre, answers="mentions", user_id=int(stage.moderator.id))
+
+
+async def test_a_button_tells_it_too_and_a_channel_that_is_gone(stage):
+    await audited(stage)
+    stage.store.audit_channels.set(int(stage.sandbox.guild_id), 99)
+    assert "The audit channel is gone" in await moderated(stage, "moderation audit")
+    answer = await stage.moderator.slash(OFFICE, "finetune start", persona="oda")
+    told = await stage.sees("The audit channel is gone", "message")
+    assert told["flags"] & 64
+    await until(lambda: (answer.message or {}).get("components"))
+    mark = stage.mark
+    await stage.moderator.click(answer.message, "Cancel")
+    await stage.sees("Done, but the audit channel does not list it.", "message", mark)
+
+
+async def test_lines_beyond_the_limit_are_left_out_and_a_refusal_by_discord_breaks_nothing(
+    stage, monkeypatch
+):
+    await audited(stage)
+    audit = stage.client.services.audit
+    guild = int(stage.sandbox.guild_id)
+    monkeypatch.setattr(actions, "MAX_PENDING", 0)
+    assert "more slowly" in audit.post(guild, "one more")
+    monkeypatch.undo()
+    stage.sandbox.fail_requests("POST /channels/{channel_id}/messages", "blocked", 1)
+    audit.record(guild, None, "did what Discord refuses")
+    audit.record(guild, None, "did what it takes")
+    await listed(stage, "The bot did what it takes.")
+    assert audit.post(77, "another server's") == "" and audit.post(0, "nobody's") == ""
+
+
+async def test_members_may_not(stage):
+    with pytest.raises(SandboxRefusal):
+        await stage.member.slash(QUAY, "moderation audit", off=True)

@@ -1,0 +1,178 @@
+"""Members report replies of personas; moderators see which and why, not who."""
+
+import time
+
+import pytest
+
+from bot.privacy.translations import TEXTS
+from bot.reports.actions import REASONS, REPORT_DAYS
+from bot.reports.store import Report
+from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
+from sandbox.sandbox_errors import SandboxRefusal
+from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.test_direct_messages import chosen
+from tests.fakes import until
+
+MENU = "Report this reply"
+
+
+async def asked(stage, words="hello", channel=QUAY, who=None):
+    mark = stage.mark
+    await (who or stage.member).say(channel, words)
+    return await stage.finished(channel, mark)
+
+
+async def reported(stage, reply, reason="hateful", who=None):
+    """Report a reply; the answer that the member sees alone."""
+    who = who or stage.member
+    menu = await who.context(QUAY, MENU, reply)
+    assert menu.ephemeral and "What is wrong with this reply?" in menu.message["content"]
+    options = menu.message["components"][0]["components"][0]["options"]
+    assert {option["value"] for option in options} == set(REASONS)
+    await who.select(menu.message, "Choose a reason", [reason])
+    await until(lambda: "Thank you." in menu.message["content"])
+    return menu.message
+
+
+async def refused(stage, reply, words, who=None):
+    answer = await (who or stage.member).context(QUAY, MENU, reply)
+    assert answer.ephemeral and words in answer.message["content"], answer.message
+
+
+async def listed(stage, **options):
+    answer = await stage.moderator.slash(QUAY, "moderation reports", **options)
+    assert answer.ephemeral
+    return answer.message["content"]
+
+
+def stored(stage):
+    return stage.store.reports.of_guild(int(stage.sandbox.guild_id))
+
+
+async def test_a_report_is_confirmed_in_private_and_listed_without_its_member(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        assert await listed(stage) == "No reply is reported."
+        reply = await asked(stage, "a secret question")
+        shown = await reported(stage, reply)
+        assert not shown["components"]
+        await reported(stage, reply, "private", stage.moderator)
+        (report, other) = stored(stage)
+        assert (report.reason, other.reason, report.persona_id) == ("hateful", "private", "ballast")
+    async with on_stage(tmp_path) as stage:
+        text = await listed(stage)
+        assert text.startswith(
+            f"**{report.seq}** · <t:{int(report.at)}:R> · **Ballast** (base model)"
+        )
+        assert "hateful or harassing, private details of somebody" in text
+        place = f"{stage.sandbox.guild_id}/{stage.sandbox.channel(QUAY)['id']}/{reply['id']}"
+        assert f"https://discord.com/channels/{place}" in text
+        assert "secret" not in text and str(stage.member.id) not in text
+        assert "2 reports of that reply" in await listed(stage, done=report.seq)
+        assert await listed(stage) == "No reply is reported."
+        assert "There is no report" in await listed(stage, done=report.seq)
+
+
+async def test_with_an_audit_channel_moderators_read_it_there_and_it_may_be_broken(stage):
+    office = stage.sandbox.channel(OFFICE)["id"]
+    await stage.moderator.slash(QUAY, "moderation audit", channel=office)
+    mark = stage.mark
+    reply = await asked(stage)
+    await reported(stage, reply, "false")
+    line = await stage.sees("Report 1: false, and it matters.", "message", mark)
+    assert line["channel_id"] == office and reply["id"] in line["content"]
+    assert str(stage.member.id) not in line["content"]
+    stage.sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS & ~Permission.VIEW_CHANNEL)
+    guild = stage.client.get_guild(stage.sandbox.guild_id)
+    await until(lambda: not guild.me.guild_permissions.view_channel)
+    await reported(stage, reply, "other", stage.moderator)
+    assert len(stored(stage)) == 2
+    stage.sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS)
+    await until(lambda: guild.me.guild_permissions.view_channel)
+    mark = stage.mark
+    await listed(stage, done=1)
+    await stage.sees("dealt with report 1", "message", mark)
+
+
+async def test_a_member_reports_a_reply_once_and_few_in_an_hour(stage):
+    reply = await asked(stage)
+    first = await stage.member.context(QUAY, MENU, reply)
+    await reported(stage, reply)
+    await refused(stage, reply, "You have reported this reply.")
+    await stage.member.select(first.message, "Choose a reason", ["other"])  # the menu from before
+    await stage.sees("You have reported this reply.", "message")
+    assert len(stored(stage)) == 1
+    for _ in range(4):
+        await reported(stage, await asked(stage))
+    last = await asked(stage)
+    await refused(stage, last, "You have reported 5 replies within an hour.")
+    await reported(stage, last, who=stage.moderator)
+    stage.store.reports._db.write("update reports set at = at - 3600")
+    await reported(stage, last)
+
+
+async def test_only_replies_of_personas_on_the_server_can_be_reported(stage):
+    said = await stage.member.say(QUAY, "@Someone hello")
+    await refused(stage, said, "This is no reply of a persona")
+    channel = await chosen(stage)
+    reply = await stage.sandbox.wait_for(
+        "edit",
+        lambda one: one["channel_id"] == channel["id"] and "AI-written" in one["content"],
+        since=0,
+    )
+    with pytest.raises(SandboxRefusal):
+        await stage.member.context(channel, MENU, reply)
+    assert stored(stage) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"done": 1}])
+async def test_members_see_no_reports(stage, options):
+    with pytest.raises(SandboxRefusal):
+        await stage.member.slash(QUAY, "moderation reports", **options)
+
+
+async def test_a_long_list_shows_the_latest(stage):
+    for number in range(14):
+        stage.store.reports.add(_report(stage, number))
+    text = await listed(stage)
+    assert text.startswith("2 earlier ones, and:") and "**14**" in text and "**2**" not in text
+
+
+def _report(stage, event, *, user=7, at=None):
+    return Report(
+        seq=0,
+        guild_id=int(stage.sandbox.guild_id),
+        channel_id=1,
+        message_id=2,
+        event_id=event,
+        persona_id="oda",
+        version="v1",
+        reason="other",
+        user_id=user,
+        at=at or time.time(),
+    )
+
+
+async def test_erasure_takes_own_reports_and_those_of_replies_to_the_member(stage):
+    member, moderator = int(stage.member.id), int(stage.moderator.id)
+    to_member = await asked(stage)
+    await reported(stage, to_member, who=stage.moderator)
+    to_moderator = await asked(stage, who=stage.moderator)
+    await reported(stage, to_moderator)
+    assert len(stored(stage)) == 2
+    erasure = stage.store.erasure
+    assert {member, moderator} <= erasure.user_ids() and erasure.counts(member)["reports"] == 1
+    (row,) = erasure.rows_of(member)["reports"]
+    assert row["reason"] == "hateful" and str(row["message_id"]) == to_moderator["id"]
+    shown = await stage.member.slash(QUAY, "privacy show")
+    await until(lambda: "that you reported to moderators: 1" in shown.message["content"])
+    erasure.erase(member, time.time() + 1, str)
+    assert stored(stage) == []
+
+
+async def test_reports_are_deleted_after_the_stated_time(stage):
+    assert all(f"{REPORT_DAYS} " in text for text in TEXTS["show_reports"].values())
+    old = time.time() - REPORT_DAYS * 86_400
+    stage.store.reports.add(_report(stage, 1, at=old - 60))
+    stage.store.reports.add(_report(stage, 2, at=old + 60))
+    stage.store.reports.delete_before(old)
+    assert [report.event_id for report in stored(stage)] == [2]
