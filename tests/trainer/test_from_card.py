@@ -51,7 +51,7 @@ from trainer.process.run_control import RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card
 from trainer.run import run_job
-from trainer.teacher.reply_judge import HUMAN, ReplyJudge
+from trainer.teacher.reply_judge import HUMAN, MIN_SENSE, ReplyJudge
 from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
 from trainer.teacher.restyle import restyle
 from trainer.teacher.writing_stage import choose_teacher
@@ -288,7 +288,30 @@ def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
     assert judge.fault(message, reply) == fault
 
 
-def test_the_best_draft_is_to_the_point(persona):
+def test_of_drafts_to_the_point_the_first_is_kept_and_none_for_saying_the_question_again(persona):
+    card, lore = persona
+    judge = ReplyJudge(card, lore.passages)
+    asked = "i can't sleep, what do you do at night?"
+    own = "Sleep does not come to me either. I lie awake, and I listen to the clock."
+    echo = "I do not sleep at night, so I wait until others can."
+    senses = judge._sense.sense(asked, [own, echo])
+    assert senses[1] > senses[0] > MIN_SENSE
+    assert judge.choose(asked, [own, echo])[0] == own
+    assert judge.choose(asked, [echo, own])[0] == echo
+
+
+def test_what_the_lore_answers_is_kept_unless_a_draft_says_it_too(persona):
+    card, lore = persona
+    judge = ReplyJudge(card, lore.passages)
+    asked = "where do you keep the oil for the clock?"
+    known = "I keep the oil in a green can below the stairs."
+    vague = "The oil for the clock is where I keep it. Nobody has asked me yet."
+    says_it = "The oil? In the green can, below the stairs, where the clock can see it."
+    assert judge.choose(asked, [vague], known)[0] == known
+    assert judge.choose(asked, [vague, says_it], known)[0] == says_it
+
+
+def test_a_draft_beside_the_point_is_dropped(persona):
     card, lore = persona
     judge = ReplyJudge(card, lore.passages)
     to_the_point = "Sleep does not come to me either. I lie awake, and I listen to the clock."

@@ -1,6 +1,4 @@
-"""Judges what a teacher writes: drops drafts with a fault, each with its reason, and chooses the best of the
-others.
-"""
+"""Judges what a teacher writes: drops drafts with a fault, each with its reason, and chooses one of the others."""
 
 import itertools
 import re
@@ -49,7 +47,8 @@ MIN_SENSE = 0.4
 """Least estimated mark. Of the replies that readers marked, it lets pass 37 % of the generated ones, with
 a mean mark of 0.30 in place of 0.22, and 80 % of the real ones.
 """
-CATCHWORD_BONUS = 0.1
+KNOWN_SHARE = 0.5
+"""A draft says what the lore says if it has so many of its words beside the commonest."""
 YOU = re.compile(r"\b(?:you|your|yours|u|ur|ya)\b", re.IGNORECASE)
 TOO_LONG_WORDS = 120
 MIN_CIRCLING_WORDS = 16
@@ -59,7 +58,8 @@ MIN_DISTINCT_PAIR_SHARE = 0.8
 
 class SenseMeter:
     """Estimates the mark that a reader would give a reply, from 0 to 1. It agrees with readers a
-    little (docs/quality.md): enough to choose among drafts, not to judge one.
+    little (docs/quality.md): enough to drop what is beside the point, and not to choose among the
+    rest, because it favours replies that say the question again.
     """
 
     def __init__(self, persona_id: str) -> None:
@@ -97,27 +97,38 @@ class ReplyJudge:
         """Remember a reply that is kept, so that similar ones count as repetitions."""
         self._filter.keep([reply])
 
-    def choose(self, question: str, drafts: Sequence[str]) -> tuple[str, list[str]]:
-        """Return the best draft without a fault, empty if there is none, and the faults of the
-        others.
+    def choose(
+        self, question: str, drafts: Sequence[str], known: str = ""
+    ) -> tuple[str, list[str]]:
+        """Return one draft without a fault, empty if there is none, and the faults of the others.
+
+        It is the first, so that what is kept is a sample of the teacher; but drafts with a word
+        that the card likes go first, and before them those that say what is `known`, the lore's
+        answer to the question, which is the last draft itself.
         """
+        drafts = list(dict.fromkeys([*drafts, known] if known else drafts))
         faults: list[str] = []
         faultless: list[str] = []
-        for draft in dict.fromkeys(drafts):
+        for draft in drafts:
             if fault := self.fault(question, draft):
                 faults.append(fault)
             else:
                 faultless.append(draft)
         if not faultless:
             return "", faults
-        scores = {}
+        to_the_point: list[str] = []
         for draft, mark in zip(faultless, self._sense.sense(question, faultless), strict=True):
             if mark < MIN_SENSE:
                 faults.append("beside the point")
             else:
-                has_catchword = any(word in draft.casefold() for word in self._catchwords)
-                scores[draft] = mark + CATCHWORD_BONUS * has_catchword
-        return max(scores, key=scores.__getitem__, default=""), faults
+                to_the_point.append(draft)
+        facts = _content_words(known) - _content_words(question)
+
+        def rank(draft: str) -> tuple[bool, bool]:
+            says = len(facts & _content_words(draft)) >= KNOWN_SHARE * len(facts)
+            return says, any(word in draft.casefold() for word in self._catchwords)
+
+        return max(to_the_point, key=rank, default=""), faults  # of equals, max takes the first
 
     def fault(self, question: str, reply: str) -> str | None:
         """Return the first fault of a reply, or None; whether it is to the point is not a part of

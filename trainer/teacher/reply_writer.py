@@ -48,7 +48,7 @@ FEW_QUESTIONS = 60
 class WritingTask:
     """What is to be written: `count` replies to the first of the questions that get a good one.
 
-    `drafts` are written for each question, and the best one is kept.
+    `drafts` are written for each question, and one is kept.
     """
 
     persona: Persona
@@ -221,9 +221,7 @@ class _Writing:
         best = asked.given
         faults: list[str] = []
         if not best:
-            if asked.from_lore:
-                drafts.append(asked.from_lore)
-            best, faults = self._judge.choose(question.text, drafts)
+            best, faults = self._judge.choose(question.text, drafts, asked.from_lore)
             by = "lore" if best == asked.from_lore else "teacher"
         reply = None
         if best:
