@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -394,16 +394,14 @@ async def _connect(
     sandbox: Sandbox | None,
     stack: AsyncExitStack,
 ) -> tuple[BotClient, asyncio.Task[None]]:
-    """Log in and wait until ready; without the message content intent where Discord does not grant
-    it.
-    """
+    """Log in and wait until ready; without the privileged intents that Discord does not grant."""
     limiter = None
     if settings.shards is not None:
         limiter = open_limiter(settings.home, settings.shared_db)
         stack.push_async_callback(limiter.close)
 
-    async def log_in(*, message_content: bool) -> tuple[BotClient, asyncio.Task[None]]:
-        client = _create_client(settings, limiter, message_content=message_content)
+    async def log_in(intents: PrivilegedIntents) -> tuple[BotClient, asyncio.Task[None]]:
+        client = _create_client(settings, limiter, intents)
         client.services = compose(settings, dependencies, client)
         token = sandbox.token if sandbox else settings.discord_token
         running = asyncio.create_task(client.start(token), name="discord")
@@ -412,31 +410,61 @@ async def _connect(
         stack.push_async_callback(client.services.reply_service.close)
         return client, running
 
-    try:
-        return await log_in(message_content=settings.message_content_intent)
-    except discord.PrivilegedIntentsRequired:
-        need = permissions.MESSAGE_CONTENT
-        log.warning(
-            "Discord does not grant this bot the message content intent, needed to %s; without it "
-            "%s. Grant it under Bot → Privileged Gateway Intents, or set "
-            "MESSAGE_CONTENT_INTENT=false.",
-            need.why,
-            need.cost,
-        )
-    return await log_in(message_content=False)
+    wanted = PrivilegedIntents(settings.message_content_intent, settings.members_intent)
+    for intents in wanted.fewer():
+        try:
+            client, running = await log_in(intents)
+        except discord.PrivilegedIntentsRequired:  # Discord does not say which
+            continue
+        _warn_of_refused(wanted, intents)
+        return client, running
+    none = PrivilegedIntents(message_content=False, members=False)
+    _warn_of_refused(wanted, none)
+    return await log_in(none)
+
+
+@dataclass(frozen=True)
+class PrivilegedIntents:
+    """The privileged intents that the bot asks for."""
+
+    message_content: bool
+    members: bool
+
+    def fewer(self) -> Iterator["PrivilegedIntents"]:
+        """Yield these, and then fewer and fewer of them."""
+        seen = set()
+        for content, members in ((True, True), (True, False), (False, True)):
+            intents = PrivilegedIntents(self.message_content and content, self.members and members)
+            if intents not in seen and (intents.message_content or intents.members):
+                seen.add(intents)
+                yield intents
+
+
+def _warn_of_refused(wanted: PrivilegedIntents, granted: PrivilegedIntents) -> None:
+    needs = {
+        "message content intent": (permissions.MESSAGE_CONTENT, "message_content"),
+        "server members intent": (permissions.MEMBERS, "members"),
+    }
+    for name, (need, field_name) in needs.items():
+        if getattr(wanted, field_name) and not getattr(granted, field_name):
+            log.warning(
+                "Discord does not grant this bot the %s, needed to %s; without it %s. Grant it "
+                "under Bot → Privileged Gateway Intents, or set %s_INTENT=false.",
+                name,
+                need.why,
+                need.cost,
+                field_name.upper(),
+            )
 
 
 def _create_client(
-    settings: Settings, limiter: RequestLimiter | None, *, message_content: bool
+    settings: Settings, limiter: RequestLimiter | None, intents: PrivilegedIntents
 ) -> BotClient:
     settle_s = SANDBOX_GUILDS_SETTLE_S if settings.in_sandbox else GUILDS_SETTLE_S
     if settings.shards is None or limiter is None:
-        return BotClient(message_content=message_content, guilds_settle_s=settle_s)
+        return BotClient(guilds_settle_s=settle_s, **vars(intents))
     return ShardedBotClient(
-        message_content=message_content,
-        guilds_settle_s=settle_s,
-        shards=settings.shards,
-        limiter=limiter,
+        guilds_settle_s=settle_s, shards=settings.shards, limiter=limiter, **vars(intents)
     )
 
 

@@ -181,6 +181,11 @@ class Settings(BaseSettings):
         default_factory=lambda values: not values.get("discord_token"),
         description="true or false",
     )
+    # The server members intent: who joins, for greetings. Discord grants it likewise
+    members_intent: bool = Field(
+        default_factory=lambda values: not values.get("discord_token"),
+        description="true or false",
+    )
     temperature: Number | None = Field(default=None, ge=0, le=2, description="a number from 0 to 2")
     top_p: Number | None = Field(
         default=None, gt=0, le=1, description="a number above 0, at most 1"

@@ -63,6 +63,8 @@ from bot.playground.web import http as playground_routes
 from bot.playground.web import pages as playground_page
 from bot.playground.web.actions import set_up_playground
 from bot.safety.web import pages as safety_page
+from bot.schedules.web import http as schedule_routes
+from bot.schedules.web import pages as schedule_pages
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.actions import UnknownJobError
@@ -94,7 +96,7 @@ PROBLEM_BY_STATUS = {
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes, creation_routes,
     lore_routes, generation_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
-    model_routes, retrain_routes,
+    model_routes, retrain_routes, schedule_routes,
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, creation_pages, card_pages, lore_pages,
@@ -102,7 +104,7 @@ PAGE_MODULES = (
     source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
     playground_page, blind_test_pages,
     scorecard_pages, compare_pages, system_page, safety_page, model_pages, retrain_pages,
-    document_pages,
+    document_pages, schedule_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from sandbox import payloads
 from sandbox.gateway_session import (
     CLOSE_REASONS,
+    GUILD_MEMBERS,
     INTENTS,
     MESSAGE_CONTENT,
     GatewayClosed,
@@ -199,6 +200,8 @@ class Gateway:
         if not isinstance(intents, int):
             raise GatewayClosed(4013)
         if intents & MESSAGE_CONTENT and not self._conditions.message_content:
+            raise GatewayClosed(4014)
+        if intents & GUILD_MEMBERS and not self._conditions.members:
             raise GatewayClosed(4014)
         spend = self._rates.spend
         bucket = ("identify", shard.id % self.max_concurrency)

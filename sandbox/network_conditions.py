@@ -52,11 +52,12 @@ class NetworkConditions:
     """The simulated conditions. Callers of a change run `on_change`.
 
     `delay_s` is the delay of everything the bot receives, `rate_limited` how many of its next
-    requests are refused, `message_content` the developer portal's switch for that intent, `faults`
-    disturb requests and events. `session_refused`: no session starts or is resumed.
+    requests are refused, `message_content` and `members` the developer portal's switches for these
+    intents, `faults` disturb requests and events. `session_refused`: no session starts or is resumed.
     """
 
     message_content: bool
+    members: bool = True
     delay_s: float = 0.0
     rate_limited: int = 0
     session_refused: bool = False

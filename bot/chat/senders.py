@@ -4,6 +4,7 @@ import datetime
 import itertools
 import logging
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,10 +32,16 @@ class MessageSender(Protocol):
     def persona(self) -> Persona: ...
 
     async def say(
-        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+        self,
+        text: str,
+        view: discord.ui.View | None = None,
+        since: datetime.datetime | None = None,
+        *,
+        mentioned: Sequence[int] = (),
     ) -> int:
         """Send a message and return its id. `since` is the time of an earlier try, whose message
-        counts as sent if it is there, with the same buttons.
+        counts as sent if it is there, with the same buttons. Mentions have an effect for the members
+        `mentioned` alone.
         """
         ...
 
@@ -69,7 +76,12 @@ class WebhookSender:
         return discord.utils.MISSING
 
     async def say(
-        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+        self,
+        text: str,
+        view: discord.ui.View | None = None,
+        since: datetime.datetime | None = None,
+        *,
+        mentioned: Sequence[int] = (),
     ) -> int:
         # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see
         # its success. So a copy may be there, which is looked for before and after another try.
@@ -85,7 +97,7 @@ class WebhookSender:
                 text,
                 username=self.persona.name,
                 wait=True,
-                allowed_mentions=NO_MENTIONS,
+                allowed_mentions=_allowed(mentioned),
                 suppress_embeds=True,
                 thread=self.thread,
                 view=view or discord.utils.MISSING,
@@ -161,7 +173,12 @@ class BotSender:
     persona: Persona
 
     async def say(
-        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+        self,
+        text: str,
+        view: discord.ui.View | None = None,
+        since: datetime.datetime | None = None,
+        *,
+        mentioned: Sequence[int] = (),
     ) -> int:
         if since:
             sent = _with_buttons(await read_history(self.channel, since - CLOCK_SKEW), view)
@@ -171,7 +188,13 @@ class BotSender:
         shown = view or discord.utils.MISSING
         nonce = secrets.token_hex(8)  # Discord ignores a repeated nonce
         message = await persist(
-            lambda: self.channel.send(content, suppress_embeds=True, view=shown, nonce=nonce)
+            lambda: self.channel.send(
+                content,
+                suppress_embeds=True,
+                view=shown,
+                nonce=nonce,
+                allowed_mentions=_allowed(mentioned),
+            )
         )
         return message.id
 
@@ -189,6 +212,14 @@ class BotSender:
 
     def _prefixed(self, text: str) -> str:
         return f"**{self.persona.name}:** {text}"
+
+
+def _allowed(mentioned: Sequence[int]) -> discord.AllowedMentions:
+    """Let mentions have an effect for these members alone."""
+    if not mentioned:
+        return NO_MENTIONS
+    users = [discord.Object(user_id) for user_id in mentioned]
+    return discord.AllowedMentions(everyone=False, roles=False, replied_user=False, users=users)
 
 
 async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[discord.Message]:

@@ -49,7 +49,7 @@ CLOSE_CODES = {
         "Update the project, and with it discord.py.",
     ),
     4014: (
-        "Discord no longer grants this bot the message content intent.",
+        "Discord no longer grants this bot the message content or the server members intent.",
         "Start it again: it then does without. Or allow the intent in the Developer Portal → Bot → "
         "Privileged Gateway "
         "Intents.",

@@ -64,6 +64,12 @@ MESSAGE_CONTENT = RequiredPermission(
     "it answers only mentions, direct messages, /chat and the button Reply",
 )
 
+MEMBERS = RequiredPermission(
+    "members",
+    "hear of new members, whom personas greet where a moderator has set that",
+    "no new member is greeted",
+)
+
 IMPLIED_PERMISSIONS = {
     "view_channel": {need.permission for need in REQUIRED_PERMISSIONS},
     "send_messages": {"attach_files"},

@@ -1,7 +1,6 @@
 """`/finetune schedule set|show|remove`, and the task that runs what is due."""
 
 import asyncio
-import json
 import logging
 from contextlib import ExitStack
 from typing import Literal
@@ -27,11 +26,14 @@ from bot.platform.messages import message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.discord_lines import DAY_CHOICES
 from bot.schedules.store import TrainingSchedule
+from bot.schedules.texts import (
+    material_text,
+    training_time_text,
+)
 from bot.schedules.trainings import (
     MAX_NEW_SAMPLES,
     MIN_NEW_SAMPLES,
     RefusedTraining,
-    weekly_time,
 )
 from bot.services import Bot, Services
 from bot.training.discord import (
@@ -196,33 +198,17 @@ def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
     """Describe a schedule in a line: when, what comes next, on what, and why the latest was
     refused.
     """
-    trainings = services.scheduled_trainings
-    parts = [f"**{_persona_name(services, schedule)}**"]
-    if when := weekly_time(schedule):
-        zone = services.time_zones.in_guild(schedule.guild_id)
-        due = int(trainings.next_time(schedule) or 0)
-        parts.append(f"{when} ({zone.key}), next <t:{due}:R>, in <#{schedule.channel_id}>.")
-    else:
-        count = trainings.new_samples(schedule)
-        parts.append(
-            f"after {schedule.new_samples} new taught replies and votes, {count} are there, in "
-            f"<#{schedule.channel_id}>."
-        )
-    parts.append(_material_text(services, schedule))
-    if schedule.outcome:
-        refusal = redact_paths(schedule.outcome, services.home)
+    name = _persona_name(services, schedule)
+    parts = [f"**{name}** {training_time_text(services.scheduled_trainings, schedule)},"]
+    due = services.scheduled_trainings.next_time(schedule)
+    if due is not None:
+        parts.append(f"next <t:{int(due)}:R>,")
+    parts.append(
+        f"in <#{schedule.channel_id}>. {material_text(services.scheduled_trainings, schedule)}"
+    )
+    if refusal := redact_paths(schedule.outcome, services.home):
         parts.append(f"The latest one was refused: {refusal}")
     return " ".join(parts)
-
-
-def _material_text(services: Services, schedule: TrainingSchedule) -> str:
-    options = json.loads(schedule.options)
-    text = f"Recipe `{services.scheduled_trainings.recipe(schedule)}`"
-    if "dataset" in options:
-        text += f", data set `{options['dataset']}`"
-    if "from_card" in options:
-        text += ", from its card"
-    return f"{text}."
 
 
 def _persona_name(services: Services, schedule: TrainingSchedule) -> str:

@@ -81,10 +81,15 @@ async def line_remove(interaction: Interaction, number: int) -> None:
 
 
 def line_text(services: Services, line: ScheduledLine) -> str:
-    """Describe a line: its number, when and where it comes next, and what it is to say."""
+    """Describe a line: its number, when and where it comes next, what it is to say, and why the
+    latest one was left out.
+    """
     when = WeeklyTime(line.weekdays, line.minute)
     zone = services.time_zones.in_guild(line.guild_id).key
     due = int(services.scheduled_lines.next_time(line))
-    return (
+    text = (
         f"**{line.seq}** {when} ({zone}) in <#{line.channel_id}>, next <t:{due}:R>: {line.prompt}"
     )
+    if line.outcome:
+        text += f"\n-# The latest one was left out: {line.outcome}."
+    return text

@@ -30,6 +30,13 @@ MAX_LINES = 5
 MAX_PROMPT_CHARS = 300
 MAX_LATE_S = 900.0
 """A line whose time passed longer ago, while the bot was down, is left out."""
+REPLY_OUTCOMES = {
+    "waiting": "being said",
+    "streaming": "being said",
+    "done": "said",
+    "stopped": "stopped",
+    "failed": "failed",
+}
 SEQ_BITS = 22
 """Bits of a Discord id below its time."""
 
@@ -107,15 +114,16 @@ class ScheduledLines:
 
     def _take(self, line: ScheduledLine, moment: float, channel: GuildChannel) -> Reply | None:
         place = channel_ref(channel)
-        persona = self._speaker(place)
+        persona = self.speaker(place)
         now = self.time_zones.clock.now()
-        is_late = now - moment > MAX_LATE_S
-        is_quiet = self.answering.is_quiet(*astuple(place), at=now)
+        outcome = self.hindrance(channel)
+        if not outcome and now - moment > MAX_LATE_S:
+            outcome = "the bot was away at its time"
         event_id = _event_id(line, moment)
         with self.store.atomic():
-            self.store.scheduled_lines.record_handled(line.seq, now)
-            if persona is None or is_late or is_quiet:
-                log.info("the line %d at a set time is left out", line.seq)
+            self.store.scheduled_lines.record_handled(line.seq, now, outcome)
+            if persona is None or outcome:
+                log.info("the line %d at a set time is left out: %s", line.seq, outcome)
                 return None
             is_new = self.store.replies.begin_line(
                 event_id,
@@ -129,15 +137,37 @@ class ScheduledLines:
             return None
         return Reply(self.reply_service, persona, channel, event_id=event_id)
 
-    def _speaker(self, place: ChannelRef) -> Persona | None:
-        """Return the persona that speaks in a channel; None where none may."""
+    def speaker(self, place: ChannelRef) -> Persona | None:
+        """Return the persona that speaks in a channel; None where none lives."""
         setting = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
         if setting is None:
             return None
-        persona = self.reply_service.personas.get(setting.persona_id, place.guild_id)
-        if persona is None or self.reply_service.rules.muted(persona, place):
-            return None
-        return persona
+        return self.reply_service.personas.get(setting.persona_id, place.guild_id)
+
+    def hindrance(self, channel: GuildChannel) -> str:
+        """Say why nobody speaks by themselves in a channel now; empty where the persona may."""
+        place = channel_ref(channel)
+        persona = self.speaker(place)
+        rules = self.reply_service.rules
+        if persona is None:
+            return "no persona lives there"
+        if rules.muted(persona, place):
+            return f"a moderator has silenced {persona.name} there"
+        if rules.age.refuses(persona, channel):
+            return f"{persona.name} is age-restricted, and the channel is not"
+        if self.answering.is_quiet(*astuple(place), at=self.time_zones.clock.now()):
+            return "it came in the quiet hours"
+        return ""
+
+    def outcome(self, line: ScheduledLine) -> str:
+        """Say what became of a line at its latest time; empty before the first one."""
+        if line.handled_at <= line.set_at:
+            return ""
+        if line.outcome:
+            return f"left out: {line.outcome}"
+        moment = _when(line).latest(line.handled_at, self.time_zones.in_guild(line.guild_id))
+        reply = self.store.replies.get(_event_id(line, moment))
+        return REPLY_OUTCOMES[reply.state] if reply else "said"
 
 
 def _when(line: ScheduledLine) -> WeeklyTime:

@@ -1,6 +1,7 @@
-"""Scheduled trainings and lines in the database."""
+"""Scheduled trainings, lines and greetings of new members in the database."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from bot.platform.db.database import Table
 
@@ -12,7 +13,7 @@ class TrainingSchedule:
 
     `options` is the JSON of the training request without the job's name. What came up to
     `handled_at` has been handled. `outcome` says why the latest training was refused, and is empty
-    for one that was queued.
+    for one that was queued as `job_id`.
     """
 
     seq: int
@@ -27,6 +28,7 @@ class TrainingSchedule:
     set_at: float
     handled_at: float
     outcome: str = ""
+    job_id: str = ""
 
 
 class TrainingSchedules(Table):
@@ -63,10 +65,11 @@ class TrainingSchedules(Table):
         sql = "delete from training_schedules where guild_id = :guild and persona_id = :persona"
         return self._db.write(sql, guild=guild_id, persona=persona_id) > 0
 
-    def record_handled(self, seq: int, at: float, outcome: str = "") -> None:
-        """Record that what came up to a time was handled, and why no training was queued."""
-        sql = "update training_schedules set handled_at = :at, outcome = :outcome where seq = :seq"
-        self._db.write(sql, seq=seq, at=at, outcome=outcome)
+    def record_handled(self, seq: int, at: float, *, outcome: str = "", job_id: str = "") -> None:
+        """Record that what came up to a time was handled: the job, or why none was queued."""
+        sql = """update training_schedules set handled_at = :at, outcome = :outcome, job_id = :job
+            where seq = :seq"""
+        self._db.write(sql, seq=seq, at=at, outcome=outcome, job=job_id)
 
     def last_preference_training(self, guild_id: int, persona_id: str) -> float:
         """Return when a preference training of a persona was queued last in a guild; 0 if none
@@ -80,7 +83,8 @@ class TrainingSchedules(Table):
 @dataclass(frozen=True)
 class ScheduledLine:
     """A line that the persona of a channel says at a weekly time, as `prompt` describes. Times are
-    in seconds since 1970; what came up to `handled_at` has been handled.
+    in seconds since 1970; what came up to `handled_at` has been handled. `outcome` says why the
+    latest one was left out, and is empty for one that was said.
     """
 
     seq: int
@@ -92,6 +96,7 @@ class ScheduledLine:
     set_by: int
     set_at: float
     handled_at: float
+    outcome: str = ""
 
 
 class ScheduledLines(Table):
@@ -118,12 +123,58 @@ class ScheduledLines(Table):
         sql = "delete from scheduled_lines where guild_id = :guild and seq = :seq"
         return self._db.write(sql, guild=guild_id, seq=seq) > 0
 
-    def record_handled(self, seq: int, at: float) -> None:
-        """Record that what came up to a time was handled."""
-        sql = "update scheduled_lines set handled_at = :at where seq = :seq"
-        self._db.write(sql, seq=seq, at=at)
+    def record_handled(self, seq: int, at: float, outcome: str = "") -> None:
+        """Record that what came up to a time was handled, and why nothing is said."""
+        sql = "update scheduled_lines set handled_at = :at, outcome = :outcome where seq = :seq"
+        self._db.write(sql, seq=seq, at=at, outcome=outcome)
 
     def forget_channel(self, channel_id: int) -> None:
         """Remove the lines of a channel that is deleted."""
         sql = "delete from scheduled_lines where channel_id = :channel"
         self._db.write(sql, channel=channel_id)
+
+
+@dataclass(frozen=True)
+class MemberGreeting:
+    """How new members of a guild are greeted in a channel: with a text, or as a prompt (`is_prompt`)
+    describes to its persona.
+    """
+
+    guild_id: int
+    channel_id: int
+    is_prompt: bool
+    text: str
+    set_by: int
+    set_at: float
+
+
+class MemberGreetings(Table):
+    """The greetings of new members, at most one of a guild."""
+
+    def set(self, greeting: MemberGreeting) -> None:
+        """Store a greeting, in place of the guild's earlier one."""
+        self._db.insert("member_greetings", vars(greeting), replace=True)
+
+    def get(self, guild_id: int) -> MemberGreeting | None:
+        """Return a guild's greeting."""
+        sql = "select * from member_greetings where guild_id = :guild"
+        return self._db.one(_greeting, sql, guild=guild_id)
+
+    def all(self) -> list[MemberGreeting]:
+        """List the greetings of all guilds, oldest first."""
+        return self._db.all(_greeting, "select * from member_greetings order by set_at, guild_id")
+
+    def remove(self, guild_id: int) -> bool:
+        """Remove a guild's greeting. False when it had none."""
+        sql = "delete from member_greetings where guild_id = :guild"
+        return self._db.write(sql, guild=guild_id) > 0
+
+    def forget_channel(self, channel_id: int) -> None:
+        """Remove the greeting of a channel that is deleted."""
+        self._db.write(
+            "delete from member_greetings where channel_id = :channel", channel=channel_id
+        )
+
+
+def _greeting(is_prompt: int, **columns: Any) -> MemberGreeting:
+    return MemberGreeting(is_prompt=bool(is_prompt), **columns)

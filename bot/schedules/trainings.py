@@ -19,7 +19,7 @@ from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import TrainingSchedule
-from bot.store import Store
+from bot.store import Store, TrainingJob
 from bot.training.actions import Trainings
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
@@ -119,6 +119,10 @@ class ScheduledTrainings:
         zone = self.time_zones.in_guild(schedule.guild_id)
         return when.next(self.time_zones.clock.now(), zone)
 
+    def last_job(self, schedule: TrainingSchedule) -> TrainingJob | None:
+        """Return the job that a schedule queued last; None where it was refused, or none came."""
+        return self.store.jobs.get(schedule.job_id) if schedule.job_id else None
+
     def recipe(self, schedule: TrainingSchedule) -> str:
         """Return the recipe of a schedule, as it would be chosen now if it is left to the bot."""
         return self._recipe(json.loads(schedule.options))
@@ -154,7 +158,7 @@ class ScheduledTrainings:
             except QueueConflictError as conflict:
                 log.debug("the scheduled training of %s waits: %s", schedule.persona_id, conflict)
             except UnderstudyError as error:
-                self._record(schedule, str(error))
+                self._record(schedule, outcome=str(error))
                 refused.append(RefusedTraining(schedule, error))
         return refused
 
@@ -183,11 +187,13 @@ class ScheduledTrainings:
                 job_id=job_id,
             )
             log.info("the scheduled training %s of %s is queued", job_id, schedule.persona_id)
-        self._record(schedule)
+        self._record(schedule, job_id=job_id)
 
-    def _record(self, schedule: TrainingSchedule, outcome: str = "") -> None:
+    def _record(self, schedule: TrainingSchedule, *, outcome: str = "", job_id: str = "") -> None:
         now = self.time_zones.clock.now()
-        self.store.training_schedules.record_handled(schedule.seq, now, outcome)
+        self.store.training_schedules.record_handled(
+            schedule.seq, now, outcome=outcome, job_id=job_id
+        )
 
     def _request(self, body: Mapping[str, Any], job_name: str) -> TrainingRequest:
         return self.trainings.parse({"job_name": job_name, **body, "recipe": self._recipe(body)})

@@ -136,6 +136,7 @@ async def on_stage(
     more_guilds: Sequence[Any] = (),
     engine: FakeEngine | None = None,
     message_content: bool = True,
+    members: bool = False,
     permission: str = "",
     served_hash: str = "",
     candidates: tuple[int, int] = (1, 4),
@@ -174,7 +175,7 @@ async def on_stage(
             incompatible_versions=IncompatibleVersions(served_hash=served_hash),
             clock=clock or SystemClock(),
         )
-        client = BotClient(message_content=message_content, guilds_settle_s=0.1)
+        client = BotClient(message_content=message_content, members=members, guilds_settle_s=0.1)
         client.services = compose(settings, dependencies, client)
         queue = client.services.queue
         running = asyncio.create_task(client.start(sandbox.token))

@@ -89,10 +89,30 @@ class TestDiscord:
             assert app.sandbox is None
             assert "message content intent" in caplog.text
             assert "it answers only mentions" in caplog.text
+            assert "members intent" not in caplog.text
             mark = len(discord.events)
             await discord.member(MODERATOR).slash(QUAY, "persona set", persona="ballast")
             await discord.member(MEMBER).say(QUAY, "@Understudy hello")
             await discord.wait_for("edit", lambda m: "AI-written" in m["content"], since=mark)
+
+    async def test_without_the_members_intent_it_starts_and_greets_nobody(
+        self, discord, settings, caplog
+    ):
+        discord.withhold_content(False)
+        discord.withhold_members()
+        right = settings.model_copy(
+            update={
+                "discord_token": discord.token,
+                "message_content_intent": True,
+                "members_intent": True,
+            }
+        )
+        async with open_app(right, SHIPPED) as app:
+            intents = app.client.intents
+            assert (intents.message_content, intents.members) == (True, False)
+        assert "the server members intent" in caplog.text
+        assert "MEMBERS_INTENT=false" in caplog.text
+        assert "message content intent" not in caplog.text
 
     async def test_an_unreachable_discord_is_said(self, discord, settings):
         right = settings.model_copy(update={"discord_token": discord.token})

@@ -92,8 +92,7 @@ async def is_open(home):
         (4013, "does not know one of the intents (close code 4013). Update the project"),
         (
             4014,
-            "no longer grants this bot the message content intent (close code 4014). Start it "
-            "again",
+            "message content or the server members intent (close code 4014). Start it again",
         ),
         (None, "ended by an error: KeyError: 'channel_id', state.py line"),
     ],

@@ -43,6 +43,7 @@ WRONG = {
         "*.example.org",
     ],
     "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
+    "MEMBERS_INTENT": ["maybe"],
     "ENGINE": ["cloud"],
     "ENGINE_URLS": [
         "127.0.0.1:8001",
@@ -115,6 +116,7 @@ WEB_TOKEN=correct-horse-battery-staple
 WEB_NAMES=Bot.example.org, harbour.lan:8420
 WEB_PROXIES=127.0.0.1, fd00::/8
 MESSAGE_CONTENT_INTENT=Yes
+MEMBERS_INTENT=yes
 TEMPERATURE=0
 TOP_P=1
 MAX_NEW_TOKENS=1024
@@ -151,6 +153,7 @@ SHARED_DB=postgresql://bot:secret@db/understudy
         web_proxies=(ip_network("127.0.0.1"), ip_network("fd00::/8")),
         max_upload_gib=20,
         message_content_intent=True,
+        members_intent=True,
         temperature=0.0,
         top_p=1.0,
         max_new_tokens=1024,
@@ -205,8 +208,10 @@ def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
     assert str(ShardRange(1, 1, 3)) == "1/3"
 
 
-def test_on_discord_the_intent_is_off_until_asked_for():
-    assert not load_settings(None, {"DISCORD_TOKEN": "abc"}).message_content_intent
+def test_on_discord_the_intents_are_off_until_asked_for():
+    unasked = load_settings(None, {"DISCORD_TOKEN": "abc"})
+    assert not unasked.message_content_intent and not unasked.members_intent
+    assert load_settings(None, {"DISCORD_TOKEN": "abc", "MEMBERS_INTENT": "on"}).members_intent
     assert load_settings(
         None, {"DISCORD_TOKEN": "abc", "MESSAGE_CONTENT_INTENT": "on"}
     ).message_content_intent
@@ -438,6 +443,7 @@ def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
     ]
     varying = {
         "MESSAGE_CONTENT_INTENT": "true",
+        "MEMBERS_INTENT": "true",
         "TRAINER_THREADS": "",
         "TEMPERATURE": "",
         "TOP_P": "",

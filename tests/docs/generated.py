@@ -21,6 +21,7 @@ VARYING_DEFAULTS = {
     "home": "`~/.understudy`",
     "trainer_threads": "all cores",
     "message_content_intent": "see above",
+    "members_intent": "see above",
     "temperature": "see above",
     "top_p": "see above",
     "new_tokens_limit": "see above",

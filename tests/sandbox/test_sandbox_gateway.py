@@ -10,7 +10,7 @@ import aiohttp
 import discord
 import pytest
 
-from sandbox import Sandbox, patch_discord
+from sandbox import Sandbox, SandboxRefusal, patch_discord
 
 
 async def test_login_shows_guild_channels_roles_and_members(sandbox, probe):
@@ -58,6 +58,24 @@ async def test_the_content_intent_needs_the_portals_grant(seed, new_probe, run):
             said = await sandbox.member("Nils").say("tavern", "secret")
             assert (await client.room().fetch_message(int(said["id"]))).content == ""
     await sandbox.stop()
+
+
+async def test_who_joins_and_leaves_is_told_with_the_members_intent_alone(sandbox, new_probe, run):
+    client = new_probe(members=True)
+    async with run(client, sandbox.token):
+        joined = asyncio.create_task(client.wait_for("member_join", timeout=8))
+        left = asyncio.create_task(client.wait_for("raw_member_remove", timeout=8))
+        await asyncio.sleep(0)  # both listen
+        nell = sandbox.join("Nell")
+        sandbox.leave(nell["user"]["id"])
+        assert (await joined).display_name == "Nell"
+        assert (await left).user.id == int(nell["user"]["id"])
+    with pytest.raises(SandboxRefusal):
+        sandbox.leave(nell["user"]["id"])
+    sandbox.withhold_members()
+    with pytest.raises(discord.PrivilegedIntentsRequired):
+        async with run(new_probe(members=True), sandbox.token):
+            pass
 
 
 async def test_without_the_intent_only_what_concerns_the_bot_has_content(sandbox, new_probe, run):

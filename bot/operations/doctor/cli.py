@@ -16,6 +16,7 @@ from bot.operations.doctor import local_checks, server_checks, trainer_check
 from bot.operations.doctor.checks import BotCheck, failed_checks
 from bot.operations.doctor.connection_checks import check_discord, fetch_application_id
 from bot.platform.permissions import (
+    MEMBERS,
     MESSAGE_CONTENT,
     REQUIRED_PERMISSIONS,
     RequiredPermission,
@@ -133,6 +134,7 @@ def _invite_lines(url: str) -> Iterator[str]:
     yield from map(_permission_line, REQUIRED_PERMISSIONS)
     yield "And, in the Developer Portal under Bot → Privileged Gateway Intents, if you like:"
     yield _permission_line(MESSAGE_CONTENT)
+    yield _permission_line(MEMBERS)
 
 
 def _permission_line(need: RequiredPermission) -> str:
@@ -146,5 +148,5 @@ def _as_json(url: str) -> dict[str, Any]:
     return {
         "url": url,
         "permissions": [describe_need(need) for need in REQUIRED_PERMISSIONS],
-        "intents": [describe_need(MESSAGE_CONTENT)],
+        "intents": [describe_need(need) for need in (MESSAGE_CONTENT, MEMBERS)],
     }

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import discord
 
@@ -42,10 +42,12 @@ async def check_discord(settings: Settings) -> list[BotCheck]:
     if not settings.discord_token:
         return []
     try:
-        try:
-            return await _connected_checks(settings, content=True)
-        except discord.PrivilegedIntentsRequired:
-            return await _connected_checks(settings, content=False)
+        # Discord does not say which intent it refuses.
+        for members in (True, False) if settings.members_intent else (False,):
+            for content in (True, False):
+                with suppress(discord.PrivilegedIntentsRequired):
+                    return await _connected_checks(settings, content=content, members=members)
+        raise DiscordError("Discord refuses even a session without privileged intents.", "")
     except Exception as error:  # as above
         translated = connection_error(error)
         is_temporary = isinstance(translated, DiscordError) and translated.is_temporary
@@ -62,24 +64,25 @@ def _create_client(intents: discord.Intents) -> discord.Client:
     )
 
 
-async def _connected_checks(settings: Settings, *, content: bool) -> list[BotCheck]:
+async def _connected_checks(settings: Settings, *, content: bool, members: bool) -> list[BotCheck]:
     async with (
         asyncio.timeout(DISCORD_TIMEOUT_S),
-        _connected(settings.discord_token, content=content) as client,
+        _connected(settings.discord_token, content=content, members=members) as client,
     ):
         count = len(client.guilds)
         servers = "1 server" if count == 1 else f"{count} servers"
         return [
             BotCheck("Discord", "ok", f"the token is {client.user}'s, in {servers}"),
             _check_message_content(settings, granted=content),
+            *_check_members(settings, granted=members),
             *_check_permissions(client, settings),
         ]
 
 
 @asynccontextmanager
-async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Client]:
+async def _connected(token: str, *, content: bool, members: bool) -> AsyncIterator[discord.Client]:
     """Connect a client that only receives its guilds; errors of the connection are raised here."""
-    client = _create_client(discord.Intents(guilds=True, message_content=content))
+    client = _create_client(discord.Intents(guilds=True, message_content=content, members=members))
     running = asyncio.create_task(client.start(token))
     ready = asyncio.create_task(client.wait_until_ready())
     try:
@@ -103,6 +106,22 @@ def _check_message_content(settings: Settings, *, granted: bool) -> BotCheck:
     if settings.message_content_intent:
         return BotCheck(name, "warn", found, f"{where}, or set MESSAGE_CONTENT_INTENT=false")
     return BotCheck(name, "ok", f"{found}. To change that: {where}")
+
+
+def _check_members(settings: Settings, *, granted: bool) -> Iterator[BotCheck]:
+    """Check the server members intent, where the bot asks for it."""
+    if not settings.members_intent:
+        return
+    if granted:
+        yield BotCheck("intent", "ok", "Server Members is granted")
+        return
+    yield BotCheck(
+        "intent",
+        "warn",
+        f"Server Members is not granted: {permissions.MEMBERS.cost}",
+        "Developer Portal → Bot → Privileged Gateway Intents: allow Server Members, or set "
+        "MEMBERS_INTENT=false",
+    )
 
 
 def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[BotCheck]:

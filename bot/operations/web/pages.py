@@ -10,7 +10,12 @@ from aiohttp import web
 from bot.operations.metrics import Percentiles
 from bot.operations.web.system_state import PERMISSION_REPORT, SystemState, read_system_state
 from bot.platform import permissions
-from bot.platform.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, permission_title
+from bot.platform.permissions import (
+    MEMBERS,
+    MESSAGE_CONTENT,
+    REQUIRED_PERMISSIONS,
+    permission_title,
+)
 from bot.platform.web_kit.app_context import APP_CONTEXT, Routes, get_services
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.platform.web_kit.templating import (
@@ -152,6 +157,8 @@ async def get_system_page(request: web.Request) -> web.Response:
         needs=[(permission_title(need), need) for need in REQUIRED_PERMISSIONS],
         content=MESSAGE_CONTENT,
         reads_content=bool(services.client and services.client.intents.message_content),
+        members=MEMBERS,
+        hears_joins=bool(services.client and services.client.intents.members),
         invite=_invite_url(services),
         colours=STATE_COLOURS,
     )

@@ -56,6 +56,7 @@ TEMPLATE_FOLDERS = {
     "system": "operations",
     "docs": "operations",
     "safety": "safety",
+    "schedules": "schedules",
 }
 """The feature that has the templates of a prefix: "cards/one.html" is
 bot/versions/web/templates/one.html.
@@ -65,6 +66,7 @@ SECTION_OF_PREFIX = {
     "generation": "personas",
     "answering": "personas",
     "safety": "system",
+    "schedules": "personas",
 }
 """The section of a prefix where they differ: versions and replies are part of a persona's pages."""
 DAY_S = 86_400

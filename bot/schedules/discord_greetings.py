@@ -1,0 +1,152 @@
+"""`/persona line greeting`, and the listener that has new members greeted."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from contextlib import suppress
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.chat.places import GuildChannel
+from bot.platform.discord_kit.transformers import (
+    Interaction,
+    guild_moderators_only,
+    require_guild_channel,
+)
+from bot.platform.discord_kit.ui import respond
+from bot.platform.errors import RefusedError, error_text
+from bot.schedules.discord_lines import DM_TEXT, LINE
+from bot.schedules.greetings import MAX_TEXT_CHARS, USER_MACRO
+from bot.schedules.lines import MAX_PROMPT_CHARS
+from bot.schedules.store import MemberGreeting
+from bot.services import Bot
+from bot.store import StoreError
+
+log = logging.getLogger(__name__)
+BURST_WAIT_S = 15.0
+"""Time for which a greeting waits for further new members."""
+MIN_INTERVAL_S = 60.0
+"""Time between two greetings of a server: a crowd gets few."""
+MAX_GREETED = 10_000
+"""Members greeted last, who are greeted once even if they leave and come again."""
+NO_INTENT_TEXT = "Discord does not tell this bot who joins."
+INTENT_ADVICE = (
+    "The operator switches *Server Members Intent* on in the Developer Portal → Bot → Privileged "
+    "Gateway Intents, sets `MEMBERS_INTENT=true`, and starts the bot again."
+)
+
+
+@guild_moderators_only(DM_TEXT)
+@LINE.command(name="greeting", description="Have the persona here greet new members (moderators).")
+@app_commands.describe(
+    prompt="What it is to say, such as: welcome them and ask what brings them here",
+    text="Or a fixed text, such as: Ahoy, {{user}}! ({{user}} mentions them)",
+    remove="Greet nobody any more",
+)
+async def line_greeting(
+    interaction: Interaction,
+    prompt: app_commands.Range[str, 1, MAX_PROMPT_CHARS] | None = None,
+    text: app_commands.Range[str, 1, MAX_TEXT_CHARS] | None = None,
+    remove: bool = False,
+) -> None:
+    services = interaction.client.services
+    greetings = services.member_greetings
+    channel = require_guild_channel(interaction)
+    if sum(bool(given) for given in (prompt, text, remove)) > 1:
+        raise RefusedError("These exclude each other.", "Give `prompt`, `text` or `remove`.")
+    if remove:
+        greetings.remove(channel.guild.id)
+        await respond(interaction, "New members are no longer greeted.")
+        return
+    has_intent = interaction.client.intents.members
+    said = prompt or text
+    if said:
+        if not has_intent:
+            raise RefusedError(NO_INTENT_TEXT, INTENT_ADVICE)
+        greeting: MemberGreeting | None = greetings.set(
+            channel, said, is_prompt=bool(prompt), user_id=interaction.user.id
+        )
+    else:
+        greeting = services.store.member_greetings.get(channel.guild.id)
+    if greeting is None:
+        raise RefusedError(
+            "New members are not greeted here.",
+            f"Give a `prompt`, or a `text` in which {USER_MACRO} mentions them.",
+        )
+    answer = f"New members are greeted {greeting_text(greeting)}"
+    answer += "\n-# One greeting for all who join within a short time, but none in quiet hours."
+    if not has_intent:
+        answer += f"\n{NO_INTENT_TEXT} {INTENT_ADVICE}"
+    await respond(interaction, answer)
+
+
+def greeting_text(greeting: MemberGreeting) -> str:
+    """Say where and how new members are greeted."""
+    how = "the persona there is told to" if greeting.is_prompt else "with the words"
+    return f"in <#{greeting.channel_id}>, {how}: {greeting.text}"
+
+
+class GreetingCog(commands.Cog):
+    """Has new members greeted, those of a short time together."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.bot = bot
+        self._joined: dict[int, dict[int, discord.Member]] = {}
+        """New members who wait for their greeting, by server."""
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._greeted_at: dict[int, float] = {}
+        """Time of a server's latest greeting, by the event loop's clock."""
+        self._greeted: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    async def cog_unload(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @commands.Cog.listener()
+    async def on_member_join(self, member: discord.Member) -> None:
+        """Note a new member, who is greeted a little later."""
+        guild_id = member.guild.id
+        if member.bot or (guild_id, member.id) in self._greeted:
+            return
+        with suppress(StoreError):  # nobody is greeted while the database is away
+            if self.bot.services.store.member_greetings.get(guild_id) is None:
+                return
+            self._joined.setdefault(guild_id, {})[member.id] = member
+            if guild_id not in self._tasks:
+                task = asyncio.create_task(self._greet_soon(guild_id), name=f"greeting {guild_id}")
+                self._tasks[guild_id] = task
+
+    @commands.Cog.listener()
+    async def on_raw_member_remove(self, payload: discord.RawMemberRemoveEvent) -> None:
+        """Forget a new member who has left before the greeting."""
+        self._joined.get(payload.guild_id, {}).pop(payload.user.id, None)
+
+    async def _greet_soon(self, guild_id: int) -> None:
+        now = asyncio.get_running_loop().time
+        try:
+            earliest = self._greeted_at.get(guild_id, now() - MIN_INTERVAL_S) + MIN_INTERVAL_S
+            await asyncio.sleep(max(BURST_WAIT_S, earliest - now()))
+            members = list(self._joined.pop(guild_id, {}).values())
+            self._greeted_at[guild_id] = now()
+            del self._tasks[guild_id]  # who joins from now on gets the next one
+            for member in members:
+                self._greeted[guild_id, member.id] = None
+            while len(self._greeted) > MAX_GREETED:
+                self._greeted.popitem(last=False)
+            if members:
+                await self._greet(guild_id, members)
+        except Exception as error:  # nobody has asked, so it is logged alone
+            log.warning(
+                "new members of the server %d are not greeted: %s", guild_id, error_text(error)
+            )
+
+    async def _greet(self, guild_id: int, members: list[discord.Member]) -> None:
+        services = self.bot.services
+        greeting = services.store.member_greetings.get(guild_id)
+        channel = self.bot.get_channel(greeting.channel_id) if greeting else None
+        if greeting and isinstance(channel, GuildChannel):
+            await services.member_greetings.greet(greeting, channel, members)

@@ -1,0 +1,172 @@
+"""Greetings of new members: one for all who join within a short time, by the persona of a channel.
+
+A line that the persona writes is a reply without a message that it answers, as a line at a set time
+(`bot.schedules.lines`): its row is stored first, so a kill before it is posted costs nothing. A
+fixed line is posted at once. Joins are kept in memory alone.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import discord
+
+from bot.chat.places import GuildChannel, channel_ref
+from bot.chat.reply import Reply
+from bot.chat.reply_service import ReplyService
+from bot.chat.reply_text import discord_text, remove_links
+from bot.chat.senders import CLOCK_SKEW
+from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.errors import RefusedError
+from bot.schedules.lines import SEQ_BITS, ScheduledLines
+from bot.schedules.store import MemberGreeting
+from bot.store import Store
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+USER_MACRO = "{{user}}"
+MAX_TEXT_CHARS = 500
+MAX_NAMED = 5
+"""New members whom one greeting names; it counts the others."""
+FOOTER = "-# a greeting that a moderator of this server has written"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberGreetings:
+    """Sets, removes and says greetings of new members."""
+
+    store: Store
+    reply_service: ReplyService
+    time_zones: GuildTimeZones
+    lines: ScheduledLines
+
+    def set(
+        self, channel: GuildChannel, text: str, *, is_prompt: bool, user_id: int
+    ) -> MemberGreeting:
+        """Have new members of a guild greeted in a channel, in place of an earlier greeting: with a
+        text, or as a prompt describes. Raises `RefusedError`.
+        """
+        said = " ".join(text.split()) if is_prompt else remove_links(text)
+        if not said:
+            raise RefusedError(
+                "The greeting is empty.",
+                "Give a `prompt`, such as: welcome them warmly; or a `text`, such as: Ahoy, "
+                f"{USER_MACRO}!",
+            )
+        place = channel_ref(channel)
+        if self.lines.speaker(place) is None:
+            raise RefusedError(
+                "No persona lives here that could greet.", "`/persona set` gives the channel one."
+            )
+        greeting = MemberGreeting(
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
+            is_prompt=is_prompt,
+            text=said,
+            set_by=user_id,
+            set_at=self.time_zones.clock.now(),
+        )
+        self.store.member_greetings.set(greeting)
+        return greeting
+
+    def remove(self, guild_id: int) -> None:
+        """Let new members of a guild be greeted no more. Raises `RefusedError` where none are."""
+        if not self.store.member_greetings.remove(guild_id):
+            raise RefusedError(
+                "New members are not greeted here.", "`/persona line greeting` sets a greeting."
+            )
+
+    async def greet(
+        self, greeting: MemberGreeting, channel: GuildChannel, members: Sequence[discord.Member]
+    ) -> None:
+        """Greet new members, except those whom the persona does not answer, where it may speak by
+        itself now.
+        """
+        place = channel_ref(channel)
+        persona = self.lines.speaker(place)
+        hindrance = self.lines.hindrance(channel)
+        if persona is None or hindrance:
+            log.info("new members are not greeted in #%s: %s", channel, hindrance)
+            return
+        rules = self.reply_service.rules
+        welcome = [it for it in members if not rules.blocked(persona, place, it.id)]
+        if not welcome:
+            return
+        if greeting.is_prompt:
+            await self._line(greeting, channel, persona, welcome).answer()
+        else:
+            await self._post(greeting, channel, persona, welcome)
+
+    def _line(
+        self,
+        greeting: MemberGreeting,
+        channel: GuildChannel,
+        persona: Persona,
+        members: Sequence[discord.Member],
+    ) -> Reply:
+        """Store the row of a greeting that the persona writes, and return it, to be made."""
+        place = channel_ref(channel)
+        event_id = _event_id(members[0].id, self.time_zones.clock.now())
+        self.reply_service.store.replies.begin_line(
+            event_id,
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
+            persona_id=persona.id,
+            at=time.time(),
+            prompt=prompt_text(greeting.text, members),
+        )
+        return Reply(self.reply_service, persona, channel, event_id=event_id)
+
+    async def _post(
+        self,
+        greeting: MemberGreeting,
+        channel: GuildChannel,
+        persona: Persona,
+        members: Sequence[discord.Member],
+    ) -> None:
+        """Post a fixed line, which mentions the new members and nobody else."""
+        place = channel_ref(channel)
+        named = members[:MAX_NAMED]
+        text = discord_text(greeting.text)
+        if USER_MACRO not in text:
+            text = f"{USER_MACRO} {text}"
+        text = text.replace(USER_MACRO, _joined([f"<@{it.id}>" for it in named], len(members)))
+        sender = await self.reply_service.senders.of(persona, channel)
+        message_id = await sender.say(f"{text}\n{FOOTER}", mentioned=[it.id for it in named])
+        replies = self.store.replies
+        with self.store.atomic():  # a reply to the greeting is one to the persona
+            replies.begin(
+                message_id,
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                persona_id=persona.id,
+                at=time.time(),
+            )
+            replies.record_parts(message_id, [message_id])
+            replies.finish(message_id, "done")
+
+
+def prompt_text(prompt: str, members: Sequence[discord.Member]) -> str:
+    """Return what a persona is to say to new members, who are named."""
+    names = [" ".join(it.display_name.split()) for it in members[:MAX_NAMED]]
+    named = _joined(names, len(members))
+    what = prompt.replace(USER_MACRO, named).rstrip(". ")
+    return f"{what}. {named} {'has' if len(members) == 1 else 'have'} just joined the server."
+
+
+def _joined(names: Sequence[str], count: int) -> str:
+    """Return names as "A", "A and B", or "A, B and 3 others"."""
+    shown = list(names)
+    if others := count - len(shown):
+        shown.append(f"{others} others" if others > 1 else "one other")
+    if len(shown) == 1:
+        return shown[0]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _event_id(member_id: int, now: float) -> int:
+    """Return the id of a greeting's event, like one of Discord's at that time by any clock."""
+    at = datetime.fromtimestamp(now, UTC) - CLOCK_SKEW
+    return discord.utils.time_snowflake(at) | member_id % (1 << SEQ_BITS)

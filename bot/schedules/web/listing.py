@@ -1,0 +1,169 @@
+"""What is done at set times, as pages and the API list it."""
+
+from dataclasses import dataclass
+
+import discord
+
+from bot.chat.places import ChannelRef, GuildChannel, channel_ref
+from bot.personas.web.lookup import guild_name
+from bot.platform.discord_kit.member_names import MemberKey
+from bot.platform.errors import redact_paths
+from bot.platform.weekly_time import WeeklyTime
+from bot.schedules.store import MemberGreeting, ScheduledLine, TrainingSchedule
+from bot.schedules.texts import (
+    JOB_OUTCOMES,
+    material_text,
+    training_time_text,
+)
+from bot.services import Services
+from bot.training.web.run_view import job_label
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedSchedule:
+    """What pages and the API show of a training, a line or a greeting.
+
+    `persona_id` is None for a channel in which no persona lives. `next_at` is None for a
+    training after new samples. `outcome` says what became of the latest one, and is empty before
+    the first. `member` set it.
+    """
+
+    persona_id: str | None
+    persona: str
+    server: str
+    channel: str
+    when: str
+    next_at: float | None
+    what: str
+    outcome: str
+    member: MemberKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedTraining(ListedSchedule):
+    """A scheduled training. `job_id` is the job that was queued last; empty without one."""
+
+    schedule: TrainingSchedule
+    job_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedLine(ListedSchedule):
+    """A scheduled line."""
+
+    line: ScheduledLine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedGreeting(ListedSchedule):
+    """A greeting of new members; `when` says that, and `next_at` is None."""
+
+    greeting: MemberGreeting
+
+
+def list_trainings(services: Services, persona_id: str | None = None) -> list[ListedTraining]:
+    """List the scheduled trainings of a persona, or of all, oldest first."""
+    listed = []
+    for schedule in services.store.training_schedules.all():
+        if persona_id is None or schedule.persona_id == persona_id:
+            listed.append(_describe_training(services, schedule))
+    return listed
+
+
+def list_lines(services: Services, persona_id: str | None = None) -> list[ListedLine]:
+    """List the lines of the channels in which a persona comes first, or of all, oldest first."""
+    listed = []
+    for line in services.store.scheduled_lines.all():
+        described = _describe_line(services, line)
+        if persona_id is None or described.persona_id == persona_id:
+            listed.append(described)
+    return listed
+
+
+def list_greetings(services: Services, persona_id: str | None = None) -> list[ListedGreeting]:
+    """List the greetings in the channels in which a persona comes first, or all, oldest first."""
+    listed = []
+    for greeting in services.store.member_greetings.all():
+        described = _describe_greeting(services, greeting)
+        if persona_id is None or described.persona_id == persona_id:
+            listed.append(described)
+    return listed
+
+
+def _describe_training(services: Services, schedule: TrainingSchedule) -> ListedTraining:
+    trainings = services.scheduled_trainings
+    outcome = redact_paths(schedule.outcome, services.home)
+    if outcome:
+        outcome = f"refused: {outcome}"
+    elif job := trainings.last_job(schedule):
+        outcome = f"{job_label(services, job)} {JOB_OUTCOMES[job.state]}"
+    return ListedTraining(
+        persona_id=schedule.persona_id,
+        persona=_persona_name(services, schedule),
+        server=guild_name(services, schedule.guild_id),
+        channel=_channel_name(services, schedule.channel_id),
+        when=training_time_text(services.scheduled_trainings, schedule),
+        next_at=trainings.next_time(schedule),
+        what=material_text(services.scheduled_trainings, schedule),
+        outcome=outcome,
+        member=(schedule.guild_id, schedule.set_by),
+        schedule=schedule,
+        job_id=schedule.job_id,
+    )
+
+
+def _describe_line(services: Services, line: ScheduledLine) -> ListedLine:
+    lines = services.scheduled_lines
+    speaker = lines.speaker(_place(services, line.guild_id, line.channel_id))
+    zone = services.time_zones.in_guild(line.guild_id).key
+    return ListedLine(
+        persona_id=speaker.id if speaker else None,
+        persona=speaker.name if speaker else "nobody",
+        server=guild_name(services, line.guild_id),
+        channel=_channel_name(services, line.channel_id),
+        when=f"{WeeklyTime(line.weekdays, line.minute)} ({zone})",
+        next_at=lines.next_time(line),
+        what=line.prompt,
+        outcome=lines.outcome(line),
+        member=(line.guild_id, line.set_by),
+        line=line,
+    )
+
+
+def _describe_greeting(services: Services, greeting: MemberGreeting) -> ListedGreeting:
+    place = _place(services, greeting.guild_id, greeting.channel_id)
+    speaker = services.scheduled_lines.speaker(place)
+    return ListedGreeting(
+        persona_id=speaker.id if speaker else None,
+        persona=speaker.name if speaker else "nobody",
+        server=guild_name(services, greeting.guild_id),
+        channel=_channel_name(services, greeting.channel_id),
+        when="when somebody joins",
+        next_at=None,
+        what=greeting.text,
+        outcome="",
+        member=(greeting.guild_id, greeting.set_by),
+        greeting=greeting,
+    )
+
+
+def _place(services: Services, guild_id: int, channel_id: int) -> ChannelRef:
+    channel = _channel(services, channel_id)
+    if isinstance(channel, GuildChannel):
+        return channel_ref(channel)
+    return ChannelRef(guild_id, channel_id)
+
+
+def _channel_name(services: Services, channel_id: int) -> str:
+    channel = _channel(services, channel_id)
+    return f"#{channel.name}" if isinstance(channel, GuildChannel) else f"channel {channel_id}"
+
+
+def _channel(services: Services, channel_id: int) -> object | None:
+    client: discord.Client | None = services.client
+    return client.get_channel(channel_id) if client else None
+
+
+def _persona_name(services: Services, schedule: TrainingSchedule) -> str:
+    persona = services.personas.get(schedule.persona_id, schedule.guild_id)
+    return persona.name if persona else schedule.persona_id

@@ -1,0 +1,112 @@
+"""`/dashboard/schedules` and `/dashboard/personas/ID/schedules`: what is done at set times."""
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import errors_as_problems, read_form
+from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
+from bot.schedules.web.listing import (
+    ListedSchedule,
+    list_greetings,
+    list_lines,
+    list_trainings,
+)
+from bot.training.web.run_view import MEMBER_NAMES, run_path
+
+SCHEDULES_PATH = f"{DASHBOARD}/schedules"
+MAX_LISTED = 300
+"""Trainings, lines, and greetings on a page."""
+MAX_ID_DIGITS = 19
+MAX_ID = 2**63 - 1
+"""The largest that the database stores."""
+routes = Routes()
+
+
+@routes.add(f"GET {SCHEDULES_PATH}")
+async def get_schedules_page(request: web.Request) -> web.Response:
+    """Page of all servers' scheduled trainings and lines."""
+    return await _render(request, None)
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/schedules")
+async def get_persona_schedules_page(request: web.Request) -> web.Response:
+    """Page of those of a persona."""
+    return await _render(request, require_persona_in_path(request))
+
+
+@routes.add(f"POST {SCHEDULES_PATH}/trainings/remove")
+async def post_training_removal(request: web.Request) -> web.Response:
+    services = get_services(request)
+    form = await read_form(request)
+    guild_id, persona_id = _number(form.get("guild", "")), form.get("persona", "")
+    with errors_as_problems("not-found"):
+        services.scheduled_trainings.remove(guild_id, persona_id)
+    return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
+
+
+@routes.add(f"POST {SCHEDULES_PATH}/lines/remove")
+async def post_line_removal(request: web.Request) -> web.Response:
+    services = get_services(request)
+    form = await read_form(request)
+    guild_id, number = _number(form.get("guild", "")), _number(form.get("number", ""))
+    with errors_as_problems("not-found"):
+        services.scheduled_lines.remove(guild_id, number)
+    return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
+
+
+@routes.add(f"POST {SCHEDULES_PATH}/greetings/remove")
+async def post_greeting_removal(request: web.Request) -> web.Response:
+    services = get_services(request)
+    form = await read_form(request)
+    with errors_as_problems("not-found"):
+        services.member_greetings.remove(_number(form.get("guild", "")))
+    return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
+
+
+def _way_back(request: web.Request, persona_id: str) -> str:
+    """Return the page on which a form was sent: a persona's, or that of all."""
+    if get_services(request).personas.find_owner(persona_id):
+        return f"{DASHBOARD}/personas/{persona_id}/schedules"
+    return SCHEDULES_PATH
+
+
+def _number(text: str) -> int:
+    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
+    if not is_number or int(text) > MAX_ID:
+        raise Problem("not-found", f"{text[:40]!r} is no number.", "Choose one on the page.")
+    return int(text)
+
+
+async def _render(request: web.Request, owned: OwnedPersona | None) -> web.Response:
+    services = get_services(request)
+    persona_id = owned.id if owned else None
+    trainings = list_trainings(services, persona_id)
+    lines = list_lines(services, persona_id)
+    greetings = list_greetings(services, persona_id)
+    shown: Sequence[ListedSchedule] = [
+        *trainings[:MAX_LISTED],
+        *lines[:MAX_LISTED],
+        *greetings[:MAX_LISTED],
+    ]
+    names = await request.app[MEMBER_NAMES].names_of(
+        services.client, [listed.member for listed in shown if listed.member[1]]
+    )
+    return render_page(
+        request,
+        "schedules/list.html",
+        title=f"{owned.persona.name}: at set times" if owned else "At set times",
+        tab="schedules",
+        owned=owned,
+        standing=persona_status(services, owned.id) if owned else None,
+        trainings=trainings[:MAX_LISTED],
+        lines=lines[:MAX_LISTED],
+        greetings=greetings[:MAX_LISTED],
+        hears_joins=services.client is None or services.client.intents.members,
+        left_out=len(trainings) + len(lines) + len(greetings) - len(shown),
+        names=names,
+        run_path=run_path,
+    )
