@@ -1,7 +1,7 @@
 """The latest decisions about messages, by channel, for moderators who ask why (`/persona why`)."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.chat.addressing import Decision
 from bot.chat.places import ChannelCache
@@ -14,11 +14,13 @@ MAX_MESSAGES = 50
 @dataclass(frozen=True)
 class NotedDecision:
     """A decision as it was made. `remark` says why a message that is said to a persona has no
-    reply all the same; empty where it has one.
+    reply of it all the same; empty where each has replied. `is_missed`: it waited until
+    the bot was back.
     """
 
     decision: Decision
     remark: str = ""
+    is_missed: bool = False
 
 
 class DecisionLog:
@@ -26,21 +28,37 @@ class DecisionLog:
 
     def __init__(self) -> None:
         self._channels: ChannelCache[OrderedDict[int, NotedDecision]] = ChannelCache(MAX_CHANNELS)
+        self.looked_back_to = 0.0
+        """Time, in seconds since 1970, since which messages were looked for when the bot came back
+        last.
+        """
+
+    def note_missed(
+        self, channel_id: int, message_id: int, decision: Decision, remark: str = ""
+    ) -> None:
+        """Remember the decision about a message that waited until the bot was back."""
+        self.note(channel_id, message_id, decision)
+        missed = NotedDecision(decision, remark, is_missed=True)
+        self._channels[channel_id][message_id] = missed
 
     def note(self, channel_id: int, message_id: int, decision: Decision) -> None:
         """Remember the decision about a message."""
         noted = self._channels.get(channel_id)
         if noted is None:
             noted = self._channels[channel_id] = OrderedDict()
-        noted[message_id] = NotedDecision(decision)
+        before = noted.get(message_id)
+        noted[message_id] = NotedDecision(decision, is_missed=bool(before and before.is_missed))
         while len(noted) > MAX_MESSAGES:
             noted.popitem(last=False)
 
     def remark(self, channel_id: int, message_id: int, remark: str) -> None:
-        """Remember why a message that is said to a persona gets no reply."""
+        """Remember why a message that is said to a persona gets no reply, beside what was remarked of
+        other personas that it is said to.
+        """
         noted = self._channels.get(channel_id)
-        if noted and message_id in noted:
-            noted[message_id] = NotedDecision(noted[message_id].decision, remark)
+        if noted and (before := noted.get(message_id)):
+            remarks = "; ".join(filter(None, [before.remark, remark.rstrip(".")]))
+            noted[message_id] = replace(before, remark=remarks)
 
     def find(self, channel_id: int, message_id: int) -> NotedDecision | None:
         """Return the decision about a message; None where none is remembered."""

@@ -5,19 +5,25 @@ of that time.
 import asyncio
 import datetime
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import discord
 
-from bot.chat.message_reader import mentions_bot
+from bot.chat.addressing import Decision, Rule
+from bot.chat.discord_addressing import decide_on, persona_replied_to
+from bot.chat.message_text import has_words
 from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel
 from bot.services import Bot, Services
 from bot.store import StoreError
 
 log = logging.getLogger(__name__)
-MAX_MISSED_AGE = datetime.timedelta(hours=1)
-"""Older messages are not answered any more."""
+MISSED_MINUTES = 10
+MAX_MISSED_AGE_S = 60.0 * MISSED_MINUTES
+"""Older messages are not answered any more: their conversation has gone on."""
+LATE_NOTICE_S = 60.0
+"""A lost connection is noticed so late: what came in that time is lost, too."""
 MAX_READ_MESSAGES = 50
 """Latest messages of a channel that are read."""
 MAX_ANSWERED_IN_CHANNEL = 5
@@ -26,26 +32,54 @@ MAX_CHANNELS_AT_ONCE = 4
 MAX_DIRECT_CHANNELS = 20
 """Direct-message channels that are read: those that were used last."""
 READ_TIMEOUT_S = 30.0
+CALLED = frozenset({Rule.DIRECT_MESSAGE, Rule.REPLY, Rule.MENTION, Rule.NAMED})
+"""The rules by which a missed message is answered; other ones were said to everybody there."""
+OVERDUE_REMARK = (
+    f"more than {MAX_ANSWERED_IN_CHANNEL} such messages waited when the bot came back, and the "
+    "latest were answered"
+)
+ANSWERED_REMARK = "the bot has answered it with a notice"
+WORDLESS_REMARK = "it has no words, and waited when the bot came back"
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A time without a connection: since when (seconds since 1970, 0 where nobody knows), and the last
+    events before that were answered, by channel.
+    """
+
+    since: float = 0.0
+    last_events: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, services: Services, since: float = 0.0) -> "Absence":
+        """Return an absence that has begun before any event of the next connection."""
+        now = services.time_zones.clock.now()
+        try:
+            return cls(since, services.store.replies.last_events(now - MAX_MISSED_AGE_S))
+        except StoreError as error:
+            log.warning("what was answered last is not known: %s", error)
+            return cls(since)
 
 
 async def answer_missed(
     client: Bot,
     services: Services,
-    since: datetime.datetime,
+    absence: Absence,
     answer: Callable[[discord.Message], Awaitable[None]],
 ) -> None:
-    """Have messages to personas answered that came after a time, at most an hour ago.
+    """Have messages to personas answered that came during an absence, at most ten minutes ago, in
+    their order.
 
-    Only where the bot may read the history, and only messages that mention it or reply to a
-    persona, or direct ones: a conversation among members has gone on meanwhile. `answer` ignores
-    messages that were answered before.
+    Only where the bot may read the history, and only messages that call a persona (`CALLED`): a
+    conversation among members has gone on meanwhile. `answer` ignores messages that were answered
+    before, so a bot that is killed in between answers none twice.
     """
-    since = max(since, discord.utils.utcnow() - MAX_MISSED_AGE)
-    try:
-        last_events = services.store.replies.last_events(since.timestamp())
-    except StoreError as error:
-        log.error("what was said while the bot was away is not looked for: %s", error)
-        return
+    now = services.time_zones.clock.now()
+    from_time = max(now - MAX_MISSED_AGE_S, absence.since - LATE_NOTICE_S)
+    since = datetime.datetime.fromtimestamp(from_time, datetime.UTC)
+    if from_time > absence.since:
+        services.decisions.looked_back_to = from_time
     free = asyncio.Semaphore(MAX_CHANNELS_AT_ONCE)
 
     async def in_channel(channel: SpeakChannel) -> None:
@@ -56,23 +90,36 @@ async def answer_missed(
             if setting:  # a new persona does not answer messages from before it came
                 set_at = datetime.datetime.fromtimestamp(setting.set_at, datetime.UTC)
                 earliest = max(since, set_at)
-            after = max(discord.utils.time_snowflake(earliest), last_events.get(channel.id, 0))
+            last_event = absence.last_events.get(channel.id, 0)
+            after = max(discord.utils.time_snowflake(earliest), last_event)
             for message in await _read_missed(client, services, channel, after):
                 log.info("answering a message in #%s that came while the bot was away", channel)
                 message.author = await _member(message)
                 await answer(message)
 
-    channels = list(_server_channels(client, services, since))
-    if client.serves(0):  # direct messages
-        for channel_id in services.store.replies.latest_channels(0, MAX_DIRECT_CHANNELS):
-            if channel := await fetch_channel(client, channel_id):
-                channels.append(channel)
+    try:
+        channels = list(_server_channels(client, services, since))
+        if client.serves(0):
+            channels += await _direct_channels(client, services)
+    except StoreError as error:
+        log.error("what was said while the bot was away is not looked for: %s", error)
+        return
     results = await asyncio.gather(*map(in_channel, channels), return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
             log.warning(
                 "a channel was not searched for what was said while the bot was away: %s", result
             )
+
+
+async def _direct_channels(client: Bot, services: Services) -> list[SpeakChannel]:
+    """Return the direct-message channels that were used last."""
+    channels = []
+    for channel_id in services.store.replies.latest_channels(0, MAX_DIRECT_CHANNELS):
+        with suppress(discord.HTTPException):
+            if channel := await fetch_channel(client, channel_id):
+                channels.append(channel)
+    return channels
 
 
 def _server_channels(
@@ -111,31 +158,51 @@ async def _member(message: discord.Message) -> discord.User | discord.Member:
 async def _read_missed(
     client: Bot, services: Services, channel: SpeakChannel, after: int
 ) -> list[discord.Message]:
-    """Return the latest messages to personas in a channel after an id, oldest first."""
+    """Return the latest messages that call a persona in a channel after an id, oldest first."""
     history = channel.history(
         limit=MAX_READ_MESSAGES, after=discord.Object(after), oldest_first=False
     )
     async with asyncio.timeout(READ_TIMEOUT_S):
         read = [message async for message in history]
-    missed = list[discord.Message]()
+    own_id = client.user.id if client.user else 0
+    noticed = {
+        message.reference.message_id
+        for message in read
+        if message.author.id == own_id and message.reference
+    }
+    missed = list[tuple[discord.Message, Decision]]()
     for message in read:
-        is_member = not message.author.bot and not message.webhook_id
-        if is_member and _is_addressed(client, services, message):
-            missed.append(message)
-    left_out = missed[MAX_ANSWERED_IN_CHANNEL:]
-    if left_out:
-        log.warning(
-            "%d older messages to personas in #%s are not answered any more", len(left_out), channel
-        )
-    return missed[:MAX_ANSWERED_IN_CHANNEL][::-1]
+        if message.author.bot or message.webhook_id or _is_handled(services, message):
+            continue
+        decision = decide_on(client, message, channel)
+        if decision.rule not in CALLED:
+            continue
+        if message.id in noticed:
+            services.decisions.note_missed(channel.id, message.id, decision, ANSWERED_REMARK)
+        elif _is_wordless(services, message):
+            services.decisions.note_missed(channel.id, message.id, decision, WORDLESS_REMARK)
+        else:
+            missed.append((message, decision))
+    for message, decision in missed[MAX_ANSWERED_IN_CHANNEL:]:
+        services.decisions.note_missed(channel.id, message.id, decision, OVERDUE_REMARK)
+    for message, decision in missed[:MAX_ANSWERED_IN_CHANNEL]:
+        services.decisions.note_missed(channel.id, message.id, decision)
+    return [message for message, _ in missed[:MAX_ANSWERED_IN_CHANNEL]][::-1]
 
 
-def _is_addressed(client: Bot, services: Services, message: discord.Message) -> bool:
-    if isinstance(message.channel, discord.DMChannel) or mentions_bot(message, client.user):
+def _is_handled(services: Services, message: discord.Message) -> bool:
+    """Report whether a message was answered, or decided on by this process, as after a connection
+    that was lost later than it seemed.
+    """
+    if services.decisions.find(message.channel.id, message.id):
         return True
-    reference = message.reference
-    if message.type is not discord.MessageType.reply or reference is None:
-        return False
-    if reference.message_id is None:
-        return False
-    return services.store.replies.of_message(reference.message_id) is not None
+    replies = services.store.replies
+    return bool(replies.get(message.id) or replies.of_line(message.id))
+
+
+def _is_wordless(services: Services, message: discord.Message) -> bool:
+    """Report whether a message has no text that a persona could answer: the notice that says so
+    would come again at each start.
+    """
+    quotes_other = message.reference and not persona_replied_to(services, message)
+    return not quotes_other and not has_words(services.message_reader.text(message))

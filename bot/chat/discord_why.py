@@ -8,6 +8,7 @@ from discord import app_commands
 from bot.chat.decision_log import NotedDecision
 from bot.chat.discord_addressing import decide_on
 from bot.chat.discord_answers import SAFETY_REMARK
+from bot.chat.discord_missed import MISSED_MINUTES
 from bot.chat.places import GuildChannel, SpeakChannel
 from bot.chat.reply_text import discord_text
 from bot.platform.discord_kit.transformers import (
@@ -19,7 +20,7 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError
 from bot.services import Bot
-from bot.store import StoredReply
+from bot.store import Store, StoredReply
 
 MAX_EXPLAINED = 8
 MAX_READ_MESSAGES = 40
@@ -42,7 +43,8 @@ async def why(
         if message:
             asked = [await _find_message(interaction, message)]
         else:
-            asked = await _latest_messages(require_guild_channel(interaction))
+            channel = require_guild_channel(interaction)
+            asked = await _latest_messages(channel, interaction.client.services.store)
     except discord.Forbidden:
         raise RefusedError(NO_HISTORY_TEXT, "A server's owner can grant it.") from None
     if not asked:
@@ -51,11 +53,14 @@ async def why(
     await respond(interaction, "\n".join(lines))
 
 
-async def _latest_messages(channel: GuildChannel) -> list[discord.Message]:
-    """Return the latest messages of members, oldest first."""
+async def _latest_messages(channel: GuildChannel, store: Store) -> list[discord.Message]:
+    """Return the latest messages of members, and the copies of them that proxies have posted, oldest
+    first.
+    """
     messages = []
     async for message in channel.history(limit=MAX_READ_MESSAGES):
-        if not message.author.bot and not message.webhook_id:
+        is_other = message.author.bot or message.webhook_id
+        if not is_other or store.messages.is_of_member(message.id):
             messages.append(message)
         if len(messages) == MAX_EXPLAINED:
             break
@@ -109,21 +114,28 @@ def _explanation(bot: Bot, message: discord.Message) -> str:
 def explain(bot: Bot, message: discord.Message) -> str:
     """Say whether a message was answered, and by which rule."""
     channel = message.channel
-    if message.author.bot or message.webhook_id:
-        return "Not answered: bots and webhooks are never answered."
     if not isinstance(channel, SpeakChannel):
         return "Not answered: personas do not speak there."
     services = bot.services
+    replies = services.store.replies
+    reply = replies.get(message.id)
+    line_reply = replies.of_line(message.id)
+    if message.author.bot or message.webhook_id:
+        if copy_reply := reply or line_reply:
+            return f"{_round_text(bot, copy_reply)}: a proxy has posted a member's message again."
+        return "Not answered: bots and webhooks are never answered, but for a proxy's copies."
     noted = services.decisions.find(channel.id, message.id)
     decision = noted.decision if noted else decide_on(bot, message, channel)
-    replies = services.store.replies
-    if reply := replies.get(message.id):
-        return f"{_reply_text(bot, reply)}: {decision.rule.value}."
-    if reply := replies.of_line(message.id):
-        return f"{_reply_text(bot, reply)} together with other lines of the member: {decision.rule.value}."
+    missed = " It waited until the bot was back." if noted and noted.is_missed else ""
+    besides = f" {noted.remark[:1].upper()}{noted.remark[1:]}." if noted and noted.remark else ""
+    if reply:
+        return f"{_round_text(bot, reply)}: {decision.rule.value}.{missed}{besides}"
+    if line_reply:
+        together = f"{_round_text(bot, line_reply)} together with other lines of the member"
+        return f"{together}: {decision.rule.value}.{missed}{besides}"
     if not decision.is_answered:
         since = "" if noted else " By the settings of now: the bot has started since."
-        return f"Not answered: {decision.rule.value}.{since}"
+        return f"Not answered: {decision.rule.value}.{missed}{since}"
     remark = _remark(bot, message, noted)
     return (
         f"Said to the persona ({decision.rule.value}), but without a reply: {remark.rstrip('.')}."
@@ -138,12 +150,24 @@ def _remark(bot: Bot, message: discord.Message, noted: NotedDecision | None) -> 
         return SAFETY_REMARK
     if noted:
         return "the message waits, or was changed or deleted before its reply began"
+    if message.created_at.timestamp() < bot.services.decisions.looked_back_to:
+        return (
+            f"the bot has come back since, and answers what came in the last {MISSED_MINUTES} minutes "
+            "before; or its reply is no longer stored"
+        )
     return "the bot was not here then, or its reply is no longer stored"
 
 
 def _speaks_of_self_harm(bot: Bot, message: discord.Message) -> bool:
     services = bot.services
     return services.safety.finds(services.message_reader.text(message)) is not None
+
+
+def _round_text(bot: Bot, reply: StoredReply) -> str:
+    """Say who answers the message of a reply: one persona, or several in their order."""
+    texts = [_reply_text(bot, each) for each in bot.services.store.replies.of_round(reply.event_id)]
+    first, *others = texts
+    return ", ".join([first, *(f"then {text[:1].lower()}{text[1:]}" for text in others)])
 
 
 def _reply_text(bot: Bot, reply: StoredReply) -> str:

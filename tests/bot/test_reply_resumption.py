@@ -10,7 +10,7 @@ import discord
 import pytest
 
 from bot.chat import delivery, recovery, unfinished
-from bot.chat.discord_missed import MAX_MISSED_AGE, answer_missed
+from bot.chat.discord_missed import Absence, answer_missed
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply
 from bot.chat.senders import BotSender
@@ -246,12 +246,13 @@ async def test_a_thread_whose_channel_is_not_seen_keeps_no_message_from_being_an
     event = int((await stage.member.say(QUAY, "@Understudy hello"))["id"])
     await stage.finished(QUAY, 0)
     await until(lambda: not stage.client.services.reply_service.tasks)
-    stage.store.replies._db.write("delete from replies")  # as if it had come during an outage
+    # As if it had come during an outage.
+    stage.store.replies._db.write("delete from replies")
+    stage.client.services.decisions._channels.clear()
     found = []
 
     async def answer(message):
         found.append(message.id)
 
-    since = discord.utils.utcnow() - MAX_MISSED_AGE
-    await answer_missed(stage.client, stage.client.services, since, answer)
+    await answer_missed(stage.client, stage.client.services, Absence(), answer)
     assert found == [event]

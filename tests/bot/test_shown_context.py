@@ -9,6 +9,7 @@ import pytest
 from bot.store import Channel
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.set_times import answer_to
 from tests.bot.test_direct_messages import chosen, in_dm
 from tests.fakes import until
 
@@ -392,6 +393,8 @@ async def test_a_proxys_copy_is_answered_as_the_members_and_the_original_is_not(
     assert given(stage)[:-1] == [("Wren", "how deep is it?")]
     stored = stage.store.replies.of_message(int(reply["id"]))
     assert (stored.event_id, stored.asked_by) == (int(copy["id"]), int(stage.member.id))
+    explained = await answer_to(stage, "persona why", None, QUAY)
+    assert "Answered by Ballast: a proxy has posted a member's message again." in explained
     stage.sandbox._container.messages.change(
         copy["id"], content="how deep, then?", edited_timestamp=copy["timestamp"]
     )

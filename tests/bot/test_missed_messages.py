@@ -1,0 +1,103 @@
+"""Messages that called a persona while the bot was away: those of the last ten minutes are answered
+once, in their order, over any number of restarts and kills.
+"""
+
+import pytest
+
+from bot.chat import discord_missed
+from tests.bot.conftest import INN, MEMBER, QUAY, on_stage
+from tests.bot.set_times import AheadClock, answer_to
+from tests.fakes import until
+
+MISSED = ["first", "second", "Oda Marrow, third"]
+HARM = "I want to kill myself"
+
+
+async def answered(stage, text, channel=INN, **more):
+    mark = stage.mark
+    said = await stage.member.say(channel, text, **more)
+    return said, await stage.finished(channel, mark)
+
+
+def heard(stage, channel=INN):
+    """What the persona has answered in a channel, oldest first."""
+    replies = []
+    for message in stage.sandbox.messages(channel):
+        _, is_reply, words = message["content"].partition(" hears: ")
+        if is_reply:
+            replies.append(words.partition("\n-# ")[0].splitlines()[-1])  # after what it quotes
+    return replies
+
+
+async def say_while_away(sandbox, reply):
+    member = sandbox.member(MEMBER)
+    said = [
+        await member.say(INN, "@Understudy first"),
+        await member.say(INN, "second", reply_to=reply),
+        await member.say(INN, "Oda Marrow, third"),
+    ]
+    await member.say(INN, "chatter among members")
+    said.append(await member.say(INN, "@Understudy"))
+    return said
+
+
+async def why(stage, message):
+    return await answer_to(stage, "persona why", None, INN, message=message["id"])
+
+
+async def test_calls_are_answered_in_order_and_once_over_a_kill_and_restarts(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        _, reply = await answered(stage, "@Understudy before")
+        await stage.client.close()
+        said = await say_while_away(stage.sandbox, reply)
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()  # it is killed while it answers the first one
+        await until(lambda: stage.store.replies.get(int(said[0]["id"])))
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: sorted(heard(stage)) == sorted(["before", *MISSED]))
+        order = [words for words in heard(stage) if words in MISSED[1:]]
+        assert order == MISSED[1:]
+        assert "It waited until the bot was back." in await why(stage, said[2])
+        assert "has no words" in await why(stage, said[3])
+    async with on_stage(tmp_path) as stage:
+        await answered(stage, "@Understudy after")
+        assert [request.turns[-1].text for request in stage.engine.requests] == ["after"]
+        assert sorted(heard(stage)) == sorted(["before", *MISSED, "after"])
+
+
+async def test_what_is_older_than_ten_minutes_is_left_alone_and_explained(tmp_path):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        _, reply = await answered(stage, "@Understudy before")
+        await stage.client.close()
+        said = await say_while_away(stage.sandbox, reply)
+    clock.ahead_s = discord_missed.MAX_MISSED_AGE_S + 60
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await answered(stage, "@Understudy after")
+        assert heard(stage) == ["before", "after"]
+        assert "what came in the last 10 minutes" in await why(stage, said[0])
+
+
+async def test_a_message_that_comes_before_the_search_hides_none_before_it(stage, monkeypatch):
+    gateway = stage.sandbox._container.gateway
+    stage.client.dispatch("disconnect")
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway, "dispatch", lambda name, data: None)
+        await stage.member.say(INN, "@Understudy lost")
+    await answered(stage, "@Understudy live")
+    stage.client.dispatch("ready")
+    await until(lambda: sorted(heard(stage)) == ["live", "lost"])
+
+
+@pytest.mark.parametrize("text", [HARM, ""])
+async def test_a_notice_is_not_repeated_after_a_restart(tmp_path, text):
+    async with on_stage(tmp_path) as stage:
+        await answered(stage, "@Understudy before", QUAY)
+        mark = stage.mark
+        await stage.member.say(QUAY, f"@Understudy {text}")
+        await stage.sandbox.wait_for("message", lambda it: it["author"]["bot"], since=mark)
+        count = len(stage.sandbox.messages(QUAY))
+    async with on_stage(tmp_path) as stage:
+        await answered(stage, "@Understudy after", QUAY)
+        await until(lambda: not stage.client.services.reply_service.tasks)
+        assert len(stage.sandbox.messages(QUAY)) == count + 2
