@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from bot.app import App, open_app
 from bot.chat.addressing import SaidMessage, decide
 from bot.chat.chat_words import is_laughter
-from bot.chat.discord_addressing import called_persona, listening_channel
+from bot.chat.discord_addressing import addressees, listening_channel
 from bot.chat.places import ChannelRef
 from bot.chat.streaming_reply import PLACEHOLDER
 from bot.demo_guild import MODERATOR, SKERROW_SEED, DemoGuild
@@ -330,7 +330,7 @@ def training_progress(app: App) -> Progress | None:
 
 def choosing_p95_ms(app: App) -> float:
     """Measure how long it takes to decide whether a message is answered in a channel with five
-    personas, and by which.
+    personas, and by which; every other message names two of them.
     """
     services = app.services
     assert app.sandbox is not None  # the settings have no token
@@ -348,11 +348,14 @@ def choosing_p95_ms(app: App) -> float:
     services.store.channels.assign(channel, further)
     place = ChannelRef(guild_id, channel_id)
     times = []
+    names = [persona.name for persona in services.personas_in(place)]
     for number, text in enumerate(member_messages()):
+        if number % 2:
+            text = f"{names[number % len(names)]} and {names[-1]}, {text}"
         began = time.perf_counter()
         said = SaidMessage(event_id=number, text=text, at=datetime.now(UTC))
         decide(said, listening_channel(services, place))
-        called_persona(services, text, place)
+        addressees(services, text, place)
         times.append((time.perf_counter() - began) * 1000)
     return _p95(times)
 

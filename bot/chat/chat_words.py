@@ -3,7 +3,7 @@
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
 import regex
@@ -76,12 +76,19 @@ def names_of(persona: Persona, aliases: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the names by which a persona is called: its name, nickname and aliases, and the word of
     a longer name that people use.
     """
-    names = [persona.name, persona.nickname, *aliases]
-    words = fold_name(persona.name).split()
+    return _names_of(persona.id, persona.name, persona.nickname, tuple(aliases))
+
+
+@lru_cache(maxsize=4096)
+def _names_of(
+    persona_id: str, name: str, nickname: str, aliases: tuple[str, ...]
+) -> tuple[str, ...]:
+    names = [name, nickname, *aliases]
+    words = fold_name(name).split()
     if len(words) > 1 and words[0].strip(".") not in _words()["articles"]:
         given = [word for word in words if word.strip(".") not in _words()["titles"]]
         names += [word for word in given[:1] if len(word) >= MIN_NAME_CHARS]
-        names += [word for word in given[1:] if word == persona.id]
+        names += [word for word in given[1:] if word == persona_id]
     return tuple(dict.fromkeys(filter(None, map(fold_name, names))))
 
 
@@ -91,9 +98,35 @@ def first_named(text: str, names: tuple[str, ...]) -> int | None:
     """
     if not names:
         return None
-    plain = fold_name(LINK.sub(" ", MARKUP.sub(" ", text)))
-    found = _name_pattern(names).search(plain)
+    found = _name_pattern(names).search(_plain(text))
     return found.start() if found else None
+
+
+def order_named(text: str, names: Sequence[tuple[str, ...]]) -> list[int]:
+    """Return which of several bearers of names a text names, by their places in `names`, in the order
+    in which it first names them.
+
+    A name that is part of a longer one of somebody else there ("Oda" in "Oda's Cat") does not name
+    its bearer; one that several bear names the first of them.
+    """
+    plain = _plain(text)
+    named = list[tuple[int, int, int]]()  # start, negative length, bearer
+    for bearer, own in enumerate(names):
+        if own:
+            for found in _name_pattern(own).finditer(plain):
+                named.append((found.start(), found.start() - found.end(), bearer))
+    order = dict[int, None]()
+    end = 0
+    for start, negative_length, bearer in sorted(named):
+        if start >= end:
+            order[bearer] = None
+            end = start - negative_length
+    return list(order)
+
+
+def _plain(text: str) -> str:
+    """Return a text as names are looked for in it: folded, without links and markup."""
+    return fold_name(LINK.sub(" ", MARKUP.sub(" ", text)))
 
 
 @lru_cache(maxsize=4096)

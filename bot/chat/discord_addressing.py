@@ -1,13 +1,16 @@
 """Reads what the rules of `bot.chat.addressing` look at from Discord's messages and the store."""
 
+from collections.abc import Sequence
+
 import discord
 
 from bot.chat.addressing import Decision, ListeningChannel, RepliesTo, SaidMessage, decide
-from bot.chat.chat_words import first_named, names_of
+from bot.chat.chat_words import names_of, order_named
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import raw_text, said_text
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
 from bot.services import Bot, Services
+from bot.store import MAX_CHANNEL_PERSONAS
 from personas.schemas.chat import Persona
 
 
@@ -36,8 +39,8 @@ def listening_channel(services: Services, place: ChannelRef) -> ListeningChannel
     setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
     names = list[str]()
     if setting and setting.answers == "everything":  # elsewhere, no rule looks at them
-        for persona in services.personas_of(setting):
-            names += _names(services, persona, place)
+        for own in _names(services, services.personas_of(setting), place):
+            names += own
     return ListeningChannel(
         answers=setting.answers if setting else None,
         names=tuple(names),
@@ -45,28 +48,37 @@ def listening_channel(services: Services, place: ChannelRef) -> ListeningChannel
     )
 
 
-def called_persona(services: Services, text: str, place: ChannelRef) -> Persona | None:
-    """Return the channel's persona that a text names first; None where it names none, or the channel
-    has one persona alone.
+def called_personas(services: Services, text: str, place: ChannelRef) -> list[Persona]:
+    """List the channel's personas that a text names, in the order in which it first names them; none
+    where the channel has one persona alone.
     """
     personas = services.personas_in(place)
-    if len(personas) == 1:
-        return None
-    called = {}
-    for persona in personas:
-        at = first_named(text, _names(services, persona, place))
-        if at is not None:
-            called[persona.id] = at
-    return min(
-        (persona for persona in personas if persona.id in called),
-        key=lambda persona: called[persona.id],
-        default=None,
-    )
+    if len(personas) < 2:
+        return []
+    named = order_named(text, _names(services, personas, place))
+    return [personas[bearer] for bearer in named]
 
 
-def _names(services: Services, persona: Persona, place: ChannelRef) -> tuple[str, ...]:
-    aliases = services.store.channels.aliases(place.guild_id, persona.id)
-    return names_of(persona, aliases)
+def addressees(
+    services: Services, text: str, place: ChannelRef, replied_to: Persona | None = None
+) -> list[Persona]:
+    """List the personas that a text asks, in their order: the one to whose message it replies, then
+    those that it names.
+    """
+    called = called_personas(services, text, place)
+    if replied_to is None:
+        return called
+    others = [persona for persona in called if persona.id != replied_to.id]
+    return [replied_to, *others][:MAX_CHANNEL_PERSONAS]
+
+
+def _names(
+    services: Services, personas: Sequence[Persona], place: ChannelRef
+) -> list[tuple[str, ...]]:
+    """Return the names by which each persona is called in a place."""
+    ids = [persona.id for persona in personas]
+    aliases = services.store.channels.aliases_of(place.guild_id, ids)
+    return [names_of(persona, aliases.get(persona.id, ())) for persona in personas]
 
 
 def persona_replied_to(services: Services, message: discord.Message) -> Persona | None:

@@ -1,16 +1,18 @@
 """The buttons under a persona's reply: stop, reply, regenerate and vote."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar, Literal
 
 import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
+from bot.chat.discord_addressing import addressees
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words
 from bot.chat.places import SpeakChannel, channel_ref
-from bot.chat.reply import Reply
+from bot.chat.reply_round import ReplyRound
 from bot.chat.reply_text import MAX_PART_CHARS, discord_text, reply_footer
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
@@ -180,14 +182,17 @@ async def answer_form(interaction: Interaction, event_id: str, values: dict[str,
     # First, because the answer with help lines comes also where the persona would not answer.
     interaction.client.services.safety.require_safe(values["text"])
     _, persona, channel = _require_reply(interaction, int(event_id))
-    await ask_publicly(interaction, persona, channel, values["text"])
+    services = interaction.client.services
+    asked = addressees(services, values["text"], channel_ref(channel), replied_to=persona)
+    await ask_publicly(interaction, asked, channel, values["text"])
 
 
 async def ask_publicly(
-    interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str
+    interaction: Interaction, asked: Sequence[Persona], channel: SpeakChannel, text: str
 ) -> None:
-    """Post a question from a command or form in the channel, and have it answered. Raises
-    `RefusedError`.
+    """Post a question from a command or form in the channel, and have it answered by the personas
+    that it asks, of whom those that may not answer are left out. Raises `RefusedError` where none
+    may.
 
     The question is the response, which Discord wants within three seconds: it comes before anything
     that takes time. If it is refused afterwards, it is deleted again, from the channel and from the
@@ -196,21 +201,22 @@ async def ask_publicly(
     reply_service = interaction.client.services.reply_service
     author = interaction.user
     place = channel_ref(channel)
-    reply_service.rules.require_can_ask(interaction, persona, place)
-    reply_service.unfinished.require_place(author.id, place.home_id)
+    personas = reply_service.rules.who_can_be_asked(interaction, asked, place)
+    reply_service.unfinished.require_place(author.id, place.home_id, len(personas))
     quoted = quote_member(author.display_name, text)
     message_id = await respond_first(interaction, quoted, suppress_embeds=True)
 
-    def accept(message: IncomingMessage) -> Reply | None:
+    def accept(message: IncomingMessage) -> ReplyRound | None:
         if not has_words(message.text):
             raise RefusedError(
-                "Your message has no words.", f"Write something that {persona.name} can answer."
+                "Your message has no words.",
+                f"Write something that {personas[0].name} can answer.",
             )
         with reply_service.store.atomic():
-            reply = reply_service.accept(message, persona, channel)
-            if reply and message_id:
+            replies = reply_service.accept(message, personas, channel)
+            if replies and message_id:
                 reply_service.store.messages.record_response(interaction.id, message_id)
-        return reply
+        return replies
 
     async def retract() -> None:
         with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
@@ -220,12 +226,12 @@ async def ask_publicly(
         message = await interaction.client.services.message_reader.read_interaction(
             interaction, text
         )
-        reply = await reply_service.events.store(lambda: accept(message))
+        replies = await reply_service.events.store(lambda: accept(message))
     except Exception:
         await retract()
         raise
-    if reply:
-        await reply.answer(retract)
+    if replies:
+        await replies.answer(retract)
 
 
 async def show_untrained(interaction: Interaction, event_id: int) -> None:

@@ -25,10 +25,12 @@ TYPING_INTERVAL_S = 8.0
 
 @dataclass(eq=False)
 class LineWait:
-    """A reply that waits for further lines of its member in a channel."""
+    """A reply, or those of several personas, that waits for further lines of its member in a
+    channel.
+    """
 
     event_id: int
-    persona_id: str
+    persona_ids: tuple[str, ...]
     wait_s: float
     began: float = field(default_factory=time.monotonic)
     _further: list[int] = field(default_factory=list)

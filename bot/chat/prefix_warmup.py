@@ -31,7 +31,9 @@ class ChannelPrefixWarmup:
         present = {guild.id for guild in client.guilds}
         latest = self.store.channels.lately_used(MAX_PREPARED_CHANNELS)
         # Several channels may have the same persona; its prefix is the same.
-        for guild_id, persona_id in dict.fromkeys((use.guild_id, use.persona_id) for use in latest):
+        residents = self.store.channels.residents(latest)
+        used = [(use.guild_id, each) for use in latest for each in residents[use.channel_id]]
+        for guild_id, persona_id in dict.fromkeys(used):
             if guild_id in present:
                 self._prepare(guild_id, persona_id)
         client.add_listener(self._prepare_changed, "on_version_changed")

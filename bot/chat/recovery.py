@@ -61,11 +61,12 @@ class ReplyRecovery:
             while page := self._context.store.replies.unfinished(after):
                 after = page[-1].event_id
                 interrupted = [reply for reply in page if not unfinished.holds(reply.event_id)]
+                leading = [reply for reply in interrupted if not self._follows(reply)]
                 with ExitStack() as counted:  # also those that wait for their turn
                     for stored in interrupted:
                         counted.enter_context(unfinished.counting(stored.event_id))
                     results = await asyncio.gather(
-                        *(self._resume_guarded(stored, client, free) for stored in interrupted)
+                        *(self._resume_round(stored, client, free) for stored in leading)
                     )
                 is_done = is_done and all(results)
         except StoreError as error:
@@ -73,26 +74,54 @@ class ReplyRecovery:
             return False
         return is_done
 
-    async def _resume_guarded(
+    def _follows(self, stored: StoredReply) -> bool:
+        """Report whether a reply comes after an interrupted one of another persona."""
+        context = self._context
+        for earlier in context.store.replies.of_round(stored.event_id):
+            if earlier.event_id == stored.event_id:
+                return False
+            if earlier.is_unfinished and not context.unfinished.holds(earlier.event_id):
+                return True
+        return False
+
+    async def _resume_round(
         self, stored: StoredReply, client: discord.Client, free: asyncio.Semaphore
     ) -> bool:
+        """Finish a reply, then those of other personas that follow it. False if it has to be tried
+        again.
+        """
+        context = self._context
+        async with free:
+            if not await self._resume_guarded(stored, client):
+                return False
+            events = [reply.event_id for reply in context.store.replies.of_round(stored.event_id)]
+            here = events.index(stored.event_id) if stored.event_id in events else len(events)
+            for event_id in events[here + 1 :]:
+                following = context.store.replies.get(event_id)
+                if following is None or not following.is_unfinished:
+                    continue
+                with context.unfinished.counting(event_id):
+                    if not await self._resume_guarded(following, client):
+                        return False
+        return True
+
+    async def _resume_guarded(self, stored: StoredReply, client: discord.Client) -> bool:
         """Finish a reply. False if it has to be tried again."""
         replies = self._context.store.replies
-        async with free:
-            try:
-                # It may have been erased, deleted or ended while it waited for its turn.
-                current = replies.get(stored.event_id)
-                if current and current.is_unfinished:
-                    await self.resume(current, client)
-            except Exception as error:  # one failure must not affect the other replies
-                log.exception("the reply %d could not be finished", stored.event_id)
-                if is_temporary(error):
-                    return False
-                await store_when_possible(
-                    f"the failure of the reply {stored.event_id}",
-                    lambda: replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE),
-                )
-            return True
+        try:
+            # It may have been erased, deleted or ended while it waited for its turn.
+            current = replies.get(stored.event_id)
+            if current and current.is_unfinished:
+                await self.resume(current, client)
+        except Exception as error:  # one failure must not affect the other replies
+            log.exception("the reply %d could not be finished", stored.event_id)
+            if is_temporary(error):
+                return False
+            await store_when_possible(
+                f"the failure of the reply {stored.event_id}",
+                lambda: replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE),
+            )
+        return True
 
     async def resume(self, stored: StoredReply, client: discord.Client) -> None:
         """Make an interrupted reply, or show how it ended."""

@@ -128,7 +128,7 @@ class ChatRequestBuilder:
             )
             lore = (*await self._find_earlier(talk, shown[-1], lore), *lore)
         await self._read_files(shown, persona, place)
-        turns = self._with_files(turns, shown, generation)
+        turns = (*self._with_files(turns, shown, generation), *self._other_answers(event_id))
         pictures = self._pictures(shown)
         moment = Moment(self.time_zones.now(place.guild_id), _idle_s(shown))
         situation = Situation(moment, topic)
@@ -378,6 +378,12 @@ class ChatRequestBuilder:
             turns.append(Turn(message.author_name, text, by_persona=by_persona))
             before = message.discord_message_id
         return tuple(turns)
+
+    def _other_answers(self, event_id: int) -> list[Turn]:
+        """Return what other personas have answered to the same message before."""
+        events = self.store.replies.earlier_of_round(event_id)
+        said = self.store.messages.of_replies(events) if events else []
+        return [Turn(each.author_name, each.text, answers_too=True) for each in said]
 
     # --------------------------------------------------------------------------------------- files
 

@@ -47,11 +47,11 @@ class UnfinishedReplies:
                 while any(map(self.holds, events)):  # noqa: ASYNC110  they end in many ways
                     await asyncio.sleep(END_POLL_S)
 
-    def require_place(self, member_id: int, channel_id: int) -> None:
-        """Refuse a reply where too many are unfinished. Raises `EngineBusyError`."""
-        if self._counts["member", member_id] >= MAX_REPLIES_TO_MEMBER:
+    def require_place(self, member_id: int, channel_id: int, replies: int = 1) -> None:
+        """Refuse replies where too many are unfinished. Raises `EngineBusyError`."""
+        if self._counts["member", member_id] + replies > MAX_REPLIES_TO_MEMBER:
             raise member_busy_error(MAX_REPLIES_TO_MEMBER, REPLY_WAIT_S)
-        if self._counts["channel", channel_id] >= MAX_REPLIES_IN_CHANNEL:
+        if self._counts["channel", channel_id] + replies > MAX_REPLIES_IN_CHANNEL:
             what = (
                 f"{MAX_REPLIES_IN_CHANNEL} replies in this channel are unfinished, as many as it "
                 "may have."

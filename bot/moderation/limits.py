@@ -7,7 +7,7 @@ from datetime import datetime, time, timedelta
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.store import ReplyLimits
 from bot.platform.errors import RefusedError
-from bot.store import Store
+from bot.store import MAX_CHANNEL_PERSONAS, Store
 
 
 class LimitReachedError(RefusedError):
@@ -27,25 +27,27 @@ class LimitCheck:
     store: Store
     time_zones: GuildTimeZones
 
-    def require(self, guild_id: int, user_id: int, *, is_moderator: bool) -> None:
-        """Raise `LimitReachedError` for a member who has to wait. Direct messages have no limits."""
+    def require(self, guild_id: int, user_id: int, *, is_moderator: bool) -> int:
+        """Return how many replies a member may have at once, of as many personas. Raises
+        `LimitReachedError` for one who has to wait. Direct messages have no limits.
+        """
         if not guild_id:
-            return
+            return MAX_CHANNEL_PERSONAS
         limits = self.store.limits.get(guild_id)
         if limits == ReplyLimits() or (is_moderator and limits.exempts_moderators):
-            return
+            return MAX_CHANNEL_PERSONAS
         now = self.time_zones.now(guild_id)
-        self._require_day(limits, guild_id, user_id, now)
+        left = self._require_day(limits, guild_id, user_id, now)
         self._require_cooldown(limits, guild_id, user_id, now.timestamp())
+        return left
 
-    def _require_day(self, limits: ReplyLimits, guild_id: int, user_id: int, now: datetime) -> None:
+    def _require_day(self, limits: ReplyLimits, guild_id: int, user_id: int, now: datetime) -> int:
         if limits.per_day is None:
-            return
+            return MAX_CHANNEL_PERSONAS
         midnight = datetime.combine(now.date(), time(), now.tzinfo)
-        if self.store.limits.replies_since(guild_id, user_id, midnight.timestamp()).count < (
-            limits.per_day
-        ):
-            return
+        had = self.store.limits.replies_since(guild_id, user_id, midnight.timestamp()).count
+        if had < limits.per_day:
+            return limits.per_day - had
         until = int(datetime.combine(now.date() + timedelta(1), time(), now.tzinfo).timestamp())
         replies = "1 reply" if limits.per_day == 1 else f"{limits.per_day} replies"
         raise LimitReachedError(

@@ -19,7 +19,7 @@ from personas.engine.model_runner import ScheduledTokens
 from personas.engine.scheduler import Sampled, Scheduler
 from personas.engine.sequence import Sequence
 from personas.errors import is_out_of_memory
-from personas.schemas.chat import Turn
+from personas.schemas.chat import Turn, asked_turn
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def comparable_candidates(seq: Sequence) -> list[Sequence]:
     candidates = (seq, *seq.other_candidates)
     message = Turn("", "")  # the prompts of evaluations are token ids alone
     if seq.request.turns:
-        message = seq.request.turns[-1]
+        message = asked_turn(seq.request.turns)
     return [*comparable(candidates, lambda candidate: candidate.text, message)] or [seq]
 
 

@@ -41,7 +41,7 @@ from personas.models.serving_model import (
     release_memory,
 )
 from personas.prompt.renderer import Renderer
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, asked_turn
 from personas.schemas.training import ServingPrecision
 
 if TYPE_CHECKING:
@@ -420,7 +420,7 @@ class LLMEngine:
         if request.sampling.candidates > 1:
             card = renderer.card_prompt(
                 request.persona,
-                user=request.turns[-1].name,
+                user=asked_turn(request.turns).name,
                 instructions=request.instructions,
                 max_tokens=max_tokens,
             )

@@ -18,6 +18,7 @@ from personas.schemas.chat import (
     LoreHit,
     Persona,
     Turn,
+    asked_turn,
 )
 
 # Must change whenever samples would render to other tokens. Adapters record it.
@@ -349,7 +350,7 @@ class Renderer:
         chat = self._chat_of(persona)
         messages = self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
         messages = self._with_opening(messages)
-        user = turns[-1].name
+        user = asked_turn(turns).name
         if lore:
             # With the last message, not in the card: so the start of the prompt stays the same from
             # turn to turn, and its keys and values can be reused.

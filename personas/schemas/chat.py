@@ -3,6 +3,7 @@ form of names.
 """
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -42,11 +43,19 @@ class Persona:
 class Turn:
     """One message of a conversation. `name` is the speaker's: a display name in serving, a
     pseudonym in training.
+
+    `answers_too`: another persona has said it in answer to the message that is to be answered.
     """
 
     name: str
     text: str
     by_persona: bool = False
+    answers_too: bool = False
+
+
+def asked_turn(turns: Sequence[Turn]) -> Turn:
+    """Return the turn that is to be answered: the last one that is no other persona's answer to it."""
+    return next((turn for turn in reversed(turns) if not turn.answers_too), turns[-1])
 
 
 VisionSetting = Literal["auto", "on", "off"]

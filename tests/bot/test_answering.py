@@ -160,7 +160,7 @@ async def test_a_reply_waits_for_no_more_than_eight_lines(stage):
 
 
 async def test_each_line_starts_the_wait_anew(hand):
-    wait = LineWait(1, "ballast", wait_s=10.0, began=hand.now)
+    wait = LineWait(1, ("ballast",), wait_s=10.0, began=hand.now)
     ended = asyncio.create_task(wait.end())
     for line in range(2, 5):
         await hand.move(9.0)
@@ -173,7 +173,7 @@ async def test_each_line_starts_the_wait_anew(hand):
 
 
 async def test_somebody_who_never_stops_is_answered_after_four_waits(hand):
-    wait = LineWait(1, "ballast", wait_s=10.0, began=hand.now)
+    wait = LineWait(1, ("ballast",), wait_s=10.0, began=hand.now)
     ended = asyncio.create_task(wait.end())
     for line in range(2, 8):
         await hand.move(6.0)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bot.chat.discord_addressing import called_persona
+from bot.chat.discord_addressing import addressees
 from bot.chat.places import ChannelRef
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
@@ -42,8 +42,8 @@ async def test_each_wakes_by_its_name_a_reply_or_a_mention_and_the_first_answers
     assert name == "Sir Aurelio Thrip"
     name, _ = await answered_by(stage, "no sodas here")
     assert name == "Ballast"
-    name, _ = await answered_by(stage, "Thrip or Oda?")
-    assert name == "Sir Aurelio Thrip", "the one named first"
+    name, _ = await answered_by(stage, "and Thrip?")
+    assert name == "Sir Aurelio Thrip"
     seen = [(turn.name, turn.by_persona) for turn in stage.engine.requests[-1].turns]
     assert ("Sir Aurelio Thrip", True) in seen and ("Oda Marrow", False) in seen
     assert ("Ballast", False) in seen and len(stage.engine.requests) == 6
@@ -110,12 +110,18 @@ async def test_they_are_shown_listed_kept_over_a_restart_and_cleared(tmp_path):
         listed = await said(await stage.member.slash(OFFICE, "persona list"), "Thrip")
         office = stage.sandbox.channel(OFFICE)["id"]
         assert listed.count(f"<#{office}>") == 3
+        assert listed.count(f"<#{office}> (the default)") == 1
+        assert listed.count(f"<#{office}> (when called)") == 2
+        choices = await stage.moderator.autocomplete(OFFICE, "persona alias", "persona", persona="")
+        assert [one["name"] for one in choices][:3] == [
+            "Ballast · the default here", "Oda Marrow · lives here", "Sir Aurelio Thrip · lives here",
+        ]  # fmt: skip
         name, _ = await answered_by(stage, "Thrip?", OFFICE)
         assert name == "Sir Aurelio Thrip"
         await stage.moderator.slash(OFFICE, "persona clear")
         place = ChannelRef(int(stage.sandbox.guild_id), int(office))
         assert stage.client.services.personas_in(place) == []
-        assert called_persona(stage.client.services, "Thrip?", place) is None
+        assert addressees(stage.client.services, "Thrip?", place) == []
         rows = stage.store._connection.read("select * from channel_personas")
         assert not [row for row in rows if row["channel_id"] == place.channel_id]
 
@@ -149,6 +155,6 @@ async def test_choosing_takes_less_than_five_milliseconds(stage, text):
     times = []
     for _ in range(30):
         began = time.perf_counter()
-        called_persona(stage.client.services, text, place)
+        addressees(stage.client.services, text, place)
         times.append(time.perf_counter() - began)
     assert sorted(times)[15] < 0.005

@@ -26,7 +26,7 @@ from bot.training import discord as finetune_cog
 from bot.training import discord_progress as progress_messages
 from bot.training.backend_protocol import OnEvent, RunResult, TrainingSucceeded
 from personas.lore.index import LoreIndex
-from personas.schemas.chat import ChatRequest
+from personas.schemas.chat import ChatRequest, asked_turn
 from personas.schemas.training_events import Progress
 from sandbox import patch_discord
 from tests.chaos import failpoints
@@ -43,7 +43,7 @@ LONG_REPLY_WORDS = 420
 
 def script(request: ChatRequest) -> list[str]:
     """Repeat the question, so that a reply can be recognised; at length if the question says so."""
-    question = request.turns[-1].text
+    question = asked_turn(request.turns).text
     pieces = ["I hear: ", question, ". "]
     return pieces + (
         ["word " * 60] * (LONG_REPLY_WORDS // 60) if "at length" in question else ["Aye."]

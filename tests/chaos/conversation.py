@@ -28,7 +28,11 @@ from sandbox.member_client import InteractionResponse
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
+NAMES = {"ballast": "Ballast", "oda": "Oda Marrow", "thrip": "Sir Aurelio Thrip"}
+CALLS = ("Oda, Thrip", "Thrip and Ballast", "Ballast, Oda and Thrip")
+"""How a message calls several personas."""
 SETTLE_TIMEOUT_S = 90.0
+QUIET_POLLS = 8
 UNSETTLED = """select (select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null)
     + (select count(*) from jobs where state in ('queued', 'running') or not announced) as number"""
 OPTED_IN = ("opt_in_done", "opt_in_already")
@@ -104,7 +108,9 @@ class Conversation:
         with Store.open(self.home / HOME_DATABASE) as store:
             for name, persona in self.channels.items():
                 place = self.sandbox.guild_id, int(self.sandbox.channel(name)["id"])
-                store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
+                further = [other for other in NAMES if other != persona]
+                channel = Channel(*place, persona, "everything", 1, time.time())
+                store.channels.assign(channel, further)
 
     def start_bot(
         self, plan: str = "", trace: Path | None = None, environ: Mapping[str, str] | None = None
@@ -150,7 +156,10 @@ class Conversation:
         more = " at length" if self.random.random() < 0.3 else ""
         member = self.sandbox.member(self.random.choice((MEMBER, MODERATOR)))
         channel = channel or self.random.choice(list(self.channels))
-        message = await member.say(channel, f"question {self._said}{more}")
+        text = f"question {self._said}{more}"
+        if self.random.random() < 0.25:
+            text = f"{self.random.choice(CALLS)}: {text}"
+        message = await member.say(channel, text)
         if self.random.random() < 0.1:
             await member.delete(message)
             self._deleted.add(int(message["id"]))
@@ -204,10 +213,14 @@ class Conversation:
     # ----------------------------------------------------------------------------------- invariants
 
     async def settle(self, process: BaseProcess, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
-        """Wait until every reply has ended."""
+        """Wait until every reply has ended, and no further one has begun for a while: messages that
+        came while the bot was away are answered one after the other.
+        """
+        quiet = 0
         try:
             async with asyncio.timeout(timeout_s):
-                while process.is_alive() and self.rows(UNSETTLED)[0]["number"]:  # noqa: ASYNC110
+                while process.is_alive() and quiet < QUIET_POLLS:
+                    quiet = 0 if self.rows(UNSETTLED)[0]["number"] else quiet + 1
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.outcome.lost.append(f"replies did not end within {timeout_s:.0f} s")
@@ -224,6 +237,10 @@ class Conversation:
         owner = {
             row["message_id"]: row["event_id"] for row in self.rows("select * from reply_parts")
         }
+        speakers = {
+            row["event_id"]: NAMES[row["persona_id"]]
+            for row in self.rows("select event_id, persona_id from replies")
+        }
         visible: dict[int, list[str]] = defaultdict(list)
         for channel in self.channels:
             for message in self.sandbox.messages(channel):
@@ -231,6 +248,11 @@ class Conversation:
                     continue
                 if event_id := owner.get(int(message["id"])):
                     visible[event_id].append(message["content"])
+                    speaker = message["author"]["username"]
+                    if speaker != speakers[event_id]:
+                        self.outcome.orphans.append(
+                            f"{speaker} speaks for {speakers[event_id]} in reply {event_id}"
+                        )
                 else:
                     self.outcome.orphans.append(
                         f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}"
@@ -241,6 +263,7 @@ class Conversation:
         for row in self.rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
         self._check_jobs()
+        self._check_rounds()
         known = {
             row["discord_message_id"]
             for row in self.rows("select discord_message_id from messages")
@@ -258,6 +281,19 @@ class Conversation:
         found = {title: sum(f"# {title}\n" in text for text in lore) for title in self._lore}
         self.outcome.lost += [f"the lore {title}" for title, times in found.items() if not times]
         self.outcome.doubled += [f"the lore {title}" for title, times in found.items() if times > 1]
+
+    def _check_rounds(self) -> None:
+        """Each persona that a stored message calls has a reply to it, in its turn."""
+        sql = """select text, discord_message_id as event_id, (select count(*) from replies
+            where trigger_seq = messages.seq) as replies from messages where persona_id is null"""
+        for row in self.rows(sql):
+            call = row["text"].partition(":")[0]
+            called = len(re.findall("Oda|Thrip|Ballast", call)) if call in CALLS else 1
+            if row["replies"] != called:
+                found = self.outcome.lost if row["replies"] < called else self.outcome.doubled
+                found.append(
+                    f"the message {row['event_id']} has {row['replies']} of {called} replies"
+                )
 
     def _check_votes(self) -> None:
         stored = Counter(row["event_id"] for row in self.rows("select event_id from votes"))

@@ -160,6 +160,15 @@ class MessageHistory(Table):
             messages.append((ordinal, StoredMessage(**row)))
         return messages
 
+    def of_replies(self, event_ids: Collection[int]) -> list[StoredMessage]:
+        """List what personas have said in these events' replies, in the order in which it was
+        said.
+        """
+        sql = f"""select {MESSAGE_COLUMNS} from messages where discord_message_id in (select message_id
+            from reply_parts where event_id in (select value from json_each(:events)) and position = 0)
+            order by seq"""
+        return self._db.all(StoredMessage, sql, events=json.dumps(list(event_ids)))
+
     def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
         """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first;
         None where none is.

@@ -1,7 +1,9 @@
 """Replies to Discord events, each handled once, and the votes on them."""
 
+import hashlib
+import itertools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +12,13 @@ from bot.platform.db.database import Table
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
 """The SQL condition of `StoredReply.is_unfinished`."""
+FIRST_EVENT = "coalesce((select first_event from further_replies where event_id = :event), :event)"
+"""The event of the first reply to the message that :event's reply answers."""
+IN_ROUND = """(event_id = :event
+    or event_id in (select event_id from further_replies where first_event = :event))"""
+"""The reply of :event, and those that follow it."""
+LOW_BITS = 22
+"""Bits of a snowflake below its time."""
 
 
 @dataclass(frozen=True)
@@ -117,16 +126,44 @@ class StoredReplies(Table):
                 where event_id = :event and trigger_seq is not null"""
             self._db.write(first, event=event_id)
             self._db.insert("reply_lines", {"seq": seq, "event_id": event_id})
-            sql = "update replies set trigger_seq = :seq where event_id = :event"
+            sql = f"update replies set trigger_seq = :seq where {IN_ROUND}"
             self._db.write(sql, seq=seq, event=event_id)
 
     def lines(self, event_id: int) -> list[str]:
         """Return the texts of the messages that one reply answers, oldest first; none for a reply
         to a single one.
         """
-        sql = """select text from messages join reply_lines using (seq)
-            where event_id = :event order by seq"""
+        sql = f"""select text from messages join reply_lines using (seq)
+            where event_id = {FIRST_EVENT} order by seq"""
         return self._db.column(str, sql, event=event_id)
+
+    def begin_in_round(self, first_event: int, position: int, **values: Any) -> int:
+        """Store a new reply to an event, with `begin`'s `values`: at position 0 the first, else that
+        of a further persona. Returns its event, or the id that stands for it.
+        """
+        if position == 0:
+            self.begin(first_event, **values)
+            return first_event
+        with self._db.atomic():
+            events = _further_events(first_event, position)
+            event_id = next(each for each in events if self.begin(each, **values))
+            row = {"event_id": event_id, "first_event": first_event, "position": position}
+            self._db.insert("further_replies", row)
+        return event_id
+
+    def of_round(self, event_id: int) -> list[StoredReply]:
+        """List the replies of all personas to the message that this event's reply answers, in their
+        order: that reply alone where one persona answers it.
+        """
+        sql = f"""select replies.* from replies left join further_replies using (event_id)
+            where replies.event_id = {FIRST_EVENT} or first_event = {FIRST_EVENT}
+            order by coalesce(position, 0)"""
+        return self._db.all(self._reply, sql, event=event_id)
+
+    def earlier_of_round(self, event_id: int) -> list[int]:
+        """List the events whose replies precede this event's, in answer to the same message."""
+        events = [reply.event_id for reply in self.of_round(event_id)]
+        return events[: events.index(event_id)] if event_id in events else []
 
     def of_line(self, discord_message_id: int) -> StoredReply | None:
         """Return the reply that answers this message together with others."""
@@ -185,8 +222,10 @@ class StoredReplies(Table):
         return self._db.write(sql, **values) > 0
 
     def take_back(self, event_id: int) -> None:
-        """Delete a reply that was refused before anybody saw something of it."""
-        self._db.write("delete from replies where event_id = :event", event=event_id)
+        """Delete a reply that was refused before anybody saw something of it, and those that were
+        to follow it.
+        """
+        self._db.write(f"delete from replies where {IN_ROUND}", event=event_id)
 
     def record_deleted(self, event_id: int) -> None:
         """Record that the message was deleted before it showed the end; one that has shown it stays
@@ -212,7 +251,7 @@ class StoredReplies(Table):
         """Return by channel the last event since a time that was answered."""
         sql = (
             "select channel_id, max(event_id) as event_id from replies where created_at >= :since "
-            "group by channel_id"
+            "and event_id not in (select event_id from further_replies) group by channel_id"
         )
         return {row["channel_id"]: row["event_id"] for row in self._db.read(sql, since=since)}
 
@@ -298,3 +337,15 @@ class StoredReplies(Table):
         return StoredReply(
             event_id, **columns, parts=tuple(self._db.column(int, sql, event=event_id))
         )
+
+
+def _further_events(event_id: int, position: int) -> Iterator[int]:
+    """Yield ids for the reply of a further persona to an event: snowflakes of its millisecond, which
+    hardly ever are those of other events. Buttons carry them, and the messages since their time are
+    searched for these.
+    """
+    since = event_id >> LOW_BITS << LOW_BITS
+    for attempt in itertools.count():
+        text = f"{event_id}:{position}:{attempt}"
+        digest = hashlib.sha256(text.encode()).digest()
+        yield since | int.from_bytes(digest[:4], "big") % (1 << LOW_BITS)

@@ -67,7 +67,7 @@ def list_places(owned: OwnedPersona) -> list[GenerationPlace]:
     places = dict.fromkeys([(owned.guild_id, NO_CHANNEL)])
     for scoped in store.generation.of_persona(owned.id):
         places[scoped.scope.guild_id, NO_CHANNEL] = None
-    for channel in store.channels.with_personas([owned.id]):
+    for _, channel in store.channels.where_live([owned.id]):
         if channel.guild_id:  # a direct message's settings are those of all servers
             places[channel.guild_id, NO_CHANNEL] = None
             places[channel.guild_id, channel.channel_id] = None
@@ -93,9 +93,9 @@ def find_place(
             "Send the id of one of its servers, or leave it out for all.",
         )
     if place.channel_id:
-        channel = owned.services.store.channels.get(guild_id, place.channel_id)
-        if channel is None or channel.persona_id != owned.id or not guild_id:
-            known = ", ".join(_channel_ids(owned)) or "none"
+        known_ids = [*_channel_ids(owned)]
+        if f"{guild_id}/{place.channel_id}" not in known_ids:
+            known = ", ".join(known_ids) or "none"
             raise Problem(
                 "not-found",
                 f"{owned.persona.name} lives in no channel {place.channel_id} of that server.",
@@ -111,7 +111,7 @@ def _is_known(services: Services, guild_id: int) -> bool:
 
 
 def _channel_ids(owned: OwnedPersona) -> Iterator[str]:
-    for channel in owned.services.store.channels.with_personas([owned.id]):
+    for _, channel in owned.services.store.channels.where_live([owned.id]):
         if channel.guild_id:
             yield f"{channel.guild_id}/{channel.channel_id}"
 

@@ -49,11 +49,14 @@ class Channels(Table):
 
     def aliases(self, guild_id: int, persona_id: str) -> tuple[str, ...]:
         """Return the further names by which a guild's members call a persona."""
-        sql = (
-            "select aliases from persona_aliases where guild_id = :guild and persona_id = :persona"
-        )
-        text = self._db.value(str, sql, guild=guild_id, persona=persona_id)
-        return tuple((text or "").splitlines())
+        return self.aliases_of(guild_id, [persona_id]).get(persona_id, ())
+
+    def aliases_of(self, guild_id: int, persona_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Return the further names of those of some personas that have any in a guild."""
+        sql = """select persona_id, aliases from persona_aliases where guild_id = :guild
+            and persona_id in (select value from json_each(:ids))"""
+        rows = self._db.read(sql, guild=guild_id, ids=json.dumps(list(persona_ids)))
+        return {row["persona_id"]: tuple(row["aliases"].splitlines()) for row in rows}
 
     def set_aliases(self, guild_id: int, persona_id: str, aliases: Sequence[str]) -> None:
         """Set the further names of a persona in a guild, replacing those before."""
@@ -106,13 +109,27 @@ class Channels(Table):
             limit :limit"""
         return self._db.all(Channel, sql, limit=limit)
 
-    def with_personas(self, persona_ids: Collection[str]) -> list[Channel]:
-        """List the channels of all guilds that have one of these personas, by guild, oldest
-        assignment first.
+    def where_live(self, persona_ids: Collection[str]) -> list[tuple[str, Channel]]:
+        """List the channels of all guilds that have one of these personas, as their first or as a
+        further one, each with that persona, by guild, oldest assignment first.
         """
-        sql = """select * from channels where persona_id in (select value from json_each(:ids))
+        columns = ", ".join(f"channels.{name}" for name in Channel.__dataclass_fields__)
+        among = "in (select value from json_each(:ids))"
+        sql = f"""select persona_id as resident, {columns} from channels where persona_id {among}
+            union all select channel_personas.persona_id, {columns} from channel_personas
+            join channels using (guild_id, channel_id) where channel_personas.persona_id {among}
             order by guild_id, set_at, channel_id"""
-        return self._db.all(Channel, sql, ids=json.dumps(list(persona_ids)))
+        rows = self._db.read(sql, ids=json.dumps(list(persona_ids)))
+        return [(row.pop("resident"), Channel(**row)) for row in rows]
+
+    def residents(self, channels: Collection[Channel]) -> dict[int, list[str]]:
+        """Return the ids of the personas of these channels by channel, the first one's first."""
+        sql = """select channel_id, persona_id from channel_personas
+            where channel_id in (select value from json_each(:ids)) order by channel_id, position"""
+        residents = {channel.channel_id: [channel.persona_id] for channel in channels}
+        for row in self._db.read(sql, ids=json.dumps(list(residents))):
+            residents[row["channel_id"]].append(row["persona_id"])
+        return residents
 
     def is_topic_told(self, channel_id: int) -> bool:
         """Return whether personas are told a channel's topic."""

@@ -148,18 +148,16 @@ def _places(services: Services) -> list[GuildPlaces]:
     for guild in services.client.guilds if services.client else []:
         free = []
         taken = []
-        living = {
-            setting.channel_id: setting.persona_id
-            for setting in services.store.channels.of_guild(guild.id)
-        }
+        channels = services.store.channels
+        living = channels.residents(channels.of_guild(guild.id))
         for channel in guild.channels:
             if not isinstance(channel, SpeakChannel):
                 continue
             label = f"#{channel.name}"
-            persona = services.personas.get(living.get(channel.id, ""), guild.id)
+            known = [services.personas.get(each, guild.id) for each in living.get(channel.id, ())]
             value = f"{guild.id}/{channel.id}"
-            if persona:
-                label += f" (in place of {persona.name})"
+            if names := [persona.name for persona in known if persona]:
+                label += f" (in place of {', '.join(names)})"
                 taken.append(Place(value, label, is_free=False))
             else:
                 free.append(Place(value, label))

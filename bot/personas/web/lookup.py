@@ -2,8 +2,8 @@
 persona speaks.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -316,13 +316,14 @@ def spoken_versions(services: Services, persona_id: str) -> list[SpokenVersion]:
 @dataclass(frozen=True)
 class ChannelSummary:
     """A channel in which a persona speaks, and the version that answers there (None: the base
-    model).
+    model). `beside` names the other personas there, and the default; empty where there are none.
     """
 
     guild: str
     channel: str
     answers: str
     version: str | None
+    beside: str = ""
 
 
 def channels_by_persona(
@@ -333,19 +334,26 @@ def channels_by_persona(
     if services.client:
         present = {guild.id for guild in services.client.guilds}
     by_persona: dict[str, list[Channel]] = {}
-    for channel in services.store.channels.with_personas(persona_ids):
+    for persona_id, channel in services.store.channels.where_live(persona_ids):
         if present is None or channel.guild_id in present:
-            by_persona.setdefault(channel.persona_id, []).append(channel)
+            by_persona.setdefault(persona_id, []).append(channel)
+    shown = [channel for channels in by_persona.values() for channel in channels]
+    residents = services.store.channels.residents(shown)
     summaries = {}
     for persona_id, channels in by_persona.items():
-        summaries[persona_id] = _summarise_channels(services, persona_id, channels)
+        summaries[persona_id] = _summarise_channels(services, persona_id, channels, residents)
     return summaries
 
 
 def _summarise_channels(
-    services: Services, persona_id: str, channels: Sequence[Channel]
+    services: Services,
+    persona_id: str,
+    channels: Sequence[Channel],
+    residents: Mapping[int, Sequence[str]],
 ) -> list[ChannelSummary]:
-    """Describe a persona's channels with two queries, however many there are."""
+    """Describe a persona's channels with two queries, however many there are; `residents` are all
+    personas of each.
+    """
     versions = services.store.versions
     live = versions.live(persona_id, ALL_GUILDS)
     own = versions.live_by_guild(persona_id)
@@ -355,8 +363,28 @@ def _summarise_channels(
         version = own.get(channel.guild_id, live)
         if other_model(persona_id, version):
             version = None
-        summaries.append(_describe_channel(services, channel, version))
+        others = [other for other in residents[channel.channel_id] if other != persona_id]
+        summary = _describe_channel(services, channel, version)
+        if channel.persona_id != persona_id:
+            summary = replace(summary, answers="answers when it is called")
+        beside = _describe_others(services, channel, persona_id, others)
+        summaries.append(replace(summary, beside=beside))
     return summaries
+
+
+def _describe_others(
+    services: Services, channel: Channel, persona_id: str, others: Sequence[str]
+) -> str:
+    """Name the other personas of a channel, and the default one among all."""
+    names = []
+    for other in others:
+        persona = services.personas.get(other, channel.guild_id)
+        name = persona.name if persona else other
+        names.append(f"{name} (the default)" if other == channel.persona_id else name)
+    if not names:
+        return ""
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"{'as the default ' if channel.persona_id == persona_id else ''}beside {listed}"
 
 
 def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:

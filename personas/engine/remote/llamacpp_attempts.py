@@ -18,7 +18,7 @@ from personas.engine.remote.server_errors import AdapterNotServedError, VllmErro
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import SamplingParams
+from personas.schemas.chat import SamplingParams, asked_turn
 
 log = logging.getLogger(__name__)
 MAX_SCORE_S = 20.0
@@ -161,7 +161,7 @@ class LlamaCppReplyAttempts(ReplyAttempts):
         """Return the best candidate, and how many were compared."""
         candidates = seq.candidates
         await self._sample(seq, replica)
-        message = seq.request.turns[-1]
+        message = asked_turn(seq.request.turns)
         compared = comparable(candidates, lambda each: each.detokenizer.text, message)
         if len(compared) < 2:
             return (compared or candidates)[0], 1

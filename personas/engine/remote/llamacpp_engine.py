@@ -48,7 +48,7 @@ from personas.home.adapters import EFFECT_PROBE_FILE
 from personas.home.gguf_adapters import GgufAdapters
 from personas.home.prompt_version import renderer_of
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, asked_turn
 
 log = logging.getLogger(__name__)
 LOG_FILE = "logs/llama-server.log"
@@ -479,7 +479,7 @@ class LlamaCppEngine(VllmEngine):
         renderer = renderer_of(self._renderer, request.adapter)
         card = renderer.card_prompt(
             request.persona,
-            user=request.turns[-1].name,
+            user=asked_turn(request.turns).name,
             instructions=request.instructions,
             max_tokens=prompt_room(self.context_tokens, request),
         )

@@ -1,0 +1,107 @@
+"""The replies of several personas to one message: each in its turn, and there is one round only.
+
+All are stored together with the message. The first takes its place in the engine's queue at once;
+each of the others takes one when the reply before it has ended, whose text its prompt has. A killed
+bot finds those that have not ended (`bot.chat.recovery`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from bot.chat.delivery import MAX_DELIVERY_S, deliver, store_when_possible
+from bot.chat.line_wait import LineWait
+from bot.chat.reply import Reply, ReplyContext
+from bot.safety.actions import SelfHarmError
+from personas.errors import EngineBusyError
+
+log = logging.getLogger(__name__)
+
+
+class ReplyRound:
+    """The replies to one message, in their order; mostly one."""
+
+    def __init__(self, context: ReplyContext, replies: Sequence[Reply]) -> None:
+        self._context = context
+        self.replies = tuple(replies)
+        for reply in self.replies[:-1]:
+            reply.is_followed = True
+
+    @property
+    def first(self) -> Reply:
+        """The reply that takes its place in the queue at once."""
+        return self.replies[0]
+
+    def wait_for_lines(self, wait: LineWait) -> None:
+        """Have the replies wait for further lines of the member."""
+        self.first.line_wait = wait
+
+    async def answer(self, retract: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Make the replies to an accepted message. Raises the errors of `Reply.answer` for the
+        first; those of the others once all have ended.
+        """
+        first, *further = self.replies
+        errors = list[Exception]()
+        with ExitStack() as held:  # at a new connection, the recovery would make them, too
+            waiting = [held.enter_context(self._counting(reply)) for reply in further]
+            try:
+                await first.answer(retract)
+            except EngineBusyError:  # they would be refused, too
+                await self._give_up(further)
+                raise
+            except Exception as error:
+                errors.append(error)
+            for reply, counted in zip(further, waiting, strict=True):
+                counted.close()  # it counts itself from here on
+                try:
+                    await self._answer_next(reply)
+                except Exception as error:  # one failure must not affect the other replies
+                    errors.append(error)
+        for failure in errors[1:]:
+            log.error("a further reply to the event %d failed: %s", first.event_id, failure)
+        if errors:
+            raise next((each for each in errors if isinstance(each, SelfHarmError)), errors[0])
+
+    def _counting(self, reply: Reply) -> ExitStack:
+        """Count a reply that waits for its turn, until the stack is closed."""
+        counted = ExitStack()
+        unfinished = self._context.unfinished
+        counted.enter_context(unfinished.counting(reply.event_id, member=reply.asked_by))
+        return counted
+
+    async def _answer_next(self, reply: Reply) -> None:
+        """Make a reply after the one before it: unlike the first, it was accepted already, so it
+        waits for a place in the queue.
+        """
+        with self._context.holding(reply):
+            if await store_when_possible(
+                f"what the reply {reply.event_id} answers", reply.read_asked
+            ):
+                await reply.answer_submitted(lambda: _submit_when_free(reply))
+
+    async def _give_up(self, replies: Sequence[Reply]) -> None:
+        """End replies of which nothing was posted."""
+        finish = self._context.store.replies.finish
+        for reply in replies:
+            await store_when_possible(
+                f"the refusal of the reply {reply.event_id}",
+                partial(finish, reply.event_id, "failed"),
+            )
+
+
+async def _submit_when_free(reply: Reply) -> None:
+    """Take a place in the engine's queue as soon as there is one. Raises `EngineBusyError` after a
+    long time.
+    """
+    began = time.monotonic()
+    while True:
+        request = await deliver(f"the prompt of the reply {reply.event_id}", reply.build_request)
+        try:
+            return reply.submit(request)
+        except EngineBusyError as error:
+            if time.monotonic() - began > MAX_DELIVERY_S:
+                raise
+            await asyncio.sleep(error.wait_s)
