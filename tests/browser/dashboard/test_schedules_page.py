@@ -3,6 +3,7 @@ a phone.
 """
 
 import json
+from typing import Any
 
 import pytest
 from playwright.async_api import expect
@@ -17,7 +18,7 @@ PROMPT = "say good morning and ask how everybody slept"
 
 def plan(dashboard: Dashboard) -> None:
     stage = dashboard.stage
-    place = {
+    place: dict[str, Any] = {
         "guild_id": int(stage.sandbox.guild_id),
         "channel_id": int(stage.sandbox.channel(QUAY)["id"]),
         "set_by": int(stage.moderator.id),
