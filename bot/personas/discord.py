@@ -189,6 +189,8 @@ async def show(interaction: Interaction) -> None:
     live = _live_text(services, persona, place.guild_id) or "base model (not trained yet)"
     if services.reply_service.rules.muted(persona, place):
         answers = "Muted by a moderator (`/persona unmute`)"
+    elif services.reply_service.rules.age.refuses(persona, interaction.channel):
+        answers = "Silent here: it is age-restricted, and this channel is not"
     elif setting.answers == "everything" or not place.guild_id:
         answers = "Answers every message, and /chat"
     else:

@@ -134,6 +134,11 @@ async def test_a_mark_that_was_lost_while_the_bot_was_away_is_told_at_the_next_m
     await silent(stage, QUAY, "hello?")
     await silent(stage, QUAY, "hello??")
     assert len(notices(stage)) == 1
+    shown = await stage.member.slash(QUAY, "persona show")
+    assert "Silent here: it is age-restricted" in shown.message["content"]
+    lines = stage.client.services.scheduled_lines
+    quay = stage.client.get_channel(channel_id(stage, QUAY))
+    assert "is age-restricted, and the channel is not" in lines.hindrance(quay)
     await restrict(stage, restricted=False)
     assert "Ballast hears: at last" in await asked(stage, QUAY, "at last")
     await restrict(stage)

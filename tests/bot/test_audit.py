@@ -7,6 +7,7 @@ import pytest
 from bot.audit import actions
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import NewRollout
+from personas.schemas.training import TrainingRequest
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
@@ -84,9 +85,17 @@ async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots
     )
 
     guild = int(stage.sandbox.guild_id)
+    request = TrainingRequest(job_name="weekly", persona="oda")
+    moderator = int(stage.moderator.id)
+    stage.client.services.trainings.start(
+        request, guild_id=guild, requested_by=moderator, job_id="schedule-1"
+    )
+    assert (
+        await listed(stage, "(`schedule-1`)")
+        == f"{by} had **oda** (`schedule-1`) trained at a set time."
+    )
     first, second = (install(stage.store, "oda", guild=guild) for _ in range(2))
     versions = stage.client.services.versions
-    moderator = int(stage.moderator.id)
     origin = RequestOrigin(guild, 0, moderator)
     for version in (first, second):
         await versions.promote("oda", version, origin, anyway=True)

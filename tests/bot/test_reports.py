@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from bot.platform.clock import SystemClock
+from bot.privacy.retention import Retention, RetentionPeriods
 from bot.privacy.translations import TEXTS
 from bot.reports.actions import REASONS, REPORT_DAYS
 from bot.reports.store import Report
@@ -174,5 +176,6 @@ async def test_reports_are_deleted_after_the_stated_time(stage):
     old = time.time() - REPORT_DAYS * 86_400
     stage.store.reports.add(_report(stage, 1, at=old - 60))
     stage.store.reports.add(_report(stage, 2, at=old + 60))
-    stage.store.reports.delete_before(old)
+    retention = Retention(stage.client.services, SystemClock(), RetentionPeriods(90, 14))
+    assert await retention.tidy()
     assert [report.event_id for report in stored(stage)] == [2]

@@ -5,6 +5,7 @@ import pytest
 from discord import app_commands
 
 from sandbox import SandboxRefusal
+from tests.fakes import until
 
 
 class Menus(discord.ui.View):
@@ -178,6 +179,14 @@ async def test_messages_are_whole_for_a_command_used_on_them(sandbox, new_probe,
         assert (await sandbox.member("Nils").context("tavern", "Quote", said)).message[
             "content"
         ] == "secret"
+
+
+async def test_the_mark_of_a_channel_changes_while_the_bot_runs(sandbox, bot):
+    for restricted in (True, False):
+        sandbox.set_age_restricted("tavern", restricted)
+        await until(lambda restricted=restricted: bot.room().is_nsfw() is restricted)
+    with pytest.raises(SandboxRefusal, match="no text channel called attic"):
+        sandbox.set_age_restricted("attic", True)
 
 
 async def test_age_restricted_commands_work_in_such_channels_only(sandbox, bot):
