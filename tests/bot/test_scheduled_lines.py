@@ -94,6 +94,15 @@ async def test_it_is_left_out_where_it_would_disturb(tmp_path):
         await until(lambda: stage.store.scheduled_lines.all()[0].handled_at > handled)
         stage.store.mutes.remove(guild_id, ALL_CHANNELS, "ballast")
         check(stage)
+        assert "has silenced Ballast" in stage.store.scheduled_lines.all()[0].outcome
+        age = stage.client.services.reply_service.rules.age
+        ballast = stage.client.services.personas.get("ballast", guild_id)
+        age.set(ballast, guild_id, is_restricted=True)
+        clock.ahead_s += 86400
+        await until(lambda: "is age-restricted" in stage.store.scheduled_lines.all()[0].outcome)
+        age.set(ballast, guild_id, is_restricted=False)
+        said = await answer(stage, "show")
+        assert "The latest one was left out: Ballast is age-restricted" in said
         assert len(said_by(stage)) == before
     clock.ahead_s += 86400 + 3600  # the bot was down at its time, an hour ago
     async with on_stage(tmp_path, clock=clock) as stage:
