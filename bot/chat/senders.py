@@ -4,8 +4,8 @@ import datetime
 import itertools
 import logging
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,11 +62,14 @@ class MessageSender(Protocol):
 
 @dataclass(frozen=True)
 class WebhookSender:
-    """Sends under the persona's name and avatar."""
+    """Sends under the persona's name and avatar. `wearing` gives the webhook that avatar, and keeps
+    others from changing it.
+    """
 
     webhook: discord.Webhook
     persona: Persona
     channel: GuildChannel
+    wearing: Callable[[], AbstractAsyncContextManager[None]]
 
     @property
     def thread(self) -> Any:
@@ -93,15 +96,16 @@ class WebhookSender:
             if next(attempts):
                 for copy in await self._sent(text, view, started, last):
                     return copy
-            message = await self.webhook.send(
-                text,
-                username=self.persona.name,
-                wait=True,
-                allowed_mentions=_allowed(mentioned),
-                suppress_embeds=True,
-                thread=self.thread,
-                view=view or discord.utils.MISSING,
-            )
+            async with self.wearing():
+                message = await self.webhook.send(
+                    text,
+                    username=self.persona.name,
+                    wait=True,
+                    allowed_mentions=_allowed(mentioned),
+                    suppress_embeds=True,
+                    thread=self.thread,
+                    view=view or discord.utils.MISSING,
+                )
             return message.id
 
         message_id = await persist(send)

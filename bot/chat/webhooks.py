@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -35,6 +37,8 @@ class SenderRegistry:
         self._avatars: ChannelCache[Path | None] = ChannelCache(MAX_REMEMBERED_AVATARS)
         # One lock for each channel in which a sender is being looked for.
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        # One lock for each channel whose webhook sends, with the avatar of its speaker.
+        self._face_locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def edit_stretch_s(self) -> float:
@@ -64,14 +68,26 @@ class SenderRegistry:
             log.warning("%s speaks as the bot: %s (%s)", persona.name, reason, detail)
             return BotSender(channel, persona)
         assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
-        return WebhookSender(webhook, persona, channel)
+        wearing = partial(self._wearing, webhook, persona, home.id)
+        return WebhookSender(webhook, persona, channel, wearing)
+
+    @asynccontextmanager
+    async def _wearing(
+        self, webhook: discord.Webhook, persona: Persona, channel_id: int
+    ) -> AsyncIterator[None]:
+        """Let nobody else use a channel's webhook inside the block, in which it has a persona's
+        avatar: a message shows the one that the webhook has when it is sent.
+        """
+        async with self._face_locks.setdefault(channel_id, asyncio.Lock()):
+            await self._set_avatar(webhook, persona, channel_id)
+            yield
 
     async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
         if stored := self._store.channels.webhook(channel.id):
             assert self._client is not None  # channels come from a client
             webhook = discord.Webhook.partial(*stored, client=self._client)
             try:
-                await self._set_avatar(webhook, persona, channel.id)
+                await self._set_avatar_early(webhook, persona, channel.id)
             except discord.NotFound:
                 log.info("the webhook of #%s was deleted; making another", channel.name)
             else:
@@ -84,8 +100,17 @@ class SenderRegistry:
             )
         except StoreError as error:  # it is found again among the channel's webhooks
             log.warning("the webhook of #%s was not stored: %s", channel.name, error)
-        await self._set_avatar(webhook, persona, channel.id)
+        await self._set_avatar_early(webhook, persona, channel.id)
         return webhook
+
+    async def _set_avatar_early(
+        self, webhook: discord.Webhook, persona: Persona, channel_id: int
+    ) -> None:
+        """Set the avatar before there is something to send, unless somebody else is sending."""
+        lock = self._face_locks.setdefault(channel_id, asyncio.Lock())
+        if not lock.locked():
+            async with lock:
+                await self._set_avatar(webhook, persona, channel_id)
 
     async def _find_or_create(self, channel: discord.TextChannel) -> discord.Webhook:
         own = await self._own_webhooks(channel)
@@ -139,6 +164,8 @@ class SenderRegistry:
                 log.warning(
                     "%s speaks without a new face: %s", persona.name, str(error) or "no response"
                 )
+                if self._avatars.pop(channel_id, persona.avatar) != persona.avatar:
+                    return  # it is another persona's: the next message tries again
         self._avatars[channel_id] = persona.avatar
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:

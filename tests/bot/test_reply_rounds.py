@@ -137,6 +137,21 @@ async def test_nobody_speaks_for_another(stage):
         assert row["text"].startswith(row["author_name"])
 
 
+async def test_replies_at_once_have_each_their_own_face(stage):
+    """Also the further messages of a long one, which come while another persona speaks."""
+    stage.engine.script = lambda request: [f"{request.persona.name} ", *["word " * 60] * 15]
+    names = ("Oda", "Thrip", "Ballast")
+    for name in names * 2:
+        await stage.member.say(QUAY, f"{name}?")
+    await ended(stage, 6)
+    faces = {name: set() for name in NAMES.values()}
+    for message in stage.sandbox.messages(QUAY):
+        if message.get("webhook_id"):
+            faces[message["author"]["username"]].add(message["author"]["avatar"])
+    assert [len(own) for own in faces.values()] == [1, 1, 1], faces
+    assert len(set.union(*faces.values())) == 3
+
+
 @pytest.mark.parametrize("way", ["chat", "form"])
 async def test_commands_and_forms_ask_several_too(stage, way):
     if way == "chat":
