@@ -288,14 +288,14 @@ def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
     assert judge.fault(message, reply) == fault
 
 
-def test_of_drafts_to_the_point_the_first_is_kept_and_none_for_saying_the_question_again(persona):
+def test_of_drafts_to_the_point_the_first_is_kept(persona):
     card, lore = persona
     judge = ReplyJudge(card, lore.passages)
     asked = "i can't sleep, what do you do at night?"
     own = "Sleep does not come to me either. I lie awake, and I listen to the clock."
     echo = "I do not sleep at night, so I wait until others can."
     senses = judge._sense.sense(asked, [own, echo])
-    assert senses[1] > senses[0] > MIN_SENSE
+    assert min(senses) > MIN_SENSE and senses[0] != senses[1]
     assert judge.choose(asked, [own, echo])[0] == own
     assert judge.choose(asked, [echo, own])[0] == echo
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from personas.lore.minilm import load_minilm
 from personas.schemas.scorecard import HELDOUT_TASK, SENSE_AGREEMENT, SENSE_ESTIMATE
 from tests.trainer.test_voice_classifier import ADA, data
 from trainer.evaluate.generation.reply_sense import (
@@ -14,8 +13,9 @@ from trainer.evaluate.generation.reply_sense import (
     fit_without,
     measure_reply_sense,
     read_marks,
+    remove_words_of,
     sense_features,
-    word_features,
+    share_of_different_words,
 )
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 from trainer.schemas import PromptReply
@@ -35,6 +35,7 @@ def cross_validated(marked):
 
 
 MARKED = read_marks()
+CHARACTERS = sorted({reply.persona for reply in MARKED})
 SOURCE = np.array([reply.source for reply in MARKED])
 READ = np.array([reply.mean_mark for reply in MARKED])
 ESTIMATE = cross_validated(MARKED)
@@ -47,10 +48,10 @@ def share_of_pairs(better, worse):
     return (ranks[:count].sum() - count * (count + 1) / 2) / (count * len(worse))
 
 
-def test_readers_marked_as_many_replies_of_each_source_and_agree():
-    assert {source: int((source == SOURCE).sum()) for source in SOURCES} == dict.fromkeys(
-        SOURCES, 75
-    )
+def test_readers_marked_replies_of_nine_characters_and_agree():
+    counts = {source: int((source == SOURCE).sum()) for source in SOURCES}
+    assert counts == {"real": 123, "trained": 75, "base": 123, "shuffled": 123}
+    assert len(CHARACTERS) == 9
     of_readers = [[replace(it, marks=(it.marks[n],)).mean_mark for it in MARKED] for n in (0, 1)]
     assert spearmanr(*of_readers).statistic > 0.9
 
@@ -70,32 +71,50 @@ def test_the_sources_are_ordered_as_by_the_readers(values):
 
 
 def test_it_tells_the_base_model_from_real_replies_and_what_is_beside_the_point():
-    assert share_of_pairs(ESTIMATE[SOURCE == "real"], ESTIMATE[SOURCE == "base"]) > 0.8
-    assert share_of_pairs(ESTIMATE[SOURCE == "real"], ESTIMATE[SOURCE == "shuffled"]) > 0.9
+    assert share_of_pairs(ESTIMATE[SOURCE == "real"], ESTIMATE[SOURCE == "base"]) > 0.75
+    assert share_of_pairs(ESTIMATE[SOURCE == "real"], ESTIMATE[SOURCE == "shuffled"]) > 0.8
     beside = np.array([reply.marks == ("beside",) * 2 for reply in MARKED])
     sensible = np.array([reply.marks == ("sensible",) * 2 for reply in MARKED])
-    assert share_of_pairs(ESTIMATE[sensible], ESTIMATE[beside]) > 0.85
+    assert share_of_pairs(ESTIMATE[sensible], ESTIMATE[beside]) > 0.8
 
 
-def test_nearness_to_the_question_alone_does_not_tell_the_base_model_from_real_replies():
-    """As "belongs to its question" did not, which cards had before."""
-    near = np.array([reply.features[0] for reply in MARKED])
-    assert share_of_pairs(near[SOURCE == "real"], near[SOURCE == "base"]) < 0.65
+@pytest.mark.parametrize("persona", CHARACTERS)
+def test_of_each_character_real_replies_lie_above_the_base_models(persona):
+    """By an estimate that was fitted without its marks."""
+    own = np.array([reply.persona == persona for reply in MARKED])
+    real = ESTIMATE[own & (SOURCE == "real")]
+    base = ESTIMATE[own & (SOURCE == "base")]
+    assert share_of_pairs(real, base) > 0.55 and real.mean() > base.mean()
+
+
+def test_saying_the_question_again_is_no_answer():
+    questions = [reply.question for reply in MARKED[::12]]
+    echoes = [(question, f"And you, {question}") for question in questions]
+    estimates = SenseEstimator.fit(MARKED).estimate(sense_features(echoes))
+    assert estimates.max() < ESTIMATE[SOURCE == "shuffled"].mean()
+
+
+def test_words_of_the_question_and_stage_directions_are_left_out():
+    question = "do you like the moths on your lamp?"
+    said = "*nods at the lamp* The moths? I count them twice a night."
+    assert remove_words_of(question, said) == "The I count them twice a night."
+    assert remove_words_of(question, "Moths!") == "."
+    assert remove_words_of(question, "*shrugs slowly*") == "*shrugs slowly*"
+    assert share_of_different_words("No, no, yes.") == pytest.approx(2 / 3)
+    assert share_of_different_words("…") == 0
 
 
 def test_stored_features_are_those_of_the_texts():
-    for reply in MARKED:
-        words = word_features(reply.question, reply.reply)
-        assert reply.features[1:] == pytest.approx(words, abs=1e-4), reply.reply
-    some = MARKED[:4]
-    features = sense_features([(it.question, it.reply) for it in some], load_minilm())
-    assert features == pytest.approx(np.array([it.features for it in some]), abs=2e-3)
+    some = MARKED[::60]
+    features = sense_features([(it.question, it.reply) for it in some])
+    assert features == pytest.approx(np.array([it.features for it in some]), abs=0.02)
 
 
 @pytest.mark.slow
 def test_all_stored_features_are_those_of_the_texts():
-    features = sense_features([(it.question, it.reply) for it in MARKED], load_minilm())
-    assert features == pytest.approx(np.array([it.features for it in MARKED]), abs=2e-3)
+    features = sense_features([(it.question, it.reply) for it in MARKED])
+    # A rank among sixty questions moves by a sixtieth where two cosines are all but equal.
+    assert features == pytest.approx(np.array([it.features for it in MARKED]), abs=0.02)
 
 
 def test_nobody_is_judged_by_their_own_marks():
@@ -105,7 +124,7 @@ def test_nobody_is_judged_by_their_own_marks():
     of_oda = np.array([it.features for it in MARKED if it.persona == "oda"])
     before = fit_without("oda", MARKED).estimate(of_oda)
     assert (fit_without("oda", turned).estimate(of_oda) == before).all()
-    assert SenseEstimator.fit(turned).estimate(of_oda).mean() < before.mean() - 0.1
+    assert SenseEstimator.fit(turned).estimate(of_oda).mean() < before.mean() - 0.05
 
 
 def test_without_marks_nothing_is_estimated():
@@ -119,13 +138,21 @@ def test_babble_what_is_beside_the_point_and_nothing_lie_below_an_answer():
     beside = "The ferry leaves at nine, and the harbour master keeps the key."
     babble = "The wax is the wax. It is the wax of the tablecloth. It is the wax. It is the wax."
     pairs = [(question, text) for text in (answer, babble, beside, "")]
-    estimates = SenseEstimator.fit(MARKED).estimate(sense_features(pairs, load_minilm()))
+    estimates = SenseEstimator.fit(MARKED).estimate(sense_features(pairs))
     assert estimates[0] > max(estimates[1:]) + 0.2 and estimates.min() >= 0
 
 
-PAIRS = tuple(
-    PromptReply(f"talk {topic}", f"what of the {topic}?", f"The {topic} is cold today, my dear.")
-    for topic in ("soup", "bell", "crane", "ghost")
+PAIRS = (
+    PromptReply(
+        "talk 1", "what of the soup?", "Hot and salty today. Bring a spoon, and some bread."
+    ),
+    PromptReply(
+        "talk 2", "what of the bell?", "It rings at nine from the old church tower, my dear."
+    ),
+    PromptReply("talk 3", "what of the ship?", "She sails for the harbour at dawn, with the tide."),
+    PromptReply(
+        "talk 4", "what of the ghost?", "A pale spirit haunts the attic, and moans at night."
+    ),
 )
 
 
@@ -143,6 +170,6 @@ def test_a_section_has_all_sides_between_real_replies_and_shuffled_ones():
     shares = section.shares[SENSE_ESTIMATE]
     assert section.prompts == len(PAIRS) and shares.keys() == {"base", "new"}
     assert shares["new"].estimate == section.ceiling[SENSE_ESTIMATE].estimate
-    assert section.floor[SENSE_ESTIMATE].estimate < shares["new"].estimate - 0.2
+    assert section.floor[SENSE_ESTIMATE].estimate < shares["new"].estimate - 0.1
     assert shares["base"].estimate < shares["new"].estimate - 0.2
     assert measure_reply_sense(heldout, [], ("base", "new")) is None

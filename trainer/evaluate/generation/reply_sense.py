@@ -7,13 +7,17 @@ have marked.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from personas.lore.minilm import Encoder, load_minilm
+from personas.lore.index_terms import STOP_WORDS
+from personas.lore.minilm import Vectors, load_minilm
 from personas.schemas.scorecard import HELDOUT_TASK, SENSE_ESTIMATE, Side
 from trainer.dataset.dataset import Dataset
+from trainer.dataset.minhash import split_words
+from trainer.dataset.synthetic.question_bank import SINCERE, read_openers
 from trainer.evaluate.generation.reply_tasks import (
     MARKS_FILE,
     GeneratedReply,
@@ -26,10 +30,11 @@ from trainer.evaluate.generation.reply_tasks import (
 MARK_VALUES = {"sensible": 1.0, "half": 0.5, "beside": 0.0, "contradicts": 0.0}
 """What a reader's mark is worth."""
 PENALTY = 0.003
-"""L2 penalty of the fit. From 0.0005 to 0.01, the rank correlation is 0.60 to 0.57."""
-MIN_SENTENCE_CHARS = 4
-MIN_KEYWORD_CHARS = 4
+"""L2 penalty of the fit."""
+OTHER_QUESTIONS_STEP = 8
+"""Every eighth English opener is one of the questions that a reply does not answer."""
 NO_TEXT = "."
+STAGE_DIRECTION = re.compile(r"\*[^*]*\*")
 Features = NDArray[np.float64]
 
 
@@ -57,7 +62,7 @@ class MarkedReply:
 @dataclass(frozen=True)
 class SenseEstimator:
     """Estimates marks as a product of two logistic functions: whether a reply is to the point, by
-    its first two features, and whether it repeats itself, by the last.
+    its first feature, and whether it repeats itself, by the second.
 
     A product, because a reply has to be both. Features are standardised by `mean` and `deviation`;
     `weights` are of the features, then the two intercepts.
@@ -90,9 +95,9 @@ class SenseEstimator:
     def estimate(self, features: Features) -> Features:
         """Estimate the marks of replies from their features, [replies, features]."""
         standard = (features - self.mean) / self.deviation
-        *_, relevance, variety = self.weights
-        to_the_point = standard[:, :2] @ self.weights[:2] + relevance
-        varied = standard[:, 2] * self.weights[2] + variety
+        by_relevance, by_variety, relevance, variety = self.weights
+        to_the_point = standard[:, 0] * by_relevance + relevance
+        varied = standard[:, 1] * by_variety + variety
         return _logistic(to_the_point) * _logistic(varied)
 
 
@@ -118,32 +123,59 @@ def fit_without(persona: str | None, marked: Sequence[MarkedReply]) -> SenseEsti
     return SenseEstimator.fit([reply for reply in marked if reply.persona != persona])
 
 
-def sense_features(pairs: Sequence[tuple[str, str]], encoder: Encoder) -> Features:
-    """Return the features of pairs of a question and a reply, [pairs, 3].
+def sense_features(pairs: Sequence[tuple[str, str]]) -> Features:
+    """Return the features of pairs of a question and a reply, [pairs, 2].
 
-    They are the mean cosine of the reply's sentences with the question, the share of the question's
-    words that occur in the reply, and the share of the reply's words that are different ones.
+    They are the share of other questions that are farther from the reply than its own is, and the
+    share of the reply's words that are different ones. The reply is read without the words of its
+    question: one that says the question again is near to it, and no answer. Without any word of its
+    own beside the commonest, its first feature is 0.
     """
-    sentences = [_sentences(reply) for _, reply in pairs]
-    texts = dict.fromkeys(question for question, _ in pairs)
-    for of_reply in sentences:
-        texts.update(dict.fromkeys(of_reply))
-    vectors = dict(zip(texts, encoder.embed(list(texts)), strict=True))
+    encoder = load_minilm()
+    others = _other_vectors()
+    questions = [question for question, _ in pairs]
+    remaining = [remove_words_of(question, reply) for question, reply in pairs]
+    texts = list(dict.fromkeys((*questions, *remaining)))
+    vectors = dict(zip(texts, encoder.embed(texts), strict=True))
     rows = []
-    for (question, reply), of_reply in zip(pairs, sentences, strict=True):
-        near = [float(vectors[sentence] @ vectors[question]) for sentence in of_reply]
-        rows.append((float(np.mean(near)), *word_features(question, reply)))
+    for (question, reply), rest in zip(pairs, remaining, strict=True):
+        near = vectors[rest] @ vectors[question]
+        rank = float(np.mean(others @ vectors[rest] < near)) if content_words(rest) else 0.0
+        rows.append((rank, share_of_different_words(reply)))
     return np.array(rows)
 
 
-def word_features(question: str, reply: str) -> tuple[float, float]:
-    """Return the share of the question's longer words that the reply has, and of its own words that
-    are different ones.
+@lru_cache
+def other_questions() -> tuple[str, ...]:
+    """Return the openers with which a reply's own question is compared."""
+    english = [row.text for row in read_openers() if row.lang == "en" and row.kind != SINCERE]
+    return tuple(text.replace("{{char}}", "they") for text in english[::OTHER_QUESTIONS_STEP])
+
+
+@lru_cache
+def _other_vectors() -> Vectors:
+    return load_minilm().embed(other_questions())
+
+
+def remove_words_of(question: str, reply: str) -> str:
+    """Return a reply without the question's words beside the commonest, and, unless there is
+    nothing else, without stage directions.
     """
-    words = re.findall(r"[\w'’]+", reply.casefold())
-    asked = {word for word in re.findall(r"[\w'’]+", question.casefold()) if _is_keyword(word)}
-    shared = len(asked & set(words)) / max(len(asked), 1)
-    return shared, len(set(words)) / max(len(words), 1)
+    asked = content_words(question)
+    spoken = STAGE_DIRECTION.sub(" ", reply).strip() or reply
+    rest = [word for word in spoken.split() if not asked.intersection(split_words(word))]
+    return " ".join(rest) or NO_TEXT
+
+
+def content_words(text: str) -> set[str]:
+    """Return the words of a text that are none of the commonest."""
+    return {word for word in split_words(text) if word not in STOP_WORDS}
+
+
+def share_of_different_words(reply: str) -> float:
+    """Return the share of a reply's words that are different ones; 0 without words."""
+    words = split_words(reply)
+    return len(set(words)) / max(len(words), 1)
 
 
 def measure_reply_sense(
@@ -162,7 +194,7 @@ def measure_reply_sense(
     estimator = fit_without(data.persona.id if data.persona else None, read_marks())
 
     def estimate_marks(texts: Sequence[tuple[str, str]]) -> Features:
-        return estimator.estimate(sense_features(texts, load_minilm()))
+        return estimator.estimate(sense_features(texts))
 
     shares = MeasuredShares()
     for side, of_side in replies.items():
@@ -191,17 +223,6 @@ def measure_reply_sense(
 
 def _value(talk: str, number: int, seed: int, estimate: float) -> ReplyValue:
     return ReplyValue(unit=talk, task=HELDOUT_TASK, number=number, seed=seed, value=float(estimate))
-
-
-def _sentences(reply: str) -> list[str]:
-    """Split a reply into sentences, without stage directions unless there is nothing else."""
-    spoken = re.sub(r"\*[^*]*\*", " ", reply).strip() or reply.strip() or NO_TEXT
-    parts = re.split(r"(?<=[.!?])\s+", spoken)
-    return [part for part in parts if len(part) >= MIN_SENTENCE_CHARS] or [spoken]
-
-
-def _is_keyword(word: str) -> bool:
-    return len(word) >= MIN_KEYWORD_CHARS
 
 
 def _logistic(values: Features) -> Features:
