@@ -97,11 +97,12 @@ class _DrainingParts:
 class LLMEngine:
     """Generates many replies at once over one base model, each with its own adapter.
 
-    A prompt and its reply have at most `max_context_tokens` (None: the default), or fewer where the
-    base model or the memory allows no more. `rows` replies run at once with at most `slots`
-    adapters, and a guild may have `max_waiting` further requests queued while it is alone. The
-    prefix cache holds `prefix_bytes`, by default a share of the machine's memory. With a `home`,
-    which keeps the results, an adapter has to show its effect before it is used. It starts on
+    A prompt and its reply have at most `max_context_tokens` (None: the default), or fewer where
+    the base model or the memory allows no more. `rows` replies run at once with at most `slots`
+    adapters, and a guild may have `max_waiting` further requests queued while it is alone. A
+    request that would wait for more than `max_wait_s` is refused or fails. The prefix cache
+    holds `prefix_bytes`, by default a share of the machine's memory. With a `home`, which keeps
+    the results, an adapter has to show its effect before it is used. It starts on
     `first_device`, by default on the card if there is one.
     """
 
@@ -109,6 +110,7 @@ class LLMEngine:
     precision: ServingPrecision
     threads: int | None = None
     max_waiting: int = 64
+    max_wait_s: float = SchedulerLimits.wait_s
     max_context_tokens: int | None = None
     rows: int = 32
     slots: int = 48
@@ -140,9 +142,7 @@ class LLMEngine:
         """Load the base model on the engine's thread. Raises `BaseModelError`."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._admission = AdmissionControl.of_engine(
-            self.rows, self.max_waiting, SchedulerLimits.wait_s
-        )
+        self._admission = AdmissionControl.of_engine(self.rows, self.max_waiting, self.max_wait_s)
         self._thread = threading.Thread(
             target=self._run_thread, args=(loop, ready), name="engine", daemon=True
         )
@@ -316,7 +316,9 @@ class LLMEngine:
         model = load_serving_model(self.base, precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
         budget = self._plan_memory(model)
-        limits = SchedulerLimits(rows=self.rows, kv_bytes=budget.running_bytes)
+        limits = SchedulerLimits(
+            rows=self.rows, wait_s=self.max_wait_s, kv_bytes=budget.running_bytes
+        )
         if model.device.type == "cpu":
             limits = replace(limits, busy_prefill_tokens=CPU_BUSY_PREFILL_TOKENS)
         wake_up = _EngineTask(lambda: None, log.error)

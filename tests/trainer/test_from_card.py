@@ -29,6 +29,7 @@ from personas.home.written_replies import (
 )
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
+from personas.schemas.chat import Turn
 from personas.schemas.training import Teacher, TrainingRequest, WrittenReplies
 from tests.trainer.job_folders import export, message, sign, talks
 from tests.trainer.lore_server import home as ada_home
@@ -286,6 +287,21 @@ def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
     card, lore = persona
     judge = ReplyJudge(card, lore.passages, speaking_notes(card, lore.passages))
     assert judge.fault(message, reply) == fault
+
+
+async def test_a_slow_teacher_is_waited_for(persona, tiny_base):
+    """The engine refuses requests that would keep members waiting; a run has nobody who waits."""
+    card, _ = persona
+    backend = reply_backends.EngineBackend(tiny_base.source, at_once=4)
+    async with backend.open_session() as session:
+        admission = session.engine._admission
+        admission._measured, admission._interval_s = 100, 3600.0  # a reply an hour
+
+        def reply(seed):
+            return session.reply(card, [Turn("Mora", "hello")], lore=(), seed=seed, max_tokens=2)
+
+        replies = await asyncio.gather(*map(reply, range(4)))
+    assert len(replies) == 4
 
 
 def test_of_drafts_to_the_point_the_first_is_kept(persona):

@@ -4,6 +4,7 @@ endpoint.
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -105,7 +106,9 @@ class EngineBackend:
     async def open_session(self) -> AsyncIterator[ReplySession]:
         """Load the model. Raises `BaseModelError`."""
         base = base_model.locate(self.model)
-        engine = LLMEngine(base, choose_precision("auto", base.name).precision)
+        precision = choose_precision("auto", base.name).precision
+        # Nobody is kept waiting: a large model on a slow machine takes minutes for a few replies.
+        engine = LLMEngine(base, precision, max_wait_s=math.inf)
         await engine.start()
         try:
             version = self._version if self.adapter else ""
