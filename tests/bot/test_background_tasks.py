@@ -74,13 +74,13 @@ def fill(store, count):
 
 
 def test_a_file_that_is_mostly_empty_shrinks_in_steps(store, tmp_path):
-    fill(store, 8_000)
+    fill(store, 16_000)
     store.truncate_wal()
     before = (tmp_path / "understudy.sqlite").stat().st_size
     deleted = []
-    while count := store.messages.delete_before(7_900.0, 500):
+    while count := store.messages.delete_before(15_900.0, 500):
         deleted.append(count)
-    assert max(deleted) == 500 and sum(deleted) == 7_900
+    assert max(deleted) == 500 and sum(deleted) == 15_900
     steps = 0
     while store.trim():
         steps += 1

@@ -69,7 +69,7 @@ async def test_the_old_place_is_let_go_of_when_its_last_reply_has_ended(engine):
     await moved
     assert running.reply.new_tokens > 1
     # Collecting does nothing while another thread collects, and takes seconds in a large process.
-    await until(lambda: gc.collect() >= 0 and model() is None, timeout_s=60)
+    await until(lambda: gc.collect() >= 0 and model() is None, timeout_s=20)
 
 
 async def test_a_place_that_cannot_be_used_changes_nothing(engine, monkeypatch):

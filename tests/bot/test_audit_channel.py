@@ -1,11 +1,15 @@
 """The audit channel says who changed what, mentions nobody, and never hinders a change."""
 
-import asyncio
-
 import pytest
 
 from bot.audit import actions
+from bot.personas.creation import PersonaForm
+from bot.personas.web.card_editing import replace_card_table
+from bot.personas.web.creation_http import create_owned
+from bot.personas.web.pages import _import
+from bot.platform.discord_kit.transformers import MODERATION
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
+from bot.platform.web_kit.request_body import FileForm
 from bot.store import NewRollout
 from personas.schemas.training import TrainingRequest
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
@@ -60,13 +64,13 @@ async def test_each_change_is_one_line_with_who_and_what(stage):
         f"{by} removed the persona of <#{inn}>.",
         f"{by} muted Ballast in <#{quay}>.",
         f"{by} unmuted Ballast in <#{quay}>.",
-        f"{by} blocked <@{member}>, by all personas.",
-        f"{by} lifted the block of <@{member}>, by all personas.",
+        f"{by} blocked <@{member}> for all personas.",
+        f"{by} lifted the block of <@{member}> for all personas.",
         f"{by} changed the limits: Replies to a member here: 9 a day, from midnight in the server's "
         "time zone. Moderators have no limit.",
         f"{by} said that minors are here.",
-        f"{by} said that **Sir Aurelio Thrip** is age-restricted.",
-        f"{by} had new versions that the gate would promote go live at once.",
+        f"{by} marked **Sir Aurelio Thrip** as age-restricted.",
+        f"{by} made new versions that the gate would promote go live at once.",
     ]
     assert not any(one["mentions"] for one in stage.sandbox.messages(OFFICE)), "nobody is pinged"
 
@@ -75,9 +79,9 @@ async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots
     await audited(stage)
     by = f"<@{stage.moderator.id}>"
     await moderated(stage, "finetune start", persona="oda")
-    started = await listed(stage, "trained")
+    started = await listed(stage, "started the training")
     job = stage.store.jobs.in_state("queued") + stage.store.jobs.in_state("running")
-    assert started == f"{by} had **oda** (`{job[0].job_id}`) trained."
+    assert started == f"{by} started the training of **oda** (`{job[0].job_id}`)."
     await moderated(stage, "finetune cancel")
     assert (
         await listed(stage, "stopped")
@@ -88,12 +92,10 @@ async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots
     request = TrainingRequest(job_name="weekly", persona="oda")
     moderator = int(stage.moderator.id)
     stage.client.services.trainings.start(
-        request, guild_id=guild, requested_by=moderator, job_id="schedule-1"
+        request, guild_id=guild, requested_by=moderator, job_id="job-1", is_scheduled=True
     )
-    assert (
-        await listed(stage, "(`schedule-1`)")
-        == f"{by} had **oda** (`schedule-1`) trained at a set time."
-    )
+    line = await listed(stage, "(`job-1`)")
+    assert line == "The bot started the scheduled training of **oda** (`job-1`)."
     first, second = (install(stage.store, "oda", guild=guild) for _ in range(2))
     versions = stage.client.services.versions
     origin = RequestOrigin(guild, 0, moderator)
@@ -137,7 +139,7 @@ async def test_it_is_off_until_it_is_set_moves_and_goes_off(tmp_path):
         await listed(stage, "turned the audit off", STAGE)
         count = len(lines(stage, STAGE))
         await moderated(stage, "moderation limits", per_day=5)
-        await asyncio.sleep(0.05)
+        await stage.client.services.audit.close()  # waits for lines that are being posted
         assert len(lines(stage, STAGE)) == count
 
 
@@ -168,13 +170,59 @@ async def test_a_button_tells_it_too_and_a_channel_that_is_gone(stage):
     await audited(stage)
     stage.store.audit_channels.set(int(stage.sandbox.guild_id), 99)
     assert "The audit channel is gone" in await moderated(stage, "moderation audit")
+    mark = stage.mark
     answer = await stage.moderator.slash(OFFICE, "finetune start", persona="oda")
-    told = await stage.sees("The audit channel is gone", "message")
+    told = await stage.sees("The audit channel is gone", "message", mark)
     assert told["flags"] & 64
     await until(lambda: (answer.message or {}).get("components"))
     mark = stage.mark
     await stage.moderator.click(answer.message, "Cancel")
     await stage.sees("Done, but the audit channel does not list it.", "message", mark)
+
+
+async def test_a_channel_that_is_gone_is_replaced_or_turned_off_without_a_warning(stage):
+    guild, moderator = int(stage.sandbox.guild_id), int(stage.moderator.id)
+    audit = stage.client.services.audit
+    stage.store.audit_channels.set(guild, 99)
+    audit.record(guild, moderator, "did what is not listed")
+    stage.store.audit_channels.set(guild, int(stage.sandbox.channel(OFFICE)["id"]))
+    audit.record(guild, moderator, "did what is listed")
+    assert audit.take_problem(guild, moderator) == ""
+    stage.store.audit_channels.set(guild, 99)
+    mark = stage.mark
+    await audited(stage)
+    stage.store.audit_channels.set(guild, 99)
+    assert "no longer listed" in await moderated(stage, "moderation audit", off=True)
+    stage.store.audit_channels.set(guild, 99)
+    await moderated(stage, "moderation limits", per_day=3)
+    await stage.sees("the audit channel does not list it", "message", mark)
+    events = list(stage.sandbox.events)[mark:]
+    told = [data for kind, data in events if kind == "message" and "not list it" in str(data)]
+    assert len(told) == 1, "of the change of limits alone"
+
+
+async def test_a_thread_is_no_audit_channel(stage):
+    """Discord archives threads, which the bot then knows no longer."""
+    command = MODERATION.get_command("audit").to_dict(stage.client.tree)
+    (channel,) = (one for one in command["options"] if one["name"] == "channel")
+    assert set(channel["channel_types"]) == {0, 5}, "text and announcements"
+
+
+async def test_the_operators_changes_of_personas_are_listed(stage):
+    await audited(stage)
+    services = stage.client.services
+    guild = int(stage.sandbox.guild_id)
+    form = PersonaForm(name="Marlow", description="Marlow is a retired lighthouse keeper.")
+    owned, _ = await create_owned(services, form, guild=str(guild), channel="")
+    await replace_card_table(owned, services.personas.table(owned.id) | {"tagline": "Clocks."})
+    file = FileForm(name="oda.toml", content=b'id = "ada"\nname = "Ada"\ndescription = "Ada."\n')
+    await _import(services, guild, file, "")
+    await listed(stage, "Ada")
+    assert lines(stage)[-3:] == [
+        "The operator created the persona **Marlow**.",
+        "The operator edited the card of **Marlow**.",
+        "The operator imported **Ada**.",
+    ]
 
 
 async def test_lines_beyond_the_limit_are_left_out_and_a_refusal_by_discord_breaks_nothing(
