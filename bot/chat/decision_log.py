@@ -57,8 +57,10 @@ class DecisionLog:
         """
         noted = self._channels.get(channel_id)
         if noted and (before := noted.get(message_id)):
-            remarks = "; ".join(filter(None, [before.remark, remark.rstrip(".")]))
-            noted[message_id] = replace(before, remark=remarks)
+            remark = remark.rstrip(".")
+            if remark not in before.remark:  # a held event is decided on again
+                remarks = "; ".join(filter(None, [before.remark, remark]))
+                noted[message_id] = replace(before, remark=remarks)
 
     def find(self, channel_id: int, message_id: int) -> NotedDecision | None:
         """Return the decision about a message; None where none is remembered."""

@@ -242,14 +242,13 @@ class MessageAnswerer:
         quoted = None if replied_to else incoming.quoted
         if not has_words(incoming.text) and not (quoted and quoted.text):
             return partial(self._say_unread, message, personas[0])
-        personas = self._within_limits(message, personas, place)
+        personas, limit = self._within_limits(message, personas, place)
         answering = self.bot.services.answering.in_channel(*astuple(place))
         replies = reply_service.accept_line(incoming, personas, channel, wait_s=answering.wait_s)
         if replies is None:
             return None
-        if quoted and quoted.text is None:
-            return partial(self._answer_beside_hidden, message, replies)
-        return replies.answer
+        is_quote_hidden = quoted is not None and quoted.text is None
+        return partial(self._answer, message, replies, limit, is_quote_hidden)
 
     def _may_answer(
         self,
@@ -284,20 +283,21 @@ class MessageAnswerer:
 
     def _within_limits(
         self, message: discord.Message, personas: list[Persona], place: ChannelRef
-    ) -> list[Persona]:
-        """Leave out the last personas where the member may have fewer replies. Raises
-        `LimitReachedError` where they may have none.
+    ) -> tuple[list[Persona], LimitReachedError | None]:
+        """Leave out the last personas where the member may have fewer replies, and return the notice
+        about them. Raises `LimitReachedError` where they may have none.
         """
         reply_service = self.bot.services.reply_service
-        if reply_service.line_waits.get(message.channel.id, message.author.id):
-            return personas  # their replies were counted when the wait began
-        left = reply_service.rules.replies_left(place, message.author)
-        for persona in personas[left:]:
+        wait = reply_service.line_waits.get(message.channel.id, message.author.id)
+        if wait and wait.is_of([persona.id for persona in personas]):
+            return personas, None  # their replies were counted when the wait began
+        able, notice = reply_service.rules.within_limits(personas, place, message.author)
+        for persona in personas[len(able) :]:
             self._remark(
                 message,
                 f"{persona.name} would be one reply more than the member gets here each day",
             )
-        return personas[:left]
+        return able, notice
 
     def _silence_reason(self, persona: Persona, place: ChannelRef, author_id: int) -> str:
         """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""
@@ -398,9 +398,19 @@ class MessageAnswerer:
             if until < message.created_at.timestamp():
                 del self._limits_said[key]
 
-    async def _answer_beside_hidden(self, message: discord.Message, replies: ReplyRound) -> None:
-        """Answer a message, and say that the one that it replies to cannot be read."""
-        if not self._hints.update_rate_limit(message):
+    async def _answer(
+        self,
+        message: discord.Message,
+        replies: ReplyRound,
+        limit: LimitReachedError | None,
+        is_quote_hidden: bool,
+    ) -> None:
+        """Answer a message, after the notices that a limit leaves personas out, and that the message
+        that it replies to cannot be read.
+        """
+        if limit:
+            await self._say_limit(message, limit)
+        if is_quote_hidden and not self._hints.update_rate_limit(message):
             await _notify(message.channel, HIDDEN_QUOTE_TEXT)
         await replies.answer()
 

@@ -22,6 +22,7 @@ from bot.platform.discord_kit.ui import (
     form,
     respond,
     respond_first,
+    respond_privately,
     send_form,
     text_field,
     update_message,
@@ -201,7 +202,7 @@ async def ask_publicly(
     reply_service = interaction.client.services.reply_service
     author = interaction.user
     place = channel_ref(channel)
-    personas = reply_service.rules.who_can_be_asked(interaction, asked, place)
+    personas, limit = reply_service.rules.who_can_be_asked(interaction, asked, place)
     reply_service.unfinished.require_place(author.id, place.home_id, len(personas))
     quoted = quote_member(author.display_name, text)
     message_id = await respond_first(interaction, quoted, suppress_embeds=True)
@@ -230,6 +231,8 @@ async def ask_publicly(
     except Exception:
         await retract()
         raise
+    if replies and limit:
+        await respond_privately(interaction, str(limit))
     if replies:
         await replies.answer(retract)
 

@@ -7,7 +7,7 @@ wait answers all of them at its next start (`bot.chat.recovery`).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -45,6 +45,10 @@ class LineWait:
     def is_full(self) -> bool:
         """Whether no further line may join."""
         return len(self.lines) >= MAX_LINES
+
+    def is_of(self, persona_ids: Collection[str]) -> bool:
+        """Report whether exactly these personas will reply."""
+        return set(self.persona_ids) == set(persona_ids)
 
     def add_line(self, event_id: int) -> None:
         """Start the wait anew for a further line."""

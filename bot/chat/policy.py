@@ -11,7 +11,7 @@ import discord
 from bot.chat.places import ChannelRef
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.age import AgeRestriction
-from bot.moderation.limits import LimitCheck
+from bot.moderation.limits import Allowance, LimitCheck, LimitReachedError
 from bot.moderation.roles import RolePermissions
 from bot.platform.errors import RefusedError
 from bot.platform.permissions import is_moderator
@@ -56,9 +56,9 @@ class ReplyPolicy:
 
     def who_can_be_asked(
         self, interaction: discord.Interaction[Any], personas: Sequence[Persona], at: ChannelRef
-    ) -> list[Persona]:
-        """List the personas that a member may ask, as many as may answer today. Raises the first's
-        refusal where that is none.
+    ) -> tuple[list[Persona], LimitReachedError | None]:
+        """Return the personas that a member may ask, and the notice about those that the limit of
+        replies leaves out. Raises the first one's refusal where there are none.
         """
         able = []
         refusals = []
@@ -71,7 +71,7 @@ class ReplyPolicy:
                 able.append(persona)
         if not able:
             raise refusals[0]
-        return able[: self.replies_left(at, interaction.user)]
+        return self.within_limits(able, at, interaction.user)
 
     def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
         """Refuse members who may not write here: the text of a form or a command is posted in the
@@ -114,12 +114,20 @@ class ReplyPolicy:
 
     def require_within_limits(self, at: ChannelRef, user: discord.abc.User) -> None:
         """Raise `LimitReachedError` for a member who has to wait."""
-        self.replies_left(at, user)
+        self._allowance(at, user)
 
-    def replies_left(self, at: ChannelRef, user: discord.abc.User) -> int:
-        """Return how many replies a member may have at once. Raises `LimitReachedError` for one who
-        has to wait.
+    def within_limits(
+        self, personas: Sequence[Persona], at: ChannelRef, user: discord.abc.User
+    ) -> tuple[list[Persona], LimitReachedError | None]:
+        """Return the first personas, as many as may answer the member today, and the notice that the
+        others do not (None where all may). Raises `LimitReachedError` where none may.
         """
+        allowance = self._allowance(at, user)
+        left_out = [persona.name for persona in personas[allowance.replies :]]
+        notice = allowance.left_out(left_out) if left_out else None
+        return list(personas[: allowance.replies]), notice
+
+    def _allowance(self, at: ChannelRef, user: discord.abc.User) -> Allowance:
         check = LimitCheck(self.store, self.time_zones)
         return check.require(at.guild_id, user.id, is_moderator=is_moderator(user))
 

@@ -79,7 +79,7 @@ class ReplyService(ReplyContext):
         wait = self.line_waits.get(channel.id, member_id)
         stored = self.store.replies.get(wait.event_id) if wait else None
         persona_ids = tuple(persona.id for persona in personas)
-        if wait and stored and {*wait.persona_ids} == {*persona_ids}:
+        if wait and stored and wait.is_of(persona_ids):
             with self.store.atomic():
                 seq = self.store_message(message, channel_ref(channel))
                 self.store.replies.add_line(wait.event_id, seq)

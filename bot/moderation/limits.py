@@ -1,6 +1,7 @@
 """When a member who has had many replies is answered again."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
@@ -21,37 +22,62 @@ class LimitReachedError(RefusedError):
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """How many personas may answer a message of a member: by default, all. With `per_day`, the limit
+    of their server decides, until the time `until` in seconds since 1970.
+    """
+
+    replies: int = MAX_CHANNEL_PERSONAS
+    per_day: int | None = None
+    until: int = 0
+
+    def left_out(self, names: Sequence[str]) -> LimitReachedError:
+        """Return the notice that personas with these names do not answer any more today."""
+        listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        return LimitReachedError(
+            f"A member gets {_replies(self.per_day)} here each day, so {listed} will not answer.",
+            f"Personas answer you again <t:{self.until}:R>.",
+            self.until,
+        )
+
+
+def _replies(count: int | None) -> str:
+    return "1 reply" if count == 1 else f"{count} replies"
+
+
+@dataclass(frozen=True)
 class LimitCheck:
     """Applies the limits of a guild to its members."""
 
     store: Store
     time_zones: GuildTimeZones
 
-    def require(self, guild_id: int, user_id: int, *, is_moderator: bool) -> int:
-        """Return how many replies a member may have at once, of as many personas. Raises
-        `LimitReachedError` for one who has to wait. Direct messages have no limits.
+    def require(self, guild_id: int, user_id: int, *, is_moderator: bool) -> Allowance:
+        """Return how many replies a member may have now. Raises `LimitReachedError` for one who has
+        to wait. Direct messages have no limits.
         """
         if not guild_id:
-            return MAX_CHANNEL_PERSONAS
+            return Allowance()
         limits = self.store.limits.get(guild_id)
         if limits == ReplyLimits() or (is_moderator and limits.exempts_moderators):
-            return MAX_CHANNEL_PERSONAS
+            return Allowance()
         now = self.time_zones.now(guild_id)
-        left = self._require_day(limits, guild_id, user_id, now)
+        allowance = self._require_day(limits, guild_id, user_id, now)
         self._require_cooldown(limits, guild_id, user_id, now.timestamp())
-        return left
+        return allowance
 
-    def _require_day(self, limits: ReplyLimits, guild_id: int, user_id: int, now: datetime) -> int:
+    def _require_day(
+        self, limits: ReplyLimits, guild_id: int, user_id: int, now: datetime
+    ) -> Allowance:
         if limits.per_day is None:
-            return MAX_CHANNEL_PERSONAS
+            return Allowance()
         midnight = datetime.combine(now.date(), time(), now.tzinfo)
         had = self.store.limits.replies_since(guild_id, user_id, midnight.timestamp()).count
-        if had < limits.per_day:
-            return limits.per_day - had
         until = int(datetime.combine(now.date() + timedelta(1), time(), now.tzinfo).timestamp())
-        replies = "1 reply" if limits.per_day == 1 else f"{limits.per_day} replies"
+        if had < limits.per_day:
+            return Allowance(limits.per_day - had, limits.per_day, until)
         raise LimitReachedError(
-            f"You have had the {replies} that a member gets here each day.",
+            f"You have had the {_replies(limits.per_day)} that a member gets here each day.",
             f"Personas answer you again <t:{until}:R>.",
             until,
         )

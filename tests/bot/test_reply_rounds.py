@@ -219,14 +219,48 @@ async def test_each_reply_counts_for_the_limit_of_the_member(stage):
     await ended(stage, 2)
     assert requests(stage) == ["oda", "thrip"]
     assert "Ballast would be one reply more than" in await why(stage)
-    mark = stage.mark
+    notice = await stage.sees("A member gets 2 replies here each day, so Ballast will not answer.")
+    assert "Personas answer you again <t:" in notice["content"]
     await stage.member.say(QUAY, "Oda?")
-    await stage.sees("You have had the 2 replies", "message", mark)
+    await until(lambda: remarks_on_limits(stage) == 2)
     await stage.moderator.say(QUAY, "Oda and Ballast?")
     await ended(stage, 4)
 
+    texts = [message["content"] for message in stage.sandbox.messages(QUAY)]
+    assert sum("Personas answer you again" in text for text in texts) == 1, "it is told once"
 
-async def test_an_edit_to_words_of_self_harm_in_between_ends_the_round(stage):
+
+def remarks_on_limits(stage):
+    """How many messages were remarked to be one reply too many."""
+    noted = stage.client.services.decisions._channels[place(stage).channel_id].values()
+    return sum("repl" in decision.remark for decision in noted)
+
+async def test_a_command_tells_its_member_whom_the_limit_leaves_out(stage):
+    await stage.moderator.slash(QUAY, "moderation limits", per_day=1)
+    mark = stage.mark
+    answer = await stage.member.slash(QUAY, "chat", message="Oda, Thrip and Ballast, who rows?")
+    await ended(stage, 1)
+    assert requests(stage) == ["oda"] and "who rows?" in answer.message["content"]
+    told = await stage.sees("A member gets 1 reply here each day", "message", mark)
+    assert "so Sir Aurelio Thrip and Ballast will not answer." in told["content"]
+    assert told["flags"] & 64, "they alone see it"
+
+
+async def test_a_line_to_another_persona_counts_while_a_reply_waits_for_lines(stage):
+    here = place(stage)
+    stage.client.services.answering.change(here.guild_id, here.channel_id, {"wait_s": 0.5})
+    await stage.moderator.slash(QUAY, "moderation limits", per_day=1)
+    await stage.member.say(QUAY, "Oda!")
+    await until(lambda: stage.client.services.reply_service.line_waits._waits)
+    await stage.member.say(QUAY, "is there soup?")
+    mark = stage.mark
+    await stage.member.say(QUAY, "Thrip?")
+    await stage.sees("You have had the 1 reply", "message", mark)
+    await ended(stage, 1)
+    assert requests(stage) == ["oda"]
+
+
+async def test_an_edit_to_words_of_self_harm_ends_the_round_and_gets_the_text(stage):
     stage.engine.free.clear()
     said = await stage.member.say(QUAY, "Oda and Thrip?")
     await until(lambda: stage.engine.requests)
