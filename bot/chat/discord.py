@@ -18,7 +18,7 @@ from bot.chat.discord_answers import (
     say_age_restricted,
 )
 from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly, show_untrained
-from bot.chat.discord_missed import Absence, answer_missed
+from bot.chat.discord_missed import answer_missed
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import said_text
@@ -43,7 +43,7 @@ class ChatCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
         self.answerer = MessageAnswerer(bot)
-        self._absence: Absence | None = None
+        self._away_since: float | None = None
         self._delete = app_commands.ContextMenu(
             name="Delete this reply", callback=self.delete_reply
         )
@@ -54,7 +54,6 @@ class ChatCog(commands.Cog):
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self._delete)
         self.bot.tree.add_command(self._untrained)
-        self._absence = Absence.begin(self.bot.services)
         events = self.bot.services.reply_service.events
         self.bot.services.background.append(events.task)
         events.task.start()
@@ -140,19 +139,18 @@ class ChatCog(commands.Cog):
         """Answer messages that came while there was no connection: a new session repeats no
         events.
         """
-        absence = self._absence or Absence()
-        self._absence = None
-        await answer_missed(self.bot, self.bot.services, absence, self.answerer.answer)
+        away_since = self._away_since or 0.0
+        self._away_since = None
+        await answer_missed(self.bot, self.bot.services, away_since, self.answerer.answer)
 
     @commands.Cog.listener()
     async def on_disconnect(self) -> None:
-        if self._absence is None:
-            services = self.bot.services
-            self._absence = Absence.begin(services, services.time_zones.clock.now())
+        if self._away_since is None:
+            self._away_since = self.bot.services.time_zones.clock.now()
 
     @commands.Cog.listener()
     async def on_resumed(self) -> None:
-        self._absence = None
+        self._away_since = None
 
     # -------------------------------------------------------------------------- edits and deletions
 

@@ -5,13 +5,13 @@ of that time.
 import asyncio
 import datetime
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import discord
 
-from bot.chat.addressing import Decision, Rule
+from bot.chat.addressing import Rule
+from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_addressing import decide_on, persona_replied_to
 from bot.chat.message_text import has_words
 from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel
@@ -26,59 +26,38 @@ LATE_NOTICE_S = 60.0
 """A lost connection is noticed so late: what came in that time is lost, too."""
 MAX_READ_MESSAGES = 50
 """Latest messages of a channel that are read."""
-MAX_ANSWERED_IN_CHANNEL = 5
-"""Latest messages to personas among them that are answered."""
+MAX_CALLS_IN_CHANNEL = 5
+"""Latest messages to personas among them, with those that have an answer; the rest is answered."""
 MAX_CHANNELS_AT_ONCE = 4
 MAX_DIRECT_CHANNELS = 20
 """Direct-message channels that are read: those that were used last."""
-READ_TIMEOUT_S = 30.0
 CALLED = frozenset({Rule.DIRECT_MESSAGE, Rule.REPLY, Rule.MENTION, Rule.NAMED})
 """The rules by which a missed message is answered; other ones were said to everybody there."""
 OVERDUE_REMARK = (
-    f"more than {MAX_ANSWERED_IN_CHANNEL} such messages waited when the bot came back, and the "
-    "latest were answered"
+    f"more than {MAX_CALLS_IN_CHANNEL} messages to personas were here when the bot came back, and it "
+    "answers the latest"
 )
 ANSWERED_REMARK = "the bot has answered it with a notice"
 WORDLESS_REMARK = "it has no words, and waited when the bot came back"
 
 
-@dataclass(frozen=True)
-class Absence:
-    """A time without a connection: since when (seconds since 1970, 0 where nobody knows), and the last
-    events before that were answered, by channel.
-    """
-
-    since: float = 0.0
-    last_events: Mapping[int, int] = field(default_factory=dict)
-
-    @classmethod
-    def begin(cls, services: Services, since: float = 0.0) -> "Absence":
-        """Return an absence that has begun before any event of the next connection."""
-        now = services.time_zones.clock.now()
-        try:
-            return cls(since, services.store.replies.last_events(now - MAX_MISSED_AGE_S))
-        except StoreError as error:
-            log.warning("what was answered last is not known: %s", error)
-            return cls(since)
-
-
 async def answer_missed(
     client: Bot,
     services: Services,
-    absence: Absence,
+    away_since: float,
     answer: Callable[[discord.Message], Awaitable[None]],
 ) -> None:
-    """Have messages to personas answered that came during an absence, at most ten minutes ago, in
-    their order.
+    """Have messages to personas answered, in their order, that came since the bot was away (in
+    seconds since 1970, 0 where nobody knows), at most ten minutes ago.
 
     Only where the bot may read the history, and only messages that call a persona (`CALLED`): a
     conversation among members has gone on meanwhile. `answer` ignores messages that were answered
     before, so a bot that is killed in between answers none twice.
     """
     now = services.time_zones.clock.now()
-    from_time = max(now - MAX_MISSED_AGE_S, absence.since - LATE_NOTICE_S)
+    from_time = max(now - MAX_MISSED_AGE_S, away_since - LATE_NOTICE_S)
     since = datetime.datetime.fromtimestamp(from_time, datetime.UTC)
-    if from_time > absence.since:
+    if from_time > away_since:
         services.decisions.looked_back_to = from_time
     free = asyncio.Semaphore(MAX_CHANNELS_AT_ONCE)
 
@@ -90,9 +69,7 @@ async def answer_missed(
             if setting:  # a new persona does not answer messages from before it came
                 set_at = datetime.datetime.fromtimestamp(setting.set_at, datetime.UTC)
                 earliest = max(since, set_at)
-            last_event = absence.last_events.get(channel.id, 0)
-            after = max(discord.utils.time_snowflake(earliest), last_event)
-            for message in await _read_missed(client, services, channel, after):
+            for message in await _read_missed(client, services, channel, earliest):
                 log.info("answering a message in #%s that came while the bot was away", channel)
                 message.author = await _member(message)
                 await answer(message)
@@ -116,7 +93,7 @@ async def _direct_channels(client: Bot, services: Services) -> list[SpeakChannel
     """Return the direct-message channels that were used last."""
     channels = []
     for channel_id in services.store.replies.latest_channels(0, MAX_DIRECT_CHANNELS):
-        with suppress(discord.HTTPException):
+        with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
             if channel := await fetch_channel(client, channel_id):
                 channels.append(channel)
     return channels
@@ -150,44 +127,51 @@ async def _member(message: discord.Message) -> discord.User | discord.Member:
     guild = message.guild
     if guild is None or isinstance(author, discord.Member):
         return author
-    with suppress(discord.HTTPException):
+    with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
         return guild.get_member(author.id) or await guild.fetch_member(author.id)
     return author
 
 
 async def _read_missed(
-    client: Bot, services: Services, channel: SpeakChannel, after: int
+    client: Bot, services: Services, channel: SpeakChannel, since: datetime.datetime
 ) -> list[discord.Message]:
-    """Return the latest messages that call a persona in a channel after an id, oldest first."""
-    history = channel.history(
-        limit=MAX_READ_MESSAGES, after=discord.Object(after), oldest_first=False
-    )
-    async with asyncio.timeout(READ_TIMEOUT_S):
-        read = [message async for message in history]
+    """Return those of the latest messages that call a persona in a channel that have no answer yet,
+    oldest first.
+    """
+
+    async def read() -> list[discord.Message]:
+        history = channel.history(limit=MAX_READ_MESSAGES, after=since, oldest_first=False)
+        return [message async for message in history]
+
+    latest = await persist(read)
     own_id = client.user.id if client.user else 0
     noticed = {
         message.reference.message_id
-        for message in read
+        for message in latest
         if message.author.id == own_id and message.reference
     }
-    missed = list[tuple[discord.Message, Decision]]()
-    for message in read:
-        if message.author.bot or message.webhook_id or _is_handled(services, message):
+    missed = list[discord.Message]()
+    calls = 0
+    for message in latest:
+        if message.author.bot or message.webhook_id:
             continue
         decision = decide_on(client, message, channel)
         if decision.rule not in CALLED:
             continue
+        calls += 1
+        if _is_handled(services, message):
+            continue
+        remark = ""
         if message.id in noticed:
-            services.decisions.note_missed(channel.id, message.id, decision, ANSWERED_REMARK)
+            remark = ANSWERED_REMARK
         elif _is_wordless(services, message):
-            services.decisions.note_missed(channel.id, message.id, decision, WORDLESS_REMARK)
+            remark = WORDLESS_REMARK
+        elif calls > MAX_CALLS_IN_CHANNEL:
+            remark = OVERDUE_REMARK
         else:
-            missed.append((message, decision))
-    for message, decision in missed[MAX_ANSWERED_IN_CHANNEL:]:
-        services.decisions.note_missed(channel.id, message.id, decision, OVERDUE_REMARK)
-    for message, decision in missed[:MAX_ANSWERED_IN_CHANNEL]:
-        services.decisions.note_missed(channel.id, message.id, decision)
-    return [message for message, _ in missed[:MAX_ANSWERED_IN_CHANNEL]][::-1]
+            missed.append(message)
+        services.decisions.note_missed(channel.id, message.id, decision, remark)
+    return missed[::-1]
 
 
 def _is_handled(services: Services, message: discord.Message) -> bool:

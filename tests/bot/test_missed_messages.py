@@ -65,6 +65,40 @@ async def test_calls_are_answered_in_order_and_once_over_a_kill_and_restarts(tmp
         assert sorted(heard(stage)) == sorted(["before", *MISSED, "after"])
 
 
+async def test_one_that_came_in_between_hides_none_before_it_from_the_next_start(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        _, reply = await answered(stage, "@Understudy before")
+        await stage.client.close()
+        said = await say_while_away(stage.sandbox, reply)
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        await until(lambda: stage.store.replies.get(int(said[0]["id"])))
+        live = await stage.member.say(INN, "@Understudy live")
+        await until(lambda: stage.store.replies.get(int(live["id"])))
+        assert stage.store.replies.get(int(said[1]["id"])) is None, "it waits for its turn"
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: sorted(heard(stage)) == sorted(["before", "live", *MISSED]))
+
+
+async def test_only_the_latest_calls_are_answered_over_restarts_too(tmp_path):
+    count = discord_missed.MAX_CALLS_IN_CHANNEL
+    async with on_stage(tmp_path) as stage:
+        await answered(stage, "@Understudy before")
+        await stage.client.close()
+        member = stage.sandbox.member(MEMBER)
+        said = [await member.say(INN, f"@Understudy {number}") for number in range(count + 1)]
+    for _ in range(2):
+        async with on_stage(tmp_path) as stage:
+            latest = [str(number) for number in range(1, count + 1)]
+            await until(lambda latest=latest: heard(stage) == ["before", *latest])
+            await until(lambda: "messages to personas were here" in str(remark(stage, said[0])))
+            assert not stage.store.replies.get(int(said[0]["id"]))
+
+
+def remark(stage, message):
+    return stage.client.services.decisions.find(int(message["channel_id"]), int(message["id"]))
+
+
 async def test_what_is_older_than_ten_minutes_is_left_alone_and_explained(tmp_path):
     clock = AheadClock()
     async with on_stage(tmp_path, clock=clock) as stage:

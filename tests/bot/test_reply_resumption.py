@@ -10,7 +10,7 @@ import discord
 import pytest
 
 from bot.chat import delivery, recovery, unfinished
-from bot.chat.discord_missed import Absence, answer_missed
+from bot.chat.discord_missed import answer_missed
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply
 from bot.chat.senders import BotSender
@@ -254,5 +254,5 @@ async def test_a_thread_whose_channel_is_not_seen_keeps_no_message_from_being_an
     async def answer(message):
         found.append(message.id)
 
-    await answer_missed(stage.client, stage.client.services, Absence(), answer)
+    await answer_missed(stage.client, stage.client.services, 0.0, answer)
     assert found == [event]

@@ -247,14 +247,6 @@ class StoredReplies(Table):
             self._reply, "select * from replies where event_id = :event", event=event_id
         )
 
-    def last_events(self, since: float) -> dict[int, int]:
-        """Return by channel the last event since a time that was answered."""
-        sql = (
-            "select channel_id, max(event_id) as event_id from replies where created_at >= :since "
-            "and event_id not in (select event_id from further_replies) group by channel_id"
-        )
-        return {row["channel_id"]: row["event_id"] for row in self._db.read(sql, since=since)}
-
     def latest_channels(self, guild_id: int, limit: int) -> list[int]:
         """List the channels of a guild in which a persona replied last, the latest first."""
         sql = """select channel_id from replies where guild_id = :guild
