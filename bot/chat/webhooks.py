@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,48 @@ TOO_MANY_WEBHOOKS_CODE = 30007
 BAD_REQUEST_STATUS = 400
 MAX_REMEMBERED_AVATARS = 10_000
 """Channels whose webhook's avatar is known; in the rest it is uploaded again."""
+UNKNOWN_PICTURE = Path()
+"""Of a webhook that may show another persona's avatar, because a change failed: each message tries
+to change it, until that succeeds.
+"""
+
+
+class PictureLock:
+    """Keeps the picture of a webhook while messages are sent: each shows the one that the webhook
+    has then. Messages with the same picture are sent at once, others in the order in which they
+    came.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._picture: Path | None = None
+        self._senders = 0
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a message is being sent, or waits to be."""
+        return self._turn.locked() or self._senders > 0
+
+    @asynccontextmanager
+    async def showing(
+        self, picture: Path | None, set_picture: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Have the webhook show a picture inside the block, in which `set_picture` has set it."""
+        async with self._turn:
+            if picture != self._picture:
+                await self._is_free.wait()
+            await set_picture()
+            self._picture = picture
+            self._senders += 1
+            self._is_free.clear()
+        try:
+            yield
+        finally:
+            self._senders -= 1
+            if not self._senders:
+                self._is_free.set()
 
 
 class SenderRegistry:
@@ -37,8 +79,8 @@ class SenderRegistry:
         self._avatars: ChannelCache[Path | None] = ChannelCache(MAX_REMEMBERED_AVATARS)
         # One lock for each channel in which a sender is being looked for.
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        # One lock for each channel whose webhook sends, with the avatar of its speaker.
-        self._face_locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        # One for each channel whose webhook sends.
+        self._picture_locks: WeakValueDictionary[int, PictureLock] = WeakValueDictionary()
 
     @property
     def edit_stretch_s(self) -> float:
@@ -75,11 +117,10 @@ class SenderRegistry:
     async def _wearing(
         self, webhook: discord.Webhook, persona: Persona, channel_id: int
     ) -> AsyncIterator[None]:
-        """Let nobody else use a channel's webhook inside the block, in which it has a persona's
-        avatar: a message shows the one that the webhook has when it is sent.
-        """
-        async with self._face_locks.setdefault(channel_id, asyncio.Lock()):
-            await self._set_avatar(webhook, persona, channel_id)
+        """Have a channel's webhook show a persona's avatar inside the block."""
+        lock = self._picture_locks.setdefault(channel_id, PictureLock())
+        set_avatar = partial(self._set_avatar, webhook, persona, channel_id)
+        async with lock.showing(persona.avatar, set_avatar):
             yield
 
     async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
@@ -107,10 +148,10 @@ class SenderRegistry:
         self, webhook: discord.Webhook, persona: Persona, channel_id: int
     ) -> None:
         """Set the avatar before there is something to send, unless somebody else is sending."""
-        lock = self._face_locks.setdefault(channel_id, asyncio.Lock())
-        if not lock.locked():
-            async with lock:
-                await self._set_avatar(webhook, persona, channel_id)
+        lock = self._picture_locks.setdefault(channel_id, PictureLock())
+        if not lock.is_used:
+            async with self._wearing(webhook, persona, channel_id):
+                pass
 
     async def _find_or_create(self, channel: discord.TextChannel) -> discord.Webhook:
         own = await self._own_webhooks(channel)
@@ -164,8 +205,9 @@ class SenderRegistry:
                 log.warning(
                     "%s speaks without a new face: %s", persona.name, str(error) or "no response"
                 )
-                if self._avatars.pop(channel_id, persona.avatar) != persona.avatar:
-                    return  # it is another persona's: the next message tries again
+                if self._avatars.get(channel_id, persona.avatar) != persona.avatar:
+                    self._avatars[channel_id] = UNKNOWN_PICTURE
+                    return
         self._avatars[channel_id] = persona.avatar
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
