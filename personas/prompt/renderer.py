@@ -164,10 +164,10 @@ class Renderer:
         training has none.
 
         Until the prompt fits `max_tokens`, drops earlier talk from the worst match on, then blocks
-        of the oldest turns, then lore and memories. If the last turn alone is too long, its middle
-        is left out; if the card leaves no room at all, its examples are dropped. Raises
-        `ValueError` if the last turn is not a member's, and its subclass `PromptTooLongError` if
-        not even an empty turn fits.
+        of the oldest turns, then what others have answered to the turn that is asked, then lore and
+        memories. If that turn alone is too long, its middle is left out; if the card leaves no room
+        at all, its examples are dropped. Raises `ValueError` if the last turn is not a member's, and
+        its subclass `PromptTooLongError` if not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
@@ -183,7 +183,7 @@ class Renderer:
                     ids,
                     text=opening + chat.sanitise(prefill).rstrip(),
                     turns_kept=len(kept),
-                    shortened=kept[-1] != turns[-1],
+                    shortened=asked_turn(kept).text != asked_turn(turns).text,
                     messages=tuple(messages),
                     lore=tuple(hits),
                 )
@@ -445,8 +445,11 @@ class Renderer:
         return TokenizedSample((*prompt, *answer), mask)
 
     def _shorten(self, turns: list[Turn], over: int) -> list[Turn]:
+        asked = max(at for at, turn in enumerate(turns) if not turn.answers_too)
+        if asked:
+            return turns[min(HISTORY_BLOCK_TURNS, asked) :]
         if len(turns) > 1:
-            return turns[min(HISTORY_BLOCK_TURNS, len(turns) - 1) :]
+            return [turns[0], *turns[2:]]
         text = turns[0].text
         if not text:
             raise PromptTooLongError("the persona's card alone does not fit into the context")

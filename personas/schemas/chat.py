@@ -55,7 +55,7 @@ class Turn:
 
 def asked_turn(turns: Sequence[Turn]) -> Turn:
     """Return the turn that is to be answered: the last one that is no other persona's answer to it."""
-    return next((turn for turn in reversed(turns) if not turn.answers_too), turns[-1])
+    return next(turn for turn in reversed(turns) if not turn.answers_too)
 
 
 VisionSetting = Literal["auto", "on", "off"]

@@ -21,4 +21,17 @@ def test_the_member_is_the_user_and_the_answers_follow_their_words():
 
 def test_the_turn_that_is_asked():
     assert asked_turn([Turn("Bo", "hi"), ASKED, ANSWER, ANSWER]) is ASKED
-    assert asked_turn([ANSWER]) is ANSWER, "where the question had no room"
+
+
+def test_where_there_is_little_room_the_question_stays_rather_than_the_answers():
+    renderer = Renderer(make_tokenizer(TINY_MODELS["Qwen3"]))
+    long = Turn("Thrip", "I have rowed here since the bell was hung. " * 4, answers_too=True)
+    turns = [Turn("Bo", "hi"), *[Turn("Cy", "ho")] * 3, ASKED, long, long, ANSWER]
+    room = len(renderer.prompt(ADA, [ASKED, ANSWER]).ids)
+    prompt = renderer.prompt(ADA, turns, max_tokens=room)
+    assert prompt.messages[-1]["content"] == (
+        "Bo: Oda and Ada, is there soup?\nOda: There is soup."
+    )
+    alone = renderer.prompt(ADA, turns, max_tokens=room - 1)
+    assert alone.messages[-1]["content"] == "Bo: Oda and Ada, is there soup?"
+    assert not prompt.shortened and not alone.shortened
