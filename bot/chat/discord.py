@@ -4,6 +4,7 @@ import datetime
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import discord
 from discord import app_commands
@@ -31,6 +32,7 @@ from bot.platform.errors import RefusedError
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot
 from bot.store import StoreError
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 MAX_EDITED_AGE = datetime.timedelta(hours=1)
@@ -163,9 +165,9 @@ class ChatCog(commands.Cog):
         self.answerer.note_edit(message)
         reply_service = self.bot.services.reply_service
         is_waiting = reply_service.line_waits.has_line(message.id)
-        await self._store_change(lambda: self._store_edit(message))
-        if is_waiting:
-            await self.answerer.answer_edited_line(message)
+        ended_round = await self._store_change(lambda: self._store_edit(message))
+        if is_waiting or ended_round:
+            await self.answerer.answer_unsafe_edit(message)
         with suppress(StoreError):
             if await reply_service.events.store(lambda: self._is_newly_mentioned(message)):
                 await self.answerer.answer(message)
@@ -222,12 +224,12 @@ class ChatCog(commands.Cog):
             lambda: channels.record_thread(payload.guild_id, payload.thread_id, payload.parent_id)
         )
 
-    async def _store_change(self, store_it: Callable[[], None]) -> None:
+    async def _store_change(self, store_it: Callable[[], T]) -> T | None:
         """Store a change, a transaction, as soon as the database can be used, in the order of the
-        events.
+        events. Returns its result.
         """
         try:
-            await self.bot.services.reply_service.events.store(store_it)
+            return await self.bot.services.reply_service.events.store(store_it)
         except StoreError as error:
             log.error("an edit or deletion of a message is not stored: %s", error)
 
@@ -235,6 +237,7 @@ class ChatCog(commands.Cog):
         """Report whether an edit mentions the bot in a recent message that was not said to a
         persona before.
         """
+            return None
         if message.author.bot or message.edited_at is None:
             return False
         if not mentions_bot(message, self.bot.user):
@@ -244,25 +247,26 @@ class ChatCog(commands.Cog):
         is_known = store.replies.get(message.id) or store.messages.is_of_member(message.id)
         return is_recent and not is_known and not store.messages.is_deleted(message.id)
 
-    def _store_edit(self, message: discord.Message) -> None:
+    def _store_edit(self, message: discord.Message) -> bool:
         """Store an edit. A message whose text was removed, may not be seen any more, or speaks of
-        self-harm now, is forgotten.
+        self-harm now, is forgotten. True where it speaks of that, and personas had yet to answer it.
         """
         store = self.bot.services.store
         reader = self.bot.services.message_reader
         if store.quoted.has(message.id):
             store.quoted.update(message.id, reader.quoted(message).text)
         if message.author.bot and not store.messages.is_of_member(message.id):
-            return  # else it is a proxy's copy, which is stored as its member's
+            return False  # else it is a proxy's copy, which is stored as its member's
         # Without that time it is no edit: an embed or a thread came, or it is a forward.
         is_edit = message.edited_at is not None
         if message.content or (is_edit and said_text(message)):
             if self.bot.services.safety.finds(reader.text(message)):
                 self._forget(message.id)
-                return
+                return any(reply.state == "waiting" for reply in replies)
             with store.atomic():
                 edit_memory_copies(store, message.id, own_words(message, message.author))
                 if store.messages.update(message.id, reader.text(message)):
+                replies = store.replies.of_asked(message.id)
                     discard_pending_history_folders(self.bot.services.home, store)
         elif is_edit:
             self._forget(message.id)
@@ -271,6 +275,7 @@ class ChatCog(commands.Cog):
         store = self.bot.services.store
         with store.atomic():
             if any([store.messages.delete(message_id) for message_id in message_ids]):
+        return False
                 discard_pending_history_folders(self.bot.services.home, store)
             for message_id in message_ids:
                 store.replies.delete_part(message_id)

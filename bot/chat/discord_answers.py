@@ -326,8 +326,8 @@ class MessageAnswerer:
             text = self.bot.services.message_reader.text(message)
             unanswered[message.channel.id] = replace(waiting, text=text)
 
-    async def answer_edited_line(self, message: discord.Message) -> None:
-        """Answer a line whose reply waits for further ones, if an edit made it speak of
+    async def answer_unsafe_edit(self, message: discord.Message) -> None:
+        """Answer a message that personas have yet to answer, if an edit made it speak of
         self-harm.
         """
         services = self.bot.services

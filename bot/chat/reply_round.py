@@ -1,8 +1,8 @@
-"""The replies of several personas to one message: each in its turn, and there is one round only.
+"""The replies of several personas to one message, one after the other.
 
-All are stored together with the message. The first takes its place in the engine's queue at once;
-each of the others takes one when the reply before it has ended, whose text its prompt has. A killed
-bot finds those that have not ended (`bot.chat.recovery`).
+All are stored together with the message. The first joins the engine's queue at once. Each further
+one joins it when the reply before it has ended, so that its prompt has the text of that one. After
+a kill, the next start makes those that have not ended (`bot.chat.recovery`).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ReplyRound:
-    """The replies to one message, in their order; mostly one."""
+    """The replies to one message, in their order; most messages have one."""
 
     def __init__(self, context: ReplyContext, replies: Sequence[Reply]) -> None:
         self._context = context
@@ -32,20 +32,20 @@ class ReplyRound:
 
     @property
     def first(self) -> Reply:
-        """The reply that takes its place in the queue at once."""
+        """The reply that joins the queue at once."""
         return self.replies[0]
 
     def wait_for_lines(self, wait: LineWait) -> None:
-        """Have the replies wait for further lines of the member."""
+        """Have the round wait for further lines of the member before its first reply."""
         self.first.line_wait = wait
 
     async def answer(self, retract: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Make the replies to an accepted message. Raises the errors of `Reply.answer` for the
-        first; those of the others once all have ended.
+        """Make the replies to an accepted message. Raises `EngineBusyError` of the first at once,
+        and gives the others up; raises other errors once all replies have ended.
         """
         first, *further = self.replies
         errors = list[Exception]()
-        with ExitStack() as held:  # at a new connection, the recovery would make them, too
+        with ExitStack() as held:  # else the recovery of a new connection would make them, too
             waiting = [held.enter_context(self._counting(reply)) for reply in further]
             try:
                 await first.answer(retract)
@@ -73,8 +73,8 @@ class ReplyRound:
         return counted
 
     async def _answer_next(self, reply: Reply) -> None:
-        """Make a reply after the one before it: unlike the first, it was accepted already, so it
-        waits for a place in the queue.
+        """Make a reply after the one before it. While the queue is full it waits: members have seen
+        that their message was accepted.
         """
         with self._context.holding(reply):
             if await store_when_possible(

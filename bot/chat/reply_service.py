@@ -138,6 +138,8 @@ class ReplyService(ReplyContext):
                     trigger_seq=seq,
                 )
                 replies.append(reply)
+        for reply in replies:
+            self.unfinished.note_accepted(reply.event_id)
         return ReplyRound(self, replies)
 
     def require_safe(self, message: IncomingMessage) -> None:

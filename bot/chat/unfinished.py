@@ -28,10 +28,17 @@ class UnfinishedReplies:
     """The replies that are being made, or wait for Discord, by event, member and channel."""
 
     _counts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    _accepted: set[int] = field(default_factory=set)
 
     def holds(self, event_id: int) -> bool:
-        """Report whether the reply to this event is being made."""
-        return self._counts["event", event_id] > 0
+        """Report whether the reply to this event is being made, or about to be."""
+        return event_id in self._accepted or self._counts["event", event_id] > 0
+
+    def note_accepted(self, event_id: int) -> None:
+        """Note that a reply was stored that this process will make: until `counting` begins, a
+        notice may be sent first, or its event be held. A new connection must not make it, too.
+        """
+        self._accepted.add(event_id)
 
     async def wait_for_all(self) -> None:
         """Wait for the end of all replies that are being made now, at most `QUEUE_WAIT_S`."""
@@ -67,6 +74,7 @@ class UnfinishedReplies:
     @contextmanager
     def counting(self, event_id: int, **owners: int) -> Iterator[None]:
         """Count a reply inside the block; `owners` are its member and channel."""
+        self._accepted.discard(event_id)
         keys = Counter([("event", event_id), *owners.items()])
         self._counts += keys
         try:

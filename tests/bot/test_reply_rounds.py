@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bot.chat.chat_words import order_named
+from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import ChannelRef
 from bot.platform.db.database import MAX_TIMESTAMP_S
 from personas.errors import EngineBusyError
@@ -218,14 +219,13 @@ async def test_each_reply_counts_for_the_limit_of_the_member(stage):
     await stage.member.say(QUAY, "Oda, Thrip and Ballast?")
     await ended(stage, 2)
     assert requests(stage) == ["oda", "thrip"]
-    assert "Ballast would be one reply more than" in await why(stage)
     notice = await stage.sees("A member gets 2 replies here each day, so Ballast will not answer.")
     assert "Personas answer you again <t:" in notice["content"]
+    assert "Ballast would be one reply more than" in await why(stage)
     await stage.member.say(QUAY, "Oda?")
     await until(lambda: remarks_on_limits(stage) == 2)
     await stage.moderator.say(QUAY, "Oda and Ballast?")
     await ended(stage, 4)
-
     texts = [message["content"] for message in stage.sandbox.messages(QUAY)]
     assert sum("Personas answer you again" in text for text in texts) == 1, "it is told once"
 
@@ -234,6 +234,7 @@ def remarks_on_limits(stage):
     """How many messages were remarked to be one reply too many."""
     noted = stage.client.services.decisions._channels[place(stage).channel_id].values()
     return sum("repl" in decision.remark for decision in noted)
+
 
 async def test_a_command_tells_its_member_whom_the_limit_leaves_out(stage):
     await stage.moderator.slash(QUAY, "moderation limits", per_day=1)
@@ -264,8 +265,11 @@ async def test_an_edit_to_words_of_self_harm_ends_the_round_and_gets_the_text(st
     stage.engine.free.clear()
     said = await stage.member.say(QUAY, "Oda and Thrip?")
     await until(lambda: stage.engine.requests)
+    mark = stage.mark
     await stage.member.edit(said, "Oda and Thrip, I want to kill myself")
-    await until(lambda: not stage.store.messages.is_of_member(int(said["id"])))
+    helped = await stage.sees("**988**", "message", mark)
+    assert helped["message_reference"]["message_id"] == said["id"]
+    assert not stage.store.messages.is_of_member(int(said["id"]))
     stage.engine.free.set()
     await until(lambda: not stage.client.services.reply_service.unfinished._counts)
     assert requests(stage) == ["oda"] and not stage.store.replies.unfinished()
@@ -427,6 +431,20 @@ async def test_a_new_connection_leaves_a_round_alone(stage):
     stage.engine.free.set()
     await ended(stage, 3)
     assert requests(stage) == ["thrip", "oda", "ballast"]
+
+
+async def test_a_new_connection_leaves_what_was_only_accepted_alone(stage):
+    """While a notice is sent before the reply, or the events are held that came with it."""
+    reply_service = stage.client.services.reply_service
+    channel = stage.client.get_channel(place(stage).channel_id)
+    personas = stage.client.services.personas_in(place(stage))[:2]
+    message = IncomingMessage(1 << 60, int(stage.member.id), "Tobias Reed", "soup?")
+    replies = reply_service.accept(message, personas, channel)
+    await reply_service.recovery.resume_interrupted(stage.client)
+    assert not stage.engine.requests
+    await replies.answer()
+    await ended(stage, 2)
+    assert requests(stage) == [persona.id for persona in personas]
 
 
 async def test_an_erased_member_leaves_nothing_of_a_round(stage):

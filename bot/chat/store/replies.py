@@ -171,6 +171,13 @@ class StoredReplies(Table):
             join replies on replies.event_id = reply_lines.event_id where discord_message_id = :id"""
         return self._db.one(self._reply, sql, id=discord_message_id)
 
+    def of_asked(self, discord_message_id: int) -> list[StoredReply]:
+        """List the replies of all personas to a message, alone or together with other lines of its
+        member.
+        """
+        first = self.get(discord_message_id) or self.of_line(discord_message_id)
+        return self.of_round(first.event_id) if first else []
+
     def begin_regeneration(self, event_id: int) -> bool:
         """Start a finished reply's regeneration. False while it is being generated."""
         sql = """update replies set state = 'waiting', attempt = attempt + 1, end_note = null
