@@ -32,8 +32,8 @@ from bot.platform.errors import RefusedError
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot
 from bot.store import StoreError
-T = TypeVar("T")
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_EDITED_AGE = datetime.timedelta(hours=1)
 """A mention that an edit adds to an older message is not answered."""
@@ -232,12 +232,12 @@ class ChatCog(commands.Cog):
             return await self.bot.services.reply_service.events.store(store_it)
         except StoreError as error:
             log.error("an edit or deletion of a message is not stored: %s", error)
+            return None
 
     def _is_newly_mentioned(self, message: discord.Message) -> bool:
         """Report whether an edit mentions the bot in a recent message that was not said to a
         persona before.
         """
-            return None
         if message.author.bot or message.edited_at is None:
             return False
         if not mentions_bot(message, self.bot.user):
@@ -261,21 +261,21 @@ class ChatCog(commands.Cog):
         is_edit = message.edited_at is not None
         if message.content or (is_edit and said_text(message)):
             if self.bot.services.safety.finds(reader.text(message)):
+                replies = store.replies.of_asked(message.id)
                 self._forget(message.id)
                 return any(reply.state == "waiting" for reply in replies)
             with store.atomic():
                 edit_memory_copies(store, message.id, own_words(message, message.author))
                 if store.messages.update(message.id, reader.text(message)):
-                replies = store.replies.of_asked(message.id)
                     discard_pending_history_folders(self.bot.services.home, store)
         elif is_edit:
             self._forget(message.id)
+        return False
 
     def _forget(self, *message_ids: int) -> None:
         store = self.bot.services.store
         with store.atomic():
             if any([store.messages.delete(message_id) for message_id in message_ids]):
-        return False
                 discard_pending_history_folders(self.bot.services.home, store)
             for message_id in message_ids:
                 store.replies.delete_part(message_id)
