@@ -42,7 +42,12 @@ from bot.privacy.store.people import (
 )
 from bot.reports.store import Reports
 from bot.safety.store import MinorGuilds, SafetyAnswers, Talks
-from bot.schedules.store import MemberGreetings, ScheduledLines, TrainingSchedules
+from bot.schedules.store import (
+    GreetedMembers,
+    MemberGreetings,
+    ScheduledLines,
+    TrainingSchedules,
+)
 from bot.training.store import CardState, JobResult, JobState, TrainingJob, TrainingJobs
 from bot.versions.blind_test.store import (
     BASE_MODEL_NAME,
@@ -152,6 +157,7 @@ class Store:
         self.training_schedules = TrainingSchedules(connection)
         self.scheduled_lines = ScheduledLines(connection)
         self.member_greetings = MemberGreetings(connection)
+        self.greeted_members = GreetedMembers(connection)
         self.answering = StoredAnswering(connection)
         self.comparisons = BlindComparisons(connection)
         self.guild_feedback = GuildFeedback(connection)

@@ -141,6 +141,7 @@ class ReplyRecovery:
             asked_by=stored.asked_by,
             trigger_seq=stored.trigger_seq,
             parts=stored.parts,
+            mentioned=context.store.greeted_members.mentioned(stored.event_id),
         )
         await self._find_parts(reply)
         if stored.end_note is not None:

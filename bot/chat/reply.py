@@ -114,7 +114,8 @@ class Reply:
     """A reply to an event. `trigger_seq` is the stored message that it answers, None for a line
     that answers nobody.
 
-    `parts` are the messages of an earlier attempt, `before` is its text.
+    `parts` are the messages of an earlier attempt, `before` is its text. `mentioned` are the members
+    whom a greeting mentions.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Reply:
         trigger_seq: int | None = None,
         parts: Sequence[int] = (),
         before: str = "",
+        mentioned: Sequence[int] = (),
     ) -> None:
         self.context = context
         self.persona = persona
@@ -162,6 +164,7 @@ class Reply:
             parts=list(parts),
             before=before,
             stretch_s=self._edit_stretch_s,
+            mentioned=tuple(mentioned),
         )
 
     async def answer(self, retract: Callable[[], Awaitable[None]] | None = None) -> None:

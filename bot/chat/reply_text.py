@@ -133,10 +133,12 @@ def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
     return len(text) - partial
 
 
-def split_message(text: str, footer: str) -> list[str]:
-    """Split a finished text into messages, the last one with the footer."""
+def split_message(text: str, footer: str, lead: str = "") -> list[str]:
+    """Split a finished text into messages: the first one begins with `lead`, the last one ends with
+    the footer.
+    """
     parts = []
-    left = discord_text(text).strip()
+    left = lead + discord_text(text).strip()
     while len(left) > MAX_PART_CHARS:
         cut = split_index(left, MAX_PART_CHARS)
         parts.append(left[:cut])

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import discord
@@ -31,17 +31,17 @@ class MessageSender(Protocol):
     @property
     def persona(self) -> Persona: ...
 
+    def mentioning(self, member_ids: Sequence[int]) -> "MessageSender":
+        """Return the same sender, whose messages mention these members with effect, and nobody
+        else.
+        """
+        ...
+
     async def say(
-        self,
-        text: str,
-        view: discord.ui.View | None = None,
-        since: datetime.datetime | None = None,
-        *,
-        mentioned: Sequence[int] = (),
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
     ) -> int:
         """Send a message and return its id. `since` is the time of an earlier try, whose message
-        counts as sent if it is there, with the same buttons. Mentions have an effect for the members
-        `mentioned` alone.
+        counts as sent if it is there, with the same buttons.
         """
         ...
 
@@ -70,6 +70,7 @@ class WebhookSender:
     persona: Persona
     channel: GuildChannel
     wearing: Callable[[], AbstractAsyncContextManager[None]]
+    mentioned: tuple[int, ...] = ()
 
     @property
     def thread(self) -> Any:
@@ -78,13 +79,11 @@ class WebhookSender:
             return self.channel
         return discord.utils.MISSING
 
+    def mentioning(self, member_ids: Sequence[int]) -> MessageSender:
+        return replace(self, mentioned=tuple(member_ids))
+
     async def say(
-        self,
-        text: str,
-        view: discord.ui.View | None = None,
-        since: datetime.datetime | None = None,
-        *,
-        mentioned: Sequence[int] = (),
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
     ) -> int:
         # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see
         # its success. So a copy may be there, which is looked for before and after another try.
@@ -101,7 +100,7 @@ class WebhookSender:
                     text,
                     username=self.persona.name,
                     wait=True,
-                    allowed_mentions=_allowed(mentioned),
+                    allowed_mentions=_allowed(self.mentioned),
                     suppress_embeds=True,
                     thread=self.thread,
                     view=view or discord.utils.MISSING,
@@ -149,7 +148,7 @@ class WebhookSender:
                     message_id,
                     content=text,
                     view=view,
-                    allowed_mentions=NO_MENTIONS,
+                    allowed_mentions=_allowed(self.mentioned),
                     thread=self.thread,
                 )
             )
@@ -157,7 +156,8 @@ class WebhookSender:
             if error.code == UNKNOWN_WEBHOOK_CODE:
                 raise
             try:  # the bot sent it itself, without a webhook
-                await BotSender(self.channel, self.persona).change(message_id, text, view)
+                as_bot = BotSender(self.channel, self.persona, self.mentioned)
+                await as_bot.change(message_id, text, view)
             except discord.Forbidden:
                 raise error from None
 
@@ -175,14 +175,13 @@ class BotSender:
 
     channel: SpeakChannel
     persona: Persona
+    mentioned: tuple[int, ...] = ()
+
+    def mentioning(self, member_ids: Sequence[int]) -> MessageSender:
+        return replace(self, mentioned=tuple(member_ids))
 
     async def say(
-        self,
-        text: str,
-        view: discord.ui.View | None = None,
-        since: datetime.datetime | None = None,
-        *,
-        mentioned: Sequence[int] = (),
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
     ) -> int:
         if since:
             sent = _with_buttons(await read_history(self.channel, since - CLOCK_SKEW), view)
@@ -197,7 +196,7 @@ class BotSender:
                 suppress_embeds=True,
                 view=shown,
                 nonce=nonce,
-                allowed_mentions=_allowed(mentioned),
+                allowed_mentions=_allowed(self.mentioned),
             )
         )
         return message.id
@@ -208,7 +207,9 @@ class BotSender:
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
         message = self.channel.get_partial_message(message_id)
-        await persist(lambda: message.edit(content=self._prefixed(text), view=view))
+        content = self._prefixed(text)
+        allowed = _allowed(self.mentioned)
+        await persist(lambda: message.edit(content=content, view=view, allowed_mentions=allowed))
 
     async def remove(self, message_id: int) -> None:
         with suppress(discord.NotFound):

@@ -54,7 +54,8 @@ class StreamingReply:
     `parts` are the messages that it fills; at the start those of an earlier attempt, whose text
     `before` is restored when this one fails. `on_parts` is called whenever they change, and returns
     False if it cannot store them. `growing` and `ended` create the buttons. `stretch_s` returns how
-    much later edits follow, in seconds, under load.
+    much later edits follow, in seconds, under load. The text comes below mentions of the members
+    `mentioned`.
     """
 
     senders: SenderRegistry
@@ -66,6 +67,7 @@ class StreamingReply:
     parts: list[int] = field(default_factory=list)
     before: str = ""
     stretch_s: Callable[[], float] = lambda: 0.0
+    mentioned: tuple[int, ...] = ()
     sender: MessageSender = field(init=False)
     generated: str = field(default="", init=False)
     """The text so far, as the model wrote it."""
@@ -82,7 +84,18 @@ class StreamingReply:
 
     async def find_sender(self) -> None:
         """Find the sender, as `begin` does."""
-        self.sender = await self.senders.of(self.persona, self.channel)
+        self._use(await self.senders.of(self.persona, self.channel))
+
+    def _use(self, sender: MessageSender) -> None:
+        self.sender = sender.mentioning(self.mentioned) if self.mentioned else sender
+
+    @property
+    def _lead(self) -> str:
+        """The line of mentions above the text: Discord notifies members of those alone that a
+        message has from the beginning.
+        """
+        mentions = " ".join(f"<@{member_id}>" for member_id in self.mentioned)
+        return mentions and f"{mentions}\n"
 
     async def begin(self) -> None:
         """Post a placeholder: in a new message, or in the first of an earlier attempt.
@@ -105,7 +118,7 @@ class StreamingReply:
             return
         # A regenerated reply stays in place: the conversation goes on below it.
         first, *others = self.parts
-        await self.sender.change(first, PLACEHOLDER, self.growing())
+        await self.sender.change(first, f"{self._lead}{PLACEHOLDER}", self.growing())
         for message_id in others:
             await self.sender.remove(message_id)
         self.parts = [first]
@@ -113,7 +126,8 @@ class StreamingReply:
 
     async def _post(self) -> None:
         """Post a further message; it is deleted again where its id cannot be stored."""
-        message_id = await self._say(PLACEHOLDER, self.growing())
+        lead = "" if self.parts else self._lead
+        message_id = await self._say(f"{lead}{PLACEHOLDER}", self.growing())
         try:
             self._store_parts([*self.parts, message_id])
         except Exception:
@@ -154,7 +168,7 @@ class StreamingReply:
         """Show the text so far. False if that failed, which costs nothing: a later edit shows all
         of it.
         """
-        self._text = discord_text(self.generated, is_whole=False)
+        self._text = self._lead + discord_text(self.generated, is_whole=False)
         try:
             async with asyncio.timeout(GROWING_EDIT_TIMEOUT_S):
                 await self._show(self.growing())
@@ -167,12 +181,12 @@ class StreamingReply:
 
     async def end(self, text: str, footer: str) -> None:
         """Show the finished reply with its footer."""
-        self._text = discord_text(text)
+        self._text = self._lead + discord_text(text)
         await self._show(self.ended(), f"\n{footer}")
 
     async def restore(self, text: str, note: str) -> None:
         """Show how a reply ended, in place of the text that its messages show now."""
-        *full, last = split_message(text, note)
+        *full, last = split_message(text, note, self._lead)
         texts = [*full, last.strip()]
         for number, part in enumerate(texts):
             if number == len(self.parts):
@@ -242,6 +256,6 @@ class StreamingReply:
         except discord.NotFound as error:
             if error.code != UNKNOWN_WEBHOOK_CODE:
                 raise
-            self.sender = await self.senders.renew(self.sender, self.channel)
+            self._use(await self.senders.renew(self.sender, self.channel))
             self.parts[number] = await self._say(text, view)
             self._store_parts(self.parts)

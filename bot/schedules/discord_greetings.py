@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from contextlib import suppress
 
@@ -29,8 +30,10 @@ BURST_WAIT_S = 15.0
 """Time for which a greeting waits for further new members."""
 MIN_INTERVAL_S = 60.0
 """Time between two greetings of a server: a crowd gets few."""
-MAX_GREETED = 10_000
-"""Members greeted last, who are greeted once even if they leave and come again."""
+MAX_JOINED = 500
+"""New members of a server who wait for one greeting; in a raid, further ones are left out."""
+MAX_SCREENED = 1000
+"""New members whose acceptance of their server's rules is waited for; earlier ones are left out."""
 NO_INTENT_TEXT = "Discord does not tell this bot who joins."
 INTENT_ADVICE = (
     "The operator switches *Server Members Intent* on in the Developer Portal → Bot → Privileged "
@@ -57,7 +60,7 @@ async def line_greeting(
     if sum(bool(given) for given in (prompt, text, remove)) > 1:
         raise RefusedError("These exclude each other.", "Give `prompt`, `text` or `remove`.")
     if remove:
-        greetings.remove(channel.guild.id)
+        greetings.remove(channel.guild.id, by=interaction.user.id)
         await respond(interaction, "New members are no longer greeted.")
         return
     has_intent = interaction.client.intents.members
@@ -89,19 +92,20 @@ def greeting_text(greeting: MemberGreeting) -> str:
 
 
 class GreetingCog(commands.Cog):
-    """Has new members greeted, those of a short time together."""
+    """Has new members greeted, those of a short time together, once they may speak."""
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
+        self._screened: OrderedDict[tuple[int, int], discord.Member] = OrderedDict()
+        """New members who have yet to accept the rules of their server, by it and their id."""
         self._joined: dict[int, dict[int, discord.Member]] = {}
-        """New members who wait for their greeting, by server."""
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        """New members who wait for their greeting, by server; a task ends the wait of each."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._greeted_at: dict[int, float] = {}
         """Time of a server's latest greeting, by the event loop's clock."""
-        self._greeted: OrderedDict[tuple[int, int], None] = OrderedDict()
 
     async def cog_unload(self) -> None:
-        tasks = list(self._tasks.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -109,35 +113,58 @@ class GreetingCog(commands.Cog):
     @commands.Cog.listener()
     async def on_member_join(self, member: discord.Member) -> None:
         """Note a new member, who is greeted a little later."""
-        guild_id = member.guild.id
-        if member.bot or (guild_id, member.id) in self._greeted:
+        if member.bot:
             return
         with suppress(StoreError):  # nobody is greeted while the database is away
-            if self.bot.services.store.member_greetings.get(guild_id) is None:
+            if self.bot.services.store.member_greetings.get(member.guild.id) is None:
                 return
-            self._joined.setdefault(guild_id, {})[member.id] = member
-            if guild_id not in self._tasks:
-                task = asyncio.create_task(self._greet_soon(guild_id), name=f"greeting {guild_id}")
-                self._tasks[guild_id] = task
+            if member.pending:
+                self._await_acceptance(member)
+            else:
+                self._note(member)
+
+    @commands.Cog.listener()
+    async def on_member_update(self, before: discord.Member, after: discord.Member) -> None:
+        """Note a new member who has accepted the rules of their server, and may speak now."""
+        key = (after.guild.id, after.id)
+        if before.pending and not after.pending and key in self._screened:
+            del self._screened[key]
+            after.guild._remove_member(after)
+            self._note(after)
 
     @commands.Cog.listener()
     async def on_raw_member_remove(self, payload: discord.RawMemberRemoveEvent) -> None:
         """Forget a new member who has left before the greeting."""
+        self._screened.pop((payload.guild_id, payload.user.id), None)
         self._joined.get(payload.guild_id, {}).pop(payload.user.id, None)
+
+    def _await_acceptance(self, member: discord.Member) -> None:
+        # discord.py tells changes of cached members alone; this client caches no others.
+        member.guild._add_member(member)
+        self._screened[member.guild.id, member.id] = member
+        if len(self._screened) > MAX_SCREENED:
+            _, oldest = self._screened.popitem(last=False)
+            oldest.guild._remove_member(oldest)
+
+    def _note(self, member: discord.Member) -> None:
+        guild_id = member.guild.id
+        if guild_id not in self._joined:
+            self._joined[guild_id] = {}
+            task = asyncio.create_task(self._greet_soon(guild_id), name=f"greeting {guild_id}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if len(self._joined[guild_id]) < MAX_JOINED:
+            self._joined[guild_id][member.id] = member
 
     async def _greet_soon(self, guild_id: int) -> None:
         now = asyncio.get_running_loop().time
         try:
-            earliest = self._greeted_at.get(guild_id, now() - MIN_INTERVAL_S) + MIN_INTERVAL_S
+            earliest = self._greeted_at.get(guild_id, -math.inf) + MIN_INTERVAL_S
             await asyncio.sleep(max(BURST_WAIT_S, earliest - now()))
-            members = list(self._joined.pop(guild_id, {}).values())
-            self._greeted_at[guild_id] = now()
-            del self._tasks[guild_id]  # who joins from now on gets the next one
-            for member in members:
-                self._greeted[guild_id, member.id] = None
-            while len(self._greeted) > MAX_GREETED:
-                self._greeted.popitem(last=False)
+            # Who joins from now on gets the next greeting.
+            members = list(self._joined.pop(guild_id).values())
             if members:
+                self._greeted_at[guild_id] = now()
                 await self._greet(guild_id, members)
         except Exception as error:  # nobody has asked, so it is logged alone
             log.warning(
@@ -147,6 +174,14 @@ class GreetingCog(commands.Cog):
     async def _greet(self, guild_id: int, members: list[discord.Member]) -> None:
         services = self.bot.services
         greeting = services.store.member_greetings.get(guild_id)
-        channel = self.bot.get_channel(greeting.channel_id) if greeting else None
-        if greeting and isinstance(channel, GuildChannel):
-            await services.member_greetings.greet(greeting, channel, members)
+        if greeting is None:  # removed since they joined
+            return
+        channel = self.bot.get_channel(greeting.channel_id)
+        if not isinstance(channel, GuildChannel):
+            log.warning(
+                "new members of the server %d are not greeted: the channel %d is out of reach",
+                guild_id,
+                greeting.channel_id,
+            )
+            return
+        await services.member_greetings.greet(greeting, channel, members)

@@ -76,7 +76,8 @@ async def _suggest_lines(interaction: Interaction, typed: str) -> list[app_comma
 @app_commands.describe(number="The number that `/persona line show` lists")
 @app_commands.autocomplete(number=_suggest_lines)
 async def line_remove(interaction: Interaction, number: int) -> None:
-    interaction.client.services.scheduled_lines.remove(interaction.guild_id or 0, number)
+    lines = interaction.client.services.scheduled_lines
+    lines.remove(interaction.guild_id or 0, number, by=interaction.user.id)
     await respond(interaction, "Removed.")
 
 

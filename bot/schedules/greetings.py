@@ -2,7 +2,8 @@
 
 A line that the persona writes is a reply without a message that it answers, as a line at a set time
 (`bot.schedules.lines`): its row is stored first, so a kill before it is posted costs nothing. A
-fixed line is posted at once. Joins are kept in memory alone.
+fixed line is posted at once. Joins are kept in memory until the greeting; who was greeted is stored,
+so that nobody is greeted twice.
 """
 
 import logging
@@ -13,12 +14,13 @@ from datetime import UTC, datetime
 
 import discord
 
-from bot.chat.places import GuildChannel, channel_ref
+from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply
 from bot.chat.reply_service import ReplyService
 from bot.chat.reply_text import discord_text, remove_links
 from bot.chat.senders import CLOCK_SKEW
 from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.schedules.lines import SEQ_BITS, ScheduledLines
 from bot.schedules.store import MemberGreeting
@@ -28,8 +30,11 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 USER_MACRO = "{{user}}"
 MAX_TEXT_CHARS = 500
+MAX_MACROS = 3
+"""So many lists of mentions have room in a message."""
 MAX_NAMED = 5
-"""New members whom one greeting names; it counts the others."""
+"""New members whom one greeting names and mentions; it counts the others."""
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 FOOTER = "-# a greeting that a moderator of this server has written"
 
 
@@ -41,6 +46,7 @@ class MemberGreetings:
     reply_service: ReplyService
     time_zones: GuildTimeZones
     lines: ScheduledLines
+    record_change: ChangeRecord = no_record
 
     def set(
         self, channel: GuildChannel, text: str, *, is_prompt: bool, user_id: int
@@ -54,6 +60,11 @@ class MemberGreetings:
                 "The greeting is empty.",
                 "Give a `prompt`, such as: welcome them warmly; or a `text`, such as: Ahoy, "
                 f"{USER_MACRO}!",
+            )
+        if said.count(USER_MACRO) > MAX_MACROS:
+            raise RefusedError(
+                f"{USER_MACRO} stands {said.count(USER_MACRO)} times in the greeting.",
+                f"Write it at most {MAX_MACROS} times.",
             )
         place = channel_ref(channel)
         if self.lines.speaker(place) is None:
@@ -69,20 +80,26 @@ class MemberGreetings:
             set_at=self.time_zones.clock.now(),
         )
         self.store.member_greetings.set(greeting)
+        self.record_change(
+            place.guild_id, user_id, f"had new members greeted in <#{place.channel_id}>"
+        )
         return greeting
 
-    def remove(self, guild_id: int) -> None:
-        """Let new members of a guild be greeted no more. Raises `RefusedError` where none are."""
+    def remove(self, guild_id: int, *, by: int = 0) -> None:
+        """Let new members of a guild be greeted no more, as a member or (0) the operator decided.
+        Raises `RefusedError` where none are.
+        """
         if not self.store.member_greetings.remove(guild_id):
             raise RefusedError(
                 "New members are not greeted here.", "`/persona line greeting` sets a greeting."
             )
+        self.record_change(guild_id, by, "ended the greeting of new members")
 
     async def greet(
         self, greeting: MemberGreeting, channel: GuildChannel, members: Sequence[discord.Member]
     ) -> None:
-        """Greet new members, except those whom the persona does not answer, where it may speak by
-        itself now.
+        """Greet new members, except those whom the persona does not answer or has greeted before,
+        where it may speak by itself now.
         """
         place = channel_ref(channel)
         persona = self.lines.speaker(place)
@@ -91,7 +108,11 @@ class MemberGreetings:
             log.info("new members are not greeted in #%s: %s", channel, hindrance)
             return
         rules = self.reply_service.rules
-        welcome = [it for it in members if not rules.blocked(persona, place, it.id)]
+        greeted = self.store.greeted_members.among(place.guild_id, [it.id for it in members])
+        welcome = []
+        for member in members:
+            if member.id not in greeted and not rules.blocked(persona, place, member.id):
+                welcome.append(member)
         if not welcome:
             return
         if greeting.is_prompt:
@@ -109,15 +130,18 @@ class MemberGreetings:
         """Store the row of a greeting that the persona writes, and return it, to be made."""
         place = channel_ref(channel)
         event_id = _event_id(members[0].id, self.time_zones.clock.now())
-        self.reply_service.store.replies.begin_line(
-            event_id,
-            guild_id=place.guild_id,
-            channel_id=place.channel_id,
-            persona_id=persona.id,
-            at=time.time(),
-            prompt=prompt_text(greeting.text, members),
-        )
-        return Reply(self.reply_service, persona, channel, event_id=event_id)
+        with self.store.atomic():
+            self.store.replies.begin_line(
+                event_id,
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                persona_id=persona.id,
+                at=time.time(),
+                prompt=prompt_text(greeting.text, members),
+            )
+            self._record(event_id, place, members)
+        mentioned = [it.id for it in members[:MAX_NAMED]]
+        return Reply(self.reply_service, persona, channel, event_id=event_id, mentioned=mentioned)
 
     async def _post(
         self,
@@ -134,7 +158,7 @@ class MemberGreetings:
             text = f"{USER_MACRO} {text}"
         text = text.replace(USER_MACRO, _joined([f"<@{it.id}>" for it in named], len(members)))
         sender = await self.reply_service.senders.of(persona, channel)
-        message_id = await sender.say(f"{text}\n{FOOTER}", mentioned=[it.id for it in named])
+        message_id = await sender.mentioning([it.id for it in named]).say(f"{text}\n{FOOTER}")
         replies = self.store.replies
         with self.store.atomic():  # a reply to the greeting is one to the persona
             replies.begin(
@@ -146,14 +170,27 @@ class MemberGreetings:
             )
             replies.record_parts(message_id, [message_id])
             replies.finish(message_id, "done")
+            self._record(message_id, place, members)
+
+    def _record(self, event_id: int, place: ChannelRef, members: Sequence[discord.Member]) -> None:
+        """Store who is greeted by the reply to an event."""
+        self.store.greeted_members.add(
+            place.guild_id,
+            [it.id for it in members],
+            event_id=event_id,
+            at=time.time(),
+            mentioned=MAX_NAMED,
+        )
 
 
 def prompt_text(prompt: str, members: Sequence[discord.Member]) -> str:
     """Return what a persona is to say to new members, who are named."""
     names = [" ".join(it.display_name.split()) for it in members[:MAX_NAMED]]
     named = _joined(names, len(members))
-    what = prompt.replace(USER_MACRO, named).rstrip(". ")
-    return f"{what}. {named} {'has' if len(members) == 1 else 'have'} just joined the server."
+    what = prompt.replace(USER_MACRO, named).rstrip()
+    if not what.endswith(SENTENCE_ENDS):
+        what += "."
+    return f"{what} {named} {'has' if len(members) == 1 else 'have'} just joined the server."
 
 
 def _joined(names: Sequence[str], count: int) -> str:

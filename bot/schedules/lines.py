@@ -18,6 +18,7 @@ from bot.chat.reply import Reply
 from bot.chat.reply_service import ReplyService
 from bot.chat.senders import CLOCK_SKEW
 from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import ScheduledLine
@@ -49,6 +50,7 @@ class ScheduledLines:
     reply_service: ReplyService
     time_zones: GuildTimeZones
     answering: AnsweringActions
+    record_change: ChangeRecord = no_record
 
     def add(
         self, channel: GuildChannel, when: WeeklyTime, prompt: str, *, user_id: int
@@ -68,7 +70,7 @@ class ScheduledLines:
                 "Remove one: `/persona line remove`.",
             )
         now = self.time_zones.clock.now()
-        return self.store.scheduled_lines.add(
+        line = self.store.scheduled_lines.add(
             ScheduledLine(
                 seq=0,
                 guild_id=place.guild_id,
@@ -81,13 +83,20 @@ class ScheduledLines:
                 handled_at=now,
             )
         )
+        self.record_change(place.guild_id, user_id, f"set {_name(line)}")
+        return line
 
-    def remove(self, guild_id: int, number: int) -> None:
-        """Remove a line by its number. Raises `RefusedError` where there is none."""
-        if not self.store.scheduled_lines.remove(guild_id, number):
+    def remove(self, guild_id: int, number: int, *, by: int = 0) -> None:
+        """Remove a line by its number, as a member or (0) the operator decided. Raises `RefusedError`
+        where there is none.
+        """
+        line = self.store.scheduled_lines.get(guild_id, number)
+        if line is None:
             raise RefusedError(
                 f"There is no line {number} at a set time.", "`/persona line show` lists them."
             )
+        self.store.scheduled_lines.remove(guild_id, number)
+        self.record_change(guild_id, by, f"removed {_name(line)}")
 
     def next_time(self, line: ScheduledLine) -> float:
         """Return when a line is due next, in seconds since 1970."""
@@ -168,6 +177,10 @@ class ScheduledLines:
         moment = _when(line).latest(line.handled_at, self.time_zones.in_guild(line.guild_id))
         reply = self.store.replies.get(_event_id(line, moment))
         return REPLY_OUTCOMES[reply.state] if reply else "said"
+
+
+def _name(line: ScheduledLine) -> str:
+    return f"line {line.seq}, {_when(line)} in <#{line.channel_id}>"
 
 
 def _when(line: ScheduledLine) -> WeeklyTime:

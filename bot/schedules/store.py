@@ -1,5 +1,7 @@
 """Scheduled trainings, lines and greetings of new members in the database."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +111,11 @@ class ScheduledLines(Table):
         seq = self._db.insert("scheduled_lines", row)
         return ScheduledLine(seq, **row)
 
+    def get(self, guild_id: int, seq: int) -> ScheduledLine | None:
+        """Return a guild's line by its number."""
+        sql = "select * from scheduled_lines where guild_id = :guild and seq = :seq"
+        return self._db.one(ScheduledLine, sql, guild=guild_id, seq=seq)
+
     def of_guild(self, guild_id: int) -> list[ScheduledLine]:
         """List a guild's lines, oldest first."""
         sql = "select * from scheduled_lines where guild_id = :guild order by seq"
@@ -118,10 +125,10 @@ class ScheduledLines(Table):
         """List the lines of all guilds, oldest first."""
         return self._db.all(ScheduledLine, "select * from scheduled_lines order by seq")
 
-    def remove(self, guild_id: int, seq: int) -> bool:
-        """Remove a guild's line by its number. False when there is none."""
+    def remove(self, guild_id: int, seq: int) -> None:
+        """Remove a guild's line by its number."""
         sql = "delete from scheduled_lines where guild_id = :guild and seq = :seq"
-        return self._db.write(sql, guild=guild_id, seq=seq) > 0
+        self._db.write(sql, guild=guild_id, seq=seq)
 
     def record_handled(self, seq: int, at: float, outcome: str = "") -> None:
         """Record that what came up to a time was handled, and why nothing is said."""
@@ -174,6 +181,36 @@ class MemberGreetings(Table):
         self._db.write(
             "delete from member_greetings where channel_id = :channel", channel=channel_id
         )
+
+
+class GreetedMembers(Table):
+    """Who was greeted as a new member of a guild, so that nobody is greeted twice."""
+
+    def add(
+        self, guild_id: int, user_ids: Sequence[int], *, event_id: int, at: float, mentioned: int
+    ) -> None:
+        """Store who is greeted by the reply to an event, which mentions so many of them."""
+        sql = """insert or replace into greeted_members (guild_id, user_id, event_id, at, is_mentioned)
+            select :guild, value, :event, :at, key < :mentioned from json_each(:ids) order by key"""
+        values = {"guild": guild_id, "event": event_id, "at": at, "mentioned": mentioned}
+        self._db.write(sql, ids=json.dumps([*user_ids]), **values)
+
+    def among(self, guild_id: int, user_ids: Sequence[int]) -> set[int]:
+        """Return those of some members of a guild who were greeted."""
+        sql = """select user_id from greeted_members where guild_id = :guild
+            and user_id in (select value from json_each(:ids))"""
+        return set(self._db.column(int, sql, guild=guild_id, ids=json.dumps([*user_ids])))
+
+    def mentioned(self, event_id: int) -> list[int]:
+        """Return whom the greeting that is the reply to an event mentions, in their order."""
+        sql = """select user_id from greeted_members where event_id = :event and is_mentioned
+            order by rowid"""
+        return self._db.column(int, sql, event=event_id)
+
+    def delete_before(self, at: float) -> None:
+        """Forget who was greeted before a time."""
+        if self._db.first("select 1 from greeted_members where at < :at", at=at):
+            self._db.write("delete from greeted_members where at < :at", at=at)
 
 
 def _greeting(is_prompt: int, **columns: Any) -> MemberGreeting:

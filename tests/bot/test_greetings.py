@@ -4,13 +4,12 @@ disturb.
 
 from datetime import timedelta
 
-import discord
 import pytest
 
 import bot.schedules.discord_greetings
 from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
-from bot.schedules.greetings import prompt_text
+from bot.schedules.greetings import MAX_MACROS, MAX_NAMED, MAX_TEXT_CHARS, prompt_text
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.set_times import AheadClock, answer_to
@@ -24,6 +23,12 @@ TEXT = "Ahoy, {{user}}! @everyone, https://example.org"
 def _short_waits(monkeypatch):
     monkeypatch.setattr(bot.schedules.discord_greetings, "BURST_WAIT_S", 0.3)
     monkeypatch.setattr(bot.schedules.discord_greetings, "MIN_INTERVAL_S", 0.0)
+
+
+@pytest.fixture
+def _long_burst(monkeypatch):
+    """Several joins are one burst, also on a busy machine."""
+    monkeypatch.setattr(bot.schedules.discord_greetings, "BURST_WAIT_S", 1.0)
 
 
 async def greeting(stage, who=None, channel=QUAY, **options):
@@ -43,6 +48,7 @@ def quay(stage):
     return stage.sandbox.messages(QUAY)
 
 
+@pytest.mark.usefixtures("_long_burst")
 async def test_a_fixed_text_greets_a_burst_once_and_mentions_the_new_members_alone(tmp_path):
     async with on_stage(tmp_path, members=True) as stage:
         assert "with the words: Ahoy, {{user}}!" in await greeting(stage, text=TEXT)
@@ -64,16 +70,96 @@ async def test_a_fixed_text_greets_a_burst_once_and_mentions_the_new_members_alo
         assert sorted(it["id"] for it in message["mentions"]) == sorted(ids)
         assert not message["mention_everyone"]
         assert stage.store.replies.of_message(int(message["id"])).persona_id == "ballast"
-        stage.client.dispatch("member_join", _member(stage, first))  # they left, and come again
-        stage.client.dispatch("member_join", _member(stage, stage.sandbox.join("Third One")))
-        await until(lambda: len(quay(stage)) == before + 2)
+
+
+async def test_who_comes_again_is_not_greeted_again_even_after_a_restart(tmp_path):
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text=TEXT)
+        before = len(quay(stage))
+        nell = await joined(stage, "Nell Sand")
+        assert len(quay(stage)) == before + 1
+    async with on_stage(tmp_path, members=True) as stage:
+        event(stage, "GUILD_MEMBER_ADD", nell)
+        ivo = await joined(stage, "Ivo Reed")
+        assert len(quay(stage)) == before + 2
+        assert mentioned(quay(stage)[-1]) == [ivo["user"]["id"]]
+        assert not await greet_again(stage, nell)
+        stage.store.greeted_members.delete_before(2e9)
+        assert await greet_again(stage, nell), "after some time they are a new member"
+
+
+async def greet_again(stage, member):
+    """Have a member come again; returns whether they are greeted."""
+    before = len(quay(stage))
+    event(stage, "GUILD_MEMBER_ADD", member)
+    await until(lambda: cog(stage)._tasks)
+    await greeted(stage)
+    return len(quay(stage)) > before
+
+
+async def test_who_has_to_accept_rules_first_is_greeted_once_they_did(tmp_path):
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text=TEXT)
+        before = len(quay(stage))
+        nell, ivo = (newcomer(stage, name) for name in ("Nell Sand", "Ivo Reed"))
+        for member in (nell, ivo):
+            event(stage, "GUILD_MEMBER_ADD", member | {"pending": True})
+        await until(lambda: len(cog(stage)._screened) == 2)
+        assert not cog(stage)._tasks
+        stage.sandbox.leave(ivo["user"]["id"])
+        event(stage, "GUILD_MEMBER_UPDATE", nell | {"pending": True, "nick": "Nell"})
+        event(stage, "GUILD_MEMBER_UPDATE", nell | {"pending": False})
+        event(stage, "GUILD_MEMBER_UPDATE", nell | {"nick": "Nelly"})
+        await until(lambda: len(quay(stage)) == before + 1)
         await greeted(stage)
-        assert len(quay(stage)[-1]["mentions"]) == 1 and len(quay(stage)) == before + 2
+        assert mentioned(quay(stage)[-1]) == [nell["user"]["id"]]
+        assert not cog(stage)._screened and len(quay(stage)) == before + 1
+        guild = stage.client.get_guild(int(stage.sandbox.guild_id))
+        assert guild.get_member(int(nell["user"]["id"])) is None, "nobody else stays in memory"
 
 
-def _member(stage, shape):
-    guild = stage.client.get_guild(int(stage.sandbox.guild_id))
-    return discord.Member(data=shape, guild=guild, state=guild._state)
+async def test_of_many_who_never_accept_the_rules_only_some_are_kept_in_memory(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bot.schedules.discord_greetings, "MAX_SCREENED", 2)
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text=TEXT)
+        crowd = [newcomer(stage, f"Nell {number}") for number in range(4)]
+        guild = stage.client.get_guild(int(stage.sandbox.guild_id))
+        for member in crowd:
+            event(stage, "GUILD_MEMBER_ADD", member | {"pending": True})
+        last = int(crowd[-1]["user"]["id"])
+        await until(lambda: guild.get_member(last))
+        kept = [member for member in crowd if guild.get_member(int(member["user"]["id"]))]
+        assert kept == crowd[-2:] and len(cog(stage)._screened) == 2
+
+
+@pytest.mark.usefixtures("_long_burst")
+async def test_a_raid_gets_one_greeting_that_names_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(bot.schedules.discord_greetings, "MAX_JOINED", 9)
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text="Ahoy, {{user}}!")
+        before = len(quay(stage))
+        crowd = [stage.sandbox.join(f"Nell {number}") for number in range(12)]
+        await until(lambda: len(quay(stage)) == before + 1)
+        await greeted(stage)
+        assert "and 4 others!" in quay(stage)[-1]["content"]
+        assert mentioned(quay(stage)[-1]) == sorted(it["user"]["id"] for it in crowd[:MAX_NAMED])
+        assert len(quay(stage)) == before + 1
+
+
+def newcomer(stage, name):
+    """Return a member of whom the bot has yet to hear."""
+    return stage.sandbox._container.guild.add_member(name)
+
+
+def event(stage, name, member):
+    container = stage.sandbox._container
+    container.gateway.dispatch(name, member | {"guild_id": container.guild.id})
+
+
+def mentioned(message):
+    return sorted(it["id"] for it in message["mentions"])
 
 
 async def test_the_persona_writes_the_greeting_and_a_kill_costs_nothing(tmp_path):
@@ -81,12 +167,20 @@ async def test_the_persona_writes_the_greeting_and_a_kill_costs_nothing(tmp_path
         assert "is told to: welcome" in await greeting(stage, prompt=PROMPT)
         before = len(quay(stage))
         stage.engine.free.clear()  # it is killed in the middle
-        stage.sandbox.join("Nell Sand")
+        nell = stage.sandbox.join("Nell Sand")
         await until(lambda: len(quay(stage)) == before + 1)
+        posted = quay(stage)[-1]
+        assert posted["content"].startswith(f"<@{nell['user']['id']}>\n"), "it notifies them"
+        assert mentioned(posted) == [nell["user"]["id"]]
         (unfinished,) = stage.store.replies.unfinished()
     async with on_stage(tmp_path, members=True) as stage:
         await until(lambda: stage.store.replies.get(unfinished.event_id).state == "done")
-        assert len(quay(stage)) == before + 1 and not quay(stage)[-1]["mentions"]
+        await until(lambda: "AI-written" in quay(stage)[-1]["content"])
+        assert len(quay(stage)) == before + 1 and quay(stage)[-1]["id"] == posted["id"]
+        assert quay(stage)[-1]["content"].startswith(f"<@{nell['user']['id']}>\n")
+        assert mentioned(quay(stage)[-1]) == [nell["user"]["id"]]
+        stored = stage.store.messages.recent(int(posted["channel_id"]), keep=1, block=1)
+        assert "<@" not in stored[-1].text, "the mention is no part of the talk"
         asked = stage.engine.requests[-1].turns[-1].text
         assert "welcome Nell Sand warmly. Nell Sand has just joined the server.]" in asked
 
@@ -120,9 +214,10 @@ async def test_nobody_is_greeted_where_it_would_disturb(tmp_path):
 
 
 async def joined(stage, name):
-    stage.sandbox.join(name)
+    member = stage.sandbox.join(name)
     await until(lambda: cog(stage)._tasks)
     await greeted(stage)
+    return member
 
 
 async def test_without_the_intent_it_says_what_the_operator_has_to_do(stage):
@@ -136,6 +231,8 @@ async def test_it_is_set_shown_and_removed_by_moderators_alone(tmp_path):
         assert "are not greeted here" in await greeting(stage)
         assert "exclude each other" in await greeting(stage, prompt=PROMPT, text=TEXT)
         assert "is empty" in await greeting(stage, text="  ")
+        refused = await greeting(stage, text="{{user}}" * (MAX_MACROS + 1))
+        assert f"at most {MAX_MACROS} times" in refused
         assert (await greeting(stage, stage.member, text=TEXT)).startswith("Only moderators")
         await greeting(stage, prompt=PROMPT)
         assert PROMPT in await greeting(stage)
@@ -163,6 +260,39 @@ async def test_it_goes_with_its_channel_and_server_and_forgets_who_set_it(tmp_pa
         assert not greetings.all()
 
 
+async def test_who_was_greeted_is_exported_and_erased_with_the_greeting(tmp_path):
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, prompt=PROMPT)
+        nell = int((await joined(stage, "Nell Sand"))["user"]["id"])
+        erasure, replies = stage.store.erasure, stage.store.replies
+        (row,) = erasure.rows_of(nell)["greeted_members"]
+        assert row["guild_id"] == int(stage.sandbox.guild_id) and nell in erasure.user_ids()
+        (message_id,) = erasure.answers(nell)
+        event_id = replies.of_message(message_id).event_id
+        assert "Nell Sand" in replies.line_prompt(event_id)
+        assert stage.store.messages.text_of(message_id)
+        erasure.erase(nell, 2e9, str)
+        assert not erasure.rows_of(nell)["greeted_members"] and nell not in erasure.user_ids()
+        assert replies.get(event_id) is None and replies.line_prompt(event_id) is None
+        assert not stage.store.messages.text_of(message_id)
+        ivo = int((await joined(stage, "Ivo Reed"))["user"]["id"])
+        stage.store.guilds.delete(int(stage.sandbox.guild_id))
+        assert not stage.store.greeted_members.among(int(stage.sandbox.guild_id), [ivo])
+
+
+@pytest.mark.usefixtures("_long_burst")
+async def test_the_longest_text_for_a_crowd_has_room_in_a_message(tmp_path):
+    text = "{{user}} " * MAX_MACROS
+    text += "www.a " * ((MAX_TEXT_CHARS - len(text)) // 6)  # each becomes longer
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text=text)
+        before = len(quay(stage))
+        for number in range(MAX_NAMED + 2):
+            stage.sandbox.join(f"Nell {number}")
+        await until(lambda: len(quay(stage)) == before + 1)
+        assert quay(stage)[-1]["content"].endswith("of this server has written")
+
+
 class Named:
     def __init__(self, name):
         self.display_name = name
@@ -171,3 +301,10 @@ class Named:
 def test_many_names_are_counted():
     said = prompt_text("be kind.", [Named(f"M{number}\n") for number in range(7)])
     assert said == "be kind. M0, M1, M2, M3, M4 and 2 others have just joined the server."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"), [("who is it?", "who is it?"), ("be kind", "be kind.")]
+)
+def test_the_names_follow_a_whole_sentence(prompt, asked):
+    assert prompt_text(prompt, [Named("M")]) == f"{asked} M has just joined the server."

@@ -571,3 +571,13 @@ async def test_what_was_answered_over_http_goes_after_a_day(tmp_path):
         b"new"
     ]
     bench.close()
+
+
+async def test_who_was_greeted_is_forgotten_with_the_conversations(bench):
+    greeted = bench.store.greeted_members
+    now = bench.now
+    for member, days in ((5, 91), (6, 89)):
+        at = now - days * DAY_S
+        greeted.add(HERE, [member], event_id=member, at=at, mentioned=1)
+    await bench.retention.tidy()
+    assert greeted.among(HERE, [5, 6]) == {6} and greeted.mentioned(6) == [6]

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from bot.chat.reply_text import (
     LINK_PATTERN,
     LINK_PLACEHOLDER,
+    MAX_FOOTER_CHARS,
+    MAX_PART_CHARS,
     LinkFilter,
     remove_links,
     reply_footer,
@@ -113,6 +115,40 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
         "five edits in five seconds"
     )
     assert max(later - at for at, later in pairwise(times)) <= EDIT_INTERVAL_S + every_s + 1e-6
+
+
+async def test_mentions_come_first_in_the_first_message_and_have_room():
+    shown = {}
+
+    class Sender:
+        mentioned = ()
+
+        def mentioning(self, member_ids):
+            self.mentioned = member_ids
+            return self
+
+        async def say(self, text, view=None, since=None):
+            shown[len(shown)] = text
+            return len(shown) - 1
+
+        async def change(self, message_id, text, view=None):
+            shown[message_id] = text
+
+        async def remove(self, message_id):
+            del shown[message_id]
+
+    live = reply_shown_by(Sender())
+    live.mentioned = (10**19, 11**18)
+    lead = f"<@{10**19}> <@{11**18}>\n"
+    await live.begin()
+    assert shown[0] == f"{lead}…" and live.sender.mentioned == live.mentioned
+    footer = f"-# {'x' * (MAX_FOOTER_CHARS - 3)}"
+    text = "word " * (MAX_PART_CHARS // 5)  # it has room but for the mentions
+    await live.end(text, footer)
+    assert shown[0].startswith(f"{lead}word") and "<@" not in shown[1]
+    assert shown[1].endswith(footer) and len(shown) == 2
+    await live.restore("word", "-# cut off")
+    assert shown == {0: f"{lead}word\n-# cut off"}
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

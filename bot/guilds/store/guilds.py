@@ -16,7 +16,7 @@ GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
     "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
     "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "audit_channels",
-    "action_roles",
+    "action_roles", "greeted_members",
     "departed_guilds",
 )  # fmt: skip
 """Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to

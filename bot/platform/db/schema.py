@@ -766,6 +766,19 @@ create table action_roles (
 ) strict;
 """
 
+GREETED_MEMBERS = """
+-- Who was greeted as a new member of a guild, and by the reply to which event, which mentions the first ones.
+create table greeted_members (
+    guild_id integer not null,
+    user_id integer not null,
+    event_id integer not null,
+    at real not null,
+    is_mentioned integer not null check (is_mentioned in (0, 1)),
+    primary key (guild_id, user_id)
+) strict;
+create index greeted_members_of_event on greeted_members (event_id);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -809,4 +822,5 @@ MIGRATIONS = (
     MEMBER_GREETINGS,
     REPORTS,
     ACTION_ROLES,
+    GREETED_MEMBERS,
 )

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from bot.platform.db.database import MAX_TIMESTAMP_S, Row, Table
 
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
-    where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
-"""The replies to a person, which may quote them."""
+    where (asked_by = :user or messages.author_id = :user
+    or event_id in (select event_id from greeted_members where user_id = :user)) and created_at <= :until"""
+"""The replies to a person, which may quote them, and the greetings of them."""
 DIRECT_CHANNELS_SQL = """select distinct channel_id from messages
     where guild_id = 0 and author_id = :user and at <= :until"""
 """The person's direct-message channels, in which only they and personas write."""
@@ -34,6 +35,7 @@ DELETE_STATEMENTS = {
     "memories": "delete from memories where user_id = :user and at <= :until",
     "talks": "delete from talks where user_id = :user and spoke_at <= :until",
     "blocks": "delete from blocks where user_id = :user and at <= :until",
+    "greeted": "delete from greeted_members where user_id = :user and at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
 """The deletions, in this order: earlier ones query rows that later ones delete."""
@@ -61,6 +63,7 @@ TIME_COLUMNS = {
     "memories": "at",
     "talks": "spoke_at",
     "blocks": "at",
+    "greeted_members": "at",
     "reports": "at",
     "consents": "at",
 }
@@ -189,6 +192,7 @@ class Erasure(Table):
             "reports": "select guild_id, channel_id, message_id, persona_id, reason, at from reports "
             "where user_id = :user order by seq",
             "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
+            "greeted_members": "select guild_id, at from greeted_members where user_id = :user",
         }
         return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
 
@@ -200,7 +204,7 @@ class Erasure(Table):
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
                    "training_schedules.set_by", "scheduled_lines.set_by", "member_greetings.set_by",
                    "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",
-                   "reports.user_id")  # fmt: skip
+                   "reports.user_id", "greeted_members.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return set(self._db.column(int, " union ".join(each))) - {0}
 
