@@ -138,7 +138,7 @@ def compose(
         reply_candidates=candidates,
         time_zones=time_zones,
         generation=generation,
-        answering=AnsweringActions(store, time_zones),
+        answering=AnsweringActions(store, time_zones, audit.record),
         request_builder=builder,
         reply_service=ReplyService(
             store=store,

@@ -224,6 +224,7 @@ class Services:
             reply_service=self.reply_service,
             time_zones=self.time_zones,
             answering=self.answering,
+            record_change=self.audit.record,
         )
 
     @cached_property
@@ -234,6 +235,7 @@ class Services:
             reply_service=self.reply_service,
             time_zones=self.time_zones,
             lines=self.scheduled_lines,
+            record_change=self.audit.record,
         )
 
     @cached_property
@@ -245,6 +247,7 @@ class Services:
             queue=self.queue,
             time_zones=self.time_zones,
             answering=self.answering,
+            record_change=self.audit.record,
         )
 
     @cached_property

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from bot.answering.quiet_hours import QuietHours
 from bot.answering.store import AnsweringSettings, SettingValue
 from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.store import Store
 
@@ -53,6 +54,7 @@ class AnsweringActions:
 
     store: Store
     time_zones: GuildTimeZones
+    record_change: ChangeRecord = no_record
 
     def in_channel(
         self, guild_id: int, channel_id: int, parent_id: int | None = None
@@ -94,8 +96,11 @@ class AnsweringActions:
         channel_id: int,
         changes: Mapping[str, SettingValue | None],
         seen: Mapping[str, SettingValue | None] | None = None,
+        *,
+        by: int = 0,
     ) -> AnsweringSettings:
-        """Set fields of a channel (None leaves one to its parent or the default), and return all.
+        """Set fields of a channel (None leaves one to its parent or the default), and return all, as
+        a member or (0) the operator decided.
 
         `seen` are the values that a form showed: a field that was changed since is refused, not
         overwritten. Raises `RefusedError`, also for wrong values; nothing is changed then.
@@ -114,13 +119,21 @@ class AnsweringActions:
                     raise RefusedError(
                         f"Somebody else has changed {LABELS[name]} meanwhile.", "Look at it again."
                     )
-            return self.store.answering.change(guild_id, channel_id, checked, time.time())
+            settings = self.store.answering.change(guild_id, channel_id, checked, time.time())
+        if guild_id:
+            changed = ", ".join(LABELS[name] for name in LABELS if name in checked)
+            self.record_change(guild_id, by, f"changed {changed} in <#{channel_id}>")
+        return settings
 
-    def reset(self, guild_id: int, channel_id: int) -> None:
-        """Remove all settings of a channel. Raises `RefusedError` where it has none."""
+    def reset(self, guild_id: int, channel_id: int, *, by: int = 0) -> None:
+        """Remove all settings of a channel, as a member or (0) the operator decided. Raises
+        `RefusedError` where it has none.
+        """
         if self.store.answering.get(guild_id, channel_id) == AnsweringSettings():
             raise RefusedError("Nothing is set here.", "So there is nothing to reset.")
         self.store.answering.forget_channel(channel_id)
+        if guild_id:
+            self.record_change(guild_id, by, f"reset when personas answer in <#{channel_id}>")
 
 
 def _checked(name: str, value: SettingValue | None) -> SettingValue | None:

@@ -60,7 +60,7 @@ async def answering_set(
     if quiet_hours and quiet_hours.strip().casefold() == NO_HOURS:
         changes["quiet_hours"] = None
     services = interaction.client.services
-    services.answering.change(place.guild_id, place.channel_id, changes)
+    services.answering.change(place.guild_id, place.channel_id, changes, by=interaction.user.id)
     await respond(interaction, "\n".join(["Set for this channel.", *_lines(interaction, place)]))
 
 
@@ -78,9 +78,11 @@ async def answering_reset(
     place = channel_ref(require_changeable_channel(interaction))
     services = interaction.client.services
     if setting:
-        services.answering.change(place.guild_id, place.channel_id, {setting: None})
+        services.answering.change(
+            place.guild_id, place.channel_id, {setting: None}, by=interaction.user.id
+        )
     else:
-        services.answering.reset(place.guild_id, place.channel_id)
+        services.answering.reset(place.guild_id, place.channel_id, by=interaction.user.id)
     left = settings_text(services.store.answering.get(place.guild_id, place.channel_id))
     await respond(interaction, f"Reset. Set for this channel: {left}.")
 

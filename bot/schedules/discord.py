@@ -190,7 +190,9 @@ async def schedule_show(interaction: Interaction) -> None:
 async def schedule_remove(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
     services = interaction.client.services
-    services.scheduled_trainings.remove(interaction.guild_id or 0, persona.id)
+    services.scheduled_trainings.remove(
+        interaction.guild_id or 0, persona.id, by=interaction.user.id
+    )
     await respond(interaction, f"**{persona.name}** is no longer trained at set times.")
 
 

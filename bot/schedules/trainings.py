@@ -16,6 +16,7 @@ from typing import Any
 from bot.answering.actions import AnsweringActions
 from bot.chat.places import ChannelRef
 from bot.guilds.time_zones import GuildTimeZones
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import TrainingSchedule
@@ -49,6 +50,7 @@ class ScheduledTrainings:
     queue: JobQueue
     time_zones: GuildTimeZones
     answering: AnsweringActions
+    record_change: ChangeRecord = no_record
 
     def set(
         self,
@@ -87,7 +89,8 @@ class ScheduledTrainings:
             if new_samples is None:
                 raise
         now = self.time_zones.clock.now()
-        return self.store.training_schedules.set(
+        due = str(when) if when else f"after {new_samples} new samples"
+        schedule = self.store.training_schedules.set(
             TrainingSchedule(
                 seq=0,
                 guild_id=guild_id,
@@ -102,14 +105,19 @@ class ScheduledTrainings:
                 handled_at=now,
             )
         )
+        self.record_change(guild_id, user_id, f"scheduled the training of **{persona_id}**, {due}")
+        return schedule
 
-    def remove(self, guild_id: int, persona_id: str) -> None:
-        """Remove a persona's schedule. Raises `RefusedError` where it has none."""
+    def remove(self, guild_id: int, persona_id: str, *, by: int = 0) -> None:
+        """Remove a persona's schedule, as a member or (0) the operator decided. Raises
+        `RefusedError` where it has none.
+        """
         if not self.store.training_schedules.remove(guild_id, persona_id):
             raise RefusedError(
                 "No training of this persona is scheduled here.",
                 "`/finetune schedule show` lists those that are.",
             )
+        self.record_change(guild_id, by, f"ended the scheduled training of **{persona_id}**")
 
     def next_time(self, schedule: TrainingSchedule) -> float | None:
         """Return when a training at a weekly time is due next; None for one after samples."""
