@@ -17,8 +17,8 @@ from bot.platform.web_kit.openapi import (
     Timestamp,
 )
 from bot.platform.web_kit.paging import require_known_parameters
-from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
+from bot.schedules.web.ids import MAX_ID_DIGITS, read_id
 from bot.schedules.web.listing import (
     ListedGreeting,
     ListedLine,
@@ -28,9 +28,7 @@ from bot.schedules.web.listing import (
     list_trainings,
 )
 
-MAX_ID_DIGITS = 19
-MAX_ID = 2**63 - 1
-"""The largest that the database stores."""
+LIST_ADVICE = "GET /schedules lists them."
 ID_SCHEMA = {"type": "string", "pattern": f"^[0-9]{{1,{MAX_ID_DIGITS}}}$"}
 GUILD = ParameterSpec("A server's id.", ID_SCHEMA)
 DiscordId = Annotated[str, Field(pattern=r"^[0-9]+$")]
@@ -180,7 +178,7 @@ async def get_schedules(request: web.Request) -> web.Response:
 async def delete_training(request: web.Request) -> web.Response:
     """Ends the schedule; a job that it has queued goes on."""
     services = get_services(request)
-    guild_id = _number(request.match_info["guild"])
+    guild_id = read_id(request.match_info["guild"], LIST_ADVICE)
     with errors_as_problems("not-found"):
         services.scheduled_trainings.remove(guild_id, request.match_info["persona_id"])
     return web.Response(status=204)
@@ -198,9 +196,11 @@ async def delete_training(request: web.Request) -> web.Response:
 async def delete_line(request: web.Request) -> web.Response:
     """Ends what the persona of a channel says at a set time."""
     services = get_services(request)
-    guild_id = _number(request.match_info["guild"])
+    guild_id = read_id(request.match_info["guild"], LIST_ADVICE)
     with errors_as_problems("not-found"):
-        services.scheduled_lines.remove(guild_id, _number(request.match_info["number"]))
+        services.scheduled_lines.remove(
+            guild_id, read_id(request.match_info["number"], LIST_ADVICE)
+        )
     return web.Response(status=204)
 
 
@@ -214,12 +214,5 @@ async def delete_greeting(request: web.Request) -> web.Response:
     """Lets new members be greeted no more."""
     services = get_services(request)
     with errors_as_problems("not-found"):
-        services.member_greetings.remove(_number(request.match_info["guild"]))
+        services.member_greetings.remove(read_id(request.match_info["guild"], LIST_ADVICE))
     return web.Response(status=204)
-
-
-def _number(text: str) -> int:
-    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
-    if not is_number or int(text) > MAX_ID:
-        raise Problem("not-found", f"{text[:40]!r} is no number.", "GET /schedules lists them.")
-    return int(text)

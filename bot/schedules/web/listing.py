@@ -17,6 +17,7 @@ from bot.schedules.texts import (
 )
 from bot.services import Services
 from bot.training.web.run_view import job_label
+from personas.schemas.chat import Persona
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,9 @@ def list_lines(services: Services, persona_id: str | None = None) -> list[Listed
     """List the lines of the channels in which a persona comes first, or of all, oldest first."""
     listed = []
     for line in services.store.scheduled_lines.all():
-        described = _describe_line(services, line)
-        if persona_id is None or described.persona_id == persona_id:
-            listed.append(described)
+        speaker = _speaker(services, line.guild_id, line.channel_id)
+        if persona_id is None or (speaker and speaker.id == persona_id):
+            listed.append(_describe_line(services, line, speaker))
     return listed
 
 
@@ -84,9 +85,9 @@ def list_greetings(services: Services, persona_id: str | None = None) -> list[Li
     """List the greetings in the channels in which a persona comes first, or all, oldest first."""
     listed = []
     for greeting in services.store.member_greetings.all():
-        described = _describe_greeting(services, greeting)
-        if persona_id is None or described.persona_id == persona_id:
-            listed.append(described)
+        speaker = _speaker(services, greeting.guild_id, greeting.channel_id)
+        if persona_id is None or (speaker and speaker.id == persona_id):
+            listed.append(_describe_greeting(services, greeting, speaker))
     return listed
 
 
@@ -112,9 +113,8 @@ def _describe_training(services: Services, schedule: TrainingSchedule) -> Listed
     )
 
 
-def _describe_line(services: Services, line: ScheduledLine) -> ListedLine:
+def _describe_line(services: Services, line: ScheduledLine, speaker: Persona | None) -> ListedLine:
     lines = services.scheduled_lines
-    speaker = lines.speaker(_place(services, line.guild_id, line.channel_id))
     zone = services.time_zones.in_guild(line.guild_id).key
     return ListedLine(
         persona_id=speaker.id if speaker else None,
@@ -130,9 +130,9 @@ def _describe_line(services: Services, line: ScheduledLine) -> ListedLine:
     )
 
 
-def _describe_greeting(services: Services, greeting: MemberGreeting) -> ListedGreeting:
-    place = _place(services, greeting.guild_id, greeting.channel_id)
-    speaker = services.scheduled_lines.speaker(place)
+def _describe_greeting(
+    services: Services, greeting: MemberGreeting, speaker: Persona | None
+) -> ListedGreeting:
     return ListedGreeting(
         persona_id=speaker.id if speaker else None,
         persona=speaker.name if speaker else "nobody",
@@ -147,11 +147,12 @@ def _describe_greeting(services: Services, greeting: MemberGreeting) -> ListedGr
     )
 
 
-def _place(services: Services, guild_id: int, channel_id: int) -> ChannelRef:
+def _speaker(services: Services, guild_id: int, channel_id: int) -> Persona | None:
     channel = _channel(services, channel_id)
+    place = ChannelRef(guild_id, channel_id)
     if isinstance(channel, GuildChannel):
-        return channel_ref(channel)
-    return ChannelRef(guild_id, channel_id)
+        place = channel_ref(channel)
+    return services.scheduled_lines.speaker(place)
 
 
 def _channel_name(services: Services, channel_id: int) -> str:

@@ -6,9 +6,9 @@ from aiohttp import web
 
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
+from bot.schedules.web.ids import read_id
 from bot.schedules.web.listing import (
     ListedSchedule,
     list_greetings,
@@ -20,9 +20,7 @@ from bot.training.web.run_view import MEMBER_NAMES, run_path
 SCHEDULES_PATH = f"{DASHBOARD}/schedules"
 MAX_LISTED = 300
 """Trainings, lines, and greetings on a page."""
-MAX_ID_DIGITS = 19
-MAX_ID = 2**63 - 1
-"""The largest that the database stores."""
+PAGE_ADVICE = "Choose one on the page."
 routes = Routes()
 
 
@@ -42,7 +40,7 @@ async def get_persona_schedules_page(request: web.Request) -> web.Response:
 async def post_training_removal(request: web.Request) -> web.Response:
     services = get_services(request)
     form = await read_form(request)
-    guild_id, persona_id = _number(form.get("guild", "")), form.get("persona", "")
+    guild_id, persona_id = read_id(form.get("guild", ""), PAGE_ADVICE), form.get("persona", "")
     with errors_as_problems("not-found"):
         services.scheduled_trainings.remove(guild_id, persona_id)
     return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
@@ -52,7 +50,10 @@ async def post_training_removal(request: web.Request) -> web.Response:
 async def post_line_removal(request: web.Request) -> web.Response:
     services = get_services(request)
     form = await read_form(request)
-    guild_id, number = _number(form.get("guild", "")), _number(form.get("number", ""))
+    guild_id, number = (
+        read_id(form.get("guild", ""), PAGE_ADVICE),
+        read_id(form.get("number", ""), PAGE_ADVICE),
+    )
     with errors_as_problems("not-found"):
         services.scheduled_lines.remove(guild_id, number)
     return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
@@ -63,7 +64,7 @@ async def post_greeting_removal(request: web.Request) -> web.Response:
     services = get_services(request)
     form = await read_form(request)
     with errors_as_problems("not-found"):
-        services.member_greetings.remove(_number(form.get("guild", "")))
+        services.member_greetings.remove(read_id(form.get("guild", ""), PAGE_ADVICE))
     return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
 
 
@@ -72,13 +73,6 @@ def _way_back(request: web.Request, persona_id: str) -> str:
     if get_services(request).personas.find_owner(persona_id):
         return f"{DASHBOARD}/personas/{persona_id}/schedules"
     return SCHEDULES_PATH
-
-
-def _number(text: str) -> int:
-    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
-    if not is_number or int(text) > MAX_ID:
-        raise Problem("not-found", f"{text[:40]!r} is no number.", "Choose one on the page.")
-    return int(text)
 
 
 async def _render(request: web.Request, owned: OwnedPersona | None) -> web.Response:
