@@ -19,16 +19,12 @@ from bot.platform.permissions import channel_remedy, missing_permissions, permis
 from bot.store import Store, StoreError
 
 log = logging.getLogger(__name__)
-AuditChannel = discord.TextChannel | discord.Thread
 MAX_PENDING = 100
 """Lines of a guild that wait for Discord; further ones are left out."""
 CLOSE_TIMEOUT_S = 5.0
 """How long a shutdown waits for lines that are being posted."""
 CHANNEL_NEEDS = ("view_channel", "send_messages")
-THREAD_NEEDS = ("view_channel", "send_messages_in_threads")
-REMOVED_TEXT = (
-    "The audit channel is gone, or I may not see it. `/moderation audit` sets another one."
-)
+REMOVED_TEXT = "The audit channel is gone. `/moderation audit` sets another one."
 
 
 @dataclass
@@ -45,9 +41,9 @@ class AuditTrail:
     """By guild and member: why a change of theirs could not be posted, until they are told."""
 
     def record(self, guild_id: int, by: int | None, what: str) -> None:
-        """Post that somebody changed something in a guild, or (0) for all guilds; `what` goes on
-        after their name, such as "muted Oda". `by` is a member, 0 the operator, None the bot itself.
-        Never raises.
+        """Post that somebody changed something in a guild, or (0) in all guilds: `what` follows the
+        name of `by`, which is a member, 0 for the operator or None for the bot (`ChangeRecord`). A
+        line that is not posted is logged.
         """
         try:
             guild_ids = [guild_id] if guild_id else self.store.audit_channels.guilds()
@@ -59,6 +55,8 @@ class AuditTrail:
                 log.warning("the audit channel of the guild %d lacks a line: %s", each, problem)
                 if by:
                     self._problems[each, by] = problem
+            elif by:
+                self._problems.pop((each, by), None)
 
     def post(self, guild_id: int, text: str) -> str:
         """Post a line, where the guild has an audit channel. Returns why that is not possible; empty
@@ -73,7 +71,7 @@ class AuditTrail:
         if channel_id is None or self.client.get_guild(guild_id) is None:
             return ""
         channel = self.client.get_channel(channel_id)
-        if not isinstance(channel, AuditChannel):
+        if not isinstance(channel, discord.TextChannel):
             return REMOVED_TEXT
         if problem := missing_permission(channel):
             return problem
@@ -85,7 +83,7 @@ class AuditTrail:
         task.add_done_callback(self._tasks.discard)
         return ""
 
-    async def _send(self, guild_id: int, channel: AuditChannel, text: str) -> None:
+    async def _send(self, guild_id: int, channel: discord.TextChannel, text: str) -> None:
         try:
             async with self._turns.setdefault(guild_id, asyncio.Lock()):
                 # discord.py repeats a request that failed; Discord ignores a repeated nonce.
@@ -112,11 +110,10 @@ class AuditTrail:
                 task.cancel()
 
 
-def missing_permission(channel: AuditChannel) -> str:
+def missing_permission(channel: discord.TextChannel) -> str:
     """Say what the bot may not do in a channel that is to be the audit channel; empty if nothing."""
-    needs = THREAD_NEEDS if isinstance(channel, discord.Thread) else CHANNEL_NEEDS
     for need in missing_permissions(channel.permissions_for(channel.guild.me)):
-        if need.permission in needs:
+        if need.permission in CHANNEL_NEEDS:
             return (
                 f"I lack the permission {permission_title(need)} in the audit channel. "
                 f"{channel_remedy(channel.name, need)}"

@@ -1,5 +1,5 @@
-"""`/moderation audit`: the channel that says who changed what, and the word to those whose change it
-could not say.
+"""`/moderation audit` sets the channel that lists changes; who makes a change that is not listed
+there is told so.
 """
 
 import secrets
@@ -8,7 +8,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.audit.actions import REMOVED_TEXT, AuditChannel, missing_permission
+from bot.audit.actions import REMOVED_TEXT, missing_permission
 from bot.chat.delivery import DELIVERY_ERRORS
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
@@ -30,7 +30,7 @@ FIRST_LINE = (
 )
 async def audit(
     interaction: Interaction,
-    channel: discord.TextChannel | discord.Thread | None = None,
+    channel: discord.TextChannel | None = None,
     off: bool = False,
 ) -> None:
     services = interaction.client.services
@@ -38,30 +38,27 @@ async def audit(
     channels = services.store.audit_channels
     if channel and off:
         raise RefusedError("A channel is named, and `off`.", "Choose one of the two.")
+    user_id = interaction.user.id
     before = channels.get(guild_id)
     if channel:
         await defer(interaction, ephemeral=True)
-        found = await _require_channel(interaction, channel.id)
+        await _post_first_line(channel)
         if before not in (None, channel.id):
-            services.audit.record(
-                guild_id, interaction.user.id, f"moved the audit to {found.mention}"
-            )
+            services.audit.record(guild_id, user_id, f"moved the audit to {channel.mention}")
         channels.set(guild_id, channel.id)
-        services.audit.record(guild_id, interaction.user.id, "made this the audit channel")
-        await respond(interaction, f"{found.mention} lists changes from now on.")
+        services.audit.record(guild_id, user_id, "made this the audit channel")
+        await respond(interaction, f"{channel.mention} lists changes from now on.")
     elif off:
-        services.audit.record(guild_id, interaction.user.id, "turned the audit off")
+        services.audit.record(guild_id, user_id, "turned the audit off")
+        services.audit.take_problem(guild_id, user_id)  # perhaps why it is turned off
         channels.set(guild_id, None)
         await respond(interaction, "Changes are no longer listed.")
     else:
         await respond(interaction, _shown(interaction, before))
 
 
-async def _require_channel(interaction: Interaction, channel_id: int) -> AuditChannel:
-    """Return the channel, once its first line stands there. Raises `RefusedError`."""
-    channel = interaction.client.get_channel(channel_id)
-    if not isinstance(channel, AuditChannel):
-        raise RefusedError("I may not see this channel.", "Allow me to, or choose another one.")
+async def _post_first_line(channel: discord.TextChannel) -> None:
+    """Say in a channel what it is for. Raises `RefusedError` where that is not possible."""
     if problem := missing_permission(channel):
         raise RefusedError(problem)
     try:
@@ -70,20 +67,19 @@ async def _require_channel(interaction: Interaction, channel_id: int) -> AuditCh
         raise RefusedError(
             f"I cannot write in {channel.mention}: {error}.", "Choose another channel."
         ) from error
-    return channel
 
 
 def _shown(interaction: Interaction, channel_id: int | None) -> str:
     if channel_id is None:
         return "Changes are listed nowhere. `/moderation audit channel` sets a channel for them."
     channel = interaction.client.get_channel(channel_id)
-    if not isinstance(channel, AuditChannel):
+    if not isinstance(channel, discord.TextChannel):
         return REMOVED_TEXT
     return missing_permission(channel) or f"Changes are listed in {channel.mention}."
 
 
 class AuditCog(commands.Cog):
-    """Tells members, for their eyes only, that a change of theirs is missing in the audit channel."""
+    """Tells members in private that the audit channel does not list a change of theirs."""
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot

@@ -53,6 +53,12 @@ class CardImport:
     card: Card
     room: CardTokenCount
 
+    @property
+    def change(self) -> str:
+        """What the import changed, for the audit channel."""
+        what = "imported" if self.brought.is_new else "replaced the card of"
+        return f"{what} **{self.brought.persona.name}**"
+
 
 async def import_card(
     personas: PersonaRegistry,

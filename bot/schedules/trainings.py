@@ -193,6 +193,7 @@ class ScheduledTrainings:
                 channel_id=schedule.channel_id,
                 requested_by=schedule.set_by,
                 job_id=job_id,
+                is_scheduled=True,
             )
             log.info("the scheduled training %s of %s is queued", job_id, schedule.persona_id)
         self._record(schedule, job_id=job_id)

@@ -128,9 +128,10 @@ class Trainings:
         requested_by: int = NO_USER_ID,
         job_id: str = "",
         plan: TrainingPlan | None = None,
+        is_scheduled: bool = False,
     ) -> StartedTraining:
         """Queue a request, under a new id unless one is given. The job is stored when this
-        returns.
+        returns. `is_scheduled`: the bot starts it, by a schedule of `requested_by`.
         """
         job = self._queue.enqueue(
             request,
@@ -139,8 +140,10 @@ class Trainings:
             requested_by=requested_by,
             job_id=job_id,
         )
-        at_set_time = " at a set time" if job_id and requested_by else ""
-        self._record_job(job, requested_by, f"had {{}} trained{at_set_time}")
+        if is_scheduled:
+            self._record_job(job, None, "started the scheduled training of {}")
+        else:
+            self._record_job(job, requested_by, "started the training of {}")
         notes = self._notes(request)
         for note in notes:
             log.warning("the job %s: %s", job.job_id, note)
@@ -207,7 +210,7 @@ class Trainings:
         self._record_job(job, by, "resumed the training of {}")
         return job
 
-    def _record_job(self, job: TrainingJob, by: int, what: str) -> None:
+    def _record_job(self, job: TrainingJob, by: int | None, what: str) -> None:
         """Record a change of a guild's job; `{}` in `what` stands for what it trains."""
         if job.guild_id != OPERATOR_GUILD_ID:
             learner = f"**{job.persona or job.name}** (`{job.job_id}`)"

@@ -317,8 +317,8 @@ class LiveVersions:
                 )
 
     async def remove(self, job: TrainingJob, by: int = OPERATOR_ORIGIN.user_id) -> None:
-        """Delete the version of a job for good, as this member decided. Raises `RefusedError` for one that is used or
-        deleted already, and `StoreError`.
+        """Delete the version of a job for good, as this member decided. Raises `RefusedError` for one
+        that is used or deleted already, and `StoreError`.
         """
         self.require_removable(job)
         adapter = self.served_versions.adapter(job.name, job.version)

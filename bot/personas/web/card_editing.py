@@ -21,6 +21,7 @@ from bot.personas.base_model_compat import (
     token_counter_or_estimate,
 )
 from bot.personas.web.lookup import OwnedPersona
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.platform.web_kit.request_body import errors_as_problems
@@ -317,6 +318,8 @@ async def replace_card_table(owned: OwnedPersona, table: JsonObject) -> Persona:
     personas = owned.services.personas
     with errors_as_problems("conflict"):
         persona = await asyncio.to_thread(personas.rewrite, owned.id, table)
+    edited = f"edited the card of **{persona.name}**"
+    owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, edited)
     warm_up_prompt(owned, persona)
     return persona
 

@@ -11,6 +11,7 @@ from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.personas.web.lore_files import lore_store
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, errors_as_problems, read_form
@@ -169,6 +170,8 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     await asyncio.to_thread(personas.remove, owned.guild_id, owned.persona, keeping=True)
     persona = personas.get(owned.id, 0)
     assert persona is not None  # it ships
+    restored = f"restored the card of **{persona.name}** that came with the bot"
+    owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, restored)
     card_editing.warm_up_prompt(owned, persona)
     return redirect_to(
         request, owned.page, f"{persona.name} speaks by the card that came with the bot."

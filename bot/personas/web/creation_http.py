@@ -214,6 +214,7 @@ async def create_owned(
         imported: CardImport = await services.creation.create(origin, form, file)
     persona = imported.brought.persona
     owned = OwnedPersona(services, guild_id, persona)
+    services.audit.record(guild_id, origin.user_id, f"created the persona **{persona.name}**")
     notes, _ = await import_character_book(lore_store(services), guild_id, persona, imported.card)
     card_editing.warm_up_prompt(owned, persona)
     if place and services.client:

@@ -142,7 +142,7 @@ async def _import(
     services: Services, guild_id: int, form: FileForm, id: str
 ) -> card_import.CardImport:
     with errors_as_problems("invalid-request"):
-        return await card_import.import_card(
+        imported = await card_import.import_card(
             services.personas,
             services.base_model,
             guild_id=guild_id,
@@ -152,6 +152,8 @@ async def _import(
             context_tokens=services.engine.context_tokens,
             keeping=True,
         )
+    services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, imported.change)
+    return imported
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/remove")
@@ -184,6 +186,8 @@ async def remove_persona_page(request: web.Request) -> web.Response:
         guild_id=owned.guild_id,
         persona=owned.persona,
     )
+    removed = f"removed the persona **{owned.persona.name}**"
+    owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, removed)
     return redirect_to(
         request,
         "/dashboard/personas",
