@@ -3,7 +3,7 @@ personas are age-restricted, and what roles may do.
 """
 
 import time
-from typing import Literal
+from collections.abc import Sequence
 
 import discord
 from discord import app_commands
@@ -14,13 +14,15 @@ from bot.moderation.store import Block, ReplyLimits
 from bot.platform.discord_kit.transformers import MODERATION, Interaction, PersonaOption
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
+from bot.platform.messages import latest_lines
 from bot.services import Services
 from bot.store import ALL_PERSONAS
 from personas.schemas.chat import Persona
 
 MAX_PER_DAY = 10_000
 MAX_COOLDOWN_S = 3600
-MAX_LISTED_BLOCKS = 40
+MAX_NAMED = 20
+"""Personas or channels that a text names."""
 SHOW_FINETUNE_HELP = (
     "-# Discord shows `/finetune` to those with Manage Server, until an administrator adds the role "
     "there: Server Settings → Integrations → this bot → `/finetune`. Buttons need no more than this."
@@ -78,7 +80,7 @@ async def unblock(
             f"Blocked: {'; '.join(others) or 'not at all'}.",
         )
     services.audit.record(
-        guild_id, interaction.user.id, f"lifted the block of <@{member.id}>, by {_who(persona)}"
+        guild_id, interaction.user.id, f"lifted the block of <@{member.id}> for {_who(persona)}"
     )
     await respond(interaction, f"<@{member.id}> is answered again by {_who(persona)}.")
 
@@ -87,10 +89,8 @@ async def unblock(
 async def blocks(interaction: Interaction) -> None:
     services = interaction.client.services
     entries = services.store.blocks.of_guild(interaction.guild_id or 0)
-    lines = [_block_text(services, entry) for entry in entries[-MAX_LISTED_BLOCKS:]]
-    if len(entries) > MAX_LISTED_BLOCKS:
-        lines.insert(0, f"{len(entries) - MAX_LISTED_BLOCKS} earlier ones, and:")
-    await respond(interaction, "\n".join(lines) or "Nobody is blocked.")
+    lines = [_block_text(services, entry) for entry in entries]
+    await respond(interaction, latest_lines(lines) or "Nobody is blocked.")
 
 
 @MODERATION.command(description="Set how many replies a member gets each day, and how quickly.")
@@ -140,16 +140,14 @@ async def age(
         if restricted is not None:
             raise RefusedError("No persona is named.", "Choose one with the option `persona`.")
         listed = restriction.of(services.personas.of(guild_id).values(), guild_id)
-        names = ", ".join(f"**{each.name}**" for each in listed) or "none"
+        names = _named([f"**{each.name}**" for each in listed]) or "none"
         await respond(interaction, f"Age-restricted here: {names}. {AGE_HELP}")
         return
     if restricted is not None:
         restriction.set(persona, guild_id, is_restricted=restricted)
         services.reply_service.stop_guild_replies(guild_id)
-        said = "age-restricted" if restricted else "not age-restricted"
-        services.audit.record(
-            guild_id, interaction.user.id, f"said that **{persona.name}** is {said}"
-        )
+        mark = "age-restricted" if restricted else "not age-restricted"
+        services.audit.record(guild_id, interaction.user.id, f"marked **{persona.name}** as {mark}")
     lines = [f"**{persona.name}** is not age-restricted here: it speaks in any channel."]
     if restriction.applies(persona, guild_id):
         lines = [f"**{persona.name}** is age-restricted here. {AGE_HELP}"]
@@ -162,6 +160,7 @@ async def age(
     action="What the holders of a role may do, beside moderators",
     add="A role that may",
     remove="A role that no longer may",
+    reset="Remove all roles first, also those that are deleted on Discord",
 )
 @app_commands.choices(
     action=[
@@ -170,22 +169,19 @@ async def age(
 )
 async def roles(
     interaction: Interaction,
-    action: Literal["talk", "teach", "train", "promote"] | None = None,
+    action: Action | None = None,
     add: discord.Role | None = None,
     remove: discord.Role | None = None,
+    reset: bool = False,
 ) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     permissions = services.reply_service.rules.roles
-    if action is None and (add or remove):
+    if action is None and (add or remove or reset):
         raise RefusedError("No action is named.", "Choose one with the option `action`.")
     changes = []
-    if action and add:
-        permissions.add(guild_id, action, add)
-        changes.append(f"let {add.mention} {ACTION_WORDS[action]}")
-    if action and remove:
-        permissions.remove(guild_id, action, remove.id)
-        changes.append(f"no longer let {remove.mention} {ACTION_WORDS[action]}")
+    if action and (add or remove or reset):
+        changes = permissions.change(guild_id, action, add=add, remove=remove, reset=reset)
     for change in changes:
         services.audit.record(guild_id, interaction.user.id, change)
     shown = [action] if action else ACTIONS
@@ -204,17 +200,23 @@ def _roles_line(services: Services, guild_id: int, action: Action) -> str:
 
 def _silent_channels(interaction: Interaction, persona: Persona) -> list[str]:
     """Say in which of its channels an age-restricted persona does not speak."""
-    services = interaction.client.services
+    channels = interaction.client.services.store.channels
     guild = interaction.guild
     silent = []
-    for setting in services.store.channels.of_guild(interaction.guild_id or 0):
-        channel = guild.get_channel_or_thread(setting.channel_id) if guild else None
-        lives = persona.id in (setting.persona_id, *services.store.channels.further(setting))
-        if lives and channel and not is_age_restricted(channel):
+    residents = channels.residents(channels.of_guild(interaction.guild_id or 0))
+    for channel_id, persona_ids in residents.items():
+        channel = guild.get_channel_or_thread(channel_id) if guild else None
+        if persona.id in persona_ids and channel and not is_age_restricted(channel):
             silent.append(channel.mention)
     if not silent:
         return []
-    return [f"It is silent in {', '.join(silent)}, which Discord does not mark. {MARK_ADVICE}"]
+    return [f"It is silent in {_named(silent)}, which Discord does not mark. {MARK_ADVICE}"]
+
+
+def _named(names: Sequence[str]) -> str:
+    """Join names by commas, as many as have room; empty where there are none."""
+    further = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {further} more" if further > 0 else "")
 
 
 def _limits_text(limits: ReplyLimits) -> str:
@@ -236,4 +238,4 @@ def _who(persona: Persona | None) -> str:
 def _block_text(services: Services, entry: Block) -> str:
     persona = services.personas.get(entry.persona_id, entry.guild_id)
     name = persona.name if persona else entry.persona_id or "all personas"
-    return f"<@{entry.user_id}>, by {name}"
+    return f"<@{entry.user_id}> for {name}"

@@ -96,8 +96,33 @@ class RolePermissions:
             "A moderator can give it to you, or change that with `/moderation roles`.",
         )
 
-    def add(self, guild_id: int, action: Action, role: discord.Role) -> None:
-        """Let the holders of a role do something. Raises `RefusedError`."""
+    def change(
+        self,
+        guild_id: int,
+        action: Action,
+        *,
+        add: discord.Role | None = None,
+        remove: discord.Role | None = None,
+        reset: bool = False,
+    ) -> list[str]:
+        """Change which roles may do something: remove all first (`reset`), add one, remove one.
+        Returns the changes in words. Raises `RefusedError`, and changes nothing.
+        """
+        words = ACTION_WORDS[action]
+        changes = []
+        with self.store.atomic():
+            if reset:
+                self.store.action_roles.clear(guild_id, action)
+                changes.append(f"removed all roles that may {words}")
+            if add:
+                self._add(guild_id, action, add)
+                changes.append(f"let {add.mention} {words}")
+            if remove:
+                self._remove(guild_id, action, remove.id)
+                changes.append(f"no longer let {remove.mention} {words}")
+        return changes
+
+    def _add(self, guild_id: int, action: Action, role: discord.Role) -> None:
         if role.is_default():
             raise RefusedError(
                 "@everyone is no role that some have and others do not.", "Choose another role."
@@ -108,8 +133,7 @@ class RolePermissions:
             )
         self.store.action_roles.add(guild_id, action, role.id)
 
-    def remove(self, guild_id: int, action: Action, role_id: int) -> None:
-        """Let the holders of a role no longer do something. Raises `RefusedError`."""
+    def _remove(self, guild_id: int, action: Action, role_id: int) -> None:
         if not self.store.action_roles.remove(guild_id, action, role_id):
             raise RefusedError(
                 f"<@&{role_id}> is not among the roles that may {ACTION_WORDS[action]}.",

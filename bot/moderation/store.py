@@ -106,6 +106,12 @@ class AgeRestrictions(Table):
         chosen = self._db.value(int, sql, guild=guild_id, persona=persona_id)
         return None if chosen is None else bool(chosen)
 
+    def of_guild(self, guild_id: int) -> dict[str, bool]:
+        """Return for which personas a guild has decided whether they are age-restricted."""
+        sql = "select persona_id, is_restricted from age_restrictions where guild_id = :guild"
+        rows = self._db.read(sql, guild=guild_id)
+        return {row["persona_id"]: bool(row["is_restricted"]) for row in rows}
+
     def set(self, guild_id: int, persona_id: str, is_restricted: bool | None) -> None:
         """Decide whether a persona is age-restricted in a guild; None leaves it to its card."""
         if is_restricted is None:
@@ -150,6 +156,11 @@ class ActionRoles(Table):
         """Add a role; idempotent."""
         row = {"guild_id": guild_id, "action": action, "role_id": role_id}
         self._db.insert("action_roles", row, ignore=True)
+
+    def clear(self, guild_id: int, action: str) -> None:
+        """Remove the roles of an action, so that the default holds."""
+        sql = "delete from action_roles where guild_id = :guild and action = :action"
+        self._db.write(sql, guild=guild_id, action=action)
 
     def remove(self, guild_id: int, action: str, role_id: int) -> bool:
         """Remove a role. False where it is not there."""

@@ -447,6 +447,7 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
 
     label = "Train it"
     moderators_only = True
+    actions = ("train",)
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)

@@ -1,11 +1,31 @@
 """Facts about Discord's messages that every feature needs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import discord
 
 MAX_MESSAGE_CHARS = 2000
 NO_MENTIONS = discord.AllowedMentions.none()
+
+
+MAX_NOTE_CHARS = 40
+"""The longest note of lines that are left out."""
+
+
+def latest_lines(lines: Sequence[str], footer: str = "") -> str:
+    """Join the latest lines that have room in a message, after the number of the earlier ones, and
+    a footer. Empty where there are no lines.
+    """
+    room = MAX_MESSAGE_CHARS - MAX_NOTE_CHARS - len(footer)
+    count = 0
+    for line in reversed(lines):
+        room -= len(line) + 1
+        if room < 0:
+            break
+        count += 1
+    left_out = len(lines) - count
+    note = f"{left_out} earlier ones, and:" if left_out else ""
+    return "\n".join(filter(None, [note, *lines[left_out:], footer])) if lines else ""
 
 
 def message_texts(parts: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Apps → **Report this reply** for members, and `/moderation reports`, which lists the reports."""
+"""Apps → **Report this reply** for members, and `/moderation reports`, which lists reports."""
 
 from collections import Counter
 
@@ -13,17 +13,17 @@ from bot.platform.discord_kit.ui import (
     respond,
     update_message,
 )
+from bot.platform.messages import latest_lines
 from bot.reports.actions import REASONS, REPORT_DAYS, reply_link
 from bot.reports.store import Report
 from bot.services import Bot, Services
 from personas.schemas.formatting import count_of
 
-MAX_LISTED = 12
-"""Reported replies in a list, latest last."""
 ASK_TEXT = (
     "**What is wrong with this reply?** Moderators of this server see your reason and the reply, "
     "not who reported it."
 )
+LIST_FOOTER = "-# `/moderation reports done` deletes one that you have dealt with."
 THANKS_TEXT = (
     "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
     f"have dealt with it, and after {REPORT_DAYS} days."
@@ -101,17 +101,12 @@ async def reports(
 
 
 def _list_text(services: Services, entries: list[Report]) -> str:
-    """List the reported replies, each once; empty where there are none."""
+    """List the reported replies, each once, latest last; empty where there are none."""
     by_reply: dict[int, list[Report]] = {}
     for entry in entries:
         by_reply.setdefault(entry.event_id, []).append(entry)
-    groups = list(by_reply.values())
-    lines = [_reply_line(services, group) for group in groups[-MAX_LISTED:]]
-    if len(groups) > MAX_LISTED:
-        lines.insert(0, f"{len(groups) - MAX_LISTED} earlier ones, and:")
-    if lines:
-        lines.append("-# `/moderation reports done` deletes one that you have dealt with.")
-    return "\n".join(lines)
+    lines = [_reply_line(services, group) for group in by_reply.values()]
+    return latest_lines(lines, LIST_FOOTER)
 
 
 def _reply_line(services: Services, group: list[Report]) -> str:

@@ -27,14 +27,14 @@ class Report:
 class Reports(Table):
     """The reports that moderators have not dealt with."""
 
-    def add(self, report: Report) -> int | None:
-        """Store a report, and return its `seq`; None where the member has reported the reply."""
+    def add(self, report: Report) -> int:
+        """Store a member's first report of a reply, and return its `seq`."""
         row = {name: value for name, value in vars(report).items() if name != "seq"}
         with self._db.atomic():
-            if self.has(report.event_id, report.user_id):
-                return None
             self._db.insert("reports", row)
-            return self._db.value(int, "select max(seq) from reports")
+            seq = self._db.value(int, "select max(seq) from reports")
+        assert seq is not None  # it has a row
+        return seq
 
     def has(self, event_id: int, user_id: int) -> bool:
         """Return whether a member has reported the reply to an event."""

@@ -201,7 +201,7 @@ class TrainFromCardButton(
     label = "Train it from its card"
     style = ButtonStyle.primary
     moderators_only = True
-    action = "train"
+    actions = ("train",)
     persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -175,7 +176,17 @@ class ProgressMessages:
         if job.state == "done" and job.result:
             path = score_card_file(Path(job.result.adapter), SCORE_CARD_FILE)
             excerpt = await asyncio.to_thread(_read_excerpt, path)
+            if self._must_hide_replies(job):
+                excerpt = replace(excerpt, replies=())
         return current_job_text(self._bot.services, job, excerpt)
+
+    def _must_hide_replies(self, job: TrainingJob) -> bool:
+        """Report whether a result is posted where its age-restricted persona may not speak."""
+        services = self._bot.services
+        persona = services.personas.get(job.persona, job.guild_id) if job.persona else None
+        if persona is None:
+            return False
+        return services.reply_service.rules.age.refuses(persona, self._channel(job))
 
     async def _write(self, job: TrainingJob, text: str) -> None:
         if job.progress_message_id:
@@ -311,7 +322,7 @@ class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
 
     label = "Cancel"
     moderators_only = True
-    action = "train"
+    actions = ("train",)
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -323,7 +334,7 @@ class StopMeasuringButton(PersistentButton, template=r"stop-measuring:(?P<job_id
 
     label = "Stop measuring"
     moderators_only = True
-    action = "train"
+    actions = ("train",)
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -337,7 +348,7 @@ class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
 
     label = "Resume"
     moderators_only = True
-    action = "train"
+    actions = ("train",)
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:

@@ -39,8 +39,8 @@ PROMOTION_TEXTS = {
     "so, with a button to roll it back. All others need a moderator.",
 }
 PROMOTION_RECORDS = {
-    "ask": "had new versions wait for a moderator",
-    "automatic": "had new versions that the gate would promote go live at once",
+    "ask": "made new versions wait for a moderator",
+    "automatic": "made new versions that the gate would promote go live at once",
 }
 
 
@@ -195,7 +195,7 @@ class PromoteButton(
 
     label = "Promote"
     moderators_only = True
-    action = "promote"
+    actions = ("promote",)
     style = discord.ButtonStyle.success
     persona_id: str
     version: str
@@ -214,7 +214,7 @@ class PromoteAnywayButton(
 
     label = "Promote anyway"
     moderators_only = True
-    action = "promote"
+    actions = ("promote",)
     style = discord.ButtonStyle.danger
     persona_id: str
     version: str
@@ -233,7 +233,7 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
 
     label = "Promote…"
     moderators_only = True
-    action = "promote"
+    actions = ("promote",)
     style = discord.ButtonStyle.success
     name: str
 
@@ -255,7 +255,7 @@ class DialoguePersonaSelect(
     """Makes a dialogue adapter the live version of the persona that is chosen."""
 
     moderators_only = True
-    action = "promote"
+    actions = ("promote",)
     name: str
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
@@ -272,7 +272,7 @@ class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+
 
     label = "Roll back"
     moderators_only = True
-    action = "promote"
+    actions = ("promote",)
     persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:

@@ -41,12 +41,12 @@ async def moderated(stage, command, **options):
 
 async def test_a_blocked_member_is_answered_by_nobody_and_told_in_private(stage):
     said = await moderated(stage, "block", member=stage.member.id)
-    assert f"Blocked: <@{stage.member.id}>, by all personas." in said
+    assert f"Blocked: <@{stage.member.id}> for all personas." in said
     for words in ("hello?", "@Understudy hello?"):
         await unanswered(stage, QUAY, words)
     refused = await stage.member.slash(QUAY, "chat", message="hello?")
     assert refused.ephemeral and "does not answer you here" in refused.message["content"]
-    assert f"<@{stage.member.id}>, by all personas" == await moderated(stage, "blocks")
+    assert f"<@{stage.member.id}> for all personas" == await moderated(stage, "blocks")
     wrong = await moderated(stage, "unblock", member=stage.member.id, persona="oda")
     assert "There is no such block" in wrong and "by all personas" in wrong
     await moderated(stage, "block", member=stage.member.id, persona="ballast")

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from bot.platform.clock import SystemClock
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.privacy.retention import Retention, RetentionPeriods
 from bot.privacy.translations import TEXTS
 from bot.reports.actions import REASONS, REPORT_DAYS
@@ -132,14 +133,19 @@ async def test_members_see_no_reports(stage, options):
         await stage.member.slash(QUAY, "moderation reports", **options)
 
 
-async def test_a_long_list_shows_the_latest(stage):
-    for number in range(14):
-        stage.store.reports.add(_report(stage, number))
+async def test_a_long_list_shows_the_latest_that_have_room_and_what_to_do(stage):
+    for number in range(30):
+        for user, reason in enumerate(REASONS):
+            stage.store.reports.add(_report(stage, number, user=user, reason=reason))
     text = await listed(stage)
-    assert text.startswith("2 earlier ones, and:") and "**14**" in text and "**2**" not in text
+    lines = text.splitlines()
+    assert len(text) <= MAX_MESSAGE_CHARS
+    assert lines[0] == f"{30 - len(lines[1:-1])} earlier ones, and:" and len(lines) > 6
+    assert all(line.endswith("/1/2") for line in lines[1:-1]), "whole links"
+    assert lines[-2].startswith("**204**") and "reports done" in lines[-1]
 
 
-def _report(stage, event, *, user=7, at=None):
+def _report(stage, event, *, user=7, at=None, reason="other"):
     return Report(
         seq=0,
         guild_id=int(stage.sandbox.guild_id),
@@ -148,7 +154,7 @@ def _report(stage, event, *, user=7, at=None):
         event_id=event,
         persona_id="oda",
         version="v1",
-        reason="other",
+        reason=reason,
         user_id=user,
         at=at or time.time(),
     )

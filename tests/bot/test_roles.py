@@ -6,7 +6,11 @@ import pytest
 
 from bot.demo_guild import NEWCOMER
 from bot.moderation.roles import MAX_ROLES, RolePermissions
+from bot.personas.discord_create import TrainButton
 from bot.platform.discord_kit import transformers
+from bot.platform.discord_kit.ui import button_view
+from bot.versions.discord import RollbackButton
+from bot.versions.rollout.discord import HistoryPageButton
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_moderation import asked
@@ -145,6 +149,43 @@ async def test_what_cannot_be_set_is_refused(stage):
     assert permissions.allows(mina, 77, "talk") and permissions.allows(mina, 0, "talk")
     with pytest.raises(SandboxRefusal):
         await stage.member.slash(QUAY, "moderation roles", action="talk")
+
+
+async def test_all_that_is_named_is_changed_or_nothing(stage):
+    guild = int(stage.sandbox.guild_id)
+    regular, silenced = str(role(stage).id), str(role(stage, "Silenced").id)
+    answer = await stage.moderator.slash(
+        QUAY, "moderation roles", action="train", add=regular, remove=silenced
+    )
+    assert "is not among the roles" in answer.message["content"]
+    assert stage.store.action_roles.get(guild, "train") == set()
+
+
+async def test_a_reset_opens_what_only_a_deleted_role_could_do(stage):
+    stage.store.action_roles.add(int(stage.sandbox.guild_id), "talk", 12345)
+    answer = await stage.moderator.slash(QUAY, "moderation roles", action="talk", reset=True)
+    assert answer.message["content"] == "• Talk with personas: everybody"
+    assert "Ballast hears: hi" in await asked(stage, QUAY, "hi", newcomer(stage))
+    await set_role(stage, "talk", "Silenced")
+    answer = await stage.moderator.slash(
+        QUAY, "moderation roles", action="talk", reset=True, add=str(role(stage).id)
+    )
+    assert answer.message["content"] == f"• Talk with personas: <@&{role(stage).id}> and moderators"
+
+
+async def test_who_may_train_uses_the_buttons_that_lead_there(stage):
+    await set_role(stage, "train")
+    channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
+    buttons = (HistoryPageButton("oda", 0), TrainButton("oda"), RollbackButton("oda"))
+    await channel.send("what next?", view=button_view(*buttons))
+    shown = with_button(stage, "Train it")
+    mark = stage.mark
+    await stage.member.click(shown, "Train it")
+    await stage.sees("A training needs replies", since=mark)
+    await stage.member.click(shown, "Roll back")
+    await stage.sees("Only moderators may do this.", since=mark)
+    await stage.member.click(shown, "Page")
+    await until(lambda: with_button(stage, "Page") is None)  # the history is in its place
 
 
 def _filled(option):

@@ -60,19 +60,18 @@ def _table() -> Iterator[str]:
     ):
         commands = [name for name in _commands_of(FINETUNE) if command_actions(name) == actions]
         cells = [f"`/{name}`" for name in commands]
-        if len(actions) == 1:
-            cells += _buttons(actions[0])
+        cells += _buttons(actions)
         yield f"| {title} | moderators | {', '.join(cells)} |"
     cells = [f"`/{name}`" for name in moderators_commands()]
-    cells += _buttons(None)
+    cells += _buttons(())
     yield f"| – | moderators, whatever roles | {', '.join(cells)} |"
     yield "| – | everybody, whatever roles | all other commands, buttons and menus |"
 
 
-def _buttons(action: str | None) -> list[str]:
+def _buttons(actions: tuple[str, ...]) -> list[str]:
     labels = set()
     for item in bot.client.PERSISTENT_ITEMS:
         is_guarded = getattr(item, "moderators_only", False)
-        if is_guarded and item.action == action and (label := getattr(item, "label", "")):
+        if is_guarded and item.actions == actions and (label := getattr(item, "label", "")):
             labels.add(f"**{label}**")
     return sorted(labels)

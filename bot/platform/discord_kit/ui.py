@@ -249,8 +249,8 @@ class PersistentButton(
     style: ClassVar[discord.ButtonStyle] = discord.ButtonStyle.secondary
     emoji: ClassVar[str | None] = None
     moderators_only: ClassVar[bool] = False
-    action: ClassVar[Action | None] = None
-    """With `moderators_only`: what the holders of a role may do as well."""
+    actions: ClassVar[tuple[Action, ...]] = ()
+    """With `moderators_only`: whoever may do one of these by a role may use it, too."""
 
     def __init__(self, *values: object, label: str | None = None) -> None:
         texts = [str(value) for value in values]
@@ -276,7 +276,7 @@ class PersistentButton(
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
             if self.moderators_only:
-                require_action(interaction, *([self.action] if self.action else []))
+                require_action(interaction, *self.actions)
             await self.pressed(interaction)
             interaction.client.dispatch("item_completion", interaction)
         except Exception as error:  # nothing above would answer the interaction
@@ -293,8 +293,8 @@ class PersistentSelect(
     """A menu that outlives a restart and can be used again; custom ids as of a `PersistentButton`."""
 
     moderators_only: ClassVar[bool] = False
-    action: ClassVar[Action | None] = None
-    """With `moderators_only`: what the holders of a role may do as well."""
+    actions: ClassVar[tuple[Action, ...]] = ()
+    """With `moderators_only`: whoever may do one of these by a role may use it, too."""
 
     def __init__(
         self, options: list[discord.SelectOption], *values: str, placeholder: str | None = None
@@ -318,7 +318,7 @@ class PersistentSelect(
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
             if self.moderators_only:
-                require_action(interaction, *([self.action] if self.action else []))
+                require_action(interaction, *self.actions)
             await self.chosen(interaction, self.item.values[0])
             interaction.client.dispatch("item_completion", interaction)
         except Exception as error:  # nothing above would answer the interaction

@@ -283,7 +283,7 @@ class _RolloutButton(PersistentButton, template=r"never:"):
     """A button for one rollout, by its number. Subclasses have the templates of custom ids."""
 
     moderators_only = True
-    action = "promote"
+    actions = ("promote",)
     seq: str
 
     def rollout(self, interaction: Interaction) -> Rollout:
@@ -323,7 +323,7 @@ class HistoryPageButton(
 
     label = "Page"
     moderators_only = True
-    action = "promote"
+    actions = ("train", "promote")
     persona_id: str
     page: str
 
