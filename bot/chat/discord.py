@@ -25,7 +25,6 @@ from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import said_text
 from bot.chat.places import SpeakChannel, channel_ref
 from bot.memory.discord import own_words
-from bot.moderation.age import is_age_restricted
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
@@ -37,6 +36,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_EDITED_AGE = datetime.timedelta(hours=1)
 """A mention that an edit adds to an older message is not answered."""
+MarkedChannel = discord.TextChannel | discord.ForumChannel
+"""Channels with Discord's mark of an age restriction; their threads have it, too."""
 
 
 class ChatCog(commands.Cog):
@@ -197,7 +198,9 @@ class ChatCog(commands.Cog):
         self, before: discord.abc.GuildChannel, after: discord.abc.GuildChannel
     ) -> None:
         """Stop an age-restricted persona whose channel has lost Discord's mark, and say so there."""
-        if not isinstance(after, discord.TextChannel) or is_age_restricted(before) == after.nsfw:
+        if not isinstance(before, MarkedChannel) or not isinstance(after, MarkedChannel):
+            return
+        if before.nsfw == after.nsfw:
             return
         services = self.bot.services
         services.reply_service.stop_guild_replies(after.guild.id)
@@ -205,6 +208,8 @@ class ChatCog(commands.Cog):
             age = services.reply_service.rules.age
             if after.nsfw:
                 services.store.age_restrictions.forget_told(after.id)
+            if isinstance(after, discord.ForumChannel):
+                return  # the next message to a persona in one of its posts leads to the notice
             for persona in services.personas_in(channel_ref(after)):
                 if age.refuses(persona, after):
                     await say_age_restricted(services, persona, after)

@@ -442,12 +442,15 @@ class MessageAnswerer:
 
 
 async def say_age_restricted(services: Services, persona: Persona, channel: SpeakChannel) -> None:
-    """Say once in a channel that a persona does not speak there, until it may."""
+    """Say once in a channel that a persona does not speak there, until it may; in direct messages
+    each time, as nobody else is disturbed, and nothing is stored of them.
+    """
     place = channel_ref(channel)
     try:
         services.reply_service.rules.age.require(persona, channel)
     except AgeRestrictedError as error:
-        if services.store.age_restrictions.note_told(place.guild_id, place.home_id):
+        told = services.store.age_restrictions
+        if not place.guild_id or told.note_told(place.guild_id, place.home_id):
             await _notify(channel, str(error))
 
 

@@ -61,21 +61,23 @@ class AgeRestriction:
         """Mark a persona for a guild, or take its mark. Raises `RefusedError` where a card of all
         servers has the mark, which is the operator's.
         """
-        default = has_age_tag(persona)
-        if default and not is_restricted and not persona.id.endswith(guild_suffix(guild_id)):
+        has_tag = has_age_tag(persona)
+        if has_tag and not is_restricted and not persona.id.endswith(guild_suffix(guild_id)):
             raise RefusedError(
                 f"{persona.name} is a persona of all servers, and its card says that it is "
                 "age-restricted.",
                 "The operator can remove the tag from the card.",
             )
-        chosen = None if is_restricted == default else is_restricted
+        # A mark stays when the tag goes; a persona without both gets the mark with a later tag.
+        chosen = is_restricted if is_restricted or has_tag else None
         with self.store.atomic():
             self.store.age_restrictions.set(guild_id, persona.id, chosen)
             self.store.age_restrictions.forget_all_told(guild_id)
 
     def of(self, personas: Iterable[Persona], guild_id: int) -> list[Persona]:
         """Return those of some personas that are age-restricted in a guild."""
-        return [persona for persona in personas if self.applies(persona, guild_id)]
+        chosen = self.store.age_restrictions.of_guild(guild_id)
+        return [each for each in personas if chosen.get(each.id, has_age_tag(each))]
 
 
 def has_age_tag(persona: Persona) -> bool:

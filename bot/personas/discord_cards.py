@@ -9,7 +9,6 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.moderation.age import has_age_tag
 from bot.personas.card_import import (
     FILE_SUFFIXES,
     MAX_CARD_BYTES,
@@ -149,8 +148,12 @@ async def _import_card(
     )
     persona = imported.brought.persona
     lines = _import_lines(imported, guild_id)
-    what = "imported" if imported.brought.is_new else "replaced the card of"
-    services.audit.record(guild_id, origin.user_id, f"{what} **{persona.name}**")
+    if services.reply_service.rules.age.applies(persona, guild_id):
+        lines.append(
+            "It is age-restricted: it speaks only in channels that Discord marks so "
+            "(`/moderation age`)."
+        )
+    services.audit.record(guild_id, origin.user_id, imported.change)
     book_notes, book = await import_character_book(
         guild_lore(services), guild_id, persona, imported.card
     )
@@ -320,9 +323,4 @@ def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
         )
     if not persona.avatar:
         lines.append("The card came without a picture.")
-    if has_age_tag(persona):
-        lines.append(
-            "A tag of the card says that it is age-restricted: it speaks only in channels that "
-            "Discord marks so (`/moderation age`)."
-        )
     return lines

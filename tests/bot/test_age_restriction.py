@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import discord
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
@@ -9,8 +10,9 @@ from bot.moderation.age import has_age_tag
 from bot.personas.creation import CardFile, PersonaForm
 from bot.personas.web.creation_http import create_owned
 from bot.platform.web_kit.problems import Problem
-from bot.store import Mute
+from bot.store import Channel, Mute
 from personas.schemas.chat import Persona
+from personas.schemas.training import TrainingRequest
 from sandbox import StoredFile
 from sandbox.guild_seed import ChannelSeed
 from sandbox.sandbox_errors import SandboxRefusal
@@ -25,6 +27,7 @@ description = "Velvet keeps the night bar."
 first_mes = "Come in."
 tags = ["bar", "NSFW"]
 """
+IMPORT_NOTE = "It is age-restricted: it speaks only in channels that Discord marks so"
 NOTICE = "Ballast is age-restricted, and this channel is not."
 
 
@@ -66,7 +69,7 @@ async def imported(stage):
         OFFICE, "persona import", card=StoredFile.named("velvet.toml", CARD)
     )
     await until(lambda: "is a persona" in (answer.message or {}).get("content", ""))
-    assert "A tag of the card says that it is age-restricted" in answer.message["content"]
+    return answer.message["content"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_a_card_marks_its_persona_by_a_tag(tags, marked):
 
 async def test_a_card_with_the_tag_gets_marked_channels_only(tmp_path):
     async with on_stage(tmp_path, seed=SEED) as stage:
-        await imported(stage)
+        assert IMPORT_NOTE in await imported(stage)
         for further in ({"persona": "velvet"}, {"persona": "oda", "second": "velvet"}):
             answer = await stage.moderator.slash(OFFICE, "persona set", **further)
             await refused(answer, "Velvet is age-restricted, and this channel is not.")
@@ -210,6 +213,13 @@ async def test_direct_messages_offer_no_marked_persona(stage, monkeypatch):
         await until(lambda: (answer.message or {}).get("components"))
         options = answer.message["components"][0]["components"][0]["options"]
         assert [option["value"] for option in options] == ["ballast", "thrip"]
+        place = int(channel["id"])
+        stage.store.channels.assign(Channel(0, place, "oda", "everything", 1, 1.0))
+        for words in ("hello?", "are you there?"):
+            mark = stage.mark
+            await stage.member.say(channel, words)
+            await stage.sees("does not speak in direct messages", "message", mark)
+        assert stage.store.age_restrictions.note_told(0, place), "nothing is stored of it"
 
 
 async def test_a_card_of_all_servers_keeps_its_mark_and_one_of_the_server_does_not(tmp_path):
@@ -226,7 +236,63 @@ async def test_a_card_of_all_servers_keeps_its_mark_and_one_of_the_server_does_n
             rules.age.set(shared, int(stage.sandbox.guild_id), is_restricted=False)
     async with on_stage(tmp_path) as stage:
         assert "Age-restricted here: none." in await moderate(stage)
+        answer = await stage.moderator.slash(
+            OFFICE,
+            "persona import",
+            card=StoredFile.named("velvet.toml", CARD),
+            id="velvet",
+        )
+        await until(lambda: "has a new card" in (answer.message or {}).get("content", ""))
+        assert IMPORT_NOTE not in answer.message["content"], "moderators have decided otherwise"
         await stage.moderator.slash(OFFICE, "persona remove", persona="velvet")
+
+
+async def test_what_moderators_have_marked_stays_so_when_the_tag_goes(stage):
+    age = stage.client.services.reply_service.rules.age
+    guild = int(stage.sandbox.guild_id)
+    tagged = Persona("shared", "Shared", tags=("nsfw",))
+    age.set(tagged, guild, is_restricted=True)
+    plain = replace(tagged, tags=())
+    assert age.applies(plain, guild) and age.of([plain], guild) == [plain]
+    age.set(plain, guild, is_restricted=False)
+    assert not age.applies(plain, guild) and age.applies(tagged, guild), "a tag that comes counts"
+
+
+async def test_many_personas_and_channels_have_room_in_a_message(stage, monkeypatch):
+    names = (Persona(f"p{number}", "N" * 70, tags=("nsfw",)) for number in range(60))
+    everybody = {persona.id: persona for persona in names}
+    personas = stage.client.services.personas
+    monkeypatch.setattr(type(personas), "of", lambda self, guild_id: everybody)
+    text = await moderate(stage)
+    assert "and 40 more." in text and text.endswith("marks its persona.")
+
+
+async def test_a_forum_that_gets_the_mark_is_told_anew_when_it_loses_it(stage):
+    guild = stage.client.get_guild(stage.sandbox.guild_id)
+    data = {"id": "4242", "type": 15, "name": "tales", "position": 0, "guild_id": str(guild.id)}
+    before, after = (
+        discord.ForumChannel(state=stage.client._connection, guild=guild, data={**data, "nsfw": on})
+        for on in (False, True)
+    )
+    told = stage.store.age_restrictions
+    assert told.note_told(guild.id, after.id)
+    await stage.client.get_cog("ChatCog").on_guild_channel_update(before, after)
+    assert told.note_told(guild.id, after.id), "the notice was forgotten"
+    await stage.client.get_cog("ChatCog").on_guild_channel_update(after, before)
+
+
+async def test_a_result_shows_its_replies_in_marked_channels_only(stage):
+    guild, quay = int(stage.sandbox.guild_id), channel_id(stage, QUAY)
+    services = stage.client.services
+    request = TrainingRequest(job_name="voice", persona="ballast")
+    job = services.trainings.start(request, guild_id=guild, channel_id=quay).job
+    messages = stage.client.get_cog("FinetuneCog")._messages
+    assert not messages._must_hide_replies(job)
+    await restrict(stage)
+    assert messages._must_hide_replies(job)
+    stage.sandbox.set_age_restricted(QUAY, True)
+    await until(stage.client.get_channel(quay).is_nsfw)
+    assert not messages._must_hide_replies(job)
 
 
 async def test_another_server_is_not_concerned_and_members_may_not(stage):
