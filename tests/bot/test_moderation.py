@@ -48,7 +48,7 @@ async def test_a_blocked_member_is_answered_by_nobody_and_told_in_private(stage)
     assert refused.ephemeral and "does not answer you here" in refused.message["content"]
     assert f"<@{stage.member.id}> for all personas" == await moderated(stage, "blocks")
     wrong = await moderated(stage, "unblock", member=stage.member.id, persona="oda")
-    assert "There is no such block" in wrong and "by all personas" in wrong
+    assert "There is no such block" in wrong and "for all personas" in wrong
     await moderated(stage, "block", member=stage.member.id, persona="ballast")
     await moderated(stage, "unblock", member=stage.member.id)  # all blocks of the member
     assert "Ballast hears: hello!" in await asked(stage, QUAY, "hello!")
