@@ -506,10 +506,8 @@ async def test_a_stopped_run_whose_replies_were_changed_trains_anew_on_what_is_t
 
 @pytest.mark.slow
 async def test_real_exchanges_are_mixed_in_and_never_reach_the_teacher(make, tmp_path):
-    secret = "what about the clock of the harbour master, number {}"
     (tmp_path / "talk.json").write_text(export(talks(6, "I oiled number {} myself.")), "utf-8")
     sign(tmp_path / "talk.json")
-    assert secret
     async with serving(in_character) as endpoint:
         folder = make("--dataset", "talk.json", "--as", "Ada", teacher=endpoint.url, share="0.5")
         events = []
@@ -534,8 +532,10 @@ async def test_real_exchanges_are_mixed_in_and_never_reach_the_teacher(make, tmp
 def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):
     make("--dataset", "x.json", fails="from_card 1 trains on replies from the card alone")
     make("--lore-pairs", "0.5", fails="leave lore_pairs out, or from_card out")
-    code, _, errors = command("train", "--dialogue", "--dataset", "x", "--from-card", "--make-only")
-    assert code == 1 and errors
+    dialogue = ("train", "--dialogue", "--dataset", "x", "--make-only")
+    for words in (("plan",), ("train", "--dry-run"), dialogue):
+        code, _, errors = command(*words, "--from-card")
+        assert code == 1 and "--from-card is for a persona, and none is named." in errors
     with pytest.raises(RequestError, match="has no name"):
         stated_teacher("http://127.0.0.1:1/v1")
     with pytest.raises(RequestError, match="under which licence somewhere/big writes") as unknown:

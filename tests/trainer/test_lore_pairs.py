@@ -230,7 +230,7 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsy
     code, _, errors = command(
         "train", "--dialogue", "--dataset", "talk.json", "--lore-pairs", "0.5", "--make-only"
     )
-    assert code == 1 and "takes no lore_pairs" in errors
+    assert code == 1 and "--lore-pairs is for a persona, and none is named." in errors
     (tmp_path / "home" / "catalogue.toml").unlink()
     (tmp_path / "lore" / "characters" / "Ada.md").write_text("# Ada\n\n", encoding="utf-8")
     (tmp_path / "lore" / "world.md").write_text("# Fog\n\nFog is common.\n", encoding="utf-8")

@@ -56,6 +56,12 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
             "--dialogue trains no persona.", "Leave out one of --dialogue and --persona."
         )
     options.recipe = chosen_recipe(options)
+    if not options.persona and (options.from_card or options.lore_pairs):
+        named = "--from-card" if options.from_card else "--lore-pairs"
+        raise RequestError(
+            f"{named} is for a persona, and none is named.",
+            "Name a --persona: its id, its name, or a card file.",
+        )
     if not (options.persona or options.dataset):
         raise RequestError(
             "There is nothing to train.", "Name a --persona, or --dialogue with a --dataset."
