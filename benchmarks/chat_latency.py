@@ -351,7 +351,7 @@ def choosing_p95_ms(app: App) -> float:
     names = [persona.name for persona in services.personas_in(place)]
     for number, text in enumerate(member_messages()):
         if number % 2:
-            text = f"{names[number % len(names)]} and {names[-1]}, {text}"
+            text = f"{names[number % len(names)]} and {names[number % len(names) - 1]}, {text}"
         began = time.perf_counter()
         said = SaidMessage(event_id=number, text=text, at=datetime.now(UTC))
         decide(said, listening_channel(services, place))

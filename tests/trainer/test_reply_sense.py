@@ -52,7 +52,11 @@ def test_readers_marked_replies_of_nine_characters_and_agree():
     counts = {source: int((source == SOURCE).sum()) for source in SOURCES}
     assert counts == {"real": 123, "trained": 75, "base": 123, "shuffled": 123}
     assert len(CHARACTERS) == 9
-    of_readers = [[replace(it, marks=(it.marks[n],)).mean_mark for it in MARKED] for n in (0, 1)]
+    of_readers = []
+    for reader in (0, 1):
+        of_readers.append(
+            [replace(reply, marks=(reply.marks[reader],)).mean_mark for reply in MARKED]
+        )
     assert spearmanr(*of_readers).statistic > 0.9
 
 
@@ -106,22 +110,23 @@ def test_words_of_the_question_and_stage_directions_are_left_out():
 
 def test_stored_features_are_those_of_the_texts():
     some = MARKED[::60]
-    features = sense_features([(it.question, it.reply) for it in some])
-    assert features == pytest.approx(np.array([it.features for it in some]), abs=0.02)
+    features = sense_features([(reply.question, reply.reply) for reply in some])
+    assert features == pytest.approx(np.array([reply.features for reply in some]), abs=0.02)
 
 
 @pytest.mark.slow
 def test_all_stored_features_are_those_of_the_texts():
-    features = sense_features([(it.question, it.reply) for it in MARKED])
+    features = sense_features([(reply.question, reply.reply) for reply in MARKED])
     # A rank among sixty questions moves by a sixtieth where two cosines are all but equal.
-    assert features == pytest.approx(np.array([it.features for it in MARKED]), abs=0.02)
+    assert features == pytest.approx(np.array([reply.features for reply in MARKED]), abs=0.02)
 
 
 def test_nobody_is_judged_by_their_own_marks():
     turned = [
-        replace(it, marks=("beside", "beside")) if it.persona == "oda" else it for it in MARKED
+        replace(reply, marks=("beside", "beside")) if reply.persona == "oda" else reply
+        for reply in MARKED
     ]
-    of_oda = np.array([it.features for it in MARKED if it.persona == "oda"])
+    of_oda = np.array([reply.features for reply in MARKED if reply.persona == "oda"])
     before = fit_without("oda", MARKED).estimate(of_oda)
     assert (fit_without("oda", turned).estimate(of_oda) == before).all()
     assert SenseEstimator.fit(turned).estimate(of_oda).mean() < before.mean() - 0.05
