@@ -292,6 +292,11 @@ def _has_supported_widths(shape: _Shape, *, is_int8: bool) -> bool:
     return fits and has_supported_heads and shape.vocabulary % 4 == 0
 
 
+def _log_obstacle(error: KernelUnavailableError) -> None:
+    # As text: a handler that keeps the record would hold the model by the error's traceback.
+    log.info("replies are computed by torch: %s", str(error))
+
+
 def supports_model(model: Any) -> bool:
     """Return whether compiling the kernel is worthwhile for a model on this machine; logs the
     obstacle.
@@ -299,7 +304,7 @@ def supports_model(model: Any) -> bool:
     try:
         require_supported_cpu()
     except KernelUnavailableError as error:
-        log.info("replies are computed by torch: %s", error)
+        _log_obstacle(error)
         return False
     return bool(model.device.type == "cpu" and model.dtype == torch.bfloat16)
 
@@ -309,7 +314,7 @@ def compile_kernel(on_compiled: Callable[[CDLL], None]) -> None:
     try:
         on_compiled(compile_and_load())
     except KernelUnavailableError as error:
-        log.info("replies are computed by torch: %s", error)
+        _log_obstacle(error)
 
 
 def enable_kernel(library: CDLL, runner: StackedLoraRunner) -> None:
@@ -326,7 +331,7 @@ def enable_kernel(library: CDLL, runner: StackedLoraRunner) -> None:
         )
         _verify_kernel(kernel, runner)
     except KernelUnavailableError as error:
-        log.info("replies are computed by torch: %s", error)
+        _log_obstacle(error)
         return
     runner.kernel = kernel
     log.info("replies are computed by the compiled kernel")
