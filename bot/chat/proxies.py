@@ -59,12 +59,13 @@ class ProxyWatch:
         """Note a member's message to a persona."""
         if message.guild is None:  # there are no proxies in direct messages
             return
-        for original in list(self._originals.values()):
-            if self._is_old(original):
-                del self._originals[original.message.id]
-        while len(self._originals) >= MAX_ORIGINALS:
-            self._originals.popitem(last=False)
         self._originals.setdefault(message.id, ProxiedMessage(message, time.monotonic()))
+        # The oldest are first, so that a flood does not cost all of them each time.
+        while len(self._originals) > MAX_ORIGINALS or self._is_old(self._oldest()):
+            self._originals.popitem(last=False)
+
+    def _oldest(self) -> ProxiedMessage:
+        return next(iter(self._originals.values()))
 
     def note_copy(self, message: discord.Message) -> ProxiedMessage | None:
         """Note a webhook's message. Returns the original whose place it takes, if that is deleted
