@@ -123,10 +123,12 @@ test test-slow: export PYTHONDONTWRITEBYTECODE =
 # has the lowest priority.
 # What failed runs once more, alone, up to the first failure: some eleven thousand tests over sockets, kills and a browser
 # share the cores, and a wait that was too short there is no fault of the change. It stays in the output, to be mended.
+# Only exit code 1 is repeated, which tests/broken_runs.py leaves to failed tests.
+TEST := $(BIN)/python -m pytest -p tests.broken_runs
 RETRY := --numprocesses 0 --last-failed --last-failed-no-failures none --maxfail 1
 test: $(DEV_READY) chromium  ## Run the tests; what fails runs once more, alone.
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal || { \
-	  test $$? -eq 1 && echo "Once more, alone, what failed:" && $(BIN)/python -m pytest $(RETRY) && \
+	@$(TEST) --cache-clear --numprocesses auto --maxprocesses 4 --dist worksteal || { \
+	  test $$? -eq 1 && echo "Once more, alone, what failed:" && $(TEST) $(RETRY) && \
 	  echo "These passed alone, and failed beside others. Mend the test, or the race that it found."; }
 
 SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
