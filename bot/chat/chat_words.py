@@ -111,9 +111,9 @@ def order_named(text: str, names: Sequence[tuple[str, ...]]) -> list[int]:
     """
     plain = _plain(text)
     named = list[tuple[int, int, int]]()  # start, negative length, bearer
-    for bearer, own in enumerate(names):
-        if own:
-            for found in _name_pattern(own).finditer(plain):
+    for bearer, called in enumerate(names):
+        if called:
+            for found in _name_pattern(called).finditer(plain):
                 named.append((found.start(), found.start() - found.end(), bearer))
     order = dict[int, None]()
     end = 0

@@ -13,9 +13,8 @@ MAX_MESSAGES = 50
 
 @dataclass(frozen=True)
 class NotedDecision:
-    """A decision as it was made. `remark` says why a message that is said to a persona has no
-    reply of it all the same; empty where each has replied. `is_missed`: it waited until
-    the bot was back.
+    """A decision as it was made. `remark` says why a message that is said to a persona has no reply
+    of it all the same; empty where each has replied. `is_missed`: it waited until the bot was back.
     """
 
     decision: Decision

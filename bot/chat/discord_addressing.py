@@ -39,8 +39,8 @@ def listening_channel(services: Services, place: ChannelRef) -> ListeningChannel
     setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
     names = list[str]()
     if setting and setting.answers == "everything":  # elsewhere, no rule looks at them
-        for own in _names(services, services.personas_of(setting), place):
-            names += own
+        for called in _names(services, services.personas_of(setting), place):
+            names += called
     return ListeningChannel(
         answers=setting.answers if setting else None,
         names=tuple(names),

@@ -234,7 +234,7 @@ class MessageAnswerer:
         if not asked:
             return partial(self._report_no_persona, message, incoming)
         place = channel_ref(channel)
-        personas = [each for each in asked if self._may_answer(message, incoming, each, channel)]
+        personas = [each for each in asked if self._may_answer(message, each, channel)]
         if not personas:
             return self._age_notice(asked, channel, incoming.author_id)
         if is_age_restricted(channel):
@@ -251,14 +251,10 @@ class MessageAnswerer:
         return partial(self._answer, message, replies, limit, is_quote_hidden)
 
     def _may_answer(
-        self,
-        message: discord.Message,
-        incoming: IncomingMessage,
-        persona: Persona,
-        channel: SpeakChannel,
+        self, message: discord.Message, persona: Persona, channel: SpeakChannel
     ) -> bool:
         """Report whether a persona may answer a message; remarks why where it may not."""
-        reason = self._silence_reason(persona, channel_ref(channel), incoming.author_id)
+        reason = self._silence_reason(persona, channel_ref(channel), message.author.id)
         rules = self.bot.services.reply_service.rules
         guild_id = message.guild.id if message.guild else 0
         if not reason and not rules.roles.allows(message.author, guild_id, "talk"):

@@ -41,7 +41,7 @@ class ReplyRound:
 
     async def answer(self, retract: Callable[[], Awaitable[None]] | None = None) -> None:
         """Make the replies to an accepted message. Raises `EngineBusyError` of the first at once,
-        and gives the others up; raises other errors once all replies have ended.
+        and gives the others up; raises one of other errors once all replies have ended.
         """
         first, *further = self.replies
         errors = list[Exception]()
@@ -52,7 +52,7 @@ class ReplyRound:
             except EngineBusyError:  # they would be refused, too
                 await self._give_up(further)
                 raise
-            except Exception as error:
+            except Exception as error:  # the others answer all the same
                 errors.append(error)
             for reply, counted in zip(further, waiting, strict=True):
                 counted.close()  # it counts itself from here on
@@ -60,10 +60,12 @@ class ReplyRound:
                     await self._answer_next(reply)
                 except Exception as error:  # one failure must not affect the other replies
                     errors.append(error)
-        for failure in errors[1:]:
-            log.error("a further reply to the event %d failed: %s", first.event_id, failure)
         if errors:
-            raise next((each for each in errors if isinstance(each, SelfHarmError)), errors[0])
+            shown = next((each for each in errors if isinstance(each, SelfHarmError)), errors[0])
+            for failure in errors:
+                if failure is not shown:
+                    log.error("a reply to the event %d failed: %s", first.event_id, failure)
+            raise shown
 
     def _counting(self, reply: Reply) -> ExitStack:
         """Count a reply that waits for its turn, until the stack is closed."""

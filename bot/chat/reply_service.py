@@ -370,7 +370,7 @@ class ReplyService(ReplyContext):
                 set_by=user_id,
                 set_at=time.time(),
             ),
-            further=[other.id for other in further],
+            further=[each.id for each in further],
         )
         if place.guild_id:
             names = ", ".join(f"**{each.name}**" for each in (persona, *further))

@@ -8,6 +8,7 @@ from bot.chat.chat_words import order_named
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import ChannelRef
 from bot.platform.db.database import MAX_TIMESTAMP_S
+from bot.safety.actions import SelfHarmError
 from personas.errors import EngineBusyError
 from personas.schemas.chat import asked_turn
 from tests.bot.conftest import INN, QUAY, on_stage
@@ -149,7 +150,7 @@ async def test_replies_at_once_have_each_their_own_face(stage):
     for message in stage.sandbox.messages(QUAY):
         if message.get("webhook_id"):
             faces[message["author"]["username"]].add(message["author"]["avatar"])
-    assert [len(own) for own in faces.values()] == [1, 1, 1], faces
+    assert [len(shown) for shown in faces.values()] == [1, 1, 1], faces
     assert len(set.union(*faces.values())) == 3
 
 
@@ -273,6 +274,27 @@ async def test_an_edit_to_words_of_self_harm_ends_the_round_and_gets_the_text(st
     stage.engine.free.set()
     await until(lambda: not stage.client.services.reply_service.unfinished._counts)
     assert requests(stage) == ["oda"] and not stage.store.replies.unfinished()
+
+
+async def test_help_comes_before_the_failure_of_another_one_which_is_logged(stage, caplog):
+    reply_service = stage.client.services.reply_service
+    channel = stage.client.get_channel(place(stage).channel_id)
+    personas = stage.client.services.personas_in(place(stage))[:2]
+    message = IncomingMessage(1 << 60, int(stage.member.id), "Tobias Reed", "soup?")
+    replies = reply_service.accept(message, personas, channel)
+    first, second = replies.replies
+
+    async def fail(retract):
+        raise RuntimeError("the first one fails")
+
+    async def refuse(submit):
+        raise SelfHarmError("the fixed text")
+
+    first.answer = fail
+    second.answer_submitted = refuse
+    with pytest.raises(SelfHarmError):
+        await replies.answer()
+    assert "the first one fails" in caplog.text and "the fixed text" not in caplog.text
 
 
 # ----------------------------------------------------------- edits, deletions, stop, regenerate, busy
