@@ -214,7 +214,7 @@ class Services:
     @cached_property
     def reports(self) -> ReplyReports:
         """Replies that members have reported."""
-        return ReplyReports(self.store, self.audit)
+        return ReplyReports(self.store, self.audit, self.personas)
 
     @cached_property
     def scheduled_lines(self) -> ScheduledLines:

@@ -42,8 +42,7 @@ class AuditTrail:
 
     def record(self, guild_id: int, by: int | None, what: str) -> None:
         """Post that somebody changed something in a guild, or (0) in all guilds: `what` follows the
-        name of `by`, which is a member, 0 for the operator or None for the bot (`ChangeRecord`). A
-        line that is not posted is logged.
+        name of `by`, which is a member, 0 for the operator or None for the bot (`ChangeRecord`).
         """
         try:
             guild_ids = [guild_id] if guild_id else self.store.audit_channels.guilds()
@@ -51,17 +50,21 @@ class AuditTrail:
             log.warning("the audit channels lack a line: %s", error)
             return
         for each in guild_ids:
-            if problem := self.post(each, f"{_name(by)} {what}."):
-                log.warning("the audit channel of the guild %d lacks a line: %s", each, problem)
-                if by:
-                    self._problems[each, by] = problem
+            problem = self.post(each, f"{_name(by)} {what}.")
+            if by and problem:
+                self._problems[each, by] = problem
             elif by:
                 self._problems.pop((each, by), None)
 
     def post(self, guild_id: int, text: str) -> str:
-        """Post a line, where the guild has an audit channel. Returns why that is not possible; empty
-        where it is, or nobody has asked for it.
+        """Post a line, where the guild has an audit channel. Returns, and logs, why that is not
+        possible; empty where it is, or nobody has asked for it.
         """
+        if problem := self._begin(guild_id, text):
+            log.warning("the audit channel of the guild %d lacks a line: %s", guild_id, problem)
+        return problem
+
+    def _begin(self, guild_id: int, text: str) -> str:
         if self.client is None or not guild_id:
             return ""
         try:

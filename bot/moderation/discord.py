@@ -41,6 +41,8 @@ async def block(
     services = interaction.client.services
     if member.bot:
         raise RefusedError("Personas answer no bots anyway.", "Name a member.")
+    if member.id == interaction.user.id:
+        raise RefusedError("You cannot block yourself.", "Name another member.")
     new = Block(
         guild_id=interaction.guild_id or 0,
         user_id=member.id,
@@ -70,14 +72,14 @@ async def unblock(
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     if not services.store.blocks.remove(guild_id, member.id, persona.id if persona else None):
-        others = [
-            _block_text(services, other)
-            for other in services.store.blocks.of_guild(guild_id)
-            if other.user_id == member.id
-        ]
+        entries = services.store.blocks.of_guild(guild_id)
+        held = [_block_text(services, entry) for entry in entries if entry.user_id == member.id]
+        if not held:
+            raise RefusedError(
+                f"<@{member.id}> is not blocked.", "`/moderation blocks` lists who is."
+            )
         raise RefusedError(
-            f"There is no such block of <@{member.id}>.",
-            f"Blocked: {'; '.join(others) or 'not at all'}.",
+            f"There is no such block of <@{member.id}>.", f"Blocked: {'; '.join(held)}."
         )
     services.audit.record(
         guild_id, interaction.user.id, f"lifted the block of <@{member.id}> for {_who(persona)}"
@@ -236,6 +238,5 @@ def _who(persona: Persona | None) -> str:
 
 
 def _block_text(services: Services, entry: Block) -> str:
-    persona = services.personas.get(entry.persona_id, entry.guild_id)
-    name = persona.name if persona else entry.persona_id or "all personas"
+    name = services.personas.name_of(entry.persona_id, entry.guild_id) or "all personas"
     return f"<@{entry.user_id}> for {name}"

@@ -28,8 +28,6 @@ OPEN_ACTIONS = frozenset[Action]({"talk", "teach"})
 """Actions of any member where no role is named."""
 MAX_ROLES = 10
 """Roles of one action."""
-
-
 FINETUNE_ACTIONS: dict[str, tuple[Action, ...]] = {
     "start": ("train",),
     "preview": ("train",),

@@ -122,6 +122,11 @@ class PersonaRegistry:
                 return personas[persona_id]
         return None
 
+    def name_of(self, persona_id: str, guild_id: int) -> str:
+        """The name of a guild's persona; its id where it is gone."""
+        persona = self.get(persona_id, guild_id)
+        return persona.name if persona else persona_id
+
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
         personas = self.of(guild_id)

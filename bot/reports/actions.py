@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.audit.actions import AuditTrail
+from bot.personas.registry import PersonaRegistry
 from bot.platform.errors import RefusedError
 from bot.reports.store import Report
 from bot.store import Store, StoredReply
@@ -38,6 +39,7 @@ class ReplyReports:
 
     store: Store
     audit: AuditTrail
+    personas: PersonaRegistry
     clock: Callable[[], float] = time.time
 
     def require_can_report(self, reply: StoredReply, guild_id: int, user_id: int) -> None:
@@ -76,7 +78,8 @@ class ReplyReports:
             at=self.clock(),
         )
         seq = self.store.reports.add(report)
-        self.audit.post(guild_id, f"Report {seq}: {REASONS[reason]}. {reply_link(report)}")
+        what = f"{self.version_text(report)}: {REASONS[reason]}. {reply_link(report)}"
+        self.audit.post(guild_id, f"Report {seq} · {what}")
 
     def close(self, guild_id: int, seq: int, by: int) -> int:
         """Remove the reports of the reply that one of them is about, which a moderator has dealt
@@ -87,6 +90,11 @@ class ReplyReports:
             raise RefusedError(f"There is no report {seq}.", "`/moderation reports` lists them.")
         self.audit.record(guild_id, by, f"dealt with report {seq}")
         return count
+
+    def version_text(self, report: Report) -> str:
+        """Name the persona and the version that wrote the reported reply."""
+        name = self.personas.name_of(report.persona_id, report.guild_id)
+        return f"**{name}** ({report.version or 'base model'})"
 
 
 def reply_link(report: Report) -> str:

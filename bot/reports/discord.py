@@ -111,12 +111,9 @@ def _list_text(services: Services, entries: list[Report]) -> str:
 
 def _reply_line(services: Services, group: list[Report]) -> str:
     first = group[0]
-    persona = services.personas.get(first.persona_id, first.guild_id)
-    name = persona.name if persona else first.persona_id
     counts = Counter(REASONS.get(entry.reason, entry.reason) for entry in group)
     reasons = ", ".join(f"{why} ×{n}" if n > 1 else why for why, n in counts.items())
-    version = first.version or "base model"
     return (
-        f"**{first.seq}** · <t:{int(first.at)}:R> · **{name}** ({version}): {reasons}. "
-        f"{reply_link(first)}"
+        f"**{first.seq}** · <t:{int(first.at)}:R> · {services.reports.version_text(first)}: "
+        f"{reasons}. {reply_link(first)}"
     )

@@ -30,11 +30,7 @@ class Reports(Table):
     def add(self, report: Report) -> int:
         """Store a member's first report of a reply, and return its `seq`."""
         row = {name: value for name, value in vars(report).items() if name != "seq"}
-        with self._db.atomic():
-            self._db.insert("reports", row)
-            seq = self._db.value(int, "select max(seq) from reports")
-        assert seq is not None  # it has a row
-        return seq
+        return self._db.insert("reports", row)
 
     def has(self, event_id: int, user_id: int) -> bool:
         """Return whether a member has reported the reply to an event."""

@@ -75,13 +75,14 @@ async def test_a_report_is_confirmed_in_private_and_listed_without_its_member(tm
         assert "There is no report" in await listed(stage, done=report.seq)
 
 
-async def test_with_an_audit_channel_moderators_read_it_there_and_it_may_be_broken(stage):
+async def test_with_an_audit_channel_moderators_read_it_there_and_it_may_be_broken(stage, caplog):
     office = stage.sandbox.channel(OFFICE)["id"]
     await stage.moderator.slash(QUAY, "moderation audit", channel=office)
     mark = stage.mark
     reply = await asked(stage)
     await reported(stage, reply, "false")
-    line = await stage.sees("Report 1: false, and it matters.", "message", mark)
+    words = "Report 1 · **Ballast** (base model): false, and it matters."
+    line = await stage.sees(words, "message", mark)
     assert line["channel_id"] == office and reply["id"] in line["content"]
     assert str(stage.member.id) not in line["content"]
     stage.sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS & ~Permission.VIEW_CHANNEL)
@@ -89,6 +90,7 @@ async def test_with_an_audit_channel_moderators_read_it_there_and_it_may_be_brok
     await until(lambda: not guild.me.guild_permissions.view_channel)
     await reported(stage, reply, "other", stage.moderator)
     assert len(stored(stage)) == 2
+    assert "lacks a line: I lack the permission" in caplog.text
     stage.sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS)
     await until(lambda: guild.me.guild_permissions.view_channel)
     mark = stage.mark
