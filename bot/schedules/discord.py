@@ -26,15 +26,8 @@ from bot.platform.messages import message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.discord_lines import DAY_CHOICES
 from bot.schedules.store import TrainingSchedule
-from bot.schedules.texts import (
-    material_text,
-    training_time_text,
-)
-from bot.schedules.trainings import (
-    MAX_NEW_SAMPLES,
-    MIN_NEW_SAMPLES,
-    RefusedTraining,
-)
+from bot.schedules.texts import material_text, training_time_text
+from bot.schedules.trainings import MAX_NEW_SAMPLES, MIN_NEW_SAMPLES, RefusedTraining
 from bot.services import Bot, Services
 from bot.training.discord import (
     OPTION_HELP,
@@ -99,7 +92,7 @@ class ScheduleCog(commands.Cog):
         services = self.bot.services
         schedule = refused.schedule
         why = redact_paths(str(refused.error), services.home)
-        name = _persona_name(services, schedule)
+        name = services.personas.name_of(schedule.persona_id, schedule.guild_id)
         log.warning("the scheduled training of %s was refused: %s", schedule.persona_id, why)
         channel = self.bot.get_channel(schedule.channel_id)
         if not isinstance(channel, GuildChannel):
@@ -200,7 +193,7 @@ def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
     """Describe a schedule in a line: when, what comes next, on what, and why the latest was
     refused.
     """
-    name = _persona_name(services, schedule)
+    name = services.personas.name_of(schedule.persona_id, schedule.guild_id)
     parts = [f"**{name}** {training_time_text(services.scheduled_trainings, schedule)},"]
     due = services.scheduled_trainings.next_time(schedule)
     if due is not None:
@@ -211,8 +204,3 @@ def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
     if refusal := redact_paths(schedule.outcome, services.home):
         parts.append(f"The latest one was refused: {refusal}")
     return " ".join(parts)
-
-
-def _persona_name(services: Services, schedule: TrainingSchedule) -> str:
-    persona = services.personas.get(schedule.persona_id, schedule.guild_id)
-    return persona.name if persona else schedule.persona_id

@@ -16,7 +16,7 @@ from bot.platform.discord_kit.transformers import (
     guild_moderators_only,
     require_guild_channel,
 )
-from bot.platform.discord_kit.ui import respond
+from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError, error_text
 from bot.schedules.discord_lines import DM_TEXT, LINE
 from bot.schedules.greetings import MAX_TEXT_CHARS, USER_MACRO
@@ -68,6 +68,9 @@ async def line_greeting(
     if said:
         if not has_intent:
             raise RefusedError(NO_INTENT_TEXT, INTENT_ADVICE)
+        if prompt:  # a model reads names in place of ids
+            await defer(interaction, ephemeral=True)
+            said = (await services.message_reader.read_interaction(interaction, prompt)).text
         greeting: MemberGreeting | None = greetings.set(
             channel, said, is_prompt=bool(prompt), user_id=interaction.user.id
         )

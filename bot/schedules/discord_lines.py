@@ -2,6 +2,7 @@
 
 from discord import app_commands
 
+from bot.chat.places import channel_ref
 from bot.platform.discord_kit.transformers import (
     MAX_CHOICES,
     MAX_LABEL_CHARS,
@@ -10,14 +11,18 @@ from bot.platform.discord_kit.transformers import (
     guild_moderators_only,
     require_guild_channel,
 )
-from bot.platform.discord_kit.ui import respond
+from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.messages import message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.lines import MAX_PROMPT_CHARS
 from bot.schedules.store import ScheduledLine
+from bot.schedules.texts import line_time_text
 from bot.services import Services
 
 DM_TEXT = "Personas speak by themselves in servers alone."
+NOBODY_TEXT = (
+    "No persona lives here: until `/persona set` gives the channel one, the line is left out."
+)
 LINE = app_commands.Group(
     name="line", description="What the persona of this channel says at set times.", parent=PERSONA
 )
@@ -43,11 +48,16 @@ async def line_set(
     channel = require_guild_channel(interaction)
     services = interaction.client.services
     when = WeeklyTime.on(DAY_SETS[weekday], time)
-    line = services.scheduled_lines.add(channel, when, prompt, user_id=interaction.user.id)
+    await defer(interaction, ephemeral=True)
+    typed = await services.message_reader.read_interaction(interaction, prompt)
+    line = services.scheduled_lines.add(channel, when, typed.text, user_id=interaction.user.id)
+    answer = f"Set: {line_text(services, line)}"
+    if services.scheduled_lines.speaker(channel_ref(channel)) is None:
+        answer += f"\n{NOBODY_TEXT}"
     await respond(
         interaction,
-        f"Set: {line_text(services, line)}\n-# Whoever lives in the channel then says it, but not in "
-        "its quiet hours. `/persona line remove` ends it.",
+        f"{answer}\n-# Whoever lives in the channel then says it, but not in its quiet hours. "
+        "`/persona line remove` ends it.",
     )
 
 
@@ -85,12 +95,9 @@ def line_text(services: Services, line: ScheduledLine) -> str:
     """Describe a line: its number, when and where it comes next, what it is to say, and why the
     latest one was left out.
     """
-    when = WeeklyTime(line.weekdays, line.minute)
-    zone = services.time_zones.in_guild(line.guild_id).key
+    when = line_time_text(services.scheduled_lines, line)
     due = int(services.scheduled_lines.next_time(line))
-    text = (
-        f"**{line.seq}** {when} ({zone}) in <#{line.channel_id}>, next <t:{due}:R>: {line.prompt}"
-    )
+    text = f"**{line.seq}** {when} in <#{line.channel_id}>, next <t:{due}:R>: {line.prompt}"
     if line.outcome:
         text += f"\n-# The latest one was left out: {line.outcome}."
     return text

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import discord
 
@@ -18,11 +17,10 @@ from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply
 from bot.chat.reply_service import ReplyService
 from bot.chat.reply_text import discord_text, remove_links
-from bot.chat.senders import CLOCK_SKEW
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.schedules.lines import SEQ_BITS, ScheduledLines
+from bot.schedules.lines import ScheduledLines, line_event_id
 from bot.schedules.store import MemberGreeting
 from bot.store import Store
 from personas.schemas.chat import Persona
@@ -108,7 +106,7 @@ class MemberGreetings:
             log.info("new members are not greeted in #%s: %s", channel, hindrance)
             return
         rules = self.reply_service.rules
-        greeted = self.store.greeted_members.among(place.guild_id, [it.id for it in members])
+        greeted = self.store.greeted_members.among(place.guild_id, _ids(members))
         welcome = []
         for member in members:
             if member.id not in greeted and not rules.blocked(persona, place, member.id):
@@ -129,7 +127,7 @@ class MemberGreetings:
     ) -> Reply:
         """Store the row of a greeting that the persona writes, and return it, to be made."""
         place = channel_ref(channel)
-        event_id = _event_id(members[0].id, self.time_zones.clock.now())
+        event_id = line_event_id(self.time_zones.clock.now(), members[0].id)
         with self.store.atomic():
             self.store.replies.begin_line(
                 event_id,
@@ -140,7 +138,7 @@ class MemberGreetings:
                 prompt=prompt_text(greeting.text, members),
             )
             self._record(event_id, place, members)
-        mentioned = [it.id for it in members[:MAX_NAMED]]
+        mentioned = _ids(members[:MAX_NAMED])
         return Reply(self.reply_service, persona, channel, event_id=event_id, mentioned=mentioned)
 
     async def _post(
@@ -152,13 +150,14 @@ class MemberGreetings:
     ) -> None:
         """Post a fixed line, which mentions the new members and nobody else."""
         place = channel_ref(channel)
-        named = members[:MAX_NAMED]
+        mentioned = _ids(members[:MAX_NAMED])
         text = discord_text(greeting.text)
         if USER_MACRO not in text:
             text = f"{USER_MACRO} {text}"
-        text = text.replace(USER_MACRO, _joined([f"<@{it.id}>" for it in named], len(members)))
+        mentions = [f"<@{user_id}>" for user_id in mentioned]
+        text = text.replace(USER_MACRO, _joined(mentions, len(members)))
         sender = await self.reply_service.senders.of(persona, channel)
-        message_id = await sender.mentioning([it.id for it in named]).say(f"{text}\n{FOOTER}")
+        message_id = await sender.mentioning(mentioned).say(f"{text}\n{FOOTER}")
         replies = self.store.replies
         with self.store.atomic():  # a reply to the greeting is one to the persona
             replies.begin(
@@ -176,7 +175,7 @@ class MemberGreetings:
         """Store who is greeted by the reply to an event."""
         self.store.greeted_members.add(
             place.guild_id,
-            [it.id for it in members],
+            _ids(members),
             event_id=event_id,
             at=time.time(),
             mentioned=MAX_NAMED,
@@ -185,7 +184,7 @@ class MemberGreetings:
 
 def prompt_text(prompt: str, members: Sequence[discord.Member]) -> str:
     """Return what a persona is to say to new members, who are named."""
-    names = [" ".join(it.display_name.split()) for it in members[:MAX_NAMED]]
+    names = [" ".join(member.display_name.split()) for member in members[:MAX_NAMED]]
     named = _joined(names, len(members))
     what = prompt.replace(USER_MACRO, named).rstrip()
     if not what.endswith(SENTENCE_ENDS):
@@ -203,7 +202,5 @@ def _joined(names: Sequence[str], count: int) -> str:
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _event_id(member_id: int, now: float) -> int:
-    """Return the id of a greeting's event, like one of Discord's at that time by any clock."""
-    at = datetime.fromtimestamp(now, UTC) - CLOCK_SKEW
-    return discord.utils.time_snowflake(at) | member_id % (1 << SEQ_BITS)
+def _ids(members: Sequence[discord.Member]) -> list[int]:
+    return [member.id for member in members]

@@ -38,7 +38,7 @@ REPLY_OUTCOMES = {
     "stopped": "stopped",
     "failed": "failed",
 }
-SEQ_BITS = 22
+NUMBER_BITS = 22
 """Bits of a Discord id below its time."""
 
 
@@ -128,7 +128,7 @@ class ScheduledLines:
         outcome = self.hindrance(channel)
         if not outcome and now - moment > MAX_LATE_S:
             outcome = "the bot was away at its time"
-        event_id = _event_id(line, moment)
+        event_id = line_event_id(moment, line.seq)
         with self.store.atomic():
             self.store.scheduled_lines.record_handled(line.seq, now, outcome)
             if persona is None or outcome:
@@ -175,7 +175,7 @@ class ScheduledLines:
         if line.outcome:
             return f"left out: {line.outcome}"
         moment = _when(line).latest(line.handled_at, self.time_zones.in_guild(line.guild_id))
-        reply = self.store.replies.get(_event_id(line, moment))
+        reply = self.store.replies.get(line_event_id(moment, line.seq))
         return REPLY_OUTCOMES[reply.state] if reply else "said"
 
 
@@ -187,9 +187,9 @@ def _when(line: ScheduledLine) -> WeeklyTime:
     return WeeklyTime(line.weekdays, line.minute)
 
 
-def _event_id(line: ScheduledLine, moment: float) -> int:
-    """Return the id of a line's event: like one of Discord's at that time by any clock, since its
-    message is looked for after it.
+def line_event_id(moment: float, number: int) -> int:
+    """Return the id of the event of a line that has a number: like one of Discord's at that time by
+    any clock, since its message is looked for after it.
     """
     at = datetime.fromtimestamp(moment, UTC) - CLOCK_SKEW
-    return discord.utils.time_snowflake(at) | line.seq % (1 << SEQ_BITS)
+    return discord.utils.time_snowflake(at) | number % (1 << NUMBER_BITS)

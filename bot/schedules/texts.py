@@ -2,7 +2,9 @@
 
 import json
 
-from bot.schedules.store import TrainingSchedule
+from bot.platform.weekly_time import WeeklyTime
+from bot.schedules.lines import ScheduledLines
+from bot.schedules.store import ScheduledLine, TrainingSchedule
 from bot.schedules.trainings import ScheduledTrainings, weekly_time
 
 JOB_OUTCOMES = {
@@ -31,3 +33,9 @@ def training_time_text(trainings: ScheduledTrainings, schedule: TrainingSchedule
         return f"{when} ({trainings.time_zones.in_guild(schedule.guild_id).key})"
     count = trainings.new_samples(schedule)
     return f"after {schedule.new_samples} new taught replies and votes, {count} are there"
+
+
+def line_time_text(lines: ScheduledLines, line: ScheduledLine) -> str:
+    """Say when a line is due: its time and zone."""
+    when = WeeklyTime(line.weekdays, line.minute)
+    return f"{when} ({lines.time_zones.in_guild(line.guild_id).key})"

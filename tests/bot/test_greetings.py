@@ -234,6 +234,8 @@ async def test_it_is_set_shown_and_removed_by_moderators_alone(tmp_path):
         refused = await greeting(stage, text="{{user}}" * (MAX_MACROS + 1))
         assert f"at most {MAX_MACROS} times" in refused
         assert (await greeting(stage, stage.member, text=TEXT)).startswith("Only moderators")
+        said = await greeting(stage, prompt=f"{PROMPT} Name <@{stage.member.id}>.")
+        assert said.splitlines()[0].endswith(f"{PROMPT} Name @{stage.member.name}.")
         await greeting(stage, prompt=PROMPT)
         assert PROMPT in await greeting(stage)
         greetings = stage.client.services.member_greetings

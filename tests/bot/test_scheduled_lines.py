@@ -178,6 +178,16 @@ async def test_lines_are_listed_removed_and_limited(stage):
     assert not lines.all() and "Nothing is said" in await answer(stage, "show")
 
 
+async def test_a_line_names_whom_its_prompt_mentions_and_says_that_nobody_lives_there(stage):
+    said = await answer(stage, "set", time="9:00", prompt=f"greet <@{stage.member.id}>")
+    assert "No persona lives here" not in said
+    (line,) = stage.store.scheduled_lines.all()
+    assert line.prompt == f"greet @{stage.member.name}"
+    stage.store.channels.clear(line.guild_id, line.channel_id)
+    said = await answer(stage, "set", time="9:00", prompt=PROMPT)
+    assert "No persona lives here: until `/persona set` gives the channel one" in said
+
+
 async def test_long_lines_are_listed_in_several_messages_and_none_is_cut(stage):
     prompt = "x" * MAX_PROMPT_CHARS
     for channel in (QUAY, OFFICE):

@@ -163,10 +163,14 @@ async def get_schedules(request: web.Request) -> web.Response:
     services = get_services(request)
     require_known_parameters(request, "persona")
     persona_id = request.query.get("persona")
-    trainings = [ScheduledTrainingResponse.of(it) for it in list_trainings(services, persona_id)]
-    lines = [ScheduledLineResponse.of(it) for it in list_lines(services, persona_id)]
-    greetings = [MemberGreetingResponse.of(it) for it in list_greetings(services, persona_id)]
-    return SchedulesResponse(trainings=trainings, lines=lines, greetings=greetings).response()
+    trainings = list_trainings(services, persona_id)
+    lines = list_lines(services, persona_id)
+    greetings = list_greetings(services, persona_id)
+    return SchedulesResponse(
+        trainings=[ScheduledTrainingResponse.of(training) for training in trainings],
+        lines=[ScheduledLineResponse.of(line) for line in lines],
+        greetings=[MemberGreetingResponse.of(greeting) for greeting in greetings],
+    ).response()
 
 
 @routes.operation(

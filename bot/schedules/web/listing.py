@@ -8,13 +8,8 @@ from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.personas.web.lookup import guild_name
 from bot.platform.discord_kit.member_names import MemberKey
 from bot.platform.errors import redact_paths
-from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import MemberGreeting, ScheduledLine, TrainingSchedule
-from bot.schedules.texts import (
-    JOB_OUTCOMES,
-    material_text,
-    training_time_text,
-)
+from bot.schedules.texts import JOB_OUTCOMES, line_time_text, material_text, training_time_text
 from bot.services import Services
 from bot.training.web.run_view import job_label
 from personas.schemas.chat import Persona
@@ -100,12 +95,12 @@ def _describe_training(services: Services, schedule: TrainingSchedule) -> Listed
         outcome = f"{job_label(services, job)} {JOB_OUTCOMES[job.state]}"
     return ListedTraining(
         persona_id=schedule.persona_id,
-        persona=_persona_name(services, schedule),
+        persona=services.personas.name_of(schedule.persona_id, schedule.guild_id),
         server=guild_name(services, schedule.guild_id),
         channel=_channel_name(services, schedule.channel_id),
-        when=training_time_text(services.scheduled_trainings, schedule),
+        when=training_time_text(trainings, schedule),
         next_at=trainings.next_time(schedule),
-        what=material_text(services.scheduled_trainings, schedule),
+        what=material_text(trainings, schedule),
         outcome=outcome,
         member=(schedule.guild_id, schedule.set_by),
         schedule=schedule,
@@ -115,13 +110,12 @@ def _describe_training(services: Services, schedule: TrainingSchedule) -> Listed
 
 def _describe_line(services: Services, line: ScheduledLine, speaker: Persona | None) -> ListedLine:
     lines = services.scheduled_lines
-    zone = services.time_zones.in_guild(line.guild_id).key
     return ListedLine(
         persona_id=speaker.id if speaker else None,
         persona=speaker.name if speaker else "nobody",
         server=guild_name(services, line.guild_id),
         channel=_channel_name(services, line.channel_id),
-        when=f"{WeeklyTime(line.weekdays, line.minute)} ({zone})",
+        when=line_time_text(lines, line),
         next_at=lines.next_time(line),
         what=line.prompt,
         outcome=lines.outcome(line),
@@ -163,8 +157,3 @@ def _channel_name(services: Services, channel_id: int) -> str:
 def _channel(services: Services, channel_id: int) -> object | None:
     client: discord.Client | None = services.client
     return client.get_channel(channel_id) if client else None
-
-
-def _persona_name(services: Services, schedule: TrainingSchedule) -> str:
-    persona = services.personas.get(schedule.persona_id, schedule.guild_id)
-    return persona.name if persona else schedule.persona_id

@@ -1,6 +1,6 @@
 """`/dashboard/schedules` and `/dashboard/personas/ID/schedules`: what is done at set times."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
@@ -43,20 +43,17 @@ async def post_training_removal(request: web.Request) -> web.Response:
     guild_id, persona_id = read_id(form.get("guild", ""), PAGE_ADVICE), form.get("persona", "")
     with errors_as_problems("not-found"):
         services.scheduled_trainings.remove(guild_id, persona_id)
-    return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
+    return _removed(request, form)
 
 
 @routes.add(f"POST {SCHEDULES_PATH}/lines/remove")
 async def post_line_removal(request: web.Request) -> web.Response:
     services = get_services(request)
     form = await read_form(request)
-    guild_id, number = (
-        read_id(form.get("guild", ""), PAGE_ADVICE),
-        read_id(form.get("number", ""), PAGE_ADVICE),
-    )
+    guild_id, number = (read_id(form.get(name, ""), PAGE_ADVICE) for name in ("guild", "number"))
     with errors_as_problems("not-found"):
         services.scheduled_lines.remove(guild_id, number)
-    return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
+    return _removed(request, form)
 
 
 @routes.add(f"POST {SCHEDULES_PATH}/greetings/remove")
@@ -65,14 +62,16 @@ async def post_greeting_removal(request: web.Request) -> web.Response:
     form = await read_form(request)
     with errors_as_problems("not-found"):
         services.member_greetings.remove(read_id(form.get("guild", ""), PAGE_ADVICE))
-    return redirect_to(request, _way_back(request, form.get("of", "")), "It is removed.")
+    return _removed(request, form)
 
 
-def _way_back(request: web.Request, persona_id: str) -> str:
-    """Return the page on which a form was sent: a persona's, or that of all."""
+def _removed(request: web.Request, form: Mapping[str, str]) -> web.Response:
+    """Lead back to the page on which a form was sent: a persona's, or that of all."""
+    persona_id = form.get("of", "")
+    way_back = SCHEDULES_PATH
     if get_services(request).personas.find_owner(persona_id):
-        return f"{DASHBOARD}/personas/{persona_id}/schedules"
-    return SCHEDULES_PATH
+        way_back = f"{DASHBOARD}/personas/{persona_id}/schedules"
+    return redirect_to(request, way_back, "It is removed.")
 
 
 async def _render(request: web.Request, owned: OwnedPersona | None) -> web.Response:
