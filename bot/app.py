@@ -448,11 +448,10 @@ def _warn_of_refused(wanted: PrivilegedIntents, granted: PrivilegedIntents) -> N
     for name, (need, field_name) in needs.items():
         if getattr(wanted, field_name) and not getattr(granted, field_name):
             log.warning(
-                "Discord does not grant this bot the %s, needed to %s; without it %s. Grant it "
-                "under Bot → Privileged Gateway Intents, or set %s_INTENT=false.",
+                "Discord does not grant this bot the %s, %s. Grant it under Bot → Privileged Gateway "
+                "Intents, or set %s_INTENT=false.",
                 name,
-                need.why,
-                need.cost,
+                f"needed to {need.why}; without it {need.cost}",
                 field_name.upper(),
             )
 

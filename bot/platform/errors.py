@@ -51,8 +51,7 @@ CLOSE_CODES = {
     4014: (
         "Discord no longer grants this bot the message content or the server members intent.",
         "Start it again: it then does without. Or allow the intent in the Developer Portal → Bot → "
-        "Privileged Gateway "
-        "Intents.",
+        "Privileged Gateway Intents.",
     ),
 }
 """Close codes of the gateway after which nobody may connect again, in words, and what to do."""

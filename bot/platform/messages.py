@@ -6,8 +6,6 @@ import discord
 
 MAX_MESSAGE_CHARS = 2000
 NO_MENTIONS = discord.AllowedMentions.none()
-
-
 MAX_NOTE_CHARS = 40
 """The longest note of lines that are left out."""
 

@@ -64,11 +64,12 @@ def parsed_once(file: Path) -> Iterator[None]:
         def open_reader(path: str | Path, *mode: Any) -> Any:
             return reader if Path(path) == file and not mode else parse(path, *mode)
 
+        # A function in place of a class, which mypy refuses: transformers only calls it.
         gguf.GGUFReader = open_reader  # type: ignore[misc, assignment]
         try:
             yield
         finally:
-            gguf.GGUFReader = parse  # type: ignore[misc]
+            gguf.GGUFReader = parse  # type: ignore[misc]  # as above
 
 
 def read_header(file: Path) -> GgufHeader:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from functools import partial
 
 from bot.chat.senders import WebhookSender
 from bot.chat.streaming_reply import PLACEHOLDER, StreamingReply
@@ -298,7 +299,7 @@ async def test_the_base_model_is_heard_beside_a_reply_by_the_one_who_asks_for_it
     told = [message.text for message in stage.store.messages.recent(channel_id)]
     for asker, knows in ((stage.member, True), (stage.moderator, False)):
         answer = await asker.context(QUAY, "Reply without training", reply)
-        await until(lambda: "AI-written" in (answer.message or {}).get("content", ""))  # noqa: B023
+        await until(partial(is_written, answer))
         assert answer.ephemeral
         assert answer.message["content"].startswith("**Ballast without training**")
         assert "-# AI-written · base model" in answer.message["content"]
@@ -311,6 +312,10 @@ async def test_the_base_model_is_heard_beside_a_reply_by_the_one_who_asks_for_it
         QUAY, "Reply without training", told_message(stage, told[0])
     )
     assert "This is no reply of a persona" in answer.message["content"]
+
+
+def is_written(answer):
+    return "AI-written" in (answer.message or {}).get("content", "")
 
 
 def told_message(stage, text):
@@ -331,9 +336,9 @@ async def test_pressing_twice_generates_one_reply_without_training(stage):
     await until(lambda: len(stage.engine.requests) == count + 2)
     stage.engine.free.set()
     for answer in (first, other):
-        await until(lambda: "AI-written" in (answer.message or {}).get("content", ""))  # noqa: B023
+        await until(partial(is_written, answer))
     later = await stage.member.click(reply, f"untrained:{event}")
-    await until(lambda: "AI-written" in (later.message or {}).get("content", ""))
+    await until(partial(is_written, later))
     assert len(stage.engine.requests) == count + 3
 
 

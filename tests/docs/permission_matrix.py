@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from discord import app_commands
+
 import bot.client
 from bot.moderation.roles import DEFAULT_HOLDERS, command_actions
 from bot.platform.discord_kit.transformers import FINETUNE, MODERATION, PERSONA
@@ -40,11 +42,11 @@ def moderators_commands() -> list[str]:
     return sorted(names)
 
 
-def _commands_of(group: object) -> list[str]:
+def _commands_of(group: app_commands.Group) -> list[str]:
     return sorted(
         command.qualified_name
-        for command in group.walk_commands()  # type: ignore[attr-defined]
-        if not hasattr(command, "commands")
+        for command in group.walk_commands()
+        if isinstance(command, app_commands.Command)
     )
 
 

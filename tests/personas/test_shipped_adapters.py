@@ -28,7 +28,8 @@ def test_it_is_whole_small_measured_and_of_the_projects_own_writing(persona):
     assert (SHIPPED.logs / f"{persona}.json").is_file()
     assert sum(file.stat().st_size for file in folder.iterdir()) < MAX_BYTES
     with safe_open(folder / WEIGHTS_FILE, "numpy") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118
+        names = weights.keys()  # it is no mapping
+        assert {weights.get_slice(name).get_dtype() for name in names} == {"BF16"}
     card = ScoreCard.model_validate_json((folder / "scorecard.json").read_bytes())
     assert card.adapters["new"].weights == manifest.checksums[WEIGHTS_FILE]
     assert card.short == manifest.metrics and card.heldout.loss["new"] < card.heldout.loss["base"]

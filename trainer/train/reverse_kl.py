@@ -39,6 +39,7 @@ def reply_divergences(
     if in_chunks:
         states, _ = reply_states(model, batch)
         head = output_head(model).weight
+        # torch gives `apply` no types.
         divergences: Tensor = _ChunkedReverseKL.apply(states, teacher, head)  # type: ignore[no-untyped-call]
         return divergences
     logits, _ = reply_logits(model, batch)

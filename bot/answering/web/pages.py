@@ -143,7 +143,7 @@ def _render(
     if place:
         held = services.answering.in_channel(place.guild_id, place.channel_id)
         holds = effective_lines(held)
-    places = [(other, settings_text(_stored(other))) for other in _channel_places(owned)]
+    places = [(each, settings_text(_stored(each))) for each in _channel_places(owned)]
     return render_page(
         request,
         "answering/channel.html",
