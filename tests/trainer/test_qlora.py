@@ -16,6 +16,7 @@ from trainer.recipe.machine_fit import fit_to_hardware
 from trainer.recipe.recipe_file import RECIPES_FOLDER
 from trainer.schemas import Recipe
 from trainer.train.sft_trainer import (
+    DTYPES,
     LengthSortedSampler,
     load_quantised,
     train_sft,
@@ -49,7 +50,8 @@ def train(base, renderer, recipe, check=lambda: None):
 
 def test_unpacking_keeps_the_four_bit_values(tiny_base, recipe):
     unpacked = load_quantised(tiny_base, recipe).model.layers[1].mlp.up_proj.weight
-    original = load_model(tiny_base, "bfloat16").model.layers[1].mlp.up_proj.weight
+    precision = DTYPES[recipe.precision]  # float32 where the processor has no bfloat16
+    original = load_model(tiny_base, precision).model.layers[1].mlp.up_proj.weight
     packed, state = quantize_4bit(original.data, quant_type="nf4", compress_statistics=True)
     assert torch.equal(unpacked, dequantize_4bit(packed, state).to(unpacked.dtype))
     assert not torch.equal(unpacked.float(), original.float())
