@@ -12,12 +12,15 @@ from bot.privacy.identifier_matcher import IdentifierMatcher
 from bot.privacy.identifiers import PersonIdentifiers
 from bot.privacy.redaction import contains_person
 from sandbox import (
+    FORUM_CHANNEL,
     SILENCED_PERMISSIONS,
+    VOICE_CHANNEL,
     ChannelSeed,
     DepartingMember,
     GuildSeed,
     MemberSeed,
     Permission,
+    PostSeed,
     RoleSeed,
     Sandbox,
 )
@@ -25,6 +28,7 @@ from sandbox import (
 MODERATOR = "Mina Vale"
 MEMBER = "Tobias Reed"
 NEWCOMER = "Wren Castle"
+OWNER = "Edwina Harrow"
 
 CHANNEL_PERSONAS = {
     "weighbridge-quay": "ballast",
@@ -43,6 +47,19 @@ SKERROW_SEED = GuildSeed(
             "drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."
         ),
         ChannelSeed("harbour-office", "For commands. /persona create makes a character."),
+        ChannelSeed("signal-tower", type=VOICE_CHANNEL),
+        ChannelSeed(
+            "lost-and-found",
+            "One post for each thing. /persona set in a post gives it a character.",
+            type=FORUM_CHANNEL,
+            posts=(
+                PostSeed(
+                    "A brass lantern without a handle",
+                    OWNER,
+                    "It stood on the quay this morning, still warm. Whose is it?",
+                ),
+            ),
+        ),
     ),
     roles=(
         RoleSeed("Regular", 0, 0xB07D3C),
@@ -52,13 +69,13 @@ SKERROW_SEED = GuildSeed(
     members=(
         MemberSeed(MODERATOR, ("Moderator",)),
         MemberSeed(MEMBER, ("Regular",)),
-        MemberSeed("Edwina Harrow", owner=True),
+        MemberSeed(OWNER, owner=True),
         MemberSeed(NEWCOMER),
         MemberSeed("Silas Mott", ("Silenced",)),
     ),
     bot_name="Understudy",
     bot_avatar=Path(__file__).with_name("avatar.png"),
-    bot_permissions=required_permissions().value,
+    bot_permissions=int(required_permissions().value | Permission.CONNECT),
     welcome=(
         "Your name at the bottom of the channel list lets you be somebody else.",
         "Ask Ballast something in #weighbridge-quay, then ask Oda the same in #the-damp-lantern.",

@@ -3,6 +3,7 @@ to chat in.
 """
 
 from sandbox.account_deletion import DepartingMember
+from sandbox.channel_types import FORUM_CHANNEL, STAGE_CHANNEL, VOICE_CHANNEL
 from sandbox.guild_seed import (
     DEFAULT_BOT_PERMISSIONS,
     SILENCED_PERMISSIONS,
@@ -10,6 +11,7 @@ from sandbox.guild_seed import (
     GuildSeed,
     MemberSeed,
     Permission,
+    PostSeed,
     RoleSeed,
 )
 from sandbox.member_client import InteractionResponse, MemberClient
@@ -20,7 +22,10 @@ from sandbox.wire_faults import FaultRates
 
 __all__ = [
     "DEFAULT_BOT_PERMISSIONS",
+    "FORUM_CHANNEL",
     "SILENCED_PERMISSIONS",
+    "STAGE_CHANNEL",
+    "VOICE_CHANNEL",
     "ChannelSeed",
     "DepartingMember",
     "FaultRates",
@@ -30,6 +35,7 @@ __all__ = [
     "MemberSeed",
     "NotLoopback",
     "Permission",
+    "PostSeed",
     "RoleSeed",
     "Sandbox",
     "SandboxError",

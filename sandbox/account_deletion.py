@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from sandbox.channel_types import DIRECT_CHANNEL, THREAD_CHANNEL
 from sandbox.guild import numbered_kind
 from sandbox.object_store import ObjectStore
-from sandbox.payloads import DIRECT_CHANNEL, THREAD_CHANNEL
 from sandbox.sandbox_errors import Json
 
 MESSAGE_KINDS = ("message", "ephemeral")

@@ -3,13 +3,19 @@
 from sandbox import payloads, validation
 from sandbox.application_commands import GLOBAL_SCOPE
 from sandbox.channel_messages import HAS_THREAD, MessageDraft
+from sandbox.channel_types import (
+    DIRECT_CHANNEL,
+    FORUM_CHANNEL,
+    TEXT_CHANNEL,
+    THREAD_CHANNEL,
+    WEBHOOK_TYPES,
+)
 from sandbox.container import SandboxContainer
 from sandbox.gateway import without_content
 from sandbox.guild_seed import Permission
 from sandbox.http_api import ApiCall, Route
 from sandbox.interactions import Interaction
 from sandbox.network_conditions import SESSION_START_LIMIT
-from sandbox.payloads import DIRECT_CHANNEL, TEXT_CHANNEL, THREAD_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json
 
 
@@ -94,6 +100,8 @@ def get_message(parts: SandboxContainer, call: ApiCall) -> Json:
 
 def create_message(parts: SandboxContainer, call: ApiCall) -> Json:
     channel = _channel(parts, call, Permission.SEND_MESSAGES)
+    if channel["type"] == FORUM_CHANNEL:
+        raise ApiError(50008)
     draft = call.draft()
     draft.check()
     _check_parts(parts, channel, draft)
@@ -154,7 +162,7 @@ def typing(parts: SandboxContainer, call: ApiCall) -> None:
 def _webhook_channel(parts: SandboxContainer, call: ApiCall) -> Json:
     """Return the channel whose webhooks apply: for a thread, its parent."""
     channel = _channel(parts, call, Permission.MANAGE_WEBHOOKS)
-    if channel["type"] != TEXT_CHANNEL:
+    if channel["type"] not in WEBHOOK_TYPES:
         raise ApiError(50024)
     return channel
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sandbox import guild_seed, payloads, validation
+from sandbox.channel_types import DIRECT_CHANNEL
 from sandbox.guild import Guild
 from sandbox.guild_seed import Permission
-from sandbox.payloads import DIRECT_CHANNEL
 from sandbox.sandbox_errors import Json, SandboxRefusal
 from sandbox.traffic_log import EventFeed
 from sandbox.validation import CHAT_INPUT, MESSAGE_COMMAND, USER_COMMAND

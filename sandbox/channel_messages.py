@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox import payloads, stickers_and_polls, validation
+from sandbox.channel_types import DIRECT_CHANNEL
 from sandbox.gateway import Gateway
 from sandbox.guild import Guild
 from sandbox.guild_seed import Permission
 from sandbox.network_conditions import SimulatedClock
 from sandbox.object_store import NO_LIMIT, StoredFile, time_of
-from sandbox.payloads import DIRECT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json
 from sandbox.traffic_log import EventFeed
 

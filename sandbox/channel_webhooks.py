@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox import payloads
 from sandbox.channel_messages import MessageDraft, MessageManager
+from sandbox.channel_types import FORUM_CHANNEL
 from sandbox.gateway import Gateway
 from sandbox.guild import Guild
 from sandbox.network_conditions import NetworkConditions
@@ -103,6 +104,8 @@ class WebhookManager:
         return thread_id
 
     def execute(self, hook: Json, place: str, draft: MessageDraft) -> Json:
+        if self._guild.channel(place)["type"] == FORUM_CHANNEL:
+            raise ApiError(220001)
         draft.check()
         avatar_hash = hook["avatar"]
         if url := draft.body.get("avatar_url"):

@@ -111,6 +111,7 @@ class SandboxContainer:
         self.interactions = InteractionManager(
             self.guild, self.messages, self.feed, self.gateway, clock=self.clock
         )
+        self.threads.create_seeded_posts()
 
 
 class FaultControls:
@@ -190,7 +191,7 @@ class FaultControls:
         self.publish()
 
     def set_age_restricted(self, channel_name: str, restricted: bool) -> None:
-        """Mark a text channel as age-restricted, or take the mark away, and notify the bot."""
+        """Mark a channel as age-restricted, or take the mark away, and notify the bot."""
         container = self._container
         channel = container.guild.set_age_restricted(channel_name, restricted)
         container.gateway.dispatch("CHANNEL_UPDATE", channel)

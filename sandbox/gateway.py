@@ -112,8 +112,11 @@ class Gateway:
         # A thread's own event has its channel as parent.
         has_channel = "channel_id" in data or "parent_id" in data
         in_channel = name in INTENTS and "guild_id" in data and has_channel
-        if in_channel and not guild.may(guild.bot_id, Permission.VIEW_CHANNEL):
-            return
+        if in_channel:
+            channel_id = data.get("channel_id") or data.get("parent_id")
+            channel = guild.store.get("channel", channel_id)
+            if not guild.may(guild.bot_id, Permission.VIEW_CHANNEL, channel):
+                return
         for session in self._sessions.values():
             if session.shard.has(guild_id) and session.has_intent_for(name, data):
                 seen = data

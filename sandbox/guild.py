@@ -6,9 +6,9 @@ import secrets
 from typing import cast
 
 from sandbox import guild_seed, payloads
+from sandbox.channel_types import DIRECT_CHANNEL, GUILD_TYPES, THREAD_CHANNEL, VOICE_TYPES
 from sandbox.guild_seed import GuildSeed, Permission, RoleSeed
 from sandbox.object_store import ObjectStore, StoredFile, time_of
-from sandbox.payloads import DIRECT_CHANNEL, TEXT_CHANNEL, THREAD_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 
 MEMBERS_ROLE_NAME = "Everyone here"
@@ -143,10 +143,10 @@ class Guild:
     def find_role(self, role_id: object) -> Json | None:
         return self.store.get(self._role_kind, role_id)
 
-    def _of_type(self, kind: int) -> list[Json]:
+    def _of_type(self, *kinds: int) -> list[Json]:
         channels = []
         for channel in self.store.all("channel"):
-            if channel["type"] == kind and self._has(channel):
+            if channel["type"] in kinds and self._has(channel):
                 channels.append(self._up_to_date(channel))
         return channels
 
@@ -157,8 +157,9 @@ class Guild:
         return channel | {"last_message_id": self.store.last("message", channel["id"])}
 
     def channels(self) -> list[Json]:
+        """List the guild's channels of all types; threads and posts are apart."""
         return sorted(
-            self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"])
+            self._of_type(*GUILD_TYPES), key=lambda channel: cast(int, channel["position"])
         )
 
     def threads(self) -> list[Json]:
@@ -212,14 +213,14 @@ class Guild:
         return bool(channel.get("nsfw"))
 
     def set_age_restricted(self, name: str, restricted: bool) -> Json:
-        """Set the mark of the text channel of this name until the next start, which follows the
+        """Set the mark of the channel of this name until the next start, which follows the
         seed. Raises SandboxRefusal.
         """
         for channel in self.channels():
             if channel["name"] == name:
                 self.store.put("channel", channel | {"nsfw": restricted})
                 return self.channel(channel["id"])
-        raise SandboxRefusal(f"There is no text channel called {name}.")
+        raise SandboxRefusal(f"There is no channel called {name}.")
 
     def members(self) -> list[Json]:
         return self.store.all(self._member_kind)
@@ -282,7 +283,12 @@ class Guild:
             return bits
         overwrites = [each for each in self._overwrites if each["id"] in held]
         denied = [int(overwrite["deny"]) for overwrite in overwrites]
-        return bits & ~guild_seed.combine_permissions(denied)
+        bits &= ~guild_seed.combine_permissions(denied)
+        # Who may not join a voice channel has no access to its messages, either.
+        is_voice = channel is not None and channel["type"] in VOICE_TYPES
+        if is_voice and not bits & Permission.CONNECT:
+            bits &= ~guild_seed.TEXT_PERMISSIONS
+        return bits
 
     def is_between(self, channel: Json, user_id: str) -> bool:
         """Return whether these direct messages are the member's or the bot's."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
 
+from sandbox.channel_types import FORUM_CHANNEL, GUILD_TYPES, TEXT_CHANNEL
+
 ALL_PERMISSIONS = (1 << 53) - 1
 
 
@@ -20,6 +22,7 @@ class Permission(IntFlag):
     ATTACH_FILES = 1 << 15
     READ_MESSAGE_HISTORY = 1 << 16
     MENTION_EVERYONE = 1 << 17
+    CONNECT = 1 << 20
     MANAGE_WEBHOOKS = 1 << 29
     USE_APPLICATION_COMMANDS = 1 << 31
     CREATE_PUBLIC_THREADS = 1 << 35
@@ -36,9 +39,10 @@ _TALK_PERMISSIONS = int(
     | Permission.READ_MESSAGE_HISTORY
 )
 
-DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
+DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS | Permission.CONNECT)
 MEMBER_PERMISSIONS = int(
     _TALK_PERMISSIONS
+    | Permission.CONNECT
     | Permission.USE_APPLICATION_COMMANDS
     | Permission.CREATE_PUBLIC_THREADS
     | Permission.SEND_POLLS
@@ -48,6 +52,15 @@ DIRECT_PERMISSIONS = int(
     _TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.SEND_POLLS
 )
 """Permissions of both sides in direct messages."""
+TEXT_PERMISSIONS = int(
+    _TALK_PERMISSIONS
+    | Permission.MANAGE_MESSAGES
+    | Permission.MENTION_EVERYONE
+    | Permission.MANAGE_WEBHOOKS
+    | Permission.USE_APPLICATION_COMMANDS
+    | Permission.SEND_POLLS
+)
+"""Permissions for a channel's messages, and to see it."""
 SILENCED_PERMISSIONS = int(
     Permission.SEND_MESSAGES
     | Permission.SEND_MESSAGES_IN_THREADS
@@ -69,12 +82,25 @@ def has_permissions(bits: int, needed: int) -> bool:
 
 
 @dataclass(frozen=True)
+class PostSeed:
+    """A post in a forum: its name, the name of its author among the members, and its text."""
+
+    name: str
+    author: str
+    content: str
+
+
+@dataclass(frozen=True)
 class ChannelSeed:
-    """A text channel; `nsfw` is Discord's term for age-restricted."""
+    """A channel; `nsfw` is Discord's term for age-restricted, `type` one of its types of channels
+    (`channel_types.py`), by default a text channel. `posts` are a new forum's.
+    """
 
     name: str
     topic: str = ""
     nsfw: bool = False
+    type: int = TEXT_CHANNEL
+    posts: tuple[PostSeed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,9 +146,20 @@ class GuildSeed:
     developer_tools: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a guild without members, or with an unknown role."""
+        """Refuse a guild without members, with an unknown role, or with a channel that guilds do
+        not have.
+        """
         if not self.members:
             raise ValueError("a guild needs at least one member")
+        for channel in self.channels:
+            if channel.type not in GUILD_TYPES:
+                raise ValueError(f"no type of a guild's channel: {channel.type} ({channel.name})")
+            if channel.posts and channel.type != FORUM_CHANNEL:
+                raise ValueError(f"only forums have posts, not {channel.name}")
+        names = {member.name for member in self.members}
+        authors = {post.author for channel in self.channels for post in channel.posts}
+        if authors - names:
+            raise ValueError(f"no such member: {', '.join(sorted(authors - names))}")
         unknown: set[str] = set()
         for member in self.members:
             unknown |= set(member.roles)

@@ -17,10 +17,10 @@ from sandbox.channel_messages import (
     MessageDraft,
     MessageManager,
 )
+from sandbox.channel_types import DIRECT_CHANNEL
 from sandbox.gateway import Gateway
 from sandbox.guild import Guild
 from sandbox.network_conditions import SimulatedClock
-from sandbox.payloads import DIRECT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json
 from sandbox.traffic_log import EventFeed
 from sandbox.validation import CHAT_INPUT

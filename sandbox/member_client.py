@@ -14,12 +14,12 @@ from sandbox.channel_messages import (
     MessageDraft,
     visible_to,
 )
+from sandbox.channel_types import FORUM_CHANNEL, TEXT_CHANNEL
 from sandbox.container import SandboxContainer
 from sandbox.guild_seed import Permission
 from sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
 from sandbox.interactions import CallbackType, Interaction, InteractionType
 from sandbox.object_store import StoredFile
-from sandbox.payloads import TEXT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from sandbox.stickers_and_polls import STICKERS
 from sandbox.validation import USER_COMMAND
@@ -138,10 +138,8 @@ class MemberClient:
 
     async def forward(self, channel: ChannelReference, message: Json) -> Json:
         """Forward a message that the member sees to a channel."""
-        location = self._find_channel(channel)
+        location = self._find_channel_to_write(channel)
         original = self._visible(_message_id(message))
-        if not self._may(Permission.SEND_MESSAGES, location):
-            raise SandboxRefusal("You do not have permission to send messages in this channel.")
         return self._container.messages.forward(self._self["user"], location["id"], original)
 
     def _post(
@@ -201,15 +199,28 @@ class MemberClient:
             raise SandboxRefusal("A thread cannot be created here.")
         if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
             raise SandboxRefusal("You do not have permission to create threads in this channel.")
-        if not 1 <= len(name.strip()) <= MAX_CHANNEL_NAME_CHARACTERS:
-            raise SandboxRefusal(
-                f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters."
-            )
+        _require_name(name, "thread")
         # A thread has the id of its message, which can therefore have no other.
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
         thread = self._container.threads.thread(self._self["user"], parent, name.strip(), start)
         return self._container.guild.client_view(thread)
+
+    async def post(self, forum: ChannelReference, name: str, content: str) -> Json:
+        """Create a post in a forum, with its first message."""
+        parent = self._find_channel(forum)
+        if parent["type"] != FORUM_CHANNEL:
+            raise SandboxRefusal("Posts are created in forums.")
+        # In a forum, this permission is the one to create posts.
+        if not self._may(Permission.SEND_MESSAGES, parent):
+            raise SandboxRefusal("You do not have permission to create posts in this channel.")
+        _require_name(name, "post")
+        words = self._with_mentions(content)
+        draft = MessageDraft({"content": words})
+        user = self._self["user"]
+        threads = self._container.threads
+        post = _as_client(words, lambda: threads.post(user, parent, name.strip(), draft))
+        return self._container.guild.client_view(post)
 
     async def dm(self) -> Json:
         return self._container.guild.client_view(self._container.threads.direct(self.id))
@@ -219,6 +230,8 @@ class MemberClient:
 
     def _find_channel_to_write(self, reference: ChannelReference) -> Json:
         location = self._find_channel(reference)
+        if location["type"] == FORUM_CHANNEL:
+            raise SandboxRefusal("A forum has posts. Create one, or write in one of them.")
         if not self._may(Permission.SEND_MESSAGES, location):
             raise SandboxRefusal("You do not have permission to send messages in this channel.")
         return location
@@ -387,6 +400,11 @@ class MemberClient:
             kind, self.id, location["id"], data, source=source, trigger=trigger
         )
         return InteractionResponse(interaction, self._container)
+
+
+def _require_name(name: str, what: str) -> None:
+    if not 1 <= len(name.strip()) <= MAX_CHANNEL_NAME_CHARACTERS:
+        raise SandboxRefusal(f"A {what}'s name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters.")
 
 
 def _message_id(message: Json) -> str:

@@ -318,6 +318,7 @@ PAGE_ACTIONS: dict[str, PageAction] = {
     "select": lambda page, me, body: me.select(body["message"], body["custom_id"], body["values"]),
     "submit": _Page.submit,
     "thread": lambda page, me, body: me.thread(body["channel"], body["name"], body.get("message")),
+    "post": lambda page, me, body: me.post(body["channel"], body["name"], body["content"]),
     "dm": lambda page, me, body: me.dm(),
     "language": _Page.language,
     "control": _Page.control,

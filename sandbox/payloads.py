@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sandbox.channel_types import (
+    DIRECT_CHANNEL,
+    FORUM_CHANNEL,
+    THREAD_CHANNEL,
+    VOICE_CHANNEL,
+    VOICE_TYPES,
+)
 from sandbox.guild_seed import ChannelSeed
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import Json
 
-# types of channels
-TEXT_CHANNEL = 0
-DIRECT_CHANNEL = 1
-THREAD_CHANNEL = 11
 SELECT_COMPONENTS = (3, 5, 6, 7, 8)  # types of components that are select menus
 MENTION_TYPES = ("users", "roles", "everyone")
 
@@ -84,9 +87,9 @@ def role(role_id: str, name: str, permissions: int, colour: int, position: int) 
 def channel(
     channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]
 ) -> Json:
-    return {
+    base = {
         "id": channel_id,
-        "type": TEXT_CHANNEL,
+        "type": seed.type,
         "guild_id": guild_id,
         "name": seed.name,
         "topic": seed.topic or None,
@@ -96,6 +99,17 @@ def channel(
         **_fields("parent_id last_message_id", None),
         **_fields("rate_limit_per_user flags", 0),
     }
+    if seed.type in VOICE_TYPES:
+        base |= {"bitrate": 64_000, "user_limit": 0, "rtc_region": None}
+    if seed.type == VOICE_CHANNEL:
+        del base["topic"]  # in its place Discord has a status, which no bot is sent
+    if seed.type == FORUM_CHANNEL:
+        base |= {
+            "available_tags": [],
+            "default_forum_layout": 0,
+            **_fields("default_reaction_emoji default_sort_order", None),
+        }
+    return base
 
 
 def thread(thread_id: str, parent: Json, owner_id: str, name: str, created_at: str) -> Json:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sandbox import payloads
 from sandbox.channel_messages import MessageDraft
+from sandbox.channel_types import THREAD_CHANNEL
 from sandbox.container import SandboxContainer
-from sandbox.payloads import THREAD_CHANNEL
 from sandbox.sandbox_errors import Json
 
 WEBHOOK_NAME = "Proxy"

@@ -23,6 +23,7 @@ ERROR_CODES: dict[int, tuple[int, str]] = {
     50003: (403, "Cannot execute action on a DM channel"),
     50005: (403, "Cannot edit a message authored by another user"),
     50006: (400, "Cannot send an empty message"),
+    50008: (400, "Cannot send messages in a non-text channel"),
     50013: (403, "Missing Permissions"),
     50021: (403, "Cannot execute action on a system message"),
     50024: (400, "Cannot execute action on this channel type"),
@@ -32,6 +33,7 @@ ERROR_CODES: dict[int, tuple[int, str]] = {
     50081: (400, "Invalid sticker sent"),
     160004: (400, "A thread has already been created for this message"),
     160002: (403, "Cannot reply without permission to read message history"),
+    220001: (400, "Webhooks posted to forum channels must have a thread_name or thread_id"),
 }
 """Discord's error codes that the sandbox uses: HTTP status and message."""
 

@@ -72,6 +72,33 @@ class ThreadManager:
             )
         return thread
 
+    def post(self, author: Json, forum: Json, name: str, draft: MessageDraft) -> Json:
+        """Create a post in a forum: a thread, whose first message has its id. Raises ApiError for
+        the message.
+        """
+        draft.check()
+        thread_id = self._store.new_id()
+        created = payloads.format_timestamp(time_of(thread_id))
+        post = payloads.thread(thread_id, forum, author["id"], name, created_at=created)
+        post["applied_tags"] = []
+        self._save(post)
+        self._gateway.dispatch("THREAD_CREATE", {**post, "newly_created": True})
+        self._messages.create(author, thread_id, draft, id=thread_id)
+        return self._guild.channel(thread_id)
+
+    def create_seeded_posts(self) -> None:
+        """Create the posts of the seed in the forums that have none yet."""
+        people = {member["user"]["global_name"]: member["user"] for member in self._guild.people()}
+        forums = {channel["name"]: channel for channel in self._guild.channels()}
+        used = {thread["parent_id"] for thread in self._guild.threads()}
+        for seed in self._guild.seed.channels:
+            forum = forums[seed.name]
+            if forum["id"] in used:
+                continue
+            for post in seed.posts:
+                draft = MessageDraft({"content": post.content})
+                self.post(people[post.author], forum, post.name, draft)
+
     def _save(self, channel: Json) -> Json:
         self._store.put("channel", channel)
         self._feed.publish("channel", self._guild.client_view(channel))

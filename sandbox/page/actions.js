@@ -8,7 +8,7 @@ import { markdown, plainText } from "/page/markdown.js";
 import { draw, EPHEMERAL, FIRST_OF_THREAD, USER_MESSAGE_TYPES } from "/page/message.js";
 import {
   availableCommands, channelName, CREATE_THREADS, decode, DIRECT, encode, findChannel,
-  MANAGE_MESSAGES, may, mentionsIn, TEXT, userName, users,
+  FORUM, MANAGE_MESSAGES, may, mentionsIn, TEXT, userName, users,
 } from "/page/guild.js";
 
 const ON_USER = 2;
@@ -17,6 +17,7 @@ const LONG_PRESS_MS = 500;
 const AFTER_CLICK_MS = 60;
 const NO_ANSWER = "This interaction failed: the application did not respond.";
 const MAX_THREAD_NAME = 100;
+const MAX_POST_TEXT = 2000;
 const SUGGESTED_NAME = 40;
 const WORDS = {
   reply: "Reply",
@@ -90,8 +91,29 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     });
   }
 
+  /** Ask for a post's name and first message, create it in a forum, and open it. */
+  function createPost(forum) {
+    const name = h("input", { maxLength: MAX_THREAD_NAME, autocomplete: "off" });
+    const content = h("textarea", { maxLength: MAX_POST_TEXT, rows: 4 });
+    openDialog({
+      title: `New post in ${channelName(forum)}`,
+      submit: "Post",
+      fields: [
+        field({ label: "Post title", input: name, required: true }),
+        field({ label: "Message", input: content, required: true }),
+      ],
+      async onSubmit(close) {
+        const body = { channel: forum.id, name: name.value, content: encode(content.value) };
+        const post = await act("post", body);
+        close();
+        openChannel(post.id, post);
+      },
+    });
+  }
+
   function forward(item, button) {
-    const items = state.channels.map((channel) => ({
+    const places = state.channels.filter((channel) => channel.type !== FORUM);
+    const items = places.map((channel) => ({
       label: channelName(channel),
       run: () => act("forward", { channel: channel.id, message: { id: item.message.id } })
         .catch(onError),
@@ -341,5 +363,5 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     if (item) edit(item);
     return Boolean(item);
   }
-  return { userMenu, openDirect, editLast };
+  return { userMenu, openDirect, createPost, editLast };
 }

@@ -8,7 +8,7 @@ import { $, h, openDialog, suggest } from "/page/dom.js";
 import { openForm } from "/page/form.js";
 import { EPHEMERAL } from "/page/message.js";
 import {
-  avatar, channelName, findChannel, isLater, roleText, TEXT, userName,
+  avatar, channelName, findChannel, FORUM, isLater, roleText, TEXT, userName,
 } from "/page/guild.js";
 import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
 import { drawActing, drawSidebar, listedChannels, openGuild } from "/page/sidebar.js";
@@ -135,7 +135,7 @@ function hashOf(channel) {
 
 function channelOfHash() {
   const words = decodeURIComponent(location.hash.slice(1));
-  return state.channels.find((channel) => hashOf(channel) === words);
+  return listedChannels().find((channel) => hashOf(channel) === words);
 }
 
 /** Show or hide the sidebar, which on a phone covers the conversation. */
@@ -147,6 +147,11 @@ function toggleSidebar(over) {
 /** Open a channel. `created` is a new channel whose event has not arrived yet. */
 async function openChannel(id, created) {
   toggleSidebar(false);
+  const forum = findChannel(id);
+  if (forum?.type === FORUM) {
+    actions.createPost(forum);
+    return;
+  }
   if (created && !findChannel(id)) state.channels.push(created);
   state.channel = id;
   location.hash = hashOf(findChannel());
@@ -190,7 +195,7 @@ async function start() {
     setTimeout(start, RETRY_MS);
     return;
   }
-  const stayed = findChannel() ?? channelOfHash() ?? state.channels[0];
+  const stayed = findChannel() ?? channelOfHash() ?? listedChannels()[0];
   state.channel = stayed.id;
   location.hash = hashOf(stayed);
   drawAll();
@@ -209,7 +214,7 @@ async function start() {
       pendingEvents = [];
       // Also the first time: what happened between the first answer and this moment came as no event.
       await loadState().catch(() => {});
-      if (!findChannel()) state.channel = state.channels[0].id;
+      if (!findChannel()) state.channel = listedChannels()[0].id;
       await load(again);
       again = true;
       await countMentions().catch(() => {});

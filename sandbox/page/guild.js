@@ -9,7 +9,14 @@ import { h } from "/page/dom.js";
 // Types of channels
 export const TEXT = 0;
 export const DIRECT = 1;
+export const VOICE = 2;
 export const THREAD = 11;
+export const STAGE = 13;
+export const FORUM = 15;
+/** The signs of a guild's channels in lists; of a text channel, the one before its name, too. */
+export const CHANNEL_SIGNS = {
+  [TEXT]: "#", [VOICE]: "🔊", [STAGE]: "🎤", [THREAD]: "⤷", [FORUM]: "🗨",
+};
 // Bits of permissions; there are more of them than a number has bits.
 export const SEND = 11n;
 export const MANAGE_MESSAGES = 13n;
@@ -37,6 +44,7 @@ export function findName(id) {
 export const findChannel = (id = state.channel) => state.channels.find((one) => one.id === id);
 export function channelName({ type, name, recipients }) {
   if (type === DIRECT) return `@${userName(recipients?.[0] ?? state.bot)}`;
+  if (type === VOICE || type === STAGE) return `${CHANNEL_SIGNS[type]} ${name}`;
   return type === THREAD ? `“${name}”` : `#${name}`;
 }
 export const roleName = (id) => state.roles.find((role) => role.id === id)?.name ?? "unknown-role";

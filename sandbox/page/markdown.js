@@ -1,7 +1,7 @@
 /** Discord's markdown as DOM nodes. */
 
 import { h } from "/page/dom.js";
-import { findName, now, findChannel, roleName, THREAD } from "/page/guild.js";
+import { findName, now, findChannel, roleName, TEXT } from "/page/guild.js";
 
 const mention = (text) => h("span", { className: "mention" }, text);
 
@@ -66,7 +66,7 @@ function spoiler(words) {
 function channel(id) {
   const found = findChannel(id);
   if (!found) return mention("#unknown");
-  const href = `#${found.type === THREAD ? id : found.name}`;
+  const href = `#${found.type === TEXT ? found.name : id}`;
   return h("a", { className: "mention", href, "data-channel": id }, `#${found.name}`);
 }
 

@@ -3,8 +3,8 @@
 import { act, state } from "/page/api.js";
 import { $, h, openMenu } from "/page/dom.js";
 import {
-  applyRoleColour, avatar, channelName, DIRECT, findChannel, person, roleText, TEXT, THREAD,
-  userName,
+  applyRoleColour, avatar, CHANNEL_SIGNS, channelName, DIRECT, findChannel, FORUM, person, roleText,
+  STAGE, THREAD, userName, VOICE,
 } from "/page/guild.js";
 import { showBench, showsBench } from "/page/side_panel.js";
 import { mentionCount, isUnread } from "/page/unread.js";
@@ -19,21 +19,27 @@ function threadsOf(id) {
   );
 }
 
-/** All channels and threads in the order of the sidebar. */
-export function listedChannels() {
+/** All channels, threads and posts in the order of the sidebar. */
+function entries() {
   const listed = [];
   for (const channel of state.channels) {
-    if (channel.type === TEXT) listed.push(channel, ...threadsOf(channel.id));
+    const isListed = channel.type !== THREAD && channel.type !== DIRECT;
+    if (isListed) listed.push(channel, ...threadsOf(channel.id));
   }
   listed.push(...state.channels.filter((channel) => channel.type === DIRECT));
   return listed;
 }
 
+/** Those of them that have messages. */
+export const listedChannels = () => entries().filter((channel) => channel.type !== FORUM);
+
 function channelMark(channel) {
   if (channel.type === DIRECT) return avatar(state.bot, "avatar tiny");
-  const sign = channel.type === THREAD ? "⤷" : "#";
-  return h("span", { className: "hash", ariaHidden: "true" }, sign);
+  return h("span", { className: "hash", ariaHidden: "true" }, CHANNEL_SIGNS[channel.type]);
 }
+
+/** What a channel's sign says, for those who do not see it. */
+const KINDS = { [VOICE]: ", voice channel", [STAGE]: ", stage", [FORUM]: ", forum: create a post" };
 
 function mentionBadge(count) {
   const words = h("span", { className: "unseen" }, " mentions");
@@ -55,6 +61,7 @@ function entry(channel, open) {
     },
     channelMark(channel),
     h("span", { className: "label" }, channel.name ?? userName(state.bot)),
+    KINDS[channel.type] && h("span", { className: "unseen" }, KINDS[channel.type]),
     channel.nsfw && h("span", { className: "grown", title: "Age-restricted channel" }, "18+"),
     unread && h("span", { className: "unseen" }, ", unread"),
     mentions > 0 && mentionBadge(mentions),
@@ -97,7 +104,7 @@ function drawChannels(open, openDirect) {
   const focused = active?.closest("#channels") && active.dataset.channel;
   const channels = [];
   const direct = [];
-  for (const channel of listedChannels()) {
+  for (const channel of entries()) {
     const place = channel.type === DIRECT ? direct : channels;
     place.push(entry(channel, open));
   }
@@ -112,9 +119,12 @@ function drawChannels(open, openDirect) {
   if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
 }
 
+const NO_VOICE = "The text chat of a voice channel. There is no voice here.";
+
 /** The topic above the messages; empty if there is none. */
 function topicOf(channel) {
   if (channel.topic !== null && channel.topic !== undefined) return channel.topic;
+  if (channel.type === VOICE || channel.type === STAGE) return NO_VOICE;
   return channel.type === DIRECT ? "Direct messages: only the two of you see them." : "";
 }
 

@@ -90,3 +90,34 @@ async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
     asked = await member.slash(QUAY, "persona show")
     assert asked.interaction.payload["locale"] == "vi"
     member.set_locale("en-US")
+
+
+async def test_a_voice_channel_has_a_chat_and_a_forum_its_posts(staged, visit):
+    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
+    tower = tobias.place("signal-tower")
+    await expect(tower.locator(".hash")).to_have_text("🔊")
+    await tower.click()
+    await expect(tobias.page.get_by_role("heading", level=1)).to_have_text("🔊 signal-tower")
+    await expect(tobias.page.locator("#topic")).to_contain_text("There is no voice here.")
+    await tobias.say("anybody up there?")
+    await tobias.sees("anybody up there?")
+    await tobias.page.reload()
+    await tobias.sees("anybody up there?")
+    await tobias.place("A brass lantern without a handle").click()
+    await tobias.sees("still warm")
+    await tobias.place("lost-and-found").click()
+    form = tobias.page.get_by_role("dialog", name="New post in #lost-and-found")
+    await form.get_by_label("Post title").fill("A left boot")
+    await form.get_by_label("Message").fill("Size nine, @Mina Vale.")
+    await form.get_by_role("button", name="Post").click()
+    heading = tobias.page.get_by_role("heading", level=1)
+    await expect(heading).to_have_text("#lost-and-found › A left boot")
+    await tobias.sees("Size nine, @Mina Vale.")
+    await tobias.say("and wet")
+    await tobias.sees("and wet")
+    mina = staged.sandbox.member("Mina Vale")
+    post = next(
+        each for each in staged.sandbox._container.guild.threads() if each["name"] == "A left boot"
+    )
+    first = staged.sandbox._container.messages.find(post["id"])
+    assert first["content"] == f"Size nine, <@{mina.id}>."

@@ -185,7 +185,7 @@ async def test_the_mark_of_a_channel_changes_while_the_bot_runs(sandbox, bot):
     for restricted in (True, False):
         sandbox.set_age_restricted("tavern", restricted)
         await until(lambda restricted=restricted: bot.room().is_nsfw() is restricted)
-    with pytest.raises(SandboxRefusal, match="no text channel called attic"):
+    with pytest.raises(SandboxRefusal, match="no channel called attic"):
         sandbox.set_age_restricted("attic", True)
 
 
