@@ -23,7 +23,7 @@ from bot.chat.discord_missed import answer_missed
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import said_text
-from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, SpeakChannel, WebhookChannel, channel_ref
 from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
@@ -36,7 +36,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_EDITED_AGE = datetime.timedelta(hours=1)
 """A mention that an edit adds to an older message is not answered."""
-MarkedChannel = discord.TextChannel | discord.ForumChannel
+MarkedChannel = WebhookChannel
 """Channels with Discord's mark of an age restriction; their threads have it, too."""
 
 
@@ -86,7 +86,7 @@ class ChatCog(commands.Cog):
         channel = interaction.channel
         if not isinstance(channel, SpeakChannel):
             raise RefusedError(
-                "Personas speak in text channels, threads and direct messages.", "Try it there."
+                f"Personas speak in {SPEAK_PLACES}, and in direct messages.", "Try it there."
             )
         services = self.bot.services
         personas = addressees(services, message, channel_ref(channel))

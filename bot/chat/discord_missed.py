@@ -14,7 +14,7 @@ from bot.chat.addressing import Rule
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_addressing import decide_on, persona_replied_to
 from bot.chat.message_text import has_words
-from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel
+from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel, may_read
 from bot.services import Bot, Services
 from bot.store import StoreError
 
@@ -109,13 +109,14 @@ def _server_channels(
         if guild is None:
             continue
         with_persona = {*channel_ids}
-        channels: list[GuildChannel] = [*guild.text_channels, *guild.threads]
+        channels = list[GuildChannel](guild.threads)
+        channels += [channel for channel in guild.channels if isinstance(channel, GuildChannel)]
         for channel in channels:
             place = channel_ref(channel)
             has_persona = place.channel_id in with_persona or place.parent_id in with_persona
             is_new = (channel.last_message_id or 0) > after
             # Last: it takes long, and cannot be told of a thread whose parent the bot does not see.
-            if has_persona and is_new and channel.permissions_for(guild.me).read_message_history:
+            if has_persona and is_new and may_read(channel, guild.me):
                 yield channel
 
 

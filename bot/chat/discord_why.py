@@ -9,7 +9,7 @@ from bot.chat.decision_log import NotedDecision
 from bot.chat.discord_addressing import decide_on
 from bot.chat.discord_answers import SAFETY_REMARK
 from bot.chat.discord_missed import MISSED_MINUTES
-from bot.chat.places import GuildChannel, SpeakChannel
+from bot.chat.places import GuildChannel, SpeakChannel, may_read
 from bot.chat.reply_text import discord_text
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -91,10 +91,7 @@ async def _find_message(interaction: Interaction, text: str) -> discord.Message:
 
 def _may_read(interaction: Interaction, channel: GuildChannel) -> bool:
     user = interaction.user
-    if not isinstance(user, discord.Member):
-        return False
-    allowed = channel.permissions_for(user)
-    return allowed.view_channel and allowed.read_message_history
+    return isinstance(user, discord.Member) and may_read(channel, user)
 
 
 def _explanation(bot: Bot, message: discord.Message) -> str:

@@ -6,10 +6,16 @@ from typing import TypeVar
 
 import discord
 
+from bot.platform.permissions import VoiceChannel
 from bot.store import AnswerMode
 
-GuildChannel = discord.TextChannel | discord.Thread
+GuildChannel = discord.TextChannel | VoiceChannel | discord.Thread
+"""A server's channels with messages; the posts of a forum are threads."""
 SpeakChannel = GuildChannel | discord.DMChannel
+WebhookChannel = discord.TextChannel | VoiceChannel | discord.ForumChannel
+"""Channels that have webhooks, which also speak in their threads."""
+SPEAK_PLACES = "text channels, the chats of voice channels, threads and posts of forums"
+"""Where personas speak in a server, for the errors about other channels."""
 V = TypeVar("V")
 
 
@@ -36,6 +42,16 @@ def channel_ref(channel: SpeakChannel) -> ChannelRef:
     if isinstance(channel, discord.Thread):
         return ChannelRef(channel.guild.id, channel.id, channel.parent_id)
     return ChannelRef(channel.guild.id, channel.id)
+
+
+def may_read(channel: GuildChannel, member: discord.Member) -> bool:
+    """Report whether a member has access to the messages of a channel; to those of a voice channel,
+    only who may join it has.
+    """
+    allowed = channel.permissions_for(member)
+    if isinstance(channel, VoiceChannel) and not allowed.connect:
+        return False
+    return allowed.view_channel and allowed.read_message_history
 
 
 async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:

@@ -74,7 +74,7 @@ class WebhookSender:
 
     @property
     def thread(self) -> Any:
-        """The thread, for discord.py; MISSING in a text channel."""
+        """The thread, for discord.py; MISSING in a channel."""
         if isinstance(self.channel, discord.Thread):
             return self.channel
         return discord.utils.MISSING

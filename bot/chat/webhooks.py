@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
-from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
+from bot.chat.places import ChannelCache, SpeakChannel, WebhookChannel, channel_ref
 from bot.chat.senders import BotSender, MessageSender, WebhookSender
 from bot.store import Store, StoreError
 from personas.schemas.chat import Persona
@@ -94,7 +94,7 @@ class SenderRegistry:
         Discord does not give it one.
         """
         home = channel.parent if isinstance(channel, discord.Thread) else channel
-        if not isinstance(home, discord.TextChannel):
+        if not isinstance(home, WebhookChannel):
             return BotSender(channel, persona)
         lock = self._locks.setdefault(home.id, asyncio.Lock())
         try:
@@ -123,7 +123,7 @@ class SenderRegistry:
         async with lock.showing(persona.avatar, set_avatar):
             yield
 
-    async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
+    async def _webhook(self, persona: Persona, channel: WebhookChannel) -> discord.Webhook:
         if stored := self._store.channels.webhook(channel.id):
             assert self._client is not None  # channels come from a client
             webhook = discord.Webhook.partial(*stored, client=self._client)
@@ -153,7 +153,7 @@ class SenderRegistry:
             async with self._wearing(webhook, persona, channel_id):
                 pass
 
-    async def _find_or_create(self, channel: discord.TextChannel) -> discord.Webhook:
+    async def _find_or_create(self, channel: WebhookChannel) -> discord.Webhook:
         own = await self._own_webhooks(channel)
         if not own:
             created = await channel.create_webhook(name=WEBHOOK_NAME, reason="a persona's voice")
@@ -166,7 +166,7 @@ class SenderRegistry:
                     await surplus.delete(reason="another one is used")
         return webhook
 
-    async def _own_webhooks(self, channel: discord.TextChannel) -> list[discord.Webhook]:
+    async def _own_webhooks(self, channel: WebhookChannel) -> list[discord.Webhook]:
         """Find webhooks of the bot that are not stored: it was killed before it could do so, or its
         home is new.
         """

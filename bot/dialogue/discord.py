@@ -8,7 +8,7 @@ from discord.app_commands import Range
 
 from bot.chat.discord_buttons import quote_member
 from bot.chat.message_text import has_words
-from bot.chat.places import GuildChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, GuildChannel, channel_ref
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -47,9 +47,7 @@ async def duet(
 ) -> None:
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
-        raise RefusedError(
-            "Personas talk with each other in text channels and threads of a server."
-        )
+        raise RefusedError(f"In a server, personas talk with each other in {SPEAK_PLACES}.")
     require_moderator(interaction)
     services = interaction.client.services
     pair = (channel_persona(interaction), other)

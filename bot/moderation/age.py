@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import discord
 
 from bot.platform.errors import RefusedError
+from bot.platform.permissions import VoiceChannel
 from bot.store import Store, guild_suffix
 from personas.schemas.chat import Persona, fold_name
 
@@ -87,4 +88,5 @@ def has_age_tag(persona: Persona) -> bool:
 
 def is_age_restricted(channel: object) -> bool:
     """Report whether Discord marks a channel, or the channel of a thread, as age-restricted."""
-    return isinstance(channel, discord.TextChannel | discord.Thread) and channel.is_nsfw()
+    marked = discord.TextChannel | VoiceChannel | discord.Thread
+    return isinstance(channel, marked) and channel.is_nsfw()

@@ -337,7 +337,7 @@ def assigned_text(persona: Persona, answers: str, channel: SpeakChannel, can_rea
         lines.append(
             f"The bot may not {need.why}: {need.cost}. The operator can set MESSAGE_CONTENT_INTENT."
         )
-    for missing in permissions.missing_permissions(channel.permissions_for(channel.guild.me)):
+    for missing in permissions.missing_in_channel(channel, channel.guild.me):
         lines.append(
             f"I lack the permission {permissions.permission_title(missing)} here: {missing.cost}."
         )

@@ -11,7 +11,7 @@ from discord import app_commands
 
 from bot.chat.delivery import UNCERTAIN_ERRORS
 from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
-from bot.chat.places import GuildChannel, channel_ref, usual_answers
+from bot.chat.places import SPEAK_PLACES, GuildChannel, channel_ref, usual_answers
 from bot.moderation.age import AgeRestrictedError
 from bot.personas.card_import import import_character_book
 from bot.personas.creation import (
@@ -328,7 +328,7 @@ def _next_steps(persona: Persona) -> discord.ui.View:
 
 def _channel(interaction: Interaction) -> GuildChannel:
     if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError("Personas live in text channels and threads.", "Try it in one of them.")
+        raise RefusedError(f"Personas live in {SPEAK_PLACES}.", "Try it in one of them.")
     return interaction.channel
 
 

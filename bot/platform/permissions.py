@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import discord
 
+VoiceChannel = discord.VoiceChannel | discord.StageChannel
+"""Channels with voice; of these the bot uses the chat alone."""
+
 
 @dataclass(frozen=True)
 class RequiredPermission:
@@ -58,6 +61,15 @@ REQUIRED_PERMISSIONS = (
     ),
 )
 
+CONNECT = RequiredPermission(
+    "connect",
+    "read and answer in the chat of a voice channel",
+    "it reads and answers nothing there",
+)
+"""Discord's condition for the messages of a voice channel. Servers give it to everybody, as a rule,
+so that the invitation does not ask for it.
+"""
+
 MESSAGE_CONTENT = RequiredPermission(
     "message_content",
     "read messages that do not mention it, in channels set to answer everything",
@@ -90,6 +102,17 @@ def missing_permissions(granted: discord.Permissions) -> list[RequiredPermission
     return [need for need in REQUIRED_PERMISSIONS if not getattr(granted, need.permission)]
 
 
+def missing_in_channel(
+    channel: discord.abc.GuildChannel | discord.Thread, me: discord.Member
+) -> list[RequiredPermission]:
+    """The required permissions that the bot is not granted in a channel."""
+    granted = channel.permissions_for(me)
+    missing = missing_permissions(granted)
+    if isinstance(channel, VoiceChannel) and granted.view_channel and not granted.connect:
+        missing.insert(0, CONNECT)
+    return missing
+
+
 def invite_url(application_id: int) -> str:
     """The address to invite the bot with its required permissions."""
     return discord.utils.oauth_url(
@@ -117,7 +140,7 @@ def find_missing_permissions(
     guild_wide = missing_permissions(guild.me.guild_permissions)
     result = [MissingPermission(guild.name, need, guild_remedy(need)) for need in guild_wide]
     for channel in channels:
-        missing = missing_permissions(channel.permissions_for(guild.me))
+        missing = missing_in_channel(channel, guild.me)
         reported = {need.permission for need in guild_wide}
         # Without View Channel, for instance, a channel lacks everything else, too.
         for need in missing:

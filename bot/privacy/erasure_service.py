@@ -18,6 +18,7 @@ import discord
 from pydantic import Field, ValidationError
 
 from bot.chat.model_names import version_label
+from bot.chat.places import GuildChannel
 from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.platform.clock import BackgroundTask
@@ -169,9 +170,7 @@ class LiveBotHooks:
     def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
         for setting in self.client.services.store.channels.of_guild(guild.id):
             channel = guild.get_channel_or_thread(setting.channel_id)
-            if setting.persona_id == persona_id and isinstance(
-                channel, discord.TextChannel | discord.Thread
-            ):
+            if setting.persona_id == persona_id and isinstance(channel, GuildChannel):
                 yield channel
 
 

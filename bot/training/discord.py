@@ -8,7 +8,7 @@ from discord import ButtonStyle, app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
-from bot.chat.places import GuildChannel
+from bot.chat.places import SPEAK_PLACES, GuildChannel
 from bot.data.discord import offer_fetch
 from bot.platform.clock import BackgroundTask
 from bot.platform.discord_kit.transformers import (
@@ -222,7 +222,7 @@ class TrainFromCardButton(
 def progress_channel(interaction: Interaction) -> GuildChannel:
     """Return the channel in which a training's progress is shown. Raises `RefusedError`."""
     if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+        raise RefusedError(f"Progress is shown in {SPEAK_PLACES}.", "Try it there.")
     return interaction.channel
 
 

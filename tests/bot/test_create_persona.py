@@ -203,7 +203,7 @@ async def test_what_a_form_refuses_and_takes(stage):
 async def test_no_form_opens_where_no_persona_can_live(stage, monkeypatch):
     monkeypatch.setattr(discord_create, "GuildChannel", discord.VoiceChannel)
     answer = await opened(stage)
-    await said(answer, "Personas live in text channels and threads.")
+    await said(answer, "Personas live in text channels, the chats of voice channels,")
     assert answer.modal is None, "a persona would be stored before that is said"
 
 

@@ -76,6 +76,7 @@ async def test_the_chat_of_a_voice_channel_has_messages_and_webhooks(sandbox, pr
 
 async def test_threads_are_refused_to_the_bot_in_a_voice_channel_too(sandbox, probe, api):
     deck = sandbox.channel("deck")["id"]
+    sandbox.set_permission("CREATE_PUBLIC_THREADS", True)
     status, answer, _ = await api("POST", f"/channels/{deck}/threads", {"name": "x", "type": 11})
     assert (status, answer["code"]) == (400, 50024)
 

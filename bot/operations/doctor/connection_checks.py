@@ -140,7 +140,7 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
                 channels += channels_in_use(guild, store)
             for lack in permissions.find_missing_permissions(guild, channels):
                 is_complete = False
-                is_mute = lack.need.permission in ("view_channel", "send_messages")
+                is_mute = lack.need.permission in ("view_channel", "send_messages", "connect")
                 state: CheckState = "fail" if is_mute else "warn"
                 yield BotCheck("permissions", state, lack.description, lack.remedy)
     if is_complete:

@@ -247,7 +247,7 @@ def _require_place(services: Services, guild_id: int, channel: str = "") -> Spea
         return None
     place = guild.get_channel_or_thread(int(channel)) if guild else None
     if not isinstance(place, SpeakChannel):
-        raise Problem("not-found", f"There is no text channel {channel} there.", "Choose another.")
+        raise Problem("not-found", f"There is no channel {channel} there.", "Choose another.")
     return place
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import discord
 from discord import app_commands
 
-from bot.chat.places import GuildChannel, SpeakChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, GuildChannel, SpeakChannel, channel_ref
 from bot.moderation.roles import Action, RolePermissions, command_actions
 from bot.personas.registry import short_id
 from bot.platform import permissions
@@ -64,7 +64,7 @@ def require_speak_channel(interaction: Interaction) -> SpeakChannel:
     """Return the command's channel. Raises `RefusedError` where no persona can live."""
     if not isinstance(interaction.channel, SpeakChannel):
         raise RefusedError(
-            "Personas live in text channels, threads and direct messages.", "Try it there."
+            f"Personas live in {SPEAK_PLACES}, and in direct messages.", "Try it there."
         )
     return interaction.channel
 
@@ -72,7 +72,7 @@ def require_speak_channel(interaction: Interaction) -> SpeakChannel:
 def require_guild_channel(interaction: Interaction) -> GuildChannel:
     """Return the command's channel or thread of a server. Raises `RefusedError` elsewhere."""
     if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError("Personas live in text channels and threads.", "Try it there.")
+        raise RefusedError(f"Personas live in {SPEAK_PLACES}.", "Try it there.")
     return interaction.channel
 
 

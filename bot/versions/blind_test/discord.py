@@ -3,7 +3,7 @@
 import discord
 from discord import app_commands
 
-from bot.chat.places import GuildChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, GuildChannel, channel_ref
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -66,7 +66,7 @@ async def compare(
 ) -> None:
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
-        raise RefusedError("Versions are compared in text channels and threads.", "Try it there.")
+        raise RefusedError(f"Versions are compared in {SPEAK_PLACES}.", "Try it there.")
     await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:

@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
-from bot.chat.places import GuildChannel, SpeakChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, GuildChannel, SpeakChannel, channel_ref
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -31,6 +31,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.permissions import VoiceChannel
 from bot.services import Bot, Services
 from bot.store import NewRollout, Rollout
 from bot.versions.discord import PromoteButton, install_named_dialogue, promotion_text
@@ -41,6 +42,8 @@ from personas.errors import RequestError
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
+RolloutChannel = discord.TextChannel | VoiceChannel
+"""Channels of which a rollout can be; their threads belong to them."""
 ROLLOUT = ModeratorGroup(
     name="rollout", description="Let a version answer a part of the replies first.", parent=FINETUNE
 )
@@ -107,15 +110,13 @@ async def start_rollout(
     interaction: Interaction,
     version: OtherVersionOption | None = None,
     share: Range[int, 1, 99] | None = None,
-    channel: discord.TextChannel | None = None,
+    channel: RolloutChannel | None = None,
     persona: PersonaOption | None = None,
 ) -> None:
     origin = interaction.channel
     services = interaction.client.services
     if not isinstance(origin, GuildChannel):
-        raise RefusedError(
-            "Rollouts are started and reported in text channels and threads.", "Try it there."
-        )
+        raise RefusedError(f"Rollouts are started and reported in {SPEAK_PLACES}.", "Try it there.")
     if share is None and channel is None:
         raise RequestError(
             "How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both."
@@ -201,9 +202,10 @@ async def history(interaction: Interaction, persona: PersonaOption | None = None
     await respond(interaction, pages[0], history_view(persona.id, 0, len(pages)))
 
 
-def require_speaks_in(services: Services, persona: Persona, channel: discord.TextChannel) -> None:
+def require_speaks_in(services: Services, persona: Persona, channel: RolloutChannel) -> None:
     """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
-    places: list[SpeakChannel] = [channel, *channel.threads]
+    places: list[SpeakChannel] = [channel]
+    places += [thread for thread in channel.guild.threads if thread.parent_id == channel.id]
     for place in places:
         residents = services.personas_in(channel_ref(place))
         if any(resident.id == persona.id for resident in residents):
