@@ -40,7 +40,12 @@ def gateway_bot(parts: SandboxContainer, call: ApiCall) -> Json:
 
 
 def application(parts: SandboxContainer, call: ApiCall) -> Json:
-    return payloads.application(parts.guild.bot, parts.guild.owner, len(parts.shared.guilds))
+    return payloads.application(
+        parts.guild.bot,
+        parts.guild.owner,
+        len(parts.shared.guilds),
+        user_install=parts.guild.seed.user_install,
+    )
 
 
 def get_guild(parts: SandboxContainer, call: ApiCall) -> Json:

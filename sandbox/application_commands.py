@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sandbox import guild_seed, payloads, validation
+from sandbox import guild_seed, outside_places, payloads, validation
 from sandbox.channel_types import DIRECT_CHANNEL
 from sandbox.guild import Guild
 from sandbox.guild_seed import Permission
@@ -14,6 +14,8 @@ SUBCOMMAND = 1
 GROUP = 2
 GUILD_CONTEXT = 0
 DIRECT_CONTEXT = 1
+USER_INSTALL = 1
+"""Type of an installation: by a person, for themself."""
 GLOBAL_SCOPE = "global"
 
 
@@ -56,7 +58,8 @@ class CommandRegistry:
         old = existing.get((kind, body["name"]))
         registered = {
             "contexts": None,
-            "integration_types": [0],
+            # By default all that the portal's page Installation offers.
+            "integration_types": [0, USER_INSTALL] if self._guild.seed.user_install else [0],
             "nsfw": False,
             **payloads.without_nulls(body),
             "id": old["id"] if old else self._store.new_id(),
@@ -116,6 +119,11 @@ class CommandRegistry:
         if command.get("nsfw") and not self._guild.is_nsfw(channel):
             raise SandboxRefusal(f"{shown} can be used in age-restricted channels only.")
         context = DIRECT_CONTEXT if channel["type"] == DIRECT_CHANNEL else GUILD_CONTEXT
+        if self._guild.outside_place(channel["id"]):
+            context = outside_places.context_of(channel)
+            is_installed = self._guild.seed.user_install
+            if not is_installed or USER_INSTALL not in command["integration_types"]:
+                raise SandboxRefusal(f"There is no command called {shown}.")
         if command.get("contexts") is not None and context not in command["contexts"]:
             raise SandboxRefusal(f"{shown} cannot be used here.")
         return command

@@ -293,9 +293,14 @@ class MessageManager:
         for attachment in message["attachments"]:
             self._store.delete_file(int(attachment["id"]))
         self._feed.publish("delete", self._render(message))
-        if storage_kind(message) == "message":
+        if self._is_told(message):
             ids = {"id": message_id, "channel_id": message["channel_id"]}
             self._gateway.dispatch("MESSAGE_DELETE", ids | self._guild_field(message["channel_id"]))
+
+    def _is_told(self, message: Json) -> bool:
+        """Return whether the bot gets the events of a message."""
+        is_outside = self.guild.outside_place(message["channel_id"]) is not None
+        return storage_kind(message) == "message" and not is_outside
 
     def with_address(self, attachment: Json) -> Json:
         """Render an attachment with its current URL."""
@@ -316,7 +321,7 @@ class MessageManager:
     def _publish(self, kind: str, event: str, message: Json) -> Json:
         rendered = self._render(message)
         self._feed.publish(kind, rendered)
-        if storage_kind(message) == "message":
+        if self._is_told(message):
             data = rendered | self._guild_field(message["channel_id"])
             author = self.guild.find_member(message["author"]["id"])
             if author and "guild_id" in data:

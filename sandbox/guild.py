@@ -9,6 +9,7 @@ from sandbox import guild_seed, payloads
 from sandbox.channel_types import DIRECT_CHANNEL, GUILD_TYPES, THREAD_CHANNEL, VOICE_TYPES
 from sandbox.guild_seed import GuildSeed, Permission, RoleSeed
 from sandbox.object_store import ObjectStore, StoredFile, time_of
+from sandbox.outside_places import OUTSIDE
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 
 MEMBERS_ROLE_NAME = "Everyone here"
@@ -174,12 +175,22 @@ class Guild:
 
     def channel(self, channel_id: object) -> Json:
         """Return the channel, thread or direct messages, or raise 10003 (also for another
-        guild's).
+        guild's), and 50001 for a place where the bot is not.
         """
+        if self.outside_place(channel_id):
+            raise ApiError(50001)
         channel = self.store.get("channel", channel_id)
         if channel is None or not self._has(channel):
             raise ApiError(10003)
         return self._up_to_date(channel)
+
+    def outside_place(self, channel_id: object) -> Json | None:
+        """Return a place where the bot is not."""
+        return self.store.get(OUTSIDE, channel_id)
+
+    def location(self, channel_id: object) -> Json:
+        """Return a channel, or a place where the bot is not. Raises ApiError 10003."""
+        return self.outside_place(channel_id) or self.channel(channel_id)
 
     def visible_channels(self, user_id: str) -> list[Json]:
         """List the channels that the member sees, as their client shows them."""

@@ -28,6 +28,7 @@ class Permission(IntFlag):
     CREATE_PUBLIC_THREADS = 1 << 35
     SEND_MESSAGES_IN_THREADS = 1 << 38
     SEND_POLLS = 1 << 49
+    USE_EXTERNAL_APPS = 1 << 50
 
 
 _TALK_PERMISSIONS = int(
@@ -46,6 +47,7 @@ MEMBER_PERMISSIONS = int(
     | Permission.USE_APPLICATION_COMMANDS
     | Permission.CREATE_PUBLIC_THREADS
     | Permission.SEND_POLLS
+    | Permission.USE_EXTERNAL_APPS
 )
 """Permissions of every member."""
 DIRECT_PERMISSIONS = int(
@@ -128,7 +130,7 @@ class MemberSeed:
 @dataclass(frozen=True)
 class GuildSeed:
     """A guild, its members and its bot; `message_content` is the developer portal's switch for that
-    intent.
+    intent, `user_install` the one that lets people install the application for themselves.
 
     `welcome` are lines that the page shows until they are dismissed. `developer_tools`: the page
     offers its bench without being asked.
@@ -142,6 +144,7 @@ class GuildSeed:
     bot_avatar: Path | None = None
     bot_permissions: int = DEFAULT_BOT_PERMISSIONS
     message_content: bool = True
+    user_install: bool = True
     welcome: tuple[str, ...] = ()
     developer_tools: bool = True
 

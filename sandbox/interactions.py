@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from sandbox import validation
+from sandbox import outside_places, validation
 from sandbox.channel_messages import (
     CONTEXT_MENU_RESPONSE,
     EPHEMERAL,
@@ -77,6 +77,7 @@ class Interaction:
     expired: bool = False
     data: Json = field(default_factory=dict)
     original: str | None = None
+    follow_ups: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -91,7 +92,7 @@ class Interaction:
             "id": self.payload["id"],
             "type": self.kind,
             "user": self.user,
-            "authorizing_integration_owners": {},
+            "authorizing_integration_owners": self.payload["authorizing_integration_owners"],
         }
         if self.kind is InteractionType.COMMAND:
             data = self.payload["data"]
@@ -169,7 +170,7 @@ class InteractionManager:
         return attachment_ids
 
     def _payload(self, kind: InteractionType, user_id: str, channel_id: str, data: Json) -> Json:
-        channel = self._guild.channel(channel_id)
+        place = self._guild.outside_place(channel_id)
         payload = {
             "id": self._guild.store.new_id(),
             "application_id": self._guild.bot_id,
@@ -178,11 +179,16 @@ class InteractionManager:
             "version": 1,
             "data": self._reachable(data),
             "channel_id": channel_id,
-            "channel": channel,
-            "app_permissions": str(self._guild.permissions_of(self._guild.bot_id, channel)),
             "locale": self.locale_of(user_id),
             "entitlements": [],
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
+        }
+        if place:
+            return payload | outside_places.origin(place, self._guild.member(user_id))
+        channel = self._guild.channel(channel_id)
+        payload |= {
+            "channel": channel,
+            "app_permissions": str(self._guild.permissions_of(self._guild.bot_id, channel)),
         }
         if channel["type"] == DIRECT_CHANNEL:
             return payload | self._direct(user_id)
@@ -262,6 +268,9 @@ class InteractionManager:
 
     def _send(self, interaction: Interaction, draft: MessageDraft, more_flags: int = 0) -> Json:
         flags = (draft.body.get("flags") or 0) & ~LOADING | more_flags
+        place = self._guild.outside_place(interaction.payload["channel_id"])
+        if place and outside_places.is_private(place):
+            flags |= EPHEMERAL
         kind = {}
         if interaction.kind is InteractionType.COMMAND and interaction.original is None:
             is_slash = interaction.payload["data"]["type"] == CHAT_INPUT
@@ -304,6 +313,11 @@ class InteractionManager:
         draft.check()
         if interaction.original is not None and self._is_loading(interaction.original):
             return self._messages.edit(interaction.original, draft)
+        place = self._guild.outside_place(interaction.payload["channel_id"])
+        is_limited = place is not None and "guild_id" in place
+        if is_limited and interaction.follow_ups >= outside_places.MAX_FOLLOW_UPS:
+            raise ApiError(40094)
+        interaction.follow_ups += 1
         return self._send(interaction, draft)
 
     def _is_loading(self, message_id: str) -> bool:

@@ -16,7 +16,7 @@ from sandbox.channel_messages import (
 )
 from sandbox.channel_types import FORUM_CHANNEL, TEXT_CHANNEL
 from sandbox.container import SandboxContainer
-from sandbox.guild_seed import Permission
+from sandbox.guild_seed import Permission, has_permissions
 from sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
 from sandbox.interactions import CallbackType, Interaction, InteractionType
 from sandbox.object_store import StoredFile
@@ -181,7 +181,7 @@ class MemberClient:
         """Delete an own message, or with Manage Messages anybody's."""
         current = self._visible(_message_id(message))
         is_own = current["author"]["id"] == self.id
-        location = self._container.guild.channel(current["channel_id"])
+        location = self._container.guild.location(current["channel_id"])
         may_delete = is_own or self._may(Permission.MANAGE_MESSAGES, location)
         # Discord's client dismisses an ephemeral message, and offers no deletion.
         if current["flags"] & EPHEMERAL or not may_delete:
@@ -226,10 +226,14 @@ class MemberClient:
         return self._container.guild.client_view(self._container.threads.direct(self.id))
 
     def _may(self, needed: Permission, location: Json) -> bool:
+        if self._container.guild.outside_place(location["id"]):
+            return has_permissions(int(location["permissions"]), needed)
         return self._container.guild.may(self.id, needed, location)
 
     def _find_channel_to_write(self, reference: ChannelReference) -> Json:
         location = self._find_channel(reference)
+        if self._container.guild.outside_place(location["id"]):
+            raise SandboxRefusal("Where the bot is not, the sandbox has interactions alone.")
         if location["type"] == FORUM_CHANNEL:
             raise SandboxRefusal("A forum has posts. Create one, or write in one of them.")
         if not self._may(Permission.SEND_MESSAGES, location):
@@ -240,6 +244,8 @@ class MemberClient:
         id_or_name = str(reference).removeprefix("#")
         if isinstance(reference, dict):
             id_or_name = reference["id"]
+            if place := self._container.guild.outside_place(id_or_name):
+                return place
         for location in self._container.guild.visible_channels(self.id):
             if id_or_name in (location["id"], location.get("name")):
                 return self._container.guild.channel(location["id"])
@@ -326,7 +332,7 @@ class MemberClient:
             "id": component["id"],
             **values,
         }
-        location = self._container.guild.channel(message["channel_id"])
+        location = self._container.guild.location(message["channel_id"])
         return await self._ask(InteractionType.COMPONENT, location, data, message)
 
     def _visible(self, message_id: str) -> Json:
@@ -339,7 +345,7 @@ class MemberClient:
         return message
 
     def _sees(self, message: Json) -> bool:
-        location = self._container.guild.channel(message["channel_id"])
+        location = self._container.guild.location(message["channel_id"])
         return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, location)
 
     async def submit(
@@ -356,7 +362,7 @@ class MemberClient:
                 rows.append(filled)
         data = {"custom_id": form["custom_id"], "components": rows}
         source = self._visible(interaction.source) if interaction.source else None
-        location = self._container.guild.channel(interaction.payload["channel_id"])
+        location = self._container.guild.location(interaction.payload["channel_id"])
         return await self._ask(
             InteractionType.FORM, location, data, source=source, trigger=interaction
         )

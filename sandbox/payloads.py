@@ -197,7 +197,7 @@ def guild_create(
     }
 
 
-def application(bot: Json, owner: Json, guild_count: int) -> Json:
+def application(bot: Json, owner: Json, guild_count: int, *, user_install: bool) -> Json:
     """Build the bot's application; its id is the bot's, as for every application created today."""
     return {
         "id": bot["id"],
@@ -210,7 +210,7 @@ def application(bot: Json, owner: Json, guild_count: int) -> Json:
         "redirect_uris": [],
         "approximate_guild_count": guild_count,
         "eligible_oauth2_scopes": [],
-        "integration_types_config": {"0": {}},
+        "integration_types_config": {"0": {}, "1": {}} if user_install else {"0": {}},
         **_fields("bot_public bot_require_code_grant", False),
         **_fields(
             "icon type interactions_endpoint_url role_connections_verification_url team", None

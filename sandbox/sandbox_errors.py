@@ -19,6 +19,7 @@ ERROR_CODES: dict[int, tuple[int, str]] = {
     30032: (400, "Maximum number of application commands reached (100)."),
     40005: (413, "Request entity too large"),
     40060: (400, "Interaction has already been acknowledged."),
+    40094: (403, "This interaction has reached the limit of follow-up messages"),
     50001: (403, "Missing Access"),
     50003: (403, "Cannot execute action on a DM channel"),
     50005: (403, "Cannot edit a message authored by another user"),

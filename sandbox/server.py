@@ -13,7 +13,7 @@ import discord.http
 from aiohttp import web
 from yarl import URL
 
-from sandbox import http_api, page_api
+from sandbox import http_api, outside_places, page_api
 from sandbox.account_deletion import (
     DepartingMember,
     delete_account_content,
@@ -22,7 +22,7 @@ from sandbox.account_deletion import (
 from sandbox.api_routes import ROUTES
 from sandbox.container import FaultControls, SandboxContainer, SharedComponents
 from sandbox.gateway import ShardLimits
-from sandbox.guild_seed import GuildSeed
+from sandbox.guild_seed import MEMBER_PERMISSIONS, GuildSeed
 from sandbox.member_client import MemberClient
 from sandbox.proxy_bot import ProxyBot
 from sandbox.sandbox_errors import Json, NotLoopback
@@ -244,6 +244,24 @@ class Sandbox(FaultControls):
     def webhooks(self, channel_name: str, guild_id: int | None = None) -> list[Json]:
         channel = self.channel(channel_name, guild_id)
         return self._of_guild(guild_id).webhooks.of_channel(channel["id"])
+
+    def outside_channel(
+        self, name: str, *, permissions: int = MEMBER_PERMISSIONS, nsfw: bool = False
+    ) -> Json:
+        """Create a channel of a guild in which the bot is not, for the commands of a person who has
+        installed the application; `MemberClient.slash` takes it.
+        """
+        return outside_places.create_channel(
+            self._shared.store, name, permissions=permissions, nsfw=nsfw
+        )
+
+    def outside_group(self, name: str) -> Json:
+        """Create a group of people without the bot, likewise."""
+        return outside_places.create_group(self._shared.store, name)
+
+    def outside_messages(self, place: Json, member: MemberClient) -> list[Json]:
+        """Return what a member sees of the application's messages in such a place."""
+        return self._container.messages.seen_by(member.id, place["id"], MAX_HISTORY_MESSAGES)
 
     def proxy_bot(self, guild_id: int | None = None) -> ProxyBot:
         """Return a bot that posts members' messages again under other names, as PluralKit does."""

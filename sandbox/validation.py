@@ -112,6 +112,8 @@ MESSAGE_COMMAND = 3
 MAX_COMMANDS_BY_TYPE = {CHAT_INPUT: 100, USER_COMMAND: 5, MESSAGE_COMMAND: 5}
 """Commands of each type that a bot may have, globally and again in each guild."""
 MAX_COMMAND_CHARACTERS = 8_000
+COMMAND_PLACES = {"integration_types": (0, 1), "contexts": (0, 1, 2)}
+"""Discord's types of installations and contexts."""
 
 
 # \w matches letters of every script, as on Discord; capitals are refused separately.
@@ -141,6 +143,7 @@ def _kind(command: Json) -> int:
 
 
 def _check_one(field: str, command: Json) -> None:
+    _check_places(field, command)
     described = bool(command.get("description"))
     if _kind(command) == CHAT_INPUT:
         for where, node in _option_paths(field, command):
@@ -162,6 +165,25 @@ def _check_one(field: str, command: Json) -> None:
     if _size(command) > MAX_COMMAND_CHARACTERS:
         message = f"Command exceeds maximum size ({MAX_COMMAND_CHARACTERS})"
         raise ApiError.field(field, "APPLICATION_COMMAND_TOO_LARGE", message)
+
+
+def _check_places(field: str, command: Json) -> None:
+    """Check where a command is offered: by which installations, in which contexts."""
+    for name, known in COMMAND_PLACES.items():
+        values = command.get(name)
+        if values is None:
+            continue
+        if not values:
+            message = f"Must be between 1 and {len(known)} in length."
+            raise ApiError.field(f"{field}.{name}", "BASE_TYPE_BAD_LENGTH", message)
+        for index, value in enumerate(values):
+            where = f"{field}.{name}.{index}"
+            if value not in known:
+                message = f"Value must be one of {{{', '.join(map(str, known))}}}."
+                raise ApiError.field(where, "BASE_TYPE_CHOICES", message)
+            if value in values[:index]:
+                message = "This value is already contained in the set"
+                raise ApiError.field(where, "SET_TYPE_ALREADY_CONTAINS_VALUE", message)
 
 
 def _option_paths(field: str, node: Json) -> Iterator[tuple[str, Json]]:
