@@ -42,6 +42,7 @@ from bot.personas.discord_create import (
 )
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.platform import permissions
+from bot.platform.discord_kit.command_installs import offer_commands
 from bot.platform.discord_kit.command_order import (
     FINETUNE_ORDER,
     PERSONA_ORDER,
@@ -170,6 +171,7 @@ class BotClient(Bot):
             order_subcommands(group, order)
             self.tree.add_command(group)
         self.tree.add_command(MODERATION)
+        offer_commands(self.tree, user_install=self.services.allows_user_install)
         await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(*PERSISTENT_ITEMS)
         if self.is_primary:

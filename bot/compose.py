@@ -183,6 +183,7 @@ def compose(
         max_upload_bytes=settings.max_upload_gib * GIB,
         fetch_datasets=settings.fetch_datasets,
         fetch_adapters=settings.fetch_adapters,
+        allows_user_install=settings.user_install,
         client=client,
         metrics=dependencies.metrics,
         audit=audit,

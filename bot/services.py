@@ -114,6 +114,8 @@ class Services:
     fetch_datasets: FetchPolicy
     fetch_adapters: FetchPolicy
     """Settings: those who may make the bot fetch from a hub."""
+    allows_user_install: bool
+    """Setting: whether people may install the bot for themselves, for servers where it is not."""
     client: discord.Client | None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None
     without one.

@@ -186,6 +186,8 @@ class Settings(BaseSettings):
         default_factory=lambda values: not values.get("discord_token"),
         description="true or false",
     )
+    # Whether people may install the bot for themselves, and talk to it where it is not
+    user_install: bool = Field(default=False, description="true or false")
     temperature: Number | None = Field(default=None, ge=0, le=2, description="a number from 0 to 2")
     top_p: Number | None = Field(
         default=None, gt=0, le=1, description="a number above 0, at most 1"
@@ -403,6 +405,12 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"SHARED_DB is set, but SHARDS is {self.shards or 'not'}: this process is the whole bot.",
                 "Set SHARDS to a part, such as 0-4/10, or leave SHARED_DB out.",
+            )
+        if not self.is_whole_bot and self.user_install:
+            raise SettingsError(
+                f"USER_INSTALL is true, but SHARDS is {self.shards}, a part of the bot: what people say "
+                "where the bot is not would be in several databases.",
+                "Leave USER_INSTALL out, or let one process serve all shards, such as SHARDS=auto.",
             )
         if not self.is_whole_bot and not self.discord_token:
             raise SettingsError(

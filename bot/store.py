@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from bot.answering.store import AnsweringSettings, StoredAnswering
 from bot.audit.store import AuditChannels
+from bot.chat.store.interaction_tokens import InteractionToken, InteractionTokens
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
@@ -85,6 +86,7 @@ __all__ = [
     "GenerationSettings",
     "HomeInUseError",
     "InstalledVersion",
+    "InteractionToken",
     "JobResult",
     "JobState",
     "JudgedReply",
@@ -135,6 +137,7 @@ class Store:
         self.messages = MessageHistory(connection)
         self.quoted = QuotedMessages(connection)
         self.replies = StoredReplies(connection)
+        self.interaction_tokens = InteractionTokens(connection)
         self.mutes = Mutes(connection)
         self.blocks = Blocks(connection)
         self.limits = StoredLimits(connection)

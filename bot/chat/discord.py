@@ -12,18 +12,19 @@ from discord.ext import commands
 
 from bot.chat.discord_addressing import addressees
 from bot.chat.discord_answers import (
-    CHOOSE_TEXT,
     NO_PERSONA_TEXTS,
     MessageAnswerer,
     persona_select_view,
     say_age_restricted,
 )
-from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly, show_untrained
+from bot.chat.discord_buttons import show_untrained
 from bot.chat.discord_missed import answer_missed
+from bot.chat.discord_outside import CHOOSE_TEXT, ask_outside
+from bot.chat.discord_questions import MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import said_text
-from bot.chat.places import SPEAK_PLACES, SpeakChannel, WebhookChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, SpeakChannel, WebhookChannel, channel_ref, is_outside
 from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
@@ -83,6 +84,9 @@ class ChatCog(commands.Cog):
     ) -> None:
         # First, because the answer with help lines comes also where no persona would answer.
         self.bot.services.safety.require_safe(message)
+        if is_outside(interaction):
+            await ask_outside(interaction, message)
+            return
         channel = interaction.channel
         if not isinstance(channel, SpeakChannel):
             raise RefusedError(

@@ -14,6 +14,7 @@ from discord.ext import commands
 
 from bot.chat.delivery import DELIVERY_ERRORS
 from bot.chat.discord_addressing import addressees, decide_on, persona_replied_to
+from bot.chat.discord_outside import CHOOSE_TEXT, direct_personas
 from bot.chat.message_parts import has_pictures
 from bot.chat.message_reader import IncomingMessage, mentions_bot
 from bot.chat.message_text import has_words, raw_text, said_text
@@ -44,7 +45,6 @@ BLIND_TEXT = (
     "-# Pictures are not looked at here. Of a picture, a persona is told the name and its "
     "description, which one can write when one uploads it."
 )
-CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = (
     "No persona lives here yet.",
     "A moderator can change that with `/persona set`.",
@@ -91,13 +91,7 @@ def persona_select_view(services: Services) -> discord.ui.View:
     """Return the menu of the shared personas that speak in direct messages. Raises `RefusedError`
     when there are none.
     """
-    age = services.reply_service.rules.age
-    personas = [each for each in services.personas.of(0).values() if not age.applies(each, 0)]
-    if not personas:
-        raise RefusedError(
-            "There are no personas here.", "The operator can add cards to personas/cards."
-        )
-    return button_view(PersonaSelect.of(personas))
+    return button_view(PersonaSelect.of(direct_personas(services)))
 
 
 class MessageAnswerer:

@@ -1,18 +1,20 @@
 """The buttons under a persona's reply: stop, reply, regenerate and vote."""
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import ClassVar, Literal
 
 import discord
 
-from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_addressing import addressees
-from bot.chat.message_reader import IncomingMessage
-from bot.chat.message_text import has_words
-from bot.chat.places import SpeakChannel, channel_ref
-from bot.chat.reply_round import ReplyRound
+from bot.chat.discord_outside import OUTSIDE_ITEMS, OtherPersonaButton
+from bot.chat.discord_questions import MAX_QUESTION_CHARS, ask_publicly
+from bot.chat.places import (
+    OutsideChannel,
+    ReplyChannel,
+    channel_ref,
+    is_outside,
+    reply_channel,
+)
 from bot.chat.reply_text import MAX_PART_CHARS, discord_text, reply_footer
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
@@ -21,33 +23,16 @@ from bot.platform.discord_kit.ui import (
     defer,
     form,
     respond,
-    respond_first,
-    respond_privately,
     send_form,
     text_field,
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
 
-MAX_QUESTION_CHARS = 1500
-"""Characters of a question: it is quoted in one message of 2,000."""
 ANSWER_FORM_PREFIX = "answer:"
 """Prefix of the form's custom id; the event's id follows."""
-
-
-def quote_member(name: str, text: str) -> str:
-    """Quote a member's text from a command or form: no line of it can pass for somebody else's."""
-    author = f"**{discord.utils.escape_markdown(name)}:**"
-    lines = text.strip().splitlines()
-    if len(lines) < 2:
-        return f"{author} {text.strip()}"
-    quote = author + "".join(f"\n> {line}" for line in lines)
-    if len(quote) > MAX_MESSAGE_CHARS:  # the marks of many short lines take more room
-        return f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
-    return quote
 
 
 class _ReplyButton(PersistentButton, template=r"never:"):
@@ -101,6 +86,8 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
     async def pressed(self, interaction: Interaction) -> None:
         _, _, channel = _require_reply(interaction, self.event_id)
         await defer(interaction)
+        if isinstance(channel, OutsideChannel):
+            raise RefusedError("This reply can no longer be changed.", "Ask again with `/chat`.")
         await interaction.client.services.reply_service.regenerate(
             self.event_id, interaction.user, channel
         )
@@ -121,7 +108,10 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
             reply.event_id, interaction.user.id, self.vote, time.time()
         )
         is_tuned = reply.adapter_version is not None
-        view = ReplyButtonViews().ended(reply.event_id, votes, offers_untrained=is_tuned)
+        if is_outside(interaction):
+            view = ReplyButtonViews().ended_outside(reply.event_id, votes)
+        else:
+            view = ReplyButtonViews().ended(reply.event_id, votes, offers_untrained=is_tuned)
         await update_message(interaction, view=view)
         interaction.client.dispatch("reply_judged", reply.event_id)
 
@@ -156,6 +146,7 @@ REPLY_BUTTONS = (
     UpvoteButton,
     DownvoteButton,
     UntrainedButton,
+    *OUTSIDE_ITEMS,
 )
 
 
@@ -170,12 +161,21 @@ class ReplyButtonViews:
         """Reply, Regenerate and the votes with their counts; under the reply of a version, also
         the base model's.
         """
-        up = UpvoteButton(event_id, label=str(votes.up or ""))
-        down = DownvoteButton(event_id, label=str(votes.down or ""))
-        buttons = [AnswerButton(event_id), RegenerateButton(event_id), up, down]
+        buttons = [AnswerButton(event_id), RegenerateButton(event_id), *_votes(event_id, votes)]
         if offers_untrained:
             buttons.append(UntrainedButton(event_id))
         return button_view(*buttons)
+
+    def ended_outside(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
+        """Reply, the votes, and another persona: where the bot is not, it can edit no message of an
+        earlier interaction.
+        """
+        return button_view(AnswerButton(event_id), *_votes(event_id, votes), OtherPersonaButton())
+
+
+def _votes(event_id: int, votes: VoteCounts) -> list[_VoteButton]:
+    up = UpvoteButton(event_id, label=str(votes.up or ""))
+    return [up, DownvoteButton(event_id, label=str(votes.down or ""))]
 
 
 async def answer_form(interaction: Interaction, event_id: str, values: dict[str, str]) -> None:
@@ -188,55 +188,6 @@ async def answer_form(interaction: Interaction, event_id: str, values: dict[str,
     await ask_publicly(interaction, asked, channel, values["text"])
 
 
-async def ask_publicly(
-    interaction: Interaction, asked: Sequence[Persona], channel: SpeakChannel, text: str
-) -> None:
-    """Post a question from a command or form in the channel, and have it answered by the personas
-    that it asks, of whom those that may not answer are left out. Raises `RefusedError` where none
-    may.
-
-    The question is the response, which Discord wants within three seconds: it comes before anything
-    that takes time. If it is refused afterwards, it is deleted again, from the channel and from the
-    history.
-    """
-    reply_service = interaction.client.services.reply_service
-    author = interaction.user
-    place = channel_ref(channel)
-    personas, limit = reply_service.rules.who_can_be_asked(interaction, asked, place)
-    reply_service.unfinished.require_place(author.id, place.home_id, len(personas))
-    quoted = quote_member(author.display_name, text)
-    message_id = await respond_first(interaction, quoted, suppress_embeds=True)
-
-    def accept(message: IncomingMessage) -> ReplyRound | None:
-        if not has_words(message.text):
-            raise RefusedError(
-                "Your message has no words.",
-                f"Write something that {personas[0].name} can answer.",
-            )
-        with reply_service.store.atomic():
-            replies = reply_service.accept(message, personas, channel)
-            if replies and message_id:
-                reply_service.store.messages.record_response(interaction.id, message_id)
-        return replies
-
-    async def retract() -> None:
-        with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
-            await persist(interaction.delete_original_response)
-
-    try:
-        message = await interaction.client.services.message_reader.read_interaction(
-            interaction, text
-        )
-        replies = await reply_service.events.store(lambda: accept(message))
-    except Exception:
-        await retract()
-        raise
-    if replies and limit:
-        await respond_privately(interaction, str(limit))
-    if replies:
-        await replies.answer(retract)
-
-
 async def show_untrained(interaction: Interaction, event_id: int) -> None:
     """Show a member what the base model replies to an event that was replied to, with the same card
     and lore.
@@ -245,6 +196,8 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
     message is gone, and `EngineBusyError`.
     """
     reply, persona, channel = _require_reply(interaction, event_id)
+    if isinstance(channel, OutsideChannel):
+        raise RefusedError("That is shown in servers that I am in, and in direct messages.")
     reply_service = interaction.client.services.reply_service
     reply_service.require_no_untrained(event_id, interaction.user.id)
     reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
@@ -263,12 +216,12 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
 
 def _require_reply(
     interaction: Interaction, event_id: int
-) -> tuple[StoredReply, Persona, SpeakChannel]:
+) -> tuple[StoredReply, Persona, ReplyChannel]:
     """Find the reply of a button or form. Raises `RefusedError` when it is no longer known."""
     services = interaction.client.services
-    channel = interaction.channel
+    channel = reply_channel(interaction)
     reply = services.reply_service.rules.require_reply(services.store.replies.get(event_id))
     persona = services.personas.get(reply.persona_id, reply.guild_id)
-    if persona is None or not isinstance(channel, SpeakChannel):
+    if persona is None or channel is None:
         raise RefusedError("The persona that said this is no longer here.", "Talk to another one.")
     return reply, persona, channel

@@ -18,7 +18,7 @@ from bot.chat.message_text import (
     server_names,
     unknown_users,
 )
-from bot.chat.places import ChannelCache
+from bot.chat.places import ChannelCache, is_outside
 from bot.chat.sent_files import SentFiles
 from bot.store import QuotedMessage, Store, StoreError
 
@@ -83,7 +83,8 @@ class MessageReader:
     ) -> IncomingMessage:
         """Read the text that a member has typed into a command or a form."""
         user = interaction.user
-        guild = interaction.guild
+        is_near = not is_outside(interaction)
+        guild = interaction.guild if is_near else None
         own = _own_ids(guild, interaction.client.user)
         names = server_names(guild, user, users={user.id: user.display_name}, unnamed=own)
         text = readable_text(text, await _with_fetched_names(text, names, guild)).strip()
@@ -92,7 +93,7 @@ class MessageReader:
             author_id=user.id,
             author_name=user.display_name,
             text=text,
-            thread_start=await self._thread_start(interaction.channel),
+            thread_start=await self._thread_start(interaction.channel) if is_near else None,
         )
 
     def text(self, message: discord.Message) -> str:

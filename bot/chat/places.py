@@ -1,8 +1,9 @@
 """Channels in which a persona can speak, and their ids in the store."""
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import discord
 
@@ -21,8 +22,8 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class ChannelRef:
-    """A channel as the store knows it. `guild_id` 0 stands for direct messages; `parent_id` is a
-    thread's channel.
+    """A channel as the store knows it. `guild_id` 0 stands for direct messages, and for places
+    where the bot is not, whose `channel_id` is below 0; `parent_id` is a thread's channel.
     """
 
     guild_id: int
@@ -35,9 +36,79 @@ class ChannelRef:
         return self.parent_id or self.channel_id
 
 
-def channel_ref(channel: SpeakChannel) -> ChannelRef:
-    """Return the ids of a channel, a thread or a direct-message channel."""
-    if isinstance(channel, discord.DMChannel):
+@dataclass(frozen=True)
+class OutsideChannel:
+    """A member's conversation in a place where the bot is not: in another server, or in messages
+    between people. The member has installed the bot for themself.
+
+    The bot reaches the place through the interactions of its members alone: `webhook` is that of
+    one, and sends for 15 minutes. `is_private`: the member alone sees what it sends.
+    """
+
+    id: int
+    webhook: discord.Webhook
+    is_private: bool
+
+    def __str__(self) -> str:
+        return "a place where the bot is not"
+
+
+ReplyChannel = SpeakChannel | OutsideChannel
+"""Places of replies."""
+
+
+def is_outside(interaction: discord.Interaction[Any]) -> bool:
+    """Report whether an interaction comes from a place where the bot is not."""
+    if interaction.guild_id is None:
+        return bool(interaction.context.private_channel)
+    return interaction.client.get_guild(interaction.guild_id) is None
+
+
+def guild_id_of(interaction: discord.Interaction[Any]) -> int:
+    """Return the server whose personas and settings an interaction concerns: 0, as in direct
+    messages, where the bot is not.
+    """
+    return 0 if is_outside(interaction) else interaction.guild_id or 0
+
+
+def outside_channel(interaction: discord.Interaction[Any]) -> OutsideChannel:
+    """Return the member's conversation in a place where the bot is not.
+
+    In a server its replies are public where the server lets members use such apps and the member
+    may write, and else private, as Discord wants it.
+    """
+    allowed = interaction.permissions
+    can_speak = allowed.send_messages
+    if isinstance(interaction.channel, discord.Thread):
+        can_speak = allowed.send_messages_in_threads
+    is_public = interaction.guild_id is None or (allowed.use_external_apps and can_speak)
+    conversation = outside_id(interaction.user.id, interaction.channel_id or 0)
+    return OutsideChannel(conversation, interaction.followup, not is_public)
+
+
+def outside_id(user_id: int, channel_id: int) -> int:
+    """Return the id of a member's conversation in a channel where the bot is not: a negative one,
+    which Discord gives to no channel, and from which nobody can tell the place.
+
+    Each member has a conversation of their own, because others may not see private replies.
+    """
+    digest = hashlib.blake2b(f"{user_id}/{channel_id}".encode(), digest_size=8).digest()
+    return -1 - (int.from_bytes(digest) >> 2)
+
+
+def reply_channel(interaction: discord.Interaction[Any]) -> ReplyChannel | None:
+    """Return the place of an interaction where personas reply; None elsewhere."""
+    if is_outside(interaction):
+        return outside_channel(interaction)
+    channel = interaction.channel
+    return channel if isinstance(channel, SpeakChannel) else None
+
+
+def channel_ref(channel: ReplyChannel) -> ChannelRef:
+    """Return the ids of a channel, a thread, a direct-message channel, or a conversation where the
+    bot is not.
+    """
+    if isinstance(channel, discord.DMChannel | OutsideChannel):
         return ChannelRef(0, channel.id)
     if isinstance(channel, discord.Thread):
         return ChannelRef(channel.guild.id, channel.id, channel.parent_id)
@@ -56,6 +127,8 @@ def may_read(channel: GuildChannel, member: discord.Member) -> bool:
 
 async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:
     """Return the channel with this id; None when it is gone or out of reach."""
+    if channel_id < 0:  # a conversation where the bot is not (`OutsideChannel`)
+        return None
     channel: object = client.get_channel(channel_id)
     if channel is None:  # discord.py caches no direct messages before their first event
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import discord
 
-from bot.chat.places import ChannelRef
+from bot.chat.places import ChannelRef, is_outside
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.age import AgeRestriction
 from bot.moderation.limits import Allowance, LimitCheck, LimitReachedError
@@ -49,9 +49,10 @@ class ReplyPolicy:
         """Refuse members who may not write in the channel, who are blocked, or have to wait, muted
         personas, and age-restricted ones in other channels.
         """
-        self.require_can_write(interaction)
+        if not is_outside(interaction):  # there, who may not write is answered in private
+            self.require_can_write(interaction)
         self.require_unmuted(persona, at)
-        self.age.require(persona, interaction.channel)
+        self.age.require(persona, None if is_outside(interaction) else interaction.channel)
         self.require_answered(persona, at, interaction.user)
 
     def who_can_be_asked(

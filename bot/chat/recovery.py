@@ -13,8 +13,9 @@ from bot.chat.delivery import (
     is_temporary,
     store_when_possible,
 )
-from bot.chat.places import fetch_channel
+from bot.chat.places import OutsideChannel, ReplyChannel, fetch_channel
 from bot.chat.reply import CUT_OFF_NOTE, Reply, ReplyContext
+from bot.chat.senders import interaction_webhook
 from bot.store import Store, StoredReply, StoreError
 from personas.errors import EngineBusyError
 
@@ -127,7 +128,7 @@ class ReplyRecovery:
         """Make an interrupted reply, or show how it ended."""
         context = self._context
         replies = context.store.replies
-        channel = await fetch_channel(client, stored.channel_id)
+        channel = await self._channel(stored, client)
         persona = context.personas.get(stored.persona_id, stored.guild_id)
         if persona is None or channel is None:
             replies.finish(stored.event_id, "failed")
@@ -153,6 +154,16 @@ class ReplyRecovery:
         ):
             replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE)
             await self._show_end(reply, "", CUT_OFF_NOTE)
+
+    async def _channel(self, stored: StoredReply, client: discord.Client) -> ReplyChannel | None:
+        """Return the place of a reply; None where it is gone, or out of reach by now."""
+        if stored.channel_id >= 0:
+            return await fetch_channel(client, stored.channel_id)
+        token = self._context.store.interaction_tokens.get(stored.event_id, time.time())
+        if token is None:
+            return None
+        webhook = interaction_webhook(client, token.token)
+        return OutsideChannel(stored.channel_id, webhook, token.is_private)
 
     async def _find_parts(self, reply: Reply) -> None:
         """Find the messages whose ids could not be stored by their buttons, which carry the event's

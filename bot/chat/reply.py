@@ -25,7 +25,7 @@ from bot.chat.delivery import (
 from bot.chat.held_events import HeldEvents
 from bot.chat.line_wait import LineWait, LineWaits, typing_shown
 from bot.chat.memory_text import edit_memory_copies
-from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.places import OutsideChannel, ReplyChannel, channel_ref
 from bot.chat.policy import ReplyPolicy
 from bot.chat.reply_text import MAX_FOOTER_CHARS, add_below, remove_links, reply_footer
 from bot.chat.request import ChatRequestBuilder
@@ -46,6 +46,8 @@ from personas.errors import AdapterError
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, asked_turn
 
 log = logging.getLogger(__name__)
+MAX_OUTSIDE_TOKENS = 1500
+"""Longest reply where the bot is not: Discord takes five further messages to an interaction there."""
 CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
 
 
@@ -122,7 +124,7 @@ class Reply:
         self,
         context: ReplyContext,
         persona: Persona,
-        channel: SpeakChannel,
+        channel: ReplyChannel,
         *,
         event_id: int = 0,
         asked_by: int = 0,
@@ -205,6 +207,7 @@ class Reply:
         """Wait for further lines of the member. False where none is left to answer, or a moderator
         has muted the persona meanwhile: the reply ends then, and nobody sees of it.
         """
+        assert not isinstance(self.channel, OutsideChannel)  # no messages are read there
         async with typing_shown(self.channel):
             try:
                 await wait.end()
@@ -259,7 +262,7 @@ class Reply:
         builder = self.context.request_builder
         topic = told_topic(self.context.store, self.channel)
         if self.trigger_seq is not None:
-            return await builder.request(
+            request = await builder.request(
                 self.persona,
                 self.place,
                 self.trigger_seq,
@@ -267,12 +270,21 @@ class Reply:
                 member_id=self.asked_by,
                 topic=topic,
             )
+            return self._fitting(request)
         prompt = self.context.store.replies.line_prompt(self.event_id)
         if prompt is None:
             raise RefusedError("What this reply answers is no longer there.", "Ask again.")
         return await builder.line_request(
             self.persona, self.place, prompt, event_id=self.event_id, topic=topic
         )
+
+    def _fitting(self, request: ChatRequest) -> ChatRequest:
+        """Limit a reply to what its place can show."""
+        sampling = request.sampling
+        if not isinstance(self.channel, OutsideChannel):
+            return request
+        tokens = min(sampling.max_new_tokens, MAX_OUTSIDE_TOKENS)
+        return replace(request, sampling=replace(sampling, max_new_tokens=tokens))
 
     def submit(self, request: ChatRequest) -> None:
         """Take a place in the engine's queue. Raises `EngineBusyError`."""
@@ -541,9 +553,10 @@ class Reply:
         replies = self.context.store.replies
         stored = replies.get(self.event_id)
         version = stored.adapter_version if stored else None
-        return self.context.views.ended(
-            self.event_id, replies.votes(self.event_id), offers_untrained=version is not None
-        )
+        votes = replies.votes(self.event_id)
+        if isinstance(self.channel, OutsideChannel):
+            return self.context.views.ended_outside(self.event_id, votes)
+        return self.context.views.ended(self.event_id, votes, offers_untrained=version is not None)
 
     def record_parts(self, parts: list[int]) -> bool:
         """Store the messages of the reply; False if that failed.

@@ -12,7 +12,7 @@ import discord
 from bot.chat.filtered_reply import stream_filtered_reply
 from bot.chat.line_wait import LineWait
 from bot.chat.message_reader import IncomingMessage
-from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, fetch_channel
+from bot.chat.places import ChannelRef, ReplyChannel, SpeakChannel, channel_ref, fetch_channel
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply, ReplyContext, forget_reply
 from bot.chat.reply_round import ReplyRound
@@ -93,7 +93,7 @@ class ReplyService(ReplyContext):
         return replies
 
     def accept(
-        self, message: IncomingMessage, personas: Sequence[Persona], channel: SpeakChannel
+        self, message: IncomingMessage, personas: Sequence[Persona], channel: ReplyChannel
     ) -> ReplyRound | None:
         """Store a message together with the replies to come, one of each persona, in this order.
         None for an event that was answered before.
@@ -107,7 +107,7 @@ class ReplyService(ReplyContext):
         return self._begin(message, personas, channel)
 
     def _begin(
-        self, message: IncomingMessage, personas: Sequence[Persona], channel: SpeakChannel
+        self, message: IncomingMessage, personas: Sequence[Persona], channel: ReplyChannel
     ) -> ReplyRound:
         """Store a new message together with the replies to come."""
         place = channel_ref(channel)
@@ -294,6 +294,11 @@ class ReplyService(ReplyContext):
         self.store.replies.record_interruption(event_id, user.id, time.time())
         reply.cancel()
 
+    def stop_late(self, event_id: int) -> None:
+        """Stop a reply that takes too long; nothing where it has ended."""
+        if reply := self.running.get(event_id):
+            reply.cancel()
+
     def stop_guild_replies(self, guild_id: int) -> None:
         """Stop the running replies of a guild's personas that are muted, or may no longer speak
         in the channel.
@@ -346,7 +351,7 @@ class ReplyService(ReplyContext):
     def assign(
         self,
         persona: Persona,
-        channel: SpeakChannel,
+        channel: ReplyChannel,
         *,
         answers: AnswerMode,
         user_id: int,

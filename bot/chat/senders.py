@@ -4,10 +4,10 @@ import datetime
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import discord
 
@@ -17,12 +17,15 @@ from bot.chat.places import GuildChannel, SpeakChannel
 from bot.platform.messages import NO_MENTIONS
 from personas.schemas.chat import Persona
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 CLOCK_SKEW = datetime.timedelta(seconds=90)
 """Largest difference between Discord's clock and ours."""
 MAX_HISTORY_MESSAGES = 100
 UNKNOWN_WEBHOOK_CODE = 10015
 """Discord's code for a webhook that was deleted."""
+INVALID_TOKEN_CODE = 50027
+"""Discord's code for the token of an interaction after 15 minutes."""
 
 
 class MessageSender(Protocol):
@@ -216,7 +219,72 @@ class BotSender:
             await persist(self.channel.get_partial_message(message_id).delete)
 
     def _prefixed(self, text: str) -> str:
-        return f"**{self.persona.name}:** {text}"
+        return named_text(self.persona, text)
+
+
+@dataclass(frozen=True)
+class InteractionSender:
+    """Sends as the bot through an interaction's webhook, where the bot is not. Discord takes that
+    for 15 minutes; later, the messages count as gone.
+    """
+
+    webhook: discord.Webhook
+    persona: Persona
+    is_private: bool
+
+    def mentioning(self, member_ids: Sequence[int]) -> MessageSender:
+        return self  # nobody is greeted where the bot is not
+
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        # No history can be read there, so a copy that Discord posted in spite of an error stays.
+        message = await self._send(
+            lambda: self.webhook.send(
+                named_text(self.persona, text),
+                wait=True,
+                ephemeral=self.is_private,
+                suppress_embeds=True,
+                view=view or discord.utils.MISSING,
+                allowed_mentions=NO_MENTIONS,
+            )
+        )
+        return message.id
+
+    async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
+        content = named_text(self.persona, text)
+        await self._send(
+            lambda: self.webhook.edit_message(
+                message_id, content=content, view=view, allowed_mentions=NO_MENTIONS
+            )
+        )
+
+    async def remove(self, message_id: int) -> None:
+        with suppress(discord.NotFound):
+            await self._send(lambda: self.webhook.delete_message(message_id))
+
+    async def find(self, event_id: int) -> list[int]:
+        return []
+
+    async def _send(self, request: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await persist(request)
+        except discord.HTTPException as error:
+            if error.code != INVALID_TOKEN_CODE:
+                raise
+            gone: Any = {"code": error.code, "message": error.text}
+            raise discord.NotFound(error.response, gone) from error
+
+
+def interaction_webhook(client: discord.Client, token: str) -> discord.Webhook:
+    """Return the webhook of an earlier interaction; that of a present one is its `followup`."""
+    data: Any = {"id": client.application_id, "type": 3, "token": token}
+    return discord.Webhook.from_state(data, state=client._connection)
+
+
+def named_text(persona: Persona, text: str) -> str:
+    """Return a persona's text as the bot says it under its own name."""
+    return f"**{persona.name}:** {text}"
 
 
 def _allowed(mentioned: Sequence[int]) -> discord.AllowedMentions:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import discord
 
 from bot.chat.message_text import readable_text, server_names
-from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.places import OutsideChannel, ReplyChannel, SpeakChannel, channel_ref
 from bot.store import Store
 from personas.prompt.time_macros import Moment, fill_time_macros, time_phrase
 from personas.schemas.chat import (
@@ -56,8 +56,10 @@ class Situation:
         )
 
 
-def told_topic(store: Store, channel: SpeakChannel) -> str:
+def told_topic(store: Store, channel: ReplyChannel) -> str:
     """Return the topic that a reply in a channel is told; empty where it is told none."""
+    if isinstance(channel, OutsideChannel):
+        return ""
     if store.channels.is_topic_told(channel_ref(channel).home_id):
         return channel_topic(channel)
     return ""

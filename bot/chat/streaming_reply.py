@@ -11,7 +11,7 @@ from typing import Protocol
 import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
-from bot.chat.places import SpeakChannel
+from bot.chat.places import ReplyChannel
 from bot.chat.reply_text import (
     MAX_FOOTER_CHARS,
     MAX_PART_CHARS,
@@ -45,6 +45,7 @@ class ReplyViews(Protocol):
     def ended(
         self, event_id: int, votes: VoteCounts, *, offers_untrained: bool
     ) -> discord.ui.View: ...
+    def ended_outside(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
 
 
 @dataclass(kw_only=True)
@@ -60,7 +61,7 @@ class StreamingReply:
 
     senders: SenderRegistry
     persona: Persona
-    channel: SpeakChannel
+    channel: ReplyChannel
     growing: Callable[[], discord.ui.View]
     ended: Callable[[], discord.ui.View]
     on_parts: Callable[[list[int]], bool]

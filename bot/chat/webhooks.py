@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
-from bot.chat.places import ChannelCache, SpeakChannel, WebhookChannel, channel_ref
-from bot.chat.senders import BotSender, MessageSender, WebhookSender
+from bot.chat.places import ChannelCache, OutsideChannel, ReplyChannel, WebhookChannel, channel_ref
+from bot.chat.senders import BotSender, InteractionSender, MessageSender, WebhookSender
 from bot.store import Store, StoreError
 from personas.schemas.chat import Persona
 
@@ -89,10 +89,12 @@ class SenderRegistry:
         """
         return float(getattr(self._client, "edit_stretch_s", 0.0))
 
-    async def of(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
+    async def of(self, persona: Persona, channel: ReplyChannel) -> MessageSender:
         """Return the persona's sender; `BotSender` where the bot may not manage webhooks, or
-        Discord does not give it one.
+        Discord does not give it one, and `InteractionSender` where the bot is not.
         """
+        if isinstance(channel, OutsideChannel):
+            return InteractionSender(channel.webhook, persona, channel.is_private)
         home = channel.parent if isinstance(channel, discord.Thread) else channel
         if not isinstance(home, WebhookChannel):
             return BotSender(channel, persona)
@@ -210,14 +212,14 @@ class SenderRegistry:
                     return
         self._avatars[channel_id] = persona.avatar
 
-    async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
+    async def renew(self, sender: MessageSender, channel: ReplyChannel) -> MessageSender:
         """Replace a sender whose webhook is gone; several replies may request it at once."""
         stored = self._store.channels.webhook(channel_ref(channel).home_id)
         if isinstance(sender, WebhookSender) and stored and stored[0] == sender.webhook.id:
             self.forget(channel)
         return await self.of(sender.persona, channel)
 
-    def forget(self, channel: SpeakChannel) -> None:
+    def forget(self, channel: ReplyChannel) -> None:
         """Forget a deleted webhook; the next reply creates another."""
         home_id = channel_ref(channel).home_id
         self._avatars.pop(home_id, None)

@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 from discord.app_commands import Range
 
-from bot.chat.discord_buttons import quote_member
+from bot.chat.discord_questions import quote_member
 from bot.chat.message_text import has_words
 from bot.chat.places import SPEAK_PLACES, GuildChannel, channel_ref
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue

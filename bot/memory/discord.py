@@ -11,7 +11,7 @@ from discord.ext import commands
 
 from bot.chat.memory_text import MAX_MEMORY_CHARS, clean_memory, shorten_memory
 from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, channel_name, has_words, raw_text
-from bot.chat.places import channel_ref
+from bot.chat.places import channel_ref, guild_id_of, is_outside, outside_channel
 from bot.chat.reply_text import discord_text, remove_links
 from bot.memory.actions import MemberMemories
 from bot.personas.registry import short_id
@@ -301,13 +301,15 @@ async def _store(
             text,
             by_persona=by_persona,
             message_id=message_id,
-            channel_id=interaction.channel_id,
+            channel_id=_channel_id(interaction),
         )
-        if isinstance(interaction.channel, discord.Thread):
+        if isinstance(interaction.channel, discord.Thread) and not is_outside(interaction):
             store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
     where = "in this conversation"
     readers = ""
-    if interaction.guild_id:
+    if is_outside(interaction):
+        where = "in direct messages, and wherever I am no member"
+    elif interaction.guild_id:
         where = "in this server"
         readers = " Everyone in the channel can read those replies."
     await respond(
@@ -334,8 +336,15 @@ def _memories(interaction: Interaction) -> MemberMemories:
     return MemberMemories(
         interaction.client.services.store,
         user_id=interaction.user.id,
-        guild_id=interaction.guild_id or 0,
+        guild_id=guild_id_of(interaction),
     )
+
+
+def _channel_id(interaction: Interaction) -> int | None:
+    """Return the channel of a memory's message; where the bot is not, the member's conversation."""
+    if is_outside(interaction):
+        return outside_channel(interaction).id
+    return interaction.channel_id
 
 
 def _forget(interaction: Interaction, seq: str, persona: Persona | None = None) -> str:
@@ -377,7 +386,7 @@ def _all_texts(interaction: Interaction) -> list[str]:
     each message.
     """
     memories = _memories(interaction).of_persona(None)
-    guild_id = interaction.guild_id or 0
+    guild_id = guild_id_of(interaction)
     if not memories:
         return ["No persona remembers anything for you here. `/remember` asks one to."]
     by_persona = defaultdict[str, list[Memory]](list)

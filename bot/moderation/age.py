@@ -38,7 +38,9 @@ class AgeRestriction:
         return has_age_tag(persona) if chosen is None else chosen
 
     def refuses(self, persona: Persona, channel: object) -> bool:
-        """Report whether a persona is age-restricted, and the channel is not."""
+        """Report whether a persona is age-restricted, and the channel is not. None stands for one
+        where the bot is not.
+        """
         if is_age_restricted(channel):
             return False
         guild = getattr(channel, "guild", None)
@@ -48,9 +50,10 @@ class AgeRestriction:
         """Raise `AgeRestrictedError` where a persona may not speak."""
         if not self.refuses(persona, channel):
             return
-        if isinstance(channel, discord.DMChannel):
+        if channel is None or isinstance(channel, discord.DMChannel):
             raise AgeRestrictedError(
-                f"{persona.name} is age-restricted, and does not speak in direct messages.",
+                f"{persona.name} is age-restricted, and does not speak in direct messages, nor "
+                "where I am no member.",
                 "Talk to it in an age-restricted channel of a server, or choose another persona.",
             )
         raise AgeRestrictedError(

@@ -10,7 +10,7 @@ import discord
 from discord import app_commands
 
 from bot.chat.delivery import UNCERTAIN_ERRORS
-from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
+from bot.chat.discord_questions import MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.places import SPEAK_PLACES, GuildChannel, channel_ref, usual_answers
 from bot.moderation.age import AgeRestrictedError
 from bot.personas.card_import import import_character_book

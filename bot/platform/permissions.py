@@ -175,4 +175,7 @@ def permission_title(need: RequiredPermission) -> str:
 
 def is_moderator(member: discord.abc.User) -> bool:
     """Report whether this member may set and train personas in their guild."""
-    return isinstance(member, discord.Member) and member.guild_permissions >= MODERATOR_PERMISSIONS
+    # Of a server in which the bot is not, Discord tells no roles.
+    if not isinstance(member, discord.Member) or member.guild.unavailable:
+        return False
+    return member.guild_permissions >= MODERATOR_PERMISSIONS

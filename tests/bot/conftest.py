@@ -141,6 +141,7 @@ async def on_stage(
     served_hash: str = "",
     candidates: tuple[int, int] = (1, 4),
     clock: Clock | None = None,
+    user_install: bool = False,
 ) -> AsyncIterator[Stage]:
     """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
     settings = Settings(
@@ -148,6 +149,7 @@ async def on_stage(
         discord_permission=permission,
         reply_candidates=candidates[0],
         max_reply_candidates=candidates[1],
+        user_install=user_install,
     )
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)

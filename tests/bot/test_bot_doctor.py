@@ -235,6 +235,19 @@ def test_what_is_lost_along_with_another_permission_has_no_remedy_of_its_own(tak
     )
 
 
+@pytest.mark.parametrize(("portal", "state"), [(True, "ok"), (False, "warn")])
+async def test_whether_the_portal_lets_people_install_the_bot_is_looked_at(tmp_path, portal, state):
+    sandbox = Sandbox(dataclasses.replace(SKERROW_SEED, user_install=portal))
+    await sandbox.start()
+    with patch_discord(sandbox):
+        for wanted in (True, False):
+            settings = Settings(discord_token=sandbox.token, home=tmp_path, user_install=wanted)
+            checks = await discord_checks.check_discord(settings)
+            found = [check for check in checks if check.name == "installation"]
+            assert [check.state for check in found] == ([state] if wanted else [])
+    await sandbox.stop()
+
+
 async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
     sandbox = Sandbox(dataclasses.replace(SKERROW_SEED, message_content=False))
     await sandbox.start()

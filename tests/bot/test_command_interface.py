@@ -33,7 +33,11 @@ def assert_contains(now, before):
     assert not any(one.get("required") for one in added), added
     for one in now:
         if (of := known.pop((one["type"], one["name"]), None)) is not None:
-            kept = {key: value for key, value in of.items() if key not in ("options", "required")}
+            # A null let the portal decide by which installations a command is offered.
+            free = {"options", "required"} | {"integration_types"} - {
+                key for key, value in of.items() if value is not None
+            }
+            kept = {key: value for key, value in of.items() if key not in free}
             assert {key: one.get(key) for key in kept} == kept
             assert of.get("required", True) or not one.get("required"), one["name"]
             assert_contains(one.get("options", []), of.get("options", []))

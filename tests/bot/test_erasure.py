@@ -310,7 +310,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "age_restrictions": {"persona_id"}, "action_roles": {"action"},
         "reports": {"persona_id", "version", "reason"},
         "time_zones": {"zone"}, "training_schedules": {"persona_id", "options", "outcome", "job_id"},
-        "scheduled_lines": {"outcome"},
+        "scheduled_lines": {"outcome"}, "interaction_tokens": {"token"},
         "channel_personas": {"persona_id"}, "persona_aliases": {"persona_id", "aliases"},
         "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},

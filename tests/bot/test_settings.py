@@ -44,6 +44,7 @@ WRONG = {
     ],
     "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
     "MEMBERS_INTENT": ["maybe"],
+    "USER_INSTALL": ["maybe"],
     "ENGINE": ["cloud"],
     "ENGINE_URLS": [
         "127.0.0.1:8001",

@@ -255,8 +255,10 @@ class StoredReplies(Table):
         )
 
     def latest_channels(self, guild_id: int, limit: int) -> list[int]:
-        """List the channels of a guild in which a persona replied last, the latest first."""
-        sql = """select channel_id from replies where guild_id = :guild
+        """List the channels of a guild in which a persona replied last, the latest first, without
+        the conversations where the bot is not, whose ids are below 0.
+        """
+        sql = """select channel_id from replies where guild_id = :guild and channel_id > 0
             group by channel_id order by max(created_at) desc limit :limit"""
         return self._db.column(int, sql, guild=guild_id, limit=limit)
 

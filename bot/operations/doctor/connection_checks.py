@@ -75,6 +75,7 @@ async def _connected_checks(settings: Settings, *, content: bool, members: bool)
             BotCheck("Discord", "ok", f"the token is {client.user}'s, in {servers}"),
             _check_message_content(settings, granted=content),
             *_check_members(settings, granted=members),
+            *_check_user_install(settings, client.application),
             *_check_permissions(client, settings),
         ]
 
@@ -121,6 +122,26 @@ def _check_members(settings: Settings, *, granted: bool) -> Iterator[BotCheck]:
         f"Server Members is not granted: {permissions.MEMBERS.cost}",
         "Developer Portal → Bot → Privileged Gateway Intents: allow Server Members, or set "
         "MEMBERS_INTENT=false",
+    )
+
+
+def _check_user_install(
+    settings: Settings, application: discord.AppInfo | None
+) -> Iterator[BotCheck]:
+    """Check whether the portal lets people install the bot for themselves, where the bot offers
+    that.
+    """
+    if not settings.user_install or application is None:
+        return
+    if application.user_integration_config is not None:
+        yield BotCheck("installation", "ok", "people may install the bot for themselves")
+        return
+    yield BotCheck(
+        "installation",
+        "warn",
+        "User Install is off: nobody can install the bot for themselves",
+        "Developer Portal → Installation → Installation Contexts: switch User Install on, or set "
+        "USER_INSTALL=false",
     )
 
 

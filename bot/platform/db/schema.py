@@ -779,6 +779,16 @@ create table greeted_members (
 create index greeted_members_of_event on greeted_members (event_id);
 """
 
+INTERACTION_TOKENS = """
+-- By which Discord takes the messages of a reply where the bot is not, for 15 minutes after the interaction at `at`.
+create table interaction_tokens (
+    event_id integer primary key references replies (event_id) on delete cascade,
+    token text not null,
+    is_private integer not null check (is_private in (0, 1)),
+    at real not null
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -823,4 +833,5 @@ MIGRATIONS = (
     REPORTS,
     ACTION_ROLES,
     GREETED_MEMBERS,
+    INTERACTION_TOKENS,
 )

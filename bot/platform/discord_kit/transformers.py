@@ -7,7 +7,14 @@ from typing import Any, TypeVar
 import discord
 from discord import app_commands
 
-from bot.chat.places import SPEAK_PLACES, GuildChannel, SpeakChannel, channel_ref
+from bot.chat.places import (
+    SPEAK_PLACES,
+    GuildChannel,
+    SpeakChannel,
+    channel_ref,
+    guild_id_of,
+    reply_channel,
+)
 from bot.moderation.roles import Action, RolePermissions, command_actions
 from bot.personas.registry import short_id
 from bot.platform import permissions
@@ -120,7 +127,7 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
     ones.
     """
     personas = interaction.client.services.personas
-    guild_id = interaction.guild_id or 0
+    guild_id = guild_id_of(interaction)
     persona = personas.find(wanted, guild_id)
     if persona is None:
         known = []
@@ -132,8 +139,8 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
 
 def find_channel_persona(interaction: Interaction) -> Persona | None:
     """Find the persona of the command's channel; None where there is none."""
-    channel = interaction.channel
-    if not isinstance(channel, SpeakChannel):
+    channel = reply_channel(interaction)
+    if channel is None:
         return None
     return interaction.client.services.persona_in(channel_ref(channel))
 
@@ -167,7 +174,7 @@ class PersonaTransformer(app_commands.Transformer):
         return require_persona(interaction, value)
 
     async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
-        guild_id = interaction.guild_id or 0
+        guild_id = guild_id_of(interaction)
         here = [persona.id for persona in _personas_here(interaction)]
         places = {persona_id: place for place, persona_id in enumerate(here)}
         personas = self.suggested(interaction, guild_id)
@@ -192,8 +199,8 @@ class PersonaTransformer(app_commands.Transformer):
 
 def _personas_here(interaction: Interaction) -> list[Persona]:
     """List the personas of the command's channel, its default first."""
-    channel = interaction.channel
-    if not isinstance(channel, SpeakChannel):
+    channel = reply_channel(interaction)
+    if channel is None:
         return []
     return interaction.client.services.personas_in(channel_ref(channel))
 
