@@ -2,7 +2,7 @@
 knows them.
 
 Buttons under old messages and the permissions that servers have set depend on them; descriptions
-may change, and commands and options may be added.
+may change, and commands, options and types of channels may be added.
 """
 
 import json
@@ -27,18 +27,20 @@ def without_descriptions(payload):
 
 
 def assert_contains(now, before):
-    """Every command and option is there with its fields; none has become required."""
+    """Every command and option is there with its fields and types of channels; none has become
+    required.
+    """
     known = {(one["type"], one["name"]): one for one in before}
     added = [one for one in now if (one["type"], one["name"]) not in known]
     assert not any(one.get("required") for one in added), added
     for one in now:
         if (of := known.pop((one["type"], one["name"]), None)) is not None:
-            # A null let the portal decide by which installations a command is offered.
-            free = {"options", "required"} | {"integration_types"} - {
-                key for key, value in of.items() if value is not None
-            }
+            free = {"options", "required", "channel_types"}
+            if of.get("integration_types") is None:  # the portal decided then
+                free.add("integration_types")
             kept = {key: value for key, value in of.items() if key not in free}
             assert {key: one.get(key) for key in kept} == kept
+            assert {*of.get("channel_types", ())} <= {*one.get("channel_types", ())}
             assert of.get("required", True) or not one.get("required"), one["name"]
             assert_contains(one.get("options", []), of.get("options", []))
     assert not known
