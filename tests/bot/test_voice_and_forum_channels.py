@@ -9,7 +9,10 @@ import discord
 import pytest
 
 from bot.demo_guild import MEMBER, OWNER, SKERROW_SEED
+from bot.generation.web.places import list_places
 from bot.operations.doctor.connection_checks import missing_permissions
+from bot.personas.web.creation_pages import _places
+from bot.personas.web.lookup import OwnedPersona
 from bot.platform.permissions import CONNECT
 from bot.schedules.web.listing import _channel_name
 from sandbox import FORUM_CHANNEL, STAGE_CHANNEL, ChannelSeed, Permission, RoleSeed, Sandbox
@@ -201,6 +204,34 @@ async def test_what_was_said_in_voice_channels_and_posts_while_the_bot_was_away_
                 for each in history(stage, the_post(stage)["id"])
             )
         )
+
+
+async def test_the_dashboard_names_voice_channels_and_posts_and_offers_the_former(stage):
+    post = the_post(stage)
+    await settle(stage, TOWER)
+    await settle(stage, post)
+    services = stage.client.services
+    (places,) = _places(services)
+    labels = [place.label for place in places.choices]
+    assert f"#{TOWER} (in place of Oda Marrow)" in labels
+    assert not any(FORUM in label for label in labels), "a forum has no messages of its own"
+    oda = OwnedPersona(services, 0, services.personas.get("oda", 0))
+    named = {place.name for place in list_places(oda)}
+    assert any(f"#{TOWER}" in name for name in named), named
+    assert any(post["name"] in name for name in named), named
+
+
+async def test_what_members_say_in_a_voice_channel_is_in_their_export_and_erased_with_it(stage):
+    await settle(stage, TOWER)
+    await asked(stage, TOWER, "lights on the water")
+    member = int(stage.member.id)
+    rows = stage.store.erasure.rows_of(member)["messages"]
+    assert [row["channel_id"] for row in rows] == [id_of(stage, TOWER)]
+    form = await stage.member.slash(TOWER, "privacy forget")
+    await until(lambda: form.message)
+    button = form.message["components"][0]["components"][0]["label"]
+    await stage.member.click(form.message, button)
+    await until(lambda: not stage.store.erasure.rows_of(member)["messages"])
 
 
 async def test_a_deleted_voice_channel_takes_its_rows_along(stage):
