@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from bot.privacy.identifiers import MIN_ID_DIGITS, PersonIdentifiers, is_english_word
+from bot.platform.person_names import is_english_word
+from bot.privacy.identifiers import MIN_ID_DIGITS, PersonIdentifiers
 from bot.privacy.job_names import JobNameReplacer
 from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 

@@ -5,26 +5,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
-from personas.lore.semantic import rarity
+from bot.platform.person_names import MIN_NAME_CHARACTERS, is_distinctive, is_distinctive_part
 
 MIN_ID_DIGITS = 15
 """Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in
 seconds.
 """
-MIN_NAME_CHARACTERS = 3
-"""Shorter names are not searched."""
-COMMON_WORD_RARITY = 0.2
-"""A name of a lower rarity (`personas.lore.semantic.rarity`) is a common English word."""
-ANY_WORD_RARITY = 0.95
-"""A name of a lower rarity is an English word."""
-MIN_NAME_PART_RARITY = 0.4
-"""A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
-COMMON_NAME_PARTS = frozenset(
-    """nguyễn nguyen trần tran phạm pham huỳnh huynh hoàng hoang phan đặng dang bùi bui dương duong anh chị chi bác bac
-    ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
-    lord lady doctor captain""".casefold().split()
-)
-"""Very common family names, forms of address, Vietnamese words, and particles of names."""
 RESERVED_NAMES = frozenset(
     """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
     account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
@@ -88,14 +74,14 @@ class PersonIdentifiers:
 
     def with_parts(self, others_words: Iterable[str]) -> Self:
         """Add the parts of names, except words of names that others use."""
-        taken = {word.casefold() for word in others_words} | RESERVED_NAMES | COMMON_NAME_PARTS
+        taken = {word.casefold() for word in others_words} | RESERVED_NAMES
         parts: dict[str, None] = {}
         for name in self.speaker_names:
             words = name.split()
             if len(words) < 2:
                 continue
             for word in (words[0], words[-1]):
-                if word.casefold() not in taken and _is_distinctive_part(word):
+                if word.casefold() not in taken and is_distinctive_part(word):
                     parts[word] = None
         return replace(self, parts=tuple(parts))
 
@@ -117,28 +103,3 @@ class PersonIdentifiers:
             names=tuple(dict.fromkeys(all_names)),
             speaker_names=tuple(dict.fromkeys(speaker_names)),
         )
-
-
-def is_distinctive(name: str) -> bool:
-    """Return whether a name identifies a person wherever it occurs."""
-    # Digits may be the id of anything.
-    if len(name) < MIN_NAME_CHARACTERS or name.isdecimal():
-        return False
-    if not is_english_word(name):
-        return True
-    return name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY
-
-
-def _is_distinctive_part(word: str) -> bool:
-    letters = word.replace("-", "").replace("'", "").replace("’", "")
-    return (
-        len(word) >= MIN_NAME_CHARACTERS
-        and letters.isalpha()
-        and word[0].isupper()
-        and rarity(word.casefold()) >= MIN_NAME_PART_RARITY
-    )
-
-
-def is_english_word(name: str) -> bool:
-    """Return whether a name is an English word, too."""
-    return name.isascii() and name.isalpha() and rarity(name.casefold()) < ANY_WORD_RARITY

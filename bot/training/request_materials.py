@@ -3,19 +3,21 @@ to train further.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bot.personas.registry import guild_card_path, is_operator_card
 from bot.store import Store
 from bot.training.dataset_catalog import IMPORT_RIGHTS, DatasetCatalog, list_names
 from bot.training.dataset_paths import resolve_dataset_path
+from bot.training.member_names import MemberNames
 from bot.training.stored_datasets import (
     HISTORY_DATASET,
     guild_store,
     history_material,
     preferences_material,
 )
-from personas.card.toml_card import read_table
+from personas.card.toml_card import read_card, read_table
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref
 from personas.home.built_dataset import is_built_dataset
@@ -34,6 +36,7 @@ from personas.home.shared_personas import (
     OPERATOR_GUILD_ID,
     lore_material,
     lore_set_material,
+    read_shared_personas,
     shared_card_files,
 )
 from personas.schemas.training import MaterialKind, TrainingRequest
@@ -102,7 +105,35 @@ class RequestMaterials:
                 self._home, request.start_from, self._consent, verify=self._reads_texts
             )
             materials.append(parent)
+        if self._reads_texts and request.teacher and request.teacher.url:
+            materials = self._without_members(materials)
         return tuple(materials)
+
+    def _without_members(self, materials: Sequence[SourceMaterial]) -> list[SourceMaterial]:
+        """Take members out of card and lore, which a teacher's server gets; what ships has none."""
+        store = self._catalogue.store
+        if store is None:
+            return list(materials)
+        ships = (self._shipped.cards, self._shipped.lore)
+        with guild_store(self._home, store, self._catalogue.shards, self._guild_id) as reader:
+            names = MemberNames(reader.messages.authors(), self._persona_names())
+
+        def edit(source: Path, text: str) -> str:
+            return text if any(map(source.is_relative_to, ships)) else names.masked(text)
+
+        edited = []
+        for material in materials:
+            sent = material.kind in ("card", "lore")
+            edited.append(replace(material, edit=edit) if sent else material)
+        return edited
+
+    def _persona_names(self) -> set[str]:
+        """The id and names of the request's persona, and the names of all shared ones."""
+        persona_id = self._request.persona or ""
+        personas = list(read_shared_personas(self._shipped.cards, self._home).values())
+        if own := guild_card_path(self._home, persona_id):
+            personas.append(read_card(own))
+        return {persona_id, *(name for each in personas for name in (each.name, each.nickname))}
 
     def _check_names(self) -> None:
         request = self._request

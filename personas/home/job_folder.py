@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -234,7 +234,19 @@ def _copy_material(material: SourceMaterial, target: Path) -> Material:
             shutil.copytree(source, target_path)
         else:
             shutil.copyfile(source, target_path)
+        if material.edit:
+            _edit_copies(material.edit, source, target_path)
     return material.to_material(material_digest(_material_path(target, material.path)))
+
+
+def _edit_copies(edit: Callable[[Path, str], str], source: Path, target: Path) -> None:
+    """Edit the texts among the copies of a file or a folder."""
+    for file in [target] if target.is_file() else sorted(target.rglob("*")):
+        if not file.is_file():
+            continue
+        with suppress(UnicodeDecodeError):
+            text = file.read_text(encoding="utf-8")
+            file.write_text(edit(source / file.relative_to(target), text), encoding="utf-8")
 
 
 def _material_path(folder: Path, name: str) -> Path:

@@ -1,6 +1,6 @@
 """Material of a training job before it is copied into the job folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,7 +84,8 @@ class SourceMaterial:
     """Material before it is copied. `copies` pairs each file or folder with its path inside the
     job's material.
 
-    `text` is content to write to `path`, for generated material. `arrived` is the day it arrived
+    `text` is content to write to `path`, for generated material. `edit` gets the source and the text of
+    each copied file, and returns the text that the job gets. `arrived` is the day it arrived
     (ISO 8601), empty where each message has its own date.
     """
 
@@ -98,6 +99,7 @@ class SourceMaterial:
     format: str | None = None
     persona_names: tuple[str, ...] = ()
     mapping: tuple[str, ...] = ()
+    edit: Callable[[Path, str], str] | None = None
 
     @property
     def right(self) -> Right:

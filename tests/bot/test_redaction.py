@@ -9,9 +9,10 @@ import zipfile
 
 import pytest
 
+from bot.platform.person_names import is_distinctive
 from bot.privacy.alias_search import AliasSearch, identify_in_files
 from bot.privacy.identifier_matcher import IdentifierMatcher
-from bot.privacy.identifiers import PersonIdentifiers, is_distinctive
+from bot.privacy.identifiers import PersonIdentifiers
 from bot.privacy.redaction import (
     contains_person,
     file_contains_person,

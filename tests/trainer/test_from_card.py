@@ -55,7 +55,7 @@ from trainer.run import run_job
 from trainer.teacher.reply_judge import HUMAN, MIN_SENSE, ReplyJudge
 from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
 from trainer.teacher.restyle import restyle
-from trainer.teacher.writing_stage import choose_teacher
+from trainer.teacher.writing_stage import choose_teacher, write_job_replies
 from trainer.train.training_run import RunControl
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
@@ -527,6 +527,28 @@ async def test_real_exchanges_are_mixed_in_and_never_reach_the_teacher(make, tmp
     assert read_score_card(folder / "adapter").reference_label == "the real reply"
     sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
     assert sheet["by_source"].keys() == {WRITTEN_SOURCE, "talk.json"}
+
+
+async def test_speakers_of_a_mixed_log_have_pseudonyms_in_the_lore_that_a_server_gets(
+    make, tmp_path
+):
+    lines = talks(6, "I oiled number {} myself.")
+    (tmp_path / "talk.json").write_text(export(lines), "utf-8")
+    sign(tmp_path / "talk.json")
+    lore = tmp_path / "lore" / "ada" / "clock.md"
+    door = "\\g<0>mira_wet painted the green door, and <@734829104458293761> has its key. "
+    lore.write_text(re.sub(r"^## .*\n", door, lore.read_text(), flags=re.MULTILINE))
+    card = (tmp_path / "ada.toml").read_text()
+    (tmp_path / "ada.toml").write_text(
+        card.replace("harbour.", "harbour. Mira_Wet is your friend.")
+    )
+    async with serving(in_character) as endpoint:
+        folder = make("--dataset", "talk.json", "--as", "Ada", teacher=endpoint.url, share="0.5")
+        await asyncio.to_thread(write_job_replies, folder, read_spec(folder), RunControl())
+        asked = "\n".join(json.dumps(body) for body in endpoint.bodies)
+    assert "painted the green door" in asked and "is your friend" in asked
+    assert "mira" not in asked.casefold() and "734829104458293761" not in asked
+    assert "Ada Marsh winds the clock" in asked, "who belongs to the story"
 
 
 def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):

@@ -208,6 +208,24 @@ class Anonymiser:
         """Replace everything found in a text."""
         return replace_entities(text, self.find_entities(text)) if text else text
 
+    def replace_speakers(self, text: str) -> str:
+        """Replace the registered speakers and Discord's ids alone: in prose, other names belong to its
+        story.
+        """
+        people = self._people
+        entities = []
+        for match in people.matcher.match(text):
+            if match.is_sure and match.person_id:
+                pseudonym = people.pseudonyms[match.person_id]
+                entities.append(Entity("PERSON", match.start, match.end, pseudonym))
+        text = replace_entities(text, entities)
+        ids = []
+        for span in resolve_overlaps(text, network_identifiers.find_discord_ids(text)):
+            value = text[span.start : span.end]
+            surrogate = surrogate_for(span.kind, value, self._key, people.members)
+            ids.append(Entity(span.kind, span.start, span.end, surrogate))
+        return replace_entities(text, ids)
+
     def find_entities(self, text: str) -> list[Entity]:
         """Return the replacements in a text in order, without overlaps, with offsets in the
         text.

@@ -1,6 +1,7 @@
 """The stage of a run in which a teacher writes a persona's replies, before its samples are made."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from personas.errors import TrainingError
@@ -15,7 +16,7 @@ from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import find_model
 from personas.schemas.formatting import model_label
 from personas.schemas.training import JobSpec, TrainingRequest
-from trainer.dataset.job_inputs import job_questions, read_job_inputs
+from trainer.dataset.job_inputs import questions_to_write, read_job_inputs, read_job_talk
 from trainer.dataset.synthetic.reply_backends import (
     EndpointBackend,
     EngineBackend,
@@ -25,6 +26,7 @@ from trainer.estimate.run_estimate import estimate_event
 from trainer.machine import release_memory
 from trainer.recipe.resolve import resolve_job
 from trainer.teacher.reply_writer import WritingTask, write_replies
+from trainer.teacher.sent_prose import without_speakers
 from trainer.train.job import prepare_job
 from trainer.train.phase_progress import PhaseProgress
 from trainer.train.resume_config import resumed_recipe
@@ -76,7 +78,10 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     assert persona is not None  # the request has one
     resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
     recipe = resolved.recipe
-    count, questions = job_questions(inputs, persona, recipe)
+    talk = read_job_talk(replace(inputs, from_card=0.0), recipe).conversations
+    if spec.request.teacher and spec.request.teacher.url:
+        inputs, persona = without_speakers(inputs, persona, talk)
+    count, questions = questions_to_write(inputs, persona, talk, recipe)
     task = WritingTask(
         persona,
         inputs.lore,

@@ -309,6 +309,14 @@ class MessageHistory(Table):
         rows = self._db.read(sql, guild=guild_id)
         return [(row["author_id"], row["author_name"]) for row in rows]
 
+    def authors(self) -> list[tuple[int, str]]:
+        """List ids and names of all members whose messages are stored, those that others replied to
+        among them; of some several names.
+        """
+        sql = """select author_id, author_name from messages where persona_id is null
+            union select author_id, author_name from quoted_messages"""
+        return [(row["author_id"], row["author_name"]) for row in self._db.read(sql)]
+
     def delete_before(self, at: float, most: int = -1) -> int:
         """Delete messages, replies and votes from before a time, at most so many of each. Returns
         their number.
