@@ -2,16 +2,14 @@
 (`data/languages/chat.toml`).
 """
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
 import regex
 
+from bot.platform.chat_language import chat_words, is_common_word
 from personas.schemas.chat import Persona, fold_name
-from personas.shipped_folders import SHIPPED_DATA
 
-WORDS_FILE = SHIPPED_DATA / "languages" / "chat.toml"
 MIN_NAME_CHARS = 2
 """Shorter words of a longer name call nobody."""
 MARKUP = regex.compile(
@@ -30,14 +28,8 @@ WORD = r"[\p{L}\p{M}\p{N}_]"
 
 
 @cache
-def _words() -> dict[str, list[str]]:
-    with WORDS_FILE.open("rb") as file:
-        return tomllib.load(file)
-
-
-@cache
 def _laughter() -> regex.Pattern[str]:
-    return regex.compile("|".join(_words()["laughter"]), regex.IGNORECASE)
+    return regex.compile("|".join(chat_words()["laughter"]), regex.IGNORECASE)
 
 
 def is_laughter(text: str) -> bool:
@@ -66,15 +58,12 @@ def is_link(text: str) -> bool:
 
 def is_common(name: str) -> bool:
     """Report whether a name is a single character, or stands in most messages, such as "you"."""
-    folded = fold_name(name)
-    words = _words()
-    is_word = folded in words["common"] or folded in words["articles"]
-    return is_word or len(folded) < MIN_NAME_CHARS
+    return is_common_word(name) or len(fold_name(name)) < MIN_NAME_CHARS
 
 
 def names_of(persona: Persona, aliases: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the names by which a persona is called: its name, nickname and aliases, and the word of
-    a longer name that people use.
+    a longer name that people use, unless most messages have it.
     """
     return _names_of(persona.id, persona.name, persona.nickname, tuple(aliases))
 
@@ -85,9 +74,9 @@ def _names_of(
 ) -> tuple[str, ...]:
     names = [name, nickname, *aliases]
     words = fold_name(name).split()
-    if len(words) > 1 and words[0].strip(".") not in _words()["articles"]:
-        given = [word for word in words if word.strip(".") not in _words()["titles"]]
-        names += [word for word in given[:1] if len(word) >= MIN_NAME_CHARS]
+    if len(words) > 1 and words[0].strip(".") not in chat_words()["articles"]:
+        given = [word for word in words if word.strip(".") not in chat_words()["titles"]]
+        names += [word for word in given[:1] if not is_common(word)]
         names += [word for word in given[1:] if word == persona_id]
     return tuple(dict.fromkeys(filter(None, map(fold_name, names))))
 

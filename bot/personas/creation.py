@@ -10,7 +10,12 @@ from typing import Self
 
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens
 from bot.personas.card_import import MAX_UNPACKED_BYTES, CardImport, recording_contributor
-from bot.personas.registry import MAX_SHORT_ID_CHARS, PersonaRegistry, short_id
+from bot.personas.registry import (
+    MAX_SHORT_ID_CHARS,
+    PersonaRegistry,
+    common_name_problem,
+    short_id,
+)
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
@@ -282,6 +287,9 @@ class PersonaCreation:
             return "Discord allows no names with “discord” or “clyde” in them. Choose another name."
         if fold_key(name) in WORLD_KEYS | CONTAINER_KEYS:
             return "This name is reserved. Choose another name."
+        before = self.personas.of(guild_id).get(persona_id)
+        if (before is None or before.name != name) and (problem := common_name_problem(name)):
+            return problem
         for other in self.personas.of(guild_id).values():
             names = filter(None, (other.name, other.nickname, short_id(other, guild_id)))
             if other.id != persona_id and fold_name(name) in map(fold_name, names):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.personas.revisions import RevisionHistory
+from bot.platform.chat_language import is_common_word
 from bot.platform.errors import RefusedError
 from bot.store import guild_suffix
 from personas.card.card_picture import card_picture
@@ -160,7 +161,8 @@ class PersonaRegistry:
         """Replace the fields of a card and keep a revision; its picture and files stay.
 
         A bundled card is copied for the operator first. Raises `CardError` for an invalid card,
-        `RefusedError` where another persona has its name, `KeyError` for an unknown id.
+        `RefusedError` where another persona or most messages have its name, `KeyError` for an
+        unknown id.
         """
         with self._changing:
             guild_id, persona = self.find_owner(persona_id) or (
@@ -168,7 +170,9 @@ class PersonaRegistry:
                 self._shipped[persona_id],
             )
             card = self._card_of(table | {"id": persona_id}, persona)
-            self._require_own_name(guild_id, to_persona(card, persona.name, persona_id), persona_id)
+            renamed = to_persona(card, persona.name, persona_id)
+            self._require_own_name(guild_id, renamed, persona_id)
+            require_calling_names(renamed, persona)
             self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
             self._keep(guild_id, card, persona_id)
             return self._own[guild_id][persona_id]
@@ -197,7 +201,7 @@ class PersonaRegistry:
         False; with `keeping` as a new revision.
 
         Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the
-        guild has too many personas, or another one of that name.
+        guild has too many personas, or another one of that name, or most messages have the name.
         """
         with self._changing:  # cards are read in threads
             persona = _imported_persona(card, where, wanted_id)
@@ -206,6 +210,7 @@ class PersonaRegistry:
             if full_id not in own:
                 self.require_room(guild_id)
             self._require_own_name(guild_id, persona, full_id if replacing else "")
+            require_calling_names(persona, own.get(full_id))
             if keeping and full_id in self._cards:
                 self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
             self._keep(guild_id, card, full_id)
@@ -363,6 +368,23 @@ def _guild_of(card: Path) -> int | None:
     """The guild of a card's folder; None for other folders."""
     name = card.parent.parent.name
     return int(name) if name.isdecimal() else None
+
+
+def common_name_problem(name: str) -> str:
+    """Say that most messages have a name, which would call its bearer in all of them; else empty."""
+    if is_common_word(name):
+        return f"Many messages have “{name}”, whoever they are for. Choose another name."
+    return ""
+
+
+def require_calling_names(persona: Persona, before: Persona | None) -> None:
+    """Raise `RefusedError` where most messages have a name or nickname that a persona did not have
+    `before`.
+    """
+    had = {before.name, before.nickname} if before else set()
+    for name in (persona.name, persona.nickname):
+        if name not in had and (problem := common_name_problem(name)):
+            raise RefusedError(problem)
 
 
 def short_id(persona: Persona, guild_id: int) -> str:

@@ -167,6 +167,7 @@ def test_the_reply_chance_falls_on_its_share_of_messages_and_always_on_the_same(
         ("The Harbour Master", "harbour", {"the harbour master"}),
         ("Dr. Wu Li", "x", {"dr. wu li", "wu"}),
         ("Bà Tư", "x", {"bà tư", "tư"}),
+        ("You Know Who", "x", {"you know who"}),
         ("小明", "x", {"小明"}),
     ],
 )

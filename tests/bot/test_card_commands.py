@@ -49,6 +49,32 @@ async def fetched(url):
         return await answer.read()
 
 
+@pytest.mark.parametrize("change", [{"name": "You"}, {"name": "Mira", "nickname": "hello"}])
+async def test_a_card_with_a_name_of_most_messages_is_refused(stage, change):
+    card = v3()
+    card["data"] |= change
+    content = as_json(card)
+    refused = await response_text(await bring_in(stage, content, "mira.json"), "Many messages have")
+    assert "Choose another name." in refused["content"]
+    own = stage.client.services.personas.of(int(stage.sandbox.guild_id))
+    assert not {"You", "Mira"} & {persona.name for persona in own.values()}
+
+
+def test_a_persona_that_has_such_a_name_keeps_it_and_others_do_not_get_it(tmp_path):
+    before = PersonaRegistry(SHIPPED_CARDS, tmp_path)
+    card = parse_card(as_json(V2), "it")
+    mira = before.bring_in(GUILD, card, "it").persona
+    path = guild_card_path(tmp_path, mira.id)
+    path.write_text(path.read_text().replace('name = "Mira"', 'name = "You"'))
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
+    assert personas.get(mira.id, GUILD).name == "You"
+    table = personas.table(mira.id)
+    assert personas.rewrite(mira.id, table | {"tagline": "Keeps the light."}).name == "You"
+    assert personas.rewrite(mira.id, table | {"name": "🦀"}).name == "🦀"
+    with pytest.raises(RefusedError, match="Many messages have “You”"):
+        personas.rewrite(mira.id, table)
+
+
 async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):
     said = await response_text(await bring_in(stage), "**Mira** (`mira`) is a persona")
     assert "tokens of every prompt" in said["content"]

@@ -177,6 +177,11 @@ async def test_what_a_form_refuses_and_takes(stage):
         ({"name": "World"}, "This name is reserved. Choose another name."),
         ({"name": "@everyone"}, "This name is reserved. Choose another name."),
         ({"name": "Ballast"}, "There is a persona Ballast already."),
+        (
+            {"name": " YOU "},
+            "**Name** Many messages have “YOU”, whoever they are for. Choose another",
+        ),
+        ({"name": "bạn"}, "Many messages have “bạn”"),
         ({"name": " ODA MARROW "}, "There is a persona Oda"),
         ({"description": LONG_TEXT}, "tokens of every prompt; at most"),
         (
