@@ -125,11 +125,14 @@ def explain(bot: Bot, message: discord.Message) -> str:
     decision = noted.decision if noted else decide_on(bot, message, channel)
     missed = " It waited until the bot was back." if noted and noted.is_missed else ""
     besides = f" {noted.remark[:1].upper()}{noted.remark[1:]}." if noted and noted.remark else ""
+    rule = decision.rule.value
+    if noted is None and not decision.is_answered:
+        rule = "by which rule is not known any more, as what is set here has changed since"
     if reply:
-        return f"{_round_text(bot, reply)}: {decision.rule.value}.{missed}{besides}"
+        return f"{_round_text(bot, reply)}: {rule}.{missed}{besides}"
     if line_reply:
         together = f"{_round_text(bot, line_reply)} together with other lines of the member"
-        return f"{together}: {decision.rule.value}.{missed}{besides}"
+        return f"{together}: {rule}.{missed}{besides}"
     if not decision.is_answered:
         since = "" if noted else " By the settings of now: the bot has started since."
         return f"Not answered: {decision.rule.value}.{missed}{since}"

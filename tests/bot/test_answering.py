@@ -3,12 +3,14 @@ lines, reply chance, quiet hours, and what moderators are told of it.
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
 
 from bot.answering.store import AnsweringSettings
+from bot.chat.decision_log import DecisionLog
 from bot.chat.line_wait import LineWait
 from bot.chat.places import channel_ref
 from bot.platform.errors import RefusedError
@@ -387,6 +389,21 @@ async def test_why_explains_one_message_by_its_link_or_id_also_after_a_restart(t
             (f"https://discord.com/channels/1/2/{answered['id']}", "no channel that you see"),
         ):
             assert words in await why(stage, message=wrong)
+
+
+async def test_why_knows_who_answered_where_nobody_lives_any_more(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        answered = await stage.member.say(QUAY, "hello")
+        await stage.finished(QUAY, mark)
+        await stage.moderator.slash(QUAY, "persona clear")
+        every = "Answered by Ballast: the persona answers every message here."
+        assert every in await why(stage, message=answered["id"])
+        services = stage.client.services
+        stage.client.services = replace(services, decisions=DecisionLog())
+        text = await why(stage, message=answered["id"])
+        assert "Answered by Ballast: by which rule is not known any more" in text
+        assert "no persona lives here" not in text
 
 
 async def test_why_says_that_nobody_has_written(stage):
