@@ -10,9 +10,9 @@ MAX_NOTE_CHARS = 40
 """The longest note of lines that are left out."""
 
 
-def latest_lines(lines: Sequence[str], footer: str = "") -> str:
-    """Join the latest lines that have room in a message, after the number of the earlier ones, and
-    a footer. Empty where there are no lines.
+def latest_lines(lines: Sequence[str], footer: str = "", *, earlier: int = 0) -> str:
+    """Join the latest lines that have room in a message, after the number of the earlier ones, with
+    `earlier` ones that are not among them, and a footer. Empty where there are no lines.
     """
     room = MAX_MESSAGE_CHARS - MAX_NOTE_CHARS - len(footer)
     count = 0
@@ -21,9 +21,10 @@ def latest_lines(lines: Sequence[str], footer: str = "") -> str:
         if room < 0:
             break
         count += 1
-    left_out = len(lines) - count
+    shown = lines[len(lines) - count :]
+    left_out = earlier + len(lines) - count
     note = f"{left_out} earlier ones, and:" if left_out else ""
-    return "\n".join(filter(None, [note, *lines[left_out:], footer])) if lines else ""
+    return "\n".join(filter(None, [note, *shown, footer])) if lines else ""
 
 
 def message_texts(parts: Iterable[str]) -> list[str]:

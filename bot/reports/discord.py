@@ -1,7 +1,5 @@
 """Apps → **Report this reply** for members, and `/moderation reports`, which lists reports."""
 
-from collections import Counter
-
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -23,6 +21,8 @@ ASK_TEXT = (
     "**What is wrong with this reply?** Moderators of this server see your reason and the reply, "
     "not who reported it."
 )
+MAX_LISTED = 20
+"""Reported replies that are read for a list; fewer have room in a message."""
 LIST_FOOTER = "-# `/moderation reports done` deletes one that you have dealt with."
 THANKS_TEXT = (
     "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
@@ -96,24 +96,24 @@ async def reports(
         count = services.reports.close(guild_id, done, interaction.user.id)
         await respond(interaction, f"Dealt with: {count_of(count, 'report')} of that reply.")
         return
-    text = _list_text(services, services.store.reports.of_guild(guild_id))
+    text = _list_text(services, guild_id)
     await respond(interaction, text or "No reply is reported.", suppress_embeds=True)
 
 
-def _list_text(services: Services, entries: list[Report]) -> str:
+def _list_text(services: Services, guild_id: int) -> str:
     """List the reported replies, each once, latest last; empty where there are none."""
-    by_reply: dict[int, list[Report]] = {}
-    for entry in entries:
-        by_reply.setdefault(entry.event_id, []).append(entry)
-    lines = [_reply_line(services, group) for group in by_reply.values()]
-    return latest_lines(lines, LIST_FOOTER)
+    reports = services.store.reports
+    latest = reports.latest(guild_id, MAX_LISTED)
+    lines = [_reply_line(services, first) for first in latest]
+    return latest_lines(lines, LIST_FOOTER, earlier=reports.count_replies(guild_id) - len(latest))
 
 
-def _reply_line(services: Services, group: list[Report]) -> str:
-    first = group[0]
-    counts = Counter(REASONS.get(entry.reason, entry.reason) for entry in group)
-    reasons = ", ".join(f"{why} ×{n}" if n > 1 else why for why, n in counts.items())
+def _reply_line(services: Services, first: Report) -> str:
+    reasons = []
+    for reason, count in services.store.reports.reasons(first.event_id).items():
+        why = REASONS.get(reason, reason)
+        reasons.append(f"{why} ×{count}" if count > 1 else why)
     return (
         f"**{first.seq}** · <t:{int(first.at)}:R> · {services.reports.version_text(first)}: "
-        f"{reasons}. {reply_link(first)}"
+        f"{', '.join(reasons)}. {reply_link(first)}"
     )

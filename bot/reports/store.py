@@ -43,10 +43,22 @@ class Reports(Table):
             order by at"""
         return self._db.column(float, sql, guild=guild_id, user=user_id, since=since)
 
-    def of_guild(self, guild_id: int) -> list[Report]:
-        """List the reports of a guild, oldest first."""
-        sql = "select * from reports where guild_id = :guild order by seq"
-        return self._db.all(Report, sql, guild=guild_id)
+    def count_replies(self, guild_id: int) -> int:
+        """Count the replies of a guild that are reported."""
+        sql = "select count(distinct event_id) from reports where guild_id = :guild"
+        return self._db.value(int, sql, guild=guild_id) or 0
+
+    def latest(self, guild_id: int, most: int) -> list[Report]:
+        """List the first report of each of a guild's latest `most` reported replies, oldest first."""
+        sql = """select * from reports where seq in (select min(seq) from reports where guild_id = :guild
+            group by event_id order by min(seq) desc limit :most) order by seq"""
+        return self._db.all(Report, sql, guild=guild_id, most=most)
+
+    def reasons(self, event_id: int) -> dict[str, int]:
+        """Count the reports of a reply by reason, that of the first one first."""
+        sql = """select reason, count(*) as count from reports where event_id = :event
+            group by reason order by min(seq)"""
+        return {row["reason"]: row["count"] for row in self._db.read(sql, event=event_id)}
 
     def remove(self, guild_id: int, seq: int) -> int:
         """Remove all reports of the reply that one of them is about; returns their number."""
