@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 from collections import OrderedDict
 from contextlib import suppress
 
@@ -34,6 +35,8 @@ MAX_JOINED = 500
 """New members of a server who wait for one greeting; in a raid, further ones are left out."""
 MAX_SCREENED = 1000
 """New members whose acceptance of their server's rules is waited for; earlier ones are left out."""
+MAX_QUERIED = 100
+"""Members that Discord is asked for at once."""
 NO_INTENT_TEXT = "Discord does not tell this bot who joins."
 INTENT_ADVICE = (
     "The operator switches *Server Members Intent* on in the Developer Portal → Bot → Privileged "
@@ -114,6 +117,41 @@ class GreetingCog(commands.Cog):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @commands.Cog.listener()
+    async def on_ready(self) -> None:
+        """Look for those who had yet to accept the rules when the bot stopped or lost its connection,
+        with which Discord's library forgets them.
+        """
+        if not self.bot.intents.members:
+            return
+        for guild in self.bot.guilds:
+            try:
+                await self._look_for_awaited(guild)
+            except Exception as error:  # the others are greeted all the same
+                log.warning(
+                    "who accepts the rules of the server %d is not greeted: %s",
+                    guild.id,
+                    error_text(error),
+                )
+
+    async def _look_for_awaited(self, guild: discord.Guild) -> None:
+        store = self.bot.services.store
+        awaited = store.greeted_members.awaited(guild.id, MAX_SCREENED)
+        if not awaited or store.member_greetings.get(guild.id) is None:
+            return
+        for start in range(0, len(awaited), MAX_QUERIED):
+            asked = awaited[start : start + MAX_QUERIED]
+            members = await guild.query_members(user_ids=asked, limit=MAX_QUERIED, cache=False)
+            found = {member.id: member for member in members}
+            for user_id in asked:
+                member = found.get(user_id)
+                if member and member.pending:
+                    self._await_acceptance(member)
+                    continue
+                store.greeted_members.forget_awaited(guild.id, user_id)
+                if member:
+                    self._note(member)
+
+    @commands.Cog.listener()
     async def on_member_join(self, member: discord.Member) -> None:
         """Note a new member, who is greeted a little later."""
         if member.bot:
@@ -122,6 +160,8 @@ class GreetingCog(commands.Cog):
             if self.bot.services.store.member_greetings.get(member.guild.id) is None:
                 return
             if member.pending:
+                greeted = self.bot.services.store.greeted_members
+                greeted.await_acceptance(member.guild.id, member.id, time.time())
                 self._await_acceptance(member)
             else:
                 self._note(member)
@@ -134,12 +174,18 @@ class GreetingCog(commands.Cog):
             del self._screened[key]
             after.guild._remove_member(after)
             self._note(after)
+            with suppress(StoreError):  # looked at again after the next start
+                self.bot.services.store.greeted_members.forget_awaited(*key)
 
     @commands.Cog.listener()
     async def on_raw_member_remove(self, payload: discord.RawMemberRemoveEvent) -> None:
         """Forget a new member who has left before the greeting."""
         self._screened.pop((payload.guild_id, payload.user.id), None)
         self._joined.get(payload.guild_id, {}).pop(payload.user.id, None)
+        with suppress(StoreError):
+            self.bot.services.store.greeted_members.forget_awaited(
+                payload.guild_id, payload.user.id
+            )
 
     def _await_acceptance(self, member: discord.Member) -> None:
         # discord.py tells changes of cached members alone; this client caches no others.

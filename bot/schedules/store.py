@@ -183,8 +183,32 @@ class MemberGreetings(Table):
         )
 
 
+NO_EVENT = 0
+"""In place of the event of a greeting, for those who have yet to accept the rules of their server."""
+
+
 class GreetedMembers(Table):
-    """Who was greeted as a new member of a guild, so that nobody is greeted twice."""
+    """Who was greeted as a new member of a guild, so that nobody is greeted twice; and who is to be
+    greeted once they have accepted its rules.
+    """
+
+    def await_acceptance(self, guild_id: int, user_id: int, at: float) -> None:
+        """Store that a new member, who has not been greeted, has yet to accept the rules."""
+        sql = """insert or ignore into greeted_members (guild_id, user_id, event_id, at, is_mentioned)
+            values (:guild, :user, :event, :at, 0)"""
+        self._db.write(sql, guild=guild_id, user=user_id, event=NO_EVENT, at=at)
+
+    def awaited(self, guild_id: int, most: int) -> list[int]:
+        """List the latest members of a guild who have yet to accept its rules, the latest last."""
+        sql = """select user_id from (select rowid as number, user_id from greeted_members
+            where guild_id = :guild and event_id = :event order by number desc limit :most) order by number"""
+        return self._db.column(int, sql, guild=guild_id, event=NO_EVENT, most=most)
+
+    def forget_awaited(self, guild_id: int, user_id: int) -> None:
+        """Forget a member who has accepted the rules, or left."""
+        sql = """delete from greeted_members where guild_id = :guild and user_id = :user
+            and event_id = :event"""
+        self._db.write(sql, guild=guild_id, user=user_id, event=NO_EVENT)
 
     def add(
         self, guild_id: int, user_ids: Sequence[int], *, event_id: int, at: float, mentioned: int
@@ -197,9 +221,10 @@ class GreetedMembers(Table):
 
     def among(self, guild_id: int, user_ids: Sequence[int]) -> set[int]:
         """Return those of some members of a guild who were greeted."""
-        sql = """select user_id from greeted_members where guild_id = :guild
+        sql = """select user_id from greeted_members where guild_id = :guild and event_id <> :awaited
             and user_id in (select value from json_each(:ids))"""
-        return set(self._db.column(int, sql, guild=guild_id, ids=json.dumps([*user_ids])))
+        values = {"guild": guild_id, "awaited": NO_EVENT}
+        return set(self._db.column(int, sql, ids=json.dumps([*user_ids]), **values))
 
     def mentioned(self, event_id: int) -> list[int]:
         """Return whom the greeting that is the reply to an event mentions, in their order."""

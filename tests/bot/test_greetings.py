@@ -11,6 +11,7 @@ from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
 from bot.schedules.greetings import MAX_MACROS, MAX_NAMED, MAX_TEXT_CHARS, prompt_text
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute
+from sandbox.guild import Guild
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.set_times import AheadClock, answer_to
 from tests.fakes import until
@@ -116,6 +117,40 @@ async def test_who_has_to_accept_rules_first_is_greeted_once_they_did(tmp_path):
         assert not cog(stage)._screened and len(quay(stage)) == before + 1
         guild = stage.client.get_guild(int(stage.sandbox.guild_id))
         assert guild.get_member(int(nell["user"]["id"])) is None, "nobody else stays in memory"
+
+
+async def test_who_accepts_the_rules_during_or_after_a_restart_is_greeted(tmp_path, monkeypatch):
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text=TEXT)
+        crowd = [
+            newcomer(stage, name) for name in ("Nell Sand", "Ivo Reed", "Ada Finch", "Bo Tarn")
+        ]
+        for member in crowd:
+            event(stage, "GUILD_MEMBER_ADD", member | {"pending": True})
+        nell, ivo, ada, bo = crowd
+        await until(lambda: len(cog(stage)._screened) == 4)
+        stage.sandbox.leave(bo["user"]["id"])
+        await until(lambda: len(cog(stage)._screened) == 3)
+        before = len(quay(stage))
+    real = Guild.members
+    pending = {nell["user"]["id"], ada["user"]["id"]}
+
+    def members(guild):
+        return [one | {"pending": one["user"]["id"] in pending} for one in real(guild)]
+
+    monkeypatch.setattr(Guild, "members", members)
+    async with on_stage(tmp_path, members=True) as stage:
+        await until(lambda: len(quay(stage)) == before + 1)
+        assert mentioned(quay(stage)[-1]) == [ivo["user"]["id"]], "who accepted meanwhile"
+        await until(lambda: len(cog(stage)._screened) == 2)
+        event(stage, "GUILD_MEMBER_UPDATE", nell | {"pending": False})
+        await until(lambda: len(quay(stage)) == before + 2)
+        await greeted(stage)
+        assert mentioned(quay(stage)[-1]) == [nell["user"]["id"]]
+        guild_id = int(stage.sandbox.guild_id)
+        ids = [int(one["user"]["id"]) for one in crowd]
+        assert stage.store.greeted_members.among(guild_id, ids) == set(ids[:2])
+        assert stage.store.greeted_members.awaited(guild_id, 9) == [ids[2]]
 
 
 async def test_of_many_who_never_accept_the_rules_only_some_are_kept_in_memory(
