@@ -99,6 +99,7 @@ def compose(
     candidates = ReplyCandidates(
         store, default=settings.reply_candidates, maximum=settings.max_reply_candidates
     )
+    audit = AuditTrail(store, client)
     generation = GenerationActions(
         store=store,
         engine=engine,
@@ -106,6 +107,8 @@ def compose(
         most_new_tokens=settings.new_tokens_limit,
         set_by_operator=settings.model_fields_set & settings.sampling.keys(),
         recommended=dependencies.recommended,
+        name_of=personas.name_of,
+        record_change=audit.record,
     )
     time_zones = GuildTimeZones(store, dependencies.clock, settings.time_zone)
     builder = ChatRequestBuilder(
@@ -120,8 +123,6 @@ def compose(
         files=SentFiles(client, lambda: engine.state().sees_pictures),
     )
     throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
-
-    audit = AuditTrail(store, client)
 
     def notify_of_version(guild_id: int | None, persona_id: str) -> None:
         if client:

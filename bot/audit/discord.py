@@ -18,8 +18,8 @@ from bot.services import Bot
 
 FIRST_LINE = (
     "From now on, this channel says who changes what of the personas of this server: where they "
-    "live, trainings, versions, blocks, limits and the settings of `/moderation`. It never says "
-    "what somebody wrote."
+    "live, how they reply, their lore, trainings, versions, blocks, limits and the settings of "
+    "`/moderation`. It never says what somebody wrote."
 )
 
 

@@ -3,7 +3,7 @@ it how far.
 """
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from bot.generation.store import (
     ScopedSettings,
     SettingValue,
 )
+from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.store import Store
 from personas.engine import Engine
@@ -77,13 +78,17 @@ class EffectiveGeneration:
         )
 
 
+def _id_alone(persona_id: str, guild_id: int) -> str:
+    return persona_id
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationActions:
     """Reads and changes the generation settings.
 
     `usual` is the sampling where nothing is set, `set_by_operator` names its fields that settings
     of the bot set, `recommended` those that the base model's files do. A reply may be set to at
-    most `most_new_tokens`.
+    most `most_new_tokens`. `name_of` returns the name of a persona in a guild.
     """
 
     store: Store
@@ -92,6 +97,8 @@ class GenerationActions:
     most_new_tokens: int
     set_by_operator: Set[str] = frozenset()
     recommended: Set[str] = frozenset()
+    name_of: Callable[[str, int], str] = _id_alone
+    record_change: ChangeRecord = no_record
 
     def in_channel(
         self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None = None
@@ -129,8 +136,11 @@ class GenerationActions:
         scope: GenerationScope,
         changes: Mapping[str, SettingValue | None],
         seen: Mapping[str, SettingValue | None] | None = None,
+        *,
+        by: int = 0,
     ) -> GenerationSettings:
-        """Set fields of a scope (None leaves one to the next scope), and return all of the scope's.
+        """Set fields of a scope (None leaves one to the next scope), as a member or (0) the operator
+        decided, and return all of the scope's.
 
         `seen` are the values that a form showed: a field that was changed since is refused, not
         overwritten. Raises `RefusedError`, also for values out of bounds; nothing is changed then.
@@ -151,12 +161,23 @@ class GenerationActions:
                         "Look at it again.",
                     )
             settings = self.store.generation.change(scope, changes, time.time())
+        what = ", ".join(f"{LABELS[name]}: {_value_text(value)}" for name, value in changes.items())
+        self._record(scope, by, f"changed the replies ({what})")
         return settings
 
-    def reset(self, scope: GenerationScope) -> None:
-        """Remove all settings of a scope. Raises `RefusedError` where it has none."""
+    def reset(self, scope: GenerationScope, *, by: int = 0) -> None:
+        """Remove all settings of a scope, as a member or (0) the operator decided. Raises
+        `RefusedError` where it has none.
+        """
         if not self.store.generation.reset(scope):
             raise RefusedError("Nothing is set here.", "So there is nothing to reset.")
+        self._record(scope, by, "reset the length, sampling and context of the replies")
+
+    def _record(self, scope: GenerationScope, by: int, what: str) -> None:
+        place = f"in <#{scope.channel_id}>"
+        if not scope.channel_id:
+            place = f"of **{self.name_of(scope.persona_id, scope.guild_id)}**"
+        self.record_change(scope.guild_id, by, f"{what} {place}")
 
     def _effective(self, stored: list[ScopedSettings]) -> EffectiveGeneration:
         values = {}

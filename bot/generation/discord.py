@@ -85,7 +85,7 @@ async def generation_set(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     scope = _scope(interaction, where, persona)
-    settings = services.generation.change(scope, changes)
+    settings = services.generation.change(scope, changes, by=interaction.user.id)
     text = f"Set for {_scope_text(services, scope)}: {settings_text(settings)}."
     await respond(interaction, f"{text} It holds from the next reply on.")
 
@@ -110,9 +110,9 @@ async def generation_reset(
     services = interaction.client.services
     scope = _scope(interaction, where, persona)
     if setting:
-        services.generation.change(scope, {setting: None})
+        services.generation.change(scope, {setting: None}, by=interaction.user.id)
     else:
-        services.generation.reset(scope)
+        services.generation.reset(scope, by=interaction.user.id)
     left = settings_text(services.store.generation.get(scope))
     await respond(interaction, f"Reset. Set for {_scope_text(services, scope)}: {left}.")
 

@@ -136,6 +136,9 @@ async def alias(
     guild_id = interaction.guild_id or 0
     if names is not None:
         channels.set_aliases(guild_id, persona.id, _alias_list(names))
+        services.audit.record(
+            guild_id, interaction.user.id, f"changed the further names of **{persona.name}**"
+        )
     called = names_of(persona, channels.aliases(guild_id, persona.id))
     listed = ", ".join(f"`{name}`" for name in called)
     lines = [f"**{persona.name}** is called by these names: {listed}."]

@@ -99,6 +99,9 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
     await defer(interaction, ephemeral=True)
     await guild_lore(services).remove(guild_id, persona.id, file)
     services.store.people.remove_contribution(guild_id, persona.id, file)
+    services.audit.record(
+        guild_id, interaction.user.id, f"removed `{file}` from the lore of **{persona.name}**"
+    )
     await respond(interaction, f"{persona.name} has forgotten `{file}`.")
 
 
@@ -162,6 +165,11 @@ async def lore_sets(
         services.lore_sets.choose(lore_set.id, use, guild_id=guild_id, persona_id=persona.id)
     else:
         services.lore_sets.choose_for_all(lore_set.id, use, guild_id)
+    whose = f"**{persona.name}**" if persona else "all personas of this server"
+    verb = "use" if use else "no longer use"
+    services.audit.record(
+        guild_id, interaction.user.id, f"let {whose} {verb} the lore **{lore_set.name}**"
+    )
     await respond(interaction, f"Done.\n{_set_text(services, guild_id, lore_set)}")
 
 
@@ -220,6 +228,9 @@ async def _add_lore(
     added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
     count = count_of(added.passages, "passage")
     files = ", ".join(f"`{file}`" for file in added.files)
+    services.audit.record(
+        guild_id, interaction.user.id, f"changed the lore of **{persona.name}** ({files})"
+    )
     lines = [
         f"{persona.name} knows {files} now ({count}), in this server only. "
         "`/persona lore ask` shows what a question finds, `/persona lore remove` removes it."

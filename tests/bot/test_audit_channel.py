@@ -6,13 +6,16 @@ from bot.audit import actions
 from bot.personas.creation import PersonaForm
 from bot.personas.web.card_editing import replace_card_table
 from bot.personas.web.creation_http import create_owned
+from bot.personas.web.lookup import OwnedPersona
+from bot.personas.web.lore_files import choose_set, remove_lore_file, write_lore_file
 from bot.personas.web.pages import _import
 from bot.platform.discord_kit.transformers import MODERATION
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.request_body import FileForm
-from bot.store import NewRollout
+from bot.store import GenerationScope, NewRollout
 from personas.schemas.training import TrainingRequest
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
+from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.bot.version_rows import install
@@ -41,7 +44,6 @@ async def listed(stage, words, channel=OFFICE):
 
 
 async def test_each_change_is_one_line_with_who_and_what(stage):
-    await moderated(stage, "persona alias", persona="oda", names="Mother Marrow")
     await audited(stage)
     before = len(lines(stage))
     member = stage.member.id
@@ -73,6 +75,57 @@ async def test_each_change_is_one_line_with_who_and_what(stage):
         f"{by} made new versions that the gate would promote go live at once.",
     ]
     assert not any(one["mentions"] for one in stage.sandbox.messages(OFFICE)), "nobody is pinged"
+
+
+async def test_names_lore_and_how_replies_are_generated_are_listed_without_what_was_written(stage):
+    await audited(stage)
+    before = len(lines(stage))
+    await moderated(stage, "persona alias", persona="oda")
+    await moderated(stage, "persona alias", persona="oda", names="Mother Marrow")
+    tides = StoredFile.named("tides.md", b"# Tides\n\nThe tide waits for the ferry.\n")
+    await moderated(stage, "persona lore add", persona="oda", file=tides)
+    await moderated(stage, "persona lore remove", persona="oda", file="tides.md")
+    await moderated(stage, "persona lore sets")
+    use = {"set": "Skerrow Harbour", "use": False}
+    await moderated(stage, "persona lore sets", persona="oda", **use)
+    await moderated(stage, "persona lore sets", **use)
+    await moderated(stage, "persona generation set", temperature=0.5, max_new_tokens=90)
+    await moderated(stage, "persona generation reset", setting="temperature")
+    await moderated(stage, "persona generation set", where="persona", persona="oda", top_p=0.9)
+    await moderated(stage, "persona generation reset", where="persona", persona="oda")
+    await listed(stage, "reset the length")
+    by = f"<@{stage.moderator.id}>"
+    here = f"<#{stage.sandbox.channel(QUAY)['id']}>"
+    said = lines(stage)[before:]
+    assert said == [
+        f"{by} changed the further names of **Oda Marrow**.",
+        f"{by} changed the lore of **Oda Marrow** (`tides.md`).",
+        f"{by} removed `tides.md` from the lore of **Oda Marrow**.",
+        f"{by} let **Oda Marrow** no longer use the lore **Skerrow Harbour**.",
+        f"{by} let all personas of this server no longer use the lore **Skerrow Harbour**.",
+        f"{by} changed the replies (the longest reply: 90, the temperature: 0.5) in {here}.",
+        f"{by} changed the replies (the temperature: not set) in {here}.",
+        f"{by} changed the replies (top-p: 0.9) of **Oda Marrow**.",
+        f"{by} reset the length, sampling and context of the replies of **Oda Marrow**.",
+    ]
+    assert not any("Mother Marrow" in line or "ferry" in line for line in said)
+
+
+async def test_the_operators_changes_of_lore_and_replies_are_listed(stage):
+    await audited(stage)
+    services = stage.client.services
+    oda = OwnedPersona(services, 0, services.personas.get("oda", 0))
+    await write_lore_file(oda, 0, "tides.md", b"# Tides\n\nThe tide waits for the ferry.\n")
+    await remove_lore_file(oda, 0, "tides.md")
+    choose_set(oda, "_world", True, int(stage.sandbox.guild_id))
+    services.generation.change(GenerationScope(0, persona_id="oda"), {"top_p": 0.9})
+    await listed(stage, "top-p")
+    assert lines(stage)[-4:] == [
+        "The operator changed the lore of **Oda Marrow** (`tides.md`).",
+        "The operator removed `tides.md` from the lore of **Oda Marrow**.",
+        "The operator let **Oda Marrow** use the lore **Skerrow Harbour**.",
+        "The operator changed the replies (top-p: 0.9) of **Oda Marrow**.",
+    ]
 
 
 async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots(stage):

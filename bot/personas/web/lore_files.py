@@ -12,6 +12,7 @@ from bot.personas.guild_lore import GuildLore, lore_file_name
 from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.registry import short_id
 from bot.personas.web.lookup import OwnedPersona, guild_name
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
@@ -107,7 +108,15 @@ def choose_set(owned: OwnedPersona, set_id: str, is_taken: bool | None, guild_id
         lore_set = sets.find(set_id)
     with errors_as_problems("conflict"):
         sets.choose(lore_set.id, is_taken, guild_id=guild_id, persona_id=owned.id)
+    verb = "use" if is_taken else "no longer use"
+    if is_taken is None:
+        verb = "use or not, as is usual,"
+    _record(owned, guild_id, f"let **{owned.persona.name}** {verb} the lore **{lore_set.name}**")
     return lore_set
+
+
+def _record(owned: OwnedPersona, guild_id: int, what: str) -> None:
+    owned.services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, what)
 
 
 def require_own_set(services: Services, set_id: str) -> LoreSet:
@@ -127,6 +136,8 @@ async def remove_set(services: Services, set_id: str) -> LoreSet:
     for file in store.files(OPERATOR_GUILD_ID, lore_set.id):
         await store.remove(OPERATOR_GUILD_ID, lore_set.id, file)
     await asyncio.to_thread(services.lore_sets.remove, lore_set.id)
+    removed = f"removed the lore **{lore_set.name}**"
+    services.audit.record(OPERATOR_GUILD_ID, OPERATOR_ORIGIN.user_id, removed)
     return lore_set
 
 
@@ -244,7 +255,7 @@ async def write_lore_file(
     """Store a file, or a lorebook as files; returns what was added. Raises `Problem`."""
     lore = lore_store(owned.services)
     with errors_as_problems("invalid-request"):
-        return await add_lore(
+        added = await add_lore(
             lore,
             guild_id,
             owned.persona,
@@ -252,6 +263,14 @@ async def write_lore_file(
             content=content,
             store=partial(lore.add, guild_id, owned.id),
         )
+    record_lore_change(owned, guild_id, *added.files)
+    return added
+
+
+def record_lore_change(owned: OwnedPersona, guild_id: int, *files: str) -> None:
+    """Tell that the operator has changed files of a persona's lore."""
+    names = ", ".join(f"`{file}`" for file in files)
+    _record(owned, guild_id, f"changed the lore of **{owned.persona.name}** ({names})")
 
 
 async def remove_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> None:
@@ -265,3 +284,4 @@ async def remove_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> Non
         await lore.remove(guild_id, owned.id, name)
     elif text:
         await lore.exclude_file(owned.id, name)
+    _record(owned, guild_id, f"removed `{name}` from the lore of **{owned.persona.name}**")

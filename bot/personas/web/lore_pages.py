@@ -213,6 +213,7 @@ async def restore_lore_file(request: web.Request) -> web.Response:
             raise Problem(
                 "not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed."
             )
+    lore_files.record_lore_change(owned, guild_id, name)
     return redirect_to(request, f"{owned.page}/lore", f"{name} reads as it did before.")
 
 
