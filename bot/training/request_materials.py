@@ -110,13 +110,25 @@ class RequestMaterials:
         return tuple(materials)
 
     def _without_members(self, materials: Sequence[SourceMaterial]) -> list[SourceMaterial]:
-        """Take members out of card and lore, which a teacher's server gets; what ships has none."""
+        """Take members out of card and lore, which a teacher's server gets; what ships has none.
+        Raises `RequestError` where their names are on another machine.
+        """
         store = self._catalogue.store
         if store is None:
             return list(materials)
         ships = (self._shipped.cards, self._shipped.lore)
-        with guild_store(self._home, store, self._catalogue.shards, self._guild_id) as reader:
-            names = MemberNames(reader.messages.authors(), self._persona_names())
+        own = guild_card_path(self._home, self._request.persona or "")
+        guild_id = int(own.parent.parent.name) if own else self._guild_id
+        try:
+            with guild_store(self._home, store, self._catalogue.shards, guild_id) as reader:
+                names = MemberNames(reader.messages.authors(), self._persona_names())
+        except RequestError:
+            raise RequestError(
+                "The members of this server are not known on the machine that trains, so card and "
+                "lore might name them to the teacher's server.",
+                "Name a teacher on this machine, or let all processes of the bot use one "
+                "UNDERSTUDY_HOME.",
+            ) from None
 
         def edit(source: Path, text: str) -> str:
             return text if any(map(source.is_relative_to, ships)) else names.masked(text)

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from bot.chat.store.quoted_messages import QuotedMessage
+from bot.operations.shards import ShardRange
 from bot.reports.store import Report
 from bot.store import ConsentDecision, Lesson, Memory, Store, guild_suffix
 from bot.training.backends.job_folder_backend import write_job_folder
@@ -21,6 +22,7 @@ from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.member_names import MemberNames
 from bot.training.request_materials import gather_materials
 from bot.training.store import NewTrainingJob
+from personas.errors import RequestError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
@@ -192,6 +194,16 @@ async def test_card_and_lore_reach_the_server_and_nothing_of_a_member(
     assert not found
     assert str(catalogue.home) not in sent
     assert read_written(written_file(folder))
+
+
+def test_without_the_members_names_nothing_is_sent(catalogue):
+    """They are in the database of another process, on another machine."""
+    here = next(place for place in (0, 1) if not ShardRange(place, place, 2).has(GUILD))
+    catalogue.shards = ShardRange(here, here, 2)
+    with pytest.raises(RequestError, match="members of this server are not known") as refused:
+        make_folder(catalogue, "http://127.0.0.1:1/v1", from_card=1)
+    assert "Name a teacher on this machine" in refused.value.advice
+    assert make_folder(catalogue, "", from_card=1)
 
 
 def test_a_teacher_on_this_machine_gets_the_lore_as_it_is(catalogue):
