@@ -375,10 +375,12 @@ class Erasure:
             adapter = adapter_ref(self._home, version.persona_id, version.version)
             withdrawn.append(adapter.folder)
         contributed = lore_files(self._home, self._traces.lore)
+        exported = self._exports_inside()
         result = await asyncio.to_thread(
             self._home_files().erase,
             withdrawn,
             contributed,
+            exported.values(),
             derived_only=receipt.scope == "trainings",
         )
         if self._hooks:
@@ -387,7 +389,20 @@ class Erasure:
             deleted=(*receipt.deleted, *result.deleted),
             cut=tuple(dict.fromkeys([*receipt.cut, *result.cut])),
             lost=(*receipt.lost, *result.lost),
+            exports=tuple(export for export in receipt.exports if export.path not in exported),
         )
+
+    def _exports_inside(self) -> dict[str, Path]:
+        """Return the exports with the person that are in the home, by their path in the receipt; a
+        new backup takes the place of one there.
+        """
+        home = self._home.absolute()
+        paths = {}
+        for export in self._receipt.exports:
+            path = Path(export.path)
+            if export.what != "backup" and path.is_relative_to(home) and path.exists():
+                paths[export.path] = self._home / path.relative_to(home)
+        return paths
 
 
 def lore_files(home: Path, paths: Iterable[str]) -> list[Path]:

@@ -15,7 +15,14 @@ from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
-from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
+from personas.home.data_subjects import (
+    CONSENT_FILE,
+    PEOPLE_FILE,
+    contains_any_person,
+    read_consent,
+    read_people,
+    write_consent,
+)
 from personas.home.dataset_catalogue import FETCHED_FOLDER
 from personas.home.external_files import list_review_files
 from personas.home.gguf_cache import gguf_adapter_files
@@ -85,23 +92,29 @@ class HomeFiles:
     def contains_person(self, path: Path) -> bool:
         """Return whether a file or folder contains the person, by its list of people, its names or
         its bytes.
+
+        A job's `consent.json` does not count: it lists all who had opted in, not whom the job read.
         """
         if path.is_dir() and contains_any_person(path, self.people):
             return True
         inside = path.rglob("*") if path.is_dir() else [path]
-        return any(
-            self._in_file(file) for file in inside if file.is_file() and not file.is_symlink()
-        )
+        for file in inside:
+            if file.is_symlink() or not file.is_file() or file == path / CONSENT_FILE:
+                continue
+            if self._in_file(file):
+                return True
+        return False
 
     def erase(
         self,
         withdrawn: Collection[Path] = (),
         contributed: Collection[Path] = (),
+        exported: Collection[Path] = (),
         *,
         derived_only: bool = False,
     ) -> FileErasureResult:
-        """Delete `withdrawn`, `contributed` and derived data, and redact everything else. Raises
-        `OSError`.
+        """Delete `withdrawn`, `contributed`, `exported` and derived data, and redact everything else.
+        Raises `OSError`.
         """
         done = FileErasureResult()
         # An earlier attempt was killed between the renaming and the end of a deletion.
@@ -112,6 +125,11 @@ class HomeFiles:
                 done.deleted.append(self._shown(path))
                 delete_path(path)
                 self._delete_lora_files(path, done)
+            elif (path / CONSENT_FILE).is_file():
+                self._erase_consent(path, done)
+        for path in exported:
+            done.deleted.append(self._shown(path))
+            delete_path(path)
         if not derived_only:
             for file in filter(Path.is_file, contributed):
                 done.deleted.append(self._shown(file))
@@ -120,6 +138,18 @@ class HomeFiles:
             if any(path.startswith("lore/") for path in (*done.deleted, *done.cut, *done.lost)):
                 self._delete_lore_vectors(done)
         return done
+
+    def _erase_consent(self, job: Path, done: FileErasureResult) -> None:
+        """Remove the person from the list of those who had opted in when a job was created."""
+        try:
+            consent = read_consent(job)
+        except MaterialError:  # without the file, nobody has consented
+            delete_path(job / CONSENT_FILE)
+            return
+        opted_in = frozenset(who for who in consent.opted_in if not self.finder.is_theirs(who))
+        if opted_in != consent.opted_in:
+            write_consent(job, consent.model_copy(update={"opted_in": opted_in}))
+            done.cut.append(self._shown(job / CONSENT_FILE))
 
     def _delete_lora_files(self, adapter: Path, done: FileErasureResult) -> None:
         """Delete the LoRA files that llama.cpp has of a deleted version."""

@@ -26,6 +26,8 @@ from bot.settings import load_settings
 from bot.store import GenerationScope, Store
 from bot.training.store import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter
+from personas.home.data_subjects import read_consent
+from personas.home.external_files import record_export
 from personas.home.gguf_cache import gguf_adapter_path
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey, keyed_person
@@ -180,6 +182,34 @@ def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home
         and not adapter_ref(home, "oda", "v3").folder.exists()
     )
     assert not (home / "models" / "dialogue" / "manners").exists()
+
+
+def test_a_version_stays_whose_job_only_knew_that_the_person_had_opted_in(home):
+    """As one that was trained from a card alone."""
+    job = home / "jobs" / "job1"
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(WHO), scope="trainings")))
+    assert "v1" not in {version.version for version in receipt.withdrawn}
+    assert read_consent(job).opted_in == {str(OTHER)}, "whose consent has ended"
+    assert read_consent(job).permission == "By letter of Discord."
+    (job / "consent.json").write_text(f"{{{WHO}")
+    assert not forget(home).withdrawn
+    assert job.is_dir() and not (job / "consent.json").exists(), "nobody can be found in it"
+
+
+def test_an_export_in_the_home_goes_too(home):
+    out = home / "exports" / "oda"
+    out.mkdir(parents=True)
+    (out / "adapter_model.safetensors").write_bytes(b"weights")
+    people = {traceable_person._key(home, str(WHO))}
+    record_export(home, "adapter", str(out), people)
+    kept = home / "exports" / "wendell.gguf"
+    kept.write_bytes(b"GGUF")
+    record_export(home, "adapter", kept, {traceable_person._key(home, str(OTHER))})
+    receipt = forget(home)
+    assert not out.exists() and kept.exists() and "exports/oda" in receipt.deleted
+    assert [export.path for export in receipt.exports] == ["/elsewhere/harbour.jsonl"]
 
 
 def test_without_a_clean_version_the_base_model_speaks(home):

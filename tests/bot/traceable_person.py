@@ -31,7 +31,7 @@ from bot.store import (
     Store,
 )
 from bot.training.store import JobResult, NewTrainingJob
-from personas.home.data_subjects import write_people
+from personas.home.data_subjects import Consent, write_consent, write_people
 from personas.home.external_files import record_export, record_review_file
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.lore.index import LoreIndex
@@ -304,6 +304,9 @@ def _made(home):
     clean = home / "jobs" / "job1"
     clean.mkdir()
     (clean / "trainer.log").write_text("all is well\n")
+    # Who had opted in when it was created; nothing of them is in it.
+    opted_in = frozenset({str(WHO), str(OTHER)})
+    write_consent(clean, Consent(permission="By letter of Discord.", opted_in=opted_in))
     dataset = home / "datasets" / "harbour"
     dataset.mkdir(parents=True)
     (dataset / "train.jsonl").write_text(
