@@ -148,6 +148,7 @@ class GreetingCog(commands.Cog):
                     self._await_acceptance(member)
                     continue
                 store.greeted_members.forget_awaited(guild.id, user_id)
+                self._screened.pop((guild.id, user_id), None)  # of before a lost connection
                 if member:
                     self._note(member)
 
