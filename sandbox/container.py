@@ -190,6 +190,12 @@ class FaultControls:
         self._container.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
         self.publish()
 
+    def set_preferred_locale(self, locale: str) -> None:
+        """Set the server's preferred locale, such as "vi", until the end, and notify the bot."""
+        guild = self._container.guild
+        guild.preferred_locale = locale
+        self._container.gateway.dispatch("GUILD_UPDATE", guild.shape())
+
     def set_age_restricted(self, channel_name: str, restricted: bool) -> None:
         """Mark a channel as age-restricted, or take the mark away, and notify the bot."""
         container = self._container

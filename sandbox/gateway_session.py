@@ -29,6 +29,7 @@ MESSAGE_CONTENT = 1 << 15
 
 INTENTS: dict[str, int] = {
     "GUILD_CREATE": 1 << 0,
+    "GUILD_UPDATE": 1 << 0,
     "GUILD_ROLE_UPDATE": 1 << 0,
     "CHANNEL_UPDATE": 1 << 0,
     "THREAD_CREATE": 1 << 0,

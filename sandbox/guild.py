@@ -62,6 +62,7 @@ class Guild:
         self.bot_id: str = all_facts[0]["bot_id"]
         self.token: str = all_facts[0]["token"]
         self.created_at = payloads.format_timestamp(time_of(self.id))
+        self.preferred_locale = "en-US"
         self._overwrites = self._create_roles()
         self._create_members(len(all_facts))
         self._create_channels()
@@ -277,7 +278,13 @@ class Guild:
 
     def shape(self) -> Json:
         """Render the guild for the HTTP API."""
-        return payloads.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
+        return payloads.guild(
+            self.id,
+            self.seed.name,
+            self._facts["owner_id"],
+            self.roles(),
+            preferred_locale=self.preferred_locale,
+        )
 
     def permissions_of(self, user_id: str, channel: Json | None = None) -> int:
         """Return a member's permissions; the owner and administrators have all, except in direct

@@ -205,8 +205,12 @@ class InteractionManager:
         permissions = {"permissions": str(self._guild.permissions_of(user_id, channel))}
         return {
             "guild_id": self._guild.id,
-            "guild": {"id": self._guild.id, "locale": "en-US", "features": []},
-            "guild_locale": "en-US",
+            "guild": {
+                "id": self._guild.id,
+                "locale": self._guild.preferred_locale,
+                "features": [],
+            },
+            "guild_locale": self._guild.preferred_locale,
             "member": self._guild.member(user_id) | permissions,
             "authorizing_integration_owners": {"0": self._guild.id},
             "context": 0,

@@ -18,7 +18,14 @@ from sandbox.sandbox_errors import Json, SandboxRefusal
 from sandbox.stickers_and_polls import STICKERS
 
 ASSETS = Path(__file__).with_name("page")
-LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}  # the page's languages, by Discord locale
+LANGUAGES = {
+    "en-US": "English",
+    "vi": "Tiếng Việt",
+    "de": "Deutsch",
+    "es-ES": "Español",
+    "zh-CN": "中文",
+}
+"""Languages to choose on the page, by Discord's locales."""
 MAX_MESSAGES = 100
 MAX_UPLOADS = 50
 # Images may come from other ports of this machine: the page fetches a webhook's avatar_url.

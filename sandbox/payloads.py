@@ -145,7 +145,9 @@ def direct(channel_id: str, recipient: Json) -> Json:
     }
 
 
-def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
+def guild(
+    guild_id: str, name: str, owner_id: str, roles: list[Json], *, preferred_locale: str
+) -> Json:
     """Build a guild as returned by GET /guilds/{id}."""
     zero = (
         "verification_level default_message_notifications explicit_content_filter mfa_level "
@@ -164,7 +166,7 @@ def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
         "name": name,
         "owner_id": owner_id,
         "features": [],
-        "preferred_locale": "en-US",
+        "preferred_locale": preferred_locale,
         "region": "deprecated",
         "afk_timeout": 300,
         "max_members": 500_000,
