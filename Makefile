@@ -17,7 +17,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows predictions release docs chromium test test-ray test-shards test-slow test-vllm check lint style types bandit lock pictures clean
+.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-shards test-slow test-vllm check lint style types bandit lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -108,6 +108,9 @@ fuzz: $(DEV_READY)  ## Feed all parsers of outside input with damaged files by s
 
 predictions: $(DEV_READY)  ## Compare predicted memory and time with measured runs; write docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md
+
+catalogues: $(DEV_READY)  ## Bring the translations in bot/locale up to date with the texts in the code, and compile them.
+	@$(BIN)/python -m tools.catalogues
 
 docs: $(DEV_READY)  ## Generate the pages on settings, recipes and commands from the code.
 	@$(BIN)/python -m tests.docs

@@ -49,12 +49,12 @@ from bot.platform.discord_kit.command_order import (
     order_subcommands,
 )
 from bot.platform.discord_kit.command_sync import sync_commands
+from bot.platform.discord_kit.command_translator import CommandTranslator
 from bot.platform.discord_kit.request_locks import release_locks
 from bot.platform.discord_kit.transformers import FINETUNE, MODERATION, PERSONA
 from bot.platform.discord_kit.ui import BotCommandTree, FormCog
 from bot.platform.errors import connection_error
 from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
-from bot.privacy.translations import CommandTranslator
 from bot.reports.discord import ReasonSelect, ReportCog
 from bot.schedules.discord import ScheduleCog
 from bot.schedules.discord_greetings import GreetingCog

@@ -20,7 +20,7 @@ from bot.chat.discord_answers import (
 from bot.chat.discord_buttons import show_untrained
 from bot.chat.discord_missed import answer_missed
 from bot.chat.discord_outside import CHOOSE_TEXT, ask_outside
-from bot.chat.discord_questions import MAX_QUESTION_CHARS, ask_publicly
+from bot.chat.discord_questions import ASK_HELP, MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.memory_text import edit_memory_copies
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import said_text
@@ -29,6 +29,7 @@ from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot
 from bot.store import StoreError
@@ -49,10 +50,10 @@ class ChatCog(commands.Cog):
         self.answerer = MessageAnswerer(bot)
         self._away_since: float | None = None
         self._delete = app_commands.ContextMenu(
-            name="Delete this reply", callback=self.delete_reply
+            name=gettext_noop("Delete this reply"), callback=self.delete_reply
         )
         self._untrained = app_commands.ContextMenu(
-            name="Reply without training", callback=self.reply_without_training
+            name=gettext_noop("Reply without training"), callback=self.reply_without_training
         )
 
     async def cog_load(self) -> None:
@@ -76,8 +77,8 @@ class ChatCog(commands.Cog):
 
     # ------------------------------------------------------------------------------------- commands
 
-    @app_commands.command(description="Say something to this channel's persona.")
-    @app_commands.describe(message="What you want to say")
+    @app_commands.command(description=gettext_noop("Say something to this channel's persona."))
+    @app_commands.describe(message=ASK_HELP)
     @app_commands.allowed_contexts(guilds=True, dms=True)
     async def chat(
         self, interaction: Interaction, message: app_commands.Range[str, 1, MAX_QUESTION_CHARS]
@@ -90,7 +91,10 @@ class ChatCog(commands.Cog):
         channel = interaction.channel
         if not isinstance(channel, SpeakChannel):
             raise RefusedError(
-                f"Personas speak in {SPEAK_PLACES}, and in direct messages.", "Try it there."
+                gettext_lazy(
+                    "Personas speak in {places}, and in direct messages.", places=SPEAK_PLACES
+                ),
+                gettext_lazy("Try it there."),
             )
         services = self.bot.services
         personas = addressees(services, message, channel_ref(channel))
@@ -99,7 +103,8 @@ class ChatCog(commands.Cog):
         if personas:
             await ask_publicly(interaction, personas, channel, message)
         elif isinstance(channel, discord.DMChannel):
-            view = persona_select_view(services)
+            language = interaction_language(interaction)
+            view = persona_select_view(services, language)
             await respond(interaction, CHOOSE_TEXT, view, ephemeral=False)
         else:
             no_persona, advice = NO_PERSONA_TEXTS
@@ -113,12 +118,16 @@ class ChatCog(commands.Cog):
         reply = reply_service.rules.require_reply(
             self.bot.services.store.replies.of_message(message.id)
         )
-        reply_service.rules.require_owner(reply.asked_by, interaction.user, "delete this reply")
+        reply_service.rules.require_owner(
+            reply.asked_by,
+            interaction.user,
+            gettext_lazy("Only the one who asked, or a moderator, can delete this reply."),
+        )
         await defer(interaction, ephemeral=True)
         async for is_deleted in reply_service.delete([reply], self.bot):
-            text = "Deleted."
+            text = gettext_lazy("Deleted.")
             if not is_deleted:
-                text = "I lack the permission Manage Messages to delete that."
+                text = gettext_lazy("I lack the permission Manage Messages to delete that.")
             await respond_privately(interaction, text)
 
     async def reply_without_training(
@@ -130,6 +139,12 @@ class ChatCog(commands.Cog):
         await show_untrained(interaction, reply.event_id)
 
     # ------------------------------------------------------------------------------------- messages
+
+    @commands.Cog.listener()
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """Remember the language of a member, for notes below replies in direct messages."""
+        languages = self.bot.services.reply_service.member_languages
+        languages.note(interaction.user.id, interaction.locale)
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:

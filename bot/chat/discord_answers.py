@@ -26,6 +26,7 @@ from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import Language, gettext_lazy, join_texts, localise
 from bot.safety.actions import SelfHarmError
 from bot.services import Bot, Services
 from bot.store import StoredReply, StoreError
@@ -33,21 +34,21 @@ from personas.errors import EngineBusyError
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
-NO_CONTENT_TEXT = (
+NO_CONTENT_TEXT = gettext_lazy(
     "Discord hides your message from me, since it does not mention me. "
     "Use the button Reply under the message, mention me, or use `/chat`."
 )
-HIDDEN_QUOTE_TEXT = (
+HIDDEN_QUOTE_TEXT = gettext_lazy(
     "Discord hides the message that you replied to from me, since it does not mention me. "
     "Copy its words into yours if they matter."
 )
-BLIND_TEXT = (
+BLIND_TEXT = gettext_lazy(
     "-# Pictures are not looked at here. Of a picture, a persona is told the name and its "
     "description, which one can write when one uploads it."
 )
 NO_PERSONA_TEXTS = (
-    "No persona lives here yet.",
-    "A moderator can change that with `/persona set`.",
+    gettext_lazy("No persona lives here yet."),
+    gettext_lazy("A moderator can change that with `/persona set`."),
 )
 SAFETY_REMARK = "the fixed text with help lines answers it"
 USER_TYPES = (discord.MessageType.default, discord.MessageType.reply)
@@ -75,7 +76,8 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
         persona = services.personas.get(persona_id, 0)
         if persona is None or not isinstance(channel, discord.DMChannel):
             raise RefusedError(
-                "This persona is no longer here.", "Write to me again for a new menu."
+                gettext_lazy("This persona is no longer here."),
+                gettext_lazy("Write to me again for a new menu."),
             )
         await defer(interaction)
         services.reply_service.assign(
@@ -87,11 +89,11 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
             await services.reply_service.greet(persona, channel, interaction.user.display_name)
 
 
-def persona_select_view(services: Services) -> discord.ui.View:
+def persona_select_view(services: Services, language: Language) -> discord.ui.View:
     """Return the menu of the shared personas that speak in direct messages. Raises `RefusedError`
     when there are none.
     """
-    return button_view(PersonaSelect.of(direct_personas(services)))
+    return button_view(PersonaSelect.of(direct_personas(services), language=language))
 
 
 class MessageAnswerer:
@@ -204,7 +206,7 @@ class MessageAnswerer:
             is_busy = isinstance(error, EngineBusyError)
             notices = self._busy_notices if is_busy else self._errors
             if not notices.update_rate_limit(message):
-                await _notify(message.channel, text)
+                await self._notify(message, text)
         finally:
             del self.answering[message.id]
 
@@ -367,15 +369,16 @@ class MessageAnswerer:
         if isinstance(channel, discord.DMChannel):
             self.bot.services.unanswered[channel.id] = incoming  # the chosen persona answers it
             if not self._menus.update_rate_limit(message):
-                await _notify(channel, CHOOSE_TEXT, persona_select_view(self.bot.services))
+                view = persona_select_view(self.bot.services, self._language(message))
+                await self._notify(message, CHOOSE_TEXT, view)
         elif not self._errors.update_rate_limit(message):
-            await _notify(channel, " ".join(NO_PERSONA_TEXTS))
+            await self._notify(message, join_texts(*NO_PERSONA_TEXTS))
 
     async def _say_help(self, message: discord.Message, text: str) -> None:
         """Answer a message that speaks of self-harm with the fixed text."""
         is_there = message.id not in self._deleted
         if is_there and not self._safety_answers.update_rate_limit(message):
-            await _notify(message.channel, text, beside=message)
+            await self._notify(message, text, is_beside=True)
 
     async def _say_limit(self, message: discord.Message, error: LimitReachedError) -> None:
         """Say once when a member is answered again."""
@@ -383,7 +386,7 @@ class MessageAnswerer:
         known = self._limits_said.get((guild_id, message.author.id), 0)
         if error.until > known:
             self._limits_said[guild_id, message.author.id] = error.until
-            await _notify(message.channel, str(error), beside=message)
+            await self._notify(message, error_text(error), is_beside=True)
         for key, until in tuple(self._limits_said.items()):
             if until < message.created_at.timestamp():
                 del self._limits_said[key]
@@ -401,7 +404,7 @@ class MessageAnswerer:
         if limit:
             await self._say_limit(message, limit)
         if is_quote_hidden and not self._hints.update_rate_limit(message):
-            await _notify(message.channel, HIDDEN_QUOTE_TEXT)
+            await self._notify(message, HIDDEN_QUOTE_TEXT)
         await replies.answer()
 
     async def _say_blind(self, message: discord.Message) -> None:
@@ -412,7 +415,7 @@ class MessageAnswerer:
             and not sees
             and not self._blind_notices.update_rate_limit(message)
         ):
-            await _notify(message.channel, BLIND_TEXT)
+            await self._notify(message, BLIND_TEXT)
 
     async def _say_unread(self, message: discord.Message, persona: Persona) -> None:
         """Say why a message is not answered: it has no text, or Discord hides it."""
@@ -421,14 +424,33 @@ class MessageAnswerer:
             is_mentioned = True
         notices = self._unread_notices if is_mentioned else self._hints
         if is_mentioned:
-            text = (
-                f"Your message has no text that {persona.name} could answer: write some beside the "
-                "mention."
+            text = gettext_lazy(
+                "Your message has no text that {persona} could answer: write some beside the "
+                "mention.",
+                persona=persona.name,
             )
         else:
             text = NO_CONTENT_TEXT
         if not notices.update_rate_limit(message):
-            await _notify(message.channel, text)
+            await self._notify(message, text)
+
+    def _language(self, message: discord.Message) -> Language:
+        """Return the language of notices about a message in its channel."""
+        languages = self.bot.services.reply_service.member_languages
+        return languages.of_channel(message.channel, message.author.id)
+
+    async def _notify(
+        self,
+        message: discord.Message,
+        text: str,
+        view: discord.ui.View | None = None,
+        *,
+        is_beside: bool = False,
+    ) -> None:
+        """Send a notice about a message, as a reply to it if `is_beside`."""
+        beside = message if is_beside else None
+        text = localise(text, self._language(message))
+        await _notify(message.channel, text, view, beside=beside)
 
 
 async def say_age_restricted(services: Services, persona: Persona, channel: SpeakChannel) -> None:
@@ -441,7 +463,8 @@ async def say_age_restricted(services: Services, persona: Persona, channel: Spea
     except AgeRestrictedError as error:
         told = services.store.age_restrictions
         if not place.guild_id or told.note_told(place.guild_id, place.home_id):
-            await _notify(channel, str(error))
+            language = services.reply_service.member_languages.of_channel(channel)
+            await _notify(channel, localise(error_text(error), language))
 
 
 async def _notify(

@@ -7,7 +7,7 @@ import discord
 
 from bot.chat.discord_addressing import addressees
 from bot.chat.discord_outside import OUTSIDE_ITEMS, OtherPersonaButton
-from bot.chat.discord_questions import MAX_QUESTION_CHARS, ask_publicly
+from bot.chat.discord_questions import ASK_HELP, MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.places import (
     OutsideChannel,
     ReplyChannel,
@@ -28,6 +28,13 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    translate,
+)
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
 
@@ -49,7 +56,7 @@ class _ReplyButton(PersistentButton, template=r"never:"):
 class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
     """Stops the reply above it."""
 
-    label = "Stop"
+    label = gettext_lazy("Stop")
 
     async def pressed(self, interaction: Interaction) -> None:
         reply_service = interaction.client.services.reply_service
@@ -64,7 +71,7 @@ class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
 class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
     """Opens a form to answer the persona, whose text arrives without the message content intent."""
 
-    label = "Reply"
+    label = gettext_lazy("Reply")
     emoji = "↩️"
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -72,15 +79,18 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
         interaction.client.services.reply_service.rules.require_can_ask(
             interaction, persona, channel_ref(channel)
         )
-        text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
+        language = interaction_language(interaction)
+        label = translate(ASK_HELP, language)
+        text = text_field(label, "text", MAX_QUESTION_CHARS)
         custom_id = f"{ANSWER_FORM_PREFIX}{self.event_id}"
-        await send_form(interaction, form(f"Reply to {persona.name}", custom_id, text))
+        title = translate(gettext_noop("Reply to {persona}"), language, persona=persona.name)
+        await send_form(interaction, form(title, custom_id, text))
 
 
 class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
     """Regenerates the reply, in its place."""
 
-    label = "Regenerate"
+    label = gettext_lazy("Regenerate")
     emoji = "🔄"
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -103,15 +113,21 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         reply, _, _ = _require_reply(interaction, self.event_id)
         services = interaction.client.services
         if services.reply_service.is_running(reply.event_id):
-            raise RefusedError("This reply is being written.", "Vote once it is there.")
+            raise RefusedError(
+                gettext_lazy("This reply is being written."), gettext_lazy("Vote once it is there.")
+            )
         votes = services.store.replies.vote(
             reply.event_id, interaction.user.id, self.vote, time.time()
         )
         is_tuned = reply.adapter_version is not None
+        languages = services.reply_service.member_languages
+        language = languages.of_channel(interaction.channel, reply.asked_by)
         if is_outside(interaction):
-            view = ReplyButtonViews().ended_outside(reply.event_id, votes)
+            view = ReplyButtonViews().ended_outside(reply.event_id, votes, language=language)
         else:
-            view = ReplyButtonViews().ended(reply.event_id, votes, offers_untrained=is_tuned)
+            view = ReplyButtonViews().ended(
+                reply.event_id, votes, offers_untrained=is_tuned, language=language
+            )
         await update_message(interaction, view=view)
         interaction.client.dispatch("reply_judged", reply.event_id)
 
@@ -133,7 +149,7 @@ class DownvoteButton(_VoteButton, template=r"vote-1:(?P<event>[0-9]+)"):
 class UntrainedButton(_ReplyButton, template=r"untrained:(?P<event>[0-9]+)"):
     """Shows what the base model would have replied, to the one who asks for it."""
 
-    label = "Without training"
+    label = gettext_lazy("Without training")
 
     async def pressed(self, interaction: Interaction) -> None:
         await show_untrained(interaction, self.event_id)
@@ -153,24 +169,34 @@ REPLY_BUTTONS = (
 class ReplyButtonViews:
     """The views under a reply (`bot.chat.streaming_reply.ReplyViews`)."""
 
-    def growing(self, event_id: int) -> discord.ui.View:
+    def growing(self, event_id: int, *, language: Language) -> discord.ui.View:
         """Stop."""
-        return button_view(StopReplyButton(event_id))
+        return button_view(StopReplyButton(event_id, language=language))
 
-    def ended(self, event_id: int, votes: VoteCounts, *, offers_untrained: bool) -> discord.ui.View:
+    def ended(
+        self, event_id: int, votes: VoteCounts, *, offers_untrained: bool, language: Language
+    ) -> discord.ui.View:
         """Reply, Regenerate and the votes with their counts; under the reply of a version, also
         the base model's.
         """
-        buttons = [AnswerButton(event_id), RegenerateButton(event_id), *_votes(event_id, votes)]
+        buttons = [
+            AnswerButton(event_id, language=language),
+            RegenerateButton(event_id, language=language),
+            *_votes(event_id, votes),
+        ]
         if offers_untrained:
-            buttons.append(UntrainedButton(event_id))
+            buttons.append(UntrainedButton(event_id, language=language))
         return button_view(*buttons)
 
-    def ended_outside(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
+    def ended_outside(
+        self, event_id: int, votes: VoteCounts, *, language: Language
+    ) -> discord.ui.View:
         """Reply, the votes, and another persona: where the bot is not, it can edit no message of an
         earlier interaction.
         """
-        return button_view(AnswerButton(event_id), *_votes(event_id, votes), OtherPersonaButton())
+        answer = AnswerButton(event_id, language=language)
+        other = OtherPersonaButton(language=language)
+        return button_view(answer, *_votes(event_id, votes), other)
 
 
 def _votes(event_id: int, votes: VoteCounts) -> list[_VoteButton]:
@@ -206,12 +232,14 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
         reply, persona, channel, user_id=interaction.user.id
     )
     text = discord_text(generated.text)[:MAX_PART_CHARS]
-    await respond(
-        interaction,
-        f"**{persona.name} without training**, with the same card and lore:\n{text}\n"
-        f"{reply_footer(generated)}",
-        suppress_embeds=True,
+    language = interaction_language(interaction)
+    title = translate(
+        gettext_noop("**{persona} without training**, with the same card and lore:"),
+        language,
+        persona=persona.name,
     )
+    footer = reply_footer(generated, language=language)
+    await respond(interaction, f"{title}\n{text}\n{footer}", suppress_embeds=True)
 
 
 def _require_reply(
@@ -223,5 +251,8 @@ def _require_reply(
     reply = services.reply_service.rules.require_reply(services.store.replies.get(event_id))
     persona = services.personas.get(reply.persona_id, reply.guild_id)
     if persona is None or channel is None:
-        raise RefusedError("The persona that said this is no longer here.", "Talk to another one.")
+        raise RefusedError(
+            gettext_lazy("The persona that said this is no longer here."),
+            gettext_lazy("Talk to another one."),
+        )
     return reply, persona, channel

@@ -18,10 +18,11 @@ from bot.platform.discord_kit.ui import (
     respond,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import Language, gettext_lazy, interaction_language
 from bot.services import Services
 from personas.schemas.chat import Persona
 
-CHOOSE_TEXT = "Whom do you want to talk to?"
+CHOOSE_TEXT = gettext_lazy("Whom do you want to talk to?")
 
 
 async def ask_outside(interaction: Interaction, text: str) -> None:
@@ -31,14 +32,14 @@ async def ask_outside(interaction: Interaction, text: str) -> None:
     services = interaction.client.services
     if not services.allows_user_install:
         raise RefusedError(
-            "I answer in servers that I am in, and in direct messages.",
-            "The operator can change that with USER_INSTALL.",
+            gettext_lazy("I answer in servers that I am in, and in direct messages."),
+            gettext_lazy("The operator can change that with USER_INSTALL."),
         )
     channel = outside_channel(interaction)
     if persona := services.persona_in(channel_ref(channel)):
         await ask_publicly(interaction, [persona], channel, text)
         return
-    view = outside_select_view(services)
+    view = outside_select_view(services, interaction_language(interaction))
     user = interaction.user
     services.unanswered[channel.id] = IncomingMessage(
         event_id=interaction.id, author_id=user.id, author_name=user.display_name, text=text
@@ -49,10 +50,11 @@ async def ask_outside(interaction: Interaction, text: str) -> None:
 class OtherPersonaButton(PersistentButton, template=r"other-persona"):
     """Offers the menu of personas, where the bot is not."""
 
-    label = "Somebody else"
+    label = gettext_lazy("Somebody else")
 
     async def pressed(self, interaction: Interaction) -> None:
-        view = outside_select_view(interaction.client.services)
+        services = interaction.client.services
+        view = outside_select_view(services, interaction_language(interaction))
         await respond(interaction, CHOOSE_TEXT, view)
 
 
@@ -63,7 +65,10 @@ class OutsidePersonaSelect(PersistentPersonaSelect, template="choose-persona-out
         services = interaction.client.services
         persona = services.personas.get(persona_id, 0)
         if persona is None or not is_outside(interaction):
-            raise RefusedError("This persona is no longer here.", "Use `/chat` for a new menu.")
+            raise RefusedError(
+                gettext_lazy("This persona is no longer here."),
+                gettext_lazy("Use `/chat` for a new menu."),
+            )
         channel = outside_channel(interaction)
         services.reply_service.assign(
             persona, channel, answers="mentions", user_id=interaction.user.id
@@ -71,14 +76,17 @@ class OutsidePersonaSelect(PersistentPersonaSelect, template="choose-persona-out
         if message := services.unanswered.pop(channel.id, None):
             await ask_publicly(interaction, [persona], channel, message.text)
         else:
-            await respond(interaction, f"**{persona.name}** answers your `/chat` here now.")
+            chosen = gettext_lazy(
+                "**{persona}** answers your `/chat` here now.", persona=persona.name
+            )
+            await respond(interaction, chosen)
 
 
-def outside_select_view(services: Services) -> discord.ui.View:
+def outside_select_view(services: Services, language: Language) -> discord.ui.View:
     """Return the menu of the shared personas that are not age-restricted. Raises `RefusedError`
     when there are none.
     """
-    return button_view(OutsidePersonaSelect.of(direct_personas(services)))
+    return button_view(OutsidePersonaSelect.of(direct_personas(services), language=language))
 
 
 def direct_personas(services: Services) -> list[Persona]:
@@ -89,7 +97,8 @@ def direct_personas(services: Services) -> list[Persona]:
     personas = [each for each in services.personas.of(0).values() if not age.applies(each, 0)]
     if not personas:
         raise RefusedError(
-            "There are no personas here.", "The operator can add cards to personas/cards."
+            gettext_lazy("There are no personas here."),
+            gettext_lazy("The operator can add cards to personas/cards."),
         )
     return personas
 

@@ -13,13 +13,15 @@ from bot.chat.places import OutsideChannel, ReplyChannel, channel_ref
 from bot.chat.reply_round import ReplyRound
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import respond_first, respond_privately
-from bot.platform.errors import RefusedError
+from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.store import InteractionToken
 from personas.schemas.chat import Persona
 
 MAX_QUESTION_CHARS = 1500
 """Characters of a question: it is quoted in one message of 2,000."""
+ASK_HELP = gettext_noop("What you want to say")
 OUTSIDE_REPLY_S = 14 * 60.0
 """Longest time for a reply where the bot is not: Discord takes its messages for 15 minutes."""
 
@@ -61,8 +63,10 @@ async def ask_publicly(
     def accept(message: IncomingMessage) -> ReplyRound | None:
         if not has_words(message.text):
             raise RefusedError(
-                "Your message has no words.",
-                f"Write something that {personas[0].name} can answer.",
+                gettext_lazy("Your message has no words."),
+                gettext_lazy(
+                    "Write something that {persona} can answer.", persona=personas[0].name
+                ),
             )
         with reply_service.store.atomic():
             replies = reply_service.accept(message, personas, channel)
@@ -88,7 +92,7 @@ async def ask_publicly(
         await retract()
         raise
     if replies and limit:
-        await respond_privately(interaction, str(limit))
+        await respond_privately(interaction, error_text(limit))
     if replies and outside:
         # While Discord still takes its end.
         asyncio.get_running_loop().call_later(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import discord
 
 from bot.chat.message_parts import described_parts
+from bot.safety.actions import DISCLOSURE_LINES
 
 MARKUP_PATTERN = re.compile(
     r"(?P<code>```.+?```|(?<!`)(?P<ticks>`{1,2})(?!`).+?(?<!`)(?P=ticks)(?!`))"
@@ -171,7 +172,7 @@ def raw_text(message: discord.Message) -> str:
     texts = list[str]()
     for snapshot in message.message_snapshots:
         texts += [snapshot.content, *map(embed_text, snapshot.embeds)]
-    return SMALL_PRINT_PATTERN.sub("", "\n".join(texts)).strip()
+    return _without_notes("\n".join(texts)).strip()
 
 
 def said_text(message: discord.Message) -> str:
@@ -187,9 +188,17 @@ def quoted_text(message: discord.Message) -> str:
     """
     text = raw_text(message)
     if message.author.bot:
-        text = SMALL_PRINT_PATTERN.sub("", text)
+        text = _without_notes(text)
     parts = [text.strip(), *map(embed_text, message.embeds), *described_parts(message)]
     return "\n".join(part for part in parts if part)
+
+
+def _without_notes(text: str) -> str:
+    """Remove a bot's small print, and the lines that tell that a persona is AI, in any language:
+    those of servers with minors are not in small print.
+    """
+    lines = SMALL_PRINT_PATTERN.sub("", text).split("\n")
+    return "\n".join(line for line in lines if line not in DISCLOSURE_LINES)
 
 
 def embed_text(embed: discord.Embed) -> str:

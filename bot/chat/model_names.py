@@ -9,6 +9,7 @@ from typing import Self
 from bot.personas.base_model_compat import explain_unserved
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
+from bot.platform.localisation import gettext_lazy
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
@@ -22,7 +23,7 @@ LIVE_VERSION = "live"
 def version_label(version: str | None) -> str:
     """Display name of a version; None and `base` are the base model."""
     if version is None or version == BASE_MODEL_NAME:
-        return "the base model"
+        return gettext_lazy("the base model")
     return version
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import discord
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import VoiceChannel
 from bot.store import AnswerMode
 
@@ -15,7 +16,9 @@ GuildChannel = discord.TextChannel | VoiceChannel | discord.Thread
 SpeakChannel = GuildChannel | discord.DMChannel
 WebhookChannel = discord.TextChannel | VoiceChannel | discord.ForumChannel
 """Channels that have webhooks, which also speak in their threads."""
-SPEAK_PLACES = "text channels, the chats of voice channels, threads and posts of forums"
+SPEAK_PLACES = gettext_lazy(
+    "text channels, the chats of voice channels, threads and posts of forums"
+)
 """Where personas speak in a server, for the errors about other channels."""
 V = TypeVar("V")
 

@@ -14,6 +14,7 @@ from bot.moderation.age import AgeRestriction
 from bot.moderation.limits import Allowance, LimitCheck, LimitReachedError
 from bot.moderation.roles import RolePermissions
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import is_moderator
 from bot.store import Store, StoredReply
 from personas.schemas.chat import Persona
@@ -38,10 +39,10 @@ class ReplyPolicy:
         """What members may do by their roles."""
         return RolePermissions(self.store)
 
-    def require_owner(self, author_id: int, user: discord.abc.User, what: str) -> None:
-        """Refuse all but the author and moderators."""
+    def require_owner(self, author_id: int, user: discord.abc.User, refusal: str) -> None:
+        """Refuse all but the author and moderators, with this text."""
         if user.id != author_id and not is_moderator(user):
-            raise RefusedError(f"Only the one who asked, or a moderator, can {what}.")
+            raise RefusedError(refusal)
 
     def require_can_ask(
         self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef
@@ -83,14 +84,16 @@ class ReplyPolicy:
         can_write = allowed.send_messages_in_threads if in_thread else allowed.send_messages
         if interaction.guild_id and not can_write:
             raise RefusedError(
-                "You may not send messages in this channel.", "A moderator can change that."
+                gettext_lazy("You may not send messages in this channel."),
+                gettext_lazy("A moderator can change that."),
             )
 
     def require_reply(self, reply: StoredReply | None) -> StoredReply:
         """Refuse an unknown reply."""
         if reply is None:
             raise RefusedError(
-                "This is no reply of a persona, or it is no longer kept.", "Choose another message."
+                gettext_lazy("This is no reply of a persona, or it is no longer kept."),
+                gettext_lazy("Choose another message."),
             )
         return reply
 
@@ -98,7 +101,8 @@ class ReplyPolicy:
         """Refuse a muted persona."""
         if self.muted(persona, at):
             raise RefusedError(
-                f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that."
+                gettext_lazy("A moderator has silenced {persona} here.", persona=persona.name),
+                gettext_lazy("`/persona unmute` lifts that."),
             )
 
     def require_answered(self, persona: Persona, at: ChannelRef, user: discord.abc.User) -> None:
@@ -107,8 +111,11 @@ class ReplyPolicy:
         """
         if self.blocked(persona, at, user.id):
             raise RefusedError(
-                f"A moderator has decided that {persona.name} does not answer you here.",
-                "Ask one if that is a mistake.",
+                gettext_lazy(
+                    "A moderator has decided that {persona} does not answer you here.",
+                    persona=persona.name,
+                ),
+                gettext_lazy("Ask one if that is a mistake."),
             )
         self.roles.require(user, at.guild_id, "talk")
         self.require_within_limits(at, user)

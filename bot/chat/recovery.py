@@ -152,8 +152,8 @@ class ReplyRecovery:
         elif not _can_be_made(context.store, stored) or not await self._make(
             reply, stored.created_at
         ):
-            replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE)
-            await self._show_end(reply, "", CUT_OFF_NOTE)
+            replies.finish(stored.event_id, "failed", end_note=reply.cut_off_note)
+            await self._show_end(reply, "", reply.cut_off_note)
 
     async def _channel(self, stored: StoredReply, client: discord.Client) -> ReplyChannel | None:
         """Return the place of a reply; None where it is gone, or out of reach by now."""

@@ -38,6 +38,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import Language, MemberLanguages, gettext_lazy, localise
 from bot.safety.actions import SafetyProtocol, SelfHarmError
 from bot.store import Store, StoreError
 from bot.training.resource_sharing import TrainerThrottle
@@ -48,7 +49,7 @@ from personas.schemas.chat import ChatReply, ChatRequest, Persona, asked_turn
 log = logging.getLogger(__name__)
 MAX_OUTSIDE_TOKENS = 1500
 """Longest reply where the bot is not: Discord takes five further messages to an interaction there."""
-CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
+CUT_OFF_NOTE = gettext_lazy("-# This reply was cut off. Ask again.")
 
 
 @dataclass
@@ -72,6 +73,7 @@ class ReplyContext:
     line_waits: LineWaits = field(default_factory=LineWaits)
     untrained: set[tuple[int, int]] = field(default_factory=set)
     """Events and members for whom the base model replies beside a version."""
+    member_languages: MemberLanguages = field(default_factory=MemberLanguages)
     running: dict[int, "Reply"] = field(default_factory=dict)
     """By event, the replies that are being generated or shown."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -241,9 +243,10 @@ class Reply:
         # Read now, while the database can be read: the end must not wait for it.
         if self.asked_by:
             self.context.safety.require_safe(self._asked_text(request))
-            self.disclosure = self.context.safety.disclosure(
+            disclosure = self.context.safety.disclosure(
                 self.place.guild_id, self.place.channel_id, self.asked_by, self.event_id
             )
+            self.disclosure = localise(disclosure, self.language)
         self.origin = versions.origin_of(request.adapter)
         self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
         if request.adapter:
@@ -273,7 +276,10 @@ class Reply:
             return self._fitting(request)
         prompt = self.context.store.replies.line_prompt(self.event_id)
         if prompt is None:
-            raise RefusedError("What this reply answers is no longer there.", "Ask again.")
+            raise RefusedError(
+                gettext_lazy("What this reply answers is no longer there."),
+                gettext_lazy("Ask again."),
+            )
         return await builder.line_request(
             self.persona, self.place, prompt, event_id=self.event_id, topic=topic
         )
@@ -329,7 +335,7 @@ class Reply:
             # The next start looks for a copy that Discord may have posted in spite of the error.
             note = None
             if isinstance(error, UNCERTAIN_ERRORS):
-                note = CUT_OFF_NOTE
+                note = self.cut_off_note
             await self._store_failure(note)
             raise
 
@@ -386,7 +392,11 @@ class Reply:
         deleted.
         """
         footer = reply_footer(
-            generated, origin=self.origin, damaged=self.damaged, wanted=self.wanted
+            generated,
+            origin=self.origin,
+            damaged=self.damaged,
+            wanted=self.wanted,
+            language=self.language,
         )
         if self.disclosure and generated.text:
             footer = add_below(footer, self.disclosure)
@@ -401,10 +411,10 @@ class Reply:
 
     async def fail(self, error: Exception) -> None:
         """End the reply with an error below the text so far, which members see: it is stored."""
-        text = error_text(error)  # logs it
+        text = localise(error_text(error), self.language)  # logs it
         note = f"-# {text}"[:MAX_FOOTER_CHARS]
         if isinstance(error, StoreError):  # the operator's to mend, and members need not read of it
-            note = CUT_OFF_NOTE
+            note = self.cut_off_note
         end = ReplyEnd("failed", note, text=self.message.generated, version=self.version)
         try:
             await self._store_and_show(end, lambda: self.message.fail(note, self.event_id))
@@ -542,9 +552,19 @@ class Reply:
 
     # ----------------------------------------------------------------------- the message on Discord
 
+    @property
+    def language(self) -> Language:
+        """The language of the notes and buttons: that of the channel."""
+        return self.context.member_languages.of_channel(self.channel, self.asked_by)
+
+    @property
+    def cut_off_note(self) -> str:
+        """The note below a reply that was interrupted."""
+        return localise(CUT_OFF_NOTE, self.language)
+
     def growing_view(self) -> discord.ui.View:
         """The buttons under the reply while it is written."""
-        return self.context.views.growing(self.event_id)
+        return self.context.views.growing(self.event_id, language=self.language)
 
     def ended_view(self) -> discord.ui.View:
         """The buttons under the ended reply; a line that answers nobody has none."""
@@ -554,9 +574,12 @@ class Reply:
         stored = replies.get(self.event_id)
         version = stored.adapter_version if stored else None
         votes = replies.votes(self.event_id)
+        views = self.context.views
         if isinstance(self.channel, OutsideChannel):
-            return self.context.views.ended_outside(self.event_id, votes)
-        return self.context.views.ended(self.event_id, votes, offers_untrained=version is not None)
+            return views.ended_outside(self.event_id, votes, language=self.language)
+        return views.ended(
+            self.event_id, votes, offers_untrained=version is not None, language=self.language
+        )
 
     def record_parts(self, parts: list[int]) -> bool:
         """Store the messages of the reply; False if that failed.

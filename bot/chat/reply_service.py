@@ -19,12 +19,14 @@ from bot.chat.reply_round import ReplyRound
 from bot.chat.reply_text import split_message
 from bot.chat.situation import told_topic
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop, translate
 from bot.store import AnswerMode, Channel, StoredReply
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.prompt.macros import resolve_macros
 from personas.prompt.renderer import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, Persona
 
+GONE_TEXT = gettext_lazy("What this reply answered is no longer there.")
 MODE_WORDS: dict[AnswerMode, str] = {
     "everything": "all messages",
     "mentions": "mentions",
@@ -201,8 +203,12 @@ class ReplyService(ReplyContext):
         if stored:
             persona = self.personas.get(stored.persona_id, stored.guild_id)
         if stored is None or persona is None or stored.trigger_seq is None:
-            raise RefusedError("What this reply answered is no longer there.", "Ask again.")
-        self.rules.require_owner(stored.asked_by, user, "regenerate this reply")
+            raise RefusedError(GONE_TEXT, gettext_lazy("Ask again."))
+        self.rules.require_owner(
+            stored.asked_by,
+            user,
+            gettext_lazy("Only the one who asked, or a moderator, can regenerate this reply."),
+        )
         self.rules.require_unmuted(persona, channel_ref(channel))
         self.rules.age.require(persona, channel)
         self.rules.require_answered(persona, channel_ref(channel), user)
@@ -226,7 +232,10 @@ class ReplyService(ReplyContext):
         try:
             with self.store.atomic():
                 if not self.store.replies.begin_regeneration(event_id):
-                    raise RefusedError("This reply is being written.", "Stop it first, or wait.")
+                    raise RefusedError(
+                        gettext_lazy("This reply is being written."),
+                        gettext_lazy("Stop it first, or wait."),
+                    )
                 self.store.replies.record_interruption(event_id, user.id, time.time())
         except Exception:
             reply.cancel()
@@ -244,7 +253,7 @@ class ReplyService(ReplyContext):
         `EngineBusyError`.
         """
         if stored.trigger_seq is None:
-            raise RefusedError("What this reply answered is no longer there.", "Ask again.")
+            raise RefusedError(GONE_TEXT, gettext_lazy("Ask again."))
         place = channel_ref(channel)
         self.require_no_untrained(stored.event_id, user_id)
         self.unfinished.require_place(user_id, place.home_id)
@@ -272,7 +281,8 @@ class ReplyService(ReplyContext):
         """Raise `RefusedError` while the base model replies to this event for this member."""
         if (event_id, user_id) in self.untrained:
             raise RefusedError(
-                "The reply without training is being written.", "It appears here, for you alone."
+                gettext_lazy("The reply without training is being written."),
+                gettext_lazy("It appears here, for you alone."),
             )
 
     @contextmanager
@@ -290,7 +300,11 @@ class ReplyService(ReplyContext):
     def stop(self, event_id: int, user: discord.abc.User) -> None:
         """Stop a running reply for its author or a moderator. Raises `RefusedError` for others."""
         reply = self.running[event_id]
-        self.rules.require_owner(reply.asked_by, user, "stop this reply")
+        self.rules.require_owner(
+            reply.asked_by,
+            user,
+            gettext_lazy("Only the one who asked, or a moderator, can stop this reply."),
+        )
         self.store.replies.record_interruption(event_id, user.id, time.time())
         reply.cancel()
 
@@ -395,7 +409,9 @@ class ReplyService(ReplyContext):
         if not greeting or is_silent:
             return False
         sender = await self.senders.of(persona, channel)
-        texts = split_message(greeting, "-# a greeting by this persona's author")
+        language = self.member_languages.of_channel(channel)
+        note = translate(gettext_noop("a greeting by this persona's author"), language)
+        texts = split_message(greeting, f"-# {note}")
         message_ids = [await sender.say(text) for text in texts]
         replies = self.store.replies
         event_id = message_ids[0]  # no event requested it

@@ -6,16 +6,32 @@ in it is shown as a mention, a command, a link behind words or a footer.
 
 import re
 
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    localise,
+    translate,
+)
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, SITUATION_SOURCE, ChatReply
 
 MAX_FOOTER_CHARS = 240
+AI_WRITTEN = gettext_noop("AI-written")
+"""How each footer of a model's text begins."""
 MAX_NAME_CHARS = 90
 """Characters of the name that `BotSender` puts before a text."""
 MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
-FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
-MEMBER_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE)
-"""Sources in a footer that are no files of lore."""
+FINISH_NOTES = {
+    "cancelled": gettext_noop("stopped"),
+    "length": gettext_noop("cut off at the length limit"),
+}
+MEMBER_SOURCES = {
+    MEMORY_SOURCE: gettext_noop("memory"),
+    EARLIER_SOURCE: gettext_noop("earlier talk"),
+}
+"""Sources in a footer that are no files of lore, with their names."""
 LINK_PREFIXES = (
     "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
     "discord.new/", "discord.com/", "discordapp.com/",
@@ -43,7 +59,14 @@ OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
 ZERO_WIDTH_SPACE = "\u200b"
 
 
-def reply_footer(reply: ChatReply, origin: str = "", damaged: str = "", wanted: str = "") -> str:
+def reply_footer(
+    reply: ChatReply,
+    origin: str = "",
+    damaged: str = "",
+    wanted: str = "",
+    *,
+    language: Language = SOURCE_LANGUAGE,
+) -> str:
     """Return the note under a reply: that it is AI-written, its version, the number of candidates,
     and the sources that it was given.
 
@@ -52,29 +75,46 @@ def reply_footer(reply: ChatReply, origin: str = "", damaged: str = "", wanted: 
     """
     if not reply.text:
         if reply.finish == "cancelled":
-            return "-# stopped before it began"
-        return "-# AI-written · nothing came out"
-    version = reply.version
-    if version and origin:
-        version += f" ({origin})"
-    elif not version:
-        version = f"base model instead of {wanted}" if wanted and not damaged else "base model"
-    parts = ["AI-written", version]
-    if damaged:
-        parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
+            return "-# " + translate(gettext_noop("stopped before it began"), language)
+        nothing = translate(gettext_noop("nothing came out"), language)
+        return f"-# {translate(AI_WRITTEN, language)} · {nothing}"
+    parts = _version_notes(reply, origin, damaged, wanted)
     if reply.candidates > 1:
-        parts.append(f"best of {reply.candidates}")
+        parts.append(gettext_lazy("best of {count}", count=reply.candidates))
     if reply.finish in FINISH_NOTES:
-        parts.append(FINISH_NOTES[reply.finish])
+        parts.append(translate(FINISH_NOTES[reply.finish], language))
     sources = dict.fromkeys(hit.source for hit in reply.lore)
-    parts += [source for source in MEMBER_SOURCES if source in sources]
+    for source, name in MEMBER_SOURCES.items():
+        if source in sources:
+            parts.append(translate(name, language))
     no_files = (*MEMBER_SOURCES, SITUATION_SOURCE)
     if files := [source for source in sources if source not in no_files]:
-        parts.append("lore: " + ", ".join(files))
-    footer = "-# " + " · ".join(parts)
+        parts.append(gettext_lazy("lore: {files}", files=", ".join(files)))
+    shown = [localise(part, language) for part in parts]
+    footer = "-# " + " · ".join([translate(AI_WRITTEN, language), *shown])
     if len(footer) <= MAX_FOOTER_CHARS:
         return footer
     return f"{footer[: MAX_FOOTER_CHARS - 1]}…"
+
+
+def _version_notes(reply: ChatReply, origin: str, damaged: str, wanted: str) -> list[str]:
+    """Return the parts of a footer that say which version has written the reply."""
+    notes: list[str] = []
+    if reply.version and origin:
+        notes.append(gettext_lazy("{version} ({origin})", version=reply.version, origin=origin))
+    elif reply.version:
+        notes.append(reply.version)
+    elif wanted and not damaged:
+        notes.append(gettext_lazy("base model instead of {version}", version=wanted))
+    else:
+        notes.append(gettext_lazy("base model"))
+    if damaged:
+        notes.append(
+            gettext_lazy(
+                "{version} cannot be read, moderators can `/finetune rollback`", version=damaged
+            )
+        )
+    return notes
 
 
 def add_below(footer: str, line: str) -> str:

@@ -25,6 +25,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from personas.schemas.chat import Turn
 from personas.schemas.formatting import count_of
 
@@ -117,7 +118,9 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
             await update_message(interaction, view=None)
             return
         services.reply_service.rules.require_owner(
-            talk.requested_by, interaction.user, "stop this duet"
+            talk.requested_by,
+            interaction.user,
+            gettext_lazy("Only the one who asked, or a moderator, can stop this duet."),
         )
         talk.stop()
         await defer(interaction)

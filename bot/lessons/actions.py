@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bot.chat.message_text import ANONYMOUS_NAMES, readable_text
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import Lesson, Store
 from bot.training.stored_datasets import FORM_SOURCE
 from personas.errors import RequestError
@@ -35,8 +36,14 @@ def require_may_teach(store: Store, teacher: Teacher) -> None:
     decision = store.people.decision(teacher.user_id)
     if decision is None or not decision.opted_in:
         raise RefusedError(
-            "Members may teach once they have agreed that characters learn from what they write.",
-            f"`{OPT_IN_COMMAND}` does that; it is explained before you press the button.",
+            gettext_lazy(
+                "Members may teach once they have agreed that characters learn from what they "
+                "write."
+            ),
+            gettext_lazy(
+                "`{command}` does that; it is explained before you press the button.",
+                command=OPT_IN_COMMAND,
+            ),
         )
 
 
@@ -51,7 +58,8 @@ def teach(
     require_may_teach(store, teacher)
     if store.lessons.count(teacher.user_id) >= MAX_LESSONS:
         raise RefusedError(
-            f"You have taught {MAX_LESSONS} replies already.", "Take some back: `/persona taught`."
+            gettext_lazy("You have taught {count} replies already.", count=MAX_LESSONS),
+            gettext_lazy("Take some back: `/persona taught`."),
         )
     lesson = Lesson(
         guild_id=teacher.guild_id,
@@ -65,10 +73,13 @@ def teach(
         at=time.time(),
     )
     if not (lesson.prompt and lesson.reply):
-        raise RequestError("A prompt and a reply are needed.", "Fill in both fields.")
+        raise RequestError(
+            gettext_lazy("A prompt and a reply are needed."), gettext_lazy("Fill in both fields.")
+        )
     if lesson.reply == lesson.instead_of:
         raise RequestError(
-            "The reply it should give is the one it should not give.", "Change one of them."
+            gettext_lazy("The reply it should give is the one it should not give."),
+            gettext_lazy("Change one of them."),
         )
     return store.lessons.add(lesson)
 
@@ -84,7 +95,8 @@ def take_back(store: Store, teacher: Teacher, seq: int) -> None:
     lesson = store.lessons.get(seq)
     if lesson is None or not teacher.may_change(lesson):
         raise RefusedError(
-            f"There is no taught reply {seq} of yours here.", "`/persona taught` lists them."
+            gettext_lazy("There is no taught reply {number} of yours here.", number=seq),
+            gettext_lazy("`/persona taught` lists them."),
         )
     store.lessons.delete(seq)
 

@@ -24,51 +24,70 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    localise,
+    ngettext_lazy,
+    translate,
+)
 
 TEACH_FORM_PREFIX = "teach:"
 """Prefix of the form's custom id; the persona's id follows."""
+PROMPT_LABEL = gettext_noop("Somebody says")
+REPLY_LABEL = gettext_noop("It should answer")
+INSTEAD_LABEL = gettext_noop("It should not answer (optional)")
 MAX_SHOWN_LESSONS = 10
 MAX_EXCERPT_CHARS = 90
 MAX_FIELD_CHARS = 1500
 
 
 @PERSONA.command(
-    description="Teach a persona a reply: you write prompt and reply (moderators, opted-in members)."
+    description=gettext_noop(
+        "Teach a persona a reply: you write prompt and reply (moderators, opted-in members)."
+    )
 )
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def teach(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
     _require_teach_role(interaction)
     require_may_teach(interaction.client.services.store, _teacher(interaction))
+    language = interaction_language(interaction)
     fields = (
-        text_field("Somebody says", "prompt", MAX_FIELD_CHARS),
-        text_field("It should answer", "reply", MAX_FIELD_CHARS),
-        text_field("It should not answer (optional)", "instead", MAX_FIELD_CHARS, required=False),
+        text_field(translate(PROMPT_LABEL, language), "prompt", MAX_FIELD_CHARS),
+        text_field(translate(REPLY_LABEL, language), "reply", MAX_FIELD_CHARS),
+        text_field(translate(INSTEAD_LABEL, language), "instead", MAX_FIELD_CHARS, required=False),
     )
-    await send_form(
-        interaction, form(f"Teach {persona.name}", f"{TEACH_FORM_PREFIX}{persona.id}", *fields)
-    )
+    title = translate(gettext_noop("Teach {persona}"), language, persona=persona.name)
+    await send_form(interaction, form(title, f"{TEACH_FORM_PREFIX}{persona.id}", *fields))
 
 
 @PERSONA.command(
-    description="Show what a persona was taught here: by you, or by all if you are a moderator."
+    description=gettext_noop(
+        "Show what a persona was taught here: by you, or by all if you are a moderator."
+    )
 )
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def taught(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
     lessons = lessons_for(interaction.client.services.store, _teacher(interaction), persona.id)
-    count = "1 reply" if len(lessons) == 1 else f"{len(lessons)} replies"
-    lines = [
-        f"**{persona.name}** was taught {count} here. `/persona unteach` takes one back by its "
-        "number."
-    ]
+    head = ngettext_lazy(
+        "**{persona}** was taught {count} reply here. `/persona unteach` takes one back by its "
+        "number.",
+        "**{persona}** was taught {count} replies here. `/persona unteach` takes one back by its "
+        "number.",
+        len(lessons),
+        persona=persona.name,
+    )
+    lines = [localise(head, interaction_language(interaction))]
     for lesson in lessons[-MAX_SHOWN_LESSONS:]:
         lines.append(f"`{lesson.seq}` {_excerpt(lesson.prompt)} → {_excerpt(lesson.reply)}")
     await respond(interaction, "\n".join(lines), suppress_embeds=True)
 
 
-@PERSONA.command(description="Take back a reply that a persona was taught.")
-@app_commands.describe(number="Its number, as `/persona taught` shows it")
+@PERSONA.command(description=gettext_noop("Take back a reply that a persona was taught."))
+@app_commands.describe(number=gettext_noop("Its number, as `/persona taught` shows it"))
 async def unteach(interaction: Interaction, number: app_commands.Range[int, 1]) -> None:
     await respond(interaction, _take_back(interaction, number))
 
@@ -76,7 +95,7 @@ async def unteach(interaction: Interaction, number: app_commands.Range[int, 1]) 
 class UnteachButton(PersistentButton, template=r"unteach:(?P<seq>[0-9]+)"):
     """Takes back what was taught."""
 
-    label = "Undo"
+    label = gettext_lazy("Undo")
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -99,10 +118,14 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
     )
     await respond(
         interaction,
-        f"Stored: what **{persona.name}** should answer to that (number {seq}). It learns from it "
-        "when a moderator starts a training of the type `preference`; `/privacy forget` deletes it "
-        "with all your other data.",
-        button_view(UnteachButton(seq)),
+        gettext_lazy(
+            "Stored: what **{persona}** should answer to that (number {number}). It learns from it "
+            "when a moderator starts a training of the type `preference`; `/privacy forget` deletes "
+            "it with all your other data.",
+            persona=persona.name,
+            number=seq,
+        ),
+        button_view(UnteachButton(seq, language=interaction_language(interaction))),
     )
 
 
@@ -115,7 +138,10 @@ def _require_teach_role(interaction: Interaction) -> None:
 def _teacher(interaction: Interaction) -> Teacher:
     """The member. Raises `RefusedError` in direct messages."""
     if interaction.guild_id is None:
-        raise RefusedError("Personas are taught in a server.", "Try it in one of its channels.")
+        raise RefusedError(
+            gettext_lazy("Personas are taught in a server."),
+            gettext_lazy("Try it in one of its channels."),
+        )
     return Teacher(
         guild_id=interaction.guild_id,
         user_id=interaction.user.id,
@@ -126,7 +152,10 @@ def _teacher(interaction: Interaction) -> Teacher:
 def _take_back(interaction: Interaction, seq: int) -> str:
     """Take a lesson back; returns the confirmation."""
     take_back(interaction.client.services.store, _teacher(interaction), seq)
-    return f"Taken back (number {seq}). Versions that have learned from it stay as they are."
+    return gettext_lazy(
+        "Taken back (number {number}). Versions that have learned from it stay as they are.",
+        number=seq,
+    )
 
 
 def _excerpt(text: str) -> str:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import Memory, Store
 from personas.schemas.chat import Persona
 
@@ -32,12 +33,15 @@ class MemberMemories:
         memory = self.store.memories.get(number, self.user_id)
         if memory is None or memory.guild_id != self.guild_id:
             raise RefusedError(
-                f"There is no memory {seq} of yours here.", "`/memory show` lists them."
+                gettext_lazy("There is no memory {number} of yours here.", number=seq),
+                gettext_lazy("`/memory show` lists them."),
             )
         if persona and memory.persona_id != persona.id:
             raise RefusedError(
-                f"Memory {seq} is not {persona.name}'s.",
-                "Leave out `persona`, or name a memory of theirs.",
+                gettext_lazy(
+                    "Memory {number} is not {persona}'s.", number=seq, persona=persona.name
+                ),
+                gettext_lazy("Leave out `persona`, or name a memory of theirs."),
             )
         return memory
 
@@ -57,13 +61,16 @@ class MemberMemories:
         known = self.of_persona(persona)
         if any(memory.text.casefold() == text.casefold() for memory in known):
             raise RefusedError(
-                f"{persona.name} remembers that already.", "`/memory show` lists it."
+                gettext_lazy("{persona} remembers that already.", persona=persona.name),
+                gettext_lazy("`/memory show` lists it."),
             )
         if len(known) >= MAX_MEMORIES:
-            what = (
-                f"{persona.name} remembers {MAX_MEMORIES} things for you here, as many as it can."
+            what = gettext_lazy(
+                "{persona} remembers {count} things for you here, as many as it can.",
+                persona=persona.name,
+                count=MAX_MEMORIES,
             )
-            raise RefusedError(what, "Let it forget one: `/memory forget`.")
+            raise RefusedError(what, gettext_lazy("Let it forget one: `/memory forget`."))
         memory = Memory(
             guild_id=self.guild_id,
             persona_id=persona.id,
@@ -82,7 +89,8 @@ class MemberMemories:
         for other in known:
             if other.text.casefold() == text.casefold() and other.seq != memory.seq:
                 raise RefusedError(
-                    "The persona remembers that already.", "`/memory show` lists it."
+                    gettext_lazy("The persona remembers that already."),
+                    gettext_lazy("`/memory show` lists it."),
                 )
         self.store.memories.edit(memory.seq, text)
 
@@ -95,8 +103,8 @@ class MemberMemories:
         memories = self.of_persona(persona)
         if not memories:
             raise RefusedError(
-                f"{persona.name} remembers nothing for you here.",
-                "`/remember` lets it keep something.",
+                gettext_lazy("{persona} remembers nothing for you here.", persona=persona.name),
+                gettext_lazy("`/remember` lets it keep something."),
             )
         self.store.memories.forget(memory.seq for memory in memories)
         return len(memories)

@@ -1,8 +1,9 @@
-"""`/remember`, `/memory` and "Remember this": what members ask personas to keep, for themselves
+"""`/remember`, `/memory` and gettext_noop("Remember this"): what members ask personas to keep, for themselves
 alone.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import astuple
 
 import discord
@@ -34,22 +35,30 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    localise,
+    ngettext_lazy,
+    translate,
+)
 from bot.platform.messages import MAX_MESSAGE_CHARS, message_texts
 from bot.services import Bot
 from bot.store import Memory, StoredReply
 from personas.lore.passages import MAX_PASSAGE_WORDS
 from personas.schemas.chat import Persona
-from personas.schemas.formatting import count_of
 
 MEMORY_FORM_PREFIX = "memory:"
 """Prefix of the form's custom id; the memory's number follows."""
 ALL_MEMORIES = "all"
-CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
-ALL_TEXT = (
+CHANGE_TEXT = gettext_lazy("`/memory edit` and `/memory forget` change that.")
+ALL_TEXT = gettext_lazy(
     "The memories of all personas for you here. `/memory edit` and `/memory forget` change one by "
     "its number."
 )
-CUT_TEXT = " `/memory edit` shows the full text."
+CUT_TEXT = gettext_lazy("`/memory edit` shows the full text.")
 MAX_SHOWN_CHARS = 1500  # of a text that was too long
 MARGIN_CHARS = 16  # number and markup of a line of the list
 
@@ -62,7 +71,9 @@ def _suggest_memories(interaction: Interaction) -> dict[str, str]:
 def _suggest_forgettable(interaction: Interaction) -> dict[str, str]:
     memories = _suggest_memories(interaction)
     if memories and _find_persona(interaction):
-        return {f"all {len(memories)}": ALL_MEMORIES, **memories}
+        language = interaction_language(interaction)
+        every = gettext_lazy("all {count}", count=len(memories))
+        return {localise(every, language): ALL_MEMORIES, **memories}
     return memories
 
 
@@ -84,14 +95,16 @@ ForgettableOption = app_commands.Transform[str, SuggestionTransformer(_suggest_f
 class MemoryCog(
     commands.GroupCog,
     group_name="memory",
-    group_description="See, change and delete what personas remember for you.",
+    group_description=gettext_noop("See, change and delete what personas remember for you."),
 ):
     """The commands, for everybody about their own memories."""
 
     def __init__(self, bot: Bot) -> None:
         super().__init__()
         self._tree = bot.tree
-        self._menu = app_commands.ContextMenu(name="Remember this", callback=remember_message)
+        self._menu = app_commands.ContextMenu(
+            name=gettext_noop("Remember this"), callback=remember_message
+        )
 
     async def cog_load(self) -> None:
         self._tree.add_command(remember)
@@ -101,9 +114,11 @@ class MemoryCog(
         self._tree.remove_command(remember.name)
         self._tree.remove_command(self._menu.name, type=self._menu.type)
 
-    @app_commands.command(description="Show what a persona, or all of them, remember for you here.")
+    @app_commands.command(
+        description=gettext_noop("Show what a persona, or all of them, remember for you here.")
+    )
     @app_commands.describe(
-        persona="Which persona (if left out: this channel's, or all where none lives)"
+        persona=gettext_noop("Which persona (if left out: this channel's, or all where none lives)")
     )
     async def show(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
         persona = persona or find_channel_persona(interaction)
@@ -111,18 +126,24 @@ class MemoryCog(
         for text in texts:
             await respond(interaction, text, suppress_embeds=True)
 
-    @app_commands.command(description="Change what a persona remembers for you, in a form.")
+    @app_commands.command(
+        description=gettext_noop("Change what a persona remembers for you, in a form.")
+    )
     @app_commands.describe(
-        memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP
+        memory=gettext_noop("Its number, as `/memory show` shows it"), persona=CHANNEL_PERSONA_HELP
     )
     async def edit(
         self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None
     ) -> None:
-        await send_form(interaction, _memory_form(_memories(interaction).require(memory, persona)))
+        memory_of = _memories(interaction).require(memory, persona)
+        await send_form(interaction, _memory_form(interaction, memory_of))
 
-    @app_commands.command(description="Have a persona forget what it remembers for you.")
+    @app_commands.command(
+        description=gettext_noop("Have a persona forget what it remembers for you.")
+    )
     @app_commands.describe(
-        memory="Its number, as `/memory show` shows it, or all", persona=CHANNEL_PERSONA_HELP
+        memory=gettext_noop("Its number, as `/memory show` shows it, or all"),
+        persona=CHANNEL_PERSONA_HELP,
     )
     async def forget(
         self,
@@ -136,14 +157,21 @@ class MemoryCog(
         persona = persona or channel_persona(interaction)
         count = _memories(interaction).forget_all(persona)
         await respond(
-            interaction, f"{persona.name} has forgotten all it remembered for you here ({count})."
+            interaction,
+            gettext_lazy(
+                "{persona} has forgotten all it remembered for you here ({count}).",
+                persona=persona.name,
+                count=count,
+            ),
         )
 
 
 @app_commands.command(
-    description="Ask a persona to remember something for you, in this server alone."
+    description=gettext_noop("Ask a persona to remember something for you, in this server alone.")
 )
-@app_commands.describe(text="The text to remember, in your words", persona=CHANNEL_PERSONA_HELP)
+@app_commands.describe(
+    text=gettext_noop("The text to remember, in your words"), persona=CHANNEL_PERSONA_HELP
+)
 @app_commands.allowed_contexts(guilds=True, dms=True)
 async def remember(
     interaction: Interaction,
@@ -161,14 +189,15 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
     if reply := services.store.replies.of_message(message.id):
         if reply.asked_by not in (0, interaction.user.id):
             raise RefusedError(
-                "That was said to somebody else.", "Choose a reply to you, or use `/remember`."
+                gettext_lazy("That was said to somebody else."),
+                gettext_lazy("Choose a reply to you, or use `/remember`."),
             )
         message_id = reply.parts[0]
         text = services.store.messages.text_of(reply.parts[0])
         if services.reply_service.is_running(reply.event_id) or text is None:
             raise RefusedError(
-                "This reply has not ended, or is no longer kept.",
-                "Use `/remember` for what it says.",
+                gettext_lazy("This reply has not ended, or is no longer kept."),
+                gettext_lazy("Use `/remember` for what it says."),
             )
         await _store(
             interaction,
@@ -193,11 +222,11 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
         text = own_words(message, interaction.user)
     if author != interaction.user or not text:
         raise RefusedError(
-            "Personas remember their replies to you and your own messages.",
-            "Choose one of these, or use `/remember`.",
+            gettext_lazy("Personas remember their replies to you and your own messages."),
+            gettext_lazy("Choose one of these, or use `/remember`."),
         )
     answer = services.store.replies.get(event_id)
-    advice = "Use `/remember` with its text and the option `persona`."
+    advice = gettext_lazy("Use `/remember` with its text and the option `persona`.")
     if answer:
         persona = _persona_of(interaction, answer)
     else:
@@ -215,24 +244,28 @@ async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]
     interaction.client.services.safety.require_safe(text)
     memories.edit(memory, text)
     await respond(
-        interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True
+        interaction,
+        gettext_lazy("Changed: {text}", text=_quote(text)),
+        _buttons(interaction, memory.seq),
+        suppress_embeds=True,
     )
 
 
 class EditMemoryButton(PersistentButton, template=r"edit-memory:(?P<seq>[0-9]+)"):
     """Opens the form of a memory."""
 
-    label = "Edit"
+    label = gettext_lazy("Edit")
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await send_form(interaction, _memory_form(_memories(interaction).require(self.seq)))
+        memory = _memories(interaction).require(self.seq)
+        await send_form(interaction, _memory_form(interaction, memory))
 
 
 class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9]+)"):
     """Deletes a memory."""
 
-    label = "Forget"
+    label = gettext_lazy("Forget")
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -248,12 +281,17 @@ def check_memory(interaction: Interaction, text: str) -> str:
     """
     text = clean_memory(text, _channel_names(interaction.guild, interaction.user))
     if not has_words(text):
-        raise RefusedError("There is nothing to remember.", "Write some words.")
+        raise RefusedError(
+            gettext_lazy("There is nothing to remember."), gettext_lazy("Write some words.")
+        )
     if text != shorten_memory(text):
         raise RefusedError(
-            f"That is too long: a memory has at most {MAX_MEMORY_CHARS} characters and "
-            f"{MAX_PASSAGE_WORDS} words.",
-            f"Say it shorter. It was: {_quote(text[:MAX_SHOWN_CHARS])}",
+            gettext_lazy(
+                "That is too long: a memory has at most {characters} characters and {words} words.",
+                characters=MAX_MEMORY_CHARS,
+                words=MAX_PASSAGE_WORDS,
+            ),
+            gettext_lazy("Say it shorter. It was: {text}", text=_quote(text[:MAX_SHOWN_CHARS])),
         )
     return text
 
@@ -305,28 +343,41 @@ async def _store(
         )
         if isinstance(interaction.channel, discord.Thread) and not is_outside(interaction):
             store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
-    where = "in this conversation"
-    readers = ""
-    if is_outside(interaction):
-        where = "in direct messages, and wherever I am no member"
-    elif interaction.guild_id:
-        where = "in this server"
-        readers = " Everyone in the channel can read those replies."
-    await respond(
-        interaction,
-        f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
-        f"-# It is used only for replies to you {where}, never for training.{readers} `/memory "
-        f"show` lists what {persona.name} remembers.",
-        _buttons(seq),
-        suppress_embeds=True,
+    stored = gettext_lazy(
+        "**{persona}** remembers for you (number {number}): {text}\n"
+        "-# It is used only for replies to you in this conversation, never for training. `/memory "
+        "show` lists what {persona} remembers.",
+        persona=persona.name,
+        number=seq,
+        text=_quote(text),
     )
+    if is_outside(interaction):
+        stored = gettext_lazy(
+            "**{persona}** remembers for you (number {number}): {text}\n"
+            "-# It is used only for replies to you in direct messages, and wherever I am no member, "
+            "never for training. `/memory show` lists what {persona} remembers.",
+            persona=persona.name,
+            number=seq,
+            text=_quote(text),
+        )
+    elif interaction.guild_id:
+        stored = gettext_lazy(
+            "**{persona}** remembers for you (number {number}): {text}\n"
+            "-# It is used only for replies to you in this server, never for training. Everyone in "
+            "the channel can read those replies. `/memory show` lists what {persona} remembers.",
+            persona=persona.name,
+            number=seq,
+            text=_quote(text),
+        )
+    await respond(interaction, stored, _buttons(interaction, seq), suppress_embeds=True)
 
 
 def _persona_of(interaction: Interaction, reply: StoredReply) -> Persona:
     persona = interaction.client.services.personas.get(reply.persona_id, reply.guild_id)
     if persona is None:
         raise RefusedError(
-            "The persona that said this is no longer here.", "Choose another message."
+            gettext_lazy("The persona that said this is no longer here."),
+            gettext_lazy("Choose another message."),
         )
     return persona
 
@@ -349,17 +400,25 @@ def _channel_id(interaction: Interaction) -> int | None:
 
 def _forget(interaction: Interaction, seq: str, persona: Persona | None = None) -> str:
     _memories(interaction).forget(seq, persona)
-    return f"Forgotten (number {seq}). Replies that used it stay as they are."
+    return gettext_lazy(
+        "Forgotten (number {number}). Replies that used it stay as they are.", number=seq
+    )
 
 
-def _memory_form(memory: Memory) -> discord.ui.Modal:
-    field = text_field("What it should remember", "text", MAX_MEMORY_CHARS)
+def _memory_form(interaction: Interaction, memory: Memory) -> discord.ui.Modal:
+    language = interaction_language(interaction)
+    label = translate(gettext_noop("What it should remember"), language)
+    field = text_field(label, "text", MAX_MEMORY_CHARS)
     field.default = memory.text
-    return form("Change a memory", f"{MEMORY_FORM_PREFIX}{memory.seq}", field)
+    title = translate(gettext_noop("Change a memory"), language)
+    return form(title, f"{MEMORY_FORM_PREFIX}{memory.seq}", field)
 
 
-def _buttons(seq: int) -> discord.ui.View:
-    return button_view(EditMemoryButton(seq), ForgetMemoryButton(seq))
+def _buttons(interaction: Interaction, seq: int) -> discord.ui.View:
+    language = interaction_language(interaction)
+    return button_view(
+        EditMemoryButton(seq, language=language), ForgetMemoryButton(seq, language=language)
+    )
 
 
 def _quote(text: str) -> str:
@@ -368,17 +427,25 @@ def _quote(text: str) -> str:
 
 def _persona_text(interaction: Interaction, persona: Persona) -> str:
     """Text of what a persona remembers for the member here, and how much others do."""
+    language = interaction_language(interaction)
     memories = _memories(interaction).of_persona(persona)
     others = len(_memories(interaction).of_persona(None)) - len(memories)
     more = ""
     if others:
-        more = (
-            f"Others remember {count_of(others, 'thing')}: name one with `persona`; a channel "
-            "without a persona lists all."
+        more = ngettext_lazy(
+            "Others remember {count} thing: name one with `persona`; a channel without a persona "
+            "lists all.",
+            "Others remember {count} things: name one with `persona`; a channel without a persona "
+            "lists all.",
+            others,
         )
-    if not memories:
-        return f"{persona.name} remembers nothing for you here. `/remember` asks it to. {more}".rstrip()
-    return _list_text(persona.name, memories, f"{CHANGE_TEXT} {more}".rstrip())
+    if memories:
+        notes = [localise(note, language) for note in (CHANGE_TEXT, more) if note]
+        return _list_text(language, persona.name, memories, notes)
+    nothing = gettext_lazy(
+        "{persona} remembers nothing for you here. `/remember` asks it to.", persona=persona.name
+    )
+    return " ".join(localise(text, language) for text in (nothing, more) if text)
 
 
 def _all_texts(interaction: Interaction) -> list[str]:
@@ -388,29 +455,42 @@ def _all_texts(interaction: Interaction) -> list[str]:
     memories = _memories(interaction).of_persona(None)
     guild_id = guild_id_of(interaction)
     if not memories:
-        return ["No persona remembers anything for you here. `/remember` asks one to."]
+        return [
+            gettext_lazy("No persona remembers anything for you here. `/remember` asks one to.")
+        ]
+    language = interaction_language(interaction)
     by_persona = defaultdict[str, list[Memory]](list)
-    texts = [ALL_TEXT]
+    texts = [localise(ALL_TEXT, language)]
     for memory in memories:
         by_persona[memory.persona_id].append(memory)
     for persona_id, own in by_persona.items():
         persona = interaction.client.services.personas.get(persona_id, guild_id)
         if persona:
-            texts.append(_list_text(persona.name, own, ""))
+            texts.append(_list_text(language, persona.name, own))
         else:
             name = short_id(Persona(persona_id, persona_id), guild_id)
-            texts.append(_list_text(name, own, "The persona is no longer here."))
+            gone = translate(gettext_noop("The persona is no longer here."), language)
+            texts.append(_list_text(language, name, own, [gone]))
     return message_texts(texts)
 
 
-def _list_text(name: str, memories: list[Memory], note: str) -> str:
+def _list_text(
+    language: Language, name: str, memories: list[Memory], notes: Sequence[str] = ()
+) -> str:
     """List a persona's memories, each as long as a message has room for."""
-    head = f"**{name}** remembers {count_of(len(memories), 'thing')} for you here. {note}".rstrip()
+    title = ngettext_lazy(
+        "**{persona}** remembers {count} thing for you here.",
+        "**{persona}** remembers {count} things for you here.",
+        len(memories),
+        persona=name,
+    )
+    head = " ".join([localise(title, language), *notes])
+    cut = f" {localise(CUT_TEXT, language)}"
     lengths = [len(_quote(memory.text)) for memory in memories]
-    reserved = len(head) + len(CUT_TEXT) + MARGIN_CHARS * len(memories)
+    reserved = len(head) + len(cut) + MARGIN_CHARS * len(memories)
     room = _fair_room(lengths, MAX_MESSAGE_CHARS - reserved)
     if max(lengths) > room:
-        head += CUT_TEXT
+        head += cut
     lines = [f"`{memory.seq}` {_excerpt(memory, room)}" for memory in memories]
     return "\n".join([head, *lines])
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import discord
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import VoiceChannel
 from bot.store import Store, guild_suffix
 from personas.schemas.chat import Persona, fold_name
 
 AGE_TAGS = frozenset({"nsfw", "nsfl", "18+", "r18", "r-18", "adults only", "age-restricted"})
 """Tags of a card that mark its persona, without regard to case."""
-MARK_ADVICE = (
+MARK_ADVICE = gettext_lazy(
     "Discord marks a channel under Edit Channel → Overview → Age-Restricted Channel; its threads "
     "have its mark."
 )
@@ -52,13 +53,21 @@ class AgeRestriction:
             return
         if channel is None or isinstance(channel, discord.DMChannel):
             raise AgeRestrictedError(
-                f"{persona.name} is age-restricted, and does not speak in direct messages, nor "
-                "where I am no member.",
-                "Talk to it in an age-restricted channel of a server, or choose another persona.",
+                gettext_lazy(
+                    "{persona} is age-restricted, and does not speak in direct messages, nor where "
+                    "I am no member.",
+                    persona=persona.name,
+                ),
+                gettext_lazy(
+                    "Talk to it in an age-restricted channel of a server, or choose another "
+                    "persona."
+                ),
             )
         raise AgeRestrictedError(
-            f"{persona.name} is age-restricted, and this channel is not.",
-            f"{MARK_ADVICE} Or choose another persona or channel.",
+            gettext_lazy(
+                "{persona} is age-restricted, and this channel is not.", persona=persona.name
+            ),
+            gettext_lazy("{marking} Or choose another persona or channel.", marking=MARK_ADVICE),
         )
 
     def set(self, persona: Persona, guild_id: int, *, is_restricted: bool) -> None:

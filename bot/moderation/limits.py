@@ -8,6 +8,7 @@ from datetime import datetime, time, timedelta
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.store import ReplyLimits
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import LocalisableText, gettext_lazy, ngettext_lazy
 from bot.store import MAX_CHANNEL_PERSONAS, Store
 
 
@@ -33,16 +34,23 @@ class Allowance:
 
     def left_out(self, names: Sequence[str]) -> LimitReachedError:
         """Return the notice that personas with these names do not answer any more today."""
-        listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        listed: str = names[-1]
+        if others := ", ".join(names[:-1]):
+            listed = gettext_lazy("{names} and {name}", names=others, name=names[-1])
         return LimitReachedError(
-            f"A member gets {_replies(self.per_day)} here each day, so {listed} will not answer.",
-            f"Personas answer you again <t:{self.until}:R>.",
+            ngettext_lazy(
+                "A member gets {count} reply here each day, so {names} will not answer.",
+                "A member gets {count} replies here each day, so {names} will not answer.",
+                self.per_day or 0,
+                names=listed,
+            ),
+            _again_text(self.until),
             self.until,
         )
 
 
-def _replies(count: int | None) -> str:
-    return "1 reply" if count == 1 else f"{count} replies"
+def _again_text(until: int) -> LocalisableText:
+    return gettext_lazy("Personas answer you again <t:{until}:R>.", until=until)
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,12 @@ class LimitCheck:
         if had < limits.per_day:
             return Allowance(limits.per_day - had, limits.per_day, until)
         raise LimitReachedError(
-            f"You have had the {_replies(limits.per_day)} that a member gets here each day.",
-            f"Personas answer you again <t:{until}:R>.",
+            ngettext_lazy(
+                "You have had the {count} reply that a member gets here each day.",
+                "You have had the {count} replies that a member gets here each day.",
+                limits.per_day,
+            ),
+            _again_text(until),
             until,
         )
 
@@ -93,7 +105,10 @@ class LimitCheck:
             return
         until = math.ceil(latest_at + limits.cooldown_s)
         raise LimitReachedError(
-            f"There are {limits.cooldown_s} seconds between two replies to a member here.",
-            f"Personas answer you again <t:{until}:R>.",
+            gettext_lazy(
+                "There are {seconds} seconds between two replies to a member here.",
+                seconds=limits.cooldown_s,
+            ),
+            _again_text(until),
             until,
         )

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import discord
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import is_moderator
 from bot.store import Store
 
@@ -83,15 +84,19 @@ class RolePermissions:
         named: set[int] = set()
         for action in actions:
             named |= self.store.action_roles.get(guild_id, action)
-        what = " or ".join(ACTION_WORDS[action] for action in actions)
         if not named:
             raise RefusedError(
-                "Only moderators may do this.", "It takes the permission Manage Server."
+                gettext_lazy("Only moderators may do this."),
+                gettext_lazy("It takes the permission Manage Server."),
             )
-        roles = " or ".join(f"<@&{role_id}>" for role_id in sorted(named))
+        roles, *others = (f"<@&{role_id}>" for role_id in sorted(named))
+        for other in others:
+            roles = gettext_lazy("{names} or {name}", names=roles, name=other)
         raise RefusedError(
-            f"You may not {what} here: that takes the role {roles}.",
-            "A moderator can give it to you, or change that with `/moderation roles`.",
+            _role_refusal(actions, roles),
+            gettext_lazy(
+                "A moderator can give it to you, or change that with `/moderation roles`."
+            ),
         )
 
     def change(
@@ -137,3 +142,17 @@ class RolePermissions:
                 f"<@&{role_id}> is not among the roles that may {ACTION_WORDS[action]}.",
                 "`/moderation roles` lists them.",
             )
+
+
+def _role_refusal(actions: tuple[Action, ...], roles: str) -> str:
+    """Say which role is missing; that for a moderators' command is in English."""
+    if actions == ("talk",):
+        return gettext_lazy(
+            "You may not talk with personas here: that takes the role {roles}.", roles=roles
+        )
+    if actions == ("teach",):
+        return gettext_lazy(
+            "You may not teach personas here: that takes the role {roles}.", roles=roles
+        )
+    what = " or ".join(ACTION_WORDS[action] for action in actions)
+    return f"You may not {what} here: that takes the role {roles}."

@@ -27,6 +27,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, edit_response, respond
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.schemas.chat import MAX_CANDIDATES, Persona
@@ -179,7 +180,7 @@ def _alias_list(text: str) -> list[str]:
     return aliases
 
 
-@PERSONA.command(description="Show the persona of this channel.")
+@PERSONA.command(description=gettext_noop("Show the persona of this channel."))
 async def show(interaction: Interaction) -> None:
     services = interaction.client.services
     place = channel_ref(require_speak_channel(interaction))
@@ -206,7 +207,7 @@ async def show(interaction: Interaction) -> None:
     await respond(interaction, "\n".join(lines))
 
 
-@PERSONA.command(name="list", description="List the personas and their channels.")
+@PERSONA.command(name="list", description=gettext_noop("List the personas and their channels."))
 async def list_(interaction: Interaction) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
@@ -251,7 +252,9 @@ async def clear(interaction: Interaction) -> None:
 
 
 @PERSONA.command(
-    description="Start a new conversation here: the persona no longer sees the earlier messages."
+    description=gettext_noop(
+        "Start a new conversation here: the persona no longer sees the earlier messages."
+    )
 )
 async def fresh(interaction: Interaction) -> None:
     place = channel_ref(require_speak_channel(interaction))
@@ -260,7 +263,9 @@ async def fresh(interaction: Interaction) -> None:
     services.store.messages.start_new_conversation(place.channel_id)
     services.store.talks.end_all(place.channel_id)
     await respond(
-        interaction, "A new conversation starts here. Nothing was deleted.", ephemeral=False
+        interaction,
+        gettext_lazy("A new conversation starts here. Nothing was deleted."),
+        ephemeral=False,
     )
 
 

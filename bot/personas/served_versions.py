@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.personas.base_model_compat import IncompatibleVersions
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 from personas.home.adapters import (
     DIALOGUE_PREFIX,
@@ -13,7 +14,7 @@ from personas.home.adapters import (
 )
 from personas.schemas.chat import AdapterRef
 
-SHIPPED_ORIGIN = "shipped with Understudy"
+SHIPPED_ORIGIN = gettext_lazy("shipped with Understudy")
 """Origin of a version that came with the project, under its replies and in its history."""
 
 

@@ -2,6 +2,7 @@
 
 import html
 import logging
+import math
 import re
 import secrets
 import sqlite3
@@ -14,19 +15,29 @@ import aiohttp
 import discord
 from discord import app_commands
 
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    join_texts,
+)
 from bot.store import StoreError
 from personas.cli_entry import DISK_FULL_ERRNOS
-from personas.errors import UnderstudyError
+from personas.errors import EngineBusyError, UnderstudyError
 from personas.prompt.renderer import PromptTooLongError
 
 DISK_FULL_MESSAGE = "Nothing could be stored: the disk of the bot is full."
+DISK_FULL_TEXT = gettext_lazy(
+    "Nothing could be stored: the disk of the bot is full. The operator has to free space."
+)
 SQLITE_FULL_MESSAGES = ("disk is full", "disk I/O error")
 UNKNOWN_INTERACTION_CODE = 10062
 """Discord's code for an interaction that was not answered within three seconds."""
 log = logging.getLogger(__name__)
-STORE_TEXT = "I cannot store anything at the moment. Try it again in a minute."
+STORE_TEXT = gettext_lazy("I cannot store anything at the moment. Try it again in a minute.")
 """Shown to members for an error of the database; only the log says what it is."""
 ABSOLUTE_PATH_PATTERN = re.compile(r"(?<![\w/.:~-])(?:/[^/\s:;,'\"()]+){2,}")
+BUSY_TEXT = gettext_noop("I am too busy for now. Try again in about {seconds} s.")
 MAX_REASON_CHARS = 200
 RENEW_TOKEN_ADVICE = "Copy it again: Developer Portal → the application → Bot → Reset Token."
 NETWORK_ADVICE = "Check the network, and whether Discord is up (discordstatus.com)."
@@ -217,8 +228,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def error_text(error: Exception) -> str:
-    """Translate an error for a member. Unexpected errors get a code that is in the log too, and no
-    details.
+    """Translate an error for a member; the text is localisable where it is in the catalogues.
+    Unexpected errors get a code that is in the log too, and no details.
     """
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
     if isinstance(cause, app_commands.AppCommandError) and isinstance(
@@ -230,36 +241,46 @@ def error_text(error: Exception) -> str:
         return STORE_TEXT
     if is_disk_full(cause):
         log.error("nothing can be stored: the disk is full: %s", cause)
-        return f"{DISK_FULL_MESSAGE} The operator has to free space."
+        return DISK_FULL_TEXT
     if isinstance(cause, UnderstudyError):
         return _own_text(cause)
     if isinstance(cause, app_commands.CheckFailure):
-        return "You may not use this command here."
+        return gettext_lazy("You may not use this command here.")
     if isinstance(cause, app_commands.TransformerError):
-        return f"{cause.value!r} is not a valid value here."
+        return gettext_lazy("{value} is not a valid value here.", value=repr(cause.value))
     if isinstance(cause, PromptTooLongError):
-        return (
+        return gettext_lazy(
             "This persona's card leaves no room for your message and a reply. A moderator can "
-            "import a shorter card, "
-            "or choose another persona with `/persona set`."
+            "import a shorter card, or choose another persona with `/persona set`."
         )
     if isinstance(cause, discord.Forbidden):
-        return (
-            f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my "
-            "permissions."
+        return gettext_lazy(
+            "Discord does not let me do that here: {reason}. Ask a moderator to check my "
+            "permissions.",
+            reason=cause.text,
         )
     if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION_CODE:
         log.warning("Discord rejected a response as too late; the bot or its connection is slow")
-        return "That took too long. Try it again."
+        return gettext_lazy("That took too long. Try it again.")
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=cause)
-    return f"That went wrong on my side. The operator finds the reason in the log under {code}."
+    return gettext_lazy(
+        "That went wrong on my side. The operator finds the reason in the log under {code}.",
+        code=code,
+    )
 
 
 def _own_text(error: UnderstudyError) -> str:
     if error.member_text:
         log.error("members are not told why: %s", error)
-        return error.member_text
+        return LocalisableText(error.member_text)
+    parts = [part for part in (error.message, error.advice) if part]
+    if parts and all(isinstance(part, LocalisableText) for part in parts):  # not one half of it
+        return join_texts(*parts)
+    if isinstance(error, EngineBusyError):
+        # The engine knows no languages; a translation does not have its figures.
+        values = {"seconds": math.ceil(error.wait_s)}
+        return LocalisableText(BUSY_TEXT, values=values, english=str(error))
     if (shown := hide_paths(str(error))) != str(error):
         log.warning("an error was shown without its paths: %s", error)
     return shown

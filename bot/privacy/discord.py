@@ -16,19 +16,24 @@ from bot.platform.discord_kit.ui import (
     respond,
     update_message,
 )
+from bot.platform.localisation import LANGUAGES, Language, gettext_noop, interaction_language
 from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
-from bot.privacy.translations import Language, language_of, translate
+from bot.privacy.texts import translate
 from bot.services import Bot
 from bot.store import ConsentDecision
+
+LANGUAGE_PATTERN = "|".join(LANGUAGES)
 
 
 @app_commands.allowed_contexts(guilds=True, dms=True)
 class PrivacyCog(
     commands.GroupCog,
     group_name="privacy",
-    group_description="See what is kept about you, allow or forbid training on it, or delete it.",
+    group_description=gettext_noop(
+        "See what is kept about you, allow or forbid training on it, or delete it."
+    ),
 ):
     """The commands, for everybody about themselves, and the background work of erasures."""
 
@@ -49,22 +54,25 @@ class PrivacyCog(
     async def cog_unload(self) -> None:
         await self.erasures.stop()
 
-    @app_commands.command(description="See what I keep about you, for how long, and who runs me.")
+    @app_commands.command(
+        description=gettext_noop("See what I keep about you, for how long, and who runs me.")
+    )
     async def show(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
         report = _privacy_report(interaction)
-        language = language_of(interaction.locale)
+        language = interaction_language(interaction)
         words = report.words(language, operator_name(interaction))
         if hosts := interaction.client.services.privacy.engine_hosts:
             words += "\n" + translate(language, "show_engine", hosts=", ".join(hosts))
         await respond(interaction, words)
 
     @app_commands.command(
-        name="opt-in", description="Consent to training on what you write; I explain it first."
+        name="opt-in",
+        description=gettext_noop("Consent to training on what you write; I explain it first."),
     )
     async def opt_in(self, interaction: Interaction) -> None:
         services = interaction.client.services
-        language = language_of(interaction.locale)
+        language = interaction_language(interaction)
         decision = services.store.people.decision(interaction.user.id)
         if decision and decision.opted_in:
             await respond(interaction, translate(language, "opt_in_already"))
@@ -77,11 +85,13 @@ class PrivacyCog(
 
     @app_commands.command(
         name="opt-out",
-        description="Withdraw your consent: nothing you wrote is used for training from then on.",
+        description=gettext_noop(
+            "Withdraw your consent: nothing you wrote is used for training from then on."
+        ),
     )
     async def opt_out(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
-        language = language_of(interaction.locale)
+        language = interaction_language(interaction)
         _store_decision(interaction, opted_in=False)
         trained = _privacy_report(interaction).trained_words(language)
         done = translate(language, "opt_out_done")
@@ -91,10 +101,10 @@ class PrivacyCog(
         else:
             await respond(interaction, f"{done} {translate(language, 'opt_out_nothing')}")
 
-    @app_commands.command(description="Get everything I keep about you as a file.")
+    @app_commands.command(description=gettext_noop("Get everything I keep about you as a file."))
     async def export(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
-        language = language_of(interaction.locale)
+        language = interaction_language(interaction)
         content = _privacy_report(interaction).export()
         if len(content) > interaction.filesize_limit:
             size = len(content) / 2**20
@@ -107,10 +117,10 @@ class PrivacyCog(
         await respond(interaction, translate(language, "export_done"), files=[file])
 
     @app_commands.command(
-        description="Delete your messages, your votes, and what was trained on them."
+        description=gettext_noop("Delete your messages, your votes, and what was trained on them.")
     )
     async def forget(self, interaction: Interaction) -> None:
-        language = language_of(interaction.locale)
+        language = interaction_language(interaction)
         await respond(
             interaction, translate(language, "forget_ask"), button_view(ForgetButton(language))
         )
@@ -127,7 +137,7 @@ class _PrivacyButton(PersistentButton, template=r"never:"):
         super().__init__(language, label=translate(language, self.label_key))
 
 
-class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
+class OptInButton(_PrivacyButton, template=rf"opt-in:(?P<language>{LANGUAGE_PATTERN})"):
     """Opts the member in."""
 
     label_key = "opt_in_button"
@@ -140,7 +150,7 @@ class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
         )
 
 
-class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
+class WithdrawButton(_PrivacyButton, template=rf"withdraw:(?P<language>{LANGUAGE_PATTERN})"):
     """Withdraws the versions that were trained on the member's messages."""
 
     label_key = "withdraw_button"
@@ -152,7 +162,7 @@ class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
         )
 
 
-class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
+class ForgetButton(_PrivacyButton, template=rf"forget-me:(?P<language>{LANGUAGE_PATTERN})"):
     """Erases the member."""
 
     label_key = "forget_button"
@@ -170,7 +180,7 @@ PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
 
 def operator_name(interaction: Interaction) -> str:
     """Return the bot's operator as Discord names them."""
-    language = language_of(interaction.locale)
+    language = interaction_language(interaction)
     application = interaction.client.application
     if interaction.client.services.privacy.in_sandbox:
         return translate(language, "operator_sandbox")
@@ -219,6 +229,6 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
 
 def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
     decision = ConsentDecision(
-        interaction.user.id, opted_in, time.time(), language_of(interaction.locale)
+        interaction.user.id, opted_in, time.time(), interaction_language(interaction)
     )
     _deletion_service(interaction).runner.consents.decide(decision)

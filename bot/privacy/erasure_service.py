@@ -22,6 +22,7 @@ from bot.chat.places import GuildChannel
 from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.platform.clock import BackgroundTask
+from bot.platform.localisation import language_of
 from bot.platform.messages import NO_MENTIONS
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
@@ -31,7 +32,7 @@ from bot.privacy.erasure_runner import ErasureRunner, redact_people_being_erased
 from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifier_matcher import IdentifierMatcher
 from bot.privacy.identifiers import PersonIdentifiers
-from bot.privacy.translations import translate
+from bot.privacy.texts import translate
 from bot.services import Bot, PrivacyServices
 from bot.store import ALL_GUILDS, Store, TrainingJob
 from personas.errors import UnderstudyError
@@ -154,10 +155,11 @@ class LiveBotHooks:
                 continue
             now = version_label(versions.live(persona_id, guild.id))
             outlook = "announced_again" if withdrawn.again else "announced_alone"
+            language = language_of(guild.preferred_locale)
             announcement = translate(
-                "en", "announced", name=persona.name, version=withdrawn.version, now=now
+                language, "announced", name=persona.name, version=withdrawn.version, now=now
             )
-            text = f"{announcement} {translate('en', outlook)}"
+            text = f"{announcement} {translate(language, outlook)}"
             for channel in self._channels(guild, persona_id):
                 try:
                     await channel.send(text, allowed_mentions=NO_MENTIONS)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bot.personas.registry import short_id
+from bot.platform.localisation import Language
 from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.home_files import paths_listing_person
-from bot.privacy.translations import Language, translate
+from bot.privacy.texts import translate
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from personas.home.external_files import find_exports_containing
 from personas.schemas.chat import Persona

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from bot.audit.actions import AuditTrail
 from bot.personas.registry import PersonaRegistry
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.reports.store import Report
 from bot.store import Store, StoredReply
 
 REASONS = {
-    "hateful": "hateful or harassing",
-    "sexual": "sexual",
-    "violent": "violent or dangerous",
-    "harmful": "harmful advice",
-    "private": "private details of somebody",
-    "false": "false, and it matters",
-    "other": "something else",
+    "hateful": gettext_lazy("hateful or harassing"),
+    "sexual": gettext_lazy("sexual"),
+    "violent": gettext_lazy("violent or dangerous"),
+    "harmful": gettext_lazy("harmful advice"),
+    "private": gettext_lazy("private details of somebody"),
+    "false": gettext_lazy("false, and it matters"),
+    "other": gettext_lazy("something else"),
 }
 """What a member can choose, as it is shown."""
 REPORT_DAYS = 30
@@ -46,18 +47,24 @@ class ReplyReports:
         """Raise `RefusedError` for a reply of another place, a second report, and too many."""
         if not guild_id or reply.guild_id != guild_id:
             raise RefusedError(
-                "Replies are reported to the moderators of the server in which they stand.",
-                "In direct messages, there are none.",
+                gettext_lazy(
+                    "Replies are reported to the moderators of the server in which they stand."
+                ),
+                gettext_lazy("In direct messages, there are none."),
             )
         if self.store.reports.has(reply.event_id, user_id):
-            raise RefusedError("You have reported this reply.", "Moderators see it.")
+            raise RefusedError(
+                gettext_lazy("You have reported this reply."), gettext_lazy("Moderators see it.")
+            )
         now = self.clock()
         latest = self.store.reports.times_since(guild_id, user_id, now - HOUR_S)
         if len(latest) >= MAX_PER_HOUR:
             until = math.ceil(latest[-MAX_PER_HOUR] + HOUR_S)
             raise RefusedError(
-                f"You have reported {MAX_PER_HOUR} replies within an hour.",
-                f"You can report another one <t:{until}:R>.",
+                gettext_lazy(
+                    "You have reported {count} replies within an hour.", count=MAX_PER_HOUR
+                ),
+                gettext_lazy("You can report another one <t:{until}:R>.", until=until),
             )
 
     def report(

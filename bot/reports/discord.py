@@ -11,22 +11,31 @@ from bot.platform.discord_kit.ui import (
     respond,
     update_message,
 )
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    localise,
+    translate,
+)
 from bot.platform.messages import latest_lines
 from bot.reports.actions import REASONS, REPORT_DAYS, reply_link
 from bot.reports.store import Report
 from bot.services import Bot, Services
 from personas.schemas.formatting import count_of
 
-ASK_TEXT = (
+ASK_TEXT = gettext_lazy(
     "**What is wrong with this reply?** Moderators of this server see your reason and the reply, "
     "not who reported it."
 )
 MAX_LISTED = 20
 """Reported replies that are read for a list; fewer have room in a message."""
 LIST_FOOTER = "-# `/moderation reports done` deletes one that you have dealt with."
-THANKS_TEXT = (
+THANKS_TEXT = gettext_lazy(
     "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
-    f"have dealt with it, and after {REPORT_DAYS} days."
+    "have dealt with it, and after {days} days.",
+    days=REPORT_DAYS,
 )
 
 
@@ -36,12 +45,14 @@ class ReasonSelect(PersistentSelect, template=r"report:(?P<message>[0-9]+)"):
     message: str
 
     @classmethod
-    def for_message(cls, message_id: int) -> "ReasonSelect":
-        options = [
-            discord.SelectOption(label=label.capitalize(), value=reason)
-            for reason, label in REASONS.items()
-        ]
-        return cls(options, str(message_id), placeholder="Choose a reason")
+    def for_message(cls, message_id: int, language: Language) -> "ReasonSelect":
+        options = []
+        for reason, label in REASONS.items():
+            shown = localise(label, language)
+            option = discord.SelectOption(label=shown[0].upper() + shown[1:], value=reason)
+            options.append(option)
+        placeholder = translate(gettext_noop("Choose a reason"), language)
+        return cls(options, str(message_id), placeholder=placeholder)
 
     async def chosen(self, interaction: Interaction, value: str) -> None:
         services = interaction.client.services
@@ -63,7 +74,7 @@ class ReportCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
         self._menu = app_commands.ContextMenu(
-            name="Report this reply",
+            name=gettext_noop("Report this reply"),
             callback=self.report_reply,
             allowed_contexts=app_commands.AppCommandContext(guild=True),
         )
@@ -82,7 +93,8 @@ class ReportCog(commands.Cog):
         )
         guild_id = interaction.guild_id or 0
         services.reports.require_can_report(reply, guild_id, interaction.user.id)
-        await respond(interaction, ASK_TEXT, button_view(ReasonSelect.for_message(message.id)))
+        menu = ReasonSelect.for_message(message.id, interaction_language(interaction))
+        await respond(interaction, ASK_TEXT, button_view(menu))
 
 
 @MODERATION.command(description="List the replies that members have reported.")

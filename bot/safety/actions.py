@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import LANGUAGES, gettext_lazy, localise
 from bot.safety.rules import SafetyRules
 from bot.store import Store, StoreError
 
@@ -16,10 +17,16 @@ log = logging.getLogger(__name__)
 TALK_GAP_S = 3600.0
 """Silence that ends a talk."""
 DISCLOSURE_INTERVAL_S = 3 * 3600.0
-DISCLOSURE = "-# You are talking with an AI, not with a person."
-MINORS_DISCLOSURE = "**You are talking with an AI, not with a person.**"
-MINORS_BREAK = "**You are talking with an AI, not with a person. Time for a break?**"
+DISCLOSURE = gettext_lazy("-# You are talking with an AI, not with a person.")
+MINORS_DISCLOSURE = gettext_lazy("**You are talking with an AI, not with a person.**")
+MINORS_BREAK = gettext_lazy("**You are talking with an AI, not with a person. Time for a break?**")
 """The lines below a reply; those of servers with minors are not in small print."""
+DISCLOSURE_LINES = frozenset(
+    localise(line, language)
+    for line in (DISCLOSURE, MINORS_DISCLOSURE, MINORS_BREAK)
+    for language in LANGUAGES
+)
+"""The same in all languages: a message may have been posted before a server chose another one."""
 
 
 class SelfHarmError(RefusedError):

@@ -20,6 +20,7 @@ from bot.chat.reply_text import discord_text, remove_links
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, language_of, localise
 from bot.schedules.lines import ScheduledLines, line_event_id
 from bot.schedules.store import MemberGreeting
 from bot.store import Store
@@ -33,7 +34,7 @@ MAX_MACROS = 3
 MAX_NAMED = 5
 """New members whom one greeting names and mentions; it counts the others."""
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
-FOOTER = "-# a greeting that a moderator of this server has written"
+FOOTER = gettext_lazy("-# a greeting that a moderator of this server has written")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,8 @@ class MemberGreetings:
         mentions = [f"<@{user_id}>" for user_id in mentioned]
         text = text.replace(USER_MACRO, _joined(mentions, len(members)))
         sender = await self.reply_service.senders.of(persona, channel)
-        message_id = await sender.mentioning(mentioned).say(f"{text}\n{FOOTER}")
+        footer = localise(FOOTER, language_of(channel.guild.preferred_locale))
+        message_id = await sender.mentioning(mentioned).say(f"{text}\n{footer}")
         replies = self.store.replies
         with self.store.atomic():  # a reply to the greeting is one to the persona
             replies.begin(

@@ -17,7 +17,6 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.reply import Reply
 from bot.privacy import erasure_service
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
-from bot.privacy.translations import TEXTS
 from bot.settings import load_settings
 from bot.store import QuotedMessage
 from bot.training.store import JobResult, NewTrainingJob
@@ -405,15 +404,6 @@ async def test_it_works_in_direct_messages(stage):
     await stage.sees("Done: you have been forgotten")
 
 
-async def test_discord_is_given_the_descriptions_in_both_languages(stage):
-    (command,) = [c for c in await stage.client.http.get_global_commands(stage.client.application_id)
-                  if c["name"] == "privacy"]  # fmt: skip
-    assert command["description_localizations"] == {
-        "vi": command["description_localizations"]["vi"]
-    }
-    assert all("vi" in option["description_localizations"] for option in command["options"])
-
-
 async def test_lore_and_cards_note_who_gave_them(stage):
     from sandbox.object_store import StoredFile
 
@@ -433,14 +423,3 @@ async def test_lore_and_cards_note_who_gave_them(stage):
         "has forgotten",
     )
     assert stage.store.people.contributions_of(int(stage.moderator.id)) == []
-
-
-def test_every_sentence_is_there_in_both_languages_with_the_same_gaps():
-    import string
-
-    for key, texts in TEXTS.items():
-        gaps = [
-            {field for _, field, *_ in string.Formatter().parse(text) if field}
-            for text in texts.values()
-        ]
-        assert set(texts) == {"en", "vi"} and gaps[0] == gaps[1], key

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from bot.platform.clock import SystemClock
+from bot.platform.localisation import LANGUAGES
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.privacy.retention import Retention, RetentionPeriods
-from bot.privacy.translations import TEXTS
+from bot.privacy.texts import translate
 from bot.reports.actions import REASONS, REPORT_DAYS
 from bot.reports.store import Report
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
@@ -188,7 +189,8 @@ async def test_erasure_takes_own_reports_and_those_of_replies_to_the_member(stag
 
 
 async def test_reports_are_deleted_after_the_stated_time(stage):
-    assert all(f"{REPORT_DAYS} " in text for text in TEXTS["show_reports"].values())
+    for language in LANGUAGES:
+        assert f"{REPORT_DAYS} " in translate(language, "show_reports", count=1)
     old = time.time() - REPORT_DAYS * 86_400
     stage.store.reports.add(_report(stage, 1, at=old - 60))
     stage.store.reports.add(_report(stage, 2, at=old + 60))

@@ -20,7 +20,7 @@ from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.platform.db.database import Row, open_read_only
-from bot.privacy.translations import TEXTS
+from bot.privacy.texts import TEXTS
 from bot.store import HOME_DATABASE, Channel, Store
 from sandbox import Sandbox, SandboxRefusal
 from sandbox.interactions import CallbackType
@@ -196,9 +196,7 @@ class Conversation:
         answer = await member.slash(channel, "privacy opt-in" if wanted else "privacy opt-out")
         if wanted and answer.message and answer.message["components"]:
             answer = await member.click(answer.message, "I agree")
-        await _confirmed(
-            answer, [TEXTS[key]["en"][:20] for key in (OPTED_IN if wanted else OPTED_OUT)]
-        )
+        await _confirmed(answer, [TEXTS[key][:20] for key in (OPTED_IN if wanted else OPTED_OUT)])
         self._consent = wanted
 
     async def tell(self, channel: str) -> None:

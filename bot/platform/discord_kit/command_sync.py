@@ -13,7 +13,6 @@ import discord
 from discord import app_commands
 
 from bot.platform.errors import connection_error
-from bot.privacy.translations import COMMAND_DESCRIPTIONS
 from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,10 @@ async def sync_commands(tree: app_commands.CommandTree[Any], home: Path) -> None
     stay.
     """
     wanted = [command.to_dict(tree) for command in tree.get_commands()]
-    stamped = [tree.client.application_id, wanted, COMMAND_DESCRIPTIONS]
+    stamped: list[Any] = [tree.client.application_id, wanted]
+    if tree.translator:
+        for command in tree.get_commands():
+            stamped.append(await command.get_translated_payload(tree, tree.translator))
     stamp = hashlib.sha256(json.dumps(stamped, sort_keys=True).encode()).hexdigest()
     file = home / STAMP_FILE
     earlier = file.read_text() if file.exists() else ""

@@ -19,6 +19,7 @@ from bot.moderation.roles import Action, RolePermissions, command_actions
 from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Bot
 from personas.errors import RequestError
@@ -29,7 +30,8 @@ Interaction = discord.Interaction[Bot]
 Choices = list[app_commands.Choice[str]]
 MAX_CHOICES = 25
 MAX_LABEL_CHARS = 100
-CHANNEL_PERSONA_HELP = "Which persona (this channel's if left out)"
+CHANNEL_PERSONA_HELP = gettext_noop("Which persona (this channel's if left out)")
+NAME_ONE_ADVICE = gettext_lazy("Name one with the option `persona`.")
 
 
 def request_origin(interaction: Interaction) -> RequestOrigin:
@@ -44,7 +46,10 @@ def request_origin(interaction: Interaction) -> RequestOrigin:
 def require_moderator(interaction: Interaction) -> None:
     """Raise `RefusedError` for members who may not manage the server."""
     if not permissions.is_moderator(interaction.user):
-        raise RefusedError("Only moderators may do this.", "It takes the permission Manage Server.")
+        raise RefusedError(
+            gettext_lazy("Only moderators may do this."),
+            gettext_lazy("It takes the permission Manage Server."),
+        )
 
 
 def require_action(interaction: Interaction, *actions: Action) -> None:
@@ -71,7 +76,8 @@ def require_speak_channel(interaction: Interaction) -> SpeakChannel:
     """Return the command's channel. Raises `RefusedError` where no persona can live."""
     if not isinstance(interaction.channel, SpeakChannel):
         raise RefusedError(
-            f"Personas live in {SPEAK_PLACES}, and in direct messages.", "Try it there."
+            gettext_lazy("Personas live in {places}, and in direct messages.", places=SPEAK_PLACES),
+            gettext_lazy("Try it there."),
         )
     return interaction.channel
 
@@ -133,7 +139,10 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
         known = []
         for other in personas.of(guild_id).values():
             known.append(f"{other.name} (`{short_id(other, guild_id)}`)")
-        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {', '.join(known)}.")
+        raise RequestError(
+            gettext_lazy("There is no persona {name}.", name=repr(wanted)),
+            gettext_lazy("Known: {names}.", names=", ".join(known)),
+        )
     return persona
 
 
@@ -145,13 +154,11 @@ def find_channel_persona(interaction: Interaction) -> Persona | None:
     return interaction.client.services.persona_in(channel_ref(channel))
 
 
-def channel_persona(
-    interaction: Interaction, advice: str = "Name one with the option `persona`."
-) -> Persona:
+def channel_persona(interaction: Interaction, advice: str = NAME_ONE_ADVICE) -> Persona:
     """Find the persona of the command's channel. Raises `RequestError` where there is none."""
     persona = find_channel_persona(interaction)
     if persona is None:
-        raise RequestError("No persona lives in this channel.", advice)
+        raise RequestError(gettext_lazy("No persona lives in this channel."), advice)
     return persona
 
 

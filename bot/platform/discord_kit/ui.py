@@ -15,6 +15,13 @@ from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.moderation.roles import Action
 from bot.platform.discord_kit.transformers import Interaction, require_action
 from bot.platform.errors import error_text
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    gettext_lazy,
+    interaction_language,
+    localise,
+)
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from personas.schemas.chat import Persona
 
@@ -23,6 +30,7 @@ MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
 MAX_DESCRIPTION_CHARS = 100
 """Characters that Discord allows below an option."""
+CHOOSE_PERSONA_TEXT = gettext_lazy("Choose a persona")
 T = TypeVar("T")
 EMPTY_RESPONSE = "empty response"
 """Key of `interaction.extras` while the response has no text yet; the value says whether it is
@@ -108,11 +116,13 @@ async def respond(
     suppress_embeds: bool = False,
     files: Sequence[discord.File] = (),
 ) -> None:
-    """Respond to an interaction, or follow up on it, with one message; nobody is mentioned.
+    """Respond to an interaction, or follow up on it, with one message; nobody is mentioned. A
+    localisable text is given in the language of those who see it.
 
     A response that Discord does not take is logged: what it tells of has been done, and did not go
     wrong.
     """
+    text = localise(text, interaction_language(interaction, is_private=ephemeral))
     text = text[:MAX_MESSAGE_CHARS]
     with _logging_failure(interaction):
         if not is_acknowledged(interaction):
@@ -191,8 +201,10 @@ async def fill_response(
 
 async def update_message(interaction: discord.Interaction[Any], **fields: Any) -> None:
     """Edit the message of the button that was pressed, as the response; a failure is logged, as by
-    `respond`.
+    `respond`. A localisable content is in the member's language: members alone see such messages.
     """
+    if content := fields.get("content"):
+        fields["content"] = localise(content, interaction_language(interaction))
     with _logging_failure(interaction):
         if is_acknowledged(interaction):
             await persist(lambda: interaction.edit_original_response(**fields))
@@ -224,7 +236,7 @@ def _logging_failure(interaction: discord.Interaction[Any]) -> Iterator[None]:
 
 
 async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:
-    """Respond for the author's eyes only."""
+    """Respond for the author's eyes only, in their language."""
     await respond(interaction, text)
 
 
@@ -252,13 +264,15 @@ class PersistentButton(
     actions: ClassVar[tuple[Action, ...]] = ()
     """With `moderators_only`: whoever may do one of these by a role may use it, too."""
 
-    def __init__(self, *values: object, label: str | None = None) -> None:
+    def __init__(
+        self, *values: object, label: str | None = None, language: Language = SOURCE_LANGUAGE
+    ) -> None:
         texts = [str(value) for value in values]
         for name, text in zip(self.template.groupindex, texts, strict=True):
             setattr(self, name, text)
         prefix = self.template.pattern.partition(":")[0].replace("\\", "")
         look: dict[str, Any] = {
-            "label": label or self.label or None,
+            "label": localise(label or self.label, language) or None,
             "style": self.style,
             "emoji": self.emoji,
         }
@@ -333,14 +347,16 @@ class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
     """A menu of personas."""
 
     @classmethod
-    def of(cls, personas: Iterable[Persona], *values: str) -> Self:
+    def of(
+        cls, personas: Iterable[Persona], *values: str, language: Language = SOURCE_LANGUAGE
+    ) -> Self:
         """A menu of these personas, as many as Discord shows."""
         options = []
         for persona in islice(personas, MAX_SELECT_OPTIONS):
             tagline = persona.tagline[:MAX_DESCRIPTION_CHARS] or None
             option = discord.SelectOption(label=persona.name, value=persona.id, description=tagline)
             options.append(option)
-        return cls(options, *values, placeholder="Choose a persona")
+        return cls(options, *values, placeholder=localise(CHOOSE_PERSONA_TEXT, language))
 
 
 def text_field(

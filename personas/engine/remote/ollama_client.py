@@ -29,6 +29,7 @@ from personas.engine.remote.vllm_client import (
     read_answer,
 )
 from personas.errors import UnderstudyError
+from personas.gettext_marker import gettext_noop
 
 GENERATE_PATH = "/api/generate"
 TRANSFER_TIMEOUT_S = 600.0
@@ -47,7 +48,7 @@ MEMORY_ADVICE = (
 class OllamaMemoryError(VllmError):
     """Ollama has no memory for a model. Other models may go on."""
 
-    member_text = "This machine has no memory for the model now. Tell the operator."
+    member_text = gettext_noop("This machine has no memory for the model now. Tell the operator.")
 
 
 class ModelGoneError(ReplicaError):

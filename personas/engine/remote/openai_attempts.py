@@ -16,6 +16,7 @@ from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
 from personas.errors import PrefillError
+from personas.gettext_marker import gettext_noop
 from personas.prompt.chat_template import Message
 
 CUT_OFF_ADVICE = "Regenerate it."
@@ -28,7 +29,7 @@ PREFILL_ADVICE = (
 class ReplyCutOffError(VllmError):
     """A reply that has begun cannot go on: a server that takes messages would begin it anew."""
 
-    member_text = f"The reply broke off, because the engine failed. {CUT_OFF_ADVICE}"
+    member_text = gettext_noop("The reply broke off, because the engine failed. Regenerate it.")
 
 
 class OpenAISequence(VllmSequence):

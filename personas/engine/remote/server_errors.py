@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from personas.errors import AdapterError, ServerError
+from personas.gettext_marker import gettext_noop
 
 MAX_MESSAGE_CHARS = 400
 REASONING_ADVICE = (
@@ -13,13 +14,15 @@ REASONING_ADVICE = (
 class VllmError(ServerError):
     """A vLLM server that refuses a request, or that is not set up for this bot."""
 
-    member_text = "The engine failed. Try again in a minute; if it fails again, tell the operator."
+    member_text = gettext_noop(
+        "The engine failed. Try again in a minute; if it fails again, tell the operator."
+    )
 
 
 class OnlyThoughtError(VllmError):
     """A reply that has nothing but the model's thoughts."""
 
-    member_text = "The model only thought and wrote no reply. Try again."
+    member_text = gettext_noop("The model only thought and wrote no reply. Try again.")
 
 
 FailureKind = Literal["gone", "broken", "failed", "busy", "key", "quota"]
@@ -49,7 +52,7 @@ class ReplicaError(VllmError):
 class ReplicaTimeoutError(ReplicaError):
     """A vLLM server that does not answer in time."""
 
-    member_text = (
+    member_text = gettext_noop(
         "The engine's server did not answer in time. Try again in a minute; if it fails again, "
         "tell the operator."
     )
@@ -58,7 +61,9 @@ class ReplicaTimeoutError(ReplicaError):
 class AdapterNotServedError(AdapterError):
     """A vLLM server has no such adapter, or cannot load it."""
 
-    member_text = "The engine cannot load this version. The operator finds the reason in the log."
+    member_text = gettext_noop(
+        "The engine cannot load this version. The operator finds the reason in the log."
+    )
 
 
 def error_text(answer: Any) -> str:

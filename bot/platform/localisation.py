@@ -1,0 +1,175 @@
+"""The languages of texts that members see, and their translations in gettext catalogues
+(docs/translating.md).
+
+Texts are marked where they stand in the code, in English; the catalogues in `bot/locale` have them
+in the other languages.
+"""
+
+import gettext
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import discord
+
+from personas.gettext_marker import gettext_noop as gettext_noop
+
+Language = Literal["en", "vi", "de", "es", "zh_Hans"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+SOURCE_LANGUAGE: Language = "en"
+"""The language of the texts in the code."""
+TRANSLATED_LANGUAGES = tuple(each for each in LANGUAGES if each != SOURCE_LANGUAGE)
+LANGUAGE_OF_LOCALE: Mapping[discord.Locale, Language] = {
+    discord.Locale.vietnamese: "vi",
+    discord.Locale.german: "de",
+    discord.Locale.spain_spanish: "es",
+    discord.Locale.latin_american_spanish: "es",
+    discord.Locale.chinese: "zh_Hans",
+}
+"""The languages of Discord's locales; the others are English. Traditional Chinese is not read as
+simplified (CLDR's parentLocales: zh_Hant falls back to the root).
+"""
+DOMAIN = "understudy"
+CATALOGUE_FOLDER = Path(__file__).parents[1] / "locale"
+MAX_KNOWN_MEMBERS = 10_000
+
+
+def language_of(locale: discord.Locale) -> Language:
+    """Return the language for one of Discord's locales: English for those without a catalogue."""
+    return LANGUAGE_OF_LOCALE.get(locale, SOURCE_LANGUAGE)
+
+
+class LocalisableText(str):
+    """A text in English, which `localise` gives in another language. It is used like any text where
+    the language does not matter, such as in a log.
+    """
+
+    _source: str
+    _plural: str
+    _count: int | None
+    _values: Mapping[str, object]
+
+    def __new__(
+        cls,
+        source: str,
+        plural: str = "",
+        count: int | None = None,
+        values: Mapping[str, object] | None = None,
+        *,
+        english: str | None = None,
+    ) -> Self:
+        """`english` is what stands for the text in English, if that says more than `source`."""
+        values = values or {}
+        if english is None:
+            english = _fill(source, plural, count, values, SOURCE_LANGUAGE)
+        text = super().__new__(cls, english)
+        text._source = source
+        text._plural = plural
+        text._count = count
+        text._values = values
+        return text
+
+    def in_language(self, language: Language) -> str:
+        """Return the text in a language."""
+        if language == SOURCE_LANGUAGE:
+            return str(self)
+        return _fill(self._source, self._plural, self._count, self._values, language)
+
+
+def gettext_lazy(source: str, /, **values: object) -> LocalisableText:
+    """Return a marked text, whose language is chosen later. The `values` fill its gaps, also those
+    of the translation; those that are localisable themselves are in the same language.
+    """
+    return LocalisableText(source, values=values)
+
+
+def ngettext_lazy(source: str, plural: str, /, count: int, **values: object) -> LocalisableText:
+    """Return a marked text in the form that a number takes, which fills the gap `count`."""
+    return LocalisableText(source, plural, count, {"count": count, **values})
+
+
+def join_texts(*texts: str) -> LocalisableText:
+    """Join texts by spaces; each is given in the language that is chosen later."""
+    values = {f"text{number}": text for number, text in enumerate(texts)}
+    return LocalisableText(" ".join(f"{{{name}}}" for name in values), values=values)
+
+
+def localise(text: str, language: Language) -> str:
+    """Return a text in a language. One that is not localisable, such as a member's, stays."""
+    return text.in_language(language) if isinstance(text, LocalisableText) else text
+
+
+def translate(source: str, language: Language, **values: object) -> str:
+    """Return a text that `gettext_noop` marks in a language, with its gaps filled."""
+    return _fill(source, "", None, values, language)
+
+
+def find_translation(source: str, language: Language) -> str | None:
+    """Return the translation of a text, or None where it has none."""
+    translation = _catalogue(language).gettext(source)
+    return None if translation == source else translation
+
+
+def _fill(
+    source: str, plural: str, count: int | None, values: Mapping[str, object], language: Language
+) -> str:
+    catalogue = _catalogue(language)
+    if count is None:
+        text = catalogue.gettext(source)
+    else:
+        text = catalogue.ngettext(source, plural, count)
+    localised: dict[str, Any] = {}
+    for name, value in values.items():
+        localised[name] = localise(value, language) if isinstance(value, str) else value
+    return text.format(**localised) if values else text
+
+
+@cache
+def _catalogue(language: Language) -> gettext.NullTranslations:
+    if language == SOURCE_LANGUAGE:
+        return gettext.NullTranslations()
+    return gettext.translation(DOMAIN, CATALOGUE_FOLDER, [language])
+
+
+@dataclass
+class MemberLanguages:
+    """The languages of members whose locale an interaction has told since the start. They are in
+    memory alone: they are needed for direct messages, and are no reason to store something about
+    members.
+    """
+
+    _known: OrderedDict[int, Language] = field(default_factory=OrderedDict)
+
+    def note(self, user_id: int, locale: discord.Locale) -> None:
+        """Remember the locale of a member's client."""
+        self._known[user_id] = language_of(locale)
+        self._known.move_to_end(user_id)
+        if len(self._known) > MAX_KNOWN_MEMBERS:
+            self._known.popitem(last=False)
+
+    def of_channel(self, channel: object, user_id: int = 0) -> Language:
+        """Return the language of what is posted in a channel: that of its server, or of the member
+        in direct messages.
+        """
+        guild = getattr(channel, "guild", None)
+        if isinstance(guild, discord.Guild):
+            return language_of(guild.preferred_locale)
+        recipient = getattr(channel, "recipient", None)
+        if not user_id and recipient:
+            user_id = recipient.id
+        return self._known.get(user_id, SOURCE_LANGUAGE)
+
+
+def interaction_language(
+    interaction: discord.Interaction[Any], *, is_private: bool = True
+) -> Language:
+    """Return the language of a response: the member's own, for a public one in a server the
+    server's.
+    """
+    if is_private or interaction.guild_id is None:
+        return language_of(interaction.locale)
+    guild = interaction.guild
+    return language_of(guild.preferred_locale) if guild else SOURCE_LANGUAGE

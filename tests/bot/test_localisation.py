@@ -1,0 +1,231 @@
+"""The bot speaks the member's language in what they alone see, and the server's in its channels."""
+
+import discord
+import pytest
+
+from bot.moderation.store import ReplyLimits
+from bot.platform.localisation import LANGUAGES, language_of, localise, translate
+from bot.privacy.texts import TEXTS
+from bot.safety.actions import DISCLOSURE, MINORS_BREAK, MINORS_DISCLOSURE
+from tests.bot.conftest import INN, OFFICE, QUAY
+from tests.bot.test_direct_messages import chosen
+from tests.fakes import until
+
+LOCALES = {
+    "de": "de",
+    "es-ES": "es",
+    "es-419": "es",
+    "vi": "vi",
+    "zh-CN": "zh_Hans",
+    "zh-TW": "en",
+    "fr": "en",
+    "en-GB": "en",
+}
+LOCALE_OF = {"en": "en-US", "vi": "vi", "de": "de", "es": "es-ES", "zh_Hans": "zh-CN"}
+BY_AI = {
+    "en": "-# AI-written",
+    "vi": "-# Do AI viết",
+    "de": "-# KI-Text",
+    "es": "-# Escrito por IA",
+    "zh_Hans": "-# AI 撰写",
+}
+
+
+async def prefer(stage, locale):
+    """Set the server's preferred locale, as its administrators do."""
+    stage.sandbox.set_preferred_locale(locale)
+    guild = stage.client.get_guild(stage.sandbox.guild_id)
+    await until(lambda: str(guild.preferred_locale) == locale)
+
+
+async def written(stage, channel, since, by=BY_AI["en"]):
+    """The next finished reply in a channel, whose footer begins so."""
+    channel_id = (
+        channel["id"] if isinstance(channel, dict) else stage.sandbox.channel(channel)["id"]
+    )
+    return await stage.sandbox.wait_for(
+        "edit",
+        lambda one: one["channel_id"] == channel_id and f"\n{by}" in one["content"],
+        timeout_s=8.0,
+        since=since,
+    )
+
+
+async def ask(stage, channel, words, by, member=None):
+    mark = stage.mark
+    await (member or stage.member).say(channel, words)
+    return await written(stage, channel, mark, by)
+
+
+def labels(message):
+    return [
+        button["label"]
+        for row in message["components"]
+        for button in row["components"]
+        if button.get("label")
+    ]
+
+
+def button_id(message, prefix):
+    (found,) = [
+        button["custom_id"]
+        for row in message["components"]
+        for button in row["components"]
+        if button["custom_id"].startswith(prefix)
+    ]
+    return found
+
+
+async def told(answer, words):
+    """Wait for a private response with these words."""
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+    return answer.message
+
+
+# --------------------------------------------------------------------------- what a member alone sees
+
+
+@pytest.mark.parametrize(("locale", "language"), LOCALES.items())
+async def test_a_private_response_is_in_the_members_language(stage, locale, language):
+    assert language_of(discord.Locale(locale)) == language
+    stage.member.set_locale(locale)
+    title = translate(TEXTS["show_title"], language)
+    await told(await stage.member.slash(QUAY, "privacy show"), title)
+
+
+async def test_every_locale_of_discord_has_a_language():
+    assert {language_of(locale) for locale in discord.Locale} == set(LANGUAGES)
+
+
+async def test_notices_forms_and_buttons_are_german_for_whom_discord_is(stage):
+    stage.member.set_locale("de")
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
+    assert labels(reply) == ["Reply", "Regenerate"], "the channel is everybody's"
+    answer = await stage.member.slash(QUAY, "memory show")
+    await told(answer, "Ballast merkt sich hier nichts für dich. Mit `/remember` bittest du darum.")
+    kept = await stage.member.slash(QUAY, "remember", text="I like tea.")
+    message = await told(kept, "**Ballast** merkt sich für dich")
+    assert labels(message) == ["Bearbeiten", "Vergessen"]
+    form = await stage.member.click(message, "Bearbeiten")
+    assert form.modal["title"] == "Erinnerung ändern"
+    await stage.member.click(message, "Vergessen")
+    await until(lambda: "Vergessen (Nummer 1)." in kept.message["content"])
+    form = await stage.member.click(reply, "Reply")
+    assert form.modal["title"] == "Antwort an Ballast"
+
+
+async def test_a_refusal_is_in_the_members_language_in_both_of_its_halves(stage):
+    other = await ask(stage, QUAY, "how heavy?", BY_AI["en"], stage.moderator)
+    stage.member.set_locale("es-419")
+    refused = await stage.member.context(QUAY, "Delete this reply", other)
+    await told(refused, "Solo quien preguntó o la moderación puede borrar esta respuesta.")
+    refused = await stage.member.slash(OFFICE, "chat", message="hello?")
+    await told(
+        refused,
+        "Aquí todavía no vive ningún personaje. La moderación puede cambiarlo con `/persona set`.",
+    )
+    refused = await stage.member.slash(QUAY, "memory forget", memory="77")
+    await told(refused, "Aquí no tienes ningún recuerdo 77. `/memory show` los muestra.")
+
+
+async def test_reporting_a_reply_is_chinese_for_whom_discord_is(stage):
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
+    stage.member.set_locale("zh-CN")
+    asked = await stage.member.context(QUAY, "Report this reply", reply)
+    menu = await told(asked, "这条回复有什么问题？")
+    options = menu["components"][0]["components"][0]["options"]
+    assert [option["label"] for option in options][:2] == ["仇恨或骚扰", "色情"]
+    await stage.member.select(menu, "选择理由", ["other"])
+    await until(lambda: "谢谢。" in asked.message["content"])
+    (stored,) = stage.store.reports.of_guild(stage.sandbox.guild_id)
+    assert stored.reason == "other"
+
+
+async def test_moderators_texts_stay_english(stage):
+    stage.moderator.set_locale("de")
+    await told(await stage.moderator.slash(QUAY, "moderation reports"), "No reply is reported.")
+
+
+async def test_discord_is_given_descriptions_in_all_languages_and_menus_their_names(stage):
+    client = stage.client
+    shapes = await client.http.get_global_commands(client.application_id)
+    by_name = {shape["name"]: shape for shape in shapes}
+    expected = {"vi", "de", "es-ES", "es-419", "zh-CN"}
+    for name in ("chat", "privacy", "memory", "remember"):
+        shape = by_name[name]
+        assert set(shape["description_localizations"]) == expected
+        assert all(set(one["description_localizations"]) == expected for one in shape["options"])
+        assert not shape.get("name_localizations"), "the documents name commands in English"
+    for name in ("Report this reply", "Delete this reply", "Remember this"):
+        assert set(by_name[name]["name_localizations"]) == expected
+    assert not by_name["moderation"].get("description_localizations")
+
+
+# ---------------------------------------------------------------------------- what is in a channel
+
+
+async def test_a_server_that_prefers_vietnamese_reads_disclosure_footer_and_buttons_in_it(stage):
+    await prefer(stage, "vi")
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI["vi"])
+    disclosure = localise(DISCLOSURE, "vi")
+    assert f"\n{BY_AI['vi']} · mô hình gốc · tư liệu: " in reply["content"]
+    assert reply["content"].endswith(f"\n{disclosure}")
+    assert labels(reply) == ["Trả lời", "Tạo lại"]
+    mark = stage.mark
+    await stage.member.click(reply, button_id(reply, "vote+1:"))
+    voted = await stage.sandbox.wait_for("edit", lambda one: one["id"] == reply["id"], since=mark)
+    assert labels(voted) == ["Trả lời", "Tạo lại", "1"]
+    again = await ask(stage, QUAY, "and now?", BY_AI["vi"])
+    assert disclosure not in again["content"], "it was told at the start of the talk"
+
+
+async def test_a_reply_is_made_again_in_the_language_that_holds_by_then(stage):
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
+    await prefer(stage, "de")
+    mark = stage.mark
+    await stage.member.click(reply, "Regenerate")
+    again = await written(stage, QUAY, mark, BY_AI["de"])
+    assert again["id"] == reply["id"] and localise(DISCLOSURE, "de") in again["content"]
+    assert DISCLOSURE not in again["content"]
+
+
+async def test_notices_in_a_channel_are_in_the_servers_language(stage):
+    await prefer(stage, "vi")
+    mark = stage.mark
+    await stage.member.say(OFFICE, "@Understudy is anybody here?")
+    await stage.sees("Chưa có nhân vật nào ở đây. Người điều hành", since=mark)
+    stage.store.limits.set(stage.sandbox.guild_id, ReplyLimits(per_day=1))
+    await ask(stage, QUAY, "one", BY_AI["vi"])
+    mark = stage.mark
+    await stage.member.say(QUAY, "two")
+    await stage.sees("Bạn đã nhận đủ 1 câu trả lời", since=mark)
+
+
+async def test_direct_messages_are_in_the_language_last_seen_of_the_member(stage):
+    channel = await chosen(stage)  # by a menu, in English
+    assert labels(await ask(stage, channel, "soup?", BY_AI["en"])) == ["Reply", "Regenerate"]
+    stage.member.set_locale("es-ES")
+    await told(await stage.member.slash(channel, "privacy show"), "Lo que guardo sobre ti")
+    reply = await ask(stage, channel, "bread?", BY_AI["es"])
+    assert labels(reply) == ["Responder", "Regenerar"]
+
+
+# ---------------------------------------------------------------------- notes of earlier languages
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_persona_reads_no_disclosure_or_footer_of_any_language(stage, language):
+    await prefer(stage, LOCALE_OF[language])
+    stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI[language])
+    disclosure = localise(MINORS_DISCLOSURE, language)
+    assert reply["content"].endswith(f"\n{disclosure}")
+    await prefer(stage, "en-US")
+    await stage.member.forward(INN, reply)
+    await until(
+        lambda: any("how heavy?" in one.turns[-1].text for one in stage.engine.requests[1:])
+    )
+    read = stage.engine.requests[-1].turns[-1].text
+    assert disclosure not in read and localise(MINORS_BREAK, language) not in read
+    assert BY_AI[language] not in read and "Ballast hears: how heavy?" in read

@@ -1,0 +1,111 @@
+"""Brings the catalogues of translations up to date with the marked texts in the code, and compiles
+them (`make catalogues`).
+
+Only this tool needs Babel: the bot reads compiled catalogues with Python's own gettext. They are in
+the repository, so that a clone and a wheel have them without a step of their own.
+"""
+
+import io
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+from bot.platform.localisation import (
+    CATALOGUE_FOLDER,
+    DOMAIN,
+    TRANSLATED_LANGUAGES,
+    Language,
+)
+from personas.home.atomic_files import write_file
+
+PACKAGES = (CATALOGUE_FOLDER.parent, CATALOGUE_FOLDER.parents[1] / "personas")
+METHODS = [("**.py", "python")]
+KEYWORDS = {"gettext_lazy": None, "gettext_noop": None, "ngettext_lazy": (1, 2)}
+"""The functions that mark texts (`bot.platform.localisation`)."""
+PROJECT = "Understudy"
+TRANSLATORS = "Understudy contributors"
+LINE_CHARS = 100
+
+
+def extract_messages() -> Catalog:
+    """Return the marked texts of the code, without translations."""
+    catalogue = Catalog(domain=DOMAIN, charset="utf-8")
+    for package in PACKAGES:
+        for name, _, message, comments, context in extract_from_dir(
+            package, METHODS, keywords=KEYWORDS, comment_tags=["Translators:"]
+        ):
+            place = f"{package.name}/{name}"
+            catalogue.add(message, locations=[(place, 0)], auto_comments=comments, context=context)
+    return catalogue
+
+
+def catalogue_path(language: Language) -> Path:
+    """Return the path of a language's translations."""
+    return CATALOGUE_FOLDER / language / "LC_MESSAGES" / f"{DOMAIN}.po"
+
+
+def read_catalogue(language: Language) -> Catalog:
+    """Read a language's translations; none where the language is new."""
+    path = catalogue_path(language)
+    if not path.exists():
+        return Catalog(
+            locale=language,
+            domain=DOMAIN,
+            project=PROJECT,
+            version="1",
+            header_comment=f"# Translations of {PROJECT} (docs/translating.md).",
+            msgid_bugs_address="CONTRIBUTING.md",
+            last_translator=TRANSLATORS,
+            language_team=TRANSLATORS,
+            revision_date=datetime.now(UTC),
+            charset="utf-8",
+            fuzzy=False,
+        )
+    with path.open("rb") as file:
+        return read_po(file, locale=language, domain=DOMAIN, abort_invalid=True)
+
+
+def update_catalogue(language: Language, template: Catalog) -> Catalog:
+    """Write a language's translations for the texts of the code, compiled, too. Those of texts that
+    are gone are left out.
+    """
+    catalogue = read_catalogue(language)
+    catalogue.update(template, no_fuzzy_matching=True, update_creation_date=False)
+    catalogue.obsolete.clear()
+    path = catalogue_path(language)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.BytesIO()
+    write_po(text, catalogue, width=LINE_CHARS, sort_by_file=True, include_lineno=False)
+    write_file(path, text.getvalue())
+    write_file(path.with_suffix(".mo"), compile_catalogue(catalogue))
+    return catalogue
+
+
+def compile_catalogue(catalogue: Catalog) -> bytes:
+    """Return a catalogue as gettext reads it."""
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    return compiled.getvalue()
+
+
+def main() -> int:
+    """Update all catalogues, and say how many texts each still has to translate."""
+    template = extract_messages()
+    for language in TRANSLATED_LANGUAGES:
+        catalogue = update_catalogue(language, template)
+        missing = [one for one in catalogue if one.id and not all(_strings(one.string))]
+        print(f"{language}: {len(catalogue)} texts, {len(missing)} without a translation")
+    return 0
+
+
+def _strings(string: str | tuple[str, ...] | list[str] | None) -> tuple[str | None, ...]:
+    return (string,) if isinstance(string, str) or string is None else tuple(string)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
