@@ -19,6 +19,7 @@ from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
 from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, StoreError
 from personas.engine import Engine
 from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
@@ -102,7 +103,10 @@ class ChatRequestBuilder:
             await self.message_tokens.load()
         history = self._history(place, window, until_seq=trigger_seq)
         if not history or history[-1].seq != trigger_seq:
-            raise RefusedError("What this reply answers is no longer there.", "Ask again.")
+            raise RefusedError(
+                gettext_lazy("What this reply answers is no longer there."),
+                gettext_lazy("Ask again."),
+            )
         choice = UNTRAINED
         if not untrained:
             choice = self._choose_version(persona.id, place.guild_id, event_id)

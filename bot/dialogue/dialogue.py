@@ -17,6 +17,7 @@ from bot.chat.model_names import ChatModel
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply, ReplyContext
 from bot.platform.errors import error_text
+from bot.platform.localisation import gettext_lazy
 from bot.store import StoreError
 from personas.schemas.chat import ChatReply, Persona, Turn
 
@@ -32,9 +33,9 @@ shorter.
 WORD_PATTERN = re.compile(r"\w+")
 DialogueEnd = Literal["limit", "repeats", "silent"]
 DIALOGUE_END_TEXTS: dict[DialogueEnd, str] = {
-    "limit": "all turns taken",
-    "repeats": "it began to repeat itself",
-    "silent": "there was nothing more to say",
+    "limit": gettext_lazy("all turns taken"),
+    "repeats": gettext_lazy("it began to repeat itself"),
+    "silent": gettext_lazy("there was nothing more to say"),
 }
 PAUSE_S = 1.5
 """Pause between two lines: for readers, and for Discord's rate limits."""
@@ -42,14 +43,14 @@ POLL_INTERVAL_S = 0.25
 """Interval of the checks for a reason to end."""
 SHUTDOWN_TIMEOUT_S = 2.0
 """How long a shutdown waits for duets to post their end."""
-MEMBER_SPOKE_TEXT = "somebody spoke"
-MUTED_TEXT = "a moderator silenced one of them"
-AGE_RESTRICTED_TEXT = "one of them is age-restricted, and this channel is not"
-PERSONA_REMOVED_TEXT = "one of them is no longer here"
-LINE_DELETED_TEXT = "a line was deleted"
-STOPPED_TEXT = "stopped"
-FAILED_TEXT = "it could not go on"
-SHUTDOWN_TEXT = "the bot was stopped"
+MEMBER_SPOKE_TEXT = gettext_lazy("somebody spoke")
+MUTED_TEXT = gettext_lazy("a moderator silenced one of them")
+AGE_RESTRICTED_TEXT = gettext_lazy("one of them is age-restricted, and this channel is not")
+PERSONA_REMOVED_TEXT = gettext_lazy("one of them is no longer here")
+LINE_DELETED_TEXT = gettext_lazy("a line was deleted")
+STOPPED_TEXT = gettext_lazy("stopped")
+FAILED_TEXT = gettext_lazy("it could not go on")
+SHUTDOWN_TEXT = gettext_lazy("the bot was stopped")
 
 
 @dataclass

@@ -25,9 +25,8 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, interaction_language, localise, ngettext_lazy
 from personas.schemas.chat import Turn
-from personas.schemas.formatting import count_of
 
 MAX_OPENING_CHARS = 1000
 
@@ -68,14 +67,21 @@ async def duet(
         raise RefusedError("The opening has no words.", "Write a question, or a topic.")
     opening_seq = services.reply_service.store_message(message, channel_ref(channel))
     head = quote_member(message.author_name, opening.strip())
-    both = f"{pair[0].name} and {other.name}"
+    both = gettext_lazy("{names} and {name}", names=pair[0].name, name=other.name)
+    language = interaction_language(interaction, is_private=False)
 
     def buttons() -> discord.ui.View:
-        return button_view(DialogueStopButton(opening_seq))
+        return button_view(DialogueStopButton(opening_seq, language=language))
 
     async def on_end(why: str) -> None:
-        count = count_of(len(talk.duet.lines), "line")
-        text = f"{head}\n-# {both} have talked, {count}: {why}"
+        note = ngettext_lazy(
+            "{personas} have talked, {count} line: {why}",
+            "{personas} have talked, {count} lines: {why}",
+            len(talk.duet.lines),
+            personas=both,
+            why=why,
+        )
+        text = f"{head}\n-# {localise(note, language)}"
         with suppress(discord.HTTPException):  # it may have been deleted
             await channel.get_partial_message(first_id).edit(content=text, view=None)
 
@@ -90,14 +96,19 @@ async def duet(
         buttons=buttons,
         on_end=on_end,
     )
-    note = (
-        f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who "
-        "talks to them."
+    note = gettext_lazy(
+        "{personas} talk with each other, up to {count} lines. Stop ends it, and so does anyone who "
+        "talks to them.",
+        personas=both,
+        count=turns,
     )
     with services.dialogue_runner.running(talk):
         try:
             first_id = await fill_response(
-                interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True
+                interaction,
+                f"{head}\n-# {localise(note, language)}",
+                buttons(),
+                suppress_embeds=True,
             )
         except Exception:  # nobody saw the opening
             services.store.messages.take_back(opening_seq)
@@ -108,7 +119,7 @@ async def duet(
 class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-9]+)"):
     """Stops the duet that began with this stored message; the button of one that is over goes."""
 
-    label = "Stop"
+    label = gettext_lazy("Stop")
     begun_at: str
 
     async def pressed(self, interaction: Interaction) -> None:

@@ -27,7 +27,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, edit_response, respond
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop
+from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language, localise
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.schemas.chat import MAX_CANDIDATES, Persona
@@ -210,28 +210,35 @@ async def show(interaction: Interaction) -> None:
 @PERSONA.command(name="list", description=gettext_noop("List the personas and their channels."))
 async def list_(interaction: Interaction) -> None:
     services = interaction.client.services
+    language = interaction_language(interaction)
     guild_id = interaction.guild_id or 0
     channels = services.store.channels.of_guild(guild_id) if guild_id else []
     residents = services.store.channels.residents(channels)
     lines = []
     for persona in services.personas.of(guild_id).values():
-        live = _live_text(services, persona, guild_id) or "base model"
+        live = localise(
+            _live_text(services, persona, guild_id) or gettext_lazy("base model"), language
+        )
         words = [f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live})"]
         for channel in channels:
             living = residents[channel.channel_id]
             if persona.id in living:
-                words.append(f"<#{channel.channel_id}>{_part_text(persona, living)}")
+                part = localise(_part_text(persona, living), language)
+                words.append(f"<#{channel.channel_id}>{part and f' ({part})'}")
         lines.append(f"{' '.join(words)}\n{persona.tagline}".strip())
     for entry in services.store.mutes.of_guild(guild_id):
-        lines.append(f"Muted: {_mute_text(services, entry)}")
-    await respond(interaction, "\n".join(lines) or "No personas.")
+        muted = gettext_lazy("Muted: {names}", names=_mute_text(services, entry))
+        lines.append(localise(muted, language))
+    await respond(interaction, "\n".join(lines) or gettext_lazy("No personas."))
 
 
 def _part_text(persona: Persona, living: Sequence[str]) -> str:
     """Say which part a persona has in a channel of several."""
     if len(living) == 1:
         return ""
-    return " (the default)" if persona.id == living[0] else " (when called)"
+    if persona.id == living[0]:
+        return gettext_lazy("the default")
+    return gettext_lazy("when called")
 
 
 @PERSONA.command(description="Remove this channel's persona (moderators).")
@@ -324,11 +331,16 @@ def _live_text(services: Services, persona: Persona, guild_id: int) -> str:
     live = services.store.versions.live(persona.id, guild_id) or ""
     model = services.served_versions.incompatible.model_of(persona.id, live)
     if model == NO_ADAPTERS:
-        return f"base model, because this engine serves no adapters; {live} is kept"
+        return gettext_lazy(
+            "base model, because this engine serves no adapters; {version} is kept", version=live
+        )
     if model:
-        return f"{live}, made for another base model; ours answers until it is trained again"
+        return gettext_lazy(
+            "{version}, made for another base model; ours answers until it is trained again",
+            version=live,
+        )
     if services.served_versions.is_shipped(persona.id, live):
-        return f"{live}, {SHIPPED_ORIGIN}"
+        return gettext_lazy("{version}, {origin}", version=live, origin=SHIPPED_ORIGIN)
     return live
 
 
@@ -427,11 +439,10 @@ def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona
 
 def _mute_text(services: Services, entry: Mute) -> str:
     persona = services.personas.get(entry.persona_id, entry.guild_id)
-    name = persona.name if persona else entry.persona_id or "all personas"
-    where = "the whole server"
-    if entry.channel_id:
-        where = f"<#{entry.channel_id}>"
-    return f"{name} in {where}"
+    name = persona.name if persona else entry.persona_id or gettext_lazy("all personas")
+    if not entry.channel_id:
+        return gettext_lazy("{persona} in the whole server", persona=name)
+    return gettext_lazy("{persona} in {channel}", persona=name, channel=f"<#{entry.channel_id}>")
 
 
 def _muted_replies(interaction: Interaction, entry: Mute, since: float) -> list[StoredReply]:

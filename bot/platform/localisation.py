@@ -91,10 +91,10 @@ def ngettext_lazy(source: str, plural: str, /, count: int, **values: object) -> 
     return LocalisableText(source, plural, count, {"count": count, **values})
 
 
-def join_texts(*texts: str) -> LocalisableText:
-    """Join texts by spaces; each is given in the language that is chosen later."""
+def join_texts(*texts: str, separator: str = " ") -> LocalisableText:
+    """Join texts; each is given in the language that is chosen later."""
     values = {f"text{number}": text for number, text in enumerate(texts)}
-    return LocalisableText(" ".join(f"{{{name}}}" for name in values), values=values)
+    return LocalisableText(separator.join(f"{{{name}}}" for name in values), values=values)
 
 
 def localise(text: str, language: Language) -> str:
@@ -169,7 +169,6 @@ def interaction_language(
     """Return the language of a response: the member's own, for a public one in a server the
     server's.
     """
-    if is_private or interaction.guild_id is None:
+    if is_private or interaction.guild_locale is None:
         return language_of(interaction.locale)
-    guild = interaction.guild
-    return language_of(guild.preferred_locale) if guild else SOURCE_LANGUAGE
+    return language_of(interaction.guild_locale)

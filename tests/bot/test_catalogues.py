@@ -89,7 +89,8 @@ def test_every_text_is_translated_in_all_forms(language):
 def test_translations_have_the_gaps_and_the_markup_of_their_texts(language):
     for sources, strings in entries(read_catalogue(language)):
         for text in strings:
-            assert gaps(text) == gaps(sources[0]), text
+            # A form for one thing may do without the number: "once".
+            assert gaps(text) in [gaps(source) for source in sources], text
             expected = sorted(MARKUP_PATTERN.findall(sources[0]))
             assert sorted(MARKUP_PATTERN.findall(text)) == expected, text
 

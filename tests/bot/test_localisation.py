@@ -4,11 +4,23 @@ import discord
 import pytest
 
 from bot.moderation.store import ReplyLimits
-from bot.platform.localisation import LANGUAGES, language_of, localise, translate
+from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import (
+    LANGUAGES,
+    gettext_lazy,
+    language_of,
+    localise,
+    translate,
+)
 from bot.privacy.texts import TEXTS
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, MINORS_DISCLOSURE
-from tests.bot.conftest import INN, OFFICE, QUAY
+from personas.engine.remote.server_errors import OnlyThoughtError
+from personas.errors import EngineBusyError
+from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.test_blind_test import takes
 from tests.bot.test_direct_messages import chosen
+from tests.bot.version_rows import install
+from tests.fake_engine import FakeEngine
 from tests.fakes import until
 
 LOCALES = {
@@ -25,7 +37,7 @@ LOCALE_OF = {"en": "en-US", "vi": "vi", "de": "de", "es": "es-ES", "zh_Hans": "z
 BY_AI = {
     "en": "-# AI-written",
     "vi": "-# Do AI viết",
-    "de": "-# KI-Text",
+    "de": "-# Von KI geschrieben",
     "es": "-# Escrito por IA",
     "zh_Hans": "-# AI 撰写",
 }
@@ -127,6 +139,57 @@ async def test_a_refusal_is_in_the_members_language_in_both_of_its_halves(stage)
     )
     refused = await stage.member.slash(QUAY, "memory forget", memory="77")
     await told(refused, "Aquí no tienes ningún recuerdo 77. `/memory show` los muestra.")
+
+
+def test_an_error_is_never_half_in_one_language_and_half_in_another():
+    advice = gettext_lazy("Ask again.")
+    both = error_text(RefusedError(gettext_lazy("Your message has no words."), advice))
+    assert localise(both, "de") == "Deine Nachricht enthält keine Wörter. Frag noch einmal."
+    half = error_text(RefusedError("Nobody has translated this.", advice))
+    assert localise(half, "de") == "Nobody has translated this. Ask again."
+    busy = error_text(EngineBusyError("9 replies are waiting already.", "Try later.", 4.2))
+    assert busy == "9 replies are waiting already. Try later."
+    assert localise(busy, "de").endswith("Versuch es in etwa 5 s noch einmal.")
+    failed = error_text(OnlyThoughtError("The operator reads this."))
+    assert localise(failed, "zh_Hans") == "模型只进行了思考，没有写出回复。请再试一次。"
+
+
+async def test_an_invitation_is_in_the_servers_language_and_a_comparison_in_the_members(tmp_path):
+    async with on_stage(tmp_path, engine=FakeEngine(takes)) as stage:
+        install(stage.store)
+        await prefer(stage, "es-ES")
+        stage.moderator.set_locale("de")
+        mark = stage.mark
+        answer = await stage.moderator.slash(QUAY, "finetune compare", version="v1")
+        invitation = await stage.sees("¿Qué versión de Ballast es mejor?", since=mark)
+        assert labels(invitation) == ["Comparar"]
+        asked = await told(answer, "-# Beides von KI geschrieben, in zufälliger Reihenfolge.")
+        assert labels(asked) == ["A", "B", "Unentschieden", "Beide schlecht"]
+        await stage.moderator.click(asked, "Unentschieden")
+        await until(lambda: "Deine Stimme: **unentschieden**." in answer.message["content"])
+        assert "das Basismodell" in answer.message["content"]
+        assert labels(answer.message) == ["Noch eins"]
+
+
+async def test_the_list_of_personas_is_in_the_members_language(stage):
+    await stage.moderator.slash(QUAY, "persona mute")
+    stage.member.set_locale("de")
+    answer = await stage.member.slash(QUAY, "persona list")
+    listed = (await told(answer, "Stummgeschaltet: alle Personas in <#"))["content"]
+    assert "**Ballast** (`ballast`, Basismodell)" in listed
+
+
+async def test_a_duet_is_in_the_servers_language(stage):
+    stage.client.services.dialogue_runner.pause_s = 0
+    await prefer(stage, "vi")
+    stage.moderator.set_locale("de")
+    mark = stage.mark
+    answer = await stage.moderator.slash(
+        QUAY, "persona duet", other="oda", opening="What did the tide bring?", turns=2
+    )
+    await stage.sees("Ballast và Oda Marrow nói chuyện với nhau, nhiều nhất 2 câu.", since=mark)
+    ended = await stage.sees("Ballast và Oda Marrow đã nói chuyện, ", "edit", mark)
+    assert not ended["components"] and not answer.ephemeral
 
 
 async def test_reporting_a_reply_is_chinese_for_whom_discord_is(stage):

@@ -19,7 +19,7 @@ from bot.moderation.roles import Action, RolePermissions, command_actions
 from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop
+from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language, localise
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Bot
 from personas.errors import RequestError
@@ -194,7 +194,8 @@ class PersonaTransformer(app_commands.Transformer):
             if names[label.casefold()] > 1:
                 label = f"{label[: MAX_LABEL_CHARS // 3]} ({persona.id})"
             if typed in label.casefold() or typed in persona.id:
-                part = _part_here(persona, here)
+                part = localise(_part_here(persona, here), interaction_language(interaction))
+                part = f" · {part}" if part else ""
                 name = f"{label[: MAX_LABEL_CHARS - len(part)]}{part}"
                 choices.append(app_commands.Choice(name=name, value=persona.id))
         return choices[:MAX_CHOICES]
@@ -216,7 +217,9 @@ def _part_here(persona: Persona, here: Sequence[str]) -> str:
     """Say which part a persona has where several live, behind its name."""
     if len(here) < 2 or persona.id not in here:
         return ""
-    return " · the default here" if persona.id == here[0] else " · lives here"
+    if persona.id == here[0]:
+        return gettext_lazy("the default here")
+    return gettext_lazy("lives here")
 
 
 class OwnPersonaTransformer(PersonaTransformer):

@@ -15,6 +15,7 @@ from bot.personas.base_model_compat import require_servable
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, ngettext_lazy
 from bot.store import (
     ALL_GUILDS,
     BASE_MODEL_NAME,
@@ -137,7 +138,10 @@ class BlindTests:
         if comparison := self.find_open(contest, user_id, guild_id):
             return comparison
         if user_id in self._pending:
-            raise RefusedError("Your two replies are being written.", "They appear in a moment.")
+            raise RefusedError(
+                gettext_lazy("Your two replies are being written."),
+                gettext_lazy("They appear in a moment."),
+            )
         self._pending.add(user_id)
         try:
             generated = await self.generate(contest, user_id, guild_id)
@@ -165,10 +169,13 @@ class BlindTests:
             self.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S)
             >= self.per_day
         ):
-            count = "once" if self.per_day == 1 else f"{self.per_day} times"
             raise RefusedError(
-                f"You have voted {count} in the last 24 hours, which is the limit.",
-                "Come back tomorrow.",
+                ngettext_lazy(
+                    "You have voted once in the last 24 hours, which is the limit.",
+                    "You have voted {count} times in the last 24 hours, which is the limit.",
+                    self.per_day,
+                ),
+                gettext_lazy("Come back tomorrow."),
             )
 
     async def generate(self, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
@@ -203,7 +210,8 @@ class BlindTests:
                     seed_b=b.seed,
                 )
         raise RequestError(
-            "Both versions say the same, word for word.", "There is nothing to choose between them."
+            gettext_lazy("Both versions say the same, word for word."),
+            gettext_lazy("There is nothing to choose between them."),
         )
 
     def get(self, seq: int, user_id: int) -> BlindComparison:
@@ -211,7 +219,8 @@ class BlindTests:
         comparison = self.store.comparisons.get(seq)
         if comparison is None or comparison.user_id != user_id:
             raise RefusedError(
-                "This comparison is not yours, or it is no longer kept.", "Ask for one of your own."
+                gettext_lazy("This comparison is not yours, or it is no longer kept."),
+                gettext_lazy("Ask for one of your own."),
             )
         return comparison
 
@@ -283,7 +292,10 @@ class BlindTests:
             for task in tasks:
                 task.cancel()
         if "cancelled" in (reply.finish, other.finish):
-            raise RefusedError("The replies were stopped before they were complete.", "Try again.")
+            raise RefusedError(
+                gettext_lazy("The replies were stopped before they were complete."),
+                gettext_lazy("Try again."),
+            )
         return reply, other
 
     async def _complete(self, request: ChatRequest) -> ChatReply:

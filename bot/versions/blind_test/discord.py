@@ -22,6 +22,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import Language, gettext_lazy, interaction_language, localise
 from bot.store import VoteChoice
 from bot.versions.blind_test.actions import Contest
 from bot.versions.blind_test.judgement_text import (
@@ -35,7 +36,12 @@ from bot.versions.blind_test.judgement_text import (
 from personas.schemas.chat import Persona
 
 VERSION_PATTERN = r"base|v[0-9]+"
-CHOICE_LABELS: dict[VoteChoice, str] = {"a": "A", "b": "B", "tie": "Tie", "bad": "Both bad"}
+CHOICE_LABELS: dict[VoteChoice, str] = {
+    "a": "A",
+    "b": "B",
+    "tie": gettext_lazy("Tie"),
+    "bad": gettext_lazy("Both bad"),
+}
 OPTION_HELP = {
     "persona": CHANNEL_PERSONA_HELP,
     "version": "Which version, or base (the newest that is not live if left out)",
@@ -70,9 +76,10 @@ async def compare(
     await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:
+        language = interaction_language(interaction, is_private=False)
         await channel.send(
-            invitation_text(contest),
-            view=button_view(_compare_button(contest)),
+            localise(invitation_text(contest), language),
+            view=button_view(_compare_button(contest, language)),
         )
     await show_comparison(interaction, contest)
 
@@ -101,7 +108,7 @@ class CompareButton(
 ):
     """Shows whoever presses it two replies of their own."""
 
-    label = "Compare"
+    label = gettext_lazy("Compare")
     style = discord.ButtonStyle.primary
     persona_id: str
     version: str
@@ -128,18 +135,24 @@ class ComparisonVoteButton(
         comparison = result.comparison
         persona = require_persona(interaction, comparison.persona_id)
         if result.outcome == "repeated":
-            raise RefusedError("You have voted on these two.", vote_text(comparison))
+            raise RefusedError(gettext_lazy("You have voted on these two."), vote_text(comparison))
         text_of = expired_text if result.outcome == "late" else revealed_text
-        again = _compare_button(Contest.of(persona, comparison), label="Another")
+        again = _compare_button(
+            Contest.of(persona, comparison),
+            interaction_language(interaction),
+            label=gettext_lazy("Another"),
+        )
         await update_message(
             interaction, content=text_of(comparison, persona), view=button_view(again)
         )
         await blind_tests.record_feedback(result)
 
 
-def _compare_button(contest: Contest, label: str | None = None) -> CompareButton:
+def _compare_button(
+    contest: Contest, language: Language, label: str | None = None
+) -> CompareButton:
     version, against = contest.names
-    return CompareButton(contest.persona.id, version, against, label=label)
+    return CompareButton(contest.persona.id, version, against, label=label, language=language)
 
 
 COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
@@ -158,8 +171,9 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     comparison = await services.blind_tests.assign(
         contest, interaction.user.id, interaction.guild_id or 0
     )
+    language = interaction_language(interaction)
     buttons = [
-        ComparisonVoteButton(comparison.seq, choice, label=CHOICE_LABELS[choice])
+        ComparisonVoteButton(comparison.seq, choice, label=CHOICE_LABELS[choice], language=language)
         for choice in CHOICE_LABELS
     ]
     await respond(

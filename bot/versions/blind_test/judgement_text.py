@@ -4,6 +4,7 @@ import textwrap
 
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import discord_text
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.actions import Contest
 from bot.versions.statistics.bradley_terry import (
@@ -26,56 +27,68 @@ MAX_SHOWN_REPLY_CHARACTERS = 700
 MAX_SHOWN_OUTLIERS = 6
 MAX_SHOWN_STRENGTHS = 4
 DETECTABLE_SHARES = (0.55, 0.6, 0.65, 0.7)
-CHOICE_LABELS = {"a": "A", "b": "B", "tie": "a tie", "bad": "both bad"}
+CHOICE_LABELS = {
+    "a": "A",
+    "b": "B",
+    "tie": gettext_lazy("a tie"),
+    "bad": gettext_lazy("both bad"),
+}
 
 
-def invitation_text(contest: Contest) -> str:
+def invitation_text(contest: Contest) -> LocalisableText:
     """Text above the button that invites members."""
-    name = contest.persona.name
-    return (
-        f"**Which {name} is better?** Read two replies to one prompt and choose the one more like "
-        f"{name}. After "
-        "your vote you see which version wrote which.\n-# Each member gets replies of their own. "
-        "AI-written."
+    return gettext_lazy(
+        "**Which {persona} is better?** Read two replies to one prompt and choose the one more like "
+        "{persona}. After your vote you see which version wrote which.\n"
+        "-# Each member gets replies of their own. AI-written.",
+        persona=contest.persona.name,
     )
 
 
-def question_text(comparison: BlindComparison, persona: Persona) -> str:
+def question_text(comparison: BlindComparison, persona: Persona) -> LocalisableText:
     """The prompt and the two replies, without their versions."""
-    question = f"-# Both AI-written, in random order. Which is the better {persona.name}?"
-    return f"{_replies_text(comparison, persona)}\n{question}"
+    question = gettext_lazy(
+        "-# Both AI-written, in random order. Which is the better {persona}?", persona=persona.name
+    )
+    return join_texts(_replies_text(comparison, persona), question, separator="\n")
 
 
-def revealed_text(comparison: BlindComparison, persona: Persona) -> str:
+def revealed_text(comparison: BlindComparison, persona: Persona) -> LocalisableText:
     """The same after the vote, with the versions."""
-    return f"{_replies_text(comparison, persona)}\n{vote_text(comparison)}"
+    return join_texts(_replies_text(comparison, persona), vote_text(comparison), separator="\n")
 
 
-def vote_text(comparison: BlindComparison) -> str:
+def vote_text(comparison: BlindComparison) -> LocalisableText:
     """The vote, and the versions."""
     a, b = map(version_label, comparison.versions)
     choice = CHOICE_LABELS[comparison.choice or "tie"]
-    return f"Your vote: **{choice}**. A was **{a}**, B was **{b}**."
+    return gettext_lazy(
+        "Your vote: **{choice}**. A was **{a}**, B was **{b}**.", choice=choice, a=a, b=b
+    )
 
 
-def expired_text(comparison: BlindComparison, persona: Persona) -> str:
+def expired_text(comparison: BlindComparison, persona: Persona) -> LocalisableText:
     """The prompt and the two replies, still without their versions, when it is too late for a
     vote.
     """
-    expired = "**Expired**: nobody voted in a day. It does not count."
-    return f"{_replies_text(comparison, persona)}\n{expired}"
+    expired = gettext_lazy("**Expired**: nobody voted in a day. It does not count.")
+    return join_texts(_replies_text(comparison, persona), expired, separator="\n")
 
 
-def _replies_text(comparison: BlindComparison, persona: Persona) -> str:
+def _replies_text(comparison: BlindComparison, persona: Persona) -> LocalisableText:
     lines = [
-        f"Somebody says to **{persona.name}**: {discord_text(comparison.prompt).strip()}",
+        gettext_lazy(
+            "Somebody says to **{persona}**: {prompt}",
+            persona=persona.name,
+            prompt=discord_text(comparison.prompt).strip(),
+        ),
         "",
         "**A**",
         _quoted(comparison.text_a),
         "**B**",
         _quoted(comparison.text_b),
     ]
-    return "\n".join(lines)
+    return join_texts(*lines, separator="\n")
 
 
 def judgement_text(persona: Persona, result: BlindTestJudgement, counts: JudgementCounts) -> str:
