@@ -112,6 +112,9 @@ MESSAGE_COMMAND = 3
 MAX_COMMANDS_BY_TYPE = {CHAT_INPUT: 100, USER_COMMAND: 5, MESSAGE_COMMAND: 5}
 """Commands of each type that a bot may have, globally and again in each guild."""
 MAX_COMMAND_CHARACTERS = 8_000
+"""Of names, descriptions and values; of a text and its translations, the longest counts."""
+MAX_NAME_CHARACTERS = 32
+MAX_DESCRIPTION_CHARACTERS = 100
 COMMAND_PLACES = {"integration_types": (0, 1), "contexts": (0, 1, 2)}
 """Discord's types of installations and contexts."""
 
@@ -157,11 +160,14 @@ def _check_one(field: str, command: Json) -> None:
                     f"{where}.description", "BASE_TYPE_REQUIRED", "This field is required"
                 )
             _check_order(where, node)
+            _check_translations(where, node, "description", MAX_DESCRIPTION_CHARACTERS)
     elif described:
         message = "Context menu commands cannot have description"
         raise ApiError.field(
             f"{field}.description", "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID", message
         )
+    else:
+        _check_translations(field, command, "name", MAX_NAME_CHARACTERS)
     if _size(command) > MAX_COMMAND_CHARACTERS:
         message = f"Command exceeds maximum size ({MAX_COMMAND_CHARACTERS})"
         raise ApiError.field(field, "APPLICATION_COMMAND_TOO_LARGE", message)
@@ -204,7 +210,20 @@ def _check_order(field: str, node: Json) -> None:
         optional = optional or not option.get("required")
 
 
+def _check_translations(field: str, node: Json, part: str, most: int) -> None:
+    for locale, text in (node.get(f"{part}_localizations") or {}).items():
+        if not 1 <= len(str(text)) <= most:
+            raise ApiError.field(
+                f"{field}.{part}_localizations.{locale}",
+                "BASE_TYPE_BAD_LENGTH",
+                f"Must be between 1 and {most} in length.",
+            )
+
+
 def _size(node: Json) -> int:
-    own = sum(len(str(node.get(part) or "")) for part in ("name", "description", "value"))
+    own = 0
+    for part in ("name", "description", "value"):
+        texts = [node.get(part), *(node.get(f"{part}_localizations") or {}).values()]
+        own += max(len(str(text or "")) for text in texts)
     inner = [*(node.get("options") or ()), *(node.get("choices") or ())]
     return own + sum(_size(cast(Json, one)) for one in inner)

@@ -82,7 +82,8 @@ async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
     tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
     acting = tobias.page.get_by_role("button", name="Acting as")
     await acting.click()
-    await tobias.page.get_by_role("menuitemradio", name="Tiếng Việt").click()
+    async with tobias.page.expect_response("**/page-api/language"):
+        await tobias.page.get_by_role("menuitemradio", name="Tiếng Việt").click()
     await acting.click()
     await expect(tobias.page.get_by_role("menuitemradio", name="Tiếng Việt")).to_be_checked()
     await tobias.page.keyboard.press("Escape")

@@ -80,6 +80,33 @@ DEEP = {
             "0",
             "APPLICATION_COMMAND_TOO_LARGE",
         ),
+        (
+            slash(options=[OPTION | {"description_localizations": {"vi": "d", "de": "x" * 101}}]),
+            "0.options.0.description_localizations.de",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            [{"name": "Look", "type": 3, "name_localizations": {"de": "x" * 33}}],
+            "0.name_localizations.de",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            slash(
+                options=[
+                    OPTION
+                    | {
+                        "name": f"o{n}",
+                        "choices": [
+                            {"name": "c", "value": "v", "name_localizations": {"de": "x" * 99}}
+                        ]
+                        * 25,
+                    }
+                    for n in range(4)
+                ]
+            ),
+            "0",
+            "APPLICATION_COMMAND_TOO_LARGE",
+        ),
         ([SLASH, SLASH], "1.name", "APPLICATION_COMMANDS_DUPLICATE_NAME"),
         (
             [{"name": "Look", "type": 2, "description": "d"}],
