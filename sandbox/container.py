@@ -220,6 +220,15 @@ class FaultControls:
         )
         self.publish()
 
+    def set_roles(self, user_id: str, role_names: Sequence[str]) -> None:
+        """Give a member these roles beside that of all members, until the next start, and notify
+        the bot. Raises SandboxRefusal.
+        """
+        container = self._container
+        member = container.guild.set_member_roles(user_id, role_names)
+        container.gateway.dispatch("GUILD_MEMBER_UPDATE", member | {"guild_id": container.guild.id})
+        self.publish()
+
     def withhold_members(self, withheld: bool = True) -> None:
         """Revoke or grant the server members intent for the sessions to come."""
         self._container.conditions.members = not withheld

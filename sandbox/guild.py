@@ -3,6 +3,7 @@
 import base64
 import mimetypes
 import secrets
+from collections.abc import Sequence
 from typing import cast
 
 from sandbox import guild_seed, payloads
@@ -254,6 +255,17 @@ class Guild:
             raise SandboxRefusal(f"There is no member {user_id} who could leave.")
         self.store.delete(self._member_kind, user_id)
         return cast(Json, member["user"])
+
+    def set_member_roles(self, user_id: str, role_names: Sequence[str]) -> Json:
+        """Store a member's roles beside that of all members; returns the member. Raises
+        SandboxRefusal.
+        """
+        member = self.find_member(user_id)
+        known = {role["name"]: role["id"] for role in self.roles()}
+        if member is None or not set(role_names) <= known.keys():
+            raise SandboxRefusal("There is no such member, or no such role.")
+        roles = [known[name] for name in (MEMBERS_ROLE_NAME, *role_names)]
+        return self.store.put(self._member_kind, member | {"roles": roles}, user_id)
 
     def people(self) -> list[Json]:
         return [member for member in self.members() if not member["user"]["bot"]]

@@ -201,7 +201,7 @@ async def test_reporting_a_reply_is_chinese_for_whom_discord_is(stage):
     assert [option["label"] for option in options][:2] == ["仇恨或骚扰", "色情"]
     await stage.member.select(menu, "选择理由", ["other"])
     await until(lambda: "谢谢。" in asked.message["content"])
-    (stored,) = stage.store.reports.of_guild(stage.sandbox.guild_id)
+    (stored,) = stage.store.reports.latest(int(stage.sandbox.guild_id), 10)
     assert stored.reason == "other"
 
 
