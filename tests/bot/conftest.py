@@ -142,6 +142,7 @@ async def on_stage(
     candidates: tuple[int, int] = (1, 4),
     clock: Clock | None = None,
     user_install: bool = False,
+    web_server: WebServer | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
     settings = Settings(
@@ -154,7 +155,7 @@ async def on_stage(
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02, more_guilds=more_guilds)
-    front = WebServer()
+    front = web_server or WebServer()
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
     engine = engine or FakeEngine()
     backend = FakeTrainingBackend()

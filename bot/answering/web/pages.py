@@ -65,7 +65,7 @@ async def post_answering_form(request: web.Request) -> web.Response:
     place = _find_place(owned, form.get("place", ""))
     given = {name: form.get(name, "").strip() for name in FIELDS}
     try:
-        changes, seen = changed_fields(form, given, _read_fields)
+        changes, seen = changed_fields(form, given, read_fields)
         if not changes:
             return redirect_to(request, _path(place), "Nothing was changed.")
         with errors_as_problems("conflict"):
@@ -112,8 +112,13 @@ def _stored(place: GenerationPlace | None) -> AnsweringSettings:
 
 
 def _stored_texts(place: GenerationPlace | None) -> dict[str, str]:
+    return setting_texts(_stored(place))
+
+
+def setting_texts(settings: AnsweringSettings) -> dict[str, str]:
+    """Return the fields as the form shows them, an unset one empty."""
     texts = {}
-    for name, value in vars(_stored(place)).items():
+    for name, value in vars(settings).items():
         if value is None:
             texts[name] = ""
         elif isinstance(value, bool):
@@ -123,7 +128,7 @@ def _stored_texts(place: GenerationPlace | None) -> dict[str, str]:
     return texts
 
 
-def _read_fields(texts: Mapping[str, str]) -> dict[str, SettingValue | None]:
+def read_fields(texts: Mapping[str, str]) -> dict[str, SettingValue | None]:
     """Read the form's fields, an empty one as None. Raises `Problem`."""
     body = {name: texts.get(name, "") for name in FIELDS if texts.get(name, "")}
     fields = parse_body(AnsweringForm, body, is_form=True)

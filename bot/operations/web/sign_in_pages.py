@@ -5,47 +5,58 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from bot.platform.discord_kit.oauth2 import consent_origin
 from bot.platform.web_kit.app_context import Routes
-from bot.platform.web_kit.auth import AUTHENTICATOR, HTTPS_SESSION_COOKIE, SESSION_COOKIE
+from bot.platform.web_kit.auth import (
+    AUTHENTICATOR,
+    HTTPS_SESSION_COOKIE,
+    SESSION_COOKIE,
+    set_session_cookie,
+)
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import PUBLIC_BODY_TIMEOUT_S, read_form
-from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
+from bot.platform.web_kit.templating import (
+    DASHBOARD,
+    PAGE_CONTENT_SECURITY_POLICY,
+    FormError,
+    redirect_to,
+    render_page,
+)
 
 SIGN_IN = f"{DASHBOARD}/sign-in"
 SIGN_OUT = f"{DASHBOARD}/sign-out"
 OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
+OFFERS_DISCORD = web.AppKey("offers discord", bool)
+"""True where members can sign in with Discord."""
 routes = Routes()
 
 
 @routes.add(f"GET {SIGN_IN}")
 async def sign_in_page(request: web.Request) -> web.Response:
     """Page with the sign-in form; redirects those who have signed in."""
-    to = _own_page(request.query.get("to", DASHBOARD))
+    to = own_page(request.query.get("to", DASHBOARD))
     if request.app[AUTHENTICATOR].lets_in(request):
         return redirect_to(request, to)
-    return _render_form(request, to)
+    return render_sign_in(request, to)
 
 
 @routes.add(f"POST {SIGN_IN}")
 async def sign_in(request: web.Request) -> web.Response:
     door = request.app[AUTHENTICATOR]
     fields = await read_form(request, PUBLIC_BODY_TIMEOUT_S)
-    to = _own_page(fields.get("to", DASHBOARD))
+    to = own_page(fields.get("to", DASHBOARD))
     try:
         is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), request)
     except Problem as problem:
-        form = _render_form(request, to, str(problem), problem.status)
+        form = render_sign_in(request, to, str(problem), status=problem.status)
         form.headers.update(problem.headers)
         return form
     if not is_right:
-        return _render_form(request, to, "That is not the token.", 401)
+        return render_sign_in(request, to, "That is not the token.", status=401)
     answer = redirect_to(request, to)
     # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
     is_secure = urlsplit(request.headers.get("Origin", "")).scheme == "https"
-    name = HTTPS_SESSION_COOKIE if is_secure else SESSION_COOKIE
-    answer.set_cookie(
-        name, door.begin(request), path="/", httponly=True, samesite="Strict", secure=is_secure
-    )
+    set_session_cookie(answer, door.begin(request), is_secure=is_secure)
     return answer
 
 
@@ -69,10 +80,36 @@ def redirect_to_sign_in(request: web.Request) -> web.Response:
     return web.Response(status=303, headers={"Location": location})
 
 
-def _render_form(request: web.Request, to: str, error: str = "", status: int = 200) -> web.Response:
-    return render_page(request, "sign_in.html", title="Sign in", status=status, to=to, error=error)
+def render_sign_in(
+    request: web.Request,
+    to: str,
+    error: str = "",
+    *,
+    discord_error: str = "",
+    status: int = 200,
+) -> web.Response:
+    """Render the sign-in page: `error` is that of the token, `discord_error` of the way over
+    Discord.
+    """
+    page = render_page(
+        request,
+        "sign_in.html",
+        title="Sign in",
+        status=status,
+        faults=[FormError(discord_error)] if discord_error else (),
+        to=to,
+        error=error,
+        discord=request.app[OFFERS_DISCORD],
+    )
+    if request.app[OFFERS_DISCORD]:
+        # Browsers hold a form's redirections to its policy, too.
+        policy = PAGE_CONTENT_SECURITY_POLICY.replace(
+            "form-action 'self'", f"form-action 'self' {consent_origin()}"
+        )
+        page.headers["Content-Security-Policy"] = policy
+    return page
 
 
-def _own_page(path: str) -> str:
+def own_page(path: str) -> str:
     """The path, if it is one of the dashboard's; else the first page."""
     return path if OWN_PAGE_PATTERN.fullmatch(path) else DASHBOARD

@@ -1,5 +1,5 @@
-"""Authentication: the access token, sessions of those who signed in with it, and a limit on failed
-logins.
+"""Authentication: the access token, sessions of those who signed in with it or with Discord, and a
+limit on failed logins.
 """
 
 import hashlib
@@ -30,6 +30,8 @@ MAX_SESSION_AGE_S = 7 * 24 * 3600.0
 case.
 """
 MAX_SESSIONS = 1000
+MAX_MEMBER_SESSIONS = 5
+"""Sessions of one member: a further one ends the one unused longest, never anybody else's."""
 # Wrong tokens that are allowed in this time, from one address and from all
 FAILED_LOGIN_WINDOW_S = 60.0
 MAX_FAILED_LOGINS_PER_ADDRESS = 5
@@ -37,10 +39,24 @@ MAX_FAILED_LOGINS = 50
 MAX_TRACKED_ADDRESSES = 10_000
 
 
+@dataclass(frozen=True)
+class SignedInMember:
+    """Who signed in with Discord, and the servers, among the bot's, of which pages may be theirs.
+    What they may do there is checked anew for each page (`bot.moderation.web.access`).
+    """
+
+    user_id: int
+    name: str
+    guild_ids: frozenset[int]
+
+
 @dataclass
 class _LoginSession:
+    """A session: the operator's, or a `member`'s."""
+
     began: float
     used: float
+    member: SignedInMember | None = None
 
 
 @dataclass
@@ -74,10 +90,14 @@ class FailedLogins:
         self._by_address.pop(address, None)
 
 
-# One role, the operator, needs no accounts: a token, exchanged for a session in memory.
+# There are no accounts: the operator has a token, members have theirs on Discord. Either is
+# exchanged for a session in memory.
 class Authenticator:
     """Authenticates requests; without a token it accepts all, as the server then listens on
     loopback only.
+
+    Whatever it lets in is the operator's. A member's session (`member_of`) is never let in: it
+    reaches only the routes that are marked for members (`bot.web_server`).
     """
 
     def __init__(
@@ -97,7 +117,7 @@ class Authenticator:
         self.names = frozenset(name.casefold() for name in names)
         self.is_local = is_local
         self._proxies = proxies
-        self._now = now
+        self.now = now
         self._token = _hash_token(token) if token else b""
         self._sessions: OrderedDict[str, _LoginSession] = OrderedDict()
         self.guesses = FailedLogins()
@@ -107,7 +127,7 @@ class Authenticator:
         return bool(self._token)
 
     def lets_in(self, request: web.Request) -> bool:
-        """True if the request is authenticated. Raises `Problem` for one more wrong token after too
+        """True if the request is the operator's. Raises `Problem` for one more wrong token after too
         many.
         """
         if not self.demands_token or self.has_session(request):
@@ -121,8 +141,8 @@ class Authenticator:
         The right one is never refused: behind a proxy, others' attempts may come from the same
         address. It cannot be guessed at any speed (`bot.setting_values.MIN_TOKEN_CHARS`).
         """
-        now = self._now()
-        address = self._client_address(request)
+        now = self.now()
+        address = self.client_address(request)
         if hmac.compare_digest(_hash_token(token), self._token):
             self.guesses.right(address)
             return True
@@ -141,7 +161,7 @@ class Authenticator:
             )
         return False
 
-    def _client_address(self, request: web.Request) -> str:
+    def client_address(self, request: web.Request) -> str:
         """Return the client's address, behind trusted proxies the last one that they name; for IPv6
         its network.
         """
@@ -162,30 +182,56 @@ class Authenticator:
         address = _parse_address(text)
         return address is not None and any(address in network for network in self._proxies)
 
-    def begin(self, request: web.Request) -> str:
-        """Start a session in place of the request's; returns its id, for a cookie."""
+    def begin(self, request: web.Request, member: SignedInMember | None = None) -> str:
+        """Start a session, the operator's or a member's, in place of the request's; returns its id,
+        for a cookie.
+        """
         self.end(request)
-        now = self._now()
+        now = self.now()
         session_id = secrets.token_urlsafe(32)
-        log.info("%s has signed in to the web server", self._client_address(request))
-        self._sessions[_session_key(session_id)] = _LoginSession(now, now)
+        way = " with Discord" if member else ""
+        if member:
+            self._make_room_for(member)
+        log.info("%s has signed in to the web server%s", self.client_address(request), way)
+        self._sessions[_session_key(session_id)] = _LoginSession(now, now, member)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return session_id
 
+    def _make_room_for(self, member: SignedInMember) -> None:
+        own = [
+            key
+            for key, session in self._sessions.items()
+            if session.member and session.member.user_id == member.user_id
+        ]
+        for key in own[: max(0, len(own) - MAX_MEMBER_SESSIONS + 1)]:
+            del self._sessions[key]
+
     def has_session(self, request: web.Request) -> bool:
-        """True if the request has a valid session, whose idle time starts anew."""
+        """True if the request has a valid session of the operator, whose idle time starts anew."""
+        session = self._session(request)
+        return session is not None and session.member is None
+
+    def member_of(self, request: web.Request) -> SignedInMember | None:
+        """Return the member of the request's session, whose idle time starts anew; None for the
+        operator's, and without one.
+        """
+        session = self._session(request)
+        return session.member if session else None
+
+    def _session(self, request: web.Request) -> _LoginSession | None:
+        """Return the request's valid session, whose idle time starts anew."""
         key = _session_key(_session_id(request))
-        now = self._now()
+        now = self.now()
         session = self._sessions.get(key)
         if session is None:
-            return False
+            return None
         if now - session.used > SESSION_IDLE_TIMEOUT_S or now - session.began > MAX_SESSION_AGE_S:
             del self._sessions[key]
-            return False
+            return None
         session.used = now
         self._sessions.move_to_end(key)
-        return True
+        return session
 
     def end(self, request: web.Request) -> None:
         self._sessions.pop(_session_key(_session_id(request)), None)
@@ -195,7 +241,17 @@ AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 
 
 def is_signed_in(request: web.Request) -> bool:
-    return request.app[AUTHENTICATOR].has_session(request)
+    """True for a session, the operator's or a member's."""
+    door = request.app[AUTHENTICATOR]
+    return door.has_session(request) or door.member_of(request) is not None
+
+
+def set_session_cookie(answer: web.Response, session_id: str, *, is_secure: bool) -> None:
+    """Give a browser its session; `is_secure` where it speaks HTTPS."""
+    name = HTTPS_SESSION_COOKIE if is_secure else SESSION_COOKIE
+    answer.set_cookie(
+        name, session_id, path="/", httponly=True, samesite="Strict", secure=is_secure
+    )
 
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:

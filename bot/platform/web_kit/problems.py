@@ -23,6 +23,7 @@ PROBLEMS = {
     "bad-query": (400, "Invalid query parameter"),
     "sign-in": (401, "Sign-in required"),
     "not-from-here": (403, "Cross-site request rejected"),
+    "not-allowed": (403, "Not allowed"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
     "too-slow": (408, "The request did not arrive in time"),

@@ -18,11 +18,13 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, St
 from markupsafe import Markup, escape
 
 from bot.platform.web_kit.app_context import Routes
-from bot.platform.web_kit.auth import is_signed_in
+from bot.platform.web_kit.auth import AUTHENTICATOR, is_signed_in
 from bot.platform.web_kit.problems import Problem
 from personas.schemas.formatting import format_size, format_time_left
 
 DASHBOARD = "/dashboard"
+MEMBERS_HOME = f"{DASHBOARD}/servers"
+"""The first page of members who signed in with Discord."""
 DOCUMENTS_PATH = f"{DASHBOARD}/docs"
 STATIC_FOLDER = Path(__file__).with_name("static")
 ASSET_PATTERN = re.compile(r"[a-z0-9_-]+\.(css|js|svg|png)")
@@ -42,7 +44,9 @@ NAVIGATION = {
     "personas": "Personas", "data": "Data", "training": "Training", "cards": "Score cards", "play": "Playground",
     "models": "Models", "system": "System", "docs": "Documents",
 }  # fmt: skip
-"""Labels of the sections, each with its addresses."""
+"""Labels of the operator's sections, each with its addresses."""
+MEMBER_NAVIGATION = {"servers": "Your servers"}
+"""Those of members who signed in with Discord: what they reach."""
 TEMPLATE_FOLDERS = {
     "personas": "personas",
     "versions": "versions",
@@ -57,6 +61,7 @@ TEMPLATE_FOLDERS = {
     "docs": "operations",
     "safety": "safety",
     "schedules": "schedules",
+    "servers": "moderation",
 }
 """The feature that has the templates of a prefix: "cards/one.html" is
 bot/versions/web/templates/one.html.
@@ -155,10 +160,13 @@ def render_page(
     if number:
         flash = request.app[FLASH_MESSAGES].take(number)
     prefix = template.partition("/")[0]
+    is_member = request.app[AUTHENTICATOR].member_of(request) is not None
     frame = {
         "section": SECTION_OF_PREFIX.get(prefix, prefix),
         "faults": faults,
-        "sections": NAVIGATION,
+        "sections": MEMBER_NAVIGATION if is_member else NAVIGATION,
+        "home": MEMBERS_HOME if is_member else DASHBOARD,
+        "is_member": is_member,
         "flash": flash,
         "has_sandbox_page": request.app[HAS_SANDBOX_PAGE],
         "signed_in": is_signed_in(request),

@@ -1,0 +1,387 @@
+"""`/dashboard/servers`: the pages of moderators who signed in with Discord.
+
+Every handler gets a `GuildAccess`, and works on its server alone: ids of personas, channels, versions
+and lines, wherever they come from, are looked up in that server.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bot.answering.store import FIELDS, AnsweringSettings
+from bot.answering.texts import NAMES, effective_lines, settings_text
+from bot.answering.web.pages import CHOICES, HINTS, read_fields, setting_texts
+from bot.chat.model_names import version_label
+from bot.chat.places import GuildChannel, channel_ref
+from bot.moderation.web.access import GuildAccess, MemberRoutes, accesses
+from bot.platform.web_kit.auth import SignedInMember
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
+from bot.platform.web_kit.templating import MEMBERS_HOME, redirect_to, render_page
+from bot.schedules.web.ids import read_id
+from bot.schedules.web.listing import (
+    ListedSchedule,
+    list_greetings,
+    list_lines,
+    list_trainings,
+)
+from bot.store import InstalledVersion
+from bot.training.web.run_view import MEMBER_NAMES
+from bot.versions.actions import PromotionObjectedError, PromotionObjections
+from bot.versions.web.timeline import score_text
+from personas.errors import UnderstudyError
+from personas.schemas.chat import Persona
+
+SERVER = f"{MEMBERS_HOME}/{{guild_id}}"
+PERSONA = f"{SERVER}/personas/{{persona_id}}"
+CHANNEL = f"{SERVER}/channels/{{channel_id}}"
+SCHEDULES = f"{SERVER}/schedules"
+PAGE_ADVICE = "Choose one on the page."
+SHARED_ADVICE = (
+    "It belongs to the operator. On Discord, `/finetune promote` and `/finetune rollback` choose its "
+    "version for your server."
+)
+routes = MemberRoutes()
+
+
+@dataclass(frozen=True)
+class ServerPersona:
+    """A persona of a server, and the version that answers there."""
+
+    persona: Persona
+    is_own: bool
+    live: str
+    versions: int
+
+
+@dataclass(frozen=True)
+class ServerChannel:
+    """A channel of a server that has personas: its name, whom it has, and what is set for it."""
+
+    channel_id: int
+    name: str
+    personas: str
+    settings: str
+
+
+# ----------------------------------------------------------------------------------------- overview
+
+
+@routes.add_list(f"GET {MEMBERS_HOME}")
+async def get_servers_page(member: SignedInMember, request: web.Request) -> web.Response:
+    """Page of a member's servers, with their personas."""
+    found = await accesses(request, member)
+    return render_page(
+        request,
+        "servers/list.html",
+        title="Your servers",
+        member=member,
+        servers=[(access, _personas(access)) for access in found],
+    )
+
+
+@routes.add(f"GET {SERVER}")
+async def get_server_page(access: GuildAccess, request: web.Request) -> web.Response:
+    """Page of a server: its personas, and, for its moderators, its channels."""
+    return render_page(
+        request,
+        "servers/server.html",
+        title=access.guild.name,
+        access=access,
+        personas=_personas(access),
+        channels=_channels(access) if access.is_moderator else [],
+    )
+
+
+def _personas(access: GuildAccess) -> list[ServerPersona]:
+    versions = access.services.store.versions
+    return [
+        ServerPersona(
+            persona=persona,
+            is_own=access.owns(persona),
+            live=version_label(_speaking(access, persona)),
+            versions=len(versions.installed(persona.id, access.guild_id)),
+        )
+        for persona in access.services.personas.of(access.guild_id).values()
+    ]
+
+
+def _speaking(access: GuildAccess, persona: Persona) -> str | None:
+    """Return the version that answers in the server; None for the base model."""
+    live = access.services.store.versions.live(persona.id, access.guild_id)
+    incompatible = access.services.served_versions.incompatible
+    return None if incompatible.model_of(persona.id, live) else live
+
+
+def _channels(access: GuildAccess) -> list[ServerChannel]:
+    """List the channels with personas that the member sees."""
+    services = access.services
+    listed = []
+    for setting in services.store.channels.of_guild(access.guild_id):
+        channel = access.guild.get_channel_or_thread(setting.channel_id)
+        if isinstance(channel, GuildChannel) and access.sees(channel):
+            stored = services.store.answering.get(access.guild_id, channel.id)
+            listed.append(
+                ServerChannel(
+                    channel_id=channel.id,
+                    name=f"#{channel.name}",
+                    personas=", ".join(each.name for each in services.personas_of(setting)),
+                    settings=settings_text(stored),
+                )
+            )
+    return listed
+
+
+# ----------------------------------------------------------------------------------------- versions
+
+
+@routes.add(f"GET {PERSONA}")
+async def get_versions_page(access: GuildAccess, request: web.Request) -> web.Response:
+    """Page of a persona's versions that the server may use, with what was measured."""
+    return _render_versions(access, request, _persona_in_path(access, request))
+
+
+@routes.add(f"POST {PERSONA}/promote")
+async def post_promotion(access: GuildAccess, request: web.Request) -> web.Response:
+    """Make a version live in the server; one that is objected to, with `anyway` alone."""
+    persona = _changeable_persona(access, request)
+    form = await read_form(request)
+    version = form.get("version", "")
+    versions = access.services.versions
+    try:
+        result = await versions.promote(
+            persona.id, version, access.origin, anyway=form.get("anyway") == "yes"
+        )
+    except PromotionObjectedError as error:
+        return _render_versions(
+            access, request, persona, objected=(version, error.objections), status=409
+        )
+    except UnderstudyError as error:
+        problem = Problem("conflict", error.message, error.advice)
+        return _render_versions(access, request, persona, problem=problem)
+    message = f"{result.version} of {persona.name} is live from the next reply on."
+    if not result.is_new:
+        message = f"{result.version} of {persona.name} is live already."
+    return redirect_to(request, _persona_path(access, persona), message)
+
+
+@routes.add(f"POST {PERSONA}/rollback")
+async def post_rollback(access: GuildAccess, request: web.Request) -> web.Response:
+    """Make the version before live again in the server."""
+    persona = _changeable_persona(access, request)
+    try:
+        live = access.services.versions.roll_back(persona, access.origin).live
+    except UnderstudyError as error:
+        problem = Problem("conflict", error.message, error.advice)
+        return _render_versions(access, request, persona, problem=problem)
+    message = f"{version_label(live)} answers for {persona.name} from the next reply on."
+    return redirect_to(request, _persona_path(access, persona), message)
+
+
+def _persona_in_path(access: GuildAccess, request: web.Request) -> Persona:
+    access.require("train", "promote")
+    return access.require_persona(request.match_info["persona_id"])
+
+
+def _changeable_persona(access: GuildAccess, request: web.Request) -> Persona:
+    """Return the persona of the address, whose versions the member may change. Raises `Problem`."""
+    access.require("promote")
+    persona = access.require_persona(request.match_info["persona_id"])
+    if not access.owns(persona):
+        raise Problem("not-allowed", f"All servers share {persona.name}.", SHARED_ADVICE)
+    return persona
+
+
+def _persona_path(access: GuildAccess, persona: Persona) -> str:
+    return f"{MEMBERS_HOME}/{access.guild_id}/personas/{persona.id}"
+
+
+def _render_versions(
+    access: GuildAccess,
+    request: web.Request,
+    persona: Persona,
+    *,
+    objected: tuple[str, PromotionObjections] | None = None,
+    problem: Problem | None = None,
+    status: int = 200,
+) -> web.Response:
+    installed: list[InstalledVersion] = access.services.store.versions.installed(
+        persona.id, access.guild_id
+    )
+    is_own = access.owns(persona)
+    return render_page(
+        request,
+        "servers/versions.html",
+        title=f"{persona.name} in {access.guild.name}",
+        status=status,
+        problem=problem,
+        access=access,
+        persona=persona,
+        is_own=is_own,
+        may_change=is_own and access.allows("promote"),
+        shared_advice=SHARED_ADVICE,
+        live=version_label(_speaking(access, persona)),
+        versions=list(reversed(installed)),
+        score_text=score_text,
+        objected=objected,
+    )
+
+
+# ---------------------------------------------------------------------------------------- answering
+
+
+@routes.add(f"GET {CHANNEL}")
+async def get_channel_page(access: GuildAccess, request: web.Request) -> web.Response:
+    """Page of when personas answer in a channel."""
+    channel = _channel_in_path(access, request)
+    return _render_channel(access, request, channel, given=_stored_texts(access, channel))
+
+
+@routes.add(f"POST {CHANNEL}")
+async def post_channel_form(access: GuildAccess, request: web.Request) -> web.Response:
+    """Save the fields that the form changes; one that somebody else has changed meanwhile is
+    refused.
+    """
+    channel = _channel_in_path(access, request)
+    form = await read_form(request)
+    given = {name: form.get(name, "").strip() for name in FIELDS}
+    try:
+        changes, seen = changed_fields(form, given, read_fields)
+        if not changes:
+            return redirect_to(request, _channel_path(access, channel), "Nothing was changed.")
+        with errors_as_problems("conflict"):
+            access.services.answering.change(
+                access.guild_id, channel.id, changes, seen, by=access.member.id
+            )
+    except Problem as problem:
+        return _render_channel(access, request, channel, given=given, problem=problem)
+    message = "It holds from the next message on."
+    return redirect_to(request, _channel_path(access, channel), message)
+
+
+@routes.add(f"POST {CHANNEL}/reset")
+async def post_channel_reset(access: GuildAccess, request: web.Request) -> web.Response:
+    """Remove all that is set for a channel."""
+    channel = _channel_in_path(access, request)
+    try:
+        with errors_as_problems("conflict"):
+            access.services.answering.reset(access.guild_id, channel.id, by=access.member.id)
+    except Problem as problem:
+        given = _stored_texts(access, channel)
+        return _render_channel(access, request, channel, given=given, problem=problem)
+    return redirect_to(request, _channel_path(access, channel), "It is reset.")
+
+
+def _channel_in_path(access: GuildAccess, request: web.Request) -> GuildChannel:
+    access.require()
+    channel_id = read_id(request.match_info["channel_id"], "The server's page lists the channels.")
+    return access.require_channel(channel_id)
+
+
+def _channel_path(access: GuildAccess, channel: GuildChannel) -> str:
+    return f"{MEMBERS_HOME}/{access.guild_id}/channels/{channel.id}"
+
+
+def _stored_texts(access: GuildAccess, channel: GuildChannel) -> dict[str, str]:
+    return setting_texts(access.services.store.answering.get(access.guild_id, channel.id))
+
+
+def _render_channel(
+    access: GuildAccess,
+    request: web.Request,
+    channel: GuildChannel,
+    *,
+    given: Mapping[str, str],
+    problem: Problem | None = None,
+) -> web.Response:
+    services = access.services
+    place = channel_ref(channel)
+    held = services.answering.in_channel(place.guild_id, place.channel_id, place.parent_id)
+    stored = services.store.answering.get(access.guild_id, channel.id)
+    return render_page(
+        request,
+        "servers/channel.html",
+        title=f"#{channel.name} in {access.guild.name}",
+        problem=problem,
+        access=access,
+        channel=channel,
+        personas=", ".join(persona.name for persona in services.personas_in(place)),
+        holds=effective_lines(held),
+        names=NAMES,
+        hints=HINTS,
+        choices=CHOICES,
+        given=given,
+        seen=setting_texts(stored),
+        is_set=stored != AnsweringSettings(),
+    )
+
+
+# ---------------------------------------------------------------------------------------- schedules
+
+
+@routes.add(f"GET {SCHEDULES}")
+async def get_schedules_page(access: GuildAccess, request: web.Request) -> web.Response:
+    """Page of what is done at set times in a server: trainings for those who may train, lines and
+    greetings for moderators.
+    """
+    access.require("train")
+    services = access.services
+    trainings = list_trainings(services, guild_id=access.guild_id)
+    lines = list_lines(services, guild_id=access.guild_id) if access.is_moderator else []
+    greetings = list_greetings(services, guild_id=access.guild_id) if access.is_moderator else []
+    shown: list[ListedSchedule] = [*trainings, *lines, *greetings]
+    names = await request.app[MEMBER_NAMES].names_of(
+        services.client, [listed.member for listed in shown if listed.member[1]]
+    )
+    return render_page(
+        request,
+        "servers/schedules.html",
+        title=f"At set times in {access.guild.name}",
+        access=access,
+        trainings=trainings,
+        lines=lines,
+        greetings=greetings,
+        names=names,
+        channel_name=lambda channel_id: _channel_name(access, channel_id),
+    )
+
+
+@routes.add(f"POST {SCHEDULES}/trainings/remove")
+async def post_training_removal(access: GuildAccess, request: web.Request) -> web.Response:
+    access.require("train")
+    persona_id = (await read_form(request)).get("persona", "")
+    with errors_as_problems("not-found"):
+        access.services.scheduled_trainings.remove(access.guild_id, persona_id, by=access.member.id)
+    return _removed(access, request)
+
+
+@routes.add(f"POST {SCHEDULES}/lines/remove")
+async def post_line_removal(access: GuildAccess, request: web.Request) -> web.Response:
+    access.require()
+    number = read_id((await read_form(request)).get("number", ""), PAGE_ADVICE)
+    with errors_as_problems("not-found"):
+        access.services.scheduled_lines.remove(access.guild_id, number, by=access.member.id)
+    return _removed(access, request)
+
+
+@routes.add(f"POST {SCHEDULES}/greetings/remove")
+async def post_greeting_removal(access: GuildAccess, request: web.Request) -> web.Response:
+    access.require()
+    await read_form(request)
+    with errors_as_problems("not-found"):
+        access.services.member_greetings.remove(access.guild_id, by=access.member.id)
+    return _removed(access, request)
+
+
+def _removed(access: GuildAccess, request: web.Request) -> web.Response:
+    path = f"{MEMBERS_HOME}/{access.guild_id}/schedules"
+    return redirect_to(request, path, "It is removed.")
+
+
+def _channel_name(access: GuildAccess, channel_id: int) -> str:
+    """Return a channel's name as Discord shows it to the member."""
+    channel = access.guild.get_channel_or_thread(channel_id)
+    if isinstance(channel, GuildChannel) and access.sees(channel):
+        return f"#{channel.name}"
+    return "a channel that you do not see"
