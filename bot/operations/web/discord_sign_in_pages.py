@@ -64,16 +64,15 @@ async def begin_sign_in(request: web.Request) -> web.Response:
         redirect_uri=redirect_uri, state=login.state, challenge=login.challenge
     )
     answer = web.Response(status=303, headers={"Location": location})
-    is_secure = origin.scheme == "https"
     # Lax: the way back from Discord is a link from another site.
     answer.set_cookie(
-        HTTPS_LOGIN_COOKIE if is_secure else LOGIN_COOKIE,
+        HTTPS_LOGIN_COOKIE if login.is_secure else LOGIN_COOKIE,
         login.binding,
         max_age=int(LOGIN_TIMEOUT_S),
         path="/",
         httponly=True,
         samesite="Lax",
-        secure=is_secure,
+        secure=login.is_secure,
     )
     return answer
 
@@ -85,7 +84,11 @@ async def complete_sign_in(request: web.Request) -> web.Response:
     services = get_services(request)
     states = request.app[DISCORD_LOGIN].states
     address = request.app[AUTHENTICATOR].client_address(request)
-    login = states.take(request.query.get("state", ""), _binding(request))
+    login = states.take(
+        request.query.get("state", ""),
+        binding=request.cookies.get(LOGIN_COOKIE, ""),
+        https_binding=request.cookies.get(HTTPS_LOGIN_COOKIE, ""),
+    )
     try:
         if login is None:
             raise OAuth2Error(
@@ -104,10 +107,11 @@ async def complete_sign_in(request: web.Request) -> web.Response:
             )
     except OAuth2Error as error:
         return _without_login_cookies(_refuse(request, error))
-    session_id = request.app[AUTHENTICATOR].begin(request, member)
+    is_secure = login.is_secure
+    session_id = request.app[AUTHENTICATOR].begin(request, member, is_secure=is_secure)
     # No redirection: that would still be the other site's link, with which no strict cookie comes.
     answer = render_page(request, "signed_in.html", title="Signed in", page=login.page)
-    set_session_cookie(answer, session_id, is_secure=urlsplit(login.redirect_uri).scheme == "https")
+    set_session_cookie(answer, session_id, is_secure=is_secure)
     return _without_login_cookies(answer)
 
 
@@ -172,10 +176,6 @@ def _oauth2_client(request: web.Request) -> DiscordOAuth2:
         )
     secret = request.app[DISCORD_LOGIN].client_secret
     return DiscordOAuth2(client.application_id, secret, client.http.user_agent)
-
-
-def _binding(request: web.Request) -> str:
-    return request.cookies.get(HTTPS_LOGIN_COOKIE) or request.cookies.get(LOGIN_COOKIE, "")
 
 
 def _refuse(request: web.Request, error: OAuth2Error) -> web.Response:

@@ -56,7 +56,8 @@ async def sign_in(request: web.Request) -> web.Response:
     answer = redirect_to(request, to)
     # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
     is_secure = urlsplit(request.headers.get("Origin", "")).scheme == "https"
-    set_session_cookie(answer, door.begin(request), is_secure=is_secure)
+    session_id = door.begin(request, is_secure=is_secure)
+    set_session_cookie(answer, session_id, is_secure=is_secure)
     return answer
 
 

@@ -52,11 +52,14 @@ class SignedInMember:
 
 @dataclass
 class _LoginSession:
-    """A session: the operator's, or a `member`'s."""
+    """A session: the operator's, or a `member`'s. One that began over HTTPS (`is_secure`) is in the
+    cookie of HTTPS alone, which nobody but this host can have set.
+    """
 
     began: float
     used: float
     member: SignedInMember | None = None
+    is_secure: bool = False
 
 
 @dataclass
@@ -182,7 +185,13 @@ class Authenticator:
         address = _parse_address(text)
         return address is not None and any(address in network for network in self._proxies)
 
-    def begin(self, request: web.Request, member: SignedInMember | None = None) -> str:
+    def begin(
+        self,
+        request: web.Request,
+        member: SignedInMember | None = None,
+        *,
+        is_secure: bool = False,
+    ) -> str:
         """Start a session, the operator's or a member's, in place of the request's; returns its id,
         for a cookie.
         """
@@ -193,7 +202,7 @@ class Authenticator:
         if member:
             self._make_room_for(member)
         log.info("%s has signed in to the web server%s", self.client_address(request), way)
-        self._sessions[_session_key(session_id)] = _LoginSession(now, now, member)
+        self._sessions[_session_key(session_id)] = _LoginSession(now, now, member, is_secure)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return session_id
@@ -224,7 +233,7 @@ class Authenticator:
         key = _session_key(_session_id(request))
         now = self.now()
         session = self._sessions.get(key)
-        if session is None:
+        if session is None or (session.is_secure and not request.cookies.get(HTTPS_SESSION_COOKIE)):
             return None
         if now - session.used > SESSION_IDLE_TIMEOUT_S or now - session.began > MAX_SESSION_AGE_S:
             del self._sessions[key]

@@ -34,6 +34,11 @@ class BegunLogin:
     page: str
 
     @property
+    def is_secure(self) -> bool:
+        """True where the browser speaks HTTPS."""
+        return self.redirect_uri.startswith("https:")
+
+    @property
     def challenge(self) -> str:
         """The code challenge of PKCE, method S256 (RFC 7636, 4.2)."""
         digest = hashlib.sha256(self.verifier.encode()).digest()
@@ -69,12 +74,15 @@ class LoginStates:
         self._waiting[_hash(login.state)] = _WaitingLogin(login, address, self._now())
         return login
 
-    def take(self, state: str, binding: str) -> BegunLogin | None:
+    def take(self, state: str, *, binding: str, https_binding: str) -> BegunLogin | None:
         """Return the login of a state, once, to the browser that began it; None for any other
-        state, browser, or time.
+        state, browser, or time. The bindings are those of its cookies: one that began over HTTPS
+        goes by the cookie of HTTPS alone, which nobody but this host can have set.
         """
         key = _hash(state)
         waiting = self._waiting.get(key)
+        if waiting and waiting.login.is_secure:
+            binding = https_binding
         # Nobody without the cookie ends somebody else's login.
         if waiting is None or not hmac.compare_digest(_hash(binding), _hash(waiting.login.binding)):
             return None

@@ -3,6 +3,7 @@ the way.
 """
 
 import logging
+import re
 
 import aiohttp
 import pytest
@@ -10,6 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from bot.demo_guild import MEMBER, MODERATOR
 from bot.platform.web_kit.auth import (
+    HTTPS_SESSION_COOKIE,
     MAX_FAILED_LOGINS_PER_ADDRESS,
     MAX_MEMBER_SESSIONS,
     SESSION_COOKIE,
@@ -283,18 +285,43 @@ async def test_without_a_token_it_is_not_offered_as_all_are_the_operator(stage):
 
 def test_states_are_single_use_bound_and_bounded():
     states = LoginStates(now=lambda: 0.0)
+
+    def take(state, binding):
+        return states.take(state, binding=binding, https_binding="")
+
     login = states.begin("10.0.0.1", "http://x/callback", SERVERS)
-    assert states.take(login.state, "") is None and states.take("", login.binding) is None
-    assert states.take(login.state, login.binding) == login
-    assert states.take(login.state, login.binding) is None
+    assert take(login.state, "") is None and take("", login.binding) is None
+    assert take(login.state, login.binding) == login
+    assert take(login.state, login.binding) is None
     begun = [
         states.begin("10.0.0.1", "http://x/callback", SERVERS)
         for _ in range(MAX_LOGINS_PER_ADDRESS + 1)
     ]
     other = states.begin("10.0.0.2", "http://x/callback", SERVERS)
-    assert states.take(begun[0].state, begun[0].binding) is None, "its oldest has ended"
-    assert states.take(begun[1].state, begun[1].binding)
-    assert states.take(other.state, other.binding), "and nobody else's"
+    assert take(begun[0].state, begun[0].binding) is None, "its oldest has ended"
+    assert take(begun[1].state, begun[1].binding)
+    assert take(other.state, other.binding), "and nobody else's"
+
+
+async def test_over_https_the_cookies_are_those_that_nobody_else_can_plant(town):
+    browser = town.browser()
+    own = {"Origin": browser.url.replace("http:", "https:"), "Sec-Fetch-Site": "same-origin"}
+    begun = await browser.ask("POST", DISCORD, data={"to": SERVERS}, headers=own)
+    cookie = begun.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-understudy_login=") and "Secure" in cookie
+    binding = cookie.partition("=")[2].partition(";")[0]
+    back = await browser.consent(begun.location, MODERATOR)
+    assert back.startswith("https:")
+    back = back.replace("https:", "http:", 1)  # as a proxy passes it on
+    refused = await browser.get(back, headers={"Cookie": f"understudy_login={binding}"})
+    assert refused.status == 400, "a page of a sibling host can have set it"
+    answer = await browser.get(back, headers={"Cookie": f"__Host-understudy_login={binding}"})
+    assert answer.status == 200
+    cookies = "; ".join(answer.headers.getall("Set-Cookie"))
+    session_id = re.search(rf"{HTTPS_SESSION_COOKIE}=([^;]+)", cookies)[1]
+    for name, status in ((SESSION_COOKIE, 303), (HTTPS_SESSION_COOKIE, 200)):
+        page = await browser.get(SERVERS, headers={"Cookie": f"{name}={session_id}"})
+        assert page.status == status, name
 
 
 def test_a_members_sessions_end_nobody_elses():
