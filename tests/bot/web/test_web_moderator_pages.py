@@ -434,6 +434,8 @@ async def test_who_leaves_the_server_loses_the_pages(town):
     "state", [{"communication_disabled_until": "2099-01-01T00:00:00+00:00"}, {"pending": True}]
 )
 async def test_whoever_can_give_no_command_on_discord_has_no_pages(town, state):
+    role_id = town.role_id("Moderator", town.first)
+    town.stage.store.action_roles.add(town.first, "promote", role_id)  # held meanwhile
     browser = await town.signed_in(MODERATOR)
     guild = town.stage.sandbox._container.guild
     user_id = str(town.user_id(MODERATOR))
