@@ -393,7 +393,7 @@ async def test_in_vietnamese_for_whose_discord_is(stage):
     await response_text(await stage.member.slash(QUAY, "privacy opt-out"), "Đã ghi nhận")
     message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Quên bạn?**")
     await stage.member.click(message, "Hãy quên tôi")
-    await stage.sees("Xong: bạn đã được quên.")
+    await stage.sees("Xong: tôi đã quên bạn.")
 
 
 async def test_it_works_in_direct_messages(stage):
