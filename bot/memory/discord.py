@@ -1,5 +1,5 @@
-"""`/remember`, `/memory` and gettext_noop("Remember this"): what members ask personas to keep, for themselves
-alone.
+"""`/remember`, `/memory` and "Remember this" in the menu of messages: what members ask personas to keep,
+for themselves alone.
 """
 
 from collections import defaultdict
