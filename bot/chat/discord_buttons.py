@@ -97,7 +97,10 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
         _, _, channel = _require_reply(interaction, self.event_id)
         await defer(interaction)
         if isinstance(channel, OutsideChannel):
-            raise RefusedError("This reply can no longer be changed.", "Ask again with `/chat`.")
+            raise RefusedError(
+                gettext_lazy("This reply can no longer be changed."),
+                gettext_lazy("Ask again with `/chat`."),
+            )
         await interaction.client.services.reply_service.regenerate(
             self.event_id, interaction.user, channel
         )
@@ -223,7 +226,9 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
     """
     reply, persona, channel = _require_reply(interaction, event_id)
     if isinstance(channel, OutsideChannel):
-        raise RefusedError("That is shown in servers that I am in, and in direct messages.")
+        raise RefusedError(
+            gettext_lazy("That is shown in servers that I am in, and in direct messages.")
+        )
     reply_service = interaction.client.services.reply_service
     reply_service.require_no_untrained(event_id, interaction.user.id)
     reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))

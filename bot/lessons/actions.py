@@ -37,8 +37,7 @@ def require_may_teach(store: Store, teacher: Teacher) -> None:
     if decision is None or not decision.opted_in:
         raise RefusedError(
             gettext_lazy(
-                "Members may teach once they have agreed that characters learn from what they "
-                "write."
+                "Members may teach once they have agreed that personas learn from what they write."
             ),
             gettext_lazy(
                 "`{command}` does that; it is explained before you press the button.",

@@ -188,7 +188,8 @@ async def show(interaction: Interaction) -> None:
     persona = services.persona_in(place)
     if setting is None or persona is None:
         raise RefusedError(
-            "No persona lives here.", "A moderator can change that with `/persona set`."
+            gettext_lazy("No persona lives here."),
+            gettext_lazy("A moderator can change that with `/persona set`."),
         )
     live = _live_text(services, persona, place.guild_id) or "base model (not trained yet)"
     if services.reply_service.rules.muted(persona, place):
@@ -245,7 +246,7 @@ def _part_text(persona: Persona, living: Sequence[str]) -> str:
 async def clear(interaction: Interaction) -> None:
     place = channel_ref(require_changeable_channel(interaction))
     if not interaction.client.services.store.channels.clear(place.guild_id, place.channel_id):
-        raise RefusedError("No persona lives here.")
+        raise RefusedError(gettext_lazy("No persona lives here."))
     if place.guild_id:
         interaction.client.services.audit.record(
             place.guild_id, interaction.user.id, f"removed the persona of <#{place.channel_id}>"
