@@ -91,7 +91,8 @@ def outside_channel(interaction: discord.Interaction[Any]) -> OutsideChannel:
 
 def outside_id(user_id: int, channel_id: int) -> int:
     """Return the id of a member's conversation in a channel where the bot is not: a negative one,
-    which Discord gives to no channel, and from which nobody can tell the place.
+    which Discord gives to no channel. It is a hash: only who knows a channel's id can tell whether it
+    is this one.
 
     Each member has a conversation of their own, because others may not see private replies.
     """
