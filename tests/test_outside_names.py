@@ -69,6 +69,8 @@ REVIEWED = {
     ("personas/home/shared_personas.py", "home / 'lore' / str(OPERATOR_GUILD_ID) / owner"),
     ("personas/home/job_folder.py", "root / name"),  # SHARED_FOLDERS
     ("personas/home/job_folder.py", "home / name"),
+    # Below `source`, what its copy was made of.
+    ("personas/home/job_folder.py", "source / file.relative_to(target)"),
     ("personas/home/job_folder.py", "shared / home_id(home)"),
     ("personas/home/adapters.py", "folder / name"),  # the score card's file names
     ("personas/home/effect_probe.py", "self._folder / name"),  # a digest

@@ -131,14 +131,14 @@ async def test_a_refusal_is_in_the_members_language_in_both_of_its_halves(stage)
     other = await ask(stage, QUAY, "how heavy?", BY_AI["en"], stage.moderator)
     stage.member.set_locale("es-419")
     refused = await stage.member.context(QUAY, "Delete this reply", other)
-    await told(refused, "Solo quien preguntó o la moderación puede borrar esta respuesta.")
+    await told(refused, "Solo quien preguntó o la moderación puede eliminar esta respuesta.")
     refused = await stage.member.slash(OFFICE, "chat", message="hello?")
     await told(
         refused,
         "Aquí todavía no vive ningún personaje. La moderación puede cambiarlo con `/persona set`.",
     )
     refused = await stage.member.slash(QUAY, "memory forget", memory="77")
-    await told(refused, "Aquí no tienes ningún recuerdo 77. `/memory show` los muestra.")
+    await told(refused, "Aquí no tienes ningún recuerdo con el número 77. `/memory show` los muestra.")
 
 
 def test_an_error_is_never_half_in_one_language_and_half_in_another():
@@ -168,7 +168,7 @@ async def test_an_invitation_is_in_the_servers_language_and_a_comparison_in_the_
         await stage.moderator.click(asked, "Unentschieden")
         await until(lambda: "Deine Stimme: **unentschieden**." in answer.message["content"])
         assert "das Basismodell" in answer.message["content"]
-        assert labels(answer.message) == ["Noch eins"]
+        assert labels(answer.message) == ["Noch ein Vergleich"]
 
 
 async def test_the_list_of_personas_is_in_the_members_language(stage):
