@@ -255,7 +255,9 @@ def _require_reply(
     channel = reply_channel(interaction)
     reply = services.reply_service.rules.require_reply(services.store.replies.get(event_id))
     persona = services.personas.get(reply.persona_id, reply.guild_id)
-    if persona is None or channel is None:
+    # A server's persona does not speak where the rules of its server do not hold.
+    is_elsewhere = reply.guild_id != 0 and is_outside(interaction)
+    if persona is None or channel is None or is_elsewhere:
         raise RefusedError(
             gettext_lazy("The persona that said this is no longer here."),
             gettext_lazy("Talk to another one."),

@@ -7,7 +7,7 @@ there, of those that all servers share.
 
 import discord
 
-from bot.chat.discord_questions import ask_publicly
+from bot.chat.discord_questions import ask_publicly, require_outside
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import channel_ref, is_outside, outside_channel
 from bot.platform.discord_kit.transformers import Interaction
@@ -30,11 +30,7 @@ async def ask_outside(interaction: Interaction, text: str) -> None:
     there, or chooses now. Raises `RefusedError` where the operator does not allow that.
     """
     services = interaction.client.services
-    if not services.allows_user_install:
-        raise RefusedError(
-            gettext_lazy("I answer in servers that I am in, and in direct messages."),
-            gettext_lazy("The operator can change that with USER_INSTALL."),
-        )
+    require_outside(services)
     channel = outside_channel(interaction)
     if persona := services.persona_in(channel_ref(channel)):
         await ask_publicly(interaction, [persona], channel, text)
@@ -54,6 +50,7 @@ class OtherPersonaButton(PersistentButton, template=r"other-persona"):
 
     async def pressed(self, interaction: Interaction) -> None:
         services = interaction.client.services
+        require_outside(services)
         view = outside_select_view(services, interaction_language(interaction))
         await respond(interaction, CHOOSE_TEXT, view)
 
@@ -63,6 +60,7 @@ class OutsidePersonaSelect(PersistentPersonaSelect, template="choose-persona-out
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
         services = interaction.client.services
+        require_outside(services)
         persona = services.personas.get(persona_id, 0)
         if persona is None or not is_outside(interaction):
             raise RefusedError(

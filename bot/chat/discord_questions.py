@@ -16,6 +16,7 @@ from bot.platform.discord_kit.ui import respond_first, respond_privately
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.messages import MAX_MESSAGE_CHARS
+from bot.services import Services
 from bot.store import InteractionToken
 from personas.schemas.chat import Persona
 
@@ -38,6 +39,24 @@ def quote_member(name: str, text: str) -> str:
     return quote
 
 
+def require_outside(services: Services) -> None:
+    """Raise `RefusedError` unless the operator lets people use personas where the bot is not. Buttons
+    of earlier replies stay there when that is switched off.
+    """
+    if not services.allows_user_install:
+        raise RefusedError(
+            gettext_lazy("I answer in servers that I am in, and in direct messages."),
+            gettext_lazy("The operator can change that with USER_INSTALL."),
+        )
+
+
+def _as_outside(interaction: Interaction, channel: ReplyChannel) -> OutsideChannel | None:
+    if not isinstance(channel, OutsideChannel):
+        return None
+    require_outside(interaction.client.services)
+    return channel
+
+
 async def ask_publicly(
     interaction: Interaction, asked: Sequence[Persona], channel: ReplyChannel, text: str
 ) -> None:
@@ -55,7 +74,7 @@ async def ask_publicly(
     personas, limit = reply_service.rules.who_can_be_asked(interaction, asked, place)
     reply_service.unfinished.require_place(author.id, place.home_id, len(personas))
     quoted = quote_member(author.display_name, text)
-    outside = channel if isinstance(channel, OutsideChannel) else None
+    outside = _as_outside(interaction, channel)
     message_id = await respond_first(
         interaction, quoted, suppress_embeds=True, ephemeral=bool(outside and outside.is_private)
     )

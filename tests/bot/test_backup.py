@@ -12,13 +12,14 @@ import stat
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from bot.cli.parser import build_parser
 from bot.operations.backup.archive import BackupError
-from bot.operations.backup.create import create_backup
+from bot.operations.backup.create import copy_database, create_backup
 from bot.operations.backup.restore import restore_backup
 from bot.platform.db.schema import MIGRATIONS
 from bot.store import Store, StoreError
@@ -73,6 +74,15 @@ def test_the_file_holds_what_is_needed_to_carry_on_and_says_of_each_what_it_is(h
     }
     assert (manifest["format"], manifest["schema_version"]) == (1, len(MIGRATIONS))
     assert manifest["made_at"] == "2026-11-18T11:06:40+00:00" and manifest["program"]
+
+
+def test_tokens_of_replies_where_the_bot_is_not_are_left_out(home, out):
+    with closing(sqlite3.connect(home / DATABASE)) as database, database:
+        database.execute("insert into interaction_tokens values (1, 'a-token', 0, 1.0)")
+    copy = out.parent / "copy.sqlite"
+    copy_database(home, copy)
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("select count(*) from interaction_tokens").fetchone() == (0,)
 
 
 def test_it_is_listed_among_what_has_left(home, out):
@@ -167,9 +177,10 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
 
 IN_A_PROCESS = """
 import os, resource, sys
+from contextlib import closing
 from pathlib import Path
 from bot.operations.backup.archive import BackupError
-from bot.operations.backup.create import create_backup
+from bot.operations.backup.create import copy_database, create_backup
 home, out, limit, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -138,7 +138,9 @@ async def test_a_refusal_is_in_the_members_language_in_both_of_its_halves(stage)
         "Aquí todavía no vive ningún personaje. La moderación puede cambiarlo con `/persona set`.",
     )
     refused = await stage.member.slash(QUAY, "memory forget", memory="77")
-    await told(refused, "Aquí no tienes ningún recuerdo con el número 77. `/memory show` los muestra.")
+    await told(
+        refused, "Aquí no tienes ningún recuerdo con el número 77. `/memory show` los muestra."
+    )
 
 
 def test_an_error_is_never_half_in_one_language_and_half_in_another():

@@ -87,6 +87,29 @@ async def test_commands_that_are_still_registered_are_refused_once_the_setting_i
     assert not stage.engine.requests
 
 
+async def test_buttons_of_earlier_replies_are_refused_once_the_setting_is_off(stage):
+    place = stage.sandbox.outside_channel("elsewhere")
+    reply = await begin(stage, place, "is the kettle on?")
+    form = await stage.member.click(reply, "Reply")
+    menu = await stage.member.click(reply, "Somebody else")
+    services = stage.client.services
+    stage.client.services = dataclasses.replace(services, allows_user_install=False)
+    asked = len(stage.engine.requests)
+    for refused in (
+        await stage.member.submit(form, text="then pour me a cup"),
+        await stage.member.click(reply, "Somebody else"),
+        await stage.member.select(menu.message, "Choose a persona", ["thrip"]),
+    ):
+        assert "I answer in servers that I am in" in await said(refused)
+    assert len(stage.engine.requests) == asked
+
+
+async def test_the_token_of_a_reply_goes_with_its_end(stage):
+    reply = await begin(stage, stage.sandbox.outside_channel("elsewhere"), "hello")
+    tokens = stage.store.interaction_tokens
+    await until(lambda: tokens.get(event_of(reply), 0.0) is None)
+
+
 def test_a_part_of_a_bot_cannot_be_installed_by_people(tmp_path):
     settings = {"discord_token": "abc", "home": tmp_path, "user_install": True}
     assert Settings(**settings, shards="auto").user_install

@@ -245,8 +245,12 @@ class StoredReplies(Table):
         self._db.write(sql, event=event_id)
 
     def record_end_shown(self, event_id: int) -> None:
-        """Record that members see how the reply ended."""
-        self._db.write("update replies set end_note = null where event_id = :event", event=event_id)
+        """Record that members see how the reply ended, and delete the token that it was sent with."""
+        with self._db.atomic():
+            self._db.write(
+                "update replies set end_note = null where event_id = :event", event=event_id
+            )
+            self._db.write("delete from interaction_tokens where event_id = :event", event=event_id)
 
     def get(self, event_id: int) -> StoredReply | None:
         """Return the reply to an event."""

@@ -23,6 +23,7 @@ from bot.platform.request_origin import RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.auth import AUTHENTICATOR, SignedInMember
 from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import CACHED_BODY, MAX_FORM_BYTES, read_body
 from bot.platform.web_kit.templating import DASHBOARD
 from bot.services import Services
 from personas.schemas.chat import Persona
@@ -33,6 +34,8 @@ FORM_RECHECK_S = 5.0
 """How long a form does, which changes something."""
 FETCH_TIMEOUT_S = 5.0
 MAX_KEPT = 5000
+MAX_ASKED_AT_ONCE = 5
+"""Requests to Discord at once about members, beside those of replies."""
 MAX_ID_DIGITS = 19
 PAGE_ACTIONS: tuple[Action, ...] = ("train", "promote")
 """Actions of which one opens a server's pages to members who are no moderators."""
@@ -125,6 +128,8 @@ class MemberChecks:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._asking: dict[tuple[int, int], asyncio.Task[discord.Member | None]] = {}
+        self._at_once = asyncio.Semaphore(MAX_ASKED_AT_ONCE)
         self._checked: OrderedDict[tuple[int, int], tuple[float, discord.Member | None]] = (
             OrderedDict()
         )
@@ -139,8 +144,22 @@ class MemberChecks:
         at, member = self._checked.get(key, (float("-inf"), None))
         if self._now() - at < max_age_s:
             return member
+        if key not in self._asking:
+            task = self._asking[key] = asyncio.create_task(self._ask(guild, user_id))
+            task.add_done_callback(lambda ended: self._ended(key, ended))
+        # Whoever asks for the same meanwhile waits for the same answer.
+        return await asyncio.shield(self._asking[key])
+
+    def _ended(self, key: tuple[int, int], task: asyncio.Task[discord.Member | None]) -> None:
+        del self._asking[key]
+        if not task.cancelled():
+            task.exception()  # told to those who wait, of whom there may be none any more
+
+    async def _ask(self, guild: discord.Guild, user_id: int) -> discord.Member | None:
+        key = guild.id, user_id
+        member: discord.Member | None
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT_S):
+            async with self._at_once, asyncio.timeout(FETCH_TIMEOUT_S):
                 member = await guild.fetch_member(user_id)
         except discord.NotFound:
             member = None
@@ -171,6 +190,10 @@ class MemberRoutes(Routes):
         def guard(handler: GuildHandler) -> GuildHandler:
             @wraps(handler)
             async def guarded(request: web.Request) -> web.StreamResponse:
+                _require_member(request)
+                if request.method == "POST":
+                    # First: who is slow to send it may lose the right meanwhile.
+                    request[CACHED_BODY] = await read_body(request, MAX_FORM_BYTES)
                 return await handler(await _require_access(request), request)
 
             register(guarded)
@@ -200,10 +223,16 @@ async def accesses(request: web.Request, member: SignedInMember) -> list[GuildAc
     which they may do nothing.
     """
     services = get_services(request)
-    found = await asyncio.gather(
-        *(_access(request, services, member, guild_id) for guild_id in member.guild_ids)
+    results = await asyncio.gather(
+        *(_access(request, services, member, guild_id) for guild_id in member.guild_ids),
+        return_exceptions=True,
     )
-    return sorted(filter(None, found), key=lambda access: (access.guild.name, access.guild_id))
+    found = [each for each in results if isinstance(each, GuildAccess)]
+    for error in results:
+        # Of a server about which Discord says nothing right now, the others are shown all the same.
+        if isinstance(error, BaseException) and not (found and isinstance(error, Problem)):
+            raise error
+    return sorted(found, key=lambda access: (access.guild.name, access.guild_id))
 
 
 async def _require_access(request: web.Request) -> GuildAccess:

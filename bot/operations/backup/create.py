@@ -153,6 +153,11 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
             )
         source.backup(target, pages=SNAPSHOT_PAGES)
         target.execute("pragma journal_mode = delete")  # a single file, without a WAL
+        if target.execute(
+            "select 1 from sqlite_master where name = 'interaction_tokens'"
+        ).fetchone():
+            # Whoever has the backup could edit the latest replies with them.
+            target.execute("delete from interaction_tokens")
         query = (
             "select persona, version, request ->> 'job_name' from jobs where state in ('queued', "
             "'running')"

@@ -1,5 +1,6 @@
 """`/dashboard/sign-in/discord`: a member's session in exchange for a sign-in at Discord (OAuth2)."""
 
+import asyncio
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -12,12 +13,22 @@ from bot.operations.web.sign_in_pages import (
     own_page,
     render_sign_in,
 )
-from bot.platform.discord_kit.oauth2 import DiscordOAuth2, OAuth2Error, OAuth2User
+from bot.platform.discord_kit.oauth2 import (
+    DiscordDownError,
+    DiscordOAuth2,
+    OAuth2Error,
+    OAuth2User,
+)
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.auth import AUTHENTICATOR, SignedInMember, set_session_cookie
 from bot.platform.web_kit.login_states import LOGIN_TIMEOUT_S, BegunLogin, LoginStates
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import PUBLIC_BODY_TIMEOUT_S, read_form
+from bot.platform.web_kit.request_body import (
+    CACHED_BODY,
+    PUBLIC_BODY_TIMEOUT_S,
+    read_body,
+    read_form,
+)
 from bot.platform.web_kit.templating import MEMBERS_HOME, render_page
 from bot.services import Services
 
@@ -29,6 +40,10 @@ HTTPS_LOGIN_COOKIE = "__Host-understudy_login"
 AGAIN_ADVICE = "Sign in again, in this browser and within ten minutes."
 MAX_GUILDS = 50
 """Servers of a session: the bot asks Discord about each of them every minute."""
+MAX_FORM_BYTES = 4096
+"""Of the form that anybody may send."""
+MAX_EXCHANGES = 4
+"""Codes that are exchanged at Discord at once."""
 routes = Routes()
 
 
@@ -38,6 +53,9 @@ class DiscordLogin:
 
     client_secret: str = field(default="", repr=False)
     states: LoginStates = field(default_factory=LoginStates)
+    exchanges: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MAX_EXCHANGES), repr=False
+    )
 
 
 DISCORD_LOGIN = web.AppKey("discord login", DiscordLogin)
@@ -47,7 +65,8 @@ DISCORD_LOGIN = web.AppKey("discord login", DiscordLogin)
 async def begin_sign_in(request: web.Request) -> web.Response:
     """Lead to Discord's page for consent."""
     client = _oauth2_client(request)
-    fields = await read_form(request, PUBLIC_BODY_TIMEOUT_S)
+    request[CACHED_BODY] = await read_body(request, MAX_FORM_BYTES, PUBLIC_BODY_TIMEOUT_S)
+    fields = await read_form(request)
     page = own_page(fields.get("to", MEMBERS_HOME))
     if not page.startswith(f"{MEMBERS_HOME}/"):
         page = MEMBERS_HOME
@@ -106,7 +125,9 @@ async def complete_sign_in(request: web.Request) -> web.Response:
                 status=403,
             )
     except OAuth2Error as error:
-        return _without_login_cookies(_refuse(request, error))
+        answer = _refuse(request, error)
+        # A link of somebody else ends no sign-in that has begun.
+        return _without_login_cookies(answer) if login else answer
     is_secure = login.is_secure
     session_id = request.app[AUTHENTICATOR].begin(request, member, is_secure=is_secure)
     # No redirection: that would still be the other site's link, with which no strict cookie comes.
@@ -134,14 +155,18 @@ async def _identify(
             status=429,
             retry_after_s=int(wait_s) + 1,
         )
+    # Before Discord is asked, so that attempts at once count, too; and whatever it objects to.
+    failures.wrong(address, now)
     try:
-        return await client.identify(
-            code=code, verifier=login.verifier, redirect_uri=login.redirect_uri
-        )
-    except OAuth2Error as error:
-        if error.status == 400:
-            failures.wrong(address, now)
+        async with request.app[DISCORD_LOGIN].exchanges:
+            user = await client.identify(
+                code=code, verifier=login.verifier, redirect_uri=login.redirect_uri
+            )
+    except DiscordDownError:  # not the member's fault
+        failures.take_back(address, now)
         raise
+    failures.take_back(address, now)
+    return user
 
 
 def _possible_guilds(services: Services, user: OAuth2User) -> frozenset[int]:

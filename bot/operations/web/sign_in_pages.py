@@ -25,6 +25,8 @@ from bot.platform.web_kit.templating import (
 
 SIGN_IN = f"{DASHBOARD}/sign-in"
 SIGN_OUT = f"{DASHBOARD}/sign-out"
+MAX_PAGE_CHARS = 512
+"""Of a page to go on with: it is kept for whoever begins a sign-in."""
 OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
 OFFERS_DISCORD = web.AppKey("offers discord", bool)
 """True where members can sign in with Discord."""
@@ -113,4 +115,5 @@ def render_sign_in(
 
 def own_page(path: str) -> str:
     """The path, if it is one of the dashboard's; else the first page."""
-    return path if OWN_PAGE_PATTERN.fullmatch(path) else DASHBOARD
+    is_own = len(path) <= MAX_PAGE_CHARS and OWN_PAGE_PATTERN.fullmatch(path)
+    return path if is_own else DASHBOARD

@@ -42,6 +42,10 @@ class OAuth2Error(UnderstudyError):
         self.retry_after_s = retry_after_s
 
 
+class DiscordDownError(OAuth2Error):
+    """Discord does not answer, or has a fault."""
+
+
 @dataclass(frozen=True)
 class OAuth2Guild:
     """A server of a user. `manages`: its permissions there include Manage Server, as the list says."""
@@ -216,7 +220,7 @@ async def _ask(
             if response.status == 429:
                 raise _wait_error(response)
             if response.status >= 500:
-                raise OAuth2Error("Discord has a fault right now.", DOWN_ADVICE)
+                raise DiscordDownError("Discord has a fault right now.", DOWN_ADVICE)
             content = bytearray()
             async for chunk in response.content.iter_chunked(2**16):
                 content += chunk
@@ -227,7 +231,7 @@ async def _ask(
             return response.status, None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         log.warning("Discord does not answer %s %s: %s", method, path, type(error).__name__)
-        raise OAuth2Error("Discord does not answer.", DOWN_ADVICE) from error
+        raise DiscordDownError("Discord does not answer.", DOWN_ADVICE) from error
 
 
 def _wait_error(response: aiohttp.ClientResponse) -> OAuth2Error:

@@ -88,6 +88,12 @@ class FailedLogins:
         if len(self._by_address) > MAX_TRACKED_ADDRESSES:
             self._by_address.popitem(last=False)
 
+    def take_back(self, address: str, now: float) -> None:
+        """Take back an attempt of this time that was recorded before it was known to be right."""
+        for attempts in (self._by_address.get(address, deque()), self._all):
+            if now in attempts:
+                attempts.remove(now)
+
     def right(self, address: str) -> None:
         """Record a right token: the attempts from its address no longer count."""
         self._by_address.pop(address, None)
@@ -203,8 +209,10 @@ class Authenticator:
             self._make_room_for(member)
         log.info("%s has signed in to the web server%s", self.client_address(request), way)
         self._sessions[_session_key(session_id)] = _LoginSession(now, now, member, is_secure)
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+        if len(self._sessions) > MAX_SESSIONS:  # many members never sign the operator out
+            oldest = next(iter(self._sessions))
+            members = (key for key, session in self._sessions.items() if session.member)
+            del self._sessions[next(members, oldest)]
         return session_id
 
     def _make_room_for(self, member: SignedInMember) -> None:

@@ -149,6 +149,7 @@ class ModeratorStage:
     stage: Stage
     time: Time
     sessions: list[aiohttp.ClientSession]
+    login: DiscordLogin
 
     @property
     def first(self) -> int:
@@ -212,10 +213,11 @@ async def moderator_stage(home: Path, *, secret: str = SECRET) -> AsyncIterator[
     """Run it; without a secret, nobody signs in with Discord."""
     time = Time()
     door = Authenticator(TOKEN, now=time)
-    front = WebServer(door, login=DiscordLogin(secret, LoginStates(time)))
+    login = DiscordLogin(secret, LoginStates(time))
+    front = WebServer(door, login=login)
     async with on_stage(home, more_guilds=[BREAKWATER], web_server=front) as stage:
         stage.sandbox.oauth2.client_secret = SECRET
-        made = ModeratorStage(stage, time, [])
+        made = ModeratorStage(stage, time, [], login)
         made.settle(made.first, QUAY, "ballast")
         try:
             yield made

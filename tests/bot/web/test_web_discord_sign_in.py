@@ -2,6 +2,7 @@
 the way.
 """
 
+import asyncio
 import logging
 import re
 
@@ -10,6 +11,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from bot.demo_guild import MEMBER, MODERATOR
+from bot.operations.web.discord_sign_in_pages import MAX_FORM_BYTES
+from bot.platform.discord_kit.oauth2 import DiscordOAuth2
+from bot.platform.web_kit import auth
 from bot.platform.web_kit.auth import (
     HTTPS_SESSION_COOKIE,
     MAX_FAILED_LOGINS_PER_ADDRESS,
@@ -181,6 +185,64 @@ async def test_codes_are_not_guessed_at_discord_without_end(town):
     assert answer.status == 429 and answer.headers["Retry-After"]
     token = await browser.submit(SIGN_IN, token=TOKEN)
     assert token.status == 303, "which does not concern the token"
+
+
+async def test_codes_that_come_at_once_count_like_others(town, monkeypatch):
+    asked = []
+    identify = DiscordOAuth2.identify
+
+    async def counting(self, **fields):
+        asked.append(fields["code"])
+        return await identify(self, **fields)
+
+    monkeypatch.setattr(DiscordOAuth2, "identify", counting)
+    browsers = [town.browser() for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 5)]
+    paths = []
+    for browser in browsers:
+        state = query_of(await browser.begin())["state"]
+        paths.append(f"{CALLBACK}?code=x&state={state}")
+    answers = await asyncio.gather(*map(Browser.follow, browsers, paths))
+    assert len(asked) == MAX_FAILED_LOGINS_PER_ADDRESS
+    assert [answer.status for answer in answers].count(429) == 5
+
+
+async def test_who_signs_in_right_is_not_held_up_by_it(town):
+    for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 2):
+        assert (await town.browser().sign_in(MODERATOR)).status == 200
+
+
+async def test_a_way_back_of_somebody_else_ends_no_sign_in(town):
+    browser = town.browser()
+    back = await browser.consent(await browser.begin(), MODERATOR)
+    assert (await browser.follow(f"{CALLBACK}?code=x&state=other")).status == 400
+    assert (await browser.follow(back)).status == 200
+
+
+async def test_a_page_to_go_on_with_is_kept_only_if_it_is_short(town):
+    await town.browser().begin(to=f"{SERVERS}/{'a' * 600}")
+    (waiting,) = town.login.states._waiting.values()
+    assert waiting.login.page == SERVERS
+    refused = await town.browser().submit(DISCORD, to="a" * MAX_FORM_BYTES)
+    assert refused.status == 413 and len(town.login.states._waiting) == 1
+
+
+async def test_where_discord_is_down_nobody_has_failed(town):
+    for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1):
+        browser = town.browser()
+        back = await browser.consent(await browser.begin(), MODERATOR)
+        town.stage.sandbox.fail_requests("POST /oauth2/token", RequestFault.ERROR_BEFORE, 1)
+        assert (await browser.follow(back)).status == 503
+
+
+def test_members_never_sign_the_operator_out(monkeypatch):
+    monkeypatch.setattr(auth, "MAX_SESSIONS", 3)
+    door = Authenticator("correct-horse")
+    request = make_mocked_request("GET", "/dashboard")
+    operator = door.begin(request)
+    for user_id in range(5):
+        door.begin(request, SignedInMember(user_id, "somebody", frozenset({1})))
+    cookies = {"Cookie": f"{SESSION_COOKIE}={operator}"}
+    assert door.has_session(make_mocked_request("GET", "/dashboard", headers=cookies))
 
 
 async def test_who_moderates_no_server_of_the_bot_gets_no_session(town):

@@ -2,9 +2,11 @@
 there on Discord; everything else is refused.
 """
 
+import asyncio
 import re
 import time
 
+import discord
 import pytest
 
 from bot.answering.store import AnsweringSettings
@@ -404,6 +406,49 @@ async def test_who_loses_the_role_loses_the_pages_within_a_minute_and_forms_with
     listed = await browser.get(SERVERS)
     assert listed.status == 200 and "Skerrow Harbour" not in listed.text
     assert "There is none any more." in listed.text
+
+
+async def test_who_loses_the_role_while_a_form_is_sent_changes_nothing(town):
+    persona_id = town.bring_in(town.first, "Marlow Finch")
+    version = town.install(persona_id, town.first)
+    browser = await town.signed_in(MODERATOR)
+
+    parts = f"version={version}".encode(), b"&anyway=yes"
+
+    async def slow_body():
+        yield parts[0]
+        await asyncio.sleep(0.2)
+        town.set_roles(MODERATOR)
+        town.time.now += FORM_RECHECK_S
+        yield parts[1]
+
+    headers = {
+        "Origin": browser.url,
+        "Sec-Fetch-Site": "same-origin",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Length": str(len(parts[0]) + len(parts[1])),
+    }
+    page = f"{SERVERS}/{town.first}/personas/{persona_id}/promote"
+    answer = await browser.ask("POST", page, data=slow_body(), headers=headers)
+    assert answer.status == 403
+    assert town.stage.store.versions.live(persona_id, town.first) is None
+
+
+async def test_pages_at_once_ask_discord_once(town, monkeypatch):
+    browser = await town.signed_in(MODERATOR)
+    town.time.now += RECHECK_S
+    asked = []
+    fetch = discord.Guild.fetch_member
+
+    async def counting(guild, user_id):
+        asked.append(guild.id)
+        await asyncio.sleep(0.05)
+        return await fetch(guild, user_id)
+
+    monkeypatch.setattr(discord.Guild, "fetch_member", counting)
+    page = f"{SERVERS}/{town.first}"
+    answers = await asyncio.gather(*(browser.get(page) for _ in range(8)))
+    assert {answer.status for answer in answers} == {200} and asked == [town.first]
 
 
 async def test_a_role_whose_permission_is_taken_back_opens_nothing(town):
