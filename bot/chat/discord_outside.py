@@ -5,6 +5,8 @@ Nothing of the place is read, and it is not stored. The persona is the one that 
 there, of those that all servers share.
 """
 
+from datetime import timedelta
+
 import discord
 
 from bot.chat.discord_questions import ask_publicly, require_outside
@@ -22,6 +24,8 @@ from bot.platform.localisation import Language, gettext_lazy, interaction_langua
 from bot.services import Services
 from personas.schemas.chat import Persona
 
+MAX_QUESTION_AGE = timedelta(minutes=15)
+"""A question that has waited longer for the choice of a persona is not asked any more."""
 CHOOSE_TEXT = gettext_lazy("Whom do you want to talk to?")
 
 
@@ -71,13 +75,20 @@ class OutsidePersonaSelect(PersistentPersonaSelect, template="choose-persona-out
         services.reply_service.assign(
             persona, channel, answers="mentions", user_id=interaction.user.id
         )
-        if message := services.unanswered.pop(channel.id, None):
+        message = services.unanswered.pop(channel.id, None)
+        if message and _is_recent(message):
             await ask_publicly(interaction, [persona], channel, message.text)
         else:
             chosen = gettext_lazy(
                 "**{persona}** answers your `/chat` here now.", persona=persona.name
             )
             await respond(interaction, chosen)
+
+
+def _is_recent(message: IncomingMessage) -> bool:
+    """Report whether the talk in which a question was asked has hardly gone on since."""
+    asked_at = discord.utils.snowflake_time(message.event_id)
+    return discord.utils.utcnow() - asked_at < MAX_QUESTION_AGE
 
 
 def outside_select_view(services: Services, language: Language) -> discord.ui.View:

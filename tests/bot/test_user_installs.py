@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
-from bot.chat import discord_questions
+from bot.chat import discord_outside, discord_questions
 from bot.chat import reply as reply_module
 from bot.moderation import age
+from bot.platform.db.database import MAX_TIMESTAMP_S
 from bot.platform.discord_kit.command_installs import OUTSIDE_COMMANDS
 from bot.settings import Settings, SettingsError
 from sandbox import Permission, SandboxRefusal
@@ -102,6 +104,27 @@ async def test_buttons_of_earlier_replies_are_refused_once_the_setting_is_off(st
     ):
         assert "I answer in servers that I am in" in await said(refused)
     assert len(stage.engine.requests) == asked
+
+
+async def test_a_question_that_has_waited_long_for_a_choice_is_not_asked(stage, monkeypatch):
+    monkeypatch.setattr(discord_outside, "MAX_QUESTION_AGE", timedelta(0))
+    place = stage.sandbox.outside_channel("elsewhere")
+    menu = await stage.member.slash(place, "chat", message="is the kettle on?")
+    await said(menu)
+    chosen = await stage.member.select(menu.message, "Choose a persona", ["thrip"])
+    assert "answers your `/chat` here now." in await said(chosen)
+    assert not stage.engine.requests
+
+
+async def test_a_choice_without_a_question_is_erased_too(stage):
+    place = stage.sandbox.outside_channel("elsewhere")
+    reply = await begin(stage, place, "hello", who=stage.moderator)
+    menu = await stage.member.click(reply, "Somebody else")
+    await said(await stage.member.select(menu.message, "Choose a persona", ["thrip"]))
+    of_member = "select count(*) from channels where guild_id = 0"
+    count = stage.store._connection.value(int, of_member)
+    stage.store.erasure.erase(int(stage.member.id), MAX_TIMESTAMP_S, str)
+    assert stage.store._connection.value(int, of_member) == count - 1
 
 
 async def test_the_token_of_a_reply_goes_with_its_end(stage):

@@ -157,6 +157,7 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
             "select 1 from sqlite_master where name = 'interaction_tokens'"
         ).fetchone():
             # Whoever has the backup could edit the latest replies with them.
+            target.execute("pragma secure_delete = on")
             target.execute("delete from interaction_tokens")
         query = (
             "select persona, version, request ->> 'job_name' from jobs where state in ('queued', "

@@ -23,7 +23,9 @@ DELETE_STATEMENTS = {
     "reports": f"""delete from reports where (user_id = :user and at <= :until)
         or event_id in ({REPLIES_TO_MEMBER_SQL})""",
     "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
-    "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
+    # Also where somebody has chosen a persona, and said nothing to it.
+    "choices": f"""delete from channels where guild_id = 0 and
+        (channel_id in ({DIRECT_CHANNELS_SQL}) or (set_by = :user and set_at <= :until))""",
     "answering": f"delete from answering_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "generation": f"delete from generation_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "messages": "delete from messages where author_id = :user and at <= :until",
