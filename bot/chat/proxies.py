@@ -59,10 +59,13 @@ class ProxyWatch:
         """Note a member's message to a persona."""
         if message.guild is None:  # there are no proxies in direct messages
             return
-        self._originals.setdefault(message.id, ProxiedMessage(message, time.monotonic()))
         # The oldest are first, so that a flood does not cost all of them each time.
-        while len(self._originals) > MAX_ORIGINALS or self._is_old(self._oldest()):
+        while self._originals and self._has_no_place(self._oldest()):
             self._originals.popitem(last=False)
+        self._originals.setdefault(message.id, ProxiedMessage(message, time.monotonic()))
+
+    def _has_no_place(self, oldest: ProxiedMessage) -> bool:
+        return len(self._originals) >= MAX_ORIGINALS or self._is_old(oldest)
 
     def _oldest(self) -> ProxiedMessage:
         return next(iter(self._originals.values()))
