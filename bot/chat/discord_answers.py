@@ -244,7 +244,7 @@ class MessageAnswerer:
         if replies is None:
             return None
         is_quote_hidden = quoted is not None and quoted.text is None
-        return partial(self._answer, message, replies, limit, is_quote_hidden)
+        return partial(self._answer, message, replies, limit=limit, is_quote_hidden=is_quote_hidden)
 
     def _may_answer(
         self, message: discord.Message, persona: Persona, channel: SpeakChannel
@@ -395,6 +395,7 @@ class MessageAnswerer:
         self,
         message: discord.Message,
         replies: ReplyRound,
+        *,
         limit: LimitReachedError | None,
         is_quote_hidden: bool,
     ) -> None:

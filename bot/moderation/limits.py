@@ -105,9 +105,10 @@ class LimitCheck:
             return
         until = math.ceil(latest_at + limits.cooldown_s)
         raise LimitReachedError(
-            gettext_lazy(
-                "There are {seconds} seconds between two replies to a member here.",
-                seconds=limits.cooldown_s,
+            ngettext_lazy(
+                "There is {count} second between two replies to a member here.",
+                "There are {count} seconds between two replies to a member here.",
+                count=limits.cooldown_s,
             ),
             _again_text(until),
             until,

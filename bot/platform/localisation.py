@@ -64,7 +64,7 @@ class LocalisableText(str):
         """`english` is what stands for the text in English, if that says more than `source`."""
         values = values or {}
         if english is None:
-            english = _fill(source, plural, count, values, SOURCE_LANGUAGE)
+            english = _fill(source, SOURCE_LANGUAGE, values, plural=plural, count=count)
         text = super().__new__(cls, english)
         text._source = source
         text._plural = plural
@@ -76,7 +76,7 @@ class LocalisableText(str):
         """Return the text in a language."""
         if language == SOURCE_LANGUAGE:
             return str(self)
-        return _fill(self._source, self._plural, self._count, self._values, language)
+        return _fill(self._source, language, self._values, plural=self._plural, count=self._count)
 
 
 def gettext_lazy(source: str, /, **values: object) -> LocalisableText:
@@ -88,7 +88,8 @@ def gettext_lazy(source: str, /, **values: object) -> LocalisableText:
 
 def ngettext_lazy(source: str, plural: str, /, count: int, **values: object) -> LocalisableText:
     """Return a marked text in the form that a number takes, which fills the gap `count`."""
-    return LocalisableText(source, plural, count, {"count": count, **values})
+    values = {"count": count, **values}
+    return LocalisableText(source, plural=plural, count=count, values=values)
 
 
 def join_texts(*texts: str, separator: str = " ") -> LocalisableText:
@@ -104,7 +105,7 @@ def localise(text: str, language: Language) -> str:
 
 def translate(source: str, language: Language, **values: object) -> str:
     """Return a text that `gettext_noop` marks in a language, with its gaps filled."""
-    return _fill(source, "", None, values, language)
+    return _fill(source, language, values)
 
 
 def find_translation(source: str, language: Language) -> str | None:
@@ -114,7 +115,12 @@ def find_translation(source: str, language: Language) -> str | None:
 
 
 def _fill(
-    source: str, plural: str, count: int | None, values: Mapping[str, object], language: Language
+    source: str,
+    language: Language,
+    values: Mapping[str, object],
+    *,
+    plural: str = "",
+    count: int | None = None,
 ) -> str:
     catalogue = _catalogue(language)
     if count is None:

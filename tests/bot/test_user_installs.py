@@ -127,6 +127,15 @@ async def test_a_choice_without_a_question_is_erased_too(stage):
     assert stage.store._connection.value(int, of_member) == count - 1
 
 
+async def test_a_persona_of_a_server_does_not_speak_outside_it(stage):
+    reply = await begin(stage, stage.sandbox.outside_channel("elsewhere"), "hello")
+    guild_id = int(stage.sandbox.guild_id)  # as where the bot has left the server of a reply
+    sql = "update replies set guild_id = :guild"
+    stage.store.replies._db.write(sql, guild=guild_id)
+    refused = await stage.member.click(reply, "Reply")
+    assert "The persona that said this is no longer here." in await said(refused)
+
+
 async def test_the_token_of_a_reply_goes_with_its_end(stage):
     reply = await begin(stage, stage.sandbox.outside_channel("elsewhere"), "hello")
     tokens = stage.store.interaction_tokens

@@ -179,6 +179,7 @@ MEMBER_CHECKS = web.AppKey("member checks", MemberChecks)
 class MemberRoutes(Routes):
     """Routes of members who signed in with Discord. Each is guarded by what its address names."""
 
+    # Its handlers take a `GuildAccess` besides: whoever adds others by mistake is told by mypy.
     def add(self, route: str) -> Callable[[GuildHandler], GuildHandler]:  # type: ignore[override]
         """Register a handler for the members of the server in the address, who may do something
         there; it gets what they may.

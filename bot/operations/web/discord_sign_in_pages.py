@@ -40,7 +40,7 @@ HTTPS_LOGIN_COOKIE = "__Host-understudy_login"
 AGAIN_ADVICE = "Sign in again, in this browser and within ten minutes."
 MAX_GUILDS = 50
 """Servers of a session: the bot asks Discord about each of them every minute."""
-MAX_FORM_BYTES = 4096
+MAX_SIGN_IN_BYTES = 4096
 """Of the form that anybody may send."""
 MAX_EXCHANGES = 4
 """Codes that are exchanged at Discord at once."""
@@ -65,7 +65,7 @@ DISCORD_LOGIN = web.AppKey("discord login", DiscordLogin)
 async def begin_sign_in(request: web.Request) -> web.Response:
     """Lead to Discord's page for consent."""
     client = _oauth2_client(request)
-    request[CACHED_BODY] = await read_body(request, MAX_FORM_BYTES, PUBLIC_BODY_TIMEOUT_S)
+    request[CACHED_BODY] = await read_body(request, MAX_SIGN_IN_BYTES, PUBLIC_BODY_TIMEOUT_S)
     fields = await read_form(request)
     page = own_page(fields.get("to", MEMBERS_HOME))
     if not page.startswith(f"{MEMBERS_HOME}/"):
@@ -174,7 +174,8 @@ def _possible_guilds(services: Services, user: OAuth2User) -> frozenset[int]:
     list says, and those in which roles may train or promote. The rest is checked for each page.
     """
     assert services.client is not None
-    managed, others = [], []
+    managed = []
+    others = []
     for guild in user.guilds:
         if services.client.get_guild(guild.guild_id) is None:
             continue

@@ -40,9 +40,9 @@ async def get_persona_schedules_page(request: web.Request) -> web.Response:
 async def post_training_removal(request: web.Request) -> web.Response:
     services = get_services(request)
     form = await read_form(request)
-    guild_id, persona_id = read_id(form.get("guild", ""), PAGE_ADVICE), form.get("persona", "")
+    guild_id = read_id(form.get("guild", ""), PAGE_ADVICE)
     with errors_as_problems("not-found"):
-        services.scheduled_trainings.remove(guild_id, persona_id)
+        services.scheduled_trainings.remove(guild_id, form.get("persona", ""))
     return _removed(request, form)
 
 
@@ -50,7 +50,8 @@ async def post_training_removal(request: web.Request) -> web.Response:
 async def post_line_removal(request: web.Request) -> web.Response:
     services = get_services(request)
     form = await read_form(request)
-    guild_id, number = (read_id(form.get(name, ""), PAGE_ADVICE) for name in ("guild", "number"))
+    guild_id = read_id(form.get("guild", ""), PAGE_ADVICE)
+    number = read_id(form.get("number", ""), PAGE_ADVICE)
     with errors_as_problems("not-found"):
         services.scheduled_lines.remove(guild_id, number)
     return _removed(request, form)

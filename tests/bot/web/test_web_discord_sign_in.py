@@ -11,7 +11,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from bot.demo_guild import MEMBER, MODERATOR
-from bot.operations.web.discord_sign_in_pages import MAX_FORM_BYTES
+from bot.operations.web.discord_sign_in_pages import MAX_SIGN_IN_BYTES
 from bot.platform.discord_kit.oauth2 import DiscordOAuth2
 from bot.platform.web_kit import auth
 from bot.platform.web_kit.auth import (
@@ -222,7 +222,7 @@ async def test_a_page_to_go_on_with_is_kept_only_if_it_is_short(town):
     await town.browser().begin(to=f"{SERVERS}/{'a' * 600}")
     (waiting,) = town.login.states._waiting.values()
     assert waiting.login.page == SERVERS
-    refused = await town.browser().submit(DISCORD, to="a" * MAX_FORM_BYTES)
+    refused = await town.browser().submit(DISCORD, to="a" * MAX_SIGN_IN_BYTES)
     assert refused.status == 413 and len(town.login.states._waiting) == 1
 
 
