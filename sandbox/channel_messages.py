@@ -1,13 +1,15 @@
 """Messages: creation, edits and deletion within Discord's limits."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox import payloads, stickers_and_polls, validation
+from sandbox import message_components, payloads, stickers_and_polls, validation
 from sandbox.channel_types import DIRECT_CHANNEL
 from sandbox.gateway import Gateway
 from sandbox.guild import Guild
 from sandbox.guild_seed import Permission
+from sandbox.message_components import ATTACHMENT_SCHEME, IS_COMPONENTS_V2
 from sandbox.network_conditions import SimulatedClock
 from sandbox.object_store import NO_LIMIT, StoredFile, time_of
 from sandbox.sandbox_errors import ApiError, Json
@@ -21,6 +23,8 @@ LOADING = 1 << 7
 SUPPRESS_NOTIFICATIONS = 1 << 12
 IS_VOICE_MESSAGE = 1 << 13
 IS_FORWARD = 1 << 14
+SENT_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | IS_COMPONENTS_V2
+"""Flags that a bot may set."""
 FORWARD_REFERENCE = 1
 """Type of a message's reference to the one that it forwards."""
 SNAPSHOT_FIELDS = (
@@ -66,7 +70,9 @@ class MessageDraft:
         if poll := self.body.get("poll"):
             stickers_and_polls.check_poll(poll)
         has_body = any(self.body.get(part) for part in BODY_PARTS)
-        if not self.files and not has_body:
+        # With the flag, files are shown by components alone.
+        is_v2 = (self.body.get("flags") or 0) & IS_COMPONENTS_V2
+        if not has_body and (is_v2 or not self.files):
             raise ApiError(50006)
 
 
@@ -85,7 +91,8 @@ def visible_to(message: Json, user_id: str) -> bool:
 
 def _text_content(message: Json) -> tuple[Any, ...]:
     """Return a message's text, without buttons and menus."""
-    return message["content"], message["embeds"], message["attachments"]
+    shown = message_components.shown_text(message["components"])
+    return message["content"], shown, message["embeds"], message["attachments"]
 
 
 class MessageManager:
@@ -171,7 +178,7 @@ class MessageManager:
             "attachments": [],
             "embeds": [],
             "components": [],
-            "flags": (body.get("flags") or 0) & (SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS),
+            "flags": (body.get("flags") or 0) & SENT_FLAGS,
         }
         return message | self._reference(channel_id, body.get("message_reference"))
 
@@ -196,7 +203,7 @@ class MessageManager:
         place = original["channel_id"]
         reference = {"type": FORWARD_REFERENCE, "channel_id": place, "message_id": original["id"]}
         snapshot = {name: original[name] for name in SNAPSHOT_FIELDS if name in original}
-        snapshot["components"] = []
+        snapshot["components"] = message_components.without_controls(original["components"])
         return self.create(
             author,
             channel_id,
@@ -215,13 +222,13 @@ class MessageManager:
         """Edit the fields in the body; clears "is thinking". A changed button does not count as an
         edit of the text.
         """
-        validation.check_message(draft.body)
         message = self._find_stored(message_id)
+        validation.check_message(draft.body, message)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:
-            # Of the flags, an edit may change this one alone.
+            # Of the flags, an edit may change the first one alone, and set the second for good.
             message["flags"] &= ~SUPPRESS_EMBEDS
-            message["flags"] |= draft.body["flags"] & SUPPRESS_EMBEDS
+            message["flags"] |= draft.body["flags"] & (SUPPRESS_EMBEDS | IS_COMPONENTS_V2)
         before = _text_content(message)
         self._fill(message, draft)
         if _text_content(message) != before:
@@ -245,10 +252,13 @@ class MessageManager:
             message["content"] = body["content"] or ""
         if "embeds" in body:
             message["embeds"] = [payloads.embed(embed) for embed in body["embeds"] or []]
-        if "components" in body:
-            message["components"] = payloads.components(body["components"] or [])
         if "attachments" in body or draft.files:
             message["attachments"] = self._attach(message, draft)
+        if "components" in body:
+            sent = payloads.without_nulls(body["components"] or [])
+            message["components"] = message_components.as_returned(
+                sent, lambda url, field: self._media(message, url, field)
+            )
         message.update(self._mentioned(message, body.get("allowed_mentions")))
 
     def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
@@ -256,7 +266,12 @@ class MessageManager:
         fields_by_id = {}
         for entry in draft.body.get("attachments") or []:
             fields_by_id[str(entry.get("id"))] = entry
-        attachments = [old for old in message["attachments"] if old["id"] in fields_by_id]
+        attachments = []
+        for old in message["attachments"]:
+            if old["id"] in fields_by_id:
+                attachments.append(old)
+            else:
+                self._store.delete_file(int(old["id"]))
         for index, file in enumerate(draft.files):
             file_id = self._store.put_file(file)
             attachment = payloads.attachment(file_id, message["channel_id"], file)
@@ -267,12 +282,29 @@ class MessageManager:
             attachments.append(attachment)
         return attachments
 
+    def _media(self, message: Json, url: str, field: str) -> Json:
+        """Return a picture or file of a component as Discord does: an attachment, or from
+        elsewhere. Raises ApiError 50035 for an attachment that the message does not have.
+        """
+        if not url.startswith(ATTACHMENT_SCHEME):
+            return {"id": self._store.new_id(), "url": url, "proxy_url": url}
+        name = payloads.file_name(url.removeprefix(ATTACHMENT_SCHEME))
+        for file in message["attachments"]:
+            if file["filename"] == name:
+                media = {key: file[key] for key in ("id", "url", "content_type")}
+                return media | {"proxy_url": file["url"], "attachment_id": file["id"]}
+        code = "UNFURLED_MEDIA_ITEM_REFERENCED_ATTACHMENT_NOT_FOUND"
+        raise ApiError.field(field, code, f"The referenced attachment {name} was not found.")
+
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = None
         if message["type"] == REPLY:
             target = self._store.get("message", message["message_reference"]["message_id"])
             replied_to = target["author"]["id"] if target else None
-        mentions = payloads.find_mentions(message["content"], allowed, replied_to)
+        text = message["content"]
+        if message["flags"] & IS_COMPONENTS_V2:
+            text = message_components.shown_text(message["components"])
+        mentions = payloads.find_mentions(text, allowed, replied_to)
         users = []
         for user_id in mentions.users:
             if member := self.guild.find_member(user_id):
@@ -309,7 +341,16 @@ class MessageManager:
 
     def _render(self, message: Json) -> Json:
         rendered = dict(message)
-        rendered["attachments"] = [self.with_address(old) for old in message["attachments"]]
+        rendered["components"] = copy.deepcopy(message["components"])
+        shown = set[str]()
+        for media in message_components.media_of(rendered["components"]):
+            if file_id := media.get("attachment_id"):
+                shown.add(file_id)
+                media.update(self.with_address(media))
+        # Those that a component shows are not listed again.
+        rendered["attachments"] = [
+            self.with_address(old) for old in message["attachments"] if old["id"] not in shown
+        ]
         if message["flags"] & SUPPRESS_EMBEDS:
             rendered["embeds"] = []
         if message["type"] in (REPLY, THREAD_STARTER):

@@ -19,12 +19,12 @@ from sandbox.container import SandboxContainer
 from sandbox.guild_seed import Permission, has_permissions
 from sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
 from sandbox.interactions import CallbackType, Interaction, InteractionType
+from sandbox.message_components import BUTTON, all_components
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from sandbox.stickers_and_polls import STICKERS
 from sandbox.validation import USER_COMMAND
 
-BUTTON = 2
 LINK_STYLE = 5
 TEXT_INPUT = 4
 # Discord's limits: its client refuses longer texts before it sends them.
@@ -420,17 +420,16 @@ def _message_id(message: Json) -> str:
 
 
 def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
-    for row in message["components"]:
-        for component in row.get("components", ()):
-            names = [component.get(key) for key in ("custom_id", "label", "placeholder")]
-            if component["type"] not in kinds or name not in names:
-                continue
-            # A link opens in the browser; the bot is not told.
-            is_link = component["type"] == BUTTON and component.get("style") == LINK_STYLE
-            if component.get("disabled") or is_link:
-                action = "pressed" if what == "button" else "used"
-                raise SandboxRefusal(f"This {what} cannot be {action}.")
-            return cast(Json, component)
+    for component in all_components(message["components"]):
+        names = [component.get(key) for key in ("custom_id", "label", "placeholder")]
+        if component["type"] not in kinds or name not in names:
+            continue
+        # A link opens in the browser; the bot is not told.
+        is_link = component["type"] == BUTTON and component.get("style") == LINK_STYLE
+        if component.get("disabled") or is_link:
+            action = "pressed" if what == "button" else "used"
+            raise SandboxRefusal(f"This {what} cannot be {action}.")
+        return component
     raise SandboxRefusal(f"The message has no {what} called {name}.")
 
 

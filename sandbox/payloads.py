@@ -1,6 +1,5 @@
 """Discord's JSON objects with every field that discord.py reads, and parsing of mentions."""
 
-import itertools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from sandbox.guild_seed import ChannelSeed
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import Json
 
-SELECT_COMPONENTS = (3, 5, 6, 7, 8)  # types of components that are select menus
 MENTION_TYPES = ("users", "roles", "everyone")
 
 
@@ -222,9 +220,14 @@ def application(bot: Json, owner: Json, guild_count: int, *, user_install: bool)
     }
 
 
+def file_name(name: str) -> str:
+    """Return the name that Discord gives an uploaded file."""
+    return re.sub(r"[^\w.-]", "_", name)
+
+
 def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
     """Build an attachment; its URL is a path on the sandbox's own server."""
-    name = re.sub(r"[^\w.-]", "_", file.name)
+    name = file_name(file.name)
     return {
         "id": file_id,
         "filename": name,
@@ -240,23 +243,6 @@ def embed(sent: Json) -> Json:
     if fields := [{"inline": False, **field} for field in sent.get("fields") or ()]:
         rendered["fields"] = fields
     return rendered
-
-
-def components(sent: list[Json]) -> list[Json]:
-    """Build a message's components as Discord returns them, with ids."""
-    numbers = itertools.count(1)
-
-    def numbered(one: Json) -> Json:
-        component = {"id": next(numbers), **one}
-        if "components" in one:
-            component["components"] = [numbered(child) for child in one["components"]]
-        if one["type"] in SELECT_COMPONENTS:
-            component = {"min_values": 1, "max_values": 1, **component}
-            # For forms only, but discord.py sends it with every select menu.
-            component.pop("required", None)
-        return component
-
-    return [numbered(one) for one in without_nulls(sent)]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import cast
 
+from sandbox.message_components import (
+    IS_COMPONENTS_V2,
+    check_components,
+    check_legacy_fields,
+)
 from sandbox.sandbox_errors import ApiError, Json
 
 FieldLimits = tuple[tuple[str, int], ...]
@@ -22,12 +27,6 @@ MESSAGE: FieldLimits = (
     ("embeds[].fields[].value", 1024),
     ("embeds[].footer.text", 2048),
     ("embeds[].author.name", 256),
-    ("components", 5),
-    ("components[].components", 5),
-    ("components[].components[].label", 80),
-    ("components[].components[].custom_id", 100),
-    ("components[].components[].placeholder", 150),
-    ("components[].components[].options", 25),
     ("attachments[].description", 1024),
     ("sticker_ids", 3),
     ("poll.question.text", 300),
@@ -76,16 +75,15 @@ def check_limits(body: object, rules: FieldLimits) -> None:
         raise ApiError(50035, errors)
 
 
-def check_message(body: Json) -> None:
-    """Check the limits of a message, and that custom_ids are unique."""
+def check_message(body: Json, present: Json | None = None) -> None:
+    """Check the limits of a message, or of an edit of the `present` one."""
     check_limits(body, MESSAGE)
-    seen: set[str] = set()
-    path = ["components", "[]", "components", "[]", "custom_id"]
-    for field, custom_id in _find_fields(body, path, ()):
-        if str(custom_id) in seen:
-            message = "Component custom id cannot be duplicated"
-            raise ApiError.field(".".join(field), "COMPONENT_CUSTOM_ID_DUPLICATED", message)
-        seen.add(str(custom_id))
+    before = present or {}
+    flags = (before.get("flags") or 0) | (body.get("flags") or 0)
+    is_v2 = bool(flags & IS_COMPONENTS_V2)
+    check_components(body.get("components") or [], is_v2=is_v2)
+    if is_v2:
+        check_legacy_fields(before | body)
 
 
 def _find_fields(
