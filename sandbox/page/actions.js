@@ -6,6 +6,7 @@ import * as conversation from "/page/conversation.js";
 import { $, field, h, afterRelease, openDialog, openMenu, iconButton } from "/page/dom.js";
 import { markdown, plainText } from "/page/markdown.js";
 import { draw, EPHEMERAL, FIRST_OF_THREAD, USER_MESSAGE_TYPES } from "/page/message.js";
+import { allComponents, messageText } from "/page/message_parts.js";
 import {
   availableCommands, channelName, CREATE_THREADS, decode, DIRECT, encode, findChannel,
   FORUM, MANAGE_MESSAGES, may, mentionsIn, TEXT, userName, users,
@@ -64,7 +65,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   }
 
   function select(item, button) {
-    const parts = item.message.components.flatMap((row) => row.components ?? []);
+    const parts = allComponents(item.message.components);
     const part = parts.find((each) => each.custom_id === button.dataset.part);
     choose(part, button, button.values ?? defaultValues(part), (values) => {
       button.values = values;
@@ -76,7 +77,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
 
   function createThread(item) {
     const input = h("input", { maxLength: MAX_THREAD_NAME, autocomplete: "off" });
-    input.value = plainText(item.message.content).slice(0, SUGGESTED_NAME);
+    input.value = plainText(messageText(item.message)).slice(0, SUGGESTED_NAME);
     openDialog({
       title: "Create thread",
       submit: "Create",
@@ -133,7 +134,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
       submit: "Delete",
       danger: true,
       onSubmit,
-      body: [h("p", {}, warning), h("blockquote", {}, markdown(item.message.content))],
+      body: [h("p", {}, warning), h("blockquote", {}, markdown(messageText(item.message)))],
     });
   }
 
@@ -146,7 +147,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     dismiss: (item) => conversation.remove(item.message.id, true),
     reply: (item) => composer.reply(item.message),
     forward,
-    copy: (item) => navigator.clipboard?.writeText(decode(item.message.content)).catch(onError),
+    copy: (item) => navigator.clipboard?.writeText(decode(messageText(item.message))).catch(onError),
     more: (item, button) => openMenu(messageItems(item), button, { label: "Message" }),
     edit,
     thread: createThread,
@@ -224,7 +225,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
       reply: kept,
       forward: kept && message.type !== FIRST_OF_THREAD,
       edit: own && USER_MESSAGE_TYPES.includes(message.type),
-      copy: Boolean(message.content),
+      copy: Boolean(messageText(message)),
       dismiss: !kept,
       thread: kept && isText && may(CREATE_THREADS) && !findChannel(message.id),
       delete: kept && message.type !== FIRST_OF_THREAD && (own || mayManage),

@@ -286,8 +286,9 @@ function speak(item) {
   item.speaking = setTimeout(() => {
     item.spoken = item.isConnected;
     if (!item.spoken) return;
-    const text = item.querySelector(".content").textContent;
-    const words = `${userName(item.message.author)}: ${text}`;
+    const parts = item.querySelectorAll(".content, .display");
+    const texts = [...parts].map((part) => part.textContent).filter(Boolean);
+    const words = `${userName(item.message.author)}: ${texts.join(" ")}`;
     $("spoken").replaceChildren(h("p", {}, words));
   }, SPEAK_DELAY_MS);
 }

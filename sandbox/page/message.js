@@ -5,11 +5,14 @@ import { markdown, plainText } from "/page/markdown.js";
 import {
   applyRoleColour, avatar, findChannel, isLater, mentionsMember, now, userName,
 } from "/page/guild.js";
-import { attachment, embed, forwarded, poll, row, sticker } from "/page/message_parts.js";
+import {
+  attachment, component, embed, forwarded, messageText, poll, sticker,
+} from "/page/message_parts.js";
 
 export const EPHEMERAL = 1 << 6;
 export const FIRST_OF_THREAD = 21;
 const LOADING = 1 << 7;
+const IS_COMPONENTS_V2 = 1 << 15;
 const STARTED_THREAD = 18;
 const REPLY = 19;
 const USED_COMMAND = 20;
@@ -49,7 +52,7 @@ function cause(message) {
   if (message.type !== REPLY) return [];
   const target = message.referenced_message;
   if (!target) return [h("i", {}, "Original message was deleted")];
-  const words = plainText(target.content).slice(0, QUOTED_CHARACTERS) || "Press to see attachment";
+  const words = plainText(messageText(target)).slice(0, QUOTED_CHARACTERS) || "Press to see attachment";
   const props = { type: "button", className: "plain", "data-do": "jump", "data-id": target.id };
   const name = applyRoleColour(h("b", {}, userName(target.author)), target.author.id);
   const face = avatar(target.author, "avatar tiny");
@@ -60,10 +63,11 @@ function cause(message) {
 export function displayedMessage(message) {
   if (message.type !== FIRST_OF_THREAD || !message.referenced_message) return message;
   const started = message.referenced_message;
-  const { author, content, mentions, embeds, attachments } = started;
+  const { author, content, mentions, embeds, attachments, components } = started;
   const { sticker_items: stickers, poll: asked } = started;
   return {
-    ...message, author, content, mentions, embeds, attachments, sticker_items: stickers, poll: asked,
+    ...message, author, content, mentions, embeds, attachments, components,
+    sticker_items: stickers, poll: asked,
   };
 }
 
@@ -84,6 +88,11 @@ function isEdited({ edited_timestamp, timestamp, author }) {
   return !author.bot || new Date(edited_timestamp) - new Date(timestamp) > STREAMED_MS;
 }
 
+function editedMark({ edited_timestamp }) {
+  const title = new Date(edited_timestamp).toLocaleString();
+  return h("small", { className: "edited", title }, " (edited)");
+}
+
 function content(message) {
   if (message.failed) return [h("p", { className: "problem" }, message.content)];
   if (message.type === STARTED_THREAD) {
@@ -95,13 +104,24 @@ function content(message) {
     return [h("p", { className: "thinking" }, `${userName(message.author)} is thinking`, dots)];
   }
   const nodes = markdown(message.content);
-  if (!isEdited(message)) return nodes;
-  const title = new Date(message.edited_timestamp).toLocaleString();
-  const mark = h("small", { className: "edited", title }, " (edited)");
+  if (!isEdited(message) || message.flags & IS_COMPONENTS_V2) return nodes;
+  const mark = editedMark(message);
   const last = nodes.at(-1);
   if (last?.matches(".text")) last.append(mark);
   else nodes.push(mark);
   return nodes;
+}
+
+/** Buttons and menus below the text, or a layout, which has the text too. */
+function components(message) {
+  const nodes = message.components.map(component);
+  if (message.flags & IS_COMPONENTS_V2 && isEdited(message)) nodes.push(editedMark(message));
+  return nodes;
+}
+
+/** Files below the text; beside a layout of components, only those that it names are shown. */
+function attachments({ flags, attachments: files }) {
+  return flags & IS_COMPONENTS_V2 ? [] : files.map(attachment);
 }
 
 function thread(message) {
@@ -120,15 +140,15 @@ function note(message) {
 
 /** Parts of a message: class, the fields it depends on, and its renderer. */
 const PARTS = [
-  ["cause", (m) => [m.type, m.referenced_message?.content], cause],
+  ["cause", (m) => [m.type, m.referenced_message && messageText(m.referenced_message)], cause],
   ["head", (m) => m.author, head],
   ["content", (m) => [m.content, m.flags, m.mentions, m.failed, isEdited(m)], content],
   ["embeds", (m) => m.embeds, (m) => m.embeds.map(embed)],
-  ["attachments", (m) => m.attachments, (m) => m.attachments.map(attachment)],
+  ["attachments", (m) => m.attachments, attachments],
   ["stickers", (m) => m.sticker_items, (m) => (m.sticker_items ?? []).map(sticker)],
   ["polled", (m) => m.poll, (m) => (m.poll ? [poll(m.poll)] : [])],
   ["snapshots", (m) => m.message_snapshots, (m) => (m.message_snapshots ?? []).map(forwarded)],
-  ["components", (m) => m.components, (m) => m.components.map(row)],
+  ["components", (m) => [m.components, isEdited(m)], components],
   ["thread", (m) => findChannel(m.id)?.name, thread],
   ["note", (m) => m.flags, note],
 ];

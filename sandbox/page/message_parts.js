@@ -1,11 +1,20 @@
-/** Parts of a message beside its text: embeds, attachments, buttons and select menus. */
+/** Parts of a message beside its text: embeds, attachments, and components of every kind. */
 
 import { state } from "/page/api.js";
 import { h } from "/page/dom.js";
 import { markdown } from "/page/markdown.js";
 import { colour } from "/page/guild.js";
 
+const ACTION_ROW = 1;
 const BUTTON = 2;
+const SECTION = 9;
+const TEXT_DISPLAY = 10;
+const THUMBNAIL = 11;
+const MEDIA_GALLERY = 12;
+const FILE = 13;
+const SEPARATOR = 14;
+const CONTAINER = 17;
+const LARGE_SPACING = 2;
 const LINK = 5;
 const STYLES = { 1: "primary", 2: "secondary", 3: "success", 4: "danger", 5: "secondary" };
 const UNITS = ["bytes", "KB", "MB", "GB"];
@@ -89,6 +98,7 @@ export function forwarded({ message }) {
     { className: "forwarded" },
     h("small", {}, "↪ Forwarded"),
     markdown(message.content ?? ""),
+    (message.components ?? []).map(component),
     (message.embeds ?? []).map(embed),
     (message.attachments ?? []).map(attachment),
     (message.sticker_items ?? []).map(sticker),
@@ -159,7 +169,75 @@ export function selectButton(part, words) {
   return h("button", props, h("span", {}, words || chosen || placeholder), arrow);
 }
 
-export function row(data) {
+function row({ components }) {
   const draw = (part) => (part.type === BUTTON ? button(part) : selectButton(part));
-  return h("div", { className: "row" }, (data.components ?? []).map(draw));
+  return h("div", { className: "row" }, components.map(draw));
+}
+
+/** Hide an element until it is pressed, if it is a spoiler. */
+function veiled(element, isSpoiler) {
+  if (!isSpoiler) return element;
+  const open = () => cover.replaceWith(element);
+  const label = "Spoiler: press to reveal";
+  const cover = h("button", { type: "button", className: "veil", onclick: open }, label);
+  return cover;
+}
+
+function shownMedia({ media, description, spoiler }, className) {
+  return veiled(picture(media.url, className, description ?? "Picture"), spoiler);
+}
+
+function section({ components, accessory }) {
+  const beside = accessory.type === THUMBNAIL
+    ? shownMedia(accessory, "thumbnail")
+    : button(accessory);
+  return h("div", { className: "section" }, h("div", {}, components.map(component)), beside);
+}
+
+function container({ components, accent_color: accent, spoiler }) {
+  const box = h("div", { className: "container" }, components.map(component));
+  // Black is 0.
+  if (accent !== undefined && accent !== null) box.style.setProperty("--edge", colour(accent));
+  return veiled(box, spoiler);
+}
+
+function separator({ divider, spacing }) {
+  const line = h("hr", { className: spacing === LARGE_SPACING ? "wide" : "" });
+  if (!divider) line.classList.add("blank");
+  return line;
+}
+
+const DRAWN = {
+  [ACTION_ROW]: row,
+  [SECTION]: section,
+  [TEXT_DISPLAY]: ({ content }) => h("div", { className: "display" }, markdown(content)),
+  [MEDIA_GALLERY]: ({ items }) => h(
+    "div",
+    { className: items.length > 1 ? "gallery many" : "gallery" },
+    items.map((item) => shownMedia(item, "picture")),
+  ),
+  [FILE]: ({ file, name }) => h(
+    "div",
+    { className: "file" },
+    h("span", { className: "sheet", ariaHidden: "true" }, "▤"),
+    h("div", {}, h("a", { href: file.url, download: name }, name)),
+  ),
+  [SEPARATOR]: separator,
+  [CONTAINER]: container,
+};
+
+/** A component of a message, with all within it. */
+export const component = (data) => DRAWN[data.type](data);
+
+/** Components and all within them, in the order in which they are shown. */
+export function allComponents(components) {
+  return components.flatMap((one) => [
+    one, ...allComponents(one.components ?? []), ...(one.accessory ? [one.accessory] : []),
+  ]);
+}
+
+/** A message's text with its markup: its content, or that of its text displays. */
+export function messageText(message) {
+  const displays = allComponents(message.components ?? []).filter((one) => one.type === TEXT_DISPLAY);
+  return [message.content, ...displays.map((one) => one.content)].filter(Boolean).join("\n");
 }

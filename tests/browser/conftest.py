@@ -116,7 +116,7 @@ class Visitor:
         """The last message with these words."""
         return (
             self.page.locator("#messages article")
-            .filter(has=self.page.locator(".content", has_text=words))
+            .filter(has=self.page.locator(":is(.content, .display)", has_text=words))
             .last
         )
 

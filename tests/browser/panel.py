@@ -1,4 +1,4 @@
-"""A small bot for the page to show: every kind of command, button, select, form and embed."""
+"""A small bot for the page to show: every kind of command, button, select, form, embed and layout."""
 
 import asyncio
 import io
@@ -72,7 +72,7 @@ class Panelist(discord.Client):
         super().__init__(intents=intents, guild_ready_timeout=0.05)
         self.tree = app_commands.CommandTree(self)
         self.silent_until = asyncio.Event()
-        for command in (echo, panel, show, weigh):
+        for command in (card, echo, panel, show, weigh):
             self.tree.add_command(command)
         for name, callback in (("Count words", count), ("Greet", greet)):
             self.tree.add_command(app_commands.ContextMenu(name=name, callback=callback))
@@ -128,6 +128,58 @@ async def show(interaction: Press) -> None:
         discord.File(io.BytesIO(b"notes"), "notes.txt"),
     ]
     await interaction.response.send_message(embed=embed, files=files)
+
+
+class CardButtons(discord.ui.ActionRow[discord.ui.LayoutView]):
+    @discord.ui.button(label="Say its name", custom_id="name")
+    async def name(self, interaction: Press, button: Any) -> None:
+        name = discord.ui.TextDisplay("It is **Ballast**.")
+        await interaction.response.edit_message(
+            view=discord.ui.LayoutView().add_item(name), attachments=[]
+        )
+
+
+class FruitMenu(discord.ui.ActionRow[discord.ui.LayoutView]):
+    @discord.ui.select(
+        placeholder="A fruit for it",
+        custom_id="its-fruit",
+        options=[discord.SelectOption(label=one) for one in FRUIT],
+    )
+    async def fruit(self, interaction: Press, select: Any) -> None:
+        await interaction.response.send_message(f"It eats {select.values[0]}")
+
+
+class WeighButton(discord.ui.Button[discord.ui.LayoutView]):
+    async def callback(self, interaction: Press) -> None:
+        await interaction.response.send_message("9 stone")
+
+
+@app_commands.command(description="A layout of components")
+async def card(interaction: Press) -> None:
+    ui = discord.ui
+    dot = discord.MediaGalleryItem("attachment://dot.png", description="A dot")
+    view = ui.LayoutView(timeout=None)
+    view.add_item(ui.TextDisplay("A card for everybody"))
+    box: Any = ui.Container(
+        ui.Section(
+            "### Ballast\nA **counting** automaton",
+            "-# Version v3",
+            accessory=ui.Thumbnail("attachment://dot.png", description="Its face"),
+        ),
+        ui.Separator(),
+        ui.Section("> How heavy?\n- as you wish", accessory=WeighButton(label="Weigh it")),
+        ui.Separator(visible=False, spacing=discord.SeparatorSpacing.large),
+        ui.MediaGallery(dot, dot),
+        ui.MediaGallery(discord.MediaGalleryItem("attachment://dot.png", spoiler=True)),
+        ui.File("attachment://dot.png"),
+        CardButtons(),
+        FruitMenu(),
+        accent_colour=discord.Colour(0x2E8B57),
+    )
+    view.add_item(box)
+    await interaction.response.send_message(
+        view=view, file=discord.File(io.BytesIO(PICTURE), "dot.png")
+    )
 
 
 @app_commands.command(description="How large a file is")

@@ -218,6 +218,39 @@ async def test_an_embed_and_files_of_the_bot(sandbox, panelist, visit):
     assert (await download.value).suggested_filename == "notes.txt"
 
 
+async def test_a_layout_of_components_of_the_bot(sandbox, panelist, visit):
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.command("card")
+    card = await nils.sees("A card for everybody")
+    box = card.locator(".container")
+    await expect(box).to_have_css("border-left-color", "rgb(46, 139, 87)")
+    await expect(box.locator("h5")).to_have_text("Ballast")
+    await expect(box.locator(".section small")).to_have_text("Version v3")
+    await expect(box.get_by_role("img", name="Its face")).to_be_visible()
+    await expect(box.get_by_role("img", name="A dot")).to_have_count(2)
+    await expect(box.locator("hr")).to_have_count(2)
+    await expect(box.get_by_role("link", name="dot.png")).to_be_visible()
+    await expect(box.locator("img.picture")).to_have_count(2)
+    await box.get_by_role("button", name="Spoiler").click()
+    await expect(box.locator("img.picture")).to_have_count(3)
+    # The file is shown by the card, and not once more below.
+    await expect(card.locator(".attachments")).to_be_hidden()
+    await expect(nils.page.locator("#spoken")).to_contain_text("A card for everybody Ballast")
+    await box.get_by_role("button", name="Weigh it").click()
+    await nils.sees("9 stone")
+    await box.get_by_role("combobox", name="A fruit for it").click()
+    await nils.page.get_by_role("option", name="Plum").click()
+    await nils.sees("It eats Plum")
+    await nils.choose(card, "Reply")
+    await nils.say("who is that?")
+    await expect((await nils.sees("who is that?")).locator(".cause")).to_contain_text("A card for")
+    await box.get_by_role("button", name="Say its name").click()
+    await nils.sees("It is Ballast.")
+    await expect(box).to_have_count(0)
+    await nils.page.reload()
+    await nils.sees("It is Ballast.")
+
+
 async def test_members_change_by_keyboard_and_ctrl_k_leads_everywhere(sandbox, visit):
     nils = await visit(sandbox, None, "tavern")
     await nils.page.locator("#acting").press("Enter")
@@ -311,6 +344,8 @@ async def test_axe_finds_no_serious_problem(sandbox, panelist, visit, colours, s
     await nils.sees("Press something")
     await nils.command("show")
     await nils.page.get_by_role("img", name="dot.png").wait_for()
+    await nils.command("card")
+    await nils.sees("A card for everybody")
     await nils.has_no_serious_problem()
     await nils.fits()
     await nils.open_command("echo")
