@@ -15,6 +15,7 @@ from sandbox.guild_seed import (
     RoleSeed,
 )
 from sandbox.member_client import InteractionResponse, MemberClient
+from sandbox.message_components import message_text
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
 from sandbox.server import Sandbox, patch_discord
@@ -42,5 +43,6 @@ __all__ = [
     "SandboxRefusal",
     "StateUnreadable",
     "StoredFile",
+    "message_text",
     "patch_discord",
 ]

@@ -157,6 +157,11 @@ def shown_text(components: Sequence[Json]) -> str:
     return "\n".join(texts)
 
 
+def message_text(message: Json) -> str:
+    """Return a message's text: its content, or that of its layout."""
+    return message.get("content") or shown_text(message.get("components") or ())
+
+
 def media_of(components: Sequence[Json]) -> Iterator[Json]:
     """Yield the objects of all pictures and files."""
     for component in all_components(components):

@@ -163,7 +163,7 @@ async def _import_card(
     )
     view = None
     if job:
-        view = job_buttons(job, services.store.versions.live(persona.id, guild_id))
+        view = button_view(*job_buttons(job, services.store.versions.live(persona.id, guild_id)))
     return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
 
 
@@ -196,7 +196,7 @@ async def _import_adapter(
     if job is None:
         return notes, None
     live = services.store.versions.live(persona.id, origin.guild_id)
-    return notes, job_buttons(job, live)
+    return notes, button_view(*job_buttons(job, live))
 
 
 async def _import_in_turn(

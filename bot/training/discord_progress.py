@@ -14,15 +14,16 @@ import discord
 
 from bot.chat.places import GuildChannel
 from bot.data.discord import FETCH_BUTTONS
+from bot.platform.discord_kit.layouts import Item
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
     PersistentButton,
-    button_view,
     defer,
     respond_privately,
 )
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
+from bot.training.discord_result import JobMessage, result_message, text_message
 from bot.training.status_text import (
     NO_EXCERPT,
     CardExcerpt,
@@ -42,7 +43,6 @@ CARD_EDIT_INTERVAL_S = 15.0
 """Interval at which a result shows how far the rest of its score card is."""
 UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
 SCORE_CARD_FILE = "scorecard.json"
-SCORE_CARD_PICTURE = "report/scorecard.png"
 AUTOMATIC_PROMOTION_TEXT = (
     "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 )
@@ -92,7 +92,7 @@ class ProgressMessages:
             :MAX_REFRESHED_RESULTS
         ]:
             with suppress(*UNREACHABLE_ERRORS):  # or deleted: the stored versions are what counts
-                await self._edit(job, await self._text(job))
+                await self._edit(job, await self._message(job))
 
     async def _follow(self, job_id: str) -> None:
         try:
@@ -110,16 +110,17 @@ class ProgressMessages:
         """
         store = self._bot.services.store
         await self._bot.wait_until_ready()
-        shown = error_text = ""
+        shown: str | None = ""
+        error_text = ""
         while (job := store.jobs.get(job_id)) and not job.has_ended:
-            text = await self._text(job)
-            if text != shown:
+            message = await self._message(job)
+            if message.text != shown:
                 try:
-                    await self._write(job, text)
-                    shown = text
+                    await self._write(job, message)
+                    shown = message.text
                     error_text = ""
                 except discord.Forbidden:  # the job goes on where the bot may not write
-                    shown = text
+                    shown = message.text
                 except UNREACHABLE_ERRORS as error:  # it is tried again
                     if str(error) != error_text:
                         log.warning(
@@ -141,7 +142,7 @@ class ProgressMessages:
             return
         while job:
             with suppress(*UNREACHABLE_ERRORS):  # the pages show the same
-                await self._edit(job, await self._text(job))
+                await self._edit(job, await self._message(job))
             if not job.has_open_card:
                 break
             state = job.card_state
@@ -160,7 +161,8 @@ class ProgressMessages:
         later.
         """
         try:
-            await self._post_result(job, await self._text(job))
+            note = AUTOMATIC_PROMOTION_TEXT if job.decision == "promoted" else ""
+            await self._post_result(job, await self._message(job, note))
         except (discord.Forbidden, discord.NotFound) as error:
             log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
         except ServerUnavailableError:
@@ -170,15 +172,25 @@ class ProgressMessages:
             return
         self._bot.services.store.jobs.mark_announced(job.job_id)
 
-    async def _text(self, job: TrainingJob) -> str:
-        """Describe a job; a result with the replies of its score card."""
-        excerpt = NO_EXCERPT
-        if job.state == "done" and job.result:
-            path = score_card_file(Path(job.result.adapter), SCORE_CARD_FILE)
-            excerpt = await asyncio.to_thread(_read_excerpt, path)
-            if self._must_hide_replies(job):
-                excerpt = replace(excerpt, replies=())
-        return current_job_text(self._bot.services, job, excerpt)
+    async def _message(self, job: TrainingJob, note: str = "") -> JobMessage:
+        """Describe a job; a result with the replies of its score card, and a note."""
+        live = live_version(self._bot.services, job)
+        buttons = job_buttons(job, live)
+        if job.state != "done" or job.result is None:
+            return text_message(current_job_text(self._bot.services, job), buttons)
+        path = score_card_file(Path(job.result.adapter), SCORE_CARD_FILE)
+        excerpt = await asyncio.to_thread(_read_excerpt, path)
+        if self._must_hide_replies(job):
+            excerpt = replace(excerpt, replies=())
+        channel = self._channel(job)
+        return result_message(
+            job,
+            live,
+            excerpt,
+            note=note,
+            buttons=buttons,
+            with_picture=bool(channel and channel.permissions_for(channel.guild.me).attach_files),
+        )
 
     def _must_hide_replies(self, job: TrainingJob) -> bool:
         """Report whether a result is posted where its age-restricted persona may not speak."""
@@ -188,19 +200,17 @@ class ProgressMessages:
             return False
         return services.reply_service.rules.age.refuses(persona, self._channel(job))
 
-    async def _write(self, job: TrainingJob, text: str) -> None:
+    async def _write(self, job: TrainingJob, message: JobMessage) -> None:
         if job.progress_message_id:
             with suppress(discord.NotFound):  # someone deleted it: send another
-                return await self._edit(job, text)
-            return await self._send(job, text, secrets.token_hex(8))
-        await self._send(job, text)
+                return await self._edit(job, message)
+            return await self._send(job, message, secrets.token_hex(8))
+        await self._send(job, message)
 
-    async def _post_result(self, job: TrainingJob, text: str) -> None:
-        if job.decision == "promoted":
-            text = f"{text}\n{AUTOMATIC_PROMOTION_TEXT}"
+    async def _post_result(self, job: TrainingJob, message: JobMessage) -> None:
         if job.state == "cancelled" or not job.progress_message_id:
-            return await self._write(job, text)
-        await self._send(job, text)
+            return await self._write(job, message)
+        await self._send(job, message)
         if channel := self._channel(job):
             with suppress(discord.NotFound):
                 ended = f"{job_title(job, 'Training ended')}. The result is below."
@@ -208,7 +218,7 @@ class ProgressMessages:
                     content=ended, view=None
                 )
 
-    async def _send(self, job: TrainingJob, text: str, nonce: str = "") -> None:
+    async def _send(self, job: TrainingJob, message: JobMessage, nonce: str = "") -> None:
         """Send a message. Discord ignores a nonce that comes again, as after a crash before the id
         was stored.
         """
@@ -216,20 +226,16 @@ class ProgressMessages:
             state = f"{job.job_id} {job.finished_at or job.queued_at}"
             nonce = hashlib.sha256(state.encode()).hexdigest()[:16]
         if channel := self._channel(job):
-            view = job_buttons(job, self._live(job)) or discord.utils.MISSING
-            picture = None
-            if channel.permissions_for(channel.guild.me).attach_files:
-                picture = _score_card_file(job)
-            file = picture or discord.utils.MISSING
-            sent = await channel.send(text, view=view, file=file, nonce=nonce)
+            view = message.view or discord.utils.MISSING
+            sent = await channel.send(message.text, view=view, files=message.files, nonce=nonce)
             self._bot.services.store.jobs.set_progress_message(
                 job.job_id, sent.id, announced=job.has_ended
             )
 
-    async def _edit(self, job: TrainingJob, text: str) -> None:
+    async def _edit(self, job: TrainingJob, message: JobMessage) -> None:
         if (channel := self._channel(job)) and job.progress_message_id:
-            view = job_buttons(job, self._live(job))
-            await channel.get_partial_message(job.progress_message_id).edit(content=text, view=view)
+            posted = channel.get_partial_message(job.progress_message_id)
+            await posted.edit(**message.fields())
 
     def _channel(self, job: TrainingJob) -> GuildChannel | None:
         """Return the job's channel, None if it is gone. Raises `ServerUnavailableError` while
@@ -240,18 +246,6 @@ class ProgressMessages:
             raise ServerUnavailableError("Discord has not sent its server yet")
         channel = guild.get_channel_or_thread(job.channel_id)
         return channel if isinstance(channel, GuildChannel) else None
-
-    def _live(self, job: TrainingJob) -> str | None:
-        return live_version(self._bot.services, job)
-
-
-def _score_card_file(job: TrainingJob) -> discord.File | None:
-    if job.state != "done" or job.result is None:
-        return None
-    path = score_card_file(Path(job.result.adapter), SCORE_CARD_PICTURE)
-    if not path.is_file():
-        return None
-    return discord.File(path, description="The score card of the new version")
 
 
 def _read_excerpt(path: Path) -> CardExcerpt:
@@ -264,10 +258,8 @@ def _read_excerpt(path: Path) -> CardExcerpt:
     return CardExcerpt(outcomes, card.side_by_side)
 
 
-def current_job_text(
-    services: Services, job: TrainingJob, excerpt: CardExcerpt = NO_EXCERPT
-) -> str:
-    """Describe a job's current state; `excerpt` is of its score card."""
+def current_job_text(services: Services, job: TrainingJob) -> str:
+    """Describe a job's current state."""
     position = services.queue.position(job.job_id)
     gives_way = services.throttle.is_asked
     return job_status_text(
@@ -276,7 +268,6 @@ def current_job_text(
         time.time(),
         live_version(services, job),
         gives_way=gives_way,
-        excerpt=excerpt,
     )
 
 
@@ -301,20 +292,20 @@ async def resume_job(interaction: Interaction, job_id: str) -> None:
     await respond_privately(interaction, f"`{job_id}` is resumed.")
 
 
-def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
+def job_buttons(job: TrainingJob, live: str | None) -> list[Item]:
     """Create the buttons under a job's message; `live` is its persona's live version."""
     if not job.has_ended:
-        return button_view(CancelJobButton(job.job_id))
+        return [CancelJobButton(job.job_id)]
     if job.state == "done" and job.persona is None:
-        return button_view(PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX)))
+        return [PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX))]
     stop = [StopMeasuringButton(job.job_id)] if job.has_open_card else []
     if job.state == "done" and live == job.version:
-        return button_view(RollbackButton(job.persona), *stop)
+        return [RollbackButton(job.persona), *stop]
     if job.state == "done":
-        return button_view(PromoteButton(job.persona, job.version), *stop)
+        return [PromoteButton(job.persona, job.version), *stop]
     if job.can_resume:
-        return button_view(ResumeJobButton(job.job_id))
-    return None
+        return [ResumeJobButton(job.job_id)]
+    return []
 
 
 class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):

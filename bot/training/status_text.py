@@ -23,13 +23,11 @@ from personas.schemas.training_events import (
 BAR_CELLS = 16
 MAX_EPOCHS = 8  # rows of the table in a result
 MAX_RESULT_CHARS = 1800
-"""Length of a result with that table. Discord allows 2,000, and a line on its promotion may
-follow.
-"""
-MAX_RESULT_REPLIES = 3
+"""Length of a result with that table, where it is a text. Discord allows 2,000."""
+MAX_RESULT_REPLIES = 4
 """Messages whose replies a result shows side by side."""
-MAX_PROMPT_CHARS = 100
-MAX_REPLY_CHARS = 200
+MAX_PROMPT_CHARS = 150
+MAX_REPLY_CHARS = 300
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
 MAX_RETRAINED = 12
@@ -58,6 +56,22 @@ class CardExcerpt:
 NO_EXCERPT = CardExcerpt()
 
 
+@dataclass(frozen=True)
+class ResultText:
+    """The parts of a result in the order of its score card's page; an empty one is left out."""
+
+    title: str
+    verdict: str
+    replies: tuple[str, ...]
+    """To a message each, side by side."""
+    reasons: str
+    """With what to do, and what the next step is."""
+    figures: str
+    table: str
+    card: str
+    """What is known of the rest of the score card."""
+
+
 def job_status_text(
     job: TrainingJob,
     position: int | None,
@@ -65,13 +79,12 @@ def job_status_text(
     live: str | None = None,
     *,
     gives_way: bool = False,
-    excerpt: CardExcerpt = NO_EXCERPT,
 ) -> str:
     """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was
     asked to hold.
     """
     if job.has_ended:
-        return job_result_text(job, live, excerpt)
+        return job_result_text(job, live)
     if job.state == "queued":
         return f"{job_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
     lines = [job_title(job, "Training"), *_progress_lines(job.progress)]
@@ -122,11 +135,9 @@ def _wait_text(job: TrainingJob, gives_way: bool) -> str:
     return f", {format_duration(progress.held_s)} of it waiting for replies"
 
 
-def job_result_text(
-    job: TrainingJob, live: str | None = None, excerpt: CardExcerpt = NO_EXCERPT
-) -> str:
+def job_result_text(job: TrainingJob, live: str | None = None) -> str:
     """Describe an ended job and its result; `live` is its persona's live version. A result that is
-    too long for a message loses its table first, then replies.
+    too long for a message loses its table.
     """
     if job.state == "cancelled":
         return f"{job_title(job, 'Cancelled')}\nLive versions stay as they are."
@@ -136,48 +147,51 @@ def job_result_text(
         if job.can_resume:
             text += "\n-# Then **Resume** continues where it stopped."
         return text
-    figures = [f"-# {line}" for line in _loss_lines(job.result.scorecard, _source_text(job))]
-    table = epoch_lines(job.result.epochs)
-    attempts = [(MAX_RESULT_REPLIES, table)]
-    attempts += [(replies, list[str]()) for replies in range(MAX_RESULT_REPLIES, -1, -1)]
-    text = ""
-    for replies, rows in attempts:
-        lines = [*_result_lines(job, excerpt, replies), *_next_step_lines(job, live)]
-        text = "\n".join([*lines, *figures, *rows, *card_lines(job)])
-        if len(text) <= MAX_RESULT_CHARS:
-            break
+    result = result_text(job, live)
+    head = [result.title, result.verdict, result.reasons, result.figures]
+    text = "\n".join(filter(None, [*head, result.table, result.card]))
+    if len(text) > MAX_RESULT_CHARS:
+        text = "\n".join(filter(None, [*head, result.card]))
     return text
 
 
-def _result_lines(job: TrainingJob, excerpt: CardExcerpt, most: int) -> list[str]:
-    """Describe a result as its score card's page does: verdict, replies side by side, reasons."""
+def result_text(
+    job: TrainingJob, live: str | None, excerpt: CardExcerpt = NO_EXCERPT
+) -> ResultText:
+    """Describe the result of a job that is done."""
     assert job.result is not None
     card = job.result.scorecard
+    figures = [f"-# {line}" for line in _loss_lines(card, _source_text(job))]
+    return ResultText(
+        title=_result_title(job),
+        verdict=f"{VERDICT_TEXTS.get(card.verdict, '')} {excerpt.outcomes}".strip(),
+        replies=tuple(map(_pair_text, excerpt.replies[:MAX_RESULT_REPLIES])),
+        reasons="\n".join([*reason_lines(card), *_next_step_lines(job, live)]),
+        figures="\n".join(figures),
+        table="\n".join(epoch_lines(job.result.epochs)),
+        card="\n".join(card_lines(job)),
+    )
+
+
+def _result_title(job: TrainingJob) -> str:
+    assert job.result is not None
     what = "Trained"
     if job.dialogue or job.shipped:
         what = "Installed"
     elif job.result.imported:
         what = "Imported"
-    lines = [job_title(job, what)]
-    if card.verdict in VERDICT_TEXTS:
-        lines.append(f"{VERDICT_TEXTS[card.verdict]} {excerpt.outcomes}".rstrip())
-    lines += _reply_lines(excerpt.replies[:most])
-    return [*lines, *reason_lines(card)]
+    return job_title(job, what)
 
 
-def _reply_lines(pairs: Sequence[SideBySide]) -> list[str]:
-    """Show replies of the version, each with the live version's, or else the base model's."""
-    lines = []
-    for pair in pairs:
-        lines.append(f"> {_shorten_said(pair.prompt, MAX_PROMPT_CHARS)}")
-        rival: Side = "live" if "live" in pair.replies else "base"
-        for side in ("new", rival):
-            if reply := pair.replies.get(side):
-                said = _shorten_said(reply.text, MAX_REPLY_CHARS) or "(an empty reply)"
-                lines.append(f"**{SIDE_LABELS[side]}:** {said}")
-    if lines:
-        lines.insert(0, "Replies side by side, to messages that it was not trained on:")
-    return lines
+def _pair_text(pair: SideBySide) -> str:
+    """Show a reply of the version with the live version's, or else the base model's."""
+    lines = [f"> {_shorten_said(pair.prompt, MAX_PROMPT_CHARS)}"]
+    rival: Side = "live" if "live" in pair.replies else "base"
+    for side in ("new", rival):
+        if reply := pair.replies.get(side):
+            said = _shorten_said(reply.text, MAX_REPLY_CHARS) or "(an empty reply)"
+            lines.append(f"**{SIDE_LABELS[side]}:** {said}")
+    return "\n".join(lines)
 
 
 def _shorten_said(text: str, most: int) -> str:

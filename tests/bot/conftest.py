@@ -41,7 +41,7 @@ from personas.lore import semantic
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD, Passage
-from sandbox import Sandbox, patch_discord
+from sandbox import Sandbox, message_text, patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 
@@ -86,7 +86,7 @@ class Stage:
         """The next message, new or edited, in which these words stand."""
 
         def fits(message: dict[str, Any]) -> bool:
-            return words in message.get("content", "") and by in (
+            return words in message_text(message) and by in (
                 None,
                 message["author"]["username"],
             )

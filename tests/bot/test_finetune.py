@@ -14,7 +14,8 @@ from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from personas.errors import AdapterError, RequestError
 from personas.schemas.training import Teacher
 from personas.schemas.training_events import Epoch, Progress
-from sandbox import SandboxRefusal
+from sandbox import SandboxRefusal, message_text
+from sandbox.message_components import all_components
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -51,10 +52,8 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     assert result["id"] != shown["id"], "a new message, which people are told of"
     old = await stage.sees("Training ended: **ballast v1**")
     assert old["id"] == shown["id"] and not old["components"]
-    assert (
-        "loss 3.000 → **2.000**" in result["content"]
-        and "33% lower; 12 replies" in result["content"]
-    )
+    shown = message_text(result)
+    assert "loss 3.000 → **2.000**" in shown and "33% lower; 12 replies" in shown
 
     await stage.moderator.click(result, "Promote")
     await stage.sees("v1 of **Ballast** is live")
@@ -75,7 +74,7 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
 
 def buttons_of(stage, message):
     shown = next(m for m in stage.sandbox.messages(QUAY) if m["id"] == message["id"])
-    return [button["label"] for row in shown["components"] for button in row["components"]]
+    return [each["label"] for each in all_components(shown["components"]) if "label" in each]
 
 
 async def test_other_channels_are_answered_while_a_training_runs(stage):

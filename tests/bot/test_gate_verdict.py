@@ -6,16 +6,21 @@ import asyncio
 import dataclasses
 from pathlib import Path
 
+import discord
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
+from bot.platform.discord_kit.layouts import MAX_LAYOUT_BYTES, MAX_LAYOUT_CHARS
 from bot.platform.permissions import required_permissions
 from bot.store import Store
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.discord_progress import AUTOMATIC_PROMOTION_TEXT, ProgressMessages
+from bot.training.discord_result import REST_TEXT
 from bot.versions.actions import LiveVersions
 from personas.errors import AdapterError
 from personas.schemas.training_events import Epoch
+from sandbox import message_text
+from sandbox.message_components import all_components
 from tests.bot.conftest import PROGRESS_INTERVAL_S, QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
 from tests.bot.web.test_web_score_cards import a_verdict
@@ -51,7 +56,7 @@ async def finish(stage, verdict, **options):
     ],
 )
 async def test_a_result_shows_verdict_reasons_and_advice(stage, verdict, words):
-    shown = (await finish(stage, verdict))["content"]
+    shown = message_text(await finish(stage, verdict))
     assert (
         words in shown
         and all(f"- {reason}" in shown for reason in REASONS)
@@ -64,16 +69,26 @@ async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(sta
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
-    assert "gate" not in (await stage.sees("Trained: **ballast v1**"))["content"]
+    assert "gate" not in message_text(await stage.sees("Trained: **ballast v1**"))
 
 
 async def test_a_long_verdict_leaves_the_message_short_enough(stage):
-    many = ("word " * 400,) * 4
-    shown = await finish(
-        stage, "hold", reasons=many[:3], advice=many, epochs=tuple(map(epoch, (1, 2)))
+    many = ("word " * 400,) * 8
+    shown = message_text(
+        await finish(
+            stage, "hold", reasons=many, advice=many, epochs=tuple(map(epoch, range(1, 9)))
+        )
     )
-    assert "Promote makes it live" in shown["content"] and shown["content"].count("word …") == 7
-    assert "```" not in shown["content"], "the verdict takes the place of the table"
+    assert "Promote makes it live" in shown and shown.count("word …") == 16
+    assert "```" not in shown, "the verdict takes the place of the table"
+    assert shown.endswith(REST_TEXT)
+
+
+async def test_a_verdict_without_end_is_cut_and_says_where_to_read_on(stage):
+    many = ("word " * 400,) * 40
+    shown = message_text(await finish(stage, "hold", reasons=many))
+    assert len(shown.replace("\n", "")) <= MAX_LAYOUT_CHARS
+    assert shown.count("word …") > 10 and shown.endswith(f"word …\n{REST_TEXT}")
 
 
 def epoch(number):
@@ -85,7 +100,7 @@ def epoch(number):
 
 
 async def test_a_result_has_a_table_of_its_epochs_as_far_as_it_fits(stage):
-    shown = (await finish(stage, "hold", epochs=tuple(map(epoch, (1, 2, 3)))))["content"]
+    shown = message_text(await finish(stage, "hold", epochs=tuple(map(epoch, (1, 2, 3)))))
     assert shown.split("```")[1].strip("\n").splitlines() == [
         "epoch train → eval loss samples/s     time",
         "    1         3.540 → –      11.1     1:01",
@@ -110,9 +125,8 @@ def put_replies(folder, count=1, text="said by {side}"):
 
 async def test_a_result_begins_with_the_verdict_and_replies_and_ends_with_figures(stage, tmp_path):
     put_replies(tmp_path / "adapter", text="**said** by {side}\nand more")
-    shown = (await finish(stage, "hold", folder=tmp_path / "adapter", epochs=(epoch(1),)))[
-        "content"
-    ]
+    result = await finish(stage, "hold", folder=tmp_path / "adapter", epochs=(epoch(1),))
+    shown = message_text(result)
     lines = shown.splitlines()
     assert lines[1].endswith("a moderator decides. 1 of 1 criteria pass.")
     assert lines[3:6] == [
@@ -123,24 +137,45 @@ async def test_a_result_begins_with_the_verdict_and_replies_and_ends_with_figure
     order = ("The gate", "> does", f"- {REASONS[0]}", "Promote makes", "-# Held-out", "```")
     places = [shown.index(part) for part in order]
     assert places == sorted(places)
+    (box,) = result["components"]
+    kinds = [component["type"] for component in box["components"]]
+    text, line, row = 10, 14, 1
+    assert kinds == [text, text, line, text, text, line, text, line, text, text, row]
+    assert result["content"] == "" and box["accent_color"] == discord.Colour.gold().value
+
+
+async def test_a_result_shows_four_replies_and_its_table(stage, tmp_path):
+    put_replies(tmp_path / "adapter", count=9, text="word " * 100)
+    short = await finish(stage, "hold", folder=tmp_path / "adapter", epochs=(epoch(1),))
+    assert message_text(short).count("\n> ") == 4 and "```" in message_text(short)
 
 
 async def test_a_result_that_is_too_long_has_fewer_replies(stage, tmp_path):
-    put_replies(tmp_path / "adapter", count=3, text="word " * 100)
-    long_reasons = ("reason " * 400,) * 3
+    put_replies(tmp_path / "adapter", count=9, text="word " * 100)
+    long_reasons = ("reason " * 400,) * 8
     result = await finish(stage, "hold", folder=tmp_path / "adapter", reasons=long_reasons)
-    assert 1 <= result["content"].count("\n> ") < 3 and "Held-out replies" in result["content"]
+    shown = message_text(result)
+    assert 1 <= shown.count("\n> ") < 4 and "Held-out replies" in shown
+    assert shown.endswith(REST_TEXT)
+
+
+async def test_a_result_in_a_script_of_three_bytes_has_room(stage, tmp_path):
+    """Discord answers with a server error to a layout of more than some 10,000 bytes."""
+    put_replies(tmp_path / "adapter", count=9, text="话" * 300)
+    reasons = ("话" * 200,) * 9
+    shown = message_text(await finish(stage, "hold", folder=tmp_path / "adapter", reasons=reasons))
+    assert 7_000 < len(shown.encode()) <= MAX_LAYOUT_BYTES and shown.count("\n> ") in (1, 2)
 
 
 async def test_a_damaged_card_leaves_a_result_without_replies(stage, tmp_path):
     put_replies(tmp_path / "adapter")
     (tmp_path / "adapter" / "scorecard.json").write_text("{")
-    shown = (await finish(stage, "hold", folder=tmp_path / "adapter"))["content"]
+    shown = message_text(await finish(stage, "hold", folder=tmp_path / "adapter"))
     assert "The gate says **hold**" in shown and "side by side" not in shown
 
 
 async def test_of_a_long_run_the_first_and_last_epochs_are_shown(stage):
-    shown = (await finish(stage, "hold", epochs=tuple(map(epoch, range(1, 13)))))["content"]
+    shown = message_text(await finish(stage, "hold", epochs=tuple(map(epoch, range(1, 13)))))
     rows = shown.split("```")[1].split("\n")[2:-1]
     assert [row.split()[0] for row in rows] == ["1", "2", "3", "4", "…", "9", "10", "11", "12"]
 
@@ -150,7 +185,54 @@ async def test_the_picture_of_the_score_card_is_attached(stage, tmp_path):
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
     result = await finish(stage, "hold", folder=tmp_path / "adapter")
-    assert [it["filename"] for it in result["attachments"]] == ["scorecard.png"]
+    (gallery,) = [one for one in all_components(result["components"]) if "items" in one]
+    (shown,) = gallery["items"]
+    assert shown["media"]["url"].endswith("/scorecard.png")
+    assert shown["description"] == "The score card of the new version"
+
+
+async def test_a_press_shows_the_picture_again(stage, tmp_path):
+    picture = tmp_path / "adapter" / "report" / "scorecard.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
+    result = await finish(stage, "hold", folder=tmp_path / "adapter")
+    await stage.moderator.click(result, "Promote")
+    changed = await stage.sees("It is live now.", kind="edit")
+    (gallery,) = [one for one in all_components(changed["components"]) if "items" in one]
+    assert gallery["items"][0]["media"]["url"].endswith("/scorecard.png")
+
+
+async def test_a_result_that_was_sent_as_a_text_gets_its_layout_when_it_changes(stage, tmp_path):
+    """Versions of the bot up to 0.9 sent a text with a view and the picture beside it."""
+    picture = tmp_path / "adapter" / "report" / "scorecard.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
+    result = await finish(stage, "hold", folder=tmp_path / "adapter")
+    (job,) = stage.store.jobs.in_state("done")
+    view = discord.ui.View(timeout=None)
+    view.add_item(discord.ui.Button(label="Promote", custom_id="promote:ballast:v1"))
+    channel = stage.client.get_channel(int(result["channel_id"]))
+    old = await channel.send(
+        "Trained: **ballast v1**", view=view, file=discord.File(picture, "scorecard.png")
+    )
+    stage.store.jobs.set_progress_message(job.job_id, old.id, announced=True)
+    (shown,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == str(old.id)]
+    await stage.moderator.click(shown, "Promote")
+    await stage.sees("v1 of **Ballast** is live")
+    await until(lambda: buttons_of(stage, shown) == ["Roll back"])
+    (changed,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == str(old.id)]
+    assert changed["content"] == "" and changed["attachments"] == []
+    assert "It is live now." in message_text(changed)
+    await stage.moderator.click(changed, "Roll back")
+    await stage.sees("Rolled back: the base model answers for **Ballast**")
+
+
+async def test_the_buttons_of_a_layout_work_after_a_restart(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        result = await finish(stage, "hold")
+    async with on_stage(tmp_path) as stage:
+        await stage.moderator.click(result, "Promote")
+        await stage.sees("v1 of **Ballast** is live")
 
 
 async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tmp_path):
@@ -164,6 +246,7 @@ async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tm
     ) as stage:
         result = await finish(stage, "hold", folder=tmp_path / "adapter")
         assert result["attachments"] == []
+        assert not [one for one in all_components(result["components"]) if "items" in one]
 
 
 async def test_what_is_on_hold_is_promoted_by_one_press(stage):
@@ -209,7 +292,8 @@ async def test_a_server_chooses_and_is_asked_unless_it_does(stage):
 async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_taken_back(stage):
     await choose(stage, way="automatic")
     result = await finish(stage, "promote")
-    assert "It is live now." in result["content"] and "Promoted automatically" in result["content"]
+    shown = message_text(result)
+    assert "It is live now." in shown and "Promoted automatically" in shown
     assert stage.engine.loaded[0].name == "ballast-v1", "it was loaded before it went live"
     assert stage.live("ballast") == "v1"
     assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
@@ -248,11 +332,8 @@ def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
 
 
 def results(stage):
-    return [
-        m["content"]
-        for m in stage.sandbox.messages(QUAY)
-        if "Trained: **ballast v1**" in m["content"]
-    ]
+    texts = map(message_text, stage.sandbox.messages(QUAY))
+    return [text for text in texts if "Trained: **ballast v1**" in text]
 
 
 async def hang(*args, **kwargs):
