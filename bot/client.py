@@ -18,6 +18,7 @@ import bot.guilds.discord
 import bot.moderation.discord
 import bot.personas.discord
 import bot.personas.discord_cards
+import bot.personas.discord_show
 import bot.safety.discord
 import bot.schedules.discord_lines  # noqa: F401  registers its commands
 from bot.audit.discord import AuditCog

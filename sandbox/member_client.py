@@ -19,7 +19,7 @@ from sandbox.container import SandboxContainer
 from sandbox.guild_seed import Permission, has_permissions
 from sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
 from sandbox.interactions import CallbackType, Interaction, InteractionType
-from sandbox.message_components import BUTTON, all_components
+from sandbox.message_components import BUTTON, all_components, message_text
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from sandbox.stickers_and_polls import STICKERS
@@ -55,6 +55,11 @@ class InteractionResponse:
             return self.container.interactions.original(self.interaction)
         except ApiError:
             return None
+
+    @property
+    def text(self) -> str:
+        """The text of the original response, of its layout if it has one; empty without it."""
+        return message_text(self.message or {})
 
     @property
     def ephemeral(self) -> bool:

@@ -89,8 +89,8 @@ def _walk(path: str, component: Json, allowed: Sequence[int]) -> Iterator[tuple[
     allowed at its place.
     """
     if component.get("type") not in allowed:
-        types = ", ".join(map(str, allowed))
-        message = f'Value of field "type" must be one of ({types},).'
+        listed = ", ".join(map(str, allowed))
+        message = f'Value of field "type" must be one of ({listed},).'
         raise ApiError.field(f"{path}.type", "UNION_TYPE_CHOICES", message)
     yield path, component
     for field, types in NESTED_TYPES.get(component["type"], {}).items():

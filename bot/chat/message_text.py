@@ -168,11 +168,23 @@ def raw_text(message: discord.Message) -> str:
     small print.
     """
     if not message.message_snapshots:
-        return message.content
+        return message.content or layout_text(message.components)
     texts = list[str]()
     for snapshot in message.message_snapshots:
-        texts += [snapshot.content, *map(embed_text, snapshot.embeds)]
+        shown = snapshot.content or layout_text(snapshot.components)
+        texts += [shown, *map(embed_text, snapshot.embeds)]
     return _without_notes("\n".join(texts)).strip()
+
+
+def layout_text(components: Iterable[object]) -> str:
+    """Return the text of a bot's message that is laid out with components."""
+    texts = list[str]()
+    for component in components:
+        if isinstance(component, discord.TextDisplay):
+            texts.append(component.content)
+        elif isinstance(component, discord.Container | discord.SectionComponent):
+            texts.append(layout_text(component.children))
+    return "\n".join(filter(None, texts))
 
 
 def said_text(message: discord.Message) -> str:

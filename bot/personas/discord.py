@@ -1,4 +1,4 @@
-"""`/persona set|alias|show|list|clear|fresh|candidates|mute|unmute`: the personas of channels."""
+"""`/persona set|alias|list|clear|fresh|candidates|mute|unmute`: the personas of channels."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from bot.answering.texts import settings_text
 from bot.chat.chat_words import is_common, names_of
 from bot.chat.message_text import has_words
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, usual_answers
-from bot.generation.discord import generation_lines
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.registry import short_id
 from bot.personas.served_versions import SHIPPED_ORIGIN
@@ -85,7 +84,7 @@ async def set_(
     )
     text = assigned_text(persona, answers, channel, can_read)
     if further:
-        text += f"\n{_further_text(further)}"
+        text += f"\n{further_text(further)}"
     if kept := _kept_answering(services, channel_ref(channel)):
         text += f"\n-# Set for answers in this channel: {kept}."
     await respond(interaction, text)
@@ -116,7 +115,7 @@ def _further_personas(
     return further
 
 
-def _further_text(further: Sequence[Persona]) -> str:
+def further_text(further: Sequence[Persona]) -> str:
     names = ", ".join(f"**{persona.name}**" for persona in further)
     return f"Called by their names, or by a reply, these answer: {names}. It answers the rest."
 
@@ -180,34 +179,6 @@ def _alias_list(text: str) -> list[str]:
     return aliases
 
 
-@PERSONA.command(description=gettext_noop("Show the persona of this channel."))
-async def show(interaction: Interaction) -> None:
-    services = interaction.client.services
-    place = channel_ref(require_speak_channel(interaction))
-    setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-    persona = services.persona_in(place)
-    if setting is None or persona is None:
-        raise RefusedError(
-            gettext_lazy("No persona lives here."),
-            gettext_lazy("A moderator can change that with `/persona set`."),
-        )
-    live = _live_text(services, persona, place.guild_id) or "base model (not trained yet)"
-    if services.reply_service.rules.muted(persona, place):
-        answers = "Muted by a moderator (`/persona unmute`)"
-    elif services.reply_service.rules.age.refuses(persona, interaction.channel):
-        answers = "Silent here: it is age-restricted, and this channel is not"
-    elif setting.answers == "everything" or not place.guild_id:
-        answers = "Answers every message, and /chat"
-    else:
-        answers = "Answers messages that mention me, and /chat"
-    tagline = f": {persona.tagline}" if persona.tagline else ""
-    head = f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}"
-    lines = [head, f"{answers}. Live: {live}.", *generation_lines(services, persona, place)]
-    if further := services.personas_in(place)[1:]:
-        lines.append(_further_text(further))
-    await respond(interaction, "\n".join(lines))
-
-
 @PERSONA.command(name="list", description=gettext_noop("List the personas and their channels."))
 async def list_(interaction: Interaction) -> None:
     services = interaction.client.services
@@ -218,7 +189,7 @@ async def list_(interaction: Interaction) -> None:
     lines = []
     for persona in services.personas.of(guild_id).values():
         live = localise(
-            _live_text(services, persona, guild_id) or gettext_lazy("base model"), language
+            live_text(services, persona, guild_id) or gettext_lazy("base model"), language
         )
         words = [f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live})"]
         for channel in channels:
@@ -327,7 +298,7 @@ async def candidates(
     )
 
 
-def _live_text(services: Services, persona: Persona, guild_id: int) -> str:
+def live_text(services: Services, persona: Persona, guild_id: int) -> str:
     """The live version of a server, and whether it cannot be served. Empty for the base model."""
     live = services.store.versions.live(persona.id, guild_id) or ""
     model = services.served_versions.incompatible.model_of(persona.id, live)

@@ -229,10 +229,16 @@ async def talk_from_form(interaction: Interaction, persona_id: str, values: dict
 
 async def _acknowledge(interaction: Interaction) -> None:
     """Acknowledge a form: the message that opened it is edited, or there will be a new one."""
-    if interaction.message:
+    if _opened_by_text(interaction):
         await defer(interaction)
     else:
         await defer(interaction, ephemeral=True, thinking=True)
+
+
+def _opened_by_text(interaction: Interaction) -> bool:
+    """Report whether the form was opened by a button that stands below a text; a layout takes none."""
+    message = interaction.message
+    return message is not None and not message.flags.components_v2
 
 
 async def _show(
@@ -242,7 +248,7 @@ async def _show(
     files: Mapping[str, bytes] | None = None,
 ) -> None:
     attached = [discord.File(io.BytesIO(content), name) for name, content in (files or {}).items()]
-    if interaction.message:
+    if _opened_by_text(interaction):
         await edit_response(
             interaction,
             content=text[:MAX_MESSAGE_CHARS],

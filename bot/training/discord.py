@@ -11,6 +11,7 @@ from discord.ext import commands
 from bot.chat.places import SPEAK_PLACES, GuildChannel
 from bot.data.discord import offer_fetch
 from bot.platform.clock import BackgroundTask
+from bot.platform.discord_kit.layouts import text_card
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -21,7 +22,7 @@ from bot.platform.discord_kit.transformers import (
     persona_option,
     require_persona,
 )
-from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond
+from bot.platform.discord_kit.ui import PersistentButton, defer, respond, respond_with_layout
 from bot.platform.errors import RefusedError, redact_paths
 from bot.services import Bot
 from bot.store import TrainingJob
@@ -33,7 +34,7 @@ from bot.training.discord_progress import (
     current_job_text,
     resume_job,
 )
-from bot.training.status_text import plan_text, retrain_all_text
+from bot.training.status_text import plan_texts, retrain_all_text
 from bot.versions.discord import usable_versions
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
@@ -42,6 +43,8 @@ from personas.schemas.chat import Persona
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
+REST_TEXT = "-# The rest is on the page of the training."
+PLAN_REST_TEXT = "-# The rest is on the dashboard's page for plans."
 CARD_SHARE_BESIDE_DATA = 0.5
 """Share of the replies that are written from the card where a data set is named, too."""
 RETRY_INTERVAL_S = 60.0
@@ -242,15 +245,18 @@ async def _queue(interaction: Interaction, channel: GuildChannel, request: Train
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    lines = [
+    head = (
         f"Queued as `{started.job.job_id}`, with the recipe `{request.recipe}`. Its progress and "
-        "the time left are below.",
-        "-# **Cancel** stops it. `/finetune preview` shows the plan of a run without starting one.",
-        *teacher_notes(request),
-    ]
-    lines += [redact_paths(note, services.home) for note in started.notes]
-    cancel = button_view(CancelJobButton(started.job.job_id))
-    await respond(interaction, "\n".join(lines), cancel)
+        "the time left are below.\n"
+        "-# **Cancel** stops it. `/finetune preview` shows the plan of a run without starting one."
+    )
+    notes = [redact_paths(note, services.home) for note in started.notes]
+    card = text_card(
+        [head, "\n".join([*teacher_notes(request), *notes])],
+        rest=REST_TEXT,
+        buttons=[CancelJobButton(started.job.job_id)],
+    )
+    await respond_with_layout(interaction, card)
 
 
 @FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
@@ -287,14 +293,15 @@ async def preview(
         planned = await trainings.plan(request, interaction.guild_id or 0)
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    text = plan_text(
+    texts = plan_texts(
         planned.plan,
         request.recipe,
         position=planned.position,
         is_training=planned.is_another_running,
         conflict=str(planned.conflict or ""),
     )
-    await respond(interaction, text)
+    title = f"### Plan of a training: {f'**{persona_id}**' if persona_id else 'dialogue'}"
+    await respond_with_layout(interaction, text_card([title, *texts], rest=PLAN_REST_TEXT))
 
 
 @FINETUNE.command(

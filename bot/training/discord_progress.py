@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import discord
@@ -226,7 +227,7 @@ class ProgressMessages:
             state = f"{job.job_id} {job.finished_at or job.queued_at}"
             nonce = hashlib.sha256(state.encode()).hexdigest()[:16]
         if channel := self._channel(job):
-            view = message.view or discord.utils.MISSING
+            view: Any = message.view or discord.utils.MISSING
             sent = await channel.send(message.text, view=view, files=message.files, nonce=nonce)
             self._bot.services.store.jobs.set_progress_message(
                 job.job_id, sent.id, announced=job.has_ended

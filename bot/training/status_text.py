@@ -32,7 +32,7 @@ MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
 MAX_RETRAINED = 12
 """Personas in a message of `/finetune all`."""
-MAX_PLAN_LINES = 6
+MAX_PLAN_LINES = 10
 """Lines of a plan on one topic."""
 MAX_PLAN_LINE_CHARS = 200
 """Characters of a line of the import's report: a Discord message takes 2,000."""
@@ -336,11 +336,11 @@ def job_title(job: TrainingJob, what: str) -> str:
     return f"{what}: {name} (`{job.job_id}`)"
 
 
-def plan_text(
+def plan_texts(
     plan: TrainingPlan, recipe: str, *, position: int, is_training: bool, conflict: str = ""
-) -> str:
-    """Describe a plan; `position` 1 is next in the queue, `conflict` is why it could not be queued
-    now.
+) -> list[str]:
+    """Describe a plan: its data, what it takes, and its place in the queue. `position` 1 is next,
+    `conflict` is why it could not be queued now.
     """
     lines = [
         f"**{plan.samples['train']:,}** replies to learn from, {plan.samples['eval']:,} held out; "
@@ -353,24 +353,25 @@ def plan_text(
         lines.append(f"- {rows:,}: {reason}")
     for line in plan.import_lines[:MAX_PLAN_LINES]:
         lines.append(shorten(line, MAX_PLAN_LINE_CHARS, placeholder=" …"))
+    takes = []
     for estimate in plan.recipes:
         if estimate.recipe != recipe:
             continue
-        lines += [
+        takes += [
             f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)} in "
             f"all, {estimate.memory_bytes / 2**30:.1f} GiB of memory.",
             f"-# {phases_text(estimate)}estimated from {estimate.basis}",
         ]
-        lines += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_PLAN_LINES]]
+        takes += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_PLAN_LINES]]
     if conflict:
-        lines.append(f"It could not be started now: {conflict} Nothing has been queued.")
+        place = f"It could not be started now: {conflict} Nothing has been queued."
     else:
         behind = " after the running one" if is_training else ""
-        lines.append(
+        place = (
             f"Started now, it would be number {position} in the queue{behind}. Nothing has been "
             "queued."
         )
-    return "\n".join(lines)
+    return ["\n".join(lines), "\n".join(takes), place]
 
 
 def phases_text(estimate: RecipeEstimate) -> str:

@@ -48,7 +48,7 @@ async def moderate(stage, **options):
 
 
 async def refused(answer, words):
-    await until(lambda: words in (answer.message or {}).get("content", ""))
+    await until(lambda: words in answer.text)
     assert answer.ephemeral
 
 
@@ -68,7 +68,7 @@ async def imported(stage):
     answer = await stage.moderator.slash(
         OFFICE, "persona import", card=StoredFile.named("velvet.toml", CARD)
     )
-    await until(lambda: "is a persona" in (answer.message or {}).get("content", ""))
+    await until(lambda: "is a persona" in answer.text)
     return answer.message["content"]
 
 
@@ -138,7 +138,7 @@ async def test_a_mark_that_was_lost_while_the_bot_was_away_is_told_at_the_next_m
     await silent(stage, QUAY, "hello??")
     assert len(notices(stage)) == 1
     shown = await stage.member.slash(QUAY, "persona show")
-    assert "Silent here: it is age-restricted" in shown.message["content"]
+    await until(lambda: "Silent here: it is age-restricted" in shown.text)
     lines = stage.client.services.scheduled_lines
     quay = stage.client.get_channel(channel_id(stage, QUAY))
     assert "is age-restricted, and the channel is not" in lines.hindrance(quay)
@@ -242,7 +242,7 @@ async def test_a_card_of_all_servers_keeps_its_mark_and_one_of_the_server_does_n
             card=StoredFile.named("velvet.toml", CARD),
             id="velvet",
         )
-        await until(lambda: "has a new card" in (answer.message or {}).get("content", ""))
+        await until(lambda: "has a new card" in answer.text)
         assert IMPORT_NOTE not in answer.message["content"], "moderators have decided otherwise"
         await stage.moderator.slash(OFFICE, "persona remove", persona="velvet")
 

@@ -19,7 +19,7 @@ from bot.settings import SettingsError, load_settings
 from bot.store import StoreError
 from personas.errors import BaseModelError, CardError, UnderstudyError
 from personas.home.job_material import ShippedData
-from sandbox import Sandbox, patch_discord
+from sandbox import Sandbox, message_text, patch_discord
 from tests.bot.conftest import INN, QUAY, finished_reply
 from tests.fakes import until
 from tests.trainer.job_folders import shipping_few
@@ -275,7 +275,9 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(
 
         def shown(*beginnings: str) -> list[dict]:
             return [
-                m for _, m in stage.events[mark:] if m.get("content", "").startswith(beginnings)
+                m
+                for _, m in stage.events[mark:]
+                if message_text(m).removeprefix("### ").startswith(beginnings)
             ]
 
         def has_waited() -> bool:
@@ -292,7 +294,7 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(
         await until(lambda: shown("Trained", "Failed"), 240)
         ended = shown("Trained", "Failed")
         print(f"{len(answered)} replies while training, the slowest after {max(answered):.2f} s")
-        assert ended[0]["content"].startswith("Trained"), ended[0]["content"]
+        assert "Trained" in message_text(ended[0]), message_text(ended[0])
         assert len(answered) >= 3 and has_waited()
         assert any(
             "tokens/s" in m["content"] and "ready in about" in m["content"]

@@ -24,8 +24,8 @@ from tests.fakes import until
 
 async def moderated(stage, command, where=QUAY, /, **options):
     answer = await stage.moderator.slash(where, command, **options)
-    await until(lambda: (answer.message or {}).get("content"))
-    return answer.message["content"]
+    await until(lambda: answer.text)
+    return answer.text
 
 
 async def audited(stage, channel=OFFICE):

@@ -33,7 +33,7 @@ MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png
 
 
 async def response_text(answer, words):
-    await until(lambda: words in (answer.message or {}).get("content", ""))
+    await until(lambda: words in answer.text)
     assert answer.ephemeral
     return answer.message
 

@@ -11,8 +11,8 @@ from tests.fakes import until
 
 
 async def said(answer, words):
-    await until(lambda: words in (answer.message or {}).get("content", ""))
-    return answer.message["content"]
+    await until(lambda: words in answer.text)
+    return answer.text
 
 
 async def set_three(stage, channel=QUAY, **options):

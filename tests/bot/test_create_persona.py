@@ -37,7 +37,7 @@ async def opened(stage, member=None, **options):
 
 async def said(answer, words):
     try:
-        await until(lambda: words in (answer.message or {}).get("content", ""))
+        await until(lambda: words in answer.text)
     except TimeoutError:
         raise AssertionError((words, answer.message)) from None
     assert answer.ephemeral
@@ -286,6 +286,22 @@ async def test_only_moderators_create_and_a_card_fills_in_the_form(stage, tmp_pa
     edited = find(stage, "Mira of the Stairs")
     assert edited.speech == "In riddles." and edited.mes_example == persona.mes_example
     assert edited.avatar.read_bytes() == PIXEL and edited.scenario == persona.scenario
+
+
+async def test_a_persona_is_edited_from_its_card(stage):
+    """The card is a layout, in which no text can be put: what was done is told in a new message."""
+    message = await created(stage)
+    await stage.moderator.click(message, f"Use it in #{OFFICE}")
+    await stage.sees("**What next?**")
+    card = await stage.moderator.slash(OFFICE, "persona show")
+    await said(card, "**Marlow Finch** (`marlow-finch`)")
+    edit = await stage.moderator.click(card.message, "Edit")
+    done = await stage.moderator.submit(edit, **{**typed_in(edit), "speech": "In riddles."})
+    told = await said(done, "speaks by this card from the next reply on")
+    assert told["id"] != card.message["id"] and labels(told)[0] == "Talk to it"
+    assert find(stage, "marlow-finch").speech == "In riddles."
+    refused = await stage.moderator.submit(edit, **{**typed_in(edit), "name": "You"})
+    assert labels(await said(refused, "Choose another name.")) == ["Try again"]
 
 
 async def test_a_persona_never_gets_the_versions_of_a_removed_one(stage):

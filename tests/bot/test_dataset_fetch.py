@@ -11,6 +11,7 @@ import pytest
 
 from bot.demo_guild import MODERATOR
 from bot.training.request_materials import gather_materials
+from sandbox import message_text
 from tests.bot.conftest import QUAY
 from tests.fakes import until
 from tests.hub_server import COMMIT, FETCHER, Hub, Repository, reach
@@ -90,7 +91,7 @@ async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
     named = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oasst2")
     (choice,) = named
     assert choice["name"].split(" · ") == ["oasst2", "35 languages", "Apache-2.0"]
-    assert (await answer_to(stage, dataset="oasst2"))["content"].startswith("Queued as")
+    assert message_text(await answer_to(stage, dataset="oasst2")).startswith("Queued as")
 
 
 async def test_only_the_owner_may_where_the_setting_says_operator(asking, hub):

@@ -23,6 +23,7 @@ from personas.home.adapters import (
 from personas.home.data_subjects import write_people
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.training import AdapterManifest, TrainingRequest
+from sandbox import message_text
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_bundled_adapter import PLAIN, sealed
 from tests.bot.test_card_commands import response_text
@@ -63,7 +64,7 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     await until(lambda: served.backend.busy)
     put_adapter(tmp_path, job_id=served.backend.runs[0].job_id)
     served.backend.finish()
-    result = (await served.sees("Trained: **v1**"))["content"]
+    result = message_text(await served.sees("Trained: **v1**"))
     assert "Promote…" in result and f"`/finetune promote version:dialogue/{NAME}`" in result
     assert (
         f"it is the model `dialogue/{NAME}`" in result

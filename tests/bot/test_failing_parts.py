@@ -26,6 +26,7 @@ from personas.lore.index import LoreIndex
 from sandbox.channel_messages import EPHEMERAL, LOADING
 from sandbox.gateway import Gateway
 from sandbox.interactions import CallbackType
+from sandbox.message_components import all_components
 from sandbox.wire_faults import RequestFault
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.chaos.failing_calls import CALLS, FOLLOW_UPS
@@ -371,8 +372,8 @@ async def test_a_private_text_after_a_public_deferral_stays_private(stage):
     result = await stage.sees("Trained", since=mark)
     (promote,) = [
         one["custom_id"]
-        for one in result["components"][0]["components"]
-        if "promote:" in one["custom_id"]
+        for one in all_components(result["components"])
+        if "promote:" in one.get("custom_id", "")
     ]
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     mark = stage.mark

@@ -15,7 +15,7 @@ from personas.errors import AdapterError, RequestError
 from personas.schemas.training import Teacher
 from personas.schemas.training_events import Epoch, Progress
 from sandbox import SandboxRefusal, message_text
-from sandbox.message_components import all_components
+from sandbox.message_components import IS_COMPONENTS_V2, all_components
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -29,7 +29,7 @@ STEP = Progress(
 async def start(stage, channel=QUAY, **options):
     answer = await stage.moderator.slash(channel, "finetune start", **options)
     await until(lambda: answer.message and not answer.message["flags"] & 128)
-    return answer.message["content"]
+    return answer.text
 
 
 async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
@@ -126,9 +126,10 @@ async def test_the_code_refuses_a_member_even_where_the_server_opened_the_comman
 
 async def test_a_training_begun_by_a_slip_is_cancelled_where_it_was_begun(stage):
     answer = await stage.moderator.slash(QUAY, "finetune start")
-    await until(lambda: "Queued as" in (answer.message or {}).get("content", ""))
-    words = answer.message["content"]
+    await until(lambda: "Queued as" in answer.text)
+    words = answer.text
     assert "with the recipe" in words and "`/finetune preview` shows the plan" in words
+    assert answer.message["flags"] & IS_COMPONENTS_V2
     await until(lambda: stage.backend.busy)
     await stage.moderator.click(answer.message, "Cancel")
     await stage.sees("Cancelled: **ballast v1**")
@@ -141,7 +142,7 @@ async def test_cancel_ends_a_running_job_and_says_so(stage):
     await stage.sees("Cancelled: **ballast v1**")
     await until(lambda: not stage.backend.busy)
     answer = await stage.moderator.slash(QUAY, "finetune cancel")
-    await until(lambda: "There is no job" in (answer.message or {}).get("content", ""))
+    await until(lambda: "There is no job" in answer.text)
 
 
 async def ready_with_first_card(stage, version):
@@ -210,7 +211,7 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     stage.backend.finish()
     assert (await stage.sees("Trained: **ballast v1**"))["id"] != again["id"]
     answer = await stage.moderator.slash(QUAY, "finetune resume")
-    await until(lambda: "no job that can be resumed" in (answer.message or {}).get("content", ""))
+    await until(lambda: "no job that can be resumed" in answer.text)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,11 @@ async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_count
     stage.backend.result = stage.backend.result.model_copy(update={"lore_pairs": counts})
     answer = await stage.moderator.slash(QUAY, "finetune preview", lore_pairs=0.3)
     await until(lambda: answer.message and not answer.message["flags"] & 128)
-    text = answer.message["content"]
+    text = answer.text
+    (box,) = answer.message["components"]
+    title, *_ = box["components"]
+    assert title["content"] == "### Plan of a training: **ballast**"
+    assert [part["type"] for part in box["components"]] == [10, 14, 10, 14, 10, 14, 10]
     assert re.search("48 extracted.*68 synthesised.*70 are used: 30%", text)
     assert stage.backend.planned[-1].lore_pairs == 0.3
     alone = await start(stage, lore_pairs=1.0, dataset="ballast")
@@ -387,9 +392,7 @@ async def test_promote_and_rollback_by_command(stage):
         ("finetune promote", {"persona": "oda"}, "Oda Marrow has no trained version yet."),
     ):
         answer = await stage.moderator.slash(QUAY, command, **options)
-        await until(
-            lambda answer=answer, words=words: words in (answer.message or {}).get("content", "")
-        )
+        await until(lambda answer=answer, words=words: words in answer.text)
         assert answer.ephemeral
     assert store.versions.installed("ballast")[0].scorecard == SCORECARD
 
@@ -399,7 +402,9 @@ async def test_a_result_says_what_is_so_however_it_came_about(stage):
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
     result = await stage.sees("Trained: **ballast v1**")
-    assert "Promote makes it live" in result["content"] and buttons_of(stage, result) == ["Promote"]
+    assert "Promote makes it live" in message_text(result) and buttons_of(stage, result) == [
+        "Promote"
+    ]
     await stage.moderator.slash(QUAY, "finetune promote")
     await stage.sees("It is live now.")
     assert buttons_of(stage, result) == ["Roll back"]

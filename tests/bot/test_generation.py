@@ -21,7 +21,7 @@ EVERYWHERE = GenerationScope(0, persona_id="oda")
 
 
 async def response_text(answer, words):
-    await until(lambda: words in (answer.message or {}).get("content", ""))
+    await until(lambda: words in answer.text)
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
         moderator = stage.moderator
         shown = await stage.member.slash(QUAY, "persona show")
         await response_text(shown, "Longest reply: 120 tokens (the default)")
-        assert "Context: 4,096 tokens (the engine's)" in shown.message["content"]
+        assert "Context: 4,096 tokens (the engine's)" in shown.text
         done = await moderator.slash(
             QUAY, "persona generation set", max_new_tokens=300, temperature=0.25
         )

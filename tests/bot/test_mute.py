@@ -43,7 +43,7 @@ async def test_a_mute_survives_a_restart_and_unmute_lifts_it(tmp_path):
     async with on_stage(tmp_path) as stage:
         await stage.member.say(INN, "hello?")
         shown = await stage.member.slash(INN, "persona show")
-        assert "Muted by a moderator" in shown.message["content"]
+        await until(lambda: "Muted by a moderator" in shown.text)
         listed = await stage.member.slash(INN, "persona list")
         assert "Muted: all personas in the whole" in listed.message["content"]
         wrong = await stage.moderator.slash(INN, "persona unmute")

@@ -17,6 +17,7 @@ from bot.settings import load_settings
 from bot.training.resource_sharing import OFFLOAD_TEXT, PACKED_TEXT, GpuOffloadBackend
 from personas.engine.remote import server_process, vllm_memory
 from personas.home.effect_probe import read_effect_results
+from sandbox import message_text
 from tests.bot.conftest import INN, QUAY, finished_reply
 from tests.fakes import until
 from tests.personas.vllm_engine.own_vllm import OwnVllm
@@ -87,7 +88,7 @@ class Story:
         return [
             message
             for _, message in self.stage.events
-            if message.get("content", "").startswith(beginnings)
+            if message_text(message).removeprefix("### ").startswith(beginnings)
         ]
 
     def replies(self) -> list[dict]:
@@ -165,7 +166,7 @@ async def test_talk_train_promote_and_talk_while_the_server_is_killed(
 
         await until(lambda: story.shown("Trained", "Failed"), TIMEOUT_S)
         ended = story.shown("Trained", "Failed")[0]
-        assert ended["content"].startswith("Trained"), ended["content"]
+        assert "Trained" in message_text(ended), message_text(ended)
         await until(lambda: app.services.engine.device == "cuda" and own.held_bytes, 60)
         assert own.options()[-1]["quantization"] is None
 

@@ -1,17 +1,21 @@
 """`/persona`: who lives where, who may say so, and what is missing."""
 
 import dataclasses
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
+from bot.personas.discord_show import REST_TEXT
 from bot.platform.permissions import REQUIRED_PERMISSIONS, invite_url, required_permissions
+from sandbox.message_components import all_components
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 
 
 async def response_text(answer, words):
-    await until(lambda: words in (answer.message or {}).get("content", ""))
+    await until(lambda: words in answer.text)
     assert answer.ephemeral
 
 
@@ -161,3 +165,62 @@ async def test_commands_are_registered_once_and_again_only_when_they_changed(tmp
     (tmp_path / "commands.sha256").write_text("of an older version")
     async with on_stage(tmp_path) as stage:
         assert len([kind for kind, _ in stage.sandbox.events if kind == "commands"]) == 1
+
+
+def parts_of(message):
+    return list(all_components(message["components"]))
+
+
+def buttons_of(message):
+    return [part["label"] for part in parts_of(message) if "label" in part]
+
+
+async def test_a_card_shows_the_picture_the_version_and_buttons_by_right(stage):
+    shown = await stage.member.slash(QUAY, "persona show")
+    await until(lambda: "Answers every message" in shown.text)
+    assert shown.ephemeral and shown.message["content"] == ""
+    (box,) = shown.message["components"]
+    who, _, replies, _ = box["components"]
+    title, tagline, state = who["components"][0]["content"].splitlines()
+    assert title == "### **Ballast** (`ballast`)" and "Dock Crane" in tagline
+    assert state.endswith("Live: base model (not trained yet).")
+    assert replies["content"].startswith("• Longest reply")
+    async with aiohttp.ClientSession() as http:
+        answer = await http.get(who["accessory"]["media"]["url"])
+        assert (await answer.read()).startswith(b"\xff\xd8"), "a small JPEG"
+    assert who["accessory"]["description"] == "Ballast"
+    assert buttons_of(shown.message) == ["Talk to it"]
+    shown = await stage.moderator.slash(QUAY, "persona show")
+    await until(lambda: shown.text)
+    # A card that came with the bot is not edited from a server.
+    assert buttons_of(shown.message) == ["Talk to it", "Train it"]
+
+
+async def test_the_buttons_of_a_card_ask_and_train(stage):
+    shown = await stage.moderator.slash(QUAY, "persona show")
+    await until(lambda: shown.text)
+    mark = stage.mark
+    asked = await stage.moderator.click(shown.message, "Talk to it")
+    await stage.moderator.submit(asked, text="how heavy is fog?")
+    assert "how heavy is fog?" in (await stage.finished(QUAY, mark))["content"]
+    told = await stage.moderator.click(shown.message, "Train it")
+    await response_text(told, "A training needs replies for Ballast")
+
+
+async def test_a_card_without_a_picture_has_none(stage):
+    persona = stage.client.services.personas.get("ballast", 0)
+    damaged = dataclasses.replace(persona, avatar=Path(__file__))
+    for without in (damaged, dataclasses.replace(persona, avatar=None)):
+        stage.client.services.personas._shipped["ballast"] = without
+        shown = await stage.member.slash(QUAY, "persona show")
+        await until(lambda shown=shown: "Answers every message" in shown.text)
+        assert not [part for part in parts_of(shown.message) if "accessory" in part]
+
+
+async def test_a_card_that_is_too_long_is_cut_and_says_where_to_read_on(stage):
+    persona = stage.client.services.personas.get("ballast", 0)
+    long = dataclasses.replace(persona, tagline="weighs all " * 400)
+    stage.client.services.personas._shipped["ballast"] = long
+    shown = await stage.member.slash(QUAY, "persona show")
+    await until(lambda: shown.text)
+    assert shown.text.endswith(REST_TEXT) and shown.text.startswith("### **Ballast**")

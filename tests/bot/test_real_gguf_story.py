@@ -10,6 +10,7 @@ from bot.demo_guild import MEMBER, MODERATOR
 from bot.settings import load_settings
 from personas.home.adapters import adapter_ref
 from personas.home.effect_probe import load_effect_probe, read_effect_results
+from sandbox import message_text
 from tests.bot.conftest import QUAY, finished_reply
 from tests.fakes import until
 from tests.real_llama import llama_program, real_model, setting_of
@@ -63,12 +64,12 @@ async def train(app):
         return [
             message
             for _, message in stage.events[mark:]
-            if message.get("content", "").startswith(("Trained", "Failed"))
+            if message_text(message).removeprefix("### ").startswith(("Trained", "Failed"))
         ]
 
     await until(results, TRAINING_TIMEOUT_S)
     result = results()[0]
-    assert result["content"].startswith("Trained"), result["content"]
+    assert "Trained" in message_text(result), message_text(result)
     return result
 
 

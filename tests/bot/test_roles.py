@@ -11,6 +11,7 @@ from bot.platform.discord_kit import transformers
 from bot.platform.discord_kit.ui import button_view
 from bot.versions.discord import RollbackButton
 from bot.versions.rollout.discord import HistoryPageButton
+from sandbox.message_components import all_components
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_moderation import asked
@@ -89,8 +90,7 @@ async def test_teaching_takes_the_role_and_the_members_consent(stage):
 def with_button(stage, label):
     """The latest message of the inn that has a button with this label, if there is one."""
     for message in reversed(stage.sandbox.messages(INN)):
-        rows = message["components"]
-        if any(one.get("label") == label for row in rows for one in row["components"]):
+        if any(one.get("label") == label for one in all_components(message["components"])):
             return message
     return None
 

@@ -135,6 +135,10 @@ async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
         )
 
 
+def plan_text(*args, **options):
+    return "\n".join(status_text.plan_texts(*args, **options))
+
+
 def test_a_plan_lists_what_is_taken_and_what_is_not():
     taken = {
         "as_is": [{"what": "column neno (what is said)", "why": ""}],
@@ -146,13 +150,13 @@ def test_a_plan_lists_what_is_taken_and_what_is_not():
         ],
         "not_taken": [{"what": "column alama", "why": "it has no role"}],
     }
-    text = status_text.plan_text(
+    text = plan_text(
         PLAN.model_copy(update={"import_report": taken}), "demo-cpu", position=1, is_training=False
     )
     assert "\nTaken as is: column neno (what is said)\n" in text
     assert "\nTaken with another meaning: SillyTavern chat – of several swipes" in text
     assert "\nNot taken: column alama – it has no role\n" in text
-    assert "Taken" not in status_text.plan_text(PLAN, "demo-cpu", position=1, is_training=False)
+    assert "Taken" not in plan_text(PLAN, "demo-cpu", position=1, is_training=False)
 
 
 def test_a_histogram_has_few_bars_and_loses_no_sample():

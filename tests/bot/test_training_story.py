@@ -15,6 +15,7 @@ from personas.home.job_folder import REQUEST_FILE
 from personas.home.job_material import ShippedData
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.training import JobSpec
+from sandbox import message_text
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import put_talk
 from tests.fakes import until
@@ -115,7 +116,9 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(
 
         def shown(beginning):
             return [
-                m["content"] for _, m in stage.events if m.get("content", "").startswith(beginning)
+                text
+                for _, m in stage.events
+                if (text := message_text(m).removeprefix("### ")).startswith(beginning)
             ]
 
         await until(lambda: shown("Trained") or shown("Failed"), 300)

@@ -22,9 +22,10 @@ from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.platform.db.database import Row, open_read_only
 from bot.privacy.texts import TEXTS
 from bot.store import HOME_DATABASE, Channel, Store
-from sandbox import Sandbox, SandboxRefusal
+from sandbox import Sandbox, SandboxRefusal, message_text
 from sandbox.interactions import CallbackType
 from sandbox.member_client import InteractionResponse
+from sandbox.message_components import all_components
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
@@ -185,7 +186,7 @@ class Conversation:
         answer = await moderator.slash(
             channel, "finetune start", persona=self.channels[channel], **short
         )
-        if found := QUEUED.search((answer.message or {}).get("content", "")):
+        if found := QUEUED.search(answer.text):
             self._queued.add(found[1])
 
     async def decide(self, channel: str) -> None:
@@ -309,7 +310,9 @@ class Conversation:
             f"the job {one}: {jobs.get(one)}" for one in self._queued if jobs.get(one) not in ended
         ]
         sent = [
-            message["content"] for name in self.channels for message in self.sandbox.messages(name)
+            message_text(message).removeprefix("### ")
+            for name in self.channels
+            for message in self.sandbox.messages(name)
         ]
         for job_id in jobs:
             results = sum(
@@ -343,7 +346,7 @@ class Conversation:
 
 async def _confirmed(answer: InteractionResponse, texts: Sequence[str]) -> None:
     """Wait until an answer has one of these texts."""
-    while not any(text in (answer.message or {}).get("content", "") for text in texts):  # noqa: ASYNC110
+    while not any(text in answer.text for text in texts):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
@@ -364,7 +367,8 @@ def report(talk: Conversation, seed: int) -> Outcome:
 
 
 def _buttons(message: dict[str, Any]) -> list[str]:
-    return [item["custom_id"] for row in message["components"] for item in row["components"]]
+    items = all_components(message["components"])
+    return [item["custom_id"] for item in items if "custom_id" in item]
 
 
 @asynccontextmanager

@@ -20,7 +20,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from sandbox import InteractionResponse, Sandbox, StoredFile
+from sandbox import InteractionResponse, Sandbox, StoredFile, message_text
+from sandbox.message_components import all_components
 from tests.docs.reading import ROOT, Fence
 
 LINKED = (
@@ -161,10 +162,11 @@ class FenceRunner:
         """
         for _ in range(int(TRAINING_TIMEOUT_S / POLL_INTERVAL_S)):
             for kind, message in self._guild.events[since:]:
-                if kind in ("message", "edit") and words in (message.get("content") or "").replace(
-                    "*", ""
-                ):
-                    self.output += message["content"] + "\n"
+                if kind not in ("message", "edit"):
+                    continue
+                text = message_text(message)
+                if words in text.replace("*", ""):
+                    self.output += text + "\n"
                     return message
             await asyncio.sleep(POLL_INTERVAL_S)
         raise AssertionError(f"{words!r} did not appear; last: {self._guild.events[-3:]}")
@@ -186,13 +188,11 @@ def _steps(lines: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
 async def _final_answer(answer: InteractionResponse) -> str:
     """Waits for the bot's final answer to an interaction."""
     for _ in range(int(ANSWER_TIMEOUT_S / POLL_INTERVAL_S)):
-        message = answer.message
-        if message and message["content"]:
-            return str(message["content"])
+        if answer.text:
+            return answer.text
         await asyncio.sleep(POLL_INTERVAL_S)
     raise AssertionError("the bot did not answer")
 
 
 def _has_button(message: dict[str, Any], label: str) -> bool:
-    rows = message.get("components", ())
-    return any(one.get("label") == label for row in rows for one in row.get("components", ()))
+    return any(one.get("label") == label for one in all_components(message.get("components", ())))

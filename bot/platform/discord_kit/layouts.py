@@ -28,6 +28,14 @@ def card_layout(*items: Item, colour: discord.Colour | None = None) -> ui.Layout
     return view
 
 
+def text_card(texts: Sequence[str], *, rest: str, buttons: Sequence[Item] = ()) -> ui.LayoutView:
+    """A card of texts with a line between two of them, as many as have room, and buttons below."""
+    items: list[Item] = []
+    for text in fit_texts([text for text in texts if text], rest):
+        items += [*([ui.Separator()] if items else []), ui.TextDisplay(text)]
+    return card_layout(*items, *button_rows(buttons))
+
+
 def button_rows(buttons: Sequence[Item]) -> list[Item]:
     """Return rows of buttons, five each; none without buttons."""
     rows: list[Item] = []

@@ -41,6 +41,8 @@ ALREADY_ACKNOWLEDGED = 40060
 """Discord's error code for a second response to an interaction; the key of `interaction.extras`
 that says so, too.
 """
+AnyView = discord.ui.View | discord.ui.LayoutView
+"""Below a text, or in its place. discord.py's methods have types for either, but not for both."""
 FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
 """Called with the rest of the form's custom id and its values by custom id."""
 
@@ -124,6 +126,35 @@ async def respond(
     """
     text = localise(text, interaction_language(interaction, is_private=ephemeral))
     text = text[:MAX_MESSAGE_CHARS]
+    await _respond(
+        interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds, files=files
+    )
+
+
+async def respond_with_layout(
+    interaction: discord.Interaction[Any],
+    layout: discord.ui.LayoutView,
+    *,
+    ephemeral: bool = True,
+    files: Sequence[discord.File] = (),
+) -> None:
+    """Respond as `respond` does, with a layout of components in place of a text.
+
+    No text can be put in its place later, so that nothing with progress has one.
+    """
+    await _respond(interaction, None, layout, ephemeral=ephemeral, files=files)
+
+
+async def _respond(
+    interaction: discord.Interaction[Any],
+    text: str | None,
+    view: AnyView | None,
+    *,
+    ephemeral: bool,
+    suppress_embeds: bool = False,
+    files: Sequence[discord.File] = (),
+) -> None:
+    shown: Any = view or discord.utils.MISSING
     with _logging_failure(interaction):
         if not is_acknowledged(interaction):
             await respond_first(
@@ -138,15 +169,15 @@ async def respond(
             if interaction.extras.pop(EMPTY_RESPONSE, None) is not None:
                 await persist(interaction.delete_original_response)
             await interaction.followup.send(
-                text, view=view or discord.utils.MISSING, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
-                allowed_mentions=NO_MENTIONS, files=files or discord.utils.MISSING,
+                text or discord.utils.MISSING, view=shown, ephemeral=ephemeral,
+                suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS, files=files or discord.utils.MISSING,
             )  # fmt: skip
 
 
 async def respond_first(
     interaction: discord.Interaction[Any],
-    text: str,
-    view: discord.ui.View | None = None,
+    text: str | None,
+    view: AnyView | None = None,
     *,
     ephemeral: bool = False,
     suppress_embeds: bool = False,
@@ -155,10 +186,11 @@ async def respond_first(
 
     Raises `discord.HTTPException` and others if the response failed or came too late.
     """
+    shown: Any = view or discord.utils.MISSING
     response = await acknowledge(
         interaction,
         lambda: interaction.response.send_message(
-            text, view=view or discord.utils.MISSING, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
+            text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
             allowed_mentions=NO_MENTIONS,
         ),
     )  # fmt: skip
@@ -167,8 +199,8 @@ async def respond_first(
 
 async def fill_response(
     interaction: discord.Interaction[Any],
-    text: str,
-    view: discord.ui.View | None = None,
+    text: str | None,
+    view: AnyView | None = None,
     files: Sequence[discord.File] = (),
     *,
     suppress_embeds: bool = False,
@@ -179,15 +211,15 @@ async def fill_response(
     An edit can be repeated, where a follow-up would be posted twice.
     """
     content = text
-    if suppress_embeds:
+    if content is not None and suppress_embeds:
         # An edit cannot suppress embeds; a link in <> has none.
-        content = LINK_PATTERN.sub(r"<\g<0>>", text)
+        content = LINK_PATTERN.sub(r"<\g<0>>", content)
 
     async def edit() -> int:
         for file in files:
             file.reset()
         message = await interaction.edit_original_response(
-            content=content[:MAX_MESSAGE_CHARS],
+            content=content and content[:MAX_MESSAGE_CHARS],
             view=view,
             attachments=files,
             allowed_mentions=NO_MENTIONS,
