@@ -1,6 +1,6 @@
 """Discord's HTTP API as far as the bot uses it: a handler for each route, and the route table."""
 
-from sandbox import payloads, validation
+from sandbox import bot_member, payloads, validation
 from sandbox.application_commands import GLOBAL_SCOPE
 from sandbox.channel_messages import HAS_THREAD, MessageDraft
 from sandbox.channel_types import (
@@ -233,6 +233,11 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/guilds/{guild_id}/roles", lambda parts, call: parts.guild.roles()),
     ("GET", "/guilds/{guild_id}/channels", lambda parts, call: parts.guild.channels()),
     ("GET", "/guilds/{guild_id}/members", get_members),
+    (
+        "PATCH",
+        "/guilds/{guild_id}/members/@me",
+        lambda parts, call: bot_member.edit(parts, call.body or {}),
+    ),
     (
         "GET",
         "/guilds/{guild_id}/members/{user_id}",

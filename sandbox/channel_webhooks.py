@@ -1,7 +1,5 @@
 """Channel webhooks: created by the bot, executed under any name and avatar."""
 
-import base64
-import binascii
 import hashlib
 import re
 import secrets
@@ -14,11 +12,11 @@ from sandbox.gateway import Gateway
 from sandbox.guild import Guild
 from sandbox.network_conditions import NetworkConditions
 from sandbox.object_store import StoredFile
+from sandbox.pictures import read_picture
 from sandbox.sandbox_errors import ApiError, Json
 
 MAX_WEBHOOKS_PER_CHANNEL = 15  # Discord's
 FORBIDDEN_NAMES = re.compile(r"discord|clyde", re.IGNORECASE)
-DATA_URI = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,(.+)", re.DOTALL)
 LINKED_IMAGE_TYPE = "text/uri-list"
 
 
@@ -83,7 +81,8 @@ class WebhookManager:
         if "name" in body:
             hook["name"] = _allowed_name(body["name"], "name")
         if "avatar" in body:
-            hook["avatar"] = self._picture(body["avatar"])
+            picture = read_picture(body["avatar"])
+            hook["avatar"] = picture and self._store.put_avatar(picture)
         self._store.put("webhook", hook)
         self._dispatch_update(hook)
         return hook
@@ -116,21 +115,6 @@ class WebhookManager:
         author = payloads.webhook_author(hook["id"], name, avatar_hash)
         owner: dict[str, Any] = {"webhook_id": hook["id"], "application_id": hook["application_id"]}
         return self._messages.create(author, place, draft, **owner)
-
-    def _picture(self, uri: str | None) -> str | None:
-        if uri is None:
-            return None
-        invalid = ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
-        match = DATA_URI.fullmatch(uri)
-        if not match:
-            raise invalid
-        try:
-            data = base64.b64decode(match[2], validate=True)
-        except binascii.Error:
-            raise invalid from None
-        if not data:
-            raise invalid
-        return self._store.put_avatar(StoredFile("avatar", match[1], data))
 
     def _linked_picture(self, url: str) -> str:
         # Discord fetches the image; the sandbox makes no requests and leaves that to the page.

@@ -117,8 +117,10 @@ class Gateway:
             channel = guild.store.get("channel", channel_id)
             if not guild.may(guild.bot_id, Permission.VIEW_CHANNEL, channel):
                 return
+        # Of a bot's own member, Discord sends changes whatever the intents.
+        is_own = name == "GUILD_MEMBER_UPDATE" and data["user"]["id"] == guild.bot_id
         for session in self._sessions.values():
-            if session.shard.has(guild_id) and session.has_intent_for(name, data):
+            if session.shard.has(guild_id) and (is_own or session.has_intent_for(name, data)):
                 seen = data
                 if name in MESSAGE_EVENTS and not session.sees_content(data):
                     seen = without_content(data, guild.bot_id)

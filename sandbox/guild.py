@@ -120,7 +120,10 @@ class Guild:
 
     def _put_member(self, user: Json, roles: list[str], old: Json | None) -> None:
         joined_at = old["joined_at"] if old else payloads.format_timestamp(time_of(user["id"]))
-        self.store.put(self._member_kind, payloads.member(user, roles, joined_at), user["id"])
+        member = payloads.member(user, roles, joined_at)
+        if old:
+            member |= {"nick": old["nick"], "avatar": old["avatar"]}
+        self.store.put(self._member_kind, member, user["id"])
 
     def _bot_avatar(self) -> str | None:
         if self.seed.bot_avatar is None:
@@ -266,6 +269,10 @@ class Guild:
             raise SandboxRefusal("There is no such member, or no such role.")
         roles = [known[name] for name in (MEMBERS_ROLE_NAME, *role_names)]
         return self.store.put(self._member_kind, member | {"roles": roles}, user_id)
+
+    def change_bot(self, **fields: str | None) -> Json:
+        """Store the bot's nickname or picture in this guild; returns the member."""
+        return self.store.put(self._member_kind, self.member(self.bot_id) | fields, self.bot_id)
 
     def people(self) -> list[Json]:
         return [member for member in self.members() if not member["user"]["bot"]]

@@ -102,7 +102,7 @@ def attachment_handler(store: ObjectStore) -> FileHandler:
 
 
 def avatar_handler(store: ObjectStore) -> FileHandler:
-    """Return the handler of /cdn/avatars/{owner_id}/{hash}.png, for images of any format."""
+    """Return the handler of /cdn/…/{hash}.png, for images of any format."""
 
     async def serve(request: web.Request) -> web.Response:
         return _send_file(store, request.match_info["name"].partition(".")[0], 16)

@@ -56,7 +56,8 @@ def mount_page(app: web.Application, shared: SharedComponents, links: Sequence[L
     app.router.add_get(
         "/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(shared.store)
     )
-    app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(shared.store))
+    for owner in ("avatars/{owner_id}", "guilds/{guild_id}/users/{owner_id}/avatars"):
+        app.router.add_get(f"/cdn/{owner}/{{name}}", http_api.avatar_handler(shared.store))
     app.router.add_get("/page-api/state", _in_guild(pages, _Page.state))
     app.router.add_get("/page-api/messages", _in_guild(pages, _Page.history))
     app.router.add_get("/page-api/live", _in_guild(pages, _Page.live))
@@ -119,6 +120,7 @@ class _Page:
                 "people": [self._shown(person) for person in people],
                 "languages": LANGUAGES,
                 "bot": guild.bot,
+                "bot_member": guild.member(guild.bot_id),
                 "roles": guild.roles(),
                 "channels": guild.visible_channels(me.id),
                 "stickers": STICKERS,
@@ -196,6 +198,8 @@ class _Page:
     def _sees(self, me: MemberClient, kind: str, data: Json) -> bool:
         if kind in ("commands", "controls"):
             return True
+        if kind == "member":
+            return bool(data["guild_id"] == self._container.guild.id)
         channel_id = data["id"] if kind == "channel" else data["channel_id"]
         is_whole = kind in ("typing", "channel") or ("author" in data and visible_to(data, me.id))
         return is_whole and self._container.guild.is_shown(channel_id, me.id)

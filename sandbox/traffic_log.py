@@ -7,7 +7,17 @@ from typing import Any
 
 from sandbox.sandbox_errors import Json
 
-EVENT_KINDS = ("message", "edit", "delete", "typing", "answer", "commands", "channel", "controls")
+EVENT_KINDS = (
+    "message",
+    "edit",
+    "delete",
+    "typing",
+    "answer",
+    "commands",
+    "channel",
+    "controls",
+    "member",
+)
 EventPredicate = Callable[[Json], bool]
 FeedEvent = tuple[str, Json]
 # Streamed replies make an edit a second, so a guild that runs for days must drop old events.

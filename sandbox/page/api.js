@@ -13,6 +13,7 @@ export const state = {
   stickers: [],
   languages: {},
   bot: null,
+  bot_member: null,
   controls: {},
   links: [],
   welcome: [],

@@ -8,7 +8,7 @@ import { $, h, openDialog, suggest } from "/page/dom.js";
 import { openForm } from "/page/form.js";
 import { EPHEMERAL } from "/page/message.js";
 import {
-  avatar, channelName, findChannel, FORUM, isLater, roleText, TEXT, userName,
+  avatar, channelName, findChannel, FORUM, isLater, roleText, shownUser, TEXT, userName,
 } from "/page/guild.js";
 import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
 import { drawActing, drawSidebar, listedChannels, openGuild } from "/page/sidebar.js";
@@ -53,6 +53,13 @@ function onChannel(channel) {
   drawAll();
 }
 
+/** The bot has another name or picture in the guild: also its earlier messages show it. */
+function onMember(member) {
+  state.bot_member = member;
+  conversation.redraw();
+  drawAll();
+}
+
 function onTyping({ channel_id, user }) {
   if (channel_id !== state.channel || user.id === state.me) return;
   clearTimeout(typists.get(user.id)?.timer);
@@ -60,7 +67,7 @@ function onTyping({ channel_id, user }) {
     typists.delete(user.id);
     drawStatus();
   };
-  typists.set(user.id, { name: userName(user), timer: setTimeout(stop, TYPING_MS) });
+  typists.set(user.id, { name: userName(shownUser(user)), timer: setTimeout(stop, TYPING_MS) });
   drawStatus();
 }
 
@@ -92,6 +99,7 @@ const EVENT_HANDLERS = {
   delete: onDelete,
   commands: () => loadState().then(drawAll),
   controls: onControls,
+  member: onMember,
 };
 
 function onDelete(message) {

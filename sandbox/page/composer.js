@@ -4,7 +4,7 @@ import { act, state, upload } from "/page/api.js";
 import { $, field, h, iconButton, openDialog, openMenu, suggest } from "/page/dom.js";
 import {
   ATTACH, avatar, channelName, DIRECT, encode, findChannel, may, SEND, SEND_IN_THREADS, SEND_POLLS,
-  THREAD, userName, users,
+  shownUser, THREAD, userName, users,
 } from "/page/guild.js";
 import { size } from "/page/message_parts.js";
 import { commandForm, commandsFor } from "/page/slash.js";
@@ -316,7 +316,7 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
       replying.replaceChildren();
       return;
     }
-    const name = h("b", {}, userName(message.author));
+    const name = h("b", {}, userName(shownUser(message.author)));
     const cancel = iconButton("✕", "Do not reply", { onclick: () => reply(null) });
     replying.replaceChildren(h("span", {}, "Replying to ", name), cancel);
     closeCommand();

@@ -7,7 +7,9 @@
 import { loadMessages, state } from "/page/api.js";
 import { $, h } from "/page/dom.js";
 import { draw, EPHEMERAL, regroup, USER_MESSAGE_TYPES } from "/page/message.js";
-import { idAt, isLater, now, findChannel, channelName, userName } from "/page/guild.js";
+import {
+  idAt, isLater, now, findChannel, channelName, shownUser, userName,
+} from "/page/guild.js";
 import { lastRead, markRead } from "/page/unread.js";
 
 const PAGE = 100;
@@ -288,7 +290,7 @@ function speak(item) {
     if (!item.spoken) return;
     const parts = item.querySelectorAll(".content, .display");
     const texts = [...parts].map((part) => part.textContent).filter(Boolean);
-    const words = `${userName(item.message.author)}: ${texts.join(" ")}`;
+    const words = `${userName(shownUser(item.message.author))}: ${texts.join(" ")}`;
     $("spoken").replaceChildren(h("p", {}, words));
   }, SPEAK_DELAY_MS);
 }

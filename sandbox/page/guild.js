@@ -35,7 +35,16 @@ export const isLater = (a, b) => BigInt(a) > BigInt(b);
 export const idAt = (time) => String(BigInt(Math.max(0, Date.parse(time) - DISCORD_EPOCH)) << 22n);
 
 export const userName = (user) => user.global_name ?? user.username;
-export const users = () => [...state.people.map((person) => person.user), state.bot];
+/**
+ * A user as the open channel shows them: in the guild's channels, the bot may have a name and a
+ * picture of its own.
+ */
+export function shownUser(user) {
+  if (user.id !== state.bot.id || findChannel()?.type === DIRECT) return user;
+  const { nick, avatar: picture } = state.bot_member;
+  return { ...user, global_name: nick, guild_avatar: picture };
+}
+export const users = () => [...state.people.map((person) => person.user), shownUser(state.bot)];
 export const person = (id) => state.people.find((one) => one.user.id === id);
 export function findName(id) {
   const user = users().find((each) => each.id === id);
@@ -77,8 +86,12 @@ export function avatar(user, className = "avatar") {
   let hue = 7; // the same for a name on every page
   for (const letter of name) hue = (hue * 31 + letter.codePointAt(0)) % 360;
   initial.style.setProperty("--hue", String(hue));
-  if (!user.avatar) return initial;
-  const image = h("img", { className, alt: "", src: `/cdn/avatars/${user.id}/${user.avatar}.png` });
+  let src = user.avatar && `/cdn/avatars/${user.id}/${user.avatar}.png`;
+  if (user.guild_avatar) {
+    src = `/cdn/guilds/${state.guild_id}/users/${user.id}/avatars/${user.guild_avatar}.png`;
+  }
+  if (!src) return initial;
+  const image = h("img", { className, alt: "", src });
   image.onerror = () => image.replaceWith(initial);
   return image;
 }

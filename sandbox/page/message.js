@@ -3,7 +3,7 @@
 import { h } from "/page/dom.js";
 import { markdown, plainText } from "/page/markdown.js";
 import {
-  applyRoleColour, avatar, findChannel, isLater, mentionsMember, now, userName,
+  applyRoleColour, avatar, findChannel, isLater, mentionsMember, now, shownUser, userName,
 } from "/page/guild.js";
 import {
   attachment, component, embed, forwarded, messageText, poll, sticker,
@@ -54,8 +54,9 @@ function cause(message) {
   if (!target) return [h("i", {}, "Original message was deleted")];
   const words = plainText(messageText(target)).slice(0, QUOTED_CHARACTERS) || "Press to see attachment";
   const props = { type: "button", className: "plain", "data-do": "jump", "data-id": target.id };
-  const name = applyRoleColour(h("b", {}, userName(target.author)), target.author.id);
-  const face = avatar(target.author, "avatar tiny");
+  const author = shownUser(target.author);
+  const name = applyRoleColour(h("b", {}, userName(author)), author.id);
+  const face = avatar(author, "avatar tiny");
   return [h("button", props, face, name, h("span", {}, words))];
 }
 
@@ -72,7 +73,7 @@ export function displayedMessage(message) {
 }
 
 function head({ author, timestamp }) {
-  const name = h("strong", { className: "name" }, userName(author));
+  const name = h("strong", { className: "name" }, userName(shownUser(author)));
   const parts = [applyRoleColour(name, author.id)];
   if (author.bot) parts.push(h("span", { className: "app" }, "APP"));
   parts.push(" ", when({ timestamp }));
@@ -101,7 +102,8 @@ function content(message) {
   }
   if (message.flags & LOADING) {
     const dots = h("i", { className: "dots" });
-    return [h("p", { className: "thinking" }, `${userName(message.author)} is thinking`, dots)];
+    const name = userName(shownUser(message.author));
+    return [h("p", { className: "thinking" }, `${name} is thinking`, dots)];
   }
   const nodes = markdown(message.content);
   if (!isEdited(message) || message.flags & IS_COMPONENTS_V2) return nodes;
@@ -138,10 +140,18 @@ function note(message) {
   return [h("span", {}, "Only you can see this · "), h("button", props, "Dismiss message")];
 }
 
+function face({ author, timestamp }) {
+  return [avatar(shownUser(author)), h("time", {}, CLOCK.format(new Date(timestamp)))];
+}
+
+const shownAuthor = (message) => message && shownUser(message.author);
+const quoted = ({ referenced_message: target }) => target && messageText(target);
+
 /** Parts of a message: class, the fields it depends on, and its renderer. */
 const PARTS = [
-  ["cause", (m) => [m.type, m.referenced_message && messageText(m.referenced_message)], cause],
-  ["head", (m) => m.author, head],
+  ["face", shownAuthor, face],
+  ["cause", (m) => [m.type, quoted(m), shownAuthor(m.referenced_message)], cause],
+  ["head", shownAuthor, head],
   ["content", (m) => [m.content, m.flags, m.mentions, m.failed, isEdited(m)], content],
   ["embeds", (m) => m.embeds, (m) => m.embeds.map(embed)],
   ["attachments", (m) => m.attachments, attachments],
@@ -154,11 +164,10 @@ const PARTS = [
 ];
 
 function newItem(message) {
-  const clock = h("time", {}, CLOCK.format(new Date(message.timestamp)));
-  const face = h("div", { className: "face", ariaHidden: "true" }, avatar(message.author), clock);
   const parts = PARTS.map(([name]) => h("div", { className: name }));
+  parts.find((part) => part.className === "face").ariaHidden = "true";
   const item = h("li");
-  item.article = h("article", { className: "message", tabIndex: -1 }, face, parts);
+  item.article = h("article", { className: "message", tabIndex: -1 }, parts);
   item.drawn = {}; // by part, what it depends on as it was drawn
   item.append(item.article);
   return item;
@@ -170,7 +179,7 @@ export function draw(raw, item = newItem(displayedMessage(raw))) {
   const { article } = item;
   item.message = message;
   const time = new Date(message.timestamp).toLocaleString();
-  article.ariaLabel = `${userName(message.author)}, ${time}`;
+  article.ariaLabel = `${userName(shownUser(message.author))}, ${time}`;
   article.classList.toggle("ephemeral", Boolean(message.flags & EPHEMERAL));
   article.classList.toggle("pinged", mentionsMember(message));
   for (const [name, depends, make] of PARTS) {

@@ -3,7 +3,7 @@
 import { act, state } from "/page/api.js";
 import { $, h, afterRelease, iconButton } from "/page/dom.js";
 import {
-  applyRoleColour, avatar, channelName, findChannel, rolesOf, roleText, userName,
+  applyRoleColour, avatar, channelName, findChannel, rolesOf, roleText, shownUser, userName,
 } from "/page/guild.js";
 
 const WIDE = matchMedia("(min-width: 70rem)");
@@ -50,7 +50,7 @@ function members() {
     for (const person of people) rows.push(entry(person.user, roleText(person)));
   }
   const hint = showsBench() ? "the bot under test" : "bot";
-  rows.push(h("h3", {}, "App — 1"), entry(state.bot, hint));
+  rows.push(h("h3", {}, "App — 1"), entry(shownUser(state.bot), hint));
   return rows;
 }
 

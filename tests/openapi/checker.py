@@ -32,6 +32,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "roles": "GuildRoleResponse",
     },
     "GUILD_MEMBERS_CHUNK": {"members": "GuildMemberResponse"},
+    "GUILD_MEMBER_UPDATE": {"": "GuildMemberResponse"},
     "GUILD_ROLE_UPDATE": {"role": "GuildRoleResponse"},
     "CHANNEL_UPDATE": {"": "GuildChannelResponse"},
     "THREAD_CREATE": {"": "ThreadResponse"},
@@ -54,7 +55,7 @@ schema.
 
 EVENT_ONLY = {
     "MessageResponse": ("guild_id", "member"),
-    "GuildMemberResponse": ("permissions",),
+    "GuildMemberResponse": ("guild_id", "permissions"),
     "ThreadResponse": ("newly_created",),
 }
 """Fields that such an object has in events alone."""
