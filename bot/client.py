@@ -26,6 +26,7 @@ from bot.chat.discord import ChatCog
 from bot.chat.discord_answers import PersonaSelect
 from bot.chat.discord_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
 from bot.dialogue.discord import DialogueStopButton
+from bot.faces.discord import FaceCog
 from bot.lessons.discord import TEACH_FORM_PREFIX, UnteachButton, store_lesson
 from bot.memory.discord import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
 from bot.operations.doctor.connection_checks import missing_permissions
@@ -164,7 +165,7 @@ class BotClient(Bot):
         release_locks(self.http)
         for cog in (
             ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog, ScheduleCog, GreetingCog,
-            AuditCog, ReportCog,
+            AuditCog, ReportCog, FaceCog,
         ):  # fmt: skip
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))

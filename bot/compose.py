@@ -19,6 +19,7 @@ from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
 from bot.chat.sent_files import SentFiles
 from bot.chat.webhooks import SenderRegistry
+from bot.faces.actions import FaceActions
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
@@ -100,6 +101,7 @@ def compose(
         store, default=settings.reply_candidates, maximum=settings.max_reply_candidates
     )
     audit = AuditTrail(store, client)
+    faces = FaceActions(store, personas, client, audit.record)
     generation = GenerationActions(
         store=store,
         engine=engine,
@@ -147,7 +149,7 @@ def compose(
             personas=personas,
             served_versions=served_versions,
             request_builder=builder,
-            senders=SenderRegistry(client, store),
+            senders=SenderRegistry(client, store, faces.is_worn),
             time_zones=time_zones,
             safety=SafetyProtocol(
                 store, read_texts(settings.safety_texts), dependencies.metrics.safety_answer
@@ -187,6 +189,7 @@ def compose(
         allows_user_install=settings.user_install,
         client=client,
         metrics=dependencies.metrics,
+        faces=faces,
         audit=audit,
         engine_settings=PresentEngine.of(settings),
         env_file=dependencies.env_file,

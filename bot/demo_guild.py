@@ -75,7 +75,9 @@ SKERROW_SEED = GuildSeed(
     ),
     bot_name="Understudy",
     bot_avatar=Path(__file__).with_name("avatar.png"),
-    bot_permissions=int(required_permissions().value | Permission.CONNECT),
+    bot_permissions=int(
+        required_permissions().value | Permission.CONNECT | Permission.CHANGE_NICKNAME
+    ),
     welcome=(
         "Your name at the bottom of the channel list lets you be somebody else.",
         "Ask Ballast something in #weighbridge-quay, then ask Oda the same in #the-damp-lantern.",

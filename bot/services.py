@@ -20,6 +20,7 @@ from bot.chat.request import ChatRequestBuilder
 from bot.data.actions import DataActions
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
+from bot.faces.actions import FaceActions
 from bot.generation.actions import GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
@@ -121,6 +122,8 @@ class Services:
     without one.
     """
     metrics: BotMetrics
+    faces: FaceActions
+    """The bot's own face in each server."""
     audit: AuditTrail
     """Says in the servers' audit channels who changed what."""
     teacher: Teacher | None = None

@@ -15,6 +15,7 @@ from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, Store
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
 from bot.chat.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
+from bot.faces.store import BotFaces
 from bot.generation.store import GenerationScope, GenerationSettings, StoredGeneration
 from bot.guilds.store.channels import MAX_CHANNEL_PERSONAS, AnswerMode, Channel, Channels
 from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
@@ -143,6 +144,7 @@ class Store:
         self.limits = StoredLimits(connection)
         self.reports = Reports(connection)
         self.audit_channels = AuditChannels(connection)
+        self.faces = BotFaces(connection)
         self.action_roles = ActionRoles(connection)
         self.age_restrictions = AgeRestrictions(connection)
         self.versions = Versions(connection)

@@ -260,7 +260,8 @@ class MemberClient:
         mentions = {}
         for member in self._container.guild.members():
             user = member["user"]
-            mentions[f"@{user['global_name'] or user['username']}"] = f"<@{user['id']}>"
+            for name in filter(None, (user["global_name"] or user["username"], member["nick"])):
+                mentions[f"@{name}"] = f"<@{user['id']}>"
         for channel in self._container.guild.channels():
             mentions[f"#{channel['name']}"] = f"<#{channel['id']}>"
         # Longest first: the name of one member may begin with another's.

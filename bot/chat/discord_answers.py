@@ -342,13 +342,15 @@ class MessageAnswerer:
     def _addressees(
         self, message: discord.Message, channel: SpeakChannel, replied_to: Persona | None
     ) -> list[Persona]:
-        """List the personas that a message asks, else those whose replies wait for further lines of
-        the member, else the channel's first.
+        """List the personas that a message asks, else the one that a mention of the bot shows, else
+        those whose replies wait for further lines of the member, else the channel's first.
         """
         services = self.bot.services
         place = channel_ref(channel)
         if asked := addressees(services, raw_text(message), place, replied_to):
             return asked
+        if face := self._face_mentioned(message, place):
+            return [face]
         wait = services.reply_service.line_waits.get(channel.id, message.author.id)
         waiting = [
             persona
@@ -357,6 +359,14 @@ class MessageAnswerer:
         ]
         first = self.persona_in(channel)
         return waiting or ([first] if first else [])
+
+    def _face_mentioned(self, message: discord.Message, place: ChannelRef) -> Persona | None:
+        """Return the persona of the channel whose name a mention of the bot shows."""
+        services = self.bot.services
+        face = services.faces.wearer(place.guild_id) if place.guild_id else None
+        if face is None or not mentions_bot(message, self.bot.user):
+            return None
+        return face if face in services.personas_in(place) else None
 
     def persona_in(self, channel: SpeakChannel) -> Persona | None:
         """Return the persona of a channel."""

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import discord
@@ -174,11 +174,14 @@ class WebhookSender:
 
 @dataclass(frozen=True)
 class BotSender:
-    """Sends as the bot: in direct messages, and where webhooks are not allowed."""
+    """Sends as the bot: in direct messages, and where webhooks are not allowed. The text has the
+    persona's name before it, unless the bot shows that (`is_named` is False).
+    """
 
     channel: SpeakChannel
     persona: Persona
     mentioned: tuple[int, ...] = ()
+    is_named: bool = True
 
     def mentioning(self, member_ids: Sequence[int]) -> MessageSender:
         return replace(self, mentioned=tuple(member_ids))
@@ -219,7 +222,58 @@ class BotSender:
             await persist(self.channel.get_partial_message(message_id).delete)
 
     def _prefixed(self, text: str) -> str:
-        return named_text(self.persona, text)
+        return named_text(self.persona, text) if self.is_named else text
+
+
+@dataclass(frozen=True)
+class FaceSender:
+    """Sends as the bot where that shows the persona's own name and picture. `by_webhook` finds the
+    sender of the persona's messages from before that.
+    """
+
+    as_bot: BotSender
+    by_webhook: Callable[[], Awaitable[MessageSender]]
+    _others: set[int] = field(default_factory=set)
+    """Messages that are not the bot's own."""
+
+    @property
+    def persona(self) -> Persona:
+        return self.as_bot.persona
+
+    def mentioning(self, member_ids: Sequence[int]) -> MessageSender:
+        return replace(self, as_bot=replace(self.as_bot, mentioned=tuple(member_ids)))
+
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        try:
+            return await self.as_bot.say(text, view, since)
+        except discord.Forbidden:  # webhooks do without Send Messages
+            sender = await self._webhook_sender()
+            return await sender.say(text, view, since)
+
+    async def find(self, event_id: int) -> list[int]:
+        return await self.as_bot.find(event_id)
+
+    async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
+        await self._as_author(message_id, lambda sender: sender.change(message_id, text, view))
+
+    async def remove(self, message_id: int) -> None:
+        await self._as_author(message_id, lambda sender: sender.remove(message_id))
+
+    async def _as_author(
+        self, message_id: int, request: Callable[[MessageSender], Awaitable[None]]
+    ) -> None:
+        """Make a request about a message: as the bot, else through the webhook."""
+        if message_id not in self._others:
+            try:
+                return await request(self.as_bot)
+            except discord.Forbidden:
+                self._others.add(message_id)
+        await request(await self._webhook_sender())
+
+    async def _webhook_sender(self) -> MessageSender:
+        return (await self.by_webhook()).mentioning(self.as_bot.mentioned)
 
 
 @dataclass(frozen=True)

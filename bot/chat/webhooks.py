@@ -11,8 +11,16 @@ from weakref import WeakValueDictionary
 import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
-from bot.chat.places import ChannelCache, OutsideChannel, ReplyChannel, WebhookChannel, channel_ref
-from bot.chat.senders import BotSender, InteractionSender, MessageSender, WebhookSender
+from bot.chat.places import (
+    ChannelCache,
+    GuildChannel,
+    OutsideChannel,
+    ReplyChannel,
+    SpeakChannel,
+    WebhookChannel,
+    channel_ref,
+)
+from bot.chat.senders import BotSender, FaceSender, InteractionSender, MessageSender, WebhookSender
 from bot.store import Store, StoreError
 from personas.schemas.chat import Persona
 
@@ -71,11 +79,19 @@ class PictureLock:
 
 
 class SenderRegistry:
-    """Finds the sender of a persona in a channel; webhooks are kept in the store."""
+    """Finds the sender of a persona in a channel; webhooks are kept in the store. `is_face` reports
+    whether the bot itself shows a persona's name and picture in a guild.
+    """
 
-    def __init__(self, client: discord.Client | None, store: Store) -> None:
+    def __init__(
+        self,
+        client: discord.Client | None,
+        store: Store,
+        is_face: Callable[[Persona, int], bool],
+    ) -> None:
         self._client = client
         self._store = store
+        self._is_face = is_face
         self._avatars: ChannelCache[Path | None] = ChannelCache(MAX_REMEMBERED_AVATARS)
         # One lock for each channel in which a sender is being looked for.
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
@@ -90,11 +106,20 @@ class SenderRegistry:
         return float(getattr(self._client, "edit_stretch_s", 0.0))
 
     async def of(self, persona: Persona, channel: ReplyChannel) -> MessageSender:
-        """Return the persona's sender; `BotSender` where the bot may not manage webhooks, or
-        Discord does not give it one, and `InteractionSender` where the bot is not.
+        """Return the persona's sender: `FaceSender` where it is the bot's face, `InteractionSender`
+        where the bot is not.
         """
         if isinstance(channel, OutsideChannel):
             return InteractionSender(channel.webhook, persona, channel.is_private)
+        by_webhook = partial(self._by_webhook, persona, channel)
+        if isinstance(channel, GuildChannel) and self._is_face(persona, channel.guild.id):
+            return FaceSender(BotSender(channel, persona, is_named=False), by_webhook)
+        return await by_webhook()
+
+    async def _by_webhook(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
+        """Return the persona's sender through a webhook; `BotSender` where there is none, because
+        the bot may not manage webhooks, or Discord does not give it one.
+        """
         home = channel.parent if isinstance(channel, discord.Thread) else channel
         if not isinstance(home, WebhookChannel):
             return BotSender(channel, persona)

@@ -9,6 +9,7 @@ from discord import ui
 from bot.chat.picture_content import shrink_picture
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply_text import discord_text
+from bot.faces.texts import face_text
 from bot.generation.discord import generation_lines
 from bot.moderation.roles import RolePermissions
 from bot.personas.discord import further_text, live_text
@@ -91,6 +92,8 @@ def _replies_text(services: Services, persona: Persona, place: ChannelRef) -> st
     lines = generation_lines(services, persona, place)
     if further := services.personas_in(place)[1:]:
         lines.append(further_text(further))
+    if place.guild_id and (face := services.faces.chosen(place.guild_id)):
+        lines.append(face_text(services.faces, face, place.guild_id))
     return "\n".join(lines)
 
 

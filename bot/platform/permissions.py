@@ -70,6 +70,15 @@ CONNECT = RequiredPermission(
 so that the invitation does not ask for it.
 """
 
+CHANGE_NICKNAME = RequiredPermission(
+    "change_nickname",
+    "take the name of a persona (`/persona face`)",
+    "the face of the bot stays as it is, and the persona speaks through webhooks",
+)
+"""Needed where a server has chosen a face for the bot. Servers give it to everybody, as a rule, so
+that the invitation does not ask for it.
+"""
+
 MESSAGE_CONTENT = RequiredPermission(
     "message_content",
     "read messages that do not mention it, in channels set to answer everything",
@@ -151,6 +160,15 @@ def find_missing_permissions(
                 remedy = channel_remedy(channel.name, need)
                 result.append(MissingPermission(where, need, remedy))
     return result
+
+
+def find_missing_for_face(guild: discord.Guild) -> list[MissingPermission]:
+    """The permission that is missing in a guild that has chosen a face for the bot; none while it
+    is away.
+    """
+    if guild.unavailable or guild.me.guild_permissions.change_nickname:
+        return []
+    return [MissingPermission(guild.name, CHANGE_NICKNAME, guild_remedy(CHANGE_NICKNAME))]
 
 
 def guild_remedy(need: RequiredPermission) -> str:

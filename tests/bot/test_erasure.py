@@ -338,7 +338,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "removed_personas": {"persona_id"}, "generation_settings": {"persona_id"},
         "answering_settings": {"quiet_hours"}, "safety_answers": {"day", "language"}, "blocks": {"persona_id"},
         "age_restrictions": {"persona_id"}, "action_roles": {"action"},
-        "reports": {"persona_id", "version", "reason"},
+        "reports": {"persona_id", "version", "reason"}, "bot_faces": {"persona_id", "shown"},
         "time_zones": {"zone"}, "training_schedules": {"persona_id", "options", "outcome", "job_id"},
         "scheduled_lines": {"outcome"}, "interaction_tokens": {"token"},
         "channel_personas": {"persona_id"}, "persona_aliases": {"persona_id", "aliases"},

@@ -9,7 +9,7 @@ from bot.platform.db.database import MAX_TIMESTAMP_S, Table
 SHARED_TABLES = (
     "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
     "generation_settings", "training_schedules", "channel_personas", "persona_aliases",
-    "age_restrictions", "reports",
+    "age_restrictions", "reports", "bot_faces",
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (

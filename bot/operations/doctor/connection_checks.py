@@ -159,7 +159,10 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
             channels = []
             for store in stores:
                 channels += channels_in_use(guild, store)
-            for lack in permissions.find_missing_permissions(guild, channels):
+            lacks = permissions.find_missing_permissions(guild, channels)
+            if any(store.faces.get(guild.id) for store in stores):
+                lacks += permissions.find_missing_for_face(guild)
+            for lack in lacks:
                 is_complete = False
                 is_mute = lack.need.permission in ("view_channel", "send_messages", "connect")
                 state: CheckState = "fail" if is_mute else "warn"
@@ -177,6 +180,7 @@ async def missing_permissions(
     of many servers, some are searched at a time.
     """
     used = store.channels.by_guild()
+    with_face = {face.guild_id for face in store.faces.all()}
     missing = list[permissions.MissingPermission]()
     for number, guild in enumerate(client.guilds, start=1):
         channels = []
@@ -184,6 +188,8 @@ async def missing_permissions(
             if channel := guild.get_channel(channel_id):
                 channels.append(channel)
         missing += permissions.find_missing_permissions(guild, channels)
+        if guild.id in with_face:
+            missing += permissions.find_missing_for_face(guild)
         if number % GUILDS_AT_ONCE == 0:
             await asyncio.sleep(0)
     return missing

@@ -789,6 +789,16 @@ create table interaction_tokens (
 ) strict;
 """
 
+BOT_FACES = """
+-- The persona whose name and picture the bot itself has in a guild; null while it is taken off. `shown` stands for the
+-- name and picture that Discord has confirmed, and is empty before that.
+create table bot_faces (
+    guild_id integer primary key,
+    persona_id text,
+    shown text not null
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -834,4 +844,5 @@ MIGRATIONS = (
     ACTION_ROLES,
     GREETED_MEMBERS,
     INTERACTION_TOKENS,
+    BOT_FACES,
 )

@@ -6,7 +6,7 @@ from discord import app_commands
 
 PERSONA_ORDER = (
     "set", "create", "show", "list", "clear", "mute", "unmute", "why", "answering", "alias",
-    "fresh", "lore", "teach", "taught", "unteach", "import", "export", "remove", "duet", "timezone",
+    "face", "fresh", "lore", "teach", "taught", "unteach", "import", "export", "remove", "duet", "timezone",
     "topic", "line", "generation", "candidates",
 )  # fmt: skip
 FINETUNE_ORDER = (

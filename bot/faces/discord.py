@@ -1,0 +1,89 @@
+"""`/persona face`: the persona whose name and picture the bot itself has in a server."""
+
+import asyncio
+
+from discord import app_commands
+from discord.ext import commands
+
+from bot.faces.texts import face_text
+from bot.platform.clock import BackgroundTask
+from bot.platform.discord_kit.transformers import (
+    PERSONA,
+    Interaction,
+    PersonaOption,
+    guild_moderators_only,
+)
+from bot.platform.discord_kit.ui import defer, respond
+from bot.platform.errors import RefusedError
+from bot.services import Bot, Services
+
+CHECK_INTERVAL_S = 5.0
+NO_FACE_TEXT = "In this server, the bot has its own name and picture."
+SAME_FACE_TEXT = (
+    "-# Replies to it and mentions of the bot reach it whatever Discord hides otherwise; other "
+    "personas speak through webhooks as before. The bot's earlier messages here, and its answers to "
+    "commands, show the same face. `/persona face off:True` takes it off."
+)
+
+
+@guild_moderators_only("The face of the bot is set for a server.")
+@PERSONA.command(
+    description="Give the bot itself a persona's name and picture in this server (moderators)."
+)
+@app_commands.describe(
+    persona="Which persona. Left out, what holds is shown",
+    off="Give the bot its own name and picture back",
+)
+async def face(
+    interaction: Interaction, persona: PersonaOption | None = None, off: bool = False
+) -> None:
+    services = interaction.client.services
+    guild = interaction.guild
+    assert guild is not None  # the command is for servers
+    if persona and off:
+        raise RefusedError("A persona is named, and `off`.", "Choose one of the two.")
+    if persona is None and not off:
+        await respond(interaction, _shown(services, guild.id))
+        return
+    await defer(interaction, ephemeral=True)
+    if persona:
+        await services.faces.choose(guild, persona, interaction.user.id)
+        text = f"{face_text(services.faces, persona, guild.id)}\n{SAME_FACE_TEXT}"
+    else:
+        problem = await services.faces.take_off(guild, interaction.user.id)
+        text = NO_FACE_TEXT
+        if problem:
+            text = (
+                f"No persona speaks as the bot any more, but its name and picture stay for now. "
+                f"{problem}"
+            )
+    await respond(interaction, text)
+
+
+def _shown(services: Services, guild_id: int) -> str:
+    if chosen := services.faces.chosen(guild_id):
+        return face_text(services.faces, chosen, guild_id)
+    if problem := services.faces.problem(guild_id):
+        return f"The bot is to have its own name and picture in this server. {problem}"
+    return f"{NO_FACE_TEXT} `/persona face persona` gives it those of a persona."
+
+
+class FaceCog(commands.Cog):
+    """Follows the cards of the personas whose face the bot has."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.bot = bot
+        self._task = BackgroundTask(
+            "faces of the bot", self._follow, lambda: asyncio.sleep(CHECK_INTERVAL_S)
+        )
+
+    async def cog_load(self) -> None:
+        self.bot.services.background.append(self._task)
+        self._task.start()
+
+    async def cog_unload(self) -> None:
+        await self._task.stop()
+
+    async def _follow(self) -> None:
+        await self.bot.wait_until_ready()
+        await self.bot.services.faces.bring_up_to_date()
