@@ -1,12 +1,13 @@
 """Who is meant by a name in the page, and under whose name a message stands."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from playwright.async_api import expect
 
 from sandbox import ChannelSeed, GuildSeed, MemberSeed, RoleSeed, Sandbox
-from tests.bot.conftest import QUAY
+from tests.bot.conftest import INN, QUAY
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -122,3 +123,30 @@ async def test_a_voice_channel_has_a_chat_and_a_forum_its_posts(staged, visit):
     )
     first = staged.sandbox._container.messages.find(post["id"])
     assert first["content"] == f"Size nine, <@{mina.id}>."
+
+
+async def test_the_bots_own_face_is_shown_on_all_its_messages(staged, visit):
+    tobias = await visit(staged.sandbox, "Tobias Reed", INN)
+    await tobias.say("good evening")
+    by_webhook = await tobias.sees("hears: good evening")
+    answer = await staged.moderator.slash(INN, "persona fresh")
+    earlier = await tobias.sees("A new conversation starts here")
+    await expect(earlier.locator(".name")).to_have_text("Understudy")
+    own = await earlier.locator(".face img").get_attribute("src")
+    assert answer.message and own.startswith("/cdn/avatars/")
+    await staged.moderator.slash(INN, "persona face", persona="oda")
+    await expect(earlier.locator(".name")).to_have_text("Oda Marrow")
+    await tobias.say("@Oda Marrow is there soup?")
+    reply = await tobias.sees("hears: is there soup?")
+    await expect(reply.locator(".name")).to_have_text("Oda Marrow")
+    for message in (reply, earlier):
+        picture = message.locator(".face img")
+        await expect(picture).to_have_attribute("src", re.compile("^/cdn/guilds/.*/avatars/"))
+        assert await picture.evaluate("image => image.naturalWidth") > 0
+    panel = tobias.page.locator("#side .member").filter(has_text="Oda Marrow")
+    await expect(panel).to_be_visible()
+    await tobias.has_no_serious_problem()
+    await staged.moderator.slash(INN, "persona face", off=True)
+    await expect(earlier.locator(".name")).to_have_text("Understudy")
+    await expect(earlier.locator(".face img")).to_have_attribute("src", own)
+    await expect(by_webhook.locator(".name")).to_have_text("Oda Marrow")
