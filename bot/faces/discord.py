@@ -20,9 +20,9 @@ from bot.services import Bot, Services
 CHECK_INTERVAL_S = 5.0
 NO_FACE_TEXT = "In this server, the bot has its own name and picture."
 SAME_FACE_TEXT = (
-    "-# Replies to it and mentions of the bot reach it whatever Discord hides otherwise; other "
-    "personas speak through webhooks as before. The bot's earlier messages here, and its answers to "
-    "commands, show the same face. `/persona face off:True` takes it off."
+    "-# Mentions of it, and replies that ping it, arrive without the message content intent. Other "
+    "personas speak through webhooks as before. All that the bot has ever said here, its answers to "
+    "commands too, shows this face. `/persona face off:True` takes it off."
 )
 
 
@@ -47,8 +47,10 @@ async def face(
         return
     await defer(interaction, ephemeral=True)
     if persona:
-        await services.faces.choose(guild, persona, interaction.user.id)
-        text = f"{face_text(services.faces, persona, guild.id)}\n{SAME_FACE_TEXT}"
+        problem = await services.faces.choose(guild, persona, interaction.user.id)
+        text = face_text(services.faces, persona, guild.id)
+        if not problem:
+            text += f"\n{SAME_FACE_TEXT}"
     else:
         problem = await services.faces.take_off(guild, interaction.user.id)
         text = NO_FACE_TEXT
