@@ -32,6 +32,8 @@ CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
 NAMES = {"ballast": "Ballast", "oda": "Oda Marrow", "thrip": "Sir Aurelio Thrip"}
 CALLS = ("Oda, Thrip", "Thrip and Ballast", "Ballast, Oda and Thrip")
 """How a message calls several personas."""
+FACE = "oda"
+"""The persona that is the bot itself, in every second conversation."""
 SETTLE_TIMEOUT_S = 90.0
 QUIET_POLLS = 8
 UNSETTLED = """select (select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null)
@@ -85,6 +87,7 @@ class Conversation:
         channels: Mapping[str, str] = CHANNELS,
     ) -> None:
         """`base` is the folder of a real base model; `channels` are those with a persona."""
+        self.has_face = seed % 2 == 0
         self.home = home
         self.sandbox = sandbox
         self._processes = processes
@@ -112,6 +115,8 @@ class Conversation:
                 further = [other for other in NAMES if other != persona]
                 channel = Channel(*place, persona, "everything", 1, time.time())
                 store.channels.assign(channel, further)
+            if self.has_face:
+                store.faces.choose(self.sandbox.guild_id, FACE)
 
     def start_bot(
         self, plan: str = "", trace: Path | None = None, environ: Mapping[str, str] | None = None
@@ -243,11 +248,14 @@ class Conversation:
         visible: dict[int, list[str]] = defaultdict(list)
         for channel in self.channels:
             for message in self.sandbox.messages(channel):
-                if not message.get("webhook_id"):  # a member's, or an error that the bot reports
-                    continue
-                if event_id := owner.get(int(message["id"])):
+                event_id = owner.get(int(message["id"]))
+                speaker = message["author"]["username"]
+                if not message.get("webhook_id"):
+                    if not self._is_of_face(message, is_part=event_id is not None):
+                        continue  # a member's, or an error that the bot reports
+                    speaker = NAMES[FACE]
+                if event_id:
                     visible[event_id].append(message["content"])
-                    speaker = message["author"]["username"]
                     if speaker != speakers[event_id]:
                         self.outcome.orphans.append(
                             f"{speaker} speaks for {speakers[event_id]} in reply {event_id}"
@@ -280,6 +288,14 @@ class Conversation:
         found = {title: sum(f"# {title}\n" in text for text in lore) for title in self._lore}
         self.outcome.lost += [f"the lore {title}" for title, times in found.items() if not times]
         self.outcome.doubled += [f"the lore {title}" for title, times in found.items() if times > 1]
+
+    def _is_of_face(self, message: dict[str, Any], *, is_part: bool) -> bool:
+        """Tell what the persona that is the bot replies from what the bot says else: by the store, or
+        by the buttons of replies.
+        """
+        is_bots = message["author"]["id"] == str(self.sandbox.bot_id)
+        is_reply = any(re.match(r"(stop|reply):", button) for button in _buttons(message))
+        return self.has_face and is_bots and (is_part or is_reply)
 
     def _check_rounds(self) -> None:
         """Each persona that a stored message calls has a reply to it, in its turn."""
