@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.platform.permissions import CHANGE_NICKNAME, guild_remedy, permission_title
-from bot.store import Store
+from bot.store import Store, guild_suffix
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,8 @@ class FaceActions:
         """Give the bot its own face back in a guild. Returns why Discord does not show it yet;
         empty if it does.
         """
-        if self.chosen(guild.id):
-            self.record_change(guild.id, by, "took the face of a persona off the bot")
+        if before := self.chosen(guild.id):
+            self.record_change(guild.id, by, f"took the face of **{before.name}** off the bot")
         self.store.faces.choose(guild.id, None)
         return await self._try_now(guild)
 
@@ -130,10 +130,12 @@ class FaceActions:
         for face in self.store.faces.all():
             await asyncio.sleep(0)  # there may be thousands
             guild = self.client.get_guild(face.guild_id) if self.client else None
-            if guild is None:
-                self._compared.discard(face.guild_id)  # it may come back without its nickname
-            elif not guild.unavailable:
+            if guild and not guild.unavailable:
                 await self._bring_up_to_date(guild)
+
+    def note_join(self, guild_id: int) -> None:
+        """Note that the bot has come to a guild, where it has no nickname, whatever is stored."""
+        self._compared.discard(guild_id)
 
     async def _bring_up_to_date(self, guild: discord.Guild) -> None:
         async with self._turns.setdefault(guild.id, asyncio.Lock()):
@@ -142,25 +144,25 @@ class FaceActions:
                 return
             persona = self._persona(face)
             if face.persona_id and persona is None:
-                self.store.faces.choose(guild.id, None)
-                gone = self.personas.name_of(face.persona_id, guild.id)
-                self.record_change(guild.id, None, f"took off the face of {gone}, which is gone")
-                face = BotFace(guild.id, None, "")
+                short_id = face.persona_id.removesuffix(guild_suffix(guild.id))
+                self.record_change(
+                    guild.id, None, f"took off the face of `{short_id}`, who is gone"
+                )
+                face = self._unconfirmed(BotFace(guild.id, None, ""))
             wanted = Face.of(persona) if persona else Face()
-            if self._is_shown(guild, face, wanted):
+            if guild.id not in self._compared:
+                self._compared.add(guild.id)
+                if guild.me.nick != wanted.nick:  # the database may be a restored one
+                    face = self._unconfirmed(face)
+            if face.shown == wanted.digest:
                 self._problems.pop(guild.id, None)
             else:
                 await self._change(guild, face, wanted)
 
-    def _is_shown(self, guild: discord.Guild, face: BotFace, wanted: Face) -> bool:
-        """Report whether Discord shows a face. The first time, the nickname is compared, too: the
-        database may be a restored one.
-        """
-        is_first = guild.id not in self._compared
-        self._compared.add(guild.id)
-        if is_first and guild.me.nick != wanted.nick:
-            return False
-        return face.shown == wanted.digest
+    def _unconfirmed(self, face: BotFace) -> BotFace:
+        """Store that Discord has yet to confirm a face."""
+        self.store.faces.choose(face.guild_id, face.persona_id)
+        return replace(face, shown="")
 
     async def _change(self, guild: discord.Guild, face: BotFace, wanted: Face) -> None:
         """Ask Discord for a face, unless it refused one lately, or the bot may not."""
@@ -169,9 +171,7 @@ class FaceActions:
             return
         if time.monotonic() < self._retry_at.get(guild.id, 0.0):
             return
-        self.store.faces.choose(
-            guild.id, face.persona_id
-        )  # what is shown is uncertain from here on
+        self._unconfirmed(face)
         try:
             picture = await asyncio.to_thread(wanted.picture.read_bytes) if wanted.picture else None
             may_rename = guild.me.guild_permissions.change_nickname

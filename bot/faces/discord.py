@@ -2,6 +2,7 @@
 
 import asyncio
 
+import discord
 from discord import app_commands
 from discord.ext import commands
 
@@ -85,6 +86,11 @@ class FaceCog(commands.Cog):
 
     async def cog_unload(self) -> None:
         await self._task.stop()
+
+    @commands.Cog.listener()
+    async def on_guild_join(self, guild: discord.Guild) -> None:
+        """The bot has been invited, perhaps again."""
+        self.bot.services.faces.note_join(guild.id)
 
     async def _follow(self) -> None:
         await self.bot.wait_until_ready()

@@ -9,6 +9,7 @@ from bot.demo_guild import MEMBER, SKERROW_SEED
 from bot.faces.actions import Face
 from bot.operations.doctor.connection_checks import missing_permissions
 from bot.personas.registry import PersonaRegistry
+from bot.platform.permissions import required_permissions
 from personas.schemas.chat import Persona
 from sandbox.sandbox_errors import Json
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -114,7 +115,7 @@ async def test_off_gives_the_bot_its_own_face_back(stage):
     await moderated(stage, "persona face", off=True)
     assert shown(stage) == (None, None) and stage.store.faces.all() == []
     assert not is_bots(stage, await answered(stage, "hello"))
-    for line in ("made **Oda Marrow** the face of the bot", "took the face of a persona off"):
+    for line in ("made **Oda Marrow** the face of the bot", "took the face of **Oda Marrow** off"):
         await stage.sees(line)
     refused = await stage.member.slash(INN, "persona face", persona="oda")
     await response_text(refused, "moderators")
@@ -150,11 +151,13 @@ async def test_a_changed_card_is_followed_and_until_then_the_persona_has_its_web
 
 
 async def test_a_removed_personas_face_is_taken_off(stage):
+    await moderated(stage, "moderation audit", channel=stage.sandbox.channel(QUAY)["id"])
     await response_text(await bring_in(stage), "is a persona of this server now")
     await faced(stage, "mira")
     assert shown(stage) == face_of(stage, stage.store.faces.all()[0].persona_id)
     await moderated(stage, "persona remove", persona="mira")
     await until(lambda: shown(stage) == (None, None) and stage.store.faces.all() == [])
+    await stage.sees("The bot took off the face of `mira`, who is gone")
 
 
 @pytest.mark.parametrize(("fault", "times"), [("hanging", 1), ("cut_after", 20)])
@@ -195,6 +198,29 @@ async def test_a_face_that_the_database_does_not_know_of_is_replaced_at_the_next
         stage.sandbox._container.guild.change_bot(nick="Sir Aurelio Thrip")
     async with on_stage(tmp_path) as stage:
         await until(lambda: shown(stage) == face_of(stage, "oda"))
+
+
+async def test_one_that_may_not_be_replaced_is_not_worn(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await faced(stage)
+        stage.sandbox._container.guild.change_bot(nick="Sir Aurelio Thrip")
+    seed = replace(SKERROW_SEED, bot_permissions=int(required_permissions().value))
+    async with on_stage(tmp_path, seed=seed) as stage:
+        await until(lambda: stage.client.services.faces.problem(stage.sandbox.guild_id))
+        assert not is_bots(stage, await answered(stage, "hello"))
+
+
+async def test_a_name_given_by_hand_stays_and_a_bot_that_comes_back_gets_its_face_anew(stage):
+    await faced(stage)
+    container = stage.sandbox._container
+    guild = stage.client.guilds[0]
+    by_hand = container.guild.change_bot(nick="Mother")
+    container.gateway.dispatch("GUILD_MEMBER_UPDATE", by_hand | {"guild_id": container.guild.id})
+    await until(lambda: guild.me.nick == "Mother")
+    await stage.client.services.faces.bring_up_to_date()
+    assert is_bots(stage, await answered(stage, "hello")) and shown(stage)[0] == "Mother"
+    stage.client.dispatch("guild_join", guild)
+    await until(lambda: shown(stage) == face_of(stage, "oda"))
 
 
 async def test_two_servers_have_different_faces(tmp_path):
