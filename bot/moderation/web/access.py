@@ -107,6 +107,15 @@ class GuildAccess:
             return granted.view_channel and granted.manage_threads
         return granted.view_channel
 
+    def writes_in(self, channel: GuildChannel) -> bool:
+        """True for a channel or thread of the server in which the member can write on Discord."""
+        if not self.sees(channel):
+            return False
+        granted = channel.permissions_for(self.member)
+        if isinstance(channel, discord.Thread):
+            return granted.send_messages_in_threads
+        return granted.send_messages
+
     def require_channel(self, channel_id: int) -> GuildChannel:
         """Return a channel with a persona, for moderators who see it. Raises `Problem`."""
         self.require()

@@ -15,6 +15,13 @@ from bot.answering.web.pages import CHOICES, HINTS, read_fields, setting_texts
 from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel, channel_ref
 from bot.moderation.web.access import GuildAccess, MemberRoutes, accesses
+from bot.moderation.web.lookup import (
+    PERSONA,
+    SERVER,
+    own_persona_in_path,
+    persona_in_path,
+    persona_path,
+)
 from bot.platform.web_kit.auth import SignedInMember
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
@@ -33,8 +40,6 @@ from bot.versions.web.timeline import score_text
 from personas.errors import UnderstudyError
 from personas.schemas.chat import Persona
 
-SERVER = f"{MEMBERS_HOME}/{{guild_id}}"
-PERSONA = f"{SERVER}/personas/{{persona_id}}"
 CHANNEL = f"{SERVER}/channels/{{channel_id}}"
 SCHEDULES = f"{SERVER}/schedules"
 PAGE_ADVICE = "Choose one on the page."
@@ -139,7 +144,8 @@ def _channels(access: GuildAccess) -> list[ServerChannel]:
 @routes.add(f"GET {PERSONA}")
 async def get_versions_page(access: GuildAccess, request: web.Request) -> web.Response:
     """Page of a persona's versions that the server may use, with what was measured."""
-    return _render_versions(access, request, _persona_in_path(access, request))
+    access.require("train", "promote")
+    return _render_versions(access, request, persona_in_path(access, request))
 
 
 @routes.add(f"POST {PERSONA}/promote")
@@ -163,7 +169,7 @@ async def post_promotion(access: GuildAccess, request: web.Request) -> web.Respo
     message = f"{result.version} of {persona.name} is live from the next reply on."
     if not result.is_new:
         message = f"{result.version} of {persona.name} is live already."
-    return redirect_to(request, _persona_path(access, persona), message)
+    return redirect_to(request, persona_path(access, persona), message)
 
 
 @routes.add(f"POST {PERSONA}/rollback")
@@ -176,25 +182,13 @@ async def post_rollback(access: GuildAccess, request: web.Request) -> web.Respon
         problem = Problem("conflict", error.message, error.advice)
         return _render_versions(access, request, persona, problem=problem)
     message = f"{version_label(live)} answers for {persona.name} from the next reply on."
-    return redirect_to(request, _persona_path(access, persona), message)
-
-
-def _persona_in_path(access: GuildAccess, request: web.Request) -> Persona:
-    access.require("train", "promote")
-    return access.require_persona(request.match_info["persona_id"])
+    return redirect_to(request, persona_path(access, persona), message)
 
 
 def _changeable_persona(access: GuildAccess, request: web.Request) -> Persona:
     """Return the persona of the address, whose versions the member may change. Raises `Problem`."""
     access.require("promote")
-    persona = access.require_persona(request.match_info["persona_id"])
-    if not access.owns(persona):
-        raise Problem("not-allowed", f"All servers share {persona.name}.", SHARED_ADVICE)
-    return persona
-
-
-def _persona_path(access: GuildAccess, persona: Persona) -> str:
-    return f"{MEMBERS_HOME}/{access.guild_id}/personas/{persona.id}"
+    return own_persona_in_path(access, request, SHARED_ADVICE)
 
 
 def _render_versions(
@@ -218,6 +212,7 @@ def _render_versions(
         problem=problem,
         access=access,
         persona=persona,
+        path=persona_path(access, persona),
         is_own=is_own,
         may_change=is_own and access.allows("promote"),
         shared_advice=SHARED_ADVICE,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bot.personas.base_model_compat import token_counter_or_estimate
-from bot.personas.guild_lore import GuildLore, lore_file_name
+from bot.personas.guild_lore import GuildLore, contribute_lore, lore_file_name
 from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.registry import short_id
 from bot.personas.web.lookup import OwnedPersona, guild_name
@@ -116,7 +116,7 @@ def choose_set(owned: OwnedPersona, set_id: str, is_taken: bool | None, guild_id
 
 
 def _record(owned: OwnedPersona, guild_id: int, what: str) -> None:
-    owned.services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, what)
+    owned.services.audit.record(guild_id, owned.by, what)
 
 
 def require_own_set(services: Services, set_id: str) -> LoreSet:
@@ -261,14 +261,48 @@ async def write_lore_file(
             owned.persona,
             name,
             content=content,
-            store=partial(lore.add, guild_id, owned.id),
+            store=partial(_store_file, owned, guild_id),
         )
     record_lore_change(owned, guild_id, *added.files)
     return added
 
 
+async def _store_file(
+    owned: OwnedPersona, guild_id: int, name: str, content: bytes
+) -> tuple[str, int]:
+    """Store a file; a member's is recorded as theirs, so that their erasure finds it."""
+    lore = lore_store(owned.services)
+    if not owned.is_members:
+        return await lore.add(guild_id, owned.id, name, content)
+    return await contribute_lore(
+        owned.services.store.people,
+        lore,
+        guild_id=guild_id,
+        persona_id=owned.id,
+        name=name,
+        content=content,
+        user_id=owned.by,
+    )
+
+
+async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, number: str) -> None:
+    """Restore a revision of a file; without a number, the shipped text. Raises `Problem`."""
+    lore = lore_store(owned.services)
+    with errors_as_problems("not-found"):
+        if number:
+            before = await asyncio.to_thread(lore.earlier(guild_id, owned.id, name).read, number)
+            await _store_file(owned, guild_id, name, before)
+        elif guild_id == OPERATOR_GUILD_ID and shipped_text(owned, name) is not None:
+            await lore.remove(guild_id, owned.id, name)
+        else:
+            raise Problem(
+                "not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed."
+            )
+    record_lore_change(owned, guild_id, name)
+
+
 def record_lore_change(owned: OwnedPersona, guild_id: int, *files: str) -> None:
-    """Tell that the operator has changed files of a persona's lore."""
+    """Tell that files of a persona's lore were changed."""
     names = ", ".join(f"`{file}`" for file in files)
     _record(owned, guild_id, f"changed the lore of **{owned.persona.name}** ({names})")
 

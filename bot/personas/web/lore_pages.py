@@ -55,13 +55,21 @@ class LoreDraft:
 
 @routes.add("GET /dashboard/personas/{persona_id}/lore")
 async def get_lore_page(request: web.Request) -> web.Response:
-    return await _render_lore(request, require_lore_owner(request), LoreDraft())
+    return await render_lore_page(request, require_lore_owner(request))
+
+
+async def render_lore_page(request: web.Request, owned: OwnedPersona) -> web.Response:
+    """Page of a persona's lore files."""
+    return await _render_lore(request, owned, LoreDraft())
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore")
 async def post_lore_form(request: web.Request) -> web.Response:
+    return await use_lore_form(request, require_lore_owner(request))
+
+
+async def use_lore_form(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Match a message against the lore, or add a new file."""
-    owned = require_lore_owner(request)
     form = await read_form(request)
     if "ask" not in form:
         return await _add_file(
@@ -137,7 +145,12 @@ def _require_set(request: web.Request) -> OwnedPersona:
 
 @routes.add(f"GET {LORE_FILE_PATH}")
 async def get_lore_file_page(request: web.Request) -> web.Response:
-    owned, guild_id, name = _file_in_path(request)
+    return await render_lore_file(request, require_lore_owner(request))
+
+
+async def render_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
+    """Page of the lore file in the address, or of one that was removed and has revisions."""
+    guild_id, name = _file_in_path(request, owned)
     try:
         text = await asyncio.to_thread(lore_files.read_lore_file, owned, guild_id, name)
     except Problem:
@@ -145,17 +158,22 @@ async def get_lore_file_page(request: web.Request) -> web.Response:
         if not await asyncio.to_thread(revisions.all):
             raise
         text = ""
-    return await _render_file(request, text, "")
+    return await _render_file(request, owned, text, "")
 
 
 @routes.add(f"POST {LORE_FILE_PATH}")
-async def save_lore_file(request: web.Request) -> web.Response:
-    owned, guild_id, name = _file_in_path(request)
+async def post_lore_file(request: web.Request) -> web.Response:
+    return await save_lore_file(request, require_lore_owner(request))
+
+
+async def save_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
+    """Save the lore file in the address; a refused text is shown beside its field."""
+    guild_id, name = _file_in_path(request, owned)
     text = (await read_form(request)).get("text", "")
     try:
         added = await lore_files.write_lore_file(owned, guild_id, name, text.encode())
     except Problem as problem:
-        return await _render_file(request, text, str(problem), problem.status)
+        return await _render_file(request, owned, text, str(problem), problem.status)
     return await _answer_saved(request, owned, added)
 
 
@@ -189,8 +207,13 @@ async def upload_lore_file(request: web.Request) -> web.Response:
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/remove")
-async def remove_lore_file_page(request: web.Request) -> web.Response:
-    owned, guild_id, name = _file_in_path(request)
+async def post_lore_file_removal(request: web.Request) -> web.Response:
+    return await remove_lore_file(request, require_lore_owner(request))
+
+
+async def remove_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
+    """Remove the lore file in the address; its text is stored as a revision."""
+    guild_id, name = _file_in_path(request, owned)
     await lore_files.remove_lore_file(owned, guild_id, name)
     return redirect_to(
         request, f"{owned.page}/lore", f"{name} is removed from the lore of {owned.persona.name}."
@@ -198,22 +221,15 @@ async def remove_lore_file_page(request: web.Request) -> web.Response:
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/bring-back")
-async def restore_lore_file(request: web.Request) -> web.Response:
-    """Restore a revision of a file; without a number, the shipped text."""
-    owned, guild_id, name = _file_in_path(request)
+async def post_lore_file_revision(request: web.Request) -> web.Response:
+    return await restore_lore_file(request, require_lore_owner(request))
+
+
+async def restore_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
+    """Restore a revision of the file in the address; without a number, the shipped text."""
+    guild_id, name = _file_in_path(request, owned)
     number = (await read_form(request)).get("number", "")
-    lore = lore_files.lore_store(owned.services)
-    with errors_as_problems("not-found"):
-        if number:
-            before = await asyncio.to_thread(lore.earlier(guild_id, owned.id, name).read, number)
-            await lore.add(guild_id, owned.id, name, before)
-        elif guild_id == OPERATOR_GUILD_ID and lore_files.shipped_text(owned, name) is not None:
-            await lore.remove(guild_id, owned.id, name)
-        else:
-            raise Problem(
-                "not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed."
-            )
-    lore_files.record_lore_change(owned, guild_id, name)
+    await lore_files.restore_lore_file(owned, guild_id, name, number)
     return redirect_to(request, f"{owned.page}/lore", f"{name} reads as it did before.")
 
 
@@ -258,9 +274,14 @@ async def _render_lore(
         owned=owned,
         standing=persona_status(services, owned.id),
         files=files,
-        skipped=[document for document in shipped if document.skipped],
+        skipped=[] if owned.is_members else [each for each in shipped if each.skipped],
         removed=lore_files.lore_store(owned.services).removed(owned.guild_id, owned.id),
-        shared=[] if owned.is_lore_set else lore_files.shared_sets(owned, owned.guild_id),
+        # Members choose sets with `/persona lore sets`.
+        shared=(
+            []
+            if owned.is_lore_set or owned.is_members
+            else lore_files.shared_sets(owned, owned.guild_id)
+        ),
         about=lore_set.about if lore_set else "",
         users=lore_files.set_users(services, owned.id) if lore_set else [],
         is_own_set=services.lore_sets.is_own(owned.id),
@@ -279,9 +300,9 @@ async def _render_lore(
 
 
 async def _render_file(
-    request: web.Request, text: str, wrong: str, status: int = 200
+    request: web.Request, owned: OwnedPersona, text: str, wrong: str, status: int = 200
 ) -> web.Response:
-    owned, guild_id, name = _file_in_path(request)
+    guild_id, name = _file_in_path(request, owned)
     earlier = await asyncio.to_thread(
         lore_files.lore_store(owned.services).earlier(guild_id, owned.id, name).all
     )
@@ -311,15 +332,14 @@ async def _render_file(
     )
 
 
-def _file_in_path(request: web.Request) -> tuple[OwnedPersona, int, str]:
-    """Persona, server and file in the address. Raises `Problem`."""
-    owned = require_lore_owner(request)
+def _file_in_path(request: web.Request, owned: OwnedPersona) -> tuple[int, str]:
+    """Server and file in the address. Raises `Problem`."""
     name = request.match_info["file"]
     if not lore_files.is_plain_file_name(name):
         raise Problem(
             "not-found", f"No file here is called {name[:80]!r}.", "The list names what there is."
         )
-    return owned, _require_lore_guild(owned, request.match_info["guild"]), name
+    return _require_lore_guild(owned, request.match_info["guild"]), name
 
 
 def _require_lore_guild(owned: OwnedPersona, text: str) -> int:

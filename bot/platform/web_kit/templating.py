@@ -162,7 +162,7 @@ def render_page(
     prefix = template.partition("/")[0]
     is_member = request.app[AUTHENTICATOR].member_of(request) is not None
     frame = {
-        "section": SECTION_OF_PREFIX.get(prefix, prefix),
+        "section": "servers" if is_member else SECTION_OF_PREFIX.get(prefix, prefix),
         "faults": faults,
         "sections": MEMBER_NAVIGATION if is_member else NAVIGATION,
         "home": MEMBERS_HOME if is_member else DASHBOARD,

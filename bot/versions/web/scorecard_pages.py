@@ -3,6 +3,7 @@ card.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,33 @@ async def get_card_list(request: web.Request) -> web.Response:
 async def get_card(request: web.Request) -> web.Response:
     services = get_services(request)
     place = require_location(services, _card_name_in_path(request))
-    card = await read_full_card(place)
+    return render_card(
+        request,
+        place,
+        await read_full_card(place),
+        files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
+        others=_other_cards(services, place),
+        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
+        export_bytes=await _export_bytes(services, place),
+    )
+
+
+def render_card(
+    request: web.Request,
+    place: ScoreCardLocation,
+    card: ScoreCard | None,
+    *,
+    files: Mapping[str, str],
+    others: Sequence[str],
+    is_live: bool,
+    export_bytes: int,
+    untold: str = "",
+    back: str = "",
+) -> web.Response:
+    """Page of a card, with files and other cards to choose from. `untold` says why its replies are
+    not shown; `back` is the page of the versions for a member.
+    """
+    services = get_services(request)
     short = read_card_summary(services, place)
     return render_page(
         request,
@@ -208,10 +235,12 @@ async def get_card(request: web.Request) -> web.Response:
         sides=SIDE_LABELS,
         reply_order=scorecard_view.SIDES_BY_INTEREST,
         colours=scorecard_view.VERDICT_CLASSES,
-        files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
-        others=_other_cards(services, place),
-        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
-        export_bytes=await _export_bytes(services, place),
+        files=files,
+        others=others,
+        is_live=is_live,
+        export_bytes=export_bytes,
+        untold=untold,
+        back=back,
         is_shipped=services.served_versions.is_shipped(place.persona or "", place.version),
         served_card=services.store.versions.card_of(place.persona or "", place.version),
     )

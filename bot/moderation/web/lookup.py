@@ -1,0 +1,82 @@
+"""Finds what the addresses and forms of members name: personas and channels of their server."""
+
+from aiohttp import web
+
+from bot.chat.places import GuildChannel
+from bot.moderation.web.access import GuildAccess
+from bot.personas.web.lookup import OwnedPersona
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.templating import MEMBERS_HOME
+from bot.schedules.web.ids import read_id
+from bot.store import InstalledVersion
+from personas.schemas.chat import Persona
+
+SERVER = f"{MEMBERS_HOME}/{{guild_id}}"
+PERSONA = f"{SERVER}/personas/{{persona_id}}"
+VERSION_ADVICE = "The page of the persona lists the versions that this server may use."
+
+
+class MembersPersona(OwnedPersona):
+    """A persona of a server's own, for a member who may change it."""
+
+    @property
+    def page(self) -> str:
+        return f"{self.versions_page}/card"
+
+    @property
+    def versions_page(self) -> str:
+        return f"{self.server_page}/personas/{self.id}"
+
+    @property
+    def server_page(self) -> str:
+        return f"{MEMBERS_HOME}/{self.guild_id}"
+
+
+def server_path(access: GuildAccess) -> str:
+    return f"{MEMBERS_HOME}/{access.guild_id}"
+
+
+def persona_path(access: GuildAccess, persona: Persona) -> str:
+    return f"{server_path(access)}/personas/{persona.id}"
+
+
+def persona_in_path(access: GuildAccess, request: web.Request) -> Persona:
+    """Return the persona of the address, its own or a shared one. Raises `Problem`."""
+    return access.require_persona(request.match_info["persona_id"])
+
+
+def own_persona_in_path(access: GuildAccess, request: web.Request, shared_advice: str) -> Persona:
+    """Return the persona of the address, which has to be the server's own. Raises `Problem`."""
+    persona = persona_in_path(access, request)
+    if not access.owns(persona):
+        raise Problem("not-allowed", f"All servers share {persona.name}.", shared_advice)
+    return persona
+
+
+def require_version(access: GuildAccess, persona: Persona, wanted: str) -> InstalledVersion:
+    """Return a version of a persona that the server may use. Raises `Problem`."""
+    for installed in access.services.store.versions.installed(persona.id, access.guild_id):
+        if installed.version == wanted:
+            return installed
+    raise Problem("not-found", f"{persona.name} has no version {wanted[:20]!r}.", VERSION_ADVICE)
+
+
+def channel_choices(access: GuildAccess) -> list[GuildChannel]:
+    """List the channels with personas in which the member can write."""
+    channels = []
+    for setting in access.services.store.channels.of_guild(access.guild_id):
+        channel = access.guild.get_channel_or_thread(setting.channel_id)
+        if isinstance(channel, GuildChannel) and access.writes_in(channel):
+            channels.append(channel)
+    return channels
+
+
+def chosen_channel(access: GuildAccess, text: str) -> GuildChannel | None:
+    """Return the channel of a form's field; None where none is chosen. Raises `Problem`."""
+    if not text:
+        return None
+    channel_id = read_id(text, "Choose one on the page.")
+    for channel in channel_choices(access):
+        if channel.id == channel_id:
+            return channel
+    raise Problem("not-found", "There is no such channel here.", "Choose one on the page.")
