@@ -23,9 +23,12 @@ from bot.generation.web import http as generation_routes
 from bot.generation.web import pages as generation_pages
 from bot.models.web import http as model_routes
 from bot.models.web import pages as model_pages
+from bot.moderation.web import blind_test_pages as member_blind_test_pages
 from bot.moderation.web import card_pages as member_card_pages
 from bot.moderation.web import pages as member_pages
 from bot.moderation.web import score_card_pages as member_score_card_pages
+from bot.moderation.web import training_pages as member_training_pages
+from bot.moderation.web import version_pages as member_version_pages
 from bot.moderation.web.access import MEMBER_CHECKS, MemberChecks, MemberRoutes
 from bot.openai_api.web import http as openai_routes
 from bot.openai_api.web.errors import is_openai_path, openai_error_response
@@ -110,7 +113,8 @@ PAGE_MODULES = (
     playground_page, blind_test_pages,
     scorecard_pages, compare_pages, system_page, safety_page, model_pages, retrain_pages,
     document_pages, schedule_pages, discord_sign_in_pages, member_pages,
-    member_score_card_pages, member_card_pages,
+    member_score_card_pages, member_card_pages, member_training_pages, member_version_pages,
+    member_blind_test_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""

@@ -33,10 +33,9 @@ from bot.training.discord import (
     OPTION_HELP,
     DatasetOption,
     RecipeOption,
-    SourceOption,
-    card_share,
     progress_channel,
 )
+from bot.training.start_options import SourceOption, card_share
 
 log = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 20.0

@@ -1,8 +1,7 @@
 """`/finetune start|preview|all|status|cancel|resume`: moderators train a persona, or all."""
 
 import asyncio
-import time
-from typing import Any, Literal
+from typing import Any
 
 from discord import ButtonStyle, app_commands
 from discord.app_commands import Range
@@ -34,19 +33,21 @@ from bot.training.discord_progress import (
     current_job_text,
     resume_job,
 )
+from bot.training.start_options import (
+    SourceOption,
+    card_share,
+    default_job_name,
+    merge_settings,
+)
 from bot.training.status_text import plan_texts, retrain_all_text
 from bot.versions.discord import usable_versions
-from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.home.teacher_setting import teacher_notes
 from personas.schemas.chat import Persona
-from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
 REST_TEXT = "-# The rest is on the page of the training."
 PLAN_REST_TEXT = "-# The rest is on the dashboard's page for plans."
-CARD_SHARE_BESIDE_DATA = 0.5
-"""Share of the replies that are written from the card where a data set is named, too."""
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
 OPTION_HELP = {
@@ -134,7 +135,6 @@ DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dat
 GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
 RecipeOption = app_commands.Transform[str, SuggestionTransformer(_suggested_recipes)]
 ShareOption = Range[float, 0.0, 1.0]
-SourceOption = Literal["card"]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 OpenJobOption = app_commands.Transform[
     str, SuggestionTransformer(lambda interaction: job_labels(_open_jobs(interaction)))
@@ -179,7 +179,7 @@ async def start(
     from_card = card_share(source, dataset)
     request = _parse_request(
         interaction,
-        job_name=job_name or _default_job_name(persona_id or task_type),
+        job_name=job_name or default_job_name(persona_id or task_type),
         task_type=task_type,
         persona=persona_id,
         dataset=dataset,
@@ -189,7 +189,7 @@ async def start(
         start_from=start_from,
         lore_pairs=lore_pairs,
         from_card=from_card,
-        hyperparameters=_parse_hyperparameters(
+        hyperparameters=merge_settings(
             settings or "", num_train_epochs=epochs, learning_rate=learning_rate
         ),
     )
@@ -214,7 +214,7 @@ class TrainFromCardButton(
         trainings = interaction.client.services.trainings
         request = _parse_request(
             interaction,
-            job_name=_default_job_name(persona_id),
+            job_name=default_job_name(persona_id),
             persona=persona_id,
             recipe=trainings.default_recipe(persona_id, from_card=True),
             from_card=card_share("card", None),
@@ -227,10 +227,6 @@ def progress_channel(interaction: Interaction) -> GuildChannel:
     if not isinstance(interaction.channel, GuildChannel):
         raise RefusedError(f"Progress is shown in {SPEAK_PLACES}.", "Try it there.")
     return interaction.channel
-
-
-def _default_job_name(learner: str) -> str:
-    return f"{learner}-{time.strftime('%m%d-%H%M%S', time.gmtime())}"
 
 
 async def _queue(interaction: Interaction, channel: GuildChannel, request: TrainingRequest) -> None:
@@ -328,31 +324,12 @@ def _trained_persona_id(
     return (persona or channel_persona(interaction)).id
 
 
-def card_share(source: SourceOption | None, dataset: str | None) -> float | None:
-    """Return the share of the replies that are written from the card."""
-    if source is None:
-        return None
-    return CARD_SHARE_BESIDE_DATA if dataset else 1.0
-
-
 def _parse_request(interaction: Interaction, **options: Any) -> TrainingRequest:
     """Build a request from a command's options; those left out (None) take their defaults. Raises
     `RequestError`.
     """
     body = {name: value for name, value in options.items() if value is not None}
     return interaction.client.services.trainings.parse(body)
-
-
-def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
-    """Merge `settings` with the named options. Raises `RequestError` for what both set."""
-    written = parse_settings_line(text).model_dump(exclude_none=True)
-    own = {name: value for name, value in named.items() if value is not None}
-    if twice := sorted(written.keys() & own.keys()):
-        raise RequestError(
-            f"{', '.join(twice)} is set twice: in `settings`, and by itself.",
-            "Leave one of them out.",
-        )
-    return {**written, **own}
 
 
 # ------------------------------------------------------------------------------------------ jobs

@@ -61,6 +61,21 @@ def require_version(access: GuildAccess, persona: Persona, wanted: str) -> Insta
     raise Problem("not-found", f"{persona.name} has no version {wanted[:20]!r}.", VERSION_ADVICE)
 
 
+def speaking_version(access: GuildAccess, persona: Persona) -> str | None:
+    """Return the version that answers in the server; None for the base model."""
+    live = access.services.store.versions.live(persona.id, access.guild_id)
+    incompatible = access.services.served_versions.incompatible
+    return None if incompatible.model_of(persona.id, live) else live
+
+
+def channel_name(access: GuildAccess, channel_id: int) -> str:
+    """Return a channel's name as Discord shows it to the member."""
+    channel = access.guild.get_channel_or_thread(channel_id)
+    if isinstance(channel, GuildChannel) and access.sees(channel):
+        return f"#{channel.name}"
+    return "a channel that you do not see"
+
+
 def channel_choices(access: GuildAccess) -> list[GuildChannel]:
     """List the channels with personas in which the member can write."""
     channels = []

@@ -15,13 +15,7 @@ from bot.answering.web.pages import CHOICES, HINTS, read_fields, setting_texts
 from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel, channel_ref
 from bot.moderation.web.access import GuildAccess, MemberRoutes, accesses
-from bot.moderation.web.lookup import (
-    PERSONA,
-    SERVER,
-    own_persona_in_path,
-    persona_in_path,
-    persona_path,
-)
+from bot.moderation.web.lookup import SERVER, channel_name, speaking_version
 from bot.platform.web_kit.auth import SignedInMember
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
@@ -33,20 +27,12 @@ from bot.schedules.web.listing import (
     list_lines,
     list_trainings,
 )
-from bot.store import InstalledVersion
 from bot.training.web.run_view import MEMBER_NAMES
-from bot.versions.actions import PromotionObjectedError, PromotionObjections
-from bot.versions.web.timeline import score_text
-from personas.errors import UnderstudyError
 from personas.schemas.chat import Persona
 
 CHANNEL = f"{SERVER}/channels/{{channel_id}}"
 SCHEDULES = f"{SERVER}/schedules"
 PAGE_ADVICE = "Choose one on the page."
-SHARED_ADVICE = (
-    "It belongs to the operator. On Discord, `/finetune promote` and `/finetune rollback` choose its "
-    "version for your server."
-)
 routes = MemberRoutes()
 
 
@@ -105,18 +91,11 @@ def _personas(access: GuildAccess) -> list[ServerPersona]:
         ServerPersona(
             persona=persona,
             is_own=access.owns(persona),
-            live=version_label(_speaking(access, persona)),
+            live=version_label(speaking_version(access, persona)),
             versions=len(versions.installed(persona.id, access.guild_id)),
         )
         for persona in access.services.personas.of(access.guild_id).values()
     ]
-
-
-def _speaking(access: GuildAccess, persona: Persona) -> str | None:
-    """Return the version that answers in the server; None for the base model."""
-    live = access.services.store.versions.live(persona.id, access.guild_id)
-    incompatible = access.services.served_versions.incompatible
-    return None if incompatible.model_of(persona.id, live) else live
 
 
 def _channels(access: GuildAccess) -> list[ServerChannel]:
@@ -136,91 +115,6 @@ def _channels(access: GuildAccess) -> list[ServerChannel]:
                 )
             )
     return listed
-
-
-# ----------------------------------------------------------------------------------------- versions
-
-
-@routes.add(f"GET {PERSONA}")
-async def get_versions_page(access: GuildAccess, request: web.Request) -> web.Response:
-    """Page of a persona's versions that the server may use, with what was measured."""
-    access.require("train", "promote")
-    return _render_versions(access, request, persona_in_path(access, request))
-
-
-@routes.add(f"POST {PERSONA}/promote")
-async def post_promotion(access: GuildAccess, request: web.Request) -> web.Response:
-    """Make a version live in the server; one that is objected to, with `anyway` alone."""
-    persona = _changeable_persona(access, request)
-    form = await read_form(request)
-    version = form.get("version", "")
-    versions = access.services.versions
-    try:
-        result = await versions.promote(
-            persona.id, version, access.origin, anyway=form.get("anyway") == "yes"
-        )
-    except PromotionObjectedError as error:
-        return _render_versions(
-            access, request, persona, objected=(version, error.objections), status=409
-        )
-    except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
-        return _render_versions(access, request, persona, problem=problem)
-    message = f"{result.version} of {persona.name} is live from the next reply on."
-    if not result.is_new:
-        message = f"{result.version} of {persona.name} is live already."
-    return redirect_to(request, persona_path(access, persona), message)
-
-
-@routes.add(f"POST {PERSONA}/rollback")
-async def post_rollback(access: GuildAccess, request: web.Request) -> web.Response:
-    """Make the version before live again in the server."""
-    persona = _changeable_persona(access, request)
-    try:
-        live = access.services.versions.roll_back(persona, access.origin).live
-    except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
-        return _render_versions(access, request, persona, problem=problem)
-    message = f"{version_label(live)} answers for {persona.name} from the next reply on."
-    return redirect_to(request, persona_path(access, persona), message)
-
-
-def _changeable_persona(access: GuildAccess, request: web.Request) -> Persona:
-    """Return the persona of the address, whose versions the member may change. Raises `Problem`."""
-    access.require("promote")
-    return own_persona_in_path(access, request, SHARED_ADVICE)
-
-
-def _render_versions(
-    access: GuildAccess,
-    request: web.Request,
-    persona: Persona,
-    *,
-    objected: tuple[str, PromotionObjections] | None = None,
-    problem: Problem | None = None,
-    status: int = 200,
-) -> web.Response:
-    installed: list[InstalledVersion] = access.services.store.versions.installed(
-        persona.id, access.guild_id
-    )
-    is_own = access.owns(persona)
-    return render_page(
-        request,
-        "servers/versions.html",
-        title=f"{persona.name} in {access.guild.name}",
-        status=status,
-        problem=problem,
-        access=access,
-        persona=persona,
-        path=persona_path(access, persona),
-        is_own=is_own,
-        may_change=is_own and access.allows("promote"),
-        shared_advice=SHARED_ADVICE,
-        live=version_label(_speaking(access, persona)),
-        versions=list(reversed(installed)),
-        score_text=score_text,
-        objected=objected,
-    )
 
 
 # ---------------------------------------------------------------------------------------- answering
@@ -338,7 +232,7 @@ async def get_schedules_page(access: GuildAccess, request: web.Request) -> web.R
         lines=lines,
         greetings=greetings,
         names=names,
-        channel_name=lambda channel_id: _channel_name(access, channel_id),
+        channel_name=lambda channel_id: channel_name(access, channel_id),
     )
 
 
@@ -372,11 +266,3 @@ async def post_greeting_removal(access: GuildAccess, request: web.Request) -> we
 def _removed(access: GuildAccess, request: web.Request) -> web.Response:
     path = f"{MEMBERS_HOME}/{access.guild_id}/schedules"
     return redirect_to(request, path, "It is removed.")
-
-
-def _channel_name(access: GuildAccess, channel_id: int) -> str:
-    """Return a channel's name as Discord shows it to the member."""
-    channel = access.guild.get_channel_or_thread(channel_id)
-    if isinstance(channel, GuildChannel) and access.sees(channel):
-        return f"#{channel.name}"
-    return "a channel that you do not see"

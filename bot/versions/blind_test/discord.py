@@ -77,10 +77,7 @@ async def compare(
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:
         language = interaction_language(interaction, is_private=False)
-        await channel.send(
-            localise(invitation_text(contest), language),
-            view=button_view(_compare_button(contest, language)),
-        )
+        await invite_members(channel, contest, language)
     await show_comparison(interaction, contest)
 
 
@@ -156,6 +153,14 @@ def _compare_button(
 
 
 COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
+
+
+async def invite_members(channel: GuildChannel, contest: Contest, language: Language) -> None:
+    """Post the invitation to a blind test in a channel. Raises `discord.HTTPException`."""
+    await channel.send(
+        localise(invitation_text(contest), language),
+        view=button_view(_compare_button(contest, language)),
+    )
 
 
 async def show_comparison(interaction: Interaction, contest: Contest) -> None:

@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
-from bot.chat.places import SPEAK_PLACES, GuildChannel, SpeakChannel, channel_ref
+from bot.chat.places import SPEAK_PLACES, GuildChannel
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -31,19 +31,16 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.permissions import VoiceChannel
-from bot.services import Bot, Services
+from bot.services import Bot
 from bot.store import NewRollout, Rollout
 from bot.versions.discord import PromoteButton, install_named_dialogue, promotion_text
 from bot.versions.rollout import report as rollout_report
+from bot.versions.rollout.discord_channels import RolloutChannel, require_speaks_in
 from bot.versions.rollout.discord_monitor import RolloutMonitor
 from bot.versions.rollout.history import VersionHistory
 from personas.errors import RequestError
-from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
-RolloutChannel = discord.TextChannel | VoiceChannel
-"""Channels of which a rollout can be; their threads belong to them."""
 ROLLOUT = ModeratorGroup(
     name="rollout", description="Let a version answer a part of the replies first.", parent=FINETUNE
 )
@@ -200,21 +197,6 @@ async def history(interaction: Interaction, persona: PersonaOption | None = None
         interaction.client.services.store, persona, interaction.guild_id or 0
     ).pages()
     await respond(interaction, pages[0], history_view(persona.id, 0, len(pages)))
-
-
-def require_speaks_in(services: Services, persona: Persona, channel: RolloutChannel) -> None:
-    """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
-    places: list[SpeakChannel] = [channel]
-    places += [thread for thread in channel.guild.threads if thread.parent_id == channel.id]
-    for place in places:
-        residents = services.personas_in(channel_ref(place))
-        if any(resident.id == persona.id for resident in residents):
-            return
-    raise RequestError(
-        f"{persona.name} does not live in #{channel.name}, so none of its versions would answer "
-        "there.",
-        "Name the channel in which it lives, or give it that one with `/persona set`.",
-    )
 
 
 def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:

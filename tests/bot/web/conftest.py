@@ -27,6 +27,7 @@ from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.schemas.training import TrainingRequest
+from tests.bot.web.moderator_stage import ModeratorStage, moderator_stage
 from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, FakeClock, FakeTrainingBackend
 
@@ -183,4 +184,11 @@ async def dashboard_in(
 @pytest.fixture
 async def dashboard(tmp_path: Path) -> AsyncIterator[DashboardClient]:
     async with dashboard_in(tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+async def town(tmp_path: Path) -> AsyncIterator[ModeratorStage]:
+    """A bot in two servers, and browsers of members who sign in with Discord."""
+    async with moderator_stage(tmp_path) as made:
         yield made

@@ -24,7 +24,6 @@ from tests.bot.web.moderator_stage import (
     SIGN_IN,
     TOKEN,
     UNSEEING,
-    moderator_stage,
 )
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -41,12 +40,6 @@ PUBLIC = {
 """Routes that answer without any session."""
 OF_EVERY_MEMBER = {("GET", SERVERS), ("POST", "/dashboard/sign-out")}
 """Routes of every member, in which no server is named. A further one takes a test of what it shows."""
-
-
-@pytest.fixture
-async def town(tmp_path):
-    async with moderator_stage(tmp_path) as made:
-        yield made
 
 
 def lamp(town):

@@ -4,6 +4,7 @@ import { localTimes } from "./base.js";
 import { hear } from "./live.js";
 
 const DRAW_EVERY_MS = 2000;
+const POLL_EVERY_MS = 5000;
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const ENDED = ["done", "failed", "cancelled"];
 const OPEN_CARDS = ["waiting", "running"];
@@ -157,6 +158,17 @@ function followRuns() {
   }, { back: draw });
 }
 
+/** Draw a part of a page anew every few seconds, where no events can be heard: members have none. */
+function poll(id) {
+  const before = document.getElementById(id).dataset.state;
+  setTimeout(async () => {
+    if (!document.hidden) await renew([id]).catch(() => null);
+    const { state, poll: goesOn } = document.getElementById(id).dataset;
+    if (state !== before) tell(state);
+    if (goesOn !== undefined) poll(id);
+  }, POLL_EVERY_MS);
+}
+
 /** The curves follow the slider. */
 function smoothAsMoved(form) {
   const slider = form.elements.smoothing;
@@ -197,5 +209,6 @@ document.addEventListener("submit", (event) => {
 });
 if (run?.dataset.follow) followRun();
 if (runs) followRuns();
+for (const part of document.querySelectorAll("[data-poll]")) poll(part.id);
 for (const form of document.querySelectorAll("form.smoothing")) smoothAsMoved(form);
 for (const form of document.querySelectorAll("form.repeat")) markChanges(form);
