@@ -27,19 +27,24 @@ from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.store import TrainingJob
 from bot.training.actions import NO_CHANNEL_ID, PlannedTraining
 from bot.training.request_checks import requested_recipe_plan
-from bot.training.start_options import card_share, default_job_name, merge_settings
+from bot.training.start_options import (
+    SourceOption,
+    card_share,
+    default_job_name,
+    merge_settings,
+)
 from bot.training.status_text import card_state_text
 from bot.training.web import run_charts, run_view
 from bot.training.web.run_details import read_run_details
 from bot.training.web.run_history import DEFAULT_SMOOTHING, MetricsHistory
 from personas.errors import UnderstudyError
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import TaskType, TrainingRequest
 
 TRAININGS = f"{SERVER}/trainings"
 JOB = f"{TRAININGS}/{{job_id}}"
 START = f"{SERVER}/train"
 MAX_LISTED_JOBS = 50
-TASKS = (
+TASKS: tuple[tuple[TaskType, str], ...] = (
     ("persona", "a persona's voice"),
     ("preference", "a persona, from votes and taught replies"),
     ("dialogue", "dialogue in general"),
@@ -48,6 +53,10 @@ FIELDS = (
     "persona recipe dataset task_type source lore_pairs epochs learning_rate settings general "
     "start_from job_name channel"
 ).split()
+MORE_FIELDS = FIELDS[2:]
+"""Fields behind "More options"."""
+SHOWN = {"task_type": "persona"}
+"""Values of theirs that are no choice."""
 TEXT_FIELDS = ("dataset", "recipe", "general", "start_from", "job_name")
 """Fields that go into a request as they are."""
 routes = MemberRoutes()
@@ -188,8 +197,8 @@ async def post_start_form(access: GuildAccess, request: web.Request) -> web.Resp
     except Problem as problem:
         return _render_form(access, request, given, problem=problem)
     except UnderstudyError as error:
-        problem = redacted_problem("cannot-train", error, services.home)
-        return _render_form(access, request, given, problem=problem)
+        refused = redacted_problem("cannot-train", error, services.home)
+        return _render_form(access, request, given, problem=refused)
     return _render_form(access, request, given, planned=planned)
 
 
@@ -198,9 +207,9 @@ def _parse_request(access: GuildAccess, given: Mapping[str, str]) -> TrainingReq
     catalogue has, and no path. Raises `UnderstudyError`.
     """
     trainings = access.services.trainings
-    task = next((name for name, _ in TASKS if name == given["task_type"]), "persona")
+    task: TaskType = next((name for name, _ in TASKS if name == given["task_type"]), "persona")
     persona_id = None if task == "dialogue" else access.require_persona(given["persona"]).id
-    source = "card" if given["source"] else None
+    source: SourceOption | None = "card" if given["source"] else None
     from_card = card_share(source, given["dataset"] or None)
     body: dict[str, Any] = {name: given[name] for name in TEXT_FIELDS if given[name]}
     body.setdefault("job_name", default_job_name(persona_id or task))
@@ -246,7 +255,7 @@ def _render_form(
         problem=problem,
         access=access,
         given=fields,
-        is_more_open=any(fields[name] for name in FIELDS if name not in ("persona", "recipe")),
+        is_more_open=any(fields[name] not in ("", SHOWN.get(name, "")) for name in MORE_FIELDS),
         own=own,
         shared=shared,
         recipes=catalogue.recipe_labels(),

@@ -2,6 +2,7 @@
 a policy for forms that their redirections have to obey.
 """
 
+import itertools
 import os
 
 import pytest
@@ -10,8 +11,11 @@ from playwright.async_api import expect
 from bot.demo_guild import MODERATOR
 from bot.schedules.store import ScheduledLine
 from tests.bot.conftest import QUAY
+from tests.bot.test_finetune import STEP
 from tests.bot.web.moderator_stage import SERVERS, moderator_stage
+from tests.bot.web.test_web_moderator_cards import put_card
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
+from tests.fakes import until
 from tests.samples import SCORECARD
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -96,4 +100,78 @@ async def test_a_moderator_signs_in_works_on_their_server_and_is_refused_elsewhe
         await page.get_by_role("button", name="Sign in with Discord").click()
         await page.get_by_role("button", name=MODERATOR).click()
         await expect(page.get_by_role("heading", name="Your servers")).to_be_visible()
+        await dashboard.close()
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_moderator_trains_tries_compares_and_edits(tmp_path, browser, phone):
+    async with moderator_stage(tmp_path) as town:
+        takes = itertools.count()
+        town.stage.engine.script = lambda request: [f"Take {next(takes)} of the bell."]
+        persona_id = town.bring_in(town.first, "Marlow Finch")
+        version = town.install(persona_id, town.first)
+        put_card(town, persona_id, version)
+        url = town.stage.sandbox.url.replace("127.0.0.1", "localhost")
+        dashboard = Dashboard(browser, url, town.stage)
+        page = await dashboard.open(f"{SERVERS}/{town.first}", phone=phone, dark=phone)
+        await page.get_by_role("button", name="Sign in with Discord").click()
+        await page.get_by_role("button", name=MODERATOR).click()
+        await page.get_by_role("link", name="Plan a training").click()
+        await page.get_by_label("Persona", exact=True).select_option("Marlow Finch")
+        await expect(page.get_by_label("Learns from")).to_be_hidden()
+        await page.get_by_text("More options").click()
+        await assert_accessible(page)
+        await picture(page, f"train-{phone}")
+        await page.get_by_label("Recipe", exact=True).select_option("demo-cpu")
+        await page.get_by_role("button", name="Plan it").click()
+        await expect(page.get_by_role("heading", name="The plan")).to_be_visible()
+        await assert_accessible(page)
+        await picture(page, f"plan-{phone}")
+        await page.get_by_role("button", name="Start").click()
+        await expect(page.get_by_role("heading", name="Status")).to_be_visible()
+        await until(lambda: town.stage.backend.busy)
+        town.stage.backend.on_event(STEP)
+        await expect(page.get_by_text("42 %")).to_be_visible(timeout=20_000)  # by itself
+        await assert_accessible(page)
+        await picture(page, f"training-{phone}")
+        await page.get_by_role("link", name="All trainings of Skerrow Harbour").click()
+        await assert_accessible(page)
+        await picture(page, f"trainings-{phone}")
+        page.once("dialog", lambda dialog: dialog.accept())
+        await page.get_by_role("button", name="Cancel").click()
+        await expect(page.get_by_role("status").first).to_contain_text("is cancelled")
+        await page.goto(f"{SERVERS}/{town.first}/personas/{persona_id}")
+        await page.get_by_text("Try a version first").click()
+        await page.get_by_label("Percentage of the replies").fill("20")
+        await page.get_by_role("button", name="Try it").click()
+        await expect(page.get_by_role("heading", name="Tried now")).to_be_visible()
+        await assert_accessible(page)
+        await picture(page, f"rollout-{phone}")
+        await page.get_by_role("link", name=version, exact=True).click()
+        await expect(page.get_by_role("heading", name="Replies side by side")).to_be_visible()
+        await assert_accessible(page)
+        await picture(page, f"score-card-{phone}")
+        await page.get_by_role("link", name="All versions").click()
+        await page.get_by_role("link", name="Blind test").click()
+        await page.get_by_role("button", name="Show me two replies").click()
+        await page.get_by_role("button", name="Tie").click()
+        await expect(page.get_by_text("Your vote: a tie.")).to_be_visible()
+        await assert_accessible(page)
+        await picture(page, f"compare-{phone}")
+        await page.get_by_role("link", name="Card", exact=True).click()
+        await assert_accessible(page)
+        await picture(page, f"card-{phone}")
+        await page.get_by_label("Tagline").fill("A keeper of lamps.")
+        await page.get_by_role("button", name="Save the card").click()
+        await expect(page.get_by_role("status").first).to_contain_text("speaks by this card")
+        await page.get_by_role("link", name="Lore", exact=True).click()
+        await page.get_by_label("Title").fill("The bell")
+        await page.get_by_label("Text", exact=True).fill("The bell rings at noon.")
+        await page.get_by_role("button", name="Add").click()
+        await expect(page.get_by_role("status").first).to_contain_text("the-bell.md is kept")
+        await assert_accessible(page)
+        await picture(page, f"lore-{phone}")
+        await page.get_by_role("link", name="the-bell.md").click()
+        await assert_accessible(page)
+        await picture(page, f"lore-file-{phone}")
         await dashboard.close()
