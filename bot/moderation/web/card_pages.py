@@ -48,6 +48,11 @@ async def post_lore(access: GuildAccess, request: web.Request) -> web.Response:
     return await lore_pages.use_lore_form(request, _persona(access, request))
 
 
+@routes.add(f"POST {CARD}/lore-sets/{{set}}")
+async def post_lore_set(access: GuildAccess, request: web.Request) -> web.Response:
+    return await lore_pages.choose_lore_set(request, _persona(access, request))
+
+
 @routes.add(f"GET {LORE_FILE}")
 async def get_lore_file(access: GuildAccess, request: web.Request) -> web.Response:
     return await lore_pages.render_lore_file(request, _persona(access, request))

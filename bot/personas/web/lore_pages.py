@@ -85,8 +85,11 @@ async def use_lore_form(request: web.Request, owned: OwnedPersona) -> web.Respon
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-sets/{set}")
 async def post_lore_set(request: web.Request) -> web.Response:
-    """Have a persona use a set of lore, or not."""
-    owned = require_persona_in_path(request)
+    return await choose_lore_set(request, require_persona_in_path(request))
+
+
+async def choose_lore_set(request: web.Request, owned: OwnedPersona) -> web.Response:
+    """Have a persona use the set of lore in the address, or not."""
     is_taken = (await read_form(request)).get("taken", "") == "yes"
     chosen = lore_files.choose_set(owned, request.match_info["set"], is_taken, owned.guild_id)
     verb = "uses" if is_taken else "does not use"
@@ -276,12 +279,7 @@ async def _render_lore(
         files=files,
         skipped=[] if owned.is_members else [each for each in shipped if each.skipped],
         removed=lore_files.lore_store(owned.services).removed(owned.guild_id, owned.id),
-        # Members choose sets with `/persona lore sets`.
-        shared=(
-            []
-            if owned.is_lore_set or owned.is_members
-            else lore_files.shared_sets(owned, owned.guild_id)
-        ),
+        shared=[] if owned.is_lore_set else lore_files.shared_sets(owned, owned.guild_id),
         about=lore_set.about if lore_set else "",
         users=lore_files.set_users(services, owned.id) if lore_set else [],
         is_own_set=services.lore_sets.is_own(owned.id),

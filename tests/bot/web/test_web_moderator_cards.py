@@ -8,6 +8,7 @@ import pytest
 from bot.demo_guild import MEMBER, MODERATOR
 from bot.store import CARD_CONTRIBUTION
 from personas.home.adapters import adapter_ref
+from personas.lore.passages import WORLD
 from tests.bot.conftest import OFFICE
 from tests.bot.web.moderator_stage import SERVERS
 from tests.trainer.sample_scorecards import good_card
@@ -120,6 +121,10 @@ async def test_lore_is_written_removed_and_brought_back(town):
     assert f'href="{file}"' in (await browser.get(page)).text, "it can be restored"
     assert (await browser.submit(f"{file}/bring-back", number=number)).status == 303
     assert "rings at noon" in (await browser.get(file)).text
+    sets = town.stage.client.services.lore_sets
+    for taken, chosen in (("yes", True), ("no", False)):
+        assert (await browser.submit(f"{page}-sets/{WORLD}", taken=taken)).status == 303
+        assert (WORLD in sets.taken(persona_id, town.first)) == chosen
     for other in (f"{page}/0/the-bell.md", f"{page}/{town.second}/the-bell.md"):
         assert (await browser.get(other)).status == 404
         assert (await browser.submit(other, text="# Mine\n\nNo.")).status == 404

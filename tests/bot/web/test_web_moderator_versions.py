@@ -37,6 +37,7 @@ COMMANDS = {
     ("POST", f"{CARD}/earlier/{{number}}"): "persona import",
     ("GET", f"{CARD}/lore"): "persona lore add",
     ("POST", f"{CARD}/lore"): "persona lore add",
+    ("POST", f"{CARD}/lore-sets/{{set}}"): "persona lore sets",
     ("GET", LORE_FILE): "persona lore add",
     ("POST", LORE_FILE): "persona lore add",
     ("POST", f"{LORE_FILE}/remove"): "persona lore remove",
