@@ -29,12 +29,9 @@ async def get_score_card(access: GuildAccess, request: web.Request) -> web.Respo
     installed = require_version(access, persona, request.match_info["version"])
     place = require_location(access.services, f"{persona.id}/{installed.version}")
     card = await read_full_card(place)
-    untold = _untold(access, persona, installed.job_id)
     if card:
         # It names personas of other servers.
         card = card.model_copy(update={"separation": None})
-    if card and untold:
-        card = card.model_copy(update={"side_by_side": ()})
     return render_card(
         request,
         place,
@@ -43,7 +40,7 @@ async def get_score_card(access: GuildAccess, request: web.Request) -> web.Respo
         others=(),
         is_live=access.services.store.versions.live(persona.id, access.guild_id) == place.version,
         export_bytes=0,
-        untold=untold,
+        untold=_untold(access, persona, installed.job_id),
         back=persona_path(access, persona),
     )
 

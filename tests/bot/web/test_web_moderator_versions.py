@@ -2,12 +2,15 @@
 
 import itertools
 import re
+import time
+from dataclasses import replace
 
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR
 from bot.moderation.roles import command_actions
 from bot.moderation.web.access import FORM_RECHECK_S, RECHECK_S
+from bot.store import NewBlindComparison
 from bot.web_server import MEMBER_ROUTES
 from tests.bot.conftest import INN, OFFICE, QUAY
 from tests.bot.web.moderator_stage import OTTO, SERVERS
@@ -162,23 +165,30 @@ async def test_two_versions_are_compared_blindly(town):
     shown = (await browser.get(answer.location.partition("#")[0])).text
     assert shown.count("Take ") == 2 and "A was" not in shown
     number = re.search(r'name="comparison" value="(\d+)"', shown)[1]
-    otto = await town.signed_in(OTTO)
-    lamplighter = town.bring_in(town.second, "Lamplighter")
-    others = f"{SERVERS}/{town.second}/personas/{lamplighter}/compare"
-    assert (await otto.get(f"{others}/{number}")).status == 404
-    assert (await otto.submit(f"{others}/vote", comparison=number, choice="a")).status == 404
+    # Another persona's, one of theirs in another server, and another member's are not found.
+    comparisons = town.stage.store.comparisons
+    elsewhere = NewBlindComparison(
+        town.second, "oda", town.user_id(MODERATOR), "p", "Hm?", "v1", None, "One.", "Two.", 1, 2
+    )
+    seqs = [int(number)]
+    for new in (elsewhere, replace(elsewhere, guild_id=town.first, user_id=5)):
+        seqs.append(comparisons.show(new, time.time()).seq)
+    others = f"{SERVERS}/{town.first}/personas/oda/compare"
+    for seq in seqs:
+        voted = await browser.submit(f"{others}/vote", comparison=str(seq), choice="a")
+        assert voted.status == 404 and comparisons.get(seq).choice is None
+        assert (await browser.get(f"{others}/{seq}")).status == 404
     assert (await browser.get(f"{page}/{number}")).status == 409, "before the vote"
     voted = await browser.submit(f"{page}/vote", comparison=number, choice="a")
     assert (voted.status, voted.location) == (303, f"{page}/{number}"), voted.text
     revealed = (await browser.get(voted.location)).text
     assert "Your vote" in revealed and version in revealed and "1 by 1 person" in revealed
-    assert town.stage.store.comparisons.get(int(number)).guild_id == town.first
+    assert comparisons.get(int(number)).guild_id == town.first
     inn = town.channel_id(INN, town.first)
     invited = await browser.submit(f"{page}/invite", **pair, channel=str(inn))
     assert invited.status == 303, invited.text
     await town.stage.sees(f"Which {NAME} is better?")
-    elsewhere = str(town.channel_id("boathouse", town.second))
-    for channel in ("", elsewhere):
+    for channel in ("", str(town.channel_id("boathouse", town.second))):
         answer = await browser.submit(f"{page}/invite", **pair, channel=channel)
         assert answer.status == 409 and "channel" in answer.text
     services = town.stage.client.services
