@@ -41,6 +41,8 @@ from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.resource_sharing import shares_processor
 from bot.training.training_plan import PREVIEWS_FOLDER
+from bot.transcription.transcriber import Transcriber, worker_command
+from bot.transcription.voice_model import locate_voice_model
 from bot.versions.actions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
 from bot.versions.shipped import ShippedVersions
@@ -175,6 +177,7 @@ async def open_app(
             incompatible_versions=await _find_incompatible(settings, store, base_hash),
             shares_processor=lambda: shares_processor(settings, engine),
             env_file=env_file,
+            transcriber=await _open_transcriber(settings, stack),
         )
         client, running = await _connect(settings, dependencies, sandbox, stack)
         services = client.services
@@ -199,6 +202,17 @@ async def open_app(
         web_server.open(services)
         stack.callback(web_server.close)
         yield App(client, sandbox, running, url)
+
+
+async def _open_transcriber(settings: Settings, stack: AsyncExitStack) -> Transcriber | None:
+    """Find the model of voice messages, or fetch it. Raises `VoiceModelError`."""
+    if not settings.voice_model:
+        return None
+    folder = await asyncio.to_thread(locate_voice_model, settings.voice_model, fetch=True)
+    log.info("voice messages are recognised with %s", settings.voice_model)
+    transcriber = Transcriber(worker_command(folder))
+    stack.push_async_callback(transcriber.close)
+    return transcriber
 
 
 def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, SharedConnection | None]:

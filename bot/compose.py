@@ -18,6 +18,7 @@ from bot.chat.message_tokens import MessageTokens
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
 from bot.chat.sent_files import SentFiles
+from bot.chat.voice_messages import VoiceMessages
 from bot.chat.webhooks import SenderRegistry
 from bot.faces.actions import FaceActions
 from bot.generation.actions import GenerationActions
@@ -47,6 +48,7 @@ from bot.training.resource_sharing import (
     free_card_bytes,
 )
 from bot.training.run_limits import RunLimits
+from bot.transcription.transcriber import Transcriber
 from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.actions import BlindTests
 from personas.engine import Engine, MetricsCallback
@@ -84,6 +86,7 @@ class Dependencies:
     incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
     shares_processor: Callable[[], bool] = lambda: True
     env_file: Path | None = None
+    transcriber: Transcriber | None = None  # of voice messages
 
 
 def compose(
@@ -142,6 +145,7 @@ def compose(
         time_zones=time_zones,
         generation=generation,
         answering=AnsweringActions(store, time_zones, audit.record),
+        voice_messages=VoiceMessages(dependencies.transcriber),
         request_builder=builder,
         reply_service=ReplyService(
             store=store,

@@ -17,6 +17,7 @@ from bot.chat.message_reader import IncomingMessage, MessageReader
 from bot.chat.places import ChannelCache, ChannelRef
 from bot.chat.reply_service import ReplyService
 from bot.chat.request import ChatRequestBuilder
+from bot.chat.voice_messages import VoiceMessages
 from bot.data.actions import DataActions
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
@@ -101,6 +102,7 @@ class Services:
     time_zones: GuildTimeZones
     generation: GenerationActions
     answering: AnsweringActions
+    voice_messages: VoiceMessages
     request_builder: ChatRequestBuilder
     reply_service: ReplyService
     versions: LiveVersions

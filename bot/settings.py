@@ -132,6 +132,11 @@ class Settings(BaseSettings):
     vision: Annotated[VisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description="auto, on, off"
     )
+    # The model that recognises voice messages; empty: personas are told their length alone
+    voice_model: str = Field(
+        default="",
+        description="a folder, a hub id, or a size of Whisper: tiny, base, small, medium, large-v3",
+    )
     # A server of the bot's own has a context of its own for each reply; Ollama computes one at a time
     engine_rows: Integer = Field(
         default_factory=lambda values: ROWS_BY_ENGINE.get(values.get("engine", ""), DEFAULT_ROWS),

@@ -134,10 +134,17 @@ class MemberClient:
         poll = {"question": {"text": question}, "answers": medias}
         return self._post(channel, "", None, {"poll": poll})
 
-    async def voice_message(self, channel: ChannelReference, reply_to: Json | None = None) -> Json:
-        """Send a voice message."""
-        file = StoredFile("voice-message.ogg", "audio/ogg", b"OggS")
-        recorded = {"id": "0", "duration_secs": 1.0, "waveform": "AAAA"}
+    async def voice_message(
+        self,
+        channel: ChannelReference,
+        reply_to: Json | None = None,
+        sound: bytes = b"OggS",
+        seconds: float = 1.0,
+    ) -> Json:
+        """Send a voice message; `sound` is an Ogg Opus file."""
+        file = StoredFile("voice-message.ogg", "audio/ogg", sound)
+        self._require_sendable([file], self._find_channel_to_write(channel))
+        recorded = {"id": "0", "duration_secs": seconds, "waveform": "AAAA"}
         body = {"attachments": [recorded]}
         return self._post(channel, "", reply_to, body, files=(file,), flags=IS_VOICE_MESSAGE)
 

@@ -137,8 +137,13 @@ class MessageAnswerer:
                 return
             self.proxies.note(message)
             await self.proxies.wait(message)
-            incoming = await self.bot.services.message_reader.read(message)
-            if go_on := await events.store(lambda: self._accept(message, incoming, channel)):
+            voice = self.bot.services.voice_messages
+            async with voice.turn(message):
+                words = await voice.words(message)
+                read = await self.bot.services.message_reader.read(message)
+                incoming = read.with_spoken(words)
+                go_on = await events.store(lambda: self._accept(message, incoming, channel))
+            if go_on:
                 await self._say_blind(message)
                 await go_on()
 
@@ -224,7 +229,7 @@ class MessageAnswerer:
         if edited:
             incoming = replace(incoming, text=self.bot.services.message_reader.text(edited))
         replied_to = persona_replied_to(self.bot.services, message)
-        asked = self._addressees(message, channel, replied_to)
+        asked = self._addressees(message, incoming.spoken, channel, replied_to)
         reply_service = self.bot.services.reply_service
         reply_service.require_safe(incoming)  # also where nobody answers, or is silenced
         if not asked:
@@ -340,14 +345,20 @@ class MessageAnswerer:
     # ----------------------------------------------------------------------------------- addressees
 
     def _addressees(
-        self, message: discord.Message, channel: SpeakChannel, replied_to: Persona | None
+        self,
+        message: discord.Message,
+        spoken: str,
+        channel: SpeakChannel,
+        replied_to: Persona | None,
     ) -> list[Persona]:
-        """List the personas that a message asks, else the one that a mention of the bot shows, else
-        those whose replies wait for further lines of the member, else the channel's first.
+        """List the personas that a message asks, typed or spoken, else the one that a mention of the
+        bot shows, else those whose replies wait for further lines of the member, else the channel's
+        first.
         """
         services = self.bot.services
         place = channel_ref(channel)
-        if asked := addressees(services, raw_text(message), place, replied_to):
+        text = f"{spoken}\n{raw_text(message)}"
+        if asked := addressees(services, text, place, replied_to):
             return asked
         if face := self._face_mentioned(message, place):
             return [face]

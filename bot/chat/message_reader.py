@@ -37,7 +37,8 @@ class IncomingMessage:
     """A message to answer. `event_id` is Discord's id of the message or interaction.
 
     Members see beside it the message that it replies to (`quoted`) and the one from which its
-    thread was started (`thread_start`).
+    thread was started (`thread_start`). `spoken`: the words of a voice message, with which `text`
+    begins.
     """
 
     event_id: int
@@ -46,6 +47,11 @@ class IncomingMessage:
     text: str
     quoted: QuotedMessage | None = None
     thread_start: QuotedMessage | None = None
+    spoken: str = ""
+
+    def with_spoken(self, words: str) -> "IncomingMessage":
+        """Return the message with the words of its voice message, if there are any."""
+        return replace(self, text=f"{words}\n{self.text}", spoken=words) if words else self
 
 
 class MessageReader:

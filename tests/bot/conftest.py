@@ -34,6 +34,7 @@ from bot.settings import Settings
 from bot.store import Store
 from bot.training import discord_progress
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.transcription.transcriber import Transcriber
 from bot.versions.actions import AutomaticPromotion
 from bot.web_server import WebServer
 from personas.home.job_material import ShippedData
@@ -143,6 +144,7 @@ async def on_stage(
     clock: Clock | None = None,
     user_install: bool = False,
     web_server: WebServer | None = None,
+    transcriber: Transcriber | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
     settings = Settings(
@@ -177,6 +179,7 @@ async def on_stage(
             privacy=PrivacyServices.of(settings, partial(forget_in_sandbox, sandbox)),
             incompatible_versions=IncompatibleVersions(served_hash=served_hash),
             clock=clock or SystemClock(),
+            transcriber=transcriber,
         )
         client = BotClient(message_content=message_content, members=members, guilds_settle_s=0.1)
         client.services = compose(settings, dependencies, client)

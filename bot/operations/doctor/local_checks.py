@@ -19,6 +19,8 @@ from bot.platform.db.schema import MIGRATIONS
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.settings import Settings
 from bot.store import Store, StoreError, find_databases, is_in_use
+from bot.transcription.transcriber import find_load_problem
+from bot.transcription.voice_model import ModelNotHereError, VoiceModelError, locate_voice_model
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import list_shipped_lore
 
@@ -37,6 +39,7 @@ def check_machine(settings: Settings, *, token_accepted: bool = False) -> Iterat
     yield check_disk(settings.home)
     yield check_port(settings.web_port, settings.home)
     yield check_lore(ShippedData.from_source_tree().lore, settings.home)
+    yield from check_voice(settings.voice_model)
     yield from check_effects(settings.home)
 
 
@@ -170,6 +173,25 @@ def check_lore(folder: Path, home: Path) -> BotCheck:
         found,
         "`python -m trainer lore files` lists them all; docs/personas.md names the layouts",
     )
+
+
+def check_voice(name: str) -> Iterator[BotCheck]:
+    """Check that the recogniser of voice messages loads its model; no check without one."""
+    if not name:
+        return
+    try:
+        folder = locate_voice_model(name, fetch=False)
+    except ModelNotHereError as error:
+        yield BotCheck("voice", "warn", error.message, error.advice)
+        return
+    except VoiceModelError as error:
+        yield BotCheck("voice", "fail", error.message, error.advice)
+        return
+    if problem := find_load_problem(folder):
+        remedy = "name another model in VOICE_MODEL, or leave it out (docs/howto/voice.md)"
+        yield BotCheck("voice", "fail", f"{name}: {problem}", remedy)
+    else:
+        yield BotCheck("voice", "ok", f"voice messages are recognised with {name}")
 
 
 def _is_in_use(folder: Path) -> bool:

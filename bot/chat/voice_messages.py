@@ -1,0 +1,111 @@
+"""Has the voice messages that members say to personas recognised: their words are their text.
+
+The sound is in memory while it is recognised, and nowhere else.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import discord
+
+from bot.chat.file_download import FileDownloadError, download
+from bot.transcription.audio import MAX_AUDIO_BYTES, MAX_AUDIO_S, is_ogg_opus
+from bot.transcription.transcriber import Transcriber, TranscriptionError
+
+log = logging.getLogger(__name__)
+TIME_LIMIT_S = 60.0
+"""Time in which the words have to be there, with the wait for other voice messages."""
+MAX_AT_ONCE = 8
+"""Voice messages that are recognised or wait for it; one a member."""
+MAX_LOGGED_PROBLEMS = 100
+MAX_SPOKEN_CHARS = 2000
+"""Characters of a message that is typed."""
+
+
+class VoiceMessages:
+    """Recognises voice messages, each within `TIME_LIMIT_S`; none without a transcriber."""
+
+    def __init__(self, transcriber: Transcriber | None) -> None:
+        self._transcriber = transcriber
+        self._members: set[int] = set()
+        self._turns: dict[tuple[int, int], asyncio.Event] = {}
+        """By channel and member: set once the voice message is stored."""
+        self._problems: set[str] = set()
+
+    @asynccontextmanager
+    async def turn(self, message: discord.Message) -> AsyncIterator[None]:
+        """Have later messages of the member in the channel wait until this voice message is stored,
+        so that they keep their order.
+        """
+        key = (message.channel.id, message.author.id)
+        while stored := self._turns.get(key):
+            await stored.wait()
+        if self._transcriber is None or _voice_file(message) is None:
+            yield
+            return
+        self._turns[key] = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._turns.pop(key).set()
+
+    async def words(self, message: discord.Message) -> str:
+        """Return what a member says in a voice message; empty for other messages, and where it is
+        not recognised.
+        """
+        file = _voice_file(message)
+        member_id = message.author.id
+        if self._transcriber is None or file is None:
+            return ""
+        if member_id in self._members or len(self._members) >= MAX_AT_ONCE:
+            self._log_once("others are being recognised")
+            return ""
+        self._members.add(member_id)
+        try:
+            async with asyncio.timeout(TIME_LIMIT_S):
+                text = await self._transcriber.transcribe(await _download(file))
+        except TimeoutError:
+            self._log_once(f"its words were not there after {TIME_LIMIT_S:.0f} s")
+        except (FileDownloadError, TranscriptionError) as error:
+            self._log_once(str(error))
+        else:
+            return " ".join(text.split())[:MAX_SPOKEN_CHARS]
+        finally:
+            self._members.discard(member_id)
+        return ""
+
+    def _log_once(self, problem: str) -> None:
+        """Log a problem the first time: it may be the same with each message."""
+        if problem not in self._problems and len(self._problems) < MAX_LOGGED_PROBLEMS:
+            self._problems.add(problem)
+            log.warning(
+                "a voice message is not recognised, and the persona is told its length alone: %s",
+                problem,
+            )
+
+
+def _voice_file(message: discord.Message) -> discord.Attachment | None:
+    """Return the recording of a voice message. One that is forwarded is not the member's own."""
+    for attachment in message.attachments:
+        if attachment.is_voice_message():
+            return attachment
+    return None
+
+
+async def _download(file: discord.Attachment) -> bytes:
+    """Download a recording. Raises `FileDownloadError`."""
+    if (file.duration or 0) > MAX_AUDIO_S:
+        raise FileDownloadError(f"it is longer than {MAX_AUDIO_S} s")
+    data = await download(file.url, _read_limit)
+    if not is_ogg_opus(data):
+        raise FileDownloadError("it is not Ogg Opus")
+    if len(data) > MAX_AUDIO_BYTES:
+        raise FileDownloadError(f"it has more than {MAX_AUDIO_BYTES} bytes")
+    return data
+
+
+def _read_limit(head: bytes) -> int:
+    """Return how many bytes of a recording are read; one more tells that it is too large."""
+    return MAX_AUDIO_BYTES + 1 if is_ogg_opus(head) else 0

@@ -1,0 +1,183 @@
+"""Has a process of its own recognise speech: `bot.transcription.worker`, one file at a time."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bot.transcription.worker import LENGTH_BYTES
+
+LOAD_TIMEOUT_S = 300.0
+RETRY_DELAY_S = 300.0
+"""Pause after a start that failed."""
+IDLE_S = 600.0
+"""Time after which a process without work is ended: its model takes memory."""
+MAX_ANSWER_BYTES = 2**20
+SOURCE_TREE = Path(__file__).resolve().parents[2]
+PASSED_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
+"""The environment of the process: no secrets."""
+
+
+class TranscriptionError(Exception):
+    """A voice message that is not recognised."""
+
+
+def worker_command(model: Path) -> list[str]:
+    """Return the command of a recogniser on half of the processor."""
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    return [sys.executable, "-m", "bot.transcription.worker", str(model), str(threads)]
+
+
+def worker_environ() -> dict[str, str]:
+    """Return the environment of a recogniser, which asks no hub."""
+    passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    paths = filter(None, [str(SOURCE_TREE), passed.get("PYTHONPATH")])
+    return passed | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+
+
+def find_load_problem(model: Path) -> str:
+    """Start a recogniser, and return why it does not load its model; empty if it does."""
+    try:
+        done = subprocess.run(
+            worker_command(model),
+            stdin=subprocess.DEVNULL,  # it ends once it has loaded
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=worker_environ(),
+            timeout=LOAD_TIMEOUT_S,
+        )
+        answer = json.loads(done.stdout.partition(b"\n")[0])
+    except subprocess.TimeoutExpired:
+        return f"its model was not loaded in {LOAD_TIMEOUT_S:.0f} s"
+    except (OSError, ValueError) as error:
+        return f"the recogniser does not start ({type(error).__name__})"
+    return str(answer.get("problem", ""))
+
+
+class Transcriber:
+    """Starts the command when the first file comes, and again after it has ended."""
+
+    def __init__(self, command: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._command = command
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._loading: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._failed_at = -RETRY_DELAY_S
+        self._failure = ""
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def transcribe(self, audio: bytes) -> str:
+        """Return the words of an Ogg Opus file; empty where nobody speaks. Raises
+        `TranscriptionError`.
+
+        If the call is cancelled while the process computes, the process is ended; one that loads
+        its model goes on.
+        """
+        async with self._turn:
+            if self._idle:
+                self._idle.cancel()
+            process = await asyncio.shield(self._load())
+            try:
+                answer = await _ask(process, audio)
+            except BaseException:
+                await self._end()
+                raise
+            self._idle = asyncio.get_running_loop().call_later(IDLE_S, _kill, process)
+        if "text" not in answer:
+            raise TranscriptionError(str(answer.get("problem")))
+        return str(answer["text"])
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._idle:
+            self._idle.cancel()
+        await self._end()
+
+    def _load(self) -> asyncio.Task[asyncio.subprocess.Process]:
+        """Return the process that runs or is being started, else a new one."""
+        task = self._loading
+        if task and not task.done():
+            return task
+        if task and not task.exception() and task.result().returncode is None:
+            return task
+        if self._clock() - self._failed_at < RETRY_DELAY_S:
+            raise TranscriptionError(self._failure)
+        self._loading = asyncio.create_task(self._start(), name="recogniser of voice messages")
+        # Nobody may wait any more when it fails.
+        self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._loading
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        try:
+            return await self._start_process()
+        except (TranscriptionError, TimeoutError, OSError) as error:
+            self._failed_at = self._clock()
+            self._failure = str(error) or f"its model was not loaded in {LOAD_TIMEOUT_S:.0f} s"
+            raise TranscriptionError(self._failure) from error
+
+    async def _start_process(self) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,  # it closes with this process, and ends the other
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=worker_environ(),
+            limit=MAX_ANSWER_BYTES,
+            # The bot handles Ctrl-C. No new session: Linux schedules sessions before niceness.
+            process_group=0,
+        )
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                answer = await _read_answer(process)
+            if "ready" not in answer:
+                raise TranscriptionError(str(answer.get("problem")))
+        except BaseException:
+            _kill(process)
+            await process.wait()
+            raise
+        return process
+
+    async def _end(self) -> None:
+        task = self._loading
+        self._loading = None
+        if task is None:
+            return
+        task.cancel()  # which changes nothing once it is done
+        await asyncio.wait({task})
+        if not task.cancelled() and not task.exception():
+            _kill(task.result())
+            await task.result().wait()
+
+
+async def _ask(process: asyncio.subprocess.Process, audio: bytes) -> dict[str, Any]:
+    assert process.stdin is not None  # it is a pipe
+    try:
+        process.stdin.write(len(audio).to_bytes(LENGTH_BYTES) + audio)
+        await process.stdin.drain()
+    except OSError as error:
+        raise TranscriptionError("the recogniser has ended") from error
+    return await _read_answer(process)
+
+
+async def _read_answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert process.stdout is not None  # it is a pipe
+    try:
+        answer = json.loads(await process.stdout.readline())
+    except ValueError as error:  # nothing, or a line that is no JSON or too long
+        raise TranscriptionError("the recogniser has ended") from error
+    if not isinstance(answer, dict):
+        raise TranscriptionError("the recogniser's answer is not an object")
+    return answer
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

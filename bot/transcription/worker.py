@@ -1,0 +1,98 @@
+"""Recognises speech: `python -m bot.transcription.worker FOLDER THREADS`, with a Whisper model.
+
+A request on standard input is the length of an Ogg Opus file, in four bytes, and the file; its
+answer is a line of JSON on standard output, with `text` or `problem`. The first line says that the
+model is loaded. The end of the input ends the process, also while it computes.
+
+Voice messages are files of strangers, and their decoder is a large library in C. So this process
+has no secrets, cannot write files, and its memory is limited.
+"""
+
+import json
+import os
+import queue
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bot.transcription.audio import AudioError, decode_ogg_opus
+from bot.transcription.voice_model import WEIGHTS_FILE
+
+NICENESS = 10
+LENGTH_BYTES = 4
+BASE_MEMORY_BYTES = 3 * 2**30
+"""Memory beside the model's weights, which are there twice while they are loaded."""
+
+
+def main() -> int:
+    """Answer requests until the input ends."""
+    folder = Path(sys.argv[1])
+    threads = int(sys.argv[2])
+    os.nice(NICENESS)
+    # Libraries print to standard output, too: it becomes standard error, and answers have their own.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        model = _load(folder, threads)
+    except Exception as error:  # the libraries' errors have no common type
+        _answer(answers, problem=f"the model cannot be loaded: {type(error).__name__}: {error}")
+        return 1
+    _answer(answers, ready=True)
+    for audio in _requests(sys.stdin.buffer):
+        try:
+            _answer(answers, text=_transcribe(model, audio))
+        except AudioError as error:
+            _answer(answers, problem=f"it {error}")
+        except Exception as error:  # likewise: the next message may be recognised
+            _answer(answers, problem=f"the recogniser failed: {type(error).__name__}: {error}")
+    return 0
+
+
+def _load(folder: Path, threads: int) -> Any:
+    import faster_whisper
+
+    _limit_rights(BASE_MEMORY_BYTES + 4 * (folder / WEIGHTS_FILE).stat().st_size)
+    return faster_whisper.WhisperModel(
+        str(folder), device="cpu", compute_type="int8", cpu_threads=threads
+    )
+
+
+def _limit_rights(memory_bytes: int) -> None:
+    """Let this process write no file, leave no core dump, and use so much memory at most."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+
+
+def _transcribe(model: Any, audio: bytes) -> str:
+    """Return the words, in the language that is spoken; none where nobody speaks."""
+    # Without speech, Whisper invents words. Given its own words, it may repeat them for ever.
+    segments, _ = model.transcribe(
+        decode_ogg_opus(audio), vad_filter=True, condition_on_previous_text=False
+    )
+    return " ".join(segment.text.strip() for segment in segments)
+
+
+def _requests(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the requests of the input. Once it ends, the process does, whatever it computes."""
+    requests = queue.SimpleQueue[bytes]()
+
+    def read() -> None:
+        while len(head := stream.read(LENGTH_BYTES)) == LENGTH_BYTES:
+            requests.put(stream.read(int.from_bytes(head)))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield requests.get()
+
+
+def _answer(answers: Any, **content: object) -> None:
+    answers.write(json.dumps(content) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

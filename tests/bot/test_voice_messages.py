@@ -1,0 +1,288 @@
+"""Voice messages: their words are the member's text, their sound is kept nowhere, and a recogniser
+that fails costs the words alone.
+"""
+
+import asyncio
+import os
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bot.chat import voice_messages
+from bot.safety.texts import shipped_texts
+from bot.store import Channel
+from bot.transcription import transcriber as transcribers
+from bot.transcription.audio import MAX_AUDIO_BYTES, is_ogg_opus
+from bot.transcription.transcriber import Transcriber, TranscriptionError
+from tests.bot import scripted_recogniser
+from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.scripted_recogniser import sound
+from tests.bot.test_memory import response_text
+from tests.bot.test_shown_context import TOBIAS, answered, given
+from tests.fakes import until
+
+LENGTH = "[a voice message of 1 s]"
+FERRY = sound("say  Where is\nthe ferry? ")
+
+
+def recogniser(folder, state="works", clock=None):
+    options = {"clock": clock} if clock else {}
+    script = scripted_recogniser.__file__
+    return Transcriber([sys.executable, script, str(folder / "starts"), state], **options)
+
+
+def starts(folder):
+    file = folder / "starts"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+@asynccontextmanager
+async def listening(folder, state="works"):
+    """A stage with a recogniser, which ends with it."""
+    made = recogniser(folder, state)
+    try:
+        async with on_stage(folder, transcriber=made) as stage:
+            stage.engine.script = lambda request: ["Aye."]
+            yield stage
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    async with listening(tmp_path) as made:
+        yield made
+
+
+def heard(stage):
+    """What the member has said last, as the model was given it."""
+    return given(stage)[-2]
+
+
+# ---------------------------------------------------------------------------------------- the words
+
+
+async def test_the_words_are_the_members_text_and_the_sound_is_kept_nowhere(stage, tmp_path):
+    said = await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+    assert heard(stage) == (TOBIAS, f"Where is the ferry?\n{LENGTH}")
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("understudy.sqlite*"))
+    assert b"Where is the ferry?" in stored and b"OpusHead" not in stored
+    await answered(stage, stage.member.say(QUAY, "and when?"))
+    assert given(stage)[-4] == (TOBIAS, f"Where is the ferry?\n{LENGTH}")
+    await stage.member.delete(said)
+    await until(lambda: stage.store.messages.is_deleted(int(said["id"])))
+    await answered(stage, stage.member.say(QUAY, "and now?"))
+    assert "ferry" not in str(given(stage))
+    assert len(starts(tmp_path)) == 1
+
+
+async def test_the_words_are_exported_and_erased_as_typed_ones(stage):
+    await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+    member_id = int(stage.member.id)
+    assert "Where is the ferry?" in str(stage.store.erasure.rows_of(member_id))
+    asked = await stage.member.slash(QUAY, "privacy forget")
+    message = await response_text(asked, "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you have been forgotten")
+    assert "ferry" not in str(stage.store.erasure.rows_of(member_id))
+
+
+async def test_words_of_self_harm_are_answered_with_help_and_reach_no_model(stage):
+    mark = stage.mark
+    spoken = sound("say I want to kill myself")
+    said = await stage.member.voice_message(QUAY, sound=spoken)
+    answer = await stage.sees(shipped_texts()["en"][:40], "message", mark)
+    assert answer["message_reference"]["message_id"] == said["id"]
+    assert stage.engine.requests == []
+    channel_id = int(stage.sandbox.channel(QUAY)["id"])
+    assert "kill" not in str(stage.store.messages.recent(channel_id))
+
+
+async def test_a_spoken_name_asks_that_persona(stage):
+    place = int(stage.sandbox.channel(INN)["id"])
+    guild = stage.sandbox.guild_id
+    stage.store.channels.assign(
+        Channel(guild, place, "oda", "everything", 0, 0.0), further=["ballast"]
+    )
+    spoken = sound("say Ballast, where is the ferry?")
+    await answered(stage, stage.member.voice_message(INN, sound=spoken), INN)
+    assert stage.engine.requests[-1].persona.id == "ballast"
+
+
+async def test_what_is_not_said_to_a_persona_is_not_recognised(stage, tmp_path):
+    row = Channel(
+        stage.sandbox.guild_id,
+        int(stage.sandbox.channel(OFFICE)["id"]),
+        "ballast",
+        "mentions",
+        0,
+        0.0,
+    )
+    stage.store.channels.assign(row)
+    voice = await stage.member.voice_message(OFFICE, sound=FERRY)
+    forwarded = stage.member.forward(QUAY, voice)
+    await answered(stage, forwarded)
+    assert heard(stage) == (TOBIAS, LENGTH)
+    assert starts(tmp_path) == []
+
+
+async def test_later_messages_of_the_member_wait_and_those_of_others_do_not(stage, tmp_path):
+    gate = tmp_path / "gate"
+    spoken = sound(f"wait {gate} Where is the ferry?")
+    await stage.member.voice_message(QUAY, sound=spoken)
+    await until(lambda: starts(tmp_path))
+    await stage.member.say(QUAY, "Ballast, and when?")
+    await answered(stage, stage.moderator.say(QUAY, "Ballast, tea?"))
+    assert "tea?" in stage.engine.requests[-1].turns[-1].text
+    mark = stage.mark
+    gate.touch()
+    await stage.finished(QUAY, mark)
+    await until(lambda: "and when?" in str(stage.engine.requests[-1].turns[-1]))
+    said = [text for name, text in given(stage) if name == TOBIAS]
+    assert said[-2:] == [f"Where is the ferry?\n{LENGTH}", "Ballast, and when?"]
+
+
+# --------------------------------------------------------------------------------------- its limits
+
+
+@pytest.mark.parametrize(
+    ("recording", "seconds", "why"),
+    [
+        (b"OggS" + bytes(24) + b"\x01vorbis", 1.0, "not Ogg Opus"),
+        (b"RIFF" + bytes(60), 1.0, "not Ogg Opus"),
+        (FERRY, 121.0, "longer than 120 s"),
+        (FERRY + bytes(MAX_AUDIO_BYTES), 1.0, "more than 4194304 bytes"),
+    ],
+)
+async def test_other_formats_and_large_ones_are_told_by_their_length(
+    stage, tmp_path, caplog, recording, seconds, why
+):
+    voice = stage.member.voice_message(QUAY, sound=recording, seconds=seconds)
+    await answered(stage, voice)
+    assert heard(stage) == (TOBIAS, f"[a voice message of {seconds:.0f} s]")
+    assert why in caplog.text and starts(tmp_path) == []
+
+
+async def test_one_that_takes_too_long_is_told_by_its_length_and_its_process_ends(
+    stage, tmp_path, monkeypatch, caplog
+):
+    await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+    monkeypatch.setattr(voice_messages, "TIME_LIMIT_S", 0.2)
+    spoken = sound(f"wait {tmp_path / 'never'} late")
+    await answered(stage, stage.member.voice_message(QUAY, sound=spoken))
+    assert heard(stage) == (TOBIAS, LENGTH)
+    assert "not there after" in caplog.text
+    [process] = starts(tmp_path)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+    monkeypatch.undo()
+    await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+    assert heard(stage) == (TOBIAS, f"Where is the ferry?\n{LENGTH}")
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [
+        ("exit", "the recogniser has ended"),
+        ("answer nonsense", "the recogniser has ended"),
+        ("answer []", "not an object"),
+        ('answer {"problem": "it cannot be decoded"}', "it cannot be decoded"),
+    ],
+)
+async def test_a_failure_costs_the_words_and_is_logged_once(stage, caplog, order, why):
+    for _ in range(2):
+        await answered(stage, stage.member.voice_message(QUAY, sound=sound(order)))
+        assert heard(stage) == (TOBIAS, LENGTH)
+    assert caplog.text.count(why) == 1
+    await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+    assert heard(stage) == (TOBIAS, f"Where is the ferry?\n{LENGTH}")
+
+
+async def test_a_recogniser_that_does_not_load_is_not_started_with_each_message(tmp_path, caplog):
+    async with listening(tmp_path, "broken") as stage:
+        for _ in range(2):
+            await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+            assert heard(stage) == (TOBIAS, LENGTH)
+    assert len(starts(tmp_path)) == 1
+    assert caplog.text.count("the model cannot be loaded") == 1
+
+
+async def test_a_member_has_one_recognised_at_a_time(stage, tmp_path):
+    gate = tmp_path / "gate"
+    await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} first"))
+    await until(lambda: starts(tmp_path))
+    await answered(stage, stage.member.voice_message(INN, sound=FERRY), INN)
+    assert stage.engine.requests[-1].turns[-1].text == LENGTH
+    mark = stage.mark
+    gate.touch()
+    await stage.finished(QUAY, mark)
+
+
+async def test_without_a_recogniser_a_voice_message_is_told_by_its_length(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        stage.engine.script = lambda request: ["Aye."]
+        await answered(stage, stage.member.voice_message(QUAY, sound=FERRY))
+        assert heard(stage) == (TOBIAS, LENGTH)
+
+
+# --------------------------------------------------------------------------------------- the process
+
+
+async def test_the_process_has_no_secrets_and_ends_when_it_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISCORD_TOKEN", "s3cret")
+    monkeypatch.setenv("ANYTHING_ELSE", "s3cret")
+    made = recogniser(tmp_path)
+    names = (await made.transcribe(sound("environment"))).split()
+    assert "PATH" in names and "HF_HUB_OFFLINE" in names
+    assert not {"DISCORD_TOKEN", "ANYTHING_ELSE"} & {*names}
+    await made.close()
+    [process] = starts(tmp_path)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+async def test_a_process_without_work_ends_and_the_next_message_starts_another(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transcribers, "IDLE_S", 0.0)
+    made = recogniser(tmp_path)
+    assert await made.transcribe(FERRY)
+    await until(lambda: made._loading.result().returncode is not None)
+    assert await made.transcribe(FERRY)
+    assert len(starts(tmp_path)) == 2
+    await made.close()
+
+
+async def test_a_start_that_failed_is_tried_again_after_a_while(tmp_path):
+    now = 0.0
+    made = recogniser(tmp_path, "broken", clock=lambda: now)
+    for at, count in ((0.0, 1), (299.0, 1), (301.0, 2)):
+        now = at
+        with pytest.raises(TranscriptionError, match="cannot be loaded"):
+            await made.transcribe(FERRY)
+        assert len(starts(tmp_path)) == count
+    await made.close()
+
+
+async def test_a_program_that_is_not_there_is_a_failure_like_others(tmp_path):
+    made = Transcriber([str(tmp_path / "none")])
+    with pytest.raises(TranscriptionError, match="No such file"):
+        await made.transcribe(FERRY)
+    await made.close()
+
+
+async def test_a_model_goes_on_loading_when_nobody_waits_for_it_any_more(tmp_path):
+    made = recogniser(tmp_path)
+    waiting = asyncio.create_task(made.transcribe(FERRY))
+    await until(lambda: made._loading)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert await made.transcribe(FERRY)
+    assert len(starts(tmp_path)) == 1
+    await made.close()
+
+
+def test_a_voice_message_is_told_by_its_content():
+    assert is_ogg_opus(FERRY)
+    assert not is_ogg_opus(FERRY[1:]) and not is_ogg_opus(b"") and not is_ogg_opus(b"OggS")
