@@ -129,7 +129,7 @@ def test_the_doctor_names_a_model_that_does_not_load_and_one_that_is_not_here(
 def test_a_model_is_fetched_from_a_hub_once_and_found_without_it(tmp_path, model, monkeypatch):
     files = {file.name: file.read_bytes() for file in model.iterdir()}
     hub = Hub({"Systran/faster-whisper-tiny": Repository({COMMIT: {**files, "README.md": b"#"}})})
-    with serving(hub) as address:
+    with hub.serve() as address:
         reach(monkeypatch, address, str(tmp_path))
         with pytest.raises(ModelNotHereError):
             locate_voice_model("tiny", fetch=False)
