@@ -3,6 +3,7 @@
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR
+from bot.training.backend_protocol import TrainingFailed
 from personas.errors import RequestError
 from personas.schemas.training_events import Phase
 from tests.bot.conftest import OFFICE, QUAY
@@ -60,6 +61,31 @@ async def test_a_training_is_planned_started_watched_and_cancelled(town):
     assert "Cancelled." in shown and "data-poll" not in shown and "/cancel" not in shown
     again = await browser.submit(f"{page}/cancel")
     assert again.status == 409, again.text
+
+
+async def test_a_failed_training_is_resumed_and_its_result_leads_to_the_version(town):
+    persona_id = town.bring_in(town.first, NAME)
+    backend = town.stage.backend
+    browser = await town.signed_in(MODERATOR)
+    home = f"{SERVERS}/{town.first}"
+    await browser.submit(f"{home}/train", persona=persona_id, start="yes")
+    await until(lambda: backend.busy)
+    job = only_job(town, town.first)
+    page = f"{home}/trainings/{job.job_id}"
+    backend.finish(TrainingFailed("/etc/hosts is full.", "Free some.", can_resume=True))
+    await until(lambda: only_job(town, town.first).state == "failed")
+    shown = (await browser.get(page)).text
+    assert "hosts is full." in shown and "/etc/hosts" not in shown
+    assert f'action="{page}/resume"' in shown
+    assert (await browser.submit(f"{page}/resume")).location == page
+    await until(lambda: backend.busy)
+    backend.finish()
+    await until(lambda: only_job(town, town.first).state == "done")
+    shown = (await browser.get(page)).text
+    version = f"{home}/personas/{persona_id}/versions/{job.version}"
+    assert f'href="{version}"' in shown and "/resume" not in shown
+    assert (await browser.get(version)).status == 200
+    assert (await browser.submit(f"{page}/resume")).status == 409
 
 
 async def test_what_cannot_be_trained_is_said_on_the_form(town):
