@@ -16,7 +16,7 @@ from bot.personas.discord import further_text, live_text
 from bot.personas.discord_create import EditPersonaButton, TalkButton, TrainButton
 from bot.personas.registry import short_id
 from bot.platform import permissions
-from bot.platform.discord_kit.layouts import Item, button_rows, card_layout, fit_texts
+from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts
 from bot.platform.discord_kit.transformers import PERSONA, Interaction, require_speak_channel
 from bot.platform.discord_kit.ui import defer, respond_with_layout
 from bot.platform.errors import RefusedError
@@ -54,7 +54,7 @@ async def show(interaction: Interaction) -> None:
         items = [ui.Section(who, accessory=ui.Thumbnail(picture))]
     for text in more:
         items += [ui.Separator(), ui.TextDisplay(text)]
-    items += button_rows(_buttons(interaction, persona, place))
+    items += button_row(_buttons(interaction, persona, place))
     files = (picture,) if picture else ()
     await respond_with_layout(interaction, card_layout(*items), files=files)
 

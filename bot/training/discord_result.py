@@ -13,7 +13,7 @@ from typing import Any
 import discord
 from discord import ui
 
-from bot.platform.discord_kit.layouts import Item, button_rows, card_layout, fit_texts, has_room
+from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts, has_room
 from bot.platform.discord_kit.ui import button_view
 from bot.store import TrainingJob
 from bot.training.status_text import CardExcerpt, ResultText, result_text
@@ -70,7 +70,7 @@ def result_message(
         gallery: ui.MediaGallery[ui.LayoutView] = ui.MediaGallery()
         gallery.add_item(media=picture)
         items.append(gallery)
-    items += button_rows(buttons)
+    items += button_row(buttons)
     colour = VERDICT_COLOURS.get(job.result.scorecard.verdict)
     return JobMessage(None, card_layout(*items, colour=colour), (picture,) if picture else ())
 

@@ -6,7 +6,11 @@ import re
 
 import pytest
 
+from bot.platform.discord_kit.layouts import text_card
 from bot.store import Channel
+from sandbox import payloads
+from sandbox.channel_messages import MessageDraft
+from sandbox.message_components import IS_COMPONENTS_V2
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.set_times import answer_to
@@ -231,6 +235,25 @@ async def test_an_embed_and_what_is_no_text_are_named_in_a_quote(stage):
         TOBIAS,
         "[replying to Mina Vale: [a poll: Tea? (yes / no)]]\nwhat is this?",
     )
+
+
+async def test_a_card_is_given_in_a_quote_by_its_texts(stage):
+    place = stage.sandbox.channel(OFFICE)
+    stage.store.channels.assign(
+        Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0)
+    )
+    card = text_card(["### High water", "at 6:12"], rest="").to_components()
+    container = stage.sandbox._container
+    bot = payloads.user(container.store.new_id(), "Tides", bot=True)
+    draft = MessageDraft({"flags": IS_COMPONENTS_V2, "components": card})
+    shown = container.messages.create(bot, place["id"], draft)
+    await answered(
+        stage, stage.member.say(OFFICE, "@Understudy when is it?", reply_to=shown), OFFICE
+    )
+    quoted = "[replying to Tides: ### High water at 6:12]\nwhen is it?"
+    assert given(stage)[0] == (TOBIAS, quoted)
+    why = await stage.moderator.slash(OFFICE, "persona why")
+    await until(lambda: "### High water at 6:12" in why.text)
 
 
 async def test_what_discord_hides_is_said_and_not_given(tmp_path):

@@ -33,16 +33,15 @@ def text_card(texts: Sequence[str], *, rest: str, buttons: Sequence[Item] = ()) 
     items: list[Item] = []
     for text in fit_texts([text for text in texts if text], rest):
         items += [*([ui.Separator()] if items else []), ui.TextDisplay(text)]
-    return card_layout(*items, *button_rows(buttons))
+    return card_layout(*items, *button_row(buttons))
 
 
-def button_rows(buttons: Sequence[Item]) -> list[Item]:
-    """Return rows of buttons, five each; none without buttons."""
-    rows: list[Item] = []
-    for at in range(0, len(buttons), 5):
-        row: ui.ActionRow[ui.LayoutView] = ui.ActionRow(*buttons[at : at + 5])
-        rows.append(row)
-    return rows
+def button_row(buttons: Sequence[Item]) -> list[Item]:
+    """Return a row of at most five buttons; none without buttons."""
+    if not buttons:
+        return []
+    row: ui.ActionRow[ui.LayoutView] = ui.ActionRow(*buttons)
+    return [row]
 
 
 def has_room(texts: Iterable[str]) -> bool:
@@ -62,9 +61,8 @@ def fit_texts(texts: Sequence[str], rest: str) -> list[str]:
         if not has_room([*kept, text, "\n", rest]):
             break
         kept.append(text)
-    left = texts[len(kept)] if len(kept) < len(texts) else kept.pop()
     lines: list[str] = []
-    for line in left.splitlines():
+    for line in texts[len(kept)].splitlines():
         if not has_room([*kept, "\n".join([*lines, line, rest])]):
             break
         lines.append(line)
