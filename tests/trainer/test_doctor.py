@@ -144,6 +144,33 @@ def test_a_torch_that_cannot_compile_makes_runs_slower_not_impossible(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("printed", "found", "remedy"),
+    [
+        (
+            "torch._inductor.exc.InductorError: CppCompileError: C++ compile error",
+            "CppCompileError: C++ compile error",
+            "see compilers",
+        ),
+        (
+            "InductorError: CppCompileError: C++ compile error\n\nOutput:\n"
+            "/tmp/a/main.cpp:38:10: fatal error: Python.h: No such file or directory",
+            "Python.h: No such file or directory",
+            "python3-dev",
+        ),
+    ],
+)
+def test_the_cause_of_a_failed_compilation_is_told_instead_of_torchs_last_line(
+    tmp_path, printed, found, remedy
+):
+    advice = "Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace"
+    (tmp_path / "torch.py").write_text(
+        f"import sys\nprint({printed + chr(10) + advice!r}, file=sys.stderr)\nsys.exit(1)\n"
+    )
+    check = machine_checks.check_torch_compile({**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert check.state == "warn" and check.found.endswith(found) and remedy in check.remedy
+
+
 def test_extras_are_reported_by_name():
     found = machine_checks.check_extras().found
     assert all(name in found for name in machine_checks.OPTIONAL_PACKAGES)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,9 @@ work.
 """
 GIB = 2**30
 MAX_ERROR_CHARS = 300
+PYTHON_HEADER = "Python.h"
+COMPILER_ERROR = re.compile(r"fatal error: (.+)")
+EXCEPTION_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception): ")
 CGROUP_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CUDA_TORCH_ADVICE = (
     'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
@@ -109,7 +113,7 @@ def run_python(
     code: str, timeout_s: float, environment: Mapping[str, str] | None = None
 ) -> tuple[bool, str]:
     """Run code that may crash or hang in its own process; return success, and the output or the
-    error's last line.
+    line of the error that names its cause.
     """
     command = [sys.executable, "-c", code]
     try:
@@ -121,7 +125,17 @@ def run_python(
     if done.returncode == 0:
         return True, done.stdout.strip()
     errors = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-    return False, errors[-1][:MAX_ERROR_CHARS]
+    return False, _cause(errors)[:MAX_ERROR_CHARS]
+
+
+def _cause(errors: Sequence[str]) -> str:
+    """Return a compiler's error, else the last exception's line, which torch follows with advice
+    on debugging; else the last line.
+    """
+    for line in errors:
+        if found := COMPILER_ERROR.search(line):
+            return found[1]
+    return next(filter(EXCEPTION_LINE.match, reversed(errors)), errors[-1])
 
 
 @dataclass(frozen=True)
@@ -320,7 +334,10 @@ def check_torch_compile(environment: Mapping[str, str] | None = None) -> Machine
     works, output = run_python(COMPILE_CODE, COMPILE_TIMEOUT_S, environment)
     if works:
         return MachineCheck("torch.compile", "ok", "compiles, and computes right")
-    remedy = "see compilers; without it everything works, some of it slower"
+    remedy = "see compilers"
+    if PYTHON_HEADER in output:
+        remedy = "install the headers of this Python, such as the package python3-dev"
+    remedy += "; without it everything works, some of it slower"
     return MachineCheck("torch.compile", "warn", output, remedy)
 
 
