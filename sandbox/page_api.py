@@ -31,7 +31,7 @@ MAX_UPLOADS = 50
 # Images may come from other ports of this machine: the page fetches a webhook's avatar_url.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data: http://127.0.0.1:* http://localhost:*; "
+    "img-src 'self' data: http://127.0.0.1:* http://localhost:*; media-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -239,6 +239,15 @@ class _Page:
             self._uploads.pop(one, None)
         return message
 
+    async def voice(self, me: MemberClient, body: Json) -> Json:
+        """Send an upload as a voice message."""
+        (file,) = self._uploaded([body["upload"]])
+        message = await me.voice_message(
+            body["channel"], body.get("reply_to"), sound=file.data, seconds=body["seconds"]
+        )
+        self._uploads.pop(body["upload"], None)
+        return message
+
     async def slash(self, me: MemberClient, body: Json) -> InteractionResponse:
         """Run a command; an option that takes a file comes as {upload: its id}."""
         options = body["options"]
@@ -316,6 +325,7 @@ PAGE_ACTIONS: dict[str, PageAction] = {
     "sticker": lambda page, me, body: me.sticker(
         body["channel"], body["name"], reply_to=body.get("reply_to")
     ),
+    "voice": _Page.voice,
     "poll": lambda page, me, body: me.poll(body["channel"], body["question"], body["answers"]),
     "forward": lambda page, me, body: me.forward(body["channel"], body["message"]),
     "edit": lambda page, me, body: me.edit(body["message"], body["content"]),

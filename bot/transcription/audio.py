@@ -12,7 +12,7 @@ MAX_AUDIO_S = 120
 """Longest voice message that is transcribed."""
 SAMPLE_RATE_HZ = 16_000
 """What Whisper hears."""
-CODECS = "opus,libopus"
+CODECS = ("opus", "libopus")
 PAGE_HEAD_BYTES = 28
 """Length of an Ogg page's head whose data is one packet of less than 255 bytes."""
 
@@ -38,10 +38,13 @@ def decode_ogg_opus(data: bytes) -> Any:
     parts = []
     count = 0
     # No other demuxer and no other decoder of FFmpeg's hundreds gets to see the file.
-    options = {"format_whitelist": "ogg", "codec_whitelist": CODECS}
+    options = {"format_whitelist": "ogg", "codec_whitelist": ",".join(CODECS)}
     try:
         with av.open(io.BytesIO(data), format="ogg", options=options) as container:
             stream = container.streams.audio[0]
+            # The list above is that of the reader, which looks at the beginning of each stream.
+            if stream.codec_context.name not in CODECS:
+                raise AudioError("cannot be decoded (it is not Opus)")
             resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
             # None at the end empties the resampler.
             for frame in chain(container.decode(stream), [None]):

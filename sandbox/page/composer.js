@@ -19,6 +19,10 @@ const MAX_QUESTION = 300;
 const MAX_ANSWER = 55;
 const MAX_ANSWERS = 10;
 const MAX_DESCRIPTION = 1024;
+const OPUS_RATE_HZ = 48000;
+const OGG_PAGE = [0x4f, 0x67, 0x67, 0x53]; // "OggS"
+const OGG_PAGE_BYTES = 27; // the least
+const GRANULE_OFFSET = 6; // of the page's last sample, in its head
 
 /** All names that can be typed after `@` or `#`; `means` is the mention of a name. */
 function mentionable(sign) {
@@ -55,6 +59,18 @@ function completions(text) {
   return fits.map((name) => ({ ...name, typed: words.length + 1 }));
 }
 
+/** The length of an Ogg Opus file, by the number of its last page's last sample; 0 for others. */
+async function soundSeconds(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  for (let at = bytes.length - OGG_PAGE_BYTES; at >= 0; at -= 1) {
+    if (OGG_PAGE.every((byte, index) => bytes[at + index] === byte)) {
+      const sample = new DataView(bytes.buffer).getBigInt64(at + GRANULE_OFFSET, true);
+      return Number(sample) / OPUS_RATE_HZ;
+    }
+  }
+  return 0;
+}
+
 export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   let replyTo = null;
   let files = [];
@@ -83,12 +99,19 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
     attach(chooser.files);
     chooser.value = ""; // otherwise the same file, chosen again, would be no change
   };
+  const voiceChooser = h("input", { type: "file", accept: ".ogg,audio/ogg", hidden: true });
+  voiceChooser.onchange = () => {
+    sendVoice(voiceChooser.files[0]).catch((error) => refuse(error.message));
+    voiceChooser.value = ""; // as above
+  };
   const attachButton = iconButton("+", "Files, stickers and polls", {
     "aria-haspopup": "menu",
     onclick: () => openMenu(moreItems(), attachButton, { label: "Files, stickers and polls" }),
   });
   const sendButton = iconButton("➤", "Send", { type: "submit" });
-  const line = h("div", { className: "box" }, attachButton, chooser, box, count, sendButton);
+  const line = h(
+    "div", { className: "box" }, attachButton, chooser, voiceChooser, box, count, sendButton,
+  );
   const writing = h(
     "form", { className: "writing" }, picker.list, replying, previews, problem, line,
   );
@@ -210,6 +233,18 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
     post("sticker", { name, reply_to: answered }).catch((error) => refuse(error.message));
   }
 
+  /** Send a recording: the page records nothing, because browsers write other formats. */
+  async function sendVoice(file) {
+    const refusal = attachProblem([file]);
+    if (refusal) throw new Error(refusal);
+    const seconds = await soundSeconds(file);
+    if (!seconds) throw new Error(`${file.name} is not a sound in Ogg Opus.`);
+    const answered = replyTo && { id: replyTo.id };
+    reply(null);
+    const { id } = await upload(file);
+    await post("voice", { upload: id, seconds, reply_to: answered });
+  }
+
   function createPoll() {
     const question = h("input", { maxLength: MAX_QUESTION, autocomplete: "off" });
     const answers = h("textarea", { rows: 4 });
@@ -233,6 +268,7 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   function moreItems() {
     return [
       { label: "Upload files", run: () => chooser.click() },
+      { label: "Send a voice message", run: () => voiceChooser.click() },
       may(SEND_POLLS) && { label: "Create a poll", run: createPoll },
       {
         title: "Send a sticker",

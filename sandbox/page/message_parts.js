@@ -105,9 +105,14 @@ export function forwarded({ message }) {
   );
 }
 
-function voiceMessage({ duration_secs: seconds }) {
+function voiceMessage({ duration_secs: seconds, url }) {
   const words = `Voice message, ${Math.round(seconds)} s`;
-  return h("div", { className: "file" }, h("span", { className: "sheet" }, "🎤"), words);
+  return h(
+    "div",
+    { className: "file voice" },
+    h("span", { className: "sheet", ariaHidden: "true" }, "🎤"),
+    h("div", {}, words, h("audio", { controls: true, preload: "none", src: url, ariaLabel: words })),
+  );
 }
 
 export function attachment(file) {
