@@ -17,7 +17,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-shards test-slow test-vllm check lint style types bandit lock pictures clean
+.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-shards test-slow test-vllm test-voice check lint style types bandit lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -138,6 +138,11 @@ SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
 test-shards: $(DEV_READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print the losses (minutes).
 	@test -d $(SHARDS_ENV)/psycopg || $(PIP) --require-hashes --target $(SHARDS_ENV) --requirement requirements/shards.txt
 	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
+
+VOICE_ENV := $(UNDERSTUDY_SCALE_ENV)/voice
+test-voice: $(DEV_READY)  ## Have a real Whisper, of two layers, recognise recordings (a minute).
+	@test -d $(VOICE_ENV)/faster_whisper || $(PIP) --require-hashes --target $(VOICE_ENV) --requirement requirements/voice.txt
+	@PYTHONPATH=$(VOICE_ENV) $(BIN)/python -m pytest tests/bot/test_voice_model.py
 
 test-slow: $(DEV_READY) chromium  ## Run the slow tests, which `make test` leaves out.
 	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal

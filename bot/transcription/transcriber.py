@@ -72,6 +72,7 @@ class Transcriber:
         self._failed_at = -RETRY_DELAY_S
         self._failure = ""
         self._idle: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def transcribe(self, audio: bytes) -> str:
         """Return the words of an Ogg Opus file; empty where nobody speaks. Raises
@@ -95,7 +96,8 @@ class Transcriber:
         return str(answer["text"])
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process; files that wait are not recognised."""
+        self._is_closed = True
         if self._idle:
             self._idle.cancel()
         await self._end()
@@ -107,6 +109,8 @@ class Transcriber:
             return task
         if task and not task.exception() and task.result().returncode is None:
             return task
+        if self._is_closed:
+            raise TranscriptionError("the bot is stopping")
         if self._clock() - self._failed_at < RETRY_DELAY_S:
             raise TranscriptionError(self._failure)
         self._loading = asyncio.create_task(self._start(), name="recogniser of voice messages")

@@ -41,7 +41,7 @@ def main() -> int:
         _answer(answers, problem=f"the model cannot be loaded: {type(error).__name__}: {error}")
         return 1
     _answer(answers, ready=True)
-    for audio in _requests(sys.stdin.buffer):
+    for audio in _recordings(sys.stdin.buffer):
         try:
             _answer(answers, text=_transcribe(model, audio))
         except AudioError as error:
@@ -76,18 +76,18 @@ def _transcribe(model: Any, audio: bytes) -> str:
     return " ".join(segment.text.strip() for segment in segments)
 
 
-def _requests(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the requests of the input. Once it ends, the process does, whatever it computes."""
-    requests = queue.SimpleQueue[bytes]()
+def _recordings(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the files of the input. Once it ends, the process does, whatever it computes."""
+    waiting = queue.SimpleQueue[bytes]()
 
     def read() -> None:
         while len(head := stream.read(LENGTH_BYTES)) == LENGTH_BYTES:
-            requests.put(stream.read(int.from_bytes(head)))
+            waiting.put(stream.read(int.from_bytes(head)))
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        yield requests.get()
+        yield waiting.get()
 
 
 def _answer(answers: Any, **content: object) -> None:

@@ -127,6 +127,17 @@ async def test_what_is_not_said_to_a_persona_is_not_recognised(stage, tmp_path):
     assert starts(tmp_path) == []
 
 
+async def test_one_that_is_deleted_meanwhile_is_neither_answered_nor_stored(stage, tmp_path):
+    gate = tmp_path / "gate"
+    said = await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} Where is the ferry?"))
+    await until(lambda: starts(tmp_path))
+    await stage.member.delete(said)
+    await until(lambda: int(said["id"]) in stage.client.get_cog("ChatCog").answerer._deleted)
+    gate.touch()
+    await answered(stage, stage.member.say(QUAY, "and when?"))
+    assert len(stage.engine.requests) == 1 and "ferry" not in str(given(stage))
+
+
 async def test_later_messages_of_the_member_wait_and_those_of_others_do_not(stage, tmp_path):
     gate = tmp_path / "gate"
     spoken = sound(f"wait {gate} Where is the ferry?")
@@ -240,6 +251,17 @@ async def test_the_process_has_no_secrets_and_ends_when_it_is_closed(tmp_path, m
     [process] = starts(tmp_path)
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+async def test_what_waits_when_it_is_closed_starts_no_process(tmp_path):
+    made = recogniser(tmp_path)
+    first = asyncio.create_task(made.transcribe(sound(f"wait {tmp_path / 'never'} late")))
+    second = asyncio.create_task(made.transcribe(FERRY))
+    await until(lambda: starts(tmp_path))
+    await made.close()
+    ends = await asyncio.gather(first, second, return_exceptions=True)
+    assert all(isinstance(end, TranscriptionError | asyncio.CancelledError) for end in ends)
+    assert len(starts(tmp_path)) == 1
 
 
 async def test_a_process_without_work_ends_and_the_next_message_starts_another(
