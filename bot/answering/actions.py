@@ -12,16 +12,17 @@ from bot.answering.store import AnsweringSettings, SettingValue
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.store import Store
 
 UTC = ZoneInfo("UTC")
 MAX_WAIT_S = 10.0
 MAX_CHANCE = 100
 LABELS = {
-    "wait_s": "the wait for further lines",
-    "reply_chance": "the reply chance",
-    "quiet_hours": "the quiet hours",
-    "quiet_mentions": "whether mentions are silent",
+    "wait_s": gettext_lazy("the wait for further lines"),
+    "reply_chance": gettext_lazy("the reply chance"),
+    "quiet_hours": gettext_lazy("the quiet hours"),
+    "quiet_mentions": gettext_lazy("whether mentions are silent"),
 }
 """The fields' names for people, within a sentence."""
 SERVER_FIELDS = ("reply_chance", "quiet_hours", "quiet_mentions")
@@ -107,17 +108,27 @@ class AnsweringActions:
         """
         if not changes:
             raise RefusedError(
-                "Nothing was given to change.", f"Choose among {', '.join(LABELS.values())}."
+                gettext_lazy("Nothing was given to change."),
+                gettext_lazy(
+                    "Choose among {settings}.",
+                    settings=join_texts(*LABELS.values(), separator=", "),
+                ),
             )
         checked = {name: _checked(name, value) for name, value in changes.items()}
         if not guild_id and any(name in SERVER_FIELDS for name in checked):
-            raise RefusedError("This is set for channels of a server.", "Here, set `wait` alone.")
+            raise RefusedError(
+                gettext_lazy("This is set for channels of a server."),
+                gettext_lazy("Here, set `wait` alone."),
+            )
         with self.store.atomic():
             stored = vars(self.store.answering.get(guild_id, channel_id))
             for name in checked:
                 if seen is not None and seen.get(name) != stored[name]:
                     raise RefusedError(
-                        f"Somebody else has changed {LABELS[name]} meanwhile.", "Look at it again."
+                        gettext_lazy(
+                            "Somebody else has changed {setting} meanwhile.", setting=LABELS[name]
+                        ),
+                        gettext_lazy("Look at it again."),
                     )
             settings = self.store.answering.change(guild_id, channel_id, checked, time.time())
         if guild_id:
@@ -130,7 +141,9 @@ class AnsweringActions:
         `RefusedError` where it has none.
         """
         if self.store.answering.get(guild_id, channel_id) == AnsweringSettings():
-            raise RefusedError("Nothing is set here.", "So there is nothing to reset.")
+            raise RefusedError(
+                gettext_lazy("Nothing is set here."), gettext_lazy("So there is nothing to reset.")
+            )
         self.store.answering.forget_channel(channel_id)
         if guild_id:
             self.record_change(guild_id, by, f"reset when personas answer in <#{channel_id}>")
@@ -145,6 +158,9 @@ def _checked(name: str, value: SettingValue | None) -> SettingValue | None:
     most = {"wait_s": MAX_WAIT_S, "reply_chance": MAX_CHANCE}.get(name)
     if most is not None and not 0 <= float(value) <= most:
         raise RefusedError(
-            f"{LABELS[name].capitalize()} cannot be {value}.", f"Choose from 0 to {most:g}."
+            gettext_lazy(
+                "{value} is out of range for {setting}.", setting=LABELS[name], value=value
+            ),
+            gettext_lazy("Choose from 0 to {most:g}.", most=most),
         )
     return value

@@ -15,31 +15,42 @@ from bot.platform.discord_kit.transformers import (
     require_speak_channel,
 )
 from bot.platform.discord_kit.ui import respond
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 
 NO_HOURS = "none"
 ANSWERING = app_commands.Group(
     name="answering",
-    description="When the persona of this channel answers: quick lines, chance, quiet hours.",
+    description=gettext_noop(
+        "When the persona of this channel answers: quick lines, chance, quiet hours."
+    ),
     parent=PERSONA,
 )
 
 
-@ANSWERING.command(name="show", description="Show when the persona of this channel answers.")
+@ANSWERING.command(
+    name="show", description=gettext_noop("Show when the persona of this channel answers.")
+)
 async def answering_show(interaction: Interaction) -> None:
     place = channel_ref(require_speak_channel(interaction))
-    await respond(
-        interaction, "\n".join(["When the persona answers here:", *_lines(interaction, place)])
-    )
+    title = gettext_lazy("When the persona answers here:")
+    await respond(interaction, join_texts(title, *_lines(interaction, place), separator="\n"))
 
 
 @ANSWERING.command(
-    name="set", description="Set when the persona of this channel answers (moderators)."
+    name="set",
+    description=gettext_noop("Set when the persona of this channel answers (moderators)."),
 )
 @app_commands.describe(
-    wait="Seconds for which a reply waits for further lines of its member; 0 answers at once",
-    chance="Share in percent of the messages said to nobody that it answers; 0: only if called",
-    quiet_hours="Such as 22:00-07:00, in the server's time zone; `none` removes them",
-    quiet_mentions="Whether it is silent to mentions and replies, too, in quiet hours",
+    wait=gettext_noop(
+        "Seconds for which a reply waits for further lines of its member; 0 answers at once"
+    ),
+    chance=gettext_noop(
+        "Share in percent of the messages said to nobody that it answers; 0: only if called"
+    ),
+    quiet_hours=gettext_noop("Such as 22:00-07:00, in the server's time zone; `none` removes them"),
+    quiet_mentions=gettext_noop(
+        "Whether it is silent to mentions and replies, too, in quiet hours"
+    ),
 )
 async def answering_set(
     interaction: Interaction,
@@ -61,15 +72,20 @@ async def answering_set(
         changes["quiet_hours"] = None
     services = interaction.client.services
     services.answering.change(place.guild_id, place.channel_id, changes, by=interaction.user.id)
-    await respond(interaction, "\n".join(["Set for this channel.", *_lines(interaction, place)]))
+    title = gettext_lazy("Set for this channel.")
+    await respond(interaction, join_texts(title, *_lines(interaction, place), separator="\n"))
 
 
 @ANSWERING.command(
-    name="reset", description="Remove what was set for answers here, or one setting (moderators)."
+    name="reset",
+    description=gettext_noop("Remove what was set for answers here, or one setting (moderators)."),
 )
-@app_commands.describe(setting="Which setting (all if left out)")
+@app_commands.describe(setting=gettext_noop("Which setting (all if left out)"))
 @app_commands.choices(
-    setting=[app_commands.Choice(name=NAMES[name].lower(), value=name) for name in FIELDS]
+    setting=[
+        app_commands.Choice(name=app_commands.locale_str(NAMES[name]), value=name)
+        for name in FIELDS
+    ]
 )
 async def answering_reset(
     interaction: Interaction,
@@ -84,11 +100,12 @@ async def answering_reset(
     else:
         services.answering.reset(place.guild_id, place.channel_id, by=interaction.user.id)
     left = settings_text(services.store.answering.get(place.guild_id, place.channel_id))
-    await respond(interaction, f"Reset. Set for this channel: {left}.")
+    await respond(interaction, gettext_lazy("Reset. Set for this channel: {left}.", left=left))
 
 
 def _lines(interaction: Interaction, place: ChannelRef) -> list[str]:
     held = interaction.client.services.answering.in_channel(
         place.guild_id, place.channel_id, place.parent_id
     )
-    return [f"• {line}" for line in effective_lines(held, is_server=bool(place.guild_id))]
+    lines = effective_lines(held, is_server=bool(place.guild_id))
+    return [gettext_lazy("• {line}", line=line) for line in lines]

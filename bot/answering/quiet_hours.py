@@ -6,9 +6,12 @@ from datetime import datetime, time
 from typing import Self
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 
 HOURS_PATTERN = re.compile(r"\s*(\d{1,2})(?::(\d{2}))?\s*(?:-|–|to)\s*(\d{1,2})(?::(\d{2}))?\s*")
-ADVICE = "Write them like 22:00-07:00, in the time zone of the server (`/persona timezone`)."
+ADVICE = gettext_lazy(
+    "Write them like 22:00-07:00, in the time zone of the server (`/persona timezone`)."
+)
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,18 @@ class QuietHours:
         """Read hours such as "22:00-07:00" or "22-7". Raises `RefusedError`."""
         found = HOURS_PATTERN.fullmatch(text)
         if found is None:
-            raise RefusedError(f"{text[:40]!r} are no hours.", ADVICE)
+            raise RefusedError(gettext_lazy("{text!r} are no hours.", text=text[:40]), ADVICE)
         hour, minute, end_hour, end_minute = (int(part or 0) for part in found.groups())
         try:
             hours = cls(_time(hour, minute), _time(end_hour, end_minute))
         except ValueError:
-            raise RefusedError(f"{text[:40]!r} has a time that no day has.", ADVICE) from None
+            raise RefusedError(
+                gettext_lazy("{text!r} has a time that no day has.", text=text[:40]), ADVICE
+            ) from None
         if hours.start == hours.end:
             raise RefusedError(
-                "Quiet hours end at another time than they begin.",
-                "To silence a persona all day, use `/persona mute`.",
+                gettext_lazy("Quiet hours end at another time than they begin."),
+                gettext_lazy("To silence a persona all day, use `/persona mute`."),
             )
         return hours
 

@@ -2,50 +2,61 @@
 
 from bot.answering.actions import MAX_CHANCE, EffectiveAnswering
 from bot.answering.store import AnsweringSettings
+from bot.platform.localisation import gettext_lazy, join_texts
 
 NAMES = {
-    "wait_s": "Wait for further lines",
-    "reply_chance": "Reply chance",
-    "quiet_hours": "Quiet hours",
-    "quiet_mentions": "Silent to mentions in quiet hours",
+    "wait_s": gettext_lazy("Wait for further lines"),
+    "reply_chance": gettext_lazy("Reply chance"),
+    "quiet_hours": gettext_lazy("Quiet hours"),
+    "quiet_mentions": gettext_lazy("Silent to mentions in quiet hours"),
 }
 
 
 def effective_lines(answering: EffectiveAnswering, *, is_server: bool = True) -> list[str]:
     """Return a line for each field: its value, and what it means."""
-    wait = "none, each message is answered at once"
+    wait = gettext_lazy("none, each message is answered at once")
     if answering.wait_s:
-        wait = f"{answering.wait_s:g} s, then one reply answers all"
-    lines = [f"{NAMES['wait_s']}: {wait}"]
+        wait = gettext_lazy("{seconds:g} s, then one reply answers all", seconds=answering.wait_s)
+    lines: list[str] = [_line("wait_s", wait)]
     if not is_server:
         return lines
-    chance = f"{answering.reply_chance} % of the messages that are said to nobody"
+    chance = gettext_lazy(
+        "{chance} % of the messages that are said to nobody", chance=answering.reply_chance
+    )
     if answering.reply_chance == MAX_CHANCE:
-        chance = "every message that is said to nobody else"
-    lines.append(f"{NAMES['reply_chance']}: {chance}")
-    hours = "none"
-    if answering.quiet_mentions:
-        hours += ", in which mentions would be silent, too"
-    if answering.quiet_hours:
-        hours = f"{answering.quiet_hours} ({answering.zone.key})"
-        hours += (
-            ", also for mentions" if answering.quiet_mentions else ", but for mentions and replies"
-        )
-    lines.append(f"{NAMES['quiet_hours']}: {hours}")
+        chance = gettext_lazy("every message that is said to nobody else")
+    lines.append(_line("reply_chance", chance))
+    lines.append(_line("quiet_hours", _quiet_hours_text(answering)))
     return lines
+
+
+def _line(name: str, value: str) -> str:
+    return gettext_lazy("{setting}: {value}", setting=NAMES[name], value=value)
+
+
+def _quiet_hours_text(answering: EffectiveAnswering) -> str:
+    if not answering.quiet_hours:
+        if answering.quiet_mentions:
+            return gettext_lazy("none, in which mentions would be silent, too")
+        return gettext_lazy("none")
+    hours = str(answering.quiet_hours)
+    zone = answering.zone.key
+    if answering.quiet_mentions:
+        return gettext_lazy("{hours} ({zone}), also for mentions", hours=hours, zone=zone)
+    return gettext_lazy("{hours} ({zone}), but for mentions and replies", hours=hours, zone=zone)
 
 
 def settings_text(settings: AnsweringSettings) -> str:
     """List the fields that are set."""
-    parts = []
+    parts: list[str] = []
     if settings.wait_s is not None:
-        parts.append(f"wait {settings.wait_s:g} s")
+        parts.append(gettext_lazy("wait {seconds:g} s", seconds=settings.wait_s))
     if settings.reply_chance is not None:
-        parts.append(f"reply chance {settings.reply_chance} %")
+        parts.append(gettext_lazy("reply chance {chance} %", chance=settings.reply_chance))
     if settings.quiet_hours is not None:
-        parts.append(f"quiet hours {settings.quiet_hours}")
-    if settings.quiet_mentions is not None:
-        parts.append(
-            f"mentions {'silent' if settings.quiet_mentions else 'answered'} in quiet hours"
-        )
-    return ", ".join(parts) or "nothing"
+        parts.append(gettext_lazy("quiet hours {hours}", hours=settings.quiet_hours))
+    if settings.quiet_mentions:
+        parts.append(gettext_lazy("mentions silent in quiet hours"))
+    elif settings.quiet_mentions is not None:
+        parts.append(gettext_lazy("mentions answered in quiet hours"))
+    return join_texts(*parts, separator=", ") if parts else gettext_lazy("nothing")

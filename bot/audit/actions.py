@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
+from bot.platform.localisation import gettext_lazy, language_of, localise
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from bot.platform.permissions import channel_remedy, missing_permissions, permission_title
 from bot.store import Store, StoreError
@@ -24,7 +25,7 @@ MAX_PENDING = 100
 CLOSE_TIMEOUT_S = 5.0
 """How long a shutdown waits for lines that are being posted."""
 CHANNEL_NEEDS = ("view_channel", "send_messages")
-REMOVED_TEXT = "The audit channel is gone. `/moderation audit` sets another one."
+REMOVED_TEXT = gettext_lazy("The audit channel is gone. `/moderation audit` sets another one.")
 
 
 @dataclass
@@ -71,7 +72,8 @@ class AuditTrail:
             channel_id = self.store.audit_channels.get(guild_id)
         except StoreError as error:
             return error.message
-        if channel_id is None or self.client.get_guild(guild_id) is None:
+        guild = self.client.get_guild(guild_id)
+        if channel_id is None or guild is None:
             return ""
         channel = self.client.get_channel(channel_id)
         if not isinstance(channel, discord.TextChannel):
@@ -79,9 +81,10 @@ class AuditTrail:
         if problem := missing_permission(channel):
             return problem
         if self._pending[guild_id] >= MAX_PENDING:
-            return "Discord takes the lines more slowly than they come."
+            return gettext_lazy("Discord takes the lines more slowly than they come.")
         self._pending[guild_id] += 1
-        task = asyncio.create_task(self._send(guild_id, channel, text[:MAX_MESSAGE_CHARS]))
+        text = localise(text, language_of(guild.preferred_locale))[:MAX_MESSAGE_CHARS]
+        task = asyncio.create_task(self._send(guild_id, channel, text))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return ""
@@ -117,9 +120,10 @@ def missing_permission(channel: discord.TextChannel) -> str:
     """Say what the bot may not do in a channel that is to be the audit channel; empty if nothing."""
     for need in missing_permissions(channel.permissions_for(channel.guild.me)):
         if need.permission in CHANNEL_NEEDS:
-            return (
-                f"I lack the permission {permission_title(need)} in the audit channel. "
-                f"{channel_remedy(channel.name, need)}"
+            return gettext_lazy(
+                "I lack the permission {permission} in the audit channel. {remedy}",
+                permission=permission_title(need),
+                remedy=channel_remedy(channel.name, need),
             )
     return ""
 

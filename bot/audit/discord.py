@@ -13,20 +13,23 @@ from bot.chat.delivery import DELIVERY_ERRORS
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop, language_of, localise
 from bot.platform.messages import NO_MENTIONS
 from bot.services import Bot
 
-FIRST_LINE = (
+FIRST_LINE = gettext_lazy(
     "From now on, this channel says who changes what of the personas of this server: where they "
     "live, how they reply, their lore, trainings, versions, blocks, limits and the settings of "
     "`/moderation`. It never says what somebody wrote."
 )
 
 
-@MODERATION.command(description="Show, set or turn off the channel that says who changed what.")
+@MODERATION.command(
+    description=gettext_noop("Show, set or turn off the channel that says who changed what.")
+)
 @app_commands.describe(
-    channel="Where changes are listed. Left out, what holds is shown",
-    off="Turn it off",
+    channel=gettext_noop("Where changes are listed. Left out, what holds is shown"),
+    off=gettext_noop("Turn it off"),
 )
 async def audit(
     interaction: Interaction,
@@ -37,7 +40,9 @@ async def audit(
     guild_id = interaction.guild_id or 0
     channels = services.store.audit_channels
     if channel and off:
-        raise RefusedError("A channel is named, and `off`.", "Choose one of the two.")
+        raise RefusedError(
+            gettext_lazy("A channel is named, and `off`."), gettext_lazy("Choose one of the two.")
+        )
     user_id = interaction.user.id
     before = channels.get(guild_id)
     if channel:
@@ -47,12 +52,15 @@ async def audit(
             services.audit.record(guild_id, user_id, f"moved the audit to {channel.mention}")
         channels.set(guild_id, channel.id)
         services.audit.record(guild_id, user_id, "made this the audit channel")
-        await respond(interaction, f"{channel.mention} lists changes from now on.")
+        await respond(
+            interaction,
+            gettext_lazy("{channel} lists changes from now on.", channel=channel.mention),
+        )
     elif off:
         services.audit.record(guild_id, user_id, "turned the audit off")
         services.audit.take_problem(guild_id, user_id)  # perhaps why it is turned off
         channels.set(guild_id, None)
-        await respond(interaction, "Changes are no longer listed.")
+        await respond(interaction, gettext_lazy("Changes are no longer listed."))
     else:
         await respond(interaction, _shown(interaction, before))
 
@@ -62,20 +70,28 @@ async def _post_first_line(channel: discord.TextChannel) -> None:
     if problem := missing_permission(channel):
         raise RefusedError(problem)
     try:
-        await channel.send(FIRST_LINE, allowed_mentions=NO_MENTIONS, nonce=secrets.token_hex(8))
+        text = localise(FIRST_LINE, language_of(channel.guild.preferred_locale))
+        await channel.send(text, allowed_mentions=NO_MENTIONS, nonce=secrets.token_hex(8))
     except DELIVERY_ERRORS as error:
         raise RefusedError(
-            f"I cannot write in {channel.mention}: {error}.", "Choose another channel."
+            gettext_lazy(
+                "I cannot write in {channel}: {error}.", channel=channel.mention, error=error
+            ),
+            gettext_lazy("Choose another channel."),
         ) from error
 
 
 def _shown(interaction: Interaction, channel_id: int | None) -> str:
     if channel_id is None:
-        return "Changes are listed nowhere. `/moderation audit channel` sets a channel for them."
+        return gettext_lazy(
+            "Changes are listed nowhere. `/moderation audit channel` sets a channel for them."
+        )
     channel = interaction.client.get_channel(channel_id)
     if not isinstance(channel, discord.TextChannel):
         return REMOVED_TEXT
-    return missing_permission(channel) or f"Changes are listed in {channel.mention}."
+    return missing_permission(channel) or gettext_lazy(
+        "Changes are listed in {channel}.", channel=channel.mention
+    )
 
 
 class AuditCog(commands.Cog):
@@ -94,5 +110,8 @@ class AuditCog(commands.Cog):
         audit = self.bot.services.audit
         if problem := audit.take_problem(interaction.guild_id or 0, interaction.user.id):
             await respond_privately(
-                interaction, f"Done, but the audit channel does not list it. {problem}"
+                interaction,
+                gettext_lazy(
+                    "Done, but the audit channel does not list it. {problem}", problem=problem
+                ),
             )

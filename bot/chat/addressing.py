@@ -14,6 +14,7 @@ import regex
 
 from bot.answering.actions import EffectiveAnswering
 from bot.chat.chat_words import first_named, is_laughter, is_link
+from bot.platform.localisation import gettext_lazy
 from bot.store import AnswerMode
 
 COMMAND = regex.compile(
@@ -31,21 +32,21 @@ RepliesTo = Literal["nobody", "persona", "other"]
 class Rule(Enum):
     """The rules, with what each says to a moderator."""
 
-    DIRECT_MESSAGE = "it is a direct message"
-    REPLY = "it replies to a message of the persona"
-    MENTION = "it mentions the bot"
-    NAMED = "it names the persona"
-    EVERY_MESSAGE = "the persona answers every message here"
-    NO_PERSONA = "no persona lives here, and it does not mention the bot"
-    MENTIONS_ONLY = "the persona answers only mentions and replies here"
-    HIDDEN = "Discord hides its text, since it does not mention the bot"
-    QUIET_HOURS = "it came in the quiet hours"
-    REPLY_TO_OTHER = "it replies to somebody else"
-    MENTION_OF_OTHER = "it begins with a mention of somebody else"
-    COMMAND = "it is a command to another bot"
-    LINK = "it is a link without words"
-    REACTION = "it is laughter or emoji alone"
-    CHANCE = "the reply chance did not fall on it"
+    DIRECT_MESSAGE = gettext_lazy("it is a direct message")
+    REPLY = gettext_lazy("it replies to a message of the persona")
+    MENTION = gettext_lazy("it mentions the bot")
+    NAMED = gettext_lazy("it names the persona")
+    EVERY_MESSAGE = gettext_lazy("the persona answers every message here")
+    NO_PERSONA = gettext_lazy("no persona lives here, and it does not mention the bot")
+    MENTIONS_ONLY = gettext_lazy("the persona answers only mentions and replies here")
+    HIDDEN = gettext_lazy("Discord hides its text, since it does not mention the bot")
+    QUIET_HOURS = gettext_lazy("it came in the quiet hours")
+    REPLY_TO_OTHER = gettext_lazy("it replies to somebody else")
+    MENTION_OF_OTHER = gettext_lazy("it begins with a mention of somebody else")
+    COMMAND = gettext_lazy("it is a command to another bot")
+    LINK = gettext_lazy("it is a link without words")
+    REACTION = gettext_lazy("it is laughter or emoji alone")
+    CHANCE = gettext_lazy("the reply chance did not fall on it")
 
 
 ANSWERED = frozenset(

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from bot.chat.addressing import Decision
 from bot.chat.places import ChannelCache
+from bot.platform.localisation import SOURCE_LANGUAGE, Language, localise
 
+FULL_STOPS = ".。"
 MAX_CHANNELS = 1000
 MAX_MESSAGES = 50
 """Latest messages of a channel that are remembered."""
@@ -13,13 +15,22 @@ MAX_MESSAGES = 50
 
 @dataclass(frozen=True)
 class NotedDecision:
-    """A decision as it was made. `remark` says why a message that is said to a persona has no reply
-    of it all the same; empty where each has replied. `is_missed`: it waited until the bot was back.
+    """A decision as it was made. `remarks` say why a message that is said to a persona has no reply
+    of it all the same; none where each has replied. `is_missed`: it waited until the bot was back.
     """
 
     decision: Decision
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
     is_missed: bool = False
+
+    @property
+    def remark(self) -> str:
+        """The remarks in English."""
+        return self.remark_in(SOURCE_LANGUAGE)
+
+    def remark_in(self, language: Language) -> str:
+        """Return the remarks in a language, without a full stop."""
+        return "; ".join(localise(each, language).rstrip(FULL_STOPS) for each in self.remarks)
 
 
 class DecisionLog:
@@ -37,7 +48,7 @@ class DecisionLog:
     ) -> None:
         """Remember the decision about a message that waited until the bot was back."""
         self.note(channel_id, message_id, decision)
-        missed = NotedDecision(decision, remark, is_missed=True)
+        missed = NotedDecision(decision, (remark,) if remark else (), is_missed=True)
         self._channels[channel_id][message_id] = missed
 
     def note(self, channel_id: int, message_id: int, decision: Decision) -> None:
@@ -55,11 +66,10 @@ class DecisionLog:
         other personas that it is said to.
         """
         noted = self._channels.get(channel_id)
-        if noted and (before := noted.get(message_id)):
-            remark = remark.rstrip(".")
-            if remark not in before.remark:  # a held event is decided on again
-                remarks = "; ".join(filter(None, [before.remark, remark]))
-                noted[message_id] = replace(before, remark=remarks)
+        before = noted.get(message_id) if noted else None
+        # A held event is decided on again.
+        if noted and before and remark not in before.remarks:
+            noted[message_id] = replace(before, remarks=(*before.remarks, remark))
 
     def find(self, channel_id: int, message_id: int) -> NotedDecision | None:
         """Return the decision about a message; None where none is remembered."""

@@ -50,7 +50,7 @@ NO_PERSONA_TEXTS = (
     gettext_lazy("No persona lives here yet."),
     gettext_lazy("A moderator can change that with `/persona set`."),
 )
-SAFETY_REMARK = "the fixed text with help lines answers it"
+SAFETY_REMARK = gettext_lazy("the fixed text with help lines answers it")
 USER_TYPES = (discord.MessageType.default, discord.MessageType.reply)
 HINT_INTERVAL_S = 600.0
 BUSY_NOTICE_INTERVAL_S = 60.0
@@ -198,7 +198,8 @@ class MessageAnswerer:
         except StoreError as error:  # it says nothing to members
             log.error("a message in #%s is not answered: %s", message.channel, error)
         except LimitReachedError as error:
-            self._remark(message, "the member has had as many replies as the server allows")
+            remark = gettext_lazy("the member has had as many replies as the server allows")
+            self._remark(message, remark)
             await self._say_limit(message, error)
         except SelfHarmError as error:
             self._remark(message, SAFETY_REMARK)
@@ -259,9 +260,11 @@ class MessageAnswerer:
         rules = self.bot.services.reply_service.rules
         guild_id = message.guild.id if message.guild else 0
         if not reason and not rules.roles.allows(message.author, guild_id, "talk"):
-            reason = "the member has no role that may talk here"
+            reason = gettext_lazy("the member has no role that may talk here")
         if not reason and rules.age.refuses(persona, channel):
-            reason = f"{persona.name} is age-restricted, and this channel is not"
+            reason = gettext_lazy(
+                "{persona} is age-restricted, and this channel is not", persona=persona.name
+            )
         if reason:
             self._remark(message, reason)
         return not reason
@@ -292,7 +295,10 @@ class MessageAnswerer:
         for persona in personas[len(able) :]:
             self._remark(
                 message,
-                f"{persona.name} would be one reply more than the member gets here each day",
+                gettext_lazy(
+                    "{persona} would be one reply more than the member gets here each day",
+                    persona=persona.name,
+                ),
             )
         return able, notice
 
@@ -300,9 +306,11 @@ class MessageAnswerer:
         """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""
         rules = self.bot.services.reply_service.rules
         if rules.muted(persona, place):
-            return f"a moderator has silenced {persona.name} here"
+            return gettext_lazy("a moderator has silenced {persona} here", persona=persona.name)
         if rules.blocked(persona, place, author_id):
-            return f"a moderator has blocked the member for {persona.name}"
+            return gettext_lazy(
+                "a moderator has blocked the member for {persona}", persona=persona.name
+            )
         return ""
 
     def _remark(self, message: discord.Message, remark: str) -> None:

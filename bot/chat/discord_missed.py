@@ -15,6 +15,7 @@ from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_addressing import decide_on, persona_replied_to
 from bot.chat.message_text import has_words
 from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel, may_read
+from bot.platform.localisation import gettext_lazy
 from bot.services import Bot, Services
 from bot.store import StoreError
 
@@ -33,12 +34,13 @@ MAX_DIRECT_CHANNELS = 20
 """Direct-message channels that are read: those that were used last."""
 CALLED = frozenset({Rule.DIRECT_MESSAGE, Rule.REPLY, Rule.MENTION, Rule.NAMED})
 """The rules by which a missed message is answered; other ones were said to everybody there."""
-OVERDUE_REMARK = (
-    f"more than {MAX_CALLS_IN_CHANNEL} messages to personas were here when the bot came back, and it "
-    "answers the latest"
+OVERDUE_REMARK = gettext_lazy(
+    "more than {count} messages to personas were here when the bot came back, and it answers the "
+    "latest",
+    count=MAX_CALLS_IN_CHANNEL,
 )
-ANSWERED_REMARK = "the bot has answered it with a notice"
-WORDLESS_REMARK = "it has no words, and waited when the bot came back"
+ANSWERED_REMARK = gettext_lazy("the bot has answered it with a notice")
+WORDLESS_REMARK = gettext_lazy("it has no words, and waited when the bot came back")
 
 
 async def answer_missed(
@@ -162,7 +164,7 @@ async def _read_missed(
         calls += 1
         if _is_handled(services, message):
             continue
-        remark = ""
+        remark: str = ""
         if message.id in noticed:
             remark = ANSWERED_REMARK
         elif _is_wordless(services, message):

@@ -20,6 +20,14 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+)
 from bot.services import Bot
 from bot.store import Store, StoredReply
 
@@ -28,13 +36,15 @@ MAX_READ_MESSAGES = 40
 """Latest messages of the channel among which those of members are looked for."""
 MAX_SHOWN_CHARS = 60
 MESSAGE_PATTERN = re.compile(r"(?:https://[\w.]+/channels/(\d{1,20})/(\d{1,20})/)?(\d{1,20})/?")
-NO_HISTORY_TEXT = "I lack the permission Read Message History there."
+NO_HISTORY_TEXT = gettext_lazy("I lack the permission Read Message History there.")
 
 
-@guild_moderators_only("This is asked about the channels of a server.")
-@PERSONA.command(description="Say why the latest messages here were answered or not (moderators).")
+@guild_moderators_only(gettext_lazy("This is asked about the channels of a server."))
+@PERSONA.command(
+    description=gettext_noop("Say why the latest messages here were answered or not (moderators).")
+)
 @app_commands.describe(
-    message="A message's link or id (the latest ones of this channel, if left out)"
+    message=gettext_noop("A message's link or id (the latest ones of this channel, if left out)")
 )
 async def why(
     interaction: Interaction, message: app_commands.Range[str, 1, 200] | None = None
@@ -47,10 +57,16 @@ async def why(
             channel = require_guild_channel(interaction)
             asked = await _latest_messages(channel, interaction.client.services.store)
     except discord.Forbidden:
-        raise RefusedError(NO_HISTORY_TEXT, "A server's owner can grant it.") from None
+        raise RefusedError(
+            NO_HISTORY_TEXT, gettext_lazy("A server's owner can grant it.")
+        ) from None
     if not asked:
-        raise RefusedError("No member has written here lately.", "Give the link of a message.")
-    lines = [_explanation(interaction.client, message) for message in asked]
+        raise RefusedError(
+            gettext_lazy("No member has written here lately."),
+            gettext_lazy("Give the link of a message."),
+        )
+    language = interaction_language(interaction)
+    lines = [_explanation(interaction.client, message, language) for message in asked]
     await respond(interaction, "\n".join(lines))
 
 
@@ -73,7 +89,8 @@ async def _find_message(interaction: Interaction, text: str) -> discord.Message:
     found = MESSAGE_PATTERN.fullmatch(text.strip().strip("<>"))
     if found is None:
         raise RefusedError(
-            "That is no message.", "Copy the link of one: its menu has *Copy Message Link*."
+            gettext_lazy("That is no message."),
+            gettext_lazy("Copy the link of one: its menu has *Copy Message Link*."),
         )
     guild_id, channel_id, message_id = found.groups()
     channel = require_guild_channel(interaction)
@@ -82,12 +99,14 @@ async def _find_message(interaction: Interaction, text: str) -> discord.Message:
         place = guild.get_channel_or_thread(int(channel_id)) if guild else None
         is_here = guild is not None and guild_id == str(guild.id)
         if not is_here or not isinstance(place, GuildChannel) or not _may_read(interaction, place):
-            raise RefusedError("That message is in no channel that you see here.")
+            raise RefusedError(gettext_lazy("That message is in no channel that you see here."))
         channel = place
     try:
         return await channel.fetch_message(int(message_id))
     except discord.NotFound:
-        raise RefusedError("That message is gone.", "Choose another one.") from None
+        raise RefusedError(
+            gettext_lazy("That message is gone."), gettext_lazy("Choose another one.")
+        ) from None
 
 
 def _may_read(interaction: Interaction, channel: GuildChannel) -> bool:
@@ -95,7 +114,7 @@ def _may_read(interaction: Interaction, channel: GuildChannel) -> bool:
     return isinstance(user, discord.Member) and may_read(channel, user)
 
 
-def _explanation(bot: Bot, message: discord.Message) -> str:
+def _explanation(bot: Bot, message: discord.Message, language: Language) -> str:
     """Return a line about a message: its author, its first words unless they speak of self-harm, and
     what was decided about it.
     """
@@ -106,57 +125,89 @@ def _explanation(bot: Bot, message: discord.Message) -> str:
         words = f"{words[: MAX_SHOWN_CHARS - 1]}…"
     name = discord_text(message.author.display_name)
     shown = f": {words}" if words else ""
-    return f"• **{name}**{shown}\n-# {explain(bot, message)}"
+    return f"• **{name}**{shown}\n-# {explain(bot, message, language)}"
 
 
-def explain(bot: Bot, message: discord.Message) -> str:
-    """Say whether a message was answered, and by which rule."""
+def explain(bot: Bot, message: discord.Message, language: Language) -> str:
+    """Say in a language whether a message was answered, and by which rule."""
+    return localise(join_texts(*_sentences(bot, message, language)), language)
+
+
+def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[str]:
     channel = message.channel
     if not isinstance(channel, SpeakChannel):
-        return "Not answered: personas do not speak there."
+        return [gettext_lazy("Not answered: personas do not speak there.")]
     services = bot.services
     replies = services.store.replies
     reply = replies.get(message.id)
     line_reply = replies.of_line(message.id)
     if message.author.bot or message.webhook_id:
         if copy_reply := reply or line_reply:
-            return f"{_round_text(bot, copy_reply)}: a proxy has posted a member's message again."
-        return "Not answered: bots and webhooks are never answered, but for a proxy's copies."
+            again = gettext_lazy("a proxy has posted a member's message again")
+            return [_ruled(_round_text(bot, copy_reply, language), again)]
+        return [
+            gettext_lazy(
+                "Not answered: bots and webhooks are never answered, but for a proxy's copies."
+            )
+        ]
     noted = services.decisions.find(channel.id, message.id)
     decision = noted.decision if noted else decide_on(bot, message, channel)
-    missed = " It waited until the bot was back." if noted and noted.is_missed else ""
-    besides = f" {noted.remark[:1].upper()}{noted.remark[1:]}." if noted and noted.remark else ""
+    missed: list[str] = []
+    if noted and noted.is_missed:
+        missed = [gettext_lazy("It waited until the bot was back.")]
     rule = decision.rule.value
     if noted is None and not decision.is_answered:
-        rule = "by which rule is not known any more, as what is set here has changed since"
-    if reply:
-        return f"{_round_text(bot, reply)}: {rule}.{missed}{besides}"
-    if line_reply:
-        together = f"{_round_text(bot, line_reply)} together with other lines of the member"
-        return f"{together}: {rule}.{missed}{besides}"
+        rule = gettext_lazy(
+            "by which rule is not known any more, as what is set here has changed since"
+        )
+    if answer_reply := reply or line_reply:
+        answer = _round_text(bot, answer_reply, language)
+        if not reply:
+            answer = gettext_lazy("{answer} together with other lines of the member", answer=answer)
+        return [_ruled(answer, rule), *missed, *_besides(noted, language)]
     if not decision.is_answered:
-        since = "" if noted else " By the settings of now: the bot has started since."
-        return f"Not answered: {decision.rule.value}.{missed}{since}"
-    remark = _remark(bot, message, noted)
-    return (
-        f"Said to the persona ({decision.rule.value}), but without a reply: {remark.rstrip('.')}."
-    )
+        since: list[str] = []
+        if not noted:
+            since = [gettext_lazy("By the settings of now: the bot has started since.")]
+        return [gettext_lazy("Not answered: {rule}.", rule=decision.rule.value), *missed, *since]
+    return [
+        gettext_lazy(
+            "Said to the persona ({rule}), but without a reply: {reason}.",
+            rule=decision.rule.value,
+            reason=_remark(bot, message, noted, language),
+        )
+    ]
 
 
-def _remark(bot: Bot, message: discord.Message, noted: NotedDecision | None) -> str:
+def _ruled(answer: str, rule: str) -> str:
+    return gettext_lazy("{answer}: {rule}.", answer=answer, rule=rule)
+
+
+def _besides(noted: NotedDecision | None, language: Language) -> list[str]:
+    """Return the remarks on an answered message as a sentence; none where there are none."""
+    remark = noted.remark_in(language) if noted else ""
+    if not remark:
+        return []
+    return [gettext_lazy("{remark}.", remark=f"{remark[:1].upper()}{remark[1:]}")]
+
+
+def _remark(
+    bot: Bot, message: discord.Message, noted: NotedDecision | None, language: Language
+) -> str:
     """Say why a message that is said to a persona has no reply."""
-    if noted and noted.remark:
-        return noted.remark
+    if noted and noted.remarks:
+        return noted.remark_in(language)
     if _speaks_of_self_harm(bot, message):
         return SAFETY_REMARK
     if noted:
-        return "the message waits, or was changed or deleted before its reply began"
+        return gettext_lazy("the message waits, or was changed or deleted before its reply began")
     if message.created_at.timestamp() < bot.services.decisions.looked_back_to:
-        return (
-            f"the bot has come back since, and answers what came in the last {MISSED_MINUTES} minutes "
-            "before; or its reply is no longer stored"
+        return gettext_lazy(
+            "the bot has come back since, and answers what came in the last {minutes} minutes "
+            "before; or its reply is no longer stored",
+            minutes=MISSED_MINUTES,
         )
-    return "the bot was not here then, or its reply is no longer stored"
+    return gettext_lazy("the bot was not here then, or its reply is no longer stored")
 
 
 def _speaks_of_self_harm(bot: Bot, message: discord.Message) -> bool:
@@ -164,18 +215,22 @@ def _speaks_of_self_harm(bot: Bot, message: discord.Message) -> bool:
     return services.safety.finds(services.message_reader.text(message)) is not None
 
 
-def _round_text(bot: Bot, reply: StoredReply) -> str:
+def _round_text(bot: Bot, reply: StoredReply, language: Language) -> str:
     """Say who answers the message of a reply: one persona, or several in their order."""
-    texts = [_reply_text(bot, each) for each in bot.services.store.replies.of_round(reply.event_id)]
-    first, *others = texts
-    return ", ".join([first, *(f"then {text[:1].lower()}{text[1:]}" for text in others)])
+    round_ = bot.services.store.replies.of_round(reply.event_id)
+    text, *others = (localise(_reply_text(bot, each), language) for each in round_)
+    for other in others:
+        text = gettext_lazy(
+            "{answers}, then {answer}", answers=text, answer=f"{other[:1].lower()}{other[1:]}"
+        )
+    return text
 
 
 def _reply_text(bot: Bot, reply: StoredReply) -> str:
     persona = bot.services.personas.get(reply.persona_id, reply.guild_id)
-    name = persona.name if persona else "a persona that is no longer here"
+    name = persona.name if persona else gettext_lazy("a persona that is no longer here")
     if reply.state == "failed":
-        return f"Answered by {name}, whose reply failed"
+        return gettext_lazy("Answered by {persona}, whose reply failed", persona=name)
     if reply.state in ("waiting", "streaming"):
-        return f"Being answered by {name}"
-    return f"Answered by {name}"
+        return gettext_lazy("Being answered by {persona}", persona=name)
+    return gettext_lazy("Answered by {persona}", persona=name)

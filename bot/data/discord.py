@@ -12,10 +12,19 @@ from bot.data.jobs import DataJob
 from bot.platform.discord_kit.transformers import Interaction, require_moderator
 from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    interaction_language,
+    join_texts,
+    language_of,
+    localise,
+)
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.models.hub_snapshot import find_hub_error
+from personas.schemas.formatting import format_size
 
 EDIT_INTERVAL_S = 1.5
 
@@ -25,20 +34,41 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     can be reached.
     """
     services = interaction.client.services
-    about = services.catalogue.require_entry(missing.name).about
-    lines = [missing.message]
-    if about:
-        lines.append(f"Good for: {about.good_for}\nNot for: {about.not_for}")
+    entry = services.catalogue.require_entry(missing.name)
+    source = entry.hub or ""
+    lines: list[str] = []
+    if entry.about:
+        source = f"{source}, {format_size(entry.about.bytes)}, {entry.licence}"
+        good_for = gettext_lazy("Good for: {uses}", uses=entry.about.good_for)
+        lines = [good_for, gettext_lazy("Not for: {uses}", uses=entry.about.not_for)]
+    lines.insert(
+        0,
+        gettext_lazy(
+            "{name!r} ({source}) has not been fetched to this machine.",
+            name=missing.name,
+            source=source,
+        ),
+    )
+    advice = gettext_lazy(
+        "The operator can fetch it: `{command}`, or on the dashboard.",
+        command=f"python -m trainer catalogue fetch {missing.name}",
+    )
     if services.fetch_datasets == "off":
-        await respond(interaction, "\n".join([*lines, missing.advice]))
+        await respond(interaction, join_texts(*lines, advice, separator="\n"))
         return
     if await asyncio.to_thread(find_hub_error):
-        lines.append("It cannot be fetched now: no hub can be reached from the bot's machine.")
-        await respond(interaction, "\n".join([*lines, missing.advice]))
+        lines.append(
+            gettext_lazy("It cannot be fetched now: no hub can be reached from the bot's machine.")
+        )
+        await respond(interaction, join_texts(*lines, advice, separator="\n"))
         return
-    fetchers = "A moderator" if services.fetch_datasets == "moderators" else "The bot's operator"
-    lines.append(f"{fetchers} can fetch it with the button. Then run the command again.")
-    await respond(interaction, "\n".join(lines), button_view(FetchDatasetButton(missing.name)))
+    who = gettext_lazy(
+        "The bot's operator can fetch it with the button. Then run the command again."
+    )
+    if services.fetch_datasets == "moderators":
+        who = gettext_lazy("A moderator can fetch it with the button. Then run the command again.")
+    button = FetchDatasetButton(missing.name, language=interaction_language(interaction))
+    await respond(interaction, join_texts(*lines, who, separator="\n"), button_view(button))
 
 
 async def _require_fetcher(interaction: Interaction) -> None:
@@ -46,16 +76,19 @@ async def _require_fetcher(interaction: Interaction) -> None:
     if interaction.client.services.fetch_datasets == "moderators":
         require_moderator(interaction)
     elif not await interaction.client.is_owner(interaction.user):
-        advice = "FETCH_DATASETS=moderators in the bot's settings lets moderators do so."
+        advice = gettext_lazy(
+            "FETCH_DATASETS=moderators in the bot's settings lets moderators do so."
+        )
         raise RefusedError(
-            "Only the bot's operator, who owns its application, may fetch data sets.", advice
+            gettext_lazy("Only the bot's operator, who owns its application, may fetch data sets."),
+            advice,
         )
 
 
 class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,64})"):
     """Fetches a data set from a hub, and shows its progress in the channel."""
 
-    label = "Fetch it"
+    label = gettext_lazy("Fetch it")
     style = discord.ButtonStyle.primary
     name: str
 
@@ -63,7 +96,7 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
         await defer(interaction, ephemeral=True, thinking=True)
         await _require_fetcher(interaction)
         job = interaction.client.services.data.fetch(self.name)
-        await respond(interaction, f"`{self.name}` is being fetched.")
+        await respond(interaction, gettext_lazy("`{name}` is being fetched.", name=self.name))
         if isinstance(interaction.channel, GuildChannel):
             with suppress(discord.HTTPException):  # the fetch goes on where the bot may not write
                 await _show_fetch(interaction.channel, job)
@@ -71,35 +104,43 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
 
 async def _show_fetch(channel: GuildChannel, job: DataJob) -> None:
     """Edit a message in the channel, at most every 1.5 s, until the fetch has ended."""
-    view = button_view(CancelFetchButton(job.subject))
-    shown = _fetch_text(job)
+    language = language_of(channel.guild.preferred_locale)
+    view = button_view(CancelFetchButton(job.subject, language=language))
+    shown = _fetch_text(job, language)
     message = await channel.send(shown, view=view)
     while job.is_open:
         await asyncio.sleep(EDIT_INTERVAL_S)
-        if job.is_open and (text := _fetch_text(job)) != shown:
+        if job.is_open and (text := _fetch_text(job, language)) != shown:
             await message.edit(content=text, view=view)
             shown = text
-    await message.edit(content=_fetch_text(job), view=None)
+    await message.edit(content=_fetch_text(job, language), view=None)
 
 
-def _fetch_text(job: DataJob) -> str:
+def _fetch_text(job: DataJob, language: Language) -> str:
     match job.state:
         case "done":
-            return f"`{job.subject}` is here: `/finetune start` can take it now."
-        case "failed":
-            return f"`{job.subject}` could not be fetched. {job.error}"[:MAX_MESSAGE_CHARS]
-        case "cancelled":
-            return (
-                f"The fetch of `{job.subject}` is cancelled; another one continues where it "
-                "stopped."
+            text = gettext_lazy(
+                "`{name}` is here: `/finetune start` can take it now.", name=job.subject
             )
-    return f"Fetching `{job.subject}`: {job.said or 'asking the hub'}"
+        case "failed":
+            text = gettext_lazy(
+                "`{name}` could not be fetched. {error}", name=job.subject, error=job.error
+            )
+        case "cancelled":
+            text = gettext_lazy(
+                "The fetch of `{name}` is cancelled; another one continues where it stopped.",
+                name=job.subject,
+            )
+        case _:
+            said = job.said or gettext_lazy("asking the hub")
+            text = gettext_lazy("Fetching `{name}`: {progress}", name=job.subject, progress=said)
+    return localise(text, language)[:MAX_MESSAGE_CHARS]
 
 
 class CancelFetchButton(PersistentButton, template=r"cancel-fetch:(?P<name>[\w .-]{1,64})"):
     """Cancels the fetch of a data set."""
 
-    label = "Cancel"
+    label = gettext_lazy("Cancel")
     name: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -108,9 +149,12 @@ class CancelFetchButton(PersistentButton, template=r"cancel-fetch:(?P<name>[\w .
         jobs = interaction.client.services.data_jobs
         job = jobs.latest("fetch", self.name)
         if job is None or not job.is_open:
-            raise RequestError(f"`{self.name}` is not being fetched.", "Nothing was cancelled.")
+            raise RequestError(
+                gettext_lazy("`{name}` is not being fetched.", name=self.name),
+                gettext_lazy("Nothing was cancelled."),
+            )
         await jobs.cancel(job)
-        await respond(interaction, "Cancelled.")
+        await respond(interaction, gettext_lazy("Cancelled."))
 
 
 FETCH_BUTTONS = (FetchDatasetButton, CancelFetchButton)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from bot.data.trainer_call import call_trainer
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy
 from bot.training.backends.trainer_environment import TRAINER_COMMAND
 from bot.training.guild_turns import GuildTurns, QueueConflictError
 from personas.errors import EngineBusyError, UnderstudyError
@@ -121,10 +122,13 @@ class DataJobRunner:
         """
         if any((job.kind, job.subject) == (kind, subject) for job in self.open()):
             raise QueueConflictError(
-                f"Such a job for {subject} is running already.", "Wait for it, or cancel it."
+                gettext_lazy("Such a job for {subject} is running already.", subject=subject),
+                gettext_lazy("Wait for it, or cancel it."),
             )
         if len(self.open()) >= MAX_WAITING_JOBS:
-            raise EngineBusyError("Too many jobs are waiting.", "Try again.", wait_s=30)
+            raise EngineBusyError(
+                gettext_lazy("Too many jobs are waiting."), gettext_lazy("Try again."), wait_s=30
+            )
         job = DataJob(secrets.token_hex(5), kind, subject, tuple(arguments))
         self._all[job.id] = job
         ended = [job.id for job in self._all.values() if not job.is_open]

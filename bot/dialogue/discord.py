@@ -25,19 +25,27 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, interaction_language, localise, ngettext_lazy
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    localise,
+    ngettext_lazy,
+)
 from personas.schemas.chat import Turn
 
 MAX_OPENING_CHARS = 1000
 
 
 @PERSONA.command(
-    description="Let this channel's persona and another one talk with each other (moderators)."
+    description=gettext_noop(
+        "Let this channel's persona and another one talk with each other (moderators)."
+    )
 )
 @app_commands.describe(
-    other="The other persona",
-    opening="What you say to both: a question, or a topic",
-    turns=f"Maximum number of lines ({DEFAULT_TURNS} if left out)",
+    other=gettext_noop("The other persona"),
+    opening=gettext_noop("What you say to both: a question, or a topic"),
+    turns=gettext_noop("Maximum number of lines (6 if left out)"),
 )
 async def duet(
     interaction: Interaction,
@@ -47,24 +55,35 @@ async def duet(
 ) -> None:
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
-        raise RefusedError(f"In a server, personas talk with each other in {SPEAK_PLACES}.")
+        raise RefusedError(
+            gettext_lazy(
+                "In a server, personas talk with each other in {places}.",
+                places=SPEAK_PLACES,
+            )
+        )
     require_moderator(interaction)
     services = interaction.client.services
     pair = (channel_persona(interaction), other)
     if pair[0].id == other.id:
-        raise RefusedError(f"{other.name} cannot talk with itself.", "Name another persona.")
+        raise RefusedError(
+            gettext_lazy("{persona} cannot talk with itself.", persona=other.name),
+            gettext_lazy("Name another persona."),
+        )
     services.safety.require_safe(opening)
     for persona in pair:
         services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
         services.reply_service.rules.age.require(persona, channel)
     if running := services.dialogue_runner.of_guild(channel.guild.id):
         raise RefusedError(
-            f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end."
+            gettext_lazy("A duet is running in {channel}.", channel=running.channel.mention),
+            gettext_lazy("Stop it, or wait for its end."),
         )
     await defer(interaction)
     message = await services.message_reader.read_interaction(interaction, opening.strip())
     if not has_words(message.text):
-        raise RefusedError("The opening has no words.", "Write a question, or a topic.")
+        raise RefusedError(
+            gettext_lazy("The opening has no words."), gettext_lazy("Write a question, or a topic.")
+        )
     opening_seq = services.reply_service.store_message(message, channel_ref(channel))
     head = quote_member(message.author_name, opening.strip())
     both = gettext_lazy("{names} and {name}", names=pair[0].name, name=other.name)

@@ -17,6 +17,7 @@ from bot.generation.store import (
 )
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 from personas.engine import Engine
 from personas.engine.context_window import MIN_CONTEXT_TOKENS
@@ -26,10 +27,10 @@ Source = Literal["channel", "persona", "everywhere", "operator", "base model", "
 MAX_TEMPERATURE = 2.0
 MIN_TOP_P = 0.01
 LABELS = {
-    "max_new_tokens": "the longest reply",
-    "temperature": "the temperature",
-    "top_p": "top-p",
-    "context_tokens": "the context",
+    "max_new_tokens": gettext_lazy("the longest reply"),
+    "temperature": gettext_lazy("the temperature"),
+    "top_p": gettext_lazy("top-p"),
+    "context_tokens": gettext_lazy("the context"),
 }
 """The fields' names for people, within a sentence."""
 
@@ -119,15 +120,15 @@ class GenerationActions:
         """Return the bounds of each field now: the engine's window may change."""
         context = self.engine.context_tokens
         longest = min(self.most_new_tokens, context // 2)
-        length_reason = "the operator's NEW_TOKENS_LIMIT"
+        length_reason = gettext_lazy("the operator's NEW_TOKENS_LIMIT")
         if longest < self.most_new_tokens:
-            length_reason = "half of the engine's context"
+            length_reason = gettext_lazy("half of the engine's context")
         return {
             "max_new_tokens": Bounds(1, longest, length_reason),
-            "temperature": Bounds(0.0, MAX_TEMPERATURE, "the most that can be set"),
-            "top_p": Bounds(MIN_TOP_P, 1.0, "all tokens"),
+            "temperature": Bounds(0.0, MAX_TEMPERATURE, gettext_lazy("the most that can be set")),
+            "top_p": Bounds(MIN_TOP_P, 1.0, gettext_lazy("all tokens")),
             "context_tokens": Bounds(
-                min(MIN_CONTEXT_TOKENS, context), context, "the engine's context"
+                min(MIN_CONTEXT_TOKENS, context), context, gettext_lazy("the engine's context")
             ),
         }
 
@@ -146,7 +147,10 @@ class GenerationActions:
         overwritten. Raises `RefusedError`, also for values out of bounds; nothing is changed then.
         """
         if not changes:
-            raise RefusedError("Nothing was given to change.", f"Name one of {', '.join(FIELDS)}.")
+            raise RefusedError(
+                gettext_lazy("Nothing was given to change."),
+                gettext_lazy("Name one of {names}.", names=", ".join(FIELDS)),
+            )
         bounds = self.bounds()
         for name, value in changes.items():
             if value is not None:
@@ -156,9 +160,12 @@ class GenerationActions:
             for name in changes:
                 if seen is not None and seen.get(name) != stored[name]:
                     raise RefusedError(
-                        f"Somebody else has changed {LABELS[name]} meanwhile: it is "
-                        f"{_value_text(stored[name])} now.",
-                        "Look at it again.",
+                        gettext_lazy(
+                            "Somebody else has changed {setting} meanwhile: it is {value} now.",
+                            setting=LABELS[name],
+                            value=_value_text(stored[name]),
+                        ),
+                        gettext_lazy("Look at it again."),
                     )
             settings = self.store.generation.change(scope, changes, time.time())
         what = ", ".join(f"{LABELS[name]}: {_value_text(value)}" for name, value in changes.items())
@@ -170,7 +177,9 @@ class GenerationActions:
         `RefusedError` where it has none.
         """
         if not self.store.generation.reset(scope):
-            raise RefusedError("Nothing is set here.", "So there is nothing to reset.")
+            raise RefusedError(
+                gettext_lazy("Nothing is set here."), gettext_lazy("So there is nothing to reset.")
+            )
         self._record(scope, by, "reset the length, sampling and context of the replies")
 
     def _record(self, scope: GenerationScope, by: int, what: str) -> None:
@@ -222,13 +231,23 @@ def _clamped(asked: SettingValue, source: Source, bounds: Bounds) -> EffectiveVa
 def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
     if bounds.low <= value <= bounds.high:
         return
-    advice = f"Choose from {_value_text(bounds.low)} to {_value_text(bounds.high)}"
+    low, high = _value_text(bounds.low), _value_text(bounds.high)
+    advice = gettext_lazy("Choose from {low} to {high}.", low=low, high=high)
     if value > bounds.high:
-        advice += f" ({bounds.reason})"
-    raise RefusedError(f"{LABELS[name].capitalize()} cannot be {_value_text(value)}.", f"{advice}.")
+        advice = gettext_lazy(
+            "Choose from {low} to {high} ({reason}).", low=low, high=high, reason=bounds.reason
+        )
+    raise RefusedError(
+        gettext_lazy(
+            "{value} is out of range for {setting}.",
+            setting=LABELS[name],
+            value=_value_text(value),
+        ),
+        advice,
+    )
 
 
 def _value_text(value: SettingValue | None) -> str:
     if value is None:
-        return "not set"
+        return gettext_lazy("not set")
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"

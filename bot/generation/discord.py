@@ -20,27 +20,38 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.services import Services
 from bot.setting_values import MAX_NEW_TOKENS_LIMIT
 from personas.engine.context_window import MAX_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
 from personas.schemas.chat import Persona
 
-DM_TEXT = "This is set for a server."
+DM_TEXT = gettext_lazy("This is set for a server.")
 ScopeName = Literal["channel", "persona"]
 SCOPE_CHOICES = [
-    app_commands.Choice(name="this channel, whoever lives here", value="channel"),
-    app_commands.Choice(name="the persona, in all channels of this server", value="persona"),
+    app_commands.Choice(
+        name=app_commands.locale_str(gettext_noop("this channel, whoever lives here")),
+        value="channel",
+    ),
+    app_commands.Choice(
+        name=app_commands.locale_str(gettext_noop("the persona, in all channels of this server")),
+        value="persona",
+    ),
 ]
-SCOPE_HELP = "Where it holds (this channel if left out); a channel's settings precede a persona's"
+SCOPE_HELP = gettext_noop(
+    "Where it holds (this channel if left out); a channel's settings precede a persona's"
+)
 GENERATION = app_commands.Group(
     name="generation",
-    description="How long and how varied replies are, and how much of the talk they see.",
+    description=gettext_noop(
+        "How long and how varied replies are, and how much of the talk they see."
+    ),
     parent=PERSONA,
 )
 
 
 @GENERATION.command(
-    name="show", description="Show what holds for replies in this channel, and why."
+    name="show", description=gettext_noop("Show what holds for replies in this channel, and why.")
 )
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def generation_show(interaction: Interaction, persona: PersonaOption | None = None) -> None:
@@ -48,23 +59,26 @@ async def generation_show(interaction: Interaction, persona: PersonaOption | Non
     lines = generation_lines(
         interaction.client.services, persona, channel_ref(require_speak_channel(interaction))
     )
-    title = "No persona lives in this channel. Replies of one would have:"
+    title = gettext_lazy("No persona lives in this channel. Replies of one would have:")
     if persona:
-        title = f"Replies of **{persona.name}** here:"
-    await respond(interaction, "\n".join([title, *lines]))
+        title = gettext_lazy("Replies of **{persona}** here:", persona=persona.name)
+    await respond(interaction, join_texts(title, *lines, separator="\n"))
 
 
 @guild_moderators_only(DM_TEXT)
 @GENERATION.command(
-    name="set", description="Set the length, sampling and context of replies (moderators)."
+    name="set",
+    description=gettext_noop("Set the length, sampling and context of replies (moderators)."),
 )
 @app_commands.describe(
     where=SCOPE_HELP,
     persona=CHANNEL_PERSONA_HELP,
-    max_new_tokens="The longest reply in tokens; 120 are about 450 letters",
-    temperature="0 always takes the likeliest word; above 1 words get random",
-    top_p="Share of the likeliest words that are drawn from: 1 is all",
-    context_tokens="The most tokens of card, lore, talk and reply; more of the talk is slower",
+    max_new_tokens=gettext_noop("The longest reply in tokens; 120 are about 450 letters"),
+    temperature=gettext_noop("0 always takes the likeliest word; above 1 words get random"),
+    top_p=gettext_noop("Share of the likeliest words that are drawn from: 1 is all"),
+    context_tokens=gettext_noop(
+        "The most tokens of card, lore, talk and reply; more of the talk is slower"
+    ),
 )
 @app_commands.choices(where=SCOPE_CHOICES)
 async def generation_set(
@@ -86,20 +100,32 @@ async def generation_set(
     changes = {name: value for name, value in given.items() if value is not None}
     scope = _scope(interaction, where, persona)
     settings = services.generation.change(scope, changes, by=interaction.user.id)
-    text = f"Set for {_scope_text(services, scope)}: {settings_text(settings)}."
-    await respond(interaction, f"{text} It holds from the next reply on.")
+    await respond(
+        interaction,
+        gettext_lazy(
+            "Set for {scope}: {settings}. It holds from the next reply on.",
+            scope=_scope_text(services, scope),
+            settings=settings_text(settings),
+        ),
+    )
 
 
 @guild_moderators_only(DM_TEXT)
 @GENERATION.command(
-    name="reset", description="Remove what was set for replies, or one setting of it (moderators)."
+    name="reset",
+    description=gettext_noop("Remove what was set for replies, or one setting of it (moderators)."),
 )
 @app_commands.describe(
-    where=SCOPE_HELP, persona=CHANNEL_PERSONA_HELP, setting="Which setting (all if left out)"
+    where=SCOPE_HELP,
+    persona=CHANNEL_PERSONA_HELP,
+    setting=gettext_noop("Which setting (all if left out)"),
 )
 @app_commands.choices(
     where=SCOPE_CHOICES,
-    setting=[app_commands.Choice(name=NAMES[name].lower(), value=name) for name in FIELDS],
+    setting=[
+        app_commands.Choice(name=app_commands.locale_str(NAMES[name]), value=name)
+        for name in FIELDS
+    ],
 )
 async def generation_reset(
     interaction: Interaction,
@@ -114,7 +140,14 @@ async def generation_reset(
     else:
         services.generation.reset(scope, by=interaction.user.id)
     left = settings_text(services.store.generation.get(scope))
-    await respond(interaction, f"Reset. Set for {_scope_text(services, scope)}: {left}.")
+    await respond(
+        interaction,
+        gettext_lazy(
+            "Reset. Set for {scope}: {settings}.",
+            scope=_scope_text(services, scope),
+            settings=left,
+        ),
+    )
 
 
 def _scope(interaction: Interaction, where: ScopeName, persona: Persona | None) -> GenerationScope:
@@ -122,8 +155,8 @@ def _scope(interaction: Interaction, where: ScopeName, persona: Persona | None) 
     if where == "channel":
         if persona:
             raise RefusedError(
-                "A channel's settings hold for whoever lives there.",
-                "Leave `persona` out, or choose `where: the persona`.",
+                gettext_lazy("A channel's settings hold for whoever lives there."),
+                gettext_lazy("Leave `persona` out, or choose `where: the persona`."),
             )
         return GenerationScope(place.guild_id, channel_id=place.channel_id)
     persona = persona or channel_persona(interaction)
@@ -134,7 +167,9 @@ def _scope_text(services: Services, scope: GenerationScope) -> str:
     if scope.channel_id:
         return f"<#{scope.channel_id}>"
     persona = services.personas.get(scope.persona_id, scope.guild_id)
-    return f"**{persona.name if persona else scope.persona_id}** in this server"
+    return gettext_lazy(
+        "**{persona}** in this server", persona=persona.name if persona else scope.persona_id
+    )
 
 
 def generation_lines(services: Services, persona: Persona | None, place: ChannelRef) -> list[str]:
@@ -145,4 +180,5 @@ def generation_lines(services: Services, persona: Persona | None, place: Channel
     persona_id = persona.id if persona else ALL_PERSONAS
     effective = generation.in_channel(persona_id, place.guild_id, place.channel_id, place.parent_id)
     reason = services.engine.state().context_reason
-    return [f"• {line}" for line in effective_lines(effective, generation.bounds(), reason)]
+    lines = effective_lines(effective, generation.bounds(), reason)
+    return [gettext_lazy("• {line}", line=line) for line in lines]

@@ -12,10 +12,12 @@ from bot.platform.discord_kit.transformers import (
     require_guild_channel,
 )
 from bot.platform.discord_kit.ui import respond
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.time_zones import zone_names
+from bot.platform.weekly_time import WEEKDAYS
 from personas.prompt.time_macros import zone_label
 
-DM_TEXT = "This is set for a server."
+DM_TEXT = gettext_lazy("This is set for a server.")
 
 
 async def _suggest_zones(_: Interaction, typed: str) -> list[app_commands.Choice[str]]:
@@ -28,9 +30,13 @@ async def _suggest_zones(_: Interaction, typed: str) -> list[app_commands.Choice
 
 @guild_moderators_only(DM_TEXT)
 @PERSONA.command(
-    description="Set the time zone of this server, for cards with {{time}} (moderators)."
+    description=gettext_noop(
+        "Set the time zone of this server, for cards with {{time}} (moderators)."
+    )
 )
-@app_commands.describe(zone="Such as Europe/Berlin. Left out, the present one is shown")
+@app_commands.describe(
+    zone=gettext_noop("Such as Europe/Berlin. Left out, the present one is shown")
+)
 @app_commands.autocomplete(zone=_suggest_zones)
 async def timezone(interaction: Interaction, zone: str | None = None) -> None:
     zones = interaction.client.services.time_zones
@@ -38,20 +44,28 @@ async def timezone(interaction: Interaction, zone: str | None = None) -> None:
     if zone:
         zones.choose(guild_id, zone)
     now = zones.now(guild_id)
-    whose = "This server has chosen it"
+    whose = gettext_lazy("This server has chosen it.")
     if interaction.client.services.store.guilds.time_zone(guild_id) is None:
-        whose = "That is the operator's"
+        whose = gettext_lazy("That is the operator's.")
     await respond(
         interaction,
-        f"The time zone here is {zones.in_guild(guild_id).key}, where it is {now:%H:%M} "
-        f"{zone_label(now)} on {now:%A}. {whose}. Personas know the time if their card says "
-        "`{{time}}`, `{{date}}` or `{{weekday}}`.",
+        gettext_lazy(
+            "The time zone here is {zone}, where it is {time} {label} on {day}. {whose} Personas "
+            "know the time if their card says `{{{{time}}}}`, `{{{{date}}}}` or `{{{{weekday}}}}`.",
+            zone=zones.in_guild(guild_id).key,
+            time=f"{now:%H:%M}",
+            label=zone_label(now),
+            day=WEEKDAYS[now.weekday()],
+            whose=whose,
+        ),
     )
 
 
 @guild_moderators_only(DM_TEXT)
-@PERSONA.command(description="Tell the persona this channel's topic, or not (moderators).")
-@app_commands.describe(told="Whether it is told. Left out, what holds is shown")
+@PERSONA.command(
+    description=gettext_noop("Tell the persona this channel's topic, or not (moderators).")
+)
+@app_commands.describe(told=gettext_noop("Whether it is told. Left out, what holds is shown"))
 async def topic(interaction: Interaction, told: bool | None = None) -> None:
     channel = require_guild_channel(interaction)
     place = channel_ref(channel)
@@ -59,8 +73,14 @@ async def topic(interaction: Interaction, told: bool | None = None) -> None:
     if told is not None:
         channels.set_topic_told(place.guild_id, place.home_id, told)
     if not channels.is_topic_told(place.home_id):
-        await respond(interaction, "The persona here is not told the channel's topic.")
+        await respond(
+            interaction, gettext_lazy("The persona here is not told the channel's topic.")
+        )
         return
     text = channel_topic(channel)
-    shown = f"now: {text}" if text else "and there is none now."
-    await respond(interaction, f"The persona here is told the channel's topic, {shown}")
+    shown = gettext_lazy("The persona here is told the channel's topic, and there is none now.")
+    if text:
+        shown = gettext_lazy(
+            "The persona here is told the channel's topic, now: {topic}", topic=text
+        )
+    await respond(interaction, shown)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 
 
@@ -22,12 +23,17 @@ class ReplyCandidates:
         """Store a guild's choice. Raises `RefusedError` for more than `maximum`."""
         if candidates > self.maximum == 1:
             raise RefusedError(
-                "Every reply of this bot begins with one candidate.",
-                "The operator can allow more with MAX_REPLY_CANDIDATES, with ENGINE=local or llamacpp.",
+                gettext_lazy("Every reply of this bot begins with one candidate."),
+                gettext_lazy(
+                    "The operator can allow more with MAX_REPLY_CANDIDATES, with ENGINE=local or "
+                    "llamacpp."
+                ),
             )
         if candidates > self.maximum:
             raise RefusedError(
-                f"A server may choose at most {self.maximum} candidates.",
-                "The operator can allow more with MAX_REPLY_CANDIDATES.",
+                gettext_lazy(
+                    "A server may choose at most {maximum} candidates.", maximum=self.maximum
+                ),
+                gettext_lazy("The operator can allow more with MAX_REPLY_CANDIDATES."),
             )
         self.store.guilds.set_reply_candidates(guild_id, candidates)

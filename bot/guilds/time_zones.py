@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from bot.platform.clock import Clock
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.time_zones import find_zone
 from bot.store import Store
 
@@ -35,7 +36,10 @@ class GuildTimeZones:
         zone = find_zone(name)
         if zone is None:
             raise RefusedError(
-                f"There is no time zone {name[:60]!r}.",
-                "Choose one of those that Discord suggests while you type, such as Europe/Berlin.",
+                gettext_lazy("There is no time zone {name!r}.", name=name[:60]),
+                gettext_lazy(
+                    "Choose one of those that Discord suggests while you type, such as "
+                    "Europe/Berlin."
+                ),
             )
         self.store.guilds.set_time_zone(guild_id, zone.key)

@@ -77,9 +77,12 @@ class AgeRestriction:
         has_tag = has_age_tag(persona)
         if has_tag and not is_restricted and not persona.id.endswith(guild_suffix(guild_id)):
             raise RefusedError(
-                f"{persona.name} is a persona of all servers, and its card says that it is "
-                "age-restricted.",
-                "The operator can remove the tag from the card.",
+                gettext_lazy(
+                    "{persona} is a persona of all servers, and its card says that it is "
+                    "age-restricted.",
+                    persona=persona.name,
+                ),
+                gettext_lazy("The operator can remove the tag from the card."),
             )
         # A mark stays when the tag goes; a persona without both gets the mark with a later tag.
         chosen = is_restricted if is_restricted or has_tag else None

@@ -9,11 +9,19 @@ import discord
 from discord import app_commands
 
 from bot.moderation.age import MARK_ADVICE, is_age_restricted
-from bot.moderation.roles import ACTION_WORDS, ACTIONS, DEFAULT_HOLDERS, Action
+from bot.moderation.roles import ACTION_TITLES, ACTIONS, DEFAULT_HOLDERS, Action
 from bot.moderation.store import Block, ReplyLimits
 from bot.platform.discord_kit.transformers import MODERATION, Interaction, PersonaOption
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+    ngettext_lazy,
+)
 from bot.platform.messages import latest_lines
 from bot.services import Services
 from bot.store import ALL_PERSONAS
@@ -23,26 +31,34 @@ MAX_PER_DAY = 10_000
 MAX_COOLDOWN_S = 3600
 MAX_NAMED = 20
 """Personas or channels that a text names."""
-SHOW_FINETUNE_HELP = (
+SHOW_FINETUNE_HELP = gettext_lazy(
     "-# Discord shows `/finetune` to those with Manage Server, until an administrator adds the role "
     "there: Server Settings → Integrations → this bot → `/finetune`. Buttons need no more than this."
 )
-AGE_HELP = (
+AGE_HELP = gettext_lazy(
     "Such a persona speaks only in channels that Discord marks as age-restricted, and not in direct "
     "messages. The tag NSFW of a card marks its persona."
 )
 
 
-@MODERATION.command(description="Let a persona, or all of this server, no longer answer a member.")
-@app_commands.describe(member="Whom", persona="Which persona (all if left out)")
+@MODERATION.command(
+    description=gettext_noop("Let a persona, or all of this server, no longer answer a member.")
+)
+@app_commands.describe(
+    member=gettext_noop("Whom"), persona=gettext_noop("Which persona (all if left out)")
+)
 async def block(
     interaction: Interaction, member: discord.User, persona: PersonaOption | None = None
 ) -> None:
     services = interaction.client.services
     if member.bot:
-        raise RefusedError("Personas answer no bots anyway.", "Name a member.")
+        raise RefusedError(
+            gettext_lazy("Personas answer no bots anyway."), gettext_lazy("Name a member.")
+        )
     if member.id == interaction.user.id:
-        raise RefusedError("You cannot block yourself.", "Name another member.")
+        raise RefusedError(
+            gettext_lazy("You cannot block yourself."), gettext_lazy("Name another member.")
+        )
     new = Block(
         guild_id=interaction.guild_id or 0,
         user_id=member.id,
@@ -57,14 +73,18 @@ async def block(
     )
     await respond(
         interaction,
-        f"Blocked: {_block_text(services, new)}. `/moderation unblock` lifts it. They are told when "
-        "they use a command or a button; their messages stay unanswered.",
+        gettext_lazy(
+            "Blocked: {block}. `/moderation unblock` lifts it. They are told when they use a "
+            "command or a button; their messages stay unanswered.",
+            block=_block_text(services, new),
+        ),
     )
 
 
-@MODERATION.command(description="Let a blocked member be answered again.")
+@MODERATION.command(description=gettext_noop("Let a blocked member be answered again."))
 @app_commands.describe(
-    member="Whom", persona="Which persona's block (all blocks of the member if left out)"
+    member=gettext_noop("Whom"),
+    persona=gettext_noop("Which persona's block (all blocks of the member if left out)"),
 )
 async def unblock(
     interaction: Interaction, member: discord.User, persona: PersonaOption | None = None
@@ -76,30 +96,45 @@ async def unblock(
         held = [_block_text(services, entry) for entry in entries if entry.user_id == member.id]
         if not held:
             raise RefusedError(
-                f"<@{member.id}> is not blocked.", "`/moderation blocks` lists who is."
+                gettext_lazy("{member} is not blocked.", member=f"<@{member.id}>"),
+                gettext_lazy("`/moderation blocks` lists who is."),
             )
         raise RefusedError(
-            f"There is no such block of <@{member.id}>.", f"Blocked: {'; '.join(held)}."
+            gettext_lazy("There is no such block of {member}.", member=f"<@{member.id}>"),
+            gettext_lazy("Blocked: {names}.", names=join_texts(*held, separator="; ")),
         )
     services.audit.record(
         guild_id, interaction.user.id, f"lifted the block of <@{member.id}> for {_who(persona)}"
     )
-    await respond(interaction, f"<@{member.id}> is answered again by {_who(persona)}.")
+    await respond(
+        interaction,
+        gettext_lazy(
+            "{member} is answered again by {persona}.",
+            member=f"<@{member.id}>",
+            persona=_who(persona),
+        ),
+    )
 
 
-@MODERATION.command(description="List the members who are not answered.")
+@MODERATION.command(description=gettext_noop("List the members who are not answered."))
 async def blocks(interaction: Interaction) -> None:
     services = interaction.client.services
     entries = services.store.blocks.of_guild(interaction.guild_id or 0)
-    lines = [_block_text(services, entry) for entry in entries]
-    await respond(interaction, latest_lines(lines) or "Nobody is blocked.")
+    language = interaction_language(interaction)
+    lines = [localise(_block_text(services, entry), language) for entry in entries]
+    text = latest_lines(lines, language=language)
+    await respond(interaction, text or gettext_lazy("Nobody is blocked."))
 
 
-@MODERATION.command(description="Set how many replies a member gets each day, and how quickly.")
+@MODERATION.command(
+    description=gettext_noop("Set how many replies a member gets each day, and how quickly.")
+)
 @app_commands.describe(
-    per_day="Replies to a member each day; 0 for no limit",
-    cooldown="Seconds between two replies to a member; 0 for none",
-    moderators_exempt="Whether moderators have no limits (they have none if left out)",
+    per_day=gettext_noop("Replies to a member each day; 0 for no limit"),
+    cooldown=gettext_noop("Seconds between two replies to a member; 0 for none"),
+    moderators_exempt=gettext_noop(
+        "Whether moderators have no limits (they have none if left out)"
+    ),
 )
 async def limits(
     interaction: Interaction,
@@ -125,10 +160,12 @@ async def limits(
     await respond(interaction, _limits_text(new))
 
 
-@MODERATION.command(description="Show or set which personas speak in age-restricted channels only.")
+@MODERATION.command(
+    description=gettext_noop("Show or set which personas speak in age-restricted channels only.")
+)
 @app_commands.describe(
-    persona="Which persona (all age-restricted ones are listed if left out)",
-    restricted="Whether it is age-restricted here. Left out, what holds is shown",
+    persona=gettext_noop("Which persona (all age-restricted ones are listed if left out)"),
+    restricted=gettext_noop("Whether it is age-restricted here. Left out, what holds is shown"),
 )
 async def age(
     interaction: Interaction,
@@ -140,33 +177,47 @@ async def age(
     restriction = services.reply_service.rules.age
     if persona is None:
         if restricted is not None:
-            raise RefusedError("No persona is named.", "Choose one with the option `persona`.")
+            raise RefusedError(
+                gettext_lazy("No persona is named."),
+                gettext_lazy("Choose one with the option `persona`."),
+            )
         listed = restriction.of(services.personas.of(guild_id).values(), guild_id)
-        names = _named([f"**{each.name}**" for each in listed]) or "none"
-        await respond(interaction, f"Age-restricted here: {names}. {AGE_HELP}")
+        text = gettext_lazy("No persona is age-restricted here.")
+        if listed:
+            names = _named([f"**{each.name}**" for each in listed])
+            text = gettext_lazy("Age-restricted here: {names}.", names=names)
+        await respond(interaction, join_texts(text, AGE_HELP))
         return
     if restricted is not None:
         restriction.set(persona, guild_id, is_restricted=restricted)
         services.reply_service.stop_guild_replies(guild_id)
         mark = "age-restricted" if restricted else "not age-restricted"
         services.audit.record(guild_id, interaction.user.id, f"marked **{persona.name}** as {mark}")
-    lines = [f"**{persona.name}** is not age-restricted here: it speaks in any channel."]
+    lines: list[str] = [
+        gettext_lazy(
+            "**{persona}** is not age-restricted here: it speaks in any channel.",
+            persona=persona.name,
+        )
+    ]
     if restriction.applies(persona, guild_id):
-        lines = [f"**{persona.name}** is age-restricted here. {AGE_HELP}"]
-        lines += _silent_channels(interaction, persona)
-    await respond(interaction, "\n".join(lines))
+        text = gettext_lazy("**{persona}** is age-restricted here.", persona=persona.name)
+        lines = [join_texts(text, AGE_HELP), *_silent_channels(interaction, persona)]
+    await respond(interaction, join_texts(*lines, separator="\n"))
 
 
-@MODERATION.command(description="Show or set which roles may talk, teach, train and promote.")
+@MODERATION.command(
+    description=gettext_noop("Show or set which roles may talk, teach, train and promote.")
+)
 @app_commands.describe(
-    action="What the holders of a role may do, beside moderators",
-    add="A role that may",
-    remove="A role that no longer may",
-    reset="Remove all roles first, also those that are deleted on Discord",
+    action=gettext_noop("What the holders of a role may do, beside moderators"),
+    add=gettext_noop("A role that may"),
+    remove=gettext_noop("A role that no longer may"),
+    reset=gettext_noop("Remove all roles first, also those that are deleted on Discord"),
 )
 @app_commands.choices(
     action=[
-        app_commands.Choice(name=f"{name}: {ACTION_WORDS[name]}", value=name) for name in ACTIONS
+        app_commands.Choice(name=app_commands.locale_str(ACTION_TITLES[name]), value=name)
+        for name in ACTIONS
     ]
 )
 async def roles(
@@ -180,7 +231,10 @@ async def roles(
     guild_id = interaction.guild_id or 0
     permissions = services.reply_service.rules.roles
     if action is None and (add or remove or reset):
-        raise RefusedError("No action is named.", "Choose one with the option `action`.")
+        raise RefusedError(
+            gettext_lazy("No action is named."),
+            gettext_lazy("Choose one with the option `action`."),
+        )
     changes = []
     if action and (add or remove or reset):
         changes = permissions.change(guild_id, action, add=add, remove=remove, reset=reset)
@@ -190,14 +244,15 @@ async def roles(
     lines = [_roles_line(services, guild_id, each) for each in shown]
     if add and action in ("train", "promote"):
         lines.append(SHOW_FINETUNE_HELP)
-    await respond(interaction, "\n".join(lines))
+    await respond(interaction, join_texts(*lines, separator="\n"))
 
 
 def _roles_line(services: Services, guild_id: int, action: Action) -> str:
-    named = sorted(services.store.action_roles.get(guild_id, action))
-    holders = ", ".join(f"<@&{role_id}>" for role_id in named) or DEFAULT_HOLDERS[action]
-    beside = "" if holders in ("everybody", "moderators alone") else " and moderators"
-    return f"• {ACTION_WORDS[action].capitalize()}: {holders}{beside}"
+    holders = DEFAULT_HOLDERS[action]
+    if named := sorted(services.store.action_roles.get(guild_id, action)):
+        roles = ", ".join(f"<@&{role_id}>" for role_id in named)
+        holders = gettext_lazy("{roles} and moderators", roles=roles)
+    return gettext_lazy("• {action}: {holders}", action=ACTION_TITLES[action], holders=holders)
 
 
 def _silent_channels(interaction: Interaction, persona: Persona) -> list[str]:
@@ -212,31 +267,56 @@ def _silent_channels(interaction: Interaction, persona: Persona) -> list[str]:
             silent.append(channel.mention)
     if not silent:
         return []
-    return [f"It is silent in {_named(silent)}, which Discord does not mark. {MARK_ADVICE}"]
+    return [
+        gettext_lazy(
+            "It is silent in {channels}, which Discord does not mark. {advice}",
+            channels=_named(silent),
+            advice=MARK_ADVICE,
+        )
+    ]
 
 
 def _named(names: Sequence[str]) -> str:
     """Join names by commas, as many as have room; empty where there are none."""
+    shown = ", ".join(names[:MAX_NAMED])
     further = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {further} more" if further > 0 else "")
+    if further <= 0:
+        return shown
+    return gettext_lazy("{names} and {count} more", names=shown, count=further)
 
 
 def _limits_text(limits: ReplyLimits) -> str:
-    parts = []
+    parts: list[str] = []
     if limits.per_day is not None:
-        parts.append(f"{limits.per_day} a day, from midnight in the server's time zone")
+        parts.append(
+            gettext_lazy(
+                "{count} a day, from midnight in the server's time zone", count=limits.per_day
+            )
+        )
     if limits.cooldown_s is not None:
-        parts.append(f"one in {limits.cooldown_s} seconds")
+        parts.append(
+            ngettext_lazy("one in {count} second", "one in {count} seconds", limits.cooldown_s)
+        )
     if not parts:
-        return "Replies to a member have no limit here."
-    exempt = "Moderators have no limit." if limits.exempts_moderators else "Moderators, too."
-    return f"Replies to a member here: {'; '.join(parts)}. {exempt}"
+        return gettext_lazy("Replies to a member have no limit here.")
+    exempt = gettext_lazy("Moderators, too.")
+    if limits.exempts_moderators:
+        exempt = gettext_lazy("Moderators have no limit.")
+    return gettext_lazy(
+        "Replies to a member here: {limits}. {moderators}",
+        limits=join_texts(*parts, separator="; "),
+        moderators=exempt,
+    )
 
 
 def _who(persona: Persona | None) -> str:
-    return persona.name if persona else "all personas"
+    return persona.name if persona else gettext_lazy("all personas")
 
 
 def _block_text(services: Services, entry: Block) -> str:
-    name = services.personas.name_of(entry.persona_id, entry.guild_id) or "all personas"
-    return f"<@{entry.user_id}> for {name}"
+    name = services.personas.name_of(entry.persona_id, entry.guild_id)
+    return gettext_lazy(
+        "{member} for {persona}",
+        member=f"<@{entry.user_id}>",
+        persona=name or gettext_lazy("all personas"),
+    )

@@ -13,16 +13,22 @@ from bot.store import Store
 Action = Literal["talk", "teach", "train", "promote"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 ACTION_WORDS: dict[Action, str] = {
-    "talk": "talk with personas",
-    "teach": "teach personas",
-    "train": "train personas",
-    "promote": "promote versions",
+    "talk": gettext_lazy("talk with personas"),
+    "teach": gettext_lazy("teach personas"),
+    "train": gettext_lazy("train personas"),
+    "promote": gettext_lazy("promote versions"),
+}
+ACTION_TITLES: dict[Action, str] = {
+    "talk": gettext_lazy("Talk with personas"),
+    "teach": gettext_lazy("Teach personas"),
+    "train": gettext_lazy("Train personas"),
+    "promote": gettext_lazy("Promote versions"),
 }
 DEFAULT_HOLDERS: dict[Action, str] = {
-    "talk": "everybody",
-    "teach": "members who opted in",
-    "train": "moderators alone",
-    "promote": "moderators alone",
+    "talk": gettext_lazy("everybody"),
+    "teach": gettext_lazy("members who opted in, and moderators"),
+    "train": gettext_lazy("moderators alone"),
+    "promote": gettext_lazy("moderators alone"),
 }
 """Who may do it where no role is named."""
 OPEN_ACTIONS = frozenset[Action]({"talk", "teach"})
@@ -128,24 +134,34 @@ class RolePermissions:
     def _add(self, guild_id: int, action: Action, role: discord.Role) -> None:
         if role.is_default():
             raise RefusedError(
-                "@everyone is no role that some have and others do not.", "Choose another role."
+                gettext_lazy("@everyone is no role that some have and others do not."),
+                gettext_lazy("Choose another role."),
             )
         if len(self.store.action_roles.get(guild_id, action) | {role.id}) > MAX_ROLES:
             raise RefusedError(
-                f"{MAX_ROLES} roles may {ACTION_WORDS[action]}, which is the limit.", "Remove one."
+                gettext_lazy(
+                    "{count} roles may {action}, which is the limit.",
+                    count=MAX_ROLES,
+                    action=ACTION_WORDS[action],
+                ),
+                gettext_lazy("Remove one."),
             )
         self.store.action_roles.add(guild_id, action, role.id)
 
     def _remove(self, guild_id: int, action: Action, role_id: int) -> None:
         if not self.store.action_roles.remove(guild_id, action, role_id):
             raise RefusedError(
-                f"<@&{role_id}> is not among the roles that may {ACTION_WORDS[action]}.",
-                "`/moderation roles` lists them.",
+                gettext_lazy(
+                    "{role} is not among the roles that may {action}.",
+                    role=f"<@&{role_id}>",
+                    action=ACTION_WORDS[action],
+                ),
+                gettext_lazy("`/moderation roles` lists them."),
             )
 
 
 def _role_refusal(actions: tuple[Action, ...], roles: str) -> str:
-    """Say which role is missing; that for a moderators' command is in English."""
+    """Say which role is missing."""
     if actions == ("talk",):
         return gettext_lazy(
             "You may not talk with personas here: that takes the role {roles}.", roles=roles
@@ -154,5 +170,15 @@ def _role_refusal(actions: tuple[Action, ...], roles: str) -> str:
         return gettext_lazy(
             "You may not teach personas here: that takes the role {roles}.", roles=roles
         )
-    what = " or ".join(ACTION_WORDS[action] for action in actions)
-    return f"You may not {what} here: that takes the role {roles}."
+    if actions == ("train",):
+        return gettext_lazy(
+            "You may not train personas here: that takes the role {roles}.", roles=roles
+        )
+    if actions == ("promote",):
+        return gettext_lazy(
+            "You may not promote versions here: that takes the role {roles}.", roles=roles
+        )
+    return gettext_lazy(
+        "You may not train personas or promote versions here: that takes the role {roles}.",
+        roles=roles,
+    )

@@ -4,16 +4,25 @@ from collections.abc import Iterable, Sequence
 
 import discord
 
+from bot.platform.localisation import SOURCE_LANGUAGE, Language, gettext_lazy, localise
+
 MAX_MESSAGE_CHARS = 2000
 NO_MENTIONS = discord.AllowedMentions.none()
 MAX_NOTE_CHARS = 40
 """The longest note of lines that are left out."""
 
 
-def latest_lines(lines: Sequence[str], footer: str = "", *, earlier: int = 0) -> str:
+def latest_lines(
+    lines: Sequence[str],
+    footer: str = "",
+    *,
+    earlier: int = 0,
+    language: Language = SOURCE_LANGUAGE,
+) -> str:
     """Join the latest lines that have room in a message, after the number of the earlier ones, with
     `earlier` ones that are not among them, and a footer. Empty where there are no lines.
     """
+    footer = localise(footer, language)
     room = MAX_MESSAGE_CHARS - MAX_NOTE_CHARS - len(footer)
     count = 0
     for line in reversed(lines):
@@ -23,7 +32,9 @@ def latest_lines(lines: Sequence[str], footer: str = "", *, earlier: int = 0) ->
         count += 1
     shown = lines[len(lines) - count :]
     left_out = earlier + len(lines) - count
-    note = f"{left_out} earlier ones, and:" if left_out else ""
+    note = ""
+    if left_out:
+        note = localise(gettext_lazy("{count} earlier ones, and:", count=left_out), language)
     return "\n".join(filter(None, [note, *shown, footer])) if lines else ""
 
 

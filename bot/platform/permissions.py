@@ -5,8 +5,21 @@ from dataclasses import dataclass
 
 import discord
 
+from bot.platform.localisation import gettext_lazy
+
 VoiceChannel = discord.VoiceChannel | discord.StageChannel
 """Channels with voice; of these the bot uses the chat alone."""
+
+
+PERMISSION_TITLES: dict[str, str] = {
+    "view_channel": gettext_lazy("View Channel"),
+    "send_messages": gettext_lazy("Send Messages"),
+    "send_messages_in_threads": gettext_lazy("Send Messages In Threads"),
+    "attach_files": gettext_lazy("Attach Files"),
+    "read_message_history": gettext_lazy("Read Message History"),
+    "manage_webhooks": gettext_lazy("Manage Webhooks"),
+    "connect": gettext_lazy("Connect"),
+}
 
 
 @dataclass(frozen=True)
@@ -180,15 +193,16 @@ def guild_remedy(need: RequiredPermission) -> str:
 
 def channel_remedy(channel: str, need: RequiredPermission) -> str:
     """Remedy for a permission that only a channel denies."""
-    return (
-        f"Edit Channel of #{channel} → Permissions → the bot's role: set {permission_title(need)} "
-        "to allow."
+    return gettext_lazy(
+        "Edit Channel of #{channel} → Permissions → the bot's role: set {permission} to allow.",
+        channel=channel,
+        permission=permission_title(need),
     )
 
 
 def permission_title(need: RequiredPermission) -> str:
     """A permission's name as Discord shows it."""
-    return need.permission.replace("_", " ").title()
+    return PERMISSION_TITLES.get(need.permission, need.permission.replace("_", " ").title())
 
 
 def is_moderator(member: discord.abc.User) -> bool:

@@ -7,12 +7,21 @@ from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-DAY_SETS = {
-    "every day": range(7),
-    "Monday to Friday": range(5),
-    "Saturday and Sunday": range(5, 7),
+WEEKDAYS = (
+    gettext_lazy("Monday"),
+    gettext_lazy("Tuesday"),
+    gettext_lazy("Wednesday"),
+    gettext_lazy("Thursday"),
+    gettext_lazy("Friday"),
+    gettext_lazy("Saturday"),
+    gettext_lazy("Sunday"),
+)
+DAY_SETS: dict[str, Iterable[int]] = {
+    gettext_lazy("every day"): range(7),
+    gettext_lazy("Monday to Friday"): range(5),
+    gettext_lazy("Saturday and Sunday"): range(5, 7),
     **{name: (number,) for number, name in enumerate(WEEKDAYS)},
 }
 """Days of the week by the names that members choose from; 0 is Monday."""
@@ -34,7 +43,8 @@ class WeeklyTime:
         match = TIME_PATTERN.fullmatch(text.strip())
         if match is None:
             raise RefusedError(
-                f"{text[:20]!r} is no time of day.", "Write hours and minutes, such as 08:30."
+                gettext_lazy("{text!r} is no time of day.", text=text[:20]),
+                gettext_lazy("Write hours and minutes, such as 08:30."),
             )
         return cls(sum(1 << day for day in set(days)), int(match[1]) * 60 + int(match[2]))
 
@@ -60,11 +70,16 @@ class WeeklyTime:
         raise AssertionError("a weekly time has a day of the week")
 
     def __str__(self) -> str:
+        return str(self.text())
+
+    def text(self) -> LocalisableText:
+        """Return the days and the time of day for people."""
         hours, minutes = divmod(self.minute, 60)
-        return f"{self._days()} at {hours:02}:{minutes:02}"
+        return gettext_lazy("{days} at {time}", days=self._days(), time=f"{hours:02}:{minutes:02}")
 
     def _days(self) -> str:
         for name, days in DAY_SETS.items():
             if self.weekdays == sum(1 << day for day in days):
                 return name
-        return ", ".join(name for day, name in enumerate(WEEKDAYS) if self.weekdays >> day & 1)
+        named = [name for day, name in enumerate(WEEKDAYS) if self.weekdays >> day & 1]
+        return join_texts(*named, separator=", ")

@@ -85,8 +85,14 @@ class ReplyReports:
             at=self.clock(),
         )
         seq = self.store.reports.add(report)
-        what = f"{self.version_text(report)}: {REASONS[reason]}. {reply_link(report)}"
-        self.audit.post(guild_id, f"Report {seq} · {what}")
+        text = gettext_lazy(
+            "Report {number} · {version}: {reason}. {link}",
+            number=seq,
+            version=self.version_text(report),
+            reason=REASONS[reason],
+            link=reply_link(report),
+        )
+        self.audit.post(guild_id, text)
 
     def close(self, guild_id: int, seq: int, by: int) -> int:
         """Remove the reports of the reply that one of them is about, which a moderator has dealt
@@ -94,14 +100,18 @@ class ReplyReports:
         """
         count = self.store.reports.remove(guild_id, seq)
         if not count:
-            raise RefusedError(f"There is no report {seq}.", "`/moderation reports` lists them.")
+            raise RefusedError(
+                gettext_lazy("There is no report {seq}.", seq=seq),
+                gettext_lazy("`/moderation reports` lists them."),
+            )
         self.audit.record(guild_id, by, f"dealt with report {seq}")
         return count
 
     def version_text(self, report: Report) -> str:
         """Name the persona and the version that wrote the reported reply."""
         name = self.personas.name_of(report.persona_id, report.guild_id)
-        return f"**{name}** ({report.version or 'base model'})"
+        version = report.version or gettext_lazy("base model")
+        return gettext_lazy("**{persona}** ({version})", persona=name, version=version)
 
 
 def reply_link(report: Report) -> str:

@@ -17,13 +17,13 @@ from bot.platform.localisation import (
     gettext_noop,
     interaction_language,
     localise,
+    ngettext_lazy,
     translate,
 )
 from bot.platform.messages import latest_lines
 from bot.reports.actions import REASONS, REPORT_DAYS, reply_link
 from bot.reports.store import Report
 from bot.services import Bot, Services
-from personas.schemas.formatting import count_of
 
 ASK_TEXT = gettext_lazy(
     "**What is wrong with this reply?** Moderators of this server see your reason and the reply, "
@@ -31,7 +31,7 @@ ASK_TEXT = gettext_lazy(
 )
 MAX_LISTED = 20
 """Reported replies that are read for a list; fewer have room in a message."""
-LIST_FOOTER = "-# `/moderation reports done` deletes one that you have dealt with."
+LIST_FOOTER = gettext_lazy("-# `/moderation reports done` deletes one that you have dealt with.")
 THANKS_TEXT = gettext_lazy(
     "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
     "have dealt with it, and after {days} days.",
@@ -97,8 +97,10 @@ class ReportCog(commands.Cog):
         await respond(interaction, ASK_TEXT, button_view(menu))
 
 
-@MODERATION.command(description="List the replies that members have reported.")
-@app_commands.describe(done="The number of a report that you have dealt with: it is deleted")
+@MODERATION.command(description=gettext_noop("List the replies that members have reported."))
+@app_commands.describe(
+    done=gettext_noop("The number of a report that you have dealt with: it is deleted")
+)
 async def reports(
     interaction: Interaction, done: app_commands.Range[int, 1, 2**53 - 1] | None = None
 ) -> None:
@@ -106,26 +108,35 @@ async def reports(
     guild_id = interaction.guild_id or 0
     if done is not None:
         count = services.reports.close(guild_id, done, interaction.user.id)
-        await respond(interaction, f"Dealt with: {count_of(count, 'report')} of that reply.")
+        await respond(
+            interaction,
+            ngettext_lazy(
+                "Dealt with: {count} report of that reply.",
+                "Dealt with: {count} reports of that reply.",
+                count,
+            ),
+        )
         return
-    text = _list_text(services, guild_id)
-    await respond(interaction, text or "No reply is reported.", suppress_embeds=True)
+    text = _list_text(services, guild_id, interaction_language(interaction))
+    await respond(interaction, text or gettext_lazy("No reply is reported."), suppress_embeds=True)
 
 
-def _list_text(services: Services, guild_id: int) -> str:
+def _list_text(services: Services, guild_id: int, language: Language) -> str:
     """List the reported replies, each once, latest last; empty where there are none."""
     reports = services.store.reports
     latest = reports.latest(guild_id, MAX_LISTED)
-    lines = [_reply_line(services, first) for first in latest]
-    return latest_lines(lines, LIST_FOOTER, earlier=reports.count_replies(guild_id) - len(latest))
+    lines = [_reply_line(services, first, language) for first in latest]
+    earlier = reports.count_replies(guild_id) - len(latest)
+    return latest_lines(lines, LIST_FOOTER, earlier=earlier, language=language)
 
 
-def _reply_line(services: Services, first: Report) -> str:
+def _reply_line(services: Services, first: Report, language: Language) -> str:
     reasons = []
     for reason, count in services.store.reports.reasons(first.event_id).items():
-        why = REASONS.get(reason, reason)
+        why = localise(REASONS.get(reason, reason), language)
         reasons.append(f"{why} ×{count}" if count > 1 else why)
+    version = localise(services.reports.version_text(first), language)
     return (
-        f"**{first.seq}** · <t:{int(first.at)}:R> · {services.reports.version_text(first)}: "
+        f"**{first.seq}** · <t:{int(first.at)}:R> · {version}: "
         f"{', '.join(reasons)}. {reply_link(first)}"
     )

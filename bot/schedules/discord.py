@@ -22,6 +22,14 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError, error_text, redact_paths
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    language_of,
+    localise,
+)
 from bot.platform.messages import message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.discord_lines import DAY_CHOICES
@@ -41,7 +49,7 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 20.0
 SCHEDULE = ModeratorGroup(
     name="schedule",
-    description="Train a persona every week, or once enough new samples are there.",
+    description=gettext_noop("Train a persona every week, or once enough new samples are there."),
     parent=FINETUNE,
 )
 PersonaTaskType = Literal["persona", "preference"]
@@ -97,10 +105,13 @@ class ScheduleCog(commands.Cog):
         if not isinstance(channel, GuildChannel):
             return
         try:
-            await channel.send(
-                f"The scheduled training of **{name}** was refused. {why}\n"
-                "-# `/finetune schedule show` lists what is scheduled here."
+            text = gettext_lazy(
+                "The scheduled training of **{persona}** was refused. {why}\n"
+                "-# `/finetune schedule show` lists what is scheduled here.",
+                persona=name,
+                why=error_text(refused.error),
             )
+            await channel.send(localise(text, language_of(channel.guild.preferred_locale)))
         except discord.HTTPException as error:  # it is in the log, and in `show`
             log.info("the refusal is not posted in #%s: %s", channel, error)
 
@@ -116,14 +127,17 @@ async def _say(line: Reply, counted: ExitStack) -> None:
 
 
 @SCHEDULE.command(
-    name="set", description="Schedule a persona's training: weekly, or after new samples."
+    name="set",
+    description=gettext_noop("Schedule a persona's training: weekly, or after new samples."),
 )
 @app_commands.rename(source="from")
 @app_commands.describe(
     persona=CHANNEL_PERSONA_HELP,
-    weekday="The days, with a `time`",
-    time="The time of day in the server's time zone, such as 03:30",
-    new_samples="Train on votes and taught replies, each time so many new ones are there",
+    weekday=gettext_noop("The days, with a `time`"),
+    time=gettext_noop("The time of day in the server's time zone, such as 03:30"),
+    new_samples=gettext_noop(
+        "Train on votes and taught replies, each time so many new ones are there"
+    ),
     recipe=OPTION_HELP["recipe"],
     dataset=OPTION_HELP["dataset"],
     task_type=OPTION_HELP["task_type"],
@@ -145,7 +159,9 @@ async def schedule_set(
     channel = progress_channel(interaction)
     await defer(interaction, ephemeral=True)
     if bool(weekday) != bool(time):
-        raise RefusedError("A weekly time has days and a time of day.", "Give both.")
+        raise RefusedError(
+            gettext_lazy("A weekly time has days and a time of day."), gettext_lazy("Give both.")
+        )
     options = {
         "recipe": recipe,
         "dataset": dataset,
@@ -163,21 +179,30 @@ async def schedule_set(
     )
     await respond(
         interaction,
-        f"Scheduled: {schedule_text(services, schedule)}\n-# A new version goes live as after "
-        "`/finetune start`. `/finetune schedule remove` ends it.",
+        gettext_lazy(
+            "Scheduled: {schedule}\n"
+            "-# A new version goes live as after `/finetune start`. `/finetune schedule remove` "
+            "ends it.",
+            schedule=schedule_text(services, schedule),
+        ),
     )
 
 
-@SCHEDULE.command(name="show", description="List the scheduled trainings of this server.")
+@SCHEDULE.command(
+    name="show", description=gettext_noop("List the scheduled trainings of this server.")
+)
 async def schedule_show(interaction: Interaction) -> None:
     services = interaction.client.services
     schedules = services.store.training_schedules.of_guild(interaction.guild_id or 0)
-    lines = [f"• {schedule_text(services, schedule)}" for schedule in schedules]
-    for text in message_texts(lines or ["No training is scheduled here."]):
+    language = interaction_language(interaction)
+    lines = [f"• {localise(schedule_text(services, schedule), language)}" for schedule in schedules]
+    for text in message_texts(lines or [gettext_lazy("No training is scheduled here.")]):
         await respond(interaction, text)
 
 
-@SCHEDULE.command(name="remove", description="Remove the schedule of a persona's training.")
+@SCHEDULE.command(
+    name="remove", description=gettext_noop("Remove the schedule of a persona's training.")
+)
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def schedule_remove(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
@@ -185,7 +210,10 @@ async def schedule_remove(interaction: Interaction, persona: PersonaOption | Non
     services.scheduled_trainings.remove(
         interaction.guild_id or 0, persona.id, by=interaction.user.id
     )
-    await respond(interaction, f"**{persona.name}** is no longer trained at set times.")
+    await respond(
+        interaction,
+        gettext_lazy("**{persona}** is no longer trained at set times.", persona=persona.name),
+    )
 
 
 def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
@@ -193,13 +221,21 @@ def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
     refused.
     """
     name = services.personas.name_of(schedule.persona_id, schedule.guild_id)
-    parts = [f"**{name}** {training_time_text(services.scheduled_trainings, schedule)},"]
+    when = training_time_text(services.scheduled_trainings, schedule)
     due = services.scheduled_trainings.next_time(schedule)
-    if due is not None:
-        parts.append(f"next <t:{int(due)}:R>,")
-    parts.append(
-        f"in <#{schedule.channel_id}>. {material_text(services.scheduled_trainings, schedule)}"
+    channel = f"<#{schedule.channel_id}>"
+    head = gettext_lazy(
+        "**{persona}** {when}, in {channel}.", persona=name, when=when, channel=channel
     )
+    if due is not None:
+        head = gettext_lazy(
+            "**{persona}** {when}, next {due}, in {channel}.",
+            persona=name,
+            when=when,
+            due=f"<t:{int(due)}:R>",
+            channel=channel,
+        )
+    parts: list[str] = [head, material_text(services.scheduled_trainings, schedule)]
     if refusal := redact_paths(schedule.outcome, services.home):
-        parts.append(f"The latest one was refused: {refusal}")
-    return " ".join(parts)
+        parts.append(gettext_lazy("The latest one was refused: {reason}", reason=refusal))
+    return join_texts(*parts)

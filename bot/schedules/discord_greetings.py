@@ -19,6 +19,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.schedules.discord_lines import DM_TEXT, LINE
 from bot.schedules.greetings import MAX_TEXT_CHARS, USER_MACRO
 from bot.schedules.lines import MAX_PROMPT_CHARS
@@ -37,19 +38,22 @@ MAX_SCREENED = 1000
 """New members whose acceptance of their server's rules is waited for; earlier ones are left out."""
 MAX_QUERIED = 100
 """Members that Discord is asked for at once."""
-NO_INTENT_TEXT = "Discord does not tell this bot who joins."
-INTENT_ADVICE = (
+NO_INTENT_TEXT = gettext_lazy("Discord does not tell this bot who joins.")
+INTENT_ADVICE = gettext_lazy(
     "The operator switches *Server Members Intent* on in the Developer Portal → Bot → Privileged "
     "Gateway Intents, sets `MEMBERS_INTENT=true`, and starts the bot again."
 )
 
 
 @guild_moderators_only(DM_TEXT)
-@LINE.command(name="greeting", description="Have the persona here greet new members (moderators).")
+@LINE.command(
+    name="greeting",
+    description=gettext_noop("Have the persona here greet new members (moderators)."),
+)
 @app_commands.describe(
-    prompt="What it is to say, such as: welcome them and ask what brings them here",
-    text="Or a fixed text, such as: Ahoy, {{user}}! ({{user}} mentions them)",
-    remove="Greet nobody any more",
+    prompt=gettext_noop("What it is to say, such as: welcome them and ask what brings them here"),
+    text=gettext_noop("Or a fixed text, such as: Ahoy, {{user}}! ({{user}} mentions them)"),
+    remove=gettext_noop("Greet nobody any more"),
 )
 async def line_greeting(
     interaction: Interaction,
@@ -61,10 +65,13 @@ async def line_greeting(
     greetings = services.member_greetings
     channel = require_guild_channel(interaction)
     if sum(bool(given) for given in (prompt, text, remove)) > 1:
-        raise RefusedError("These exclude each other.", "Give `prompt`, `text` or `remove`.")
+        raise RefusedError(
+            gettext_lazy("These exclude each other."),
+            gettext_lazy("Give `prompt`, `text` or `remove`."),
+        )
     if remove:
         greetings.remove(channel.guild.id, by=interaction.user.id)
-        await respond(interaction, "New members are no longer greeted.")
+        await respond(interaction, gettext_lazy("New members are no longer greeted."))
         return
     has_intent = interaction.client.intents.members
     said = prompt or text
@@ -81,20 +88,37 @@ async def line_greeting(
         greeting = services.store.member_greetings.get(channel.guild.id)
     if greeting is None:
         raise RefusedError(
-            "New members are not greeted here.",
-            f"Give a `prompt`, or a `text` in which {USER_MACRO} mentions them.",
+            gettext_lazy("New members are not greeted here."),
+            gettext_lazy(
+                "Give a `prompt`, or a `text` in which {mention} mentions them.",
+                mention=USER_MACRO,
+            ),
         )
-    answer = f"New members are greeted {greeting_text(greeting)}"
-    answer += "\n-# One greeting for all who join within a short time, but none in quiet hours."
+    answer = [
+        greeting_text(greeting),
+        gettext_lazy(
+            "-# One greeting for all who join within a short time, but none in quiet hours."
+        ),
+    ]
     if not has_intent:
-        answer += f"\n{NO_INTENT_TEXT} {INTENT_ADVICE}"
-    await respond(interaction, answer)
+        answer.append(join_texts(NO_INTENT_TEXT, INTENT_ADVICE))
+    await respond(interaction, join_texts(*answer, separator="\n"))
 
 
 def greeting_text(greeting: MemberGreeting) -> str:
     """Say where and how new members are greeted."""
-    how = "the persona there is told to" if greeting.is_prompt else "with the words"
-    return f"in <#{greeting.channel_id}>, {how}: {greeting.text}"
+    channel = f"<#{greeting.channel_id}>"
+    if greeting.is_prompt:
+        return gettext_lazy(
+            "New members are greeted in {channel}, the persona there is told to: {prompt}",
+            channel=channel,
+            prompt=greeting.text,
+        )
+    return gettext_lazy(
+        "New members are greeted in {channel}, with the words: {text}",
+        channel=channel,
+        text=greeting.text,
+    )
 
 
 class GreetingCog(commands.Cog):

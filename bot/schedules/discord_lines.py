@@ -12,6 +12,14 @@ from bot.platform.discord_kit.transformers import (
     require_guild_channel,
 )
 from bot.platform.discord_kit.ui import defer, respond
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+)
 from bot.platform.messages import message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.lines import MAX_PROMPT_CHARS
@@ -19,24 +27,29 @@ from bot.schedules.store import ScheduledLine
 from bot.schedules.texts import line_time_text
 from bot.services import Services
 
-DM_TEXT = "Personas speak by themselves in servers alone."
-NOBODY_TEXT = (
+DM_TEXT = gettext_lazy("Personas speak by themselves in servers alone.")
+NOBODY_TEXT = gettext_lazy(
     "No persona lives here: until `/persona set` gives the channel one, the line is left out."
 )
 LINE = app_commands.Group(
-    name="line", description="What the persona of this channel says at set times.", parent=PERSONA
+    name="line",
+    description=gettext_noop("What the persona of this channel says at set times."),
+    parent=PERSONA,
 )
-DAY_CHOICES = [app_commands.Choice(name=name, value=name) for name in DAY_SETS]
+DAY_CHOICES = [
+    app_commands.Choice(name=app_commands.locale_str(name), value=str(name)) for name in DAY_SETS
+]
 
 
 @guild_moderators_only(DM_TEXT)
 @LINE.command(
-    name="set", description="Have the persona here say something at a set time (moderators)."
+    name="set",
+    description=gettext_noop("Have the persona here say something at a set time (moderators)."),
 )
 @app_commands.describe(
-    time="The time of day in the server's time zone, such as 08:30",
-    prompt="What it is to say, such as: say good morning and ask how everybody slept",
-    weekday="The days (every day if left out)",
+    time=gettext_noop("The time of day in the server's time zone, such as 08:30"),
+    prompt=gettext_noop("What it is to say, such as: say good morning and ask how everybody slept"),
+    weekday=gettext_noop("The days (every day if left out)"),
 )
 @app_commands.choices(weekday=DAY_CHOICES)
 async def line_set(
@@ -51,44 +64,51 @@ async def line_set(
     await defer(interaction, ephemeral=True)
     typed = await services.message_reader.read_interaction(interaction, prompt)
     line = services.scheduled_lines.add(channel, when, typed.text, user_id=interaction.user.id)
-    answer = f"Set: {line_text(services, line)}"
+    answer: list[str] = [gettext_lazy("Set: {line}", line=line_text(services, line))]
     if services.scheduled_lines.speaker(channel_ref(channel)) is None:
-        answer += f"\n{NOBODY_TEXT}"
-    await respond(
-        interaction,
-        f"{answer}\n-# Whoever lives in the channel then says it, but not in its quiet hours. "
-        "`/persona line remove` ends it.",
+        answer.append(NOBODY_TEXT)
+    note = gettext_lazy(
+        "-# Whoever lives in the channel then says it, but not in its quiet hours. `/persona line "
+        "remove` ends it."
     )
+    await respond(interaction, join_texts(*answer, note, separator="\n"))
 
 
 @guild_moderators_only(DM_TEXT)
-@LINE.command(name="show", description="List what personas here say at set times (moderators).")
+@LINE.command(
+    name="show", description=gettext_noop("List what personas here say at set times (moderators).")
+)
 async def line_show(interaction: Interaction) -> None:
     services = interaction.client.services
     lines = services.store.scheduled_lines.of_guild(interaction.guild_id or 0)
-    texts = [f"• {line_text(services, line)}" for line in lines]
-    for text in message_texts(texts or ["Nothing is said at set times here."]):
+    language = interaction_language(interaction)
+    texts = [f"• {localise(line_text(services, line), language)}" for line in lines]
+    for text in message_texts(texts or [gettext_lazy("Nothing is said at set times here.")]):
         await respond(interaction, text)
 
 
 async def _suggest_lines(interaction: Interaction, typed: str) -> list[app_commands.Choice[int]]:
     choices = []
     store = interaction.client.services.store
+    language = interaction_language(interaction)
     for line in store.scheduled_lines.of_guild(interaction.guild_id or 0):
-        label = f"{line.seq}: {WeeklyTime(line.weekdays, line.minute)}, {line.prompt}"
+        when = localise(WeeklyTime(line.weekdays, line.minute).text(), language)
+        label = f"{line.seq}: {when}, {line.prompt}"
         if typed.casefold() in label.casefold():
             choices.append(app_commands.Choice(name=label[:MAX_LABEL_CHARS], value=line.seq))
     return choices[:MAX_CHOICES]
 
 
 @guild_moderators_only(DM_TEXT)
-@LINE.command(name="remove", description="End what a persona says at a set time (moderators).")
-@app_commands.describe(number="The number that `/persona line show` lists")
+@LINE.command(
+    name="remove", description=gettext_noop("End what a persona says at a set time (moderators).")
+)
+@app_commands.describe(number=gettext_noop("The number that `/persona line show` lists"))
 @app_commands.autocomplete(number=_suggest_lines)
 async def line_remove(interaction: Interaction, number: int) -> None:
     lines = interaction.client.services.scheduled_lines
     lines.remove(interaction.guild_id or 0, number, by=interaction.user.id)
-    await respond(interaction, "Removed.")
+    await respond(interaction, gettext_lazy("Removed."))
 
 
 def line_text(services: Services, line: ScheduledLine) -> str:
@@ -97,7 +117,17 @@ def line_text(services: Services, line: ScheduledLine) -> str:
     """
     when = line_time_text(services.scheduled_lines, line)
     due = int(services.scheduled_lines.next_time(line))
-    text = f"**{line.seq}** {when} in <#{line.channel_id}>, next <t:{due}:R>: {line.prompt}"
-    if line.outcome:
-        text += f"\n-# The latest one was left out: {line.outcome}."
-    return text
+    text = gettext_lazy(
+        "**{number}** {when} in {channel}, next {due}: {prompt}",
+        number=line.seq,
+        when=when,
+        channel=f"<#{line.channel_id}>",
+        due=f"<t:{due}:R>",
+        prompt=line.prompt,
+    )
+    if not line.outcome:
+        return text
+    # It is stored in English; one of these texts is in the catalogues.
+    reason = LocalisableText(line.outcome)
+    note = gettext_lazy("-# The latest one was left out: {reason}.", reason=reason)
+    return join_texts(text, note, separator="\n")

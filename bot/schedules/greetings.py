@@ -56,19 +56,27 @@ class MemberGreetings:
         said = " ".join(text.split()) if is_prompt else remove_links(text)
         if not said:
             raise RefusedError(
-                "The greeting is empty.",
-                "Give a `prompt`, such as: welcome them warmly; or a `text`, such as: Ahoy, "
-                f"{USER_MACRO}!",
+                gettext_lazy("The greeting is empty."),
+                gettext_lazy(
+                    "Give a `prompt`, such as: welcome them warmly; or a `text`, such as: Ahoy, "
+                    "{mention}!",
+                    mention=USER_MACRO,
+                ),
             )
         if said.count(USER_MACRO) > MAX_MACROS:
             raise RefusedError(
-                f"{USER_MACRO} stands {said.count(USER_MACRO)} times in the greeting.",
-                f"Write it at most {MAX_MACROS} times.",
+                gettext_lazy(
+                    "{mention} stands {count} times in the greeting.",
+                    mention=USER_MACRO,
+                    count=said.count(USER_MACRO),
+                ),
+                gettext_lazy("Write it at most {count} times.", count=MAX_MACROS),
             )
         place = channel_ref(channel)
         if self.lines.speaker(place) is None:
             raise RefusedError(
-                "No persona lives here that could greet.", "`/persona set` gives the channel one."
+                gettext_lazy("No persona lives here that could greet."),
+                gettext_lazy("`/persona set` gives the channel one."),
             )
         greeting = MemberGreeting(
             guild_id=place.guild_id,
@@ -90,7 +98,8 @@ class MemberGreetings:
         """
         if not self.store.member_greetings.remove(guild_id):
             raise RefusedError(
-                "New members are not greeted here.", "`/persona line greeting` sets a greeting."
+                gettext_lazy("New members are not greeted here."),
+                gettext_lazy("`/persona line greeting` sets a greeting."),
             )
         self.record_change(guild_id, by, "ended the greeting of new members")
 

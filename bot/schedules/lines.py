@@ -20,6 +20,7 @@ from bot.chat.senders import CLOCK_SKEW
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import ScheduledLine
 from bot.store import Store
@@ -59,15 +60,18 @@ class ScheduledLines:
         what = " ".join(prompt.split())
         if not what:
             raise RefusedError(
-                "The `prompt` is empty.",
-                "Say what the persona is to say, such as: say good morning.",
+                gettext_lazy("The `prompt` is empty."),
+                gettext_lazy("Say what the persona is to say, such as: say good morning."),
             )
         place = channel_ref(channel)
         lines = self.store.scheduled_lines.of_guild(place.guild_id)
         if sum(line.channel_id == place.channel_id for line in lines) >= MAX_LINES:
             raise RefusedError(
-                f"This channel has {MAX_LINES} lines at set times, which is the limit.",
-                "Remove one: `/persona line remove`.",
+                gettext_lazy(
+                    "This channel has {max_lines} lines at set times, which is the limit.",
+                    max_lines=MAX_LINES,
+                ),
+                gettext_lazy("Remove one: `/persona line remove`."),
             )
         now = self.time_zones.clock.now()
         line = self.store.scheduled_lines.add(
@@ -93,7 +97,8 @@ class ScheduledLines:
         line = self.store.scheduled_lines.get(guild_id, number)
         if line is None:
             raise RefusedError(
-                f"There is no line {number} at a set time.", "`/persona line show` lists them."
+                gettext_lazy("There is no line {number} at a set time.", number=number),
+                gettext_lazy("`/persona line show` lists them."),
             )
         self.store.scheduled_lines.remove(guild_id, number)
         self.record_change(guild_id, by, f"removed {_name(line)}")
@@ -127,7 +132,7 @@ class ScheduledLines:
         now = self.time_zones.clock.now()
         outcome = self.hindrance(channel)
         if not outcome and now - moment > MAX_LATE_S:
-            outcome = "the bot was away at its time"
+            outcome = gettext_lazy("the bot was away at its time")
         event_id = line_event_id(moment, line.seq)
         with self.store.atomic():
             self.store.scheduled_lines.record_handled(line.seq, now, outcome)
@@ -159,13 +164,13 @@ class ScheduledLines:
         persona = self.speaker(place)
         rules = self.reply_service.rules
         if persona is None:
-            return "no persona lives there"
+            return gettext_lazy("no persona lives there")
         if rules.muted(persona, place):
-            return f"a moderator has silenced {persona.name} there"
+            return gettext_lazy("a moderator has silenced the persona there")
         if rules.age.refuses(persona, channel):
-            return f"{persona.name} is age-restricted, and the channel is not"
+            return gettext_lazy("the persona is age-restricted, and the channel is not")
         if self.answering.is_quiet(*astuple(place), at=self.time_zones.clock.now()):
-            return "it came in the quiet hours"
+            return gettext_lazy("it came in the quiet hours")
         return ""
 
     def outcome(self, line: ScheduledLine) -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.lines import ScheduledLines
 from bot.schedules.store import ScheduledLine, TrainingSchedule
@@ -19,23 +20,39 @@ JOB_OUTCOMES = {
 def material_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> str:
     """Say what a scheduled training learns from, and by which recipe."""
     options = json.loads(schedule.options)
-    text = f"Recipe `{trainings.recipe(schedule)}`"
-    if "dataset" in options:
-        text += f", data set `{options['dataset']}`"
+    recipe = trainings.recipe(schedule)
+    dataset = options.get("dataset")
+    if dataset and "from_card" in options:
+        return gettext_lazy(
+            "Recipe `{recipe}`, data set `{dataset}`, from its card.",
+            recipe=recipe,
+            dataset=dataset,
+        )
+    if dataset:
+        return gettext_lazy(
+            "Recipe `{recipe}`, data set `{dataset}`.", recipe=recipe, dataset=dataset
+        )
     if "from_card" in options:
-        text += ", from its card"
-    return f"{text}."
+        return gettext_lazy("Recipe `{recipe}`, from its card.", recipe=recipe)
+    return gettext_lazy("Recipe `{recipe}`.", recipe=recipe)
 
 
 def training_time_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> str:
     """Say when a training is due: its time and zone, or the number of new samples."""
     if when := weekly_time(schedule):
-        return f"{when} ({trainings.time_zones.in_guild(schedule.guild_id).key})"
-    count = trainings.new_samples(schedule)
-    return f"after {schedule.new_samples} new taught replies and votes, {count} are there"
+        return _zoned(when, trainings.time_zones.in_guild(schedule.guild_id).key)
+    return gettext_lazy(
+        "after {count} new taught replies and votes, {present} are there",
+        count=schedule.new_samples,
+        present=trainings.new_samples(schedule),
+    )
 
 
 def line_time_text(lines: ScheduledLines, line: ScheduledLine) -> str:
     """Say when a line is due: its time and zone."""
     when = WeeklyTime(line.weekdays, line.minute)
-    return f"{when} ({lines.time_zones.in_guild(line.guild_id).key})"
+    return _zoned(when, lines.time_zones.in_guild(line.guild_id).key)
+
+
+def _zoned(when: WeeklyTime, zone: str) -> str:
+    return gettext_lazy("{time} ({zone})", time=when.text(), zone=zone)

@@ -18,6 +18,7 @@ from bot.chat.places import ChannelRef
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import TrainingSchedule
 from bot.store import Store, TrainingJob
@@ -68,18 +69,24 @@ class ScheduledTrainings:
         """
         if (when is None) == (new_samples is None):
             raise RefusedError(
-                "A training is scheduled at a weekly time, or after a number of new samples.",
-                "Give `weekday` and `time`, or `new_samples`.",
+                gettext_lazy(
+                    "A training is scheduled at a weekly time, or after a number of new samples."
+                ),
+                gettext_lazy("Give `weekday` and `time`, or `new_samples`."),
             )
         body = {"persona": persona_id, **options}
         if new_samples is not None:
             body.setdefault("task_type", "preference")
             if body["task_type"] != "preference":
                 raise RefusedError(
-                    "New samples are taught replies and votes between two replies, from which only "
-                    "preference trainings learn.",
-                    "Leave `task_type` out, or give `weekday` and `time` in place of "
-                    "`new_samples`.",
+                    gettext_lazy(
+                        "New samples are taught replies and votes between two replies, from which "
+                        "only preference trainings learn."
+                    ),
+                    gettext_lazy(
+                        "Leave `task_type` out, or give `weekday` and `time` in place of "
+                        "`new_samples`."
+                    ),
                 )
         try:
             self.queue.check(self._request(body, "scheduled"), guild_id)
@@ -114,8 +121,8 @@ class ScheduledTrainings:
         """
         if not self.store.training_schedules.remove(guild_id, persona_id):
             raise RefusedError(
-                "No training of this persona is scheduled here.",
-                "`/finetune schedule show` lists those that are.",
+                gettext_lazy("No training of this persona is scheduled here."),
+                gettext_lazy("`/finetune schedule show` lists those that are."),
             )
         self.record_change(guild_id, by, f"ended the scheduled training of **{persona_id}**")
 

@@ -228,14 +228,14 @@ async def test_a_card_of_all_servers_keeps_its_mark_and_one_of_the_server_does_n
         assert "Age-restricted here: **Velvet**." in await moderate(stage)
         said = await restrict(stage, "velvet", restricted=False)
         assert "**Velvet** is not age-restricted here" in said
-        assert "Age-restricted here: none." in await moderate(stage)
+        assert "No persona is age-restricted here." in await moderate(stage)
         assert "No persona is named." in await moderate(stage, restricted=True)
         rules = stage.client.services.reply_service.rules
         shared = Persona("shared", "Shared", tags=("nsfw",))
         with pytest.raises(Exception, match="a persona of all servers"):
             rules.age.set(shared, int(stage.sandbox.guild_id), is_restricted=False)
     async with on_stage(tmp_path) as stage:
-        assert "Age-restricted here: none." in await moderate(stage)
+        assert "No persona is age-restricted here." in await moderate(stage)
         answer = await stage.moderator.slash(
             OFFICE,
             "persona import",

@@ -13,6 +13,7 @@ from hatchling.builders.wheel import WheelBuilder
 from bot.chat.discord_buttons import ASK_HELP
 from bot.chat.reply_text import MAX_FOOTER_CHARS, add_below, reply_footer
 from bot.client import PERSISTENT_ITEMS
+from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.lessons.discord import INSTEAD_LABEL, PROMPT_LABEL, REPLY_LABEL
 from bot.platform.discord_kit.command_translator import CommandTranslator
 from bot.platform.discord_kit.ui import CHOOSE_PERSONA_TEXT
@@ -150,12 +151,18 @@ async def test_commands_keep_discords_limits_in_all_languages(stage):
         assert all(len(name) <= MAX_MENU_NAME_CHARS for name in names.values()), names
         assert len(texts or names) in (0, 5), "in all locales of the catalogues, or in none"
         count += bool(texts or names)
+        for choice in shape.get("choices", ()):
+            texts = choice.get("name_localizations") or {}
+            assert all(len(text) <= MAX_OPTION_CHARS for text in texts.values()), texts
         for option in shape.get("options", ()):
             check(option)
 
     for command in tree.get_commands():
         check(await command.get_translated_payload(tree, CommandTranslator()))
     assert count > 25
+    shape = await tree.get_command("persona").get_translated_payload(tree, CommandTranslator())
+    (duet,) = [each for each in shape["options"] if each["name"] == "duet"]
+    assert f"({DEFAULT_TURNS} if left out)" in duet["options"][2]["description"]
 
 
 @every_language

@@ -207,9 +207,51 @@ async def test_reporting_a_reply_is_chinese_for_whom_discord_is(stage):
     assert stored.reason == "other"
 
 
-async def test_moderators_texts_stay_english(stage):
+async def test_moderators_texts_are_in_their_language(stage):
     stage.moderator.set_locale("de")
-    await told(await stage.moderator.slash(QUAY, "moderation reports"), "No reply is reported.")
+    answer = await stage.moderator.slash(QUAY, "moderation reports")
+    await told(answer, "Keine Antwort ist gemeldet.")
+    answer = await stage.moderator.slash(QUAY, "moderation roles")
+    await told(answer, "• Personas trainieren: nur die Moderation")
+    refused = await stage.moderator.slash(QUAY, "moderation roles", reset=True)
+    await told(refused, "Du hast keine Aktion genannt. Wähl eine mit der Option `action`.")
+
+
+async def test_answering_settings_are_in_the_moderators_language(stage):
+    stage.moderator.set_locale("zh-CN")
+    answer = await stage.moderator.slash(
+        QUAY, "persona answering set", chance=25, quiet_hours="22-7"
+    )
+    await told(answer, "• 回复概率：没有特定对象的消息的 25 %")
+    refused = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours="late")
+    await told(refused, "'late' 不是一个时段。 请写成 22:00-07:00 的形式")
+    answer = await stage.moderator.slash(QUAY, "persona generation show")
+    await told(answer, "• 温度：")
+
+
+async def test_a_line_at_a_set_time_is_told_in_the_moderators_language(stage):
+    stage.moderator.set_locale("es-ES")
+    answer = await stage.moderator.slash(
+        QUAY, "persona line set", time="08:30", prompt="Good morning!", weekday="Monday to Friday"
+    )
+    await told(answer, "**1** de lunes a viernes a las 08:30 (UTC) en <#")
+
+
+async def test_why_a_message_was_answered_is_told_in_the_moderators_language(stage):
+    await ask(stage, QUAY, "how heavy?", BY_AI["en"])
+    stage.moderator.set_locale("vi")
+    answer = await stage.moderator.slash(QUAY, "persona why")
+    await told(answer, "-# Được trả lời bởi Ballast: nhân vật trả lời mọi tin nhắn ở đây.")
+
+
+async def test_the_audit_channel_is_told_of_in_the_servers_language(stage):
+    await prefer(stage, "de")
+    stage.moderator.set_locale("vi")
+    mark = stage.mark
+    channel = stage.sandbox.channel(OFFICE)["id"]
+    answer = await stage.moderator.slash(QUAY, "moderation audit", channel=channel)
+    await told(answer, f"Từ giờ các thay đổi được liệt kê ở <#{channel}>.")
+    await stage.sees("Ab jetzt steht in diesem Kanal, wer was an den Personas", since=mark)
 
 
 async def test_discord_is_given_descriptions_in_all_languages_and_menus_their_names(stage):
@@ -217,14 +259,13 @@ async def test_discord_is_given_descriptions_in_all_languages_and_menus_their_na
     shapes = await client.http.get_global_commands(client.application_id)
     by_name = {shape["name"]: shape for shape in shapes}
     expected = {"vi", "de", "es-ES", "es-419", "zh-CN"}
-    for name in ("chat", "privacy", "memory", "remember"):
+    for name in ("chat", "privacy", "memory", "remember", "moderation"):
         shape = by_name[name]
         assert set(shape["description_localizations"]) == expected
         assert all(set(one["description_localizations"]) == expected for one in shape["options"])
         assert not shape.get("name_localizations"), "the documents name commands in English"
     for name in ("Report this reply", "Delete this reply", "Remember this"):
         assert set(by_name[name]["name_localizations"]) == expected
-    assert not by_name["moderation"].get("description_localizations")
 
 
 # ---------------------------------------------------------------------------- what is in a channel

@@ -46,7 +46,7 @@ async def test_who_may_talk_is_answered_and_others_are_told_in_private(tmp_path)
         shown = (await stage.moderator.slash(QUAY, "moderation roles")).message["content"]
         assert shown.splitlines() == [
             "• Talk with personas: everybody",
-            "• Teach personas: members who opted in and moderators",
+            "• Teach personas: members who opted in, and moderators",
             "• Train personas: moderators alone",
             "• Promote versions: moderators alone",
         ]

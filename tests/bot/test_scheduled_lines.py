@@ -94,7 +94,7 @@ async def test_it_is_left_out_where_it_would_disturb(tmp_path):
         await until(lambda: stage.store.scheduled_lines.all()[0].handled_at > handled)
         stage.store.mutes.remove(guild_id, ALL_CHANNELS, "ballast")
         check(stage)
-        assert "has silenced Ballast" in stage.store.scheduled_lines.all()[0].outcome
+        assert "has silenced the persona" in stage.store.scheduled_lines.all()[0].outcome
         age = stage.client.services.reply_service.rules.age
         ballast = stage.client.services.personas.get("ballast", guild_id)
         age.set(ballast, guild_id, is_restricted=True)

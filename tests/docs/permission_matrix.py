@@ -54,7 +54,7 @@ def _table() -> Iterator[str]:
     yield "| permission | without roles | commands and buttons |"
     yield "| --- | --- | --- |"
     yield f"| talk | {DEFAULT_HOLDERS['talk']} | {TALKING} |"
-    yield f"| teach | {DEFAULT_HOLDERS['teach']}, moderators | {TEACHING} |"
+    yield f"| teach | {DEFAULT_HOLDERS['teach']} | {TEACHING} |"
     for actions, title in (
         (("train",), "train"),
         (("promote",), "promote"),

@@ -67,7 +67,7 @@ def require_guild_moderator(interaction: Interaction, dm_text: str) -> int:
     `dm_text`.
     """
     if interaction.guild_id is None:
-        raise RefusedError(dm_text, "Try it in one of its channels.")
+        raise RefusedError(dm_text, gettext_lazy("Try it in one of its channels."))
     require_moderator(interaction)
     return interaction.guild_id
 
@@ -85,7 +85,10 @@ def require_speak_channel(interaction: Interaction) -> SpeakChannel:
 def require_guild_channel(interaction: Interaction) -> GuildChannel:
     """Return the command's channel or thread of a server. Raises `RefusedError` elsewhere."""
     if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError(f"Personas live in {SPEAK_PLACES}.", "Try it there.")
+        raise RefusedError(
+            gettext_lazy("Personas live in {places}.", places=SPEAK_PLACES),
+            gettext_lazy("Try it there."),
+        )
     return interaction.channel
 
 
@@ -257,20 +260,20 @@ PersonaOption = app_commands.Transform[Persona, PersonaTransformer]
 OwnPersonaOption = app_commands.Transform[Persona, OwnPersonaTransformer]
 FINETUNE = ModeratorGroup(
     name="finetune",
-    description="Train a persona (moderators).",
+    description=gettext_noop("Train a persona (moderators)."),
     guild_only=True,
     allowed_contexts=app_commands.AppCommandContext(guild=True),
     default_permissions=permissions.MODERATOR_PERMISSIONS,
 )
 MODERATION = ModeratorGroup(
     name="moderation",
-    description="Who talks with personas here, and how often (moderators).",
+    description=gettext_noop("Who talks with personas here, and how often (moderators)."),
     guild_only=True,
     allowed_contexts=app_commands.AppCommandContext(guild=True),
     default_permissions=permissions.MODERATOR_PERMISSIONS,
 )
 PERSONA = app_commands.Group(
     name="persona",
-    description="The personas of this channel and server.",
+    description=gettext_noop("The personas of this channel and server."),
     allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True),
 )
