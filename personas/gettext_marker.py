@@ -1,4 +1,4 @@
-"""Marks texts that the bot translates (`bot/platform/localisation.py`); `make catalogues` finds
+"""Marks texts that the bot translates (`bot/platform/localisation`); `make catalogues` finds
 them.
 """
 

@@ -120,7 +120,7 @@ def test_code_finds_shipped_files_in_one_place():
     # Of these, each means the folder of the packages themselves.
     assert finders == {
         "bot/models/cli.py",
-        "bot/platform/localisation.py",
+        "bot/platform/localisation/__init__.py",
         "bot/platform/web_kit/templating.py",
         "bot/training/backends/trainer_environment.py",
         "bot/training/web/run_details.py",

@@ -21,6 +21,7 @@ from bot.faces.store import BotFace
 from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import CHANGE_NICKNAME, guild_remedy, permission_title
 from bot.store import Store, guild_suffix
 from personas.schemas.chat import Persona
@@ -203,20 +204,34 @@ def _lacking(guild: discord.Guild, wanted: Face) -> str:
     if guild.me.nick == wanted.nick or guild.me.guild_permissions.change_nickname:
         return ""
     title = permission_title(CHANGE_NICKNAME)
-    return f"I lack the permission {title}. {guild_remedy(CHANGE_NICKNAME)}"
+    return gettext_lazy(
+        "I lack the permission {permission}. {remedy}",
+        permission=title,
+        remedy=guild_remedy(CHANGE_NICKNAME),
+    )
 
 
 def _refusal(guild: discord.Guild, error: Exception) -> str:
     """Say why Discord does not show a face, and what to do."""
     if isinstance(error, discord.Forbidden):
-        return f"Discord does not let me change my nickname here. {guild_remedy(CHANGE_NICKNAME)}"
+        return gettext_lazy(
+            "Discord does not let me change my nickname here. {remedy}",
+            remedy=guild_remedy(CHANGE_NICKNAME),
+        )
     if isinstance(error, ValueError):
-        return "Discord takes PNG, JPEG, GIF and WebP. Give the persona such a picture."
+        return gettext_lazy(
+            "Discord takes PNG, JPEG, GIF and WebP. Give the persona such a picture."
+        )
     if isinstance(error, UNCERTAIN_ERRORS):
-        return "Discord does not answer. I try again by myself."
+        return gettext_lazy("Discord does not answer. I try again by myself.")
     if is_temporary(error) or "RATE_LIMIT" in str(vars(error).get("_errors")):
-        return "Discord lets names and pictures change only now and then. I try again by myself."
-    return f"Discord refuses the name or the picture ({error}). Change that of the persona."
+        return gettext_lazy(
+            "Discord lets names and pictures change only now and then. I try again by myself."
+        )
+    return gettext_lazy(
+        "Discord refuses the name or the picture ({error}). Change that of the persona.",
+        error=error,
+    )
 
 
 def _nickname(persona: Persona) -> str:

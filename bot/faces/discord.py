@@ -16,24 +16,27 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.services import Bot, Services
 
 CHECK_INTERVAL_S = 5.0
-NO_FACE_TEXT = "In this server, the bot has its own name and picture."
-SAME_FACE_TEXT = (
+NO_FACE_TEXT = gettext_lazy("In this server, the bot has its own name and picture.")
+SAME_FACE_TEXT = gettext_lazy(
     "-# Mentions of it, and replies that ping it, arrive without the message content intent. Other "
     "personas speak through webhooks as before. All that the bot has ever said here, its answers to "
     "commands too, shows this face. `/persona face off:True` takes it off."
 )
 
 
-@guild_moderators_only("The face of the bot is set for a server.")
+@guild_moderators_only(gettext_lazy("The face of the bot is set for a server."))
 @PERSONA.command(
-    description="Give the bot itself a persona's name and picture in this server (moderators)."
+    description=gettext_noop(
+        "Give the bot itself a persona's name and picture in this server (moderators)."
+    )
 )
 @app_commands.describe(
-    persona="Which persona. Left out, what holds is shown",
-    off="Give the bot its own name and picture back",
+    persona=gettext_noop("Which persona. Left out, what holds is shown"),
+    off=gettext_noop("Give the bot its own name and picture back"),
 )
 async def face(
     interaction: Interaction, persona: PersonaOption | None = None, off: bool = False
@@ -42,7 +45,9 @@ async def face(
     guild = interaction.guild
     assert guild is not None  # the command is for servers
     if persona and off:
-        raise RefusedError("A persona is named, and `off`.", "Choose one of the two.")
+        raise RefusedError(
+            gettext_lazy("A persona is named, and `off`."), gettext_lazy("Choose one of the two.")
+        )
     if persona is None and not off:
         await respond(interaction, _shown(services, guild.id))
         return
@@ -51,14 +56,15 @@ async def face(
         problem = await services.faces.choose(guild, persona, interaction.user.id)
         text = face_text(services.faces, persona, guild.id)
         if not problem:
-            text += f"\n{SAME_FACE_TEXT}"
+            text = join_texts(text, SAME_FACE_TEXT, separator="\n")
     else:
         problem = await services.faces.take_off(guild, interaction.user.id)
         text = NO_FACE_TEXT
         if problem:
-            text = (
-                f"No persona speaks as the bot any more, but its name and picture stay for now. "
-                f"{problem}"
+            text = gettext_lazy(
+                "No persona speaks as the bot any more, but its name and picture stay for now. "
+                "{problem}",
+                problem=problem,
             )
     await respond(interaction, text)
 
@@ -67,8 +73,12 @@ def _shown(services: Services, guild_id: int) -> str:
     if chosen := services.faces.chosen(guild_id):
         return face_text(services.faces, chosen, guild_id)
     if problem := services.faces.problem(guild_id):
-        return f"The bot is to have its own name and picture in this server. {problem}"
-    return f"{NO_FACE_TEXT} `/persona face persona` gives it those of a persona."
+        return gettext_lazy(
+            "The bot is to have its own name and picture in this server. {problem}", problem=problem
+        )
+    return join_texts(
+        NO_FACE_TEXT, gettext_lazy("`/persona face persona` gives it those of a persona.")
+    )
 
 
 class FaceCog(commands.Cog):

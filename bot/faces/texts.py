@@ -1,17 +1,21 @@
 """What is said about the bot's face in a server."""
 
 from bot.faces.actions import FaceActions
+from bot.platform.localisation import gettext_lazy
 from personas.schemas.chat import Persona
 
 
 def face_text(faces: FaceActions, persona: Persona, guild_id: int) -> str:
     """Say which persona's face the bot has in a server, or is to have and why it has not."""
     if faces.is_worn(persona, guild_id):
-        return (
-            f"In this server, **{persona.name}** is the bot's face, and speaks as the bot itself."
+        return gettext_lazy(
+            "In this server, **{persona}** is the bot's face, and speaks as the bot itself.",
+            persona=persona.name,
         )
-    problem = faces.problem(guild_id) or "Discord has yet to show it."
-    return (
-        f"In this server, **{persona.name}** is to be the bot's face. {problem} Until then it speaks "
-        "as before."
+    problem = faces.problem(guild_id) or gettext_lazy("Discord has yet to show it.")
+    return gettext_lazy(
+        "In this server, **{persona}** is to be the bot's face. {problem} Until then it speaks as "
+        "before.",
+        persona=persona.name,
+        problem=problem,
     )

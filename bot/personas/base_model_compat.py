@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 from personas.card.card_summary import CountTokens, token_counter
 from personas.errors import BaseModelError, CardError, RequestError
@@ -178,11 +179,14 @@ def explain_unserved(name: str, model: str) -> tuple[str, str]:
     """Return why a version or adapter made for another `model` cannot be served, and what to do."""
     if model == NO_ADAPTERS:
         return (
-            f"{name} is kept, but this engine serves no adapters.",
-            "Start the bot with ENGINE=local or ENGINE=vllm.",
+            gettext_lazy("{name} is kept, but this engine serves no adapters.", name=name),
+            gettext_lazy("Start the bot with ENGINE=local or ENGINE=vllm."),
         )
-    return f"{name} was made for {model}, which is not served here.", (
-        f"Train it again, or start the bot with BASE_MODEL={model}."
+    return (
+        gettext_lazy(
+            "{name} was made for {model}, which is not served here.", name=name, model=model
+        ),
+        gettext_lazy("Train it again, or start the bot with BASE_MODEL={model}.", model=model),
     )
 
 

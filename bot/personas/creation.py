@@ -17,6 +17,7 @@ from bot.personas.registry import (
     short_id,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
 from personas.card.card_picture import picture_type, with_picture
@@ -43,20 +44,20 @@ from personas.lore.lore_folder import CONTAINER_KEYS, WORLD_KEYS, fold_key
 from personas.schemas.chat import Persona, fold_name
 
 FIELD_LABELS = {
-    "name": "Name",
-    "description": "Who are they?",
-    "speech": "How do they talk?",
-    "mes_example": "Examples",
-    "first_mes": "First line",
-    "file": "Picture or card",
+    "name": gettext_lazy("Name"),
+    "description": gettext_lazy("Who are they?"),
+    "speech": gettext_lazy("How do they talk?"),
+    "mes_example": gettext_lazy("Examples"),
+    "first_mes": gettext_lazy("First line"),
+    "file": gettext_lazy("Picture or card"),
 }
 """Labels of the form's fields, on Discord and on the page."""
 FIELD_HINTS = {
-    "name": "They speak under this name.",
-    "description": "What they do, where they are, what they care about.",
-    "speech": "Short or long, warm or gruff, words of their own.",
-    "mes_example": "“You: …” and, on the next line, “NAME: …”. Three are good.",
-    "first_mes": "They say it once, when they get a channel.",
+    "name": gettext_lazy("They speak under this name."),
+    "description": gettext_lazy("What they do, where they are, what they care about."),
+    "speech": gettext_lazy("Short or long, warm or gruff, words of their own."),
+    "mes_example": gettext_lazy("“You: …” and, on the next line, “NAME: …”. Three are good."),
+    "first_mes": gettext_lazy("They say it once, when they get a channel."),
 }
 MAX_FIELD_CHARS = {
     "name": MAX_NAME_CHARS,
@@ -91,8 +92,8 @@ class CardFile:
             return None
         elif not self._may_be_card():
             raise CardError(
-                f"{self.name} is not a picture.",
-                "Choose a PNG, JPEG, WebP or GIF, or a character card.",
+                gettext_lazy("{file} is not a picture.", file=self.name),
+                gettext_lazy("Choose a PNG, JPEG, WebP or GIF, or a character card."),
             )
         return parse_card(self.content, self.name, MAX_UNPACKED_BYTES)
 
@@ -208,8 +209,8 @@ class PersonaCreation:
         owner = self.personas.find_owner(persona.id)
         if owner is None or owner[0] != origin.guild_id:
             raise RefusedError(
-                f"{persona.name} does not belong to this server.",
-                "The operator can change it on the dashboard.",
+                gettext_lazy("{persona} does not belong to this server.", persona=persona.name),
+                gettext_lazy("The operator can change it on the dashboard."),
             )
         table = self.personas.table(persona.id)
         check = await self.check(origin.guild_id, form, base=table, persona_id=persona.id)
@@ -265,14 +266,16 @@ class PersonaCreation:
         for key, text in asdict(form).items():
             most = MAX_FIELD_CHARS[key]
             if "\0" in text:
-                wrong[key] = "It holds a NUL character. Remove it."
+                wrong[key] = gettext_lazy("It holds a NUL character. Remove it.")
             elif len(text) > most:
-                wrong[key] = f"It has {len(text):,} characters; {most:,} is the most."
+                wrong[key] = gettext_lazy(
+                    "It has {count:,} characters; {most:,} is the most.", count=len(text), most=most
+                )
         name = visible_name(form.name)
         if problem := self._name_problem(guild_id, name, persona_id):
             wrong.setdefault("name", problem)
         if not form.description.strip():
-            wrong["description"] = "Say in a sentence or two who they are."
+            wrong["description"] = gettext_lazy("Say in a sentence or two who they are.")
         try:
             form.card_examples(table)
         except InvalidExampleError as error:
@@ -282,18 +285,23 @@ class PersonaCreation:
     def _name_problem(self, guild_id: int, name: str, persona_id: str) -> str:
         """Say what is wrong with a name; empty for a good one."""
         if not name:
-            return "Give them a name with at least one visible character."
+            return gettext_lazy("Give them a name with at least one visible character.")
         if "discord" in name.casefold() or "clyde" in name.casefold():
-            return "Discord allows no names with “discord” or “clyde” in them. Choose another name."
+            return gettext_lazy(
+                "Discord allows no names with “discord” or “clyde” in them. Choose another name."
+            )
         if fold_key(name) in WORLD_KEYS | CONTAINER_KEYS:
-            return "This name is reserved. Choose another name."
+            return gettext_lazy("This name is reserved. Choose another name.")
         before = self.personas.of(guild_id).get(persona_id)
         if (before is None or before.name != name) and (problem := common_name_problem(name)):
             return problem
         for other in self.personas.of(guild_id).values():
             names = filter(None, (other.name, other.nickname, short_id(other, guild_id)))
             if other.id != persona_id and fold_name(name) in map(fold_name, names):
-                return f"There is a persona {other.name} already. Choose another name."
+                return gettext_lazy(
+                    "There is a persona {persona} already. Choose another name.",
+                    persona=other.name,
+                )
         return ""
 
     def _build(

@@ -26,15 +26,26 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, edit_response, respond
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language, localise
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+    translate,
+)
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.schemas.chat import MAX_CANDIDATES, Persona
 
 MuteScope = Literal["channel", "server"]
 SCOPE_CHOICES = [
-    app_commands.Choice(name="this channel", value="channel"),
-    app_commands.Choice(name="the whole server", value="server"),
+    app_commands.Choice(
+        name=app_commands.locale_str(gettext_noop("this channel")), value="channel"
+    ),
+    app_commands.Choice(
+        name=app_commands.locale_str(gettext_noop("the whole server")), value="server"
+    ),
 ]
 DeletePeriod = Literal["nothing", "hour", "day", "everything"]
 DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
@@ -48,19 +59,26 @@ PROGRESS_INTERVAL_MESSAGES = 10
 # ---------------------------------------------------------------------------- the channel's persona
 
 
-@PERSONA.command(name="set", description="Set this channel's persona (moderators).")
+@PERSONA.command(name="set", description=gettext_noop("Set this channel's persona (moderators)."))
 @app_commands.describe(
-    persona="Which persona",
-    answers="Which messages it answers (every one that the bot may read, if left out)",
-    second="A further persona, which answers where it is named or replied to",
-    third="A further persona",
-    fourth="A further persona",
-    fifth="A further persona",
+    persona=gettext_noop("Which persona"),
+    answers=gettext_noop(
+        "Which messages it answers (every one that the bot may read, if left out)"
+    ),
+    second=gettext_noop("A further persona, which answers where it is named or replied to"),
+    third=gettext_noop("A further persona"),
+    fourth=gettext_noop("A further persona"),
+    fifth=gettext_noop("A further persona"),
 )
 @app_commands.choices(
     answers=[
-        app_commands.Choice(name="messages that mention me", value="mentions"),
-        app_commands.Choice(name="every message", value="everything"),
+        app_commands.Choice(
+            name=app_commands.locale_str(gettext_noop("messages that mention me")),
+            value="mentions",
+        ),
+        app_commands.Choice(
+            name=app_commands.locale_str(gettext_noop("every message")), value="everything"
+        ),
     ]
 )
 async def set_(
@@ -82,12 +100,12 @@ async def set_(
     is_new = reply_service.assign(
         persona, channel, answers=answers, user_id=interaction.user.id, further=further
     )
-    text = assigned_text(persona, answers, channel, can_read)
+    lines = [assigned_text(persona, answers, channel, can_read)]
     if further:
-        text += f"\n{further_text(further)}"
+        lines.append(further_text(further))
     if kept := _kept_answering(services, channel_ref(channel)):
-        text += f"\n-# Set for answers in this channel: {kept}."
-    await respond(interaction, text)
+        lines.append(gettext_lazy("-# Set for answers in this channel: {settings}.", settings=kept))
+    await respond(interaction, join_texts(*lines, separator="\n"))
     if is_new:
         await reply_service.greet(persona, channel, interaction.user.display_name)
 
@@ -99,7 +117,9 @@ def _kept_answering(services: Services, place: ChannelRef) -> str:
     settings = services.store.answering.get(place.guild_id, place.channel_id)
     if settings == AnsweringSettings():
         return ""
-    return f"{settings_text(settings)} (`/persona answering reset` removes that)"
+    return gettext_lazy(
+        "{settings} (`/persona answering reset` removes that)", settings=settings_text(settings)
+    )
 
 
 def _further_personas(
@@ -108,23 +128,35 @@ def _further_personas(
     """Return the further personas in their order. Raises `RefusedError`."""
     further = [persona for persona in others if persona]
     if further and isinstance(channel, discord.DMChannel):
-        raise RefusedError("In direct messages one persona answers.", "Choose it alone.")
+        raise RefusedError(
+            gettext_lazy("In direct messages one persona answers."),
+            gettext_lazy("Choose it alone."),
+        )
     named = [persona.id for persona in (first, *further)]
     if len({*named}) < len(named):
-        raise RefusedError("A persona is named twice.", "Name each once.")
+        raise RefusedError(
+            gettext_lazy("A persona is named twice."), gettext_lazy("Name each once.")
+        )
     return further
 
 
 def further_text(further: Sequence[Persona]) -> str:
     names = ", ".join(f"**{persona.name}**" for persona in further)
-    return f"Called by their names, or by a reply, these answer: {names}. It answers the rest."
+    return gettext_lazy(
+        "Called by their names, or by a reply, these answer: {personas}. It answers the rest.",
+        personas=names,
+    )
 
 
-@guild_moderators_only("Names are set for a server.")
-@PERSONA.command(description="Set further names by which members call a persona (moderators).")
+@guild_moderators_only(gettext_lazy("Names are set for a server."))
+@PERSONA.command(
+    description=gettext_noop("Set further names by which members call a persona (moderators).")
+)
 @app_commands.describe(
-    persona="Which persona",
-    names="Separated by commas; `none` removes them. Left out, the present ones are shown",
+    persona=gettext_noop("Which persona"),
+    names=gettext_noop(
+        "Separated by commas; `none` removes them. Left out, the present ones are shown"
+    ),
 )
 async def alias(
     interaction: Interaction,
@@ -141,23 +173,29 @@ async def alias(
         )
     called = names_of(persona, channels.aliases(guild_id, persona.id))
     listed = ", ".join(f"`{name}`" for name in called)
-    lines = [f"**{persona.name}** is called by these names: {listed}."]
-    lines += _shared_names(services, persona, called, guild_id)
-    await respond(interaction, "\n".join(lines))
+    head = gettext_lazy(
+        "**{persona}** is called by these names: {names}.", persona=persona.name, names=listed
+    )
+    lines = [head, *_shared_names(services, persona, called, guild_id)]
+    await respond(interaction, join_texts(*lines, separator="\n"))
 
 
 def _shared_names(
     services: Services, persona: Persona, names: Sequence[str], guild_id: int
 ) -> list[str]:
     """Return a line for each other persona of a guild that has one of some names, too."""
-    lines = []
+    lines: list[str] = []
     for other in services.personas.of(guild_id).values():
         others = names_of(other, services.store.channels.aliases(guild_id, other.id))
         shared = [f"`{name}`" for name in names if name in others]
         if shared and other.id != persona.id:
             lines.append(
-                f"**{other.name}** is called {', '.join(shared)}, too. In a channel of both, the one "
-                "that was set first answers to that."
+                gettext_lazy(
+                    "**{persona}** is called {names}, too. In a channel of both, the one that was "
+                    "set first answers to that.",
+                    persona=other.name,
+                    names=", ".join(shared),
+                )
             )
     return lines
 
@@ -168,14 +206,23 @@ def _alias_list(text: str) -> list[str]:
         return []
     aliases = list(dict.fromkeys(" ".join(name.split()) for name in text.split(",")))
     if not all(has_words(name) for name in aliases) or "`" in text:
-        raise RefusedError("A name has no letters.", "Separate names by commas: Oda, Mother Oda.")
+        raise RefusedError(
+            gettext_lazy("A name has no letters."),
+            gettext_lazy("Separate names by commas: Oda, Mother Oda."),
+        )
     if common := [name for name in aliases if is_common(name)]:
         raise RefusedError(
-            f"Many messages have {', '.join(f'`{name}`' for name in common)}, whoever they are for.",
-            "Choose names that call nobody else.",
+            gettext_lazy(
+                "Many messages have {names}, whoever they are for.",
+                names=", ".join(f"`{name}`" for name in common),
+            ),
+            gettext_lazy("Choose names that call nobody else."),
         )
     if len(aliases) > MAX_ALIASES:
-        raise RefusedError(f"A persona has at most {MAX_ALIASES} further names.", "Name fewer.")
+        raise RefusedError(
+            gettext_lazy("A persona has at most {count} further names.", count=MAX_ALIASES),
+            gettext_lazy("Name fewer."),
+        )
     return aliases
 
 
@@ -213,7 +260,7 @@ def _part_text(persona: Persona, living: Sequence[str]) -> str:
     return gettext_lazy("when called")
 
 
-@PERSONA.command(description="Remove this channel's persona (moderators).")
+@PERSONA.command(description=gettext_noop("Remove this channel's persona (moderators)."))
 async def clear(interaction: Interaction) -> None:
     place = channel_ref(require_changeable_channel(interaction))
     if not interaction.client.services.store.channels.clear(place.guild_id, place.channel_id):
@@ -222,12 +269,16 @@ async def clear(interaction: Interaction) -> None:
         interaction.client.services.audit.record(
             place.guild_id, interaction.user.id, f"removed the persona of <#{place.channel_id}>"
         )
-    text = "Nobody lives here now. `/persona set` undoes this."
+    lines: list[str] = [gettext_lazy("Nobody lives here now. `/persona set` undoes this.")]
     if kept := _kept_answering(interaction.client.services, place):
-        text += (
-            f"\n-# What is set for answers in this channel holds for the next persona, too: {kept}."
+        lines.append(
+            gettext_lazy(
+                "-# What is set for answers in this channel holds for the next persona, too: "
+                "{settings}.",
+                settings=kept,
+            )
         )
-    await respond(interaction, text)
+    await respond(interaction, join_texts(*lines, separator="\n"))
 
 
 @PERSONA.command(
@@ -251,7 +302,8 @@ async def fresh(interaction: Interaction) -> None:
 async def _possible_candidates(
     interaction: Interaction, typed: str
 ) -> list[app_commands.Choice[int]]:
-    names = {OPERATORS_NUMBER: "the operator's number"}
+    operators = translate(gettext_noop("the operator's number"), interaction_language(interaction))
+    names = {OPERATORS_NUMBER: operators}
     for count in range(1, interaction.client.services.reply_candidates.maximum + 1):
         names[count] = str(count)
     choices = []
@@ -261,14 +313,18 @@ async def _possible_candidates(
     return choices
 
 
-@guild_moderators_only("Candidates are chosen for a server.")
+@guild_moderators_only(gettext_lazy("Candidates are chosen for a server."))
 @PERSONA.command(
-    description="Choose among how many beginnings a reply in this server is selected (moderators)."
+    description=gettext_noop(
+        "Choose among how many beginnings a reply in this server is selected (moderators)."
+    )
 )
 @app_commands.describe(
     count=(
-        "1 is the fastest; more fit the talk better and begin later. Left out, the current number "
-        "is shown"
+        gettext_noop(
+            "1 is the fastest; more fit the talk better and begin later. Left out, the current "
+            "number is shown"
+        )
     )
 )
 @app_commands.autocomplete(count=_possible_candidates)
@@ -285,17 +341,23 @@ async def candidates(
     elif count is not None:
         possible.choose(guild_id, count)
     current = possible.in_guild(guild_id)
-    choice = "not chosen among several"
+    choice = gettext_lazy("The beginning of a reply here is not chosen among several.")
     if current > 1:
-        choice = f"chosen among {current} while the engine is not busy"
+        choice = gettext_lazy(
+            "The beginning of a reply here is chosen among {count} while the engine is not busy.",
+            count=current,
+        )
     chosen = guilds.reply_candidates(guild_id)
-    whose = "That is the operator's number"
-    if chosen:
-        whose = f"This server has chosen {chosen}"
-    await respond(
-        interaction,
-        f"The beginning of a reply here is {choice}. {whose}; the most is {possible.maximum}.",
+    whose = gettext_lazy(
+        "That is the operator's number; the most is {maximum}.", maximum=possible.maximum
     )
+    if chosen:
+        whose = gettext_lazy(
+            "This server has chosen {count}; the most is {maximum}.",
+            count=chosen,
+            maximum=possible.maximum,
+        )
+    await respond(interaction, join_texts(choice, whose))
 
 
 def live_text(services: Services, persona: Persona, guild_id: int) -> str:
@@ -319,39 +381,68 @@ def live_text(services: Services, persona: Persona, guild_id: int) -> str:
 def assigned_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: bool) -> str:
     """Say that a persona lives in a channel, and what the bot may not do there."""
     if isinstance(channel, discord.DMChannel):
-        return f"**{persona.name}** lives here now."
-    answered = "every message here" if answers == "everything" else "messages that mention me"
-    lines = [
-        f"**{persona.name}** lives here now, and answers {answered}, replies to it, and `/chat`."
-    ]
+        return gettext_lazy("**{persona}** lives here now.", persona=persona.name)
+    text = gettext_lazy(
+        "**{persona}** lives here now, and answers messages that mention me, replies to it, and "
+        "`/chat`.",
+        persona=persona.name,
+    )
+    if answers == "everything":
+        text = gettext_lazy(
+            "**{persona}** lives here now, and answers every message here, replies to it, and "
+            "`/chat`.",
+            persona=persona.name,
+        )
+    lines: list[str] = [text]
     if answers == "everything" and not can_read:
         need = permissions.MESSAGE_CONTENT
         lines.append(
-            f"The bot may not {need.why}: {need.cost}. The operator can set MESSAGE_CONTENT_INTENT."
+            gettext_lazy(
+                "The bot may not {action}: {cost}. The operator can set MESSAGE_CONTENT_INTENT.",
+                action=need.why,
+                cost=need.cost,
+            )
         )
     for missing in permissions.missing_in_channel(channel, channel.guild.me):
         lines.append(
-            f"I lack the permission {permissions.permission_title(missing)} here: {missing.cost}."
+            gettext_lazy(
+                "I lack the permission {permission} here: {cost}.",
+                permission=permissions.permission_title(missing),
+                cost=missing.cost,
+            )
         )
-    return "\n".join(lines)
+    return join_texts(*lines, separator="\n")
 
 
 # ------------------------------------------------------------------------------------------ mutes
 
 
-@PERSONA.command(description="Mute personas at once, even in the middle of a reply (moderators).")
+@PERSONA.command(
+    description=gettext_noop("Mute personas at once, even in the middle of a reply (moderators).")
+)
 @app_commands.describe(
-    where="In this channel and its threads, or in the whole server (this channel if left out)",
-    persona="Which persona (all if left out)",
-    delete="Which of their replies there are deleted (none if left out)",
+    where=gettext_noop(
+        "In this channel and its threads, or in the whole server (this channel if left out)"
+    ),
+    persona=gettext_noop("Which persona (all if left out)"),
+    delete=gettext_noop("Which of their replies there are deleted (none if left out)"),
 )
 @app_commands.choices(
     where=SCOPE_CHOICES,
     delete=[
-        app_commands.Choice(name="nothing", value="nothing"),
-        app_commands.Choice(name="what was said in the last hour", value="hour"),
-        app_commands.Choice(name="what was said in the last day", value="day"),
-        app_commands.Choice(name="everything they ever said", value="everything"),
+        app_commands.Choice(name=app_commands.locale_str(gettext_noop("nothing")), value="nothing"),
+        app_commands.Choice(
+            name=app_commands.locale_str(gettext_noop("what was said in the last hour")),
+            value="hour",
+        ),
+        app_commands.Choice(
+            name=app_commands.locale_str(gettext_noop("what was said in the last day")),
+            value="day",
+        ),
+        app_commands.Choice(
+            name=app_commands.locale_str(gettext_noop("everything they ever said")),
+            value="everything",
+        ),
     ],
 )
 async def mute(
@@ -365,17 +456,19 @@ async def mute(
     services.store.mutes.add(new)
     services.reply_service.stop_guild_replies(new.guild_id)
     services.audit.record(new.guild_id, interaction.user.id, f"muted {_mute_text(services, new)}")
-    text = f"Muted: {_mute_text(services, new)}. `/persona unmute` ends it."
+    text = gettext_lazy(
+        "Muted: {names}. `/persona unmute` ends it.", names=_mute_text(services, new)
+    )
     await respond(interaction, text)
     if delete != "nothing":
         since = time.time() - DELETE_PERIODS_S[delete]
         await _delete_replies(interaction, _muted_replies(interaction, new, since), text)
 
 
-@PERSONA.command(description="Let muted personas answer again (moderators).")
+@PERSONA.command(description=gettext_noop("Let muted personas answer again (moderators)."))
 @app_commands.describe(
-    where="Where they are muted (this channel if left out)",
-    persona="Which persona (all if left out)",
+    where=gettext_noop("Where they are muted (this channel if left out)"),
+    persona=gettext_noop("Which persona (all if left out)"),
 )
 @app_commands.choices(where=SCOPE_CHOICES)
 async def unmute(
@@ -386,19 +479,21 @@ async def unmute(
     mutes = services.store.mutes
     if not mutes.remove(old.guild_id, old.channel_id, old.persona_id):
         texts = [_mute_text(services, other) for other in mutes.of_guild(old.guild_id)]
-        others = "; ".join(texts) or "nothing"
+        others = join_texts(*texts, separator="; ") if texts else gettext_lazy("nothing")
         raise RefusedError(
-            f"There is no such mute: {_mute_text(services, old)}.", f"Muted: {others}."
+            gettext_lazy("There is no such mute: {mute}.", mute=_mute_text(services, old)),
+            gettext_lazy("Muted: {others}.", others=others),
         )
     services.audit.record(old.guild_id, interaction.user.id, f"unmuted {_mute_text(services, old)}")
-    await respond(interaction, f"Unmuted: {_mute_text(services, old)}.")
+    await respond(interaction, gettext_lazy("Unmuted: {mute}.", mute=_mute_text(services, old)))
 
 
 def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:
     place = channel_ref(require_changeable_channel(interaction))
     if not place.guild_id:
         raise RefusedError(
-            "In direct messages nobody needs silencing.", "`/persona clear` sends them away."
+            gettext_lazy("In direct messages nobody needs silencing."),
+            gettext_lazy("`/persona clear` sends them away."),
         )
     return Mute(
         guild_id=place.guild_id,
@@ -433,7 +528,8 @@ def _muted_replies(interaction: Interaction, entry: Mute, since: float) -> list[
 async def _delete_replies(interaction: Interaction, replies: list[StoredReply], text: str) -> None:
     """Delete replies, and show the progress below the response's text."""
     if not replies:
-        await edit_response(interaction, content=f"{text}\nThere was nothing to delete.")
+        nothing = gettext_lazy("There was nothing to delete.")
+        await edit_response(interaction, content=join_texts(text, nothing, separator="\n"))
         return
     deleted = 0
     failed = 0
@@ -445,7 +541,12 @@ async def _delete_replies(interaction: Interaction, replies: list[StoredReply], 
             failed += 1
         count = deleted + failed
         if count % PROGRESS_INTERVAL_MESSAGES == 0 or count == len(replies):
-            progress = f"Deleted {deleted} of {len(replies)} replies."
+            progress = gettext_lazy(
+                "Deleted {deleted} of {count} replies.", deleted=deleted, count=len(replies)
+            )
             if failed:
-                progress += f" {failed} could not be deleted: I lack Manage Messages there."
-            await edit_response(interaction, content=f"{text}\n{progress}")
+                lacking = gettext_lazy(
+                    "{count} could not be deleted: I lack Manage Messages there.", count=failed
+                )
+                progress = join_texts(progress, lacking)
+            await edit_response(interaction, content=join_texts(text, progress, separator="\n"))

@@ -31,7 +31,15 @@ from bot.platform.discord_kit.transformers import (
     request_origin,
 )
 from bot.platform.discord_kit.ui import button_view, defer, edit_response, respond
-from bot.platform.errors import RefusedError
+from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+    translate,
+)
 from bot.platform.messages import NO_MENTIONS
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Services
@@ -49,18 +57,33 @@ from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 from personas.schemas.import_report import ImportReport
 
-cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
+cards_are_for_moderators = guild_moderators_only(gettext_lazy("Cards belong to a server."))
+FORM_LABELS: dict[CardForm, str] = {
+    "png": gettext_noop("PNG: its picture, which carries the card"),
+    "v2": gettext_noop("JSON, version 2"),
+    "v3": gettext_noop("JSON, version 3"),
+    "charx": gettext_noop("CHARX: the card and its pictures"),
+    "toml": gettext_noop("TOML, as this bot keeps it"),
+}
 PROGRESS_INTERVAL_S = 2.0
 """Time between two looks at an import's progress."""
 
 
 @cards_are_for_moderators
-@PERSONA.command(name="import", description="Import a character card or an adapter (moderators).")
+@PERSONA.command(
+    name="import", description=gettext_noop("Import a character card or an adapter (moderators).")
+)
 @app_commands.describe(
-    card="The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB",
-    persona_id="A short name for the card's persona, or the persona that an adapter without a card is for",
-    adapter="A LoRA adapter for the persona: a zip of a peft folder; at most 25 MB",
-    hub="A LoRA adapter for the persona: owner/name or owner/name@revision on the model hub",
+    card=gettext_noop(
+        "The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB"
+    ),
+    persona_id=gettext_noop(
+        "A short name for the card's persona, or the persona that an adapter without a card is for"
+    ),
+    adapter=gettext_noop("A LoRA adapter for the persona: a zip of a peft folder; at most 25 MB"),
+    hub=gettext_noop(
+        "A LoRA adapter for the persona: owner/name or owner/name@revision on the model hub"
+    ),
 )
 @app_commands.rename(persona_id="id")
 async def import_(
@@ -78,7 +101,8 @@ async def import_(
         persona = services.personas.find(persona_id, guild_id)
     if card is None and persona is None:
         raise RefusedError(
-            "An adapter needs a persona.", "Give a card too, or name the persona in id."
+            gettext_lazy("An adapter needs a persona."),
+            gettext_lazy("Give a card too, or name the persona in id."),
         )
     await defer(interaction, ephemeral=True)
     lines = list[str]()
@@ -89,10 +113,11 @@ async def import_(
     if persona and (adapter or hub):
         notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
         lines += notes
-    text, files = with_import_list(lines, report)
+    language = interaction_language(interaction)
+    text, files = with_import_list([localise(line, language) for line in lines], report, language)
     await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
     if files:
-        await respond(interaction, "The result for each part:", files=files)
+        await respond(interaction, gettext_lazy("The result for each part:"), files=files)
 
 
 def _require_importable(
@@ -106,27 +131,36 @@ def _require_importable(
     """
     if not (card or adapter or hub):
         raise RefusedError(
-            "There is nothing to import.",
-            "Give a card, an adapter as a zip, or a hub's owner/name.",
+            gettext_lazy("There is nothing to import."),
+            gettext_lazy("Give a card, an adapter as a zip, or a hub's owner/name."),
         )
     if adapter and hub:
-        raise RefusedError("There are two adapters.", "Give a zip or a hub's owner/name.")
+        raise RefusedError(
+            gettext_lazy("There are two adapters."),
+            gettext_lazy("Give a zip or a hub's owner/name."),
+        )
     if card and card.size > MAX_CARD_BYTES:
         raise RefusedError(
-            f"{card.filename} has more than 25 MB.", "Leave its largest pictures out."
+            gettext_lazy("{filename} has more than 25 MB.", filename=card.filename),
+            gettext_lazy("Leave its largest pictures out."),
         )
     if adapter and adapter.size > MAX_CARD_BYTES:
         raise RefusedError(
-            f"{adapter.filename} has more than 25 MB.", "Put it on a hub, or ask the operator."
+            gettext_lazy("{filename} has more than 25 MB.", filename=adapter.filename),
+            gettext_lazy("Put it on a hub, or ask the operator."),
         )
     if hub and services.fetch_adapters != "moderators":
-        advice = "They can set FETCH_ADAPTERS to moderators. A zip of the adapter needs no hub."
+        advice = gettext_lazy(
+            "They can set FETCH_ADAPTERS to moderators. A zip of the adapter needs no hub."
+        )
         raise RefusedError(
-            "The operator does not let this bot fetch adapters from a hub here.", advice
+            gettext_lazy("The operator does not let this bot fetch adapters from a hub here."),
+            advice,
         )
     if hub and not HUB_ID_PATTERN.fullmatch(hub.partition("@")[0]):
         raise RefusedError(
-            "That is no repository's name.", "Write it as owner/name, or owner/name@revision."
+            gettext_lazy("That is no repository's name."),
+            gettext_lazy("Write it as owner/name, or owner/name@revision."),
         )
 
 
@@ -150,20 +184,23 @@ async def _import_card(
     lines = _import_lines(imported, guild_id)
     if services.reply_service.rules.age.applies(persona, guild_id):
         lines.append(
-            "It is age-restricted: it speaks only in channels that Discord marks so "
-            "(`/moderation age`)."
+            gettext_lazy(
+                "It is age-restricted: it speaks only in channels that Discord marks so "
+                "(`/moderation age`)."
+            )
         )
     services.audit.record(guild_id, origin.user_id, imported.change)
     book_notes, book = await import_character_book(
         guild_lore(services), guild_id, persona, imported.card
     )
-    lines += (f"{line} See `/persona lore ask`." for line in book_notes)
+    lines += (gettext_lazy("{note} See `/persona lore ask`.", note=line) for line in book_notes)
     notes, job = await VersionInstaller(services.home, services.store).install_bundled(
         origin, persona.id, imported.card, card.filename, base_model=services.base_model
     )
     view = None
     if job:
-        view = button_view(*job_buttons(job, services.store.versions.live(persona.id, guild_id)))
+        live = services.store.versions.live(persona.id, guild_id)
+        view = button_view(*job_buttons(job, live, interaction_language(interaction)))
     return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
 
 
@@ -174,7 +211,9 @@ async def _import_adapter(
     buttons.
     """
     services = interaction.client.services
-    said = [f"Importing an adapter for **{persona.name}** …"]
+    language = interaction_language(interaction)
+    head = gettext_lazy("Importing an adapter for **{persona}** …", persona=persona.name)
+    said = [localise(head, language)]
     origin = request_origin(interaction)
     with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
         if isinstance(source, discord.Attachment):
@@ -186,17 +225,21 @@ async def _import_adapter(
             await _show_progress(interaction, task, said)
             _, notes, job = await task
         except UnderstudyError as error:
-            return [f"No adapter was installed: {error}"], None
+            return [
+                gettext_lazy("No adapter was installed: {error}", error=error_text(error))
+            ], None
         except asyncio.CancelledError:
             if not task.cancelled():  # the bot is stopping
                 raise
-            return ["The import was cancelled. A download continues there the next time."], None
+            return [
+                gettext_lazy("The import was cancelled. A download continues there the next time.")
+            ], None
         finally:
             task.cancel()
     if job is None:
         return notes, None
     live = services.store.versions.live(persona.id, origin.guild_id)
-    return notes, button_view(*job_buttons(job, live))
+    return notes, button_view(*job_buttons(job, live, language))
 
 
 async def _import_in_turn(
@@ -219,7 +262,8 @@ async def _show_progress(
     interaction: Interaction, task: asyncio.Task[Any], said: list[str]
 ) -> None:
     """Show the last line of progress in the response until the task is done."""
-    cancel: discord.ui.Button[discord.ui.View] = discord.ui.Button(label="Cancel")
+    label = translate(gettext_noop("Cancel"), interaction_language(interaction))
+    cancel: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=label)
 
     async def pressed(press: discord.Interaction[Any]) -> None:
         task.cancel()
@@ -237,16 +281,15 @@ async def _show_progress(
 
 
 @cards_are_for_moderators
-@PERSONA.command(description="Get a persona's character card as a file (moderators).")
-@app_commands.describe(persona="Which persona", form="The format of the file")
+@PERSONA.command(description=gettext_noop("Get a persona's character card as a file (moderators)."))
+@app_commands.describe(
+    persona=gettext_noop("Which persona"), form=gettext_noop("The format of the file")
+)
 @app_commands.rename(form="format")
 @app_commands.choices(
     form=[
-        app_commands.Choice(name="PNG: its picture, which carries the card", value="png"),
-        app_commands.Choice(name="JSON, version 2", value="v2"),
-        app_commands.Choice(name="JSON, version 3", value="v3"),
-        app_commands.Choice(name="CHARX: the card and its pictures", value="charx"),
-        app_commands.Choice(name="TOML, as this bot keeps it", value="toml"),
+        app_commands.Choice(name=app_commands.locale_str(label), value=form)
+        for form, label in FORM_LABELS.items()
     ]
 )
 async def export(interaction: Interaction, persona: PersonaOption, form: CardForm = "png") -> None:
@@ -261,7 +304,10 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
     files = {file_name: card.content, **card.beside}
     if sum(map(len, files.values())) > interaction.filesize_limit:
         raise RefusedError(
-            f"The card of {persona.name} is too large for a message here.", "Choose another format."
+            gettext_lazy(
+                "The card of {persona} is too large for a message here.", persona=persona.name
+            ),
+            gettext_lazy("Choose another format."),
         )
     recipient = f"to a moderator of the server {guild_id}"
     log_card_export(
@@ -275,14 +321,20 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
     )
     await respond(
         interaction,
-        "\n".join([f"The card of **{persona.name}**.", *card.notes]),
+        join_texts(
+            gettext_lazy("The card of **{persona}**.", persona=persona.name),
+            *card.notes,
+            separator="\n",
+        ),
         files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
     )
 
 
 @cards_are_for_moderators
-@PERSONA.command(description="Remove a persona that this server has imported (moderators).")
-@app_commands.describe(persona="Which persona")
+@PERSONA.command(
+    description=gettext_noop("Remove a persona that this server has imported (moderators).")
+)
+@app_commands.describe(persona=gettext_noop("Which persona"))
 async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
     services = interaction.client.services
     await defer(interaction, ephemeral=True)
@@ -298,29 +350,45 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
     )
     await respond(
         interaction,
-        f"**{persona.name}** is removed, and lives nowhere here any more. Importing the card again "
-        "brings them back.",
+        gettext_lazy(
+            "**{persona}** is removed, and lives nowhere here any more. Importing the card again "
+            "brings them back.",
+            persona=persona.name,
+        ),
     )
 
 
 def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
     persona = imported.brought.persona
     tokens = imported.room.prose + imported.room.examples
-    state = "is a persona of this server now." if imported.brought.is_new else "has a new card."
-    lines = [
-        f"**{persona.name}** (`{short_id(persona, guild_id)}`) {state}",
-        f"It takes about {min(tokens, MAX_CARD_TOKENS)} tokens of every prompt. `/persona set` "
-        "gives it a channel.",
+    name = short_id(persona, guild_id)
+    state = gettext_lazy("**{persona}** (`{id}`) has a new card.", persona=persona.name, id=name)
+    if imported.brought.is_new:
+        state = gettext_lazy(
+            "**{persona}** (`{id}`) is a persona of this server now.", persona=persona.name, id=name
+        )
+    lines: list[str] = [
+        state,
+        gettext_lazy(
+            "It takes about {tokens} tokens of every prompt. `/persona set` gives it a channel.",
+            tokens=min(tokens, MAX_CARD_TOKENS),
+        ),
     ]
     if tokens > MAX_CARD_TOKENS:
         lines.append(
-            f"Its examples are long: only the first of them fit, of about {tokens} tokens in all."
+            gettext_lazy(
+                "Its examples are long: only the first of them fit, of about {tokens} tokens in "
+                "all.",
+                tokens=tokens,
+            )
         )
     if persona.speech:
         lines.append(
-            "Its examples have no lines of `{{user}}:` and `{{char}}:`, so they count as a "
-            "description."
+            gettext_lazy(
+                "Its examples have no lines of `{{user}}:` and `{{char}}:`, so they count as a "
+                "description."
+            )
         )
     if not persona.avatar:
-        lines.append("The card came without a picture.")
+        lines.append(gettext_lazy("The card came without a picture."))
     return lines

@@ -45,12 +45,21 @@ from bot.platform.discord_kit.ui import (
     text_field,
 )
 from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+    ngettext_lazy,
+    translate,
+)
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from bot.training.discord import TrainFromCardButton
 from personas.card.example_lines import count_examples
 from personas.errors import CardError, UnderstudyError
 from personas.schemas.chat import Persona
-from personas.schemas.formatting import count_of
 
 CREATE_FORM_PREFIX = "create:"
 """Prefix of the form's custom id; `here` or `later` follows, and the command's interaction id."""
@@ -58,7 +67,7 @@ EDIT_FORM_PREFIX = "edit:"
 """Prefix of the form's custom id; the persona's id follows."""
 TALK_FORM_PREFIX = "talk:"
 """Prefix of the form's custom id; the persona's id follows."""
-DM_TEXT = "A persona is created in a server."
+DM_TEXT = gettext_lazy("A persona is created in a server.")
 TYPED_FILE = "what-you-typed.toml"
 """The file on a refused form's answer from which it is opened again: nothing is stored for it, and
 it outlives a restart.
@@ -68,20 +77,31 @@ READ_TIMEOUT_S = 1.5
 """Time to read a file before a form opens, which Discord wants within three seconds."""
 PLACEHOLDERS = {
     "name": "Marlow Finch",
-    "description": "A retired lighthouse keeper who now repairs clocks and misses the fog.",
-    "speech": "Slowly, in short sentences, and never without a remark about the weather.",
+    "description": gettext_lazy(
+        "A retired lighthouse keeper who now repairs clocks and misses the fog."
+    ),
+    "speech": gettext_lazy(
+        "Slowly, in short sentences, and never without a remark about the weather."
+    ),
+    # The card is read by these marks in any language.
     "mes_example": "You: How was your day?\nMarlow: Long. The tide was late again.",
-    "first_mes": "Mind the step. It was a ladder once.",
+    "first_mes": gettext_lazy("Mind the step. It was a ladder once."),
 }
+NEW_PERSONA_TITLE = gettext_noop("New persona")
+EDIT_TITLE = gettext_noop("Edit {persona}")
 REQUIRED_FIELDS = ("name", "description")
 PERSONA_ID = r"(?P<persona>[a-z0-9][a-z0-9_-]*)"
 
 
 @guild_moderators_only(DM_TEXT)
-@PERSONA.command(description="Create a persona in a form, without a file (moderators).")
+@PERSONA.command(
+    description=gettext_noop("Create a persona in a form, without a file (moderators).")
+)
 @app_commands.describe(
-    picture="Its picture, or a character card that fills in what you leave empty; at most 8 MB",
-    use_here="Give it this channel at once (a button offers it if left out)",
+    picture=gettext_noop(
+        "Its picture, or a character card that fills in what you leave empty; at most 8 MB"
+    ),
+    use_here=gettext_noop("Give it this channel at once (a button offers it if left out)"),
 )
 async def create(
     interaction: Interaction,
@@ -97,13 +117,21 @@ async def create(
     if picture:
         if picture.size > MAX_PICTURE_BYTES:
             raise RefusedError(
-                f"{picture.filename} has more than {MAX_PICTURE_BYTES // 2**20} MB.",
-                "Choose a smaller picture. `/persona import` takes cards of up to 25 MB.",
+                gettext_lazy(
+                    "{file} has more than {size} MB.",
+                    file=picture.filename,
+                    size=MAX_PICTURE_BYTES // 2**20,
+                ),
+                gettext_lazy(
+                    "Choose a smaller picture. `/persona import` takes cards of up to 25 MB."
+                ),
             )
         typed = await _fields_of_card(picture)
         interaction.client.services.form_files[interaction.id] = picture
         custom_id += f":{interaction.id}"
-    await send_form(interaction, persona_form("New persona", custom_id, typed))
+    language = interaction_language(interaction)
+    title = translate(NEW_PERSONA_TITLE, language)
+    await send_form(interaction, persona_form(title, custom_id, typed, language))
 
 
 async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
@@ -125,7 +153,9 @@ async def _read_in_time(attachment: discord.Attachment) -> bytes:
         return await attachment.read()
 
 
-def persona_form(title: str, custom_id: str, typed: PersonaForm) -> discord.ui.Modal:
+def persona_form(
+    title: str, custom_id: str, typed: PersonaForm, language: Language
+) -> discord.ui.Modal:
     """The form of a persona, with what was typed. Fields that are too long for Discord are left
     empty.
     """
@@ -141,11 +171,13 @@ def persona_form(title: str, custom_id: str, typed: PersonaForm) -> discord.ui.M
             custom_id=key,
             style=style,
             default=value or None,
-            placeholder=PLACEHOLDERS[key],
+            placeholder=localise(PLACEHOLDERS[key], language),
             required=key in REQUIRED_FIELDS,
             max_length=max(MAX_FIELD_CHARS[key], len(value)),
         )
-        labels.append(discord.ui.Label(text=label, description=FIELD_HINTS[key], component=box))
+        hint = localise(FIELD_HINTS[key], language)
+        text = localise(label, language)
+        labels.append(discord.ui.Label(text=text, description=hint, component=box))
     return form(title, custom_id, *labels)
 
 
@@ -173,22 +205,27 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
     )
     notes = [*_example_notes(persona), *notes]
     if interaction_id and file is None:
-        notes.append("Its picture was lost when the bot restarted.")
+        notes.append(gettext_lazy("Its picture was lost when the bot restarted."))
     try:
         services.reply_service.rules.age.require(persona, interaction.channel)
     except AgeRestrictedError as error:
-        notes.append(str(error))
+        notes.append(error_text(error))
         where = ""
     if where == "here":
         await _use_here(interaction, persona, notes)
         return
     name = short_id(persona, interaction.guild_id or 0)
     use_here = UseHereButton.of(interaction, persona)
-    press = f"Press **{use_here.item.label}**: it answers there from then on."
+    label = use_here.item.label
+    press = gettext_lazy("Press **{button}**: it answers there from then on.", button=label)
     if persona.first_mes:
-        press = f"Press **{use_here.item.label}**: it says its first line there."
-    lines = [f"**{persona.name}** (`{name}`) is a persona of this server now.", *notes, press]
-    await _show(interaction, "\n".join(lines), button_view(use_here, EditPersonaButton(persona.id)))
+        press = gettext_lazy("Press **{button}**: it says its first line there.", button=label)
+    head = gettext_lazy(
+        "**{persona}** (`{id}`) is a persona of this server now.", persona=persona.name, id=name
+    )
+    edit = EditPersonaButton(persona.id, language=interaction_language(interaction))
+    text = join_texts(head, *notes, press, separator="\n")
+    await _show(interaction, text, button_view(use_here, edit))
 
 
 async def edit_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
@@ -207,15 +244,25 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
     services.audit.record(
         interaction.guild_id or 0, interaction.user.id, f"edited the card of **{persona.name}**"
     )
-    lines = [f"**{persona.name}** speaks by this card from the next reply on."]
-    lines += _example_notes(persona)
-    await _show(interaction, "\n".join(lines), _next_steps(persona))
+    head = gettext_lazy(
+        "**{persona}** speaks by this card from the next reply on.", persona=persona.name
+    )
+    text = join_texts(head, *_example_notes(persona), separator="\n")
+    await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
 
 
 def _example_notes(persona: Persona) -> list[str]:
     """Say how many examples a form's card has, if any."""
     count = count_examples(persona.mes_example)
-    return [f"It has {count_of(count, 'example')} of how it talks."] if count else []
+    if not count:
+        return []
+    return [
+        ngettext_lazy(
+            "It has {count} example of how it talks.",
+            "It has {count} examples of how it talks.",
+            count,
+        )
+    ]
 
 
 async def talk_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
@@ -251,7 +298,7 @@ async def _show(
     if _opened_by_text(interaction):
         await edit_response(
             interaction,
-            content=text[:MAX_MESSAGE_CHARS],
+            content=localise(text, interaction_language(interaction))[:MAX_MESSAGE_CHARS],
             view=view,
             attachments=attached,
             allowed_mentions=NO_MENTIONS,
@@ -269,17 +316,21 @@ async def _offer_again(
     error: UnderstudyError,
 ) -> None:
     """Show what is wrong, with a button that opens the form with what was typed."""
-    lines = []
+    lines: list[str] = []
     if isinstance(error, InvalidFormError):
         for key, problem in error.wrong.items():
-            lines.append(f"**{FIELD_LABELS[key]}** {problem}" if key else problem)
+            field = gettext_lazy("**{field}**", field=FIELD_LABELS[key]) if key else ""
+            lines.append(join_texts(field, problem) if field else problem)
     else:
         lines.append(error_text(error))
     files = {TYPED_FILE: typed.dump()}
     if file and "file" not in getattr(error, "wrong", {}):
         files[file.name] = file.content
-    lines.append("-# Nothing you typed is lost: **Try again** opens the form with it.")
-    await _show(interaction, "\n".join(lines), button_view(TryAgainButton(form_id)), files)
+    lines.append(
+        gettext_lazy("-# Nothing you typed is lost: **Try again** opens the form with it.")
+    )
+    button = TryAgainButton(form_id, language=interaction_language(interaction))
+    await _show(interaction, join_texts(*lines, separator="\n"), button_view(button), files)
 
 
 async def _attached_file(interaction: Interaction, interaction_id: str) -> CardFile | None:
@@ -298,7 +349,9 @@ async def _attached_file(interaction: Interaction, interaction_id: str) -> CardF
     try:
         return CardFile(attachment.filename, await attachment.read())
     except (discord.HTTPException, *UNCERTAIN_ERRORS):
-        raise RefusedError("Discord does not deliver the picture.", "Try again.") from None
+        raise RefusedError(
+            gettext_lazy("Discord does not deliver the picture."), gettext_lazy("Try again.")
+        ) from None
 
 
 async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]) -> None:
@@ -308,33 +361,41 @@ async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]
     answers = usual_answers(bot)
     service = bot.services.reply_service
     is_new = service.assign(persona, channel, answers=answers, user_id=interaction.user.id)
-    lines = [
+    text = join_texts(
         assigned_text(persona, answers, channel, bot.intents.message_content),
         *notes,
-        "**What next?**",
-    ]
-    lines.append(f"1. **Talk to it:** write in {channel.mention}.")
-    lines.append("2. **Teach it:** lore are facts that it looks up, examples are how it talks.")
-    lines.append(
-        "3. **Train it** on replies that a model writes from its card, on lore, or on a chat log."
+        gettext_lazy("**What next?**"),
+        gettext_lazy("1. **Talk to it:** write in {channel}.", channel=channel.mention),
+        gettext_lazy(
+            "2. **Teach it:** lore are facts that it looks up, examples are how it talks."
+        ),
+        gettext_lazy(
+            "3. **Train it** on replies that a model writes from its card, on lore, or on a chat "
+            "log."
+        ),
+        separator="\n",
     )
-    await _show(interaction, "\n".join(lines), _next_steps(persona))
+    await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
     if is_new:  # last, as Discord may refuse it
         await service.greet(persona, channel, interaction.user.display_name)
 
 
-def _next_steps(persona: Persona) -> discord.ui.View:
+def _next_steps(persona: Persona, language: Language) -> discord.ui.View:
+    edit = gettext_lazy("Edit, add examples")
     return button_view(
-        TalkButton(persona.id),
-        AddLoreButton(persona.id),
-        EditPersonaButton(persona.id, label="Edit, add examples"),
-        TrainButton(persona.id),
+        TalkButton(persona.id, language=language),
+        AddLoreButton(persona.id, language=language),
+        EditPersonaButton(persona.id, label=edit, language=language),
+        TrainButton(persona.id, language=language),
     )
 
 
 def _channel(interaction: Interaction) -> GuildChannel:
     if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError(f"Personas live in {SPEAK_PLACES}.", "Try it in one of them.")
+        raise RefusedError(
+            gettext_lazy("Personas live in {places}.", places=SPEAK_PLACES),
+            gettext_lazy("Try it in one of them."),
+        )
     return interaction.channel
 
 
@@ -349,7 +410,8 @@ async def _typed_before(attachment: discord.Attachment) -> PersonaForm:
         return PersonaForm.parse(await _read_in_time(attachment))
     except (discord.HTTPException, *UNCERTAIN_ERRORS):
         raise RefusedError(
-            "Discord does not deliver what you typed.", "Press **Try again** once more."
+            gettext_lazy("Discord does not deliver what you typed."),
+            gettext_lazy("Press **Try again** once more."),
         ) from None
 
 
@@ -357,7 +419,7 @@ class TryAgainButton(PersistentButton, template=r"retry-form:(?P<form>.+)"):
     """Opens a refused form with what was typed."""
 
     form: str
-    label = "Try again"
+    label = gettext_lazy("Try again")
     style = discord.ButtonStyle.primary
     moderators_only = True
 
@@ -368,10 +430,11 @@ class TryAgainButton(PersistentButton, template=r"retry-form:(?P<form>.+)"):
         for attachment in attachments:
             if attachment.filename == TYPED_FILE:
                 typed = await _typed_before(attachment)
-        title = "New persona"
+        language = interaction_language(interaction)
+        title = translate(NEW_PERSONA_TITLE, language)
         if self.form.startswith(EDIT_FORM_PREFIX):
-            title = f"Edit {typed.name}"
-        await send_form(interaction, persona_form(title, self.form, typed))
+            title = translate(EDIT_TITLE, language, persona=typed.name)
+        await send_form(interaction, persona_form(title, self.form, typed, language))
 
 
 class _PersonaButton(PersistentButton, template=r"never persona:"):
@@ -394,11 +457,15 @@ class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
     def of(cls, interaction: Interaction, persona: Persona) -> "UseHereButton":
         """The button for a channel, whose label names it, and the persona that moves out."""
         channel = _channel(interaction)
-        label = f"Use it in #{channel}"
+        label = gettext_lazy("Use it in #{channel}", channel=str(channel))
         others = interaction.client.services.personas_in(channel_ref(channel))
         if others:
-            label += f", in place of {', '.join(other.name for other in others)}"
-        return cls(persona.id, label=label[:80])
+            label = gettext_lazy(
+                "Use it in #{channel}, in place of {personas}",
+                channel=str(channel),
+                personas=", ".join(other.name for other in others),
+            )
+        return cls(persona.id, label=localise(label, interaction_language(interaction))[:80])
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)
@@ -409,7 +476,7 @@ class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
 class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
     """Opens the form of a persona with its card's fields."""
 
-    label = "Edit"
+    label = gettext_lazy("Edit")
     moderators_only = True
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -418,40 +485,48 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         typed = PersonaForm.of_table(table)
         if any(len(getattr(typed, key)) > MAX_MODAL_VALUE_CHARS for key in MAX_FIELD_CHARS):
             raise RefusedError(
-                f"The card of {persona.name} is too long for a form on Discord.",
-                "The operator can edit it on the dashboard.",
+                gettext_lazy(
+                    "The card of {persona} is too long for a form on Discord.", persona=persona.name
+                ),
+                gettext_lazy("The operator can edit it on the dashboard."),
             )
         form_id = f"{EDIT_FORM_PREFIX}{persona.id}"
-        await send_form(interaction, persona_form(f"Edit {persona.name}", form_id, typed))
+        language = interaction_language(interaction)
+        title = translate(EDIT_TITLE, language, persona=persona.name)
+        await send_form(interaction, persona_form(title, form_id, typed, language))
 
 
 class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
     """Opens a form for a message to the persona."""
 
-    label = "Talk to it"
+    label = gettext_lazy("Talk to it")
     style = discord.ButtonStyle.primary
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)
-        text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
+        language = interaction_language(interaction)
+        label = translate(gettext_noop("What you want to say"), language)
+        text = text_field(label, "text", MAX_QUESTION_CHARS)
         form_id = f"{TALK_FORM_PREFIX}{persona.id}"
-        await send_form(interaction, form(f"Talk to {persona.name}", form_id, text))
+        title = translate(gettext_noop("Talk to {persona}"), language, persona=persona.name)
+        await send_form(interaction, form(title, form_id, text))
 
 
 class AddLoreButton(_PersonaButton, template=rf"add-lore:{PERSONA_ID}"):
     """Opens the form of `/persona lore add`."""
 
-    label = "Add lore"
+    label = gettext_lazy("Add lore")
     moderators_only = True
 
     async def pressed(self, interaction: Interaction) -> None:
-        await send_form(interaction, lore_form(self.require(interaction)))
+        persona = self.require(interaction)
+        await send_form(interaction, lore_form(persona, interaction_language(interaction)))
 
 
 class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
     """Says how to train the persona, and offers the way that needs nothing but its card."""
 
-    label = "Train it"
+    label = gettext_lazy("Train it")
     moderators_only = True
     actions = ("train",)
 
@@ -459,35 +534,46 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
         persona = self.require(interaction)
         guild_id = interaction.guild_id or 0
         files = guild_lore(interaction.client.services).files(guild_id, persona.id)
-        buttons: list[PersistentButton] = [TrainFromCardButton(persona.id)]
+        language = interaction_language(interaction)
+        buttons: list[PersistentButton] = [TrainFromCardButton(persona.id, language=language)]
         if not files:
-            buttons.append(AddLoreButton(persona.id))
+            buttons.append(AddLoreButton(persona.id, language=language))
         text = _training_text(persona, short_id(persona, guild_id), len(files))
         await respond(interaction, text, button_view(*buttons))
 
 
 def _training_text(persona: Persona, short_name: str, files: int) -> str:
     """Say how a persona with so many files of lore is trained."""
-    log = (
-        "a chat log in which it speaks, which the operator uploads on the dashboard: "
-        f"`/finetune start persona:{short_name} dataset:…`"
-    )
-    lines = [
-        f"A training needs replies for {persona.name} to learn from:",
-        f"- from its card and lore, which a model writes first: press **{TrainFromCardButton.label}** "
-        f"(or type `/finetune start persona:{short_name} from:card`)",
+    lines: list[str] = [
+        gettext_lazy("A training needs replies for {persona} to learn from:", persona=persona.name),
+        gettext_lazy(
+            "- from its card and lore, which a model writes first: press **{button}** (or type "
+            "`{command}`)",
+            button=TrainFromCardButton.label,
+            command=f"/finetune start persona:{short_name} from:card",
+        ),
     ]
     if files:
         lines.append(
-            f"- from its lore alone (it has {count_of(files, 'file')}; two texts at least): "
-            f"`/finetune start persona:{short_name} lore_pairs:1`"
+            ngettext_lazy(
+                "- from its lore alone (it has {count} file; two texts at least): `{command}`",
+                "- from its lore alone (it has {count} files; two texts at least): `{command}`",
+                files,
+                command=f"/finetune start persona:{short_name} lore_pairs:1",
+            )
         )
     lines += [
-        f"- or {log}",
-        "It keeps answering meanwhile, and you decide whether the new version goes live. After "
-        "that, `/persona teach` corrects single replies.",
+        gettext_lazy(
+            "- or a chat log in which it speaks, which the operator uploads on the dashboard: "
+            "`{command}`",
+            command=f"/finetune start persona:{short_name} dataset:…",
+        ),
+        gettext_lazy(
+            "It keeps answering meanwhile, and you decide whether the new version goes live. After "
+            "that, `/persona teach` corrects single replies."
+        ),
     ]
-    return "\n".join(lines)
+    return join_texts(*lines, separator="\n")
 
 
 CREATION_BUTTONS: tuple[Any, ...] = (

@@ -21,6 +21,17 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, form, respond, send_form, text_field
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    Language,
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+    ngettext_lazy,
+    translate,
+)
 from bot.services import Services
 from personas.home.lore_sets import LoreSet
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -28,17 +39,18 @@ from personas.lore.index import guild_owner
 from personas.lore.index_terms import has_words
 from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
-from personas.schemas.formatting import count_of
 
+TITLE_LABEL = gettext_noop("Title")
+TEXT_LABEL = gettext_noop("Text (markdown)")
 LORE_FORM_PREFIX = "lore:"
 """Prefix of the form's custom id; the persona's id follows."""
-DM_TEXT = "Lore is added to a server."
+DM_TEXT = gettext_lazy("Lore is added to a server.")
 MAX_SHOWN_MATCHES = 4
 MAX_SHOWN_KEYS = 6
 MAX_EXCERPT_CHARS = 160
 LORE = app_commands.Group(
     name="lore",
-    description="The lore of personas: facts about themselves and their world.",
+    description=gettext_noop("The lore of personas: facts about themselves and their world."),
     parent=PERSONA,
 )
 
@@ -58,25 +70,32 @@ FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
 @guild_moderators_only(DM_TEXT)
 @LORE.command(
     name="add",
-    description="Give a persona lore in this server (moderators): a file, or text in a form.",
+    description=gettext_noop(
+        "Give a persona lore in this server (moderators): a file, or text in a form."
+    ),
 )
 @app_commands.describe(
-    persona="Which persona",
+    persona=gettext_noop("Which persona"),
     file=(
-        "Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens if "
-        "left out)"
+        gettext_noop(
+            "Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens "
+            "if left out)"
+        )
     ),
 )
 async def lore_add(
     interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None
 ) -> None:
     if file is None:
-        await send_form(interaction, lore_form(persona))
+        await send_form(interaction, lore_form(persona, interaction_language(interaction)))
         return
     most = max_upload_bytes(file.filename)
     if file.size > most:
         raise RefusedError(
-            f"{file.filename} has more than {most // 1000:,} KB.", "Split it into several files."
+            gettext_lazy(
+                "{file} has more than {size:,} KB.", file=file.filename, size=most // 1000
+            ),
+            gettext_lazy("Split it into several files."),
         )
     await defer(interaction, ephemeral=True)
     await _add_lore(
@@ -90,9 +109,10 @@ async def lore_add(
 
 @guild_moderators_only(DM_TEXT)
 @LORE.command(
-    name="remove", description="Remove a lore file that this server has added (moderators)."
+    name="remove",
+    description=gettext_noop("Remove a lore file that this server has added (moderators)."),
 )
-@app_commands.describe(persona="Which persona", file="Which file")
+@app_commands.describe(persona=gettext_noop("Which persona"), file=gettext_noop("Which file"))
 async def lore_remove(interaction: Interaction, persona: PersonaOption, file: FileOption) -> None:
     guild_id = interaction.guild_id or 0
     services = interaction.client.services
@@ -102,18 +122,26 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
     services.audit.record(
         guild_id, interaction.user.id, f"removed `{file}` from the lore of **{persona.name}**"
     )
-    await respond(interaction, f"{persona.name} has forgotten `{file}`.")
+    await respond(
+        interaction,
+        gettext_lazy("{persona} has forgotten `{file}`.", persona=persona.name, file=file),
+    )
 
 
-@LORE.command(name="ask", description="Show which lore a question finds, and why.")
-@app_commands.describe(question="A question, as you would ask it", persona=CHANNEL_PERSONA_HELP)
+@LORE.command(name="ask", description=gettext_noop("Show which lore a question finds, and why."))
+@app_commands.describe(
+    question=gettext_noop("A question, as you would ask it"), persona=CHANNEL_PERSONA_HELP
+)
 async def lore_ask(
     interaction: Interaction,
     question: app_commands.Range[str, 1, 500],
     persona: PersonaOption | None = None,
 ) -> None:
     if not has_words(question):
-        raise RefusedError("The question has no words.", "Write what a member might ask.")
+        raise RefusedError(
+            gettext_lazy("The question has no words."),
+            gettext_lazy("Write what a member might ask."),
+        )
     persona = persona or channel_persona(interaction)
     lore = interaction.client.services.lore
     guild_id = interaction.guild_id or 0
@@ -121,8 +149,11 @@ async def lore_ask(
     ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
     sets = interaction.client.services.lore_sets
     names = [sets.sets[set_id].name for set_id in sets.taken(persona.id, guild_id)]
-    text = _matches_text(persona, ranking)
-    text += f"\n-# Shared sets: {', '.join(names) or 'none'} (`/persona lore sets`)."
+    shared = gettext_lazy(
+        "-# Shared sets: {names} (`/persona lore sets`).",
+        names=", ".join(names) or gettext_lazy("none"),
+    )
+    text = join_texts(*_match_lines(persona, ranking), shared, separator="\n")
     await respond(interaction, text, suppress_embeds=True)
 
 
@@ -136,13 +167,15 @@ SetOption = app_commands.Transform[str, SuggestionTransformer(_set_names)]
 @guild_moderators_only(DM_TEXT)
 @LORE.command(
     name="sets",
-    description="Show shared sets of lore, such as a world's; let personas use one, or not (moderators).",
+    description=gettext_noop(
+        "Show shared sets of lore, such as a world's; let personas use one, or not (moderators)."
+    ),
 )
 @app_commands.rename(name="set")
 @app_commands.describe(
-    name="Which set (all are shown if left out)",
-    use="Whether it is used here (only shown if left out)",
-    persona="By which persona (all of this server if left out)",
+    name=gettext_noop("Which set (all are shown if left out)"),
+    use=gettext_noop("Whether it is used here (only shown if left out)"),
+    persona=gettext_noop("By which persona (all of this server if left out)"),
 )
 async def lore_sets(
     interaction: Interaction,
@@ -156,10 +189,15 @@ async def lore_sets(
     if use is None:
         chosen = [services.lore_sets.find(name)] if name else services.lore_sets.sets.values()
         lines = [_set_text(services, guild_id, lore_set) for lore_set in chosen]
-        await respond(interaction, "\n".join(lines) or "There are no sets of lore.")
+        text = (
+            join_texts(*lines, separator="\n")
+            if lines
+            else gettext_lazy("There are no sets of lore.")
+        )
+        await respond(interaction, text)
         return
     if not name:
-        raise RefusedError("Which set?", "Name it in the option `set`.")
+        raise RefusedError(gettext_lazy("Which set?"), gettext_lazy("Name it in the option `set`."))
     lore_set = services.lore_sets.find(name)
     if persona:
         services.lore_sets.choose(lore_set.id, use, guild_id=guild_id, persona_id=persona.id)
@@ -170,26 +208,40 @@ async def lore_sets(
     services.audit.record(
         guild_id, interaction.user.id, f"let {whose} {verb} the lore **{lore_set.name}**"
     )
-    await respond(interaction, f"Done.\n{_set_text(services, guild_id, lore_set)}")
+    await respond(
+        interaction, gettext_lazy("Done.\n{set}", set=_set_text(services, guild_id, lore_set))
+    )
 
 
 def _set_text(services: Services, guild_id: int, lore_set: LoreSet) -> str:
     """Describe a set, and who of a server uses it."""
     owners = (lore_set.id, guild_owner(OPERATOR_GUILD_ID, lore_set.id))
-    passages = count_of(len(services.lore.passages_of(*owners)), "passage")
+    passages = _passages_text(len(services.lore.passages_of(*owners)))
     users = []
     for persona in services.personas.of(guild_id).values():
         if lore_set.id in services.lore_sets.taken(persona.id, guild_id):
             users.append(persona.name)
-    about = f": {lore_set.about}" if lore_set.about else ""
-    return f"**{lore_set.name}** ({passages}){about}\n-# Used by {', '.join(users) or 'nobody'}."
+    head = gettext_lazy("**{name}** ({passages})", name=lore_set.name, passages=passages)
+    if lore_set.about:
+        head = gettext_lazy("{head}: {about}", head=head, about=lore_set.about)
+    used = gettext_lazy(
+        "-# Used by {personas}.", personas=", ".join(users) or gettext_lazy("nobody")
+    )
+    return join_texts(head, used, separator="\n")
 
 
-def lore_form(persona: Persona) -> discord.ui.Modal:
+def _passages_text(count: int) -> LocalisableText:
+    return ngettext_lazy("{count} passage", "{count} passages", count)
+
+
+def lore_form(persona: Persona, language: Language) -> discord.ui.Modal:
     """The form behind `/persona lore add` without a file."""
-    title = discord.ui.TextInput[discord.ui.Modal](label="Title", custom_id="title", max_length=60)
-    text = text_field("Text (markdown)", "text", 4000)
-    return form(f"Lore for {persona.name}", f"{LORE_FORM_PREFIX}{persona.id}", title, text)
+    title = discord.ui.TextInput[discord.ui.Modal](
+        label=translate(TITLE_LABEL, language), custom_id="title", max_length=60
+    )
+    text = text_field(translate(TEXT_LABEL, language), "text", 4000)
+    heading = translate(gettext_noop("Lore for {persona}"), language, persona=persona.name)
+    return form(heading, f"{LORE_FORM_PREFIX}{persona.id}", title, text)
 
 
 async def add_lore_from_form(
@@ -226,20 +278,24 @@ async def _add_lore(
         )
 
     added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
-    count = count_of(added.passages, "passage")
     files = ", ".join(f"`{file}`" for file in added.files)
     services.audit.record(
         guild_id, interaction.user.id, f"changed the lore of **{persona.name}** ({files})"
     )
-    lines = [
-        f"{persona.name} knows {files} now ({count}), in this server only. "
-        "`/persona lore ask` shows what a question finds, `/persona lore remove` removes it."
-    ]
+    line = gettext_lazy(
+        "{persona} knows {files} now ({passages}), in this server only. `/persona lore ask` shows "
+        "what a question finds, `/persona lore remove` removes it.",
+        persona=persona.name,
+        files=files,
+        passages=_passages_text(added.passages),
+    )
     if added.report is None:
-        await respond(interaction, lines[0])
+        await respond(interaction, line)
         return
-    lines[0] = f"This is {added.kind}. {lines[0]}"
-    text, attached = with_import_list(lines, added.report)
+    kind = gettext_lazy("This is {kind}.", kind=added.kind)
+    language = interaction_language(interaction)
+    whole = localise(join_texts(kind, line), language)
+    text, attached = with_import_list([whole], added.report, language)
     await respond(interaction, text, files=attached, suppress_embeds=True)
 
 
@@ -248,41 +304,72 @@ def guild_lore(services: Services) -> GuildLore:
     return GuildLore(services.home, services.lore)
 
 
-def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
+def _match_lines(persona: Persona, ranking: LoreRanking) -> list[str]:
     """Describe the matches, the near misses, and why. The sources read as under a reply."""
     if not ranking.matches:
-        return f"There is no lore for {persona.name} yet. `/persona lore add` gives them some."
+        return [
+            gettext_lazy(
+                "There is no lore for {persona} yet. `/persona lore add` gives them some.",
+                persona=persona.name,
+            )
+        ]
     selected = {id(match) for match in ranking.selected()}
-    count = "1 passage" if len(selected) == 1 else f"{len(selected) or 'no'} passages"
-    threshold = f"A passage matches with a score of {MIN_SCORE:g} or more"
-    lines = [
-        f"**{persona.name}** would be given {count}. "
-        f"{threshold}{ranking.note and f'; {ranking.note}'}:"
-    ]
+    given = gettext_lazy("**{persona}** would be given no passages.", persona=persona.name)
+    if selected:
+        given = gettext_lazy(
+            "**{persona}** would be given {passages}.",
+            persona=persona.name,
+            passages=_passages_text(len(selected)),
+        )
+    threshold = gettext_lazy(
+        "A passage matches with a score of {score:g} or more:", score=MIN_SCORE
+    )
+    if ranking.note:
+        threshold = gettext_lazy(
+            "A passage matches with a score of {score:g} or more; {note}:",
+            score=MIN_SCORE,
+            note=ranking.note,
+        )
+    lines: list[str] = [join_texts(given, threshold)]
     for match in ranking.matches[:MAX_SHOWN_MATCHES]:
         mark = "❌"
         if id(match) in selected:
             mark = "✅"
         elif match.is_match:
             mark = "➖"
-        score = "by keys" if match.by_keys else f"{match.score:.2f}"
-        lines.append(f"{mark} **{score}** `{match.passage.source}` {match.passage.heading}")
-        lines += [f"-# {_match_reason(match)}", f"> {_excerpt(match.passage.text)}"]
-    return "\n".join(lines)
+        score = gettext_lazy("by keys") if match.by_keys else f"{match.score:.2f}"
+        lines.append(
+            gettext_lazy(
+                "{mark} **{score}** `{source}` {heading}",
+                mark=mark,
+                score=score,
+                source=match.passage.source,
+                heading=match.passage.heading,
+            )
+        )
+        reason = gettext_lazy("-# {line}", line=_match_reason(match))
+        lines += [reason, f"> {_excerpt(match.passage.text)}"]
+    return lines
 
 
 def _match_reason(match: PassageMatch) -> str:
     if match.is_always:
-        return "given with every message"
+        return gettext_lazy("given with every message")
     if match.keys:
-        return f"its keys: {discord.utils.escape_markdown(', '.join(match.keys[:MAX_SHOWN_KEYS]))}"
+        keys = discord.utils.escape_markdown(", ".join(match.keys[:MAX_SHOWN_KEYS]))
+        return gettext_lazy("its keys: {keys}", keys=keys)
     if match.is_ruled_out:
-        return "given by its keys only, and they do not match"
-    words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
+        return gettext_lazy("given by its keys only, and they do not match")
+    words = ", ".join(sorted(match.words, key=lambda word: -match.words[word]))
     meaning = f"{match.by_meaning:+.2f}"
     if match.cosine is None:
-        meaning = "not compared (another language)"
-    return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"
+        meaning = gettext_lazy("not compared (another language)")
+    return gettext_lazy(
+        "meaning {meaning} · shared words {score:+.2f} ({words})",
+        meaning=meaning,
+        score=match.by_words,
+        words=words or gettext_lazy("none"),
+    )
 
 
 def _excerpt(text: str) -> str:

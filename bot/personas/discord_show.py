@@ -20,13 +20,19 @@ from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_
 from bot.platform.discord_kit.transformers import PERSONA, Interaction, require_speak_channel
 from bot.platform.discord_kit.ui import defer, respond_with_layout
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+)
 from bot.services import Services
 from bot.store import Channel
 from personas.schemas.chat import Persona
 
 PICTURE_FILE = "picture.jpg"
-REST_TEXT = "-# The rest is on the persona's page."
+REST_TEXT = gettext_lazy("-# The rest is on the persona's page.")
 
 
 @PERSONA.command(description=gettext_noop("Show the persona of this channel."))
@@ -42,12 +48,13 @@ async def show(interaction: Interaction) -> None:
         )
     await defer(interaction, ephemeral=True)
     picture = await asyncio.to_thread(_picture, persona)
+    language = interaction_language(interaction)
+    texts = [
+        _who_text(interaction, persona, setting, place),
+        _replies_text(services, persona, place),
+    ]
     who, *more = fit_texts(
-        [
-            _who_text(interaction, persona, setting, place),
-            _replies_text(services, persona, place),
-        ],
-        REST_TEXT,
+        [localise(text, language) for text in texts], localise(REST_TEXT, language)
     )
     items: list[Item] = [ui.TextDisplay(who)]
     if picture:
@@ -64,13 +71,19 @@ def _who_text(
 ) -> str:
     """Say who the persona is, which messages it answers, and which version of it is live."""
     services = interaction.client.services
-    live = live_text(services, persona, place.guild_id) or "base model (not trained yet)"
-    lines = [
+    live = live_text(services, persona, place.guild_id) or gettext_lazy(
+        "base model (not trained yet)"
+    )
+    lines: list[str] = [
         f"### **{persona.name}** (`{short_id(persona, place.guild_id)}`)",
         discord_text(persona.tagline),
-        f"{_answers_text(interaction, persona, setting, place)}. Live: {live}.",
+        gettext_lazy(
+            "{answers}. Live: {version}.",
+            answers=_answers_text(interaction, persona, setting, place),
+            version=live,
+        ),
     ]
-    return "\n".join(filter(None, lines))
+    return join_texts(*filter(None, lines), separator="\n")
 
 
 def _answers_text(
@@ -79,12 +92,12 @@ def _answers_text(
     """Say which messages the persona answers in a channel."""
     rules = interaction.client.services.reply_service.rules
     if rules.muted(persona, place):
-        return "Muted by a moderator (`/persona unmute`)"
+        return gettext_lazy("Muted by a moderator (`/persona unmute`)")
     if rules.age.refuses(persona, interaction.channel):
-        return "Silent here: it is age-restricted, and this channel is not"
+        return gettext_lazy("Silent here: it is age-restricted, and this channel is not")
     if setting.answers == "everything" or not place.guild_id:
-        return "Answers every message, and /chat"
-    return "Answers messages that mention me, and /chat"
+        return gettext_lazy("Answers every message, and /chat")
+    return gettext_lazy("Answers messages that mention me, and /chat")
 
 
 def _replies_text(services: Services, persona: Persona, place: ChannelRef) -> str:
@@ -94,7 +107,7 @@ def _replies_text(services: Services, persona: Persona, place: ChannelRef) -> st
         lines.append(further_text(further))
     if place.guild_id and (face := services.faces.chosen(place.guild_id)):
         lines.append(face_text(services.faces, face, place.guild_id))
-    return "\n".join(lines)
+    return join_texts(*lines, separator="\n")
 
 
 def _picture(persona: Persona) -> discord.File | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from bot.personas.registry import short_id
 from bot.personas.revisions import RevisionHistory
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
@@ -83,18 +84,28 @@ class GuildLore:
         own = sum(path.parent == folder for path in after)
         if own > max(MAX_FILES, sum(path.parent == folder for path in before)):
             raise RefusedError(
-                f"There would be {own} files; {MAX_FILES} is the most.",
-                "Remove some, or merge them.",
+                gettext_lazy(
+                    "There would be {count} files; {most} is the most.",
+                    count=own,
+                    most=MAX_FILES,
+                ),
+                gettext_lazy("Remove some, or merge them."),
             )
         if guild_id == OPERATOR_GUILD_ID:
             return
         size = sum(after.values())
         if len(after) > max(MAX_GUILD_FILES, len(before)):
-            raise _no_room(guild_id, f"{len(after)} files; {MAX_GUILD_FILES} is the most", before)
-        if size > max(MAX_GUILD_BYTES, sum(before.values())):
-            raise _no_room(
-                guild_id, f"{_kilobytes(size)}; {_kilobytes(MAX_GUILD_BYTES)} is the most", before
+            wanted = gettext_lazy(
+                "{count} files; {most} is the most", count=len(after), most=MAX_GUILD_FILES
             )
+            raise _no_room(guild_id, wanted, before)
+        if size > max(MAX_GUILD_BYTES, sum(before.values())):
+            wanted = gettext_lazy(
+                "{size}; {most} is the most",
+                size=_kilobytes(size),
+                most=_kilobytes(MAX_GUILD_BYTES),
+            )
+            raise _no_room(guild_id, wanted, before)
 
     async def exclude_file(self, persona_id: str, file: str) -> None:
         """Exclude a bundled file from the index; the operator's replacement goes, too."""
@@ -106,7 +117,10 @@ class GuildLore:
         known = self.files(guild_id, persona_id)
         if file not in known:
             names = ", ".join(f"`{name}`" for name in known) or "none"
-            raise RefusedError(f"This server has no lore file {file!r}.", f"There are: {names}.")
+            raise RefusedError(
+                gettext_lazy("This server has no lore file {file!r}.", file=file),
+                gettext_lazy("There are: {names}.", names=names),
+            )
         self._keep_or_forget(guild_id, persona_id, file)
         (self._folder(guild_id, persona_id) / file).unlink()
         await self.refresh(guild_id, persona_id)
@@ -143,7 +157,10 @@ class GuildLore:
         self.require_room(guild_id, persona_id, {file: len(text.encode())})
         added = _passages(guild_id, persona_id, file, text)
         if not added:
-            raise LoreError(f"{file} holds no text.", "Write below its headings.")
+            raise LoreError(
+                gettext_lazy("{file} holds no text.", file=file),
+                gettext_lazy("Write below its headings."),
+            )
         others = read_guild_lore(self.home, guild_id, persona_id, without=file)
         # Another pronoun may be the most frequent one now, so all of the persona's passages are
         # prepared.
@@ -267,12 +284,18 @@ def lore_file_name(wanted: str) -> str:
         stem = stem.removesuffix(suffix)
     name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:60]
     if not name:
-        raise LoreError(f"{wanted!r} makes no file name.", "Use letters and digits.")
+        raise LoreError(
+            gettext_lazy("{wanted!r} makes no file name.", wanted=wanted),
+            gettext_lazy("Use letters and digits."),
+        )
     file = f"{name}.md"
     try:
         require_safe_name(file)
     except UnsafeNameError as error:
-        raise LoreError(f"A file's name {error}.", "Choose another name.") from None
+        raise LoreError(
+            f"A file's name {error}.",
+            "Choose another name.",
+        ) from None
     return file
 
 
@@ -290,11 +313,16 @@ def _no_room(guild_id: int, wanted: str, sizes: Mapping[Path, int]) -> RefusedEr
     by_persona = Counter[str]()
     for path, size in sizes.items():
         by_persona[_short_id(guild_id, path.parent.name)] += size
-    advice = "Add less."
+    advice = gettext_lazy("Add less.")
     if by_persona:
         largest = [f"`{name}` ({_kilobytes(size)})" for name, size in by_persona.most_common(3)]
-        advice = f"Remove some with `/persona lore remove`. Largest: {', '.join(largest)}."
-    return RefusedError(f"The lore of all personas of this server would have {wanted}.", advice)
+        advice = gettext_lazy(
+            "Remove some with `/persona lore remove`. Largest: {files}.", files=", ".join(largest)
+        )
+    return RefusedError(
+        gettext_lazy("The lore of all personas of this server would have {wanted}.", wanted=wanted),
+        advice,
+    )
 
 
 def _kilobytes(size: int) -> str:
@@ -314,21 +342,29 @@ def _short_id(guild_id: int, persona_id: str) -> str:
 def _check_content(file: str, content: bytes, ids: set[str]) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise LoreError(
-            f"{file} has more than {MAX_FILE_BYTES // 1000} KB.", "Split it into several files."
+            gettext_lazy("{file} has more than {size} KB.", file=file, size=MAX_FILE_BYTES // 1000),
+            gettext_lazy("Split it into several files."),
         )
     try:
         decoded = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LoreError(
-            f"{file} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8."
+            gettext_lazy("{file} is not UTF-8 text (byte {start}).", file=file, start=error.start),
+            gettext_lazy("Save it as UTF-8."),
         ) from None
     if "\0" in decoded:
-        raise LoreError(f"{file} is not text.", "Lore is markdown.")
+        raise LoreError(
+            gettext_lazy("{file} is not text.", file=file), gettext_lazy("Lore is markdown.")
+        )
     owners, text = parse_lore(decoded, file)
     own_keys = {fold_key(persona_id) for persona_id in ids}
     if owners and own_keys.isdisjoint(fold_key(owner) for owner in owners):
         raise LoreError(
-            f"The front matter of {file} says that it is {', '.join(owners)}'s.",
-            "Name that persona.",
+            gettext_lazy(
+                "The front matter of {file} says that it is {names}'s.",
+                file=file,
+                names=", ".join(owners),
+            ),
+            gettext_lazy("Name that persona."),
         )
     return text

@@ -13,6 +13,7 @@ from pathlib import Path
 from bot.personas.revisions import RevisionHistory
 from bot.platform.chat_language import is_common_word
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.store import guild_suffix
 from personas.card.card_picture import card_picture
 from personas.card.card_reader import parse_card
@@ -75,8 +76,10 @@ class PersonaRegistry:
     def require_room(self, guild_id: int) -> None:
         """Raise `RefusedError` for a guild that has as many personas of its own as it may have."""
         if len(self._own.get(guild_id, {})) >= MAX_GUILD_PERSONAS:
-            message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
-            raise RefusedError(message, "Remove one: `/persona remove`.")
+            message = gettext_lazy(
+                "This server has {count} personas of its own.", count=MAX_GUILD_PERSONAS
+            )
+            raise RefusedError(message, gettext_lazy("Remove one: `/persona remove`."))
 
     def everybody(self) -> list[tuple[int, Persona]]:
         """All personas with their guild; shared ones (guild 0) come first."""
@@ -223,9 +226,15 @@ class PersonaRegistry:
             is_alike = other.id in ids or other.name.casefold() == persona.name.casefold()
             if is_alike and other.id != full_id:
                 raise RefusedError(
-                    f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
-                    "Give the card another name; or as short name (`id`) that of the persona to "
-                    "replace.",
+                    gettext_lazy(
+                        "There is a persona {persona} (`{id}`) already.",
+                        persona=other.name,
+                        id=short_id(other, guild_id),
+                    ),
+                    gettext_lazy(
+                        "Give the card another name; or as short name (`id`) that of the persona "
+                        "to replace."
+                    ),
                 )
 
     def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
@@ -237,7 +246,8 @@ class PersonaRegistry:
         """
         if persona.id not in self._own.get(guild_id, {}):
             raise RefusedError(
-                f"{persona.name} came with the bot.", "Only personas of this server can be removed."
+                gettext_lazy("{persona} came with the bot.", persona=persona.name),
+                gettext_lazy("Only personas of this server can be removed."),
             )
         path = self._cards[persona.id]
         earlier = self.earlier(persona.id)
@@ -335,7 +345,10 @@ def _read_guild_card(path: Path) -> tuple[int, Persona]:
         or persona.id != path.parent.name
         or not persona.id.endswith(guild_suffix(guild_id))
     ):
-        raise CardError(f"{path} does not belong there.", "Import it again.")
+        raise CardError(
+            f"{path} does not belong there.",
+            "Import it again.",
+        )
     return guild_id, persona
 
 

@@ -19,6 +19,7 @@ PERMISSION_TITLES: dict[str, str] = {
     "read_message_history": gettext_lazy("Read Message History"),
     "manage_webhooks": gettext_lazy("Manage Webhooks"),
     "connect": gettext_lazy("Connect"),
+    "change_nickname": gettext_lazy("Change Nickname"),
 }
 
 
@@ -49,35 +50,39 @@ class MissingPermission:
 
 REQUIRED_PERMISSIONS = (
     RequiredPermission(
-        "view_channel", "see the channels of its personas", "it reads and answers nothing there"
+        "view_channel",
+        "see the channels of its personas",
+        gettext_lazy("it reads and answers nothing there"),
     ),
     RequiredPermission(
-        "send_messages", "answer, and report the progress of trainings", "it cannot answer at all"
+        "send_messages",
+        "answer, and report the progress of trainings",
+        gettext_lazy("it cannot answer at all"),
     ),
     RequiredPermission(
-        "send_messages_in_threads", "answer in threads", "it stays silent in threads"
+        "send_messages_in_threads", "answer in threads", gettext_lazy("it stays silent in threads")
     ),
     RequiredPermission(
         "attach_files",
         "show a score card's picture with a training's result",
-        "results have no picture",
+        gettext_lazy("results have no picture"),
     ),
     RequiredPermission(
         "read_message_history",
         "find its own messages after a crash or a lost connection",
-        "a reply that was interrupted may stay in a channel twice",
+        gettext_lazy("a reply that was interrupted may stay in a channel twice"),
     ),
     RequiredPermission(
         "manage_webhooks",
         "answer under a persona's name and avatar",
-        "personas answer under the bot's name",
+        gettext_lazy("personas answer under the bot's name"),
     ),
 )
 
 CONNECT = RequiredPermission(
     "connect",
     "read and answer in the chat of a voice channel",
-    "it reads and answers nothing there",
+    gettext_lazy("it reads and answers nothing there"),
 )
 """Discord's condition for the messages of a voice channel. Servers give it to everybody, as a rule,
 so that the invitation does not ask for it.
@@ -94,14 +99,14 @@ that the invitation does not ask for it.
 
 MESSAGE_CONTENT = RequiredPermission(
     "message_content",
-    "read messages that do not mention it, in channels set to answer everything",
-    "it answers only mentions, direct messages, /chat and the button Reply",
+    gettext_lazy("read messages that do not mention it, in channels set to answer everything"),
+    gettext_lazy("it answers only mentions, direct messages, /chat and the button Reply"),
 )
 
 MEMBERS = RequiredPermission(
     "members",
     "hear of new members, whom personas greet where a moderator has set that",
-    "no new member is greeted",
+    gettext_lazy("no new member is greeted"),
 )
 
 IMPLIED_PERMISSIONS = {
@@ -186,8 +191,9 @@ def find_missing_for_face(guild: discord.Guild) -> list[MissingPermission]:
 
 def guild_remedy(need: RequiredPermission) -> str:
     """Remedy for a permission missing in the whole server."""
-    return (
-        f"Server Settings → Roles → the bot's role → Permissions: allow {permission_title(need)}."
+    return gettext_lazy(
+        "Server Settings → Roles → the bot's role → Permissions: allow {permission}.",
+        permission=permission_title(need),
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bot.platform.change_record import ChangeRecord, no_record
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store, TrainingJob
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
@@ -192,8 +193,12 @@ class Trainings:
         job = self._store.jobs.get(job_id)
         if job is None:
             # It is shown to moderators on Discord, too, who have neither the pages nor the API.
-            advice = "`/finetune status`, the page Training and GET /finetune/jobs list the jobs."
-            raise UnknownJobError(f"There is no job {job_id!r}.", advice)
+            advice = gettext_lazy(
+                "`/finetune status`, the page Training and GET /finetune/jobs list the jobs."
+            )
+            raise UnknownJobError(
+                gettext_lazy("There is no job {job_id!r}.", job_id=job_id), advice
+            )
         return job
 
     def cancel(self, job_id: str, by: int = NO_USER_ID) -> TrainingJob:
@@ -220,7 +225,9 @@ class Trainings:
     async def _check_turn(self) -> AsyncIterator[None]:
         """Wait until no other request is checked. Raises `TooManyChecksError`."""
         if self._waiting_checks >= MAX_WAITING_CHECKS:
-            raise TooManyChecksError("Other requests are being checked.", "Try again.")
+            raise TooManyChecksError(
+                gettext_lazy("Other requests are being checked."), gettext_lazy("Try again.")
+            )
         self._waiting_checks += 1
         try:
             async with self._checking:

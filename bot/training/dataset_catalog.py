@@ -13,6 +13,7 @@ from typing import Any, Self
 from bot.operations.shards import ShardRange
 from bot.personas.registry import guild_card_path, is_operator_card
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError
@@ -112,7 +113,8 @@ class DatasetCatalog:
         if entry := self.entry(name):
             return entry
         raise RequestError(
-            f"There is no data set {name!r} in the catalogue.", list_names(self.datasets(), name)
+            gettext_lazy("There is no data set {name!r} in the catalogue.", name=name),
+            list_names(self.datasets(), name),
         )
 
     def hub_entry(self, name: str) -> CatalogueEntry | None:
@@ -148,7 +150,8 @@ class DatasetCatalog:
         reserved = {*named.faults, *self.shipped.datasets(), HISTORY_DATASET}
         if is_taken or listing.name in reserved:
             raise RequestError(
-                f"{listing.name!r} is the name of another data set.", "Choose another name."
+                gettext_lazy("{listing!r} is the name of another data set.", listing=listing.name),
+                gettext_lazy("Choose another name."),
             )
         fields: dict[str, Any] = {
             **place,
@@ -221,10 +224,12 @@ class DatasetCatalog:
         """A dialogue adapter that a server may use. Raises `RequestError`, which lists them."""
         names = self.dialogue_adapters(guild_id)
         if name not in names:
-            advice = "Train one first: task_type dialogue."
+            advice: str = gettext_lazy("Train one first: task_type dialogue.")
             if names:
                 advice = list_names(names, name)
-            raise RequestError(f"There is no dialogue adapter {name!r}.", advice)
+            raise RequestError(
+                gettext_lazy("There is no dialogue adapter {name!r}.", name=name), advice
+            )
         return find_dialogue_adapters(self.home)[name]
 
     def recipes(self) -> list[str]:
@@ -252,7 +257,8 @@ class DatasetCatalog:
         except KeyError:
             names = sorted(shared_card_files(self.shipped.cards, self.home))
             raise RequestError(
-                f"There is no persona {persona_id!r}.", list_names(names, persona_id)
+                gettext_lazy("There is no persona {name!r}.", name=persona_id),
+                list_names(names, persona_id),
             ) from None
 
     @property
@@ -274,7 +280,8 @@ class DatasetCatalog:
         catalogue = self._operators()
         if fault := catalogue.faults.get(name):
             raise RequestError(
-                redact_paths(fault, self.home), f"The operator can correct {CATALOGUE_FILE}."
+                redact_paths(fault, self.home),
+                gettext_lazy("The operator can correct {file}.", file=CATALOGUE_FILE),
             )
         return catalogue.entries.get(name)
 
@@ -315,7 +322,7 @@ def _label(name: str, entry: CatalogueEntry | None) -> str:
 def list_names(names: list[str], wanted: str) -> str:
     """List all names, those similar to `wanted` first."""
     if not names:
-        return "There are none."
+        return gettext_lazy("There are none.")
     near = difflib.get_close_matches(wanted, names, n=len(names), cutoff=0.5)
     others = [name for name in names if name not in near]
-    return f"Known: {', '.join([*near, *others])}."
+    return gettext_lazy("Known: {names}.", names=", ".join([*near, *others]))

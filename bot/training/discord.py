@@ -22,7 +22,14 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import PersistentButton, defer, respond, respond_with_layout
-from bot.platform.errors import RefusedError, redact_paths
+from bot.platform.errors import RefusedError, error_text, redact_paths
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+)
 from bot.services import Bot
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
@@ -46,19 +53,33 @@ from personas.home.teacher_setting import teacher_notes
 from personas.schemas.chat import Persona
 from personas.schemas.training import TaskType, TrainingRequest
 
-REST_TEXT = "-# The rest is on the page of the training."
-PLAN_REST_TEXT = "-# The rest is on the dashboard's page for plans."
+REST_TEXT = gettext_lazy("-# The rest is on the page of the training.")
+PLAN_REST_TEXT = gettext_lazy("-# The rest is on the dashboard's page for plans.")
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
 OPTION_HELP = {
-    "dataset": "A data set of the catalogue (the persona's own log if left out)",
-    "task_type": "What to train (a persona's voice if left out); preference: from votes and taught replies",
+    "dataset": gettext_noop("A data set of the catalogue (the persona's own log if left out)"),
+    "task_type": gettext_noop(
+        "What to train (a persona's voice if left out); preference: from votes and taught replies"
+    ),
     "persona": CHANNEL_PERSONA_HELP,
-    "recipe": "Recipe (default: card with from:card; quick first on a CPU; preference for votes; else demo-cpu)",
-    "general": "General dialogue to mix in, where the recipe mixes (part of the bundled dialogue if left out)",
-    "lore_pairs": "Share of the replies that come from lore: 0.3; 1 is lore alone (none if left out)",
-    "source": "card: a model first writes replies from card and lore; half of them with a dataset",
-    "start_from": "A dialogue adapter to train further; for preferences a version (the live one if left out)",
+    "recipe": gettext_noop(
+        "Recipe (default: card with from:card; quick first on a CPU; preference for votes; else "
+        "demo-cpu)"
+    ),
+    "general": gettext_noop(
+        "General dialogue to mix in, where the recipe mixes (part of the bundled dialogue if left "
+        "out)"
+    ),
+    "lore_pairs": gettext_noop(
+        "Share of the replies that come from lore: 0.3; 1 is lore alone (none if left out)"
+    ),
+    "source": gettext_noop(
+        "card: a model first writes replies from card and lore; half of them with a dataset"
+    ),
+    "start_from": gettext_noop(
+        "A dialogue adapter to train further; for preferences a version (the live one if left out)"
+    ),
 }
 """Descriptions of the options that `start` and `preview` share."""
 
@@ -147,13 +168,13 @@ ResumableJobOption = app_commands.Transform[
 # ----------------------------------------------------------------------------------------- training
 
 
-@FINETUNE.command(description="Train a persona; it keeps answering meanwhile.")
+@FINETUNE.command(description=gettext_noop("Train a persona; it keeps answering meanwhile."))
 @app_commands.rename(source="from")
 @app_commands.describe(
-    job_name="A name for this job (chosen for you if left out)",
-    epochs="Passes over the data (the recipe's if left out)",
-    learning_rate="Peak learning rate (the recipe's if left out)",
-    settings="More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1",
+    job_name=gettext_noop("A name for this job (chosen for you if left out)"),
+    epochs=gettext_noop("Passes over the data (the recipe's if left out)"),
+    learning_rate=gettext_noop("Peak learning rate (the recipe's if left out)"),
+    settings=gettext_noop("More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1"),
     **OPTION_HELP,
 )
 async def start(
@@ -201,7 +222,7 @@ class TrainFromCardButton(
 ):
     """Does what `/finetune start from:card` does for a persona."""
 
-    label = "Train it from its card"
+    label = gettext_lazy("Train it from its card")
     style = ButtonStyle.primary
     moderators_only = True
     actions = ("train",)
@@ -225,7 +246,10 @@ class TrainFromCardButton(
 def progress_channel(interaction: Interaction) -> GuildChannel:
     """Return the channel in which a training's progress is shown. Raises `RefusedError`."""
     if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError(f"Progress is shown in {SPEAK_PLACES}.", "Try it there.")
+        raise RefusedError(
+            gettext_lazy("Progress is shown in {places}.", places=SPEAK_PLACES),
+            gettext_lazy("Try it there."),
+        )
     return interaction.channel
 
 
@@ -241,21 +265,33 @@ async def _queue(interaction: Interaction, channel: GuildChannel, request: Train
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    head = (
-        f"Queued as `{started.job.job_id}`, with the recipe `{request.recipe}`. Its progress and "
-        "the time left are below.\n"
-        "-# **Cancel** stops it. `/finetune preview` shows the plan of a run without starting one."
+    language = interaction_language(interaction)
+    head = join_texts(
+        gettext_lazy(
+            "Queued as `{job}`, with the recipe `{recipe}`. Its progress and the time left are "
+            "below.",
+            job=started.job.job_id,
+            recipe=request.recipe,
+        ),
+        gettext_lazy(
+            "-# **Cancel** stops it. `/finetune preview` shows the plan of a run without starting "
+            "one."
+        ),
+        separator="\n",
     )
     notes = [redact_paths(note, services.home) for note in started.notes]
     card = text_card(
-        [head, "\n".join([*teacher_notes(request), *notes])],
+        [head, join_texts(*teacher_notes(request), *notes, separator="\n")],
         rest=REST_TEXT,
-        buttons=[CancelJobButton(started.job.job_id)],
+        buttons=[CancelJobButton(started.job.job_id, language=language)],
+        language=language,
     )
     await respond_with_layout(interaction, card)
 
 
-@FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
+@FINETUNE.command(
+    description=gettext_noop("Preview a training run: its samples, and how long it takes.")
+)
 @app_commands.rename(source="from")
 @app_commands.describe(**OPTION_HELP)
 async def preview(
@@ -294,16 +330,23 @@ async def preview(
         request.recipe,
         position=planned.position,
         is_training=planned.is_another_running,
-        conflict=str(planned.conflict or ""),
+        conflict=error_text(planned.conflict) if planned.conflict else "",
     )
-    title = f"### Plan of a training: {f'**{persona_id}**' if persona_id else 'dialogue'}"
-    await respond_with_layout(interaction, text_card([title, *texts], rest=PLAN_REST_TEXT))
+    title = gettext_lazy("### Plan of a training: dialogue")
+    if persona_id:
+        title = gettext_lazy("### Plan of a training: **{persona}**", persona=persona_id)
+    language = interaction_language(interaction)
+    card = text_card([title, *texts], rest=PLAN_REST_TEXT, language=language)
+    await respond_with_layout(interaction, card)
 
 
 @FINETUNE.command(
-    name="all", description="Retrain personas whose versions are for another base model."
+    name="all",
+    description=gettext_noop("Retrain personas whose versions are for another base model."),
 )
-@app_commands.describe(start="Queue the trainings (without it: only say what they would take)")
+@app_commands.describe(
+    start=gettext_noop("Queue the trainings (without it: only say what they would take)")
+)
 async def train_all(interaction: Interaction, start: bool = False) -> None:
     services = interaction.client.services
     channel = progress_channel(interaction)
@@ -312,7 +355,8 @@ async def train_all(interaction: Interaction, start: bool = False) -> None:
         plan = services.retrain_all.start(channel.guild.id, channel.id, interaction.user.id)
     else:
         plan = await services.retrain_all.plan(channel.guild.id)
-    await respond(interaction, redact_paths(retrain_all_text(plan), services.home))
+    text = localise(retrain_all_text(plan), interaction_language(interaction))
+    await respond(interaction, redact_paths(text, services.home))
 
 
 def _trained_persona_id(
@@ -335,25 +379,44 @@ def _parse_request(interaction: Interaction, **options: Any) -> TrainingRequest:
 # ------------------------------------------------------------------------------------------ jobs
 
 
-@FINETUNE.command(description="Show running, queued and recently finished training runs.")
+@FINETUNE.command(
+    description=gettext_noop("Show running, queued and recently finished training runs.")
+)
 async def status(interaction: Interaction) -> None:
     services = interaction.client.services
     jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
-    texts = [current_job_text(services, job) for job in jobs]
-    await respond(interaction, "\n\n".join(texts) or "No jobs yet.")
+    language = interaction_language(interaction)
+    texts = [current_job_text(services, job, language=language) for job in jobs]
+    await respond(interaction, "\n\n".join(texts) or gettext_lazy("No jobs yet."))
 
 
 @FINETUNE.command(
-    description="Cancel a job, or the measuring after it. Live versions stay as they are."
+    description=gettext_noop(
+        "Cancel a job, or the measuring after it. Live versions stay as they are."
+    )
 )
-@app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
+@app_commands.describe(
+    job=gettext_noop("The job, or whose (the latest unfinished one if left out)")
+)
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
-    chosen = select_job(_open_jobs(interaction), job, "job that is queued or running")
+    chosen = select_job(
+        _open_jobs(interaction),
+        job,
+        none=gettext_lazy("There is no job that is queued or running."),
+        none_such=gettext_lazy("There is no such job that is queued or running."),
+    )
     await cancel_job(interaction, chosen.job_id)
 
 
-@FINETUNE.command(description="Resume a failed training once its cause is fixed.")
-@app_commands.describe(job="The job, or whose (the latest that can be resumed if left out)")
+@FINETUNE.command(description=gettext_noop("Resume a failed training once its cause is fixed."))
+@app_commands.describe(
+    job=gettext_noop("The job, or whose (the latest that can be resumed if left out)")
+)
 async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
-    chosen = select_job(_resumable_jobs(interaction), job, "job that can be resumed")
+    chosen = select_job(
+        _resumable_jobs(interaction),
+        job,
+        none=gettext_lazy("There is no job that can be resumed."),
+        none_such=gettext_lazy("There is no such job that can be resumed."),
+    )
     await resume_job(interaction, chosen.job_id)

@@ -1,5 +1,6 @@
 """Options that choose a job, for the commands of `/finetune`."""
 
+from bot.platform.localisation import gettext_lazy
 from bot.store import TrainingJob
 from personas.errors import RequestError
 
@@ -9,12 +10,16 @@ def job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
     return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
 
 
-def select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> TrainingJob:
-    """The first of these jobs, or the one with this id or name. Raises `RequestError`."""
+def select_job(
+    jobs: list[TrainingJob], wanted: str | None, *, none: str, none_such: str
+) -> TrainingJob:
+    """The first of these jobs, or the one with this id or name. Raises `RequestError` with `none`
+    where there are no jobs, with `none_such` where none is wanted.
+    """
     for job in jobs:
         if wanted in (None, job.job_id, job.name):
             return job
     if not jobs:
-        raise RequestError(f"There is no {what}.", "`/finetune status` lists all jobs.")
+        raise RequestError(none, gettext_lazy("`/finetune status` lists all jobs."))
     known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in jobs)
-    raise RequestError(f"There is no such {what}.", f"There are: {known}.")
+    raise RequestError(none_such, gettext_lazy("There are: {jobs}.", jobs=known))

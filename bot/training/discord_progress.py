@@ -22,6 +22,13 @@ from bot.platform.discord_kit.ui import (
     defer,
     respond_privately,
 )
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    gettext_lazy,
+    language_of,
+    localise,
+)
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
 from bot.training.discord_result import JobMessage, result_message, text_message
@@ -31,6 +38,7 @@ from bot.training.status_text import (
     changed_verdict_text,
     job_status_text,
     job_title,
+    outcomes_text,
 )
 from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackButton
 from personas.errors import UnderstudyError
@@ -44,7 +52,7 @@ CARD_EDIT_INTERVAL_S = 15.0
 """Interval at which a result shows how far the rest of its score card is."""
 UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
 SCORE_CARD_FILE = "scorecard.json"
-AUTOMATIC_PROMOTION_TEXT = (
+AUTOMATIC_PROMOTION_TEXT = gettext_lazy(
     "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 )
 MAX_REFRESHED_RESULTS = 5
@@ -155,7 +163,7 @@ class ProgressMessages:
         if job and (text := changed_verdict_text(job)) and (channel := self._channel(job)):
             digest = hashlib.sha256(f"{job_id} verdict".encode()).hexdigest()
             with suppress(*UNREACHABLE_ERRORS):
-                await channel.send(text, nonce=digest[:16])
+                await channel.send(localise(text, self._language(job)), nonce=digest[:16])
 
     async def _announce(self, job: TrainingJob) -> None:
         """Post the result once it is decided who promotes it; a failed request is repeated
@@ -176,9 +184,11 @@ class ProgressMessages:
     async def _message(self, job: TrainingJob, note: str = "") -> JobMessage:
         """Describe a job; a result with the replies of its score card, and a note."""
         live = live_version(self._bot.services, job)
-        buttons = job_buttons(job, live)
+        language = self._language(job)
+        buttons = job_buttons(job, live, language)
         if job.state != "done" or job.result is None:
-            return text_message(current_job_text(self._bot.services, job), buttons)
+            text = current_job_text(self._bot.services, job, language=language)
+            return text_message(text, buttons)
         path = score_card_file(Path(job.result.adapter), SCORE_CARD_FILE)
         excerpt = await asyncio.to_thread(_read_excerpt, path)
         if self._must_hide_replies(job):
@@ -191,7 +201,13 @@ class ProgressMessages:
             note=note,
             buttons=buttons,
             with_picture=bool(channel and channel.permissions_for(channel.guild.me).attach_files),
+            language=language,
         )
+
+    def _language(self, job: TrainingJob) -> Language:
+        """Return the language of a job's server, whose channel shows it."""
+        guild = self._bot.get_guild(job.guild_id)
+        return language_of(guild.preferred_locale) if guild else SOURCE_LANGUAGE
 
     def _must_hide_replies(self, job: TrainingJob) -> bool:
         """Report whether a result is posted where its age-restricted persona may not speak."""
@@ -214,9 +230,12 @@ class ProgressMessages:
         await self._send(job, message)
         if channel := self._channel(job):
             with suppress(discord.NotFound):
-                ended = f"{job_title(job, 'Training ended')}. The result is below."
+                ended = gettext_lazy(
+                    "{title}. The result is below.",
+                    title=job_title(job, gettext_lazy("Training ended")),
+                )
                 await channel.get_partial_message(job.progress_message_id).edit(
-                    content=ended, view=None
+                    content=localise(ended, self._language(job)), view=None
                 )
 
     async def _send(self, job: TrainingJob, message: JobMessage, nonce: str = "") -> None:
@@ -255,11 +274,13 @@ def _read_excerpt(path: Path) -> CardExcerpt:
         card = ScoreCard.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return NO_EXCERPT
-    outcomes = card.verdict.outcomes if card.verdict else ""
+    outcomes = outcomes_text(card.verdict) if card.verdict else ""
     return CardExcerpt(outcomes, card.side_by_side)
 
 
-def current_job_text(services: Services, job: TrainingJob) -> str:
+def current_job_text(
+    services: Services, job: TrainingJob, *, language: Language = SOURCE_LANGUAGE
+) -> str:
     """Describe a job's current state."""
     position = services.queue.position(job.job_id)
     gives_way = services.throttle.is_asked
@@ -269,6 +290,7 @@ def current_job_text(services: Services, job: TrainingJob) -> str:
         time.time(),
         live_version(services, job),
         gives_way=gives_way,
+        language=language,
     )
 
 
@@ -283,36 +305,39 @@ async def cancel_job(interaction: Interaction, job_id: str) -> None:
     """Cancel a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
     interaction.client.services.trainings.cancel(job_id, by=interaction.user.id)
-    await respond_privately(interaction, f"`{job_id}` is cancelled.")
+    await respond_privately(interaction, gettext_lazy("`{job}` is cancelled.", job=job_id))
 
 
 async def resume_job(interaction: Interaction, job_id: str) -> None:
     """Resume a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
     interaction.client.services.trainings.resume(job_id, by=interaction.user.id)
-    await respond_privately(interaction, f"`{job_id}` is resumed.")
+    await respond_privately(interaction, gettext_lazy("`{job}` is resumed.", job=job_id))
 
 
-def job_buttons(job: TrainingJob, live: str | None) -> list[Item]:
+def job_buttons(
+    job: TrainingJob, live: str | None, language: Language = SOURCE_LANGUAGE
+) -> list[Item]:
     """Create the buttons under a job's message; `live` is its persona's live version."""
     if not job.has_ended:
-        return [CancelJobButton(job.job_id)]
+        return [CancelJobButton(job.job_id, language=language)]
     if job.state == "done" and job.persona is None:
-        return [PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX))]
-    stop = [StopMeasuringButton(job.job_id)] if job.has_open_card else []
+        name = job.name.removeprefix(DIALOGUE_PREFIX)
+        return [PromoteDialogueButton(name, language=language)]
+    stop = [StopMeasuringButton(job.job_id, language=language)] if job.has_open_card else []
     if job.state == "done" and live == job.version:
-        return [RollbackButton(job.persona), *stop]
+        return [RollbackButton(job.persona, language=language), *stop]
     if job.state == "done":
-        return [PromoteButton(job.persona, job.version), *stop]
+        return [PromoteButton(job.persona, job.version, language=language), *stop]
     if job.can_resume:
-        return [ResumeJobButton(job.job_id)]
+        return [ResumeJobButton(job.job_id, language=language)]
     return []
 
 
 class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
     """Cancels a job."""
 
-    label = "Cancel"
+    label = gettext_lazy("Cancel")
     moderators_only = True
     actions = ("train",)
     job_id: str
@@ -324,7 +349,7 @@ class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
 class StopMeasuringButton(PersistentButton, template=r"stop-measuring:(?P<job_id>[\w.-]+)"):
     """Leaves the rest of a finished job's score card unmeasured."""
 
-    label = "Stop measuring"
+    label = gettext_lazy("Stop measuring")
     moderators_only = True
     actions = ("train",)
     job_id: str
@@ -332,13 +357,15 @@ class StopMeasuringButton(PersistentButton, template=r"stop-measuring:(?P<job_id
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True, thinking=True)
         interaction.client.services.trainings.cancel(self.job_id, by=interaction.user.id)
-        await respond_privately(interaction, "The rest of the score card is not measured.")
+        await respond_privately(
+            interaction, gettext_lazy("The rest of the score card is not measured.")
+        )
 
 
 class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
     """Resumes a failed job."""
 
-    label = "Resume"
+    label = gettext_lazy("Resume")
     moderators_only = True
     actions = ("train",)
     job_id: str

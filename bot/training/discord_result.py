@@ -15,13 +15,21 @@ from discord import ui
 
 from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts, has_room
 from bot.platform.discord_kit.ui import button_view
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    localise,
+    translate,
+)
 from bot.store import TrainingJob
 from bot.training.status_text import CardExcerpt, ResultText, result_text
 from personas.home.adapters import score_card_file
 
 SCORE_CARD_PICTURE = "report/scorecard.png"
-REPLIES_TITLE = "Replies side by side, to messages that it was not trained on:"
-REST_TEXT = "-# The rest is on the page of its score card."
+REPLIES_TITLE = gettext_lazy("Replies side by side, to messages that it was not trained on:")
+REST_TEXT = gettext_lazy("-# The rest is on the page of its score card.")
 VERDICT_COLOURS = {
     "promote": discord.Colour.green(),
     "hold": discord.Colour.gold(),
@@ -57,14 +65,16 @@ def result_message(
     note: str = "",
     buttons: Sequence[Item] = (),
     with_picture: bool = False,
+    language: Language = SOURCE_LANGUAGE,
 ) -> JobMessage:
     """Lay out a result as its score card's page: verdict, replies side by side, reasons, figures,
     picture. `live` is the persona's live version; `note` follows the verdict.
     """
     assert job.result is not None
-    picture = _score_card_file(job) if with_picture else None
+    picture = _score_card_file(job, language) if with_picture else None
+    result = result_text(job, live, excerpt, language=language)
     items: list[Item] = []
-    for text in _fitted(result_text(job, live, excerpt), note):
+    for text in _fitted(result, localise(note, language), language):
         items.append(ui.TextDisplay(text) if text else ui.Separator())
     if picture:
         gallery: ui.MediaGallery[ui.LayoutView] = ui.MediaGallery()
@@ -75,10 +85,11 @@ def result_message(
     return JobMessage(None, card_layout(*items, colour=colour), (picture,) if picture else ())
 
 
-def _fitted(result: ResultText, note: str) -> list[str]:
+def _fitted(result: ResultText, note: str, language: Language) -> list[str]:
     """Return the texts of a result that have room; an empty one stands for a line between two
     sections. The table is left out first, then replies.
     """
+    title, rest = localise(REPLIES_TITLE, language), localise(REST_TEXT, language)
     count = len(result.replies)
     attempts = [(count, result.table), *((most, "") for most in range(count, -1, -1))]
     texts: list[str] = []
@@ -87,14 +98,14 @@ def _fitted(result: ResultText, note: str) -> list[str]:
         is_whole = most == count and table == result.table
         sections = [
             [f"### {result.title}", result.verdict, note],
-            [REPLIES_TITLE, *replies] if replies else [],
+            [title, *replies] if replies else [],
             [result.reasons],
-            [result.figures, table, result.card, "" if is_whole else REST_TEXT],
+            [result.figures, table, result.card, "" if is_whole else rest],
         ]
         texts = _with_lines(sections)
         if has_room(texts):
             break
-    return fit_texts(texts, REST_TEXT)
+    return fit_texts(texts, rest)
 
 
 def _with_lines(sections: Sequence[Sequence[str]]) -> list[str]:
@@ -106,9 +117,10 @@ def _with_lines(sections: Sequence[Sequence[str]]) -> list[str]:
     return texts
 
 
-def _score_card_file(job: TrainingJob) -> discord.File | None:
+def _score_card_file(job: TrainingJob, language: Language) -> discord.File | None:
     assert job.result is not None
     path = score_card_file(Path(job.result.adapter), SCORE_CARD_PICTURE)
     if not path.is_file():
         return None
-    return discord.File(path, description="The score card of the new version")
+    description = translate(gettext_noop("The score card of the new version"), language)
+    return discord.File(path, description=description)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from bot.platform.clock import RETRY_DELAY_S, BackgroundTask, Clock
-from bot.store import JobResult, Store, StoreError, TrainingJob
+from bot.platform.localisation import gettext_lazy
+from bot.store import JobResult, JobState, Store, StoreError, TrainingJob
 from bot.training.backend_protocol import (
     RunResult,
     TrainingBackend,
@@ -26,6 +27,13 @@ from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import TrainerEvent
 
 log = logging.getLogger(__name__)
+JOB_STATE_TEXTS: dict[JobState, str] = {
+    "queued": gettext_lazy("queued"),
+    "running": gettext_lazy("running"),
+    "done": gettext_lazy("done"),
+    "failed": gettext_lazy("failed"),
+    "cancelled": gettext_lazy("cancelled"),
+}
 MAX_QUEUED_PER_GUILD = 20
 MAX_ATTEMPTS = 3  # counted when they begin: a run that kills the bot must not begin forever
 OnChange = Callable[[TrainingJob], None]
@@ -112,11 +120,19 @@ class JobQueue:
             # Two guilds may train the same persona, each its own version; a dialogue adapter's name
             # is its folder.
             if job.name == name and (job.guild_id == guild_id or job.persona is None):
-                message = f"The job {job.job_id} for {job.name} is {job.state} already."
-                return QueueConflictError(message, "Wait, or cancel it.")
+                message = gettext_lazy(
+                    "The job {job} for {name} is {state} already.",
+                    job=job.job_id,
+                    name=job.name,
+                    state=JOB_STATE_TEXTS[job.state],
+                )
+                return QueueConflictError(message, gettext_lazy("Wait, or cancel it."))
         if sum(job.guild_id == guild_id for job in queued) >= MAX_QUEUED_PER_GUILD:
-            message = f"{MAX_QUEUED_PER_GUILD} jobs of this server are queued, which is the limit."
-            return QueueConflictError(message, "Wait, or cancel one of them.")
+            message = gettext_lazy(
+                "{count} jobs of this server are queued, which is the limit.",
+                count=MAX_QUEUED_PER_GUILD,
+            )
+            return QueueConflictError(message, gettext_lazy("Wait, or cancel one of them."))
         return None
 
     def cancel(self, job_id: str) -> TrainingJob:
@@ -128,11 +144,15 @@ class JobQueue:
             return done
         if cancelled is None:
             job = self._store.jobs.get(job_id)
-            state = "does not exist"
+            message = gettext_lazy("The job {job} does not exist.", job=job_id)
             if job:
-                state = f"is {job.state} already"
+                message = gettext_lazy(
+                    "The job {job} is {state} already.",
+                    job=job_id,
+                    state=JOB_STATE_TEXTS[job.state],
+                )
             raise QueueConflictError(
-                f"The job {job_id} {state}.", "Only a queued or running job can be cancelled."
+                message, gettext_lazy("Only a queued or running job can be cancelled.")
             )
         self._stop_attempt(job_id)
         self.publish(cancelled)
@@ -144,9 +164,15 @@ class JobQueue:
         """
         job = self._store.jobs.get(job_id)
         if job is None or not job.can_resume:
-            state = f"is {job.state}" if job else "does not exist"
-            advice = "Only jobs that failed for a fixable reason can be resumed."
-            raise QueueConflictError(f"The job {job_id} {state}.", advice)
+            message = gettext_lazy("The job {job} does not exist.", job=job_id)
+            if job:
+                message = gettext_lazy(
+                    "The job {job} is {state}.", job=job_id, state=JOB_STATE_TEXTS[job.state]
+                )
+            raise QueueConflictError(
+                message,
+                gettext_lazy("Only jobs that failed for a fixable reason can be resumed."),
+            )
         self.check(job.request, job.guild_id)
         resumed = self._store.jobs.resume(job_id)
         assert resumed is not None  # nothing else has run since the check

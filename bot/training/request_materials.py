@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bot.personas.registry import guild_card_path, is_operator_card
+from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 from bot.training.dataset_catalog import IMPORT_RIGHTS, DatasetCatalog, list_names
 from bot.training.dataset_paths import resolve_dataset_path
@@ -41,7 +42,7 @@ from personas.home.shared_personas import (
 )
 from personas.schemas.training import MaterialKind, TrainingRequest
 
-MODERATOR_ADVICE = (
+MODERATOR_ADVICE = gettext_lazy(
     "Train it from its card: type `/finetune start from:card`. Or on its lore: `/persona lore add`, "
     "then `/finetune start lore_pairs:1`. Or name a `dataset`, a chat log in which it speaks."
 )
@@ -124,10 +125,14 @@ class RequestMaterials:
                 names = MemberNames(reader.messages.authors(), self._persona_names())
         except RequestError:
             raise RequestError(
-                "The members of this server are not known on the machine that trains, so card and "
-                "lore might name them to the teacher's server.",
-                "Name a teacher on this machine, or let all processes of the bot use one "
-                "UNDERSTUDY_HOME.",
+                gettext_lazy(
+                    "The members of this server are not known on the machine that trains, so card "
+                    "and lore might name them to the teacher's server."
+                ),
+                gettext_lazy(
+                    "Name a teacher on this machine, or let all processes of the bot use one "
+                    "UNDERSTUDY_HOME."
+                ),
             ) from None
 
         def edit(source: Path, text: str) -> str:
@@ -151,12 +156,18 @@ class RequestMaterials:
         request = self._request
         is_operator = self._guild_id == OPERATOR_GUILD_ID
         if request.dataset_path and not is_operator:
-            message = "A path cannot be named here, only a data set of the catalogue."
+            message = gettext_lazy("A path cannot be named here, only a data set of the catalogue.")
             raise RequestError(message, list_names(self._catalogue.datasets(), ""))
         if request.base_model != self._catalogue.base_model and not is_operator:
             raise RequestError(
-                f"An adapter for another base model ({request.base_model}) cannot be served here.",
-                f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
+                gettext_lazy(
+                    "An adapter for another base model ({base_model}) cannot be served here.",
+                    base_model=request.base_model,
+                ),
+                gettext_lazy(
+                    "Leave the base model out, or start the bot with BASE_MODEL={base_model}.",
+                    base_model=request.base_model,
+                ),
             )
         if request.task_type == "preference":
             self._version_before(request.persona or "")
@@ -165,7 +176,8 @@ class RequestMaterials:
         recipes = self._catalogue.recipes()
         if request.recipe not in recipes:
             raise RequestError(
-                f"There is no recipe {request.recipe!r}.", list_names(recipes, request.recipe)
+                gettext_lazy("There is no recipe {recipe!r}.", recipe=request.recipe),
+                list_names(recipes, request.recipe),
             )
 
     # ------------------------------------------------------------------------------------ a persona
@@ -198,11 +210,14 @@ class RequestMaterials:
             return self._log(persona_id, request.dataset)
         ships = (self._shipped.logs / f"{persona_id}.json").is_file()
         if not ships and guild_card_path(self._home, persona_id):
-            advice = MODERATOR_ADVICE
+            advice: str = MODERATOR_ADVICE
             if self._guild_id == OPERATOR_GUILD_ID:
                 advice = OPERATOR_ADVICE
             raise RequestError(
-                f"{self._name(persona_id)} has no chat log to learn from yet.", advice
+                gettext_lazy(
+                    "{name} has no chat log to learn from yet.", name=self._name(persona_id)
+                ),
+                advice,
             )
         return self._log(persona_id, persona_id)
 
@@ -220,8 +235,11 @@ class RequestMaterials:
         file = self._dataset_file(dataset)
         if file.parent == self._shipped.general:
             raise RequestError(
-                f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
-                "Leave the data set out to take the persona's own log.",
+                gettext_lazy(
+                    "A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
+                    dataset=dataset,
+                ),
+                gettext_lazy("Leave the data set out to take the persona's own log."),
             )
         return shipped_file_material("log", file, self._consent)
 
@@ -252,19 +270,24 @@ class RequestMaterials:
         """
         if any(material.kind == "dataset" for material in talk):
             raise RequestError(
-                "A built data set is complete: no lore pairs can be added to it.",
-                "Leave lore_pairs out, or build the set with `lore extract` and `lore synthesise` "
-                "as sources.",
+                gettext_lazy("A built data set is complete: no lore pairs can be added to it."),
+                gettext_lazy(
+                    "Leave lore_pairs out, or build the set with `lore extract` and `lore "
+                    "synthesise` as sources."
+                ),
             )
         pairs = synthetic_materials(self._shipped, self._home, persona_id, self._consent)
         if not (lore or pairs):
-            advice = "Add lore (`/persona lore add`), or leave lore_pairs out."
+            advice = gettext_lazy("Add lore (`/persona lore add`), or leave lore_pairs out.")
             if self._request.lore_pairs == 1:
-                advice = (
+                advice = gettext_lazy(
                     "Add lore (`/persona lore add`), two passages at least. Or leave lore_pairs "
                     "out and name a `dataset`, a chat log in which it speaks."
                 )
-            raise RequestError(f"{self._name(persona_id)} has no lore to train on yet.", advice)
+            raise RequestError(
+                gettext_lazy("{name} has no lore to train on yet.", name=self._name(persona_id)),
+                advice,
+            )
         talk_paths = {material.path for material in talk}
         return [material for material in pairs if material.path not in talk_paths]
 
@@ -276,7 +299,8 @@ class RequestMaterials:
         store = self._catalogue.store
         if store is None:
             raise RequestError(
-                "Preferences are in the bot's database, which is missing.", "Start it from the bot."
+                gettext_lazy("Preferences are in the bot's database, which is missing."),
+                gettext_lazy("Start it from the bot."),
             )
         folder = adapter_ref(self._home, persona_id, version).folder
         before = adapter_material(folder, version, self._consent, verify=self._reads_texts)
@@ -304,11 +328,13 @@ class RequestMaterials:
             wanted = installed[-1]
         if not wanted:
             raise RequestError(
-                "There is no version yet to train further.", "Train one: task_type persona."
+                gettext_lazy("There is no version yet to train further."),
+                gettext_lazy("Train one: task_type persona."),
             )
         if wanted not in installed:
             raise RequestError(
-                f"There is no version {wanted!r} of this persona.", list_names(installed, wanted)
+                gettext_lazy("There is no version {wanted!r} of this persona.", wanted=wanted),
+                list_names(installed, wanted),
             )
         return wanted
 
@@ -321,17 +347,25 @@ class RequestMaterials:
         messages = sorted(self._shipped.dialogues())
         if request.dataset is None:
             names = self._catalogue.dialogues()
-            raise RequestError("A dialogue job needs a data set.", list_names(names, ""))
+            raise RequestError(
+                gettext_lazy("A dialogue job needs a data set."), list_names(names, "")
+            )
         if request.dataset == HISTORY_DATASET and self._catalogue.store:
             raise RequestError(
-                f"`{HISTORY_DATASET}` is a log, which trains a persona.", list_names(messages, "")
+                gettext_lazy(
+                    "{dataset!r} is a log, which trains a persona.", dataset=HISTORY_DATASET
+                ),
+                list_names(messages, ""),
             )
         if entry := self._catalogue.entry(request.dataset):
             return [catalogue_material("messages", entry, self._consent), *self._general()]
         file = self._dataset_file(request.dataset)
         if request.dataset not in messages:
             raise RequestError(
-                f"{request.dataset!r} is a log, which trains a persona.", list_names(messages, "")
+                gettext_lazy(
+                    "{dataset!r} is a log, which trains a persona.", dataset=request.dataset
+                ),
+                list_names(messages, ""),
             )
         return [shipped_file_material("messages", file, self._consent), *self._general(file)]
 
@@ -343,15 +377,16 @@ class RequestMaterials:
             material = catalogue_material("messages", entry, self._consent)
             if material.kind == "dataset":
                 raise RequestError(
-                    f"{name!r} is a built data set.",
-                    "Name it as the data set, or its sources here.",
+                    gettext_lazy("{name!r} is a built data set.", name=name),
+                    gettext_lazy("Name it as the data set, or its sources here."),
                 )
             return [material, *self._general()]
         file = self._dataset_file(name)
         if file.parent != self._shipped.general:
             names = self._catalogue.datasets()
             raise RequestError(
-                f"{name!r} is a log, not general dialogue.", list_names(names, "general")
+                gettext_lazy("{name!r} is a log, not general dialogue.", name=name),
+                list_names(names, "general"),
             )
         return [shipped_file_material("messages", file, self._consent), *self._general(file)]
 
@@ -368,7 +403,8 @@ class RequestMaterials:
         files = self._shipped.datasets()
         if name not in files:
             raise RequestError(
-                f"There is no data set {name!r}.", list_names(self._catalogue.datasets(), name)
+                gettext_lazy("There is no data set {name!r}.", name=name),
+                list_names(self._catalogue.datasets(), name),
             )
         return files[name]
 

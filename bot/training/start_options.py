@@ -5,6 +5,7 @@ request.
 import time
 from typing import Any, Literal
 
+from bot.platform.localisation import gettext_lazy
 from personas.errors import RequestError
 from personas.schemas.hyperparameters import parse_settings_line
 
@@ -33,7 +34,9 @@ def merge_settings(text: str, **named: float | None) -> dict[str, Any]:
     own = {name: value for name, value in named.items() if value is not None}
     if twice := sorted(written.keys() & own.keys()):
         raise RequestError(
-            f"{', '.join(twice)} is set twice: in `settings`, and by itself.",
-            "Leave one of them out.",
+            gettext_lazy(
+                "{names} is set twice: in `settings`, and by itself.", names=", ".join(twice)
+            ),
+            gettext_lazy("Leave one of them out."),
         )
     return {**written, **own}

@@ -1,17 +1,26 @@
 """Texts of trainings: a job's progress and result, and the plan of a run."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 
 from discord.utils import escape_markdown
 
 from bot.platform.errors import hide_paths
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    LocalisableText,
+    gettext_lazy,
+    join_texts,
+    localise,
+)
 from bot.store import TrainingJob
-from bot.training.retrain_all import RetrainAllPlan
+from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.schemas.formatting import format_time_left
-from personas.schemas.scorecard import SIDE_LABELS, Side, SideBySide
+from personas.schemas.scorecard import SIDE_LABELS, GateVerdict, Outcome, Side, SideBySide
 from personas.schemas.training_events import (
     Epoch,
     Phase,
@@ -37,9 +46,19 @@ MAX_PLAN_LINES = 10
 MAX_PLAN_LINE_CHARS = 200
 """Characters of a line of the import's report: a Discord message takes 2,000."""
 VERDICT_TEXTS = {
-    "promote": "The gate says **promote**.",
-    "hold": "The gate says **hold**: a moderator decides.",
-    "reject": "The gate says **reject**: Promote asks for confirmation.",
+    "promote": gettext_lazy("The gate says **promote**."),
+    "hold": gettext_lazy("The gate says **hold**: a moderator decides."),
+    "reject": gettext_lazy("The gate says **reject**: Promote asks for confirmation."),
+}
+VERDICT_NAMES = {
+    "promote": gettext_lazy("promote"),
+    "hold": gettext_lazy("hold"),
+    "reject": gettext_lazy("reject"),
+}
+OUTCOME_TEXTS: dict[Outcome, str] = {
+    "warn": gettext_lazy("warn"),
+    "fail": gettext_lazy("fail"),
+    "not measured": gettext_lazy("not measured"),
 }
 
 
@@ -79,45 +98,55 @@ def job_status_text(
     live: str | None = None,
     *,
     gives_way: bool = False,
+    language: Language = SOURCE_LANGUAGE,
 ) -> str:
     """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was
     asked to hold.
     """
     if job.has_ended:
-        return job_result_text(job, live)
+        return job_result_text(job, live, language=language)
     if job.state == "queued":
-        return f"{job_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
-    lines = [job_title(job, "Training"), *_progress_lines(job.progress)]
+        title = job_title(job, gettext_lazy("Waiting to train"))
+        place = gettext_lazy("Place {position} in the queue.", position=position or 1)
+        return _joined([title, place], language)
+    lines = [job_title(job, gettext_lazy("Training")), *_progress_lines(job.progress)]
     if job.started_at:
-        waits = _wait_text(job, gives_way)
-        lines.append(
-            f"-# running for {format_duration(now - job.started_at)}, attempt {job.attempt}{waits}"
-        )
-    return "\n".join(lines)
+        lines.append(_running_text(job, now - job.started_at, gives_way))
+    return _joined(lines, language)
+
+
+def _joined(lines: Iterable[str], language: Language) -> str:
+    return "\n".join(localise(line, language) for line in lines)
 
 
 def _progress_lines(at: RunPosition | None) -> list[str]:
     if at is None:
-        return ["Starting …"]
-    lines = [run_position_text(at)]
+        return [gettext_lazy("Starting …")]
+    lines: list[str] = [run_position_text(at)]
     if isinstance(at, Phase):
         return [*lines, f"-# {at.detail}"] if at.detail else lines
     lines.append(
-        f"-# step {at.step:,} of {at.of:,} · loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s"
+        gettext_lazy(
+            "-# step {step:,} of {steps:,} · loss {loss:.3f} · {speed:,.0f} tokens/s",
+            step=at.step,
+            steps=at.of,
+            loss=at.loss,
+            speed=at.tokens_per_s,
+        )
     )
     if at.trouble:
-        lines.append(f"-# ⚠ {at.trouble} It is tried again.")
+        lines.append(gettext_lazy("-# ⚠ {trouble} It is tried again.", trouble=at.trouble))
     return lines
 
 
-def run_position_text(at: RunPosition) -> str:
+def run_position_text(at: RunPosition) -> LocalisableText:
     """Say how far a whole run is, in which phase, and when its version will be ready."""
-    parts = [at.label]
+    parts: list[str] = [LocalisableText(at.label)]
     if at.done is not None:
         parts.insert(0, _bar(at.done))
     if at.left_s is not None:
-        parts.append(f"ready in about {format_time_left(at.left_s)}")
-    return " · ".join(parts)
+        parts.append(gettext_lazy("ready in about {time}", time=format_time_left(at.left_s)))
+    return join_texts(*parts, separator=" · ")
 
 
 def _bar(share: float) -> str:
@@ -125,29 +154,46 @@ def _bar(share: float) -> str:
     return f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%}"
 
 
-def _wait_text(job: TrainingJob, gives_way: bool) -> str:
-    """Describe the pause of a run while replies are generated, or its length."""
+def _running_text(job: TrainingJob, seconds: float, gives_way: bool) -> str:
+    """Say how long a run takes, with its pause while replies are generated, or its length."""
+    duration = format_duration(seconds)
     if gives_way:
-        return ", waiting for replies now"
+        return gettext_lazy(
+            "-# running for {duration}, attempt {attempt}, waiting for replies now",
+            duration=duration,
+            attempt=job.attempt,
+        )
     progress = job.progress
     if not isinstance(progress, Progress) or progress.held_s < 1:
-        return ""
-    return f", {format_duration(progress.held_s)} of it waiting for replies"
+        return gettext_lazy(
+            "-# running for {duration}, attempt {attempt}", duration=duration, attempt=job.attempt
+        )
+    return gettext_lazy(
+        "-# running for {duration}, attempt {attempt}, {pause} of it waiting for replies",
+        duration=duration,
+        attempt=job.attempt,
+        pause=format_duration(progress.held_s),
+    )
 
 
-def job_result_text(job: TrainingJob, live: str | None = None) -> str:
+def job_result_text(
+    job: TrainingJob, live: str | None = None, *, language: Language = SOURCE_LANGUAGE
+) -> str:
     """Describe an ended job and its result; `live` is its persona's live version. A result that is
     too long for a message loses its table.
     """
     if job.state == "cancelled":
-        return f"{job_title(job, 'Cancelled')}\nLive versions stay as they are."
+        title = job_title(job, gettext_lazy("Cancelled"))
+        return _joined([title, gettext_lazy("Live versions stay as they are.")], language)
     if job.state == "failed" or job.result is None:
-        reason = hide_paths(f"{job.error or 'No reason was given.'} {job.advice or ''}".rstrip())
-        text = f"{job_title(job, 'Failed')}\n{reason}"
+        reason: str = gettext_lazy("No reason was given.")
+        if job.error:
+            reason = hide_paths(f"{job.error} {job.advice or ''}".rstrip())
+        lines = [job_title(job, gettext_lazy("Failed")), reason]
         if job.can_resume:
-            text += "\n-# Then **Resume** continues where it stopped."
-        return text
-    result = result_text(job, live)
+            lines.append(gettext_lazy("-# Then **Resume** continues where it stopped."))
+        return _joined(lines, language)
+    result = result_text(job, live, language=language)
     head = [result.title, result.verdict, result.reasons, result.figures]
     text = "\n".join(filter(None, [*head, result.table, result.card]))
     if len(text) > MAX_RESULT_CHARS:
@@ -156,42 +202,78 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
 
 
 def result_text(
-    job: TrainingJob, live: str | None, excerpt: CardExcerpt = NO_EXCERPT
+    job: TrainingJob,
+    live: str | None,
+    excerpt: CardExcerpt = NO_EXCERPT,
+    *,
+    language: Language = SOURCE_LANGUAGE,
 ) -> ResultText:
-    """Describe the result of a job that is done."""
+    """Describe the result of a job that is done, in a language."""
     assert job.result is not None
     card = job.result.scorecard
-    figures = [f"-# {line}" for line in _loss_lines(card, _source_text(job))]
+    figures = [
+        gettext_lazy("-# {line}", line=line) for line in _loss_lines(card, _source_text(job))
+    ]
+    reasons = [*reason_lines(card), *_next_step_lines(job, live)]
     return ResultText(
-        title=_result_title(job),
-        verdict=f"{VERDICT_TEXTS.get(card.verdict, '')} {excerpt.outcomes}".strip(),
-        replies=tuple(map(_pair_text, excerpt.replies[:MAX_RESULT_REPLIES])),
-        reasons="\n".join([*reason_lines(card), *_next_step_lines(job, live)]),
-        figures="\n".join(figures),
+        title=localise(_result_title(job), language),
+        verdict=localise(_verdict_text(card, excerpt), language),
+        replies=tuple(
+            localise(_pair_text(pair), language) for pair in excerpt.replies[:MAX_RESULT_REPLIES]
+        ),
+        reasons=_joined(reasons, language),
+        figures=_joined(figures, language),
         table="\n".join(epoch_lines(job.result.epochs)),
-        card="\n".join(card_lines(job)),
+        card=_joined(card_lines(job), language),
     )
 
 
-def _result_title(job: TrainingJob) -> str:
+def _result_title(job: TrainingJob) -> LocalisableText:
     assert job.result is not None
-    what = "Trained"
+    what = gettext_lazy("Trained")
     if job.dialogue or job.shipped:
-        what = "Installed"
+        what = gettext_lazy("Installed")
     elif job.result.imported:
-        what = "Imported"
+        what = gettext_lazy("Imported")
     return job_title(job, what)
 
 
-def _pair_text(pair: SideBySide) -> str:
+def _verdict_text(card: ScoreSummary, excerpt: CardExcerpt) -> LocalisableText:
+    texts = [VERDICT_TEXTS.get(card.verdict, ""), excerpt.outcomes]
+    return join_texts(*filter(None, texts))
+
+
+def outcomes_text(verdict: GateVerdict) -> LocalisableText:
+    """Count the criteria of a verdict by outcome, in a sentence."""
+    counts = Counter(criterion.outcome for criterion in verdict.criteria)
+    parts: list[str] = [
+        gettext_lazy(
+            "{passed} of {criteria} criteria pass",
+            passed=counts["pass"],
+            criteria=len(verdict.criteria),
+        )
+    ]
+    for outcome, text in OUTCOME_TEXTS.items():
+        if counts[outcome]:
+            parts.append(gettext_lazy("{count} {outcome}", count=counts[outcome], outcome=text))
+    return gettext_lazy("{outcomes}.", outcomes=join_texts(*parts, separator=", "))
+
+
+def _pair_text(pair: SideBySide) -> LocalisableText:
     """Show a reply of the version with the live version's, or else the base model's."""
-    lines = [f"> {_shorten_said(pair.prompt, MAX_PROMPT_CHARS)}"]
+    lines: list[str] = [f"> {_shorten_said(pair.prompt, MAX_PROMPT_CHARS)}"]
     rival: Side = "live" if "live" in pair.replies else "base"
     for side in ("new", rival):
         if reply := pair.replies.get(side):
-            said = _shorten_said(reply.text, MAX_REPLY_CHARS) or "(an empty reply)"
-            lines.append(f"**{SIDE_LABELS[side]}:** {said}")
-    return "\n".join(lines)
+            said = _shorten_said(reply.text, MAX_REPLY_CHARS)
+            lines.append(
+                gettext_lazy(
+                    "**{side}:** {reply}",
+                    side=LocalisableText(SIDE_LABELS[side]),
+                    reply=said or gettext_lazy("(an empty reply)"),
+                )
+            )
+    return join_texts(*lines, separator="\n")
 
 
 def _shorten_said(text: str, most: int) -> str:
@@ -202,30 +284,35 @@ def _source_text(job: TrainingJob) -> str:
     """Say where a version comes from, after its figures."""
     assert job.result is not None
     if job.dialogue:
-        return f"It is the dialogue adapter `{job.dialogue}`."
+        return gettext_lazy("It is the dialogue adapter `{name}`.", name=job.dialogue)
     if job.shipped:
-        return "It was shipped with Understudy, which measured it."
+        return gettext_lazy("It was shipped with Understudy, which measured it.")
     if job.result.imported:
-        return "Measured by its author; it was imported."
-    return f"Took {format_duration(job.result.seconds)}."
+        return gettext_lazy("Measured by its author; it was imported.")
+    return gettext_lazy("Took {duration}.", duration=format_duration(job.result.seconds))
 
 
 def _next_step_lines(job: TrainingJob, live: str | None) -> list[str]:
     if job.persona is None:
         return [
-            f"Promote… gives it to a persona, and so does `/finetune promote version:{job.name}`.",
-            f"In the playground and the API it is the model `{job.name}`.",
-            f"`start_from: {job.name.partition('/')[2]}` trains it further.",
+            gettext_lazy(
+                "Promote… gives it to a persona, and so does `/finetune promote version:{name}`.",
+                name=job.name,
+            ),
+            gettext_lazy("In the playground and the API it is the model `{name}`.", name=job.name),
+            gettext_lazy(
+                "`start_from: {name}` trains it further.", name=job.name.partition("/")[2]
+            ),
         ]
     if live == job.version:
-        return ["It is live now."]
-    return ["Promote makes it live from the next reply on."]
+        return [gettext_lazy("It is live now.")]
+    return [gettext_lazy("Promote makes it live from the next reply on.")]
 
 
 def card_lines(job: TrainingJob) -> list[str]:
     """Describe the rest of a finished job's score card as small print; no lines without one."""
     text = card_state_text(job)
-    return [f"-# {text}"] if text else []
+    return [gettext_lazy("-# {line}", line=text)] if text else []
 
 
 def card_state_text(job: TrainingJob) -> str:
@@ -234,23 +321,33 @@ def card_state_text(job: TrainingJob) -> str:
     """
     match job.card_state:
         case "waiting":
-            return "The rest of its score card is measured once nothing is trained."
+            return gettext_lazy("The rest of its score card is measured once nothing is trained.")
         case "running":
             at = job.card_progress
-            done = "it begins"
-            if isinstance(at, Phase) and at.share and at.eta_s is not None:
-                done = f"{at.share:.0%}, at most {format_duration(at.eta_s)} left"
-            return f"The rest of its score card is being measured: {done}."
+            if not isinstance(at, Phase) or not at.share or at.eta_s is None:
+                return gettext_lazy("The rest of its score card is being measured: it begins.")
+            return gettext_lazy(
+                "The rest of its score card is being measured: {share:.0%}, at most {time} left.",
+                share=at.share,
+                time=format_duration(at.eta_s),
+            )
         case "failed" | "cancelled":
-            why = hide_paths(job.card_error or "It was stopped.")
-            return f"The rest of its score card was not measured. {why}"
+            why = hide_paths(job.card_error or "") or gettext_lazy("It was stopped.")
+            return gettext_lazy("The rest of its score card was not measured. {why}", why=why)
     card = _completed_card(job)
     if card is None or not card.first_verdict:
         return ""
-    return (
-        f"With its whole score card the gate says {card.verdict}; it said {card.first_verdict} "
-        "before the rest was measured."
+    return gettext_lazy(
+        "With its whole score card the gate says {verdict}; it said {first_verdict} before the rest "
+        "was measured.",
+        verdict=verdict_name(card.verdict),
+        first_verdict=verdict_name(card.first_verdict),
     )
+
+
+def verdict_name(verdict: str) -> str:
+    """Return what moderators read in place of a verdict's name."""
+    return VERDICT_NAMES.get(verdict, verdict)
 
 
 def _completed_card(job: TrainingJob) -> ScoreSummary | None:
@@ -264,20 +361,37 @@ def changed_verdict_text(job: TrainingJob) -> str:
     card = _completed_card(job)
     if card is None or not card.first_verdict:
         return ""
-    title = job_title(job, "The verdict has changed")
-    return "\n".join([title, f"⚠ {card_state_text(job)}", *reason_lines(card)])
+    title = job_title(job, gettext_lazy("The verdict has changed"))
+    state = gettext_lazy("⚠ {text}", text=card_state_text(job))
+    return join_texts(title, state, *reason_lines(card), separator="\n")
 
 
 def _loss_lines(card: ScoreSummary, source: str) -> list[str]:
     if not card.is_measured:
-        return ["Nothing was measured of it: try it in a channel, or with `/finetune compare`."]
+        return [
+            gettext_lazy(
+                "Nothing was measured of it: try it in a channel, or with `/finetune compare`."
+            )
+        ]
     better = 1 - card.loss_tuned / card.loss_base
-    direction = "lower" if better > 0 else "higher"
+    change = gettext_lazy("{share:.0%} higher", share=-better)
+    if better > 0:
+        change = gettext_lazy("{share:.0%} lower", share=better)
     return [
-        f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
-        f"({abs(better):.0%} {direction}; {card.heldout_replies:,} "
-        "replies it never saw).",
-        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
+        gettext_lazy(
+            "Held-out replies: loss {base:.3f} → **{tuned:.3f}** per token ({change}; {count:,} "
+            "replies it never saw).",
+            base=card.loss_base,
+            tuned=card.loss_tuned,
+            change=change,
+            count=card.heldout_replies,
+        ),
+        gettext_lazy(
+            "General dialogue: {base:.3f} → {tuned:.3f}. {source}",
+            base=card.general_loss_base,
+            tuned=card.general_loss_tuned,
+            source=source,
+        ),
     ]
 
 
@@ -312,7 +426,7 @@ def reason_lines(card: ScoreSummary) -> list[str]:
     lines = [f"- {_shorten_reason(reason)}" for reason in card.reasons]
     if card.advice:
         advice = " ".join(_shorten_reason(step) for step in card.advice)
-        lines.append(f"What to do: {advice}")
+        lines.append(gettext_lazy("What to do: {advice}", advice=advice))
     return lines
 
 
@@ -330,10 +444,10 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def job_title(job: TrainingJob, what: str) -> str:
+def job_title(job: TrainingJob, what: str) -> LocalisableText:
     """Title of a job's message: state, version and job."""
     name = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
-    return f"{what}: {name} (`{job.job_id}`)"
+    return gettext_lazy("{what}: {version} (`{job}`)", what=what, version=name, job=job.job_id)
 
 
 def plan_texts(
@@ -342,10 +456,16 @@ def plan_texts(
     """Describe a plan: its data, what it takes, and its place in the queue. `position` 1 is next,
     `conflict` is why it could not be queued now.
     """
-    lines = [
-        f"**{plan.samples['train']:,}** replies to learn from, {plan.samples['eval']:,} held out; "
-        f"{plan.tokens:,} tokens.",
-        f"{plan.rows_used:,} of {plan.rows:,} records are used.",
+    lines: list[str] = [
+        gettext_lazy(
+            "**{train:,}** replies to learn from, {held_out:,} held out; {tokens:,} tokens.",
+            train=plan.samples["train"],
+            held_out=plan.samples["eval"],
+            tokens=plan.tokens,
+        ),
+        gettext_lazy(
+            "{used:,} of {count:,} records are used.", used=plan.rows_used, count=plan.rows
+        ),
     ]
     if plan.lore_pairs_text:
         lines.append(plan.lore_pairs_text)
@@ -353,25 +473,41 @@ def plan_texts(
         lines.append(f"- {rows:,}: {reason}")
     for line in plan.import_lines[:MAX_PLAN_LINES]:
         lines.append(shorten(line, MAX_PLAN_LINE_CHARS, placeholder=" …"))
-    takes = []
+    takes: list[str] = []
     for estimate in plan.recipes:
         if estimate.recipe != recipe:
             continue
         takes += [
-            f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)} in "
-            f"all, {estimate.memory_bytes / 2**30:.1f} GiB of memory.",
-            f"-# {phases_text(estimate)}estimated from {estimate.basis}",
+            gettext_lazy(
+                "`{recipe}`: {steps:,} steps, about {duration} in all, {memory:.1f} GiB of memory.",
+                recipe=recipe,
+                steps=estimate.steps,
+                duration=format_duration(estimate.seconds),
+                memory=estimate.memory_bytes / 2**30,
+            ),
+            gettext_lazy(
+                "-# {phases}estimated from {basis}",
+                phases=phases_text(estimate),
+                basis=estimate.basis,
+            ),
         ]
         takes += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_PLAN_LINES]]
     if conflict:
-        place = f"It could not be started now: {conflict} Nothing has been queued."
-    else:
-        behind = " after the running one" if is_training else ""
-        place = (
-            f"Started now, it would be number {position} in the queue{behind}. Nothing has been "
-            "queued."
+        place = gettext_lazy(
+            "It could not be started now: {conflict} Nothing has been queued.", conflict=conflict
         )
-    return ["\n".join(lines), "\n".join(takes), place]
+    elif is_training:
+        place = gettext_lazy(
+            "Started now, it would be number {position} in the queue after the running one. "
+            "Nothing has been queued.",
+            position=position,
+        )
+    else:
+        place = gettext_lazy(
+            "Started now, it would be number {position} in the queue. Nothing has been queued.",
+            position=position,
+        )
+    return [join_texts(*lines, separator="\n"), join_texts(*takes, separator="\n"), place]
 
 
 def phases_text(estimate: RecipeEstimate) -> str:
@@ -382,27 +518,42 @@ def phases_text(estimate: RecipeEstimate) -> str:
     return f"{', '.join(parts)}; " if parts else ""
 
 
-def retrain_all_text(plan: RetrainAllPlan) -> str:
+def retrain_all_text(plan: RetrainAllPlan) -> LocalisableText:
     """Describe the trainings of all personas, planned or queued."""
     if not plan.items:
-        return f"Every live version here is for the served base model ({plan.base_model})."
-    lines = []
-    for item in plan.items[:MAX_RETRAINED]:
-        name = f"**{item.persona_id}** {item.version} (for {item.other_model})"
-        if item.error:
-            lines.append(
-                f"- {name}: ⚠️ {shorten(item.error, MAX_PLAN_LINE_CHARS, placeholder=' …')}"
-            )
-        elif item.job:
-            lines.append(f"- {name}: queued as `{item.job.job_id}`")
-        else:
-            memory = f"{item.memory_bytes / 2**30:.1f} GiB"
-            lines.append(f"- {name}: about {format_duration(item.seconds)}, {memory} of memory")
+        return gettext_lazy(
+            "Every live version here is for the served base model ({model}).",
+            model=plan.base_model,
+        )
+    lines: list[str] = [_retraining_line(item) for item in plan.items[:MAX_RETRAINED]]
     if len(plan.items) > MAX_RETRAINED:
-        lines.append(f"- and {len(plan.items) - MAX_RETRAINED} more")
+        lines.append(gettext_lazy("- and {count} more", count=len(plan.items) - MAX_RETRAINED))
     if plan.possible and not any(item.job for item in plan.items):
         lines.append(
-            f"Together about {format_duration(plan.seconds)}, one after another. Nothing has been "
-            "queued: `/finetune all start:True` queues them."
+            gettext_lazy(
+                "Together about {duration}, one after another. Nothing has been queued: `/finetune "
+                "all start:True` queues them.",
+                duration=format_duration(plan.seconds),
+            )
         )
-    return "\n".join(lines)
+    return join_texts(*lines, separator="\n")
+
+
+def _retraining_line(item: Retraining) -> LocalisableText:
+    name = gettext_lazy(
+        "**{persona}** {version} (for {model})",
+        persona=item.persona_id,
+        version=item.version,
+        model=item.other_model,
+    )
+    if item.error:
+        error = shorten(item.error, MAX_PLAN_LINE_CHARS, placeholder=" …")
+        return gettext_lazy("- {version}: ⚠️ {error}", version=name, error=error)
+    if item.job:
+        return gettext_lazy("- {version}: queued as `{job}`", version=name, job=item.job.job_id)
+    return gettext_lazy(
+        "- {version}: about {duration}, {memory} of memory",
+        version=name,
+        duration=format_duration(item.seconds),
+        memory=f"{item.memory_bytes / 2**30:.1f} GiB",
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.operations.shards import ShardRange
+from bot.platform.localisation import gettext_lazy
 from bot.store import Lesson, Store, StoredMessage, VotePreference
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
@@ -29,10 +30,10 @@ from personas.home.preferences import (
 )
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.rights import (
+    OPT_IN_COMMAND,
     PERMISSION_SETTING,
     RightsStatement,
     decide_right,
-    describe_discord_requirements,
 )
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import DISCORD_API
@@ -160,9 +161,11 @@ def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str
     exchanges = store.messages.opted_in_exchanges(guild_id, persona_id, MAX_EXCHANGES)
     if not exchanges:
         raise RequestError(
-            f"`{HISTORY_DATASET}` may not be trained on: no stored reply answers a member who has "
-            "opted in.",
-            "Ask again when this persona has answered such members here.",
+            gettext_lazy(
+                "`{name}` may not be trained on: no stored reply answers a member who has opted in.",
+                name=HISTORY_DATASET,
+            ),
+            gettext_lazy("Ask again when this persona has answered such members here."),
         )
     mask = NameMask(
         store.messages.authors_not_opted_in(guild_id), {reply.author_name for _, reply in exchanges}
@@ -184,7 +187,10 @@ def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: 
     message.
     """
     if not guild_id:
-        raise RequestError("Direct messages are never trained on.", "Ask for a server's history.")
+        raise RequestError(
+            gettext_lazy("Direct messages are never trained on."),
+            gettext_lazy("Ask for a server's history."),
+        )
     askers = store.replies.askers(guild_id, persona_id)
     here = frozenset(str(member) for member, is_opted_in in askers.items() if is_opted_in)
     allowed = Consent(permission=consent.permission, opted_in=here)
@@ -194,11 +200,37 @@ def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: 
     opted_in = frozenset(map(str, store.people.opted_in()))
     everywhere = Consent(permission=consent.permission, opted_in=opted_in)
     raise RequestError(
-        f"`{HISTORY_DATASET}` may not be trained on: its messages came to the bot through "
-        "Discord's API.",
-        f"{describe_discord_requirements(everywhere)} Of {len(askers)} members whom this persona "
-        "answered here, "
-        f"{len(here)} have opted in.",
+        gettext_lazy(
+            "`{name}` may not be trained on: its messages came to the bot through Discord's API.",
+            name=HISTORY_DATASET,
+        ),
+        gettext_lazy(
+            "{requirements} Of {count} members whom this persona answered here, {consenting} have "
+            "opted in.",
+            requirements=_requirements_text(everywhere),
+            count=len(askers),
+            consenting=len(here),
+        ),
+    )
+
+
+def _requirements_text(consent: Consent) -> str:
+    """Say what is needed to train on data from Discord's API, and which part of it is used then, as
+    `describe_discord_requirements` does for the terminal.
+    """
+    opted_in = gettext_lazy("nobody so far")
+    if consent.opted_in:
+        opted_in = gettext_lazy("{count} so far", count=len(consent.opted_in))
+    stated = gettext_lazy("which is not stated")
+    if consent.permission:
+        stated = gettext_lazy("which is stated")
+    return gettext_lazy(
+        "It takes both Discord's permission, in the operator's setting {setting} ({stated}), and "
+        "members who have opted in with {command} ({opted_in}); only what they wrote is taken then.",
+        setting=PERMISSION_SETTING,
+        stated=stated,
+        command=OPT_IN_COMMAND,
+        opted_in=opted_in,
     )
 
 
@@ -237,8 +269,12 @@ def preferences_material(
             persona_id, guild_id
         ) or store.comparisons.has_preferences(persona_id, guild_id)
     if not has_any:
-        message = "Nobody has taught this persona a reply or compared two of its versions here."
-        raise MissingPreferencesError(message, "`/persona teach` and `/finetune compare` do.")
+        message = gettext_lazy(
+            "Nobody has taught this persona a reply or compared two of its versions here."
+        )
+        raise MissingPreferencesError(
+            message, gettext_lazy("`/persona teach` and `/finetune compare` do.")
+        )
     right, stated_by, why = PREFERENCE_RIGHTS
     today = _day(time.time())
     stated = RightsStatement(right, stated_by, today, why)
@@ -295,6 +331,8 @@ def guild_store(
                 yield store
             return
     raise RequestError(
-        "The messages of this server are not on the machine that trains.",
-        "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME.",
+        gettext_lazy("The messages of this server are not on the machine that trains."),
+        gettext_lazy(
+            "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME."
+        ),
     )

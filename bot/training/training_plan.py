@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from bot.platform.localisation import gettext_lazy
 from personas.errors import TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
@@ -174,9 +175,13 @@ class TrainingPlan(BaseModel):
             return ""
         extracted, synthesised, used, samples = self.lore_pairs.values()
         share = samples / max(sum(self.samples.values()), 1)
-        return (
-            f"Of {extracted:,} extracted and {synthesised:,} synthesised lore pairs, {used:,} are "
-            f"used: {share:.0%} of the replies."
+        return gettext_lazy(
+            "Of {extracted:,} extracted and {synthesised:,} synthesised lore pairs, {used:,} are "
+            "used: {share:.0%} of the replies.",
+            extracted=extracted,
+            synthesised=synthesised,
+            used=used,
+            share=share,
         )
 
 
@@ -216,7 +221,8 @@ async def plan_run(
         return TrainingPlan.model_validate_json(output)
     except ValidationError as error:
         raise TrainingError(
-            "The trainer's plan cannot be read.", "Its version is not the bot's."
+            gettext_lazy("The trainer's plan cannot be read."),
+            gettext_lazy("Its version is not the bot's."),
         ) from error
 
 
@@ -274,7 +280,8 @@ async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tu
         )
     except TimeoutError:
         raise TrainingError(
-            "The plan took too long.", "Ask on the machine: python -m trainer plan."
+            gettext_lazy("The plan took too long."),
+            gettext_lazy("Ask on the machine: python -m trainer plan."),
         ) from None
     finally:
         if process.returncode is None:

@@ -17,6 +17,7 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import ALL_GUILDS, NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
@@ -34,6 +35,10 @@ PROMOTE_VERDICT = "promote"
 REJECT_VERDICT = "reject"
 VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
+
+
+GATE_SOURCE = "The gate rejects"
+MEMBERS_SOURCE = "Members speak against"
 
 
 @dataclass(frozen=True)
@@ -208,16 +213,20 @@ class LiveVersions:
         return RollbackResult(change, live)
 
     def _no_earlier_version(self, persona: Persona, guild_id: int) -> RequestError:
-        message = f"{persona.name} has no earlier version to roll back to."
+        message = gettext_lazy(
+            "{persona} has no earlier version to roll back to.", persona=persona.name
+        )
         live = self.store.versions.live(persona.id, guild_id)
         if guild_id and live:
-            message = (
-                f"{live} of {persona.name} was made live for all servers: only the operator can "
-                "roll it back."
+            message = gettext_lazy(
+                "{version} of {persona} was made live for all servers: only the operator can roll "
+                "it back.",
+                version=live,
+                persona=persona.name,
             )
-        advice = "Train a version first."
+        advice = gettext_lazy("Train a version first.")
         if self.store.versions.installed(persona.id, guild_id or None):
-            advice = "Make one live with `/finetune promote`."
+            advice = gettext_lazy("Make one live with `/finetune promote`.")
         return RequestError(message, advice)
 
     def choose_card(self, persona_id: str, version: str, card: CardChoice) -> bool:
@@ -231,9 +240,13 @@ class LiveVersions:
         adapter = self.served_versions.adapter(persona_id, version)
         if card == "short" and not has_learned_short_card(adapter):
             raise RequestError(
-                f"{version} of {persona_id} was not trained under the short card: its character is "
-                "in the full one.",
-                "Train a version with short_card_share above 0.",
+                gettext_lazy(
+                    "{version} of {persona_id} was not trained under the short card: its "
+                    "character is in the full one.",
+                    version=version,
+                    persona_id=persona_id,
+                ),
+                gettext_lazy("Train a version with short_card_share above 0."),
             )
         if not versions.set_card(persona_id, version, card):
             return False
@@ -263,7 +276,10 @@ class LiveVersions:
         has ended.
         """
         if not self.store.rollouts.end(rollout.seq, "stopped", time.time(), by):
-            raise RefusedError("This rollout has ended already.", "`/finetune history` shows how.")
+            raise RefusedError(
+                gettext_lazy("This rollout has ended already."),
+                gettext_lazy("`/finetune history` shows how."),
+            )
         what = f"stopped the rollout of {rollout.version} of {{}}"
         self._record(rollout.guild_id, by, rollout.persona_id, what)
 
@@ -289,31 +305,54 @@ class LiveVersions:
         persona_id = job.name
         version = job.version
         if self.store.versions.is_withdrawn(persona_id, version):
-            raise RefusedError(f"{version} of {persona_id} is deleted already.")
+            raise RefusedError(
+                gettext_lazy(
+                    "{version} of {persona_id} is deleted already.",
+                    version=version,
+                    persona_id=persona_id,
+                )
+            )
         open_jobs = self.store.jobs.in_state("queued") + self.store.jobs.in_state("running")
         for other in open_jobs:
             if other.name == persona_id and other.request.start_from == version:
-                advice = (
-                    f"Wait for the end of the job `{other.job_id}`, or cancel it with `/finetune "
-                    "cancel`."
+                advice = gettext_lazy(
+                    "Wait for the end of the job `{job}`, or cancel it with `/finetune cancel`.",
+                    job=other.job_id,
                 )
-                raise RefusedError(f"{version} of {persona_id} is being trained further.", advice)
+                raise RefusedError(
+                    gettext_lazy(
+                        "{version} of {persona_id} is being trained further.",
+                        version=version,
+                        persona_id=persona_id,
+                    ),
+                    advice,
+                )
         if self.personas.find_owner(persona_id) is None:
             return  # the persona was removed, so none of its versions answers anywhere
         if version in self.store.versions.live_anywhere(persona_id):
-            advice = (
+            advice = gettext_lazy(
                 "Promote another version with `/finetune promote`, or roll it back with `/finetune "
                 "rollback`."
             )
-            raise RefusedError(f"{version} of {persona_id} is live.", advice)
+            raise RefusedError(
+                gettext_lazy(
+                    "{version} of {persona_id} is live.", version=version, persona_id=persona_id
+                ),
+                advice,
+            )
         for rollout in self.store.rollouts.running(persona_id, time.time()):
             if version in (rollout.version, rollout.before):
-                advice = (
+                advice = gettext_lazy(
                     "`/finetune rollout stop` ends a rollout; a promoted version is observed for "
                     "three days."
                 )
                 raise RefusedError(
-                    f"{version} of {persona_id} is being compared with another version.", advice
+                    gettext_lazy(
+                        "{version} of {persona_id} is being compared with another version.",
+                        version=version,
+                        persona_id=persona_id,
+                    ),
+                    advice,
                 )
 
     async def remove(self, job: TrainingJob, by: int = OPERATOR_ORIGIN.user_id) -> None:
@@ -350,9 +389,9 @@ class LiveVersions:
         for installed in self.store.versions.installed(persona_id):
             card = installed.scorecard
             if installed.version == version and card.verdict == REJECT_VERDICT:
-                return PromotionObjections("The gate rejects", (*members, *card.reasons))
+                return PromotionObjections(GATE_SOURCE, (*members, *card.reasons))
         if members:
-            return PromotionObjections("Members speak against", members)
+            return PromotionObjections(MEMBERS_SOURCE, members)
         return None
 
     async def _member_objections(

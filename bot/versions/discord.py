@@ -25,18 +25,33 @@ from bot.platform.discord_kit.ui import (
     edit_response,
     respond,
 )
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+)
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
-from bot.versions.actions import PromotionObjectedError, PromotionResult
+from bot.versions.actions import (
+    GATE_SOURCE,
+    PromotionObjectedError,
+    PromotionObjections,
+    PromotionResult,
+)
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX
 from personas.schemas.chat import Persona
 
 PROMOTION_TEXTS = {
-    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate "
-    "approves it.",
-    True: "Automatic: a new version that the gate would promote goes live at once; a message says "
-    "so, with a button to roll it back. All others need a moderator.",
+    False: gettext_lazy(
+        "Ask: a new version goes live only when a moderator presses Promote, even if the gate "
+        "approves it."
+    ),
+    True: gettext_lazy(
+        "Automatic: a new version that the gate would promote goes live at once; a message says "
+        "so, with a button to roll it back. All others need a moderator."
+    ),
 }
 PROMOTION_RECORDS = {
     "ask": "made new versions wait for a moderator",
@@ -74,10 +89,13 @@ OwnVersionOption = app_commands.Transform[
 ]
 
 
-@FINETUNE.command(description="Make a trained version live from the next reply on.")
+@FINETUNE.command(description=gettext_noop("Make a trained version live from the next reply on."))
 @app_commands.describe(
     persona=CHANNEL_PERSONA_HELP,
-    version="Which version (the newest if left out); dialogue/NAME puts this dialogue adapter under the persona's card",
+    version=gettext_noop(
+        "Which version (the newest if left out); dialogue/NAME: this dialogue adapter, with its "
+        "card"
+    ),
 )
 async def promote(
     interaction: Interaction,
@@ -92,13 +110,14 @@ async def promote(
         usable = usable_versions(interaction, persona)
         if not usable:
             raise RequestError(
-                f"{persona.name} has no trained version yet.", "Train one with `/finetune start`."
+                gettext_lazy("{persona} has no trained version yet.", persona=persona.name),
+                gettext_lazy("Train one with `/finetune start`."),
             )
         version = usable[0]
     await promote_or_confirm(interaction, persona, version)
 
 
-@FINETUNE.command(description="Go back to the previous live version.")
+@FINETUNE.command(description=gettext_noop("Go back to the previous live version."))
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def rollback(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     await defer(interaction, ephemeral=True)
@@ -107,23 +126,42 @@ async def rollback(interaction: Interaction, persona: PersonaOption | None = Non
 
 
 @FINETUNE.command(
-    description="Delete a version that this server has imported or trained, to make room."
-)
-@app_commands.describe(version="Which version; one that is live or on trial stays")
-async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
-    job = select_job(_jobs_of_versions(interaction), version, "version of this server")
-    interaction.client.services.versions.require_removable(job)
-    question = (
-        f"Delete {job.version} of `{job.name}` for good? Only importing or training it again "
-        "brings it back."
+    description=gettext_noop(
+        "Delete a version that this server has imported or trained, to make room."
     )
-    await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
+)
+@app_commands.describe(version=gettext_noop("Which version; one that is live or on trial stays"))
+async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
+    job = _select_version(interaction, version)
+    interaction.client.services.versions.require_removable(job)
+    question = gettext_lazy(
+        "Delete {version} of `{name}` for good? Only importing or training it again brings it "
+        "back.",
+        version=job.version,
+        name=job.name,
+    )
+    button = RemoveVersionButton(job.job_id, language=interaction_language(interaction))
+    await respond(interaction, question, button_view(button))
+
+
+def _select_version(interaction: Interaction, wanted: str) -> TrainingJob:
+    """Return the job of a version of the server. Raises `RequestError`."""
+    return select_job(
+        _jobs_of_versions(interaction),
+        wanted,
+        none=gettext_lazy("There is no version of this server."),
+        none_such=gettext_lazy("There is no such version of this server."),
+    )
 
 
 @FINETUNE.command(
-    description="Choose whether a measurably better version goes live automatically in this server."
+    description=gettext_noop(
+        "Choose whether a measurably better version goes live automatically in this server."
+    )
 )
-@app_commands.describe(way="ask (the default) or automatic; left out, the current choice is shown")
+@app_commands.describe(
+    way=gettext_noop("ask (the default) or automatic; left out, the current choice is shown")
+)
 async def promotion(
     interaction: Interaction, way: Literal["ask", "automatic"] | None = None
 ) -> None:
@@ -162,29 +200,55 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
     try:
         result = await versions.promote(persona.id, version, request_origin(interaction))
     except PromotionObjectedError as error:
-        reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
-        question = f"{error.objections.source} {version} of **{persona.name}**:\n{reasons}"
-        await respond(interaction, question, button_view(PromoteAnywayButton(persona.id, version)))
+        button = PromoteAnywayButton(
+            persona.id, version, language=interaction_language(interaction)
+        )
+        question = _objections_text(error.objections, persona, version)
+        await respond(interaction, question, button_view(button))
     else:
         await respond(interaction, promotion_text(result, persona), ephemeral=not result.is_new)
+
+
+def _objections_text(objections: PromotionObjections, persona: Persona, version: str) -> str:
+    head = gettext_lazy(
+        "Members speak against {version} of **{persona}**:", version=version, persona=persona.name
+    )
+    if objections.source == GATE_SOURCE:
+        head = gettext_lazy(
+            "The gate rejects {version} of **{persona}**:", version=version, persona=persona.name
+        )
+    reasons = [gettext_lazy("- {reason}", reason=reason) for reason in objections.reasons]
+    return join_texts(head, *reasons, separator="\n")
 
 
 def promotion_text(result: PromotionResult, persona: Persona) -> str:
     """Tell moderators what a promotion has changed."""
     if not result.is_new:
-        return f"{result.version} of **{persona.name}** is live already."
-    note = ""
-    if result.dialogue:
-        note = f" It is the dialogue adapter `{result.dialogue}`."
-    return f"{result.version} of **{persona.name}** is live from the next reply on.{note}"
+        return gettext_lazy(
+            "{version} of **{persona}** is live already.",
+            version=result.version,
+            persona=persona.name,
+        )
+    text = gettext_lazy(
+        "{version} of **{persona}** is live from the next reply on.",
+        version=result.version,
+        persona=persona.name,
+    )
+    if not result.dialogue:
+        return text
+    return join_texts(
+        text, gettext_lazy("It is the dialogue adapter `{name}`.", name=result.dialogue)
+    )
 
 
 def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     """Roll a persona back; returns the reply to the moderator."""
     versions = interaction.client.services.versions
     live = versions.roll_back(persona, request_origin(interaction)).live
-    return (
-        f"Rolled back: {version_label(live)} answers for **{persona.name}** from the next reply on."
+    return gettext_lazy(
+        "Rolled back: {version} answers for **{persona}** from the next reply on.",
+        version=version_label(live),
+        persona=persona.name,
     )
 
 
@@ -193,7 +257,7 @@ class PromoteButton(
 ):
     """Makes a version live."""
 
-    label = "Promote"
+    label = gettext_lazy("Promote")
     moderators_only = True
     actions = ("promote",)
     style = discord.ButtonStyle.success
@@ -212,7 +276,7 @@ class PromoteAnywayButton(
 ):
     """Makes a version live that the gate has rejected."""
 
-    label = "Promote anyway"
+    label = gettext_lazy("Promote anyway")
     moderators_only = True
     actions = ("promote",)
     style = discord.ButtonStyle.danger
@@ -231,7 +295,7 @@ class PromoteAnywayButton(
 class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):
     """Asks for the persona that gets a dialogue adapter."""
 
-    label = "Promote…"
+    label = gettext_lazy("Promote…")
     moderators_only = True
     actions = ("promote",)
     style = discord.ButtonStyle.success
@@ -241,11 +305,16 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
         services = interaction.client.services
         guild_id = interaction.guild_id or 0
         services.catalogue.find_dialogue_adapter(self.name, guild_id)
-        question = (
-            f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that "
-            "persona."
+        question = gettext_lazy(
+            "Which persona gets the dialogue adapter `{name}`? It becomes a version of that "
+            "persona.",
+            name=self.name,
         )
-        menu = DialoguePersonaSelect.of(services.personas.of(guild_id).values(), self.name)
+        menu = DialoguePersonaSelect.of(
+            services.personas.of(guild_id).values(),
+            self.name,
+            language=interaction_language(interaction),
+        )
         await respond(interaction, question, button_view(menu))
 
 
@@ -270,7 +339,7 @@ class DialoguePersonaSelect(
 class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
     """Goes back to the previous live version."""
 
-    label = "Roll back"
+    label = gettext_lazy("Roll back")
     moderators_only = True
     actions = ("promote",)
     persona_id: str
@@ -284,18 +353,17 @@ class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+
 class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id>[\w.-]+)"):
     """Deletes the version of a job."""
 
-    label = "Delete"
+    label = gettext_lazy("Delete")
     moderators_only = True
     style = discord.ButtonStyle.danger
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction)
-        job = select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
+        job = _select_version(interaction, self.job_id)
         await interaction.client.services.versions.remove(job, by=interaction.user.id)
-        await edit_response(
-            interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None
-        )
+        text = gettext_lazy("{version} of `{name}` is deleted.", version=job.version, name=job.name)
+        await edit_response(interaction, content=text, view=None)
 
 
 VERSION_BUTTONS = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bot.platform.errors import RefusedError, hide_paths
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import RequestOrigin
 from bot.store import JobResult, Store, TrainingJob
 from bot.training.store import NewTrainingJob
@@ -174,16 +175,26 @@ def _require_room(home: Path, imported: list[TrainingJob], source: Path) -> None
         sizes[f"{job.name} {job.version}"] = _size_bytes(folder)
     size = sizes.total() + _size_bytes(source)
     if len(sizes) >= MAX_GUILD_IMPORTS:
-        wanted = f"{len(sizes) + 1} versions; {MAX_GUILD_IMPORTS} is the most"
+        message = gettext_lazy(
+            "The imported versions of this server would have {count} versions; {most} is the most.",
+            count=len(sizes) + 1,
+            most=MAX_GUILD_IMPORTS,
+        )
     elif size > MAX_GUILD_IMPORTED_BYTES:
-        wanted = f"{_megabytes(size)}; {_megabytes(MAX_GUILD_IMPORTED_BYTES)} is the most"
+        message = gettext_lazy(
+            "The imported versions of this server would have {size}; {most} is the most.",
+            size=_megabytes(size),
+            most=_megabytes(MAX_GUILD_IMPORTED_BYTES),
+        )
     else:
         return
-    advice = "Import a smaller one."
+    advice = gettext_lazy("Import a smaller one.")
     if sizes:
         names = [f"`{name}` ({_megabytes(size)})" for name, size in sizes.most_common(3)]
-        advice = f"Remove one with `/finetune remove`. Largest: {', '.join(names)}."
-    raise RefusedError(f"The imported versions of this server would have {wanted}.", advice)
+        advice = gettext_lazy(
+            "Remove one with `/finetune remove`. Largest: {versions}.", versions=", ".join(names)
+        )
+    raise RefusedError(message, advice)
 
 
 def _megabytes(size: int) -> str:
@@ -199,7 +210,12 @@ def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> Adapte
     base = locate(served, fetch=False)
     if manifest.base_model_hash != fingerprint(base):
         made_for = re.sub(r"[^\w./@:-]", "", manifest.base_model)[:MAX_SHOWN_CHARS]
-        raise AdapterError(f"It was made for another base model ({made_for}) than this bot serves.")
+        raise AdapterError(
+            gettext_lazy(
+                "It was made for another base model ({made_for}) than this bot serves.",
+                made_for=made_for,
+            )
+        )
     require_plain_lora(folder, manifest, base_linear_shapes(base))
     return manifest
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from bot.guilds.store.guilds import ALL_GUILDS, guild_suffix
 from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.localisation import gettext_lazy
 from personas.errors import RequestError
 from personas.schemas.chat import CardChoice
 from personas.schemas.training_events import ScoreSummary
@@ -145,15 +146,27 @@ class Versions(Table):
         usable = [installed.version for installed in self.installed(persona_id, guild_id)]
         if version in usable:
             return
-        names = "Train a version first."
+        names = gettext_lazy("Train a version first.")
         if usable:
-            names = f"Installed: {', '.join(usable)}."
+            names = gettext_lazy("Installed: {versions}.", versions=", ".join(usable))
         if version in [installed.version for installed in self.installed(persona_id)]:
             raise RequestError(
-                f"{version} of {persona_id} was trained by another server and is used there only.",
-                f"The bot's operator can make it live for all servers. {names}",
+                gettext_lazy(
+                    "{version} of {persona_id} was trained by another server and is used there "
+                    "only.",
+                    version=version,
+                    persona_id=persona_id,
+                ),
+                gettext_lazy(
+                    "The bot's operator can make it live for all servers. {names}", names=names
+                ),
             )
-        raise RequestError(f"{persona_id} has no version {version}.", names)
+        raise RequestError(
+            gettext_lazy(
+                "{persona_id} has no version {version}.", persona_id=persona_id, version=version
+            ),
+            names,
+        )
 
     def live(self, persona_id: str, guild_id: int) -> str | None:
         """Return the version that is live in a guild (0: in all without one of their own); None for
@@ -388,8 +401,10 @@ class Versions(Table):
         newest = self._newest(persona_id, _scope(persona_id, guild_id))
         if newest is None or (newest.version is None and newest.previous is None):
             raise RequestError(
-                f"{persona_id} has no earlier version to roll back to.",
-                "Promote a version instead.",
+                gettext_lazy(
+                    "{persona_id} has no earlier version to roll back to.", persona_id=persona_id
+                ),
+                gettext_lazy("Promote a version instead."),
             )
         return newest
 

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from personas.cli_common import read_setting
 from personas.errors import RequestError
+from personas.gettext_marker import gettext_noop
 from personas.models.base_model import EMBEDDED, name_from_anywhere
 from personas.models.catalogue import find_model
 from personas.schemas.base import explain_validation_error
@@ -40,8 +41,10 @@ def teacher_notes(request: TrainingRequest) -> tuple[str, ...]:
     if not request.from_card or request.teacher or request.base_model != EMBEDDED:
         return ()
     return (
-        "The bundled model writes its own replies: a version learns manner from them, and hardly any "
-        "sense. Name a larger teacher (TEACHER, --teacher).",
+        gettext_noop(
+            "The bundled model writes its own replies: a version learns manner from them, and "
+            "hardly any sense. Name a larger teacher (TEACHER, --teacher)."
+        ),
     )
 
 

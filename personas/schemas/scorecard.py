@@ -5,15 +5,16 @@ from typing import Literal
 
 from pydantic import Field
 
+from personas.gettext_marker import gettext_noop
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import CardChoice
 from personas.schemas.training_events import ScoreSummary
 
 Side = Literal["base", "live", "new"]
 SIDE_LABELS: dict[Side, str] = {
-    "base": "base model",
-    "live": "live version",
-    "new": "this version",
+    "base": gettext_noop("base model"),
+    "live": gettext_noop("live version"),
+    "new": gettext_noop("this version"),
 }
 Outcome = Literal["pass", "warn", "fail", "not measured"]
 OTHER_OUTCOMES: tuple[Outcome, ...] = ("warn", "fail", "not measured")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from personas.gettext_marker import gettext_noop
 from personas.schemas.base import FrozenModel
 
 PauseDemand = Literal["go", "yield", "hold"]
@@ -24,11 +25,12 @@ PhaseName = Literal[
 ]
 """The phases of a run, in their order."""
 PHASE_LABELS: Mapping[str, str] = {
-    "material": "reading the material",
-    "base model": "loading the base model",
-    "measuring the base": "measuring the base model",
-    "measuring the adapter": "measuring the new version",
-    "writing": "saving the new version",
+    "material": gettext_noop("reading the material"),
+    "base model": gettext_noop("loading the base model"),
+    "measuring the base": gettext_noop("measuring the base model"),
+    "measuring the adapter": gettext_noop("measuring the new version"),
+    "writing": gettext_noop("saving the new version"),
+    "training": gettext_noop("training"),
 }
 """What moderators read in place of names of phases, which are part of stored events."""
 

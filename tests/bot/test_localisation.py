@@ -1,5 +1,7 @@
 """The bot speaks the member's language in what they alone see, and the server's in its channels."""
 
+import re
+
 import discord
 import pytest
 
@@ -16,9 +18,11 @@ from bot.privacy.texts import TEXTS
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, MINORS_DISCLOSURE
 from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.errors import EngineBusyError
+from personas.schemas.training_events import Epoch
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_blind_test import takes
 from tests.bot.test_direct_messages import chosen
+from tests.bot.test_finetune import STEP
 from tests.bot.version_rows import install
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
@@ -335,3 +339,53 @@ async def test_a_persona_reads_no_disclosure_or_footer_of_any_language(stage, la
     read = stage.engine.requests[-1].turns[-1].text
     assert disclosure not in read and localise(MINORS_BREAK, language) not in read
     assert BY_AI[language] not in read and "Ballast hears: how heavy?" in read
+
+
+# ------------------------------------------------------------------------- from training to promotion
+
+ENGLISH_WORDS = re.compile(
+    r"\b(the|is|are|was|of|with|and|from|it|its|to|this|that|by|no|not|here|now|has)\b",
+    re.IGNORECASE,
+)
+BOT = "Understudy"
+CODE = re.compile(r"```.*?```|`[^`]*`|<[^>]*>", re.DOTALL)
+
+
+def english_in(message):
+    """The English words of a message and its buttons, but for code and what members wrote."""
+    shown = [CODE.sub("", message["content"]), *labels(message)]
+    return ENGLISH_WORDS.findall("\n".join(shown))
+
+
+async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promotion(stage):
+    await prefer(stage, "de")
+    stage.moderator.set_locale("de")
+    mark = stage.mark
+    queued = await stage.moderator.slash(QUAY, "finetune start", epochs=1.5)
+    await told(queued, "Eingereiht als")
+    await until(lambda: stage.backend.busy)
+    stage.backend.on_event(STEP)
+    shown = await stage.sees("Schritt 10 von 40 · Loss 2.345 · 457 Token/s", since=mark)
+    assert "trainiert · fertig in etwa 5 min" in shown["content"]
+    status = await stage.moderator.slash(QUAY, "finetune status")
+    await told(status, "Training: **ballast v1**")
+    stage.backend.on_event(Epoch(epoch=1, train_loss=2.0, eval_loss=2.1, seconds=9.0))
+    stage.backend.finish()
+    result = await stage.sees("Trainiert: **ballast v1**", since=mark)
+    assert labels(result) == ["In Betrieb nehmen"]
+    await stage.moderator.click(result, "In Betrieb nehmen")
+    await stage.sees("v1 von **Ballast** ist ab der nächsten Antwort in Betrieb.", since=mark)
+    history = await stage.moderator.slash(QUAY, "finetune history")
+    await told(history, "**Ballast**: v1 ist in Betrieb. Seite 1 von 1.")
+    again = await stage.moderator.slash(QUAY, "finetune promote", version="v1")
+    await told(again, "v1 von **Ballast** ist schon in Betrieb.")
+    rollout = await stage.moderator.slash(QUAY, "finetune rollout status")
+    await told(rollout, "**Ballast v1** ist in Betrieb und wird bis")
+    refused = await stage.moderator.slash(QUAY, "finetune cancel")
+    await told(refused, "Es gibt keinen wartenden oder laufenden Auftrag.")
+    back = await stage.moderator.slash(QUAY, "finetune rollback")
+    await until(lambda: "Zurückgenommen: " in (back.message or {}).get("content", ""))
+    seen = [answer.message for answer in (queued, status, history, again, rollout, refused, back)]
+    own = [each for each in stage.sandbox.messages(QUAY) if each["author"]["username"] == BOT]
+    assert len(own) >= 3
+    assert [message["content"] for message in [*seen, *own] if english_in(message)] == []

@@ -10,6 +10,8 @@ from typing import Any
 import discord
 from discord import ui
 
+from bot.platform.localisation import SOURCE_LANGUAGE, Language, localise
+
 MAX_LAYOUT_CHARS = 4000
 """Characters of all texts of a layout together."""
 MAX_LAYOUT_BYTES = 10_000
@@ -28,10 +30,19 @@ def card_layout(*items: Item, colour: discord.Colour | None = None) -> ui.Layout
     return view
 
 
-def text_card(texts: Sequence[str], *, rest: str, buttons: Sequence[Item] = ()) -> ui.LayoutView:
-    """A card of texts with a line between two of them, as many as have room, and buttons below."""
+def text_card(
+    texts: Sequence[str],
+    *,
+    rest: str,
+    buttons: Sequence[Item] = (),
+    language: Language = SOURCE_LANGUAGE,
+) -> ui.LayoutView:
+    """A card of texts in a language, with a line between two of them, as many as have room, and
+    buttons below.
+    """
     items: list[Item] = []
-    for text in fit_texts([text for text in texts if text], rest):
+    written = [localise(text, language) for text in texts if text]
+    for text in fit_texts(written, localise(rest, language)):
         items += [*([ui.Separator()] if items else []), ui.TextDisplay(text)]
     return card_layout(*items, *button_row(buttons))
 

@@ -245,7 +245,11 @@ async def update_message(interaction: discord.Interaction[Any], **fields: Any) -
 
 
 async def edit_response(interaction: discord.Interaction[Any], **fields: Any) -> None:
-    """Edit the response, such as by progress; a failure is logged, as by `respond`."""
+    """Edit the response, such as by progress; a failure is logged, as by `respond`. A localisable
+    content is in the member's language.
+    """
+    if content := fields.get("content"):
+        fields["content"] = localise(content, interaction_language(interaction))
     interaction.extras.pop(EMPTY_RESPONSE, None)
     with _logging_failure(interaction):
         await persist(lambda: interaction.edit_original_response(**fields))

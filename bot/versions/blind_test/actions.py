@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
+from bot.chat.model_names import version_label
 from bot.chat.reply_text import remove_links
 from bot.personas.base_model_compat import require_servable
 from bot.personas.registry import PersonaRegistry
@@ -113,8 +114,10 @@ class BlindTests:
         else:
             tested = self._newest(persona, other, guild_id)
         if tested == other:
-            advice = "Name two versions, with `version` and `against`."
-            raise RequestError(f"Both are {tested or 'the base model'}.", advice)
+            advice = gettext_lazy("Name two versions, with `version` and `against`.")
+            raise RequestError(
+                gettext_lazy("Both are {version}.", version=version_label(tested)), advice
+            )
         return Contest(persona, tested, other)
 
     def version_names(self, persona: Persona, guild_id: int | None = None) -> list[str]:
@@ -274,7 +277,8 @@ class BlindTests:
             if name not in (BASE_MODEL_NAME, other):
                 return name
         raise RequestError(
-            f"{persona.name} has no second version to compare.", "Train one with `/finetune start`."
+            gettext_lazy("{persona} has no second version to compare.", persona=persona.name),
+            gettext_lazy("Train one with `/finetune start`."),
         )
 
     async def _generate_both(

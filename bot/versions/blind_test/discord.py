@@ -22,7 +22,13 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import Language, gettext_lazy, interaction_language, localise
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    localise,
+)
 from bot.store import VoteChoice
 from bot.versions.blind_test.actions import Contest
 from bot.versions.blind_test.judgement_text import (
@@ -44,8 +50,8 @@ CHOICE_LABELS: dict[VoteChoice, str] = {
 }
 OPTION_HELP = {
     "persona": CHANNEL_PERSONA_HELP,
-    "version": "Which version, or base (the newest that is not live if left out)",
-    "against": "Against which version, or base (the live one if left out)",
+    "version": gettext_noop("Which version, or base (the newest that is not live if left out)"),
+    "against": gettext_noop("Against which version, or base (the live one if left out)"),
 }
 
 
@@ -58,10 +64,13 @@ VersionOption = app_commands.Transform[str, SuggestionTransformer(_suggested_ver
 
 
 @FINETUNE.command(
-    description="Compare two versions blindly: two unnamed replies to one prompt, which is better?"
+    description=gettext_noop(
+        "Compare two versions blindly: two unnamed replies to one prompt, which is better?"
+    )
 )
 @app_commands.describe(
-    invite="Whether members of this channel are invited, too (yes if left out)", **OPTION_HELP
+    invite=gettext_noop("Whether members of this channel are invited, too (yes if left out)"),
+    **OPTION_HELP,
 )
 async def compare(
     interaction: Interaction,
@@ -72,7 +81,10 @@ async def compare(
 ) -> None:
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
-        raise RefusedError(f"Versions are compared in {SPEAK_PLACES}.", "Try it there.")
+        raise RefusedError(
+            gettext_lazy("Versions are compared in {places}.", places=SPEAK_PLACES),
+            gettext_lazy("Try it there."),
+        )
     await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:
@@ -82,7 +94,9 @@ async def compare(
 
 
 @FINETUNE.command(
-    description="Show what members' blind votes say about two versions, and how certain it is."
+    description=gettext_noop(
+        "Show what members' blind votes say about two versions, and how certain it is."
+    )
 )
 @app_commands.describe(**OPTION_HELP)
 async def judgement(

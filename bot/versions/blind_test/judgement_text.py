@@ -4,7 +4,7 @@ import textwrap
 
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import discord_text
-from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.actions import Contest
 from bot.versions.statistics.bradley_terry import (
@@ -94,53 +94,97 @@ def _replies_text(comparison: BlindComparison, persona: Persona) -> LocalisableT
 def judgement_text(persona: Persona, result: BlindTestJudgement, counts: JudgementCounts) -> str:
     """Text of a judgement for moderators. `counts` has the judged version first."""
     tested, other = (version_label(name) for name in (result.version, result.against))
-    lines = [
-        f"**{persona.name}: {tested} against {other}**",
-        f"{_plural(result.votes, 'vote')} by {_plural(result.members, 'member')}: {counts.for_a} "
-        f"for {tested}, "
-        f"{counts.for_b} for {other}, {_plural(counts.ties, 'tie')}, "
-        f"{_plural(counts.both_bad, 'time')} both bad.",
+    lines: list[str] = [
+        gettext_lazy(
+            "**{persona}: {tested} against {other}**",
+            persona=persona.name,
+            tested=tested,
+            other=other,
+        ),
+        gettext_lazy(
+            "{votes} by {members}: {for_tested} for {tested}, {for_other} for {other}, {ties}, "
+            "{times} both bad.",
+            votes=ngettext_lazy("{count} vote", "{count} votes", result.votes),
+            members=_members_text(result.members),
+            for_tested=counts.for_a,
+            tested=tested,
+            for_other=counts.for_b,
+            other=other,
+            ties=ngettext_lazy("{count} tie", "{count} ties", counts.ties),
+            times=ngettext_lazy("{count} time", "{count} times", counts.both_bad),
+        ),
     ]
     if result.strength:
-        lines.append(f"Strength: {strength_text(result.strength)}.")
+        lines.append(gettext_lazy("Strength: {strength}.", strength=strength_text(result.strength)))
     lines += [ruling_text(result), required_votes_text(result)]
     if result.others:
         strengths = []
         for strength in result.others[:MAX_SHOWN_STRENGTHS]:
-            strengths.append(f"{version_label(strength.version)} {strength_text(strength)}")
-        lines.append(f"Others against {other}: {'; '.join(strengths)}.")
+            strengths.append(join_texts(version_label(strength.version), strength_text(strength)))
+        lines.append(
+            gettext_lazy(
+                "Others against {other}: {strengths}.",
+                other=other,
+                strengths=join_texts(*strengths, separator="; "),
+            )
+        )
     lines += _outlier_lines(result.outliers)
     lines.append(
-        "-# Ties and both bad are half a vote for each. The ruling counts each member once, is "
-        f"wrong at most {ALPHA:.0%} of the time whenever you look, and holds with "
-        f"{MAX_CONTAMINATED_SHARE:.0%} of members voting as they please."
+        gettext_lazy(
+            "-# Ties and both bad are half a vote for each. The ruling counts each member once, is "
+            "wrong at most {error_rate:.0%} of the time whenever you look, and holds with "
+            "{share:.0%} of members voting as they please.",
+            error_rate=ALPHA,
+            share=MAX_CONTAMINATED_SHARE,
+        )
     )
-    return "\n".join(line for line in lines if line)[:2000]
+    return join_texts(*filter(None, lines), separator="\n")
+
+
+def _members_text(count: int) -> LocalisableText:
+    return ngettext_lazy("{count} member", "{count} members", count)
 
 
 def ruling_text(result: BlindTestJudgement) -> str:
     """Describe the ruling, its key words in asterisks."""
     tested, other = (version_label(name) for name in (result.version, result.against))
-    low = result.range.low
-    high = result.range.high
-    shares = (
-        f"Preferred in {low:.0%} to {high:.0%} of comparisons, by {result.counted} members counted."
+    values: dict[str, object] = {
+        "low": result.range.low,
+        "high": result.range.high,
+        "counted": result.counted,
+    }
+    shares = gettext_lazy(
+        "Preferred in {low:.0%} to {high:.0%} of comparisons, by {counted} members counted.",
+        **values,
     )
     match result.ruling:
         case "better":
-            return f"**Ruling: members like {tested} better.** {shares}"
+            return gettext_lazy(
+                "**Ruling: members like {version} better.** {shares}", version=tested, shares=shares
+            )
         case "worse":
-            return f"**Ruling: members like {other} better.** {tested}: {shares.lower()}"
+            return gettext_lazy(
+                "**Ruling: members like {other} better.** {tested}: preferred in {low:.0%} to "
+                "{high:.0%} of comparisons, by {counted} members counted.",
+                other=other,
+                tested=tested,
+                **values,
+            )
         case "alike":
-            least = 0.5 - EQUIVALENCE_MARGIN
-            most = 0.5 + EQUIVALENCE_MARGIN
-            margin = f"at most {least:.0%} to {most:.0%}"
-            return f"**Ruling: no difference that matters** ({margin}). {shares}"
+            return gettext_lazy(
+                "**Ruling: no difference that matters** (at most {least:.0%} to {most:.0%}). "
+                "{shares}",
+                least=0.5 - EQUIVALENCE_MARGIN,
+                most=0.5 + EQUIVALENCE_MARGIN,
+                shares=shares,
+            )
     if result.counted >= MIN_RULING_MEMBERS:
-        return f"**Ruling: open.** {shares}"
-    return (
-        f"**Ruling: open.** {result.counted} members are counted; {MIN_RULING_MEMBERS} are needed. "
-        "A member counts with ten votes, or a day after the first."
+        return gettext_lazy("**Ruling: open.** {shares}", shares=shares)
+    return gettext_lazy(
+        "**Ruling: open.** {counted} members are counted; {needed} are needed. A member counts with "
+        "ten votes, or a day after the first.",
+        counted=result.counted,
+        needed=MIN_RULING_MEMBERS,
     )
 
 
@@ -151,28 +195,42 @@ def required_votes_text(result: BlindTestJudgement) -> str:
     if result.counted >= MIN_RULING_MEMBERS and result.members_needed is not None:
         members = result.members_needed
         votes = round(result.members_needed * result.votes / result.members)
-        return (
-            f"Needed at this rate: about {_plural(members, 'more member')}, "
-            f"{_plural(votes, 'more vote')}."
+        return gettext_lazy(
+            "Needed at this rate: about {members}, {votes}.",
+            members=ngettext_lazy("{count} more member", "{count} more members", members),
+            votes=ngettext_lazy("{count} more vote", "{count} more votes", votes),
         )
     powers = []
     for share in DETECTABLE_SHARES:
         percent = share * 100
-        powers.append(f"{percent:.0f}:{100 - percent:.0f} takes {votes_needed(share)}")
-    return (
-        f"Needed: to detect {', '.join(powers)} votes that are no tie (80 % power); there are "
-        f"{result.decisive}."
+        powers.append(
+            gettext_lazy(
+                "{ratio} takes {count}",
+                ratio=f"{percent:.0f}:{100 - percent:.0f}",
+                count=votes_needed(share),
+            )
+        )
+    return gettext_lazy(
+        "Needed: to detect {powers} votes that are no tie (80 % power); there are {count}.",
+        powers=join_texts(*powers, separator=", "),
+        count=result.decisive,
     )
 
 
 def _outlier_lines(outliers: tuple[OutlierMember, ...]) -> list[str]:
     if not outliers:
         return []
-    lines = ["Odd voters (their votes count all the same):"]
+    lines: list[str] = [gettext_lazy("Odd voters (their votes count all the same):")]
     for outlier in outliers[:MAX_SHOWN_OUTLIERS]:
-        lines.append(f"- <@{outlier.user_id}>: {'; '.join(outlier.why)}")
+        lines.append(
+            gettext_lazy(
+                "- {member}: {reasons}",
+                member=f"<@{outlier.user_id}>",
+                reasons=join_texts(*outlier.why, separator="; "),
+            )
+        )
     if len(outliers) > MAX_SHOWN_OUTLIERS:
-        lines.append(f"- and {len(outliers) - MAX_SHOWN_OUTLIERS} more")
+        lines.append(gettext_lazy("- and {count} more", count=len(outliers) - MAX_SHOWN_OUTLIERS))
     return lines
 
 
@@ -183,20 +241,23 @@ def strength_text(strength: VersionStrength) -> str:
     low = strength.low
     high = strength.high
     if low is None or high is None:
-        return f"unknown with fewer than {MIN_INTERVAL_MEMBERS} members"
-    interval = f"95 %: {low:+.2f} to {high:+.2f}, {win_probability(low):.0%} to {win_probability(high):.0%}"
-    return (
-        f"{strength.log_odds:+.2f}, preferred in {win_probability(strength.log_odds):.0%} of "
-        f"comparisons ({interval})"
+        return gettext_lazy("unknown with fewer than {count} members", count=MIN_INTERVAL_MEMBERS)
+    return gettext_lazy(
+        "{strength:+.2f}, preferred in {share:.0%} of comparisons (95 %: {low:+.2f} to {high:+.2f}, "
+        "{low_share:.0%} to {high_share:.0%})",
+        strength=strength.log_odds,
+        share=win_probability(strength.log_odds),
+        low=low,
+        high=high,
+        low_share=win_probability(low),
+        high_share=win_probability(high),
     )
 
 
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def _quoted(text: str) -> str:
-    reply = discord_text(text).strip() or "(nothing came out)"
+    reply = discord_text(text).strip()
+    if not reply:
+        return gettext_lazy("> (nothing came out)")
     quoted = textwrap.indent(reply, "> ", lambda line: True)
     if len(quoted) > MAX_SHOWN_REPLY_CHARACTERS:
         return f"{quoted[: MAX_SHOWN_REPLY_CHARACTERS - 1]}…"

@@ -31,6 +31,14 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+)
 from bot.services import Bot
 from bot.store import NewRollout, Rollout
 from bot.versions.discord import PromoteButton, install_named_dialogue, promotion_text
@@ -42,7 +50,9 @@ from personas.errors import RequestError
 
 log = logging.getLogger(__name__)
 ROLLOUT = ModeratorGroup(
-    name="rollout", description="Let a version answer a part of the replies first.", parent=FINETUNE
+    name="rollout",
+    description=gettext_noop("Let a version answer a part of the replies first."),
+    parent=FINETUNE,
 )
 
 
@@ -95,12 +105,15 @@ OtherVersionOption = app_commands.Transform[
 
 
 @ROLLOUT.command(
-    name="start", description="Let a version that is not live answer a part of the replies."
+    name="start",
+    description=gettext_noop("Let a version that is not live answer a part of the replies."),
 )
 @app_commands.describe(
-    version="Which version (the newest that is not live if left out)",
-    share="Percentage of the replies, drawn at random",
-    channel="In this channel only, with its threads; all of its replies unless a share is given",
+    version=gettext_noop("Which version (the newest that is not live if left out)"),
+    share=gettext_noop("Percentage of the replies, drawn at random"),
+    channel=gettext_noop(
+        "In this channel only, with its threads; all of its replies unless a share is given"
+    ),
     persona=CHANNEL_PERSONA_HELP,
 )
 async def start_rollout(
@@ -113,10 +126,14 @@ async def start_rollout(
     origin = interaction.channel
     services = interaction.client.services
     if not isinstance(origin, GuildChannel):
-        raise RefusedError(f"Rollouts are started and reported in {SPEAK_PLACES}.", "Try it there.")
+        raise RefusedError(
+            gettext_lazy("Rollouts are started and reported in {places}.", places=SPEAK_PLACES),
+            gettext_lazy("Try it there."),
+        )
     if share is None and channel is None:
         raise RequestError(
-            "How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both."
+            gettext_lazy("How far?"),
+            gettext_lazy("Name a `share` of the replies, such as 20, or a `channel`, or both."),
         )
     await defer(interaction, ephemeral=True)
     persona = persona or channel_persona(interaction)
@@ -126,7 +143,8 @@ async def start_rollout(
         others = _other_versions(interaction, persona.id)
         if not others:
             raise RequestError(
-                "There is no version that is not live.", "Train one with `/finetune start`."
+                gettext_lazy("There is no version that is not live."),
+                gettext_lazy("Train one with `/finetune start`."),
             )
         version = others[0]
     version = await install_named_dialogue(interaction, persona, version)
@@ -143,11 +161,13 @@ async def start_rollout(
     await respond(
         interaction,
         rollout_report.started_text(rollout, persona.name),
-        running_rollout_view(rollout),
+        running_rollout_view(rollout, interaction_language(interaction)),
     )
 
 
-@ROLLOUT.command(name="stop", description="Let the live version make all replies again.")
+@ROLLOUT.command(
+    name="stop", description=gettext_noop("Let the live version make all replies again.")
+)
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def stop_rollout(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
@@ -155,19 +175,22 @@ async def stop_rollout(interaction: Interaction, persona: PersonaOption | None =
     running = rollouts.find_active(persona.id, interaction.guild_id or 0, time.time())
     if running is None:
         raise RequestError(
-            f"No version of {persona.name} is being rolled out here.", "`/finetune rollout start`"
+            gettext_lazy("No version of {persona} is being rolled out here.", persona=persona.name),
+            gettext_lazy("`/finetune rollout start`"),
         )
     await respond(interaction, stop_with_reply(interaction, running))
 
 
 @ROLLOUT.command(
     name="status",
-    description="Show what is rolled out or observed here, and members' feedback on it.",
+    description=gettext_noop(
+        "Show what is rolled out or observed here, and members' feedback on it."
+    ),
 )
 async def rollout_status(interaction: Interaction) -> None:
     services = interaction.client.services
     now = time.time()
-    texts = []
+    texts: list[str] = []
     on_trial = []
     for persona in services.personas.of(interaction.guild_id or 0).values():
         for rollout in services.store.rollouts.running(persona.id, now):
@@ -179,24 +202,26 @@ async def rollout_status(interaction: Interaction) -> None:
                 on_trial.append(rollout)
     view = None
     if len(on_trial) == 1:
-        view = running_rollout_view(on_trial[0])
-    await respond(
-        interaction,
-        "\n\n".join(texts) or "Nothing is rolled out, and no version was promoted lately.",
-        view,
-    )
+        view = running_rollout_view(on_trial[0], interaction_language(interaction))
+    text = gettext_lazy("Nothing is rolled out, and no version was promoted lately.")
+    if texts:
+        text = join_texts(*texts, separator="\n\n")
+    await respond(interaction, text, view)
 
 
 @FINETUNE.command(
-    description="Show a persona's versions: measured, rolled out, live, rolled back, and why."
+    description=gettext_noop(
+        "Show a persona's versions: measured, rolled out, live, rolled back, and why."
+    )
 )
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def history(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
+    language = interaction_language(interaction)
     pages = VersionHistory(
-        interaction.client.services.store, persona, interaction.guild_id or 0
+        interaction.client.services.store, persona, interaction.guild_id or 0, language
     ).pages()
-    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages)))
+    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages), language))
 
 
 def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:
@@ -214,9 +239,11 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
     persona = require_persona(interaction, rollout.persona_id)
     if not services.store.rollouts.is_last(rollout):
         raise RefusedError(
-            "More has happened since this version was rolled back.",
-            "`/finetune history` says what; `/finetune rollout start` and `/finetune promote` let "
-            "it answer again.",
+            gettext_lazy("More has happened since this version was rolled back."),
+            gettext_lazy(
+                "`/finetune history` says what; `/finetune rollout start` and `/finetune promote` "
+                "let it answer again."
+            ),
         )
     if rollout.is_promoted:
         result = await services.versions.promote(
@@ -239,27 +266,34 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
 # ------------------------------------------------------------------------------------------ buttons
 
 
-def running_rollout_view(rollout: Rollout) -> discord.ui.View:
+def running_rollout_view(rollout: Rollout, language: Language = SOURCE_LANGUAGE) -> discord.ui.View:
     """The buttons under a rollout that goes on."""
     return button_view(
-        PromoteButton(rollout.persona_id, rollout.version), StopRolloutButton(rollout.seq)
+        PromoteButton(rollout.persona_id, rollout.version, language=language),
+        StopRolloutButton(rollout.seq, language=language),
     )
 
 
-def ended_rollout_view(rollout: Rollout) -> discord.ui.View | None:
+def ended_rollout_view(
+    rollout: Rollout, language: Language = SOURCE_LANGUAGE
+) -> discord.ui.View | None:
     """The button under the announcement of an automatic rollback."""
     if rollout.ending == "worse":
-        return button_view(RestartRolloutButton(rollout.seq))
+        return button_view(RestartRolloutButton(rollout.seq, language=language))
     return None
 
 
-def history_view(persona_id: str, page: int, pages: int) -> discord.ui.View | None:
+def history_view(
+    persona_id: str, page: int, pages: int, language: Language = SOURCE_LANGUAGE
+) -> discord.ui.View | None:
     """The buttons to the neighbours of a page, from 0."""
     buttons = []
     if page > 0:
-        buttons.append(HistoryPageButton(persona_id, page - 1, label="Newer"))
+        newer = gettext_lazy("Newer")
+        buttons.append(HistoryPageButton(persona_id, page - 1, label=newer, language=language))
     if page + 1 < pages:
-        buttons.append(HistoryPageButton(persona_id, page + 1, label="Older"))
+        older = gettext_lazy("Older")
+        buttons.append(HistoryPageButton(persona_id, page + 1, label=older, language=language))
     return button_view(*buttons) if buttons else None
 
 
@@ -275,7 +309,8 @@ class _RolloutButton(PersistentButton, template=r"never:"):
         rollout = interaction.client.services.store.rollouts.get(int(self.seq))
         if rollout is None or rollout.guild_id != interaction.guild_id:
             raise RefusedError(
-                "This rollout is no longer known.", "`/finetune history` lists the versions."
+                gettext_lazy("This rollout is no longer known."),
+                gettext_lazy("`/finetune history` lists the versions."),
             )
         return rollout
 
@@ -283,7 +318,7 @@ class _RolloutButton(PersistentButton, template=r"never:"):
 class StopRolloutButton(_RolloutButton, template=r"rollout-stop:(?P<seq>[0-9]+)"):
     """Ends a rollout."""
 
-    label = "Stop"
+    label = gettext_lazy("Stop")
 
     async def pressed(self, interaction: Interaction) -> None:
         await respond(interaction, stop_with_reply(interaction, self.rollout(interaction)))
@@ -292,7 +327,7 @@ class StopRolloutButton(_RolloutButton, template=r"rollout-stop:(?P<seq>[0-9]+)"
 class RestartRolloutButton(_RolloutButton, template=r"rollout-undo:(?P<seq>[0-9]+)"):
     """Undoes an automatic rollback."""
 
-    label = "Undo"
+    label = gettext_lazy("Undo")
 
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, thinking=True)
@@ -305,7 +340,7 @@ class HistoryPageButton(
 ):
     """Turns the pages of a history."""
 
-    label = "Page"
+    label = gettext_lazy("Page")
     moderators_only = True
     actions = ("train", "promote")
     persona_id: str
@@ -313,13 +348,13 @@ class HistoryPageButton(
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona_id)
+        language = interaction_language(interaction)
         pages = VersionHistory(
-            interaction.client.services.store, persona, interaction.guild_id or 0
+            interaction.client.services.store, persona, interaction.guild_id or 0, language
         ).pages()
         page = min(int(self.page), len(pages) - 1)
-        await update_message(
-            interaction, content=pages[page], view=history_view(persona.id, page, len(pages))
-        )
+        view = history_view(persona.id, page, len(pages), language)
+        await update_message(interaction, content=pages[page], view=view)
 
 
 ROLLOUT_BUTTONS = (StopRolloutButton, RestartRolloutButton, HistoryPageButton)

@@ -3,6 +3,7 @@
 import discord
 
 from bot.chat.places import SpeakChannel, channel_ref
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import VoiceChannel
 from bot.services import Services
 from personas.errors import RequestError
@@ -21,7 +22,12 @@ def require_speaks_in(services: Services, persona: Persona, channel: RolloutChan
         if any(resident.id == persona.id for resident in residents):
             return
     raise RequestError(
-        f"{persona.name} does not live in #{channel.name}, so none of its versions would answer "
-        "there.",
-        "Name the channel in which it lives, or give it that one with `/persona set`.",
+        gettext_lazy(
+            "{persona} does not live in #{channel}, so none of its versions would answer there.",
+            persona=persona.name,
+            channel=channel.name,
+        ),
+        gettext_lazy(
+            "Name the channel in which it lives, or give it that one with `/persona set`."
+        ),
     )

@@ -14,6 +14,7 @@ import discord
 
 from bot.chat.places import fetch_channel
 from bot.personas.registry import PersonaRegistry
+from bot.platform.localisation import SOURCE_LANGUAGE, Language, language_of, localise
 from bot.platform.messages import NO_MENTIONS
 from bot.store import BASE_MODEL_NAME, Rollout, Store
 from bot.versions.actions import LiveVersions
@@ -37,7 +38,7 @@ class RolloutMonitor:
     store: Store
     personas: PersonaRegistry
     versions: LiveVersions
-    buttons: Callable[[Rollout], discord.ui.View | None]
+    buttons: Callable[[Rollout, Language], discord.ui.View | None]
     serves: Callable[[int], bool] = lambda guild_id: True
     _announcement_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -114,10 +115,12 @@ class RolloutMonitor:
         channel = await fetch_channel(self.client, rollout.channel_id)
         if persona is None or channel is None:
             return  # nobody is left to read it
-        view = self.buttons(rollout) or discord.utils.MISSING
+        guild = self.client.get_guild(rollout.guild_id)
+        language = language_of(guild.preferred_locale) if guild else SOURCE_LANGUAGE
+        view = self.buttons(rollout, language) or discord.utils.MISSING
         try:
             await channel.send(
-                rollout_report.ended_text(rollout, persona.name),
+                localise(rollout_report.ended_text(rollout, persona.name), language),
                 view=view,
                 allowed_mentions=NO_MENTIONS,
             )

@@ -4,13 +4,20 @@ rollbacks.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from textwrap import shorten
 
 from bot.chat.model_names import version_label
 from bot.personas.served_versions import SHIPPED_ORIGIN
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    LocalisableText,
+    gettext_lazy,
+    localise,
+)
 from bot.store import (
     ALL_GUILDS,
     InstalledVersion,
@@ -20,6 +27,7 @@ from bot.store import (
     Store,
     TrainingJob,
 )
+from bot.training.status_text import verdict_name
 from bot.versions.rollout import report as rollout_report
 from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
@@ -31,10 +39,10 @@ MAX_VERDICT_CHARACTERS = 240
 """Share of these for the gate's verdict with its reasons."""
 
 ENDING_LABELS = {
-    "promoted": "promoted",
-    "stopped": "stopped",
-    "superseded": "another version went live",
-    "withdrawn": "withdrawn",
+    "promoted": gettext_lazy("promoted"),
+    "stopped": gettext_lazy("stopped"),
+    "superseded": gettext_lazy("another version went live"),
+    "withdrawn": gettext_lazy("withdrawn"),
 }
 
 
@@ -47,6 +55,7 @@ class VersionHistory:
     store: Store
     persona: Persona
     guild_id: int
+    language: Language = SOURCE_LANGUAGE
 
     def pages(self) -> list[str]:
         """The newest versions first; at least one page."""
@@ -55,9 +64,16 @@ class VersionHistory:
         count = max(1, math.ceil(len(entries) / VERSIONS_PER_PAGE))
         pages = []
         for number in range(count):
-            head = f"**{self.persona.name}**: {live} is live. Page {number + 1} of {count}."
+            head = gettext_lazy(
+                "**{persona}**: {version} is live. Page {page} of {pages}.",
+                persona=self.persona.name,
+                version=live,
+                page=number + 1,
+                pages=count,
+            )
             first = number * VERSIONS_PER_PAGE
-            pages.append("\n\n".join([head, *entries[first : first + VERSIONS_PER_PAGE]]))
+            shown = [localise(head, self.language), *entries[first : first + VERSIONS_PER_PAGE]]
+            pages.append("\n\n".join(shown))
         return pages
 
     def _entries(self) -> Iterator[str]:
@@ -71,9 +87,13 @@ class VersionHistory:
             if is_here or installed.version in usable:
                 trials = [rollout for rollout in rollouts if rollout.version == installed.version]
                 head = [*self._origin_lines(installed, job), *self._tally_lines(installed.version)]
-                yield _entry(head, list(self._event_lines(installed.version, changes, trials)))
+                yield self._entry(head, self._event_lines(installed.version, changes, trials))
         if base := [*self._tally_lines(None), *self._event_lines(None, changes, [])]:
-            yield _entry(["**the base model**"], base)
+            yield self._entry([gettext_lazy("**the base model**")], base)
+
+    def _entry(self, head: Iterable[str], events: Iterable[str]) -> str:
+        heads = [localise(line, self.language) for line in head]
+        return _entry(heads, [localise(line, self.language) for line in events])
 
     def _changes(self) -> Iterator[Promotion]:
         """The changes of the version that was live here: its own, and those of all servers while it
@@ -91,23 +111,20 @@ class VersionHistory:
                 yield replace(change, version=own or for_all)
 
     def _origin_lines(self, installed: InstalledVersion, job: TrainingJob | None) -> Iterator[str]:
-        origin = "was imported" if job and job.result and job.result.imported else "trained"
-        if job and job.dialogue:
-            origin = f"is the dialogue adapter `{job.dialogue}`, installed"
-        if job and job.shipped:
-            origin = f"was {SHIPPED_ORIGIN}, installed"
-        author = (
-            f" for {_mention(job.requested_by)}" if job and job.guild_id == self.guild_id else ""
-        )
-        yield f"**{installed.version}** {origin} <t:{installed.installed_at:.0f}:f>{author}"
-        yield from _score_lines(installed.scorecard)
+        line = _origin_text(installed, job)
+        if job and job.guild_id == self.guild_id:
+            line = gettext_lazy(
+                "{version} for {member}", version=line, member=_mention(job.requested_by)
+            )
+        yield line
+        yield from self._score_lines(installed.scorecard)
 
     def _tally_lines(self, version: str | None) -> Iterator[str]:
         tally = self.store.reply_stats.of(
             ReplySelection(self.persona.id, version, guild_id=self.guild_id)
         )
         if tally.replies:
-            yield f"On this server: {rollout_report.tally_text(tally)}"
+            yield gettext_lazy("On this server: {counts}", counts=rollout_report.tally_text(tally))
 
     def _event_lines(
         self, version: str | None, changes: list[Promotion], trials: list[Rollout]
@@ -117,20 +134,31 @@ class VersionHistory:
                 yield _rollout_line(rollout)
         for start, end in pairwise([*changes, None]):
             if start is not None and start.version == version:
-                until = ""
-                if end:
-                    until = f" to <t:{end.at:.0f}:f>: {self._end_text(end)}"
-                yield f"Live from <t:{start.at:.0f}:f> ({self._start_text(start)}){until}"
+                since = f"<t:{start.at:.0f}:f>"
+                reason = self._start_text(start)
+                if not end:
+                    yield gettext_lazy("Live from {start} ({reason})", start=since, reason=reason)
+                    continue
+                yield gettext_lazy(
+                    "Live from {start} ({reason}) to {end}: {ending}",
+                    start=since,
+                    reason=reason,
+                    end=f"<t:{end.at:.0f}:f>",
+                    ending=self._end_text(end),
+                )
 
     def _start_text(self, change: Promotion) -> str:
         if change.why == SHIPPED_ORIGIN:
-            return SHIPPED_ORIGIN
+            return gettext_lazy("shipped with Understudy")
+        by = self._by(change)
         return {
-            "promotion": f"promoted {self._by(change)}",
-            "automatic promotion": "promoted automatically, as its score card was good",
-            "rollback": f"rolled back to {self._by(change)}",
-            "automatic rollback": "rolled back to automatically",
-            "withdrawal": "the other was withdrawn",
+            "promotion": gettext_lazy("promoted {by}", by=by),
+            "automatic promotion": gettext_lazy(
+                "promoted automatically, as its score card was good"
+            ),
+            "rollback": gettext_lazy("rolled back to {by}", by=by),
+            "automatic rollback": gettext_lazy("rolled back to automatically"),
+            "withdrawal": gettext_lazy("the other was withdrawn"),
         }[change.kind]
 
     def _end_text(self, change: Promotion) -> str:
@@ -138,59 +166,91 @@ class VersionHistory:
         why = ""
         if change.guild_id == self.guild_id:
             why = change.why
-        ends = {
-            "rollback": f"rolled back {self._by(change)}",
+        ends: dict[str, str] = {
+            "rollback": gettext_lazy("rolled back {by}", by=self._by(change)),
             "automatic rollback": _rollback_reason(why),
-            "withdrawal": "withdrawn",
+            "withdrawal": gettext_lazy("withdrawn"),
         }
-        return ends.get(change.kind, f"{version_label(change.version)} followed")
+        followed = gettext_lazy("{version} followed", version=version_label(change.version))
+        return ends.get(change.kind, followed)
 
     def _by(self, change: Promotion) -> str:
         if change.guild_id != self.guild_id:
-            return "elsewhere"
-        return f"by {_mention(change.promoted_by)}"
+            return gettext_lazy("elsewhere")
+        return gettext_lazy("by {member}", member=_mention(change.promoted_by))
+
+    def _score_lines(self, card: ScoreSummary) -> Iterator[str]:
+        if card.verdict:
+            text = gettext_lazy(
+                "Verdict: {verdict}. {reasons}",
+                verdict=verdict_name(card.verdict),
+                reasons=" ".join(card.reasons),
+            )
+            whole = localise(text, self.language)
+            yield shorten(whole, MAX_VERDICT_CHARACTERS, placeholder=" …")
+        if card.is_measured:
+            yield _loss_text(card)
 
 
-def _score_lines(card: ScoreSummary) -> Iterator[str]:
-    if card.verdict:
-        yield shorten(
-            f"Verdict: {card.verdict}. {' '.join(card.reasons)}",
-            MAX_VERDICT_CHARACTERS,
-            placeholder=" …",
+def _origin_text(installed: InstalledVersion, job: TrainingJob | None) -> str:
+    values: dict[str, object] = {
+        "version": installed.version,
+        "at": f"<t:{installed.installed_at:.0f}:f>",
+    }
+    if job and job.shipped:
+        return gettext_lazy("**{version}** was shipped with Understudy, installed {at}", **values)
+    if job and job.dialogue:
+        return gettext_lazy(
+            "**{version}** is the dialogue adapter `{name}`, installed {at}",
+            name=job.dialogue,
+            **values,
         )
-    if card.is_measured:
-        yield _loss_text(card)
+    if job and job.result and job.result.imported:
+        return gettext_lazy("**{version}** was imported {at}", **values)
+    return gettext_lazy("**{version}** trained {at}", **values)
 
 
 def _loss_text(card: ScoreSummary) -> str:
-    return (
-        f"Held-out loss {card.loss_base:.3f} → {card.loss_tuned:.3f} "
-        f"({card.loss_tuned / card.loss_base - 1:+.0%}), general {card.general_loss_base:.3f} → "
-        f"{card.general_loss_tuned:.3f}"
+    return gettext_lazy(
+        "Held-out loss {base:.3f} → {tuned:.3f} ({change:+.0%}), general {general_base:.3f} → "
+        "{general_tuned:.3f}",
+        base=card.loss_base,
+        tuned=card.loss_tuned,
+        change=card.loss_tuned / card.loss_base - 1,
+        general_base=card.general_loss_base,
+        general_tuned=card.general_loss_tuned,
     )
 
 
 def _rollout_line(rollout: Rollout) -> str:
-    start = f"<t:{rollout.started_at:.0f}:f> (by {_mention(rollout.started_by)})"
-    line = f"Made {rollout_report.share_text(rollout)} from {start}"
+    line = gettext_lazy(
+        "Made {share} from {start} (by {member})",
+        share=rollout_report.share_text(rollout),
+        start=f"<t:{rollout.started_at:.0f}:f>",
+        member=_mention(rollout.started_by),
+    )
     if rollout.ended_at is None or rollout.ending is None:
         return line
-    by = ""
-    if rollout.ending == "stopped":
-        by = f" by {_mention(rollout.ended_by)}"
     ending = ENDING_LABELS.get(rollout.ending, _rollback_reason(rollout.why))
-    return f"{line} to <t:{rollout.ended_at:.0f}:f>: {ending}{by}"
+    if rollout.ending == "stopped":
+        ending = gettext_lazy("stopped by {member}", member=_mention(rollout.ended_by))
+    return gettext_lazy(
+        "{rollout} to {end}: {ending}",
+        rollout=line,
+        end=f"<t:{rollout.ended_at:.0f}:f>",
+        ending=ending,
+    )
 
 
-def _rollback_reason(why: str) -> str:
+def _rollback_reason(why: str) -> LocalisableText:
     if why:
-        return f"rolled back automatically, {why}"
-    return "rolled back automatically"
+        return gettext_lazy("rolled back automatically, {why}", why=why)
+    return gettext_lazy("rolled back automatically")
 
 
 def _mention(user_id: int) -> str:
     """Mention a member; 0 stands for an erased member, and for the bot itself."""
-    return f"<@{user_id}>" if user_id else "somebody"
+    return f"<@{user_id}>" if user_id else gettext_lazy("somebody")
 
 
 def _entry(head: list[str], events: list[str]) -> str:

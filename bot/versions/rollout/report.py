@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bot.chat.model_names import version_label
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.store import ReplySelection, ReplyTally, Rollout, Store
 from bot.versions.statistics.sequential_test import (
     ALPHA,
@@ -112,35 +113,63 @@ def _paired_e_value(then: dict[int, list[bool]], now: dict[int, list[bool]], eac
 
 def started_text(rollout: Rollout, name: str) -> str:
     """Announce the start of a rollout; `name` is the persona's."""
-    return (
-        f"**{rollout.version}** of **{name}** makes {_scope(rollout)} from now on, "
-        f"{version_label(rollout.before)} the others. "
-        "If members fare worse with it, it is rolled back automatically, which is announced here."
+    return gettext_lazy(
+        "**{version}** of **{persona}** makes {scope} from now on, {before} the others. If members "
+        "fare worse with it, it is rolled back automatically, which is announced here.",
+        version=rollout.version,
+        persona=name,
+        scope=_scope(rollout),
+        before=version_label(rollout.before),
     )
 
 
 def stopped_text(rollout: Rollout, name: str) -> str:
     """Confirm that a moderator has ended a rollout."""
-    before = version_label(rollout.before)
-    return (
-        f"{rollout.version} of **{name}** is no longer rolled out: {before} makes all replies "
-        "again."
+    return gettext_lazy(
+        "{version} of **{persona}** is no longer rolled out: {before} makes all replies again.",
+        version=rollout.version,
+        persona=name,
+        before=version_label(rollout.before),
     )
 
 
 def ended_text(rollout: Rollout, name: str) -> str:
     """Announce the end of a rollout that no moderator ended."""
     if rollout.ending == "worse":
-        verb = "answers" if rollout.is_promoted else "makes all replies"
-        return (
-            f"**{rollout.version}** of **{name}** was rolled back automatically: "
-            f"{version_label(rollout.before)} {verb} again.\n"
-            f"Members fared worse with it: {rollout.why}.\n"
-            f"-# The chance that this happens to a version that is no worse is {ALPHA:.0%} at most."
+        values = {
+            "version": rollout.version,
+            "persona": name,
+            "before": version_label(rollout.before),
+            "why": rollout.why,
+            "chance": ALPHA,
+        }
+        if rollout.is_promoted:
+            return gettext_lazy(
+                "**{version}** of **{persona}** was rolled back automatically: {before} answers "
+                "again.\n"
+                "Members fared worse with it: {why}.\n"
+                "-# The chance that this happens to a version that is no worse is {chance:.0%} at "
+                "most.",
+                **values,
+            )
+        return gettext_lazy(
+            "**{version}** of **{persona}** was rolled back automatically: {before} makes all "
+            "replies again.\n"
+            "Members fared worse with it: {why}.\n"
+            "-# The chance that this happens to a version that is no worse is {chance:.0%} at most.",
+            **values,
         )
     if rollout.ending == "withdrawn":
-        return f"{rollout.version} of **{name}** is no longer rolled out: it was withdrawn."
-    return f"{rollout.version} of **{name}** is no longer rolled out: another version is live now."
+        return gettext_lazy(
+            "{version} of **{persona}** is no longer rolled out: it was withdrawn.",
+            version=rollout.version,
+            persona=name,
+        )
+    return gettext_lazy(
+        "{version} of **{persona}** is no longer rolled out: another version is live now.",
+        version=rollout.version,
+        persona=name,
+    )
 
 
 def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
@@ -164,40 +193,65 @@ def _votes_text(tally: ReplyTally) -> str:
 
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
     """Status of a rollout."""
-    share = "live, and observed" if rollout.is_promoted else f"makes {_scope(rollout)}"
-    until = ""
-    if rollout.watched_until:
-        until = f" until <t:{rollout.watched_until:.0f}:f>"
-    return "\n".join(
-        [
-            f"**{name} {rollout.version}** {share}{until}, since <t:{rollout.started_at:.0f}:f>.",
-            f"{rollout.version}: {tally_text(comparison.new)}",
-            f"{version_label(rollout.before)}: {tally_text(comparison.before)}",
-            f"-# Evidence that it is worse: {comparison.votes:.2g} by votes, "
-            f"{comparison.interruptions:.2g} by replies "
-            f"stopped or regenerated; at {E_VALUE_THRESHOLD:.0f} it is rolled back.",
-        ]
+    return join_texts(
+        _state_text(rollout, name),
+        _tally_line(rollout.version, comparison.new),
+        _tally_line(version_label(rollout.before), comparison.before),
+        gettext_lazy(
+            "-# Evidence that it is worse: {votes:.2g} by votes, {interruptions:.2g} by replies "
+            "stopped or regenerated; at {threshold:.0f} it is rolled back.",
+            votes=comparison.votes,
+            interruptions=comparison.interruptions,
+            threshold=E_VALUE_THRESHOLD,
+        ),
+        separator="\n",
     )
+
+
+def _state_text(rollout: Rollout, name: str) -> str:
+    values: dict[str, object] = {
+        "version": f"**{name} {rollout.version}**",
+        "since": f"<t:{rollout.started_at:.0f}:f>",
+    }
+    if not rollout.is_promoted:
+        return gettext_lazy(
+            "{version} makes {scope}, since {since}.", scope=_scope(rollout), **values
+        )
+    if rollout.watched_until:
+        until = f"<t:{rollout.watched_until:.0f}:f>"
+        return gettext_lazy(
+            "{version} live, and observed until {until}, since {since}.", until=until, **values
+        )
+    return gettext_lazy("{version} live, and observed, since {since}.", **values)
+
+
+def _tally_line(version: str, tally: ReplyTally) -> str:
+    return gettext_lazy("{version}: {counts}", version=version, counts=tally_text(tally))
 
 
 def tally_text(tally: ReplyTally) -> str:
     """Counts in a line."""
-    return (
-        f"{tally.replies} replies · {tally.up} 👍 · {tally.down} 👎 · {tally.interrupted} stopped or "
-        "regenerated"
+    return gettext_lazy(
+        "{replies} replies · {up} 👍 · {down} 👎 · {interrupted} stopped or regenerated",
+        replies=tally.replies,
+        up=tally.up,
+        down=tally.down,
+        interrupted=tally.interrupted,
     )
 
 
 def share_text(rollout: Rollout) -> str:
     """The share of the replies that the version answers."""
-    share = "the replies"
+    share = gettext_lazy("the replies")
     if rollout.is_randomised:
-        share = f"{rollout.share} % of the replies"
+        share = gettext_lazy("{share} % of the replies", share=rollout.share)
     if rollout.only_channel:
-        return f"{share} in <#{rollout.only_channel}>"
+        channel = f"<#{rollout.only_channel}>"
+        return gettext_lazy("{share} in {channel}", share=share, channel=channel)
     return share
 
 
 def _scope(rollout: Rollout) -> str:
-    place = "" if rollout.only_channel else " in this server"
-    return share_text(rollout) + place
+    if rollout.only_channel:
+        return share_text(rollout)
+    return gettext_lazy("{share} in this server", share=share_text(rollout))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from bot.platform.db.database import DatabaseConnection
+from bot.platform.localisation import gettext_lazy
 from bot.versions.store import Promotion, PromotionKind, Versions, live_version_sql
 from personas.errors import RequestError
 
@@ -173,12 +174,13 @@ class Rollouts:
         live = self._versions.live(new.persona_id, new.guild_id)
         if new.version == live:
             raise RequestError(
-                f"{new.version} answers everything already.", "Name a version that is not live."
+                gettext_lazy("{version} answers everything already.", version=new.version),
+                gettext_lazy("Name a version that is not live."),
             )
         if running := self.find_active(new.persona_id, new.guild_id, at):
             raise RequestError(
-                f"{running.version} is being rolled out already.",
-                "Stop that with `/finetune rollout stop`, or wait.",
+                gettext_lazy("{version} is being rolled out already.", version=running.version),
+                gettext_lazy("Stop that with `/finetune rollout stop`, or wait."),
             )
         with self._db.atomic(shared=True):
             self.end_superseded(new.persona_id, at)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from bot.platform.localisation import gettext_lazy
 from bot.store import BlindComparison
 from bot.versions.statistics.bradley_terry import VersionStrength, fit_strengths
 from bot.versions.statistics.sequential_test import (
@@ -66,7 +67,7 @@ def _haste_reason(own: Sequence[BlindComparison]) -> str:
     taken_s = median(_voted_at(vote) - vote.shown_at for vote in own)
     if len(own) < MIN_OUTLIER_VOTES or taken_s >= MIN_READING_TIME_S:
         return ""
-    return f"votes after {taken_s:.1f} s"
+    return gettext_lazy("votes after {seconds:.1f} s", seconds=taken_s)
 
 
 def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
@@ -76,7 +77,12 @@ def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
     # Twice, because either position may be the preferred one.
     unlikely = 2 * _binomial_tail(most, len(decisive), 0.5) <= MAX_POSITION_P_VALUE
     if unlikely:
-        return f"{most} of {len(decisive)} votes for {position}, whatever it was"
+        return gettext_lazy(
+            "{count} of {votes} votes for {position}, whatever it was",
+            count=most,
+            votes=len(decisive),
+            position=position,
+        )
     return ""
 
 
@@ -101,7 +107,13 @@ def _disagreement_reason(
     )
     is_odd = 2 * tail <= MAX_DISAGREEMENT_P_VALUE
     if is_odd:
-        return f"{ahead} of {len(own)} votes for {version}, others {share:.0%}"
+        return gettext_lazy(
+            "{count} of {votes} votes for {version}, others {share:.0%}",
+            count=ahead,
+            votes=len(own),
+            version=version,
+            share=share,
+        )
     return ""
 
 

@@ -33,7 +33,7 @@ LANGUAGE_OF_LOCALE: Mapping[discord.Locale, Language] = {
 simplified (CLDR's parentLocales: zh_Hant falls back to the root).
 """
 DOMAIN = "understudy"
-CATALOGUE_FOLDER = Path(__file__).parents[1] / "locale"
+CATALOGUE_FOLDER = Path(__file__).parents[2] / "locale"
 MAX_KNOWN_MEMBERS = 10_000
 
 
