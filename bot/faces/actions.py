@@ -235,11 +235,14 @@ def _refusal(guild: discord.Guild, error: Exception) -> str:
 
 
 def _nickname(persona: Persona) -> str:
-    """Return a persona's name as far as it fits into a nickname."""
-    for name in (persona.name, persona.nickname):
-        if name and _units(name) <= MAX_NICK_UNITS:
-            return name
-    short = persona.name
+    """Return a persona's name as far as it fits into a nickname, with single spaces as Discord keeps
+    it.
+    """
+    name, nickname = (" ".join(text.split()) for text in (persona.name, persona.nickname))
+    for fitting in (name, nickname):
+        if fitting and _units(fitting) <= MAX_NICK_UNITS:
+            return fitting
+    short = name
     while _units(short) >= MAX_NICK_UNITS:
         short = short[:-1]
     return f"{short.rstrip()}…"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+import bot.faces.actions
 import bot.faces.discord
 from bot.demo_guild import MEMBER, SKERROW_SEED
 from bot.faces.actions import Face
@@ -244,7 +245,8 @@ async def test_two_servers_have_different_faces(tmp_path):
         assert is_bots(stage, await answered(stage, "hello"))
 
 
-async def test_what_discord_refuses_is_said_and_tried_again_later(stage):
+async def test_what_discord_refuses_is_said_and_tried_again_later(stage, monkeypatch):
+    monkeypatch.setattr(bot.faces.actions, "REFUSED_DELAY_S", 0.2)
     for persona in ("oda", "thrip", "ballast", "oda", "thrip"):
         await faced(stage, persona)
     said = await moderated(stage, "persona face", persona="oda")
@@ -254,7 +256,7 @@ async def test_what_discord_refuses_is_said_and_tried_again_later(stage):
     )
     assert not is_bots(stage, await answered(stage, "hello"))
     stage.sandbox.advance(600)
-    await faced(stage)
+    await until(lambda: shown(stage) == face_of(stage, "oda") and stage.store.faces.all()[0].shown)
     assert is_bots(stage, await answered(stage, "hello again"))
 
 
@@ -268,6 +270,13 @@ async def test_a_mention_of_the_bot_calls_the_persona_that_it_shows(stage):
     assert other["author"]["username"] == "Oda Marrow", "who does not live there is not called"
 
 
+async def test_it_is_the_bot_in_a_thread_too(stage):
+    await faced(stage)
+    thread = await stage.member.thread(INN, "The soup")
+    await stage.member.say(thread, "hello")
+    assert is_bots(stage, await stage.sees("Oda Marrow hears: hello"))
+
+
 async def test_where_the_bot_may_not_write_the_webhook_does(stage):
     await faced(stage)
     stage.sandbox.set_permission("SEND_MESSAGES", False)
@@ -279,6 +288,7 @@ async def test_where_the_bot_may_not_write_the_webhook_does(stage):
     ("name", "nickname", "shown_name"),
     [
         ("Oda Marrow", "Oda", "Oda Marrow"),
+        ("Oda  Marrow ", "", "Oda Marrow"),
         ("The Harbour Master of Skerrow and All Its Lights", "The Master", "The Master"),
         (
             "The Harbour Master of Skerrow and All Its Lights",
