@@ -9,7 +9,6 @@ from bot.chat.decision_log import NotedDecision
 from bot.chat.discord_addressing import decide_on
 from bot.chat.discord_answers import SAFETY_REMARK
 from bot.chat.discord_missed import MISSED_MINUTES
-from bot.chat.message_text import raw_text
 from bot.chat.places import GuildChannel, SpeakChannel, may_read
 from bot.chat.reply_text import discord_text
 from bot.platform.discord_kit.transformers import (
@@ -118,7 +117,7 @@ def _explanation(bot: Bot, message: discord.Message, language: Language) -> str:
     """Return a line about a message: its author, its first words unless they speak of self-harm, and
     what was decided about it.
     """
-    words = " ".join(discord_text(raw_text(message)).split())
+    words = " ".join(discord_text(message.content).split())
     if _speaks_of_self_harm(bot, message):
         words = ""
     if len(words) > MAX_SHOWN_CHARS:

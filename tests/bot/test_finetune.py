@@ -312,7 +312,7 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
         answer = await stage.moderator.slash(QUAY, "finetune preview", **options)
         await until(lambda: answer.message and not answer.message["flags"] & 128)
         assert answer.ephemeral
-        return answer.message["content"]
+        return answer.text
 
     words = await preview()
     assert re.search(r"\*\*120\*\* replies .*20 held out; 50,000 tokens", words)

@@ -252,8 +252,6 @@ async def test_a_card_is_given_in_a_quote_by_its_texts(stage):
     )
     quoted = "[replying to Tides: ### High water at 6:12]\nwhen is it?"
     assert given(stage)[0] == (TOBIAS, quoted)
-    why = await stage.moderator.slash(OFFICE, "persona why")
-    await until(lambda: "### High water at 6:12" in why.text)
 
 
 async def test_what_discord_hides_is_said_and_not_given(tmp_path):
