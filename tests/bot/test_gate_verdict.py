@@ -203,7 +203,7 @@ async def test_a_press_shows_the_picture_again(stage, tmp_path):
 
 
 async def test_a_result_that_was_sent_as_a_text_gets_its_layout_when_it_changes(stage, tmp_path):
-    """Versions of the bot up to 0.9 sent a text with a view and the picture beside it."""
+    """Version 1.0 sent a text with a view, and the picture beside it."""
     picture = tmp_path / "adapter" / "report" / "scorecard.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
