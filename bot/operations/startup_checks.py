@@ -10,6 +10,7 @@ import discord
 
 from bot.platform.errors import connection_error
 from bot.settings import Settings
+from bot.transcription.voice_model import ModelNotHereError, VoiceModelError, locate_voice_model
 from personas.errors import BaseModelError
 from personas.models.base_model import locate
 from personas.models.hub_snapshot import find_hub_error
@@ -20,12 +21,15 @@ log = logging.getLogger(__name__)
 
 
 async def require_startable(settings: Settings) -> None:
-    """Raise an `UnderstudyError` if the base model cannot be found, or Discord refuses the token.
+    """Raise an `UnderstudyError` if the base model or the model of voice messages cannot be found,
+    or Discord refuses the token.
 
     What cannot be told now, such as while Discord does not answer, is left to the start itself.
     """
     await asyncio.gather(
-        asyncio.to_thread(require_base_model, settings.base_model), _require_token(settings)
+        asyncio.to_thread(require_base_model, settings.base_model),
+        asyncio.to_thread(require_voice_model, settings.voice_model),
+        _require_token(settings),
     )
 
 
@@ -43,6 +47,20 @@ def require_base_model(name: str) -> None:
         if hub_error := find_hub_error():
             raise BaseModelError(
                 f"{error.message.removesuffix('.')}, and {hub_error}.", error.advice
+            ) from error
+
+
+def require_voice_model(name: str) -> None:
+    """Raise `VoiceModelError`, likewise; nothing is checked for an empty name."""
+    if not name:
+        return
+    try:
+        locate_voice_model(name, fetch=False)
+    except ModelNotHereError as error:
+        if hub_error := find_hub_error():
+            raise VoiceModelError(
+                f"{error.message.removesuffix('.')}, and {hub_error}.",
+                "Name a folder in VOICE_MODEL, or leave it out.",
             ) from error
 
 

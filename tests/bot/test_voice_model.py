@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from huggingface_hub import constants
 
 from bot.operations.doctor.local_checks import check_voice
+from bot.operations.startup_checks import require_startable
+from bot.settings import Settings
 from bot.transcription.audio import decode_ogg_opus
 from bot.transcription.transcriber import Transcriber, TranscriptionError, worker_command
 from bot.transcription.voice_model import (
@@ -157,6 +160,19 @@ def test_without_the_package_it_is_named(monkeypatch):
     [check] = check_voice("small")
     assert check.state == "fail" and "faster-whisper is not installed" in check.found
     assert "requirements/voice.txt" in check.remedy
+
+
+async def test_a_start_without_package_model_or_hub_is_refused_at_once(tmp_path, monkeypatch):
+    settings = Settings(home=tmp_path, voice_model="small")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(VoiceModelError, match="is not installed"):
+        await require_startable(settings)
+    monkeypatch.undo()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(VoiceModelError, match="not on this machine yet, and HF_HUB_OFFLINE is set"):
+        await require_startable(settings)
 
 
 LIMITED = """
