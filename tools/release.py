@@ -71,7 +71,9 @@ def build_distributions(out: Path, epoch: int) -> tuple[Path, Path]:
     sdist = build("sdist", ROOT, out, epoch)
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(sdist) as archive:
-            archive.extractall(scratch, filter="data")
+            # extractall's `filter` is unknown to Python 3.11 before 3.11.4, such as Debian 12's.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(scratch)
         (unpacked,) = Path(scratch).iterdir()
         wheel = build("wheel", unpacked, out, epoch)
         of_tree = build("wheel", ROOT, Path(scratch) / "tree", epoch)

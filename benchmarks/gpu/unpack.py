@@ -22,7 +22,9 @@ def main() -> int:
     out = os.environ.get("OUT") or str(folder)
     with tempfile.TemporaryDirectory(prefix="understudy-gpu-site-") as site:
         with tarfile.open(folder / SITE_FILE) as archive:
-            archive.extractall(site, filter="data")  # nosec B202  # written by `pack`
+            # extractall's `filter` is unknown to Python 3.11 before 3.11.4, such as Debian 12's.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(site)  # nosec B202  # written by `pack`
         paths = [str(folder / CODE_FOLDER), site, os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         command = [sys.executable, "-m", "benchmarks.gpu", "run", "--out", out]

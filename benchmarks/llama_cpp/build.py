@@ -131,7 +131,9 @@ def _fetch_source() -> Path:
     aside = FOLDER / "source.part"
     shutil.rmtree(aside, ignore_errors=True)
     with tarfile.open(archive) as tar:
-        tar.extractall(aside, members=_source_members(tar), filter="data")
+        # extractall's `filter` is unknown to Python 3.11 before 3.11.4, such as Debian 12's.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(aside, members=_source_members(tar))
     aside.rename(source)
     return source
 
