@@ -75,7 +75,7 @@ class DataJobRunner:
         self._command = tuple(command or TRAINER_COMMAND)
         self._all: dict[str, DataJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.guild_imports = GuildTurns("import")
+        self.guild_imports = GuildTurns(gettext_lazy("import"))
         # A download waits for the network, so it runs beside the others.
         self._computing = asyncio.Semaphore()
         self._fetching = asyncio.Semaphore()

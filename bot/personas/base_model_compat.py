@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.store import Store
 from personas.card.card_summary import CountTokens, token_counter
 from personas.errors import BaseModelError, CardError, RequestError
@@ -197,15 +197,19 @@ def compatibility_notes(
     none.
     """
     if not has_adapters:
-        what, advice = explain_unserved("The version", NO_ADAPTERS)
-        return [f"{what} {advice}"]
+        what, advice = explain_unserved(gettext_lazy("The version"), NO_ADAPTERS)
+        return [join_texts(what, advice)]
     settings = request.hyperparameters
     wanted = name_with_settings(request.base_model, settings)
     if is_same_model(wanted, served):
         return []
     return [
-        f"The adapter is made for {wanted} and cannot be served here: this bot serves {served}. "
-        f"Start the bot with BASE_MODEL={wanted} to hear it."
+        gettext_lazy(
+            "The adapter is made for {wanted} and cannot be served here: this bot serves {served}. "
+            "Start the bot with BASE_MODEL={wanted} to hear it.",
+            wanted=wanted,
+            served=served,
+        )
     ]
 
 
@@ -239,7 +243,10 @@ def require_servable(
     Also for one that the guild may not use, if there is a `guild_id`.
     """
     if store.versions.is_withdrawn(persona_id, version):
-        raise RequestError(f"{version} was withdrawn.", "Train another one.")
+        raise RequestError(
+            gettext_lazy("{version} was withdrawn.", version=version),
+            gettext_lazy("Train another one."),
+        )
     store.versions.require_installed(persona_id, version, guild_id)
     if model := incompatible.model_of(persona_id, version):
         why, advice = explain_unserved(version, model)

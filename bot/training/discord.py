@@ -24,6 +24,7 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import PersistentButton, defer, respond, respond_with_layout
 from bot.platform.errors import RefusedError, error_text, redact_paths
 from bot.platform.localisation import (
+    LocalisableText,
     gettext_lazy,
     gettext_noop,
     interaction_language,
@@ -158,10 +159,18 @@ RecipeOption = app_commands.Transform[str, SuggestionTransformer(_suggested_reci
 ShareOption = Range[float, 0.0, 1.0]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 OpenJobOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda interaction: job_labels(_open_jobs(interaction)))
+    str,
+    SuggestionTransformer(
+        lambda interaction: job_labels(_open_jobs(interaction), interaction_language(interaction))
+    ),
 ]
 ResumableJobOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda interaction: job_labels(_resumable_jobs(interaction)))
+    str,
+    SuggestionTransformer(
+        lambda interaction: job_labels(
+            _resumable_jobs(interaction), interaction_language(interaction)
+        )
+    ),
 ]
 
 
@@ -279,9 +288,10 @@ async def _queue(interaction: Interaction, channel: GuildChannel, request: Train
         ),
         separator="\n",
     )
-    notes = [redact_paths(note, services.home) for note in started.notes]
+    notes: list[str] = [*map(LocalisableText, teacher_notes(request))]
+    notes += [redact_paths(localise(note, language), services.home) for note in started.notes]
     card = text_card(
-        [head, join_texts(*teacher_notes(request), *notes, separator="\n")],
+        [head, join_texts(*notes, separator="\n")],
         rest=REST_TEXT,
         buttons=[CancelJobButton(started.job.job_id, language=language)],
         language=language,

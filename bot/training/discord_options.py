@@ -1,13 +1,18 @@
 """Options that choose a job, for the commands of `/finetune`."""
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import Language, gettext_lazy, localise
 from bot.store import TrainingJob
+from bot.training.queue import JOB_STATE_TEXTS
 from personas.errors import RequestError
 
 
-def job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
+def job_labels(jobs: list[TrainingJob], language: Language) -> dict[str, str]:
     """Map the label of each job, as a member reads it, to its id."""
-    return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
+    labels = {}
+    for job in jobs:
+        state = localise(JOB_STATE_TEXTS[job.state], language)
+        labels[f"{job.name} {job.version} · {state} · {job.job_id}"] = job.job_id
+    return labels
 
 
 def select_job(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from bot.platform.localisation import gettext_lazy
 from bot.store import TrainingJob
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -50,7 +51,8 @@ class GuildTurns:
         """
         if guild_id in self._guild_ids:
             raise QueueConflictError(
-                f"Another {self._task} of this server is not done yet.", "Wait for its end."
+                gettext_lazy("Another {task} of this server is not done yet.", task=self._task),
+                gettext_lazy("Wait for its end."),
             )
         if guild_id != OPERATOR_GUILD_ID:
             self._guild_ids.add(guild_id)

@@ -67,7 +67,7 @@ class JobQueue:
         self._attempts: dict[str, Attempt] = {}
         # The number of each guild's last start: the machine's clock may be set back.
         self._starts: dict[int, int] = {}
-        self._planning = GuildTurns("preview")
+        self._planning = GuildTurns(gettext_lazy("preview"))
         self._stopping = False
         self._may_start = asyncio.Event()
         self._may_start.set()

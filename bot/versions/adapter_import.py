@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.processes import terminate_group
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, TrainingJob
@@ -78,8 +79,11 @@ async def _run_import(source: str, out: Path, base_model: str, say: Callable[[st
             code = await process.wait()
     except TimeoutError:
         raise AdapterError(
-            f"The import took more than {IMPORT_TIMEOUT_S / 60:.0f} minutes and was stopped.",
-            "Try again: a download continues where it stopped.",
+            gettext_lazy(
+                "The import took more than {minutes:.0f} minutes and was stopped.",
+                minutes=IMPORT_TIMEOUT_S / 60,
+            ),
+            gettext_lazy("Try again: a download continues where it stopped."),
         ) from None
     finally:
         if process.returncode is None:

@@ -85,7 +85,12 @@ def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
 
 PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
 OwnVersionOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda interaction: job_labels(_jobs_of_versions(interaction)))
+    str,
+    SuggestionTransformer(
+        lambda interaction: job_labels(
+            _jobs_of_versions(interaction), interaction_language(interaction)
+        )
+    ),
 ]
 
 

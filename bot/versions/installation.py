@@ -85,8 +85,11 @@ class VersionInstaller:
                     origin, request, folder, "The adapter in the card"
                 )
             except (AdapterError, BaseModelError, RefusedError) as error:
-                note = "The adapter in the card stays in it, and is not installed: "
-                return [f"{note}{hide_paths(str(error))}"], None
+                note = gettext_lazy(
+                    "The adapter in the card stays in it, and is not installed: {error}",
+                    error=hide_paths(str(error)),
+                )
+                return [note], None
         return [result.note], result.job
 
     async def install_folder(
@@ -100,13 +103,18 @@ class VersionInstaller:
         manifest = await asyncio.to_thread(verify_adapter, folder)
         version = await self._find_installed(origin.guild_id, request.persona or "", manifest)
         if version:
-            return InstallationResult(
-                version, f"{name} is installed already: it is {version}.", job=None
+            note = gettext_lazy(
+                "{name} is installed already: it is {version}.", name=name, version=version
             )
+            return InstallationResult(version, note, job=None)
         # Another gate has judged it, so its verdict does not count here.
         scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})
         job = await self._install(origin, request, folder, scorecard)
-        note = f"{name} is its version {job.version}: **Promote** makes it live."
+        note = gettext_lazy(
+            "{name} is its version {version}: **Promote** makes it live.",
+            name=name,
+            version=job.version,
+        )
         return InstallationResult(job.version, note, job)
 
     async def install_dialogue(

@@ -12,7 +12,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Self
 
+from bot.chat.model_names import version_label
 from bot.personas.registry import PersonaRegistry
+from bot.platform.localisation import gettext_lazy
 from bot.store import (
     ALL_GUILDS,
     BASE_MODEL_NAME,
@@ -156,18 +158,29 @@ def vote_objections(feedback: MemberFeedback | None) -> tuple[str, ...]:
     """List the members' certain objections to a version, a sentence each."""
     if feedback is None:
         return ()
-    other = feedback.against
     least = feedback.least
     most = feedback.most
-    other = "the base model" if other == BASE_MODEL_NAME else other
-    objections = []
+    other = version_label(feedback.against)
+    objections: list[str] = []
     if least is not None and most is not None and most < EVEN_SHARE:
         objections.append(
-            f"Members prefer {other}: this one in {least:.0%} to {most:.0%} of blind comparisons."
+            gettext_lazy(
+                "Members prefer {version}: this one in {least:.0%} to {most:.0%} of blind "
+                "comparisons.",
+                version=other,
+                least=least,
+                most=most,
+            )
         )
     if feedback.evidence is not None and feedback.evidence >= E_VALUE_THRESHOLD:
-        votes = f"{feedback.down[0]} 👎 and {feedback.up[0]} 👍"
-        objections.append(f"Its replies are disliked more than those of {other}: {votes}.")
+        objections.append(
+            gettext_lazy(
+                "Its replies are disliked more than those of {version}: {down} 👎 and {up} 👍.",
+                version=other,
+                down=feedback.down[0],
+                up=feedback.up[0],
+            )
+        )
     return tuple(objections)
 
 
