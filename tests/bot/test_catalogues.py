@@ -38,6 +38,8 @@ from tools.catalogues import catalogue_path, compile_catalogue, extract_messages
 MAX_BUTTON_CHARS = 80
 MAX_FIELD_LABEL_CHARS = 45
 MAX_COMMAND_DESCRIPTION_CHARS = 100
+MAX_COMMAND_CHARS = 8000
+"""Characters of a command with its subcommands, options and choices."""
 MAX_MENU_NAME_CHARS = 32
 MAX_OPTION_CHARS = 100
 MAX_TEXT_CHARS = 1900
@@ -136,6 +138,16 @@ def test_buttons_menus_and_forms_keep_discords_limits(language):
         assert len(localise(reason, language)) <= MAX_OPTION_CHARS, reason
 
 
+def command_chars(shape):
+    """The size of a command as Discord counts it: of each text, its longest translation."""
+    names = [shape["name"], *(shape.get("name_localizations") or {}).values()]
+    texts = [shape.get("description", ""), *(shape.get("description_localizations") or {}).values()]
+    value = str(shape.get("value", ""))
+    parts = [*shape.get("options", ()), *shape.get("choices", ())]
+    own = max(map(len, names)) + max(map(len, texts)) + len(value)
+    return own + sum(map(command_chars, parts))
+
+
 async def test_commands_keep_discords_limits_in_all_languages(stage):
     tree = stage.client.tree
     count = 0
@@ -158,7 +170,9 @@ async def test_commands_keep_discords_limits_in_all_languages(stage):
             check(option)
 
     for command in tree.get_commands():
-        check(await command.get_translated_payload(tree, CommandTranslator()))
+        shape = await command.get_translated_payload(tree, CommandTranslator())
+        check(shape)
+        assert command_chars(shape) <= MAX_COMMAND_CHARS, shape["name"]
     assert count > 150
     shape = await tree.get_command("persona").get_translated_payload(tree, CommandTranslator())
     (duet,) = [each for each in shape["options"] if each["name"] == "duet"]
