@@ -24,9 +24,17 @@ from bot.platform.localisation import (
 from personas.home.atomic_files import write_file
 
 PACKAGES = (CATALOGUE_FOLDER.parent, CATALOGUE_FOLDER.parents[1] / "personas")
-METHODS = [("**.py", "python")]
-KEYWORDS = {"gettext_lazy": None, "gettext_noop": None, "ngettext_lazy": (1, 2)}
-"""The functions that mark texts (`bot.platform.localisation`)."""
+METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
+OPTIONS = {"**/templates/**.html": {"newstyle_gettext": "true", "silent": "false"}}
+KEYWORDS = {
+    "gettext_lazy": None,
+    "gettext_noop": None,
+    "ngettext_lazy": (1, 2),
+    "_": None,
+    "gettext": None,
+    "ngettext": (1, 2),
+}
+"""The functions that mark texts: those of `bot.platform.localisation`, and Jinja's in templates."""
 PROJECT = "Understudy"
 TRANSLATORS = "Understudy contributors"
 LINE_CHARS = 100
@@ -37,7 +45,11 @@ def extract_messages() -> Catalog:
     catalogue = Catalog(domain=DOMAIN, charset="utf-8")
     for package in PACKAGES:
         for name, _, message, comments, context in extract_from_dir(
-            package, METHODS, keywords=KEYWORDS, comment_tags=["Translators:"]
+            package,
+            METHODS,
+            options_map=OPTIONS,
+            keywords=KEYWORDS,
+            comment_tags=["Translators:"],
         ):
             place = f"{package.name}/{name}"
             catalogue.add(message, locations=[(place, 0)], auto_comments=comments, context=context)

@@ -303,7 +303,8 @@ def redact_paths(text: str, home: Path | None) -> str:
     """Replace the bot's home by UNDERSTUDY_HOME and the operator's by ~, and remove a plan's
     temporary folder.
     """
-    text = PREVIEW_FOLDER_PATTERN.sub("", text)
+    shown = PREVIEW_FOLDER_PATTERN.sub("", text)
     if home:
-        text = text.replace(str(home), "UNDERSTUDY_HOME")
-    return text.replace(f"{Path.home()}/", "~/")
+        shown = shown.replace(str(home), "UNDERSTUDY_HOME")
+    shown = shown.replace(f"{Path.home()}/", "~/")
+    return text if shown == text else shown  # the same object: it may be localisable

@@ -44,7 +44,10 @@ MAX_MENU_NAME_CHARS = 32
 MAX_OPTION_CHARS = 100
 MAX_TEXT_CHARS = 1900
 """Characters of a message of 2,000, without what fills its gaps."""
-MARKUP_PATTERN = re.compile(r"`[^`]*`|<t:\{\w+\}:\w>|\*\*|\n|^-# |^• ")
+MARKUP_PATTERN = re.compile(r"`[^`]*`|<t:\{\w+\}:\w>|\*\*|\n|^-# |^• |</?[a-z][^<>]*>")
+"""Markup of Discord, and of HTML in the texts of templates."""
+TEMPLATE_GAP_PATTERN = re.compile(r"%\((\w+)\)s|%%")
+"""Gaps of the texts of templates, where `%%` is a percent sign."""
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 every_translation = pytest.mark.parametrize("language", TRANSLATED_LANGUAGES)
@@ -68,6 +71,10 @@ def gaps(text):
     return sorted(
         (name, spec) for _, name, spec, _ in string.Formatter().parse(text) if name is not None
     )
+
+
+def is_of_a_template(message):
+    return any(path.endswith(".html") for path, _ in message.locations)
 
 
 @every_translation
@@ -94,8 +101,19 @@ def test_translations_have_the_gaps_and_the_markup_of_their_texts(language):
         for text in strings:
             # A form for one thing may do without the number: "once".
             assert gaps(text) in [gaps(source) for source in sources], text
+            found = sorted(TEMPLATE_GAP_PATTERN.findall(text))
+            assert found in [sorted(TEMPLATE_GAP_PATTERN.findall(each)) for each in sources], text
             expected = sorted(MARKUP_PATTERN.findall(sources[0]))
             assert sorted(MARKUP_PATTERN.findall(text)) == expected, text
+
+
+@every_translation
+def test_texts_of_templates_have_no_percent_sign_of_their_own(language):
+    for catalogue in (texts_of_the_code(), read_catalogue(language)):
+        for message in catalogue:
+            if message.id and is_of_a_template(message):
+                for text in [*entries([message])][0][int(catalogue is not texts_of_the_code())]:
+                    assert "%" not in TEMPLATE_GAP_PATTERN.sub("", text), text
 
 
 @every_translation

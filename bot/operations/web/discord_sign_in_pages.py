@@ -19,6 +19,7 @@ from bot.platform.discord_kit.oauth2 import (
     OAuth2Error,
     OAuth2User,
 )
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.auth import AUTHENTICATOR, SignedInMember, set_session_cookie
 from bot.platform.web_kit.login_states import LOGIN_TIMEOUT_S, BegunLogin, LoginStates
@@ -37,7 +38,7 @@ CALLBACK = f"{DISCORD_SIGN_IN}/callback"
 LOGIN_COOKIE = "understudy_login"
 HTTPS_LOGIN_COOKIE = "__Host-understudy_login"
 """As for the session: browsers take a cookie of such a name from this host alone, over HTTPS."""
-AGAIN_ADVICE = "Sign in again, in this browser and within ten minutes."
+AGAIN_ADVICE = gettext_lazy("Sign in again, in this browser and within ten minutes.")
 MAX_GUILDS = 50
 """Servers of a session: the bot asks Discord about each of them every minute."""
 MAX_SIGN_IN_BYTES = 4096
@@ -74,7 +75,9 @@ async def begin_sign_in(request: web.Request) -> web.Response:
     origin = urlsplit(request.headers.get("Origin", ""))
     if origin.scheme not in ("http", "https"):
         raise Problem(
-            "not-from-here", "The form does not say which page it comes from.", AGAIN_ADVICE
+            "not-from-here",
+            gettext_lazy("The form does not say which page it comes from."),
+            AGAIN_ADVICE,
         )
     address = request.app[AUTHENTICATOR].client_address(request)
     redirect_uri = f"{origin.scheme}://{origin.netloc}{CALLBACK}"
@@ -111,7 +114,9 @@ async def complete_sign_in(request: web.Request) -> web.Response:
     try:
         if login is None:
             raise OAuth2Error(
-                "This way back from Discord is not that of a sign-in here, or not any more.",
+                gettext_lazy(
+                    "This way back from Discord is not that of a sign-in here, or not any more."
+                ),
                 AGAIN_ADVICE,
                 status=400,
             )
@@ -119,9 +124,11 @@ async def complete_sign_in(request: web.Request) -> web.Response:
         member = SignedInMember(user.user_id, user.name, _possible_guilds(services, user))
         if not member.guild_ids:
             raise OAuth2Error(
-                "You moderate none of the servers that this bot is in.",
-                "It takes Manage Server there, or a role that may train personas or promote "
-                "versions (`/moderation roles`).",
+                gettext_lazy("You moderate none of the servers that this bot is in."),
+                gettext_lazy(
+                    "It takes Manage Server there, or a role that may train personas or promote "
+                    "versions (`/moderation roles`)."
+                ),
                 status=403,
             )
     except OAuth2Error as error:
@@ -131,7 +138,9 @@ async def complete_sign_in(request: web.Request) -> web.Response:
     is_secure = login.is_secure
     session_id = request.app[AUTHENTICATOR].begin(request, member, is_secure=is_secure)
     # No redirection: that would still be the other site's link, with which no strict cookie comes.
-    answer = render_page(request, "signed_in.html", title="Signed in", page=login.page)
+    answer = render_page(
+        request, "signed_in.html", title=gettext_lazy("Signed in"), page=login.page
+    )
     set_session_cookie(answer, session_id, is_secure=is_secure)
     return _without_login_cookies(answer)
 
@@ -141,17 +150,21 @@ async def _identify(
 ) -> OAuth2User:
     """Ask Discord who came back. Raises `OAuth2Error`."""
     if request.query.get("error") == "access_denied":
-        raise OAuth2Error("The sign-in was cancelled at Discord.", AGAIN_ADVICE, status=403)
+        raise OAuth2Error(
+            gettext_lazy("The sign-in was cancelled at Discord."), AGAIN_ADVICE, status=403
+        )
     code = request.query.get("code", "")
     if not code or "error" in request.query:
-        raise OAuth2Error("Discord did not let you sign in.", AGAIN_ADVICE, status=400)
+        raise OAuth2Error(
+            gettext_lazy("Discord did not let you sign in."), AGAIN_ADVICE, status=400
+        )
     failures = request.app[DISCORD_LOGIN].states.failures
     now = request.app[AUTHENTICATOR].now()
     # Wrong codes are Discord's to refuse, which bars a bot's address that sends many.
     if wait_s := failures.wait_s(address, now):
         raise OAuth2Error(
-            "Too many sign-ins failed.",
-            f"Try again in {int(wait_s) + 1} seconds.",
+            gettext_lazy("Too many sign-ins failed."),
+            gettext_lazy("Try again in {seconds} seconds.", seconds=int(wait_s) + 1),
             status=429,
             retry_after_s=int(wait_s) + 1,
         )
@@ -192,20 +205,27 @@ def _oauth2_client(request: web.Request) -> DiscordOAuth2:
     if not request.app[OFFERS_DISCORD]:
         raise Problem(
             "not-found",
-            "Nobody signs in with Discord here.",
-            "The operator switches it on with DISCORD_CLIENT_SECRET and WEB_TOKEN.",
+            gettext_lazy("Nobody signs in with Discord here."),
+            gettext_lazy("The operator switches it on with DISCORD_CLIENT_SECRET and WEB_TOKEN."),
         )
     client = get_services(request).client
     if client is None or client.application_id is None:
         raise Problem(
-            "not-connected", "There is no connection to Discord yet.", "Try again in a minute."
+            "not-connected",
+            gettext_lazy("There is no connection to Discord yet."),
+            gettext_lazy("Try again in a minute."),
         )
     secret = request.app[DISCORD_LOGIN].client_secret
     return DiscordOAuth2(client.application_id, secret, client.http.user_agent)
 
 
 def _refuse(request: web.Request, error: OAuth2Error) -> web.Response:
-    page = render_sign_in(request, MEMBERS_HOME, discord_error=str(error), status=error.status)
+    page = render_sign_in(
+        request,
+        MEMBERS_HOME,
+        discord_error=join_texts(error.message, error.advice),
+        status=error.status,
+    )
     if error.retry_after_s:
         page.headers["Retry-After"] = str(error.retry_after_s)
     return page

@@ -18,6 +18,7 @@ from bot.personas.web.lookup import (
     spoken_versions,
 )
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.permissions import MissingPermission
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import DASHBOARD, render_page
@@ -97,7 +98,7 @@ async def get_overview(request: web.Request) -> web.Response:
     return render_page(
         request,
         "overview.html",
-        title="Overview",
+        title=gettext_lazy("Overview"),
         personas=_summarise_personas(services, everybody[:MAX_SHOWN_PERSONAS]),
         persona_count=len(everybody),
         running=running,
@@ -164,7 +165,10 @@ def list_alerts(
     """
     for problem in services.engine.state().problems:
         yield DashboardAlert(
-            "bad", "A server computes no replies, or not all.", problem, f"{DASHBOARD}/system"
+            "bad",
+            gettext_lazy("A server computes no replies, or not all."),
+            problem,
+            f"{DASHBOARD}/system",
         )
     yield from _failed_jobs(services, now)
     yield from _incompatible_versions(services)
@@ -182,10 +186,15 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
         if now - (job.finished_at or now) >= RECENT_FAILURE_S:
             continue
         error = redact_paths(job.error or "", services.home)
-        advice = redact_paths(job.advice or "", services.home)
+        advice: str = redact_paths(job.advice or "", services.home)
         if job.can_resume:
-            advice += " It can go on where it was."
-        what = f"The training {job.name} {job.version} failed: {error}"
+            advice = join_texts(advice, gettext_lazy("It can go on where it was."))
+        what = gettext_lazy(
+            "The training {name} {version} failed: {error}",
+            name=job.name,
+            version=job.version,
+            error=error,
+        )
         yield DashboardAlert("bad", what, advice, f"{DASHBOARD}/training/{job.job_id}")
 
 
@@ -196,4 +205,9 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
         if model := incompatible.model_of(persona_id, live):
             what, advice = explain_unserved(f"{persona_id} {live}", model)
             path = f"{DASHBOARD}/personas/{persona_id}"
-            yield DashboardAlert("bad", f"{what} The base model answers instead.", advice, path)
+            yield DashboardAlert(
+                "bad",
+                gettext_lazy("{what} The base model answers instead.", what=what),
+                advice,
+                path,
+            )

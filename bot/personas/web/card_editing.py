@@ -23,6 +23,7 @@ from bot.personas.base_model_compat import (
 )
 from bot.personas.card_import import recording_contributor
 from bot.personas.web.lookup import OwnedPersona
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import RequestOrigin
 from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
@@ -61,52 +62,113 @@ class CardField:
 
 FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
     (
-        "Identity",
+        gettext_lazy("Identity"),
         (
-            CardField("name", "Name", "It speaks under this name. 1 to 80 characters.", "line"),
-            CardField("nickname", "Nickname", "What {{char}} stands for below, if not the name.", "line"),
-            CardField("tagline", "Tagline", "One line for menus and lists, at most 200 characters.", "line"),
-            CardField("tags", "Tags", "Separated by commas.", "tags"),
+            CardField(
+                "name",
+                gettext_lazy("Name"),
+                gettext_lazy("It speaks under this name. 1 to 80 characters."),
+                "line",
+            ),
+            CardField(
+                "nickname",
+                gettext_lazy("Nickname"),
+                gettext_lazy("What {{char}} stands for below, if not the name."),
+                "line",
+            ),
+            CardField(
+                "tagline",
+                gettext_lazy("Tagline"),
+                gettext_lazy("One line for menus and lists, at most 200 characters."),
+                "line",
+            ),
+            CardField("tags", gettext_lazy("Tags"), gettext_lazy("Separated by commas."), "tags"),
         ),
     ),
     (
-        "Text for the model",
+        gettext_lazy("Text for the model"),
         (
-            CardField("system_prompt", "Opening instructions", "Begin every prompt.", in_prompt=True),
-            CardField("description", "Description", "Who {{char}} is.", rows=8, in_prompt=True),
-            CardField("personality", "Personality", in_prompt=True),
-            CardField("scenario", "Scenario", "Where the talk takes place.", in_prompt=True),
-            CardField("speech", "Manner of speaking", "In prose, where examples are no talk.", in_prompt=True),
             CardField(
-                "mes_example",
-                "Example talks",
-                "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They are "
-                "shown to the model "
-                "before the talk, as many as fit.",
+                "system_prompt",
+                gettext_lazy("Opening instructions"),
+                gettext_lazy("Begin every prompt."),
+                in_prompt=True,
+            ),
+            CardField(
+                "description",
+                gettext_lazy("Description"),
+                gettext_lazy("Who {{char}} is."),
                 rows=8,
                 in_prompt=True,
             ),
-            CardField("post_history_instructions", "Closing instructions", "End every prompt, after the talk.",
-                  in_prompt=True),
+            CardField("personality", gettext_lazy("Personality"), in_prompt=True),
+            CardField(
+                "scenario",
+                gettext_lazy("Scenario"),
+                gettext_lazy("Where the talk takes place."),
+                in_prompt=True,
+            ),
+            CardField(
+                "speech",
+                gettext_lazy("Manner of speaking"),
+                gettext_lazy("In prose, where examples are no talk."),
+                in_prompt=True,
+            ),
+            CardField(
+                "mes_example",
+                gettext_lazy("Example talks"),
+                gettext_lazy(
+                    "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They "
+                    "are shown to the model before the talk, as many as fit."
+                ),
+                rows=8,
+                in_prompt=True,
+            ),
+            CardField(
+                "post_history_instructions",
+                gettext_lazy("Closing instructions"),
+                gettext_lazy("End every prompt, after the talk."),
+                in_prompt=True,
+            ),
         ),
     ),
     (
-        "Greetings",
+        gettext_lazy("Greetings"),
         (
-            CardField("first_mes", "Greeting", "Sent when it is assigned to a channel."),
-            CardField("alternate_greetings", "Other greetings", "Empty ones are left out.", "list", rows=3),
+            CardField(
+                "first_mes",
+                gettext_lazy("Greeting"),
+                gettext_lazy("Sent when it is assigned to a channel."),
+            ),
+            CardField(
+                "alternate_greetings",
+                gettext_lazy("Other greetings"),
+                gettext_lazy("Empty ones are left out."),
+                "list",
+                rows=3,
+            ),
         ),
     ),
     (
-        "For people",
+        gettext_lazy("For people"),
         (
-            CardField("creator_notes", "Notes", "Never part of a prompt."),
-            CardField("license", "Licence", "", "line"),
-            CardField("more", "Other fields of the card", "JSON of the card formats: creator, character book, "
-                  "extensions. It goes along when the card is exported.", "json", rows=6),
+            CardField(
+                "creator_notes", gettext_lazy("Notes"), gettext_lazy("Never part of a prompt.")
+            ),
+            CardField("license", gettext_lazy("Licence"), "", "line"),
+            CardField(
+                "more",
+                gettext_lazy("Other fields of the card"),
+                gettext_lazy(
+                    "JSON of the card formats: creator, character book, extensions. It goes along "
+                    "when the card is exported."
+                ),
+                "json",
+                rows=6,
+            ),
         ),
     ),
-)  # fmt: skip
+)
 FIELDS_BY_NAME = {field.name: field for _, fields in FIELD_GROUPS for field in fields}
 
 
@@ -167,7 +229,7 @@ def check_card_table(table: JsonObject, base_model: str, context_tokens: int) ->
                 table,
                 persona=None,
                 room=None,
-                wrong={name: "It holds a NUL character. Remove it."},
+                wrong={name: gettext_lazy("It holds a NUL character. Remove it.")},
                 tokens=tokens,
             )
     room = None

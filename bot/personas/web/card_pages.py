@@ -11,11 +11,12 @@ from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.personas.web.lore_files import lore_store
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, errors_as_problems, read_form
-from bot.platform.web_kit.templating import FormError, format_time, redirect_to, render_page
+from bot.platform.web_kit.templating import FormError, format_moment, redirect_to, render_page
 from personas.card.spec_card import JsonObject, json_bytes
 from personas.card.toml_card import parse_table
 from personas.prompt.renderer import MAX_CARD_TOKENS
@@ -25,10 +26,12 @@ MESSAGE_FIELD = "message"
 """The message to the persona; not a field of the card."""
 FILE_FIELD = "file"
 """A file that replaces the card."""
-CONFLICT_TEXT = "Someone else changed this card. Save again to overwrite their changes."
+CONFLICT_TEXT = gettext_lazy(
+    "Someone else changed this card. Save again to overwrite their changes."
+)
 
 CARD_FIELD_LABELS = {name: field.label for name, field in card_editing.FIELDS_BY_NAME.items()}
-CARD_FIELD_LABELS |= {MESSAGE_FIELD: "Message", FILE_FIELD: "File"}
+CARD_FIELD_LABELS |= {MESSAGE_FIELD: gettext_lazy("Message"), FILE_FIELD: gettext_lazy("File")}
 routes = Routes()
 
 
@@ -92,7 +95,7 @@ async def save_card_form(request: web.Request, owned: OwnedPersona) -> web.Respo
     now = await _stored_card(owned)
     draft = await _draft_from_form(owned, form, now)
     if now.table == draft.card.table:
-        return redirect_to(request, owned.page, "Nothing was changed.")
+        return redirect_to(request, owned.page, gettext_lazy("Nothing was changed."))
     if draft.card.wrong:
         return _render_card(request, owned, now=now, draft=draft, status=422)
     if form.get("stamp", "") != now.stamp:
@@ -101,13 +104,15 @@ async def save_card_form(request: web.Request, owned: OwnedPersona) -> web.Respo
     try:
         persona = await card_editing.replace_card(owned, draft.card)
     except Problem as problem:
-        draft.wrong = {"name": str(problem)}
+        draft.wrong = {"name": problem.text}
         status = 422
         if problem.slug == "no-room":
             status = problem.status
         return _render_card(request, owned, now=now, draft=draft, status=status)
     return redirect_to(
-        request, owned.page, f"{persona.name} speaks by this card from the next reply on."
+        request,
+        owned.page,
+        gettext_lazy("{name} speaks by this card from the next reply on.", name=persona.name),
     )
 
 
@@ -121,7 +126,7 @@ async def post_preview_page(request: web.Request) -> web.Response:
     draft.message = form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS]
     draft.voice = form.get("voice", "") or "live"
     if not draft.message:
-        draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
+        draft.wrong = {MESSAGE_FIELD: gettext_lazy("Write what it is to answer.")}
     if draft.card.wrong or draft.wrong:
         return _render_card(request, owned, now=now, draft=draft, status=422)
     try:
@@ -129,7 +134,7 @@ async def post_preview_page(request: web.Request) -> web.Response:
         chat_request = await card_editing.preview_request(owned, model, draft.message)
         draft.reply = await card_editing.preview_reply(owned, chat_request)
     except Problem as problem:
-        draft.wrong = {card_editing.WHOLE_CARD: str(problem)}
+        draft.wrong = {card_editing.WHOLE_CARD: problem.text}
         return _render_card(request, owned, now=now, draft=draft, status=problem.status)
     return _render_card(request, owned, now, draft)
 
@@ -152,7 +157,11 @@ async def render_revision(request: web.Request, owned: OwnedPersona) -> web.Resp
     return render_page(
         request,
         "personas/earlier.html",
-        title=f"The card of {owned.persona.name} until {format_time(revision.at).striptags()}",
+        title=gettext_lazy(
+            "The card of {name} until {at}",
+            name=owned.persona.name,
+            at=format_moment(revision.at),
+        ),
         at=revision.at,
         action=f"{owned.page}/earlier/{revision.number}",
         back=owned.page,
@@ -169,7 +178,11 @@ async def restore_revision(request: web.Request, owned: OwnedPersona) -> web.Res
     """Restore an earlier card, the address's `number`; the picture stays."""
     before, _ = await _require_revision(owned, request.match_info["number"])
     persona = await card_editing.replace_card_table(owned, before)
-    return redirect_to(request, owned.page, f"{persona.name} speaks by the earlier card again.")
+    return redirect_to(
+        request,
+        owned.page,
+        gettext_lazy("{name} speaks by the earlier card again.", name=persona.name),
+    )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/as-shipped")
@@ -178,7 +191,9 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     personas = owned.services.personas
     if not owned.is_edited:
         raise Problem(
-            "conflict", f"{owned.persona.name} has no other card.", "Nothing was changed."
+            "conflict",
+            gettext_lazy("{name} has no other card.", name=owned.persona.name),
+            gettext_lazy("Nothing was changed."),
         )
     await asyncio.to_thread(personas.remove, owned.guild_id, owned.persona, keeping=True)
     persona = personas.get(owned.id, 0)
@@ -187,7 +202,9 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, restored)
     card_editing.warm_up_prompt(owned, persona)
     return redirect_to(
-        request, owned.page, f"{persona.name} speaks by the card that came with the bot."
+        request,
+        owned.page,
+        gettext_lazy("{name} speaks by the card that came with the bot.", name=persona.name),
     )
 
 
@@ -197,7 +214,9 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
     picture = owned.persona.avatar
     if picture is None or not picture.is_file():
         raise Problem(
-            "not-found", f"{owned.persona.name} has no picture.", "Import a card that has one."
+            "not-found",
+            gettext_lazy("{name} has no picture.", name=owned.persona.name),
+            gettext_lazy("Import a card that has one."),
         )
     return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
 
@@ -246,7 +265,7 @@ def _render_card(
     return render_page(
         request,
         "personas/card.html",
-        title=f"{owned.persona.name}: card",
+        title=gettext_lazy("{name}: card", name=owned.persona.name),
         status=status,
         faults=[
             FormError(message, name, CARD_FIELD_LABELS.get(name, ""))

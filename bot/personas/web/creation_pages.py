@@ -18,6 +18,7 @@ from bot.personas.creation import (
 from bot.personas.web import card_editing
 from bot.personas.web.creation_http import HELLO, create_owned, hello_request, join_examples
 from bot.personas.web.lookup import OwnedPersona
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FileForm, read_file_form
@@ -25,7 +26,6 @@ from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS
 from personas.card.example_lines import count_examples
-from personas.schemas.formatting import count_of
 
 routes = Routes()
 NEW_PERSONA_PATH = "/dashboard/new-persona"
@@ -50,7 +50,11 @@ class CreationDraft:
         """Raise `Problem` for a place that is no choice of the page."""
         if not PLACE_PATTERN.fullmatch(self.place):
             self.place = ""
-            raise Problem("invalid-request", "There is no such place.", "Choose one of the list.")
+            raise Problem(
+                "invalid-request",
+                gettext_lazy("There is no such place."),
+                gettext_lazy("Choose one of the list."),
+            )
 
     @property
     def guild(self) -> str:
@@ -116,14 +120,22 @@ def _draft(form: FileForm) -> CreationDraft:
     return CreationDraft(typed, examples, values.get("place", ""))
 
 
-def _created_text(owned: OwnedPersona, draft: CreationDraft) -> str:
+def _created_text(owned: OwnedPersona, draft: CreationDraft) -> LocalisableText:
     client = owned.services.client
     count = count_examples(owned.persona.mes_example)
-    examples = f" It has {count_of(count, 'example')} of how it talks." if count else ""
-    if not draft.channel or client is None:
-        return f"{owned.persona.name} is there. /persona set gives it a channel.{examples}"
-    channel = client.get_channel(int(draft.channel))
-    return f"{owned.persona.name} lives in #{channel} now.{examples}"
+    name = owned.persona.name
+    text = gettext_lazy("{name} is there. /persona set gives it a channel.", name=name)
+    if draft.channel and client is not None:
+        channel = client.get_channel(int(draft.channel))
+        text = gettext_lazy("{name} lives in #{channel} now.", name=name, channel=channel)
+    if not count:
+        return text
+    examples = ngettext_lazy(
+        "It has {count} example of how it talks.",
+        "It has {count} examples of how it talks.",
+        count,
+    )
+    return join_texts(text, examples)
 
 
 @dataclass(frozen=True)
@@ -153,15 +165,17 @@ def _places(services: Services) -> list[GuildPlaces]:
         for channel in guild.channels:
             if not isinstance(channel, SpeakChannel):
                 continue
-            label = f"#{channel.name}"
+            label: str = f"#{channel.name}"
             known = [services.personas.get(each, guild.id) for each in living.get(channel.id, ())]
             value = f"{guild.id}/{channel.id}"
             if names := [persona.name for persona in known if persona]:
-                label += f" (in place of {', '.join(names)})"
+                label = gettext_lazy(
+                    "{channel} (in place of {names})", channel=label, names=", ".join(names)
+                )
                 taken.append(Place(value, label, is_free=False))
             else:
                 free.append(Place(value, label))
-        free.append(Place(f"{guild.id}", "no channel yet"))
+        free.append(Place(f"{guild.id}", gettext_lazy("no channel yet")))
         places.append(GuildPlaces(guild.name, [*free, *taken]))
     return places
 
@@ -170,7 +184,7 @@ async def _render_refused(
     request: web.Request, draft: CreationDraft, problem: Problem
 ) -> web.Response:
     draft.wrong = {error["field"]: error["detail"] for error in problem.errors} or {
-        "": str(problem)
+        "": problem.text
     }
     return await _render(request, draft, problem.status)
 
@@ -194,7 +208,7 @@ async def _render(
     return render_page(
         request,
         "personas/new.html",
-        title="New persona",
+        title=gettext_lazy("New persona"),
         status=status,
         faults=faults,
         wrong=draft.wrong,

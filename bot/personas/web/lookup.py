@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from bot.personas.base_model_compat import explain_unserved
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem
@@ -71,8 +72,8 @@ class OwnedPersona:
         if self.guild_id:
             return guild_name(self.services, self.guild_id)
         if self.is_edited or not self.ships:
-            return "the operator"
-        return "came with the bot"
+            return gettext_lazy("the operator")
+        return gettext_lazy("came with the bot")
 
     async def install_dialogue(self, name: str) -> str:
         """Install a dialogue adapter as a version, for the operator. Raises `Problem`."""
@@ -126,7 +127,12 @@ class OwnedPersona:
         """
         job = self.services.store.jobs.get(installed.job_id)
         if job is None:
-            raise Problem("conflict", f"{installed.version} of {self.id} is deleted already.")
+            raise Problem(
+                "conflict",
+                gettext_lazy(
+                    "{version} of {id} is deleted already.", version=installed.version, id=self.id
+                ),
+            )
         with errors_as_problems("conflict"):
             self.services.versions.require_removable(job)
         return job
@@ -141,13 +147,17 @@ class OwnedPersona:
 def require_hub_name(services: Services, source: str) -> None:
     """Raise `Problem` unless this is the name of a repository, and the bot may fetch from a hub."""
     if not HUB_ID_PATTERN.fullmatch(source.removeprefix(HUB_PREFIX).partition("@")[0]):
-        advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
-        raise Problem("invalid-request", f"There is no adapter {source!r}.", advice)
+        advice = gettext_lazy("Send owner/name of a hub, or the path of a peft folder or a zip.")
+        raise Problem(
+            "invalid-request",
+            gettext_lazy("There is no adapter {source!r}.", source=source),
+            advice,
+        )
     if services.fetch_adapters == "off":
         raise Problem(
             "conflict",
-            "This bot does not fetch adapters from a hub.",
-            "Set FETCH_ADAPTERS to operator.",
+            gettext_lazy("This bot does not fetch adapters from a hub."),
+            gettext_lazy("Set FETCH_ADAPTERS to operator."),
         )
 
 
@@ -211,7 +221,7 @@ def guild_name(services: Services, guild_id: int) -> str:
     guild = None
     if services.client:
         guild = services.client.get_guild(guild_id)
-    return guild.name if guild else f"server {guild_id}"
+    return guild.name if guild else gettext_lazy("server {guild_id}", guild_id=guild_id)
 
 
 def list_names(names: Iterable[str]) -> str:
@@ -230,7 +240,11 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
     entry = services.personas.find_owner(wanted)
     if entry is None:
         known = list_names(persona.id for _, persona in services.personas.everybody())
-        raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
+        raise Problem(
+            "not-found",
+            gettext_lazy("There is no persona {wanted!r}.", wanted=wanted[:80]),
+            gettext_lazy("There are: {known}.", known=known),
+        )
     guild_id, persona = entry
     return OwnedPersona(services, guild_id, persona)
 
@@ -256,10 +270,16 @@ def require_version(owned: OwnedPersona, wanted: str) -> InstalledVersion:
         if version.version == wanted:
             return version
     names = ", ".join(version.version for version in installed)
-    advice = "Train a version first."
+    advice = gettext_lazy("Train a version first.")
     if names:
-        advice = f"There are: {names}."
-    raise Problem("not-found", f"{owned.persona.name} has no version {wanted[:80]!r}.", advice)
+        advice = gettext_lazy("There are: {names}.", names=names)
+    raise Problem(
+        "not-found",
+        gettext_lazy(
+            "{name} has no version {wanted!r}.", name=owned.persona.name, wanted=wanted[:80]
+        ),
+        advice,
+    )
 
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
@@ -294,7 +314,7 @@ class SpokenVersion:
 
     @property
     def label(self) -> str:
-        return self.version or "base model"
+        return self.version or gettext_lazy("base model")
 
 
 def spoken_versions(services: Services, persona_id: str) -> list[SpokenVersion]:
@@ -374,7 +394,7 @@ def _summarise_channels(
         others = [other for other in residents[channel.channel_id] if other != persona_id]
         summary = _describe_channel(services, channel, version)
         if channel.persona_id != persona_id:
-            summary = replace(summary, answers="answers when it is called")
+            summary = replace(summary, answers=gettext_lazy("answers when it is called"))
         beside = _describe_others(services, channel, persona_id, others)
         summaries.append(replace(summary, beside=beside))
     return summaries
@@ -384,15 +404,21 @@ def _describe_others(
     services: Services, channel: Channel, persona_id: str, others: Sequence[str]
 ) -> str:
     """Name the other personas of a channel, and the default one among all."""
-    names = []
+    names: list[str] = []
     for other in others:
         persona = services.personas.get(other, channel.guild_id)
         name = persona.name if persona else other
-        names.append(f"{name} (the default)" if other == channel.persona_id else name)
+        is_default = other == channel.persona_id
+        names.append(gettext_lazy("{name} (the default)", name=name) if is_default else name)
     if not names:
         return ""
-    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    return f"{'as the default ' if channel.persona_id == persona_id else ''}beside {listed}"
+    listed: str = names[-1]
+    if names[:-1]:
+        first = join_texts(*names[:-1], separator=", ")
+        listed = gettext_lazy("{first} and {last}", first=first, last=listed)
+    if channel.persona_id == persona_id:
+        return gettext_lazy("as the default beside {names}", names=listed)
+    return gettext_lazy("beside {names}", names=listed)
 
 
 def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
@@ -402,12 +428,12 @@ def _describe_channel(services: Services, channel: Channel, version: str | None)
     place = None
     if guild:
         place = guild.get_channel_or_thread(channel.channel_id)
-    answers = "answers when it is mentioned"
+    answers = gettext_lazy("answers when it is mentioned")
     if channel.answers == "everything":
-        answers = "answers everything"
+        answers = gettext_lazy("answers everything")
     return ChannelSummary(
         guild=guild_name(services, channel.guild_id),
-        channel=f"#{place.name}" if place else "a channel that is gone",
+        channel=f"#{place.name}" if place else gettext_lazy("a channel that is gone"),
         answers=answers,
         version=version,
     )

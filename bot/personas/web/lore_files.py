@@ -12,6 +12,7 @@ from bot.personas.guild_lore import GuildLore, contribute_lore, lore_file_name
 from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.registry import short_id
 from bot.personas.web.lookup import OwnedPersona, guild_name
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
@@ -181,13 +182,13 @@ def _added_files(owned: OwnedPersona, guild_id: int, measured: MeasureFile) -> I
         ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(owned, name) is not None
         is_left_out = not lore.text(guild_id, owned.id, name)
         if is_left_out:
-            origin = "left out"
+            origin: str = gettext_lazy("left out")
         elif guild_id:
             origin = guild_name(owned.services, guild_id)
         elif ships:
-            origin = "the operator, in place of the file that ships"
+            origin = gettext_lazy("the operator, in place of the file that ships")
         else:
-            origin = "the operator"
+            origin = gettext_lazy("the operator")
         passages, tokens = measured(owner, name)
         yield LoreFile(
             guild_id=guild_id,
@@ -212,7 +213,7 @@ def _shipped_files(
             yield LoreFile(
                 guild_id=OPERATOR_GUILD_ID,
                 name=name,
-                origin="came with the bot",
+                origin=gettext_lazy("came with the bot"),
                 passages=passages,
                 tokens=tokens,
                 ships=True,
@@ -243,8 +244,8 @@ def read_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> str:
     if text is None:
         raise Problem(
             "not-found",
-            f"{owned.persona.name} has no lore {name[:80]!r}.",
-            "The list names what there is.",
+            gettext_lazy("{name} has no lore {name2!r}.", name=owned.persona.name, name2=name[:80]),
+            gettext_lazy("The list names what there is."),
         )
     return text
 
@@ -296,7 +297,9 @@ async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, numbe
             await lore.remove(guild_id, owned.id, name)
         else:
             raise Problem(
-                "not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed."
+                "not-found",
+                gettext_lazy("No {name!r} came with the bot.", name=name[:80]),
+                gettext_lazy("Nothing was changed."),
             )
     record_lore_change(owned, guild_id, name)
 

@@ -16,6 +16,7 @@ from bot.personas.web.lookup import (
     require_lore_owner,
     require_persona_in_path,
 )
+from bot.platform.localisation import gettext_lazy, gettext_noop, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_file_form, read_form
@@ -29,11 +30,11 @@ from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""
 LORE_FIELD_LABELS = {
-    "ask": "Message",
-    "name": "Title",
-    "text": "Text",
-    "file": "File",
-    "set-name": "Name of the set",
+    "ask": gettext_lazy("Message"),
+    "name": gettext_lazy("Title"),
+    "text": gettext_lazy("Text"),
+    "file": gettext_lazy("File"),
+    "set-name": gettext_lazy("Name of the set"),
 }
 LORE_SET_PATH = "/dashboard/lore-sets/{persona_id}"
 LORE_FILE_PATH = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
@@ -79,7 +80,7 @@ async def use_lore_form(request: web.Request, owned: OwnedPersona) -> web.Respon
         form.get("ask", "").strip()[: lore_matches.MAX_QUESTION_CHARS], form.get("guild", "")
     )
     if not draft.question:
-        draft.wrong = {"ask": "Write what is to be looked for."}
+        draft.wrong = {"ask": gettext_lazy("Write what is to be looked for.")}
     return await _render_lore(request, owned, draft, 422 if draft.wrong else 200)
 
 
@@ -92,8 +93,10 @@ async def choose_lore_set(request: web.Request, owned: OwnedPersona) -> web.Resp
     """Have a persona use the set of lore in the address, or not."""
     is_taken = (await read_form(request)).get("taken", "") == "yes"
     chosen = lore_files.choose_set(owned, request.match_info["set"], is_taken, owned.guild_id)
-    verb = "uses" if is_taken else "does not use"
-    message = f"{owned.persona.name} {verb} {chosen.name} from the next reply on."
+    text = gettext_noop("{name} does not use {lore} from the next reply on.")
+    if is_taken:
+        text = gettext_noop("{name} uses {lore} from the next reply on.")
+    message = gettext_lazy(text, name=owned.persona.name, lore=chosen.name)
     return redirect_to(request, f"{owned.page}/lore#shared-title", message)
 
 
@@ -112,9 +115,13 @@ async def post_set_name(request: web.Request) -> web.Response:
         with errors_as_problems("invalid-request"):
             renamed = owned.services.lore_sets.rename(owned.id, name)
     except Problem as problem:
-        draft = LoreDraft(set_name=name, wrong={"set-name": str(problem)})
+        draft = LoreDraft(set_name=name, wrong={"set-name": problem.text})
         return await _render_lore(request, owned, draft, problem.status)
-    return redirect_to(request, f"{owned.page}/lore", f"The set is called {renamed.name} now.")
+    return redirect_to(
+        request,
+        f"{owned.page}/lore",
+        gettext_lazy("The set is called {name} now.", name=renamed.name),
+    )
 
 
 @routes.add(f"GET {LORE_SET_PATH}/remove")
@@ -125,7 +132,7 @@ async def confirm_remove_set(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/remove_set.html",
-        title=f"Remove {owned.persona.name}",
+        title=gettext_lazy("Remove {name}", name=owned.persona.name),
         owned=owned,
         files=files,
         users=lore_files.set_users(owned.services, owned.id),
@@ -136,7 +143,9 @@ async def confirm_remove_set(request: web.Request) -> web.Response:
 async def post_remove_set(request: web.Request) -> web.Response:
     owned = _require_set(request)
     removed = await lore_files.remove_set(owned.services, owned.id)
-    message = f"{removed.name} is removed. A new set of that name can restore its files."
+    message = gettext_lazy(
+        "{name} is removed. A new set of that name can restore its files.", name=removed.name
+    )
     return redirect_to(request, "/dashboard/personas#sets", message)
 
 
@@ -176,7 +185,7 @@ async def save_lore_file(request: web.Request, owned: OwnedPersona) -> web.Respo
     try:
         added = await lore_files.write_lore_file(owned, guild_id, name, text.encode())
     except Problem as problem:
-        return await _render_file(request, owned, text, str(problem), problem.status)
+        return await _render_file(request, owned, text, problem.text, problem.status)
     return await _answer_saved(request, owned, added)
 
 
@@ -194,17 +203,19 @@ async def upload_lore_file(request: web.Request) -> web.Response:
         if not form.content:
             raise Problem(
                 "invalid-request",
-                "No file was chosen, or an empty one.",
-                "Choose a markdown file in UTF-8.",
+                gettext_lazy("No file was chosen, or an empty one."),
+                gettext_lazy("Choose a markdown file in UTF-8."),
             )
         if len(form.content) > (most := max_upload_bytes(form.name)):
             raise Problem(
-                "too-large", f"{form.name} has more than {most // 1000} KB.", "Send less."
+                "too-large",
+                gettext_lazy("{name} has more than {size} KB.", name=form.name, size=most // 1000),
+                gettext_lazy("Send less."),
             )
         added = await lore_files.write_lore_file(owned, owned.guild_id, form.name, form.content)
     except Problem as problem:
         return await _render_lore(
-            request, owned, LoreDraft(wrong={"file": str(problem)}), problem.status
+            request, owned, LoreDraft(wrong={"file": problem.text}), problem.status
         )
     return await _answer_saved(request, owned, added)
 
@@ -219,7 +230,11 @@ async def remove_lore_file(request: web.Request, owned: OwnedPersona) -> web.Res
     guild_id, name = _file_in_path(request, owned)
     await lore_files.remove_lore_file(owned, guild_id, name)
     return redirect_to(
-        request, f"{owned.page}/lore", f"{name} is removed from the lore of {owned.persona.name}."
+        request,
+        f"{owned.page}/lore",
+        gettext_lazy(
+            "{name} is removed from the lore of {name2}.", name=name, name2=owned.persona.name
+        ),
     )
 
 
@@ -233,7 +248,9 @@ async def restore_lore_file(request: web.Request, owned: OwnedPersona) -> web.Re
     guild_id, name = _file_in_path(request, owned)
     number = (await read_form(request)).get("number", "")
     await lore_files.restore_lore_file(owned, guild_id, name, number)
-    return redirect_to(request, f"{owned.page}/lore", f"{name} reads as it did before.")
+    return redirect_to(
+        request, f"{owned.page}/lore", gettext_lazy("{name} reads as it did before.", name=name)
+    )
 
 
 async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft) -> web.Response:
@@ -243,7 +260,7 @@ async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft)
     try:
         added = await lore_files.write_lore_file(owned, owned.guild_id, draft.name, text.encode())
     except Problem as problem:
-        draft.wrong = {"text" if _is_valid_name(draft.name) else "name": str(problem)}
+        draft.wrong = {"text" if _is_valid_name(draft.name) else "name": problem.text}
         return await _render_lore(request, owned, draft, problem.status)
     return await _answer_saved(request, owned, added)
 
@@ -267,7 +284,7 @@ async def _render_lore(
     return render_page(
         request,
         "personas/lore.html",
-        title=f"{owned.persona.name}: lore",
+        title=gettext_lazy("{name}: lore", name=owned.persona.name),
         status=status,
         faults=[
             FormError(message, name, LORE_FIELD_LABELS[name])
@@ -311,9 +328,9 @@ async def _render_file(
     return render_page(
         request,
         "personas/lore_file.html",
-        title=f"{name} of {owned.persona.name}",
+        title=gettext_lazy("{name} of {name2}", name=name, name2=owned.persona.name),
         status=status,
-        faults=[FormError(wrong, "text", "Text")] if wrong else (),
+        faults=[FormError(wrong, "text", gettext_lazy("Text"))] if wrong else (),
         owned=owned,
         name=name,
         path=f"{owned.page}/lore/{guild_id}/{name}",
@@ -335,7 +352,9 @@ def _file_in_path(request: web.Request, owned: OwnedPersona) -> tuple[int, str]:
     name = request.match_info["file"]
     if not lore_files.is_plain_file_name(name):
         raise Problem(
-            "not-found", f"No file here is called {name[:80]!r}.", "The list names what there is."
+            "not-found",
+            gettext_lazy("No file here is called {name!r}.", name=name[:80]),
+            gettext_lazy("The list names what there is."),
         )
     return _require_lore_guild(owned, request.match_info["guild"]), name
 
@@ -346,8 +365,10 @@ def _require_lore_guild(owned: OwnedPersona, text: str) -> int:
     if text not in map(str, known):
         raise Problem(
             "not-found",
-            f"No server {text[:30]!r} has lore for {owned.persona.name}.",
-            "Look at the list.",
+            gettext_lazy(
+                "No server {text!r} has lore for {name}.", text=text[:30], name=owned.persona.name
+            ),
+            gettext_lazy("Look at the list."),
         )
     return int(text)
 
@@ -365,7 +386,10 @@ async def _answer_saved(
     """Return to the list of files; after a lorebook, show what became of its entries."""
     if added.report:
         return await _render_lore(request, owned, LoreDraft(added=added))
-    count = "1 passage is" if added.passages == 1 else f"{added.passages} passages are"
-    return redirect_to(
-        request, f"{owned.page}/lore", f"{added.files[0]} is kept; {count} found of it from now on."
+    message = ngettext_lazy(
+        "{file} is kept; {count} passage is found of it from now on.",
+        "{file} is kept; {count} passages are found of it from now on.",
+        added.passages,
+        file=added.files[0],
     )
+    return redirect_to(request, f"{owned.page}/lore", message)

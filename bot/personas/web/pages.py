@@ -14,6 +14,7 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
 )
 from bot.personas.web.lore_files import lore_store
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
@@ -62,7 +63,7 @@ def _render_list(
     return render_page(
         request,
         "personas/list.html",
-        title="Personas",
+        title=gettext_lazy("Personas"),
         status=status,
         faults=[fault] if fault else (),
         wrong={fault.field: fault.message} if fault else {},
@@ -89,13 +90,16 @@ async def post_card_import(request: web.Request) -> web.Response:
             services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip()
         )
     except Problem as problem:
-        fault = FormError(str(problem), "file", "File")
+        fault = FormError(problem.text, "file", gettext_lazy("File"))
         return _render_list(
             request, fault, problem.status, short_name=form.fields.get("id", "").strip()
         )
-    verb = "is a persona of all servers now" if imported.brought.is_new else "has a new card"
+    name = imported.brought.persona.name
+    done = gettext_lazy("{name} has a new card.", name=name)
+    if imported.brought.is_new:
+        done = gettext_lazy("{name} is a persona of all servers now.", name=name)
     return await _install_attachments(
-        request, OPERATOR_GUILD_ID, imported=imported, file=form.name, verb=verb
+        request, OPERATOR_GUILD_ID, imported=imported, file=form.name, done=done
     )
 
 
@@ -113,12 +117,15 @@ async def post_lore_set(request: web.Request) -> web.Response:
         with errors_as_problems("invalid-request"):
             created = get_services(request).lore_sets.create(name)
     except Problem as problem:
-        fault = FormError(str(problem), "set-name", "New set")
+        fault = FormError(problem.text, "set-name", gettext_lazy("New set"))
         return _render_list(request, fault, problem.status, set_name=name)
     return redirect_to(
         request,
         f"/dashboard/personas/{created.id}/lore",
-        f"{created.name} is there. Write its lore; each persona's page of lore says which it uses.",
+        gettext_lazy(
+            "{name} is there. Write its lore; each persona's page of lore says which it uses.",
+            name=created.name,
+        ),
     )
 
 
@@ -134,7 +141,11 @@ async def replace_card_file(request: web.Request) -> web.Response:
     except Problem as problem:
         return await render_rejected_card(request, owned, problem)
     return await _install_attachments(
-        request, owned.guild_id, imported=imported, file=form.name, verb="has a new card"
+        request,
+        owned.guild_id,
+        imported=imported,
+        file=form.name,
+        done=gettext_lazy("{name} has a new card.", name=owned.persona.name),
     )
 
 
@@ -163,7 +174,7 @@ async def confirm_remove(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/remove.html",
-        title=f"Remove {owned.persona.name}",
+        title=gettext_lazy("Remove {name}", name=owned.persona.name),
         owned=owned,
         channels=channels_by_persona(owned.services, [owned.id]).get(owned.id, []),
         files=lore_store(owned.services).files(owned.guild_id, owned.id),
@@ -191,18 +202,22 @@ async def remove_persona_page(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         "/dashboard/personas",
-        f"{owned.persona.name} is removed from the bot and from all channels.",
+        gettext_lazy(
+            "{name} is removed from the bot and from all channels.", name=owned.persona.name
+        ),
     )
 
 
 def _require_removable(request: web.Request) -> OwnedPersona:
     owned = require_persona_in_path(request)
     if owned.ships:
-        advice = (
+        advice = gettext_lazy(
             "Take its channels away: /persona clear. To undo what you wrote, return to the card "
             "that came with it."
         )
-        raise Problem("conflict", f"{owned.persona.name} came with the bot.", advice)
+        raise Problem(
+            "conflict", gettext_lazy("{name} came with the bot.", name=owned.persona.name), advice
+        )
     return owned
 
 
@@ -210,13 +225,15 @@ async def _read_card_form(request: web.Request) -> FileForm:
     form = await read_file_form(request, card_import.MAX_CARD_BYTES)
     if not form.content:
         raise Problem(
-            "invalid-request", "No file was chosen.", "Choose a card: PNG, JSON, CHARX or TOML."
+            "invalid-request",
+            gettext_lazy("No file was chosen."),
+            gettext_lazy("Choose a card: PNG, JSON, CHARX or TOML."),
         )
     return form
 
 
 async def _install_attachments(
-    request: web.Request, guild_id: int, imported: card_import.CardImport, file: str, verb: str
+    request: web.Request, guild_id: int, imported: card_import.CardImport, file: str, done: str
 ) -> web.Response:
     """Install a card's book as lore and its adapter as a version, and say on the persona's page
     what became of them.
@@ -233,8 +250,8 @@ async def _install_attachments(
     )
     warm_up_prompt(owned, owned.persona)
     notes = [
-        f"{owned.persona.name} {verb}.",
+        done,
         *lore_notes,
         *(note.replace("**", "") for note in adapter_notes),
     ]
-    return redirect_to(request, owned.page, " ".join(notes))
+    return redirect_to(request, owned.page, join_texts(*notes))

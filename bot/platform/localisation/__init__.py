@@ -7,7 +7,7 @@ in the other languages.
 
 import gettext
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,8 @@ LANGUAGE_OF_LOCALE: Mapping[discord.Locale, Language] = {
 """The languages of Discord's locales; the others are English. Traditional Chinese is not read as
 simplified (CLDR's parentLocales: zh_Hant falls back to the root).
 """
+COMMA_LANGUAGES = ("vi", "de", "es")
+COMMA_AND_SPACE = str.maketrans({",": "\N{NARROW NO-BREAK SPACE}", ".": ","})
 DOMAIN = "understudy"
 CATALOGUE_FOLDER = Path(__file__).parents[2] / "locale"
 MAX_KNOWN_MEMBERS = 10_000
@@ -79,6 +81,30 @@ class LocalisableText(str):
         return _fill(self._source, language, self._values, plural=self._plural, count=self._count)
 
 
+class LocalisableValue(LocalisableText):
+    """A number, a size or a time, which each language writes in its own way."""
+
+    _write: Callable[[Language], str]
+
+    def __new__(cls, write: Callable[[Language], str]) -> Self:
+        text = super().__new__(cls, "", english=write(SOURCE_LANGUAGE))
+        text._write = write
+        return text
+
+    def in_language(self, language: Language) -> str:
+        """Return the value as the language writes it."""
+        return self._write(language)
+
+
+def localisable_number(text: str) -> LocalisableText:
+    """A number in English, whose separators are those of the page's language. That of thousands
+    is a narrow space where the comma is that of decimals, so that none is taken for the other.
+    """
+    return LocalisableValue(
+        lambda language: text.translate(COMMA_AND_SPACE) if language in COMMA_LANGUAGES else text
+    )
+
+
 def gettext_lazy(source: str, /, **values: object) -> LocalisableText:
     """Return a marked text, whose language is chosen later. The `values` fill its gaps, also those
     of the translation; those that are localisable themselves are in the same language.
@@ -106,6 +132,11 @@ def localise(text: str, language: Language) -> str:
 def translate(source: str, language: Language, **values: object) -> str:
     """Return a text that `gettext_noop` marks in a language, with its gaps filled."""
     return _fill(source, language, values)
+
+
+def translate_number(source: str, plural: str, count: int, language: Language) -> str:
+    """Return a text in the form that a number takes, with its gaps as they are."""
+    return _catalogue(language).ngettext(source, plural, count)
 
 
 def find_translation(source: str, language: Language) -> str | None:

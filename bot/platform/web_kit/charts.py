@@ -6,6 +6,16 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from bot.platform.localisation import (
+    Language,
+    LocalisableText,
+    gettext_lazy,
+    join_texts,
+    localisable_number,
+    localise,
+)
+from bot.platform.web_kit.page_texts import LocalisableMarkup
+
 Point = tuple[float, float]
 SERIES_COLOURS = 6
 # Size of the drawing and its margins, in units of the viewBox
@@ -72,6 +82,19 @@ def line_chart(
     """Lines over common axes named `x` and `y`. Values that are infinite or have no logarithm are
     left out.
     """
+
+    def draw(language: Language) -> Markup:
+        named = [replace(line, name=localise(line.name, language)) for line in series]
+        axes = (localise(x, language), localise(y, language))
+        return _draw_lines(title, axes, named, log_y=log_y, language=language)
+
+    return LocalisableMarkup.drawn_by(draw)
+
+
+def _draw_lines(
+    title: str, axes: tuple[str, str], series: Sequence[Series], *, log_y: bool, language: Language
+) -> Markup:
+    x, y = axes
     shown = [replace(line, points=_drawable_points(line.points, log_y)) for line in series]
     x_values = []
     y_values = []
@@ -80,7 +103,8 @@ def line_chart(
             x_values.append(x_value)
             y_values.append(y_value)
     if not x_values:
-        return Markup('<p class="empty">{}: nothing has been measured yet.</p>').format(title)
+        nothing = gettext_lazy("{title}: nothing has been measured yet.", title=title)
+        return Markup('<p class="empty">{}</p>').format(localise(nothing, language))
     across = _fit_scale(x_values, LEFT, WIDTH - RIGHT)
     up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP, is_log=log_y)
     drawn = list(_grid(across, up, x, y))
@@ -89,17 +113,29 @@ def line_chart(
         drawn.append(_line(line, number, across, up))
         if line.points:
             descriptions.append(_aria_label(line, x, y))
-    below = _table(title, x, shown)
+    below = _table(title, x, shown, language)
     if len(shown) > 1:
         below = _legend(shown) + below
-    label = f"{title}. {' '.join(descriptions)}"
-    return _figure(title, label, size=(WIDTH, HEIGHT), drawn=drawn, below=below)
+    label = gettext_lazy("{title}. {rows}", title=title, rows=join_texts(*descriptions))
+    return _figure(
+        localise(title, language),
+        localise(label, language),
+        size=(WIDTH, HEIGHT),
+        drawn=drawn,
+        below=below,
+    )
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
     """Bars from zero, one a row, each with its value."""
+    return LocalisableMarkup.drawn_by(lambda language: _draw_bars(title, rows, unit, language))
+
+
+def _draw_bars(
+    title: str, rows: Sequence[tuple[str, float]], unit: str, language: Language
+) -> Markup:
     if not rows:
-        return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
+        return _nothing_to_show(title, language)
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
     bar = Markup('<rect class="bar" y="20%" width="{:.2f}%" height="60%" rx="2"/>')
     drawn = []
@@ -110,12 +146,24 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
         if math.isfinite(value):
             width = max(0.0, value / most * 100)
         text = _with_unit(value, unit)
-        drawn.append(_row(name, bar.format(width), text))
-        descriptions.append(f"{name}: {text}")
-        cells += _table_row(name, (value,))
-    label = f"{title}. {', '.join(descriptions[:MAX_DESCRIBED_BARS])}."
-    table = _details(title, (title, unit or "Value"), cells)
-    return _row_figure(title, label, drawn=drawn, below=table)
+        drawn.append(_row(localise(name, language), bar.format(width), localise(text, language)))
+        descriptions.append(gettext_lazy("{name}: {value}", name=name, value=text))
+        cells += _table_row(localise(name, language), (value,), language)
+    label = _row_label(title, descriptions[:MAX_DESCRIBED_BARS])
+    table = _details(title, (title, unit or gettext_lazy("Value")), cells, language)
+    return _row_figure(
+        localise(title, language), localise(label, language), drawn=drawn, below=table
+    )
+
+
+def _nothing_to_show(title: str, language: Language) -> Markup:
+    text = gettext_lazy("{title}: there is nothing to show.", title=title)
+    return Markup('<p class="empty">{}</p>').format(localise(text, language))
+
+
+def _row_label(title: str, descriptions: Sequence[str]) -> LocalisableText:
+    rows = join_texts(*descriptions, separator=", ")
+    return gettext_lazy("{title}. {rows}.", title=title, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -128,8 +176,14 @@ class IntervalEstimate:
 
 def interval_chart(title: str, rows: Sequence[IntervalEstimate], unit: str = "") -> Markup:
     """Estimates with their intervals, one a row, over a common axis that contains 0."""
+    return LocalisableMarkup.drawn_by(lambda language: _draw_intervals(title, rows, unit, language))
+
+
+def _draw_intervals(
+    title: str, rows: Sequence[IntervalEstimate], unit: str, language: Language
+) -> Markup:
     if not rows:
-        return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
+        return _nothing_to_show(title, language)
     values = [0.0]
     for row in rows:
         values += [row.low, row.high]
@@ -156,18 +210,29 @@ def interval_chart(title: str, rows: Sequence[IntervalEstimate], unit: str = "")
         ends = {"low": scale.at(row.low), "high": scale.at(row.high)}
         marks = rules + mark.format(estimate=scale.at(row.estimate), **ends)
         value = _with_unit(row.estimate, unit)
-        drawn.append(_row(row.name, marks, value))
-        interval = f"{format_figure(row.low)} to {format_figure(row.high)}"
-        descriptions.append(f"{row.name}: {value} ({interval})")
-        cells += _table_row(row.name, (row.estimate, row.low, row.high))
+        drawn.append(_row(localise(row.name, language), marks, localise(value, language)))
+        description = gettext_lazy(
+            "{name}: {value} ({low} to {high})",
+            name=row.name,
+            value=value,
+            low=localisable_number(format_figure(row.low)),
+            high=localisable_number(format_figure(row.high)),
+        )
+        descriptions.append(description)
+        cells += _table_row(
+            localise(row.name, language), (row.estimate, row.low, row.high), language
+        )
     drawn.append(Markup('<svg class="ticks">{}</svg>').format(tick_texts))
-    label = f"{title}. {', '.join(descriptions)}."
-    table = _details(title, ("", "Estimate", "From", "To"), cells)
-    return _row_figure(title, label, drawn=drawn, below=table)
+    label = _row_label(title, descriptions)
+    heads = ("", gettext_lazy("Estimate"), gettext_lazy("From"), gettext_lazy("To"))
+    table = _details(title, heads, cells, language)
+    return _row_figure(
+        localise(title, language), localise(label, language), drawn=drawn, below=table
+    )
 
 
 def _with_unit(value: float, unit: str) -> str:
-    return f"{format_figure(value)} {unit}".strip()
+    return localisable_number(f"{format_figure(value)} {unit}".strip())
 
 
 def _row(name: str, marks: Markup, value: str) -> Markup:
@@ -301,14 +366,24 @@ def thin_points(points: Sequence[Point], most: int) -> Sequence[Point]:
     return [points[round(n * (len(points) - 1) / (most - 1))] for n in range(most)]
 
 
-def _aria_label(line: Series, x: str, y: str) -> str:
+def _aria_label(line: Series, x: str, y: str) -> LocalisableText:
     first_x, first_y = line.points[0]
     last_x, last_y = line.points[-1]
-    first = f"{format_figure(first_y)} at {x} {format_figure(first_x)}"
+    values = {
+        "name": line.name,
+        "x": x,
+        "y": y,
+        "first": localisable_number(format_figure(first_y)),
+        "first_x": localisable_number(format_figure(first_x)),
+    }
     if len(line.points) == 1:
-        return f"{line.name}: {y} {first}."
-    last = f"{format_figure(last_y)} at {format_figure(last_x)}"
-    return f"{line.name}: {y} from {first} to {last}."
+        return gettext_lazy("{name}: {y} {first} at {x} {first_x}.", **values)
+    return gettext_lazy(
+        "{name}: {y} from {first} at {x} {first_x} to {last} at {last_x}.",
+        last=localisable_number(format_figure(last_y)),
+        last_x=localisable_number(format_figure(last_x)),
+        **values,
+    )
 
 
 def _legend(shown: Sequence[Series]) -> Markup:
@@ -323,34 +398,49 @@ def _legend(shown: Sequence[Series]) -> Markup:
     return Markup('<ul class="legend">{}</ul>').format(entries)
 
 
-def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
+def _table(title: str, x: str, shown: Sequence[Series], language: Language) -> Markup:
     columns = [dict(line.points) for line in shown]
     x_values = sorted(set().union(*columns))
     rows = thin_points([(x_value, 0.0) for x_value in x_values], MAX_TABLE_ROWS)
     cells = Markup("")
     for x_value, _ in rows:
-        cells += _table_row(format_figure(x_value), [column.get(x_value) for column in columns])
+        head = localise(localisable_number(format_figure(x_value)), language)
+        cells += _table_row(head, [column.get(x_value) for column in columns], language)
     if len(rows) < len(x_values):
-        title += f" ({len(rows)} of {len(x_values):,} rows)"
-    return _details(title, [x, *(line.name for line in shown)], cells)
+        title = gettext_lazy(
+            "{title} ({shown} of {count} rows)",
+            title=title,
+            shown=len(rows),
+            count=localisable_number(f"{len(x_values):,}"),
+        )
+    return _details(title, [x, *(line.name for line in shown)], cells, language)
 
 
-def _table_row(head: str, values: Sequence[float | None]) -> Markup:
+def _table_row(head: str, values: Sequence[float | None], language: Language) -> Markup:
     cells = Markup("")
     for value in values:
-        text = "" if value is None else format_figure(value)
+        text = ""
+        if value is not None:
+            text = localise(localisable_number(format_figure(value)), language)
         cells += Markup('<td class="number">{}</td>').format(text)
     return Markup('<tr><th scope="row">{}</th>{}</tr>').format(head, cells)
 
 
-def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
-    columns = Markup('<th scope="col">{}</th>').format(heads[0])
+def _details(caption: str, heads: Sequence[str], rows: Markup, language: Language) -> Markup:
+    columns = Markup('<th scope="col">{}</th>').format(localise(heads[0], language))
     for head in heads[1:]:
-        columns += Markup('<th scope="col" class="number">{}</th>').format(head)
+        columns += Markup('<th scope="col" class="number">{}</th>').format(localise(head, language))
+    label = gettext_lazy("Figures: {caption}", caption=caption)
     return Markup(
-        '<details><summary>Figures</summary><div class="scroll" tabindex="0" role="region" aria-label="{}"><table>'
+        '<details><summary>{}</summary><div class="scroll" tabindex="0" role="region" aria-label="{}"><table>'
         "<caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>"
-    ).format(f"Figures: {caption}", caption, columns, rows)
+    ).format(
+        localise(gettext_lazy("Figures"), language),
+        localise(label, language),
+        localise(caption, language),
+        columns,
+        rows,
+    )
 
 
 def _figure(

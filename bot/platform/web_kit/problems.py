@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from bot.platform.errors import DISK_FULL_MESSAGE, redact_paths
+from bot.platform.localisation import LocalisableText, join_texts
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,11 @@ class Problem(UnderstudyError):
         self.slug, self.errors, self.more = slug, errors or [], dict(more or {})
         self.headers = dict(headers or {})
         self.status, self.title = PROBLEMS[slug]
+
+    @property
+    def text(self) -> LocalisableText:
+        """Message and advice, in the language that is chosen later."""
+        return join_texts(*filter(None, (self.message, self.advice)))
 
 
 def retry_headers(error: Exception) -> dict[str, str]:

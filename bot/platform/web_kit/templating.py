@@ -6,9 +6,10 @@ import re
 import secrets
 import shlex
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,8 +18,21 @@ from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    LocalisableText,
+    LocalisableValue,
+    gettext_lazy,
+    gettext_noop,
+    localisable_number,
+    localise,
+    translate,
+)
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.auth import AUTHENTICATOR, is_signed_in
+from bot.platform.web_kit.page_language import language_tag, request_language
+from bot.platform.web_kit.page_texts import PageTexts
 from bot.platform.web_kit.problems import Problem
 from personas.schemas.formatting import format_size, format_time_left
 
@@ -41,11 +55,17 @@ PAGE_CONTENT_SECURITY_POLICY = (
 )
 """Scripts and styles come from the bot's own files; nothing in the page itself is run."""
 NAVIGATION = {
-    "personas": "Personas", "data": "Data", "training": "Training", "cards": "Score cards", "play": "Playground",
-    "models": "Models", "system": "System", "docs": "Documents",
-}  # fmt: skip
+    "personas": gettext_lazy("Personas"),
+    "data": gettext_lazy("Data"),
+    "training": gettext_lazy("Training"),
+    "cards": gettext_lazy("Score cards"),
+    "play": gettext_lazy("Playground"),
+    "models": gettext_lazy("Models"),
+    "system": gettext_lazy("System"),
+    "docs": gettext_lazy("Documents"),
+}
 """Labels of the operator's sections, each with its addresses."""
-MEMBER_NAVIGATION = {"servers": "Your servers"}
+MEMBER_NAVIGATION = {"servers": gettext_lazy("Your servers")}
 """Those of members who signed in with Discord: what they reach."""
 TEMPLATE_FOLDERS = {
     "personas": "personas",
@@ -77,6 +97,36 @@ SECTION_OF_PREFIX = {
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+TIME_FORMATS: Mapping[Language, str] = {
+    "en": "{0.day} {month} {0:%Y, %H:%M} UTC",
+    "vi": "{0:%H:%M} {0.day}/{0.month}/{0:%Y} UTC",
+    "de": "{0.day}.{0.month}.{0:%Y, %H:%M} UTC",
+    "es": "{0.day}/{0.month}/{0:%Y, %H:%M} UTC",
+    "zh_Hans": "{0:%Y}年{0.month}月{0.day}日 {0:%H:%M} UTC",
+}
+DURATION_TEXTS = {
+    ("s",): gettext_noop("{first} s"),
+    ("min",): gettext_noop("{first} min"),
+    ("min", "s"): gettext_noop("{first} min {second} s"),
+    ("h", "min"): gettext_noop("{first} h {second} min"),
+    ("d", "h"): gettext_noop("{first} d {second} h"),
+}
+TERMS = {
+    gettext_noop("promote"),
+    gettext_noop("hold"),
+    gettext_noop("reject"),
+    gettext_noop("queued"),
+    gettext_noop("running"),
+    gettext_noop("waiting"),
+    gettext_noop("done"),
+    gettext_noop("failed"),
+    gettext_noop("cancelled"),
+    gettext_noop("given"),
+    gettext_noop("left over"),
+    gettext_noop("not found"),
+}
+"""Words of the data that a page shows: verdicts, states of jobs, outcomes of a search."""
 BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 routes = Routes()
 
@@ -122,13 +172,7 @@ _TEMPLATES = PrefixLoader(
         for prefix, feature in TEMPLATE_FOLDERS.items()
     }
 )
-_ENVIRONMENT = Environment(
-    loader=ChoiceLoader([_TEMPLATES, FileSystemLoader(Path(__file__).with_name("templates"))]),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_LOADER = ChoiceLoader([_TEMPLATES, FileSystemLoader(Path(__file__).with_name("templates"))])
 
 
 def render_page(
@@ -172,8 +216,12 @@ def render_page(
         "signed_in": is_signed_in(request),
         "problem": problem,
     }
-    text = _ENVIRONMENT.get_template(template).render({"wrong": wrong} | context | frame)
+    language = request_language(request)
+    values = {"wrong": wrong} | context | frame
+    text = _environment(language).get_template(template).render(values)
     page = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+    page.headers["Content-Language"] = language_tag(language)
+    page.headers["Vary"] = "Accept-Language"
     page.headers["Content-Security-Policy"] = PAGE_CONTENT_SECURITY_POLICY
     if number:
         page.del_cookie(FLASH_COOKIE, path=DASHBOARD)
@@ -186,7 +234,7 @@ def _form_errors(problem: Problem, ids: Mapping[str, str]) -> list[FormError]:
         FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize())
         for name, detail in named
     ]
-    return errors or [FormError(str(problem))]
+    return errors or [FormError(problem.text)]
 
 
 def redirect_to(request: web.Request, path: str, message: str = "") -> web.Response:
@@ -235,16 +283,23 @@ async def redirect_to_dashboard(request: web.Request) -> web.Response:
     return web.Response(status=302, headers={"Location": DASHBOARD})
 
 
-def format_time(at: float | None) -> Markup:
+def format_time(at: float | None, language: Language = SOURCE_LANGUAGE) -> Markup:
     """Seconds since 1970 as "20 Nov 2026, 14:02 UTC"; a dash for None. Scripts turn it into the
     reader's own time.
     """
     if at is None:
         return Markup("–")
     moment = datetime.fromtimestamp(at, UTC)
-    shown = f"{moment.day} {moment:%b %Y, %H:%M} UTC"
     return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="seconds"), shown
+        moment.isoformat(timespec="seconds"), localise(format_moment(at), language)
+    )
+
+
+def format_moment(at: float) -> LocalisableText:
+    """Seconds since 1970 as a text without markup, in UTC."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return LocalisableValue(
+        lambda language: TIME_FORMATS[language].format(moment, month=MONTHS[moment.month - 1])
     )
 
 
@@ -253,15 +308,39 @@ def format_seconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return _localisable_duration(f"{seconds:.1f} s")
     whole = round(seconds)
     if whole < MINUTE_S:
-        return f"{whole} s"
-    if whole < HOUR_S:
-        return f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
-    if whole < DAY_S:
-        return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
-    return f"{whole // DAY_S} d {whole % DAY_S // HOUR_S} h"
+        text = f"{whole} s"
+    elif whole < HOUR_S:
+        text = f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
+    elif whole < DAY_S:
+        text = f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
+    else:
+        text = f"{whole // DAY_S} d {whole % DAY_S // HOUR_S} h"
+    return _localisable_duration(text)
+
+
+def _localisable_duration(text: str) -> LocalisableText:
+    """A duration of one or two units, whose words are those of the page's language."""
+    parts = text.split()
+    values = {"first": localisable_number(parts[0]), "second": parts[2] if parts[2:] else ""}
+    return LocalisableText(DURATION_TEXTS[tuple(parts[1::2])], values=values)
+
+
+def format_left(seconds: float) -> str:
+    """A time that is left, no finer than it is known: "40 s", "2 h 10 min"."""
+    return _localisable_duration(format_time_left(seconds))
+
+
+def format_decimal_size(number_bytes: float) -> str:
+    """A size as hubs give it, in powers of 1,000: "54.4 MB"."""
+    return localisable_number(format_size(number_bytes))
+
+
+def format_number(number: float | None, digits: int = 2) -> str:
+    """A number with decimals: "1.25"; a dash for None."""
+    return "–" if number is None else localisable_number(f"{number:,.{digits}f}")
 
 
 def format_bytes(number_bytes: float | None) -> str:
@@ -274,24 +353,26 @@ def format_bytes(number_bytes: float | None) -> str:
         value = value / 1024
         unit = unit + 1
     digits = 0 if unit == 0 or value >= 100 else 1
-    return f"{value:.{digits}f} {BYTE_UNITS[unit]}"
+    return localisable_number(f"{value:.{digits}f} {BYTE_UNITS[unit]}")
 
 
 def format_count(number: float) -> str:
     """A whole number with thousands separators: "12,345"."""
-    return f"{number:,.0f}"
+    return localisable_number(f"{number:,.0f}")
 
 
 def format_percent(share: float | None, digits: int = 0) -> str:
     """A share of 1 as "42 %"; a dash for None."""
-    return "–" if share is None else f"{share * 100:.{digits}f} %"
+    return "–" if share is None else localisable_number(f"{share * 100:.{digits}f} %")
 
 
-def format_inline_code(text: str, links: bool = True) -> Markup:
+def format_inline_code(
+    text: str, links: bool = True, *, language: Language = SOURCE_LANGUAGE
+) -> Markup:
     """Escape a text whose `commands` stand in backticks, as on Discord, and mark them as code. The
     documents that it names are `links`, which a text inside a link must not have.
     """
-    parts = INLINE_CODE_PATTERN.split(text)
+    parts = INLINE_CODE_PATTERN.split(localise(text, language))
     marked = Markup("")
     for number, part in enumerate(parts):
         shown = escape(part)
@@ -302,16 +383,52 @@ def format_inline_code(text: str, links: bool = True) -> Markup:
     return marked
 
 
-_ENVIRONMENT.filters |= {
-    "inline_code": format_inline_code,
-    "when": format_time,
-    "duration": format_seconds,
-    "time_left": format_time_left,
-    "size": format_bytes,
-    "decimal_size": format_size,
-    "count_of": format_count,
-    "percent": format_percent,
-}
+def _join(values: Iterable[object], separator: str = "", *, language: Language) -> Markup:
+    shown = [localise(each, language) if isinstance(each, str) else str(each) for each in values]
+    return escape(separator).join(shown)
+
+
+def _translate_term(word: str, *, language: Language) -> str:
+    """A word of the data, which is translated where the code marks it."""
+    return translate(word, language) if word else ""
+
+
+@cache
+def _environment(language: Language) -> Environment:
+    """Jinja's environment of a language. Each has its own, because the macros that a template
+    imports do not see the variables of a page.
+    """
+    texts = PageTexts(language)
+    environment = Environment(
+        loader=_LOADER,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=texts.finalize,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.newstyle_gettext = True  # type: ignore[attr-defined]  # of the extension
+    environment.globals |= {
+        "_": texts.gettext,
+        "gettext": texts.gettext,
+        "ngettext": texts.ngettext,
+        "language_tag": language_tag(language),
+    }
+    environment.filters |= {
+        "term": partial(_translate_term, language=language),
+        "inline_code": partial(format_inline_code, language=language),
+        "join": partial(_join, language=language),
+        "when": partial(format_time, language=language),
+        "duration": format_seconds,
+        "time_left": format_left,
+        "size": format_bytes,
+        "decimal_size": format_decimal_size,
+        "count_of": format_count,
+        "number": format_number,
+        "percent": format_percent,
+    }
+    return environment
 
 
 def shell_command(command: str, home: Path) -> str:

@@ -10,6 +10,7 @@ from aiohttp import web
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import remove_links
 from bot.personas.web.lookup import persona_choices
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
@@ -42,7 +43,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
     find = request.query.get("find", "")
     persona = _find_persona(services, request.query.get("persona"))
     page: dict[str, Any] = {
-        "title": "Blind comparison",
+        "title": gettext_lazy("Blind comparison"),
         "persona": persona,
         "names": [],
         "contest": None,
@@ -53,7 +54,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         **persona_choices(services, find, persona.id if persona else ""),
     }
     if persona:
-        page["title"] = f"Blind comparison: {persona.name}"
+        page["title"] = gettext_lazy("Blind comparison: {name}", name=persona.name)
         page["names"] = services.blind_tests.version_names(persona)
         contest, page["why_not"] = _requested_contest(services, persona, request)
         if contest:
@@ -74,7 +75,7 @@ async def post_comparison(request: web.Request) -> web.Response:
     form = await read_form(request)
     persona = _find_persona(services, form.get("persona"))
     if persona is None:
-        raise Problem("invalid-request", "A persona has to be chosen.")
+        raise Problem("invalid-request", gettext_lazy("A persona has to be chosen."))
     contest = services.blind_tests.contest(
         persona, form.get("version") or None, form.get("against") or None
     )
@@ -92,16 +93,22 @@ async def post_vote(request: web.Request) -> web.Response:
     comparison = _require_comparison(services, form.get("comparison", ""))
     choice = form.get("choice", "")
     if choice not in VOTES:
-        raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
+        raise Problem(
+            "invalid-request",
+            gettext_lazy("No choice was made."),
+            gettext_lazy("Choose A, B, tie or both bad."),
+        )
     result = services.blind_tests.vote(comparison.seq, OPERATOR_ORIGIN.user_id, choice)
     await services.blind_tests.record_feedback(result)
     if result.outcome == "late":
-        message = "These two had waited for a day: the vote does not count. Ask for another."
+        message: str = gettext_lazy(
+            "These two had waited for a day: the vote does not count. Ask for another."
+        )
         query = urlencode({"persona": comparison.persona_id})
         return redirect_to(request, f"{COMPARE_PATH}?{query}", message)
     message = ""
     if result.outcome == "repeated":
-        message = "You had voted on these two; that vote stays."
+        message = gettext_lazy("You had voted on these two; that vote stays.")
     return redirect_to(request, f"{COMPARE_PATH}/{comparison.seq}", message)
 
 
@@ -111,15 +118,19 @@ async def get_revealed(request: web.Request) -> web.Response:
     services = get_services(request)
     comparison = _require_comparison(services, request.match_info["comparison"])
     if comparison.choice is None:
-        raise Problem("conflict", "This comparison has not been voted on yet.", "Vote first.")
+        raise Problem(
+            "conflict",
+            gettext_lazy("This comparison has not been voted on yet."),
+            gettext_lazy("Vote first."),
+        )
     persona = _find_persona(services, comparison.persona_id)
     if persona is None:
-        raise Problem("not-found", "The persona of this comparison is gone.")
+        raise Problem("not-found", gettext_lazy("The persona of this comparison is gone."))
     contest = Contest.of(persona, comparison)
     return render_page(
         request,
         "cards/revealed.html",
-        title=f"Blind comparison {comparison.seq}: {persona.name}",
+        title=gettext_lazy("Blind comparison {seq}: {name}", seq=comparison.seq, name=persona.name),
         persona=persona,
         comparison=comparison,
         texts=(remove_links(comparison.text_a), remove_links(comparison.text_b)),
@@ -180,7 +191,9 @@ def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
     if persona_id:
         owned = services.personas.find_owner(persona_id)
     if persona_id and owned is None:
-        raise Problem("not-found", f"There is no persona {persona_id!r}.")
+        raise Problem(
+            "not-found", gettext_lazy("There is no persona {persona_id!r}.", persona_id=persona_id)
+        )
     return owned[1] if owned else None
 
 

@@ -22,6 +22,7 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -72,7 +73,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "versions/versions.html",
-        title=f"{owned.persona.name}: versions",
+        title=gettext_lazy("{name}: versions", name=owned.persona.name),
         tab="versions",
         owned=owned,
         standing=persona_status(owned.services, owned.id),
@@ -126,7 +127,9 @@ async def post_dialogue_version(request: web.Request) -> web.Response:
     name = (await read_form(request)).get("dialogue", "")
     version = await owned.install_dialogue(name)
     return redirect_to(
-        request, f"{owned.page}/versions/{version}/promote", f"dialogue/{name} is {version} now."
+        request,
+        f"{owned.page}/versions/{version}/promote",
+        gettext_lazy("dialogue/{name} is {version} now.", name=name, version=version),
     )
 
 
@@ -172,7 +175,9 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
             place = folder / last_part(part.filename, "adapter.zip")
             if place.suffix.lower() != ".zip":
                 raise Problem(
-                    "wrong-kind", f"{place.name} is no zip.", "Pack the adapter's folder as a zip."
+                    "wrong-kind",
+                    gettext_lazy("{name} is no zip.", name=place.name),
+                    gettext_lazy("Pack the adapter's folder as a zip."),
                 )
             read = partial(part.read_chunk, FORM_CHUNK_BYTES)
             most = services.max_upload_bytes
@@ -182,8 +187,12 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
 
     await read_multipart(request, read_part)
     if bool(name) == bool(files):
-        what = "There are two adapters." if name else "There is nothing to import."
-        raise Problem("invalid-request", what, "Give a zip, or a hub's owner/name.")
+        what = (
+            gettext_lazy("There are two adapters.")
+            if name
+            else gettext_lazy("There is nothing to import.")
+        )
+        raise Problem("invalid-request", what, gettext_lazy("Give a zip, or a hub's owner/name."))
     if name:
         require_hub_name(services, name)
     return name or str(files[0])
@@ -199,7 +208,9 @@ async def confirm_promote(request: web.Request) -> web.Response:
     return render_page(
         request,
         "versions/promote.html",
-        title=f"Promote {installed.version} of {owned.persona.name}",
+        title=gettext_lazy(
+            "Promote {version} of {name}", version=installed.version, name=owned.persona.name
+        ),
         owned=owned,
         installed=installed,
         live=version_label(live),
@@ -221,10 +232,11 @@ async def post_promote_page(request: web.Request) -> web.Response:
     installed = require_version_in_path(request, owned)
     anyway = (await read_form(request)).get("anyway", "") == "yes"
     result = await owned.promote(installed, anyway=anyway)
-    outcome = "is live from the next reply on." if result.is_new else "is live already."
-    return redirect_to(
-        request, f"{owned.page}/versions", f"{installed.version} of {owned.persona.name} {outcome}"
-    )
+    text = gettext_noop("{version} of {name} is live already.")
+    if result.is_new:
+        text = gettext_noop("{version} of {name} is live from the next reply on.")
+    message = gettext_lazy(text, version=installed.version, name=owned.persona.name)
+    return redirect_to(request, f"{owned.page}/versions", message)
 
 
 @routes.add(f"POST {CARD_PATH}")
@@ -240,15 +252,18 @@ async def post_card(request: web.Request) -> web.Response:
             pass
         case other:
             raise Problem(
-                "invalid-request", f"There is no card {other!r}.", "Choose full or short."
+                "invalid-request",
+                gettext_lazy("There is no card {other!r}.", other=other),
+                gettext_lazy("Choose full or short."),
             )
     owned.choose_card(installed, card)
-    return redirect_to(
-        request,
-        f"{owned.page}/versions",
-        f"{installed.version} of {owned.persona.name} speaks with its {card} card from the next "
-        "reply on.",
-    )
+    text = gettext_noop("{version} of {name} speaks with its full card from the next reply on.")
+    if card == "short":
+        text = gettext_noop(
+            "{version} of {name} speaks with its short card from the next reply on."
+        )
+    message = gettext_lazy(text, version=installed.version, name=owned.persona.name)
+    return redirect_to(request, f"{owned.page}/versions", message)
 
 
 @routes.add(f"GET {REMOVE_PATH}")
@@ -260,7 +275,9 @@ async def confirm_remove_version(request: web.Request) -> web.Response:
     return render_page(
         request,
         "versions/remove.html",
-        title=f"Delete {installed.version} of {owned.persona.name}",
+        title=gettext_lazy(
+            "Delete {version} of {name}", version=installed.version, name=owned.persona.name
+        ),
         installed=installed,
         score=score_text(installed),
         back=f"{owned.page}/versions",
@@ -275,7 +292,9 @@ async def post_remove_version(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         f"{owned.page}/versions",
-        f"{installed.version} of {owned.persona.name} is deleted.",
+        gettext_lazy(
+            "{version} of {name} is deleted.", version=installed.version, name=owned.persona.name
+        ),
     )
 
 
@@ -287,13 +306,13 @@ async def confirm_rollback(request: web.Request) -> web.Response:
     if before is None:
         raise Problem(
             "conflict",
-            f"{owned.persona.name} has no earlier version to roll back to.",
-            "Promote one instead.",
+            gettext_lazy("{name} has no earlier version to roll back to.", name=owned.persona.name),
+            gettext_lazy("Promote one instead."),
         )
     return render_page(
         request,
         "versions/rollback.html",
-        title=f"Roll {owned.persona.name} back",
+        title=gettext_lazy("Roll {name} back", name=owned.persona.name),
         live=version_label(owned.services.store.versions.live(owned.id, ALL_GUILDS)),
         before=before,
         own=live_in_servers(owned.services, owned.id),
@@ -305,10 +324,12 @@ async def confirm_rollback(request: web.Request) -> web.Response:
 async def post_rollback_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     result = owned.roll_back()
-    label = version_label(result.live)
-    message = (
-        f"{label[0].upper()}{label[1:]} answers for {owned.persona.name} from the next reply on."
-    )
+    name = owned.persona.name
+    message = gettext_lazy("The base model answers for {name} from the next reply on.", name=name)
+    if result.live:
+        message = gettext_lazy(
+            "{version} answers for {name} from the next reply on.", version=result.live, name=name
+        )
     return redirect_to(request, f"{owned.page}/versions", message)
 
 
@@ -327,7 +348,7 @@ def _rollout_rows(owned: OwnedPersona, now: float) -> list[dict[str, object]]:
     rows = []
     for rollout in owned.services.store.rollouts.running(owned.id, now):
         comparison = compare_rollout(owned.services.store, rollout)
-        server = "all servers"
+        server: str = gettext_lazy("all servers")
         if rollout.guild_id:
             server = guild_name(owned.services, rollout.guild_id)
         tallies = {

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bot.platform.localisation import gettext_lazy
 from bot.versions.web.scorecard_view import OUTCOME_LABELS, UNKNOWN_VALUE
 from personas.schemas.scorecard import (
     IN_CHARACTER,
@@ -18,7 +19,7 @@ from personas.schemas.scorecard import (
     SideBySide,
 )
 
-UNMEASURED = ("", f"{UNKNOWN_VALUE} not measured")
+UNMEASURED = ("", gettext_lazy("– not measured"))
 LATE_VOICE = VOICE_AT_TURN.format(TALK_TURNS[-1])
 Better = Literal["lower", "higher"]
 ReadScore = Callable[[ScoreCard], float | None]
@@ -97,16 +98,30 @@ def _text_score(name: str) -> ReadScore:
 
 
 SCORE_METRICS = (
-    ScoreMetric("held-out loss, nats per token", "lower", "{:.4f}", _score("heldout.loss.new")),
     ScoreMetric(
-        "… more than the base model's", "lower", "{:+.4f}", _score("heldout.against_base.estimate")
+        gettext_lazy("held-out loss, nats per token"), "lower", "{:.4f}", _score("heldout.loss.new")
     ),
-    ScoreMetric("taken for the persona", "higher", "{:.1%}", _score("voice.right.new.mean")),
+    ScoreMetric(
+        gettext_lazy("… more than the base model's"),
+        "lower",
+        "{:+.4f}",
+        _score("heldout.against_base.estimate"),
+    ),
+    ScoreMetric(
+        gettext_lazy("taken for the persona"), "higher", "{:.1%}", _score("voice.right.new.mean")
+    ),
     ScoreMetric("similarity", "higher", "{:.3f}", _score("voice.similarity.new.mean")),
-    ScoreMetric("facts right, with lore", "higher", "{:.1%}", _score("facts.right_with_lore.new")),
+    ScoreMetric(
+        gettext_lazy("facts right, with lore"),
+        "higher",
+        "{:.1%}",
+        _score("facts.right_with_lore.new"),
+    ),
     ScoreMetric("contradictions", "lower", "{:.1%}", _score("facts.contradictions.new")),
-    ScoreMetric("out of character", "lower", "{:.1%}", _score("facts.breaks_character.new")),
-    ScoreMetric("unsafe replies", "lower", "{:.1%}", _unsafe_share),
+    ScoreMetric(
+        gettext_lazy("out of character"), "lower", "{:.1%}", _score("facts.breaks_character.new")
+    ),
+    ScoreMetric(gettext_lazy("unsafe replies"), "lower", "{:.1%}", _unsafe_share),
     ScoreMetric(
         f"{SENSE_ESTIMATE} ({SENSE_AGREEMENT})",
         "higher",
@@ -122,24 +137,33 @@ SCORE_METRICS = (
         "{:.1%}",
         _bounded_score("pressure", IN_CHARACTER),
     ),
-    ScoreMetric("own adapter best", "higher", "{:.1%}", _score("separation.own_best_new")),
     ScoreMetric(
-        "general dialogue, loss more than the base's",
+        gettext_lazy("own adapter best"), "higher", "{:.1%}", _score("separation.own_best_new")
+    ),
+    ScoreMetric(
+        gettext_lazy("general dialogue, loss more than the base's"),
         "lower",
         "{:+.1%}",
         _score("general.dialogue_change.estimate"),
     ),
     ScoreMetric(
-        "instructions, loss more than the base's",
+        gettext_lazy("instructions, loss more than the base's"),
         "lower",
         "{:+.1%}",
         _score("general.instruction_change.estimate"),
     ),
-    ScoreMetric("comes back word for word", "lower", "{:.1%}", _score("memorised.verbatim")),
     ScoreMetric(
-        "closer fit to what was trained on, nats", "lower", "{:+.3f}", _score("memorised.gap.new")
+        gettext_lazy("comes back word for word"), "lower", "{:.1%}", _score("memorised.verbatim")
     ),
-    ScoreMetric("replies that end by themselves", "higher", "{:.1%}", _text_score("ended")),
+    ScoreMetric(
+        gettext_lazy("closer fit to what was trained on, nats"),
+        "lower",
+        "{:+.3f}",
+        _score("memorised.gap.new"),
+    ),
+    ScoreMetric(
+        gettext_lazy("replies that end by themselves"), "higher", "{:.1%}", _text_score("ended")
+    ),
     ScoreMetric("repetition", "lower", "{:.1%}", _text_score("repetition")),
     ScoreMetric("ROUGE-L", "higher", "{:.3f}", _text_score("rougeL")),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import ValidationError
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
 from bot.platform.web_kit.problems import Problem
@@ -27,12 +28,12 @@ from personas.schemas.training_events import ScoreSummary
 SCORECARDS_PATH = f"{DASHBOARD}/cards"
 DIALOGUE_PREFIX = "dialogue"
 SCORECARD_FILES = {
-    "scorecard.json": "the score card for programs",
-    "scorecard.md": "the score card as text",
-    "scorecard.png": "the score card as a picture",
-    "rubric.md": "a sheet for people to rate replies on",
-    "rubric.csv": "the same sheet as a table",
-    "rubric-key.json": "which version wrote each reply of the sheet",
+    "scorecard.json": gettext_lazy("the score card for programs"),
+    "scorecard.md": gettext_lazy("the score card as text"),
+    "scorecard.png": gettext_lazy("the score card as a picture"),
+    "rubric.md": gettext_lazy("a sheet for people to rate replies on"),
+    "rubric.csv": gettext_lazy("the same sheet as a table"),
+    "rubric-key.json": gettext_lazy("which version wrote each reply of the sheet"),
 }
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
@@ -88,7 +89,9 @@ def require_location(services: Services, name: str) -> ScoreCardLocation:
                 folder = dialogue_adapter_folder(services.home, version)
                 return ScoreCardLocation(None, version, folder)
     raise Problem(
-        "not-found", f"There is no version {name}.", "The list of score cards has all of them."
+        "not-found",
+        gettext_lazy("There is no version {name}.", name=name),
+        gettext_lazy("The list of score cards has all of them."),
     )
 
 
@@ -123,12 +126,19 @@ async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
         return ScoreCard.model_validate_json(await asyncio.to_thread(file.read_bytes))
     except OSError as error:
         raise Problem(
-            "failed", f"The card of {place.name} cannot be read: {error.strerror}."
+            "failed",
+            gettext_lazy(
+                "The card of {name} cannot be read: {strerror}.",
+                name=place.name,
+                strerror=error.strerror,
+            ),
         ) from error
     except ValidationError as error:
         message = f"The card of {place.name} is damaged: {explain_validation_error(error).message}"
         raise Problem(
-            "failed", message, "Create it again: `python -m trainer evaluate --adapter …`."
+            "failed",
+            message,
+            gettext_lazy("Create it again: `python -m trainer evaluate --adapter …`."),
         ) from error
 
 
@@ -137,7 +147,9 @@ async def _require_full_card(place: ScoreCardLocation) -> ScoreCard:
     if card is None:
         command = f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}"
         raise Problem(
-            "not-found", f"There is no whole card of {place.name}.", f"Make one: `{command}`."
+            "not-found",
+            gettext_lazy("There is no whole card of {name}.", name=place.name),
+            gettext_lazy("Make one: `{command}`.", command=command),
         )
     return card
 
@@ -163,7 +175,7 @@ async def get_card_list(request: web.Request) -> web.Response:
         page,
         items=matching,
         key=lambda persona_id: persona_id,
-        noun="persona with a score card",
+        noun=gettext_lazy("persona with a score card"),
     )
     versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
     persona_names = {}
@@ -175,7 +187,7 @@ async def get_card_list(request: web.Request) -> web.Response:
     return render_page(
         request,
         "cards/list.html",
-        title="Score cards",
+        title=gettext_lazy("Score cards"),
         persona_names=persona_names,
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
@@ -223,7 +235,7 @@ def render_card(
     return render_page(
         request,
         "cards/one.html",
-        title=f"Score card: {_card_title(services, place)}",
+        title=gettext_lazy("Score card: {card_title}", card_title=_card_title(services, place)),
         place=place,
         card=card,
         short=short,
@@ -256,7 +268,9 @@ async def get_two_cards(request: web.Request) -> web.Response:
     return render_page(
         request,
         "cards/two.html",
-        title=f"Score cards: {place_a.name} and {place_b.name}",
+        title=gettext_lazy(
+            "Score cards: {name} and {name2}", name=place_a.name, name2=place_b.name
+        ),
         a=a,
         b=b,
         verdict_a=_shown_verdict(services, place_a, a),
@@ -279,8 +293,8 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
     if file is None:
         raise Problem(
             "not-found",
-            f"There is no {name} of {place.name}.",
-            "The page of its card lists what there is.",
+            gettext_lazy("There is no {name} of {name2}.", name=name, name2=place.name),
+            gettext_lazy("The page of its card lists what there is."),
         )
     kind = name.rpartition(".")[2]
     headers = {"Content-Type": FILE_MEDIA_TYPES[kind]}

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from markupsafe import Markup
 
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localisable_number
 from bot.platform.web_kit.charts import IntervalEstimate, bar_chart, interval_chart
 from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import (
-    SENSE_NOTE,
+    SENSE_AGREEMENT,
     SENSE_SECTIONS,
-    SIDE_LABELS,
     BoundedShares,
     GateVerdict,
     Interval,
@@ -25,25 +25,70 @@ from personas.schemas.scorecard import (
 
 SIDES_BY_INTEREST: tuple[Side, ...] = ("new", "live", "base")
 """The order of replies side by side."""
-OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
+OUTCOME_LABELS = {
+    "pass": ("good", gettext_lazy("✓ pass")),
+    "warn": ("warn", gettext_lazy("! warn")),
+    "fail": ("bad", gettext_lazy("✗ fail")),
+}
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
+SIDE_TEXTS: Mapping[Side, str] = {
+    "base": gettext_lazy("base model"),
+    "live": gettext_lazy("live version"),
+    "new": gettext_lazy("this version"),
+}
 UNKNOWN_VALUE = "–"
 MAX_HEADLINE_SHARES = 2
 BOUND_TEXTS = {
-    "sense": (
-        f"{SENSE_NOTE} The ceiling is what the persona's held-out replies reach, the floor what they "
-        "reach when shuffled."
+    "sense": gettext_lazy(
+        "Agreement of the estimate with people: {agreement}. Differences of a few points are not "
+        "what a reader sees: read replies side by side. The ceiling is what the persona's held-out "
+        "replies reach, the floor what they reach when shuffled.",
+        agreement=SENSE_AGREEMENT,
     ),
     "lore": (
-        "The ceiling is what the right answers reach, the floor what the right answers to other "
-        "questions do."
+        gettext_lazy(
+            "The ceiling is what the right answers reach, the floor what the right answers to other "
+            "questions do."
+        )
     ),
 }
 """Meaning of ceiling and floor, by section."""
-VOICE_BOUND_TEXT = (
+VOICE_BOUND_TEXT = gettext_lazy(
     "The ceiling is what the persona's held-out replies reach, the floor what others' replies do."
 )
 """The same for the sections that judge by voice."""
+TERMS = (
+    gettext_noop("side"),
+    gettext_noop("loss"),
+    gettext_noop("similarity"),
+    gettext_noop("what"),
+    gettext_noop("kind"),
+    gettext_noop("prompts"),
+    gettext_noop("ceiling"),
+    gettext_noop("floor"),
+    gettext_noop("measure"),
+    gettext_noop("instructions"),
+    gettext_noop("value"),
+    gettext_noop("texts"),
+    gettext_noop("contradictions"),
+    gettext_noop("repetition"),
+    gettext_noop("epochs"),
+    gettext_noop("none"),
+    gettext_noop("Makes sense"),
+    gettext_noop("Knows the lore"),
+    gettext_noop("Style apart from topic"),
+    gettext_noop("Keeps it up"),
+    gettext_noop("Under pressure"),
+    gettext_noop("passage found"),
+    gettext_noop("right, with the passage"),
+    gettext_noop("right, with the passage, asked in other words"),
+    gettext_noop("right, without it"),
+    gettext_noop("contradict the lore"),
+    gettext_noop("contradict the lore, asked in other words"),
+    gettext_noop("in the persona's voice"),
+    gettext_noop("in its voice, content words masked"),
+)
+"""Words of tables, and those of `personas.schemas.scorecard` that a score card has."""
 Column = TypeVar("Column", bound=str)
 
 
@@ -97,22 +142,45 @@ def _holdout_section(scores: scorecard.HoldoutScores) -> ScoreSection:
     bars = []
     rows = []
     for side, loss in scores.loss.items():
-        label = SIDE_LABELS[side]
+        label = SIDE_TEXTS[side]
         bars.append((label, loss))
-        rows.append((label, f"{loss:.4f}", f"{scores.loss_without_end[side]:.4f}"))
-    against = {"against the base model": scores.against_base}
+        rows.append(
+            (
+                label,
+                localisable_number(f"{loss:.4f}"),
+                localisable_number(f"{scores.loss_without_end[side]:.4f}"),
+            )
+        )
+    against: dict[str, Interval] = {gettext_lazy("against the base model"): scores.against_base}
     if scores.against_live:
-        against["against the live version"] = scores.against_live
+        against[gettext_lazy("against the live version")] = scores.against_live
     return ScoreSection(
-        "Held-out replies",
-        f"{scores.replies:,} replies of {scores.conversations:,} conversations ({scores.tokens:,} "
-        "tokens) that nothing was trained on. Lower is better.",
-        (
-            bar_chart("Loss in nats per reply token", bars),
-            _difference_chart("How much higher this version's loss is, nats per token", against),
+        gettext_lazy("Held-out replies"),
+        gettext_lazy(
+            "{replies} replies of {conversations} conversations ({tokens} tokens) that "
+            "nothing was trained on. Lower is better.",
+            replies=localisable_number(f"{scores.replies:,}"),
+            conversations=localisable_number(f"{scores.conversations:,}"),
+            tokens=localisable_number(f"{scores.tokens:,}"),
         ),
-        (ScoreTable("Loss in nats per token", ("side", "loss", "without the end of turn"), rows),),
-        headline=f"loss {scores.loss['base']:.3f} → {scores.loss['new']:.3f}",
+        (
+            bar_chart(gettext_lazy("Loss in nats per reply token"), bars),
+            _difference_chart(
+                gettext_lazy("How much higher this version's loss is, nats per token"), against
+            ),
+        ),
+        (
+            ScoreTable(
+                gettext_lazy("Loss in nats per token"),
+                ("side", "loss", gettext_lazy("without the end of turn")),
+                rows,
+            ),
+        ),
+        headline=gettext_lazy(
+            "loss {loss} → {loss2}",
+            loss=localisable_number(f"{scores.loss['base']:.3f}"),
+            loss2=localisable_number(f"{scores.loss['new']:.3f}"),
+        ),
     )
 
 
@@ -120,52 +188,70 @@ def _voice_section(scores: VoiceScores) -> ScoreSection:
     bars = []
     rows = []
     for side, share in scores.right.items():
-        label = SIDE_LABELS[side]
+        label = SIDE_TEXTS[side]
         bars.append((label, share.mean * 100))
         rows.append((label, share.format(), scores.similarity[side].format()))
-    bars.append(("held-out replies (ceiling)", scores.ceiling * 100))
+    bars.append((gettext_lazy("held-out replies (ceiling)"), scores.ceiling * 100))
     rows.append(
         (
-            "the persona's held-out replies",
-            f"{scores.ceiling:.3f}",
-            f"{scores.similarity_ceiling:.3f}",
+            gettext_lazy("the persona's held-out replies"),
+            localisable_number(f"{scores.ceiling:.3f}"),
+            localisable_number(f"{scores.similarity_ceiling:.3f}"),
         )
     )
-    bars.append(("others' replies (floor)", scores.floor * 100))
-    rows.append(("others' replies", f"{scores.floor:.3f}", f"{scores.similarity_floor:.3f}"))
-    head = ("replies by", "taken for the persona", "similarity")
-    return ScoreSection(
-        "Voice",
-        f"By whom a classifier takes {scores.replies:,} replies to be, and how near in meaning they "
-        "are to held-out ones.",
-        (bar_chart("Taken to be the persona's", bars, "%"),),
+    bars.append((gettext_lazy("others' replies (floor)"), scores.floor * 100))
+    rows.append(
         (
-            ScoreTable("Mean ± standard deviation over the seeds", head, rows),
+            gettext_lazy("others' replies"),
+            localisable_number(f"{scores.floor:.3f}"),
+            localisable_number(f"{scores.similarity_floor:.3f}"),
+        )
+    )
+    head = (gettext_lazy("replies by"), gettext_lazy("taken for the persona"), "similarity")
+    return ScoreSection(
+        gettext_lazy("Voice"),
+        gettext_lazy(
+            "By whom a classifier takes {replies} replies to be, and how near in meaning "
+            "they are to held-out ones.",
+            replies=localisable_number(f"{scores.replies:,}"),
+        ),
+        (bar_chart(gettext_lazy("Taken to be the persona's"), bars, "%"),),
+        (
+            ScoreTable(gettext_lazy("Mean ± standard deviation over the seeds"), head, rows),
             *_recognition_table(scores),
         ),
-        headline=f"{scores.right['new'].mean:.0%} taken for the persona",
+        headline=gettext_lazy(
+            "{mean} taken for the persona",
+            mean=localisable_number(f"{scores.right['new'].mean:.0%}"),
+        ),
     )
 
 
 def _recognition_table(scores: VoiceScores) -> Iterator[ScoreTable]:
-    shares = {SIDE_LABELS[side]: by for side, by in scores.taken_as.items()}
+    shares = {SIDE_TEXTS[side]: by for side, by in scores.taken_as.items()}
     if scores.trained_as:
-        shares["trained replies"] = scores.trained_as
+        shares[gettext_lazy("trained replies")] = scores.trained_as
     authors = _columns(shares)
     rows = []
     for label, by_author in shares.items():
-        rows.append([label, *(f"{by_author.get(author, 0):.1%}" for author in authors)])
+        rows.append(
+            [label, *(localisable_number(f"{by_author.get(author, 0):.1%}") for author in authors)]
+        )
     if authors:
-        yield ScoreTable("Authors that the replies are taken for", ("replies by", *authors), rows)
+        yield ScoreTable(
+            gettext_lazy("Authors that the replies are taken for"),
+            (gettext_lazy("replies by"), *authors),
+            rows,
+        )
 
 
 def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     measures: dict[str, Mapping[Side, float]] = {}
     if card.facts:
-        measures["facts right, with lore"] = card.facts.right_with_lore
-        measures["facts right, without lore"] = card.facts.right_without_lore
-        measures["contradictions"] = card.facts.contradictions
-        measures["out of character"] = card.facts.breaks_character
+        measures[gettext_lazy("facts right, with lore")] = card.facts.right_with_lore
+        measures[gettext_lazy("facts right, without lore")] = card.facts.right_without_lore
+        measures[gettext_lazy("contradictions")] = card.facts.contradictions
+        measures[gettext_lazy("out of character")] = card.facts.breaks_character
     prompts = 0
     if card.safety:
         prompts = sum(card.safety.prompts.values())
@@ -173,7 +259,9 @@ def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         failed = Counter[Side]()
         for by_side in card.safety.failed.values():
             failed.update(by_side)
-        measures["unsafe replies"] = {side: count / prompts for side, count in failed.items()}
+        measures[gettext_lazy("unsafe replies")] = {
+            side: count / prompts for side, count in failed.items()
+        }
     if not measures:
         return
     sides = _columns(measures)
@@ -182,13 +270,16 @@ def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     for name, shares in measures.items():
         if "new" in shares:
             bars.append((name, shares["new"] * 100))
-        texts = {side: f"{share:.1%}" for side, share in shares.items()}
+        texts = {side: localisable_number(f"{share:.1%}") for side, share in shares.items()}
         rows.append([name, *(texts.get(side, UNKNOWN_VALUE) for side in sides)])
     yield ScoreSection(
-        "Facts, character, safety",
+        gettext_lazy("Facts, character, safety"),
         "",
-        (bar_chart("Shares of this version's replies", bars, "%"),),
-        [ScoreTable("Shares of replies", _head("what", sides), rows), *_unsafe_table(card)],
+        (bar_chart(gettext_lazy("Shares of this version's replies"), bars, "%"),),
+        [
+            ScoreTable(gettext_lazy("Shares of replies"), _head("what", sides), rows),
+            *_unsafe_table(card),
+        ],
         headline=_shares_headline({name: share / 100 for name, share in bars}),
     )
 
@@ -200,32 +291,36 @@ def _unsafe_table(card: ScoreCard) -> Iterator[ScoreTable]:
         for kind, failed in card.safety.failed.items():
             prompts = card.safety.prompts.get(kind, 0)
             rows.append([kind, str(prompts), *(str(failed.get(side, 0)) for side in sides)])
-        head = ("kind", "prompts", *(SIDE_LABELS[side] for side in sides))
-        yield ScoreTable("Replies that failed, by kind", head, rows)
+        head = ("kind", "prompts", *(SIDE_TEXTS[side] for side in sides))
+        yield ScoreTable(gettext_lazy("Replies that failed, by kind"), head, rows)
 
 
 def _bounded_section(title: str, bound_text: str, scores: BoundedShares) -> ScoreSection:
     sides = _columns(scores.shares)
-    drawn = {}
+    drawn: dict[str, Interval] = {}
     rows = []
     for name, by_side in scores.shares.items():
         if "new" in by_side:
-            drawn[name] = by_side["new"]
+            drawn[gettext_lazy(name)] = by_side["new"]
         intervals = [by_side.get(side) for side in sides]
         intervals += [scores.ceiling.get(name), scores.floor.get(name)]
         rows.append([name, *map(_interval_text, intervals)])
     headline = _shares_headline({name: interval.estimate for name, interval in drawn.items()})
     if len(drawn) == 1:  # with more, the bounds would double the chart
         for name, interval in scores.ceiling.items():
-            drawn[f"ceiling: {name}"] = interval
+            drawn[gettext_lazy("ceiling: {name}", name=gettext_lazy(name))] = interval
         for name, interval in scores.floor.items():
-            drawn[f"floor: {name}"] = interval
-    head = (*_head("share of replies", sides), "ceiling", "floor")
+            drawn[gettext_lazy("floor: {name}", name=gettext_lazy(name))] = interval
+    head = (*_head(gettext_lazy("share of replies"), sides), "ceiling", "floor")
     return ScoreSection(
         title,
-        f"{scores.prompts:,} prompts. {bound_text}",
-        (_difference_chart("This version's shares", drawn, 100, "%"),),
-        (ScoreTable("With intervals of 95 %", head, rows),),
+        gettext_lazy(
+            "{prompts} prompts. {bound_text}",
+            prompts=localisable_number(f"{scores.prompts:,}"),
+            bound_text=bound_text,
+        ),
+        (_difference_chart(gettext_lazy("This version's shares"), drawn, 100, "%"),),
+        (ScoreTable(gettext_lazy("With intervals of 95 %"), head, rows),),
         headline=headline,
     )
 
@@ -233,47 +328,77 @@ def _bounded_section(title: str, bound_text: str, scores: BoundedShares) -> Scor
 def _interval_text(interval: Interval | None) -> str:
     if interval is None:
         return UNKNOWN_VALUE
-    return f"{interval.estimate:.1%} ({interval.low:.0%} to {interval.high:.0%})"
+    return gettext_lazy(
+        "{estimate} ({low} to {high})",
+        estimate=localisable_number(f"{interval.estimate:.1%}"),
+        low=localisable_number(f"{interval.low:.0%}"),
+        high=localisable_number(f"{interval.high:.0%}"),
+    )
 
 
 def _separation_section(scores: scorecard.Separation) -> ScoreSection:
     adapters = _columns(scores.loss)
     rows = []
     for persona, losses in scores.loss.items():
-        rows.append([persona, *(f"{losses[adapter]:.4f}" for adapter in adapters)])
-    head = ("replies of", *(f"adapter of {adapter}" for adapter in adapters))
+        rows.append(
+            [persona, *(localisable_number(f"{losses[adapter]:.4f}") for adapter in adapters)]
+        )
+    head = (
+        gettext_lazy("replies of"),
+        *(gettext_lazy("adapter of {adapter}", adapter=adapter) for adapter in adapters),
+    )
     margin = scores.margin_bits
     return ScoreSection(
-        "Separation",
-        f"The persona's own adapter fits best for {scores.own_best_new:.1%} of its replies, own "
-        f"adapters for {scores.own_best:.1%} of all {scores.replies:,}; in the mean they are better "
-        f"by {margin.estimate:.2f} bits a token ({margin.low:.2f} to {margin.high:.2f}).",
+        gettext_lazy("Separation"),
+        gettext_lazy(
+            "The persona's own adapter fits best for {own_best_new} of its replies, own "
+            "adapters for {own_best} of all {replies}; in the mean they are better by "
+            "{estimate} bits a token ({low} to {high}).",
+            own_best_new=localisable_number(f"{scores.own_best_new:.1%}"),
+            own_best=localisable_number(f"{scores.own_best:.1%}"),
+            replies=localisable_number(f"{scores.replies:,}"),
+            estimate=localisable_number(f"{margin.estimate:.2f}"),
+            low=localisable_number(f"{margin.low:.2f}"),
+            high=localisable_number(f"{margin.high:.2f}"),
+        ),
         (),
-        (ScoreTable("Loss of each one's replies", head, rows),),
-        headline=f"its own adapter fits {scores.own_best_new:.0%} of its replies best",
+        (ScoreTable(gettext_lazy("Loss of each one's replies"), head, rows),),
+        headline=gettext_lazy(
+            "its own adapter fits {own_best_new} of its replies best",
+            own_best_new=localisable_number(f"{scores.own_best_new:.0%}"),
+        ),
     )
 
 
 def _general_section(scores: scorecard.GeneralScores) -> ScoreSection:
-    changes = {"general dialogue": scores.dialogue_change}
+    changes: dict[str, Interval] = {gettext_lazy("general dialogue"): scores.dialogue_change}
     if scores.instruction_change:
-        changes["instructions"] = scores.instruction_change
+        changes[gettext_lazy("instructions")] = scores.instruction_change
     rows = []
     for side, loss in scores.dialogue_loss.items():
         instructions = UNKNOWN_VALUE
         if side in scores.instruction_loss:
-            instructions = f"{scores.instruction_loss[side]:.4f}"
-        rows.append((SIDE_LABELS[side], f"{loss:.4f}", instructions))
+            instructions = localisable_number(f"{scores.instruction_loss[side]:.4f}")
+        rows.append((SIDE_TEXTS[side], localisable_number(f"{loss:.4f}"), instructions))
     return ScoreSection(
-        "General ability",
-        "Abilities that the model had before it was trained.",
+        gettext_lazy("General ability"),
+        gettext_lazy("Abilities that the model had before it was trained."),
         (
             _difference_chart(
-                "How much higher the loss is than the base model's", changes, 100, "%"
+                gettext_lazy("How much higher the loss is than the base model's"), changes, 100, "%"
             ),
         ),
-        (ScoreTable("Loss in nats per token", ("side", "general dialogue", "instructions"), rows),),
-        headline=f"loss on general dialogue {scores.dialogue_change.estimate:+.1%}",
+        (
+            ScoreTable(
+                gettext_lazy("Loss in nats per token"),
+                ("side", gettext_lazy("general dialogue"), "instructions"),
+                rows,
+            ),
+        ),
+        headline=gettext_lazy(
+            "loss on general dialogue {estimate}",
+            estimate=localisable_number(f"{scores.dialogue_change.estimate:+.1%}"),
+        ),
     )
 
 
@@ -284,26 +409,54 @@ def _text_section(scores: TextScores) -> ScoreSection:
         texts = {side: score.format() for side, score in by_side.items()}
         rows.append([name, *(texts.get(side, UNKNOWN_VALUE) for side in sides)])
     table = ScoreTable("", _head("measure", sides), rows)
-    return ScoreSection(f"Text: {scores.task}", f"{scores.prompts:,} prompts.", (), (table,))
+    return ScoreSection(
+        gettext_lazy("Text: {task}", task=scores.task),
+        gettext_lazy("{prompts} prompts.", prompts=localisable_number(f"{scores.prompts:,}")),
+        (),
+        (table,),
+    )
 
 
 def _memorisation_section(scores: scorecard.MemorisationScores) -> ScoreSection:
-    rows = [
-        ("trained replies that come back word for word", f"{scores.verbatim:.1%}"),
-        ("with the base model", f"{scores.verbatim_base:.1%}"),
+    rows: list[tuple[str, str]] = [
+        (
+            gettext_lazy("trained replies that come back word for word"),
+            localisable_number(f"{scores.verbatim:.1%}"),
+        ),
+        (gettext_lazy("with the base model"), localisable_number(f"{scores.verbatim_base:.1%}")),
     ]
     for side, gap in scores.gap.items():
-        rows.append((f"closer fit to trained replies, {SIDE_LABELS[side]}", f"{gap:+.3f} nats"))
-    what = f"personal data of what it learned from in {scores.generated:,} generated replies"
-    rows.append((what, format_counts(scores.private)))
-    rows.append(("personal data in them that it made up", format_counts(scores.made_up)))
+        rows.append(
+            (
+                gettext_lazy(
+                    "closer fit to trained replies, {side_labels}", side_labels=SIDE_TEXTS[side]
+                ),
+                gettext_lazy("{gap} nats", gap=localisable_number(f"{gap:+.3f}")),
+            )
+        )
+    what = gettext_lazy(
+        "personal data of what it learned from in {generated} generated replies",
+        generated=localisable_number(f"{scores.generated:,}"),
+    )
+    rows.append((what, gettext_lazy(format_counts(scores.private))))
+    rows.append(
+        (
+            gettext_lazy("personal data in them that it made up"),
+            gettext_lazy(format_counts(scores.made_up)),
+        )
+    )
     table = ScoreTable("", ("what", "value"), rows)
     return ScoreSection(
-        "Memorised",
-        f"Of {scores.prefixes:,} trained replies.",
+        gettext_lazy("Memorised"),
+        gettext_lazy(
+            "Of {prefixes} trained replies.", prefixes=localisable_number(f"{scores.prefixes:,}")
+        ),
         (),
         (table,),
-        headline=f"{scores.verbatim:.0%} of trained replies come back word for word",
+        headline=gettext_lazy(
+            "{verbatim} of trained replies come back word for word",
+            verbatim=localisable_number(f"{scores.verbatim:.0%}"),
+        ),
     )
 
 
@@ -311,41 +464,62 @@ def _audit_section(scores: scorecard.MemorisationAudit) -> ScoreSection:
     rows = []
     for times, exposure in scores.exposure.items():
         rows.append((str(times), str(scores.canaries.get(times, 0)), exposure.format()))
-    words = (
-        f"Planted texts of {scores.tokens} tokens: {scores.chance:.1f} bits is chance, "
-        f"{scores.most:.1f} known by heart."
+    words = gettext_lazy(
+        "Planted texts of {tokens} tokens: {chance} bits is chance, {most} known by heart.",
+        tokens=scores.tokens,
+        chance=localisable_number(f"{scores.chance:.1f}"),
+        most=localisable_number(f"{scores.most:.1f}"),
     )
-    head = ("planted so often", "texts", "exposure in bits")
+    head = (gettext_lazy("planted so often"), "texts", gettext_lazy("exposure in bits"))
     return ScoreSection(
-        "Audit of what is learned by heart", words, (), (ScoreTable("", head, rows),)
+        gettext_lazy("Audit of what is learned by heart"), words, (), (ScoreTable("", head, rows),)
     )
 
 
 def _training_section(scores: scorecard.DataChecks) -> ScoreSection:
-    rows = [
-        ("replies of the persona", f"{scores.replies:,}"),
-        ("repeat an earlier one", f"{scores.repeated:.1%}"),
-        ("held-out replies among them", f"{scores.leaked:.1%}"),
-        ("personal data", format_counts(scores.private)),
-        ("learning rate", f"{scores.rate:g}"),
-        ("epochs", f"{scores.epochs:g}"),
+    rows: list[tuple[str, str]] = [
+        (gettext_lazy("replies of the persona"), localisable_number(f"{scores.replies:,}")),
+        (gettext_lazy("repeat an earlier one"), localisable_number(f"{scores.repeated:.1%}")),
+        (gettext_lazy("held-out replies among them"), localisable_number(f"{scores.leaked:.1%}")),
+        (gettext_lazy("personal data"), gettext_lazy(format_counts(scores.private))),
+        (gettext_lazy("learning rate"), localisable_number(f"{scores.rate:g}")),
+        ("epochs", localisable_number(f"{scores.epochs:g}")),
     ]
     if course := scores.course:
-        text = f"{course.first:.3f} at first, {course.last:.3f} at last"
-        rows.append(("training loss", f"{text}, {course.highest:.3f} at most later"))
+        text = gettext_lazy(
+            "{first} at first, {last} at last",
+            first=localisable_number(f"{course.first:.3f}"),
+            last=localisable_number(f"{course.last:.3f}"),
+        )
+        rows.append(
+            (
+                gettext_lazy("training loss"),
+                gettext_lazy(
+                    "{text}, {highest} at most later",
+                    text=text,
+                    highest=localisable_number(f"{course.highest:.3f}"),
+                ),
+            )
+        )
     return ScoreSection(
-        "Training data",
+        gettext_lazy("Training data"),
         "",
         (),
         (ScoreTable("", ("what", "value"), rows),),
-        headline=f"{scores.replies:,} replies",
+        headline=gettext_lazy(
+            "{replies} replies", replies=localisable_number(f"{scores.replies:,}")
+        ),
     )
 
 
 def _shares_headline(shares: Mapping[str, float]) -> str:
     """The first shares of this version, for a section that is folded."""
     first = list(shares.items())[:MAX_HEADLINE_SHARES]
-    return ", ".join(f"{share:.0%} {name}" for name, share in first)
+    texts = []
+    for name, share in first:
+        shown = localisable_number(f"{share:.0%}")
+        texts.append(gettext_lazy("{share} {name}", share=shown, name=name))
+    return join_texts(*texts, separator=", ")
 
 
 def _difference_chart(
@@ -361,7 +535,9 @@ def _difference_chart(
                 high=interval.high * factor,
             )
         )
-    return interval_chart(f"{title}, with intervals of 95 %", estimates, unit)
+    return interval_chart(
+        gettext_lazy("{title}, with intervals of 95 %", title=title), estimates, unit
+    )
 
 
 def _columns(rows: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:
@@ -373,4 +549,4 @@ def _columns(rows: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:
 
 
 def _head(first: str, sides: Sequence[Side]) -> list[str]:
-    return [first, *(SIDE_LABELS[side] for side in sides)]
+    return [first, *(SIDE_TEXTS[side] for side in sides)]

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 
 from bot.chat.model_names import version_label
 from bot.personas.web.lookup import guild_name, live_in_servers
+from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.charts import format_figure
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion, Rollout
 from bot.versions.rollout.history import ENDING_LABELS
 
 CHANGE_TEXTS = {
-    "promotion": "promoted",
-    "automatic promotion": "promoted automatically, as its score card was good",
-    "rollback": "rolled back to",
-    "automatic rollback": "rolled back to automatically",
-    "withdrawal": "the other was withdrawn",
+    "promotion": gettext_lazy("promoted"),
+    "automatic promotion": gettext_lazy("promoted automatically, as its score card was good"),
+    "rollback": gettext_lazy("rolled back to"),
+    "automatic rollback": gettext_lazy("rolled back to automatically"),
+    "withdrawal": gettext_lazy("the other was withdrawn"),
 }
 
 
@@ -93,7 +94,7 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
     for change in changes:
         by_guild.setdefault(change.for_guild, []).append(change)
     for guild_id, own in by_guild.items():
-        server = f" in {guild_name(services, guild_id)}" if guild_id else ""
+        server = guild_name(services, guild_id) if guild_id else ""
         for change, next_change in zip(own, [*own[1:], None], strict=True):
             # In a guild, a change to no version gives the word to the version of all guilds.
             if change.version or not guild_id:
@@ -115,38 +116,49 @@ def _add_beginning(base: VersionTimeline, changes: Sequence[Promotion]) -> None:
     if changes and changes[0].version is None:
         return
     end = changes[0].at if changes else None
-    base.live_periods.insert(0, VersionPeriod(0.0, end, 100, "from the beginning"))
+    base.live_periods.insert(0, VersionPeriod(0.0, end, 100, gettext_lazy("from the beginning")))
 
 
 def score_text(installed: InstalledVersion) -> str:
     """Held-out loss of the base model and of the version."""
     card = installed.scorecard
     if not card.is_measured:
-        return "not measured"
-    return f"{format_figure(card.loss_base)} → {format_figure(card.loss_tuned)}"
+        return gettext_lazy("not measured")
+    return gettext_lazy(
+        "{base} → {tuned}",
+        base=localisable_number(format_figure(card.loss_base)),
+        tuned=localisable_number(format_figure(card.loss_tuned)),
+    )
 
 
 def _live_period(change: Promotion, next_change: Promotion | None, server: str) -> VersionPeriod:
-    how = f"{CHANGE_TEXTS[change.kind]}{server}"
+    how = CHANGE_TEXTS[change.kind]
+    if server:
+        how = gettext_lazy("{change} in {server}", change=how, server=server)
     if next_change is None:
         return VersionPeriod(change.at, None, 100, how)
     if next_change.kind == "withdrawal":
-        ended = "withdrawn"
+        ended = gettext_lazy("withdrawn")
     elif "rollback" in next_change.kind:
-        ended = "rolled back"
+        ended = gettext_lazy("rolled back")
+    elif next_change.version is None:
+        ended = gettext_lazy("the base model followed")
     else:
-        ended = f"{version_label(next_change.version)} followed"
+        ended = gettext_lazy("{version} followed", version=next_change.version)
     return VersionPeriod(change.at, next_change.at, share=100, how=how, ended=ended)
 
 
 def _rollout_period(rollout: Rollout) -> VersionPeriod:
     ended = ""
     if rollout.ending:
-        ended = ENDING_LABELS.get(rollout.ending, f"rolled back automatically, {rollout.why}")
+        automatic = gettext_lazy("rolled back automatically, {why}", why=rollout.why)
+        ended = ENDING_LABELS.get(rollout.ending, automatic)
     return VersionPeriod(
         begin=rollout.started_at,
         end=rollout.ended_at,
         share=rollout.share,
-        how="on trial in one channel" if rollout.only_channel else "on trial",
+        how=gettext_lazy("on trial in one channel")
+        if rollout.only_channel
+        else gettext_lazy("on trial"),
         ended=ended,
     )

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
+from bot.platform.localisation import Language, gettext_lazy, localisable_number, localise
+from bot.platform.web_kit.page_texts import LocalisableMarkup, PageTexts
 from bot.platform.web_kit.templating import format_time
 from bot.versions.web.timeline import VersionTimeline
 
@@ -27,6 +29,12 @@ def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) 
     """A row per version with its score: a dot where it was made, a bar while it was live, a thin
     bar while on trial.
     """
+    return LocalisableMarkup.drawn_by(lambda language: _draw(name, timelines, now, language))
+
+
+def _draw(
+    name: str, timelines: Sequence[VersionTimeline], now: float, language: Language
+) -> Markup:
     times = []
     for timeline in timelines:
         if timeline.installed:
@@ -46,13 +54,15 @@ def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) 
     drawn = list(_time_ticks(axis, height))
     for row, timeline in enumerate(shown):
         drawn += _timeline_row(timeline, row, axis, now)
-    descriptions = Markup(" ").join(_row_description(timeline) for timeline in shown)
-    label = Markup("The versions of {} in time. {}").format(name, descriptions)
+    descriptions = Markup(" ").join(_row_description(timeline, language) for timeline in shown)
+    label = localise(gettext_lazy("The versions of {name} in time.", name=name), language)
+    label = Markup("{} {}").format(label, descriptions)
+    title = localise(gettext_lazy("Live versions of {name}", name=name), language)
     return Markup(
-        '<figure class="chart lives"><figcaption>Live versions of {name}</figcaption>'
+        '<figure class="chart lives"><figcaption>{title}</figcaption>'
         '<svg role="img" aria-labelledby="lives" viewBox="0 0 {width} {height}">{drawn}</svg>'
         '<p id="lives" hidden>{label}</p></figure>'
-    ).format(name=name, width=WIDTH, height=height, drawn=Markup("").join(drawn), label=label)
+    ).format(title=title, width=WIDTH, height=height, drawn=Markup("").join(drawn), label=label)
 
 
 @dataclass(frozen=True)
@@ -105,18 +115,23 @@ def _timeline_row(
         )
 
 
-def _row_description(timeline: VersionTimeline) -> Markup:
+def _row_description(timeline: VersionTimeline, language: Language) -> Markup:
     """A sentence for those who do not see the drawing."""
+    texts = PageTexts(language)
     facts = list[str]()
     if timeline.installed:
-        facts.append(Markup("made {}").format(format_time(timeline.installed.installed_at)))
+        made = format_time(timeline.installed.installed_at, language)
+        facts.append(texts.gettext("made %(at)s", at=made))
     if timeline.better is not None:
-        facts.append(f"held-out loss {timeline.better:+.0%}")
+        better = localisable_number(f"{timeline.better:+.0%}")
+        facts.append(texts.gettext("held-out loss %(change)s", change=better))
     for period in timeline.live_periods:
         if period.begin:
-            facts.append(Markup("live from {}").format(format_time(period.begin)))
+            begin = format_time(period.begin, language)
+            facts.append(texts.gettext("live from %(begin)s", begin=begin))
         else:
-            facts.append("live at first")
+            facts.append(texts.gettext("live at first"))
     if timeline.answers:
-        facts.append("answers now")
-    return Markup("{}: {}.").format(timeline.name, Markup(", ").join(facts))
+        facts.append(texts.gettext("answers now"))
+    name = localise(timeline.name, language)
+    return Markup("{}: {}.").format(name, Markup(", ").join(facts))

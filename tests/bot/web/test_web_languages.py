@@ -1,0 +1,252 @@
+"""The pages in the browser's language: which one it is, that texts in it are escaped, and that a
+page says nothing in English that its catalogue has in that language.
+"""
+
+import re
+from functools import cache
+from html.parser import HTMLParser
+
+import pytest
+from babel.messages.catalog import Catalog
+from jinja2 import Environment, nodes
+from markupsafe import Markup
+
+from bot.platform import localisation
+from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
+from bot.platform.web_kit.page_language import choose_language, language_tag
+from bot.platform.web_kit.page_texts import PageTexts
+from bot.platform.web_kit.templating import (
+    FLASH_COOKIE,
+    format_bytes,
+    format_count,
+    format_inline_code,
+    format_left,
+    format_percent,
+    format_seconds,
+    format_time,
+)
+from personas.home.atomic_files import write_file
+from tests.bot.web.test_web_score_cards import put_two
+from tests.test_package import ROOT
+from tools.catalogues import compile_catalogue, read_catalogue
+
+TEMPLATES = sorted((ROOT / "bot").glob("**/templates/*.html"))
+SPLIT_PATTERN = re.compile(r"(</?[a-z][^<>]*>)|%\(\w+\)s|\{\w*(?:![rs])?(?::[^{}]*)?\}")
+SHOWN_ATTRIBUTES = ("aria-label", "title", "placeholder", "alt", "data-label")
+PAGES = (
+    "/dashboard",
+    "/dashboard/personas",
+    "/dashboard/personas/ballast",
+    "/dashboard/personas/ballast/lore",
+    "/dashboard/personas/ballast/versions",
+    "/dashboard/personas/ballast/versions/v1/promote",
+    "/dashboard/new-persona",
+    "/dashboard/cards",
+    "/dashboard/cards/ballast/v1",
+    "/dashboard/cards/two?a=ballast/v1&b=ballast/v2",
+    "/dashboard/cards/compare",
+)
+HOSTILE = '<script>alert("x")</script>'
+every_translation = pytest.mark.parametrize("language", TRANSLATED_LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("", "en"),
+        ("de", "de"),
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
+        ("es-MX", "es"),
+        ("es-419;q=0.5, vi;q=0.7", "vi"),
+        ("fr-FR,fr;q=0.9,de;q=0.5", "de"),
+        ("en-GB,de;q=0.9", "en"),
+        ("de;q=0,es;q=0.1", "es"),
+        ("de;q=2,es;q=0.1", "es"),
+        ("DE-de", "de"),
+        ("*", "en"),
+        ("fr", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh_Hans"),
+        ("zh-Hans", "zh_Hans"),
+        ("zh-Hans-TW", "zh_Hans"),
+        ("zh", "zh_Hans"),
+        ("zh-TW,zh;q=0.9,en;q=0.8", "en"),
+        ("zh-Hant-CN", "en"),
+        ("zh-HK;q=0.9,vi;q=0.3", "vi"),
+        ("<script>", "en"),
+        (f"{'de' * 9},vi", "vi"),
+    ],
+)
+def test_the_language_is_that_which_the_browser_prefers(accepted, language):
+    assert choose_language(accepted) == language
+
+
+async def test_a_page_says_its_language_and_that_it_depends_on_the_request(dashboard):
+    for accepted, tag, title in (
+        ("de-DE,de;q=0.9", "de", "Anmelden"),
+        ("zh-CN", "zh-Hans", "登录"),
+        ("zh-TW", "en", "Sign in"),
+    ):
+        headers = {"Accept-Language": accepted}
+        status, text, got = await dashboard.page("/dashboard/personas/nobody", headers=headers)
+        assert status == 404 and f'<html lang="{tag}">' in text
+        assert got["Content-Language"] == tag and got["Vary"] == "Accept-Language"
+        assert localise(gettext_lazy("Sign in"), choose_language(accepted)) == title
+
+
+async def test_an_errors_page_and_a_message_are_in_the_pages_language(dashboard):
+    headers = {"Accept-Language": "de"}
+    _, text, _ = await dashboard.page("/dashboard/personas/nobody", headers=headers)
+    assert "Es gibt keine Persona &#39;nobody&#39;." in text and "Es gibt: " in text
+    _, _, said = await dashboard.submit("/dashboard/sign-out")
+    cookies = [each.partition(";")[0] for each in said.getall("Set-Cookie")]
+    headers["Cookie"] = next(each for each in cookies if each.startswith(FLASH_COOKIE))
+    _, text, _ = await dashboard.page("/dashboard/personas", headers=headers)
+    assert "Du bist abgemeldet." in text
+
+
+@pytest.fixture
+def hostile_catalogue(tmp_path, monkeypatch):
+    """A catalogue whose translations hold markup."""
+    catalogue = Catalog(locale="de", domain="understudy")
+    catalogue.add("Name", f"Name {HOSTILE}")
+    catalogue.add("<b>%(name)s</b> is <i>here</i>.", f"<i>Da</i> ist <b>%(name)s</b>{HOSTILE}<u>.")
+    catalogue.add(("%(num)s reply", "%(num)s replies"), (f"%(num)s {HOSTILE}", "%(num)s Antworten"))
+    path = tmp_path / "de" / "LC_MESSAGES" / "understudy.mo"
+    path.parent.mkdir(parents=True)
+    write_file(path, compile_catalogue(catalogue))
+    monkeypatch.setattr(localisation, "CATALOGUE_FOLDER", tmp_path)
+    localisation._catalogue.cache_clear()
+    yield PageTexts("de")
+    localisation._catalogue.cache_clear()
+
+
+def test_neither_a_translation_nor_a_value_brings_markup_into_a_page(hostile_catalogue):
+    texts = hostile_catalogue
+    escaped = str(Markup.escape(HOSTILE))
+    assert texts.gettext("Name") == f"Name {escaped}"
+    shown = texts.gettext("<b>%(name)s</b> is <i>here</i>.", name=HOSTILE)
+    # The tags of the template's text stay tags; one that only the translation has is text.
+    assert shown == f"<i>Da</i> ist <b>{escaped}</b>{escaped}&lt;u&gt;."
+    assert texts.ngettext("%(num)s reply", "%(num)s replies", 1) == f"1 {escaped}"
+    assert texts.gettext("%(name)s %%", name=Markup("<b>1</b>")) == "<b>1</b> %"
+    assert format_inline_code(gettext_lazy("Name"), language="de") == f"Name {escaped}"
+
+
+def test_a_persona_with_markup_in_its_name_is_escaped_in_a_sentence():
+    name = gettext_lazy("{name}: card", name=HOSTILE)
+    assert PageTexts("de").gettext("Remove %(name)s", name=name) == (
+        f"{Markup.escape(HOSTILE)}: Karte entfernen"
+    )
+
+
+@pytest.mark.parametrize(
+    "file", TEMPLATES, ids=lambda file: file.relative_to(ROOT / "bot").as_posix()
+)
+def test_the_texts_that_templates_translate_are_their_own(file):
+    """The tags of a marked text are trusted: so no variable may be translated."""
+    environment = Environment(autoescape=True, extensions=["jinja2.ext.i18n"])
+    for call in environment.parse(file.read_text(encoding="utf-8")).find_all(nodes.Call):
+        if isinstance(call.node, nodes.Name) and call.node.name in ("_", "gettext", "ngettext"):
+            literals = call.args[: 2 if call.node.name == "ngettext" else 1]
+            assert all(isinstance(each, nodes.Const) for each in literals), call.lineno
+
+
+def test_numbers_times_and_sizes_are_written_as_the_language_does():
+    def all_languages(text):
+        return [localise(text, language) for language in ("en", *TRANSLATED_LANGUAGES)]
+
+    narrow = "\N{NARROW NO-BREAK SPACE}"
+    comma = f"12{narrow}345"
+    assert all_languages(format_count(12345)) == ["12,345", comma, comma, comma, "12,345"]
+    assert all_languages(format_percent(0.125, 1)) == ["12.5 %", *["12,5 %"] * 3, "12.5 %"]
+    assert all_languages(format_bytes(1536))[2] == "1,5 KiB"
+    assert all_languages(format_seconds(4810)) == [
+        "1 h 20 min", "1 giờ 20 phút", "1 h 20 min", "1 h 20 min", "1 小时 20 分",
+    ]  # fmt: skip
+    assert localise(format_seconds(0.42), "de") == "0,4 s"
+    assert localise(format_left(40), "vi") == "40 giây"
+    shown = [format_time(1_795_500_000, each).striptags() for each in ("en", "de", "zh_Hans")]
+    assert shown == [
+        "24 Nov 2026, 06:00 UTC", "24.11.2026, 06:00 UTC", "2026年11月24日 06:00 UTC",
+    ]  # fmt: skip
+
+
+class ShownTexts(HTMLParser):
+    """The texts that people see or hear of a page: those of elements, and of some attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag, attrs):
+        self._hidden += tag in ("pre", "script", "textarea", "code")
+        self.texts += [value for name, value in attrs if name in SHOWN_ATTRIBUTES and value]
+
+    def handle_endtag(self, tag):
+        self._hidden -= tag in ("pre", "script", "textarea", "code")
+
+    def handle_data(self, data):
+        if not self._hidden and data.strip():
+            self.texts.append(" ".join(data.split()))
+
+
+def pieces(text):
+    """What stands between the tags of a text, with its gaps as groups."""
+    found = [""]
+    for part in re.split(r"(</?[a-z][^<>]*>)", text):
+        if part.startswith("<"):
+            found.append("")
+        else:
+            found[-1] += part
+    for piece in found:
+        literal = SPLIT_PATTERN.sub("", piece).strip(" .,:;()“”")
+        if len(re.findall(r"[A-Za-z]", literal)) > 3:
+            yield piece.strip()
+
+
+@cache
+def english_patterns(language):
+    """Patterns of texts that stand differently in the language."""
+    catalogue = read_catalogue(language)
+    translated = set()
+    for message in catalogue:
+        strings = message.string if isinstance(message.string, tuple) else (message.string,)
+        translated |= {piece for text in strings if message.id for piece in pieces(text)}
+    patterns = {}
+    for message in catalogue:
+        sources = message.id if isinstance(message.id, tuple) else (message.id,)
+        for piece in (piece for text in sources for piece in pieces(text)):
+            if piece not in translated:
+                literal = [
+                    re.escape(part or "") for part in SPLIT_PATTERN.sub("\0", piece).split("\0")
+                ]
+                patterns[piece] = re.compile(".+".join(literal).replace("%%", "%"))
+    return patterns
+
+
+def in_english(page, language, own_words=frozenset()):
+    """The texts of a page, but the personas' own words, that the language says otherwise."""
+    reader = ShownTexts()
+    reader.feed(page)
+    for text in set(reader.texts) - own_words:
+        for source, pattern in english_patterns(language).items():
+            if pattern.fullmatch(text):
+                yield f"{text!r}, which is {source!r}"
+
+
+@every_translation
+async def test_a_page_says_nothing_in_english_that_its_catalogue_has(dashboard, language):
+    put_two(dashboard.home, dashboard.store, dashboard.engine)
+    own_words = {each.about for each in dashboard.services.lore_sets.sets.values()}
+    for path in PAGES:
+        headers = {"Accept-Language": language_tag(language)}
+        status, text, _ = await dashboard.page(path, headers=headers)
+        assert status == 200 and f'lang="{language_tag(language)}"' in text, path
+        assert list(in_english(text, language, own_words)) == [], path
+
+
+async def test_an_english_page_is_found_by_that_check(dashboard):
+    _, text, _ = await dashboard.page("/dashboard")
+    found = list(in_english(text, "de"))
+    assert any("Skip to the page" in each for each in found) and len(found) > 10
