@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import aiohttp
 import discord
 
+from bot.platform.localisation import gettext_lazy
+
 MAX_FETCHED = 20
 """Members whom one page asks Discord for; the next one asks for the others."""
 FETCH_TIMEOUT_S = 3.0
@@ -39,7 +41,7 @@ class MemberNames:
             await asyncio.gather(*fetches)
         for key in unknown:
             _, name = self._fetched.get(key, (0.0, ""))
-            names[key] = name or f"member {key[1]}"
+            names[key] = name or gettext_lazy("member {id}", id=key[1])
         return names
 
     def _known(self, client: discord.Client | None, key: MemberKey) -> str:

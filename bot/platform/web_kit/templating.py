@@ -34,6 +34,7 @@ from bot.platform.web_kit.auth import AUTHENTICATOR, is_signed_in
 from bot.platform.web_kit.page_language import language_tag, request_language
 from bot.platform.web_kit.page_texts import PageTexts
 from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.script_texts import script_texts
 from personas.schemas.formatting import format_size, format_time_left
 
 DASHBOARD = "/dashboard"
@@ -390,7 +391,8 @@ def _join(values: Iterable[object], separator: str = "", *, language: Language) 
 
 def _translate_term(word: str, *, language: Language) -> str:
     """A word of the data, which is translated where the code marks it."""
-    return translate(word, language) if word else ""
+    shown = localise(word, language)
+    return translate(word, language) if word and shown == word else shown
 
 
 @cache
@@ -414,9 +416,11 @@ def _environment(language: Language) -> Environment:
         "gettext": texts.gettext,
         "ngettext": texts.ngettext,
         "language_tag": language_tag(language),
+        "script_texts": script_texts(language),
     }
     environment.filters |= {
         "term": partial(_translate_term, language=language),
+        "shown": texts.finalize,
         "inline_code": partial(format_inline_code, language=language),
         "join": partial(_join, language=language),
         "when": partial(format_time, language=language),

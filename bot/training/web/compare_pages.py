@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from markupsafe import Markup
 
+from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import (
     format_bytes,
@@ -55,7 +56,7 @@ async def get_comparison(request: web.Request) -> web.Response:
     return render_page(
         request,
         "training/compare.html",
-        title=" and ".join(titles) or "Two runs side by side",
+        title=" and ".join(titles) or gettext_lazy("Two runs side by side"),
         jobs=jobs,
         names=[run_view.job_label(services, job) if job else "" for job in jobs],
         paths=[run_view.run_path(job.job_id) if job else "" for job in jobs],
@@ -145,7 +146,11 @@ def _best_loss(record: RunDetails) -> str:
     if best is None:
         return ""
     step, loss = best
-    return f"{loss:.4f} after step {step:,}"
+    return gettext_lazy(
+        "{loss} after step {step}",
+        loss=localisable_number(f"{loss:.4f}"),
+        step=localisable_number(f"{step:,}"),
+    )
 
 
 def _step_count(record: RunDetails) -> str:
@@ -181,16 +186,16 @@ def _final_loss(record: RunDetails) -> str:
 
 
 RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
-    ("State", lambda record: record.job.state),
-    ("Samples trained on", _sample_count),
-    ("Steps", _step_count),
-    ("Total time", _total_time),
-    ("Peak memory", _peak_memory),
-    ("Final training loss", _final_loss),
-    ("Best held-out loss on the way", _best_loss),
-    ("Held-out loss, base model", _score_reader("loss_base")),
-    ("Held-out loss, as served", _score_reader("loss_tuned")),
-    ("General dialogue, base model", _score_reader("general_loss_base")),
-    ("General dialogue, as served", _score_reader("general_loss_tuned")),
-    ("Gate", _score_reader("verdict")),
+    (gettext_lazy("State"), lambda record: record.job.state),
+    (gettext_lazy("Samples trained on"), _sample_count),
+    (gettext_lazy("Steps"), _step_count),
+    (gettext_lazy("Total time"), _total_time),
+    (gettext_lazy("Peak memory"), _peak_memory),
+    (gettext_lazy("Final training loss"), _final_loss),
+    (gettext_lazy("Best held-out loss on the way"), _best_loss),
+    (gettext_lazy("Held-out loss, base model"), _score_reader("loss_base")),
+    (gettext_lazy("Held-out loss, as served"), _score_reader("loss_tuned")),
+    (gettext_lazy("General dialogue, base model"), _score_reader("general_loss_base")),
+    (gettext_lazy("General dialogue, as served"), _score_reader("general_loss_tuned")),
+    (gettext_lazy("Gate"), _score_reader("verdict")),
 )

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from bot.data.built_datasets import require_dataset
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import DEFAULT_PAGE_SIZE
 from bot.platform.web_kit.templating import (
@@ -56,8 +57,12 @@ async def cancel_run(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         run_view.run_path(job.job_id),
-        f"{run_view.job_label(services, job)} is "
-        f"{'not measured further' if job.card_state else 'cancelled'}.",
+        gettext_lazy(
+            gettext_noop("{run} is not measured further.")
+            if job.card_state
+            else gettext_noop("{run} is cancelled."),
+            run=run_view.job_label(services, job),
+        ),
     )
 
 
@@ -67,7 +72,9 @@ async def resume_run(request: web.Request) -> web.Response:
     services = get_services(request)
     job = services.trainings.resume(request.match_info["job_id"])
     label = run_view.job_label(services, job)
-    message = f"{label} is in the queue again, and will go on where it was."
+    message = gettext_lazy(
+        "{label} is in the queue again, and will go on where it was.", label=label
+    )
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
@@ -102,7 +109,7 @@ async def get_run_list(request: web.Request) -> web.Response:
     return render_page(
         request,
         "training/list.html",
-        title="Training",
+        title=gettext_lazy("Training"),
         running=[describe(job) for job in running],
         open_cards=run_view.list_open_cards(services),
         queue=queue,

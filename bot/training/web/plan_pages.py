@@ -12,6 +12,7 @@ from aiohttp import web
 from bot.data.web.source_pages import DATA_PATH
 from bot.personas.web.lookup import guild_name
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.problems import Problem, redacted_problem
@@ -37,9 +38,9 @@ PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
 MAX_LISTED_PERSONAS = 500
 TASK_CHOICES = (
-    ("persona", "A persona's voice"),
-    ("dialogue", "Dialogue in general"),
-    ("preference", "A persona, by votes"),
+    ("persona", gettext_lazy("A persona's voice")),
+    ("dialogue", gettext_lazy("Dialogue in general")),
+    ("preference", gettext_lazy("A persona, by votes")),
 )
 
 routes = Routes()
@@ -69,8 +70,19 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
     if settings := _parse_settings(text["settings"]):
         body["hyperparameters"] = settings
     if task != "dialogue" and not text["persona"]:
-        errors = [{"field": "persona", "pointer": "#/persona", "detail": "Choose a persona."}]
-        raise Problem("invalid-request", "No persona is chosen.", "Choose one.", errors=errors)
+        errors = [
+            {
+                "field": "persona",
+                "pointer": "#/persona",
+                "detail": gettext_lazy("Choose a persona."),
+            }
+        ]
+        raise Problem(
+            "invalid-request",
+            gettext_lazy("No persona is chosen."),
+            gettext_lazy("Choose one."),
+            errors=errors,
+        )
     return body
 
 
@@ -184,7 +196,9 @@ async def post_plan_form(request: web.Request) -> web.Response:
         if given.get("start"):
             job = (await start_training(request, body)).job
             return redirect_to(
-                request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued."
+                request,
+                f"{DASHBOARD}/training/{job.job_id}",
+                gettext_lazy("{name} is queued.", name=job.name),
             )
         planned = await plan_training(request, body)
     except UnderstudyError as error:
@@ -242,7 +256,7 @@ async def _render_plan_form(
     return render_page(
         request,
         "data/plan.html",
-        title="Plan a training",
+        title=gettext_lazy("Plan a training"),
         problem=problem,
         ids={"dataset_path": "dataset", "hyperparameters": "settings"},
         given=fields,
@@ -275,7 +289,7 @@ def _list_personas(services: Services, chosen: str) -> list[tuple[str, str]]:
 
 def _learner_name(services: Services, wanted: TrainingRequest) -> str:
     owned = services.personas.find_owner(wanted.persona or "")
-    return owned[1].name if owned else "The dialogue adapter"
+    return owned[1].name if owned else gettext_lazy("The dialogue adapter")
 
 
 def _plan_context(request: web.Request, stored: StoredPlan, services: Services) -> dict[str, Any]:
@@ -299,9 +313,11 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
         "notes": [redact_paths(note, services.home) for note in services.training_notes(wanted)],
         "lengths": bar_chart(
-            "Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"
+            gettext_lazy("Tokens per sample, prompt and reply"),
+            plan.tokens_per_sample.rows,
+            "samples",
         ),
-        "composition": bar_chart("Samples by source", sources, "samples"),
+        "composition": bar_chart(gettext_lazy("Samples by source"), sources, "samples"),
         "command": shell_command(command, services.home) if command else "",
         "curl": curl_command(stored.body, f"http://{request.host}"),
     }

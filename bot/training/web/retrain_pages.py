@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.training.web.run_view import TRAINING_PATH
@@ -20,7 +21,7 @@ async def get_retrain_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "training/all.html",
-        title="Train all personas again",
+        title=gettext_lazy("Train all personas again"),
         plan=plan,
         shown=lambda text: redact_paths(text, services.home),
     )
@@ -32,8 +33,11 @@ async def post_retrain(request: web.Request) -> web.Response:
     services = get_services(request)
     plan = services.retrain_all.start(OPERATOR_GUILD_ID)
     queued = sum(1 for item in plan.items if item.job)
-    message = f"{queued} of {len(plan.items)} trainings are queued."
+    message = gettext_lazy(
+        "{queued} of {count} trainings are queued.", queued=queued, count=len(plan.items)
+    )
     refused = [f"{item.persona_id}: {item.error}" for item in plan.items if item.error]
     if refused:
-        message += f" Refused: {redact_paths(' '.join(refused), services.home)}"
+        reasons = redact_paths(" ".join(refused), services.home)
+        message = join_texts(message, gettext_lazy("Refused: {reasons}", reasons=reasons))
     return redirect_to(request, TRAINING_PATH, message)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
+from bot.platform.localisation import gettext_lazy
 from personas.schemas.training_events import (
     TRAINER_EVENT,
     Epoch,
@@ -24,8 +25,8 @@ EVENTS_FILE = "events.jsonl"
 BLOCK_BYTES = 2**20
 """Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
-STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
-DISTILLING_STAGE_NAMES = {1: "the persona", 2: "distillation"}
+STAGE_NAMES = {1: gettext_lazy("general dialogue"), 2: gettext_lazy("the persona")}
+DISTILLING_STAGE_NAMES = {1: gettext_lazy("the persona"), 2: "distillation"}
 DEFAULT_SMOOTHING = 0.9
 MAX_SMOOTHING = 0.99
 REPORT_FILES = (

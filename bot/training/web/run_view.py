@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bot.personas.web.lookup import guild_name
 from bot.platform.discord_kit.member_names import MemberKey, MemberNames
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy, join_texts, localisable_number, ngettext_lazy
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.templating import DASHBOARD
 from bot.services import Services
@@ -99,7 +100,7 @@ def job_list_item(
         path=run_path(job.job_id),
         kind=STATE_CLASSES[job.state],
         server=job_guild_name(services, job.guild_id),
-        person=names.get((job.guild_id, job.requested_by), "the operator"),
+        person=names.get((job.guild_id, job.requested_by), gettext_lazy("the operator")),
         own_name=given_job_name(job),
         seconds=seconds,
         attempt_s=attempt_s,
@@ -107,7 +108,7 @@ def job_list_item(
         doing=doing or redact_paths(progress_text(job), services.home),
         verdict=verdict,
         verdict_kind=VERDICT_CLASSES.get(verdict, ""),
-        loss=f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
+        loss=localisable_number(f"{card.loss_base:.3f} → {card.loss_tuned:.3f}") if card else "",
     )
 
 
@@ -159,7 +160,12 @@ def progress_text(job: TrainingJob) -> str:
         return ""
     match job.progress:
         case Progress() as at:
-            return f"step {at.step:,} of {at.of:,}, loss {at.loss:.3f}"
+            return gettext_lazy(
+                "step {step} of {of}, loss {loss}",
+                step=localisable_number(f"{at.step:,}"),
+                of=localisable_number(f"{at.of:,}"),
+                loss=localisable_number(f"{at.loss:.3f}"),
+            )
         case Phase() as at:
             return at.detail
     return "starting"
@@ -169,17 +175,24 @@ def job_guild_name(services: Services, guild_id: int) -> str:
     """Name of a job's server, if the bot sees it; the operator's jobs belong to none."""
     if guild_id:
         return guild_name(services, guild_id)
-    return "the operator's"
+    return gettext_lazy("the operator's")
 
 
 def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob]) -> str:
     """Explain why a queued job has not started; `place` 1 is the next."""
     if services.queue.is_held:
-        return "Nothing begins while a member's data are being forgotten."
-    before = ""
+        return gettext_lazy("Nothing begins while a member's data are being forgotten.")
+    before: str = ""
     if running:
-        before = f"{job_label(services, running[0])} is in training; one runs at a time."
+        before = gettext_lazy(
+            "{job_label} is in training; one runs at a time.",
+            job_label=job_label(services, running[0]),
+        )
     if place == 1:
-        return before or "It begins now."
-    others = "one other is" if place == 2 else f"{place - 1} others are"
-    return f"{before} {others.capitalize()} before it; servers take turns.".strip()
+        return before or gettext_lazy("It begins now.")
+    others = ngettext_lazy(
+        "One other is before it; servers take turns.",
+        "{count} others are before it; servers take turns.",
+        place - 1,
+    )
+    return join_texts(before, others) if before else others

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
@@ -56,7 +57,7 @@ async def get_written_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "training/written.html",
-        title=f"Written for {run_view.job_label(services, job)}",
+        title=gettext_lazy("Written for {job_label}", job_label=run_view.job_label(services, job)),
         job=job,
         run_path=run_view.run_path(job.job_id),
         replies=shown,
@@ -77,8 +78,12 @@ async def post_written_page(request: web.Request) -> web.Response:
     if not can_change(job):
         raise Problem(
             "conflict",
-            "These replies cannot be changed any more: the run trains on them, or has ended.",
-            "Start another training from the card, and tick that you read the replies first.",
+            gettext_lazy(
+                "These replies cannot be changed any more: the run trains on them, or has ended."
+            ),
+            gettext_lazy(
+                "Start another training from the card, and tick that you read the replies first."
+            ),
         )
     form = await read_form(request)
     file = written_file(job_folder(services.home, job.job_id))
@@ -90,18 +95,29 @@ async def post_written_page(request: web.Request) -> web.Response:
     path = f"{run_view.run_path(job.job_id)}/written"
     first = form.get("first", "").lstrip("0")
     query = f"?first={first}" if first.isascii() and first.isdecimal() else ""
-    return redirect_to(request, path + query, "Struck out." if strikes else "Changed.")
+    return redirect_to(
+        request, path + query, gettext_lazy("Struck out.") if strikes else gettext_lazy("Changed.")
+    )
 
 
 def _require_usable(text: str) -> None:
     """Raise `Problem` for a reply that is empty or too long."""
     if not text:
-        raise Problem("invalid-request", "The reply is empty.", "Write one, or strike it out.")
+        raise Problem(
+            "invalid-request",
+            gettext_lazy("The reply is empty."),
+            gettext_lazy("Write one, or strike it out."),
+        )
     if len(text) > MAX_REPLY_CHARS:
         raise Problem(
             "invalid-request",
-            f"The reply has {len(text):,} characters.",
-            f"{MAX_REPLY_CHARS:,} are the most.",
+            gettext_lazy(
+                "The reply has {count} characters.", count=localisable_number(f"{len(text):,}")
+            ),
+            gettext_lazy(
+                "{max_reply_chars} are the most.",
+                max_reply_chars=localisable_number(f"{MAX_REPLY_CHARS:,}"),
+            ),
         )
 
 
@@ -118,7 +134,9 @@ def _change(file: Path, number: str, text: str) -> None:
         replies = read_written(file)
         if number not in {str(reply.number) for reply in replies}:
             raise Problem(
-                "not-found", "This reply has been struck out already.", "Load the page again."
+                "not-found",
+                gettext_lazy("This reply has been struck out already."),
+                gettext_lazy("Load the page again."),
             )
         changed = []
         for reply in replies:

@@ -22,7 +22,7 @@ from bot.versions.web import scorecard_comparison, scorecard_view
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder, score_card_file
 from personas.schemas.base import explain_validation_error
 from personas.schemas.formatting import format_value
-from personas.schemas.scorecard import SIDE_LABELS, ScoreCard
+from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training_events import ScoreSummary
 
 SCORECARDS_PATH = f"{DASHBOARD}/cards"
@@ -244,7 +244,7 @@ def render_card(
         criteria=_criterion_rows(card),
         sentences=scorecard_view.verdict_sentences(card.verdict) if card and card.verdict else [],
         shown_prompts=SHOWN_PROMPTS,
-        sides=SIDE_LABELS,
+        sides=scorecard_view.SIDE_TEXTS,
         reply_order=scorecard_view.SIDES_BY_INTEREST,
         colours=scorecard_view.VERDICT_CLASSES,
         files=files,

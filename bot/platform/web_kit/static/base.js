@@ -1,7 +1,14 @@
-/** On every page: times in the reader's own zone. Pages work without it. */
+/** On every page: times in the reader's own zone, and the texts of scripts in the page's language. Pages work without
+    it. */
 
-const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const drawn = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" });
+const TEXTS = JSON.parse(document.body.dataset.texts ?? "{}");
+const LANGUAGE = document.documentElement.lang;
+const COMMA_LANGUAGES = ["vi", "de", "es"];
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+/** Where a page is English, dates are written as the browser does. */
+export const dateLanguage = LANGUAGE === "en" ? undefined : LANGUAGE;
+const shown = new Intl.DateTimeFormat(dateLanguage, { dateStyle: "medium", timeStyle: "short" });
+const drawn = new Intl.DateTimeFormat(dateLanguage, { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" });
 
 /** Write the times below an element in the reader's zone; what they said in UTC becomes their title. Those of a drawing
     are short. */
@@ -13,6 +20,22 @@ export function localTimes(root = document) {
   for (const text of root.querySelectorAll("text[data-at]")) {
     text.textContent = drawn.format(new Date(text.dataset.at));
   }
+}
+
+/** A text in the page's language, with its gaps, such as `{name}`, filled. */
+export function translate(text, values = {}) {
+  return (TEXTS[text] ?? text).replace(/\{(\w+)\}/g, (gap, name) => values[name] ?? gap);
+}
+
+/** A number in English as the page's language writes it; see `localisable_number` in bot/platform/localisation.py. */
+export function localNumber(text) {
+  if (!COMMA_LANGUAGES.includes(LANGUAGE)) return text;
+  return text.replaceAll(",", "\u202f").replaceAll(".", ",");
+}
+
+/** A whole number with separators of thousands. */
+export function wholeNumber(value) {
+  return localNumber(WHOLE.format(value));
 }
 
 /** Say something, words or elements, to whoever reads the page, where forms say what they did. Gives the line. */

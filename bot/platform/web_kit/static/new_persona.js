@@ -1,5 +1,6 @@
 /** The form of a new persona: its faults and its first line while one writes, and a sample reply. Without this it still works. */
 
+import { translate, wholeNumber } from "./base.js";
 import { eventsOf, posted, settled } from "./personas.js";
 
 const EXAMPLES = 3;
@@ -32,16 +33,18 @@ function showFaults(wrong, left) {
 /** Show the name and the first line; at once as they are typed, then as the bot says it will send them. */
 function showFirstLine(line) {
   const name = part("name").value.trim();
-  part("shown-name").textContent = name || "Their name";
+  part("shown-name").textContent = name || translate("Their name");
   if (!part("face").querySelector("img")) part("face").textContent = [...name][0] ?? "?";
-  part("shown-line").textContent = line || "Their first line appears here.";
+  part("shown-line").textContent = line || translate("Their first line appears here.");
   part("shown-line").classList.toggle("muted", !line);
 }
 
 function show({ first_line: line, prompt, tokens, context_tokens: room }) {
   showFirstLine(line || part("first_mes").value);
   part("prompt").textContent = prompt;
-  part("tokens").textContent = tokens === null ? "" : `${tokens} of ${room} tokens of every prompt`;
+  part("tokens").textContent = tokens === null
+    ? ""
+    : translate("{count} of {all} tokens of every prompt", { count: wholeNumber(tokens), all: wholeNumber(room) });
 }
 
 function watch(form) {
@@ -87,8 +90,8 @@ function watchHello() {
     if (name === "text") part("reply").textContent += data.text;
     if (name === "problem") part("made").textContent = `${data.detail} ${data.advice ?? ""}`;
     if (name === "reply") {
-      part("reply").textContent = data.text || "(nothing came out)";
-      part("made").textContent = "by the base model, untrained";
+      part("reply").textContent = data.text || translate("(nothing came out)");
+      part("made").textContent = translate("by the base model, untrained");
     }
   }
 
@@ -104,7 +107,7 @@ function watchHello() {
       if (!answer.ok) take({ name: "problem", data: await answer.json() });
       else for await (const event of eventsOf(answer)) take(event);
     } catch (error) {
-      part("made").textContent = error.name === "AbortError" ? "Stopped." : "The bot does not answer.";
+      part("made").textContent = translate(error.name === "AbortError" ? "Stopped." : "The bot does not answer.");
     } finally {
       part("answer").removeAttribute("aria-busy");
       part("hello").disabled = false;

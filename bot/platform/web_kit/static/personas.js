@@ -1,9 +1,8 @@
 /** The card's form: tokens and faults while one writes, the voice before it is kept. Without this both still work. */
 
-import { say } from "./base.js";
+import { localNumber, say, translate, wholeNumber } from "./base.js";
 
 const WAIT_MS = 400;
-const number = new Intl.NumberFormat("en");
 
 /** What the form says of the card, as the REST interface takes it. */
 function cardIn(form) {
@@ -31,7 +30,7 @@ export function settled(call) {
       try {
         await call(running.signal);
       } catch (error) {
-        if (error.name !== "AbortError") say("The bot does not answer: token counts may be outdated.");
+        if (error.name !== "AbortError") say(translate("The bot does not answer: token counts may be outdated."));
       }
     }, WAIT_MS);
   };
@@ -74,11 +73,11 @@ function showFaults(form, wrong) {
 
 function showTokens(form, tokens) {
   for (const count of form.querySelectorAll("[data-count]")) {
-    count.textContent = number.format(tokens.fields[count.dataset.count] ?? 0);
+    count.textContent = wholeNumber(tokens.fields[count.dataset.count] ?? 0);
   }
   for (const part of form.querySelectorAll("[data-room]")) {
     const value = tokens[part.dataset.room];
-    const shown = part.dataset.room === "share" ? `${Math.round(value * 100)} %` : number.format(value);
+    const shown = part.dataset.room === "share" ? `${Math.round(value * 100)} %` : wholeNumber(value);
     part.textContent = value === null ? "–" : shown;
   }
   form.querySelector("meter").value = tokens.tokens ?? tokens.context_tokens;
@@ -96,7 +95,7 @@ function watchCard(form) {
     showFaults(form, found.wrong);
     showTokens(form, found.tokens);
     const faults = Object.values(found.wrong);
-    told.textContent = faults.length ? faults.join(" ") : `The card takes ${found.tokens.tokens} tokens.`;
+    told.textContent = faults.length ? faults.join(" ") : translate("The card takes {count} tokens.", { count: wholeNumber(found.tokens.tokens) });
   });
   form.addEventListener("input", (event) => {
     if (!event.target.closest("fieldset")) return;
@@ -160,16 +159,19 @@ function hearVoice(form) {
     if (name === "text") reply.textContent += data.text;
     if (name === "problem") made.textContent = plain(`${data.detail} ${data.advice ?? ""}`);
     if (name === "reply") {
-      reply.textContent = data.text || "(nothing came out)";
-      by.textContent = data.version ?? "base model";
+      reply.textContent = data.text || translate("(nothing came out)");
+      by.textContent = data.version ?? translate("base model");
       const lore = data.lore.map((hit) => hit.source).join(", ");
       const notes = [
-        lore && `lore: ${lore}`,
-        data.finish === "length" && "cut off at the length limit",
-        data.repeated && "ended at a repetition, which was removed",
-        data.shortened && "the message was too long: its middle was left out",
+        lore && translate("lore: {names}", { names: lore }),
+        data.finish === "length" && translate("cut off at the length limit"),
+        data.repeated && translate("ended at a repetition, which was removed"),
+        data.shortened && translate("the message was too long: its middle was left out"),
       ];
-      const counts = `${data.new_tokens} new tokens, ${data.prompt_tokens} in the prompt`;
+      const counts = translate("{count} new tokens, {prompt} in the prompt", {
+        count: wholeNumber(data.new_tokens),
+        prompt: wholeNumber(data.prompt_tokens),
+      });
       made.textContent = [counts, ...notes.filter(Boolean)].join("; ");
     }
   }
@@ -187,7 +189,7 @@ function hearVoice(form) {
       if (!answer.ok) take({ name: "problem", data: await answer.json() });
       else for await (const event of eventsOf(answer)) take(event);
     } catch (error) {
-      made.textContent = error.name === "AbortError" ? "Stopped." : "The bot does not answer.";
+      made.textContent = translate(error.name === "AbortError" ? "Stopped." : "The bot does not answer.");
     } finally {
       end();
     }
@@ -210,7 +212,7 @@ function watchText(form) {
   const box = document.getElementById(count.dataset.live);
   box.addEventListener("input", settled(async (signal) => {
     const answer = await posted("/tokens", { texts: { text: box.value } }, signal);
-    if (answer.ok) count.textContent = number.format((await answer.json()).tokens.text);
+    if (answer.ok) count.textContent = wholeNumber((await answer.json()).tokens.text);
   }));
 }
 
@@ -245,17 +247,20 @@ function sendAdapter(form) {
     request.setRequestHeader("Accept", "text/html");
     request.upload.addEventListener("progress", ({ loaded, total }) => {
       bar.value = loaded / total;
-      words.textContent = `Uploading: ${Math.floor((100 * loaded) / total)} % of ${(total / 2 ** 20).toFixed(1)} MiB`;
+      words.textContent = translate("Uploading: {percent} % of {size} MiB", {
+        percent: Math.floor((100 * loaded) / total),
+        size: localNumber((total / 2 ** 20).toFixed(1)),
+      });
     });
     request.addEventListener("load", () => {
       const { status, response } = request;
       if (status < 400) return location.assign(form.action.replace(/\/import$/, ""));
       end([...(response?.querySelectorAll(".problem p:not(.muted)") ?? [])].map((line) => line.textContent).join(" "));
     });
-    request.addEventListener("error", () => end("The bot cannot be reached. Send it again."));
-    request.addEventListener("abort", () => end("The upload was cancelled."));
+    request.addEventListener("error", () => end(translate("The bot cannot be reached. Send it again.")));
+    request.addEventListener("abort", () => end(translate("The upload was cancelled.")));
     error.textContent = "";
-    words.textContent = "Uploading…";
+    words.textContent = translate("Uploading…");
     box.hidden = false;
     request.send(new FormData(form));
   });

@@ -1,5 +1,6 @@
 /** Shows a run of the playground while it is made, and lets its tokens be looked at one by one. */
 
+import { translate } from "./base.js";
 import { hear } from "./live.js";
 
 const run = document.getElementById("run");
@@ -68,8 +69,8 @@ function gone() {
   for (const waiting of run.querySelectorAll(".waiting")) waiting.remove();
   for (const button of document.querySelectorAll("main form:not(#stop) button")) button.disabled = true;
   const again = document.createElement("a");
-  [again.href, again.textContent] = [run.dataset.again, "Start again"];
-  ended("The bot was restarted, which ended this run. Its text stays on this page. ", again, ".");
+  [again.href, again.textContent] = [run.dataset.again, translate("Start again")];
+  ended(`${translate("The bot was restarted, which ended this run. Its text stays on this page.")} `, again, ".");
 }
 
 /** Stopping needs no new page. */

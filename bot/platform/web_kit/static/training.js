@@ -1,11 +1,10 @@
 /** The training pages as things happen: figures at once, what the server draws every few seconds. */
 
-import { localTimes } from "./base.js";
+import { localNumber, localTimes, translate, wholeNumber } from "./base.js";
 import { hear } from "./live.js";
 
 const DRAW_EVERY_MS = 2000;
 const POLL_EVERY_MS = 5000;
-const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const ENDED = ["done", "failed", "cancelled"];
 const OPEN_CARDS = ["waiting", "running"];
 
@@ -62,31 +61,40 @@ function tell(words) {
 }
 
 function duration(seconds) {
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return translate("{first} s", { first: localNumber(seconds.toFixed(1)) });
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole < 60) return translate("{first} s", { first: whole });
+  if (whole < 3600) return translate("{first} min {second} s", { first: Math.floor(whole / 60), second: whole % 60 });
+  return translate("{first} h {second} min", {
+    first: Math.floor(whole / 3600),
+    second: Math.floor((whole % 3600) / 60),
+  });
 }
 
 function size(bytes) {
   const gib = bytes / 2 ** 30;
-  return gib < 1 ? `${WHOLE.format(bytes / 2 ** 20)} MiB` : `${gib.toFixed(1)} GiB`;
+  return gib < 1 ? `${wholeNumber(bytes / 2 ** 20)} MiB` : localNumber(`${gib.toFixed(1)} GiB`);
 }
 
 const FIGURES = {
-  step: (at) => `${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}`,
-  epoch: (at) => at.epoch.toFixed(2),
-  loss: (at) => at.loss.toFixed(4),
-  lr: (at) => String(Number(at.lr.toPrecision(3))),
-  tokens_per_s: (at) => WHOLE.format(at.tokens_per_s),
+  step: (at) => translate("{step} of {of}", { step: wholeNumber(at.step), of: wholeNumber(at.of) }),
+  epoch: (at) => localNumber(at.epoch.toFixed(2)),
+  loss: (at) => localNumber(at.loss.toFixed(4)),
+  lr: (at) => localNumber(String(Number(at.lr.toPrecision(3)))),
+  tokens_per_s: (at) => wholeNumber(at.tokens_per_s),
   memory_bytes: (at) => size(at.memory_bytes),
   held_s: (at) => duration(at.held_s),
 };
 
 function showProgress(at) {
   for (const place of document.querySelectorAll("[data-of]")) place.textContent = FIGURES[place.dataset.of](at);
-  showPosition(at, "training", `Step ${WHOLE.format(at.step)} of ${WHOLE.format(at.of)}, loss ${at.loss.toFixed(3)}`);
+  const loss = localNumber(at.loss.toFixed(3));
+  const detail = translate("step {step} of {of}, loss {loss}", {
+    step: wholeNumber(at.step),
+    of: wholeNumber(at.of),
+    loss,
+  });
+  showPosition(at, "training", detail);
 }
 
 /** Say how far the whole run is, its phase, and when its version will be ready, as the server does. */
@@ -97,25 +105,31 @@ function showPosition(at, phase, detail) {
   position.replaceChildren(PHASE_LABELS[phase]);
   if (typeof at.done === "number") {
     bar.value = at.done;
-    position.prepend(bold(`${WHOLE.format(at.done * 100)} %`), " · ");
+    position.prepend(bold(`${wholeNumber(at.done * 100)} %`), " · ");
   }
-  if (typeof at.left_s === "number") position.append(" · ready in about ", bold(timeLeft(at.left_s)));
+  if (typeof at.left_s === "number") {
+    const [before, after] = translate("ready in about {left}").split("{left}");
+    position.append(` · ${before}`, bold(timeLeft(at.left_s)), after);
+  }
   doing.textContent = detail.slice(0, 1).toUpperCase() + detail.slice(1);
 }
 
 /** As personas/schemas/formatting.py. */
 function timeLeft(seconds) {
-  if (seconds < 95) return `${Math.max(10, Math.round(seconds / 10) * 10)} s`;
+  if (seconds < 95) return translate("{first} s", { first: Math.max(10, Math.round(seconds / 10) * 10) });
   const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 60) return translate("{first} min", { first: minutes });
   const tens = Math.round(minutes / 10) * 10;
-  return `${Math.floor(tens / 60)} h ${tens % 60} min`;
+  return translate("{first} h {second} min", { first: Math.floor(tens / 60), second: tens % 60 });
 }
 
 function showPhase(phase) {
   const rest = document.getElementById("rest-of-card");
   if (rest && phase.share) {
-    rest.textContent = `The rest of its score card is being measured: ${Math.round(phase.share * 100)} %, at most ${duration(phase.eta_s)} left.`;
+    rest.textContent = translate("The rest of its score card is being measured: {percent} %, at most {left} left.", {
+      percent: Math.round(phase.share * 100),
+      left: duration(phase.eta_s),
+    });
   }
   showPosition(phase, phase.name, phase.detail);
 }
@@ -137,7 +151,7 @@ function followRun() {
       place = job.place;
       if (job.state !== run.dataset.state) {
         run.dataset.state = job.state;
-        tell(`${job.name} ${job.version}: ${job.state}.`);
+        tell(`${job.name} ${job.version}: ${translate(job.state)}.`);
       } else if (!moved) return;
       renew(EVERYTHING).catch(drawAll);
     },
@@ -151,7 +165,7 @@ function followRuns() {
   const draw = calmly(() => renew(["now-trains", "now-waits", "all-runs", "decisions", "persona-cards"]));
   hear(runs.dataset.follow, {
     job: (job) => {
-      if (states.has(job.job_id) && states.get(job.job_id) !== job.state) tell(`${job.name} ${job.version}: ${job.state}.`);
+      if (states.has(job.job_id) && states.get(job.job_id) !== job.state) tell(`${job.name} ${job.version}: ${translate(job.state)}.`);
       states.set(job.job_id, job.state);
       draw();
     },
@@ -196,8 +210,12 @@ function markChanges(form) {
       field.closest(".field").classList.toggle("changed", changed.includes(field));
     }
     said.textContent = changed.length
-      ? `Changed: ${changed.map((one) => `${one.dataset.name} ${one.dataset.used || "–"} → ${one.value.trim() || "–"}`).join("; ")}.`
-      : "Nothing is changed.";
+      ? translate("Changed: {settings}.", {
+          settings: changed
+            .map((one) => `${one.dataset.name} ${one.dataset.used || "–"} → ${one.value.trim() || "–"}`)
+            .join("; "),
+        })
+      : translate("Nothing is changed.");
   };
   form.addEventListener("input", mark);
   mark();
