@@ -19,6 +19,8 @@ from bot.safety.actions import DISCLOSURE, MINORS_BREAK, MINORS_DISCLOSURE
 from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.errors import EngineBusyError
 from personas.schemas.training_events import Epoch
+from sandbox import message_text
+from sandbox.message_components import all_components
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_blind_test import takes
 from tests.bot.test_direct_messages import chosen
@@ -74,27 +76,21 @@ async def ask(stage, channel, words, by, member=None):
 
 
 def labels(message):
-    return [
-        button["label"]
-        for row in message["components"]
-        for button in row["components"]
-        if button.get("label")
-    ]
+    return [part["label"] for part in all_components(message["components"]) if part.get("label")]
 
 
 def button_id(message, prefix):
     (found,) = [
-        button["custom_id"]
-        for row in message["components"]
-        for button in row["components"]
-        if button["custom_id"].startswith(prefix)
+        part["custom_id"]
+        for part in all_components(message["components"])
+        if part.get("custom_id", "").startswith(prefix)
     ]
     return found
 
 
 async def told(answer, words):
     """Wait for a private response with these words."""
-    await until(lambda: words in (answer.message or {}).get("content", ""))
+    await until(lambda: words in answer.text)
     assert answer.ephemeral
     return answer.message
 
@@ -353,7 +349,7 @@ CODE = re.compile(r"```.*?```|`[^`]*`|<[^>]*>", re.DOTALL)
 
 def english_in(message):
     """The English words of a message and its buttons, but for code and what members wrote."""
-    shown = [CODE.sub("", message["content"]), *labels(message)]
+    shown = [CODE.sub("", message_text(message)), *labels(message)]
     return ENGLISH_WORDS.findall("\n".join(shown))
 
 
@@ -388,4 +384,4 @@ async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promot
     seen = [answer.message for answer in (queued, status, history, again, rollout, refused, back)]
     own = [each for each in stage.sandbox.messages(QUAY) if each["author"]["username"] == BOT]
     assert len(own) >= 3
-    assert [message["content"] for message in [*seen, *own] if english_in(message)] == []
+    assert [message_text(each) for each in [*seen, *own] if english_in(each)] == []

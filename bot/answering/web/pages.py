@@ -11,6 +11,7 @@ from bot.answering.store import FIELDS, AnsweringSettings, SettingValue
 from bot.answering.texts import NAMES, effective_lines, settings_text
 from bot.generation.web.places import GenerationPlace, find_place, list_places
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
+from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -24,15 +25,28 @@ from personas.schemas.base import FrozenModel
 
 MAX_ID_DIGITS = 19
 HINTS = {
-    "wait_s": f"Seconds for which a reply waits for further lines of its member, up to "
-    f"{MAX_WAIT_S:g}. One reply answers all of them.",
-    "reply_chance": "Share in percent of the messages said to nobody that it answers. With 0, only "
-    "its name, mentions and replies call it.",
-    "quiet_hours": "Such as 22:00-07:00, in the server's time zone. It is silent then, but for "
-    "mentions and replies.",
-    "quiet_mentions": "Whether mentions and replies are silent in quiet hours, too.",
+    "wait_s": gettext_lazy(
+        "Seconds for which a reply waits for further lines of its member, up to "
+        "{max_wait_s}. One reply answers all of them.",
+        max_wait_s=localisable_number(f"{MAX_WAIT_S:g}"),
+    ),
+    "reply_chance": gettext_lazy(
+        "Share in percent of the messages said to nobody that it answers. With 0, only "
+        "its name, mentions and replies call it."
+    ),
+    "quiet_hours": gettext_lazy(
+        "Such as 22:00-07:00, in the server's time zone. It is silent then, but for "
+        "mentions and replies."
+    ),
+    "quiet_mentions": gettext_lazy("Whether mentions and replies are silent in quiet hours, too."),
 }
-CHOICES = {"quiet_mentions": {"": "not set", "yes": "yes", "no": "no"}}
+CHOICES = {
+    "quiet_mentions": {
+        "": gettext_lazy("not set"),
+        "yes": gettext_lazy("yes"),
+        "no": gettext_lazy("no"),
+    }
+}
 routes = Routes()
 
 
@@ -67,12 +81,12 @@ async def post_answering_form(request: web.Request) -> web.Response:
     try:
         changes, seen = changed_fields(form, given, read_fields)
         if not changes:
-            return redirect_to(request, _path(place), "Nothing was changed.")
+            return redirect_to(request, _path(place), gettext_lazy("Nothing was changed."))
         with errors_as_problems("conflict"):
             owned.services.answering.change(place.guild_id, place.channel_id, changes, seen)
     except Problem as problem:
         return _render(request, owned, place, given=given, problem=problem)
-    return redirect_to(request, _path(place), "It holds from the next message on.")
+    return redirect_to(request, _path(place), gettext_lazy("It holds from the next message on."))
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/answering/reset")
@@ -84,7 +98,7 @@ async def post_answering_reset(request: web.Request) -> web.Response:
             owned.services.answering.reset(place.guild_id, place.channel_id)
     except Problem as problem:
         return _render(request, owned, place, given=_stored_texts(place), problem=problem)
-    return redirect_to(request, _path(place), "It is reset.")
+    return redirect_to(request, _path(place), gettext_lazy("It is reset."))
 
 
 def _path(place: GenerationPlace) -> str:
@@ -101,7 +115,11 @@ def _find_place(owned: OwnedPersona, key: str) -> GenerationPlace:
     for text in (guild, channel):
         is_id = text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
         if not is_id or not int(text):
-            raise Problem("not-found", "There is no such channel.", "Choose one on the page.")
+            raise Problem(
+                "not-found",
+                gettext_lazy("There is no such channel."),
+                gettext_lazy("Choose one on the page."),
+            )
     return find_place(owned, int(guild), int(channel))
 
 
@@ -152,7 +170,7 @@ def _render(
     return render_page(
         request,
         "answering/channel.html",
-        title=f"{owned.persona.name}: when it answers",
+        title=gettext_lazy("{name}: when it answers", name=owned.persona.name),
         problem=problem,
         tab="answering",
         owned=owned,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bot.generation.actions import EffectiveGeneration
 from bot.generation.store import NO_CHANNEL, GenerationScope, GenerationSettings
 from bot.personas.web.lookup import OwnedPersona, guild_name
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 
@@ -35,7 +36,7 @@ class GenerationPlace:
         """The place for people."""
         services = self.owned.services
         if not self.guild_id:
-            return "all servers"
+            return gettext_lazy("all servers")
         guild = guild_name(services, self.guild_id)
         if not self.channel_id:
             return guild
@@ -119,4 +120,8 @@ def _channel_ids(owned: OwnedPersona) -> Iterator[str]:
 def _channel_name(services: Services, guild_id: int, channel_id: int) -> str:
     guild = services.client.get_guild(guild_id) if services.client else None
     channel = guild.get_channel_or_thread(channel_id) if guild else None
-    return f"#{channel.name}" if channel else f"channel {channel_id}"
+    return (
+        f"#{channel.name}"
+        if channel
+        else gettext_lazy("channel {channel_id}", channel_id=channel_id)
+    )

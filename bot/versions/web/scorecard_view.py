@@ -87,6 +87,10 @@ TERMS = (
     gettext_noop("contradict the lore, asked in other words"),
     gettext_noop("in the persona's voice"),
     gettext_noop("in its voice, content words masked"),
+    gettext_noop("estimated sense"),
+    gettext_noop("in character"),
+    gettext_noop("the real reply"),
+    gettext_noop("alike"),
 )
 """Words of tables, and those of `personas.schemas.scorecard` that a score card has."""
 Column = TypeVar("Column", bound=str)

@@ -44,6 +44,8 @@ PAGES = (
     "/dashboard/personas/ballast/lore",
     "/dashboard/personas/ballast/versions",
     "/dashboard/personas/ballast/versions/v1/promote",
+    "/dashboard/personas/ballast/replies",
+    "/dashboard/personas/ballast/answering",
     "/dashboard/new-persona",
     "/dashboard/cards",
     "/dashboard/cards/ballast/v1",
