@@ -245,6 +245,11 @@ def _verdict_text(card: ScoreSummary, excerpt: CardExcerpt) -> LocalisableText:
 
 def outcomes_text(verdict: GateVerdict) -> LocalisableText:
     """Count the criteria of a verdict by outcome, in a sentence."""
+    return gettext_lazy("{outcomes}.", outcomes=outcome_counts(verdict))
+
+
+def outcome_counts(verdict: GateVerdict) -> LocalisableText:
+    """Count the criteria of a verdict by outcome."""
     counts = Counter(criterion.outcome for criterion in verdict.criteria)
     parts: list[str] = [
         gettext_lazy(
@@ -256,7 +261,7 @@ def outcomes_text(verdict: GateVerdict) -> LocalisableText:
     for outcome, text in OUTCOME_TEXTS.items():
         if counts[outcome]:
             parts.append(gettext_lazy("{count} {outcome}", count=counts[outcome], outcome=text))
-    return gettext_lazy("{outcomes}.", outcomes=join_texts(*parts, separator=", "))
+    return join_texts(*parts, separator=", ")
 
 
 def _pair_text(pair: SideBySide) -> LocalisableText:

@@ -17,6 +17,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DASHBOARD, render_page
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
+from bot.training.status_text import outcome_counts
 from bot.versions.export import exported_bytes
 from bot.versions.web import scorecard_comparison, scorecard_view
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder, score_card_file
@@ -243,6 +244,7 @@ def render_card(
         parts=list(scorecard_view.score_sections(card)) if card else [],
         criteria=_criterion_rows(card),
         sentences=scorecard_view.verdict_sentences(card.verdict) if card and card.verdict else [],
+        criteria_summary=outcome_counts(card.verdict) if card and card.verdict else "",
         shown_prompts=SHOWN_PROMPTS,
         sides=scorecard_view.SIDE_TEXTS,
         reply_order=scorecard_view.SIDES_BY_INTEREST,

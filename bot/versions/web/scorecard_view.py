@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localisable_number
 from bot.platform.web_kit.charts import IntervalEstimate, bar_chart, interval_chart
+from bot.training.status_text import outcomes_text
 from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import (
@@ -118,7 +119,7 @@ class ScoreSection:
 
 def verdict_sentences(verdict: GateVerdict) -> list[str]:
     """At most three sentences: what passed, the gravest reason, and what to do."""
-    return [verdict.outcomes, *verdict.reasons[:1], *verdict.advice[:1]]
+    return [outcomes_text(verdict), *verdict.reasons[:1], *verdict.advice[:1]]
 
 
 def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
