@@ -214,7 +214,7 @@ async def test_moderators_texts_are_in_their_language(stage):
     answer = await stage.moderator.slash(QUAY, "moderation roles")
     await told(answer, "• Personas trainieren: nur die Moderation")
     refused = await stage.moderator.slash(QUAY, "moderation roles", reset=True)
-    await told(refused, "Du hast keine Aktion genannt. Wähl eine mit der Option `action`.")
+    await told(refused, "Du hast keine Aktion genannt. Wähle eine mit der Option `action`.")
 
 
 async def test_answering_settings_are_in_the_moderators_language(stage):
@@ -368,19 +368,19 @@ async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promot
     stage.backend.on_event(Epoch(epoch=1, train_loss=2.0, eval_loss=2.1, seconds=9.0))
     stage.backend.finish()
     result = await stage.sees("Trainiert: **ballast v1**", since=mark)
-    assert labels(result) == ["In Betrieb nehmen"]
-    await stage.moderator.click(result, "In Betrieb nehmen")
-    await stage.sees("v1 von **Ballast** ist ab der nächsten Antwort in Betrieb.", since=mark)
+    assert labels(result) == ["Live schalten"]
+    await stage.moderator.click(result, "Live schalten")
+    await stage.sees("v1 von **Ballast** ist ab der nächsten Antwort live.", since=mark)
     history = await stage.moderator.slash(QUAY, "finetune history")
-    await told(history, "**Ballast**: v1 ist in Betrieb. Seite 1 von 1.")
+    await told(history, "**Ballast**: v1 ist live. Seite 1 von 1.")
     again = await stage.moderator.slash(QUAY, "finetune promote", version="v1")
-    await told(again, "v1 von **Ballast** ist schon in Betrieb.")
+    await told(again, "v1 von **Ballast** ist schon live.")
     rollout = await stage.moderator.slash(QUAY, "finetune rollout status")
-    await told(rollout, "**Ballast v1** ist in Betrieb und wird bis")
+    await told(rollout, "**Ballast v1** ist live und wird bis")
     refused = await stage.moderator.slash(QUAY, "finetune cancel")
     await told(refused, "Es gibt keinen wartenden oder laufenden Auftrag.")
     back = await stage.moderator.slash(QUAY, "finetune rollback")
-    await until(lambda: "Zurückgenommen: " in (back.message or {}).get("content", ""))
+    await until(lambda: "Zurückgesetzt: " in (back.message or {}).get("content", ""))
     seen = [answer.message for answer in (queued, status, history, again, rollout, refused, back)]
     own = [each for each in stage.sandbox.messages(QUAY) if each["author"]["username"] == BOT]
     assert len(own) >= 3
