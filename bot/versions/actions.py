@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.registry import PersonaRegistry
@@ -37,25 +38,32 @@ VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
 
 
-GATE_SOURCE = "The gate rejects"
-MEMBERS_SOURCE = "Members speak against"
+ObjectionSource = Literal["gate", "members"]
 
 
 @dataclass(frozen=True)
 class PromotionObjections:
-    """Objections to a version: their source, such as "The gate rejects", and the reasons."""
+    """Objections to a version: whose they are, and the reasons."""
 
-    source: str
+    version: str
+    source: ObjectionSource
     reasons: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Say who objects."""
+        if self.source == "gate":
+            return gettext_lazy("The gate rejects {version}", version=self.version)
+        return gettext_lazy("Members speak against {version}", version=self.version)
 
 
 class PromotionObjectedError(RequestError):
     """The gate or members object to a version; promoting it takes an explicit second request."""
 
-    def __init__(self, version: str, objections: PromotionObjections) -> None:
+    def __init__(self, objections: PromotionObjections) -> None:
         reasons = " ".join(objections.reasons)
         super().__init__(
-            f"{objections.source} {version}: {reasons}",
+            f"{objections.title}: {reasons}",
             "Read the reasons, and send `anyway` to promote it all the same.",
         )
         self.objections = objections
@@ -154,7 +162,7 @@ class LiveVersions:
         if not anyway:
             objections = await self.objections(persona_id, version, origin.guild_id)
             if objections:
-                raise PromotionObjectedError(version, objections)
+                raise PromotionObjectedError(objections)
         # Before the row is written, so that a damaged version never goes live.
         await self.load(persona_id, version, origin.guild_id)
         promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
@@ -389,9 +397,9 @@ class LiveVersions:
         for installed in self.store.versions.installed(persona_id):
             card = installed.scorecard
             if installed.version == version and card.verdict == REJECT_VERDICT:
-                return PromotionObjections(GATE_SOURCE, (*members, *card.reasons))
+                return PromotionObjections(version, "gate", (*members, *card.reasons))
         if members:
-            return PromotionObjections(MEMBERS_SOURCE, members)
+            return PromotionObjections(version, "members", members)
         return None
 
     async def _member_objections(

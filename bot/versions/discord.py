@@ -34,7 +34,6 @@ from bot.platform.localisation import (
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
 from bot.versions.actions import (
-    GATE_SOURCE,
     PromotionObjectedError,
     PromotionObjections,
     PromotionResult,
@@ -208,20 +207,17 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
         button = PromoteAnywayButton(
             persona.id, version, language=interaction_language(interaction)
         )
-        question = _objections_text(error.objections, persona, version)
+        question = _objections_text(error.objections, persona)
         await respond(interaction, question, button_view(button))
     else:
         await respond(interaction, promotion_text(result, persona), ephemeral=not result.is_new)
 
 
-def _objections_text(objections: PromotionObjections, persona: Persona, version: str) -> str:
-    head = gettext_lazy(
-        "Members speak against {version} of **{persona}**:", version=version, persona=persona.name
-    )
-    if objections.source == GATE_SOURCE:
-        head = gettext_lazy(
-            "The gate rejects {version} of **{persona}**:", version=version, persona=persona.name
-        )
+def _objections_text(objections: PromotionObjections, persona: Persona) -> str:
+    text = gettext_noop("Members speak against {version} of **{persona}**:")
+    if objections.source == "gate":
+        text = gettext_noop("The gate rejects {version} of **{persona}**:")
+    head = gettext_lazy(text, version=objections.version, persona=persona.name)
     reasons = [gettext_lazy("- {reason}", reason=reason) for reason in objections.reasons]
     return join_texts(head, *reasons, separator="\n")
 

@@ -155,7 +155,8 @@ def _fill(
 ) -> str:
     catalogue = _catalogue(language)
     if count is None:
-        text = catalogue.gettext(source)
+        # Of an empty text, gettext gives the catalogue's head.
+        text = catalogue.gettext(source) if source else ""
     else:
         text = catalogue.ngettext(source, plural, count)
     localised: dict[str, Any] = {}
