@@ -296,7 +296,8 @@ def hide_paths(text: str) -> str:
             return match[0]
         return path.name
 
-    return ABSOLUTE_PATH_PATTERN.sub(last_name, text)
+    shown = ABSOLUTE_PATH_PATTERN.sub(last_name, text)
+    return text if shown == text else shown  # the same object: it may be localisable
 
 
 def redact_paths(text: str, home: Path | None) -> str:

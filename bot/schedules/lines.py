@@ -20,7 +20,7 @@ from bot.chat.senders import CLOCK_SKEW
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import ScheduledLine
 from bot.store import Store
@@ -33,11 +33,11 @@ MAX_PROMPT_CHARS = 300
 MAX_LATE_S = 900.0
 """A line whose time passed longer ago, while the bot was down, is left out."""
 REPLY_OUTCOMES = {
-    "waiting": "being said",
-    "streaming": "being said",
-    "done": "said",
-    "stopped": "stopped",
-    "failed": "failed",
+    "waiting": gettext_lazy("being said"),
+    "streaming": gettext_lazy("being said"),
+    "done": gettext_lazy("said"),
+    "stopped": gettext_lazy("stopped"),
+    "failed": gettext_lazy("failed"),
 }
 NUMBER_BITS = 22
 """Bits of a Discord id below its time."""
@@ -178,10 +178,11 @@ class ScheduledLines:
         if line.handled_at <= line.set_at:
             return ""
         if line.outcome:
-            return f"left out: {line.outcome}"
+            # It is stored in English; its text is in the catalogues.
+            return gettext_lazy("left out: {reason}", reason=LocalisableText(line.outcome))
         moment = _when(line).latest(line.handled_at, self.time_zones.in_guild(line.guild_id))
         reply = self.store.replies.get(line_event_id(moment, line.seq))
-        return REPLY_OUTCOMES[reply.state] if reply else "said"
+        return REPLY_OUTCOMES[reply.state] if reply else gettext_lazy("said")
 
 
 def _name(line: ScheduledLine) -> str:

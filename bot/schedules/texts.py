@@ -2,18 +2,19 @@
 
 import json
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.lines import ScheduledLines
 from bot.schedules.store import ScheduledLine, TrainingSchedule
 from bot.schedules.trainings import ScheduledTrainings, weekly_time
+from bot.training.store import JobState
 
 JOB_OUTCOMES = {
-    "queued": "waits in the queue",
-    "running": "is in training",
-    "done": "is trained",
-    "failed": "has failed",
-    "cancelled": "was cancelled",
+    "queued": gettext_noop("{run} waits in the queue"),
+    "running": gettext_noop("{run} is in training"),
+    "done": gettext_noop("{run} is trained"),
+    "failed": gettext_noop("{run} has failed"),
+    "cancelled": gettext_noop("{run} was cancelled"),
 }
 
 
@@ -35,6 +36,11 @@ def material_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> 
     if "from_card" in options:
         return gettext_lazy("Recipe `{recipe}`, from its card.", recipe=recipe)
     return gettext_lazy("Recipe `{recipe}`.", recipe=recipe)
+
+
+def job_outcome_text(run: str, state: JobState) -> str:
+    """Say what became of the latest training; `run` is its persona and version."""
+    return LocalisableText(JOB_OUTCOMES[state], values={"run": run})
 
 
 def training_time_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> str:

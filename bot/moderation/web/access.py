@@ -18,6 +18,7 @@ from aiohttp import web
 from bot.chat.places import GuildChannel
 from bot.moderation.roles import Action, RolePermissions
 from bot.operations.web.system_state import MAX_DISCONNECTED_S, disconnected_s
+from bot.platform.localisation import gettext_lazy
 from bot.platform.permissions import is_moderator
 from bot.platform.request_origin import RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
@@ -39,7 +40,9 @@ MAX_ASKED_AT_ONCE = 5
 MAX_ID_DIGITS = 19
 PAGE_ACTIONS: tuple[Action, ...] = ("train", "promote")
 """Actions of which one opens a server's pages to members who are no moderators."""
-REFUSAL_ADVICE = "Your servers are listed on the first page. Discord says what you may do in each."
+REFUSAL_ADVICE = gettext_lazy(
+    "Your servers are listed on the first page. Discord says what you may do in each."
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,10 @@ class GuildAccess:
         if not self.allows(*actions):
             raise Problem(
                 "not-allowed",
-                f"You may not do this in {self.guild.name}.",
-                "It takes Manage Server, or a role that `/moderation roles` names for it.",
+                gettext_lazy("You may not do this in {server}.", server=self.guild.name),
+                gettext_lazy(
+                    "It takes Manage Server, or a role that `/moderation roles` names for it."
+                ),
             )
 
     def require_persona(self, persona_id: str) -> Persona:
@@ -86,7 +91,9 @@ class GuildAccess:
         persona = self.services.personas.get(persona_id, self.guild.id)
         if persona is None:
             raise Problem(
-                "not-found", "There is no such persona here.", "The server's page lists them."
+                "not-found",
+                gettext_lazy("There is no such persona here."),
+                gettext_lazy("The server's page lists them."),
             )
         return persona
 
@@ -123,7 +130,9 @@ class GuildAccess:
         has_persona = self.services.store.channels.get(self.guild.id, channel_id) is not None
         if not has_persona or not self.sees(channel) or not isinstance(channel, GuildChannel):
             raise Problem(
-                "not-found", "There is no such channel here.", "The server's page lists them."
+                "not-found",
+                gettext_lazy("There is no such channel here."),
+                gettext_lazy("The server's page lists them."),
             )
         return channel
 
@@ -258,7 +267,9 @@ async def _require_access(request: web.Request) -> GuildAccess:
         access = await _access(request, services, member, int(text))
     if access is None:
         raise Problem(
-            "not-allowed", "This server is not among those that you moderate.", REFUSAL_ADVICE
+            "not-allowed",
+            gettext_lazy("This server is not among those that you moderate."),
+            REFUSAL_ADVICE,
         )
     return access
 
@@ -269,8 +280,8 @@ def _require_member(request: web.Request) -> SignedInMember:
     if member is None:
         raise Problem(
             "not-found",
-            "This page is for moderators who signed in with Discord.",
-            f"The operator's pages begin at {DASHBOARD}.",
+            gettext_lazy("This page is for moderators who signed in with Discord."),
+            gettext_lazy("The operator's pages begin at {path}.", path=DASHBOARD),
         )
     return member
 
@@ -299,7 +310,7 @@ async def _access(
 def _unknown_problem() -> Problem:
     return Problem(
         "not-connected",
-        "Discord does not say right now what you may do.",
-        "Try again in a minute.",
+        gettext_lazy("Discord does not say right now what you may do."),
+        gettext_lazy("Try again in a minute."),
         headers={"Retry-After": "30"},
     )

@@ -14,6 +14,8 @@ from bot.chat.places import channel_ref
 from bot.chat.reply_text import remove_links
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.lookup import (
+    CHOICE_ADVICE,
+    LIST_ADVICE,
     PERSONA,
     channel_choices,
     chosen_channel,
@@ -21,7 +23,7 @@ from bot.moderation.web.lookup import (
     persona_path,
 )
 from bot.moderation.web.score_card_pages import AGE_TEXT
-from bot.platform.localisation import language_of
+from bot.platform.localisation import gettext_lazy, join_texts, language_of
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
@@ -36,7 +38,6 @@ from personas.schemas.chat import Persona
 
 COMPARE = f"{PERSONA}/compare"
 VOTES: tuple[VoteChoice, ...] = get_args(VoteChoice)
-CHOICE_ADVICE = "Choose one on the page."
 routes = MemberRoutes()
 
 
@@ -48,7 +49,13 @@ async def get_blind_test(access: GuildAccess, request: web.Request) -> web.Respo
     try:
         contest = _contest(access, persona, *wanted)
     except UnderstudyError as error:
-        return await _render(access, request, persona, None, why_not=str(error))
+        return await _render(
+            access,
+            request,
+            persona,
+            None,
+            why_not=join_texts(*filter(None, (error.message, error.advice))),
+        )
     return await _render(access, request, persona, contest)
 
 
@@ -73,7 +80,7 @@ async def post_invitation(access: GuildAccess, request: web.Request) -> web.Resp
     try:
         channel = chosen_channel(access, (await read_form(request)).get("channel", ""))
         if channel is None:
-            raise Problem("invalid-request", "No channel is chosen.", CHOICE_ADVICE)
+            raise Problem("invalid-request", gettext_lazy("No channel is chosen."), CHOICE_ADVICE)
         rules = access.services.reply_service.rules
         rules.require_unmuted(persona, channel_ref(channel))
         await invite_members(channel, contest, language_of(access.guild.preferred_locale))
@@ -82,10 +89,12 @@ async def post_invitation(access: GuildAccess, request: web.Request) -> web.Resp
         return await _render(access, request, persona, contest, problem=problem)
     except (discord.HTTPException, aiohttp.ClientError, OSError):
         problem = Problem(
-            "conflict", "Discord does not let the bot write there.", "Choose another channel."
+            "conflict",
+            gettext_lazy("Discord does not let the bot write there."),
+            gettext_lazy("Choose another channel."),
         )
         return await _render(access, request, persona, contest, problem=problem)
-    message = f"The members of #{channel.name} are invited."
+    message = gettext_lazy("The members of #{channel} are invited.", channel=channel.name)
     return redirect_to(request, _contest_path(access, contest), message)
 
 
@@ -97,17 +106,23 @@ async def post_vote(access: GuildAccess, request: web.Request) -> web.Response:
     comparison = _comparison(access, persona, form.get("comparison", ""))
     choice = form.get("choice", "")
     if choice not in VOTES:
-        raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
+        raise Problem(
+            "invalid-request",
+            gettext_lazy("No choice was made."),
+            gettext_lazy("Choose A, B, tie or both bad."),
+        )
     blind_tests = access.services.blind_tests
     result = blind_tests.vote(comparison.seq, access.member.id, choice)
     await blind_tests.record_feedback(result)
     page = f"{persona_path(access, persona)}/compare"
+    message: str = ""
     if result.outcome == "late":
-        message = "These two had waited for a day: the vote does not count. Ask for another."
+        message = gettext_lazy(
+            "These two had waited for a day: the vote does not count. Ask for another."
+        )
         return redirect_to(request, page, message)
-    message = ""
     if result.outcome == "repeated":
-        message = "You had voted on these two; that vote stays."
+        message = gettext_lazy("You had voted on these two; that vote stays.")
     return redirect_to(request, f"{page}/{comparison.seq}", message)
 
 
@@ -117,7 +132,11 @@ async def get_revealed(access: GuildAccess, request: web.Request) -> web.Respons
     persona = _persona(access, request)
     comparison = _comparison(access, persona, request.match_info["comparison"])
     if comparison.choice is None:
-        raise Problem("conflict", "You have not voted on these two yet.", "Vote first.")
+        raise Problem(
+            "conflict",
+            gettext_lazy("You have not voted on these two yet."),
+            gettext_lazy("Vote first."),
+        )
     return await _render(
         access, request, persona, Contest.of(persona, comparison), revealed=comparison
     )
@@ -130,7 +149,7 @@ def _persona(access: GuildAccess, request: web.Request) -> Persona:
     access.require("promote")
     persona = persona_in_path(access, request)
     if access.services.reply_service.rules.age.applies(persona, access.guild_id):
-        raise Problem("not-allowed", AGE_TEXT, "`/finetune compare` works there.")
+        raise Problem("not-allowed", AGE_TEXT, gettext_lazy("`/finetune compare` works there."))
     return persona
 
 
@@ -148,11 +167,15 @@ async def _contest_in_form(access: GuildAccess, request: web.Request, persona: P
 
 def _comparison(access: GuildAccess, persona: Persona, number: str) -> BlindComparison:
     """Return the member's comparison of a persona in the server. Raises `Problem`."""
-    seq = read_id(number, CHOICE_ADVICE)
+    seq = read_id(number, LIST_ADVICE)
     with errors_as_problems("not-found"):
         comparison = access.services.blind_tests.get(seq, access.member.id)
     if comparison.guild_id != access.guild_id or comparison.persona_id != persona.id:
-        raise Problem("not-found", "There is no such comparison here.", "Ask for one.")
+        raise Problem(
+            "not-found",
+            gettext_lazy("There is no such comparison here."),
+            gettext_lazy("Ask for one."),
+        )
     return comparison
 
 
@@ -183,7 +206,7 @@ async def _render(
     return render_page(
         request,
         "servers/compare.html",
-        title=f"{persona.name}: blind test",
+        title=gettext_lazy("{name}: blind test", name=persona.name),
         problem=problem,
         access=access,
         persona=persona,

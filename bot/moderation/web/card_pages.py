@@ -9,10 +9,11 @@ from aiohttp import web
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.lookup import PERSONA, MembersPersona, own_persona_in_path
 from bot.personas.web import card_pages, lore_pages
+from bot.platform.localisation import gettext_lazy
 
 CARD = f"{PERSONA}/card"
 LORE_FILE = f"{CARD}/lore/{{guild}}/{{file}}"
-SHARED_ADVICE = (
+SHARED_ADVICE = gettext_lazy(
     "Its card and lore are the operator's; `/persona lore add` adds lore for this server."
 )
 routes = MemberRoutes()

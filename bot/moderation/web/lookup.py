@@ -5,6 +5,7 @@ from aiohttp import web
 from bot.chat.places import GuildChannel
 from bot.moderation.web.access import GuildAccess
 from bot.personas.web.lookup import OwnedPersona
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import MEMBERS_HOME
 from bot.schedules.web.ids import read_id
@@ -13,7 +14,11 @@ from personas.schemas.chat import Persona
 
 SERVER = f"{MEMBERS_HOME}/{{guild_id}}"
 PERSONA = f"{SERVER}/personas/{{persona_id}}"
-VERSION_ADVICE = "The page of the persona lists the versions that this server may use."
+VERSION_ADVICE = gettext_lazy(
+    "The page of the persona lists the versions that this server may use."
+)
+CHOICE_ADVICE = gettext_lazy("Choose one on the page.")
+LIST_ADVICE = gettext_lazy("The page lists what there is.")
 
 
 class MembersPersona(OwnedPersona):
@@ -49,7 +54,11 @@ def own_persona_in_path(access: GuildAccess, request: web.Request, shared_advice
     """Return the persona of the address, which has to be the server's own. Raises `Problem`."""
     persona = persona_in_path(access, request)
     if not access.owns(persona):
-        raise Problem("not-allowed", f"All servers share {persona.name}.", shared_advice)
+        raise Problem(
+            "not-allowed",
+            gettext_lazy("All servers share {persona}.", persona=persona.name),
+            shared_advice,
+        )
     return persona
 
 
@@ -58,7 +67,13 @@ def require_version(access: GuildAccess, persona: Persona, wanted: str) -> Insta
     for installed in access.services.store.versions.installed(persona.id, access.guild_id):
         if installed.version == wanted:
             return installed
-    raise Problem("not-found", f"{persona.name} has no version {wanted[:20]!r}.", VERSION_ADVICE)
+    raise Problem(
+        "not-found",
+        gettext_lazy(
+            "{persona} has no version {version}.", persona=persona.name, version=repr(wanted[:20])
+        ),
+        VERSION_ADVICE,
+    )
 
 
 def speaking_version(access: GuildAccess, persona: Persona) -> str | None:
@@ -73,7 +88,8 @@ def channel_name(access: GuildAccess, channel_id: int) -> str:
     channel = access.guild.get_channel_or_thread(channel_id)
     if isinstance(channel, GuildChannel) and access.sees(channel):
         return f"#{channel.name}"
-    return "a channel that you do not see"
+    # Translators: it follows "in".
+    return gettext_lazy("a channel that you do not see")
 
 
 def channel_choices(access: GuildAccess) -> list[GuildChannel]:
@@ -90,8 +106,8 @@ def chosen_channel(access: GuildAccess, text: str) -> GuildChannel | None:
     """Return the channel of a form's field; None where none is chosen. Raises `Problem`."""
     if not text:
         return None
-    channel_id = read_id(text, "Choose one on the page.")
+    channel_id = read_id(text, CHOICE_ADVICE)
     for channel in channel_choices(access):
         if channel.id == channel_id:
             return channel
-    raise Problem("not-found", "There is no such channel here.", "Choose one on the page.")
+    raise Problem("not-found", gettext_lazy("There is no such channel here."), CHOICE_ADVICE)

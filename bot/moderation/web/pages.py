@@ -15,7 +15,8 @@ from bot.answering.web.pages import CHOICES, HINTS, read_fields, setting_texts
 from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel, channel_ref
 from bot.moderation.web.access import GuildAccess, MemberRoutes, accesses
-from bot.moderation.web.lookup import SERVER, channel_name, speaking_version
+from bot.moderation.web.lookup import LIST_ADVICE, SERVER, channel_name, speaking_version
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.auth import SignedInMember
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
@@ -32,7 +33,6 @@ from personas.schemas.chat import Persona
 
 CHANNEL = f"{SERVER}/channels/{{channel_id}}"
 SCHEDULES = f"{SERVER}/schedules"
-PAGE_ADVICE = "Choose one on the page."
 routes = MemberRoutes()
 
 
@@ -66,7 +66,7 @@ async def get_servers_page(member: SignedInMember, request: web.Request) -> web.
     return render_page(
         request,
         "servers/list.html",
-        title="Your servers",
+        title=gettext_lazy("Your servers"),
         member=member,
         servers=[(access, _personas(access)) for access in found],
     )
@@ -138,14 +138,16 @@ async def post_channel_form(access: GuildAccess, request: web.Request) -> web.Re
     try:
         changes, seen = changed_fields(form, given, read_fields)
         if not changes:
-            return redirect_to(request, _channel_path(access, channel), "Nothing was changed.")
+            return redirect_to(
+                request, _channel_path(access, channel), gettext_lazy("Nothing was changed.")
+            )
         with errors_as_problems("conflict"):
             access.services.answering.change(
                 access.guild_id, channel.id, changes, seen, by=access.member.id
             )
     except Problem as problem:
         return _render_channel(access, request, channel, given=given, problem=problem)
-    message = "It holds from the next message on."
+    message = gettext_lazy("It holds from the next message on.")
     return redirect_to(request, _channel_path(access, channel), message)
 
 
@@ -159,12 +161,13 @@ async def post_channel_reset(access: GuildAccess, request: web.Request) -> web.R
     except Problem as problem:
         given = _stored_texts(access, channel)
         return _render_channel(access, request, channel, given=given, problem=problem)
-    return redirect_to(request, _channel_path(access, channel), "It is reset.")
+    return redirect_to(request, _channel_path(access, channel), gettext_lazy("It is reset."))
 
 
 def _channel_in_path(access: GuildAccess, request: web.Request) -> GuildChannel:
     access.require()
-    channel_id = read_id(request.match_info["channel_id"], "The server's page lists the channels.")
+    advice = gettext_lazy("The server's page lists the channels.")
+    channel_id = read_id(request.match_info["channel_id"], advice)
     return access.require_channel(channel_id)
 
 
@@ -191,7 +194,9 @@ def _render_channel(
     return render_page(
         request,
         "servers/channel.html",
-        title=f"#{channel.name} in {access.guild.name}",
+        title=gettext_lazy(
+            "#{channel} in {server}", channel=channel.name, server=access.guild.name
+        ),
         problem=problem,
         access=access,
         channel=channel,
@@ -226,7 +231,7 @@ async def get_schedules_page(access: GuildAccess, request: web.Request) -> web.R
     return render_page(
         request,
         "servers/schedules.html",
-        title=f"At set times in {access.guild.name}",
+        title=gettext_lazy("At set times in {server}", server=access.guild.name),
         access=access,
         trainings=trainings,
         lines=lines,
@@ -248,7 +253,7 @@ async def post_training_removal(access: GuildAccess, request: web.Request) -> we
 @routes.add(f"POST {SCHEDULES}/lines/remove")
 async def post_line_removal(access: GuildAccess, request: web.Request) -> web.Response:
     access.require()
-    number = read_id((await read_form(request)).get("number", ""), PAGE_ADVICE)
+    number = read_id((await read_form(request)).get("number", ""), LIST_ADVICE)
     with errors_as_problems("not-found"):
         access.services.scheduled_lines.remove(access.guild_id, number, by=access.member.id)
     return _removed(access, request)
@@ -265,4 +270,4 @@ async def post_greeting_removal(access: GuildAccess, request: web.Request) -> we
 
 def _removed(access: GuildAccess, request: web.Request) -> web.Response:
     path = f"{MEMBERS_HOME}/{access.guild_id}/schedules"
-    return redirect_to(request, path, "It is removed.")
+    return redirect_to(request, path, gettext_lazy("It is removed."))

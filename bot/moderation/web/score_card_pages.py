@@ -6,15 +6,16 @@ from aiohttp import web
 
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.lookup import PERSONA, persona_in_path, persona_path, require_version
+from bot.platform.localisation import gettext_lazy
 from bot.versions.web.scorecard_pages import read_full_card, render_card, require_location
 from personas.schemas.chat import Persona
 
 VERSION = f"{PERSONA}/versions/{{version}}"
-AGE_TEXT = (
+AGE_TEXT = gettext_lazy(
     "This persona is age-restricted: its replies are shown in age-restricted channels of Discord "
     "alone."
 )
-OPERATORS_TEXT = (
+OPERATORS_TEXT = gettext_lazy(
     "Its replies are not shown here: the operator trained it, on material that this server did not "
     "give."
 )

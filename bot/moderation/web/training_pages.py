@@ -21,6 +21,7 @@ from bot.moderation.web.lookup import (
     server_path,
 )
 from bot.platform.errors import hide_paths
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
@@ -45,9 +46,9 @@ JOB = f"{TRAININGS}/{{job_id}}"
 START = f"{SERVER}/train"
 MAX_LISTED_JOBS = 50
 TASKS: tuple[tuple[TaskType, str], ...] = (
-    ("persona", "a persona's voice"),
-    ("preference", "a persona, from votes and taught replies"),
-    ("dialogue", "dialogue in general"),
+    ("persona", gettext_lazy("a persona's voice")),
+    ("preference", gettext_lazy("a persona, from votes and taught replies")),
+    ("dialogue", gettext_lazy("dialogue in general")),
 )
 FIELDS = (
     "persona recipe dataset task_type source lore_pairs epochs learning_rate settings general "
@@ -74,7 +75,7 @@ async def get_trainings(access: GuildAccess, request: web.Request) -> web.Respon
     return render_page(
         request,
         "servers/trainings.html",
-        title=f"Trainings in {access.guild.name}",
+        title=gettext_lazy("Trainings in {server}", server=access.guild.name),
         access=access,
         runs=[_list_item(access, job, names) for job in jobs],
         most=MAX_LISTED_JOBS,
@@ -117,8 +118,10 @@ async def post_cancel(access: GuildAccess, request: web.Request) -> web.Response
     await read_form(request)
     job = access.services.trainings.cancel(_job_in_path(access, request).job_id, access.member.id)
     label = run_view.job_label(access.services, job)
-    ended = "not measured further" if job.card_state else "cancelled"
-    return redirect_to(request, _job_path(access, job), f"{label} is {ended}.")
+    message = gettext_lazy("{run} is cancelled.", run=label)
+    if job.card_state:
+        message = gettext_lazy("{run} is not measured further.", run=label)
+    return redirect_to(request, _job_path(access, job), message)
 
 
 @routes.add(f"POST {JOB}/resume")
@@ -127,7 +130,8 @@ async def post_resume(access: GuildAccess, request: web.Request) -> web.Response
     access.require("train")
     await read_form(request)
     job = access.services.trainings.resume(_job_in_path(access, request).job_id, access.member.id)
-    message = f"{run_view.job_label(access.services, job)} is in the queue again."
+    label = run_view.job_label(access.services, job)
+    message = gettext_lazy("{run} is in the queue again.", run=label)
     return redirect_to(request, _job_path(access, job), message)
 
 
@@ -136,7 +140,9 @@ def _job_in_path(access: GuildAccess, request: web.Request) -> TrainingJob:
     job = access.services.store.jobs.get(request.match_info["job_id"])
     if job is None or job.guild_id != access.guild_id:
         raise Problem(
-            "not-found", "There is no such training here.", "The server's page lists them."
+            "not-found",
+            gettext_lazy("There is no such training here."),
+            gettext_lazy("The server's page lists them."),
         )
     return job
 
@@ -152,7 +158,7 @@ def _list_item(
     they may be of other servers.
     """
     place = access.services.queue.position(job.job_id)
-    waiting = f"Place {place} in the queue." if place else ""
+    waiting = gettext_lazy("Place {place} in the queue.", place=place) if place else ""
     item = run_view.job_list_item(access.services, job, time.time(), names=names, doing=waiting)
     return replace(item, path=_job_path(access, job), doing=hide_paths(item.doing))
 
@@ -190,8 +196,8 @@ async def post_start_form(access: GuildAccess, request: web.Request) -> web.Resp
                 channel_id=channel.id if channel else NO_CHANNEL_ID,
                 requested_by=access.member.id,
             )
-            notes = " ".join(hide_paths(note) for note in started.notes)
-            message = f"It is queued. {notes}".rstrip()
+            notes = [hide_paths(note) for note in started.notes]
+            message = join_texts(gettext_lazy("It is queued."), *notes)
             return redirect_to(request, _job_path(access, started.job), message)
         planned = await services.trainings.plan(wanted, access.guild_id)
     except Problem as problem:
@@ -251,7 +257,7 @@ def _render_form(
     return render_page(
         request,
         "servers/train.html",
-        title=f"Train a persona of {access.guild.name}",
+        title=gettext_lazy("Train a persona of {server}", server=access.guild.name),
         problem=problem,
         access=access,
         given=fields,

@@ -11,6 +11,7 @@ from aiohttp import web
 from bot.chat.model_names import version_label
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.lookup import (
+    LIST_ADVICE,
     PERSONA,
     channel_choices,
     channel_name,
@@ -21,6 +22,7 @@ from bot.moderation.web.lookup import (
     require_version,
     speaking_version,
 )
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
@@ -35,7 +37,7 @@ from bot.versions.web.timeline import score_text
 from personas.errors import RequestError, UnderstudyError
 from personas.schemas.chat import Persona
 
-SHARED_ADVICE = (
+SHARED_ADVICE = gettext_lazy(
     "It belongs to the operator. On Discord, `/finetune promote` and `/finetune rollback` choose its "
     "version for your server."
 )
@@ -45,7 +47,9 @@ routes = MemberRoutes()
 
 @dataclass(frozen=True)
 class ListedRollout:
-    """A rollout of a server: the version before it, where it answers, and how members take it."""
+    """A rollout of a server: the version before it, the channel in which alone it answers (empty: all),
+    and how members take it.
+    """
 
     rollout: Rollout
     before: str
@@ -80,9 +84,15 @@ async def post_promotion(access: GuildAccess, request: web.Request) -> web.Respo
     except UnderstudyError as error:
         problem = Problem("conflict", error.message, error.advice)
         return _render_versions(access, request, persona, problem=problem)
-    message = f"{result.version} of {persona.name} is live from the next reply on."
+    message = gettext_lazy(
+        "{version} of {name} is live from the next reply on.",
+        version=result.version,
+        name=persona.name,
+    )
     if not result.is_new:
-        message = f"{result.version} of {persona.name} is live already."
+        message = gettext_lazy(
+            "{version} of {name} is live already.", version=result.version, name=persona.name
+        )
     return redirect_to(request, persona_path(access, persona), message)
 
 
@@ -95,7 +105,11 @@ async def post_rollback(access: GuildAccess, request: web.Request) -> web.Respon
     except UnderstudyError as error:
         problem = Problem("conflict", error.message, error.advice)
         return _render_versions(access, request, persona, problem=problem)
-    message = f"{version_label(live)} answers for {persona.name} from the next reply on."
+    message = gettext_lazy(
+        "{version} answers for {name} from the next reply on.",
+        version=version_label(live),
+        name=persona.name,
+    )
     return redirect_to(request, persona_path(access, persona), message)
 
 
@@ -110,7 +124,11 @@ async def post_rollout(access: GuildAccess, request: web.Request) -> web.Respons
     except UnderstudyError as error:
         problem = Problem("conflict", error.message, error.advice)
         return _render_versions(access, request, persona, problem=problem)
-    message = f"{new.version} of {persona.name} is tried from the next reply on."
+    message = gettext_lazy(
+        "{version} of {name} is tried from the next reply on.",
+        version=new.version,
+        name=persona.name,
+    )
     return redirect_to(request, persona_path(access, persona), message)
 
 
@@ -118,7 +136,7 @@ async def post_rollout(access: GuildAccess, request: web.Request) -> web.Respons
 async def post_rollout_stop(access: GuildAccess, request: web.Request) -> web.Response:
     """Let the live version make all replies again."""
     persona = _changeable_persona(access, request)
-    seq = read_id((await read_form(request)).get("rollout", ""), "Choose one on the page.")
+    seq = read_id((await read_form(request)).get("rollout", ""), LIST_ADVICE)
     rollout = access.services.store.rollouts.get(seq)
     try:
         if (
@@ -127,12 +145,17 @@ async def post_rollout_stop(access: GuildAccess, request: web.Request) -> web.Re
             or rollout.persona_id != persona.id
             or rollout.is_promoted
         ):
-            raise RequestError("There is no such rollout here.", "The page lists what is tried.")
+            raise RequestError(
+                gettext_lazy("There is no such rollout here."),
+                gettext_lazy("The page lists what is tried."),
+            )
         access.services.versions.stop_rollout(rollout, access.member.id)
     except UnderstudyError as error:
         problem = Problem("conflict", error.message, error.advice)
         return _render_versions(access, request, persona, problem=problem)
-    message = f"{rollout.version} of {persona.name} is tried no longer."
+    message = gettext_lazy(
+        "{version} of {name} is tried no longer.", version=rollout.version, name=persona.name
+    )
     return redirect_to(request, persona_path(access, persona), message)
 
 
@@ -146,11 +169,15 @@ def _new_rollout(access: GuildAccess, persona: Persona, form: Mapping[str, str])
     reports = chosen_channel(access, form.get("channel", ""))
     if share is None and only is None:
         raise RequestError(
-            "How far?", "Name a share of the replies, such as 20, or a channel, or both."
+            gettext_lazy("How far?"),
+            gettext_lazy("Name a share of the replies, such as 20, or a channel, or both."),
         )
     if only is not None:
         if not isinstance(only, RolloutChannel):
-            raise RequestError("A thread belongs to its channel.", "Choose the channel.")
+            raise RequestError(
+                gettext_lazy("A thread belongs to its channel."),
+                gettext_lazy("Choose the channel."),
+            )
         require_speaks_in(access.services, persona, only)
     return NewRollout(
         persona_id=persona.id,
@@ -169,7 +196,10 @@ def _share(text: str) -> int | None:
         return None
     if text.isascii() and text.isdecimal() and len(text) < 3 and int(text):
         return int(text)
-    raise RequestError("A share is a whole number from 1 to 99.", "20 is a fifth of the replies.")
+    raise RequestError(
+        gettext_lazy("A share is a whole number from 1 to 99."),
+        gettext_lazy("20 is a fifth of the replies."),
+    )
 
 
 def _rollouts(access: GuildAccess, persona: Persona) -> list[ListedRollout]:
@@ -180,14 +210,11 @@ def _rollouts(access: GuildAccess, persona: Persona) -> list[ListedRollout]:
         if rollout.guild_id != access.guild_id:
             continue
         comparison = compare_rollout(store, rollout)
-        where = "this server"
-        if rollout.only_channel:
-            where = channel_name(access, rollout.only_channel)
         listed.append(
             ListedRollout(
                 rollout,
                 before=version_label(rollout.before),
-                where=where,
+                where=channel_name(access, rollout.only_channel) if rollout.only_channel else "",
                 new_tally=tally_text(comparison.new),
                 old_tally=tally_text(comparison.before),
                 comparison=comparison,
@@ -219,7 +246,7 @@ def _render_versions(
     return render_page(
         request,
         "servers/versions.html",
-        title=f"{persona.name} in {access.guild.name}",
+        title=gettext_lazy("{name} in {server}", name=persona.name, server=access.guild.name),
         status=status,
         problem=problem,
         access=access,

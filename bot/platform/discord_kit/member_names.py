@@ -62,7 +62,7 @@ class MemberNames:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 name = (await guild.fetch_member(key[1])).display_name
         except discord.NotFound:
-            name = "a member who has left"
+            name = gettext_lazy("a member who has left")
         except (discord.HTTPException, aiohttp.ClientError, OSError):
             return  # the next page asks again
         if len(self._fetched) >= MAX_KEPT:

@@ -8,8 +8,14 @@ from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.personas.web.lookup import guild_name
 from bot.platform.discord_kit.member_names import MemberKey
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy
 from bot.schedules.store import MemberGreeting, ScheduledLine, TrainingSchedule
-from bot.schedules.texts import JOB_OUTCOMES, line_time_text, material_text, training_time_text
+from bot.schedules.texts import (
+    job_outcome_text,
+    line_time_text,
+    material_text,
+    training_time_text,
+)
 from bot.services import Services
 from bot.training.web.run_view import job_label
 from personas.schemas.chat import Persona
@@ -104,9 +110,9 @@ def _describe_training(services: Services, schedule: TrainingSchedule) -> Listed
     trainings = services.scheduled_trainings
     outcome = redact_paths(schedule.outcome, services.home)
     if outcome:
-        outcome = f"refused: {outcome}"
+        outcome = gettext_lazy("refused: {reason}", reason=outcome)
     elif job := trainings.last_job(schedule):
-        outcome = f"{job_label(services, job)} {JOB_OUTCOMES[job.state]}"
+        outcome = job_outcome_text(job_label(services, job), job.state)
     return ListedTraining(
         persona_id=schedule.persona_id,
         persona=services.personas.name_of(schedule.persona_id, schedule.guild_id),
@@ -126,7 +132,7 @@ def _describe_line(services: Services, line: ScheduledLine, speaker: Persona | N
     lines = services.scheduled_lines
     return ListedLine(
         persona_id=speaker.id if speaker else None,
-        persona=speaker.name if speaker else "nobody",
+        persona=speaker.name if speaker else gettext_lazy("no persona"),
         server=guild_name(services, line.guild_id),
         channel=_channel_name(services, line.channel_id),
         when=line_time_text(lines, line),
@@ -143,10 +149,10 @@ def _describe_greeting(
 ) -> ListedGreeting:
     return ListedGreeting(
         persona_id=speaker.id if speaker else None,
-        persona=speaker.name if speaker else "nobody",
+        persona=speaker.name if speaker else gettext_lazy("no persona"),
         server=guild_name(services, greeting.guild_id),
         channel=_channel_name(services, greeting.channel_id),
-        when="when somebody joins",
+        when=gettext_lazy("when somebody joins"),
         next_at=None,
         what=greeting.text,
         outcome="",
@@ -165,7 +171,9 @@ def _speaker(services: Services, guild_id: int, channel_id: int) -> Persona | No
 
 def _channel_name(services: Services, channel_id: int) -> str:
     channel = _channel(services, channel_id)
-    return f"#{channel.name}" if isinstance(channel, GuildChannel) else f"channel {channel_id}"
+    if isinstance(channel, GuildChannel):
+        return f"#{channel.name}"
+    return gettext_lazy("channel {id}", id=channel_id)
 
 
 def _channel(services: Services, channel_id: int) -> object | None:

@@ -168,7 +168,7 @@ def progress_text(job: TrainingJob) -> str:
             )
         case Phase() as at:
             return at.detail
-    return "starting"
+    return gettext_lazy("starting")
 
 
 def job_guild_name(services: Services, guild_id: int) -> str:
