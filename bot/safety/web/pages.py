@@ -5,6 +5,7 @@ many there were.
 from aiohttp import web
 from markupsafe import Markup
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.markdown import markdown_renderer
 from bot.platform.web_kit.templating import DASHBOARD, render_page
@@ -30,7 +31,7 @@ async def get_safety_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "safety/protocol.html",
-        title="Safety",
+        title=gettext_lazy("Safety"),
         texts=texts,
         years=services.store.safety_answers.by_year(),
         counts=services.store.safety_answers.by_language(),
