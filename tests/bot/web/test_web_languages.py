@@ -12,6 +12,7 @@ from babel.messages.catalog import Catalog
 from jinja2 import Environment, nodes
 from markupsafe import Markup
 
+from bot.demo_guild import MODERATOR
 from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
 from bot.platform.web_kit.page_language import choose_language, language_tag
@@ -30,7 +31,12 @@ from bot.platform.web_kit.templating import (
 )
 from bot.training.store import JobState
 from personas.home.atomic_files import write_file
+from tests.bot.conftest import QUAY
+from tests.bot.web.moderator_stage import SERVERS
+from tests.bot.web.test_web_moderator_pages import plan
+from tests.bot.web.test_web_schedules import put_schedules
 from tests.bot.web.test_web_score_cards import put_two
+from tests.fakes import until
 from tests.test_package import ROOT
 from tools.catalogues import compile_catalogue, read_catalogue
 
@@ -55,7 +61,29 @@ PAGES = (
     "/dashboard/training/compare",
     "/dashboard/training/all",
     "/dashboard/data/plan",
+    "/dashboard/schedules",
+    "/dashboard/personas/ballast/schedules",
+    "/dashboard/system/safety",
 )
+MODERATORS_PAGES = (
+    "",
+    "/channels/{channel}",
+    "/schedules",
+    "/train",
+    "/trainings",
+    "/trainings/{job}",
+    "/personas/{persona}",
+    "/personas/{persona}/card",
+    "/personas/{persona}/card/lore",
+    "/personas/{persona}/compare",
+    "/personas/{persona}/versions/{version}",
+    "/personas/oda",
+)
+ENGLISH_PAGES = ("data", "models", "operations", "playground")
+"""Features whose pages are in English but for some (docs/translating.md)."""
+MARKED_PATTERN = re.compile(r"{#.*?#}|{% trans\b.*?{% endtrans %}|{{.*?}}|{%.*?%}", re.DOTALL)
+"""What a template computes, and the texts that it marks."""
+NAMES = ("Understudy", "owner/name", "CHARX", "TOML")
 GAP = ".{1,40}"
 """Longer ones are sentences of the data that end alike."""
 HOSTILE = '<script>alert("x")</script>'
@@ -261,11 +289,77 @@ def in_english(page, language):
 @every_translation
 async def test_a_page_says_nothing_in_english_that_its_catalogue_has(dashboard, language):
     put_two(dashboard.home, dashboard.store, dashboard.engine)
+    put_schedules(dashboard.store)
+    dashboard.store.safety_answers.count("2026-11-20", "de")
     for path in PAGES:
         headers = {"Accept-Language": language_tag(language)}
         status, text, _ = await dashboard.page(path, headers=headers)
         assert status == 200 and f'lang="{language_tag(language)}"' in text, path
         assert list(in_english(text, language)) == [], path
+
+
+@pytest.fixture
+async def busy_town(town):
+    """A server with a version on trial, a running training and schedules; its moderator's browser,
+    and what its addresses name.
+    """
+    persona = town.bring_in(town.first, "Marlow Finch")
+    version = town.install(persona, town.first)
+    channel = town.channel_id(QUAY, town.first)
+    plan(town, town.first, channel, persona)
+    browser = await town.signed_in(MODERATOR)
+    home = f"{SERVERS}/{town.first}"
+    tried = await browser.submit(f"{home}/personas/{persona}/rollout", version=version, share="20")
+    assert tried.status == 303, tried.text
+    await browser.submit(f"{home}/train", persona=persona, start="yes")
+    await until(lambda: town.stage.backend.busy)
+    job = town.stage.store.jobs.in_state("running")[0]
+    names = {"channel": channel, "persona": persona, "version": version, "job": job.job_id}
+    return browser, home, names
+
+
+@every_translation
+async def test_a_moderators_page_says_nothing_in_english_that_its_catalogue_has(
+    busy_town, language
+):
+    browser, home, names = busy_town
+    headers = {"Accept-Language": language_tag(language)}
+    for path in (SERVERS, *(home + each.format(**names) for each in MODERATORS_PAGES)):
+        page = await browser.get(path, headers=headers)
+        assert page.status == 200 and f'lang="{language_tag(language)}"' in page.text, path
+        assert list(in_english(page.text, language)) == [], path
+    form = {"persona": names["persona"], "source": "card", "recipe": "demo-cpu"}
+    own = {"Origin": browser.url, "Sec-Fetch-Site": "same-origin"}
+    page = await browser.ask("POST", f"{home}/train", data=form, headers=headers | own)
+    assert 'id="plan"' in page.text and list(in_english(page.text, language)) == []
+    refused = await browser.ask(
+        "POST", f"{home}/personas/{names['persona']}/rollout", data={}, headers=headers | own
+    )
+    assert refused.status == 409 and list(in_english(refused.text, language)) == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in TEMPLATES if file.relative_to(ROOT / "bot").parts[0] not in ENGLISH_PAGES],
+    ids=lambda file: file.relative_to(ROOT / "bot").as_posix(),
+)
+def test_a_template_has_no_text_that_is_not_marked(file):
+    assert unmarked(file.read_text(encoding="utf-8")) == []
+
+
+def test_an_unmarked_text_is_found_by_that_check():
+    assert unmarked('<p title="Two words">{{ _("Marked") }} <b>{{ name }} answers</b></p>') == [
+        "Two words", "answers",
+    ]  # fmt: skip
+
+
+def unmarked(template):
+    """The texts of a template that no catalogue can have."""
+    reader = ShownTexts()
+    reader.feed(MARKED_PATTERN.sub("", template))
+    # Macros for attributes have these outside of a tag.
+    texts = (re.sub(r'[\w-]+="[^"]*"', "", text).strip(" ·") for text in reader.texts)
+    return [text for text in texts if re.search(r"[a-zA-Z]{4}", text) and text not in NAMES]
 
 
 async def test_an_english_page_is_found_by_that_check(dashboard):

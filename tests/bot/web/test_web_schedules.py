@@ -15,10 +15,8 @@ GUILD, CHANNEL = 7, 70
 MORNING = 8 * 60 + 30
 
 
-@pytest.fixture
-def planned(dashboard):
+def put_schedules(store):
     """Oda is trained on Mondays, Ballast after samples; Oda says a line each morning."""
-    store = dashboard.store
     store.channels.assign(Channel(GUILD, CHANNEL, "oda", "mentions", set_by=1, set_at=time.time()))
     place = {"guild_id": GUILD, "channel_id": CHANNEL, "set_by": 5, "set_at": 100.0}
     for persona, when in (
@@ -34,6 +32,11 @@ def planned(dashboard):
     store.scheduled_lines.add(
         ScheduledLine(0, weekdays=127, minute=MORNING, prompt="say <hi>", handled_at=100.0, **place)
     )
+
+
+@pytest.fixture
+def planned(dashboard):
+    put_schedules(dashboard.store)
     return dashboard
 
 
