@@ -118,7 +118,7 @@ async def test_one_that_members_speak_against_takes_a_second_word_too(dashboard)
     assert status == 409 and "against v2" in refused["detail"] and "disliked" in refused["detail"]
     _, page, _ = await dashboard.page(f"{PAGE}/v2/promote")
     assert (
-        "Members speak against it" in page and "48 👎 and 0 👍" in page and "Promote anyway" in page
+        "Members speak against v2" in page and "48 👎 and 0 👍" in page and "Promote anyway" in page
     )
     assert live(dashboard) == "v1"
     assert (
