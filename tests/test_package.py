@@ -123,6 +123,7 @@ def test_code_finds_shipped_files_in_one_place():
         "bot/platform/localisation/__init__.py",
         "bot/platform/web_kit/templating.py",
         "bot/training/backends/trainer_environment.py",
+        "bot/transcription/transcriber.py",
         "bot/training/web/run_details.py",
         "personas/card/toml_card.py",
         "personas/home/job_material.py",

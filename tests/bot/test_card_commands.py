@@ -19,7 +19,7 @@ from personas.errors import RequestError
 from personas.home.job_material import ShippedData
 from personas.home.lore_sets import LoreSets
 from personas.schemas.training import TrainingRequest
-from sandbox.channel_webhooks import WebhookManager
+from sandbox import channel_webhooks
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import ApiError
 from tests.bot.conftest import INN, OFFICE, on_stage
@@ -204,11 +204,11 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
 
 
 async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, monkeypatch, caplog):
-    def refuse(webhooks, picture):
-        if picture is not None:
+    def refuse(uri):
+        if uri is not None:
             raise ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
 
-    monkeypatch.setattr(WebhookManager, "_picture", refuse)
+    monkeypatch.setattr(channel_webhooks, "read_picture", refuse)
     await response_text(await bring_in(stage), "is a persona of this server")
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")

@@ -12,6 +12,7 @@ from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.home.teacher_setting import teacher_notes
+from sandbox.message_components import all_components
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE
 from tests.bot.version_rows import install
@@ -50,7 +51,7 @@ async def created(stage, fields=MARLOW, words="is a persona of this server", **o
 
 
 def labels(message):
-    return [button["label"] for row in message["components"] for button in row["components"]]
+    return [part["label"] for part in all_components(message["components"]) if "label" in part]
 
 
 def typed_in(answer):
@@ -139,10 +140,10 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request
     assert (request.persona, request.from_card) == (find(stage, "marlow-finch").id, 1)
-    assert labels(message) == ["Cancel"] and teacher_notes(request)[0] in message["content"]
+    assert labels(message) == ["Cancel"] and teacher_notes(request)[0] in answer.text
     again = await stage.moderator.click(way, "Train it from its card")
     await until(lambda: again.message and not again.message["flags"] & 128)
-    assert "Queued" not in again.message["content"] and len(stage.backend.runs) == 1
+    assert "Queued" not in again.text and len(stage.backend.runs) == 1
 
 
 async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):

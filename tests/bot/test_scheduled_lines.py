@@ -102,7 +102,7 @@ async def test_it_is_left_out_where_it_would_disturb(tmp_path):
         await until(lambda: "is age-restricted" in stage.store.scheduled_lines.all()[0].outcome)
         age.set(ballast, guild_id, is_restricted=False)
         said = await answer(stage, "show")
-        assert "The latest one was left out: Ballast is age-restricted" in said
+        assert "The latest one was left out: the persona is age-restricted" in said
         assert len(said_by(stage)) == before
     clock.ahead_s += 86400 + 3600  # the bot was down at its time, an hour ago
     async with on_stage(tmp_path, clock=clock) as stage:
