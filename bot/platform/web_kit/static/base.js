@@ -27,7 +27,7 @@ export function translate(text, values = {}) {
   return (TEXTS[text] ?? text).replace(/\{(\w+)\}/g, (gap, name) => values[name] ?? gap);
 }
 
-/** A number in English as the page's language writes it; see `localisable_number` in bot/platform/localisation.py. */
+/** A number in English as the page's language writes it; see `localisable_number` in bot/platform/localisation. */
 export function localNumber(text) {
   if (!COMMA_LANGUAGES.includes(LANGUAGE)) return text;
   return text.replaceAll(",", "\u202f").replaceAll(".", ",");
