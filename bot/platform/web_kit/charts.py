@@ -113,7 +113,7 @@ def _draw_lines(
         drawn.append(_line(line, number, across, up))
         if line.points:
             descriptions.append(_aria_label(line, x, y))
-    below = _table(title, x, shown, language)
+    below = _table(title, x, shown, language=language)
     if len(shown) > 1:
         below = _legend(shown) + below
     label = gettext_lazy("{title}. {rows}", title=title, rows=join_texts(*descriptions))
@@ -128,11 +128,13 @@ def _draw_lines(
 
 def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
     """Bars from zero, one a row, each with its value."""
-    return LocalisableMarkup.drawn_by(lambda language: _draw_bars(title, rows, unit, language))
+    return LocalisableMarkup.drawn_by(
+        lambda language: _draw_bars(title, rows, unit, language=language)
+    )
 
 
 def _draw_bars(
-    title: str, rows: Sequence[tuple[str, float]], unit: str, language: Language
+    title: str, rows: Sequence[tuple[str, float]], unit: str, *, language: Language
 ) -> Markup:
     if not rows:
         return _nothing_to_show(title, language)
@@ -150,7 +152,7 @@ def _draw_bars(
         descriptions.append(gettext_lazy("{name}: {value}", name=name, value=text))
         cells += _table_row(localise(name, language), (value,), language)
     label = _row_label(title, descriptions[:MAX_DESCRIBED_BARS])
-    table = _details(title, (title, unit or gettext_lazy("Value")), cells, language)
+    table = _details(title, (title, unit or gettext_lazy("Value")), cells, language=language)
     return _row_figure(
         localise(title, language), localise(label, language), drawn=drawn, below=table
     )
@@ -176,11 +178,13 @@ class IntervalEstimate:
 
 def interval_chart(title: str, rows: Sequence[IntervalEstimate], unit: str = "") -> Markup:
     """Estimates with their intervals, one a row, over a common axis that contains 0."""
-    return LocalisableMarkup.drawn_by(lambda language: _draw_intervals(title, rows, unit, language))
+    return LocalisableMarkup.drawn_by(
+        lambda language: _draw_intervals(title, rows, unit, language=language)
+    )
 
 
 def _draw_intervals(
-    title: str, rows: Sequence[IntervalEstimate], unit: str, language: Language
+    title: str, rows: Sequence[IntervalEstimate], unit: str, *, language: Language
 ) -> Markup:
     if not rows:
         return _nothing_to_show(title, language)
@@ -225,7 +229,7 @@ def _draw_intervals(
     drawn.append(Markup('<svg class="ticks">{}</svg>').format(tick_texts))
     label = _row_label(title, descriptions)
     heads = ("", gettext_lazy("Estimate"), gettext_lazy("From"), gettext_lazy("To"))
-    table = _details(title, heads, cells, language)
+    table = _details(title, heads, cells, language=language)
     return _row_figure(
         localise(title, language), localise(label, language), drawn=drawn, below=table
     )
@@ -398,7 +402,7 @@ def _legend(shown: Sequence[Series]) -> Markup:
     return Markup('<ul class="legend">{}</ul>').format(entries)
 
 
-def _table(title: str, x: str, shown: Sequence[Series], language: Language) -> Markup:
+def _table(title: str, x: str, shown: Sequence[Series], *, language: Language) -> Markup:
     columns = [dict(line.points) for line in shown]
     x_values = sorted(set().union(*columns))
     rows = thin_points([(x_value, 0.0) for x_value in x_values], MAX_TABLE_ROWS)
@@ -413,7 +417,7 @@ def _table(title: str, x: str, shown: Sequence[Series], language: Language) -> M
             shown=len(rows),
             count=localisable_number(f"{len(x_values):,}"),
         )
-    return _details(title, [x, *(line.name for line in shown)], cells, language)
+    return _details(title, [x, *(line.name for line in shown)], cells, language=language)
 
 
 def _table_row(head: str, values: Sequence[float | None], language: Language) -> Markup:
@@ -426,20 +430,21 @@ def _table_row(head: str, values: Sequence[float | None], language: Language) ->
     return Markup('<tr><th scope="row">{}</th>{}</tr>').format(head, cells)
 
 
-def _details(caption: str, heads: Sequence[str], rows: Markup, language: Language) -> Markup:
+def _details(caption: str, heads: Sequence[str], rows: Markup, *, language: Language) -> Markup:
     columns = Markup('<th scope="col">{}</th>').format(localise(heads[0], language))
     for head in heads[1:]:
         columns += Markup('<th scope="col" class="number">{}</th>').format(localise(head, language))
     label = gettext_lazy("Figures: {caption}", caption=caption)
     return Markup(
-        '<details><summary>{}</summary><div class="scroll" tabindex="0" role="region" aria-label="{}"><table>'
-        "<caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>"
+        "<details><summary>{summary}</summary>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>'
+        "<caption>{caption}</caption><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     ).format(
-        localise(gettext_lazy("Figures"), language),
-        localise(label, language),
-        localise(caption, language),
-        columns,
-        rows,
+        summary=localise(gettext_lazy("Figures"), language),
+        label=localise(label, language),
+        caption=localise(caption, language),
+        columns=columns,
+        rows=rows,
     )
 
 

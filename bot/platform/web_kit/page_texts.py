@@ -36,7 +36,10 @@ class LocalisableMarkup(Markup):
 
     def in_language(self, language: Language) -> Markup:
         """Return the markup with its texts in a language."""
-        return self._draw(language) if self._draw else self
+        # It is in English already.
+        if self._draw is None or language == SOURCE_LANGUAGE:
+            return self
+        return self._draw(language)
 
 
 class PageTexts:

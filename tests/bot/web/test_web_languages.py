@@ -16,7 +16,7 @@ from bot.demo_guild import MODERATOR
 from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
 from bot.platform.web_kit.page_language import choose_language, language_tag
-from bot.platform.web_kit.page_texts import PageTexts
+from bot.platform.web_kit.page_texts import LocalisableMarkup, PageTexts
 from bot.platform.web_kit.script_texts import SCRIPT_TEXTS, script_texts
 from bot.platform.web_kit.templating import (
     FLASH_COOKIE,
@@ -144,6 +144,18 @@ async def test_an_errors_page_and_a_message_are_in_the_pages_language(dashboard)
     assert "Du bist abgemeldet." in text
 
 
+def test_a_chart_is_drawn_once_for_a_page_in_english():
+    drawn = []
+
+    def draw(language):
+        drawn.append(language)
+        return Markup(language)
+
+    chart = LocalisableMarkup.drawn_by(draw)
+    assert PageTexts("en").finalize(chart) == "en" and drawn == ["en"]
+    assert PageTexts("de").finalize(chart) == "de"
+
+
 @pytest.fixture
 def hostile_catalogue(tmp_path, monkeypatch):
     """A catalogue whose translations hold markup."""
@@ -189,6 +201,12 @@ def test_the_texts_that_templates_translate_are_their_own(file):
         if isinstance(call.node, nodes.Name) and call.node.name in ("_", "gettext", "ngettext"):
             literals = call.args[: 2 if call.node.name == "ngettext" else 1]
             assert all(isinstance(each, nodes.Const) for each in literals), call.lineno
+
+
+def test_scripts_and_pages_write_numbers_with_the_same_separators():
+    script = (STATIC_FOLDER / "base.js").read_text(encoding="utf-8")
+    languages = ", ".join(f'"{language}"' for language in localisation.COMMA_LANGUAGES)
+    assert f"const COMMA_LANGUAGES = [{languages}];" in script
 
 
 def test_the_texts_of_scripts_are_those_that_pages_bring_along():
