@@ -23,7 +23,7 @@ from bot.moderation.web.lookup import (
     persona_path,
 )
 from bot.moderation.web.score_card_pages import AGE_TEXT
-from bot.platform.localisation import gettext_lazy, join_texts, language_of
+from bot.platform.localisation import gettext_lazy, language_of
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
@@ -47,16 +47,11 @@ async def get_blind_test(access: GuildAccess, request: web.Request) -> web.Respo
     persona = _persona(access, request)
     wanted = request.query.get("version", ""), request.query.get("against", "")
     try:
-        contest = _contest(access, persona, *wanted)
-    except UnderstudyError as error:
-        return await _render(
-            access,
-            request,
-            persona,
-            None,
-            why_not=join_texts(*filter(None, (error.message, error.advice))),
-        )
-    return await _render(access, request, persona, contest)
+        with errors_as_problems("conflict"):
+            contest = _contest(access, persona, *wanted)
+    except Problem as problem:
+        return await _render(access, request, persona, why_not=problem.text)
+    return await _render(access, request, persona, contest=contest)
 
 
 @routes.add(f"POST {COMPARE}")
@@ -68,7 +63,7 @@ async def post_comparison(access: GuildAccess, request: web.Request) -> web.Resp
         await access.services.blind_tests.assign(contest, access.member.id, access.guild_id)
     except UnderstudyError as error:
         problem = Problem("conflict", error.message, error.advice)
-        return await _render(access, request, persona, contest, problem=problem)
+        return await _render(access, request, persona, contest=contest, problem=problem)
     return redirect_to(request, f"{_contest_path(access, contest)}#replies")
 
 
@@ -86,14 +81,14 @@ async def post_invitation(access: GuildAccess, request: web.Request) -> web.Resp
         await invite_members(channel, contest, language_of(access.guild.preferred_locale))
     except UnderstudyError as error:
         problem = Problem("conflict", error.message, error.advice)
-        return await _render(access, request, persona, contest, problem=problem)
+        return await _render(access, request, persona, contest=contest, problem=problem)
     except (discord.HTTPException, aiohttp.ClientError, OSError):
         problem = Problem(
             "conflict",
             gettext_lazy("Discord does not let the bot write there."),
             gettext_lazy("Choose another channel."),
         )
-        return await _render(access, request, persona, contest, problem=problem)
+        return await _render(access, request, persona, contest=contest, problem=problem)
     message = gettext_lazy("The members of #{channel} are invited.", channel=channel.name)
     return redirect_to(request, _contest_path(access, contest), message)
 
@@ -138,7 +133,11 @@ async def get_revealed(access: GuildAccess, request: web.Request) -> web.Respons
             gettext_lazy("Vote first."),
         )
     return await _render(
-        access, request, persona, Contest.of(persona, comparison), revealed=comparison
+        access,
+        request,
+        persona,
+        contest=Contest.of(persona, comparison),
+        revealed=comparison,
     )
 
 
@@ -155,7 +154,7 @@ def _persona(access: GuildAccess, request: web.Request) -> Persona:
 
 def _contest(access: GuildAccess, persona: Persona, version: str, against: str) -> Contest:
     return access.services.blind_tests.contest(
-        persona, version or None, against or None, access.guild_id
+        persona, version or None, against or None, guild_id=access.guild_id
     )
 
 
@@ -189,8 +188,8 @@ async def _render(
     access: GuildAccess,
     request: web.Request,
     persona: Persona,
-    contest: Contest | None,
     *,
+    contest: Contest | None = None,
     revealed: BlindComparison | None = None,
     why_not: str = "",
     problem: Problem | None = None,

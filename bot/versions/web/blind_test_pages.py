@@ -26,7 +26,6 @@ from bot.versions.blind_test.judgement_text import (
     strength_text,
 )
 from bot.versions.web.scorecard_pages import SCORECARDS_PATH
-from personas.errors import RequestError
 from personas.schemas.chat import Persona
 
 COMPARE_PATH = f"{SCORECARDS_PATH}/compare"
@@ -173,9 +172,10 @@ def _requested_contest(
     """Parse the requested comparison, or say why it is not possible."""
     version, against = (request.query.get(name) or None for name in ("version", "against"))
     try:
-        return services.blind_tests.contest(persona, version, against), ""
-    except RequestError as error:
-        return None, str(error)
+        with errors_as_problems("conflict"):
+            return services.blind_tests.contest(persona, version, against), ""
+    except Problem as problem:
+        return None, problem.text
 
 
 def _require_comparison(services: Services, number: str) -> BlindComparison:

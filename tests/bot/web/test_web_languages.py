@@ -12,6 +12,7 @@ from babel.messages.catalog import Catalog
 from jinja2 import Environment, nodes
 from markupsafe import Markup
 
+from bot.chat.model_names import version_label
 from bot.demo_guild import MODERATOR
 from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
@@ -142,6 +143,12 @@ async def test_an_errors_page_and_a_message_are_in_the_pages_language(dashboard)
     headers["Cookie"] = next(each for each in cookies if each.startswith(FLASH_COOKIE))
     _, text, _ = await dashboard.page("/dashboard/personas", headers=headers)
     assert "Du bist abgemeldet." in text
+
+
+async def test_why_two_versions_cannot_be_compared_is_said_in_the_pages_language(dashboard):
+    path = "/dashboard/cards/compare?persona=ballast&version=base&against=base"
+    _, text, _ = await dashboard.page(path, headers={"Accept-Language": "de"})
+    assert localise(gettext_lazy("Both are {version}.", version=version_label(None)), "de") in text
 
 
 def test_a_chart_is_drawn_once_for_a_page_in_english():
