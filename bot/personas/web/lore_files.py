@@ -286,13 +286,13 @@ async def _store_file(
     )
 
 
-async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, number: str) -> None:
+async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, *, number: str) -> None:
     """Restore a revision of a file; without a number, the shipped text. Raises `Problem`."""
     lore = lore_store(owned.services)
     with errors_as_problems("not-found"):
         if number:
             before = await asyncio.to_thread(lore.earlier(guild_id, owned.id, name).read, number)
-            await _store_file(owned, guild_id, name, before)
+            await _store_file(owned, guild_id, name=name, content=before)
         elif guild_id == OPERATOR_GUILD_ID and shipped_text(owned, name) is not None:
             await lore.remove(guild_id, owned.id, name)
         else:

@@ -81,7 +81,7 @@ async def use_lore_form(request: web.Request, owned: OwnedPersona) -> web.Respon
     )
     if not draft.question:
         draft.wrong = {"ask": gettext_lazy("Write what is to be looked for.")}
-    return await _render_lore(request, owned, draft, 422 if draft.wrong else 200)
+    return await _render_lore(request, owned, draft, status=422 if draft.wrong else 200)
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-sets/{set}")
@@ -116,7 +116,7 @@ async def post_set_name(request: web.Request) -> web.Response:
             renamed = owned.services.lore_sets.rename(owned.id, name)
     except Problem as problem:
         draft = LoreDraft(set_name=name, wrong={"set-name": problem.text})
-        return await _render_lore(request, owned, draft, problem.status)
+        return await _render_lore(request, owned, draft, status=problem.status)
     return redirect_to(
         request,
         f"{owned.page}/lore",
@@ -170,7 +170,7 @@ async def render_lore_file(request: web.Request, owned: OwnedPersona) -> web.Res
         if not await asyncio.to_thread(revisions.all):
             raise
         text = ""
-    return await _render_file(request, owned, text, "")
+    return await _render_file(request, owned, text)
 
 
 @routes.add(f"POST {LORE_FILE_PATH}")
@@ -185,7 +185,7 @@ async def save_lore_file(request: web.Request, owned: OwnedPersona) -> web.Respo
     try:
         added = await lore_files.write_lore_file(owned, guild_id, name, text.encode())
     except Problem as problem:
-        return await _render_file(request, owned, text, problem.text, problem.status)
+        return await _render_file(request, owned, text, wrong=problem.text, status=problem.status)
     return await _answer_saved(request, owned, added)
 
 
@@ -215,7 +215,7 @@ async def upload_lore_file(request: web.Request) -> web.Response:
         added = await lore_files.write_lore_file(owned, owned.guild_id, form.name, form.content)
     except Problem as problem:
         return await _render_lore(
-            request, owned, LoreDraft(wrong={"file": problem.text}), problem.status
+            request, owned, LoreDraft(wrong={"file": problem.text}), status=problem.status
         )
     return await _answer_saved(request, owned, added)
 
@@ -247,7 +247,7 @@ async def restore_lore_file(request: web.Request, owned: OwnedPersona) -> web.Re
     """Restore a revision of the file in the address; without a number, the shipped text."""
     guild_id, name = _file_in_path(request, owned)
     number = (await read_form(request)).get("number", "")
-    await lore_files.restore_lore_file(owned, guild_id, name, number)
+    await lore_files.restore_lore_file(owned, guild_id, name, number=number)
     return redirect_to(
         request, f"{owned.page}/lore", gettext_lazy("{name} reads as it did before.", name=name)
     )
@@ -261,12 +261,12 @@ async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft)
         added = await lore_files.write_lore_file(owned, owned.guild_id, draft.name, text.encode())
     except Problem as problem:
         draft.wrong = {"text" if _is_valid_name(draft.name) else "name": problem.text}
-        return await _render_lore(request, owned, draft, problem.status)
+        return await _render_lore(request, owned, draft, status=problem.status)
     return await _answer_saved(request, owned, added)
 
 
 async def _render_lore(
-    request: web.Request, owned: OwnedPersona, draft: LoreDraft, status: int = 200
+    request: web.Request, owned: OwnedPersona, draft: LoreDraft, *, status: int = 200
 ) -> web.Response:
     services = owned.services
     files = await asyncio.to_thread(lore_files.list_lore_files, owned)
@@ -315,7 +315,12 @@ async def _render_lore(
 
 
 async def _render_file(
-    request: web.Request, owned: OwnedPersona, text: str, wrong: str, status: int = 200
+    request: web.Request,
+    owned: OwnedPersona,
+    text: str,
+    *,
+    wrong: str = "",
+    status: int = 200,
 ) -> web.Response:
     guild_id, name = _file_in_path(request, owned)
     earlier = await asyncio.to_thread(

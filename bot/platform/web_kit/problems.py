@@ -89,7 +89,9 @@ class Problem(UnderstudyError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, advice)
-        self.slug, self.errors, self.more = slug, errors or [], dict(more or {})
+        self.slug = slug
+        self.errors = errors or []
+        self.more = dict(more or {})
         self.headers = dict(headers or {})
         self.status, self.title = PROBLEMS[slug]
 
