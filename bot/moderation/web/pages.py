@@ -15,7 +15,13 @@ from bot.answering.web.pages import CHOICES, HINTS, read_fields, setting_texts
 from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel, channel_ref
 from bot.moderation.web.access import GuildAccess, MemberRoutes, accesses
-from bot.moderation.web.lookup import LIST_ADVICE, SERVER, channel_name, speaking_version
+from bot.moderation.web.lookup import (
+    LIST_ADVICE,
+    SERVER,
+    channel_name,
+    server_path,
+    speaking_version,
+)
 from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.auth import SignedInMember
 from bot.platform.web_kit.problems import Problem
@@ -172,7 +178,7 @@ def _channel_in_path(access: GuildAccess, request: web.Request) -> GuildChannel:
 
 
 def _channel_path(access: GuildAccess, channel: GuildChannel) -> str:
-    return f"{MEMBERS_HOME}/{access.guild_id}/channels/{channel.id}"
+    return f"{server_path(access)}/channels/{channel.id}"
 
 
 def _stored_texts(access: GuildAccess, channel: GuildChannel) -> dict[str, str]:
@@ -269,5 +275,4 @@ async def post_greeting_removal(access: GuildAccess, request: web.Request) -> we
 
 
 def _removed(access: GuildAccess, request: web.Request) -> web.Response:
-    path = f"{MEMBERS_HOME}/{access.guild_id}/schedules"
-    return redirect_to(request, path, gettext_lazy("It is removed."))
+    return redirect_to(request, f"{server_path(access)}/schedules", gettext_lazy("It is removed."))
