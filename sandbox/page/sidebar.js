@@ -145,10 +145,16 @@ function drawHead(channel) {
   document.title = `${count}${channelName(channel)} · ${state.guild}`;
 }
 
-/** Set the locale of the member's client. */
+/** Set the locale of the member's client; the menu shows it at once, unless it is refused. */
 async function speak(me, locale) {
-  await act("language", { locale });
+  const before = me.locale;
   me.locale = locale;
+  try {
+    await act("language", { locale });
+  } catch (error) {
+    me.locale = before;
+    throw error;
+  }
 }
 
 function colouredName(user) {

@@ -8,6 +8,7 @@ from playwright.async_api import expect
 
 from sandbox import ChannelSeed, GuildSeed, MemberSeed, RoleSeed, Sandbox
 from tests.bot.conftest import INN, QUAY
+from tests.fakes import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -82,16 +83,41 @@ async def test_a_thread_begins_with_the_persona_that_it_was_made_from(staged, vi
 async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
     tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
     acting = tobias.page.get_by_role("button", name="Acting as")
+    vietnamese = tobias.page.get_by_role("menuitemradio", name="Tiếng Việt")
+    held = []
+    await tobias.page.route("**/page-api/language*", lambda route: held.append(route))
     await acting.click()
-    async with tobias.page.expect_response("**/page-api/language"):
-        await tobias.page.get_by_role("menuitemradio", name="Tiếng Việt").click()
+    await vietnamese.click()
+    await until(lambda: held)
+    # The menu shows the choice before the sandbox has taken it.
     await acting.click()
-    await expect(tobias.page.get_by_role("menuitemradio", name="Tiếng Việt")).to_be_checked()
+    await expect(vietnamese).to_be_checked()
     await tobias.page.keyboard.press("Escape")
+    async with tobias.page.expect_response("**/page-api/language*"):
+        await held[0].continue_()
     member = staged.sandbox.member("Tobias Reed")
     asked = await member.slash(QUAY, "persona show")
     assert asked.interaction.payload["locale"] == "vi"
     member.set_locale("en-US")
+
+
+async def test_a_language_that_is_refused_is_not_chosen(staged, visit):
+    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
+    acting = tobias.page.get_by_role("button", name="Acting as")
+    english = tobias.page.get_by_role("menuitemradio", name="English")
+    held = []
+    await tobias.page.route("**/page-api/language*", lambda route: held.append(route))
+    await acting.click()
+    await expect(english).to_be_checked()
+    await tobias.page.get_by_role("menuitemradio", name="Tiếng Việt").click()
+    await until(lambda: held)
+    await held[0].fulfill(status=400, body="not today")
+    await until(lambda: tobias.complaints)
+    await acting.click()
+    await expect(english).to_be_checked()
+    await tobias.page.keyboard.press("Escape")
+    assert tobias.complaints == ["not today"]
+    tobias.complaints.clear()
 
 
 async def test_a_voice_channel_has_a_chat_and_a_forum_its_posts(staged, visit):
