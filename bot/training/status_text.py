@@ -519,8 +519,10 @@ def phases_text(estimate: RecipeEstimate) -> str:
     """Describe how long each phase of a run takes that takes some seconds, before further text."""
     parts = []
     for label, seconds in estimate.long_phases.items():
-        parts.append(f"{label} {format_duration(seconds)}")
-    return f"{', '.join(parts)}; " if parts else ""
+        parts.append(join_texts(LocalisableText(label), format_duration(seconds)))
+    if not parts:
+        return ""
+    return LocalisableText("{phases}; ", values={"phases": join_texts(*parts, separator=", ")})
 
 
 def retrain_all_text(plan: RetrainAllPlan) -> LocalisableText:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from bot.platform.clock import SystemClock
+from bot.platform.localisation import localise
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import Store
@@ -157,6 +158,14 @@ def test_a_plan_lists_what_is_taken_and_what_is_not():
     assert "\nTaken with another meaning: SillyTavern chat – of several swipes" in text
     assert "\nNot taken: column alama – it has no role\n" in text
     assert "Taken" not in plan_text(PLAN, "demo-cpu", position=1, is_training=False)
+
+
+def test_the_phases_of_a_plan_are_in_the_language_of_its_reader():
+    estimate = PLAN.recipes[0].model_copy(update={"phases": {"material": 5.0, "training": 70.0}})
+    text = status_text.phases_text(estimate)
+    assert text == "reading the material 5 s, training 1 min 10 s; "
+    assert localise(text, "de").startswith("liest das Material 5 s, ")
+    assert status_text.phases_text(estimate.model_copy(update={"phases": {}})) == ""
 
 
 def test_a_histogram_has_few_bars_and_loses_no_sample():
