@@ -72,7 +72,7 @@ def delete_departed_accounts(store: ObjectStore) -> None:
     """Delete the accounts of departed persons, and their direct messages. The guild recreates
     seeded members.
     """
-    leaving = {one["id"] for one in store.all("leaving")}
+    leaving = {account["id"] for account in store.all("leaving")}
     if not leaving:
         return
     direct = _direct_channels(store, leaving)

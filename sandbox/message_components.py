@@ -190,23 +190,23 @@ def as_returned(sent: Sequence[Json], resolve: ResolveMedia) -> list[Json]:
     used = {component.get("id") for component in all_components(sent)}
     numbers = (number for number in count(1) if number not in used)
 
-    def returned(path: str, one: Json) -> Json:
-        component = {**_defaults(one["type"]), **one}
-        component["id"] = one.get("id") or next(numbers)
-        component.update(_media(path, one, resolve))
-        if "components" in one:
-            component["components"] = [
+    def returned(path: str, component: Json) -> Json:
+        result = {**_defaults(component["type"]), **component}
+        result["id"] = component.get("id") or next(numbers)
+        result.update(_media(path, component, resolve))
+        if "components" in component:
+            result["components"] = [
                 returned(f"{path}.components.{index}", child)
-                for index, child in enumerate(one["components"])
+                for index, child in enumerate(component["components"])
             ]
-        if "accessory" in one:
-            component["accessory"] = returned(f"{path}.accessory", one["accessory"])
-        if one["type"] in SELECTS:
+        if "accessory" in component:
+            result["accessory"] = returned(f"{path}.accessory", component["accessory"])
+        if component["type"] in SELECTS:
             # For forms only, but discord.py sends it with every select menu.
-            component.pop("required", None)
-        return component
+            result.pop("required", None)
+        return result
 
-    return [returned(f"components.{index}", one) for index, one in enumerate(sent)]
+    return [returned(f"components.{index}", component) for index, component in enumerate(sent)]
 
 
 def _defaults(kind: int) -> Json:
@@ -224,17 +224,17 @@ def _defaults(kind: int) -> Json:
     )
 
 
-def _media(path: str, one: Json, resolve: ResolveMedia) -> Json:
+def _media(path: str, component: Json, resolve: ResolveMedia) -> Json:
     """Return the media fields of a component, resolved."""
     fields: Json = {}
-    if "media" in one:
-        fields["media"] = resolve(one["media"]["url"], f"{path}.media.url")
-    if "file" in one:
-        fields["file"] = resolve(one["file"]["url"], f"{path}.file.url")
+    if "media" in component:
+        fields["media"] = resolve(component["media"]["url"], f"{path}.media.url")
+    if "file" in component:
+        fields["file"] = resolve(component["file"]["url"], f"{path}.file.url")
         fields["name"] = fields["file"]["url"].rpartition("/")[2]
-    if "items" in one:
+    if "items" in component:
         items = []
-        for index, item in enumerate(one["items"]):
+        for index, item in enumerate(component["items"]):
             media = resolve(item["media"]["url"], f"{path}.items.{index}.media.url")
             items.append({"description": None, "spoiler": False, **item, "media": media})
         fields["items"] = items

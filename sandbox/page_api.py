@@ -50,7 +50,9 @@ class PageRequest(Json):
 
 
 def mount_page(app: web.Application, shared: SharedComponents, links: Sequence[Link] = ()) -> None:
-    pages = {one.guild.id: _Page(one, FaultControls(one), links) for one in shared.guilds}
+    pages = {}
+    for container in shared.guilds:
+        pages[container.guild.id] = _Page(container, FaultControls(container), links)
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
     app.router.add_get(
@@ -235,8 +237,8 @@ class _Page:
             files=self._uploaded(upload_ids),
             descriptions=body.get("descriptions") or (),
         )
-        for one in upload_ids:
-            self._uploads.pop(one, None)
+        for upload_id in upload_ids:
+            self._uploads.pop(upload_id, None)
         return message
 
     async def voice(self, me: MemberClient, body: Json) -> Json:
@@ -251,20 +253,20 @@ class _Page:
     async def slash(self, me: MemberClient, body: Json) -> InteractionResponse:
         """Run a command; an option that takes a file comes as {upload: its id}."""
         options = body["options"]
-        uploads = [value["upload"] for value in options.values() if isinstance(value, dict)]
-        files = self._uploaded(uploads)
+        upload_ids = [value["upload"] for value in options.values() if isinstance(value, dict)]
+        files = self._uploaded(upload_ids)
         filled = {}
         for name, value in options.items():
             filled[name] = files.pop(0) if isinstance(value, dict) else value
         answer = await me.slash(body["channel"], body["command"], **filled)
-        for one in uploads:
-            self._uploads.pop(one, None)
+        for upload_id in upload_ids:
+            self._uploads.pop(upload_id, None)
         return answer
 
     def _uploaded(self, upload_ids: list[str]) -> list[StoredFile]:
-        if unknown := [one for one in upload_ids if one not in self._uploads]:
+        if unknown := [key for key in upload_ids if key not in self._uploads]:
             raise SandboxRefusal(f"{len(unknown)} of the files were deleted: add them again.")
-        return [self._uploads[one] for one in upload_ids]
+        return [self._uploads[upload_id] for upload_id in upload_ids]
 
     async def submit(self, me: MemberClient, body: Json) -> InteractionResponse:
         """Submit a form that was opened before; it stays open if the bot rejects it."""

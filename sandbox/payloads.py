@@ -29,7 +29,7 @@ def without_nulls(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
     if isinstance(node, list):
-        return [without_nulls(one) for one in node]
+        return [without_nulls(value) for value in node]
     return node
 
 
@@ -275,5 +275,5 @@ def _allowed_ids(mentioned: list[str], rule: Json, kind: str) -> list[str]:
     parse = rule.get("parse")
     if isinstance(parse, list | tuple) and kind in parse:
         return mentioned
-    listed = {str(one) for one in rule.get(kind) or ()}
-    return [one for one in mentioned if one in listed]
+    listed = {str(listed_id) for listed_id in rule.get(kind) or ()}
+    return [mentioned_id for mentioned_id in mentioned if mentioned_id in listed]

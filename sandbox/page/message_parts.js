@@ -236,13 +236,14 @@ export const component = (data) => DRAWN[data.type](data);
 
 /** Components and all within them, in the order in which they are shown. */
 export function allComponents(components) {
-  return components.flatMap((one) => [
-    one, ...allComponents(one.components ?? []), ...(one.accessory ? [one.accessory] : []),
+  return components.flatMap((each) => [
+    each, ...allComponents(each.components ?? []), ...(each.accessory ? [each.accessory] : []),
   ]);
 }
 
 /** A message's text with its markup: its content, or that of its text displays. */
 export function messageText(message) {
-  const displays = allComponents(message.components ?? []).filter((one) => one.type === TEXT_DISPLAY);
-  return [message.content, ...displays.map((one) => one.content)].filter(Boolean).join("\n");
+  const shown = allComponents(message.components ?? []);
+  const displays = shown.filter((part) => part.type === TEXT_DISPLAY);
+  return [message.content, ...displays.map((part) => part.content)].filter(Boolean).join("\n");
 }
