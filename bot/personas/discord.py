@@ -100,7 +100,7 @@ async def set_(
     is_new = reply_service.assign(
         persona, channel, answers=answers, user_id=interaction.user.id, further=further
     )
-    lines = [assigned_text(persona, answers, channel, can_read)]
+    lines = [assigned_text(persona, channel, answers=answers, can_read=can_read)]
     if further:
         lines.append(further_text(further))
     if kept := _kept_answering(services, channel_ref(channel)):
@@ -320,11 +320,9 @@ async def _possible_candidates(
     )
 )
 @app_commands.describe(
-    count=(
-        gettext_noop(
-            "1 is the fastest; more fit the talk better and begin later. Left out, the current "
-            "number is shown"
-        )
+    count=gettext_noop(
+        "1 is the fastest; more fit the talk better and begin later. Left out, the current "
+        "number is shown"
     )
 )
 @app_commands.autocomplete(count=_possible_candidates)
@@ -378,7 +376,7 @@ def live_text(services: Services, persona: Persona, guild_id: int) -> str:
     return live
 
 
-def assigned_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: bool) -> str:
+def assigned_text(persona: Persona, channel: SpeakChannel, *, answers: str, can_read: bool) -> str:
     """Say that a persona lives in a channel, and what the bot may not do there."""
     if isinstance(channel, discord.DMChannel):
         return gettext_lazy("**{persona}** lives here now.", persona=persona.name)

@@ -131,7 +131,7 @@ async def create(
         custom_id += f":{interaction.id}"
     language = interaction_language(interaction)
     title = translate(NEW_PERSONA_TITLE, language)
-    await send_form(interaction, persona_form(title, custom_id, typed, language))
+    await send_form(interaction, persona_form(title, custom_id, typed, language=language))
 
 
 async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
@@ -154,7 +154,7 @@ async def _read_in_time(attachment: discord.Attachment) -> bytes:
 
 
 def persona_form(
-    title: str, custom_id: str, typed: PersonaForm, language: Language
+    title: str, custom_id: str, typed: PersonaForm, *, language: Language
 ) -> discord.ui.Modal:
     """The form of a persona, with what was typed. Fields that are too long for Discord are left
     empty.
@@ -292,6 +292,7 @@ async def _show(
     interaction: Interaction,
     text: str,
     view: discord.ui.View | None = None,
+    *,
     files: Mapping[str, bytes] | None = None,
 ) -> None:
     attached = [discord.File(io.BytesIO(content), name) for name, content in (files or {}).items()]
@@ -330,7 +331,8 @@ async def _offer_again(
         gettext_lazy("-# Nothing you typed is lost: **Try again** opens the form with it.")
     )
     button = TryAgainButton(form_id, language=interaction_language(interaction))
-    await _show(interaction, join_texts(*lines, separator="\n"), button_view(button), files)
+    text = join_texts(*lines, separator="\n")
+    await _show(interaction, text, button_view(button), files=files)
 
 
 async def _attached_file(interaction: Interaction, interaction_id: str) -> CardFile | None:
@@ -362,7 +364,7 @@ async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]
     service = bot.services.reply_service
     is_new = service.assign(persona, channel, answers=answers, user_id=interaction.user.id)
     text = join_texts(
-        assigned_text(persona, answers, channel, bot.intents.message_content),
+        assigned_text(persona, channel, answers=answers, can_read=bot.intents.message_content),
         *notes,
         gettext_lazy("**What next?**"),
         gettext_lazy("1. **Talk to it:** write in {channel}.", channel=channel.mention),
@@ -434,7 +436,7 @@ class TryAgainButton(PersistentButton, template=r"retry-form:(?P<form>.+)"):
         title = translate(NEW_PERSONA_TITLE, language)
         if self.form.startswith(EDIT_FORM_PREFIX):
             title = translate(EDIT_TITLE, language, persona=typed.name)
-        await send_form(interaction, persona_form(title, self.form, typed, language))
+        await send_form(interaction, persona_form(title, self.form, typed, language=language))
 
 
 class _PersonaButton(PersistentButton, template=r"never persona:"):
@@ -493,7 +495,7 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         form_id = f"{EDIT_FORM_PREFIX}{persona.id}"
         language = interaction_language(interaction)
         title = translate(EDIT_TITLE, language, persona=persona.name)
-        await send_form(interaction, persona_form(title, form_id, typed, language))
+        await send_form(interaction, persona_form(title, form_id, typed, language=language))
 
 
 class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):

@@ -76,11 +76,9 @@ FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
 )
 @app_commands.describe(
     persona=gettext_noop("Which persona"),
-    file=(
-        gettext_noop(
-            "Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens "
-            "if left out)"
-        )
+    file=gettext_noop(
+        "Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens "
+        "if left out)"
     ),
 )
 async def lore_add(

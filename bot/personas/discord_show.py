@@ -50,7 +50,7 @@ async def show(interaction: Interaction) -> None:
     picture = await asyncio.to_thread(_picture, persona)
     language = interaction_language(interaction)
     texts = [
-        _who_text(interaction, persona, setting, place),
+        _who_text(interaction, persona, setting=setting, place=place),
         _replies_text(services, persona, place),
     ]
     who, *more = fit_texts(
@@ -67,7 +67,7 @@ async def show(interaction: Interaction) -> None:
 
 
 def _who_text(
-    interaction: Interaction, persona: Persona, setting: Channel, place: ChannelRef
+    interaction: Interaction, persona: Persona, *, setting: Channel, place: ChannelRef
 ) -> str:
     """Say who the persona is, which messages it answers, and which version of it is live."""
     services = interaction.client.services
@@ -79,7 +79,7 @@ def _who_text(
         discord_text(persona.tagline),
         gettext_lazy(
             "{answers}. Live: {version}.",
-            answers=_answers_text(interaction, persona, setting, place),
+            answers=_answers_text(interaction, persona, setting=setting, place=place),
             version=live,
         ),
     ]
@@ -87,7 +87,7 @@ def _who_text(
 
 
 def _answers_text(
-    interaction: Interaction, persona: Persona, setting: Channel, place: ChannelRef
+    interaction: Interaction, persona: Persona, *, setting: Channel, place: ChannelRef
 ) -> str:
     """Say which messages the persona answers in a channel."""
     rules = interaction.client.services.reply_service.rules

@@ -292,10 +292,7 @@ def lore_file_name(wanted: str) -> str:
     try:
         require_safe_name(file)
     except UnsafeNameError as error:
-        raise LoreError(
-            f"A file's name {error}.",
-            "Choose another name.",
-        ) from None
+        raise LoreError(f"A file's name {error}.", "Choose another name.") from None
     return file
 
 

@@ -345,10 +345,7 @@ def _read_guild_card(path: Path) -> tuple[int, Persona]:
         or persona.id != path.parent.name
         or not persona.id.endswith(guild_suffix(guild_id))
     ):
-        raise CardError(
-            f"{path} does not belong there.",
-            "Import it again.",
-        )
+        raise CardError(f"{path} does not belong there.", "Import it again.")
     return guild_id, persona
 
 

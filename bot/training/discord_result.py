@@ -89,7 +89,8 @@ def _fitted(result: ResultText, note: str, language: Language) -> list[str]:
     """Return the texts of a result that have room; an empty one stands for a line between two
     sections. The table is left out first, then replies.
     """
-    title, rest = localise(REPLIES_TITLE, language), localise(REST_TEXT, language)
+    title = localise(REPLIES_TITLE, language)
+    rest = localise(REST_TEXT, language)
     count = len(result.replies)
     attempts = [(count, result.table), *((most, "") for most in range(count, -1, -1))]
     texts: list[str] = []

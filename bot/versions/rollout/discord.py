@@ -219,9 +219,9 @@ async def history(interaction: Interaction, persona: PersonaOption | None = None
     persona = persona or channel_persona(interaction)
     language = interaction_language(interaction)
     pages = VersionHistory(
-        interaction.client.services.store, persona, interaction.guild_id or 0, language
+        interaction.client.services.store, persona, interaction.guild_id or 0, language=language
     ).pages()
-    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages), language))
+    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages), language=language))
 
 
 def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:
@@ -284,7 +284,7 @@ def ended_rollout_view(
 
 
 def history_view(
-    persona_id: str, page: int, pages: int, language: Language = SOURCE_LANGUAGE
+    persona_id: str, page: int, pages: int, *, language: Language = SOURCE_LANGUAGE
 ) -> discord.ui.View | None:
     """The buttons to the neighbours of a page, from 0."""
     buttons = []
@@ -350,10 +350,10 @@ class HistoryPageButton(
         persona = require_persona(interaction, self.persona_id)
         language = interaction_language(interaction)
         pages = VersionHistory(
-            interaction.client.services.store, persona, interaction.guild_id or 0, language
+            interaction.client.services.store, persona, interaction.guild_id or 0, language=language
         ).pages()
         page = min(int(self.page), len(pages) - 1)
-        view = history_view(persona.id, page, len(pages), language)
+        view = history_view(persona.id, page, len(pages), language=language)
         await update_message(interaction, content=pages[page], view=view)
 
 
