@@ -43,7 +43,9 @@ def text_card(
     items: list[Item] = []
     written = [localise(text, language) for text in texts if text]
     for text in fit_texts(written, localise(rest, language)):
-        items += [*([ui.Separator()] if items else []), ui.TextDisplay(text)]
+        if items:
+            items.append(ui.Separator())
+        items.append(ui.TextDisplay(text))
     return card_layout(*items, *button_row(buttons))
 
 
