@@ -230,7 +230,7 @@ class MessageAnswerer:
         if edited:
             incoming = replace(incoming, text=self.bot.services.message_reader.text(edited))
         replied_to = persona_replied_to(self.bot.services, message)
-        asked = self._addressees(message, incoming.spoken, channel, replied_to)
+        asked = self._addressees(message, channel, spoken=incoming.spoken, replied_to=replied_to)
         reply_service = self.bot.services.reply_service
         reply_service.require_safe(incoming)  # also where nobody answers, or is silenced
         if not asked:
@@ -355,8 +355,9 @@ class MessageAnswerer:
     def _addressees(
         self,
         message: discord.Message,
-        spoken: str,
         channel: SpeakChannel,
+        *,
+        spoken: str,
         replied_to: Persona | None,
     ) -> list[Persona]:
         """List the personas that a message asks, typed or spoken, else the one that a mention of the
@@ -381,10 +382,10 @@ class MessageAnswerer:
 
     def _face_mentioned(self, message: discord.Message, place: ChannelRef) -> Persona | None:
         """Return the persona of the channel whose name a mention of the bot shows."""
-        services = self.bot.services
-        face = services.faces.wearer(place.guild_id) if place.guild_id else None
-        if face is None or not mentions_bot(message, self.bot.user):
+        if not place.guild_id or not mentions_bot(message, self.bot.user):
             return None
+        services = self.bot.services
+        face = services.faces.wearer(place.guild_id)
         return face if face in services.personas_in(place) else None
 
     def persona_in(self, channel: SpeakChannel) -> Persona | None:
