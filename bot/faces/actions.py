@@ -34,7 +34,8 @@ RETRY_DELAY_S = 30.0
 """Pause after Discord has not answered."""
 REFUSED_DELAY_S = 600.0
 """Pause after Discord has refused a face: it lets pictures change only now and then."""
-MAX_DIGESTS = 1000
+MAX_DIGESTS = 20_000
+"""More than the faces that a process follows: each round reads the pictures that are not among these."""
 WHY = "the face of a persona"
 """Stands in Discord's audit log."""
 
