@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bot.chat.addressing import Decision
 from bot.chat.places import ChannelCache
-from bot.platform.localisation import SOURCE_LANGUAGE, Language, localise
+from bot.platform.localisation import Language, localise
 
 FULL_STOPS = ".。"
 MAX_CHANNELS = 1000
@@ -22,11 +22,6 @@ class NotedDecision:
     decision: Decision
     remarks: tuple[str, ...] = ()
     is_missed: bool = False
-
-    @property
-    def remark(self) -> str:
-        """The remarks in English."""
-        return self.remark_in(SOURCE_LANGUAGE)
 
     def remark_in(self, language: Language) -> str:
         """Return the remarks in a language, without a full stop."""

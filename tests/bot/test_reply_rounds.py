@@ -234,7 +234,7 @@ async def test_each_reply_counts_for_the_limit_of_the_member(stage):
 def remarks_on_limits(stage):
     """How many messages were remarked to be one reply too many."""
     noted = stage.client.services.decisions._channels[place(stage).channel_id].values()
-    return sum("repl" in decision.remark for decision in noted)
+    return sum("repl" in "".join(decision.remarks) for decision in noted)
 
 
 async def test_a_command_tells_its_member_whom_the_limit_leaves_out(stage):
