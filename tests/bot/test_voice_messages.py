@@ -219,15 +219,26 @@ async def test_a_recogniser_that_does_not_load_is_not_started_with_each_message(
     assert caplog.text.count("the model cannot be loaded") == 1
 
 
-async def test_a_member_has_one_recognised_at_a_time(stage, tmp_path):
+@pytest.mark.parametrize(("other", "most"), [("member", 8), ("moderator", 1)])
+async def test_a_member_has_one_recognised_at_a_time_and_all_members_so_many(
+    stage, tmp_path, monkeypatch, other, most
+):
+    monkeypatch.setattr(voice_messages, "MAX_AT_ONCE", most)
     gate = tmp_path / "gate"
     await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} first"))
     await until(lambda: starts(tmp_path))
-    await answered(stage, stage.member.voice_message(INN, sound=FERRY), INN)
+    speaker = getattr(stage, other)
+    await answered(stage, speaker.voice_message(INN, sound=FERRY), INN)
     assert stage.engine.requests[-1].turns[-1].text == LENGTH
     mark = stage.mark
     gate.touch()
     await stage.finished(QUAY, mark)
+
+
+async def test_words_without_end_are_cut(stage):
+    await answered(stage, stage.member.voice_message(QUAY, sound=sound("say " + "ho " * 1000)))
+    _, text = heard(stage)
+    assert text == f"{'ho ' * 666}ho\n{LENGTH}"
 
 
 async def test_without_a_recogniser_a_voice_message_is_told_by_its_length(tmp_path):
