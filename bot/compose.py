@@ -104,7 +104,7 @@ def compose(
         store, default=settings.reply_candidates, maximum=settings.max_reply_candidates
     )
     audit = AuditTrail(store, client)
-    faces = FaceActions(store, personas, client, audit.record)
+    faces = FaceActions(store, personas, client, record_change=audit.record)
     generation = GenerationActions(
         store=store,
         engine=engine,

@@ -36,19 +36,19 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     services = interaction.client.services
     entry = services.catalogue.require_entry(missing.name)
     source = entry.hub or ""
-    lines: list[str] = []
+    uses = list[str]()
     if entry.about:
         source = f"{source}, {format_size(entry.about.bytes)}, {entry.licence}"
-        good_for = gettext_lazy("Good for: {uses}", uses=entry.about.good_for)
-        lines = [good_for, gettext_lazy("Not for: {uses}", uses=entry.about.not_for)]
-    lines.insert(
-        0,
-        gettext_lazy(
-            "{name!r} ({source}) has not been fetched to this machine.",
-            name=missing.name,
-            source=source,
-        ),
+        uses = [
+            gettext_lazy("Good for: {uses}", uses=entry.about.good_for),
+            gettext_lazy("Not for: {uses}", uses=entry.about.not_for),
+        ]
+    absent = gettext_lazy(
+        "{name!r} ({source}) has not been fetched to this machine.",
+        name=missing.name,
+        source=source,
     )
+    lines = [absent, *uses]
     advice = gettext_lazy(
         "The operator can fetch it: `{command}`, or on the dashboard.",
         command=f"python -m trainer catalogue fetch {missing.name}",

@@ -231,7 +231,8 @@ def _clamped(asked: SettingValue, source: Source, bounds: Bounds) -> EffectiveVa
 def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
     if bounds.low <= value <= bounds.high:
         return
-    low, high = _value_text(bounds.low), _value_text(bounds.high)
+    low = _value_text(bounds.low)
+    high = _value_text(bounds.high)
     advice = gettext_lazy("Choose from {low} to {high}.", low=low, high=high)
     if value > bounds.high:
         advice = gettext_lazy(

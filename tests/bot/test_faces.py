@@ -82,8 +82,10 @@ async def test_it_grows_as_the_bot_over_several_messages_and_stops(stage):
     await faced(stage)
     stage.engine.script = lambda request: ["word " * 300, "more " * 300]
     reply = await answered(stage, "tell me")
-    sent = [one for one in stage.sandbox.messages(INN) if int(one["id"]) >= int(reply["id"]) - 1]
-    assert all(is_bots(stage, one) for one in sent) and "**" not in reply["content"]
+    parts = [
+        part for part in stage.sandbox.messages(INN) if int(part["id"]) >= int(reply["id"]) - 1
+    ]
+    assert all(is_bots(stage, part) for part in parts) and "**" not in reply["content"]
     stored = stage.store.replies.of_message(int(reply["id"]))
     assert len(stored.parts) == 2
 
@@ -250,10 +252,7 @@ async def test_what_discord_refuses_is_said_and_tried_again_later(stage, monkeyp
     for persona in ("oda", "thrip", "ballast", "oda", "thrip"):
         await faced(stage, persona)
     said = await moderated(stage, "persona face", persona="oda")
-    assert (
-        "**Oda Marrow** is to be the bot's face. Discord lets names and pictures change only"
-        in (said)
-    )
+    assert "**Oda Marrow** is to be the bot's face. Discord lets names and pictures" in said
     assert not is_bots(stage, await answered(stage, "hello"))
     stage.sandbox.advance(600)
     await until(lambda: shown(stage) == face_of(stage, "oda") and stage.store.faces.all()[0].shown)

@@ -120,8 +120,6 @@ def _channel_ids(owned: OwnedPersona) -> Iterator[str]:
 def _channel_name(services: Services, guild_id: int, channel_id: int) -> str:
     guild = services.client.get_guild(guild_id) if services.client else None
     channel = guild.get_channel_or_thread(channel_id) if guild else None
-    return (
-        f"#{channel.name}"
-        if channel
-        else gettext_lazy("channel {channel_id}", channel_id=channel_id)
-    )
+    if channel:
+        return f"#{channel.name}"
+    return gettext_lazy("channel {channel_id}", channel_id=channel_id)
