@@ -250,7 +250,9 @@ class FaceSender:
             return await self.as_bot.say(text, view, since)
         except discord.Forbidden:  # webhooks do without Send Messages
             sender = await self._webhook_sender()
-            return await sender.say(text, view, since)
+            message_id = await sender.say(text, view, since)
+            self._others.add(message_id)
+            return message_id
 
     async def find(self, event_id: int) -> list[int]:
         return await self.as_bot.find(event_id)

@@ -9,9 +9,9 @@ import bot.faces.discord
 from bot.demo_guild import MEMBER, SKERROW_SEED
 from bot.faces.actions import Face
 from bot.operations.doctor.connection_checks import missing_permissions
-from bot.personas.registry import PersonaRegistry
 from bot.platform.permissions import required_permissions
 from personas.schemas.chat import Persona
+from sandbox import traffic_log
 from sandbox.sandbox_errors import Json
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.test_card_commands import bring_in, response_text
@@ -276,11 +276,15 @@ async def test_it_is_the_bot_in_a_thread_too(stage):
     assert is_bots(stage, await stage.sees("Oda Marrow hears: hello"))
 
 
-async def test_where_the_bot_may_not_write_the_webhook_does(stage):
+async def test_where_the_bot_may_not_write_the_webhook_does(stage, monkeypatch):
     await faced(stage)
+    traffic = []
+    monkeypatch.setattr(traffic_log, "observers", [*traffic_log.observers, traffic.append])
     stage.sandbox.set_permission("SEND_MESSAGES", False)
     reply = await answered(stage, "hello")
     assert not is_bots(stage, reply) and reply["author"]["username"] == "Oda Marrow"
+    refused = [what.method for what in traffic if getattr(what, "status", 0) == 403]
+    assert refused == ["POST"], "what the webhook has sent is not tried as the bot"
 
 
 @pytest.mark.parametrize(
@@ -303,8 +307,6 @@ def test_a_long_name_is_shown_as_far_as_it_fits(name, nickname, shown_name):
 
 
 def test_another_name_or_picture_is_another_face(tmp_path):
-    personas = PersonaRegistry(tmp_path, tmp_path)
-    assert not personas.of(0)
     for name, content in (("a", b"one"), ("b", b"two")):
         (tmp_path / name).write_bytes(content)
     faces = [Face(), Face("Oda"), Face("Oda", tmp_path / "a"), Face("Oda", tmp_path / "b")]
