@@ -35,7 +35,7 @@ RETRY_DELAY_S = 30.0
 REFUSED_DELAY_S = 600.0
 """Pause after Discord has refused a face: it lets pictures change only now and then."""
 MAX_DIGESTS = 20_000
-"""More than the faces that a process follows: each round reads the pictures that are not among these."""
+"""More than the faces that a process follows: every round reads the pictures beyond these again."""
 WHY = "the face of a persona"
 """Stands in Discord's audit log."""
 
