@@ -173,7 +173,7 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
         gettext_lazy(
             "Said to the persona ({rule}), but without a reply: {reason}.",
             rule=decision.rule.value,
-            reason=_remark(bot, message, noted, language),
+            reason=_remark(bot, message, noted=noted, language=language),
         )
     ]
 
@@ -191,7 +191,7 @@ def _besides(noted: NotedDecision | None, language: Language) -> list[str]:
 
 
 def _remark(
-    bot: Bot, message: discord.Message, noted: NotedDecision | None, language: Language
+    bot: Bot, message: discord.Message, *, noted: NotedDecision | None, language: Language
 ) -> str:
     """Say why a message that is said to a persona has no reply."""
     if noted and noted.remarks:

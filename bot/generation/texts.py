@@ -45,7 +45,7 @@ def effective_lines(
                 "{setting}: {value} ({why})",
                 setting=NAMES[name],
                 value=value_text(name, held.value),
-                why=source_text(name, held, bounds, context_reason),
+                why=source_text(name, held, bounds, context_reason=context_reason),
             )
         )
     return lines

@@ -90,7 +90,7 @@ async def test_teaching_takes_the_role_and_the_members_consent(stage):
 def with_button(stage, label):
     """The latest message of the inn that has a button with this label, if there is one."""
     for message in reversed(stage.sandbox.messages(INN)):
-        if any(one.get("label") == label for one in all_components(message["components"])):
+        if any(item.get("label") == label for item in all_components(message["components"])):
             return message
     return None
 
