@@ -220,9 +220,7 @@ async def test_a_recogniser_that_does_not_load_is_not_started_with_each_message(
 
 
 @pytest.mark.parametrize(("other", "most"), [("member", 8), ("moderator", 1)])
-async def test_a_member_has_one_recognised_at_a_time_and_all_members_so_many(
-    stage, tmp_path, monkeypatch, other, most
-):
+async def test_a_member_has_one_recognised_at_a_time(stage, tmp_path, monkeypatch, other, most):
     monkeypatch.setattr(voice_messages, "MAX_AT_ONCE", most)
     gate = tmp_path / "gate"
     await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} first"))
