@@ -115,6 +115,8 @@ class FaceActions:
         """Give the bot its own face back in a guild. Returns why Discord does not show it yet;
         empty if it does.
         """
+        if self.store.faces.get(guild.id) is None:
+            return ""  # a nickname that the bot may have there is not a persona's
         if before := self.chosen(guild.id):
             self.record_change(guild.id, by, f"took the face of **{before.name}** off the bot")
         self.store.faces.choose(guild.id, None)

@@ -125,6 +125,15 @@ async def test_off_gives_the_bot_its_own_face_back(stage):
     assert stage.store.faces.all() == []
 
 
+async def test_off_leaves_a_nickname_alone_that_is_no_personas(stage):
+    container = stage.sandbox._container
+    by_hand = container.guild.change_bot(nick="Mother")
+    container.gateway.dispatch("GUILD_MEMBER_UPDATE", by_hand | {"guild_id": container.guild.id})
+    await until(lambda: stage.client.guilds[0].me.nick == "Mother")
+    await moderated(stage, "persona face", off=True)
+    assert shown(stage) == ("Mother", None) and stage.store.faces.all() == []
+
+
 async def test_without_the_permission_it_says_so_and_the_persona_speaks_through_its_webhook(stage):
     stage.sandbox.set_permission("CHANGE_NICKNAME", False)
     said = await moderated(stage, "persona face", persona="oda")
