@@ -145,15 +145,17 @@ function drawHead(channel) {
   document.title = `${count}${channelName(channel)} · ${state.guild}`;
 }
 
-/** Set the locale of the member's client; the menu shows it at once, unless it is refused. */
-async function speak(me, locale) {
-  const before = me.locale;
-  me.locale = locale;
+/** Locales by member that the sandbox has been asked for and has yet to take. */
+const askedLocales = new Map();
+
+/** Set the locale of a member's client; the menu shows it at once, unless it is refused. */
+async function speak(member, locale) {
+  askedLocales.set(member, locale);
   try {
     await act("language", { locale });
-  } catch (error) {
-    me.locale = before;
-    throw error;
+    person(member).locale = locale;
+  } finally {
+    askedLocales.delete(member);
   }
 }
 
@@ -189,10 +191,12 @@ export function drawActing(actAs) {
       checked: member.user.id === state.me,
       run: () => actAs(member.user.id),
     }));
+    // What is known of the member may have been loaded anew since this was drawn.
+    const chosen = askedLocales.get(state.me) ?? person(state.me).locale;
     const languages = Object.entries(state.languages).map(([locale, label]) => ({
       label,
-      checked: locale === me.locale,
-      run: () => speak(me, locale),
+      checked: locale === chosen,
+      run: () => speak(state.me, locale),
     }));
     const groups = [
       { title: "Act as", items: people },

@@ -89,7 +89,8 @@ async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
     await acting.click()
     await vietnamese.click()
     await until(lambda: held)
-    # The menu shows the choice before the sandbox has taken it.
+    # The menu shows the choice before the sandbox has taken it, though all is loaded anew meanwhile.
+    await tobias.page.evaluate("import('/page/api.js').then((api) => api.loadState())")
     await acting.click()
     await expect(vietnamese).to_be_checked()
     await tobias.page.keyboard.press("Escape")
