@@ -12,7 +12,7 @@ from personas.models.base_model import EMBEDDED, BaseModel, locate
 from personas.models.loading import load_tokenizer
 from personas.prompt.renderer import Renderer
 
-pytest_plugins = ["tests.figures", "tests.openapi.plugin"]
+pytest_plugins = ["tests.figures", "tests.memory_folder", "tests.openapi.plugin"]
 
 # Torch reads this as it is loaded. A thread that waits by spinning takes the core that the other
 # workers and their processes need: on two busy cores, a run of a tiny model took three times as

@@ -120,6 +120,12 @@ async def finished_reply(
 
 
 @cache
+def _read_passages(lore: Path, owners: tuple[str, ...]) -> tuple[Passage, ...]:
+    """The passages of the shipped lore, read once."""
+    return tuple(read_lore(lore, owners))
+
+
+@cache
 def _lore_vectors(passages: tuple[Passage, ...]) -> dict[str, semantic.Vectors]:
     """Vectors of the shipped lore, which every erasure drops from memory; to compute them takes
     five seconds.
@@ -166,7 +172,7 @@ async def on_stage(
         patch_discord(sandbox),
         mock.patch.object(discord_progress, "EDIT_INTERVAL_S", PROGRESS_INTERVAL_S),
     ):
-        passages = tuple(read_lore(shipped.lore, [*personas.of(0), WORLD]))
+        passages = _read_passages(shipped.lore, (*personas.of(0), WORLD))
         semantic._VECTOR_CACHE.update(_lore_vectors(passages))
         lore = LoreIndex(passages)
         dependencies = Dependencies(

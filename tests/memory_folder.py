@@ -1,0 +1,34 @@
+"""A plugin of pytest that keeps the tests' files in memory, where there is room.
+
+The bot has each commit reach the disk. Thousands of tests, each with a database of its own, would
+wait for that longer than for all else; a killed process leaves the same files either way. With
+`--basetemp` the files are where that says, and stay.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+MEMORY_FOLDER = Path("/dev/shm")
+ROOM = 6 << 30
+"""Bytes that must be free: some files of a whole run stay to its end, such as tiny models."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest has decided on its own folder
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a folder in memory, which goes with it; workers get theirs inside it."""
+    if config.option.basetemp or not MEMORY_FOLDER.is_dir():
+        return
+    if shutil.disk_usage(MEMORY_FOLDER).free < ROOM:
+        return
+    folder = tempfile.mkdtemp(prefix="understudy-tests-", dir=MEMORY_FOLDER)
+    config.option.basetemp = f"{folder}/pytest"
+    # What tests and their processes put into the system's folder is there, too.
+    os.environ["TMPDIR"] = folder
+    tempfile.tempdir = None
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
