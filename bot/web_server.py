@@ -234,9 +234,13 @@ class WebServer:
             # Before anything else, so that a member learns nothing of what there is.
             if request.match_info.route not in self._for_members:
                 return _refuse_member(request)
-        is_form_address = isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed)
+        refusal = request.match_info.http_exception
+        is_form_address = isinstance(refusal, web.HTTPMethodNotAllowed)
+        is_missing = isinstance(refusal, web.HTTPNotFound)
         if is_form_address and request.method == "GET" and templating.accepts_html(request):
             return templating.redirect_to(request, await _page_above(request))
+        if is_missing and (page := await _page_without_slash(request)):
+            return templating.redirect_to(request, page)
         return await idempotency.respond_once(request, handler)
 
     def _problem(self, request: web.Request, error: Exception) -> Problem:
@@ -299,6 +303,16 @@ async def _page_above(request: web.Request) -> str:
         if match.http_exception is None:
             break
     return path or "/"
+
+
+async def _page_without_slash(request: web.Request) -> str | None:
+    """Return the page of the dashboard that was typed with slashes at its end."""
+    path = request.rel_url.raw_path
+    page = path.rstrip("/")
+    if page == path or not f"{page}/".startswith(f"{templating.DASHBOARD}/"):
+        return None
+    match = await request.app.router.resolve(request.clone(rel_url=page))
+    return page if match.http_exception is None else None
 
 
 def _refusal_slug(request: web.Request, error: UnderstudyError) -> str:

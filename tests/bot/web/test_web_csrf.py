@@ -151,6 +151,19 @@ async def test_unknown_routes_and_methods_are_problems(dashboard):
         assert (status, headers["Location"]) == (303, page), "an address of a form is reloaded"
 
 
+async def test_a_slash_at_the_end_of_a_page_is_left_out(dashboard):
+    for typed, page in (
+        ("/dashboard/", "/dashboard"),
+        ("/dashboard/personas/oda//", "/dashboard/personas/oda"),
+    ):
+        status, _, headers = await dashboard.page(typed)
+        assert (status, headers["Location"]) == (303, page)
+    for missing in ("/dashboard/nowhere/", "/dashboard//example.org/", "/dashboardy/"):
+        status, _, headers = await dashboard.page(missing)
+        assert status == 404 and "Location" not in headers
+    assert (await dashboard.ask("GET", "/finetune/jobs/"))[0] == 404
+
+
 async def test_each_type_of_problem_says_what_it_is(dashboard):
     for slug, (status, title) in PROBLEMS.items():
         assert (await dashboard.ask("GET", f"/problems/{slug}"))[1] == {
