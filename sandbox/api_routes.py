@@ -39,6 +39,13 @@ def gateway_bot(parts: SandboxContainer, call: ApiCall) -> Json:
     return {"url": parts.gateway.url, "shards": parts.gateway.shards, "session_start_limit": starts}
 
 
+def get_user(parts: SandboxContainer, call: ApiCall) -> Json:
+    user = parts.shared.find_user(call.path["user_id"])
+    if user is None:
+        raise ApiError(10013)
+    return user
+
+
 def application(parts: SandboxContainer, call: ApiCall) -> Json:
     return payloads.application(
         parts.guild.bot,
@@ -227,6 +234,7 @@ WEBHOOK_MESSAGE = WEBHOOK_EXECUTION + "/messages/{message_id}"
 ROUTES: tuple[Route, ...] = (
     ("GET", "/users/@me", me),
     ("POST", "/users/@me/channels", open_direct),
+    ("GET", "/users/{user_id}", get_user),
     ("GET", "/oauth2/applications/@me", application),
     ("GET", "/gateway/bot", gateway_bot),
     ("GET", "/guilds/{guild_id}", get_guild),

@@ -4,6 +4,7 @@ over them.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from sandbox.account_deletion import delete_departed_accounts
 from sandbox.application_commands import CommandRegistry
@@ -55,6 +56,13 @@ class SharedComponents:
         for container in self.guilds:
             if container.guild.id == guild_id:
                 return container
+        return None
+
+    def find_user(self, user_id: object) -> Json | None:
+        """Return the account of a member of any guild."""
+        for container in self.guilds:
+            if member := container.guild.find_member(user_id):
+                return cast(Json, member["user"])
         return None
 
     def of_channel(self, channel_id: object) -> "SandboxContainer | None":

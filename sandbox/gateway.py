@@ -265,6 +265,10 @@ class Gateway:
         members = guild.members()
         if ids:
             members = [member for member in members if member["user"]["id"] in ids]
+        if beginning := str(data.get("query") or "").casefold():
+            members = [member for member in members if _is_called(member, beginning)]
+        if limit := data.get("limit"):
+            members = members[:limit]
         chunk = {
             "guild_id": guild.id,
             "members": members,
@@ -277,3 +281,10 @@ class Gateway:
     async def close(self) -> None:
         """Close every socket as a server that shuts down does."""
         await self.drop(WSCloseCode.GOING_AWAY)
+
+
+def _is_called(member: Json, beginning: str) -> bool:
+    """True for a member one of whose names begins with a text in small letters."""
+    user = member["user"]
+    names = (user["username"], user["global_name"], member["nick"])
+    return any(name and name.casefold().startswith(beginning) for name in names)

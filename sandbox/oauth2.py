@@ -158,10 +158,10 @@ class OAuth2Server:
 
     def user(self, user_id: str) -> Json:
         """Return an account. Raises `ApiError` 10007."""
-        for container in self.shared.guilds:
-            if member := container.guild.find_member(user_id):
-                return dict(member["user"]) | {"locale": "en-US", "mfa_enabled": False}
-        raise ApiError(10007)
+        user = self.shared.find_user(user_id)
+        if user is None:
+            raise ApiError(10007)
+        return user | {"locale": "en-US", "mfa_enabled": False}
 
     def guilds_of(self, user_id: str) -> list[Json]:
         """List the guilds of an account, with its permissions there."""

@@ -33,6 +33,18 @@ async def test_members_are_sent_when_asked_for(sandbox, new_probe, run):
         assert everyone == {"Mora", "Nils", "Olga", "Quinn", "Probe"}
 
 
+async def test_members_are_found_by_the_beginning_of_a_name_and_anybody_by_their_id(sandbox, probe):
+    guild = probe.guilds[0]
+    for text, names in (("ni", ["Nils"]), ("NILS", ["Nils"]), ("ils", []), ("o", ["Olga"])):
+        found = await guild.query_members(text, limit=5, cache=False)
+        assert [member.display_name for member in found] == names, text
+    olga = int(sandbox.member("Olga").id)
+    assert (await probe.fetch_user(olga)).display_name == "Olga"
+    with pytest.raises(discord.NotFound) as unknown:
+        await probe.fetch_user(12)
+    assert unknown.value.code == 10013
+
+
 async def test_a_wrong_token_is_refused_by_http_and_gateway(sandbox, new_probe, run):
     with pytest.raises(discord.LoginFailure):
         async with run(new_probe(), "wrong"):
