@@ -27,6 +27,7 @@ from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
 from bot.models.actions import ModelActions
 from bot.models.engine_advice import PresentEngine
+from bot.moderation.actions import ModerationActions
 from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
@@ -216,6 +217,16 @@ class Services:
         )
         return Trainings(
             self.store, self.queue, checks, self.training_notes, record=self.audit.record
+        )
+
+    @cached_property
+    def moderation(self) -> ModerationActions:
+        """Blocked members, and limits of replies."""
+        return ModerationActions(
+            self.store,
+            self.personas,
+            self.reply_service.stop_blocked_replies,
+            record_change=self.audit.record,
         )
 
     @cached_property

@@ -2,15 +2,15 @@
 personas are age-restricted, and what roles may do.
 """
 
-import time
 from collections.abc import Sequence
 
 import discord
 from discord import app_commands
 
+from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY
 from bot.moderation.age import MARK_ADVICE, is_age_restricted
 from bot.moderation.roles import ACTION_TITLES, ACTIONS, DEFAULT_HOLDERS, Action
-from bot.moderation.store import Block, ReplyLimits
+from bot.moderation.texts import block_text, limits_text, persona_text
 from bot.platform.discord_kit.transformers import MODERATION, Interaction, PersonaOption
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
@@ -20,15 +20,12 @@ from bot.platform.localisation import (
     interaction_language,
     join_texts,
     localise,
-    ngettext_lazy,
 )
 from bot.platform.messages import latest_lines
 from bot.services import Services
 from bot.store import ALL_PERSONAS
 from personas.schemas.chat import Persona
 
-MAX_PER_DAY = 10_000
-MAX_COOLDOWN_S = 3600
 MAX_NAMED = 20
 """Personas or channels that a text names."""
 SHOW_FINETUNE_HELP = gettext_lazy(
@@ -51,32 +48,15 @@ async def block(
     interaction: Interaction, member: discord.User, persona: PersonaOption | None = None
 ) -> None:
     services = interaction.client.services
-    if member.bot:
-        raise RefusedError(
-            gettext_lazy("Personas answer no bots anyway."), gettext_lazy("Name a member.")
-        )
-    if member.id == interaction.user.id:
-        raise RefusedError(
-            gettext_lazy("You cannot block yourself."), gettext_lazy("Name another member.")
-        )
-    new = Block(
-        guild_id=interaction.guild_id or 0,
-        user_id=member.id,
-        persona_id=persona.id if persona else ALL_PERSONAS,
-        blocked_by=interaction.user.id,
-        at=time.time(),
-    )
-    services.store.blocks.add(new)
-    services.reply_service.stop_blocked_replies(new.guild_id, member.id)
-    services.audit.record(
-        new.guild_id, interaction.user.id, f"blocked {_block_text(services, new)}"
+    new = services.moderation.block(
+        interaction.guild_id or 0, member, persona, by=interaction.user.id
     )
     await respond(
         interaction,
         gettext_lazy(
             "Blocked: {block}. `/moderation unblock` lifts it. They are told when they use a "
             "command or a button; their messages stay unanswered.",
-            block=_block_text(services, new),
+            block=block_text(services.personas, new),
         ),
     )
 
@@ -91,27 +71,14 @@ async def unblock(
 ) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
-    if not services.store.blocks.remove(guild_id, member.id, persona.id if persona else None):
-        entries = services.store.blocks.of_guild(guild_id)
-        held = [_block_text(services, entry) for entry in entries if entry.user_id == member.id]
-        if not held:
-            raise RefusedError(
-                gettext_lazy("{member} is not blocked.", member=f"<@{member.id}>"),
-                gettext_lazy("`/moderation blocks` lists who is."),
-            )
-        raise RefusedError(
-            gettext_lazy("There is no such block of {member}.", member=f"<@{member.id}>"),
-            gettext_lazy("Blocked: {names}.", names=join_texts(*held, separator="; ")),
-        )
-    services.audit.record(
-        guild_id, interaction.user.id, f"lifted the block of <@{member.id}> for {_who(persona)}"
-    )
+    persona_id = persona.id if persona else None
+    services.moderation.unblock(guild_id, member.id, persona_id, by=interaction.user.id)
     await respond(
         interaction,
         gettext_lazy(
             "{member} is answered again by {persona}.",
             member=f"<@{member.id}>",
-            persona=_who(persona),
+            persona=persona_text(services.personas, persona_id or ALL_PERSONAS, guild_id),
         ),
     )
 
@@ -121,7 +88,7 @@ async def blocks(interaction: Interaction) -> None:
     services = interaction.client.services
     entries = services.store.blocks.of_guild(interaction.guild_id or 0)
     language = interaction_language(interaction)
-    lines = [localise(_block_text(services, entry), language) for entry in entries]
+    lines = [localise(block_text(services.personas, entry), language) for entry in entries]
     text = latest_lines(lines, language=language)
     await respond(interaction, text or gettext_lazy("Nobody is blocked."))
 
@@ -142,22 +109,17 @@ async def limits(
     cooldown: app_commands.Range[int, 0, MAX_COOLDOWN_S] | None = None,
     moderators_exempt: bool | None = None,
 ) -> None:
-    stored = interaction.client.services.store.limits
-    guild_id = interaction.guild_id or 0
-    before = stored.get(guild_id)
-    new = ReplyLimits(
-        per_day=before.per_day if per_day is None else per_day or None,
-        cooldown_s=before.cooldown_s if cooldown is None else cooldown or None,
-        exempts_moderators=(
-            before.exempts_moderators if moderators_exempt is None else moderators_exempt
-        ),
+    given = {
+        "per_day": per_day,
+        "cooldown_s": cooldown,
+        "exempts_moderators": moderators_exempt,
+    }
+    new = interaction.client.services.moderation.change_limits(
+        interaction.guild_id or 0,
+        {name: value for name, value in given.items() if value is not None},
+        by=interaction.user.id,
     )
-    if new != before:
-        stored.set(guild_id, new)
-        interaction.client.services.audit.record(
-            guild_id, interaction.user.id, f"changed the limits: {_limits_text(new).rstrip('.')}"
-        )
-    await respond(interaction, _limits_text(new))
+    await respond(interaction, limits_text(new))
 
 
 @MODERATION.command(
@@ -283,40 +245,3 @@ def _named(names: Sequence[str]) -> str:
     if further <= 0:
         return shown
     return gettext_lazy("{names} and {count} more", names=shown, count=further)
-
-
-def _limits_text(limits: ReplyLimits) -> str:
-    parts: list[str] = []
-    if limits.per_day is not None:
-        parts.append(
-            gettext_lazy(
-                "{count} a day, from midnight in the server's time zone", count=limits.per_day
-            )
-        )
-    if limits.cooldown_s is not None:
-        parts.append(
-            ngettext_lazy("one in {count} second", "one in {count} seconds", limits.cooldown_s)
-        )
-    if not parts:
-        return gettext_lazy("Replies to a member have no limit here.")
-    exempt = gettext_lazy("Moderators, too.")
-    if limits.exempts_moderators:
-        exempt = gettext_lazy("Moderators have no limit.")
-    return gettext_lazy(
-        "Replies to a member here: {limits}. {moderators}",
-        limits=join_texts(*parts, separator="; "),
-        moderators=exempt,
-    )
-
-
-def _who(persona: Persona | None) -> str:
-    return persona.name if persona else gettext_lazy("all personas")
-
-
-def _block_text(services: Services, entry: Block) -> str:
-    name = services.personas.name_of(entry.persona_id, entry.guild_id)
-    return gettext_lazy(
-        "{member} for {persona}",
-        member=f"<@{entry.user_id}>",
-        persona=name or gettext_lazy("all personas"),
-    )

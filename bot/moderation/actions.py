@@ -1,0 +1,120 @@
+"""Blocks members, lifts blocks, and sets the limits of replies, for commands and pages alike."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import discord
+
+from bot.moderation.store import Block, ReplyLimits
+from bot.moderation.texts import LIMIT_NAMES, block_text, limits_text
+from bot.personas.registry import PersonaRegistry
+from bot.platform.change_record import ChangeRecord, no_record
+from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy, join_texts
+from bot.store import ALL_PERSONAS, Store
+from personas.schemas.chat import Persona
+
+MAX_PER_DAY = 10_000
+MAX_COOLDOWN_S = 3600
+LimitValue = int | bool | None
+
+
+@dataclass(frozen=True)
+class ModerationActions:
+    """Decides for a guild whom personas do not answer, and how often they answer others.
+    `stop_replies` stops the running replies of a guild to a member who is blocked.
+    """
+
+    store: Store
+    personas: PersonaRegistry
+    stop_replies: Callable[[int, int], object]
+    record_change: ChangeRecord = no_record
+
+    def block(
+        self, guild_id: int, member: discord.abc.User, persona: Persona | None, *, by: int
+    ) -> Block:
+        """Let a persona, or (None) all of a guild, no longer answer a member, as a moderator or (0)
+        the operator decided. Raises `RefusedError`.
+        """
+        if member.bot:
+            raise RefusedError(
+                gettext_lazy("Personas answer no bots anyway."), gettext_lazy("Name a member.")
+            )
+        if member.id == by:
+            raise RefusedError(
+                gettext_lazy("You cannot block yourself."), gettext_lazy("Name another member.")
+            )
+        new = Block(
+            guild_id=guild_id,
+            user_id=member.id,
+            persona_id=persona.id if persona else ALL_PERSONAS,
+            blocked_by=by,
+            at=time.time(),
+        )
+        self.store.blocks.add(new)
+        self.stop_replies(guild_id, member.id)
+        self.record_change(guild_id, by, f"blocked {block_text(self.personas, new)}")
+        return new
+
+    def unblock(
+        self, guild_id: int, user_id: int, persona_id: str | None, *, by: int, name: str = ""
+    ) -> None:
+        """Lift exactly this block of a member, or (None) all of theirs. Raises `RefusedError` where
+        there is none, which calls the member by `name`, or mentions them.
+        """
+        called = name or f"<@{user_id}>"
+        if not self.store.blocks.remove(guild_id, user_id, persona_id):
+            entries = self.store.blocks.of_guild(guild_id)
+            held = [
+                block_text(self.personas, entry, called)
+                for entry in entries
+                if entry.user_id == user_id
+            ]
+            if not held:
+                raise RefusedError(
+                    gettext_lazy("{member} is not blocked.", member=called),
+                    gettext_lazy("`/moderation blocks` lists who is."),
+                )
+            raise RefusedError(
+                gettext_lazy("There is no such block of {member}.", member=called),
+                gettext_lazy("Blocked: {names}.", names=join_texts(*held, separator="; ")),
+            )
+        lifted = Block(guild_id, user_id, persona_id or ALL_PERSONAS, blocked_by=0, at=0.0)
+        self.record_change(guild_id, by, f"lifted the block of {block_text(self.personas, lifted)}")
+
+    def change_limits(
+        self,
+        guild_id: int,
+        changes: Mapping[str, LimitValue],
+        seen: Mapping[str, LimitValue] | None = None,
+        *,
+        by: int,
+    ) -> ReplyLimits:
+        """Set limits of a guild (None and 0 are no limit), and return all.
+
+        `seen` are the values that a form showed: one that was changed since is refused, not
+        overwritten. Raises `RefusedError`, and changes nothing.
+        """
+        with self.store.atomic():
+            before = self.store.limits.get(guild_id)
+            for name in changes:
+                if seen is not None and seen.get(name) != vars(before)[name]:
+                    raise RefusedError(
+                        gettext_lazy(
+                            "Somebody else has changed {setting} meanwhile.",
+                            setting=LIMIT_NAMES[name],
+                        ),
+                        gettext_lazy("Look at it again."),
+                    )
+            values = {**vars(before), **changes}
+            new = ReplyLimits(
+                per_day=values["per_day"] or None,
+                cooldown_s=values["cooldown_s"] or None,
+                exempts_moderators=values["exempts_moderators"],
+            )
+            if new == before:
+                return new
+            self.store.limits.set(guild_id, new)
+        self.record_change(guild_id, by, f"changed the limits: {limits_text(new).rstrip('.')}")
+        return new

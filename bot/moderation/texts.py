@@ -1,0 +1,50 @@
+"""Blocks and limits in words, for Discord and the dashboard."""
+
+from bot.moderation.store import Block, ReplyLimits
+from bot.personas.registry import PersonaRegistry
+from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
+
+LIMIT_NAMES = {
+    "per_day": gettext_lazy("Replies to a member each day"),
+    "cooldown_s": gettext_lazy("Seconds between two replies to a member"),
+    "exempts_moderators": gettext_lazy("Moderators have no limit"),
+}
+
+
+def block_text(personas: PersonaRegistry, entry: Block, member: str = "") -> str:
+    """Say who is blocked, by a mention unless told otherwise, and for which persona."""
+    return gettext_lazy(
+        "{member} for {persona}",
+        member=member or f"<@{entry.user_id}>",
+        persona=persona_text(personas, entry.persona_id, entry.guild_id),
+    )
+
+
+def persona_text(personas: PersonaRegistry, persona_id: str, guild_id: int) -> str:
+    """Name the persona that does not answer; an empty id stands for all of the guild."""
+    return personas.name_of(persona_id, guild_id) or gettext_lazy("all personas")
+
+
+def limits_text(limits: ReplyLimits) -> str:
+    """Say how often a member is answered."""
+    parts: list[str] = []
+    if limits.per_day is not None:
+        parts.append(
+            gettext_lazy(
+                "{count} a day, from midnight in the server's time zone", count=limits.per_day
+            )
+        )
+    if limits.cooldown_s is not None:
+        parts.append(
+            ngettext_lazy("one in {count} second", "one in {count} seconds", limits.cooldown_s)
+        )
+    if not parts:
+        return gettext_lazy("Replies to a member have no limit here.")
+    exempt = gettext_lazy("Moderators, too.")
+    if limits.exempts_moderators:
+        exempt = gettext_lazy("Moderators have no limit.")
+    return gettext_lazy(
+        "Replies to a member here: {limits}. {moderators}",
+        limits=join_texts(*parts, separator="; "),
+        moderators=exempt,
+    )
