@@ -59,6 +59,17 @@ class Face:
         return hashlib.sha256(f"{self.nick}\n{picture}".encode()).hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class FaceState:
+    """The persona whose face the bot is to have in a guild (None: its own), whether Discord shows
+    it, and why not.
+    """
+
+    persona: Persona | None
+    is_shown: bool
+    problem: str
+
+
 @dataclass
 class FaceActions:
     """The bot's faces in the guilds of a client, which is None for a dashboard without Discord."""
@@ -98,6 +109,15 @@ class FaceActions:
         tried yet.
         """
         return self._problems.get(guild_id, "")
+
+    def state(self, guild_id: int) -> FaceState:
+        """Return which face the bot has in a guild, or is to have."""
+        persona = self.chosen(guild_id)
+        is_shown = persona is not None and self.is_worn(persona, guild_id)
+        problem = self.problem(guild_id)
+        if persona and not is_shown:
+            problem = problem or gettext_lazy("Discord has yet to show it.")
+        return FaceState(persona, is_shown, "" if is_shown else problem)
 
     async def choose(self, guild: discord.Guild, persona: Persona, by: int) -> str:
         """Give the bot a persona's face in a guild. Returns why Discord does not show it yet; empty

@@ -30,6 +30,11 @@ class BotFaces(Table):
         """List the faces in all guilds."""
         return self._db.all(BotFace, "select * from bot_faces order by guild_id")
 
+    def guilds_of(self, persona_id: str) -> list[int]:
+        """List the guilds in which the bot is to have a persona's face."""
+        sql = "select guild_id from bot_faces where persona_id = :persona order by guild_id"
+        return self._db.column(int, sql, persona=persona_id)
+
     def choose(self, guild_id: int, persona_id: str | None) -> None:
         """Store whose face the bot is to have (None: nobody's), before Discord is asked."""
         row = {"guild_id": guild_id, "persona_id": persona_id, "shown": ""}

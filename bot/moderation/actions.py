@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import discord
 
 from bot.moderation.store import Block, ReplyLimits
-from bot.moderation.texts import LIMIT_NAMES, block_text, limits_text
+from bot.moderation.texts import block_text, limits_text
 from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
@@ -101,10 +101,7 @@ class ModerationActions:
             for name in changes:
                 if seen is not None and seen.get(name) != vars(before)[name]:
                     raise RefusedError(
-                        gettext_lazy(
-                            "Somebody else has changed {setting} meanwhile.",
-                            setting=LIMIT_NAMES[name],
-                        ),
+                        gettext_lazy("Somebody else has changed the limits meanwhile."),
                         gettext_lazy("Look at it again."),
                     )
             values = {**vars(before), **changes}

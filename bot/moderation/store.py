@@ -65,6 +65,11 @@ class Blocks(Table):
         sql = "select * from blocks where guild_id = :guild order by at"
         return self._db.all(Block, sql, guild=guild_id)
 
+    def counts(self) -> dict[int, int]:
+        """Count the blocks of each guild that has any."""
+        rows = self._db.read("select guild_id, count(*) as count from blocks group by guild_id")
+        return {row["guild_id"]: row["count"] for row in rows}
+
 
 class StoredLimits(Table):
     """The limits of the guilds that have any, and the replies that count."""
@@ -83,6 +88,10 @@ class StoredLimits(Table):
         row = {"guild_id": guild_id, **vars(limits)}
         row["exempts_moderators"] = int(limits.exempts_moderators)
         self._db.insert("reply_limits", row, replace=True)
+
+    def guilds(self) -> list[int]:
+        """List the guilds whose limits moderators have set."""
+        return self._db.column(int, "select guild_id from reply_limits")
 
     def replies_since(self, guild_id: int, user_id: int, since: float) -> RecentReplies:
         """Count the replies to a member since a time; those that failed do not count."""

@@ -12,6 +12,7 @@ from bot.answering.texts import settings_text
 from bot.chat.chat_words import is_common, names_of
 from bot.chat.message_text import has_words
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, usual_answers
+from bot.faces.texts import face_text
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.registry import short_id
 from bot.personas.served_versions import SHIPPED_ORIGIN
@@ -248,6 +249,8 @@ async def list_(interaction: Interaction) -> None:
     for entry in services.store.mutes.of_guild(guild_id):
         muted = gettext_lazy("Muted: {names}", names=_mute_text(services, entry))
         lines.append(localise(muted, language))
+    if guild_id and (face := services.faces.chosen(guild_id)):
+        lines.append(localise(face_text(services.faces, face, guild_id), language))
     await respond(interaction, "\n".join(lines) or gettext_lazy("No personas."))
 
 

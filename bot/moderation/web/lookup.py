@@ -6,9 +6,10 @@ from bot.chat.places import GuildChannel
 from bot.moderation.web.access import GuildAccess
 from bot.personas.web.lookup import OwnedPersona
 from bot.platform.localisation import gettext_lazy
-from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.problems import Problem, field_problem
 from bot.platform.web_kit.templating import MEMBERS_HOME
 from bot.schedules.web.ids import read_id
+from bot.services import Services
 from bot.store import InstalledVersion
 from personas.schemas.chat import Persona
 
@@ -58,6 +59,18 @@ def own_persona_in_path(access: GuildAccess, request: web.Request, shared_advice
             "not-allowed",
             gettext_lazy("All servers share {persona}.", persona=persona.name),
             shared_advice,
+        )
+    return persona
+
+
+def chosen_persona(services: Services, guild_id: int, persona_id: str, *, field: str) -> Persona:
+    """Return the persona of a form's field, a server's own or a shared one. Raises `Problem`."""
+    persona = services.personas.get(persona_id, guild_id)
+    if persona is None:
+        raise field_problem(
+            field,
+            gettext_lazy("There is no such persona here."),
+            gettext_lazy("Choose another one."),
         )
     return persona
 

@@ -19,12 +19,14 @@ from bot.moderation.web.lookup import (
     LIST_ADVICE,
     SERVER,
     channel_name,
+    chosen_persona,
     server_path,
     speaking_version,
 )
+from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.auth import SignedInMember
-from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.problems import Problem, field_problem
 from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
 from bot.platform.web_kit.templating import MEMBERS_HOME, redirect_to, render_page
 from bot.schedules.web.ids import read_id
@@ -80,14 +82,59 @@ async def get_servers_page(member: SignedInMember, request: web.Request) -> web.
 
 @routes.add(f"GET {SERVER}")
 async def get_server_page(access: GuildAccess, request: web.Request) -> web.Response:
-    """Page of a server: its personas, and, for its moderators, its channels."""
+    """Page of a server: its personas, and, for its moderators, its channels, how many replies are
+    reported, and the bot's face.
+    """
+    return _render_server(access, request)
+
+
+@routes.add(f"POST {SERVER}/face")
+async def post_face(access: GuildAccess, request: web.Request) -> web.Response:
+    """Give the bot the face of a persona in a server, or its own back."""
+    access.require()
+    wanted = (await read_form(request)).get("face", "")
+    faces, guild, by = access.services.faces, access.guild, access.member.id
+    try:
+        if not wanted:
+            problem = await faces.take_off(guild, by)
+            message = gettext_lazy("The bot has its own name and picture again.")
+        else:
+            persona = chosen_persona(access.services, access.guild_id, wanted, field="face")
+            problem = await faces.choose(guild, persona, by)
+            message = gettext_lazy("{persona} speaks as the bot itself.", persona=persona.name)
+    except Problem as refused:
+        return _render_server(access, request, given_face=wanted, problem=refused)
+    except RefusedError as error:
+        refused = field_problem("face", error.message, error.advice)
+        return _render_server(access, request, given_face=wanted, problem=refused)
+    if problem:
+        message = gettext_lazy("It is stored. {problem}", problem=problem)
+    return redirect_to(request, server_path(access), message)
+
+
+def _render_server(
+    access: GuildAccess,
+    request: web.Request,
+    *,
+    given_face: str | None = None,
+    problem: Problem | None = None,
+) -> web.Response:
+    services = access.services
+    face = services.faces.state(access.guild_id)
+    if given_face is None:
+        given_face = face.persona.id if face.persona else ""
     return render_page(
         request,
         "servers/server.html",
         title=access.guild.name,
+        problem=problem,
+        labels={"face": gettext_lazy("The bot itself")},
         access=access,
         personas=_personas(access),
         channels=_channels(access) if access.is_moderator else [],
+        reported=services.store.reports.count_replies(access.guild_id),
+        face=face,
+        given_face=given_face,
     )
 
 

@@ -179,6 +179,7 @@ class PersonaStatus:
     made_for: str | None
     versions: int
     spoken: tuple["SpokenVersion", ...] = ()
+    faces: tuple["WornFace", ...] = ()
 
     @property
     def newest_is_live(self) -> bool:
@@ -300,7 +301,29 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
         made_for=made_for,
         versions=len(installed),
         spoken=tuple(spoken_versions(services, persona_id)),
+        faces=tuple(worn_faces(services, persona_id)),
     )
+
+
+@dataclass(frozen=True)
+class WornFace:
+    """A server in which the bot itself is to have a persona's face, and why Discord does not show
+    it there; empty where it does.
+    """
+
+    server: str
+    problem: str
+
+
+def worn_faces(services: Services, persona_id: str) -> list[WornFace]:
+    """List where the bot is to have a persona's face."""
+    faces = []
+    for guild_id in services.store.faces.guilds_of(persona_id):
+        if services.client and services.client.get_guild(guild_id) is None:
+            continue  # the bot has left, or another process serves it
+        state = services.faces.state(guild_id)
+        faces.append(WornFace(guild_name(services, guild_id), state.problem))
+    return faces
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,12 @@ def field_error(field: str, detail: str) -> dict[str, str]:
     return {"field": field, "pointer": f"#/{field}" if field else "#", "detail": detail}
 
 
+def field_problem(field: str, message: str, advice: str = "") -> Problem:
+    """Return the problem of one field of a form, beside which it is shown whole."""
+    detail = join_texts(*filter(None, (message, advice)))
+    return Problem("invalid-request", message, advice, errors=[field_error(field, detail)])
+
+
 def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]:
     """An error's message and advice without the machine's folders."""
     return redact_paths(error.message, home), redact_paths(error.advice, home)

@@ -93,8 +93,11 @@ SECTION_OF_PREFIX = {
     "answering": "personas",
     "safety": "system",
     "schedules": "personas",
+    "servers": "system",
 }
-"""The section of a prefix where they differ: versions and replies are part of a persona's pages."""
+"""The section of a prefix where they differ: versions and replies are part of a persona's pages. A
+member's pages are all of "servers".
+"""
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
@@ -184,6 +187,7 @@ def render_page(
     faults: Sequence[FormError] = (),
     problem: Problem | None = None,
     ids: Mapping[str, str] = MappingProxyType({}),
+    labels: Mapping[str, str] = MappingProxyType({}),
     **context: Any,
 ) -> web.Response:
     """Render a template with `title` and the other variables; its prefix decides on the section of
@@ -191,12 +195,12 @@ def render_page(
 
     `faults` are listed at the top, each with a link to its field, and in the title. A form's
     `problem` decides on them and on `status`, and gives `wrong`, the errors by field; `ids` are
-    those of fields that differ from their names. Raises jinja2's errors for a template that cannot
-    be filled.
+    those of fields that differ from their names, `labels` what the page calls fields. Raises
+    jinja2's errors for a template that cannot be filled.
     """
     wrong = {}
     if problem:
-        faults = _form_errors(problem, ids)
+        faults = _form_errors(problem, ids, labels)
         status = problem.status
         for error in problem.errors:
             wrong[error["field"].partition(".")[0]] = error["detail"]
@@ -229,10 +233,14 @@ def render_page(
     return page
 
 
-def _form_errors(problem: Problem, ids: Mapping[str, str]) -> list[FormError]:
+def _form_errors(
+    problem: Problem, ids: Mapping[str, str], labels: Mapping[str, str]
+) -> list[FormError]:
     named = ((error["field"].partition(".")[0], error["detail"]) for error in problem.errors)
     errors = [
-        FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize())
+        FormError(
+            detail, ids.get(name, name), labels.get(name) or name.replace("_", " ").capitalize()
+        )
         for name, detail in named
     ]
     return errors or [FormError(problem.text)]

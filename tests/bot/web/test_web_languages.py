@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from bot.chat.model_names import version_label
 from bot.demo_guild import MODERATOR
+from bot.moderation.store import Block
 from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
 from bot.platform.web_kit.page_language import choose_language, language_tag
@@ -30,6 +31,7 @@ from bot.platform.web_kit.templating import (
     format_seconds,
     format_time,
 )
+from bot.reports.store import Report
 from bot.training.store import JobState
 from personas.home.atomic_files import write_file
 from tests.bot.conftest import QUAY
@@ -65,11 +67,15 @@ PAGES = (
     "/dashboard/schedules",
     "/dashboard/personas/ballast/schedules",
     "/dashboard/system/safety",
+    "/dashboard/moderation",
+    "/dashboard/moderation/5",
 )
 MODERATORS_PAGES = (
     "",
     "/channels/{channel}",
     "/schedules",
+    "/blocks",
+    "/reports",
     "/train",
     "/trainings",
     "/trainings/{job}",
@@ -316,6 +322,8 @@ async def test_a_page_says_nothing_in_english_that_its_catalogue_has(dashboard, 
     put_two(dashboard.home, dashboard.store, dashboard.engine)
     put_schedules(dashboard.store)
     dashboard.store.safety_answers.count("2026-11-20", "de")
+    dashboard.store.blocks.add(Block(5, 7, "", 0, 1.0))
+    dashboard.store.faces.choose(5, "ballast")
     for path in PAGES:
         headers = {"Accept-Language": language_tag(language)}
         status, text, _ = await dashboard.page(path, headers=headers)
@@ -332,6 +340,11 @@ async def busy_town(town):
     version = town.install(persona, town.first)
     channel = town.channel_id(QUAY, town.first)
     plan(town, town.first, channel, persona)
+    town.stage.store.blocks.add(Block(town.first, 7, "", 0, 1.0))
+    place = {"guild_id": town.first, "channel_id": channel, "message_id": 1, "event_id": 1}
+    about = {"persona_id": persona, "version": None, "reason": "other", "user_id": 7, "at": 1.0}
+    town.stage.store.reports.add(Report(0, **place, **about))
+    town.stage.store.faces.choose(town.first, persona)
     browser = await town.signed_in(MODERATOR)
     home = f"{SERVERS}/{town.first}"
     tried = await browser.submit(f"{home}/personas/{persona}/rollout", version=version, share="20")
@@ -357,10 +370,18 @@ async def test_a_moderators_page_says_nothing_in_english_that_its_catalogue_has(
     own = {"Origin": browser.url, "Sec-Fetch-Site": "same-origin"}
     page = await browser.ask("POST", f"{home}/train", data=form, headers=headers | own)
     assert 'id="plan"' in page.text and list(in_english(page.text, language)) == []
-    refused = await browser.ask(
-        "POST", f"{home}/personas/{names['persona']}/rollout", data={}, headers=headers | own
-    )
-    assert refused.status == 409 and list(in_english(refused.text, language)) == []
+    for path, form in (
+        (f"/personas/{names['persona']}/rollout", {}),
+        ("/blocks", {"member": "Tob"}),
+        ("/blocks", {}),
+        ("/blocks/lift", {"user": "8"}),
+        ("/blocks/limits", {"per_day": "x"}),
+        ("/reports/done", {"number": "99"}),
+        ("/face", {"face": "nobody"}),
+    ):
+        refused = await browser.ask("POST", home + path, data=form, headers=headers | own)
+        assert refused.status in (404, 409, 422), path
+        assert list(in_english(refused.text, language)) == [], path
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,13 @@ COMMANDS = {
     ("POST", f"{GUILD}/schedules/trainings/remove"): "finetune schedule remove",
     ("POST", f"{GUILD}/schedules/lines/remove"): "persona line remove",
     ("POST", f"{GUILD}/schedules/greetings/remove"): "persona line remove",
+    ("GET", f"{GUILD}/blocks"): "moderation blocks",
+    ("POST", f"{GUILD}/blocks"): "moderation block",
+    ("POST", f"{GUILD}/blocks/lift"): "moderation unblock",
+    ("POST", f"{GUILD}/blocks/limits"): "moderation limits",
+    ("GET", f"{GUILD}/reports"): "moderation reports",
+    ("POST", f"{GUILD}/reports/done"): "moderation reports",
+    ("POST", f"{GUILD}/face"): "persona face",
 }
 """The command whose permission each route of members takes."""
 

@@ -1,0 +1,225 @@
+"""A server's page of blocks and limits, the same for its moderators and for the operator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import discord
+from aiohttp import web
+
+from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY, LimitValue
+from bot.moderation.store import ReplyLimits
+from bot.moderation.texts import LIMIT_NAMES, limits_text, persona_text
+from bot.moderation.web.lookup import LIST_ADVICE, chosen_persona
+from bot.moderation.web.people import Person, find_people, is_named
+from bot.personas.web.lookup import guild_name
+from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
+from bot.platform.web_kit.paging import integer_query
+from bot.platform.web_kit.problems import Problem, field_error, field_problem
+from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
+from bot.platform.web_kit.templating import redirect_to, render_page
+from bot.schedules.web.ids import read_id
+from bot.services import Services
+from bot.training.web.run_view import MEMBER_NAMES
+
+PAGE_SIZE = 25
+MAX_PAGE = 10_000
+NUMBER_FIELDS = {"per_day": MAX_PER_DAY, "cooldown_s": MAX_COOLDOWN_S}
+LABELS = {
+    "member": gettext_lazy("Member"),
+    "persona": gettext_lazy("Persona"),
+    **LIMIT_NAMES,
+}
+NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""})
+UNKNOWN_ADVICE = gettext_lazy(
+    "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
+)
+
+
+@dataclass(frozen=True)
+class ModeratedServer:
+    """A server, and who moderates it: a member, or (0) the operator. `path` is the address of the
+    page, `above` that of the page above, with its title.
+    """
+
+    services: Services
+    guild_id: int
+    by: int
+    path: str
+    above: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        return guild_name(self.services, self.guild_id)
+
+    @property
+    def guild(self) -> discord.Guild | None:
+        """The server on Discord; None where this process does not serve it."""
+        client = self.services.client
+        return client.get_guild(self.guild_id) if client else None
+
+
+async def show_blocks(request: web.Request, server: ModeratedServer) -> web.Response:
+    """Page of who is blocked, and of the limits."""
+    return await _render(request, server)
+
+
+async def block_member(request: web.Request, server: ModeratedServer) -> web.Response:
+    """Block the member of the form, if it names one alone; else show those whom it may mean."""
+    form = await read_form(request)
+    given = {name: form.get(name, "").strip() for name in NOTHING_GIVEN}
+    found: Sequence[Person] = ()
+    try:
+        persona = None
+        if given["persona"]:
+            persona = chosen_persona(
+                server.services, server.guild_id, given["persona"], field="persona"
+            )
+        found = await _find_people(server, given["member"])
+        if len(found) != 1 or not is_named(found[0], given["member"]):
+            raise field_problem("member", gettext_lazy("Whom do you mean? Choose below."))
+        try:
+            blocked = server.services.moderation.block(
+                server.guild_id, found[0], persona, by=server.by
+            )
+        except RefusedError as error:
+            found = ()
+            raise field_problem("member", error.message, error.advice) from error
+    except Problem as problem:
+        return await _render(request, server, given=given, found=found, problem=problem)
+    message = gettext_lazy(
+        "{member} is not answered by {persona} any more.",
+        member=found[0].display_name,
+        persona=persona_text(server.services.personas, blocked.persona_id, server.guild_id),
+    )
+    return redirect_to(request, server.path, message)
+
+
+async def lift_block(request: web.Request, server: ModeratedServer) -> web.Response:
+    """Lift exactly the block of the form."""
+    form = await read_form(request)
+    user_id = read_id(form.get("user", ""), LIST_ADVICE)
+    persona_id = form.get("persona", "")
+    key = (server.guild_id, user_id)
+    names = await request.app[MEMBER_NAMES].names_of(server.services.client, [key])
+    try:
+        with errors_as_problems("not-found"):
+            server.services.moderation.unblock(
+                server.guild_id, user_id, persona_id, by=server.by, name=names[key]
+            )
+    except Problem as problem:
+        return await _render(request, server, problem=problem)
+    message = gettext_lazy(
+        "{member} is answered again by {persona}.",
+        member=names[key],
+        persona=persona_text(server.services.personas, persona_id, server.guild_id),
+    )
+    return redirect_to(request, server.path, message)
+
+
+async def set_limits(request: web.Request, server: ModeratedServer) -> web.Response:
+    """Save the limits that the form changes; one that somebody else has changed meanwhile is
+    refused.
+    """
+    form = await read_form(request)
+    given = {name: form.get(name, "").strip() for name in LIMIT_NAMES}
+    try:
+        changes, seen = changed_fields(form, given, _read_limits)
+        if not changes:
+            return redirect_to(request, server.path, gettext_lazy("Nothing was changed."))
+        with errors_as_problems("conflict"):
+            server.services.moderation.change_limits(server.guild_id, changes, seen, by=server.by)
+    except Problem as problem:
+        return await _render(request, server, given_limits=given, problem=problem)
+    return redirect_to(request, server.path, gettext_lazy("It holds from the next message on."))
+
+
+async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
+    """Find those whom a form may mean. Raises `Problem` where there is nobody."""
+    if not text:
+        raise field_problem("member", gettext_lazy("Whom?"), UNKNOWN_ADVICE)
+    client, guild = server.services.client, server.guild
+    if client is None or guild is None:
+        raise field_problem(
+            "member", gettext_lazy("This process is not connected to that server on Discord.")
+        )
+    try:
+        found = await find_people(client, guild, text)
+    except Problem as problem:
+        raise field_problem("member", problem.message, problem.advice) from problem
+    if not found:
+        raise field_problem(
+            "member", gettext_lazy("Nobody is called {name} here.", name=text), UNKNOWN_ADVICE
+        )
+    return found
+
+
+def _read_limits(texts: Mapping[str, str]) -> dict[str, LimitValue]:
+    """Read the form's limits; an empty one and 0 are none. Raises `Problem`."""
+    limits: dict[str, LimitValue] = {"exempts_moderators": texts.get("exempts_moderators") == "yes"}
+    errors = []
+    for name, most in NUMBER_FIELDS.items():
+        text = texts.get(name, "") or "0"
+        if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most:
+            limits[name] = int(text) or None
+        else:
+            detail = gettext_lazy("Write a whole number from 0 to {most}.", most=most)
+            errors.append(field_error(name, detail))
+    if errors:
+        raise Problem("invalid-request", "A limit is no number.", errors=errors)
+    return limits
+
+
+def _limit_texts(limits: ReplyLimits) -> dict[str, str]:
+    """Return the limits as the form shows them."""
+    return {
+        "per_day": str(limits.per_day or ""),
+        "cooldown_s": str(limits.cooldown_s or ""),
+        "exempts_moderators": "yes" if limits.exempts_moderators else "no",
+    }
+
+
+async def _render(
+    request: web.Request,
+    server: ModeratedServer,
+    *,
+    given: Mapping[str, str] = NOTHING_GIVEN,
+    given_limits: Mapping[str, str] | None = None,
+    found: Sequence[Person] = (),
+    problem: Problem | None = None,
+) -> web.Response:
+    services, guild_id = server.services, server.guild_id
+    blocks = services.store.blocks.of_guild(guild_id)[::-1]
+    number = integer_query(request, "page", 1, MAX_PAGE) or 1
+    shown = blocks[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+    has_next = len(blocks) > number * PAGE_SIZE
+    people = [user_id for each in shown for user_id in (each.user_id, each.blocked_by)]
+    names = await request.app[MEMBER_NAMES].names_of(
+        services.client, [(guild_id, user_id) for user_id in people if user_id]
+    )
+    limits = services.store.limits.get(guild_id)
+    return render_page(
+        request,
+        "servers/blocks.html",
+        title=gettext_lazy("Blocks and limits in {server}", server=server.name),
+        problem=problem,
+        labels=LABELS,
+        server=server,
+        blocks=[
+            (each, persona_text(services.personas, each.persona_id, guild_id)) for each in shown
+        ],
+        names=names,
+        links={
+            "first": server.path,
+            "next": f"{server.path}?page={number + 1}" if has_next else "",
+        },
+        is_first=number == 1,
+        personas=list(services.personas.of(guild_id).values()),
+        given=given,
+        found=found,
+        limits=limits_text(limits),
+        limit_names=LIMIT_NAMES,
+        given_limits=given_limits or _limit_texts(limits),
+        seen_limits=_limit_texts(limits),
+    )

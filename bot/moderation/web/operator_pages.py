@@ -1,0 +1,109 @@
+"""`/dashboard/moderation`: blocks and limits of each server, for the operator."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bot.moderation.texts import limits_text
+from bot.moderation.web.blocks import (
+    ModeratedServer,
+    block_member,
+    lift_block,
+    set_limits,
+    show_blocks,
+)
+from bot.personas.web.lookup import guild_name
+from bot.platform.localisation import gettext_lazy
+from bot.platform.request_origin import OPERATOR_ORIGIN
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.paging import paginate, parse_page_query
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.templating import DASHBOARD, render_page
+from bot.schedules.web.ids import read_id
+from bot.services import Services
+
+SERVERS_PATH = f"{DASHBOARD}/moderation"
+SERVER = f"{SERVERS_PATH}/{{guild_id}}"
+LIST_ADVICE = gettext_lazy("The list of servers has those with the bot.")
+routes = Routes()
+
+
+@dataclass(frozen=True)
+class ServerSummary:
+    """A server in the list: how many members are blocked there, and how often others are answered."""
+
+    guild_id: int
+    name: str
+    blocks: int
+    limits: str
+
+
+@routes.add(f"GET {SERVERS_PATH}")
+async def get_servers(request: web.Request) -> web.Response:
+    """Page of all servers."""
+    services = get_services(request)
+    page = parse_page_query(request)
+    shown, links = paginate(request, page, _guild_ids(services), key=str, noun="server")
+    blocked = services.store.blocks.counts()
+    return render_page(
+        request,
+        "servers/all.html",
+        title=gettext_lazy("Blocks and limits"),
+        servers=[
+            ServerSummary(
+                guild_id=guild_id,
+                name=guild_name(services, guild_id),
+                blocks=blocked.get(guild_id, 0),
+                limits=limits_text(services.store.limits.get(guild_id)),
+            )
+            for guild_id in shown
+        ],
+        links={"next": "", **links, "first": SERVERS_PATH},
+        is_first=page.after is None,
+    )
+
+
+@routes.add(f"GET {SERVER}")
+async def get_blocks(request: web.Request) -> web.Response:
+    """Page of who is blocked in a server, and of its limits."""
+    return await show_blocks(request, _moderated(request))
+
+
+@routes.add(f"POST {SERVER}")
+async def post_block(request: web.Request) -> web.Response:
+    return await block_member(request, _moderated(request))
+
+
+@routes.add(f"POST {SERVER}/lift")
+async def post_lift(request: web.Request) -> web.Response:
+    return await lift_block(request, _moderated(request))
+
+
+@routes.add(f"POST {SERVER}/limits")
+async def post_limits(request: web.Request) -> web.Response:
+    return await set_limits(request, _moderated(request))
+
+
+def _guild_ids(services: Services) -> list[int]:
+    """List the servers with the bot, and those with blocks or limits, which another process may
+    serve, by name.
+    """
+    guild_ids = {*services.store.blocks.counts(), *services.store.limits.guilds()}
+    if services.client:
+        guild_ids |= {guild.id for guild in services.client.guilds}
+    return sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))
+
+
+def _moderated(request: web.Request) -> ModeratedServer:
+    """Return the server of the address. Raises `Problem`."""
+    services = get_services(request)
+    guild_id = read_id(request.match_info["guild_id"], LIST_ADVICE)
+    if guild_id not in _guild_ids(services):
+        raise Problem("not-found", gettext_lazy("There is no such server."), LIST_ADVICE)
+    return ModeratedServer(
+        services,
+        guild_id,
+        by=OPERATOR_ORIGIN.user_id,
+        path=f"{SERVERS_PATH}/{guild_id}",
+        above=(SERVERS_PATH, gettext_lazy("All servers")),
+    )

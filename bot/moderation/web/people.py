@@ -1,0 +1,60 @@
+"""Finds the people whom a form names: by a name on Discord, or by an id."""
+
+import asyncio
+import re
+
+import aiohttp
+import discord
+
+from bot.platform.localisation import gettext_lazy
+from bot.platform.web_kit.problems import Problem
+
+MAX_FOUND = 20
+MAX_NAME_CHARS = 32
+"""Of a name on Discord."""
+SEARCH_TIMEOUT_S = 5.0
+ID_PATTERN = re.compile(r"(?:<@!?)?(\d{15,19})>?", re.ASCII)
+Person = discord.Member | discord.User
+
+
+async def find_people(client: discord.Client, guild: discord.Guild, text: str) -> list[Person]:
+    """Find the person with this id, who may have left the guild; else the members with this name, or,
+    where nobody has it, those whose name begins so. Bots are found by their ids alone. Raises
+    `Problem` where Discord does not answer.
+    """
+    name = text.strip().removeprefix("@")
+    if not name:
+        return []
+    try:
+        async with asyncio.timeout(SEARCH_TIMEOUT_S):
+            if found := ID_PATTERN.fullmatch(name):
+                return await _fetch(client, guild, int(found[1]))
+            members = await guild.query_members(name[:MAX_NAME_CHARS], limit=MAX_FOUND, cache=False)
+    except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise Problem(
+            "not-connected",
+            gettext_lazy("Discord does not answer right now."),
+            gettext_lazy("Try again in a minute."),
+        ) from error
+    people = [member for member in members if not member.bot]
+    return [each for each in people if is_named(each, text)] or people
+
+
+async def _fetch(client: discord.Client, guild: discord.Guild, user_id: int) -> list[Person]:
+    try:
+        return [await guild.fetch_member(user_id)]
+    except discord.NotFound:
+        pass
+    try:
+        return [await client.fetch_user(user_id)]
+    except discord.NotFound:
+        return []
+
+
+def is_named(person: Person, text: str) -> bool:
+    """True for a text that is the whole name of a person, or their id."""
+    name = text.strip().removeprefix("@")
+    if found := ID_PATTERN.fullmatch(name):
+        return int(found[1]) == person.id
+    names = (person.name, person.global_name, person.display_name)
+    return name.casefold() in {each.casefold() for each in names if each}
