@@ -194,9 +194,9 @@ async def _render(
     number = integer_query(request, "page", 1, MAX_PAGE) or 1
     shown = blocks[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
     has_next = len(blocks) > number * PAGE_SIZE
-    people = [user_id for each in shown for user_id in (each.user_id, each.blocked_by)]
+    named = [user_id for each in shown for user_id in (each.user_id, each.blocked_by) if user_id]
     names = await request.app[MEMBER_NAMES].names_of(
-        services.client, [(guild_id, user_id) for user_id in people if user_id]
+        services.client, [(guild_id, user_id) for user_id in named]
     )
     limits = services.store.limits.get(guild_id)
     return render_page(

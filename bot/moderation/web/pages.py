@@ -105,8 +105,8 @@ async def post_face(access: GuildAccess, request: web.Request) -> web.Response:
     except Problem as refused:
         return _render_server(access, request, given_face=wanted, problem=refused)
     except RefusedError as error:
-        refused = field_problem("face", error.message, error.advice)
-        return _render_server(access, request, given_face=wanted, problem=refused)
+        lacking = field_problem("face", error.message, error.advice)
+        return _render_server(access, request, given_face=wanted, problem=lacking)
     if problem:
         message = gettext_lazy("It is stored. {problem}", problem=problem)
     return redirect_to(request, server_path(access), message)

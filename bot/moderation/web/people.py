@@ -36,7 +36,7 @@ async def find_people(client: discord.Client, guild: discord.Guild, text: str) -
             gettext_lazy("Discord does not answer right now."),
             gettext_lazy("Try again in a minute."),
         ) from error
-    people = [member for member in members if not member.bot]
+    people: list[Person] = [member for member in members if not member.bot]
     return [each for each in people if is_named(each, text)] or people
 
 

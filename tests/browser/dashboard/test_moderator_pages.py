@@ -8,11 +8,13 @@ import os
 import pytest
 from playwright.async_api import expect
 
-from bot.demo_guild import MODERATOR
+from bot.demo_guild import MEMBER, MODERATOR
+from bot.moderation.store import Block
 from bot.schedules.store import ScheduledLine
 from tests.bot.conftest import QUAY
 from tests.bot.test_finetune import STEP
 from tests.bot.web.moderator_stage import SERVERS, moderator_stage
+from tests.bot.web.test_web_moderator_blocks import reported
 from tests.bot.web.test_web_moderator_cards import put_card
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 from tests.fakes import until
@@ -101,6 +103,71 @@ async def test_a_moderator_signs_in_works_on_their_server_and_is_refused_elsewhe
         await page.get_by_role("button", name=MODERATOR).click()
         await expect(page.get_by_role("heading", name="Your servers")).to_be_visible()
         await dashboard.close()
+
+
+@pytest.mark.parametrize("phone", [False, True])
+async def test_a_moderator_blocks_limits_reads_reports_and_chooses_a_face(tmp_path, browser, phone):
+    async with moderator_stage(tmp_path) as town:
+        await reported(town, words="who is there?")
+        url = town.stage.sandbox.url.replace("127.0.0.1", "localhost")
+        dashboard = Dashboard(browser, url, town.stage)
+        page = await dashboard.open(f"{SERVERS}/{town.first}", phone=phone, dark=phone)
+        await page.get_by_role("button", name="Sign in with Discord").click()
+        await page.get_by_role("button", name=MODERATOR).click()
+        await page.get_by_label("Name and picture of").select_option("Oda Marrow")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_role("status")).to_contain_text("Oda Marrow speaks as the bot")
+        await assert_accessible(page)
+        await picture(page, f"face-{phone}")
+        await page.get_by_role("link", name="Blocks and limits").click()
+        await page.get_by_label("Member", exact=True).fill("tob")
+        await page.get_by_label("Persona", exact=True).select_option("Oda Marrow")
+        await page.get_by_role("button", name="Block", exact=True).click()
+        await expect(page.get_by_role("alert")).to_contain_text("Whom do you mean?")
+        await assert_accessible(page)
+        await picture(page, f"found-{phone}")
+        await page.get_by_role("button", name=f"Block {MEMBER} (tobias_reed)").click()
+        await expect(page.get_by_role("status")).to_contain_text("not answered by Oda Marrow")
+        await page.get_by_label("Replies to a member each day").fill("40")
+        await page.get_by_label("Seconds between").fill("soon")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_role("alert")).to_contain_text("Write a whole number")
+        await expect(page.get_by_label("Replies to a member each day")).to_have_value("40")
+        await assert_accessible(page)
+        await page.get_by_label("Seconds between").fill("10")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_text("40 a day, from midnight")).to_be_visible()
+        await assert_accessible(page)
+        await picture(page, f"blocks-{phone}")
+        await page.get_by_role("button", name=f"Lift the block of {MEMBER}").click()
+        await expect(page.get_by_text("Nobody is blocked.")).to_be_visible()
+        await page.get_by_role("link", name="Skerrow Harbour").click()
+        await page.get_by_role("link", name="Reported replies").click()
+        await expect(page.get_by_text("hears: who is there?")).to_be_visible()
+        await assert_accessible(page)
+        await picture(page, f"reports-{phone}")
+        await page.get_by_role("button", name="Dealt with report").click()
+        await expect(page.get_by_text("No reply is reported.")).to_be_visible()
+        await assert_accessible(page)
+        await dashboard.close()
+
+
+async def test_the_operator_sees_blocks_of_each_server_and_faces_of_personas(dashboard):
+    store, guild_id = dashboard.stage.store, int(dashboard.stage.sandbox.guild_id)
+    store.blocks.add(Block(guild_id, int(dashboard.stage.member.id), "", 0, 1.0))
+    store.faces.choose(guild_id, "ballast")
+    page = await dashboard.open("/dashboard/system/safety")
+    await page.get_by_role("link", name="Blocks and limits").click()
+    await expect(page.get_by_role("cell", name="1", exact=True)).to_be_visible()
+    await assert_accessible(page)
+    await picture(page, "operator-servers")
+    await page.get_by_role("link", name="Skerrow Harbour").click()
+    await expect(page.get_by_role("rowheader", name=MEMBER)).to_be_visible()
+    await assert_accessible(page)
+    await picture(page, "operator-blocks")
+    await page.goto("/dashboard/personas/ballast")
+    await expect(page.get_by_text("In Skerrow Harbour, the bot itself")).to_be_visible()
+    await picture(page, "operator-face")
 
 
 @pytest.mark.parametrize("phone", [False, True])
