@@ -152,6 +152,7 @@ async def test_a_moderator_blocks_limits_reads_reports_and_chooses_a_face(tmp_pa
         await dashboard.close()
 
 
+@pytest.mark.slow
 async def test_the_operator_sees_blocks_of_each_server_and_faces_of_personas(dashboard):
     store, guild_id = dashboard.stage.store, int(dashboard.stage.sandbox.guild_id)
     store.blocks.add(Block(guild_id, int(dashboard.stage.member.id), "", 0, 1.0))
