@@ -24,6 +24,8 @@ from bot.services import Services
 from bot.training.web.run_view import MEMBER_NAMES
 
 PAGE_SIZE = 25
+MAX_CHOICES = 20
+"""Members to choose from."""
 MAX_PAGE = 10_000
 NUMBER_FIELDS = {"per_day": MAX_PER_DAY, "cooldown_s": MAX_COOLDOWN_S}
 LABELS = {
@@ -217,7 +219,8 @@ async def _render(
         is_first=number == 1,
         personas=list(services.personas.of(guild_id).values()),
         given=given,
-        found=found,
+        found=found[:MAX_CHOICES],
+        is_cut=len(found) > MAX_CHOICES,
         limits=limits_text(limits),
         limit_names=LIMIT_NAMES,
         given_limits=given_limits or _limit_texts(limits),

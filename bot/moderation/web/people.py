@@ -9,7 +9,8 @@ import discord
 from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 
-MAX_FOUND = 20
+MAX_FOUND = 100
+"""Most that Discord looks for."""
 MAX_NAME_CHARS = 32
 """Of a name on Discord."""
 SEARCH_TIMEOUT_S = 5.0

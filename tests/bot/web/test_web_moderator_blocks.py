@@ -9,8 +9,9 @@ import time
 import discord
 import pytest
 
+import bot.moderation.web.blocks
 import bot.moderation.web.people
-from bot.demo_guild import MEMBER, MODERATOR
+from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER
 from bot.moderation.store import Block, ReplyLimits
 from bot.moderation.web.blocks import PAGE_SIZE
 from bot.reports.actions import REASONS
@@ -98,6 +99,26 @@ async def test_whoever_is_not_named_exactly_is_chosen_and_nothing_is_lost(town, 
     assert chosen == {"member": str(town.user_id(MEMBER)), "persona": "oda"}
     assert (await moderator.submit(page, **chosen)).status == 303
     assert blocked(town) == [(town.user_id(MEMBER), "oda")]
+
+
+async def test_of_two_with_the_same_name_none_is_blocked_before_one_is_chosen(
+    town, moderator, monkeypatch
+):
+    guild = town.stage.sandbox._container.guild
+    newcomer = str(town.user_id(NEWCOMER))
+    guild.store.put(guild._member_kind, guild.member(newcomer) | {"nick": MEMBER}, newcomer)
+    page = f"{SERVERS}/{town.first}/blocks"
+    answer = await moderator.submit(page, member=MEMBER, persona="")
+    assert answer.status == 422 and blocked(town) == []
+    for account in ("tobias_reed", "wren_castle"):
+        assert f"Block {MEMBER} ({account})" in answer.text
+    assert "Write more of the name." not in answer.text
+    monkeypatch.setattr(bot.moderation.web.blocks, "MAX_CHOICES", 1)
+    answer = await moderator.submit(page, member=MEMBER, persona="")
+    assert "tobias_reed" in answer.text and "wren_castle" not in answer.text
+    assert "Write more of the name." in answer.text
+    assert (await moderator.submit(page, member="wren_castle", persona="")).status == 303
+    assert blocked(town) == [(int(newcomer), "")], "an account's name is nobody else's"
 
 
 async def test_who_cannot_be_blocked_is_said_beside_the_field(town, moderator):
