@@ -4,7 +4,6 @@ bot's face; the operator's page of the same blocks and limits.
 
 import asyncio
 import re
-import time
 
 import discord
 import pytest
@@ -15,7 +14,6 @@ from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER
 from bot.moderation.store import Block, ReplyLimits
 from bot.moderation.web.blocks import PAGE_SIZE
 from bot.reports.actions import REASONS
-from bot.reports.store import Report
 from tests.bot.conftest import INN, OFFICE, QUAY
 from tests.bot.web.moderator_stage import OTTO, SERVERS, SIGN_IN, TOKEN, UNSEEING
 from tests.fakes import until
@@ -296,16 +294,22 @@ async def test_without_discord_the_operator_lifts_blocks_and_cannot_name_members
 # ------------------------------------------------------------------------------------------ reports
 
 
-async def reported(town, channel=QUAY, words="hello", reason="hateful"):
-    """A reply that a member has reported; returns the report's number and its message."""
+async def reported(town, channel=QUAY, words="hello", guild_id=None):
+    """A reply that a member has reported; returns the report's number and the reply's message."""
+    guild_id = guild_id or town.first
+    sandbox, services = town.stage.sandbox, town.stage.client.services
     mark = town.stage.mark
-    await town.stage.member.say(channel, words)
-    message = await town.stage.finished(channel, mark)
-    services = town.stage.client.services
+    await sandbox.member(MEMBER, guild_id).say(channel, words)
+    channel_id = sandbox.channel(channel, guild_id)["id"]
+    message = await sandbox.wait_for(
+        "edit",
+        lambda one: one["channel_id"] == channel_id and "\n-# AI-written" in one["content"],
+        since=mark,
+    )
     reply = services.store.replies.of_message(int(message["id"]))
-    by = {"guild_id": town.first, "user_id": town.user_id(MEMBER)}
-    services.reports.report(reply, int(message["id"]), reason, **by)
-    return services.store.reports.latest(town.first, 1)[0].seq, message
+    by = {"guild_id": guild_id, "user_id": town.user_id(MEMBER, guild_id)}
+    services.reports.report(reply, int(message["id"]), "hateful", **by)
+    return services.store.reports.latest(guild_id, 1)[0].seq, message
 
 
 async def test_reported_replies_are_read_and_dealt_with(town, moderator):
@@ -327,13 +331,16 @@ async def test_reported_replies_are_read_and_dealt_with(town, moderator):
     assert "No reply is reported." in late.text
 
 
-async def test_of_a_reply_that_is_deleted_the_report_stays_without_its_text(town, moderator):
+async def test_a_reply_is_shown_whole_and_without_its_text_once_that_is_deleted(town, moderator):
+    town.stage.engine.script = lambda request: ["word " * 300, "more " * 300]
     _, message = await reported(town)
-    town.stage.store.messages._db.write(
-        "delete from messages where discord_message_id = :id", id=int(message["id"])
-    )
-    shown = (await moderator.get(f"{SERVERS}/{town.first}/reports")).text
-    assert "Nothing of it is stored any more." in shown and "hears:" not in shown
+    store, page = town.stage.store, f"{SERVERS}/{town.first}/reports"
+    parts = store.replies.of_message(int(message["id"])).parts
+    shown = (await moderator.get(page)).text
+    assert len(parts) == 2 and "word word" in shown and "more more" in shown
+    store.messages._db.write("delete from messages where discord_message_id = :id", id=parts[0])
+    shown = (await moderator.get(page)).text
+    assert "Nothing of it is stored any more." in shown and "more more" not in shown
     assert "The reply on Discord" in shown
 
 
@@ -345,18 +352,15 @@ async def test_a_reply_is_not_shown_to_whom_discord_would_not_show_it(town, mode
     page = f"{SERVERS}/{town.first}/reports"
     shown = (await moderator.get(page)).text
     assert "for age-restricted channels" in shown and "hears:" not in shown
-    channel = town.channel_id("boathouse", town.second)
-    place = {"guild_id": town.second, "channel_id": channel, "message_id": 1, "event_id": 9}
-    services.store.reports.add(
-        Report(
-            0, **place, persona_id="oda", version=None, reason="other", user_id=1, at=time.time()
-        )
-    )
-    nora = await town.signed_in(UNSEEING)  # she moderates, but a role hides all channels
-    shown = (await nora.get(f"{SERVERS}/{town.second}/reports")).text
-    assert "You do not see its channel on Discord." in shown and "boathouse" not in shown
-    seq = services.store.reports.latest(town.second, 1)[0].seq
-    assert (await moderator.submit(f"{page}/done", number=str(seq))).status == 404
+    town.settle(town.second, "boathouse", "ballast")
+    number, _ = await reported(town, "boathouse", guild_id=town.second)
+    otto, nora = await town.signed_in(OTTO), await town.signed_in(UNSEEING)
+    theirs = f"{SERVERS}/{town.second}/reports"
+    assert "hears: hello" in (await otto.get(theirs)).text
+    shown = (await nora.get(theirs)).text  # she moderates, but a role hides all channels
+    assert "You do not see its channel on Discord." in shown
+    assert "hears:" not in shown and "boathouse" not in shown
+    assert (await moderator.submit(f"{page}/done", number=str(number))).status == 404
     assert services.store.reports.count_replies(town.second) == 1, "another server's"
 
 
