@@ -15,6 +15,7 @@ from personas.home.data_subjects import write_people
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
 from personas.home.job_folder import ADAPTER_FOLDER, people_in_material, read_spec
 from personas.models.base_model import BaseModel
+from personas.models.loading import load_bitsandbytes
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from trainer.dataset.dataset import add_counts
@@ -97,6 +98,7 @@ def make_adapter(
     `folder` holds the checkpoints from which a killed run resumes. `is_audit` marks a copy that is
     never served. Raises as `run_job`.
     """
+    load_bitsandbytes()
     # imports torch: seconds
     from trainer.evaluate.evaluate_version import evaluate_trained, measure_base
     from trainer.train.lora_layers import adapter_coverage
@@ -147,6 +149,7 @@ def complete_card(folder: Path, spec: JobSpec, adapter: Path, control: RunContro
     first = read_score_card(adapter)
     if first is None or not first.pending:
         return
+    load_bitsandbytes()
     # imports torch: seconds
     from trainer.evaluate.evaluate_version import evaluate_again
 

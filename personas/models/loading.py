@@ -1,6 +1,8 @@
 """Loads base models and their tokenizers with transformers."""
 
 import os
+import sys
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import psutil
@@ -48,7 +50,32 @@ def load_torch() -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch  # takes a second, and reads the variable above
 
+    load_bitsandbytes()
     return torch
+
+
+def load_bitsandbytes() -> None:
+    """Import bitsandbytes without torch's compiler; to be called before peft, which imports it.
+
+    It has functions for devices without kernels of its own compiled as it is imported. Nothing
+    here calls them, and loading the compiler takes as long as torch itself.
+    """
+    is_loaded = "bitsandbytes" in sys.modules or "torch._inductor.compile_fx" in sys.modules
+    if is_loaded or not find_spec("bitsandbytes"):
+        return
+    import torch
+
+    compile_function = torch.compile
+    torch.compile = _leave_uncompiled  # type: ignore[assignment]  # whatever its overloads
+    try:
+        import bitsandbytes  # noqa: F401
+    finally:
+        torch.compile = compile_function
+
+
+def _leave_uncompiled(function: Any = None, **options: Any) -> Any:
+    """Stand in for `torch.compile`, with and without options."""
+    return function or _leave_uncompiled
 
 
 def best_precision() -> Literal["bfloat16", "float32"]:

@@ -104,6 +104,16 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     assert kept[-1] == again[0] and kept[-1 - len(received) : -1] == received
 
 
+def test_a_run_does_without_the_compiler_of_torch(tmp_path, tiny_base):
+    """The compiler takes as long to load as torch does, and nothing is compiled."""
+    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 1})
+    process = start(folder, program=("-X", "importtime", "-m", "trainer"))
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in log.splitlines()}
+    assert "bitsandbytes" in imported and "torch._inductor.compile_fx" not in imported
+
+
 def check_events(received: list[dict]) -> None:
     for event in received:
         TRAINER_EVENT.validate_python(event)

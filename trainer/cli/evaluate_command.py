@@ -14,6 +14,7 @@ from personas.home.comparison_targets import (
 )
 from personas.home.job_folder import read_spec
 from personas.home.prompt_version import SHORT_CARD_COUNT
+from personas.models.loading import load_bitsandbytes
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.chat import CardChoice
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
@@ -134,6 +135,7 @@ def _make_score_card(
     compare: ComparisonTargets,
     options: argparse.Namespace,
 ) -> ScoreCard:
+    load_bitsandbytes()
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
     from trainer.evaluate.data_checks import read_training_losses, read_training_seconds
