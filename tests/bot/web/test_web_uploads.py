@@ -15,6 +15,7 @@ from yarl import URL
 
 from bot.data import upload_stream
 from bot.data.errors import InvalidFieldsError
+from bot.data.inspections import save_inspection
 from bot.data.jobs import OPEN_JOB_STATES
 from bot.data.rights import parse_rights
 from personas.home.column_maps import read_mapping
@@ -575,3 +576,12 @@ async def test_columns_are_stated_and_withdrawn_on_the_page(dashboard, uploads):
     assert read_mapping(uploads / "unclear.csv") == ("speaker=wer", "text=was")
     await dashboard.submit(path, map="", take_back="yes")
     assert read_mapping(uploads / "unclear.csv") == ()
+
+
+async def test_columns_are_asked_for_after_a_restart_too(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/unclear.csv", data=b"Wenda Quill,The ferry is late.\n")
+    columns = [{"name": "1", "looks_like": "2 names that recur"}]
+    found = {"format": "columns", "question": {"columns": columns}}
+    save_inspection(uploads / "unclear.csv", found)  # its job, which had examples, is forgotten
+    status, page, _ = await dashboard.page("/dashboard/data/uploads/unclear.csv")
+    assert status == 200 and "2 names that recur" in page
