@@ -10,6 +10,12 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    join_texts,
+    localisable_number,
+)
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import MAX_BODY_BYTES, read_json_object
 from personas.schemas.base import DEPENDENT_DEFAULT_ERROR
@@ -64,7 +70,7 @@ def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:
 
 def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
     location = [str(step)[:MAX_SHOWN_CHARS] for step in item["loc"]]
-    detail = item["msg"].removeprefix("Value error, ")
+    detail = _own_message(item)
     if not location:
         # An error of two fields together is reported at the last of them that it names.
         location = [name for name in model.model_fields if re.search(rf"\b{name}\b", detail)][-1:]
@@ -86,6 +92,15 @@ def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
     return {"field": ".".join(location), "pointer": pointer, "detail": detail, **more}
 
 
+def _own_message(item: Any) -> str:
+    """A pydantic error's message; that of a validator of ours in the page's language."""
+    if item["type"] == "value_error":
+        for cause in item["ctx"]["error"].args:
+            if isinstance(cause, LocalisableText):
+                return cause
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
 def describe_allowed(model: type[BaseModel], place: Sequence[str]) -> str:
     """Describe the values allowed at ("hyperparameters", "learning_rate"), such as "a number from
     1e-06 to 0.01".
@@ -100,11 +115,12 @@ def _describe_value_error(item: Any, allowed: str) -> str:
     """Describe pydantic's error in plain words; empty if its own message is plain."""
     kind = item["type"]
     if kind == "string_too_long":
-        return f"is longer than {item['ctx']['max_length']:,} characters"
+        count = localisable_number(f"{item['ctx']['max_length']:,}")
+        return gettext_lazy("is longer than {count} characters", count=count)
     if kind == "too_long":
-        return f"has more than {item['ctx']['max_length']} entries"
+        return gettext_lazy("has more than {count} entries", count=item["ctx"]["max_length"])
     if kind in ("string_too_short", "too_short") or kind.endswith(VALUE_ERROR_SUFFIXES):
-        return f"must be {allowed}"
+        return gettext_lazy("must be {allowed}", allowed=allowed)
     return ""
 
 
@@ -146,63 +162,89 @@ def _describe_schema(schema: Schema, root: Schema) -> str:
     schema = _resolve_ref(schema, root)
     if "anyOf" in schema:
         options = [option for option in schema["anyOf"] if option.get("type") != "null"]
-        return " or ".join(_describe_schema(option, root) for option in options)
+        first, *others = (_describe_schema(option, root) for option in options)
+        for other in others:
+            first = gettext_lazy("{first} or {second}", first=first, second=other)
+        return first
     if "enum" in schema:
-        return "one of " + ", ".join(str(value) for value in schema["enum"])
+        return gettext_lazy("one of {values}", values=", ".join(map(str, schema["enum"])))
     match schema.get("type"):
         case "number":
-            return f"a number{_describe_range(schema)}"
+            return _describe_number(schema)
         case "integer":
-            return f"a whole number{_describe_range(schema)}"
+            return _describe_number(schema, is_whole=True)
         case "string":
             return _describe_text(schema)
         case "boolean":
-            return "true or false"
+            return gettext_lazy("true or false")
         case "array":
-            return _describe_list(schema) + _describe_schema(schema.get("items", {}), root)
+            return _describe_list(schema, _describe_schema(schema.get("items", {}), root))
         case "object":
-            fields = ", ".join(schema.get("properties", {}))
-            return f"an object with {fields}" if fields else "an object"
+            return _describe_object(schema)
     return ""
 
 
+def _describe_object(schema: Schema) -> str:
+    if fields := ", ".join(schema.get("properties", {})):
+        return gettext_lazy("an object with {fields}", fields=fields)
+    return gettext_lazy("an object")
+
+
+def _describe_number(schema: Schema, *, is_whole: bool = False) -> str:
+    bounds = _describe_range(schema)
+    if not bounds:
+        return gettext_lazy("a whole number") if is_whole else gettext_lazy("a number")
+    if is_whole:
+        return gettext_lazy("a whole number {bounds}", bounds=bounds)
+    return gettext_lazy("a number {bounds}", bounds=bounds)
+
+
 def _describe_range(schema: Schema) -> str:
-    text = ""
+    """Return the bounds of a number; empty without."""
+    bounds = []
     if (low := schema.get("minimum")) is not None:
-        text += f" from {_number_text(low)}"
+        bounds.append(gettext_lazy("from {low}", low=_number_text(low)))
     elif (above := schema.get("exclusiveMinimum")) is not None:
-        text += f" above {_number_text(above)}"
+        bounds.append(gettext_lazy("above {low}", low=_number_text(above)))
     if (high := schema.get("maximum")) is not None:
-        text += f" to {_number_text(high)}"
+        bounds.append(gettext_lazy("to {high}", high=_number_text(high)))
     elif (below := schema.get("exclusiveMaximum")) is not None:
-        text += f" below {_number_text(below)}"
-    return text
+        bounds.append(gettext_lazy("below {high}", high=_number_text(below)))
+    return join_texts(*bounds) if bounds else ""
 
 
 def _number_text(number: int | float) -> str:
-    return str(int(number)) if number == int(number) else str(number)
+    return localisable_number(str(int(number)) if number == int(number) else str(number))
 
 
-def _describe_list(schema: Schema) -> str:
+def _describe_list(schema: Schema, entry: str) -> str:
     low = schema.get("minItems")
     high = schema.get("maxItems")
     if low == high is not None:
-        return f"a list of {low}, each "
+        return gettext_lazy("a list of {count}, each {entry}", count=low, entry=entry)
     if low and high:
-        return f"a list of {low} to {high}, each "
+        return gettext_lazy(
+            "a list of {low} to {high}, each {entry}", low=low, high=high, entry=entry
+        )
     if high:
-        return f"a list of at most {high}, each "
-    return "a list, each "
+        return gettext_lazy("a list of at most {high}, each {entry}", high=high, entry=entry)
+    return gettext_lazy("a list, each {entry}", entry=entry)
 
 
 def _describe_text(schema: Schema) -> str:
     low = schema.get("minLength", 0)
     high = schema.get("maxLength")
     if "pattern" in schema and (schema["pattern"] != NON_BLANK_PATTERN or "description" in schema):
-        return str(schema.get("description") or f"text that matches {schema['pattern']}")
+        if description := schema.get("description"):
+            return LocalisableText(description)
+        return gettext_lazy("text that matches {pattern}", pattern=schema["pattern"])
     if low > 1 and high:
-        return f"text of {low} to {high} characters"
+        return gettext_lazy("text of {low} to {high} characters", low=low, high=high)
     if low > 1:
-        return f"text of at least {low} characters"
-    text = "some text" if low == 1 else "text"
-    return f"{text} of at most {high:,} characters" if high else text
+        return gettext_lazy("text of at least {low} characters", low=low)
+    if not high:
+        return gettext_lazy("some text") if low else gettext_lazy("text")
+    most = localisable_number(f"{high:,}")
+    if low:
+        return gettext_lazy("some text of at most {high} characters", high=most)
+    return gettext_lazy("text of at most {high} characters", high=most)

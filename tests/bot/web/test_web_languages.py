@@ -5,12 +5,13 @@ page says nothing in English that its catalogue has in that language.
 import re
 from functools import cache
 from html.parser import HTMLParser
-from typing import get_args
+from typing import Annotated, get_args
 
 import pytest
 from babel.messages.catalog import Catalog
 from jinja2 import Environment, nodes
 from markupsafe import Markup
+from pydantic import Field, field_validator
 
 from bot.chat.model_names import version_label
 from bot.demo_guild import MODERATOR
@@ -19,6 +20,7 @@ from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
 from bot.platform.web_kit.page_language import choose_language, language_tag
 from bot.platform.web_kit.page_texts import LocalisableMarkup, PageTexts
+from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.script_texts import SCRIPT_TEXTS, script_texts
 from bot.platform.web_kit.templating import (
     FLASH_COOKIE,
@@ -31,9 +33,11 @@ from bot.platform.web_kit.templating import (
     format_seconds,
     format_time,
 )
+from bot.platform.web_kit.validation import parse_body
 from bot.reports.store import Report
 from bot.training.store import JobState
 from personas.home.atomic_files import write_file
+from personas.schemas.base import FrozenModel
 from tests.bot.conftest import QUAY
 from tests.bot.web.moderator_stage import SERVERS
 from tests.bot.web.test_web_moderator_pages import plan
@@ -251,6 +255,50 @@ def test_numbers_times_and_sizes_are_written_as_the_language_does():
     assert shown == [
         "24 Nov 2026, 06:00 UTC", "24.11.2026, 06:00 UTC", "2026年11月24日 06:00 UTC",
     ]  # fmt: skip
+
+
+class Fields(FrozenModel):
+    """A form whose fields allow little."""
+
+    count: Annotated[int, Field(ge=1, le=12000)]
+    share: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    names: Annotated[tuple[Annotated[str, Field(max_length=5)], ...], Field(max_length=2)] = ()
+    code: Annotated[str, Field(max_length=3)] = ""
+
+    @field_validator("code")
+    @classmethod
+    def _is_known(cls, code):
+        raise ValueError(gettext_lazy("There is no persona {name!r}.", name=code))
+
+
+@pytest.mark.parametrize(
+    ("fields", "english", "german"),
+    [
+        (
+            {"count": "0"},
+            "must be a whole number from 1 to 12000",
+            "erlaubt: eine ganze Zahl ab 1 bis 12000",
+        ),
+        (
+            {"share": "2"},
+            "must be a number above 0 below 0.5",
+            "erlaubt: eine Zahl über 0 unter 0,5",
+        ),
+        ({"names": ["a"] * 3}, "has more than 2 entries", "hat mehr als 2 Einträge"),
+        ({"names": ["abcdef"]}, "is longer than 5 characters", "ist länger als 5 Zeichen"),
+        (
+            {"names": "a"},
+            "must be a list of at most 2, each text of at most 5 characters",
+            "erlaubt: eine Liste mit höchstens 2 Einträgen, jeder Text mit höchstens 5 Zeichen",
+        ),
+        ({"code": "x"}, "There is no persona 'x'.", "Eine Persona 'x' gibt es nicht."),
+    ],
+)
+def test_what_a_field_may_be_is_said_in_the_pages_language(fields, english, german):
+    with pytest.raises(Problem) as wrong:
+        parse_body(Fields, {"count": "1", **fields}, is_form=True)
+    (error,) = wrong.value.errors
+    assert error["detail"] == english and localise(error["detail"], "de") == german
 
 
 class ShownTexts(HTMLParser):
