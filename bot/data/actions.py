@@ -36,6 +36,7 @@ from bot.data.upload_stream import (
     require_no_file,
 )
 from bot.personas.registry import PersonaRegistry
+from bot.platform.localisation import gettext_lazy
 from bot.settings import FetchPolicy
 from bot.training.dataset_catalog import DatasetCatalog, DatasetPlace
 from bot.training.guild_turns import QueueConflictError
@@ -59,7 +60,10 @@ def dataset_place(id: str) -> DatasetPlace:
 def require_own_dataset(built: BuiltDataset) -> None:
     """Raise `DataConflictError` for a data set outside this home."""
     if not built.is_own:
-        raise DataConflictError(f"{built.id} lies where catalogue.toml says.", "Delete it there.")
+        raise DataConflictError(
+            gettext_lazy("{name} lies where catalogue.toml says.", name=built.id),
+            gettext_lazy("Delete it there."),
+        )
 
 
 class DataActions:
@@ -164,7 +168,8 @@ class DataActions:
             is_named = f"{UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments)
             if is_named or job.subject == source.name:
                 raise DataConflictError(
-                    f"{source.name} is in use by a job.", "Wait for it, or cancel it."
+                    gettext_lazy("{name} is in use by a job.", name=source.name),
+                    gettext_lazy("Wait for it, or cancel it."),
                 )
         file = self._folders.upload(source.name)
         # First from the catalogue, so that moderators never name a file that is gone.
@@ -198,7 +203,8 @@ class DataActions:
         await asyncio.to_thread(require_buildable, body, context)
         if self._folders.set(body.name).exists() and not replace:
             raise DataConflictError(
-                f"There is a data set {body.name} already.", "Choose another name, or replace it."
+                gettext_lazy("There is a data set {name} already.", name=body.name),
+                gettext_lazy("Choose another name, or replace it."),
             )
         words = await asyncio.to_thread(build_arguments, body, context)
         build = self._folders.build(body.name)
@@ -223,7 +229,10 @@ class DataActions:
         require_own_dataset(built)
         job = self._jobs.latest("build", built.id)
         if job and job.is_open:
-            raise DataConflictError(f"{built.id} is being built.", "Wait for it, or cancel it.")
+            raise DataConflictError(
+                gettext_lazy("{name} is being built.", name=built.id),
+                gettext_lazy("Wait for it, or cancel it."),
+            )
         await asyncio.to_thread(self._catalogue.withdraw, dataset_place(built.id))
         index = self._folders.index(built.folder)
         for folder in (index, self._folders.build(built.id), built.folder):
@@ -242,14 +251,22 @@ class DataActions:
         """Queue the fetch of a data set from a hub."""
         entry = self._catalogue.require_entry(name)
         if self._fetch_policy == "off":
-            advice = f"The operator can: `python -m trainer catalogue fetch {name}`."
             raise FetchRefusedError(
-                "This bot does not fetch data sets (FETCH_DATASETS is off).", advice
+                gettext_lazy("This bot does not fetch data sets (FETCH_DATASETS is off)."),
+                gettext_lazy(
+                    "The operator can: `python -m trainer catalogue fetch {name}`.", name=name
+                ),
             )
         if not entry.hub:
-            raise RequestError(f"{name!r} is not on a hub.", "There is nothing to fetch.")
+            raise RequestError(
+                gettext_lazy("{name!r} is not on a hub.", name=name),
+                gettext_lazy("There is nothing to fetch."),
+            )
         if entry.is_here:
-            raise QueueConflictError(f"{name} is on this machine already.", "Train on it.")
+            raise QueueConflictError(
+                gettext_lazy("{name} is on this machine already.", name=name),
+                gettext_lazy("Train on it."),
+            )
         arguments = ("catalogue", "fetch", name, *PROGRESS_ARGUMENTS)
         return self._jobs.start(self._home, "fetch", name, arguments)
 
@@ -268,13 +285,13 @@ class DataActions:
             raise InvalidFieldsError(
                 f"Nobody has said which column of {name} is what, so nothing of it would be read.",
                 "State it under Columns, or as `map`.",
-                {"map": "say which column is what"},
+                {"map": gettext_lazy("say which column is what")},
             )
         if statement is None:
             raise InvalidFieldsError(
                 f"Nobody has stated a right to {name}.",
                 "State it first.",
-                {"right": "nobody has stated a right to it"},
+                {"right": gettext_lazy("nobody has stated a right to it")},
             )
         place = upload_place(source.name)
         await asyncio.to_thread(self._catalogue.offer, place, offer.listing, statement)

@@ -192,10 +192,12 @@ class DataJobRunner:
             job.error = redact_paths(str(error), home)
         except ValueError:
             job.state = "failed"
-            job.error = "The trainer's answer cannot be read: its version is not the bot's."
+            job.error = gettext_lazy(
+                "The trainer's answer cannot be read: its version is not the bot's."
+            )
         except Exception:  # the edge of a task: watchers get the error
             log.exception("the job on %s failed", job.subject)
             job.state = "failed"
-            job.error = "An internal error occurred; see the bot's log."
+            job.error = gettext_lazy("An internal error occurred; see the bot's log.")
         finally:
             job.change()

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bot.data.rights import MAX_STATEMENT_CHARS, parse_rights
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.training.dataset_catalog import CatalogueListing
 from personas.home.column_maps import MAX_PAIR_CHARACTERS, MAX_PAIRS, pairs_error
 from personas.home.dataset_catalogue import ENTRY_NAME_PATTERN
@@ -46,7 +47,7 @@ class OfferBody(FrozenModel):
         str,
         Field(
             pattern=f"^{ENTRY_NAME_PATTERN.pattern}$",
-            description="letters, digits, spaces, . - _; at most 64",
+            description=gettext_noop("letters, digits, spaces, . - _; at most 64"),
         ),
     ]
     right: Annotated[str, Field(max_length=80)] = ""
@@ -55,7 +56,8 @@ class OfferBody(FrozenModel):
     why: Annotated[str, Field(max_length=MAX_STATEMENT_CHARS)] = ""
     language: Annotated[str, Field(max_length=60)] = ""
     format: Annotated[
-        str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$", description="a format's name")
+        str,
+        Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$", description=gettext_noop("a format's name")),
     ] = ""
     persona_names: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)
@@ -65,7 +67,7 @@ class OfferBody(FrozenModel):
     @model_validator(mode="after")
     def _printable(self) -> Self:
         if not all(text.isprintable() for text in (self.name, self.language, *self.persona_names)):
-            raise ValueError("a name or the language holds unprintable characters")
+            raise ValueError(gettext_lazy("a name or the language holds unprintable characters"))
         return self
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from bot.platform.localisation import LocalisableText, gettext_lazy
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.built_dataset import EVAL_FILE, REBUILD_ADVICE, TRAIN_FILE
@@ -148,7 +149,12 @@ def build_index(folder: Path, place: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(place, ignore_errors=True)
         raise MaterialError(
-            f"The samples of {folder.name} cannot be indexed: {error}.", REBUILD_ADVICE
+            gettext_lazy(
+                "The samples of {name} cannot be indexed: {reason}.",
+                name=folder.name,
+                reason=str(error),
+            ),
+            LocalisableText(REBUILD_ADVICE),
         ) from error
 
 
@@ -280,7 +286,12 @@ def _read_line(folder: Path, side: str, begins: int, long: int) -> SampleJson:
             return _parse_line(stream.read(long))
     except OSError as error:
         raise MaterialError(
-            f"The samples of {folder.name} cannot be read: {error.strerror}.", REBUILD_ADVICE
+            gettext_lazy(
+                "The samples of {name} cannot be read: {reason}.",
+                name=folder.name,
+                reason=error.strerror,
+            ),
+            LocalisableText(REBUILD_ADVICE),
         ) from error
 
 

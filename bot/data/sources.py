@@ -8,6 +8,8 @@ from bot.data.errors import UnknownDataError
 from bot.data.folders import DataFolders, catalogue_names, is_supported_file
 from bot.data.inspections import FileInspection, read_inspection
 from bot.platform.errors import redact_paths
+from bot.platform.localisation import gettext_lazy, gettext_noop
+from bot.training.source_rights import refusal_texts
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError, UnderstudyError
 from personas.home.built_dataset import dataset_statement, is_built_dataset
@@ -24,10 +26,10 @@ from personas.home.rights import (
 from personas.schemas.base import DISCORD_API
 
 UPLOADS_PREFIX = "uploads/"
-SHIPPED_ORIGIN = "ships with the bot"
-UPLOAD_ORIGIN = "uploaded"
-HISTORY_ORIGIN = "said to the bot"
-PUBLISHED_ORIGIN = "published on a hub"
+SHIPPED_ORIGIN = gettext_noop("ships with the bot")
+UPLOAD_ORIGIN = gettext_noop("uploaded")
+HISTORY_ORIGIN = gettext_noop("said to the bot")
+PUBLISHED_ORIGIN = gettext_noop("published on a hub")
 GENERAL_PREFIX = "general-"
 
 
@@ -102,7 +104,10 @@ def require_upload(home: Path, name: str) -> DataSource:
     """An upload by its name. Raises `InvalidNameError` and `UnknownDataError`."""
     path = DataFolders(home).upload(name)
     if not path.is_file():
-        raise UnknownDataError(f"There is no upload {name!r}.", "PUT /uploads/NAME uploads a file.")
+        raise UnknownDataError(
+            gettext_lazy("There is no upload {name!r}.", name=name),
+            gettext_lazy("PUT /uploads/NAME uploads a file."),
+        )
     return _upload_source(path, read_consent(home), catalogue_names(home).get(path, ""))
 
 
@@ -110,7 +115,8 @@ def _upload_source(path: Path, consent: Consent, catalogue_name: str) -> DataSou
     decision = _decide_right(path, consent)
     if not decision.refused and decision.statement is None:
         decision = _RightDecision(
-            refused=f"Nobody has stated a right to {path.name}.", advice="State it below."
+            refused=gettext_lazy("Nobody has stated a right to {name}.", name=path.name),
+            advice=gettext_lazy("State it below."),
         )
     status = path.stat()
     return DataSource(
@@ -153,7 +159,7 @@ def _decide_right(path: Path, consent: Consent, format_right: str = "") -> _Righ
         verdict = decide_right(path.name, format_right=format_right, stated=stated, consent=consent)
     except MaterialError as error:
         return _RightDecision(refused=error.message, advice=error.advice)
-    return _RightDecision(statement, verdict.refused, verdict.advice)
+    return _RightDecision(statement, *refusal_texts(path.name, verdict, consent))
 
 
 def _shipped_source(name: str, path: Path, consent: Consent) -> DataSource:
@@ -175,17 +181,18 @@ def _shipped_source(name: str, path: Path, consent: Consent) -> DataSource:
 def _history_source(consent: Consent) -> DataSource:
     """The chat history, which is subject to Discord's rules."""
     verdict = decide_right(HISTORY_DATASET, stated=DISCORD_API, consent=consent)
+    refused, advice = refusal_texts(HISTORY_DATASET, verdict, consent)
     statement = None
     if consent.permission:
-        stated_by = f"the operator, in {PERMISSION_SETTING}"
+        stated_by = gettext_lazy("the operator, in {setting}", setting=PERMISSION_SETTING)
         statement = RightsStatement(DISCORD_API, stated_by, "", consent.permission)
     return DataSource(
         id=HISTORY_DATASET,
         name=HISTORY_DATASET,
         origin=HISTORY_ORIGIN,
         statement=statement,
-        refused=verdict.refused,
-        advice=verdict.advice,
+        refused=refused,
+        advice=advice,
         is_file=False,
     )
 
@@ -214,6 +221,17 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
             verdict = entry.decide_right(consent)
     except UnderstudyError as error:
         return replace(source, refused=error.message, advice=error.advice)
+    refused, advice = refusal_texts(entry.name, verdict, consent)
+    if refused and entry.ships and not entry.statement.right:
+        refused = gettext_lazy(
+            "{name} ({hub}) may not be trained on: its page states no licence.",
+            name=entry.name,
+            hub=entry.hub,
+        )
+        advice = gettext_lazy(
+            "Whoever has a right to it states so on its page of the dashboard, or in {file}.",
+            file=CATALOGUE_FILE,
+        )
     status = path.stat()
     size_bytes = None
     if path.is_file():
@@ -225,7 +243,7 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
         bytes=size_bytes,
         changed_at=status.st_mtime,
         statement=statement,
-        refused=verdict.refused,
-        advice=verdict.advice,
+        refused=refused,
+        advice=advice,
         is_set=is_set,
     )

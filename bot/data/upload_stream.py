@@ -21,6 +21,12 @@ from bot.data.errors import (
     UnsupportedFileError,
     UploadTooLargeError,
 )
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    localisable_number,
+)
 from personas.home.atomic_files import claim_temporary, replace_durably
 
 MAGIC_BYTES = {
@@ -32,10 +38,15 @@ MAGIC_BYTES = {
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of text that may hold zero bytes."""
 OTHER_FILE_TYPES = {
-    b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "packed with gzip", b"PAR1": "Parquet", b"\x7fELF": "a program",
-    b"SQLite format "
-    b"3\0": "a database", b"%PDF-": "a PDF", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
-}  # fmt: skip
+    b"PK\x03\x04": gettext_noop("a ZIP archive"),
+    b"\x1f\x8b": gettext_noop("packed with gzip"),
+    b"PAR1": "Parquet",
+    b"\x7fELF": gettext_noop("a program"),
+    b"SQLite format 3\0": gettext_noop("a database"),
+    b"%PDF-": gettext_noop("a PDF"),
+    b"\x89PNG": gettext_noop("a picture"),
+    b"\xff\xd8\xff": gettext_noop("a picture"),
+}
 SNIFFED_BYTES = 4096
 BLOCK_BYTES = 2**20
 RESERVED_DISK_BYTES = 2 * 2**30
@@ -60,19 +71,22 @@ def require_file_type(name: str, first: bytes | bytearray) -> None:
     start = bytes(first[:SNIFFED_BYTES])
     if kind in MAGIC_BYTES:
         if not start.startswith(MAGIC_BYTES[kind]):
-            raise _wrong_type(name, f"does not begin as {kind} files do")
+            raise _wrong_type(
+                gettext_lazy("{name} does not begin as {kind} files do.", name=name, kind=kind)
+            )
         return
     for mark, what in OTHER_FILE_TYPES.items():
         if start.startswith(mark):
-            raise _wrong_type(name, f"is {what}, not text")
+            raise _wrong_type(
+                gettext_lazy("{name} is {type}, not text.", name=name, type=LocalisableText(what))
+            )
     if b"\0" in start and not start.startswith(UTF16_MARKS):
-        raise _wrong_type(name, "holds zero bytes, and is no text")
+        raise _wrong_type(gettext_lazy("{name} holds zero bytes, and is no text.", name=name))
 
 
-def _wrong_type(name: str, what: str) -> UnsupportedFileError:
+def _wrong_type(message: str) -> UnsupportedFileError:
     return UnsupportedFileError(
-        f"{name} {what}.",
-        "Upload another file, or this one with the suffix of its type.",
+        message, gettext_lazy("Upload another file, or this one with the suffix of its type.")
     )
 
 
@@ -94,8 +108,8 @@ class ActiveUploads:
         """Mark a file as being uploaded. Raises `DataConflictError` if it is already."""
         if place in self._paths:
             raise DataConflictError(
-                f"{place.name} is being uploaded already.",
-                "Wait for it, or cancel it there.",
+                gettext_lazy("{name} is being uploaded already.", name=place.name),
+                gettext_lazy("Wait for it, or cancel it there."),
             )
         if not self._paths:  # then partial files stem from a bot that was killed
             for left_over in place.parent.glob(f".*{PARTIAL_SUFFIX}"):
@@ -123,17 +137,25 @@ class UploadLimits:
     def require(self, place: Path, size: int) -> None:
         """Raise `UploadTooLargeError` or `NoDiskSpaceError` for a larger file."""
         if size > self.most:
-            message = (
-                f"{place.name} is larger than {self.most / 2**30:.1f} GiB, the limit of uploads "
-                "here."
+            raise UploadTooLargeError(
+                gettext_lazy(
+                    "{name} is larger than {limit} GiB, the limit of uploads here.",
+                    name=place.name,
+                    limit=localisable_number(f"{self.most / 2**30:.1f}"),
+                ),
+                gettext_lazy("Upload a part of it, or raise MAX_UPLOAD_GIB."),
             )
-            raise UploadTooLargeError(message, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
         if size > self.room or self.room <= 0:
-            free = (
-                f"{self.room / 2**30:.1f} GiB, with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept free"
+            raise NoDiskSpaceError(
+                gettext_lazy(
+                    "{name} is larger than what the disk has room for: {room} GiB, with {reserve} "
+                    "GiB kept free.",
+                    name=place.name,
+                    room=localisable_number(f"{self.room / 2**30:.1f}"),
+                    reserve=localisable_number(f"{RESERVED_DISK_BYTES / 2**30:.0f}"),
+                ),
+                gettext_lazy("Free the disk, or bring in a part of it."),
             )
-            message = f"{place.name} is larger than what the disk has room for: {free}."
-            raise NoDiskSpaceError(message, "Free the disk, or bring in a part of it.")
 
 
 async def receive_file(
@@ -156,10 +178,15 @@ async def receive_file(
         await asyncio.to_thread(replace_durably, partial, place)
         return received
     except CONNECTION_ERRORS as error:
-        raise IncompleteUploadError(f"{place.name} is incomplete.", "Send it again.") from error
+        raise IncompleteUploadError(
+            gettext_lazy("{name} is incomplete.", name=place.name), gettext_lazy("Send it again.")
+        ) from error
     except OSError as error:
         raise NoDiskSpaceError(
-            f"{place.name} cannot be written: {error.strerror}.", "Check the disk."
+            gettext_lazy(
+                "{name} cannot be written: {reason}.", name=place.name, reason=error.strerror
+            ),
+            gettext_lazy("Check the disk."),
         ) from error
     finally:
         await asyncio.to_thread(partial.unlink, missing_ok=True)
@@ -169,8 +196,8 @@ def require_no_file(place: Path, replace: bool) -> None:
     """Raise `DataConflictError` for a file that exists and is not to be replaced."""
     if place.exists() and not replace:
         raise DataConflictError(
-            f"There is a file {place.name} already.",
-            "Choose another name, or replace it.",
+            gettext_lazy("There is a file {name} already.", name=place.name),
+            gettext_lazy("Choose another name, or replace it."),
         )
 
 

@@ -15,8 +15,9 @@ from bot.personas.registry import guild_card_path, is_operator_card
 from bot.platform.errors import redact_paths
 from bot.platform.localisation import gettext_lazy
 from bot.store import Store
+from bot.training.source_rights import refusal_texts
 from bot.training.stored_datasets import HISTORY_DATASET
-from personas.errors import RequestError
+from personas.errors import MaterialError, RequestError
 from personas.home.adapters import DialogueAdapter, find_dialogue_adapters
 from personas.home.catalogue_edit import edit_catalogue
 from personas.home.column_maps import MAP_FIELD
@@ -142,7 +143,9 @@ class DatasetCatalog:
         """Let moderators name a data set; another name that it had is dropped. Raises
         `UnderstudyError`.
         """
-        decide_right(listing.name, stated=statement.right, consent=self.consent).require()
+        verdict = decide_right(listing.name, stated=statement.right, consent=self.consent)
+        if verdict.refused:
+            raise MaterialError(*refusal_texts(listing.name, verdict, self.consent))
         before = self.entry_at(place)
         named = read_catalogue(self.home)
         other = named.entries.get(listing.name)

@@ -16,6 +16,7 @@ from typing import Any
 from bot.operations.shards import ShardRange
 from bot.platform.localisation import gettext_lazy
 from bot.store import Lesson, Store, StoredMessage, VotePreference
+from bot.training.source_rights import requirements_text
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
 from personas.home.data_subjects import Consent, Storing
@@ -30,7 +31,6 @@ from personas.home.preferences import (
 )
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.rights import (
-    OPT_IN_COMMAND,
     PERMISSION_SETTING,
     RightsStatement,
     decide_right,
@@ -207,30 +207,10 @@ def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: 
         gettext_lazy(
             "{requirements} Of {count} members whom this persona answered here, {consenting} have "
             "opted in.",
-            requirements=_requirements_text(everywhere),
+            requirements=requirements_text(everywhere),
             count=len(askers),
             consenting=len(here),
         ),
-    )
-
-
-def _requirements_text(consent: Consent) -> str:
-    """Say what is needed to train on data from Discord's API, and which part of it is used then, as
-    `describe_discord_requirements` does for the terminal.
-    """
-    opted_in = gettext_lazy("nobody so far")
-    if consent.opted_in:
-        opted_in = gettext_lazy("{count} so far", count=len(consent.opted_in))
-    stated = gettext_lazy("which is not stated")
-    if consent.permission:
-        stated = gettext_lazy("which is stated")
-    return gettext_lazy(
-        "It takes both Discord's permission, in the operator's setting {setting} ({stated}), and "
-        "members who have opted in with {command} ({opted_in}); only what they wrote is taken then.",
-        setting=PERMISSION_SETTING,
-        stated=stated,
-        command=OPT_IN_COMMAND,
-        opted_in=opted_in,
     )
 
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from bot.data.jobs import DataJob
 from bot.data.sample_index import SPLITS, SampleQuery
 from bot.data.web.schemas import DataJobResponse
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import APP_CONTEXT, get_services
 from bot.platform.web_kit.paging import enum_query, integer_query
 from bot.platform.web_kit.problems import Problem
@@ -34,7 +35,9 @@ def require_job(request: web.Request) -> DataJob:
     if job := get_services(request).data_jobs.find(job_id):
         return job
     raise Problem(
-        "not-found", f"There is no job {job_id!r}.", "It may have ended before the bot was started."
+        "not-found",
+        gettext_lazy("There is no job {job_id!r}.", job_id=job_id),
+        gettext_lazy("It may have ended before the bot was started."),
     )
 
 

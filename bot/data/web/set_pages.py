@@ -25,7 +25,8 @@ from bot.data.web.requests import (
     parse_sample_query,
 )
 from bot.data.web.sample_views import view_sample
-from bot.data.web.source_pages import DATA_PATH, OFFERED_TEXT, WITHDRAWN_TEXT
+from bot.data.web.source_pages import DATA_PATH, WITHDRAWN_TEXT, offered_text
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.markdown import markdown_renderer
@@ -68,9 +69,11 @@ async def _render_dataset(
         title=built.id,
         built=built,
         stats=stats,
-        composition=bar_chart("Samples by source", rows, "samples"),
+        composition=bar_chart(gettext_lazy("Samples by source"), rows, gettext_lazy("samples")),
         lengths=bar_chart(
-            "Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"
+            gettext_lazy("Tokens per sample, prompt and reply"),
+            stats.tokens_per_sample.rows,
+            gettext_lazy("samples"),
         ),
         sheet=_render_datasheet(sheet),
         examples=examples,
@@ -116,14 +119,14 @@ async def post_dataset_offer(request: web.Request) -> web.Response:
         await services.data.offer_dataset(id, offer)
     except OFFER_ERRORS as error:
         return await _render_dataset(request, given, offer_problem(error, services))
-    return redirect_to(request, path, OFFERED_TEXT.format(offer.name))
+    return redirect_to(request, path, offered_text(offer.name))
 
 
 @routes.add(f"POST {DATA_PATH}/sets/{{id}}/delete")
 async def delete_dataset_page(request: web.Request) -> web.Response:
     id = request.match_info["id"]
     await get_services(request).data.delete_dataset(id)
-    return redirect_to(request, DATA_PATH, f"The data set {id} is deleted.")
+    return redirect_to(request, DATA_PATH, gettext_lazy("The data set {id} is deleted.", id=id))
 
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}/samples")
@@ -134,7 +137,7 @@ async def get_samples_page(request: web.Request) -> web.Response:
     built = await services.data.dataset(request.match_info["id"])
     wanted = parse_sample_query(request)
     hits = await services.data.find_samples(built, wanted)
-    title = f"Samples of {built.id}"
+    title = gettext_lazy("Samples of {name}", name=built.id)
     if hits is None:
         answer = render_page(request, "data/indexing.html", title=title, built=built)
         answer.headers["Refresh"] = "2"
@@ -194,12 +197,12 @@ async def get_review_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "data/review.html",
-        title=f"What was anonymised in {built.id}",
+        title=gettext_lazy("What was anonymised in {name}", name=built.id),
         built=built,
         finds=finds,
         kind=kind,
         query=query,
-        chart=bar_chart("Replaced, by kind", replaced, "places"),
+        chart=bar_chart(gettext_lazy("Replaced, by kind"), replaced, gettext_lazy("places")),
         corrections=corrections,
         can_build=built.is_own and await services.data.stored_build(built.id) is not None,
         next=next_page,
@@ -218,8 +221,8 @@ async def post_correction(request: web.Request) -> web.Response:
     verdict = form.get("verdict", "")
     if verdict == "take_back":
         await asyncio.to_thread(anonymisation_review.remove_correction, build, name)
-        message = "Taken back."
+        message = gettext_lazy("Taken back.")
     else:
         await asyncio.to_thread(anonymisation_review.add_correction, build, verdict, name)
-        message = "Noted. The next build of this data set takes it into account."
+        message = gettext_lazy("Noted. The next build of this data set takes it into account.")
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)

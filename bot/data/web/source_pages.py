@@ -18,6 +18,7 @@ from bot.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.data.web.forms import offer_fields, parse_map_form, parse_offer_form, statement_fields
 from bot.data.web.problems import OFFER_ERRORS, form_problem, offer_problem
 from bot.data.web.requests import require_job, stream_job_progress
+from bot.platform.localisation import LocalisableText, gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -31,8 +32,7 @@ from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
 DATA_PATH = f"{DASHBOARD}/data"
 FOREIGN_ORIGINS = (data_sources.SHIPPED_ORIGIN, data_sources.PUBLISHED_ORIGIN)
 MAX_FIELD_BYTES = 4096
-OFFERED_TEXT = "Moderators can use it now: /finetune start dataset:{}"
-WITHDRAWN_TEXT = "It is withdrawn: moderators cannot name it any more."
+WITHDRAWN_TEXT = gettext_lazy("It is withdrawn: moderators cannot name it any more.")
 routes = Routes()
 
 
@@ -54,7 +54,7 @@ async def get_data_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "data/index.html",
-        title="Data",
+        title=gettext_lazy("Data"),
         ours=ours,
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
@@ -74,7 +74,9 @@ async def post_upload(request: web.Request) -> web.Response:
     name = await _store_form_upload(request)
     get_services(request).data.inspect_upload(name)
     return redirect_to(
-        request, upload_page_path(name), f"{name} is here. State the right to it below."
+        request,
+        upload_page_path(name),
+        gettext_lazy("{name} is here. State the right to it below.", name=name),
     )
 
 
@@ -107,8 +109,8 @@ async def _store_form_upload(request: web.Request) -> str:
     if not stored:
         raise Problem(
             "invalid-request",
-            "No file was chosen, and nothing was pasted.",
-            "Choose a file, or paste text.",
+            gettext_lazy("No file was chosen, and nothing was pasted."),
+            gettext_lazy("Choose a file, or paste text."),
         )
     return stored[0].path.name
 
@@ -183,9 +185,9 @@ async def post_columns(request: web.Request) -> web.Response:
             raise
         source = await services.data.upload(name)
         return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
-    message = "The columns are withdrawn."
+    message = gettext_lazy("The columns are withdrawn.")
     if pairs:
-        message = "The columns are stored; the file is read again."
+        message = gettext_lazy("The columns are stored; the file is read again.")
     return redirect_to(request, upload_page_path(name), message)
 
 
@@ -198,7 +200,9 @@ async def post_right(request: web.Request) -> web.Response:
     if given.get("take_back"):
         await services.data.set_right(name, None)
         return redirect_to(
-            request, upload_page_path(name), "The right is withdrawn; it cannot be trained on."
+            request,
+            upload_page_path(name),
+            gettext_lazy("The right is withdrawn; it cannot be trained on."),
         )
     try:
         source = await services.data.set_right(name, parse_rights(given))
@@ -207,7 +211,9 @@ async def post_right(request: web.Request) -> web.Response:
         fields = statement_fields(source.statement) | given
         return _render_upload(request, source, fields, form_problem(error, services))
     right = source.statement.right if source.statement else ""
-    message = source.refused or f"{source.name} can be trained on: {right}."
+    message = source.refused or gettext_lazy(
+        "{name} can be trained on: {right}.", name=source.name, right=right
+    )
     return redirect_to(request, upload_page_path(name), message)
 
 
@@ -227,7 +233,7 @@ async def post_upload_offer(request: web.Request) -> web.Response:
         source = await services.data.upload(name)
         problem = offer_problem(error, services)
         return _render_upload(request, source, problem=problem, offer=given)
-    return redirect_to(request, upload_page_path(name), OFFERED_TEXT.format(offer.name))
+    return redirect_to(request, upload_page_path(name), offered_text(offer.name))
 
 
 # ----------------------------------------------------------------------------------- published sets
@@ -239,7 +245,11 @@ async def _require_published(request: web.Request) -> data_sources.DataSource:
     for source in await get_services(request).data.sources():
         if source.name == name and source.entry and source.entry.about:
             return source
-    raise Problem("not-found", f"There is no published data set {name!r}.", f"See {DATA_PATH}.")
+    raise Problem(
+        "not-found",
+        gettext_lazy("There is no published data set {name!r}.", name=name),
+        gettext_lazy("See {path}.", path=DATA_PATH),
+    )
 
 
 @routes.add(f"GET {DATA_PATH}/published/{{name}}")
@@ -298,7 +308,7 @@ async def post_published_offer(request: web.Request) -> web.Response:
         await services.data.offer_dataset(source.name, offer)
     except OFFER_ERRORS as error:
         return _render_published(request, source, given, offer_problem(error, services))
-    return redirect_to(request, _published_path(source.name), OFFERED_TEXT.format(source.name))
+    return redirect_to(request, _published_path(source.name), offered_text(source.name))
 
 
 def _published_path(name: str) -> str:
@@ -317,7 +327,7 @@ async def inspect_again(request: web.Request) -> web.Response:
 async def delete_upload_page(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     await get_services(request).data.delete_upload(name)
-    return redirect_to(request, DATA_PATH, f"{name} is deleted.")
+    return redirect_to(request, DATA_PATH, gettext_lazy("{name} is deleted.", name=name))
 
 
 @routes.add(f"GET {DATA_PATH}/works/{{work_id}}/events")
@@ -333,8 +343,15 @@ async def cancel_job(request: web.Request) -> web.Response:
     paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
     paths["model"] = f"{DASHBOARD}/models"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
-    message = "Cancelled." if job.state == "cancelled" else "It had ended already."
+    message = gettext_lazy("Cancelled.")
+    if job.state != "cancelled":
+        message = gettext_lazy("It had ended already.")
     return redirect_to(request, path, message)
+
+
+def offered_text(name: str) -> LocalisableText:
+    """Say by which name moderators can use a data set now."""
+    return gettext_lazy("Moderators can use it now: /finetune start dataset:{name}", name=name)
 
 
 def upload_page_path(name: str) -> str:

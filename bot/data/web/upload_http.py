@@ -46,7 +46,7 @@ NAME_ERRORS = {
 
 def _check_statement_field(value: str, info: ValidationInfo) -> str:
     if wrong := statement_error(info.field_name or "", value):
-        raise ValueError(f"the statement {wrong}")
+        raise ValueError(wrong)
     return value
 
 

@@ -236,7 +236,8 @@ def _draw_intervals(
 
 
 def _with_unit(value: float, unit: str) -> str:
-    return localisable_number(f"{format_figure(value)} {unit}".strip())
+    figure = localisable_number(format_figure(value))
+    return join_texts(figure, unit) if unit else figure
 
 
 def _row(name: str, marks: Markup, value: str) -> Markup:

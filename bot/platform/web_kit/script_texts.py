@@ -49,6 +49,7 @@ SCRIPT_TEXTS = (
     gettext_noop("Changed: {settings}."),
     gettext_noop("Nothing is changed."),
     gettext_noop("queued"),
+    gettext_noop("waiting"),
     gettext_noop("running"),
     gettext_noop("done"),
     gettext_noop("failed"),

@@ -129,8 +129,15 @@ TERMS = {
     gettext_noop("given"),
     gettext_noop("left over"),
     gettext_noop("not found"),
+    gettext_noop("Chinese"),
+    gettext_noop("English"),
+    gettext_noop("German"),
+    gettext_noop("Spanish"),
+    gettext_noop("Vietnamese"),
 }
-"""Words of the data that a page shows: verdicts, states of jobs, outcomes of a search."""
+"""Words of the data that a page shows: verdicts, states of jobs, outcomes of a search, languages of
+the safety rules.
+"""
 BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 routes = Routes()
 

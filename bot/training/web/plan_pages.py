@@ -315,9 +315,11 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "lengths": bar_chart(
             gettext_lazy("Tokens per sample, prompt and reply"),
             plan.tokens_per_sample.rows,
-            "samples",
+            gettext_lazy("samples"),
         ),
-        "composition": bar_chart(gettext_lazy("Samples by source"), sources, "samples"),
+        "composition": bar_chart(
+            gettext_lazy("Samples by source"), sources, gettext_lazy("samples")
+        ),
         "command": shell_command(command, services.home) if command else "",
         "curl": curl_command(stored.body, f"http://{request.host}"),
     }

@@ -53,7 +53,7 @@ def composition_chart(sheet: Mapping[str, Any]) -> Markup:
     by_source = sheet.get("by_source")
     rows = by_source.items() if isinstance(by_source, dict) else ()
     counted = [(str(name), float(count)) for name, count in rows if isinstance(count, int | float)]
-    return bar_chart(gettext_lazy("Samples by source"), counted, "samples")
+    return bar_chart(gettext_lazy("Samples by source"), counted, gettext_lazy("samples"))
 
 
 def _loss_series(prefix: str, course: MetricsHistory, weight: float, colour: int) -> list[Series]:

@@ -2,6 +2,7 @@
 page says nothing in English that its catalogue has in that language.
 """
 
+import json
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -14,6 +15,14 @@ from markupsafe import Markup
 from pydantic import Field, field_validator
 
 from bot.chat.model_names import version_label
+from bot.data.anonymisation_review import REVIEW_FILE, add_correction
+from bot.data.build_request import DatasetBuildBody, save_build_request
+from bot.data.folders import DataFolders
+from bot.data.inspections import save_inspection
+from bot.data.jobs import DataJobState, TrainerProcessError
+from bot.data.rights import statement_error
+from bot.data.web.source_pages import DATA_PATH
+from bot.data.web.terms import DROP_REASONS
 from bot.demo_guild import MODERATOR
 from bot.moderation.store import Block
 from bot.platform import localisation
@@ -35,10 +44,15 @@ from bot.platform.web_kit.templating import (
 )
 from bot.platform.web_kit.validation import parse_body
 from bot.reports.store import Report
+from bot.training.source_rights import refusal_texts
 from bot.training.store import JobState
 from personas.home.atomic_files import write_file
-from personas.schemas.base import FrozenModel
+from personas.home.data_subjects import Consent
+from personas.home.rights import decide_right, statement_date_error
+from personas.schemas.base import FrozenModel, right_error
 from tests.bot.conftest import QUAY
+from tests.bot.web.conftest import put_talk
+from tests.bot.web.dataset_folders import STATED, put_set
 from tests.bot.web.moderator_stage import SERVERS
 from tests.bot.web.test_web_moderator_pages import plan
 from tests.bot.web.test_web_schedules import put_schedules
@@ -49,7 +63,9 @@ from tools.catalogues import compile_catalogue, read_catalogue
 
 TEMPLATES = sorted((ROOT / "bot").glob("**/templates/*.html"))
 SPLIT_PATTERN = re.compile(r"(</?[a-z][^<>]*>)|%\(\w+\)s|\{\w*(?:![rs])?(?::[^{}]*)?\}")
-SHOWN_ATTRIBUTES = ("aria-label", "title", "placeholder", "alt", "data-label")
+SHOWN_ATTRIBUTES = (
+    "aria-label", "title", "placeholder", "alt", "data-label", "data-confirm", "label",
+)  # fmt: skip
 PAGES = (
     "/dashboard",
     "/dashboard/personas",
@@ -90,11 +106,50 @@ MODERATORS_PAGES = (
     "/personas/{persona}/versions/{version}",
     "/personas/oda",
 )
-ENGLISH_PAGES = ("data", "models", "operations", "playground")
+DATA_PAGES = (
+    "",
+    "/build",
+    "/build?again=harbour",
+    "/builds/harbour",
+    "/builds/failed",
+    "/sets/harbour",
+    "/sets/harbour/samples",
+    "/sets/harbour/samples?query=hawser",
+    "/sets/harbour/samples?split=dropped&reason=too+long",
+    "/sets/harbour/samples?talk=messages+0&source=talk.json",
+    "/sets/harbour/review",
+    "/sets/gone",
+    "/sets/gone/samples",
+    "/sets/gone/review",
+    "/uploads/talk.jsonl",
+    "/uploads/unsigned.jsonl",
+    "/uploads/unclear.csv",
+    "/published/oasst2",
+    "/published/firefly",
+)
+INSPECTED = {
+    "format": "sharegpt",
+    "rows": 7,
+    "conversations": 5,
+    "turns": 12,
+    "languages": {"en": 5},
+    "rejected_count": 2,
+    "reasons": {"no text": 2},
+    "report": {"as_is": [{"what": "column 1", "why": ""}], "other_meaning": [], "not_taken": []},
+    "examples": [
+        {"row": "line 1", "messages": [{"speaker": "Mina", "text": "Who?", "persona": True}] * 9}
+    ],
+}
+"""What the trainer's inspection of an upload finds."""
+ENGLISH_PAGES = ("models", "operations", "playground")
 """Features whose pages are in English but for some (docs/translating.md)."""
 MARKED_PATTERN = re.compile(r"{#.*?#}|{% trans\b.*?{% endtrans %}|{{.*?}}|{%.*?%}", re.DOTALL)
 """What a template computes, and the texts that it marks."""
-NAMES = ("Understudy", "owner/name", "CHARX", "TOML")
+NAMES = (
+    "Understudy", "owner/name", "CHARX", "TOML", "talk.jsonl", "sharegpt",
+    "Wick, 123456789012345678", "num_train_epochs=3, learning_rate=2e-4, lora_r=8",
+)  # fmt: skip
+"""What is the same in each language, such as an example in a field."""
 GAP = ".{1,40}"
 """Longer ones are sentences of the data that end alike."""
 HOSTILE = '<script>alert("x")</script>'
@@ -232,7 +287,7 @@ def test_the_texts_of_scripts_are_those_that_pages_bring_along():
     calls = re.findall(r"\btranslate\(((?:\"[^\"]*\"|[^,)\"])*)", scripts)
     literals = {text for call in calls for text in re.findall(r'"([^"]*)"', call)}
     assert literals - {"AbortError"} <= set(SCRIPT_TEXTS)
-    assert set(SCRIPT_TEXTS) - literals <= set(get_args(JobState))
+    assert set(SCRIPT_TEXTS) - literals <= {*get_args(JobState), *get_args(DataJobState)}
     assert script_texts("de")["Nothing is changed."] == "Nichts ist geändert."
     assert script_texts("en") == {}
 
@@ -337,7 +392,7 @@ def pieces(text):
 
 @cache
 def english_patterns(language):
-    """Patterns of texts that stand differently in the language."""
+    """Patterns of texts that stand differently in the language, each with its longest part."""
     catalogue = read_catalogue(language)
     translated = set()
     for message in catalogue:
@@ -348,10 +403,9 @@ def english_patterns(language):
         sources = message.id if isinstance(message.id, tuple) else (message.id,)
         for piece in (piece for text in sources for piece in pieces(text)):
             if piece not in translated:
-                literal = [
-                    re.escape(part or "") for part in SPLIT_PATTERN.sub("\0", piece).split("\0")
-                ]
-                patterns[piece] = re.compile(GAP.join(literal).replace("%%", "%"))
+                parts = SPLIT_PATTERN.sub("\0", piece).replace("%%", "%").split("\0")
+                pattern = re.compile(GAP.join(map(re.escape, parts)))
+                patterns[piece] = (max(parts, key=len), pattern)
     return patterns
 
 
@@ -360,8 +414,8 @@ def in_english(page, language):
     reader = ShownTexts()
     reader.feed(page)
     for text in reader.texts:
-        for source, pattern in english_patterns(language).items():
-            if pattern.fullmatch(text):
+        for source, (longest, pattern) in english_patterns(language).items():
+            if longest in text and pattern.fullmatch(text):
                 yield f"{text!r}, which is {source!r}"
 
 
@@ -377,6 +431,153 @@ async def test_a_page_says_nothing_in_english_that_its_catalogue_has(dashboard, 
         status, text, _ = await dashboard.page(path, headers=headers)
         assert status == 200 and f'lang="{language_tag(language)}"' in text, path
         assert list(in_english(text, language)) == [], path
+
+
+@pytest.fixture
+async def data_pages(dashboard, monkeypatch):
+    """A dashboard with data sets, a review, uploads and their inspections, and a build that failed;
+    its client.
+    """
+    home = dashboard.home
+    # The catalogue has a text that could say the usual reason.
+    monkeypatch.setitem(STATED, "why", "Mina wrote it.")
+    for name in ("talk.jsonl", "unsigned.jsonl"):
+        put_talk(home / "uploads", name, signed=name == "talk.jsonl")
+    unclear = home / "uploads" / "unclear.csv"
+    unclear.write_text("Wenda Quill,The ferry is late.\n")
+    columns = [{"name": "1", "looks_like": "2 names that recur"}]
+    question = {"columns": columns, "proposal": {"speaker": "1"}, "has_header": False}
+    save_inspection(unclear, {"format": "columns", "question": question})
+    save_inspection(home / "uploads" / "talk.jsonl", INSPECTED)
+    for name, persona in (("harbour", "ballast"), ("gone", None)):
+        put_set(home / "datasets" / name, persona=persona)
+    (home / "datasets" / "gone" / "eval.jsonl").unlink()
+    build = DataFolders(home).build("harbour")
+    order = {"name": "harbour", "sources": [{"source": "ballast"}]}
+    save_build_request(build, DatasetBuildBody.model_validate(order))
+    find = {"kind": "PERSON", "original": "Wenda Quill", "replacement": "Galen"}
+    (build / REVIEW_FILE).write_text(f"{{}}\n{json.dumps(find)}\n")
+    add_correction(build, "keep", "Galen")
+
+    async def end_work(job):
+        if job.subject == "failed":
+            raise TrainerProcessError("talk.json holds no reply of Oda.")
+        return {"samples": {"train": 40, "eval": 6}, "rows": 124, "rows_used": 120, **INSPECTED}
+
+    jobs = dashboard.services.data_jobs
+    for kind, name in (("build", "harbour"), ("build", "failed"), ("inspect", "talk.jsonl")):
+        jobs.start_work(home, kind, subject=name, work=end_work)
+    await until(lambda: not jobs.open())
+    for name in ("harbour", "gone"):
+        built = await dashboard.services.data.dataset(name)
+        index = DataFolders(home).index(built.folder)
+        assert await dashboard.services.data.indexes.ready(built.folder, index, wait_s=10)
+    return dashboard
+
+
+async def test_a_page_of_data_says_nothing_in_english_that_its_catalogue_has(data_pages):
+    for language in TRANSLATED_LANGUAGES:
+        for path in DATA_PAGES:
+            headers = {"Accept-Language": language_tag(language)}
+            status, text, _ = await data_pages.page(DATA_PATH + path, headers=headers)
+            assert status == 200 and f'lang="{language_tag(language)}"' in text, (language, path)
+            assert list(in_english(text, language)) == [], (language, path)
+    _, text, _ = await data_pages.page(
+        f"{DATA_PATH}/sets/harbour", headers={"Accept-Language": "de"}
+    )
+    assert "34 Beispiele" in text and "fast eine Dublette" in text and "95 % haben" in text
+
+
+async def test_what_is_wrong_with_a_form_of_data_is_said_in_the_pages_language(data_pages):
+    own = {"Origin": data_pages.url, "Sec-Fetch-Site": "same-origin", "Accept-Language": "de"}
+    build = {"name": "a b", "mix": "much", "max_length": "5", "languages": "English"}
+    for path, fields, status, expected in (
+        (
+            "/build",
+            build,
+            422,
+            (
+                "Name: erlaubt: Buchstaben, Ziffern, - und _",
+                "Mischung: Zahlen mit : dazwischen, etwa 80:20",
+                "Höchstlänge: erlaubt: eine ganze Zahl ab 64 bis 32768",
+                "Sprachen: &#39;English&#39; ist kein Sprachcode wie en",
+            ),
+        ),
+        (
+            "/build",
+            {"name": "two", "source": "uploads/unsigned.jsonl"},
+            422,
+            ("Quellen: Mit unsigned.jsonl darf nicht trainiert werden: Niemand hat ein Recht",),
+        ),
+        (
+            "/uploads/talk.jsonl/right",
+            {"right": "licensed", "stated_by": "", "stated_on": "2126-01-01", "why": "x"},
+            422,
+            (
+                "Lizenz: die Angabe nennt die Lizenz nicht",
+                "Angegeben von: in der Angabe fehlt stated_by",
+                "Angegeben am: stated_on der Angabe liegt noch in der Zukunft (2126-01-01)",
+            ),
+        ),
+        ("/uploads/unclear.csv/columns", {"map": "wer"}, 422, ("Spalten: ",)),
+    ):
+        async with data_pages.session.post(DATA_PATH + path, data=fields, headers=own) as answer:
+            text = await answer.text()
+        assert answer.status == status, text
+        for words in expected:
+            assert words in text, words
+
+
+async def test_an_error_of_data_is_said_in_the_pages_language(data_pages):
+    headers = {"Accept-Language": "de"}
+    for path, status, expected in (
+        ("/sets/nowhere", 404, "Einen gebauten Datensatz &#39;nowhere&#39; gibt es nicht."),
+        (
+            "/uploads/nowhere.txt",
+            404,
+            "Eine hochgeladene Datei &#39;nowhere.txt&#39; gibt es nicht.",
+        ),
+        ("/uploads/odd.exe", 415, "odd.exe hat einen Typ, der nicht gelesen wird."),
+        ("/builds/nowhere", 404, "Es wird kein Datensatz &#39;nowhere&#39; gebaut."),
+        (
+            "/published/nowhere",
+            404,
+            "Einen veröffentlichten Datensatz &#39;nowhere&#39; gibt es nicht.",
+        ),
+    ):
+        got, text, _ = await data_pages.page(DATA_PATH + path, headers=headers)
+        assert got == status and expected in text, path
+
+
+@pytest.mark.parametrize("permission", ["", "Granted on 1 November 2026."])
+@pytest.mark.parametrize("right", ["", "discord-api"])
+def test_why_a_source_may_not_be_trained_on_is_in_english_what_the_trainer_says(permission, right):
+    consent = Consent(permission=permission, opted_in=frozenset())
+    verdict = decide_right("talk.json", stated=right, consent=consent)
+    texts = refusal_texts("talk.json", verdict, consent)
+    assert texts == (verdict.refused, verdict.advice) and all(texts)
+    for language in TRANSLATED_LANGUAGES:
+        assert not {localise(text, language) for text in texts} & set(texts)
+
+
+@pytest.mark.parametrize("right", ["licensed", "licensed:", "odd", ""])
+def test_what_is_wrong_with_a_right_is_in_english_what_the_trainer_says(right):
+    text = statement_error("right", right)
+    assert text == f"the statement {right_error(right)}"
+    assert localise(text, "de") not in ("", text)
+
+
+@pytest.mark.parametrize("stated_on", ["tomorrow", "2126-01-01"])
+def test_what_is_wrong_with_a_date_is_in_english_what_the_trainer_says(stated_on):
+    text = statement_error("stated_on", stated_on)
+    assert text == f"the statement {statement_date_error(stated_on)}"
+    assert localise(text, "de") not in ("", text)
+
+
+def test_the_reasons_that_pages_translate_are_the_trainers():
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "trainer").rglob("*.py"))
+    missing = [reason for reason in DROP_REASONS if f'"{reason}"' not in sources]
+    assert missing == []
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ the page's language.
 import pytest
 from playwright.async_api import expect
 
+from tests.bot.web.dataset_folders import put_set
 from tests.bot.web.test_web_score_cards import put_two
 from tests.browser.dashboard.conftest import assert_accessible
 
@@ -14,7 +15,11 @@ PAGES = (
     "/dashboard/personas/ballast",
     "/dashboard/personas/ballast/versions",
     "/dashboard/cards/ballast/v1",
+    "/dashboard/data",
+    "/dashboard/data/build",
     "/dashboard/data/plan",
+    "/dashboard/data/sets/harbour",
+    "/dashboard/data/sets/harbour/samples",
 )
 TOO_WIDE = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 slow = pytest.mark.slow
@@ -33,7 +38,9 @@ slow = pytest.mark.slow
 )
 async def test_no_word_leaves_the_window(dashboard, locale, phone):
     stage = dashboard.stage
-    put_two(stage.client.services.home, stage.store, stage.engine)
+    home = stage.client.services.home
+    put_two(home, stage.store, stage.engine)
+    put_set(home / "datasets" / "harbour")
     for path in PAGES:
         page = await dashboard.open(path, phone=phone, locale=locale, dark=locale == "vi-VN")
         language = {"zh-CN": "zh-Hans"}.get(locale, locale[:2])

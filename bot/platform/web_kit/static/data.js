@@ -134,7 +134,8 @@ function problemIn(text) {
 function watch(card) {
   const show = (work, source) => {
     for (const part of card.querySelectorAll("[data-shows]")) {
-      const words = work[part.dataset.shows];
+      const word = work[part.dataset.shows];
+      const words = part.dataset.shows === "state" ? translate(word) : word;
       if (words && part.textContent !== words) part.textContent = words;
     }
     if (!["waiting", "running"].includes(work.state)) {
