@@ -62,6 +62,7 @@ from bot.platform.web_kit.csrf import (
     require_same_origin,
     require_short_url,
 )
+from bot.platform.web_kit.page_language import request_language
 from bot.platform.web_kit.problems import (
     Problem,
     disk_full_problem,
@@ -336,6 +337,9 @@ def _problem_response(request: web.Request, problem: Problem) -> web.Response:
         return openai_error_response(problem)
     if templating.accepts_html(request):
         return templating.problem_page(request, problem)
+    # Browsers send this header: a script shows the problem on a page of the dashboard.
+    if request.headers.get("Sec-Fetch-Site") == "same-origin":
+        return problem_response(problem, request.path, request_language(request))
     return problem_response(problem, request.path)
 
 

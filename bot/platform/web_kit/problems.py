@@ -12,7 +12,13 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from bot.platform.errors import DISK_FULL_MESSAGE, redact_paths
-from bot.platform.localisation import LocalisableText, join_texts
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    LocalisableText,
+    join_texts,
+    localise,
+)
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -147,19 +153,23 @@ def disk_full_problem(error: Exception) -> Problem:
     return Problem("no-room", DISK_FULL_MESSAGE, advice)
 
 
-def problem_response(problem: Problem, path: str) -> web.Response:
-    """The response of a problem; `path` is that of the request."""
+def problem_response(
+    problem: Problem, path: str, language: Language = SOURCE_LANGUAGE
+) -> web.Response:
+    """The response of a problem, with its texts in a language; `path` is that of the request."""
     body: dict[str, Any] = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.message,
+        "detail": localise(problem.message, language),
         "instance": path,
     }
     if problem.advice:
-        body["advice"] = problem.advice
+        body["advice"] = localise(problem.advice, language)
     if problem.errors:
-        body["errors"] = problem.errors
+        body["errors"] = [
+            {**error, "detail": localise(error["detail"], language)} for error in problem.errors
+        ]
     content = json.dumps(body | problem.more).encode()
     return web.Response(
         body=content,

@@ -549,6 +549,23 @@ async def test_an_error_of_data_is_said_in_the_pages_language(data_pages):
         assert got == status and expected in text, path
 
 
+async def test_a_script_gets_errors_in_the_pages_language_and_a_program_in_english(dashboard):
+    headers = {"Accept-Language": "de"}
+    status, answer, _ = await dashboard.ask("PUT", "/uploads/odd.exe", data=b"MZ", headers=headers)
+    assert status == 415 and answer["detail"] == "odd.exe is of an unsupported type."
+    headers["Sec-Fetch-Site"] = "same-origin"
+    status, answer, _ = await dashboard.ask("PUT", "/uploads/odd.exe", data=b"MZ", headers=headers)
+    assert status == 415 and answer["detail"] == "odd.exe hat einen Typ, der nicht gelesen wird."
+    assert answer["advice"].startswith("Gelesen werden .json") and answer["title"] == (
+        "Unsupported file type"
+    )
+    right = {"right": "licensed", "stated_by": "", "stated_on": "2026-11-20", "why": "x"}
+    put_talk(dashboard.home / "uploads", "talk.jsonl", signed=False)
+    path = "/uploads/talk.jsonl/right"
+    status, answer, _ = await dashboard.ask("PUT", path, json=right, headers=headers)
+    assert status == 422 and "die Angabe nennt die Lizenz nicht" in answer["errors"][0]["detail"]
+
+
 @pytest.mark.parametrize("permission", ["", "Granted on 1 November 2026."])
 @pytest.mark.parametrize("right", ["", "discord-api"])
 def test_why_a_source_may_not_be_trained_on_is_in_english_what_the_trainer_says(permission, right):
