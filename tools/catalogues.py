@@ -7,8 +7,11 @@ the repository, so that a clone and a wheel have them without a step of their ow
 
 import io
 import sys
+import tomllib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
@@ -24,7 +27,11 @@ from bot.platform.localisation import (
 from personas.home.atomic_files import write_file
 
 PACKAGES = (CATALOGUE_FOLDER.parent, CATALOGUE_FOLDER.parents[1] / "personas")
-METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
+METHODS = [
+    ("**.py", "python"),
+    ("**/templates/**.html", "jinja2"),
+    ("**/published_datasets.toml", "tools.catalogues:extract_published_facts"),
+]
 OPTIONS = {"**/templates/**.html": {"newstyle_gettext": "true", "silent": "false"}}
 KEYWORDS = {
     "gettext_lazy": None,
@@ -35,6 +42,7 @@ KEYWORDS = {
     "ngettext": (1, 2),
 }
 """The functions that mark texts: those of `bot.platform.localisation`, and Jinja's in templates."""
+PUBLISHED_FACTS = ("rows", "language", "good_for", "not_for")
 PROJECT = "Understudy"
 TRANSLATORS = "Understudy contributors"
 LINE_CHARS = 100
@@ -54,6 +62,15 @@ def extract_messages() -> Catalog:
             place = f"{package.name}/{name}"
             catalogue.add(message, locations=[(place, 0)], auto_comments=comments, context=context)
     return catalogue
+
+
+def extract_published_facts(
+    file: BinaryIO, keywords: object, comment_tags: object, options: object
+) -> Iterator[tuple[int, None, str, list[str]]]:
+    """Yield the facts about published data sets, as Babel's extraction methods do."""
+    for facts in tomllib.load(file).values():
+        for name in PUBLISHED_FACTS:
+            yield 0, None, facts[name], []
 
 
 def catalogue_path(language: Language) -> Path:

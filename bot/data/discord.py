@@ -14,6 +14,7 @@ from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, re
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     Language,
+    LocalisableText,
     gettext_lazy,
     interaction_language,
     join_texts,
@@ -40,8 +41,8 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     if entry.about:
         source = f"{source}, {format_size(entry.about.bytes)}, {entry.licence}"
         uses = [
-            gettext_lazy("Good for: {uses}", uses=entry.about.good_for),
-            gettext_lazy("Not for: {uses}", uses=entry.about.not_for),
+            gettext_lazy("Good for: {uses}", uses=LocalisableText(entry.about.good_for)),
+            gettext_lazy("Not for: {uses}", uses=LocalisableText(entry.about.not_for)),
         ]
     absent = gettext_lazy(
         "{name!r} ({source}) has not been fetched to this machine.",
