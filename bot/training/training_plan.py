@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, localisable_number
 from personas.errors import TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
@@ -77,11 +77,16 @@ class TokenHistogram(BaseModel):
         """The histogram for a chart, in at most `MAX_HISTOGRAM_BINS` bins of equal width."""
         bins_per_row = -(-len(self.counts) // MAX_HISTOGRAM_BINS) or 1
         edges = [*self.edges[:-1:bins_per_row], *self.edges[-1:]]
-        rows = []
+        rows: list[tuple[str, float]] = []
         for row, (low, high) in enumerate(pairwise(edges)):
             first = row * bins_per_row
             count = sum(self.counts[first : first + bins_per_row])
-            rows.append((f"{low:,} to {high - 1:,}", float(count)))
+            label = gettext_lazy(
+                "{low} to {high}",
+                low=localisable_number(f"{low:,}"),
+                high=localisable_number(f"{high - 1:,}"),
+            )
+            rows.append((label, float(count)))
         return rows
 
 

@@ -368,7 +368,9 @@ def format_bytes(number_bytes: float | None) -> str:
     while value >= 1024 and unit < len(BYTE_UNITS) - 1:
         value = value / 1024
         unit = unit + 1
-    digits = 0 if unit == 0 or value >= 100 else 1
+    if unit == 0:
+        return gettext_lazy("{count} bytes", count=f"{value:.0f}")
+    digits = 0 if value >= 100 else 1
     return localisable_number(f"{value:.{digits}f} {BYTE_UNITS[unit]}")
 
 
