@@ -51,6 +51,7 @@ from bot.personas.web import lore_http as lore_routes
 from bot.personas.web import pages as persona_pages
 from bot.platform.discord_kit.member_names import MemberNames
 from bot.platform.errors import is_disk_full
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from bot.platform.web_kit import idempotency, openapi, templating
 from bot.platform.web_kit.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
 from bot.platform.web_kit.auth import AUTHENTICATOR, Authenticator
@@ -98,7 +99,11 @@ log = logging.getLogger(__name__)
 MAX_LOGGED_CHARS = 200
 PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
 """Paths that need no token."""
-NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
+NOT_FOUND_ADVICE = gettext_lazy(
+    "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
+)
+REASONS = (gettext_noop("Not Found"), gettext_noop("Method Not Allowed"))
+"""Reasons for an HTTP status that pages have in their language."""
 PROBLEM_BY_STATUS = {
     403: "not-from-here",
     404: "not-found",
@@ -258,7 +263,12 @@ class WebServer:
             case web.HTTPException():
                 fallback = "bad-request" if error.status < 500 else "failed"
                 slug = PROBLEM_BY_STATUS.get(error.status, fallback)
-                message = f"{request.method} {request.path}: {error.reason}."
+                message = gettext_lazy(
+                    "{method} {path}: {reason}.",
+                    method=request.method,
+                    path=request.path,
+                    reason=LocalisableText(error.reason),
+                )
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
                 return Problem(slug, message, NOT_FOUND_ADVICE, headers=allowed)
             case UnderstudyError():
@@ -291,8 +301,8 @@ def _refuse_member(request: web.Request) -> web.Response:
         return templating.redirect_to(request, templating.MEMBERS_HOME)
     raise Problem(
         "not-allowed",
-        "This is the operator's alone.",
-        "You are signed in with Discord: your pages are those of your servers.",
+        gettext_lazy("This is the operator's alone."),
+        gettext_lazy("You are signed in with Discord: your pages are those of your servers."),
     )
 
 

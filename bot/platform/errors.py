@@ -26,7 +26,7 @@ from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.prompt.renderer import PromptTooLongError
 
-DISK_FULL_MESSAGE = "Nothing could be stored: the disk of the bot is full."
+DISK_FULL_MESSAGE = gettext_lazy("Nothing could be stored: the disk of the bot is full.")
 DISK_FULL_TEXT = gettext_lazy(
     "Nothing could be stored: the disk of the bot is full. The operator has to free space."
 )

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 
@@ -47,6 +48,9 @@ def get_services(request: web.Request) -> Services:
     services = request.app[APP_CONTEXT].services
     if services is None:
         raise Problem(
-            "busy", "The bot is starting or stopping.", "Try again.", headers={"Retry-After": "2"}
+            "busy",
+            gettext_lazy("The bot is starting or stopping."),
+            gettext_lazy("Try again."),
+            headers={"Retry-After": "2"},
         )
     return services

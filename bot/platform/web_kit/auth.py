@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from aiohttp import web
 
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -158,8 +159,8 @@ class Authenticator:
         if wait_s := self.guesses.wait_s(address, now):
             raise Problem(
                 "too-many-tries",
-                "Too many wrong tokens were sent.",
-                f"Try again in {math.ceil(wait_s)} seconds.",
+                gettext_lazy("Too many wrong tokens were sent."),
+                gettext_lazy("Try again in {count} seconds.", count=math.ceil(wait_s)),
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
         self.guesses.wrong(address, now)

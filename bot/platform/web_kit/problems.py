@@ -16,41 +16,42 @@ from bot.platform.localisation import (
     SOURCE_LANGUAGE,
     Language,
     LocalisableText,
+    gettext_lazy,
     join_texts,
     localise,
 )
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
-PROBLEMS = {
-    "not-json": (400, "The body is not valid JSON"),
-    "not-whole": (400, "The request is incomplete"),
-    "bad-request": (400, "The request cannot be read"),
-    "bad-header": (400, "Invalid header"),
-    "bad-query": (400, "Invalid query parameter"),
-    "sign-in": (401, "Sign-in required"),
-    "not-from-here": (403, "Cross-site request rejected"),
-    "not-allowed": (403, "Not allowed"),
-    "not-found": (404, "Not found"),
-    "method-not-allowed": (405, "Method not allowed"),
-    "too-slow": (408, "The request did not arrive in time"),
-    "conflict": (409, "Conflict with the current state"),
-    "key-used": (409, "The key was used for another request"),
-    "too-large": (413, "The body is too large"),
-    "not-json-type": (415, "Only JSON is accepted"),
-    "address-too-long": (414, "The address is too long"),
-    "wrong-kind": (415, "Unsupported file type"),
-    "bad-name": (422, "Invalid name"),
-    "invalid-request": (422, "Invalid fields in the request"),
-    "cannot-train": (422, "This training cannot run on this machine"),
-    "refused": (422, "The request cannot be carried out"),
-    "no-memory": (422, "Not enough memory"),
-    "too-many-tries": (429, "Too many failed attempts"),
-    "failed": (500, "Internal error"),
-    "busy": (503, "Temporarily unavailable"),
-    "not-connected": (503, "Not connected to Discord"),
-    "not-stored": (503, "Nothing can be stored"),
-    "no-room": (507, "Not enough disk space"),
+PROBLEMS: Mapping[str, tuple[int, str]] = {
+    "not-json": (400, gettext_lazy("The body is not valid JSON")),
+    "not-whole": (400, gettext_lazy("The request is incomplete")),
+    "bad-request": (400, gettext_lazy("The request cannot be read")),
+    "bad-header": (400, gettext_lazy("Invalid header")),
+    "bad-query": (400, gettext_lazy("Invalid query parameter")),
+    "sign-in": (401, gettext_lazy("Sign-in required")),
+    "not-from-here": (403, gettext_lazy("Cross-site request rejected")),
+    "not-allowed": (403, gettext_lazy("Not allowed")),
+    "not-found": (404, gettext_lazy("Not found")),
+    "method-not-allowed": (405, gettext_lazy("Method not allowed")),
+    "too-slow": (408, gettext_lazy("The request did not arrive in time")),
+    "conflict": (409, gettext_lazy("Conflict with the current state")),
+    "key-used": (409, gettext_lazy("The key was used for another request")),
+    "too-large": (413, gettext_lazy("The body is too large")),
+    "not-json-type": (415, gettext_lazy("Only JSON is accepted")),
+    "address-too-long": (414, gettext_lazy("The address is too long")),
+    "wrong-kind": (415, gettext_lazy("Unsupported file type")),
+    "bad-name": (422, gettext_lazy("Invalid name")),
+    "invalid-request": (422, gettext_lazy("Invalid fields in the request")),
+    "cannot-train": (422, gettext_lazy("This training cannot run on this machine")),
+    "refused": (422, gettext_lazy("The request cannot be carried out")),
+    "no-memory": (422, gettext_lazy("Not enough memory")),
+    "too-many-tries": (429, gettext_lazy("Too many failed attempts")),
+    "failed": (500, gettext_lazy("Internal error")),
+    "busy": (503, gettext_lazy("Temporarily unavailable")),
+    "not-connected": (503, gettext_lazy("Not connected to Discord")),
+    "not-stored": (503, gettext_lazy("Nothing can be stored")),
+    "no-room": (507, gettext_lazy("Not enough disk space")),
 }
 """By the last part of `type`: HTTP status and title."""
 
@@ -142,14 +143,16 @@ def internal_error(error: Exception) -> Problem:
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)
     return Problem(
-        "failed", "An internal error occurred.", f"The bot's log has the details under {code}."
+        "failed",
+        gettext_lazy("An internal error occurred."),
+        gettext_lazy("The bot's log has the details under {code}.", code=code),
     )
 
 
 def disk_full_problem(error: Exception) -> Problem:
     """Log that nothing can be written, and return the problem."""
     log.error("nothing can be stored: the disk is full: %s", error)
-    advice = "Free space on the disk of UNDERSTUDY_HOME, then send it again."
+    advice = gettext_lazy("Free space on the disk of UNDERSTUDY_HOME, then send it again.")
     return Problem("no-room", DISK_FULL_MESSAGE, advice)
 
 

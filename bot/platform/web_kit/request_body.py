@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 
 from bot.platform.errors import is_disk_full
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem, disk_full_problem
 from personas.errors import UnderstudyError
 
@@ -117,7 +118,9 @@ async def read_form(request: web.Request, timeout_s: float = BODY_TIMEOUT_S) -> 
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         raise Problem(
-            "too-large", f"The form has more than {MAX_FORM_FIELDS} fields.", "Send less."
+            "too-large",
+            gettext_lazy("The form has more than {most} fields.", most=MAX_FORM_FIELDS),
+            gettext_lazy("Send less."),
         ) from None
     return MultiDictProxy(MultiDict((name, normalise_newlines(value)) for name, value in pairs))
 
@@ -143,8 +146,11 @@ def incomplete_body() -> Problem:
 
 def late_body(seconds: float) -> Problem:
     """The problem of a body that stalls; its connection is of no further use."""
-    message = f"The body did not arrive within {seconds:.0f} seconds."
-    return Problem("too-slow", message, "Send it again.", headers={"Connection": "close"})
+    message = gettext_lazy(
+        "The body did not arrive within {count} seconds.", count=f"{seconds:.0f}"
+    )
+    advice = gettext_lazy("Send it again.")
+    return Problem("too-slow", message, advice, headers={"Connection": "close"})
 
 
 @dataclass
@@ -182,8 +188,10 @@ async def read_multipart(
     breaks off.
     """
     if request.content_type != "multipart/form-data":
-        message = f"The form is sent as {request.content_type}, not as multipart/form-data."
-        raise Problem("wrong-kind", message, "Choose a file on the page.")
+        message = gettext_lazy(
+            "The form is sent as {type}, not as multipart/form-data.", type=request.content_type
+        )
+        raise Problem("wrong-kind", message, gettext_lazy("Choose a file on the page."))
     try:
         reader = await request.multipart()
         while part := await _next_part(reader):
@@ -193,7 +201,9 @@ async def read_multipart(
         raise late_body(IDLE_TIMEOUT_S) from None
     except (ValueError, ConnectionError, AssertionError, HttpProcessingError):
         # Errors of aiohttp's reader for a broken form
-        raise Problem("not-whole", "The form is incomplete.", "Send it again.") from None
+        raise Problem(
+            "not-whole", gettext_lazy("The form is incomplete."), gettext_lazy("Send it again.")
+        ) from None
 
 
 async def _next_part(reader: MultipartReader) -> MultipartReader | BodyPartReader | None:
@@ -211,7 +221,11 @@ async def read_form_part(part: BodyPartReader, most_bytes: int) -> bytes:
             if most_bytes >= 2**20:
                 most = f"{most_bytes // 2**20} MB"
             raise Problem(
-                "too-large", f"{part.filename or part.name} has more than {most}.", "Send less."
+                "too-large",
+                gettext_lazy(
+                    "{name} has more than {size}.", name=part.filename or part.name, size=most
+                ),
+                gettext_lazy("Send less."),
             )
     return bytes(content)
 

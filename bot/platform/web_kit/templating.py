@@ -290,7 +290,7 @@ def is_dashboard_path(request: web.Request) -> bool:
 async def static_file(request: web.Request) -> web.FileResponse:
     name = request.match_info["name"]
     if not ASSET_PATTERN.fullmatch(name) or not (STATIC_FOLDER / name).is_file():
-        raise Problem("not-found", f"There is no file {name!r} here.")
+        raise Problem("not-found", gettext_lazy("There is no file {name!r} here.", name=name))
     # Revalidated each time, so that pages and scripts of two versions never meet.
     return web.FileResponse(STATIC_FOLDER / name, headers={"Cache-Control": "no-cache"})
 
@@ -354,9 +354,9 @@ def format_decimal_size(number_bytes: float) -> str:
     return localisable_number(format_size(number_bytes))
 
 
-def format_number(number: float | None, digits: int = 2) -> str:
-    """A number with decimals: "1.25"; a dash for None."""
-    return "–" if number is None else localisable_number(f"{number:,.{digits}f}")
+def format_number(number: float | None, digits: int = 2, sign: str = "-") -> str:
+    """A number with decimals: "1.25", with the `sign` "+" "+1.25"; a dash for None."""
+    return "–" if number is None else localisable_number(f"{number:{sign},.{digits}f}")
 
 
 def format_bytes(number_bytes: float | None) -> str:
