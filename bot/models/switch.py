@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from bot.models.engine_advice import EngineAdvice
 from bot.models.env_file import set_in_env_file
 from bot.models.table import ModelTable
 from bot.personas.base_model_compat import VersionKey, find_incompatible_versions
+from bot.platform.localisation import gettext_lazy
 from bot.settings import SettingsError
 from personas.errors import BaseModelError
 from personas.models.base_model import EMBEDDED, fingerprint, locate, split_name
 from personas.models.catalogue import catalogue_models, find_model
 from personas.models.gguf_names import HUB_FILE, find_gguf
 
-RESTART_ADVICE = "Restart the bot: Ctrl-C, then make run."
+RESTART_ADVICE = gettext_lazy("Restart the bot: Ctrl-C, then make run.")
 PATH_STARTS = ("/", "./", "../", "~")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?(:[\w./-]+)?")
 NO_FINGERPRINT = "never unpacked"
@@ -40,10 +42,12 @@ class VersionChange:
         """What becomes of it."""
         name = f"{self.persona_id} {self.version}"
         if not self.other_model:
-            return f"{name} goes on: it was trained over this model."
-        return (
-            f"{name} was trained over {self.other_model}: the base model answers until the persona is "
-            "trained again. Nothing is deleted."
+            return gettext_lazy("{name} goes on: it was trained over this model.", name=name)
+        return gettext_lazy(
+            "{name} was trained over {model}: the base model answers until the persona is trained "
+            "again. Nothing is deleted.",
+            name=name,
+            model=self.other_model,
         )
 
 
@@ -73,7 +77,7 @@ class SwitchPlan:
         """The plan in words."""
         lines = [change.text for change in self.changes]
         if not lines:
-            lines.append("No persona has a live version.")
+            lines.append(gettext_lazy("No persona has a live version."))
         if self.engine.note:
             lines.append(self.engine.note)
         return lines
@@ -116,8 +120,12 @@ def require_unset_in_environment(plan: SwitchPlan, env_file: Path) -> None:
     """Raise `SettingsError` if the environment sets BASE_MODEL, as it precedes the file."""
     if stated := os.environ.get("BASE_MODEL", "").strip():
         raise SettingsError(
-            f"BASE_MODEL is {stated} in the environment, which precedes {env_file}.",
-            f"Unset it, or set it to {plan.base_model} where it is set.",
+            gettext_lazy(
+                "BASE_MODEL is {stated} in the environment, which precedes {file}.",
+                stated=stated,
+                file=env_file,
+            ),
+            gettext_lazy("Unset it, or set it to {model} where it is set.", model=plan.base_model),
         )
 
 
@@ -125,10 +133,13 @@ def use_model(plan: SwitchPlan, env_file: Path) -> list[str]:
     """Write the plan's settings into their file; returns what to do next. Raises `SettingsError`."""
     require_unset_in_environment(plan, env_file)
     set_in_env_file(env_file, plan.settings)
-    todo = [RESTART_ADVICE]
+    todo: list[str] = [RESTART_ADVICE]
     if plan.to_retrain:
         todo.append(
-            "Then train the personas again: /finetune all on Discord, or Train all on the page Models."
+            gettext_lazy(
+                "Then train the personas again: /finetune all on Discord, or Train all on the page "
+                "Models."
+            )
         )
     return todo
 
@@ -162,12 +173,16 @@ def find_local_name(name: str, table: ModelTable) -> str:
     if model is None and (Path(path).expanduser().exists() or is_ollama_name):
         raise errors[0]
     if model is None and (path.startswith(PATH_STARTS) or _is_file_name(path)):
-        raise BaseModelError(f"There is no file or folder {path}.", "Check the path.")
+        raise BaseModelError(
+            gettext_lazy("There is no file or folder {path}.", path=path),
+            gettext_lazy("Check the path."),
+        )
     if model is None and not HUB_NAME.fullmatch(path):
         raise _unknown_name_error(path)
     fetched = model.name if model and "@" not in path and "/" not in path else path
     raise BaseModelError(
-        f"{path} is not on this machine.", f"Fetch it first: python -m bot models fetch {fetched}"
+        gettext_lazy("{path} is not on this machine.", path=path),
+        gettext_lazy("Fetch it first: {command}", command=f"python -m bot models fetch {fetched}"),
     )
 
 
@@ -176,11 +191,18 @@ def _without_suffixes(name: str) -> str:
     that no model can have.
     """
     if not name.strip():
-        raise BaseModelError("The base model has no name.", "Name a model: python -m bot models")
+        raise BaseModelError(
+            gettext_lazy("The base model has no name."),
+            gettext_lazy("Name a model: {command}", command="python -m bot models"),
+        )
     if "#" in name and Path(name).expanduser().is_file():
         raise BaseModelError(
-            f"The path {name} has a #, which begins a scaling or a chat template in a base model's name.",
-            "Rename the file or its folder.",
+            gettext_lazy(
+                "The path {name} has a #, which begins a scaling or a chat template in a base "
+                "model's name.",
+                name=name,
+            ),
+            gettext_lazy("Rename the file or its folder."),
         )
     path, _, _ = split_name(name)
     return path
@@ -193,12 +215,21 @@ def _is_file_name(path: str) -> bool:
 def _unknown_name_error(name: str) -> BaseModelError:
     known = [EMBEDDED, *(model.name for model in catalogue_models())]
     close = difflib.get_close_matches(name.casefold(), known)
-    advice = f"Did you mean {' or '.join(close)}?" if close else "See python -m bot models."
+    advice = gettext_lazy("See {command}.", command="python -m bot models")
+    if close:
+        advice = gettext_lazy("Did you mean {names}?", names=reduce(_either, close))
     return BaseModelError(
-        f"{name} is neither a name of the table, nor a hub's id (owner/name), nor a file or folder "
-        "here.",
+        gettext_lazy(
+            "{name} is neither a name of the table, nor a hub's id (owner/name), nor a file or "
+            "folder here.",
+            name=name,
+        ),
         advice,
     )
+
+
+def _either(first: str, second: str) -> str:
+    return gettext_lazy("{first} or {second}", first=first, second=second)
 
 
 def _find_here(name: str) -> tuple[str, str]:

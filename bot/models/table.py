@@ -12,21 +12,37 @@ from typing import Any
 import psutil
 
 from bot.models.measured_speeds import base_model_key, read_speeds
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    localisable_number,
+)
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from personas.models.catalogue import CatalogueModel, catalogue_models, find_model
 from personas.models.model_fit import (
+    FITS_CARD,
+    MEASURED_HERE,
     RESERVE_BYTES,
+    UNNAMED_CARD,
     MachineCapacity,
     ModelFit,
     TrainingNeed,
     fit_model,
     recommend,
-    shortage_now,
 )
+from personas.schemas.formatting import format_gib
 
 SIZES_TIMEOUT_S = 120.0
 WHOLE_TOKENS_PER_S = 10
 """From here on a speed is shown without decimals."""
+FITS_TERMS = (
+    gettext_noop("both"),
+    gettext_noop("in turn"),
+    gettext_noop("serves"),
+    gettext_noop("no"),
+)
+"""Words for how a model fits, which the page translates."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,18 @@ class ModelTable:
     @property
     def shortage(self) -> str:
         """What of the recommended model does not fit at the moment; empty if all of it does."""
-        return shortage_now(self.recommended, self.machine) if self.recommended else ""
+        return shortage_text(self.recommended, self.machine) if self.recommended else ""
+
+    def engine_reason(self, fit: ModelFit) -> str:
+        """Why a model is served by its engine here, in the language that is chosen later."""
+        choice = fit.engine
+        if not choice.on_card:
+            return LocalisableText(choice.reason)
+        values = {
+            "card": self.machine.card_name or LocalisableText(UNNAMED_CARD),
+            "precision": LocalisableText(choice.precision),
+        }
+        return LocalisableText(FITS_CARD, values=values)
 
     def fit_of(self, model: CatalogueModel) -> ModelFit:
         return next(fit for fit in self.fits if fit.model == model)
@@ -142,18 +169,14 @@ async def build_table(
         fit_model(model, machine, sizes.needs.get(model.id), measured)
         for model in catalogue_models()
     ]
-    best = recommend(fits)
-    recommended, reason = best or (
-        None,
-        "none of them trains here while it serves: keep the bundled model",
-    )
+    recommended = recommend(fits)
     return ModelTable(
         machine=machine,
         base_model=base_model,
         served=find_model(base_model_key(base_model)),
         fits=tuple(fits),
         recommended=recommended,
-        reason=reason,
+        reason=recommendation_text(recommended),
         training_error=sizes.error,
     )
 
@@ -169,13 +192,14 @@ async def read_trainer_sizes(command: Sequence[str] = TRAINER_COMMAND) -> Traine
             env=trainer_environment(os.environ, {}),
         )
     except OSError as error:
-        return TrainerSizes(error=f"the trainer cannot be started: {error.strerror}")
+        reason = gettext_lazy("the trainer cannot be started: {error}", error=error.strerror)
+        return TrainerSizes(error=reason)
     try:
         async with asyncio.timeout(SIZES_TIMEOUT_S):
             output, _ = await process.communicate()
         return parse_trainer_sizes(json.loads(output))
     except (TimeoutError, ValueError, LookupError, TypeError):
-        return TrainerSizes(error="the trainer does not say what its recipes need")
+        return TrainerSizes(error=gettext_lazy("the trainer does not say what its recipes need"))
     finally:
         if process.returncode is None:
             process.kill()
@@ -207,10 +231,57 @@ def _read_speed(home: Path) -> tuple[float, str]:
     return speed.bytes_per_s, speed.precision
 
 
+def recommendation_text(recommended: ModelFit | None) -> str:
+    """Say why a model is recommended, or none."""
+    if recommended is None:
+        return gettext_lazy("none of them trains here while it serves: keep the bundled model")
+    rate = recommended.unloaded_tokens_per_s
+    if rate is None:
+        return gettext_lazy(
+            "the largest with an open licence that trains here while it serves; its speed is "
+            "measured once it is used"
+        )
+    if recommended.is_slower_than_people_read:
+        return gettext_lazy(
+            "the smallest with an open licence that trains here while it serves; it writes about "
+            "{rate} tokens per second, slower than people read",
+            rate=localisable_number(f"{rate:.1f}"),
+        )
+    return gettext_lazy(
+        "the largest with an open licence that trains here while it serves; it writes about "
+        "{rate} tokens per second, as fast as people read",
+        rate=f"{rate:.0f}",
+    )
+
+
+def shortage_text(fit: ModelFit, machine: MachineCapacity) -> str:
+    """Say what of a model does not fit into the main memory that is free at the moment; empty if all
+    of it does.
+    """
+    serving = 0 if fit.engine.on_card else fit.engine.bytes
+    training = fit.training.bytes if fit.training and not machine.card_bytes else 0
+    free = localisable_number(format_gib(machine.free_bytes))
+    if serving > machine.free_bytes:
+        return gettext_lazy(
+            "At the moment {free} of memory are free, too little to serve it ({needed}): close "
+            "other programs first.",
+            free=free,
+            needed=localisable_number(format_gib(serving)),
+        )
+    if serving + training > machine.free_bytes:
+        return gettext_lazy(
+            "At the moment {free} of memory are free, too little to train it while it serves "
+            "({needed}): close other programs before a training.",
+            free=free,
+            needed=localisable_number(format_gib(serving + training)),
+        )
+    return ""
+
+
 def speed_text(fit: ModelFit) -> str:
     """Return tokens per second in a few characters: `~` before an expected speed, a dash for none."""
     if fit.tokens_per_s is None:
         return "–"
-    about = "" if fit.speed_basis == "measured here" else "~"
+    about = "" if fit.speed_basis == MEASURED_HERE else "~"
     digits = 1 if round(fit.tokens_per_s, 1) < WHOLE_TOKENS_PER_S else 0
-    return f"{about}{fit.tokens_per_s:.{digits}f}"
+    return localisable_number(f"{about}{fit.tokens_per_s:.{digits}f}")

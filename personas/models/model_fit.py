@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from personas.gettext_marker import gettext_noop
 from personas.models.catalogue import NF4_BYTES, WEIGHT_BYTES, CatalogueModel
-from personas.schemas.formatting import format_gib
 
 EngineName = Literal["local", "llamacpp"]
 BATCHED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -35,6 +35,9 @@ LLAMACPP_SHARE = 0.4
 """Bytes of weights per second that llama.cpp reads with an adapter, relative to the built-in engine in
 bfloat16: one chat on Q4_K_M, in the shapes of Qwen3 1.7B (7.4 GB/s against 17.1) and 4B (docs/benchmarks.md).
 """
+FITS_CARD = gettext_noop("fits {card} in {precision}")
+UNNAMED_CARD = gettext_noop("the card")
+MEASURED_HERE = gettext_noop("measured here")
 READING_TOKENS_PER_S = 5.0
 """Tokens per second that people read: some 240 words a minute (Brysbaert 2019), 1.3 tokens each."""
 
@@ -142,7 +145,7 @@ def fit_model(
     expected, basis = _expected_speed(choice, machine)
     speed = measured.get((name, choice.engine), expected)
     if (name, choice.engine) in measured:
-        basis = "measured here"
+        basis = MEASURED_HERE
     return ModelFit(
         model=model,
         engine=choice,
@@ -160,70 +163,48 @@ def choose_engine(model: CatalogueModel, machine: MachineCapacity) -> EngineChoi
     cache = model.kv_bytes(SERVED_TOKENS)
     if machine.card_bytes:
         for precision, size in (
-            ("16 bits", model.weight_bytes),
+            (gettext_noop("16 bits"), model.weight_bytes),
             ("NF4", model.packed_bytes(NF4_BYTES)),
         ):
             if size + cache + GPU_OVERHEAD_BYTES <= machine.card_bytes:
-                reason = f"fits {machine.card_name or 'the card'} in {precision}"
+                card = machine.card_name or UNNAMED_CARD
+                reason = FITS_CARD.format(card=card, precision=precision)
                 needed = size + cache + GPU_OVERHEAD_BYTES
                 return EngineChoice("local", precision, True, needed, size, reason)
     if obstacle := _obstacle_to_gguf(model):
         return _local_choice(model, machine, cache, obstacle)
     if machine.is_mac:
-        return _llamacpp_choice(model, cache, "llama.cpp computes on Apple's GPU")
+        return _llamacpp_choice(model, cache, gettext_noop("llama.cpp computes on Apple's GPU"))
     if not machine.has_bfloat16:
-        return _llamacpp_choice(
-            model, cache, "this processor has no bfloat16, and the file is a quarter of float32"
+        reason = gettext_noop(
+            "this processor has no bfloat16, and the file is a quarter of float32"
         )
+        return _llamacpp_choice(model, cache, reason)
     if model.config["model_type"] not in BATCHED_MODEL_TYPES:
-        return _llamacpp_choice(
-            model, cache, "the built-in engine computes one reply at a time of this family"
-        )
-    local = _local_choice(model, machine, cache, "computes many voices in one batch")
+        reason = gettext_noop("the built-in engine computes one reply at a time of this family")
+        return _llamacpp_choice(model, cache, reason)
+    local = _local_choice(model, machine, cache, gettext_noop("computes many voices in one batch"))
     if local.bytes > machine.room_bytes:
-        return _llamacpp_choice(model, cache, "in 16 bits it is larger than the memory")
+        return _llamacpp_choice(
+            model, cache, gettext_noop("in 16 bits it is larger than the memory")
+        )
     return local
 
 
-def recommend(fits: Sequence[ModelFit]) -> tuple[ModelFit, str] | None:
-    """Return the largest model that is worth its size here, with the reason; None if none fits.
+def recommend(fits: Sequence[ModelFit]) -> ModelFit | None:
+    """Return the largest model that is worth its size here; None if none fits.
 
     It has an open licence, trains here while it serves, and writes as fast as people read where the
     speed is known; the smallest where none is as fast. Its replies are computed in one batch, or by
-    llama.cpp. The load of the moment does not count (`shortage_now`).
+    llama.cpp. The load of the moment does not count.
     """
     candidates = [fit for fit in fits if _is_worth_serving(fit)]
     if not candidates:
         return None
     fast = [fit for fit in candidates if not fit.is_slower_than_people_read]
     if not fast:
-        best = min(candidates, key=lambda fit: fit.model.parameters)
-        return best, (
-            "the smallest with an open licence that trains here while it serves; it writes about "
-            f"{best.unloaded_tokens_per_s:.1f} tokens per second, slower than people read"
-        )
-    best = max(fast, key=lambda fit: fit.model.parameters)
-    speed = "its speed is measured once it is used"
-    if (rate := best.unloaded_tokens_per_s) is not None:
-        speed = f"it writes about {rate:.0f} tokens per second, as fast as people read"
-    return best, f"the largest with an open licence that trains here while it serves; {speed}"
-
-
-def shortage_now(fit: ModelFit, machine: MachineCapacity) -> str:
-    """Say what of a model does not fit into the main memory that is free at the moment; empty if all
-    of it does.
-    """
-    serving = 0 if fit.engine.on_card else fit.engine.bytes
-    training = fit.training.bytes if fit.training and not machine.card_bytes else 0
-    free = f"At the moment {format_gib(machine.free_bytes)} of memory are free, too little to"
-    if serving > machine.free_bytes:
-        return f"{free} serve it ({format_gib(serving)}): close other programs first."
-    if serving + training > machine.free_bytes:
-        needed = format_gib(serving + training)
-        return (
-            f"{free} train it while it serves ({needed}): close other programs before a training."
-        )
-    return ""
+        return min(candidates, key=lambda fit: fit.model.parameters)
+    return max(fast, key=lambda fit: fit.model.parameters)
 
 
 def _is_worth_serving(fit: ModelFit) -> bool:
@@ -235,9 +216,9 @@ def _is_worth_serving(fit: ModelFit) -> bool:
 
 def _obstacle_to_gguf(model: CatalogueModel) -> str:
     if not model.gguf:
-        return "there is no well-known GGUF file of it"
+        return gettext_noop("there is no well-known GGUF file of it")
     if model.config["model_type"] not in GGUF_ADAPTER_MODEL_TYPES:
-        return "llama.cpp takes no adapter of this family"
+        return gettext_noop("llama.cpp takes no adapter of this family")
     return ""
 
 
@@ -265,13 +246,15 @@ def _local_choice(
 def _expected_speed(choice: EngineChoice, machine: MachineCapacity) -> tuple[float | None, str]:
     """Return the expected speed of one chat: the weights are read once for each token."""
     if choice.on_card:
-        return None, "on a card it is measured with its first replies"
+        return None, gettext_noop("on a card it is measured with its first replies")
     if machine.is_mac:
-        return None, "on Apple's GPU it is measured with its first replies"
+        return None, gettext_noop("on Apple's GPU it is measured with its first replies")
     if not machine.weight_bytes_per_s:
-        return None, "not measured"
+        return None, gettext_noop("not measured")
     share = LLAMACPP_SHARE if choice.engine == "llamacpp" else 1
-    return share * machine.weight_bytes_per_s / choice.read_bytes, "by this processor's products"
+    return share * machine.weight_bytes_per_s / choice.read_bytes, gettext_noop(
+        "by this processor's products"
+    )
 
 
 def _fits(

@@ -8,11 +8,20 @@ import pytest
 
 from bot.models.cli import table_lines
 from bot.models.measured_speeds import SpeedRecorder, base_model_key, read_speeds
-from bot.models.table import build_table, read_trainer_sizes, speed_text
+from bot.models.table import (
+    build_table,
+    read_trainer_sizes,
+    recommendation_text,
+    shortage_text,
+    speed_text,
+)
+from bot.platform.localisation import localise
 from personas.engine import RequestMetrics
 from personas.models.catalogue import catalogue_models, require_model
+from personas.models.model_fit import recommend
 from tests.bot.command_line import typed
 from tests.bot.model_machine import GIB, SIZES, pretend_machine, trainer_that_says
+from tests.personas.test_model_catalogue import CARD, LAPTOP, all_fits
 
 REPLY = RequestMetrics(first_s=0.5, whole_s=2.5, prompt_tokens=100, new_tokens=41, finish="stop")
 
@@ -43,6 +52,31 @@ async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, proces
     assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
     assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]
     assert json.loads(json.dumps(published)) == published
+
+
+def test_why_a_model_is_recommended_is_said_with_its_speed():
+    said = recommendation_text(recommend(all_fits(LAPTOP)))
+    assert said.startswith("the largest") and "6 tokens per second, as fast as" in said
+    slow = dataclasses.replace(LAPTOP, weight_bytes_per_s=2.6e9)
+    said = recommendation_text(recommend(all_fits(slow)))
+    assert said.startswith("the smallest") and "2.2 tokens per second, slower" in said
+    assert "2,2 Token pro Sekunde" in localise(said, "de")
+    assert "measured once it is used" in recommendation_text(recommend(all_fits(CARD)))
+    assert "keep the bundled model" in recommendation_text(None)
+
+
+def test_the_load_of_the_moment_is_said_apart_from_the_recommendation():
+    best = recommend(all_fits(LAPTOP))
+    for free_gib, shortage in (
+        (15, ""),
+        (8, "train it while it serves"),
+        (2, "At the moment 2.0 GiB of memory are free, too little to serve it"),
+    ):
+        said = shortage_text(best, dataclasses.replace(LAPTOP, free_bytes=free_gib * GIB))
+        assert shortage in said and bool(said) == bool(shortage)
+    on_card = recommend(all_fits(CARD))
+    without = dataclasses.replace(CARD, free_bytes=0)
+    assert shortage_text(on_card, without) == "", "it takes the card's memory"
 
 
 @pytest.mark.parametrize(

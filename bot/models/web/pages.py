@@ -1,8 +1,11 @@
 """`/dashboard/models`: the table of base models, and the forms that fetch one and serve another."""
 
+from functools import reduce
+
 from aiohttp import web
 
 from bot.models.table import speed_text
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import read_form
@@ -20,16 +23,17 @@ MAX_NAME_CHARS = 300
 async def get_models_page(request: web.Request) -> web.Response:
     """Page of the table; the first one takes some seconds."""
     services = get_services(request)
+    to_retrain = services.retrain_all.find(OPERATOR_GUILD_ID).items
     return render_page(
         request,
         "models/index.html",
-        title="Base models",
+        title=gettext_lazy("Base models"),
         table=await services.models.table(),
         reserve=RESERVE_BYTES,
         speed_text=speed_text,
         fetches=services.models.fetches(),
         ready=services.models.fetched(),
-        to_retrain=services.retrain_all.find(OPERATOR_GUILD_ID).items,
+        to_retrain=[f"{item.persona_id} {item.version}" for item in to_retrain],
     )
 
 
@@ -46,7 +50,7 @@ async def _render_fetch(
     return render_page(
         request,
         "models/fetch.html",
-        title=f"Fetch {name}",
+        title=gettext_lazy("Fetch {name}", name=name),
         problem=problem,
         name=name,
         plan=await services.models.plan_fetch(name),
@@ -80,7 +84,7 @@ async def get_use_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "models/use.html",
-        title=f"Serve {name}",
+        title=gettext_lazy("Serve {name}", name=name),
         name=name,
         plan=plan,
         command=shell_command(f"python -m bot models use {name}", services.home),
@@ -93,9 +97,13 @@ async def post_use(request: web.Request) -> web.Response:
     services = get_services(request)
     name = _asked_name(str((await read_form(request)).get("name", "")))
     plan, todo = await services.models.use(name, services.store.versions.all_live())
-    written = " and ".join(f"{setting}={value}" for setting, value in plan.settings.items())
-    message = f"{written} from the next start on. {' '.join(todo)}"
-    return redirect_to(request, MODELS_PATH, message)
+    written = reduce(_both, (f"{setting}={value}" for setting, value in plan.settings.items()))
+    message = gettext_lazy("{settings} from the next start on.", settings=written)
+    return redirect_to(request, MODELS_PATH, join_texts(message, *todo))
+
+
+def _both(first: str, second: str) -> str:
+    return gettext_lazy("{first} and {second}", first=first, second=second)
 
 
 @routes.add(f"POST {MODELS_PATH}/dismiss")
@@ -108,7 +116,8 @@ async def post_dismiss(request: web.Request) -> web.Response:
 def _asked_name(text: str) -> str:
     name = text.strip()
     if not name or len(name) > MAX_NAME_CHARS:
-        raise Problem("bad-query", "The base model's name is missing or too long.", MODELS_PATH)
+        message = gettext_lazy("The base model's name is missing or too long.")
+        raise Problem("bad-query", message, MODELS_PATH)
     return name
 
 
