@@ -44,44 +44,51 @@ class MissingPermission:
     def description(self) -> str:
         """The missing permission and its cost, without the remedy."""
         need = self.need
-        missing = f"the permission {permission_title(need)} is missing, needed to {need.why}"
-        return f"{self.where}: {missing}; without it {need.cost}."
+        return gettext_lazy(
+            "{where}: the permission {permission} is missing, needed to {why}; without it {cost}.",
+            where=self.where,
+            permission=permission_title(need),
+            why=need.why,
+            cost=need.cost,
+        )
 
 
 REQUIRED_PERMISSIONS = (
     RequiredPermission(
         "view_channel",
-        "see the channels of its personas",
+        gettext_lazy("see the channels of its personas"),
         gettext_lazy("it reads and answers nothing there"),
     ),
     RequiredPermission(
         "send_messages",
-        "answer, and report the progress of trainings",
+        gettext_lazy("answer, and report the progress of trainings"),
         gettext_lazy("it cannot answer at all"),
     ),
     RequiredPermission(
-        "send_messages_in_threads", "answer in threads", gettext_lazy("it stays silent in threads")
+        "send_messages_in_threads",
+        gettext_lazy("answer in threads"),
+        gettext_lazy("it stays silent in threads"),
     ),
     RequiredPermission(
         "attach_files",
-        "show a score card's picture with a training's result",
+        gettext_lazy("show a score card's picture with a training's result"),
         gettext_lazy("results have no picture"),
     ),
     RequiredPermission(
         "read_message_history",
-        "find its own messages after a crash or a lost connection",
+        gettext_lazy("find its own messages after a crash or a lost connection"),
         gettext_lazy("a reply that was interrupted may stay in a channel twice"),
     ),
     RequiredPermission(
         "manage_webhooks",
-        "answer under a persona's name and avatar",
+        gettext_lazy("answer under a persona's name and avatar"),
         gettext_lazy("personas answer under the bot's name"),
     ),
 )
 
 CONNECT = RequiredPermission(
     "connect",
-    "read and answer in the chat of a voice channel",
+    gettext_lazy("read and answer in the chat of a voice channel"),
     gettext_lazy("it reads and answers nothing there"),
 )
 """Discord's condition for the messages of a voice channel. Servers give it to everybody, as a rule,
@@ -90,8 +97,8 @@ so that the invitation does not ask for it.
 
 CHANGE_NICKNAME = RequiredPermission(
     "change_nickname",
-    "take the name of a persona (`/persona face`)",
-    "the face of the bot stays as it is, and the persona speaks through webhooks",
+    gettext_lazy("take the name of a persona (`/persona face`)"),
+    gettext_lazy("the face of the bot stays as it is, and the persona speaks through webhooks"),
 )
 """Needed where a server has chosen a face for the bot. Servers give it to everybody, as a rule, so
 that the invitation does not ask for it.
@@ -105,7 +112,7 @@ MESSAGE_CONTENT = RequiredPermission(
 
 MEMBERS = RequiredPermission(
     "members",
-    "hear of new members, whom personas greet where a moderator has set that",
+    gettext_lazy("hear of new members, whom personas greet where a moderator has set that"),
     gettext_lazy("no new member is greeted"),
 )
 

@@ -17,6 +17,7 @@ from bot.operations.doctor.effect_checks import check_effects
 from bot.operations.doctor.shard_checks import check_shards
 from bot.platform.db.schema import MIGRATIONS
 from bot.platform.errors import RENEW_TOKEN_ADVICE
+from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.settings import Settings
 from bot.store import Store, StoreError, find_databases, is_in_use
 from bot.transcription.transcriber import find_load_problem
@@ -123,19 +124,15 @@ def check_database(folder: Path) -> BotCheck:
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
     free = int(usage(_existing_parent(folder)).free)
-    found = f"{free / 2**30:.1f} GiB free"
+    found = gettext_lazy("{size} free", size=localisable_number(f"{free / 2**30:.1f} GiB"))
+    name = gettext_lazy("disk")
     if free < MIN_FREE_BYTES:
-        return BotCheck(
-            "disk",
-            "fail",
-            found,
-            "free some: a training's checkpoints and adapter need a GiB or two",
-        )
+        remedy = gettext_lazy("free some: a training's checkpoints and adapter need a GiB or two")
+        return BotCheck(name, "fail", found, remedy)
     if free < LOW_FREE_BYTES:
-        return BotCheck(
-            "disk", "warn", found, "free some before fetching models or keeping many versions"
-        )
-    return BotCheck("disk", "ok", found)
+        remedy = gettext_lazy("free some before fetching models or keeping many versions")
+        return BotCheck(name, "warn", found, remedy)
+    return BotCheck(name, "ok", found)
 
 
 def check_port(number: int, folder: Path) -> BotCheck:

@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from bot.operations.web import documents
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DOCUMENTS_PATH, redirect_to, render_page
@@ -31,8 +32,9 @@ async def get_document(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     plain = name.removesuffix(".md")
     if documents.document_file(plain) is None:
-        message = f"There is no document {name[:80]!r}."
-        raise Problem("not-found", message, f"{DOCUMENTS_PATH} lists them.")
+        message = gettext_lazy("There is no document {name!r}.", name=name[:80])
+        advice = gettext_lazy("{path} lists them.", path=DOCUMENTS_PATH)
+        raise Problem("not-found", message, advice)
     if plain != name or plain == documents.INDEX:
         return redirect_to(request, documents.document_path(plain))
     return await _render_document(request, name)

@@ -10,6 +10,13 @@ from aiohttp import web
 from bot.operations.metrics import Percentiles
 from bot.operations.web.system_state import PERMISSION_REPORT, SystemState, read_system_state
 from bot.platform import permissions
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    join_texts,
+    localise,
+    ngettext_lazy,
+)
 from bot.platform.permissions import (
     MEMBERS,
     MESSAGE_CONTENT,
@@ -17,6 +24,7 @@ from bot.platform.permissions import (
     permission_title,
 )
 from bot.platform.web_kit.app_context import APP_CONTEXT, Routes, get_services
+from bot.platform.web_kit.page_language import request_language
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.platform.web_kit.templating import (
     DASHBOARD,
@@ -34,8 +42,22 @@ SYSTEM_PATH = f"{DASHBOARD}/system"
 REFRESH_INTERVAL_S = 2.0
 MAX_SHOWN_LACKS = 50
 MAX_SHOWN_EFFECTS = 50
-VERDICT_COLOURS = {"shown": "good", "too weak": "warn", "refused": "bad", "leaks": "bad"}
-STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
+VERDICT_COLOURS = {
+    gettext_noop("shown"): "good",
+    gettext_noop("too weak"): "warn",
+    gettext_noop("refused"): "bad",
+    gettext_noop("leaks"): "bad",
+}
+STATE_COLOURS = {
+    gettext_noop("ok"): "good",
+    gettext_noop("warn"): "warn",
+    gettext_noop("fail"): "bad",
+}
+LOG_LEVELS = {
+    "warning": gettext_lazy("warning"),
+    "error": gettext_lazy("error"),
+    "critical": gettext_lazy("critical"),
+}
 routes = Routes()
 
 
@@ -43,30 +65,36 @@ def state_figures(state: SystemState) -> dict[str, str]:
     """Figures by the id of their element."""
     engine = state.engine
     machine = state.machine
-    trainer = "not running"
+    trainer: str = gettext_lazy("not running")
     if trainers := [each for each in state.processes if each.what.startswith("trainer")]:
         trainer = format_bytes(sum(process.memory_bytes for process in trainers))
-    gpu = "none in use"
+    gpu: str = gettext_lazy("none in use")
     if machine.gpu_bytes:
-        gpu = f"{format_bytes(machine.gpu_free_bytes)} of {format_bytes(machine.gpu_bytes)}"
+        gpu = _share_text(format_bytes(machine.gpu_free_bytes), format_bytes(machine.gpu_bytes))
     return {
         "uptime": format_seconds(state.at - state.started_at),
         "bot": format_bytes(state.processes[0].memory_bytes),
         "trainer": trainer,
-        "available": f"{format_bytes(machine.available_bytes)} of {format_bytes(machine.memory_bytes)}",
-        "disk": f"{format_bytes(machine.disk_free_bytes)} of {format_bytes(machine.disk_bytes)}",
+        "available": _share_text(
+            format_bytes(machine.available_bytes), format_bytes(machine.memory_bytes)
+        ),
+        "disk": _share_text(
+            format_bytes(machine.disk_free_bytes), format_bytes(machine.disk_bytes)
+        ),
         "gpu": gpu,
-        "running": f"{engine.running} of {engine.rows}",
+        "running": _share_text(engine.running, engine.rows),
         "waiting": format_count(engine.waiting),
-        "adapters": f"{len(engine.adapters)} of {engine.slots}",
-        "kept": f"{format_bytes(engine.kept_bytes)} of {format_bytes(engine.kept_most_bytes)}",
+        "adapters": _share_text(len(engine.adapters), engine.slots),
+        "kept": _share_text(format_bytes(engine.kept_bytes), format_bytes(engine.kept_most_bytes)),
         "device": f"{engine.device}, {engine.precision}",
         "beginnings": _beginnings_text(state),
         "queued": format_count(state.jobs["queued"]),
         "in-training": format_count(state.jobs["running"]),
-        "ended": (
-            f"{state.jobs['done']} done, {state.jobs['failed']} failed, {state.jobs['cancelled']} "
-            "cancelled"
+        "ended": gettext_lazy(
+            "{done} done, {failed} failed, {cancelled} cancelled",
+            done=state.jobs["done"],
+            failed=state.jobs["failed"],
+            cancelled=state.jobs["cancelled"],
         ),
         "heartbeat": _heartbeat_text(state),
         "replies": format_count(state.whole_reply.replies),
@@ -76,13 +104,17 @@ def state_figures(state: SystemState) -> dict[str, str]:
     }
 
 
+def _share_text(part: object, whole: object) -> str:
+    return gettext_lazy("{part} of {whole}", part=part, whole=whole)
+
+
 def _beginnings_text(state: SystemState) -> str:
     """Say whether the beginnings of replies are chosen among candidates."""
     if state.reply_candidates > 1:
-        return f"best of {state.reply_candidates}"
+        return gettext_lazy("best of {count}", count=state.reply_candidates)
     if state.engine.candidates > 1:
-        return "sampled once, unless a server on Discord chooses more"
-    return "sampled once: this engine is not set up to compare several"
+        return gettext_lazy("sampled once, unless a server on Discord chooses more")
+    return gettext_lazy("sampled once: this engine is not set up to compare several")
 
 
 def state_tables(state: SystemState) -> TableRows:
@@ -101,12 +133,12 @@ def state_tables(state: SystemState) -> TableRows:
         )
     adapters = []
     for adapter in reversed(state.engine.adapters):
-        place = "stacked" if adapter.in_slot else "by itself"
+        place = gettext_lazy("stacked") if adapter.in_slot else gettext_lazy("by itself")
         adapters.append([adapter.name, place, format_count(adapter.replies)])
     warnings = []
     for line in state.warnings:
         at = datetime.fromtimestamp(line.at, UTC)
-        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", line.level.lower(), line.words])
+        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", LOG_LEVELS[line.level.lower()], line.words])
     return {"processes": processes, "adapters": adapters, "warnings": warnings}
 
 
@@ -123,11 +155,12 @@ def _heartbeat_text(state: SystemState) -> str:
     if connection is None:
         return "–"
     if not connection.is_ready:
-        return "not connected"
-    servers = "1 server" if connection.servers == 1 else f"{connection.servers} servers"
-    text = f"{connection.to}, {servers}"
+        return gettext_lazy("not connected")
+    text = ngettext_lazy(
+        "{to}, {count} server", "{to}, {count} servers", connection.servers, to=connection.to
+    )
     if connection.heartbeat_s is not None:
-        text += f", {connection.heartbeat_s * 1000:.0f} ms"
+        text = join_texts(text, f"{connection.heartbeat_s * 1000:.0f} ms", separator=", ")
     return text
 
 
@@ -142,7 +175,7 @@ async def get_system_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "system/system.html",
-        title="System",
+        title=gettext_lazy("System"),
         state=state,
         figures=state_figures(state),
         rows=state_tables(state),
@@ -174,16 +207,25 @@ async def run_doctor(request: web.Request) -> web.Response:
     """Start the doctor in the background."""
     services = get_services(request)
     is_started = services.metrics.findings.begin(services.home, services.base_model)
-    message = "The doctor is already checking."
+    message = gettext_lazy("The doctor is already checking.")
     if is_started:
-        message = "The doctor is checking; this takes half a minute."
+        message = gettext_lazy("The doctor is checking; this takes half a minute.")
     return redirect_to(request, f"{SYSTEM_PATH}#doctor", message)
 
 
 async def _state_events(request: web.Request, services: Services) -> AsyncIterator[SseItem]:
+    language = request_language(request)
     while request.app[APP_CONTEXT].services is not None:
         state = await read_system_state(services)
-        data: dict[str, Any] = {"figures": state_figures(state), "rows": state_tables(state)}
+        data: dict[str, Any] = {
+            "figures": {
+                name: localise(figure, language) for name, figure in state_figures(state).items()
+            },
+            "rows": {
+                name: [[localise(cell, language) for cell in row] for row in rows]
+                for name, rows in state_tables(state).items()
+            },
+        }
         yield "", "state", data | {"asking": services.metrics.findings.is_running}
         await asyncio.sleep(REFRESH_INTERVAL_S)
 

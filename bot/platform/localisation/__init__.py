@@ -74,6 +74,10 @@ class LocalisableText(str):
         text._values = values
         return text
 
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the text itself, as copies of plain texts are: neither changes."""
+        return self
+
     def in_language(self, language: Language) -> str:
         """Return the text in a language."""
         if language == SOURCE_LANGUAGE:
