@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from bot.chat.reply_text import LinkFilter, remove_links
 from bot.platform.errors import error_text
+from bot.platform.localisation import gettext_lazy
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.prompt.renderer import PromptTooLongError
@@ -89,7 +90,7 @@ async def stream_filtered_reply(
 def reply_error_text(error: Exception) -> str:
     """Describe why there is no reply. Unexpected errors get a code that is in the log too."""
     if isinstance(error, PromptTooLongError):
-        return (
+        return gettext_lazy(
             "The persona's card leaves no room for messages and a reply of this length. Ask for "
             "fewer tokens."
         )

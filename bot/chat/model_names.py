@@ -64,10 +64,12 @@ class ChatModel:
         """Display name."""
         if self.persona:
             version = self.dialogue.id if self.dialogue else self.version
-            return f"{self.persona.name} ({version or 'base model'})"
+            if version is None:
+                return gettext_lazy("{name} (base model)", name=self.persona.name)
+            return f"{self.persona.name} ({version})"
         if self.dialogue:
             return f"{self.dialogue.id} ({self.dialogue.version})"
-        return "Base model"
+        return gettext_lazy("Base model")
 
     @property
     def speaker_name(self) -> str:
@@ -92,12 +94,12 @@ def find_model(personas: PersonaRegistry, versions: ServedVersions, name: str) -
         return ChatModel.of_dialogue(_find_dialogue(versions, version), persona, guild_id)
     known = versions.of_persona(persona.id)
     if version not in known:
-        others = ", ".join(f"{persona.id}@{other}" for other in [*known, BASE_MODEL_NAME])
+        names = [persona.id, *(f"{persona.id}@{other}" for other in [*known, BASE_MODEL_NAME])]
         base_model = versions.incompatible.model_of(persona.id, version)
-        why = f"There is no {name!r}."
+        why: str = gettext_lazy("There is no {name!r}.", name=name)
         if base_model:
             why, _ = explain_unserved(version, base_model)
-        raise UnknownModelError(why, f"There are: {persona.id}, {others}.")
+        raise UnknownModelError(why, gettext_lazy("There are: {names}.", names=", ".join(names)))
     return ChatModel(persona, version, guild_id)
 
 
@@ -159,17 +161,20 @@ def _find_dialogue(versions: ServedVersions, name: str) -> DialogueAdapter:
     known = find_dialogue_adapters(versions.home)
     adapter = known.get(wanted)
     if adapter is None:
-        advice = "Train one: task_type dialogue."
+        advice = gettext_lazy("Train one: task_type dialogue.")
         if known:
-            advice = f"There are: {', '.join(other.id for other in known.values())}."
-        raise UnknownModelError(f"There is no dialogue adapter {wanted!r}.", advice)
+            names = ", ".join(other.id for other in known.values())
+            advice = gettext_lazy("There are: {names}.", names=names)
+        raise UnknownModelError(
+            gettext_lazy("There is no dialogue adapter {name!r}.", name=wanted), advice
+        )
     if version and version != adapter.version:
         raise UnknownModelError(
-            f"There is no {name!r}.", f"There is: {adapter.id}@{adapter.version}."
+            gettext_lazy("There is no {name!r}.", name=name),
+            gettext_lazy("There is: {name}.", name=f"{adapter.id}@{adapter.version}"),
         )
     if base_model := versions.incompatible.model_of_dialogue(adapter):
-        why, advice = explain_unserved(adapter.id, base_model)
-        raise UnknownModelError(why, advice)
+        raise UnknownModelError(*explain_unserved(adapter.id, base_model))
     return adapter
 
 
@@ -187,11 +192,14 @@ def _find_persona(
     if matches:
         ids = ", ".join(persona.id for _, persona in matches)
         raise UnknownModelError(
-            f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}."
+            gettext_lazy("Several personas are called {name!r}.", name=wanted),
+            gettext_lazy("Name one by its id: {ids}.", ids=ids),
         )
     known = [persona.id for _, persona in everybody[:MAX_LISTED_PERSONAS]]
     if len(everybody) > MAX_LISTED_PERSONAS:
         known.append("…")
     known += [adapter.id for adapter in versions.dialogue_adapters()]
-    advice = f"There are: {', '.join(known)}, and {BASE_MODEL_NAME}."
-    raise UnknownModelError(f"There is no persona {wanted!r}.", advice)
+    advice = gettext_lazy(
+        "There are: {names}, and {last}.", names=", ".join(known), last=BASE_MODEL_NAME
+    )
+    raise UnknownModelError(gettext_lazy("There is no persona {wanted!r}.", wanted=wanted), advice)

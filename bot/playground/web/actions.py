@@ -9,6 +9,7 @@ from pydantic import Field
 
 from bot.chat.model_names import ChatModel, UnknownModelError, find_model
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, Dialogue
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
@@ -34,7 +35,7 @@ ModelName = Annotated[
 PromptText = Annotated[
     str,
     Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"\S",
-          description=f"words, at most {MAX_PROMPT_CHARS} characters"),
+          description=gettext_lazy("words, at most {most} characters", most=MAX_PROMPT_CHARS)),
 ]  # fmt: skip
 
 
@@ -108,7 +109,9 @@ def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
         talks = [(prompt,)] * len(body.models)
     elif body.models:
         raise _field_problem(
-            "models", "A conversation keeps its speakers.", "Leave models out, or after."
+            "models",
+            gettext_lazy("A conversation keeps its speakers."),
+            gettext_lazy("Leave models out, or after."),
         )
     else:
         lines = _require_ended(runs.get(body.after)).lines
@@ -128,13 +131,17 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
     first, second = speakers = _find_models(services, body.models)
     if not (first.speaker_name and second.speaker_name):
         raise _field_problem(
-            "models", "The base model alone cannot take part in a dialogue.", "Name two personas."
+            "models",
+            gettext_lazy("The base model alone cannot take part in a dialogue."),
+            gettext_lazy("Name two personas."),
         )
     if services.safety.finds(body.opening):
         raise _field_problem(
             "opening",
-            "The opening speaks of self-harm, which personas do not talk about.",
-            "Begin with another one; docs/safety.md says how such messages are answered.",
+            gettext_lazy("The opening speaks of self-harm, which personas do not talk about."),
+            gettext_lazy(
+                "Begin with another one; docs/safety.md says how such messages are answered."
+            ),
         )
     dialogue = Dialogue(
         (first.speaker_name, second.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
@@ -161,15 +168,21 @@ def _sampling(services: Services, body: SamplingBody) -> SamplingParams:
     if body.max_new_tokens and body.max_new_tokens > most:
         raise _field_problem(
             "max_new_tokens",
-            f"A reply here has at most {most} tokens, half of the engine's context.",
-            "Ask for fewer.",
+            gettext_lazy(
+                "A reply here has at most {most} tokens, half of the engine's context.", most=most
+            ),
+            gettext_lazy("Ask for fewer."),
         )
     return sampling
 
 
 def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
     if not names:
-        raise _field_problem("models", "No model was chosen.", "Choose at least one persona.")
+        raise _field_problem(
+            "models",
+            gettext_lazy("No model was chosen."),
+            gettext_lazy("Choose at least one persona."),
+        )
     models = []
     try:
         for name in names:
@@ -182,16 +195,22 @@ def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel,
 def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
     if run.kind != "together":
         raise _field_problem(
-            "after", f"The run {run.id} is a duet.", "Only side-by-side runs can be continued."
+            "after",
+            gettext_lazy("The run {run} is a duet.", run=run.id),
+            gettext_lazy("Only side-by-side runs can be continued."),
         )
     if not run.ended:
-        raise Problem("conflict", "The replies are still being written.", "Stop them, or wait.")
+        raise Problem(
+            "conflict",
+            gettext_lazy("The replies are still being written."),
+            gettext_lazy("Stop them, or wait."),
+        )
     return run
 
 
 def _field_problem(field: str, detail: str, advice: str) -> Problem:
     return Problem(
-        "invalid-request", detail, advice, errors=[field_error(field, f"{detail} {advice}")]
+        "invalid-request", detail, advice, errors=[field_error(field, join_texts(detail, advice))]
     )
 
 

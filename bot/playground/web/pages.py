@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from bot.chat.model_names import LIVE_VERSION, ChatModel, VersionTable
+from bot.chat.model_names import ChatModel, VersionTable
 from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.personas.web.lookup import persona_choices
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, read_form
@@ -40,11 +41,23 @@ from bot.store import BASE_MODEL_NAME
 from personas.home.adapters import DIALOGUE_PREFIX
 
 PLAYGROUND_PATH = "/dashboard/play"
-FIELD_LABELS = {
-    "models": "Who answers", "prompt": "Your message", "opening": "Opening message", "turns": "Turns",
-    "temperature": "Temperature", "top_p": "Top-p", "top_k": "Top-k", "min_p": "Min-p", "seed": "Seed",
-    "max_new_tokens": "Maximum new tokens", "alternatives": "Alternatives shown",
-}  # fmt: skip
+FIELD_LABELS: dict[str, str] = {
+    "models": gettext_lazy("Who answers"),
+    "prompt": gettext_lazy("Your message"),
+    "opening": gettext_lazy("Opening message"),
+    "turns": gettext_lazy("Turns"),
+    "temperature": gettext_lazy("Temperature"),
+    "top_p": "Top-p",
+    "top_k": "Top-k",
+    "min_p": "Min-p",
+    "seed": gettext_lazy("Seed"),
+    "max_new_tokens": gettext_lazy("Maximum new tokens"),
+    "alternatives": gettext_lazy("Alternatives shown"),
+}
+RUN_TITLES = {
+    "duet": gettext_noop("Duet: {names}"),
+    "together": gettext_noop("Side by side: {names}"),
+}
 DIALOGUE_VERSION_PATTERN = re.compile(rf"({DIALOGUE_PREFIX}[^@]+)@.*")
 """A dialogue adapter with its version, of which there is one."""
 routes = Routes()
@@ -74,12 +87,14 @@ class PlaygroundForm:
                 if fault.field:
                     wrong[fault.field] = fault.message
         if self.problem and not faults:
-            faults.append(FormError(str(self.problem)))
+            faults.append(FormError(self.problem.text))
         texts = {name: self.body.get(name, "") for name in ("prompt", "opening")}
         return {"status": status, "faults": faults, "wrong": wrong, "texts": texts}
 
     def _fault(self, name: str, error: dict[str, str]) -> FormError:
-        message = f"must be {error['allowed']}" if "allowed" in error else error["detail"]
+        message = error["detail"]
+        if "allowed" in error:
+            message = gettext_lazy("must be {allowed}", allowed=error["allowed"])
         id = f"{self.prefix}-{name}" if name in SamplingBody.model_fields else name
         return FormError(message, self.ids.get(name, id), FIELD_LABELS.get(name, name))
 
@@ -153,7 +168,7 @@ def _render_playground(request: web.Request, draft: PlaygroundForm) -> web.Respo
     return render_page(
         request,
         "play/index.html",
-        title="Playground",
+        title=gettext_lazy("Playground"),
         chosen=chosen + [""] * (MAX_COLUMNS - len(chosen)),
         runs=request.app[PLAYGROUND_RUNS].latest(),
         turns=draft.body.get("turns", DEFAULT_TURNS),
@@ -168,13 +183,12 @@ def _render_run(request: web.Request, run: PlaygroundRun, draft: PlaygroundForm)
     # The link has no texts, as browsers store links.
     link = [("with", speaker.id) for speaker in run.speakers]
     link += settings.items()
-    names = ", ".join(speaker.name for speaker in run.speakers)
-    kind = "Duet" if run.kind == "duet" else "Side by side"
+    names = join_texts(*(speaker.name for speaker in run.speakers), separator=", ")
     values = draft.body if draft.problem else settings
     return render_page(
         request,
         f"play/{run.kind}.html",
-        title=f"{kind}: {names}",
+        title=LocalisableText(RUN_TITLES[run.kind], values={"names": names}),
         run=run,
         lines=[_reply_context(line) for line in run.lines],
         link=f"{PLAYGROUND_PATH}?{urlencode(link)}",
@@ -225,7 +239,11 @@ def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict
             continue
         guild_id, persona = owned
         listed = versions.models(guild_id, persona)
-        label = f"{persona.name}, {LIVE_VERSION} ({listed.live.version or 'base model'})"
+        label = gettext_lazy(
+            "{name}, live ({version})",
+            name=persona.name,
+            version=listed.live.version or gettext_lazy("base model"),
+        )
         group = choices.setdefault(persona.name, [])
         group.append((persona.id, label))
         for model, _ in listed.models:
@@ -234,7 +252,10 @@ def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict
             name = ChatModel.of_dialogue(adapter, persona).name
             group.append((f"{persona.id}@{adapter.id}", name))
     alone = [(adapter.id, ChatModel.of_dialogue(adapter).name) for adapter in adapters]
-    choices["No persona"] = [*alone, (BASE_MODEL_NAME, "Base model alone")]
+    choices[gettext_lazy("No persona")] = [
+        *alone,
+        (BASE_MODEL_NAME, gettext_lazy("Base model alone")),
+    ]
     return {"choices": choices, **menu}
 
 

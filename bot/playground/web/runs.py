@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from bot.chat.filtered_reply import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.chat.model_names import ChatModel
-from bot.dialogue.dialogue import DIALOGUE_END_TEXTS, Dialogue
+from bot.dialogue.dialogue import DIALOGUE_END_TEXTS, STOPPED_TEXT, Dialogue
 from bot.openai_api.web.responses import lore_json, usage_json
+from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.openapi import ApiModel, Json, Links, Timestamp
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem
@@ -29,6 +30,10 @@ SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
 """Minimum probabilities of certain, likely, possible and unlikely tokens; others are surprising."""
 MAX_STORED_RUNS = 32
 MAX_ACTIVE_RUNS = 4
+DONE_TEXT = gettext_lazy("done")
+BROKEN_OFF_TEXT = gettext_lazy("broken off")
+END_TEXTS = (DONE_TEXT, STOPPED_TEXT, BROKEN_OFF_TEXT, *DIALOGUE_END_TEXTS.values())
+"""Reasons for a run's end, which the page's script has too."""
 
 
 def model_json(speaker: ChatModel) -> dict[str, Any]:
@@ -210,7 +215,7 @@ class PlaygroundRun:
         return line
 
     def end(self, why: str) -> None:
-        self.ended = "stopped" if self._stopped else why
+        self.ended = STOPPED_TEXT if self._stopped else why
         self._tell("end", {"why": self.ended})
 
     @property
@@ -257,8 +262,12 @@ class PlaygroundRuns:
         """Find a run. Raises `Problem` if it no longer exists."""
         run = self.find(run_id)
         if run is None:
-            kept = f"the latest {MAX_STORED_RUNS} are kept, until the bot ends"
-            raise Problem("not-found", f"There is no run {run_id!r}; {kept}.", "Begin another one.")
+            message = gettext_lazy(
+                "There is no run {run!r}; the latest {most} are kept, until the bot ends.",
+                run=run_id,
+                most=MAX_STORED_RUNS,
+            )
+            raise Problem("not-found", message, gettext_lazy("Begin another one."))
         return run
 
     def find(self, run_id: str) -> PlaygroundRun | None:
@@ -271,8 +280,12 @@ class PlaygroundRuns:
         """Store a run and start it. Raises `Problem` when too many are active."""
         if len(self._tasks) >= MAX_ACTIVE_RUNS:
             work.close()
-            raise Problem("busy", f"{MAX_ACTIVE_RUNS} runs are being written.", "Stop one, or wait.",
-                          headers={"Retry-After": "5"})  # fmt: skip
+            raise Problem(
+                "busy",
+                gettext_lazy("{most} runs are being written.", most=MAX_ACTIVE_RUNS),
+                gettext_lazy("Stop one, or wait."),
+                headers={"Retry-After": "5"},
+            )
         self._runs[run.id] = run
         for old in [old for old in self._runs.values() if old.ended][
             : max(0, len(self._runs) - MAX_STORED_RUNS)
@@ -298,12 +311,12 @@ async def run_side_by_side(
             *(run.speak(services, *pair) for pair in zip(run.speakers, talks, strict=True))
         )
     finally:
-        run.end("done")
+        run.end(DONE_TEXT)
 
 
 async def run_dialogue(services: Services, run: PlaygroundRun, duet: Dialogue) -> None:
     """Have two speakers take turns until their dialogue ends."""
-    why = "broken off"
+    why: str = BROKEN_OFF_TEXT
     try:
         while not run.is_stopped:
             line = await run.speak(services, run.speakers[duet.next], duet.turns())

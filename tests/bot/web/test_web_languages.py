@@ -11,7 +11,7 @@ from typing import Annotated, get_args
 import pytest
 from babel.messages.catalog import Catalog
 from jinja2 import Environment, nodes
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pydantic import Field, field_validator
 
 from bot.chat.model_names import version_label
@@ -29,7 +29,7 @@ from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
 from bot.platform.web_kit.page_language import choose_language, language_tag
 from bot.platform.web_kit.page_texts import LocalisableMarkup, PageTexts
-from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.problems import PROBLEMS, Problem
 from bot.platform.web_kit.script_texts import SCRIPT_TEXTS, script_texts
 from bot.platform.web_kit.templating import (
     FLASH_COOKIE,
@@ -43,6 +43,7 @@ from bot.platform.web_kit.templating import (
     format_time,
 )
 from bot.platform.web_kit.validation import parse_body
+from bot.playground.web.runs import END_TEXTS
 from bot.reports.store import Report
 from bot.training.source_rights import refusal_texts
 from bot.training.store import JobState
@@ -50,11 +51,13 @@ from personas.home.atomic_files import write_file
 from personas.home.data_subjects import Consent
 from personas.home.rights import decide_right, statement_date_error
 from personas.schemas.base import FrozenModel, right_error
+from personas.schemas.chat import LoreHit
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import STATED, put_set
 from tests.bot.web.moderator_stage import SERVERS
 from tests.bot.web.test_web_moderator_pages import plan
+from tests.bot.web.test_web_playground import begin, ended
 from tests.bot.web.test_web_schedules import put_schedules
 from tests.bot.web.test_web_score_cards import put_two
 from tests.fakes import until
@@ -86,9 +89,14 @@ PAGES = (
     "/dashboard/data/plan",
     "/dashboard/schedules",
     "/dashboard/personas/ballast/schedules",
+    "/dashboard/system",
     "/dashboard/system/safety",
     "/dashboard/moderation",
     "/dashboard/moderation/5",
+    "/dashboard/docs",
+    "/dashboard/docs/translating",
+    "/dashboard/play",
+    "/dashboard/play?with=ballast@v1&with=oda@base&alternatives=2",
 )
 MODERATORS_PAGES = (
     "",
@@ -141,7 +149,7 @@ INSPECTED = {
     ],
 }
 """What the trainer's inspection of an upload finds."""
-ENGLISH_PAGES = ("models", "operations", "playground")
+ENGLISH_PAGES = ()
 """Features whose pages are in English but for some (docs/translating.md)."""
 MARKED_PATTERN = re.compile(r"{#.*?#}|{% trans\b.*?{% endtrans %}|{{.*?}}|{%.*?%}", re.DOTALL)
 """What a template computes, and the texts that it marks."""
@@ -287,7 +295,9 @@ def test_the_texts_of_scripts_are_those_that_pages_bring_along():
     calls = re.findall(r"\btranslate\(((?:\"[^\"]*\"|[^,)\"])*)", scripts)
     literals = {text for call in calls for text in re.findall(r'"([^"]*)"', call)}
     assert literals - {"AbortError"} <= set(SCRIPT_TEXTS)
-    assert set(SCRIPT_TEXTS) - literals <= {*get_args(JobState), *get_args(DataJobState)}
+    states = {*get_args(JobState), *get_args(DataJobState)}
+    assert set(SCRIPT_TEXTS) - literals <= {*states, *END_TEXTS}
+    assert set(END_TEXTS) <= set(SCRIPT_TEXTS)
     assert script_texts("de")["Nothing is changed."] == "Nichts ist geändert."
     assert script_texts("en") == {}
 
@@ -366,13 +376,20 @@ class ShownTexts(HTMLParser):
         super().__init__()
         self.texts = []
         self._hidden = 0
+        self._articles = []
+        """For each open article, whether it is in English."""
 
     def handle_starttag(self, tag, attrs):
         self._hidden += tag in ("pre", "script", "textarea", "code")
+        if tag == "article":
+            self._articles.append(("lang", "en") in attrs)
+            self._hidden += self._articles[-1]
         self.texts += [value for name, value in attrs if name in SHOWN_ATTRIBUTES and value]
 
     def handle_endtag(self, tag):
         self._hidden -= tag in ("pre", "script", "textarea", "code")
+        if tag == "article":
+            self._hidden -= self._articles.pop()
 
     def handle_data(self, data):
         if not self._hidden and data.strip():
@@ -434,6 +451,81 @@ async def test_a_page_says_nothing_in_english_that_its_catalogue_has(dashboard, 
         status, text, _ = await dashboard.page(path, headers=headers)
         assert status == 200 and f'lang="{language_tag(language)}"' in text, path
         assert list(in_english(text, language)) == [], path
+
+
+@every_translation
+async def test_what_the_playground_writes_is_in_the_pages_language(dashboard, language):
+    headers = {"Accept-Language": language_tag(language)}
+    lore = (LoreHit("room.md", "It had room", "x", 1.0),)
+    dashboard.engine.reply_flags = {"repeated": True, "shortened": True, "lore": lore}
+    dashboard.engine.script = lambda _: ["Rope", " hums."]
+    begun = [
+        await begin(dashboard, ("oda", "base"), alternatives=2),
+        await begin(dashboard, path="/play/duets", turns=2),
+    ]
+    dashboard.engine.full = True
+    for _, run in [*begun, await begin(dashboard, path="/play/duets")]:
+        await ended(dashboard, run)
+        _, text, _ = await dashboard.page(run["links"]["page"], headers=headers)
+        assert list(in_english(text, language)) == [], run["kind"]
+
+
+@every_translation
+async def test_why_the_playground_refuses_is_said_in_the_pages_language(dashboard, language):
+    headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    headers["Accept-Language"] = language_tag(language)
+    wrong = {"temperature": "9", "top_p": "0", "seed": "1.5", "max_new_tokens": "x"}
+    for path, form in (
+        ("play", {"with": "oda", "prompt": " ", **wrong}),
+        ("play", {"with": "nobody", "prompt": "?"}),
+        ("play", {"prompt": "?"}),
+        ("play", {"with": "oda", "prompt": "?", "after": "gone"}),
+        ("play/duet", {"with": "oda", "opening": "?", "turns": "99"}),
+        ("play/duet", {"with": ["oda", "base"], "opening": "?"}),
+    ):
+        fields = [
+            (name, each)
+            for name, value in form.items()
+            for each in (value if isinstance(value, list) else [value])
+        ]
+        answer = await dashboard.session.post(f"/dashboard/{path}", data=fields, headers=headers)
+        assert answer.status in (404, 422), form
+        assert list(in_english(await answer.text(), language)) == [], form
+
+
+async def test_a_value_that_is_refused_is_described_in_the_pages_language(dashboard):
+    headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept-Language": "de"}
+    fields = {"with": "oda", "prompt": " ", "temperature": "9", "top_p": "0"}
+    answer = await dashboard.session.post("/dashboard/play", data=fields, headers=headers)
+    text = await answer.text()
+    assert "Temperatur: muss eine Zahl von 0 bis 2 sein" in text
+    assert "Top-p: muss eine Zahl über 0 bis 1 sein" in text
+    assert "Deine Nachricht: muss Text mit höchstens 8000 Zeichen sein" in text
+
+
+@every_translation
+async def test_the_pages_of_errors_are_in_the_pages_language(dashboard, language):
+    headers = {"Accept-Language": language_tag(language)}
+    for path in ("nowhere", "docs/nothing", "play/runs/x", "static/none.css", "models/fetch"):
+        status, text, _ = await dashboard.page(f"/dashboard/{path}", headers=headers)
+        assert status >= 400 and list(in_english(text, language)) == [], path
+    for slug, (_, title) in PROBLEMS.items():
+        assert localise(title, language) != title, slug
+
+
+@every_translation
+async def test_the_state_of_the_system_goes_on_in_the_pages_language(dashboard, language):
+    headers = {"Accept-Language": language_tag(language)}
+    async with dashboard.session.get("/dashboard/system/events", headers=headers) as answer:
+        await answer.content.readuntil(b"data: ")
+        state = json.loads(await answer.content.readline())
+    _, text, _ = await dashboard.page("/dashboard/system", headers=headers)
+    figures = {name: str(escape(figure)) for name, figure in state["figures"].items()}
+    assert f'data-figure="gpu">{figures["gpu"]}<' in text
+    assert f'data-figure="beginnings">{figures["beginnings"]}<' in text
+    cells = [cell for rows in state["rows"].values() for row in rows for cell in row]
+    said = "".join(f"<p>{escape(each)}</p>" for each in [*state["figures"].values(), *cells])
+    assert list(in_english(said, language)) == []
 
 
 @pytest.fixture
@@ -640,6 +732,8 @@ async def test_a_moderators_page_says_nothing_in_english_that_its_catalogue_has(
     own = {"Origin": browser.url, "Sec-Fetch-Site": "same-origin"}
     page = await browser.ask("POST", f"{home}/train", data=form, headers=headers | own)
     assert 'id="plan"' in page.text and list(in_english(page.text, language)) == []
+    refused = await browser.get("/dashboard/models", headers=headers)
+    assert refused.status == 403 and list(in_english(refused.text, language)) == []
     for path, form in (
         (f"/personas/{names['persona']}/rollout", {}),
         ("/blocks", {"member": "Tob"}),

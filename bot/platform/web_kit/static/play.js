@@ -5,6 +5,7 @@ import { hear } from "./live.js";
 
 const run = document.getElementById("run");
 const end = document.getElementById("end");
+const speakers = JSON.parse(run.dataset.speakers);
 
 /** The element of a line; a duet gets one for each line that begins. */
 function lineElement(number) {
@@ -22,26 +23,32 @@ function lineElement(number) {
   return line;
 }
 
-function begun({ line, speaker }) {
+/** The name of a line's speaker in the page's language; in a duet they take turns. */
+function nameOf(line) {
+  return speakers[line % speakers.length];
+}
+
+function begun({ line }) {
   const name = lineElement(line).querySelector("h3");
-  if (name) name.textContent = speaker.name;
+  if (name) name.textContent = nameOf(line);
 }
 
 function grown({ line, text }) {
   const element = lineElement(line);
   element.querySelector(".words").append(text);
   const waiting = element.querySelector(".waiting");
-  if (waiting) waiting.textContent = "generating …";
+  if (waiting) waiting.textContent = translate("generating …");
 }
 
 /** A reply is complete: the page's own part for it takes its place, with all that is known of it. */
-async function completed({ line, speaker, state }) {
+async function completed({ line, state }) {
   const answer = await fetch(`/dashboard/play/runs/${run.dataset.run}/lines/${line}`);
   if (!answer.ok) return;
   const part = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".line");
   lineElement(line).replaceWith(part);
   upgrade(part);
-  end.textContent = state === "failed" ? `${speaker.name} could not answer.` : `${speaker.name} has answered.`;
+  const name = nameOf(line);
+  end.textContent = translate(state === "failed" ? "{name} could not answer." : "{name} has answered.", { name });
 }
 
 function follow() {
@@ -53,7 +60,7 @@ function follow() {
     end: async ({ why }, source) => {
       source.close();
       await Promise.all(parts);
-      ended(`Ended: ${why}.`);
+      ended(translate("Ended: {reason}.", { reason: translate(why) }));
     },
   }, { gone });
 }
@@ -95,7 +102,13 @@ function upgrade(part) {
       what.append(...cells[0].childNodes);
       const list = document.createElement("span");
       list.append(...cells[2].childNodes);
-      shown.replaceChildren(what, ` ${cells[1].textContent}`, list.textContent ? ". Likeliest: " : "", list);
+      const probability = cells[1].textContent;
+      const text = list.textContent
+        ? translate("{token} {probability}. Likeliest: {others}", { probability })
+        : `{token} ${probability}`;
+      // Elements take the places of the other gaps.
+      const [before, between, after] = text.split(/\{token\}|\{others\}/);
+      shown.replaceChildren(before, what, between, list, after ?? "");
       shown.hidden = false;
     };
     all.forEach((token, at) => {
