@@ -149,8 +149,6 @@ INSPECTED = {
     ],
 }
 """What the trainer's inspection of an upload finds."""
-ENGLISH_PAGES = ()
-"""Features whose pages are in English but for some (docs/translating.md)."""
 MARKED_PATTERN = re.compile(r"{#.*?#}|{% trans\b.*?{% endtrans %}|{{.*?}}|{%.*?%}", re.DOTALL)
 """What a template computes, and the texts that it marks."""
 NAMES = (
@@ -750,7 +748,7 @@ async def test_a_moderators_page_says_nothing_in_english_that_its_catalogue_has(
 
 @pytest.mark.parametrize(
     "file",
-    [file for file in TEMPLATES if file.relative_to(ROOT / "bot").parts[0] not in ENGLISH_PAGES],
+    TEMPLATES,
     ids=lambda file: file.relative_to(ROOT / "bot").as_posix(),
 )
 def test_a_template_has_no_text_that_is_not_marked(file):
