@@ -132,8 +132,13 @@ class AnsweringActions:
                     )
             settings = self.store.answering.change(guild_id, channel_id, checked, time.time())
         if guild_id:
-            changed = ", ".join(LABELS[name] for name in LABELS if name in checked)
-            self.record_change(guild_id, by, f"changed {changed} in <#{channel_id}>")
+            changed = join_texts(
+                *(LABELS[name] for name in LABELS if name in checked), separator=", "
+            )
+            what = gettext_lazy(
+                "changed {settings} in {channel}", settings=changed, channel=f"<#{channel_id}>"
+            )
+            self.record_change(guild_id, by, what)
         return settings
 
     def reset(self, guild_id: int, channel_id: int, *, by: int = 0) -> None:
@@ -146,7 +151,10 @@ class AnsweringActions:
             )
         self.store.answering.forget_channel(channel_id)
         if guild_id:
-            self.record_change(guild_id, by, f"reset when personas answer in <#{channel_id}>")
+            what = gettext_lazy(
+                "reset when personas answer in {channel}", channel=f"<#{channel_id}>"
+            )
+            self.record_change(guild_id, by, what)
 
 
 def _checked(name: str, value: SettingValue | None) -> SettingValue | None:

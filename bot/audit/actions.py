@@ -51,7 +51,7 @@ class AuditTrail:
             log.warning("the audit channels lack a line: %s", error)
             return
         for each in guild_ids:
-            problem = self.post(each, f"{_name(by)} {what}.")
+            problem = self.post(each, gettext_lazy("{who} {what}.", who=_name(by), what=what))
             if by and problem:
                 self._problems[each, by] = problem
             elif by:
@@ -130,5 +130,5 @@ def missing_permission(channel: discord.TextChannel) -> str:
 
 def _name(by: int | None) -> str:
     if by is None:
-        return "The bot"
-    return f"<@{by}>" if by else "The operator"
+        return gettext_lazy("The bot")
+    return f"<@{by}>" if by else gettext_lazy("The operator")

@@ -49,15 +49,16 @@ async def audit(
         await defer(interaction, ephemeral=True)
         await _post_first_line(channel)
         if before not in (None, channel.id):
-            services.audit.record(guild_id, user_id, f"moved the audit to {channel.mention}")
+            moved = gettext_lazy("moved the audit to {channel}", channel=channel.mention)
+            services.audit.record(guild_id, user_id, moved)
         channels.set(guild_id, channel.id)
-        services.audit.record(guild_id, user_id, "made this the audit channel")
+        services.audit.record(guild_id, user_id, gettext_lazy("made this the audit channel"))
         await respond(
             interaction,
             gettext_lazy("{channel} lists changes from now on.", channel=channel.mention),
         )
     elif off:
-        services.audit.record(guild_id, user_id, "turned the audit off")
+        services.audit.record(guild_id, user_id, gettext_lazy("turned the audit off"))
         services.audit.take_problem(guild_id, user_id)  # perhaps why it is turned off
         channels.set(guild_id, None)
         await respond(interaction, gettext_lazy("Changes are no longer listed."))

@@ -19,7 +19,7 @@ from bot.chat.reply_round import ReplyRound
 from bot.chat.reply_text import split_message
 from bot.chat.situation import told_topic
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop, translate
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop, translate
 from bot.store import AnswerMode, Channel, StoredReply
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.prompt.macros import resolve_macros
@@ -27,9 +27,9 @@ from personas.prompt.renderer import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, Persona
 
 GONE_TEXT = gettext_lazy("What this reply answered is no longer there.")
-MODE_WORDS: dict[AnswerMode, str] = {
-    "everything": "all messages",
-    "mentions": "mentions",
+SET_TEXTS: dict[AnswerMode, str] = {
+    "everything": gettext_noop("set {names} in {channel}, where all messages are answered"),
+    "mentions": gettext_noop("set {names} in {channel}, where mentions are answered"),
 }
 
 
@@ -393,7 +393,8 @@ class ReplyService(ReplyContext):
         )
         if place.guild_id:
             names = ", ".join(f"**{each.name}**" for each in (persona, *further))
-            what = f"set {names} in <#{place.channel_id}>, where {MODE_WORDS[answers]} are answered"
+            values = {"names": names, "channel": f"<#{place.channel_id}>"}
+            what = LocalisableText(SET_TEXTS[answers], values=values)
             self.record_change(place.guild_id, user_id, what)
         return before is None or before.persona_id != persona.id
 

@@ -128,7 +128,9 @@ class FaceActions:
         before = self.store.faces.get(guild.id)
         if before is None or before.persona_id != persona.id:
             self.store.faces.choose(guild.id, persona.id)
-            self.record_change(guild.id, by, f"made **{persona.name}** the face of the bot")
+            name = f"**{persona.name}**"
+            what = gettext_lazy("made {persona} the face of the bot", persona=name)
+            self.record_change(guild.id, by, what)
         return await self._try_now(guild)
 
     async def take_off(self, guild: discord.Guild, by: int) -> str:
@@ -138,7 +140,9 @@ class FaceActions:
         if self.store.faces.get(guild.id) is None:
             return ""  # a nickname that the bot may have there is not a persona's
         if before := self.chosen(guild.id):
-            self.record_change(guild.id, by, f"took the face of **{before.name}** off the bot")
+            name = f"**{before.name}**"
+            what = gettext_lazy("took the face of {persona} off the bot", persona=name)
+            self.record_change(guild.id, by, what)
         self.store.faces.choose(guild.id, None)
         return await self._try_now(guild)
 
@@ -169,9 +173,10 @@ class FaceActions:
             persona = self._persona(face)
             if face.persona_id and persona is None:
                 short_id = face.persona_id.removesuffix(guild_suffix(guild.id))
-                self.record_change(
-                    guild.id, None, f"took off the face of `{short_id}`, who is gone"
+                what = gettext_lazy(
+                    "took off the face of {persona}, who is gone", persona=f"`{short_id}`"
                 )
+                self.record_change(guild.id, None, what)
                 face = self._unconfirmed(BotFace(guild.id, None, ""))
             wanted = Face.of(persona) if persona else Face()
             if guild.id not in self._compared:

@@ -17,7 +17,13 @@ from bot.generation.store import (
 )
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    join_texts,
+    localisable_number,
+)
 from bot.store import Store
 from personas.engine import Engine
 from personas.engine.context_window import MIN_CONTEXT_TOKENS
@@ -33,6 +39,15 @@ LABELS = {
     "context_tokens": gettext_lazy("the context"),
 }
 """The fields' names for people, within a sentence."""
+CHANGED_TEXTS = (
+    gettext_noop("changed the replies ({changes}) in {channel}"),
+    gettext_noop("changed the replies ({changes}) of {persona}"),
+)
+RESET_TEXTS = (
+    gettext_noop("reset the length, sampling and context of the replies in {channel}"),
+    gettext_noop("reset the length, sampling and context of the replies of {persona}"),
+)
+"""What the audit channel says of a channel's settings, and of a persona's."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +183,11 @@ class GenerationActions:
                         gettext_lazy("Look at it again."),
                     )
             settings = self.store.generation.change(scope, changes, time.time())
-        what = ", ".join(f"{LABELS[name]}: {_value_text(value)}" for name, value in changes.items())
-        self._record(scope, by, f"changed the replies ({what})")
+        changed = [
+            gettext_lazy("{setting}: {value}", setting=LABELS[name], value=_value_text(value))
+            for name, value in changes.items()
+        ]
+        self._record(scope, by, CHANGED_TEXTS, changes=join_texts(*changed, separator=", "))
         return settings
 
     def reset(self, scope: GenerationScope, *, by: int = 0) -> None:
@@ -180,13 +198,16 @@ class GenerationActions:
             raise RefusedError(
                 gettext_lazy("Nothing is set here."), gettext_lazy("So there is nothing to reset.")
             )
-        self._record(scope, by, "reset the length, sampling and context of the replies")
+        self._record(scope, by, RESET_TEXTS)
 
-    def _record(self, scope: GenerationScope, by: int, what: str) -> None:
-        place = f"in <#{scope.channel_id}>"
-        if not scope.channel_id:
-            place = f"of **{self.name_of(scope.persona_id, scope.guild_id)}**"
-        self.record_change(scope.guild_id, by, f"{what} {place}")
+    def _record(
+        self, scope: GenerationScope, by: int, texts: tuple[str, str], **values: object
+    ) -> None:
+        in_channel, of_persona = texts
+        text = in_channel if scope.channel_id else of_persona
+        values["channel"] = f"<#{scope.channel_id}>"
+        values["persona"] = f"**{self.name_of(scope.persona_id, scope.guild_id)}**"
+        self.record_change(scope.guild_id, by, LocalisableText(text, values=values))
 
     def _effective(self, stored: list[ScopedSettings]) -> EffectiveGeneration:
         values = {}
@@ -251,4 +272,4 @@ def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
 def _value_text(value: SettingValue | None) -> str:
     if value is None:
         return gettext_lazy("not set")
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return localisable_number(f"{value:,}" if isinstance(value, int) else f"{value:g}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import discord
 
 from bot.moderation.store import Block, ReplyLimits
-from bot.moderation.texts import block_text, limits_text
+from bot.moderation.texts import block_text, limits_text, persona_text
 from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, join_texts
+from bot.platform.localisation import LocalisableValue, gettext_lazy, join_texts, localise
 from bot.store import ALL_PERSONAS, Store
 from personas.schemas.chat import Persona
 
@@ -54,7 +54,8 @@ class ModerationActions:
         )
         self.store.blocks.add(new)
         self.stop_replies(guild_id, member.id)
-        self.record_change(guild_id, by, f"blocked {block_text(self.personas, new)}")
+        blocked = gettext_lazy("blocked {block}", block=block_text(self.personas, new))
+        self.record_change(guild_id, by, blocked)
         return new
 
     def unblock(
@@ -80,8 +81,12 @@ class ModerationActions:
                 gettext_lazy("There is no such block of {member}.", member=called),
                 gettext_lazy("Blocked: {names}.", names=join_texts(*held, separator="; ")),
             )
-        lifted = Block(guild_id, user_id, persona_id or ALL_PERSONAS, blocked_by=0, at=0.0)
-        self.record_change(guild_id, by, f"lifted the block of {block_text(self.personas, lifted)}")
+        lifted = gettext_lazy(
+            "lifted the block of {member} for {persona}",
+            member=f"<@{user_id}>",
+            persona=persona_text(self.personas, persona_id or ALL_PERSONAS, guild_id),
+        )
+        self.record_change(guild_id, by, lifted)
 
     def change_limits(
         self,
@@ -113,5 +118,9 @@ class ModerationActions:
             if new == before:
                 return new
             self.store.limits.set(guild_id, new)
-        self.record_change(guild_id, by, f"changed the limits: {limits_text(new).rstrip('.')}")
+        limits = limits_text(new)
+        # A full stop follows in the audit channel.
+        without_stop = LocalisableValue(lambda language: localise(limits, language).rstrip(".。"))
+        changed = gettext_lazy("changed the limits: {limits}", limits=without_stop)
+        self.record_change(guild_id, by, changed)
         return new

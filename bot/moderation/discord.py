@@ -153,8 +153,11 @@ async def age(
     if restricted is not None:
         restriction.set(persona, guild_id, is_restricted=restricted)
         services.reply_service.stop_guild_replies(guild_id)
-        mark = "age-restricted" if restricted else "not age-restricted"
-        services.audit.record(guild_id, interaction.user.id, f"marked **{persona.name}** as {mark}")
+        name = f"**{persona.name}**"
+        marked = gettext_lazy("marked {persona} as not age-restricted", persona=name)
+        if restricted:
+            marked = gettext_lazy("marked {persona} as age-restricted", persona=name)
+        services.audit.record(guild_id, interaction.user.id, marked)
     lines: list[str] = [
         gettext_lazy(
             "**{persona}** is not age-restricted here: it speaks in any channel.",

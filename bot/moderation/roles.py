@@ -118,17 +118,19 @@ class RolePermissions:
         Returns the changes in words. Raises `RefusedError`, and changes nothing.
         """
         words = ACTION_WORDS[action]
-        changes = []
+        changes: list[str] = []
         with self.store.atomic():
             if reset:
                 self.store.action_roles.clear(guild_id, action)
-                changes.append(f"removed all roles that may {words}")
+                changes.append(gettext_lazy("removed all roles that may {action}", action=words))
             if add:
                 self._add(guild_id, action, add)
-                changes.append(f"let {add.mention} {words}")
+                changes.append(gettext_lazy("let {role} {action}", role=add.mention, action=words))
             if remove:
                 self._remove(guild_id, action, remove.id)
-                changes.append(f"no longer let {remove.mention} {words}")
+                changes.append(
+                    gettext_lazy("no longer let {role} {action}", role=remove.mention, action=words)
+                )
         return changes
 
     def _add(self, guild_id: int, action: Action, role: discord.Role) -> None:

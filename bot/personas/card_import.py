@@ -13,6 +13,7 @@ from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, re
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import RequestOrigin
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords, Store
 from personas.card.card_book import card_book
@@ -56,8 +57,10 @@ class CardImport:
     @property
     def change(self) -> str:
         """What the import changed, for the audit channel."""
-        what = "imported" if self.brought.is_new else "replaced the card of"
-        return f"{what} **{self.brought.persona.name}**"
+        name = f"**{self.brought.persona.name}**"
+        if self.brought.is_new:
+            return gettext_lazy("imported {persona}", persona=name)
+        return gettext_lazy("replaced the card of {persona}", persona=name)
 
 
 async def import_card(

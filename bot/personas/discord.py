@@ -170,7 +170,9 @@ async def alias(
     if names is not None:
         channels.set_aliases(guild_id, persona.id, _alias_list(names))
         services.audit.record(
-            guild_id, interaction.user.id, f"changed the further names of **{persona.name}**"
+            guild_id,
+            interaction.user.id,
+            gettext_lazy("changed the further names of {persona}", persona=f"**{persona.name}**"),
         )
     called = names_of(persona, channels.aliases(guild_id, persona.id))
     listed = ", ".join(f"`{name}`" for name in called)
@@ -270,7 +272,9 @@ async def clear(interaction: Interaction) -> None:
         raise RefusedError(gettext_lazy("No persona lives here."))
     if place.guild_id:
         interaction.client.services.audit.record(
-            place.guild_id, interaction.user.id, f"removed the persona of <#{place.channel_id}>"
+            place.guild_id,
+            interaction.user.id,
+            gettext_lazy("removed the persona of {channel}", channel=f"<#{place.channel_id}>"),
         )
     lines: list[str] = [gettext_lazy("Nobody lives here now. `/persona set` undoes this.")]
     if kept := _kept_answering(interaction.client.services, place):
@@ -456,7 +460,8 @@ async def mute(
     new = _requested_mute(interaction, where, persona)
     services.store.mutes.add(new)
     services.reply_service.stop_guild_replies(new.guild_id)
-    services.audit.record(new.guild_id, interaction.user.id, f"muted {_mute_text(services, new)}")
+    muted = gettext_lazy("muted {mute}", mute=_mute_text(services, new))
+    services.audit.record(new.guild_id, interaction.user.id, muted)
     text = gettext_lazy(
         "Muted: {names}. `/persona unmute` ends it.", names=_mute_text(services, new)
     )
@@ -485,7 +490,8 @@ async def unmute(
             gettext_lazy("There is no such mute: {mute}.", mute=_mute_text(services, old)),
             gettext_lazy("Muted: {others}.", others=others),
         )
-    services.audit.record(old.guild_id, interaction.user.id, f"unmuted {_mute_text(services, old)}")
+    unmuted = gettext_lazy("unmuted {mute}", mute=_mute_text(services, old))
+    services.audit.record(old.guild_id, interaction.user.id, unmuted)
     await respond(interaction, gettext_lazy("Unmuted: {mute}.", mute=_mute_text(services, old)))
 
 

@@ -346,7 +346,9 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
         persona=persona,
     )
     services.audit.record(
-        interaction.guild_id or 0, interaction.user.id, f"removed the persona **{persona.name}**"
+        interaction.guild_id or 0,
+        interaction.user.id,
+        gettext_lazy("removed the persona {persona}", persona=f"**{persona.name}**"),
     )
     await respond(
         interaction,

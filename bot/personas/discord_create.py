@@ -198,7 +198,9 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
     services.form_files.pop(int(interaction_id or 0), None)
     persona = imported.brought.persona
     services.audit.record(
-        interaction.guild_id or 0, interaction.user.id, f"created the persona **{persona.name}**"
+        interaction.guild_id or 0,
+        interaction.user.id,
+        gettext_lazy("created the persona {persona}", persona=f"**{persona.name}**"),
     )
     notes, _ = await import_character_book(
         guild_lore(services), interaction.guild_id or 0, persona, imported.card
@@ -242,7 +244,9 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
         await _offer_again(interaction, form_id, typed, None, error=error)
         return
     services.audit.record(
-        interaction.guild_id or 0, interaction.user.id, f"edited the card of **{persona.name}**"
+        interaction.guild_id or 0,
+        interaction.user.id,
+        gettext_lazy("edited the card of {persona}", persona=f"**{persona.name}**"),
     )
     head = gettext_lazy(
         "**{persona}** speaks by this card from the next reply on.", persona=persona.name

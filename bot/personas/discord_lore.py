@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 
 from bot.personas.discord_import_list import with_import_list
-from bot.personas.guild_lore import GuildLore, contribute_lore
+from bot.personas.guild_lore import GuildLore, contribute_lore, set_choice_text
 from bot.personas.lore_upload import add_lore, max_upload_bytes, titled_text
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -118,7 +118,13 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
     await guild_lore(services).remove(guild_id, persona.id, file)
     services.store.people.remove_contribution(guild_id, persona.id, file)
     services.audit.record(
-        guild_id, interaction.user.id, f"removed `{file}` from the lore of **{persona.name}**"
+        guild_id,
+        interaction.user.id,
+        gettext_lazy(
+            "removed {file} from the lore of {persona}",
+            file=f"`{file}`",
+            persona=f"**{persona.name}**",
+        ),
     )
     await respond(
         interaction,
@@ -201,11 +207,8 @@ async def lore_sets(
         services.lore_sets.choose(lore_set.id, use, guild_id=guild_id, persona_id=persona.id)
     else:
         services.lore_sets.choose_for_all(lore_set.id, use, guild_id)
-    whose = f"**{persona.name}**" if persona else "all personas of this server"
-    verb = "use" if use else "no longer use"
-    services.audit.record(
-        guild_id, interaction.user.id, f"let {whose} {verb} the lore **{lore_set.name}**"
-    )
+    whose = f"**{persona.name}**" if persona else gettext_lazy("all personas of this server")
+    services.audit.record(guild_id, interaction.user.id, set_choice_text(whose, use, lore_set))
     await respond(
         interaction, gettext_lazy("Done.\n{set}", set=_set_text(services, guild_id, lore_set))
     )
@@ -278,7 +281,11 @@ async def _add_lore(
     added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
     files = ", ".join(f"`{file}`" for file in added.files)
     services.audit.record(
-        guild_id, interaction.user.id, f"changed the lore of **{persona.name}** ({files})"
+        guild_id,
+        interaction.user.id,
+        gettext_lazy(
+            "changed the lore of {persona} ({files})", persona=f"**{persona.name}**", files=files
+        ),
     )
     line = gettext_lazy(
         "{persona} knows {files} now ({passages}), in this server only. `/persona lore ask` shows "

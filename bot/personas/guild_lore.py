@@ -19,7 +19,7 @@ from bot.platform.localisation import gettext_lazy
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
-from personas.home.lore_sets import find_lore_sets
+from personas.home.lore_sets import LoreSet, find_lore_sets
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.lore_folder import fold_key, parse_lore
@@ -365,3 +365,13 @@ def _check_content(file: str, content: bytes, ids: set[str]) -> str:
             gettext_lazy("Name that persona."),
         )
     return text
+
+
+def set_choice_text(whose: str, is_taken: bool | None, lore_set: LoreSet) -> str:
+    """Say for the audit channel that somebody's use of a set was chosen; None: no longer."""
+    values = {"persona": whose, "set": f"**{lore_set.name}**"}
+    if is_taken is None:
+        return gettext_lazy("let {persona} use or not, as is usual, the lore {set}", **values)
+    if is_taken:
+        return gettext_lazy("let {persona} use the lore {set}", **values)
+    return gettext_lazy("let {persona} no longer use the lore {set}", **values)

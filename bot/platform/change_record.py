@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 ChangeRecord = Callable[[int, int | None, str], object]
 """Called after a change with the guild (0: all), who made it (a member, 0 for the operator, None for
-the bot itself), and what they did, such as "muted Oda".
+the bot itself), and what they did, such as "muted Oda", whose language is chosen later: it follows
+a name in each.
 """
 
 

@@ -104,7 +104,7 @@ class ReplyReports:
                 gettext_lazy("There is no report {seq}.", seq=seq),
                 gettext_lazy("`/moderation reports` lists them."),
             )
-        self.audit.record(guild_id, by, f"dealt with report {seq}")
+        self.audit.record(guild_id, by, gettext_lazy("dealt with report {seq}", seq=seq))
         return count
 
     def version_text(self, report: Report) -> str:

@@ -29,7 +29,9 @@ async def minors(interaction: Interaction, here: bool | None = None) -> None:
     minor_guilds = interaction.client.services.store.minor_guilds
     if here is not None:
         minor_guilds.set(guild_id, here)
-        said = "said that minors are here" if here else "said that no minors are here"
+        said = gettext_lazy("said that no minors are here")
+        if here:
+            said = gettext_lazy("said that minors are here")
         interaction.client.services.audit.record(guild_id, interaction.user.id, said)
     text = WITH_MINORS if minor_guilds.has(guild_id) else WITHOUT_MINORS
     await respond(interaction, join_texts(text, SAME_FOR_ALL))

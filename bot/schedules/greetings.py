@@ -87,9 +87,9 @@ class MemberGreetings:
             set_at=self.time_zones.clock.now(),
         )
         self.store.member_greetings.set(greeting)
-        self.record_change(
-            place.guild_id, user_id, f"had new members greeted in <#{place.channel_id}>"
-        )
+        channel_link = f"<#{place.channel_id}>"
+        what = gettext_lazy("had new members greeted in {channel}", channel=channel_link)
+        self.record_change(place.guild_id, user_id, what)
         return greeting
 
     def remove(self, guild_id: int, *, by: int = 0) -> None:
@@ -101,7 +101,7 @@ class MemberGreetings:
                 gettext_lazy("New members are not greeted here."),
                 gettext_lazy("`/persona line greeting` sets a greeting."),
             )
-        self.record_change(guild_id, by, "ended the greeting of new members")
+        self.record_change(guild_id, by, gettext_lazy("ended the greeting of new members"))
 
     async def greet(
         self, greeting: MemberGreeting, channel: GuildChannel, members: Sequence[discord.Member]

@@ -87,7 +87,7 @@ class ScheduledLines:
                 handled_at=now,
             )
         )
-        self.record_change(place.guild_id, user_id, f"set {_name(line)}")
+        self.record_change(place.guild_id, user_id, gettext_lazy("set {line}", line=_name(line)))
         return line
 
     def remove(self, guild_id: int, number: int, *, by: int = 0) -> None:
@@ -101,7 +101,7 @@ class ScheduledLines:
                 gettext_lazy("`/persona line show` lists them."),
             )
         self.store.scheduled_lines.remove(guild_id, number)
-        self.record_change(guild_id, by, f"removed {_name(line)}")
+        self.record_change(guild_id, by, gettext_lazy("removed {line}", line=_name(line)))
 
     def next_time(self, line: ScheduledLine) -> float:
         """Return when a line is due next, in seconds since 1970."""
@@ -186,7 +186,12 @@ class ScheduledLines:
 
 
 def _name(line: ScheduledLine) -> str:
-    return f"line {line.seq}, {_when(line)} in <#{line.channel_id}>"
+    return gettext_lazy(
+        "line {number}, {when} in {channel}",
+        number=line.seq,
+        when=_when(line).text(),
+        channel=f"<#{line.channel_id}>",
+    )
 
 
 def _when(line: ScheduledLine) -> WeeklyTime:

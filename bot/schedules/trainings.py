@@ -96,7 +96,6 @@ class ScheduledTrainings:
             if new_samples is None:
                 raise
         now = self.time_zones.clock.now()
-        due = str(when) if when else f"after {new_samples} new samples"
         schedule = self.store.training_schedules.set(
             TrainingSchedule(
                 seq=0,
@@ -112,7 +111,11 @@ class ScheduledTrainings:
                 handled_at=now,
             )
         )
-        self.record_change(guild_id, user_id, f"scheduled the training of **{persona_id}**, {due}")
+        due = when.text() if when else gettext_lazy("after {count} new samples", count=new_samples)
+        what = gettext_lazy(
+            "scheduled the training of {persona}, {due}", persona=f"**{persona_id}**", due=due
+        )
+        self.record_change(guild_id, user_id, what)
         return schedule
 
     def remove(self, guild_id: int, persona_id: str, *, by: int = 0) -> None:
@@ -124,7 +127,10 @@ class ScheduledTrainings:
                 gettext_lazy("No training of this persona is scheduled here."),
                 gettext_lazy("`/finetune schedule show` lists those that are."),
             )
-        self.record_change(guild_id, by, f"ended the scheduled training of **{persona_id}**")
+        what = gettext_lazy(
+            "ended the scheduled training of {persona}", persona=f"**{persona_id}**"
+        )
+        self.record_change(guild_id, by, what)
 
     def next_time(self, schedule: TrainingSchedule) -> float | None:
         """Return when a training at a weekly time is due next; None for one after samples."""

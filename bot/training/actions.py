@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bot.platform.change_record import ChangeRecord, no_record
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from bot.store import Store, TrainingJob
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
@@ -142,9 +142,9 @@ class Trainings:
             job_id=job_id,
         )
         if is_scheduled:
-            self._record_job(job, None, "started the scheduled training of {}")
+            self._record_job(job, None, gettext_noop("started the scheduled training of {learner}"))
         else:
-            self._record_job(job, requested_by, "started the training of {}")
+            self._record_job(job, requested_by, gettext_noop("started the training of {learner}"))
         notes = self._notes(request)
         for note in notes:
             log.warning("the job %s: %s", job.job_id, note)
@@ -206,20 +206,21 @@ class Trainings:
         this member decided.
         """
         job = self._queue.cancel(self.find(job_id).job_id)
-        self._record_job(job, by, "stopped the training of {}")
+        self._record_job(job, by, gettext_noop("stopped the training of {learner}"))
         return job
 
     def resume(self, job_id: str, by: int = NO_USER_ID) -> TrainingJob:
         """Queue a failed job again, from its last checkpoint, as this member decided."""
         job = self._queue.resume(self.find(job_id).job_id)
-        self._record_job(job, by, "resumed the training of {}")
+        self._record_job(job, by, gettext_noop("resumed the training of {learner}"))
         return job
 
     def _record_job(self, job: TrainingJob, by: int | None, what: str) -> None:
-        """Record a change of a guild's job; `{}` in `what` stands for what it trains."""
+        """Record a change of a guild's job; `what` has a gap for what it trains."""
         if job.guild_id != OPERATOR_GUILD_ID:
             learner = f"**{job.persona or job.name}** (`{job.job_id}`)"
-            self._record(job.guild_id, by, what.format(learner))
+            text = LocalisableText(what, values={"learner": learner})
+            self._record(job.guild_id, by, text)
 
     @asynccontextmanager
     async def _check_turn(self) -> AsyncIterator[None]:

@@ -18,7 +18,7 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import ALL_GUILDS, NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
@@ -168,9 +168,8 @@ class LiveVersions:
         promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
         if promotion:
             self._notify_all(origin.guild_id, persona_id)
-            self._record(
-                origin.guild_id, origin.user_id, persona_id, f"made {version} of {{}} live"
-            )
+            what = gettext_noop("made {version} of {persona} live")
+            self._record(origin.guild_id, origin.user_id, persona_id, what, version=version)
         dialogue = self.served_versions.dialogue_of(
             self.served_versions.adapter(persona_id, version)
         )
@@ -199,7 +198,8 @@ class LiveVersions:
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
         if promoted:
             self._notify_all(job.guild_id, job.persona)
-            self._record(job.guild_id, None, job.persona, f"made {job.version} of {{}} live")
+            what = gettext_noop("made {version} of {persona} live")
+            self._record(job.guild_id, None, job.persona, what, version=job.version)
         return decided
 
     def roll_back(self, persona: Persona, origin: RequestOrigin) -> RollbackResult:
@@ -216,8 +216,9 @@ class LiveVersions:
             raise self._no_earlier_version(persona, guild_id) from error
         self._notify_all(guild_id, persona.id)
         live = self.store.versions.live(persona.id, guild_id)
-        what = f"rolled {{}} back to {live or 'the base model'}"
-        self._record(guild_id, origin.user_id, persona.id, what)
+        what = gettext_noop("rolled {persona} back to {version}")
+        version = live or gettext_lazy("the base model")
+        self._record(guild_id, origin.user_id, persona.id, what, version=version)
         return RollbackResult(change, live)
 
     def _no_earlier_version(self, persona: Persona, guild_id: int) -> RequestError:
@@ -275,8 +276,9 @@ class LiveVersions:
         """
         await self.load(new.persona_id, new.version, new.guild_id)
         started = self.store.rollouts.start(new, time.time())
-        what = f"let {new.version} of {{}} answer {new.share} % of the replies"
-        self._record(new.guild_id, new.started_by, new.persona_id, what)
+        what = gettext_noop("let {version} of {persona} answer {share} % of the replies")
+        values = {"version": new.version, "share": new.share}
+        self._record(new.guild_id, new.started_by, new.persona_id, what, **values)
         return started
 
     def stop_rollout(self, rollout: Rollout, by: int) -> None:
@@ -288,8 +290,8 @@ class LiveVersions:
                 gettext_lazy("This rollout has ended already."),
                 gettext_lazy("`/finetune history` shows how."),
             )
-        what = f"stopped the rollout of {rollout.version} of {{}}"
-        self._record(rollout.guild_id, by, rollout.persona_id, what)
+        what = gettext_noop("stopped the rollout of {version} of {persona}")
+        self._record(rollout.guild_id, by, rollout.persona_id, what, version=rollout.version)
 
     def revert_rollout(self, rollout: Rollout, why: str) -> bool:
         """End a rollout that turned out worse; a promoted version is rolled back. False when it had
@@ -298,8 +300,8 @@ class LiveVersions:
         if not self.store.rollouts.revert(rollout, time.time(), why):
             return False
         log.warning("%s %s was rolled back automatically", rollout.persona_id, rollout.version)
-        what = f"took {rollout.version} of {{}} back, which members rated worse"
-        self._record(rollout.guild_id, None, rollout.persona_id, what)
+        what = gettext_noop("took {version} of {persona} back, which members rated worse")
+        self._record(rollout.guild_id, None, rollout.persona_id, what, version=rollout.version)
         if rollout.is_promoted:
             self._notify_all(rollout.guild_id, rollout.persona_id)
         return True
@@ -377,7 +379,8 @@ class LiveVersions:
             self.store.versions.withdraw(job.name, job.version, time.time(), "removed")
             with suppress(FileNotFoundError):
                 adapter.folder.rename(removed)
-        self._record(job.guild_id, by, job.name, f"deleted {job.version} of {{}}")
+        what = gettext_noop("deleted {version} of {persona}")
+        self._record(job.guild_id, by, job.name, what, version=job.version)
         await self.engine.drop(adapter)
         # Also where another engine serves now than the one that wrote them.
         await asyncio.to_thread(delete_gguf_adapters, self.served_versions.home, adapter.name)
@@ -421,15 +424,18 @@ class LiveVersions:
             return False
         return not await self._member_objections(persona_id, job.version, job.guild_id)
 
-    def _record(self, guild_id: int, by: int | None, persona_id: str, what: str) -> None:
-        """Record a change; `{}` in `what` stands for the persona's name. One for all guilds that
-        concerns the persona of one guild is told there alone.
+    def _record(
+        self, guild_id: int, by: int | None, persona_id: str, what: str, **values: object
+    ) -> None:
+        """Record a change; `what` has gaps for the persona's name and the values. One for all
+        guilds that concerns the persona of one guild is told there alone.
         """
         owner = self.personas.find_owner(persona_id)
         name = owner[1].name if owner else persona_id
         if owner and not guild_id:
             guild_id = owner[0]
-        self.record_change(guild_id, by, what.format(f"**{name}**"))
+        values["persona"] = f"**{name}**"
+        self.record_change(guild_id, by, LocalisableText(what, values=values))
 
     def _notify_all(self, guild_id: int, persona_id: str) -> None:
         """Notify the guild; for a change by the operator, every guild that trained a version of the

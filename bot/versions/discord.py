@@ -53,8 +53,8 @@ PROMOTION_TEXTS = {
     ),
 }
 PROMOTION_RECORDS = {
-    "ask": "made new versions wait for a moderator",
-    "automatic": "made new versions that the gate would promote go live at once",
+    "ask": gettext_lazy("made new versions wait for a moderator"),
+    "automatic": gettext_lazy("made new versions that the gate would promote go live at once"),
 }
 
 

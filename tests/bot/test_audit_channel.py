@@ -111,6 +111,49 @@ async def test_names_lore_and_how_replies_are_generated_are_listed_without_what_
     assert not any("Mother Marrow" in line or "ferry" in line for line in said)
 
 
+async def test_the_lines_are_in_the_servers_language(stage):
+    stage.sandbox.set_preferred_locale("de")
+    guild = stage.client.get_guild(int(stage.sandbox.guild_id))
+    await until(lambda: str(guild.preferred_locale) == "de")
+    office = stage.sandbox.channel(OFFICE)["id"]
+    await moderated(stage, "moderation audit", channel=office)
+    await listed(stage, "Änderungsprotokoll gemacht")
+    before = len(lines(stage))
+    await moderated(stage, "persona set", INN, persona="oda", second="thrip")
+    await moderated(stage, "persona mute", persona="ballast", where="server")
+    await moderated(stage, "moderation block", member=stage.member.id)
+    await moderated(stage, "moderation limits", per_day=9)
+    await moderated(stage, "moderation roles", action="train", add=str(guild.roles[-1].id))
+    await moderated(stage, "persona generation set", temperature=0.5)
+    await moderated(stage, "persona answering set", wait=3.0)
+    await moderated(stage, "persona line set", time="9:00", prompt="the weather")
+    await moderated(stage, "finetune promotion", way="automatic")
+    services = stage.client.services
+    choose_set(OwnedPersona(services, 0, services.personas.get("oda", 0)), "_world", True, guild.id)
+    version = install(stage.store, "oda", guild=guild.id)
+    moderator = RequestOrigin(guild.id, 0, int(stage.moderator.id))
+    await services.versions.promote("oda", version, moderator, anyway=True)
+    await listed(stage, "live geschaltet")
+    inn, quay = (stage.sandbox.channel(name)["id"] for name in (INN, QUAY))
+    by = f"<@{stage.moderator.id}>"
+    role = guild.roles[-1].mention
+    assert lines(stage)[before:] == [
+        f"{by} hat **Oda Marrow**, **Sir Aurelio Thrip** in <#{inn}> eingesetzt; beantwortet werden "
+        "alle Nachrichten.",
+        f"{by} hat Ballast auf dem ganzen Server stummgeschaltet.",
+        f"{by} hat gesperrt: <@{stage.member.id}> bei: alle Personas.",
+        f"{by} hat die Grenzen geändert: Antworten an ein Mitglied hier: 9 am Tag, ab Mitternacht in "
+        "der Zeitzone des Servers. Die Moderation hat kein Limit.",
+        f"{by} hat {role} erlaubt: Personas trainieren.",
+        f"{by} hat die Antworten in <#{quay}> geändert (die Temperatur: 0,5).",
+        f"{by} hat in <#{quay}> geändert: die Wartezeit auf weitere Zeilen.",
+        f"{by} hat Zeile 1 (jeden Tag um 09:00 in <#{quay}>) festgelegt.",
+        f"{by} lässt neue Versionen, welche die Prüfung live schalten würde, sofort live gehen.",
+        "Der Bot-Betrieb lässt **Oda Marrow** das Hintergrundwissen **Skerrow Harbour** nutzen.",
+        f"{by} hat {version} von **Oda Marrow** live geschaltet.",
+    ]
+
+
 async def test_the_operators_changes_of_lore_and_replies_are_listed(stage):
     await audited(stage)
     services = stage.client.services

@@ -382,7 +382,7 @@ async def replace_card_table(owned: OwnedPersona, table: JsonObject) -> Persona:
     personas = owned.services.personas
     with errors_as_problems("conflict"), _recording(owned):
         persona = await asyncio.to_thread(personas.rewrite, owned.id, table)
-    edited = f"edited the card of **{persona.name}**"
+    edited = gettext_lazy("edited the card of {persona}", persona=f"**{persona.name}**")
     owned.services.audit.record(owned.guild_id, owned.by, edited)
     warm_up_prompt(owned, persona)
     return persona

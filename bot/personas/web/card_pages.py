@@ -198,7 +198,9 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     await asyncio.to_thread(personas.remove, owned.guild_id, owned.persona, keeping=True)
     persona = personas.get(owned.id, 0)
     assert persona is not None  # it ships
-    restored = f"restored the card of **{persona.name}** that came with the bot"
+    restored = gettext_lazy(
+        "restored the card of {persona} that came with the bot", persona=f"**{persona.name}**"
+    )
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, restored)
     card_editing.warm_up_prompt(owned, persona)
     return redirect_to(

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bot.personas.base_model_compat import token_counter_or_estimate
-from bot.personas.guild_lore import GuildLore, contribute_lore, lore_file_name
+from bot.personas.guild_lore import GuildLore, contribute_lore, lore_file_name, set_choice_text
 from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.registry import short_id
 from bot.personas.web.lookup import OwnedPersona, guild_name
@@ -109,10 +109,7 @@ def choose_set(owned: OwnedPersona, set_id: str, is_taken: bool | None, guild_id
         lore_set = sets.find(set_id)
     with errors_as_problems("conflict"):
         sets.choose(lore_set.id, is_taken, guild_id=guild_id, persona_id=owned.id)
-    verb = "use" if is_taken else "no longer use"
-    if is_taken is None:
-        verb = "use or not, as is usual,"
-    _record(owned, guild_id, f"let **{owned.persona.name}** {verb} the lore **{lore_set.name}**")
+    _record(owned, guild_id, set_choice_text(f"**{owned.persona.name}**", is_taken, lore_set))
     return lore_set
 
 
@@ -137,7 +134,7 @@ async def remove_set(services: Services, set_id: str) -> LoreSet:
     for file in store.files(OPERATOR_GUILD_ID, lore_set.id):
         await store.remove(OPERATOR_GUILD_ID, lore_set.id, file)
     await asyncio.to_thread(services.lore_sets.remove, lore_set.id)
-    removed = f"removed the lore **{lore_set.name}**"
+    removed = gettext_lazy("removed the lore {set}", set=f"**{lore_set.name}**")
     services.audit.record(OPERATOR_GUILD_ID, OPERATOR_ORIGIN.user_id, removed)
     return lore_set
 
@@ -307,7 +304,12 @@ async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, *, nu
 def record_lore_change(owned: OwnedPersona, guild_id: int, *files: str) -> None:
     """Tell that files of a persona's lore were changed."""
     names = ", ".join(f"`{file}`" for file in files)
-    _record(owned, guild_id, f"changed the lore of **{owned.persona.name}** ({names})")
+    what = gettext_lazy(
+        "changed the lore of {persona} ({files})",
+        persona=f"**{owned.persona.name}**",
+        files=names,
+    )
+    _record(owned, guild_id, what)
 
 
 async def remove_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> None:
@@ -321,4 +323,9 @@ async def remove_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> Non
         await lore.remove(guild_id, owned.id, name)
     elif text:
         await lore.exclude_file(owned.id, name)
-    _record(owned, guild_id, f"removed `{name}` from the lore of **{owned.persona.name}**")
+    what = gettext_lazy(
+        "removed {file} from the lore of {persona}",
+        file=f"`{name}`",
+        persona=f"**{owned.persona.name}**",
+    )
+    _record(owned, guild_id, what)

@@ -197,7 +197,8 @@ async def remove_persona_page(request: web.Request) -> web.Response:
         guild_id=owned.guild_id,
         persona=owned.persona,
     )
-    removed = f"removed the persona **{owned.persona.name}**"
+    name = f"**{owned.persona.name}**"
+    removed = gettext_lazy("removed the persona {persona}", persona=name)
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, removed)
     return redirect_to(
         request,
