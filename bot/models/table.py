@@ -43,6 +43,25 @@ FITS_TERMS = (
     gettext_noop("no"),
 )
 """Words for how a model fits, which the page translates."""
+LANGUAGE_TERMS = (
+    gettext_noop("over 100"),
+    gettext_noop("over 140"),
+    gettext_noop("Arabic"),
+    gettext_noop("Chinese"),
+    gettext_noop("Czech"),
+    gettext_noop("Dutch"),
+    gettext_noop("English"),
+    gettext_noop("French"),
+    gettext_noop("German"),
+    gettext_noop("Hindi"),
+    gettext_noop("Italian"),
+    gettext_noop("Japanese"),
+    gettext_noop("Korean"),
+    gettext_noop("Portuguese"),
+    gettext_noop("Spanish"),
+    gettext_noop("Thai"),
+)
+"""Words of the catalogue for a model's languages, which the page translates."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from bot.models.cli import table_lines
 from bot.models.measured_speeds import SpeedRecorder, base_model_key, read_speeds
 from bot.models.table import (
+    LANGUAGE_TERMS,
     build_table,
     read_trainer_sizes,
     recommendation_text,
@@ -52,6 +53,11 @@ async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, proces
     assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
     assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]
     assert json.loads(json.dumps(published)) == published
+
+
+def test_each_language_of_the_catalogue_is_translated():
+    words = {word for model in catalogue_models() for word in model.languages.split(", ")}
+    assert {word for word in words if not word.isdecimal()} == set(LANGUAGE_TERMS)
 
 
 def test_why_a_model_is_recommended_is_said_with_its_speed():
