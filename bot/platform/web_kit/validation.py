@@ -77,9 +77,9 @@ def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
     more = {}
     if item["type"] == "extra_forbidden":
         names = list(_schema_at(model, location[:-1]).get("properties", {}))
-        detail = "there is no such field"
+        detail = gettext_lazy("there is no such field")
         if near := difflib.get_close_matches(location[-1], names, n=1):
-            detail += f"; did you mean {near[0]}?"
+            detail = gettext_lazy("there is no such field; did you mean {name}?", name=near[0])
         more["allowed"] = ", ".join(names)
     elif allowed := describe_allowed(model, location):
         more["allowed"] = allowed
@@ -235,7 +235,10 @@ def _describe_text(schema: Schema) -> str:
     low = schema.get("minLength", 0)
     high = schema.get("maxLength")
     if "pattern" in schema and (schema["pattern"] != NON_BLANK_PATTERN or "description" in schema):
-        if description := schema.get("description"):
+        description = schema.get("description")
+        if isinstance(description, LocalisableText):
+            return description
+        if description:
             return LocalisableText(description)
         return gettext_lazy("text that matches {pattern}", pattern=schema["pattern"])
     if low > 1 and high:

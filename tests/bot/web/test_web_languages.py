@@ -496,9 +496,9 @@ async def test_a_value_that_is_refused_is_described_in_the_pages_language(dashbo
     fields = {"with": "oda", "prompt": " ", "temperature": "9", "top_p": "0"}
     answer = await dashboard.session.post("/dashboard/play", data=fields, headers=headers)
     text = await answer.text()
-    assert "Temperatur: muss eine Zahl von 0 bis 2 sein" in text
-    assert "Top-p: muss eine Zahl über 0 bis 1 sein" in text
-    assert "Deine Nachricht: muss Text mit höchstens 8000 Zeichen sein" in text
+    assert "Temperatur: erlaubt: eine Zahl ab 0 bis 2" in text
+    assert "Top-p: erlaubt: eine Zahl über 0 bis 1" in text
+    assert "Deine Nachricht: erlaubt: Text mit höchstens 8000 Zeichen" in text
 
 
 @every_translation
