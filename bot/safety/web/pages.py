@@ -5,7 +5,7 @@ many there were.
 from aiohttp import web
 from markupsafe import Markup
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.markdown import markdown_renderer
 from bot.platform.web_kit.templating import DASHBOARD, render_page
@@ -14,6 +14,14 @@ from bot.safety.texts import shipped_texts
 
 routes = Routes()
 SAFETY_PATH = f"{DASHBOARD}/system/safety"
+RULES_NAMES = (
+    gettext_noop("English"),
+    gettext_noop("German"),
+    gettext_noop("Spanish"),
+    gettext_noop("Vietnamese"),
+    gettext_noop("Chinese"),
+)
+"""Languages of the shipped rules, as the page names them in its own."""
 TEXT_RENDERER = markdown_renderer().disable("image")
 TEXT_RENDERER.options["breaks"] = True  # as on Discord
 
