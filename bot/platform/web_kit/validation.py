@@ -235,11 +235,8 @@ def _describe_text(schema: Schema) -> str:
     low = schema.get("minLength", 0)
     high = schema.get("maxLength")
     if "pattern" in schema and (schema["pattern"] != NON_BLANK_PATTERN or "description" in schema):
-        description = schema.get("description")
-        if isinstance(description, LocalisableText):
-            return description
-        if description:
-            return LocalisableText(description)
+        if described := schema.get("description"):
+            return LocalisableText(described)
         return gettext_lazy("text that matches {pattern}", pattern=schema["pattern"])
     if low > 1 and high:
         return gettext_lazy("text of {low} to {high} characters", low=low, high=high)

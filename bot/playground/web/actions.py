@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bot.chat.model_names import ChatModel, UnknownModelError, find_model
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, Dialogue
-from bot.platform.localisation import gettext_lazy, join_texts
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
@@ -35,7 +35,7 @@ ModelName = Annotated[
 PromptText = Annotated[
     str,
     Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"\S",
-          description=gettext_lazy("words, at most {most} characters", most=MAX_PROMPT_CHARS)),
+          description=gettext_noop("words, at most 8000 characters")),
 ]  # fmt: skip
 
 

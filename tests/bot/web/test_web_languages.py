@@ -43,6 +43,7 @@ from bot.platform.web_kit.templating import (
     format_time,
 )
 from bot.platform.web_kit.validation import parse_body
+from bot.playground.web.actions import MAX_PROMPT_CHARS
 from bot.playground.web.runs import END_TEXTS
 from bot.reports.store import Report
 from bot.training.source_rights import refusal_texts
@@ -498,7 +499,7 @@ async def test_a_value_that_is_refused_is_described_in_the_pages_language(dashbo
     text = await answer.text()
     assert "Temperatur: erlaubt: eine Zahl ab 0 bis 2" in text
     assert "Top-p: erlaubt: eine Zahl über 0 bis 1" in text
-    assert "Deine Nachricht: erlaubt: Text mit höchstens 8000 Zeichen" in text
+    assert f"Deine Nachricht: erlaubt: Text mit höchstens {MAX_PROMPT_CHARS} Zeichen" in text
 
 
 @every_translation
