@@ -226,7 +226,7 @@ class ReplyService(ReplyContext):
             before=before or "",
         )
         # Whatever can refuse it comes before the first change: the old text stays then.
-        request = await reply.build_request()
+        request = replace(await reply.build_request(), replaces=before or "")
         self.unfinished.require_place(reply.asked_by, reply.place.home_id)
         reply.submit(request)
         try:

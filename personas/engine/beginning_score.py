@@ -1,10 +1,12 @@
-"""The criterion by which a reply's beginning is chosen among candidates. Imports no model library."""
+"""The criterion by which a reply's beginning is chosen among candidates, and which of them are
+passed over. Imports no model library.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from personas.schemas.chat import Turn
+from personas.schemas.chat import ChatRequest, Turn, asked_turn
 
 T = TypeVar("T")
 
@@ -14,6 +16,15 @@ CARD_WEIGHT = 0.7
 """λ of the score."""
 MIN_ECHO_WORDS = 6
 """Fewer words of a message may begin an answer to it: "Nobody came to your birthday, …"."""
+DRY_MULTIPLIER = 0.8
+DRY_BASE = 1.75
+DRY_ALLOWED_TOKENS = 2
+"""The penalty of further candidates on repeating what was said: DRY, "don't repeat yourself"
+(oobabooga/textgen#5677), with its author's values. A token that continues a run of n ≥ 2 tokens that
+was said before loses 0.8 · 1.75ⁿ⁻² of its logit.
+"""
+MIN_REPEATED_LETTERS = 12
+"""A persona may say again what has fewer letters and digits: "Yes, of course."."""
 
 
 def beginning_score(talk_logprob: float, card_logprob: float, tokens: int) -> float:
@@ -25,12 +36,63 @@ def beginning_score(talk_logprob: float, card_logprob: float, tokens: int) -> fl
     return (talk_logprob - CARD_WEIGHT * card_logprob) / tokens
 
 
-def comparable(candidates: Sequence[T], text_of: Callable[[T], str], message: Turn) -> Sequence[T]:
-    """Return the candidates that can be compared: if there are any, those that do not repeat the
-    message.
+def comparable(
+    candidates: Sequence[T], text_of: Callable[[T], str], request: ChatRequest
+) -> Sequence[T]:
+    """Return the candidates that can be compared: those that repeat nothing, if there are any."""
+    worded = [each for each in candidates if can_be_compared(text_of(each))]
+    return unrepeated(worded, text_of, request) or worded
+
+
+def all_say_again(
+    candidates: Sequence[T], text_of: Callable[[T], str], request: ChatRequest
+) -> bool:
+    """Return whether further candidates should be drawn: all repeat something, and one of them says
+    again what the persona has said.
     """
-    worded = [candidate for candidate in candidates if can_be_compared(text_of(candidate))]
-    return [each for each in worded if not repeats(text_of(each), message)] or worded
+    said = said_before(request)
+    if not any(says_again(text_of(each), said) for each in candidates):
+        return False
+    return not unrepeated(candidates, text_of, request)
+
+
+def unrepeated(
+    candidates: Sequence[T], text_of: Callable[[T], str], request: ChatRequest
+) -> Sequence[T]:
+    """Return the candidates that repeat neither the message nor what the persona has said."""
+    message = Turn("", "")  # the prompts of evaluations are token ids alone
+    if request.turns:
+        message = asked_turn(request.turns)
+    said = said_before(request)
+    new = []
+    for candidate in candidates:
+        text = text_of(candidate)
+        is_old = repeats(text, message) or says_again(text, said)
+        if can_be_compared(text) and not is_old:
+            new.append(candidate)
+    return new
+
+
+def said_before(request: ChatRequest) -> list[str]:
+    """Return what the persona has said in the messages of a prompt, and the reply that is replaced."""
+    said = [turn.text for turn in request.turns if turn.by_persona]
+    if request.replaces:
+        said.append(request.replaces)
+    return said
+
+
+def says_again(text: str, said: Sequence[str]) -> bool:
+    """Return whether a reply, or the beginning of one, is how something began that was said,
+    whatever the case, spaces and punctuation.
+    """
+    letters = _letters(text)
+    if len(letters) < MIN_REPEATED_LETTERS:
+        return False
+    return any(_letters(each).startswith(letters) for each in said)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def repeats(text: str, message: Turn) -> bool:

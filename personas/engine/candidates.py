@@ -2,7 +2,8 @@
 
 A reply that begins with candidates is several sequences: its own, which is the first candidate, and
 forks of it with other seeds. The scheduler computes them like all sequences. Once each of them is
-long enough, the reply continues as the best one. No text is streamed before that.
+long enough, the reply continues as the best one. No text is streamed before that. Where all of them
+say again what the persona has said before, the forks are drawn once more.
 """
 
 import hashlib
@@ -13,13 +14,18 @@ from functools import partial
 
 import torch
 
-from personas.engine.beginning_score import CANDIDATE_TOKENS, beginning_score, comparable
+from personas.engine.beginning_score import (
+    CANDIDATE_TOKENS,
+    all_say_again,
+    beginning_score,
+    comparable,
+    said_before,
+)
 from personas.engine.fair_scheduler import run_or_log
 from personas.engine.model_runner import ScheduledTokens
 from personas.engine.scheduler import Sampled, Scheduler
 from personas.engine.sequence import Sequence
 from personas.errors import is_out_of_memory
-from personas.schemas.chat import Turn, asked_turn
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,10 @@ class CandidateChooser:
                 self._choose(seq)
 
     def _choose(self, seq: Sequence) -> None:
+        if should_redraw(seq):
+            run_or_log(partial(redraw_candidates, seq))
+            if seq.other_candidates:
+                return
         candidates = comparable_candidates(seq)
         try:
             best = best_candidate(seq, candidates)
@@ -90,15 +100,38 @@ def candidate_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
 
 
+def should_redraw(seq: Sequence) -> bool:
+    """Return whether a reply's candidates all say again what the persona has said before, and have
+    not been drawn again.
+    """
+    if seq.is_redrawn or not seq.other_candidates:
+        return False
+    candidates = (seq, *seq.other_candidates)
+    return all_say_again(candidates, lambda candidate: candidate.text, seq.request)
+
+
+def redraw_candidates(seq: Sequence) -> None:
+    """Draw the other candidates anew, each token the less likely, the longer it repeats what the
+    persona has said before.
+    """
+    seq.is_redrawn = True
+    count = 1 + len(seq.other_candidates)
+    seq.other_candidates = ()  # their memory is free for the new ones
+    said = seq.encode(said_before(seq.request))
+    forks = []
+    for number in range(count, 2 * count - 1):
+        fork = seq.fork(candidate_seed(seq.seed, number))
+        fork.sampler.said = said
+        forks.append(fork)
+    seq.begin_choice(tuple(forks), CANDIDATE_TOKENS)
+
+
 def comparable_candidates(seq: Sequence) -> list[Sequence]:
-    """Return a reply's candidates that can be compared, without those that repeat the message if
-    there are others; the first one if none can be.
+    """Return a reply's candidates that can be compared, without those that repeat the message or
+    what the persona has said if there are others; the first one if none can be.
     """
     candidates = (seq, *seq.other_candidates)
-    message = Turn("", "")  # the prompts of evaluations are token ids alone
-    if seq.request.turns:
-        message = asked_turn(seq.request.turns)
-    return [*comparable(candidates, lambda candidate: candidate.text, message)] or [seq]
+    return [*comparable(candidates, lambda candidate: candidate.text, seq.request)] or [seq]
 
 
 def best_candidate(seq: Sequence, candidates: abc.Sequence[Sequence]) -> Sequence:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from personas.engine.beginning_score import DRY_ALLOWED_TOKENS, DRY_BASE, DRY_MULTIPLIER
 from personas.engine.device_copy import copy_to_device
 from personas.schemas.chat import SamplingParams
 
@@ -21,18 +22,22 @@ from personas.schemas.chat import SamplingParams
 MIN_TEMPERATURE = 1e-5
 # Number of likeliest tokens considered first; top-p rarely reaches beyond them.
 DEFAULT_TOP_K = 256
+# A longer run loses no more: it is ruled out by then.
+MAX_DRY_TOKENS = 20
 
 
 @dataclass
 class SamplerState:
     """State of one sequence's sampling. `seen` holds the tokens of the prompt and those sampled so
-    far.
+    far. Runs of the texts of `said` become the less likely, the longer they are.
     """
 
     sampling: SamplingParams
     seed: int
     seen: set[int]
+    said: tuple[tuple[int, ...], ...] = ()
     position: int = field(default=0, init=False)
+    _sampled: list[int] = field(default_factory=list, init=False)
     _seen_ids: "array[int]" = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +65,27 @@ class SamplerState:
             self.seen.add(token)
             self._seen_ids.append(token)
         self.position += 1
+        if self.said:
+            self._sampled.append(token)
+
+    def dry_penalties(self) -> dict[int, float]:
+        """Return by how much the logits of tokens that would continue a run of `said` are lower."""
+        penalties: dict[int, float] = {}
+        for text in self.said:
+            for at in range(DRY_ALLOWED_TOKENS, len(text)):
+                run = self._run_before(text, at)
+                if run >= DRY_ALLOWED_TOKENS:
+                    penalty = DRY_MULTIPLIER * DRY_BASE ** (run - DRY_ALLOWED_TOKENS)
+                    penalties[text[at]] = max(penalty, penalties.get(text[at], 0.0))
+        return penalties
+
+    def _run_before(self, text: tuple[int, ...], at: int) -> int:
+        """Count the latest tokens that are those of a text before a place."""
+        most = min(at, len(self._sampled), MAX_DRY_TOKENS)
+        for run in range(most):
+            if text[at - 1 - run] != self._sampled[-1 - run]:
+                return run
+        return most
 
 
 @dataclass(frozen=True)
@@ -162,7 +188,7 @@ def _sample(logits: Any, states: list[SamplerState], *, most: int | None, whole:
     """
     likeliest = logits.argmax(-1, keepdim=True)  # the index of a NaN, if there is one
     highest = logits.gather(-1, likeliest)
-    penalised = _apply_repetition_penalties(logits, states)
+    penalised = _apply_dry(_apply_repetition_penalties(logits, states), states)
     token = likeliest
     if penalised is not logits and any(state.is_greedy for state in states):
         token = penalised.argmax(-1, keepdim=True)
@@ -202,6 +228,25 @@ def _apply_repetition_penalties(logits: Any, states: list[SamplerState]) -> Any:
     before = flat.gather(0, seen)
     after = torch.where(before < 0, before * penalty, before / penalty)
     return flat.scatter(0, seen, after.to(flat.dtype)).view_as(logits)
+
+
+def _apply_dry(logits: Any, states: list[SamplerState]) -> Any:
+    """Make tokens that continue runs of what was said before less likely; returns the logits
+    themselves where there are none.
+    """
+    places = []
+    penalties = []
+    for row, state in enumerate(states):
+        for token, penalty in state.dry_penalties().items():
+            places.append(token + row * logits.shape[-1])
+            penalties.append(penalty)
+    if not places:
+        return logits
+    continuing = copy_to_device(torch.tensor(places), logits.device)
+    penalty = copy_to_device(torch.tensor(penalties, dtype=logits.dtype), logits.device)
+    flat = logits.reshape(-1)
+    after = flat.gather(0, continuing) - penalty
+    return flat.scatter(0, continuing, after).view_as(logits)
 
 
 def _draw(

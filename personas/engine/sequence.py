@@ -1,5 +1,6 @@
 """A sequence of the local engine: a request with its LoRA slot, KV cache and sampler."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +19,8 @@ class Sequence(ReplySequence):
 
     While the reply's beginning is chosen (candidates.py), the sequence is its first candidate:
     `other_candidates` are the other ones, and each of them has it as `first_candidate`. A candidate
-    is computed up to `candidate_tokens`; None for a sequence that is no candidate. `card_prompt` is
-    the card's prompt without the talk.
+    is computed up to `candidate_tokens`; None for a sequence that is no candidate. `is_redrawn`: the
+    other ones have been drawn again. `card_prompt` is the card's prompt without the talk.
     """
 
     slot: LoraSlot
@@ -32,6 +33,7 @@ class Sequence(ReplySequence):
     first_candidate: "Sequence | None" = None
     other_candidates: tuple["Sequence", ...] = ()
     candidate_tokens: int | None = None
+    is_redrawn: bool = False
 
     def start(self, slot: LoraSlot, runner: ModelRunner, now: float) -> None:
         """Open a KV cache for the prompt and the longest reply."""
@@ -122,6 +124,10 @@ class Sequence(ReplySequence):
         other.kv.copy_from(self.kv, len(self.prompt) - 1)
         other.is_cacheable = False
         return other
+
+    def encode(self, texts: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of texts."""
+        return tuple(self._detokenizer.encode(text) for text in texts)
 
     def begin_choice(self, others: tuple["Sequence", ...], candidate_tokens: int) -> None:
         """Become the first candidate beside these forks, and stream no text until the choice."""

@@ -156,7 +156,8 @@ class ChatRequest:
     what is returned. The engine schedules guilds fairly, and the members of each; `guild_id` and
     `member_id` are those who ask, member 0 is nobody in particular. Prompt and reply have at most
     `context_tokens`; 0 is the engine's own limit. A model that does not see `pictures` gets the
-    turns alone.
+    turns alone. `replaces` is the text in whose place the reply comes, and which it should not be
+    again.
     """
 
     persona: Persona | None
@@ -170,6 +171,7 @@ class ChatRequest:
     prefill: str = ""
     context_tokens: int = 0
     pictures: tuple[Picture, ...] = ()
+    replaces: str = ""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ async def test_regenerate_says_it_anew_in_the_same_message_and_in_the_history(tm
         )
         assert len(stage.store.messages.recent(channel_id)) == 2
         assert [turn.text for turn in stage.engine.requests[1].turns] == ["the tide"]
+        replaced = [request.replaces for request in stage.engine.requests]
+        assert replaced == ["", "Take 1 on the tide"]
 
 
 async def test_regenerating_a_long_reply_takes_its_further_messages_away(tmp_path):

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personas.engine import candidates, engine_parts
-from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT
+from personas.engine import candidates, engine_parts, sampler
+from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT, says_again
 from personas.engine.candidates import candidate_seed
 from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
@@ -88,17 +88,18 @@ def engines(model, tiny_base):
 @pytest.fixture
 def start(engines, renderer):
     """Return a function that starts replies and returns the engine's parts and the replies'
-    recorders.
+    recorders. What was `said` before is not in the prompt, so that candidates are the same.
     """
 
-    def start(*samplings, adapter=None, **limits):
+    def start(*samplings, adapter=None, said=(), replaces="", **limits):
         parts = engines(**limits)
         recorders = [Recorder() for _ in samplings]
         for sampling, recorder in zip(samplings, recorders, strict=True):
-            request = ChatRequest(ADA, (Turn("Bo", "What do you mend?"),), (), adapter, sampling)
-            prompt = replace(
-                renderer.prompt(ADA, request.turns), card=renderer.card_prompt(ADA, "Bo")
+            asked = Turn("Bo", "What do you mend?")
+            request = ChatRequest(
+                ADA, (*said, asked), adapter=adapter, sampling=sampling, replaces=replaces
             )
+            prompt = replace(renderer.prompt(ADA, (asked,)), card=renderer.card_prompt(ADA, "Bo"))
             parts.batch.submit(request, prompt, renderer, recorder, recorder.count_end)
         return parts, recorders
 
@@ -109,8 +110,8 @@ def start(engines, renderer):
 def reply(start):
     """Return a function that generates one reply."""
 
-    def reply(sampling, adapter=None, **limits):
-        parts, (recorder,) = start(sampling, adapter=adapter, **limits)
+    def reply(sampling, adapter=None, **settings):
+        parts, (recorder,) = start(sampling, adapter=adapter, **settings)
         run_to_end(parts)
         assert recorder.ends == 1
         return recorder.reply
@@ -241,9 +242,7 @@ def test_a_candidate_of_signs_alone_is_not_chosen():
     def candidate(text):
         seq = Sequence.__new__(Sequence)
         seq._detokenizer = SimpleNamespace(text=text)
-        seq.request = SimpleNamespace(
-            turns=(Turn("Toby Reed", "My cat sat on the warm quay wall."),)
-        )
+        seq.request = ChatRequest(ADA, (Turn("Toby Reed", "My cat sat on the warm quay wall."),))
         return seq
 
     seq, *others = map(candidate, ("*", "*bows*", "…", "Да", "7"))
@@ -261,6 +260,94 @@ def test_a_candidate_of_signs_alone_is_not_chosen():
     assert candidates.comparable_candidates(echo) == rest[1:]
     echo.other_candidates = (rest[0],)
     assert candidates.comparable_candidates(echo) == [echo, rest[0]]
+
+
+def by_ada(text: str) -> Turn:
+    return Turn("Ada", text, by_persona=True)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Record the seeds of all forks."""
+    seeds = []
+    fork = Sequence.fork
+    monkeypatch.setattr(Sequence, "fork", lambda seq, seed: seeds.append(seed) or fork(seq, seed))
+    return seeds
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["said before", "replaced"])
+def test_a_candidate_that_says_again_what_was_said_is_passed_over(
+    reply, model, renderer, sampled, forked, is_replaced
+):
+    expected = [reply(alone(0, number)) for number in range(CANDIDATES)]
+    tokens_of = [sampled[one.seed] for one in expected]
+    best = best_of(model, renderer, tokens_of)
+    said = expected[best].text.upper().replace(" ", " * ")
+    if is_replaced:
+        actual = reply(choosing(0), replaces=said)
+    else:
+        actual = reply(choosing(0), said=[by_ada(said)])
+    del expected[best], tokens_of[best]
+    assert actual.text == expected[best_of(model, renderer, tokens_of)].text
+    assert actual.candidates == CANDIDATES - 1
+    assert len(forked) == CANDIDATES - 1, "none was drawn again"
+
+
+@pytest.mark.parametrize("has_pool", [False, True], ids=["plain", "pool"])
+def test_where_all_say_again_what_was_said_others_are_drawn_once(
+    reply, engines, forked, monkeypatch, has_pool
+):
+    if has_pool:
+        monkeypatch.setattr(engine_parts, "decodes_in_static_shapes", lambda model: True)
+    sure = choosing(0, temperature=0.01)
+    limits = {"wait_s": 117.0 + has_pool}  # an engine of its own
+    before = reply(sure, **limits)
+    other = Turn("Cy", before.text)
+    assert reply(sure, said=[other], **limits) == before, "others may be repeated"
+    assert len(forked) == 2 * (CANDIDATES - 1)
+    forked.clear()
+    said = [by_ada("Clocks."), by_ada(before.text)]
+    after = reply(sure, said=said, **limits)
+    assert not says_again(after.text, [before.text]) and after.seed == before.seed
+    assert forked == [candidate_seed(0, number) for number in range(1, 2 * CANDIDATES - 1)]
+    assert reply(sure, said=said, **limits) == after
+    if has_pool:
+        parts = engines(**limits)
+        parts.batch.clear_prefix_cache()
+        pool = parts.stacked.pool
+        assert pool.free_blocks == pool.memory.shape[2] - RESERVED_BLOCKS
+
+
+def test_where_nothing_else_can_be_drawn_the_same_is_said_again(reply, forked, monkeypatch):
+    sure = choosing(0, temperature=0.01)
+    before = reply(sure)
+    monkeypatch.setattr(sampler, "DRY_MULTIPLIER", 0.0)
+    forked.clear()
+    after = reply(sure, said=[by_ada(before.text)])
+    assert (after.text, after.candidates) == (before.text, CANDIDATES)
+    assert len(forked) == 2 * (CANDIDATES - 1), "drawn again once"
+
+
+def test_a_redraw_that_fails_is_the_first_candidate(reply, monkeypatch, caplog):
+    sure = choosing(0, temperature=0.01)
+    before = reply(sure)
+    monkeypatch.setattr(Sequence, "encode", lambda *_: 1 / 0)
+    after = reply(sure, said=[by_ada(before.text)])
+    assert (after.text, after.candidates) == (before.text, 1) and "failed" in caplog.text
+
+
+def test_others_who_need_the_rows_end_a_redraw(start, reply):
+    sure = choosing(0, temperature=0.01)
+    before = reply(sure)
+    parts, (first,) = start(sure, said=[by_ada(before.text)], candidate_rows=4)
+    while not any(seq.is_redrawn for seq in parts.batch.scheduler.running):
+        parts.batch.step()
+    assert not first.pieces
+    start(choosing(1), choosing(2), candidate_rows=4)
+    parts.batch.step()
+    assert first.pieces
+    run_to_end(parts)
+    assert first.reply.text == before.text and first.ends == 1
 
 
 def test_others_who_need_the_rows_end_the_choice(start, reply):

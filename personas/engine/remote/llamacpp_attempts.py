@@ -2,11 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from personas.engine.beginning_score import CANDIDATE_TOKENS, comparable
+from personas.engine.beginning_score import (
+    CANDIDATE_TOKENS,
+    DRY_ALLOWED_TOKENS,
+    DRY_BASE,
+    DRY_MULTIPLIER,
+    all_say_again,
+    comparable,
+)
 from personas.engine.remote.llamacpp_candidates import Candidate, CardScorer
 from personas.engine.remote.llamacpp_client import LlamaCppClient, ServedByLlamaCpp
 from personas.engine.remote.llamacpp_replicas import LlamaCppReplicas
@@ -18,7 +25,7 @@ from personas.engine.remote.server_errors import AdapterNotServedError, VllmErro
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import SamplingParams, asked_turn
+from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 MAX_SCORE_S = 20.0
@@ -27,6 +34,7 @@ up."""
 POLL_INTERVAL_S = 0.1
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """The samplers in the order of the local engine's."""
+NO_CHANGES: Mapping[str, Any] = {}
 
 
 class LlamaCppSequence(VllmSequence):
@@ -99,6 +107,24 @@ def sampling_body(sampling: SamplingParams) -> dict[str, Any]:
     }
 
 
+def dry_body(seed: int) -> dict[str, Any]:
+    """Return the fields of candidates that are drawn again, which should not repeat what was said.
+    The server's penalty covers the whole prompt.
+    """
+    return {
+        "samplers": [SAMPLERS[0], "dry", *SAMPLERS[1:]],
+        "dry_multiplier": DRY_MULTIPLIER,
+        "dry_base": DRY_BASE,
+        "dry_allowed_length": DRY_ALLOWED_TOKENS,
+        "dry_penalty_last_n": -1,
+        "seed": seed,
+    }
+
+
+def text_of(candidate: Candidate) -> str:
+    return candidate.detokenizer.text
+
+
 class LlamaCppReplyAttempts(ReplyAttempts):
     """Generates replies on the slots of llama.cpp servers. `is_whole` tells tokens that are whole
     characters.
@@ -159,10 +185,14 @@ class LlamaCppReplyAttempts(ReplyAttempts):
 
     async def _compare(self, seq: LlamaCppSequence, replica: Replica) -> tuple[Candidate, int]:
         """Return the best candidate, and how many were compared."""
-        candidates = seq.candidates
         await self._sample(seq, replica)
-        message = asked_turn(seq.request.turns)
-        compared = comparable(candidates, lambda each: each.detokenizer.text, message)
+        if all_say_again(seq.candidates, text_of, seq.request):
+            count = len(seq.candidates)
+            seq.begin_choice(count)
+            seq.slot = SlotUse(seq.slot.number, reads_cache=True)
+            await self._sample(seq, replica, dry_body((seq.seed + count) % 2**32))
+        candidates = seq.candidates
+        compared = comparable(candidates, text_of, seq.request)
         if len(compared) < 2:
             return (compared or candidates)[0], 1
         assert isinstance(replica.client, LlamaCppClient)
@@ -180,7 +210,9 @@ class LlamaCppReplyAttempts(ReplyAttempts):
             log.info("the candidates of a reply cannot be compared: %s", error or "too slow")
             return candidates[0], 1
 
-    async def _sample(self, seq: LlamaCppSequence, replica: Replica) -> None:
+    async def _sample(
+        self, seq: LlamaCppSequence, replica: Replica, changes: Mapping[str, Any] = NO_CHANGES
+    ) -> None:
         assert isinstance(replica.client, LlamaCppClient) and replica.served
         lease = seq.lease
         assert lease.deadline  # it is set while a reply is generated
@@ -190,6 +222,7 @@ class LlamaCppReplyAttempts(ReplyAttempts):
             "n_cmpl": len(seq.candidates),
             "n_predict": min(CANDIDATE_TOKENS, sampling.max_new_tokens),
             "n_probs": max(1, sampling.alternatives or 0),
+            **changes,
         }
         candidates = seq.candidates
         async with aclosing(replica.client.generate_several(body)) as chunks:

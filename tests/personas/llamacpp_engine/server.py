@@ -70,6 +70,8 @@ class LlamaCppServer:
     """Tokens over all replies after which the process dies, once for each `die_file`."""
     die_file: str = ""
     ignores_adapters: bool = False
+    is_sure: bool = False
+    """All completions of a prompt are equal, those with DRY apart."""
     score_delay_s: float = 0.0
     """Of a completion that has a grammar."""
     port: int = 0
@@ -300,7 +302,10 @@ class LlamaCppServer:
             for count in range(1, body["n_predict"] + 1):
                 await asyncio.sleep(self.token_delay_s)
                 for number, ids in enumerate(texts):
-                    token = self.sampled_token(adapter, ids, number, read)
+                    draw = number
+                    if self.is_sure:
+                        draw = (number + 1) * ("dry_multiplier" in body)
+                    token = self.sampled_token(adapter, ids, draw, read)
                     event = partial(count, self.model.texts.get(token, ""), [token])
                     entry = self._entry(adapter, ids, token, body["n_probs"])
                     event |= {"index": number, "completion_probabilities": [entry]}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT
+from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT, says_again
 from personas.engine.remote import llamacpp_attempts
 from personas.engine.remote.llamacpp_slots import reserved_slots
 from personas.prompt.renderer import CONTEXT_TOKENS
@@ -168,6 +168,30 @@ async def test_one_reply_is_chosen_at_a_time(serve, server):
     replies = await asyncio.gather(*(reply_to(engine, request) for request in requests))
     assert sorted(reply.candidates for reply in replies) == [1, COUNT]
     assert len(server.copied_into) == 1
+
+
+async def test_where_all_say_again_what_was_said_others_are_drawn_once(serve, server):
+    engine, (ada, _) = await serve(is_sure=True)
+    request = ask("hello", ada, **SAMPLED)
+    before = await reply_to(engine, request)
+    assert not any("dry_multiplier" in body for body in server.requests)
+    server.requests.clear()
+    after = await reply_to(engine, replace(request, replaces=before.text.upper()))
+    assert not says_again(after.text, [before.text]) and after.candidates == COUNT
+    first, again = [body for body in server.requests if "n_cmpl" in body]
+    assert first["prompt"] == again["prompt"] and first["seed"] != again["seed"]
+    assert "dry" in again["samplers"] and "dry" not in first["samplers"]
+    assert (again["n_cmpl"], again["cache_prompt"]) == (COUNT, True)
+
+
+async def test_what_was_said_is_passed_over_while_there_is_another(serve, server):
+    engine, (ada, _) = await serve()
+    request = ask("hello", ada, **SAMPLED)
+    before = await reply_to(engine, request)
+    server.requests.clear()
+    after = await reply_to(engine, replace(request, replaces=before.text))
+    assert not says_again(after.text, [before.text]) and after.candidates == COUNT - 1
+    assert len([body for body in server.requests if "n_cmpl" in body]) == 1
 
 
 async def test_greedy_replies_and_those_that_ask_for_one_are_sent_as_before(serve, server):
