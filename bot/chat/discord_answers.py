@@ -27,6 +27,7 @@ from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import Language, gettext_lazy, join_texts, localise
+from bot.platform.messages import markdown_name
 from bot.safety.actions import SelfHarmError
 from bot.services import Bot, Services
 from bot.store import StoredReply, StoreError
@@ -263,7 +264,8 @@ class MessageAnswerer:
             reason = gettext_lazy("the member has no role that may talk here")
         if not reason and rules.age.refuses(persona, channel):
             reason = gettext_lazy(
-                "{persona} is age-restricted, and this channel is not", persona=persona.name
+                "{persona} is age-restricted, and this channel is not",
+                persona=markdown_name(persona),
             )
         if reason:
             self._remark(message, reason)
@@ -297,7 +299,7 @@ class MessageAnswerer:
                 message,
                 gettext_lazy(
                     "{persona} would be one reply more than the member gets here each day",
-                    persona=persona.name,
+                    persona=markdown_name(persona),
                 ),
             )
         return able, notice
@@ -306,10 +308,12 @@ class MessageAnswerer:
         """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""
         rules = self.bot.services.reply_service.rules
         if rules.muted(persona, place):
-            return gettext_lazy("a moderator has silenced {persona} here", persona=persona.name)
+            return gettext_lazy(
+                "a moderator has silenced {persona} here", persona=markdown_name(persona)
+            )
         if rules.blocked(persona, place, author_id):
             return gettext_lazy(
-                "a moderator has blocked the member for {persona}", persona=persona.name
+                "a moderator has blocked the member for {persona}", persona=markdown_name(persona)
             )
         return ""
 
@@ -458,7 +462,7 @@ class MessageAnswerer:
             text = gettext_lazy(
                 "Your message has no text that {persona} could answer: write some beside the "
                 "mention.",
-                persona=persona.name,
+                persona=markdown_name(persona),
             )
         else:
             text = NO_CONTENT_TEXT

@@ -21,6 +21,7 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import Language, gettext_lazy, interaction_language
+from bot.platform.messages import markdown_name
 from bot.services import Services
 from personas.schemas.chat import Persona
 
@@ -80,7 +81,7 @@ class OutsidePersonaSelect(PersistentPersonaSelect, template="choose-persona-out
             await ask_publicly(interaction, [persona], channel, message.text)
         else:
             chosen = gettext_lazy(
-                "**{persona}** answers your `/chat` here now.", persona=persona.name
+                "**{persona}** answers your `/chat` here now.", persona=markdown_name(persona)
             )
             await respond(interaction, chosen)
 

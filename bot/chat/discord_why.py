@@ -27,6 +27,7 @@ from bot.platform.localisation import (
     join_texts,
     localise,
 )
+from bot.platform.messages import markdown_name
 from bot.services import Bot
 from bot.store import Store, StoredReply
 
@@ -227,7 +228,7 @@ def _round_text(bot: Bot, reply: StoredReply, language: Language) -> str:
 
 def _reply_text(bot: Bot, reply: StoredReply) -> str:
     persona = bot.services.personas.get(reply.persona_id, reply.guild_id)
-    name = persona.name if persona else gettext_lazy("a persona that is no longer here")
+    name = markdown_name(persona) if persona else gettext_lazy("a persona that is no longer here")
     if reply.state == "failed":
         return gettext_lazy("Answered by {persona}, whose reply failed", persona=name)
     if reply.state in ("waiting", "streaming"):

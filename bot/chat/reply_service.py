@@ -20,6 +20,7 @@ from bot.chat.reply_text import split_message
 from bot.chat.situation import told_topic
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop, translate
+from bot.platform.messages import markdown_name
 from bot.store import AnswerMode, Channel, StoredReply
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.prompt.macros import resolve_macros
@@ -392,7 +393,7 @@ class ReplyService(ReplyContext):
             further=[each.id for each in further],
         )
         if place.guild_id:
-            names = ", ".join(f"**{each.name}**" for each in (persona, *further))
+            names = ", ".join(f"**{markdown_name(each)}**" for each in (persona, *further))
             values = {"names": names, "channel": f"<#{place.channel_id}>"}
             what = LocalisableText(SET_TEXTS[answers], values=values)
             self.record_change(place.guild_id, user_id, what)

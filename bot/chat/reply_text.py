@@ -20,8 +20,8 @@ from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, SITUATION_SOURC
 MAX_FOOTER_CHARS = 240
 AI_WRITTEN = gettext_noop("AI-written")
 """How each footer of a model's text begins."""
-MAX_NAME_CHARS = 90
-"""Characters of the name that `BotSender` puts before a text."""
+MAX_NAME_CHARS = 170
+"""Characters of the name that `BotSender` puts before a text, each of 80 escaped."""
 MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
 FINISH_NOTES = {
     "cancelled": gettext_noop("stopped"),

@@ -14,7 +14,7 @@ import discord
 from bot.chat import delivery
 from bot.chat.delivery import persist
 from bot.chat.places import GuildChannel, SpeakChannel
-from bot.platform.messages import NO_MENTIONS
+from bot.platform.messages import NO_MENTIONS, markdown_name
 from personas.schemas.chat import Persona
 
 T = TypeVar("T")
@@ -340,7 +340,7 @@ def interaction_webhook(client: discord.Client, token: str) -> discord.Webhook:
 
 def named_text(persona: Persona, text: str) -> str:
     """Return a persona's text as the bot says it under its own name."""
-    return f"**{persona.name}:** {text}"
+    return f"**{markdown_name(persona)}:** {text}"
 
 
 def _allowed(mentioned: Sequence[int]) -> discord.AllowedMentions:

@@ -32,6 +32,7 @@ from bot.platform.localisation import (
     localise,
     ngettext_lazy,
 )
+from bot.platform.messages import markdown_name
 from personas.schemas.chat import Turn
 
 MAX_OPENING_CHARS = 1000
@@ -66,7 +67,7 @@ async def duet(
     pair = (channel_persona(interaction), other)
     if pair[0].id == other.id:
         raise RefusedError(
-            gettext_lazy("{persona} cannot talk with itself.", persona=other.name),
+            gettext_lazy("{persona} cannot talk with itself.", persona=markdown_name(other)),
             gettext_lazy("Name another persona."),
         )
     services.safety.require_safe(opening)

@@ -22,6 +22,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.permissions import CHANGE_NICKNAME, guild_remedy, permission_title
 from bot.store import Store, guild_suffix
 from personas.schemas.chat import Persona
@@ -128,7 +129,7 @@ class FaceActions:
         before = self.store.faces.get(guild.id)
         if before is None or before.persona_id != persona.id:
             self.store.faces.choose(guild.id, persona.id)
-            name = f"**{persona.name}**"
+            name = f"**{markdown_name(persona)}**"
             what = gettext_lazy("made {persona} the face of the bot", persona=name)
             self.record_change(guild.id, by, what)
         return await self._try_now(guild)
@@ -140,7 +141,7 @@ class FaceActions:
         if self.store.faces.get(guild.id) is None:
             return ""  # a nickname that the bot may have there is not a persona's
         if before := self.chosen(guild.id):
-            name = f"**{before.name}**"
+            name = f"**{markdown_name(before)}**"
             what = gettext_lazy("took the face of {persona} off the bot", persona=name)
             self.record_change(guild.id, by, what)
         self.store.faces.choose(guild.id, None)

@@ -2,6 +2,7 @@
 
 from bot.faces.actions import FaceActions
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from personas.schemas.chat import Persona
 
 
@@ -10,12 +11,12 @@ def face_text(faces: FaceActions, persona: Persona, guild_id: int) -> str:
     if faces.is_worn(persona, guild_id):
         return gettext_lazy(
             "In this server, **{persona}** is the bot's face, and speaks as the bot itself.",
-            persona=persona.name,
+            persona=markdown_name(persona),
         )
     problem = faces.problem(guild_id) or gettext_lazy("Discord has yet to show it.")
     return gettext_lazy(
         "In this server, **{persona}** is to be the bot's face. {problem} Until then it speaks as "
         "before.",
-        persona=persona.name,
+        persona=markdown_name(persona),
         problem=problem,
     )

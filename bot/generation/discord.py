@@ -21,6 +21,7 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
+from bot.platform.messages import markdown_name
 from bot.services import Services
 from bot.setting_values import MAX_NEW_TOKENS_LIMIT
 from personas.engine.context_window import MAX_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS
@@ -61,7 +62,7 @@ async def generation_show(interaction: Interaction, persona: PersonaOption | Non
     )
     title = gettext_lazy("No persona lives in this channel. Replies of one would have:")
     if persona:
-        title = gettext_lazy("Replies of **{persona}** here:", persona=persona.name)
+        title = gettext_lazy("Replies of **{persona}** here:", persona=markdown_name(persona))
     await respond(interaction, join_texts(title, *lines, separator="\n"))
 
 
@@ -168,7 +169,8 @@ def _scope_text(services: Services, scope: GenerationScope) -> str:
         return f"<#{scope.channel_id}>"
     persona = services.personas.get(scope.persona_id, scope.guild_id)
     return gettext_lazy(
-        "**{persona}** in this server", persona=persona.name if persona else scope.persona_id
+        "**{persona}** in this server",
+        persona=markdown_name(persona) if persona else scope.persona_id,
     )
 
 

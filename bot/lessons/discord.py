@@ -32,6 +32,7 @@ from bot.platform.localisation import (
     ngettext_lazy,
     translate,
 )
+from bot.platform.messages import markdown_name
 
 TEACH_FORM_PREFIX = "teach:"
 """Prefix of the form's custom id; the persona's id follows."""
@@ -78,7 +79,7 @@ async def taught(interaction: Interaction, persona: PersonaOption | None = None)
         "**{persona}** was taught {count} replies here. `/persona unteach` takes one back by its "
         "number.",
         len(lessons),
-        persona=persona.name,
+        persona=markdown_name(persona),
     )
     lines = [localise(head, interaction_language(interaction))]
     for lesson in lessons[-MAX_SHOWN_LESSONS:]:
@@ -122,7 +123,7 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
             "Stored: what **{persona}** should answer to that (number {number}). It learns from it "
             "when a moderator starts a training of the type `preference`; `/privacy forget` deletes "
             "it with all your other data.",
-            persona=persona.name,
+            persona=markdown_name(persona),
             number=seq,
         ),
         button_view(UnteachButton(seq, language=interaction_language(interaction))),

@@ -44,7 +44,7 @@ from bot.platform.localisation import (
     ngettext_lazy,
     translate,
 )
-from bot.platform.messages import MAX_MESSAGE_CHARS, message_texts
+from bot.platform.messages import MAX_MESSAGE_CHARS, markdown_name, message_texts
 from bot.services import Bot
 from bot.store import Memory, StoredReply
 from personas.lore.passages import MAX_PASSAGE_WORDS
@@ -160,7 +160,7 @@ class MemoryCog(
             interaction,
             gettext_lazy(
                 "{persona} has forgotten all it remembered for you here ({count}).",
-                persona=persona.name,
+                persona=markdown_name(persona),
                 count=count,
             ),
         )
@@ -347,7 +347,7 @@ async def _store(
         "**{persona}** remembers for you (number {number}): {text}\n"
         "-# It is used only for replies to you in this conversation, never for training. `/memory "
         "show` lists what {persona} remembers.",
-        persona=persona.name,
+        persona=markdown_name(persona),
         number=seq,
         text=_quote(text),
     )
@@ -356,7 +356,7 @@ async def _store(
             "**{persona}** remembers for you (number {number}): {text}\n"
             "-# It is used only for replies to you in direct messages, and wherever I am no member, "
             "never for training. `/memory show` lists what {persona} remembers.",
-            persona=persona.name,
+            persona=markdown_name(persona),
             number=seq,
             text=_quote(text),
         )
@@ -365,7 +365,7 @@ async def _store(
             "**{persona}** remembers for you (number {number}): {text}\n"
             "-# It is used only for replies to you in this server, never for training. Everyone in "
             "the channel can read those replies. `/memory show` lists what {persona} remembers.",
-            persona=persona.name,
+            persona=markdown_name(persona),
             number=seq,
             text=_quote(text),
         )
@@ -441,9 +441,10 @@ def _persona_text(interaction: Interaction, persona: Persona) -> str:
         )
     if memories:
         notes = [localise(note, language) for note in (CHANGE_TEXT, more) if note]
-        return _list_text(language, persona.name, memories, notes)
+        return _list_text(language, markdown_name(persona), memories, notes)
     nothing = gettext_lazy(
-        "{persona} remembers nothing for you here. `/remember` asks it to.", persona=persona.name
+        "{persona} remembers nothing for you here. `/remember` asks it to.",
+        persona=markdown_name(persona),
     )
     return " ".join(localise(text, language) for text in (nothing, more) if text)
 
@@ -466,7 +467,7 @@ def _all_texts(interaction: Interaction) -> list[str]:
     for persona_id, own in by_persona.items():
         persona = interaction.client.services.personas.get(persona_id, guild_id)
         if persona:
-            texts.append(_list_text(language, persona.name, own))
+            texts.append(_list_text(language, markdown_name(persona), own))
         else:
             name = short_id(Persona(persona_id, persona_id), guild_id)
             gone = translate(gettext_noop("The persona is no longer here."), language)

@@ -21,7 +21,7 @@ from bot.platform.localisation import (
     join_texts,
     localise,
 )
-from bot.platform.messages import latest_lines
+from bot.platform.messages import latest_lines, markdown_name
 from bot.services import Services
 from bot.store import ALL_PERSONAS
 from personas.schemas.chat import Persona
@@ -146,14 +146,14 @@ async def age(
         listed = restriction.of(services.personas.of(guild_id).values(), guild_id)
         text = gettext_lazy("No persona is age-restricted here.")
         if listed:
-            names = _named([f"**{each.name}**" for each in listed])
+            names = _named([f"**{markdown_name(each)}**" for each in listed])
             text = gettext_lazy("Age-restricted here: {names}.", names=names)
         await respond(interaction, join_texts(text, AGE_HELP))
         return
     if restricted is not None:
         restriction.set(persona, guild_id, is_restricted=restricted)
         services.reply_service.stop_guild_replies(guild_id)
-        name = f"**{persona.name}**"
+        name = f"**{markdown_name(persona)}**"
         marked = gettext_lazy("marked {persona} as not age-restricted", persona=name)
         if restricted:
             marked = gettext_lazy("marked {persona} as age-restricted", persona=name)
@@ -161,11 +161,11 @@ async def age(
     lines: list[str] = [
         gettext_lazy(
             "**{persona}** is not age-restricted here: it speaks in any channel.",
-            persona=persona.name,
+            persona=markdown_name(persona),
         )
     ]
     if restriction.applies(persona, guild_id):
-        text = gettext_lazy("**{persona}** is age-restricted here.", persona=persona.name)
+        text = gettext_lazy("**{persona}** is age-restricted here.", persona=markdown_name(persona))
         lines = [join_texts(text, AGE_HELP), *_silent_channels(interaction, persona)]
     await respond(interaction, join_texts(*lines, separator="\n"))
 

@@ -14,6 +14,7 @@ from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords, Store
 from personas.card.card_book import card_book
@@ -57,7 +58,7 @@ class CardImport:
     @property
     def change(self) -> str:
         """What the import changed, for the audit channel."""
-        name = f"**{self.brought.persona.name}**"
+        name = f"**{markdown_name(self.brought.persona)}**"
         if self.brought.is_new:
             return gettext_lazy("imported {persona}", persona=name)
         return gettext_lazy("replaced the card of {persona}", persona=name)

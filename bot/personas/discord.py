@@ -35,6 +35,7 @@ from bot.platform.localisation import (
     localise,
     translate,
 )
+from bot.platform.messages import markdown_name
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.schemas.chat import MAX_CANDIDATES, Persona
@@ -142,7 +143,7 @@ def _further_personas(
 
 
 def further_text(further: Sequence[Persona]) -> str:
-    names = ", ".join(f"**{persona.name}**" for persona in further)
+    names = ", ".join(f"**{markdown_name(persona)}**" for persona in further)
     return gettext_lazy(
         "Called by their names, or by a reply, these answer: {personas}. It answers the rest.",
         personas=names,
@@ -172,12 +173,16 @@ async def alias(
         services.audit.record(
             guild_id,
             interaction.user.id,
-            gettext_lazy("changed the further names of {persona}", persona=f"**{persona.name}**"),
+            gettext_lazy(
+                "changed the further names of {persona}", persona=f"**{markdown_name(persona)}**"
+            ),
         )
     called = names_of(persona, channels.aliases(guild_id, persona.id))
     listed = ", ".join(f"`{name}`" for name in called)
     head = gettext_lazy(
-        "**{persona}** is called by these names: {names}.", persona=persona.name, names=listed
+        "**{persona}** is called by these names: {names}.",
+        persona=markdown_name(persona),
+        names=listed,
     )
     lines = [head, *_shared_names(services, persona, called, guild_id)]
     await respond(interaction, join_texts(*lines, separator="\n"))
@@ -196,7 +201,7 @@ def _shared_names(
                 gettext_lazy(
                     "**{persona}** is called {names}, too. In a channel of both, the one that was "
                     "set first answers to that.",
-                    persona=other.name,
+                    persona=markdown_name(other),
                     names=", ".join(shared),
                 )
             )
@@ -241,7 +246,7 @@ async def list_(interaction: Interaction) -> None:
         live = localise(
             live_text(services, persona, guild_id) or gettext_lazy("base model"), language
         )
-        words = [f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live})"]
+        words = [f"**{markdown_name(persona)}** (`{short_id(persona, guild_id)}`, {live})"]
         for channel in channels:
             living = residents[channel.channel_id]
             if persona.id in living:
@@ -386,17 +391,17 @@ def live_text(services: Services, persona: Persona, guild_id: int) -> str:
 def assigned_text(persona: Persona, channel: SpeakChannel, *, answers: str, can_read: bool) -> str:
     """Say that a persona lives in a channel, and what the bot may not do there."""
     if isinstance(channel, discord.DMChannel):
-        return gettext_lazy("**{persona}** lives here now.", persona=persona.name)
+        return gettext_lazy("**{persona}** lives here now.", persona=markdown_name(persona))
     text = gettext_lazy(
         "**{persona}** lives here now, and answers messages that mention me, replies to it, and "
         "`/chat`.",
-        persona=persona.name,
+        persona=markdown_name(persona),
     )
     if answers == "everything":
         text = gettext_lazy(
             "**{persona}** lives here now, and answers every message here, replies to it, and "
             "`/chat`.",
-            persona=persona.name,
+            persona=markdown_name(persona),
         )
     lines: list[str] = [text]
     if answers == "everything" and not can_read:

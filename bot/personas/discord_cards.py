@@ -40,7 +40,7 @@ from bot.platform.localisation import (
     localise,
     translate,
 )
-from bot.platform.messages import NO_MENTIONS
+from bot.platform.messages import NO_MENTIONS, markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Services
 from bot.store import TrainingJob
@@ -212,7 +212,7 @@ async def _import_adapter(
     """
     services = interaction.client.services
     language = interaction_language(interaction)
-    head = gettext_lazy("Importing an adapter for **{persona}** …", persona=persona.name)
+    head = gettext_lazy("Importing an adapter for **{persona}** …", persona=markdown_name(persona))
     said = [localise(head, language)]
     origin = request_origin(interaction)
     with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
@@ -305,7 +305,8 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
     if sum(map(len, files.values())) > interaction.filesize_limit:
         raise RefusedError(
             gettext_lazy(
-                "The card of {persona} is too large for a message here.", persona=persona.name
+                "The card of {persona} is too large for a message here.",
+                persona=markdown_name(persona),
             ),
             gettext_lazy("Choose another format."),
         )
@@ -322,7 +323,7 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
     await respond(
         interaction,
         join_texts(
-            gettext_lazy("The card of **{persona}**.", persona=persona.name),
+            gettext_lazy("The card of **{persona}**.", persona=markdown_name(persona)),
             *card.notes,
             separator="\n",
         ),
@@ -348,14 +349,14 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
     services.audit.record(
         interaction.guild_id or 0,
         interaction.user.id,
-        gettext_lazy("removed the persona {persona}", persona=f"**{persona.name}**"),
+        gettext_lazy("removed the persona {persona}", persona=f"**{markdown_name(persona)}**"),
     )
     await respond(
         interaction,
         gettext_lazy(
             "**{persona}** is removed, and lives nowhere here any more. Importing the card again "
             "brings them back.",
-            persona=persona.name,
+            persona=markdown_name(persona),
         ),
     )
 
@@ -364,10 +365,14 @@ def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
     persona = imported.brought.persona
     tokens = imported.room.prose + imported.room.examples
     name = short_id(persona, guild_id)
-    state = gettext_lazy("**{persona}** (`{id}`) has a new card.", persona=persona.name, id=name)
+    state = gettext_lazy(
+        "**{persona}** (`{id}`) has a new card.", persona=markdown_name(persona), id=name
+    )
     if imported.brought.is_new:
         state = gettext_lazy(
-            "**{persona}** (`{id}`) is a persona of this server now.", persona=persona.name, id=name
+            "**{persona}** (`{id}`) is a persona of this server now.",
+            persona=markdown_name(persona),
+            id=name,
         )
     lines: list[str] = [
         state,

@@ -32,6 +32,7 @@ from bot.platform.localisation import (
     ngettext_lazy,
     translate,
 )
+from bot.platform.messages import markdown_name
 from bot.services import Services
 from personas.home.lore_sets import LoreSet
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -123,12 +124,14 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
         gettext_lazy(
             "removed {file} from the lore of {persona}",
             file=f"`{file}`",
-            persona=f"**{persona.name}**",
+            persona=f"**{markdown_name(persona)}**",
         ),
     )
     await respond(
         interaction,
-        gettext_lazy("{persona} has forgotten `{file}`.", persona=persona.name, file=file),
+        gettext_lazy(
+            "{persona} has forgotten `{file}`.", persona=markdown_name(persona), file=file
+        ),
     )
 
 
@@ -207,7 +210,9 @@ async def lore_sets(
         services.lore_sets.choose(lore_set.id, use, guild_id=guild_id, persona_id=persona.id)
     else:
         services.lore_sets.choose_for_all(lore_set.id, use, guild_id)
-    whose = f"**{persona.name}**" if persona else gettext_lazy("all personas of this server")
+    whose = (
+        f"**{markdown_name(persona)}**" if persona else gettext_lazy("all personas of this server")
+    )
     services.audit.record(guild_id, interaction.user.id, set_choice_text(whose, use, lore_set))
     await respond(
         interaction, gettext_lazy("Done.\n{set}", set=_set_text(services, guild_id, lore_set))
@@ -284,13 +289,15 @@ async def _add_lore(
         guild_id,
         interaction.user.id,
         gettext_lazy(
-            "changed the lore of {persona} ({files})", persona=f"**{persona.name}**", files=files
+            "changed the lore of {persona} ({files})",
+            persona=f"**{markdown_name(persona)}**",
+            files=files,
         ),
     )
     line = gettext_lazy(
         "{persona} knows {files} now ({passages}), in this server only. `/persona lore ask` shows "
         "what a question finds, `/persona lore remove` removes it.",
-        persona=persona.name,
+        persona=markdown_name(persona),
         files=files,
         passages=_passages_text(added.passages),
     )
@@ -315,15 +322,17 @@ def _match_lines(persona: Persona, ranking: LoreRanking) -> list[str]:
         return [
             gettext_lazy(
                 "There is no lore for {persona} yet. `/persona lore add` gives them some.",
-                persona=persona.name,
+                persona=markdown_name(persona),
             )
         ]
     selected = {id(match) for match in ranking.selected()}
-    given = gettext_lazy("**{persona}** would be given no passages.", persona=persona.name)
+    given = gettext_lazy(
+        "**{persona}** would be given no passages.", persona=markdown_name(persona)
+    )
     if selected:
         given = gettext_lazy(
             "**{persona}** would be given {passages}.",
-            persona=persona.name,
+            persona=markdown_name(persona),
             passages=_passages_text(len(selected)),
         )
     threshold = gettext_lazy(

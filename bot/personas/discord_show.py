@@ -27,6 +27,7 @@ from bot.platform.localisation import (
     join_texts,
     localise,
 )
+from bot.platform.messages import markdown_name
 from bot.services import Services
 from bot.store import Channel
 from personas.schemas.chat import Persona
@@ -75,7 +76,7 @@ def _who_text(
         "base model (not trained yet)"
     )
     lines: list[str] = [
-        f"### **{persona.name}** (`{short_id(persona, place.guild_id)}`)",
+        f"### **{markdown_name(persona)}** (`{short_id(persona, place.guild_id)}`)",
         discord_text(persona.tagline),
         gettext_lazy(
             "{answers}. Live: {version}.",

@@ -5,11 +5,19 @@ from collections.abc import Iterable, Sequence
 import discord
 
 from bot.platform.localisation import SOURCE_LANGUAGE, Language, gettext_lazy, localise
+from personas.schemas.chat import Persona
 
 MAX_MESSAGE_CHARS = 2000
 NO_MENTIONS = discord.AllowedMentions.none()
 MAX_NOTE_CHARS = 40
 """The longest note of lines that are left out."""
+
+
+def markdown_name(persona: Persona) -> str:
+    """Return a persona's name for a text that Discord reads as Markdown. Titles of forms, labels of
+    buttons and code have the plain name.
+    """
+    return discord.utils.escape_markdown(persona.name)
 
 
 def latest_lines(

@@ -30,7 +30,7 @@ from bot.platform.localisation import (
     language_of,
     localise,
 )
-from bot.platform.messages import message_texts
+from bot.platform.messages import markdown_name, message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.discord_lines import DAY_CHOICES
 from bot.schedules.store import TrainingSchedule
@@ -212,7 +212,9 @@ async def schedule_remove(interaction: Interaction, persona: PersonaOption | Non
     )
     await respond(
         interaction,
-        gettext_lazy("**{persona}** is no longer trained at set times.", persona=persona.name),
+        gettext_lazy(
+            "**{persona}** is no longer trained at set times.", persona=markdown_name(persona)
+        ),
     )
 
 

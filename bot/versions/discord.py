@@ -31,6 +31,7 @@ from bot.platform.localisation import (
     interaction_language,
     join_texts,
 )
+from bot.platform.messages import markdown_name
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
 from bot.versions.actions import (
@@ -114,7 +115,9 @@ async def promote(
         usable = usable_versions(interaction, persona)
         if not usable:
             raise RequestError(
-                gettext_lazy("{persona} has no trained version yet.", persona=persona.name),
+                gettext_lazy(
+                    "{persona} has no trained version yet.", persona=markdown_name(persona)
+                ),
                 gettext_lazy("Train one with `/finetune start`."),
             )
         version = usable[0]
@@ -217,7 +220,7 @@ def _objections_text(objections: PromotionObjections, persona: Persona) -> str:
     text = gettext_noop("Members speak against {version} of **{persona}**:")
     if objections.source == "gate":
         text = gettext_noop("The gate rejects {version} of **{persona}**:")
-    head = gettext_lazy(text, version=objections.version, persona=persona.name)
+    head = gettext_lazy(text, version=objections.version, persona=markdown_name(persona))
     reasons = [gettext_lazy("- {reason}", reason=reason) for reason in objections.reasons]
     return join_texts(head, *reasons, separator="\n")
 
@@ -228,12 +231,12 @@ def promotion_text(result: PromotionResult, persona: Persona) -> str:
         return gettext_lazy(
             "{version} of **{persona}** is live already.",
             version=result.version,
-            persona=persona.name,
+            persona=markdown_name(persona),
         )
     text = gettext_lazy(
         "{version} of **{persona}** is live from the next reply on.",
         version=result.version,
-        persona=persona.name,
+        persona=markdown_name(persona),
     )
     if not result.dialogue:
         return text
@@ -249,7 +252,7 @@ def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     return gettext_lazy(
         "Rolled back: {version} answers for **{persona}** from the next reply on.",
         version=version_label(live),
-        persona=persona.name,
+        persona=markdown_name(persona),
     )
 
 

@@ -24,6 +24,7 @@ from bot.personas.base_model_compat import (
 from bot.personas.card_import import recording_contributor
 from bot.personas.web.lookup import OwnedPersona
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
@@ -382,7 +383,7 @@ async def replace_card_table(owned: OwnedPersona, table: JsonObject) -> Persona:
     personas = owned.services.personas
     with errors_as_problems("conflict"), _recording(owned):
         persona = await asyncio.to_thread(personas.rewrite, owned.id, table)
-    edited = gettext_lazy("edited the card of {persona}", persona=f"**{persona.name}**")
+    edited = gettext_lazy("edited the card of {persona}", persona=f"**{markdown_name(persona)}**")
     owned.services.audit.record(owned.guild_id, owned.by, edited)
     warm_up_prompt(owned, persona)
     return persona

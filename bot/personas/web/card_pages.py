@@ -12,6 +12,7 @@ from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.personas.web.lore_files import lore_store
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
@@ -199,7 +200,8 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     persona = personas.get(owned.id, 0)
     assert persona is not None  # it ships
     restored = gettext_lazy(
-        "restored the card of {persona} that came with the bot", persona=f"**{persona.name}**"
+        "restored the card of {persona} that came with the bot",
+        persona=f"**{markdown_name(persona)}**",
     )
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, restored)
     card_editing.warm_up_prompt(owned, persona)

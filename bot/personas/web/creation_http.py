@@ -20,6 +20,7 @@ from bot.personas.web.lookup import OwnedPersona, channels_by_persona
 from bot.personas.web.lore_files import lore_store
 from bot.platform.errors import error_text
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec
@@ -215,7 +216,7 @@ async def create_owned(
         imported: CardImport = await services.creation.create(origin, form, file)
     persona = imported.brought.persona
     owned = OwnedPersona(services, guild_id, persona)
-    created = gettext_lazy("created the persona {persona}", persona=f"**{persona.name}**")
+    created = gettext_lazy("created the persona {persona}", persona=f"**{markdown_name(persona)}**")
     services.audit.record(guild_id, origin.user_id, created)
     notes, _ = await import_character_book(lore_store(services), guild_id, persona, imported.card)
     card_editing.warm_up_prompt(owned, persona)

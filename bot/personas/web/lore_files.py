@@ -13,6 +13,7 @@ from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.registry import short_id
 from bot.personas.web.lookup import OwnedPersona, guild_name
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
@@ -109,7 +110,9 @@ def choose_set(owned: OwnedPersona, set_id: str, is_taken: bool | None, guild_id
         lore_set = sets.find(set_id)
     with errors_as_problems("conflict"):
         sets.choose(lore_set.id, is_taken, guild_id=guild_id, persona_id=owned.id)
-    _record(owned, guild_id, set_choice_text(f"**{owned.persona.name}**", is_taken, lore_set))
+    _record(
+        owned, guild_id, set_choice_text(f"**{markdown_name(owned.persona)}**", is_taken, lore_set)
+    )
     return lore_set
 
 
@@ -306,7 +309,7 @@ def record_lore_change(owned: OwnedPersona, guild_id: int, *files: str) -> None:
     names = ", ".join(f"`{file}`" for file in files)
     what = gettext_lazy(
         "changed the lore of {persona} ({files})",
-        persona=f"**{owned.persona.name}**",
+        persona=f"**{markdown_name(owned.persona)}**",
         files=names,
     )
     _record(owned, guild_id, what)
@@ -326,6 +329,6 @@ async def remove_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> Non
     what = gettext_lazy(
         "removed {file} from the lore of {persona}",
         file=f"`{name}`",
-        persona=f"**{owned.persona.name}**",
+        persona=f"**{markdown_name(owned.persona)}**",
     )
     _record(owned, guild_id, what)

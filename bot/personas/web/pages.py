@@ -15,6 +15,7 @@ from bot.personas.web.lookup import (
 )
 from bot.personas.web.lore_files import lore_store
 from bot.platform.localisation import gettext_lazy, join_texts
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
@@ -197,7 +198,7 @@ async def remove_persona_page(request: web.Request) -> web.Response:
         guild_id=owned.guild_id,
         persona=owned.persona,
     )
-    name = f"**{owned.persona.name}**"
+    name = f"**{markdown_name(owned.persona)}**"
     removed = gettext_lazy("removed the persona {persona}", persona=name)
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, removed)
     return redirect_to(

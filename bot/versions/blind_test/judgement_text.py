@@ -5,6 +5,7 @@ import textwrap
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import discord_text
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
+from bot.platform.messages import markdown_name
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.actions import Contest
 from bot.versions.statistics.bradley_terry import (
@@ -41,14 +42,15 @@ def invitation_text(contest: Contest) -> LocalisableText:
         "**Which {persona} is better?** Read two replies to one prompt and choose the one more like "
         "{persona}. After your vote you see which version wrote which.\n"
         "-# Each member gets replies of their own. AI-written.",
-        persona=contest.persona.name,
+        persona=markdown_name(contest.persona),
     )
 
 
 def question_text(comparison: BlindComparison, persona: Persona) -> LocalisableText:
     """The prompt and the two replies, without their versions."""
     question = gettext_lazy(
-        "-# Both AI-written, in random order. Which is the better {persona}?", persona=persona.name
+        "-# Both AI-written, in random order. Which is the better {persona}?",
+        persona=markdown_name(persona),
     )
     return join_texts(_replies_text(comparison, persona), question, separator="\n")
 
@@ -79,7 +81,7 @@ def _replies_text(comparison: BlindComparison, persona: Persona) -> LocalisableT
     lines = [
         gettext_lazy(
             "Somebody says to **{persona}**: {prompt}",
-            persona=persona.name,
+            persona=markdown_name(persona),
             prompt=discord_text(comparison.prompt).strip(),
         ),
         "",
@@ -97,7 +99,7 @@ def judgement_text(persona: Persona, result: BlindTestJudgement, counts: Judgeme
     lines: list[str] = [
         gettext_lazy(
             "**{persona}: {tested} against {other}**",
-            persona=persona.name,
+            persona=markdown_name(persona),
             tested=tested,
             other=other,
         ),

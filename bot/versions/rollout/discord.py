@@ -39,6 +39,7 @@ from bot.platform.localisation import (
     interaction_language,
     join_texts,
 )
+from bot.platform.messages import markdown_name
 from bot.services import Bot
 from bot.store import NewRollout, Rollout
 from bot.versions.discord import PromoteButton, install_named_dialogue, promotion_text
@@ -160,7 +161,7 @@ async def start_rollout(
     rollout = await services.versions.start_rollout(new)
     await respond(
         interaction,
-        rollout_report.started_text(rollout, persona.name),
+        rollout_report.started_text(rollout, markdown_name(persona)),
         running_rollout_view(rollout, interaction_language(interaction)),
     )
 
@@ -175,7 +176,9 @@ async def stop_rollout(interaction: Interaction, persona: PersonaOption | None =
     running = rollouts.find_active(persona.id, interaction.guild_id or 0, time.time())
     if running is None:
         raise RequestError(
-            gettext_lazy("No version of {persona} is being rolled out here.", persona=persona.name),
+            gettext_lazy(
+                "No version of {persona} is being rolled out here.", persona=markdown_name(persona)
+            ),
             gettext_lazy("`/finetune rollout start`"),
         )
     await respond(interaction, stop_with_reply(interaction, running))
@@ -197,7 +200,7 @@ async def rollout_status(interaction: Interaction) -> None:
             if rollout.guild_id != interaction.guild_id:
                 continue
             comparison = rollout_report.compare_rollout(services.store, rollout)
-            texts.append(rollout_report.status_text(rollout, persona.name, comparison))
+            texts.append(rollout_report.status_text(rollout, markdown_name(persona), comparison))
             if not rollout.is_promoted:
                 on_trial.append(rollout)
     view = None
@@ -228,7 +231,7 @@ def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:
     """Stop a rollout; returns the reply to the moderator."""
     persona = require_persona(interaction, rollout.persona_id)
     interaction.client.services.versions.stop_rollout(rollout, interaction.user.id)
-    return rollout_report.stopped_text(rollout, persona.name)
+    return rollout_report.stopped_text(rollout, markdown_name(persona))
 
 
 async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
@@ -260,7 +263,7 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
         only_channel=rollout.only_channel,
     )
     started = await services.versions.start_rollout(new)
-    return rollout_report.started_text(started, persona.name)
+    return rollout_report.started_text(started, markdown_name(persona))
 
 
 # ------------------------------------------------------------------------------------------ buttons

@@ -15,7 +15,7 @@ import discord
 from bot.chat.places import fetch_channel
 from bot.personas.registry import PersonaRegistry
 from bot.platform.localisation import SOURCE_LANGUAGE, Language, language_of, localise
-from bot.platform.messages import NO_MENTIONS
+from bot.platform.messages import NO_MENTIONS, markdown_name
 from bot.store import BASE_MODEL_NAME, Rollout, Store
 from bot.versions.actions import LiveVersions
 from bot.versions.member_feedback import record_member_feedback, share_votes
@@ -120,7 +120,7 @@ class RolloutMonitor:
         view = self.buttons(rollout, language) or discord.utils.MISSING
         try:
             await channel.send(
-                localise(rollout_report.ended_text(rollout, persona.name), language),
+                localise(rollout_report.ended_text(rollout, markdown_name(persona)), language),
                 view=view,
                 allowed_mentions=NO_MENTIONS,
             )

@@ -18,6 +18,7 @@ from bot.platform.localisation import (
     gettext_lazy,
     localise,
 )
+from bot.platform.messages import markdown_name
 from bot.store import (
     ALL_GUILDS,
     InstalledVersion,
@@ -66,7 +67,7 @@ class VersionHistory:
         for number in range(count):
             head = gettext_lazy(
                 "**{persona}**: {version} is live. Page {page} of {pages}.",
-                persona=self.persona.name,
+                persona=markdown_name(self.persona),
                 version=live,
                 page=number + 1,
                 pages=count,
